@@ -1,0 +1,1 @@
+"""Asyncio DICOMweb and PostDICOM client."""

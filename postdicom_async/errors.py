@@ -1,0 +1,142 @@
+"""Every exception a caller can catch, grouped by who must act.
+
+::
+
+    PostdicomError
+    ├── UsageError             the caller: an argument, a path or a setting is wrong
+    ├── ConnectionFailed       the network or the address: nothing, or only part of an answer, arrived
+    ├── AuthenticationFailed   the account: credentials or permissions (401, 403)
+    ├── NotFound               the identifiers: the archive does not hold it (404, 410)
+    ├── RateLimited            time: the archive asks to wait (429, or 503 with Retry-After)
+    ├── ServerError            the archive: it refused or failed (other 4xx, 5xx)
+    ├── ProtocolError          the archive's software: its answer is not what PS3.18 says
+    ├── LocalFileError         this machine: a folder or file cannot be read or written
+    └── TransferError          some instances did not make it; ``report`` says which
+        └── IncompleteDownload     what arrived whole was kept, ``report.missing`` names the rest
+
+An exception holds an operation's name, a status, the server's reason (masked, see ``http/redaction.py``), how
+many attempts were made and whether a repeat can help. It never holds a URL, a header, a body, a credential or
+an object of the HTTP library, so it can be logged as it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from postdicom_async.results import DownloadReport, UploadReport
+
+__all__ = [
+    "AuthenticationFailed",
+    "ConnectionFailed",
+    "IncompleteDownload",
+    "LocalFileError",
+    "NotFound",
+    "PostdicomError",
+    "ProtocolError",
+    "RateLimited",
+    "ServerError",
+    "TransferError",
+    "UsageError",
+]
+
+
+class PostdicomError(Exception):
+    """Base of everything this library raises on purpose.
+
+    Attributes:
+        message: what went wrong and what to do, one line.
+        operation: the transaction, for example ``"store instances"``; None where there was none.
+        status: the HTTP status, None when no answer arrived.
+        reason: the server's own words, shortened and masked; None when it gave none.
+        attempts: how many requests were made.
+        temporary: whether the same call may succeed later.
+        retry_after: seconds the server asked to wait, None when it did not say.
+    """
+
+    temporary_by_default = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str | None = None,
+        status: int | None = None,
+        reason: str | None = None,
+        attempts: int = 0,
+        temporary: bool | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.operation = operation
+        self.status = status
+        self.reason = reason
+        self.attempts = attempts
+        self.temporary = self.temporary_by_default if temporary is None else temporary
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        """Return one line: operation, message, status, the server's reason, attempts."""
+        head = f"{self.operation}: {self.message}" if self.operation else self.message
+        details = [
+            f"status {self.status}" if self.status else "",
+            f"server says: {self.reason}" if self.reason else "",
+            f"{self.attempts} attempts" if self.attempts > 1 else "",
+        ]
+        shown = "; ".join(detail for detail in details if detail)
+        return f"{head} ({shown})" if shown else head
+
+
+class UsageError(PostdicomError, ValueError):
+    """An argument is wrong; nothing was sent. The message names the argument."""
+
+
+class ConnectionFailed(PostdicomError):
+    """The archive could not be reached, did not answer in time, or the connection broke.
+
+    ``may_have_arrived`` is True when the request had left before it broke, so that its effect is unknown.
+    """
+
+    temporary_by_default = True
+    may_have_arrived = False
+
+
+class AuthenticationFailed(PostdicomError):
+    """The archive refused the credentials (401) or this account may not do it (403)."""
+
+
+class NotFound(PostdicomError):
+    """The archive does not hold what was asked for (404, 410)."""
+
+
+class RateLimited(PostdicomError):
+    """The archive asks to wait longer than the retry settings allow; see ``retry_after``."""
+
+    temporary_by_default = True
+
+
+class ServerError(PostdicomError):
+    """The archive refused the request or failed on it."""
+
+
+class ProtocolError(PostdicomError):
+    """The answer is not what the protocol says, is larger than the limits allow, or ends early."""
+
+
+class LocalFileError(PostdicomError):
+    """A local file or folder could not be read or written (missing, not permitted, disk full)."""
+
+
+class TransferError(PostdicomError):
+    """Some instances were not transferred. ``report`` lists the outcome of each one."""
+
+    def __init__(self, message: str, *, report: UploadReport | DownloadReport, temporary: bool = False) -> None:
+        super().__init__(message, temporary=temporary)
+        self.report = report
+
+
+class IncompleteDownload(TransferError):
+    """Instances are missing after every repeat; those that arrived whole are on disk, under ``report.saved``."""
+
+    report: DownloadReport

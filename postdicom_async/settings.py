@@ -1,0 +1,129 @@
+"""Limits, time-outs, retry and TLS: every default in one place.
+
+Times are seconds, sizes bytes. All classes are frozen; ``DicomWeb.with_options`` makes changed copies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Limits", "Retry", "Settings", "Timeouts", "Tls"]
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long silence may last. There is none over a whole body: a large study takes as long as it moves.
+
+    Attributes:
+        connect: to open a connection, TLS included.
+        idle_write: without the archive taking a byte of the body being sent.
+        answer: from the last byte sent to the first byte of the answer (an archive may index before it answers).
+        idle_read: without a byte of the answer's body.
+    """
+
+    connect: float = 15.0
+    idle_write: float = 60.0
+    answer: float = 300.0
+    idle_read: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How a request is repeated; what may be repeated at all is decided in ``http/retry.py``.
+
+    Attributes:
+        max_attempts: requests made for one call, the first included.
+        max_seconds: no repeat starts later than this after the first attempt.
+        base: the first back-off is random between 0 and this, doubling each time (full jitter).
+        cap: the longest back-off of our own.
+        max_retry_after: a server that asks to wait longer ends the call with `RateLimited`.
+        budget: repeats a session may make in a burst; each request that succeeds earns back a tenth.
+    """
+
+    max_attempts: int = 5
+    max_seconds: float = 600.0
+    base: float = 0.5
+    cap: float = 30.0
+    max_retry_after: float = 120.0
+    budget: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be open at once, and how much of an answer is ever held in memory.
+
+    Attributes:
+        connections: requests in flight, and so the size of the connection pool.
+        page_size: results asked for per search request.
+        batch_instances: instances in one store request.
+        batch_bytes: bytes in one store request; a larger instance goes alone.
+        parallel_stores: store requests at once during an upload.
+        parallel_retrieves: retrieve requests at once during a download.
+        piece: bytes read from or written to disk at a time.
+        json_bytes: a search, metadata or store answer.
+        error_bytes: how much of an error's body is read.
+        in_memory_bytes: one instance, frame or rendering returned in memory.
+        parts: parts of one multipart answer.
+        expansion: the largest ratio a compressed answer may unpack to.
+    """
+
+    connections: int = 16
+    page_size: int = 1000
+    batch_instances: int = 20
+    batch_bytes: int = 32 * MIB
+    parallel_stores: int = 6
+    parallel_retrieves: int = 4
+    piece: int = 512 * KIB
+    json_bytes: int = 256 * MIB
+    error_bytes: int = 64 * KIB
+    in_memory_bytes: int = 2 * GIB
+    parts: int = 1_000_000
+    expansion: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Certificates. Verification is on.
+
+    Attributes:
+        ca_file: PEM file of authorities trusted besides the system's.
+        certificate: PEM file of the client certificate, with its chain; may hold the key too.
+        key: PEM file of the client key, when it is a file of its own.
+        key_password: the key's password. A key that has one needs httpx's own transport.
+        accept_any_certificate: turn verification off. Patient data then goes to whoever answers.
+    """
+
+    ca_file: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    key_password: str | None = field(default=None, repr=False)
+    accept_any_certificate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set on a session.
+
+    Attributes:
+        proxy: ``http://host:port``, with ``user:password@`` if the proxy wants it.
+        use_environment_proxies: honour HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
+        allow_http_credentials: send credentials over ``http://`` to a host that is not this machine.
+        fsync: make each downloaded file and its folder durable before it counts as saved.
+        chunked_upload: send store requests chunked instead of with an exact Content-Length. Some archives
+            answer 200 to a chunked request and store nothing.
+    """
+
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retry: Retry = field(default_factory=Retry)
+    limits: Limits = field(default_factory=Limits)
+    tls: Tls = field(default_factory=Tls)
+    proxy: str | None = field(default=None, repr=False)
+    use_environment_proxies: bool = False
+    allow_http_credentials: bool = False
+    fsync: bool = True
+    chunked_upload: bool = False
