@@ -1,1 +1,1 @@
-""""""
+"""One way out to the network: session, transport, retry, redaction. Knows nothing of DICOM."""

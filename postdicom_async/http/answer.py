@@ -1,0 +1,209 @@
+"""An answer while it arrives: bounded, watched for silence, never longer or shorter than it announced."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+
+import anyio
+import httpx
+
+from postdicom_async.errors import PostdicomError, ProtocolError
+from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
+from postdicom_async.http.redaction import quiet_http_logs
+from postdicom_async.http.retry import Failure
+from postdicom_async.settings import Limits
+
+__all__ = ["Answer", "StreamedAnswer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer. Header names are looked up in any case."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def content_type(self) -> str:
+        """The Content-Type header, empty when there is none."""
+        return self.headers.get("content-type", "")
+
+
+class StreamedAnswer:
+    """The head of an answer, and its body as it arrives.
+
+    Attributes:
+        status: the HTTP status.
+        headers: looked up in any case.
+        length: Content-Length, None when the server gave none.
+    """
+
+    def __init__(
+        self,
+        response: httpx.Response,
+        *,
+        operation: str,
+        limits: Limits,
+        idle: float,
+        release: Callable[[], None],
+    ) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.length = _length(response.headers.get("content-length"))
+        self._response = response
+        self._operation = operation
+        self._limits = limits
+        self._idle = idle
+        self._release: Callable[[], None] | None = release
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+    @property
+    def content_type(self) -> str:
+        """The Content-Type header, empty when there is none."""
+        return self.headers.get("content-type", "")
+
+    @property
+    def end_is_marked(self) -> bool:
+        """Whether the end of the body is told apart from a cut: by a length, by chunks, or by HTTP/2."""
+        chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
+        return self.length is not None or chunked or self._response.http_version.startswith("HTTP/2")
+
+    async def aclose(self) -> None:
+        """Give the connection back, or drop it when the body was not read to its end; and free the slot."""
+        release, self._release = self._release, None
+        if release is None:
+            return
+        try:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(5), quiet_http_logs():
+                await self._response.aclose()
+        finally:
+            release()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives.
+
+        Raises:
+            ConnectionFailed: it broke, stalled, or ended before its announced length.
+            ProtocolError: it is encoded in a way not asked for, or unpacks to far too much.
+        """
+        problem: Problem | None = None
+        try:
+            async for chunk in self._pieces():
+                yield chunk
+        except Problem as caught:
+            problem = caught
+        if problem is not None:
+            raise problem.final(attempts=1)
+
+    async def read_all(self, cap: int) -> Answer:
+        """Read the whole body. Raises `Problem`, so that the retry loop sees it."""
+        pieces: list[bytes] = []
+        size = 0
+        async for chunk in self._pieces():
+            size += len(chunk)
+            if size > cap:
+                message = f"the answer is larger than the limit of {cap} bytes; narrow the request or raise the limit"
+                raise self._final(ProtocolError(message, operation=self._operation))
+            pieces.append(chunk)
+        return Answer(self.status, self.headers, b"".join(pieces))
+
+    async def read_some(self, cap: int) -> bytes:
+        """Read up to ``cap`` bytes of an error's body; whatever goes wrong, what came is enough."""
+        found = b""
+        try:
+            async for chunk in self._pieces():
+                found += chunk
+                if len(found) >= cap:
+                    break
+        except Problem:
+            pass
+        return found[:cap]
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        """Yield decoded chunks; raise `Problem` for everything that breaks them."""
+        decode = self._decoder()
+        received = 0
+        raw = aiter(self._response.aiter_raw())
+        while (chunk := await self._next(raw)) is not None:
+            received += len(chunk)
+            data = decode(chunk)
+            if data:
+                yield data
+        if self.length is not None and received < self.length:
+            raise self._broken("the answer ended before its announced length")
+        decode(None)
+
+    async def _next(self, raw: AsyncIterator[bytes]) -> bytes | None:
+        problem: Problem | None = None
+        try:
+            async with asyncio.timeout(self._idle):
+                return await anext(raw, None)
+        except TimeoutError:
+            problem = self._broken("the archive stopped sending")
+        except httpx.HTTPError as error:
+            problem = problem_of_exception(self._operation, error)
+        raise problem
+
+    def _decoder(self) -> Callable[[bytes | None], bytes]:
+        """Return the function that undoes Content-Encoding; called with None at the end.
+
+        We ask for none, but some proxies pack all the same. Only what zlib does is undone, and only up to a ratio.
+        """
+        encoding = self.headers.get("content-encoding", "identity").strip().lower()
+        if encoding in {"identity", ""}:
+            return lambda chunk: chunk or b""
+        if encoding not in {"gzip", "x-gzip", "deflate"}:
+            raise self._final(ProtocolError("the archive packed its answer unasked", operation=self._operation))
+        return _Inflater(self._limits.expansion, self._broken, self._final_text)
+
+    def _broken(self, message: str) -> Problem:
+        return Problem(Failure.LOST, connection_failed(self._operation, message, sent=True))
+
+    def _final_text(self, message: str) -> Problem:
+        return self._final(ProtocolError(message, operation=self._operation))
+
+    def _final(self, error: PostdicomError) -> Problem:
+        return Problem(Failure.FINAL, error)
+
+
+_FREE_EXPANSION = 1 << 20  # small texts may pack very well
+
+
+class _Inflater:
+    """zlib or gzip, undone with a bound on what comes out."""
+
+    def __init__(self, ratio: int, broken: Callable[[str], Problem], refused: Callable[[str], Problem]) -> None:
+        self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        self._ratio = ratio
+        self._broken = broken
+        self._refused = refused
+        self._in = 0
+        self._out = 0
+
+    def __call__(self, chunk: bytes | None) -> bytes:
+        if chunk is None:
+            if not self._zlib.eof:
+                raise self._broken("the packed answer ended early")
+            return b""
+        self._in += len(chunk)
+        allowed = _FREE_EXPANSION + self._in * self._ratio - self._out
+        try:
+            data = self._zlib.decompress(chunk, max(1, allowed))
+        except zlib.error:
+            raise self._refused("the packed answer is damaged") from None
+        self._out += len(data)
+        if self._zlib.unconsumed_tail:
+            raise self._refused("the packed answer unpacks to far more than it should")
+        return data
+
+
+def _length(value: str | None) -> int | None:
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 19 else None

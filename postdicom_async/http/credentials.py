@@ -1,0 +1,148 @@
+"""Who we are to the archive: Basic, a bearer token, a callable that gives one, or any ``httpx.Auth``."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import anyio
+import httpx
+
+from postdicom_async.errors import AuthenticationFailed, UsageError
+
+__all__ = ["Auth", "Credentials", "credentials_from"]
+
+TokenSource: TypeAlias = Callable[[], str | Awaitable[str]]
+Auth: TypeAlias = tuple[str, str] | str | TokenSource | httpx.Auth | None
+"""``(user, password)``, a bearer token, a callable giving one (plain or async), an ``httpx.Auth``, or None."""
+
+
+class Credentials:
+    """What goes into the Authorization header. This base class sends none.
+
+    Attributes:
+        httpx_auth: an ``httpx.Auth`` that handles the whole exchange instead, or None.
+    """
+
+    httpx_auth: httpx.Auth | None = None
+
+    async def header(self) -> str | None:
+        """Return the header's value for the next request."""
+        return None
+
+    async def refresh(self, rejected: str | None) -> bool:
+        """Get a new value after ``rejected`` was answered with 401; return whether there is one."""
+        del rejected
+        return False
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the values that must not show in a server's words."""
+        return ()
+
+    @property
+    def present(self) -> bool:
+        """Whether anything secret goes out with a request."""
+        return True
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class _Anonymous(Credentials):
+    @property
+    def present(self) -> bool:
+        return False
+
+
+class _Fixed(Credentials):
+    def __init__(self, value: str, secrets: tuple[str, ...]) -> None:
+        self._value = value
+        self._secrets = secrets
+
+    async def header(self) -> str | None:
+        return self._value
+
+    def secrets(self) -> tuple[str, ...]:
+        return self._secrets
+
+
+class _Refreshing(Credentials):
+    """A token from a callable. However many requests see a 401, the callable runs once."""
+
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+        self._token: str | None = None
+        self._lock = anyio.Lock()
+
+    async def header(self) -> str | None:
+        if self._token is None:
+            await self.refresh(None)
+        return f"Bearer {self._token}"
+
+    async def refresh(self, rejected: str | None) -> bool:
+        async with self._lock:
+            current = f"Bearer {self._token}" if self._token is not None else None
+            if current != rejected:
+                return True  # somebody else has refreshed it meanwhile
+            self._token = await self._ask()
+            return f"Bearer {self._token}" != rejected
+
+    async def _ask(self) -> str:
+        problem: str | None = None
+        token: object = None
+        try:
+            token = self._source()
+            if inspect.isawaitable(token):
+                token = await token
+        except Exception as error:  # noqa: BLE001 - a caller's code; its text may hold the secret it was after
+            problem = f"the callable that gives the token raised {type(error).__name__}"
+        if problem is None and not (isinstance(token, str) and _is_header_text(token)):
+            problem = "the callable that gives the token did not return a token as text"
+        if problem is not None:
+            raise AuthenticationFailed(problem)
+        return str(token)
+
+    def secrets(self) -> tuple[str, ...]:
+        return (self._token,) if self._token else ()
+
+
+class _Delegated(Credentials):
+    def __init__(self, auth: httpx.Auth) -> None:
+        self.httpx_auth = auth
+
+
+def _is_header_text(value: str) -> bool:
+    return bool(value) and value.isascii() and value.isprintable() and " " not in value
+
+
+def _basic(user: str, password: str) -> Credentials:
+    if not isinstance(user, str) or not isinstance(password, str):
+        raise UsageError("auth: user name and password must be text")
+    if ":" in user:
+        raise UsageError("auth: a user name with a colon cannot be sent with HTTP Basic authentication")
+    # UTF-8 before base64 (RFC 7617 section 2.1; C# and Node sample).
+    encoded = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+    return _Fixed(f"Basic {encoded}", (password, user, encoded))
+
+
+def credentials_from(auth: Auth) -> Credentials:
+    """Return the credentials for an ``auth`` argument.
+
+    Raises:
+        UsageError: ``auth`` is none of the accepted kinds.
+    """
+    if auth is None:
+        return _Anonymous()
+    if isinstance(auth, httpx.Auth):
+        return _Delegated(auth)
+    if isinstance(auth, tuple) and len(auth) == 2:
+        return _basic(*auth)
+    if isinstance(auth, str):
+        if not _is_header_text(auth):
+            raise UsageError("auth: a bearer token must be printable ASCII without spaces")
+        return _Fixed(f"Bearer {auth}", (auth,))
+    if callable(auth):
+        return _Refreshing(auth)
+    raise UsageError("auth: give (user, password), a token, a callable that returns one, or an httpx.Auth")

@@ -1,0 +1,186 @@
+"""What went wrong with one attempt, and the exception a caller sees if no repeat mends it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from http import HTTPStatus
+
+import httpx
+
+from postdicom_async.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    NotFound,
+    PostdicomError,
+    RateLimited,
+    ServerError,
+    UsageError,
+)
+from postdicom_async.http.redaction import safe_reason
+from postdicom_async.http.retry import Failure, failure_of_status, parse_retry_after
+from postdicom_async.http.transport import explain_connect_failure
+
+__all__ = ["Problem", "problem_of_exception", "problem_of_status", "problem_of_timeout", "server_reason"]
+
+
+class Problem(Exception):
+    """One failed attempt.
+
+    Attributes:
+        failure: what it means for a repeat.
+        error: what the caller sees in the end.
+        retry_after: seconds the server asked to wait.
+        rejected_header: the Authorization value that was answered with 401.
+    """
+
+    def __init__(
+        self,
+        failure: Failure,
+        error: PostdicomError,
+        *,
+        retry_after: float | None = None,
+        rejected_header: str | None = None,
+    ) -> None:
+        super().__init__(failure.name)
+        self.failure = failure
+        self.error = error
+        self.retry_after = retry_after
+        self.rejected_header = rejected_header
+
+    def final(self, *, attempts: int) -> PostdicomError:
+        """Return the caller's exception."""
+        self.error.attempts = attempts
+        self.error.retry_after = self.retry_after
+        return self.error
+
+
+def connection_failed(operation: str, message: str, *, sent: bool, temporary: bool = True) -> ConnectionFailed:
+    """Return the error for a connection that failed before (``sent`` False) or after the request left."""
+    error = ConnectionFailed(message, operation=operation, temporary=temporary)
+    error.may_have_arrived = sent
+    return error
+
+
+def problem_of_timeout(operation: str, *, sending: bool) -> Problem:
+    """Return the problem of silence, while sending or while waiting for the answer."""
+    message = "the archive stopped taking data" if sending else "the archive did not answer in time"
+    return Problem(Failure.LOST, connection_failed(operation, message, sent=True))
+
+
+_NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_OUR_MISTAKE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+
+
+def problem_of_exception(operation: str, error: httpx.HTTPError) -> Problem:
+    """Return the problem behind a transport's exception, in words of ours; its own text may hold the URL."""
+    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+        return Problem(Failure.NOT_SENT, connection_failed(operation, "no connection in time", sent=False))
+    if isinstance(error, _NEVER_LEFT):
+        message, can_help = explain_connect_failure(str(error))
+        failure = Failure.NOT_SENT if can_help else Failure.FINAL
+        return Problem(failure, connection_failed(operation, message, sent=False, temporary=can_help))
+    if isinstance(error, _OUR_MISTAKE):
+        return Problem(Failure.FINAL, UsageError("the request cannot be sent as it is", operation=operation))
+    if isinstance(error, httpx.TimeoutException):
+        return problem_of_timeout(operation, sending=isinstance(error, httpx.WriteTimeout))
+    return Problem(Failure.LOST, connection_failed(operation, "the connection broke", sent=True))
+
+
+_MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {
+    HTTPStatus.UNAUTHORIZED: (AuthenticationFailed, "the archive refused the credentials"),
+    HTTPStatus.FORBIDDEN: (AuthenticationFailed, "this account may not do that"),
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: (AuthenticationFailed, "the proxy refused the credentials"),
+    HTTPStatus.NOT_FOUND: (
+        NotFound,
+        "the archive does not hold it, or the address is not that of its DICOMweb service",
+    ),
+    HTTPStatus.GONE: (NotFound, "the archive does not hold it any more"),
+    HTTPStatus.TOO_MANY_REQUESTS: (RateLimited, "the archive asks to wait"),
+    HTTPStatus.BAD_REQUEST: (ServerError, "the archive did not accept the request"),
+    HTTPStatus.METHOD_NOT_ALLOWED: (ServerError, "the archive does not offer this"),
+    HTTPStatus.NOT_ACCEPTABLE: (ServerError, "the archive cannot answer in any form asked for"),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+        ServerError,
+        "too much for one request; narrow it or make batches smaller",
+    ),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (ServerError, "the archive does not take this kind of body"),
+    HTTPStatus.NOT_IMPLEMENTED: (ServerError, "the archive does not offer this"),
+}
+
+
+def problem_of_status(
+    operation: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    sent: Iterable[str],
+    now: datetime,
+    authorization: str | None,
+) -> Problem:
+    """Return the problem behind an error status; ``body`` may be cut."""
+    failure = failure_of_status(status)
+    retry_after = parse_retry_after(headers.get("retry-after"), now)
+    kind, message = _message(status, has_retry_after=retry_after is not None)
+    error = kind(
+        message,
+        operation=operation,
+        status=status,
+        reason=server_reason(headers, body, sent),
+        temporary=failure is not Failure.FINAL,
+    )
+    rejected = authorization if status == HTTPStatus.UNAUTHORIZED else None
+    return Problem(failure, error, retry_after=retry_after, rejected_header=rejected)
+
+
+def _message(status: int, *, has_retry_after: bool) -> tuple[type[PostdicomError], str]:
+    if status in _MESSAGES:
+        return _MESSAGES[status]
+    if 300 <= status < 400:
+        return ServerError, "the archive answered with a redirect, which is not followed; check the address"
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and has_retry_after:
+        return RateLimited, "the archive asks to wait"
+    return ServerError, "the archive failed on it" if status >= 500 else "the archive refused it"
+
+
+# --- the server's words -----------------------------------------------------------------------------------------
+
+_REASON_HEADERS = ("x-error-reason", "warning")  # the first is PostDICOM's (C# sample)
+_REASON_KEYS = (
+    "message",
+    "details",
+    "detail",
+    "errormessage",
+    "error_description",
+    "reason",
+    "error",
+    "title",
+)
+
+
+def server_reason(headers: Mapping[str, str], body: bytes, sent: Iterable[str]) -> str | None:
+    """Return why the server refused, masked; from ``X-Error-Reason``, ``Warning``, a JSON body or a plain text one."""
+    for name in _REASON_HEADERS:
+        if headers.get(name):
+            return safe_reason(headers[name], sent)
+    kind = headers.get("content-type", "").lower()
+    if "json" in kind:
+        return safe_reason(_reason_in_json(body), sent)
+    if kind.startswith("text/plain") or not kind:
+        return safe_reason(body.decode("utf-8", "replace"), sent)
+    return None  # an HTML page of a proxy says nothing that a line could hold
+
+
+def _reason_in_json(body: bytes) -> str | None:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(found, str):
+        return found
+    if not isinstance(found, dict):
+        return None
+    texts = {key.lower(): value for key, value in found.items() if isinstance(value, str) and value}
+    return next((texts[key] for key in _REASON_KEYS if key in texts), None)

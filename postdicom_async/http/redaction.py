@@ -1,0 +1,87 @@
+"""What may be shown of a request: nothing private in a log line or an error text.
+
+A URL of a search holds patient names, a header may hold a share password, and a server may repeat either in its error
+text. So the HTTP libraries' own log lines are replaced while a request of ours runs, and a server's words are shown
+only after masking.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from urllib.parse import urlsplit
+
+__all__ = ["origin_of", "quiet_http_logs", "safe_reason"]
+
+_LONGEST_REASON = 240
+_SHORTEST_SECRET = 3
+
+# Order matters: addresses before numbers, so that a port or a path is not shown half masked.
+_PRIVATE_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE), "[address]"),
+    (re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "[e-mail]"),
+    (re.compile(r"(?:[^\W\d_][\w'.\- ]*)?\^[\w'.\-^=]*"), "[name]"),
+    (re.compile(r"(?<![\d.])\d{4}-\d{2}-\d{2}(?![\d.])"), "[date]"),
+    (re.compile(r"(?<![\d.A-Za-z])\d{5,}(?![\d.])"), "[number]"),
+    (re.compile(r"(?:\.{0,2}/[\w.%~+-]+){2,}/?"), "[path]"),
+)
+
+
+def safe_reason(text: str | None, sent: Iterable[str] = ()) -> str | None:
+    """Return a server's words as one short line without what was sent to it and what looks private.
+
+    ``sent`` are values of the request (filters, credentials) that the server may repeat. UIDs and short numbers stay:
+    they say which instance and which limit.
+    """
+    if not text:
+        return None
+    line = " ".join("".join(char if char.isprintable() else " " for char in text[:4096]).split())
+    for value in sorted({value.strip("*? ") for value in sent}, key=len, reverse=True):
+        if len(value) >= _SHORTEST_SECRET:
+            line = re.sub(re.escape(value), "[sent value]", line, flags=re.IGNORECASE)
+    for shape, mask in _PRIVATE_SHAPES:
+        line = shape.sub(mask, line)
+    return (line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…") or None
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL: all of it that may be shown."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}"
+
+
+_ours: ContextVar[bool] = ContextVar("postdicom_async_request", default=False)
+
+_HTTP_LOGGERS = (
+    "httpx",
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore.proxy",
+    "httpcore.socks",
+)
+
+
+def _not_ours(_record: logging.LogRecord) -> bool:
+    return not _ours.get()
+
+
+@contextmanager
+def quiet_http_logs() -> Iterator[None]:
+    """Drop what httpx and httpcore log in this context: URLs, and headers of answers.
+
+    Only requests made inside are affected; an application's own use of httpx logs as before.
+    """
+    for name in _HTTP_LOGGERS:
+        # Adding a filter that is already there does nothing.
+        logging.getLogger(name).addFilter(_not_ours)
+    token = _ours.set(True)
+    try:
+        yield
+    finally:
+        _ours.reset(token)
