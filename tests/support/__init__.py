@@ -1,0 +1,1 @@
+"""Servers, bodies, files and watchers that the tests share."""
