@@ -1,0 +1,71 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.canaries import CanaryWatch, canary_watch
+from tests.support.orthanc import OrthancServer, missing_parts
+
+REQUIRE_ORTHANC = "POSTDICOM_REQUIRE_ORTHANC"
+OUTSIDE_SETTINGS = {
+    "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "NETRC", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "SSL_CERT_DIR", "SSL_CERT_FILE", "SSLKEYLOGFILE",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep proxies, certificates and credentials of the machine out of the tests."""
+    for name in list(os.environ):
+        own = name.startswith("POSTDICOM_") and name != REQUIRE_ORTHANC
+        if own or name.upper() in OUTSIDE_SETTINGS:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(name="canary_watch")
+def _canary_watch() -> Iterator[CanaryWatch]:
+    """Fail the test if it logs, prints or feeds one of the canaries."""
+    with canary_watch() as watch:
+        yield watch
+
+
+@pytest.fixture(params=["pyreqwest", "httpx"])
+def transport_name(request: pytest.FixtureRequest) -> str:
+    """Run the test once for each HTTP transport there is."""
+    name: str = request.param
+    if name == "pyreqwest" and importlib.util.find_spec("pyreqwest") is None:
+        pytest.skip("pyreqwest has no wheel here")
+    return name
+
+
+@pytest.fixture
+async def embedded_archive(tmp_path: Path) -> AsyncIterator[Any]:
+    """Run the package's own archive on a loopback port."""
+    emulator = pytest.importorskip("postdicom_async.emulator")
+    async with emulator.EmbeddedArchive(tmp_path / "archive", username="demo", password="demo") as archive:
+        yield archive
+
+
+@pytest.fixture(scope="session")
+def orthanc_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
+    """Run one Orthanc for all tests that want it."""
+    if reason := missing_parts():
+        if os.environ.get(REQUIRE_ORTHANC) == "1":
+            pytest.fail(f"{reason}, and {REQUIRE_ORTHANC} is set")
+        pytest.skip(reason)
+    with OrthancServer(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server
+
+
+@pytest.fixture
+def orthanc(orthanc_process: OrthancServer) -> OrthancServer:
+    """Give the test a running Orthanc with nothing in it."""
+    orthanc_process.wipe()
+    return orthanc_process
