@@ -14,7 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import Measurement, Task
-from benchmarks.sides import SIDES, missing
+from benchmarks.sides import missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ class Case:
     task: Task
     items: int
     volume: int
-    sides: tuple[str, ...] = SIDES
+    sides: tuple[str, ...]
     serve: Callable[[], AbstractContextManager[str]] | None = None
 
 

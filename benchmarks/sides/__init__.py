@@ -2,51 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from shutil import which
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benchmarks.measure import Measurement, Task
 
 OURS_FAST = "postdicom_async (pyreqwest)"
 OURS_PLAIN = "postdicom_async (httpx)"
 PEER = "dicomweb-client"
+PEER_WHOLE = "dicomweb-client (retrieve_study)"
 CURL = "curl"
 FLOOR = "raw socket"
-#: In the order they run and are shown.
-SIDES = (OURS_FAST, OURS_PLAIN, PEER, CURL, FLOOR)
-_MODULES = {
-    OURS_FAST: "ours_pyreqwest",
-    OURS_PLAIN: "ours_httpx",
-    PEER: "peer",
-    CURL: "curl",
-    FLOOR: "raw",
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Where a side's function is, what it imports, and whether it only downloads."""
+
+    module: str
+    function: str
+    needs: tuple[str, ...] = ()
+    only_downloads: bool = False
+
+
+_SIDES = {
+    OURS_FAST: _Side("ours", "run_on_pyreqwest", ("postdicom_async.dicomweb.client", "pyreqwest")),
+    OURS_PLAIN: _Side("ours", "run_on_httpx", ("postdicom_async.dicomweb.client",)),
+    PEER: _Side("peer", "run", ("dicomweb_client",)),
+    PEER_WHOLE: _Side("peer", "run_whole", ("dicomweb_client",), only_downloads=True),
+    CURL: _Side("curl", "run"),
+    FLOOR: _Side("raw", "run"),
 }
-_NEEDS = {
-    OURS_FAST: ("postdicom_async.dicomweb.client", "pyreqwest"),
-    OURS_PLAIN: ("postdicom_async.dicomweb.client",),
-    PEER: ("dicomweb_client",),
-}
 
 
-class Side(Protocol):
-    """A module that can move DICOM."""
+def sides_for(action: str) -> tuple[str, ...]:
+    """Every side that can do `action`, in the order they run and are shown."""
+    return tuple(name for name, side in _SIDES.items() if action == "download" or not side.only_downloads)
 
-    def run(self, task: Task) -> Measurement: ...
 
-
-def load(name: str) -> Side:
-    module = import_module(f"benchmarks.sides.{_MODULES[name]}")
-    return cast("Side", module)
+def load(name: str) -> Callable[[Task], Measurement]:
+    side = _SIDES[name]
+    function: Callable[[Task], Measurement] = getattr(import_module(f"benchmarks.sides.{side.module}"), side.function)
+    return function
 
 
 def missing(name: str) -> str:
     """Why a side cannot run here; empty when it can."""
     if name == CURL:
         return "" if which("curl") else "curl is not installed"
-    absent = [module for module in _NEEDS.get(name, ()) if not _importable(module)]
+    absent = [module for module in _SIDES[name].needs if not _importable(module)]
     return f"{', '.join(absent)} cannot be imported" if absent else ""
 
 

@@ -7,5 +7,5 @@ from dataclasses import asdict
 from benchmarks.measure import Task
 from benchmarks.sides import load
 
-side = load(sys.argv[1])
-print(json.dumps(asdict(side.run(Task(**json.load(sys.stdin))))))
+run = load(sys.argv[1])
+print(json.dumps(asdict(run(Task(**json.load(sys.stdin))))))

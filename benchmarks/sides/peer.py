@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dicomweb_client.api import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
@@ -11,18 +12,31 @@ from pydicom import dcmread
 
 from benchmarks.measure import Measurement, Meter, Task, files_in
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pydicom import Dataset
+
 THREADS = 8
 
 
 def run(task: Task) -> Measurement:
+    client = _client(task)
+    return _download(client.iter_study, task) if task.action == "download" else _upload(client, task)
+
+
+def run_whole(task: Task) -> Measurement:
+    return _download(_client(task).retrieve_study, task)
+
+
+def _client(task: Task) -> DICOMwebClient:
     session = create_session_from_user_pass(task.user, task.password) if task.user else None
-    client = DICOMwebClient(task.url, session=session)
-    return _download(client, task) if task.action == "download" else _upload(client, task)
+    return DICOMwebClient(task.url, session=session)
 
 
-def _download(client: DICOMwebClient, task: Task) -> Measurement:
+def _download(retrieve: Callable[[str], Iterable[Dataset]], task: Task) -> Measurement:
     with Meter() as meter:
-        for dataset in client.iter_study(task.studies[0]):
+        for dataset in retrieve(task.studies[0]):
             path = Path(task.target, f"{dataset.SOPInstanceUID}.dcm")
             dataset.save_as(path, enforce_file_format=True)
     return meter.result(*files_in(task.target))
