@@ -1,0 +1,13 @@
+"""An embedded DICOMweb archive: a test double and a demonstration server (extra ``server``).
+
+It speaks the URL shapes of PS3.18 and PostDICOM's on one base address, keeps files in a folder and an SQLite index
+beside them, and hands out exactly the bytes it was given.
+"""
+
+from __future__ import annotations
+
+from postdicom_async.emulator.app import create_app
+from postdicom_async.emulator.context import ArchiveOptions
+from postdicom_async.emulator.server import EmbeddedArchive, serve
+
+__all__ = ["ArchiveOptions", "EmbeddedArchive", "create_app", "serve"]

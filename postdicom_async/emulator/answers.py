@@ -1,0 +1,74 @@
+"""How answers look: JSON, the Native DICOM Model in XML, and refusals with ``X-Error-Reason``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape, quoteattr
+
+from pydicom.datadict import keyword_for_tag
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from starlette.requests import Request
+
+    from postdicom_async.emulator.header import Json
+
+__all__ = ["DICOM_JSON", "DICOM_XML", "Refusal", "base_url", "dicom_json", "header_text", "native_xml", "refusal"]
+
+DICOM_JSON = "application/dicom+json"
+DICOM_XML = "application/dicom+xml"
+
+
+class Refusal(HTTPException):
+    """Raised by a handler to answer with a status and a reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(status, reason)
+
+
+def header_text(text: str) -> str:
+    """Return a text that a header may carry: ASCII, one line, of bounded length."""
+    ascii_only = text.encode("ascii", "backslashreplace").decode("ascii")
+    return "".join(char if char.isprintable() else " " for char in ascii_only)[:400]
+
+
+def refusal(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error answer: a short JSON body and the reason in ``X-Error-Reason``."""
+    body = json.dumps({"status": status, "error": reason}).encode()
+    return Response(
+        body, status, {**(headers or {}), "X-Error-Reason": header_text(reason)}, media_type="application/json"
+    )
+
+
+def dicom_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer in the DICOM JSON model."""
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(body, status, dict(headers or {}), media_type=DICOM_JSON)
+
+
+def base_url(request: Request) -> str:
+    """Return the address the archive was reached under, without a slash at its end."""
+    return str(request.base_url).rstrip("/")
+
+
+def native_xml(dataset: Json) -> bytes:
+    """Return a data set as a Native DICOM Model document (PS3.19 section A.1); no binary values."""
+    body = "".join(_attributes(dataset))
+    root = '<NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM" xml:space="preserve">'
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{root}{body}</NativeDicomModel>'.encode()
+
+
+def _attributes(dataset: Json) -> Iterator[str]:
+    for tag, element in dataset.items():
+        names = f"tag={quoteattr(tag)} vr={quoteattr(element['vr'])} keyword={quoteattr(keyword_for_tag(int(tag, 16)))}"
+        items = (
+            f'<Item number="{number}">{"".join(_attributes(value))}</Item>'
+            if element["vr"] == "SQ"
+            else f'<Value number="{number}">{escape(str(value))}</Value>'
+            for number, value in enumerate(element.get("Value", []), 1)
+        )
+        yield f"<DicomAttribute {names}>{''.join(items)}</DicomAttribute>"

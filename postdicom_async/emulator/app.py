@@ -1,0 +1,181 @@
+"""The routes of the archive, and what stands in front of them: tolerance for slashes, and authentication."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.routing import Route
+
+from postdicom_async.emulator.answers import refusal
+from postdicom_async.emulator.archive_store import ArchiveStore
+from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
+from postdicom_async.emulator.qido import Search
+from postdicom_async.emulator.stow import Stow
+from postdicom_async.emulator.wado import Wado
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from pathlib import Path
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ["build_app", "create_app", "open_context", "routes_of"]
+
+Handler: TypeAlias = "Callable[[Request], Awaitable[Response]]"
+RouteRow: TypeAlias = tuple[str, str, Handler]
+
+_STUDY = "/studies/{study}"
+_SERIES = _STUDY + "/series/{series}"
+_INSTANCE = _SERIES + "/instances/{instance}"
+
+
+def routes_of(context: ArchiveContext) -> list[RouteRow]:
+    """Return method, path and handler of every operation.
+
+    The vendor's shapes come first: in ``/studies/series/instances`` the word ``series`` is no Study Instance UID.
+    """
+    return [*_vendor_shapes(context), *_standard_shapes(context)]
+
+
+def _vendor_shapes(context: ArchiveContext) -> list[RouteRow]:
+    stow, find, wado = Stow(context), Search(context), Wado(context)
+    return [
+        ("POST", "/", stow.store),
+        ("GET", "/studies/series", find.series),
+        ("GET", "/studies/series/instances", find.instances),
+        ("GET", "/studies/series/instances/{instance}", wado.retrieve),
+        ("GET", "/studies/series/{series}", wado.retrieve),
+    ]
+
+
+def _standard_shapes(context: ArchiveContext) -> list[RouteRow]:
+    stow, find, wado = Stow(context), Search(context), Wado(context)
+    of_a_level: list[RouteRow] = []
+    for level in (_STUDY, _SERIES, _INSTANCE):
+        of_a_level += [
+            ("GET", level, wado.retrieve),
+            ("DELETE", level, wado.delete),
+            ("GET", f"{level}/metadata", wado.metadata),
+            ("GET", f"{level}/rendered", wado.rendered),
+            ("GET", f"{level}/thumbnail", wado.rendered),
+        ]
+    return [
+        ("POST", "/studies", stow.store),
+        ("POST", _STUDY, stow.store),
+        ("GET", "/studies", find.studies),
+        ("GET", "/series", find.series),
+        ("GET", "/instances", find.instances),
+        ("GET", f"{_STUDY}/series", find.series),
+        ("GET", f"{_STUDY}/instances", find.instances),
+        ("GET", f"{_SERIES}/instances", find.instances),
+        *of_a_level,
+        ("GET", f"{_INSTANCE}/frames/{{numbers}}", wado.frames),
+        ("GET", f"{_INSTANCE}/frames/{{numbers}}/rendered", wado.rendered),
+        ("GET", f"{_INSTANCE}/frames/{{numbers}}/thumbnail", wado.rendered),
+        ("GET", f"{_INSTANCE}/bulkdata/{{path:path}}", wado.bulk_data),
+    ]
+
+
+def open_context(folder: Path, options: ArchiveOptions) -> ArchiveContext:
+    """Open the archive in a folder, made if need be; `close_context` closes it."""
+    return ArchiveContext(ArchiveStore(folder), options, ThreadPoolExecutor(8, "archive"))
+
+
+def close_context(context: ArchiveContext) -> None:
+    """Let the threads finish what they do and close the index; blocks."""
+    context.executor.shutdown(wait=True)
+    context.store.close()
+
+
+def create_app(folder: Path, options: ArchiveOptions | None = None) -> Starlette:
+    """Return the archive as an ASGI application, to be served or mounted anywhere.
+
+    Its lifespan closes it. An application that mounts it, whose parts have no lifespan of their own, calls
+    ``app.state.close()`` instead.
+    """
+    context = open_context(folder, options or ArchiveOptions())
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        close_context(context)
+
+    app = build_app(context, lifespan)
+    app.state.close = lambda: close_context(context)
+    return app
+
+
+def build_app(
+    context: ArchiveContext, lifespan: Callable[[Starlette], object] | None = None, more: Iterable[RouteRow] = ()
+) -> Starlette:
+    """Return the application over an open archive; ``more`` are routes that go before the archive's own."""
+    table = [*more, *routes_of(context)]
+    routes = [Route(path, handler, methods=[method]) for method, path, handler in table]
+    for route in routes:
+        (route.methods or set()).discard("HEAD")  # Starlette's gift; it would read a study to throw it away
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,  # type: ignore[arg-type]
+        middleware=[Middleware(_Gate, options=context.options)],
+        exception_handlers={HTTPException: _on_refusal, Exception: _on_bug},  # type: ignore[dict-item]
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _on_refusal(_request: Request, error: HTTPException) -> Response:
+    return refusal(error.status_code, error.detail, error.headers)
+
+
+async def _on_bug(_request: Request, error: Exception) -> Response:
+    return refusal(500, f"the archive failed: {type(error).__name__}")
+
+
+class _Gate:
+    """Takes slashes off the end of the path, and lets nobody through without the password."""
+
+    def __init__(self, app: ASGIApp, options: ArchiveOptions) -> None:
+        self._app = app
+        username, password = options.username, options.password
+        self._wanted = None if username is None else f"{username}:{password or ''}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        app = self._app
+        if scope["type"] == "http":
+            scope = {**scope, "path": _without_extra_slashes(scope)}
+            if not self._is_allowed(scope):
+                app = _unauthorized()
+        await app(scope, receive, send)
+
+    def _is_allowed(self, scope: Scope) -> bool:
+        if self._wanted is None:
+            return True
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _, token = (given[0] if given else b"").partition(b" ")
+        try:
+            credentials = base64.b64decode(token.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        return scheme.lower() == b"basic" and hmac.compare_digest(credentials, self._wanted)
+
+
+def _unauthorized() -> Response:
+    challenge = {"WWW-Authenticate": 'Basic realm="embedded archive", charset="UTF-8"'}
+    return refusal(401, "the user name or the password is wrong or missing", challenge)
+
+
+def _without_extra_slashes(scope: Scope) -> str:
+    root, path = scope.get("root_path", ""), scope["path"]
+    inner = path.removeprefix(root) if root else path
+    return f"{root}/{inner.strip('/')}"

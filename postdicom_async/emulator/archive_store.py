@@ -1,0 +1,314 @@
+"""Files on disk and an SQLite index of them: the archive without HTTP.
+
+Every method blocks and may be called from any thread. A file is written under ``incoming/``, read, and renamed to
+``studies/<study>/<series>/<instance>.dcm``; only then does the index name it. A file once named never changes: an
+instance stored anew gets a file of its own, so that a download under way never mixes two versions.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import shutil
+import sqlite3
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from postdicom_async.emulator.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, Level
+from postdicom_async.emulator.header import Json, read_header
+from postdicom_async.emulator.uids import is_uid
+from postdicom_async.results import InstanceUids
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["ArchiveStore", "IndexRow", "Parsed", "StoredInstance", "parse_instance"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS studies (
+    id INTEGER PRIMARY KEY, study_uid TEXT NOT NULL UNIQUE, attributes TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS series (
+    id INTEGER PRIMARY KEY, series_uid TEXT NOT NULL, study_uid TEXT NOT NULL, modality TEXT NOT NULL,
+    attributes TEXT NOT NULL, UNIQUE (study_uid, series_uid));
+CREATE TABLE IF NOT EXISTS instances (
+    id INTEGER PRIMARY KEY, instance_uid TEXT NOT NULL UNIQUE, series_uid TEXT NOT NULL, study_uid TEXT NOT NULL,
+    path TEXT NOT NULL, size INTEGER NOT NULL, transfer_syntax TEXT NOT NULL, attributes TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS series_by_uid ON series (series_uid);
+CREATE INDEX IF NOT EXISTS instances_by_study ON instances (study_uid, series_uid);
+CREATE INDEX IF NOT EXISTS instances_by_series ON instances (series_uid);
+"""
+
+_COUNT_IN_STUDY = """
+    (SELECT COUNT(*) FROM series c WHERE c.study_uid = s.study_uid),
+    (SELECT COUNT(*) FROM instances c WHERE c.study_uid = s.study_uid),
+    (SELECT GROUP_CONCAT(DISTINCT c.modality) FROM series c WHERE c.study_uid = s.study_uid)"""
+_COUNT_IN_SERIES = """
+    (SELECT COUNT(*) FROM instances c WHERE c.study_uid = e.study_uid AND c.series_uid = e.series_uid)"""
+_NONE_IN_STUDY = "NULL, NULL, NULL"
+
+_ROWS: dict[Level, str] = {
+    Level.STUDY: f"""SELECT s.study_uid, '', '', s.attributes, '{{}}', '{{}}', {_COUNT_IN_STUDY}, NULL, ''
+        FROM studies s {{where}} ORDER BY s.id""",
+    Level.SERIES: f"""SELECT s.study_uid, e.series_uid, '', s.attributes, e.attributes, '{{}}',
+        {_COUNT_IN_STUDY}, {_COUNT_IN_SERIES}, ''
+        FROM series e JOIN studies s USING (study_uid) {{where}} ORDER BY e.id""",
+    Level.INSTANCE: f"""SELECT s.study_uid, e.series_uid, i.instance_uid, s.attributes, e.attributes, i.attributes,
+        {_NONE_IN_STUDY}, NULL, i.path
+        FROM instances i JOIN series e USING (study_uid, series_uid) JOIN studies s USING (study_uid)
+        {{where}} ORDER BY i.id""",
+}
+_UID_COLUMNS = {
+    Level.STUDY: {"0020000D": "s.study_uid"},
+    Level.SERIES: {"0020000D": "e.study_uid", "0020000E": "e.series_uid"},
+    Level.INSTANCE: {"0020000D": "i.study_uid", "0020000E": "i.series_uid", "00080018": "i.instance_uid"},
+}
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What the index keeps of one file."""
+
+    uids: InstanceUids
+    sop_class_uid: str
+    transfer_syntax: str
+    attributes: Json
+
+
+@dataclass(frozen=True)
+class StoredInstance:
+    """One file of the archive; ``path`` never changes its content."""
+
+    uids: InstanceUids
+    path: Path
+    size: int
+    transfer_syntax: str
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """One entity of a search, with what the index knows about it and its parents."""
+
+    uids: InstanceUids
+    study: Json
+    series: Json
+    instance: Json
+    series_in_study: int | None
+    instances_in_study: int | None
+    modalities_in_study: tuple[str, ...]
+    instances_in_series: int | None
+    path: Path | None
+
+
+def parse_instance(path: Path) -> Parsed:
+    """Read what the index needs from a file.
+
+    Raises:
+        UnreadableHeader: see `header.read_header`. Missing UIDs are left empty, for the caller to judge.
+    """
+    header = read_header(path, INDEXED_TAGS)
+    uids = InstanceUids(header.text(0x0020000D), header.text(0x0020000E), header.text(0x00080018))
+    return Parsed(uids, header.text(0x00080016), header.transfer_syntax, header.json())
+
+
+class ArchiveStore:
+    """An archive in a folder. Close it when done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._incoming = folder / "incoming"
+        shutil.rmtree(self._incoming, ignore_errors=True)
+        self._incoming.mkdir(parents=True)
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(folder / "index.sqlite", check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the index; nothing may be called afterwards."""
+        with self._lock:
+            self._database.close()
+
+    def new_incoming(self) -> Path:
+        """Return a fresh path to write a file to before `add` takes it."""
+        return self._incoming / f"{uuid4().hex}.part"
+
+    def add(self, incoming: Path, parsed: Parsed) -> StoredInstance:
+        """Take a written file into the archive, in place of an instance of the same SOP Instance UID if there is one.
+
+        Raises:
+            ValueError: a UID is missing or not a UID.
+            OSError: the disk refused.
+        """
+        if not all(is_uid(uid) for uid in parsed.uids):
+            raise ValueError("a UID is missing or malformed")
+        size = incoming.stat().st_size
+        known = self.instance(parsed.uids.sop_instance_uid)
+        if known and known.uids == parsed.uids and _same_bytes(known, incoming, size):
+            incoming.unlink()
+            return known
+        with self._transaction() as database:
+            replaced = self._select_instances(database, {"instance_uid": parsed.uids.sop_instance_uid})
+            stored = StoredInstance(parsed.uids, self._free_path(parsed.uids), size, parsed.transfer_syntax)
+            stored.path.parent.mkdir(parents=True, exist_ok=True)
+            incoming.rename(stored.path)
+            self._index(database, stored, parsed.attributes)
+            for old in replaced:
+                self._prune(database, old.uids.study_instance_uid)
+        for old in replaced:
+            self._remove_file(old.path)
+        return stored
+
+    def _free_path(self, uids: InstanceUids) -> Path:
+        folder = self.folder / "studies" / uids.study_instance_uid / uids.series_instance_uid
+        path = folder / f"{uids.sop_instance_uid}.dcm"
+        return path.with_stem(f"{path.stem}-{uuid4().hex[:8]}") if path.exists() else path
+
+    def _index(self, database: sqlite3.Connection, stored: StoredInstance, attributes: Json) -> None:
+        study, series, instance = stored.uids
+        study_json, series_json, instance_json = (_kept(attributes, level) for level in Level)
+        modality = "".join(attributes.get("00080060", {}).get("Value", [])[:1])
+        database.execute(
+            "INSERT INTO studies (study_uid, attributes) VALUES (?, ?)"
+            " ON CONFLICT DO UPDATE SET attributes = excluded.attributes",
+            (study, study_json),
+        )
+        database.execute(
+            "INSERT INTO series (series_uid, study_uid, modality, attributes) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET attributes = excluded.attributes, modality = excluded.modality",
+            (series, study, modality, series_json),
+        )
+        database.execute(
+            "INSERT INTO instances (instance_uid, series_uid, study_uid, path, size, transfer_syntax, attributes)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET series_uid = excluded.series_uid,"
+            " study_uid = excluded.study_uid, path = excluded.path, size = excluded.size,"
+            " transfer_syntax = excluded.transfer_syntax, attributes = excluded.attributes",
+            (
+                instance,
+                series,
+                study,
+                stored.path.relative_to(self.folder).as_posix(),
+                stored.size,
+                stored.transfer_syntax,
+                instance_json,
+            ),
+        )
+
+    def instance(self, sop_instance_uid: str) -> StoredInstance | None:
+        """Return one instance by its UID alone, None when unknown."""
+        found = self.instances(sop_instance_uid=sop_instance_uid)
+        return found[0] if found else None
+
+    def instances(
+        self, study_instance_uid: str = "", series_instance_uid: str = "", sop_instance_uid: str = ""
+    ) -> list[StoredInstance]:
+        """Return the instances under the given UIDs in the order they were first stored."""
+        wanted = _wanted(study_instance_uid, series_instance_uid, sop_instance_uid)
+        with self._lock:
+            return self._select_instances(self._database, wanted)
+
+    def _select_instances(self, database: sqlite3.Connection, wanted: Mapping[str, str]) -> list[StoredInstance]:
+        where = " AND ".join(f"{column} = ?" for column in wanted) or "1"
+        rows = database.execute(
+            f"SELECT study_uid, series_uid, instance_uid, path, size, transfer_syntax FROM instances"  # noqa: S608
+            f" WHERE {where} ORDER BY id",
+            tuple(wanted.values()),
+        )
+        return [
+            StoredInstance(InstanceUids(study, series, instance), self.folder / path, size, syntax)
+            for study, series, instance, path, size, syntax in rows
+        ]
+
+    def delete(self, study_instance_uid: str, series_instance_uid: str = "", sop_instance_uid: str = "") -> int:
+        """Delete everything under the given UIDs; return how many instances that were."""
+        wanted = _wanted(study_instance_uid, series_instance_uid, sop_instance_uid)
+        with self._transaction() as database:
+            found = self._select_instances(database, wanted)
+            uids = [(old.uids.sop_instance_uid,) for old in found]
+            database.executemany("DELETE FROM instances WHERE instance_uid = ?", uids)
+            self._prune(database, study_instance_uid)
+        for old in found:
+            self._remove_file(old.path)
+        return len(found)
+
+    def _prune(self, database: sqlite3.Connection, study_uid: str) -> None:
+        """Forget the series and the study that lost their last instance."""
+        database.execute(
+            "DELETE FROM series WHERE study_uid = ? AND NOT EXISTS (SELECT 1 FROM instances i"
+            " WHERE i.study_uid = series.study_uid AND i.series_uid = series.series_uid)",
+            (study_uid,),
+        )
+        database.execute(
+            "DELETE FROM studies WHERE study_uid = ?"
+            " AND NOT EXISTS (SELECT 1 FROM series e WHERE e.study_uid = studies.study_uid)",
+            (study_uid,),
+        )
+
+    def _remove_file(self, path: Path) -> None:
+        """Remove a file, and its series' and study's folders once they are empty."""
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.parent.rmdir()
+            path.parent.parent.rmdir()
+
+    def rows(
+        self, level: Level, uids: Mapping[str, Sequence[str]], limit: int | None = None, offset: int = 0
+    ) -> Iterator[IndexRow]:
+        """Return the entities of a level under the given UIDs, in the order they were first stored.
+
+        Args:
+            level: what to return.
+            uids: hexadecimal tag of a UID attribute to its allowed values.
+            limit: at most so many.
+            offset: leave out so many.
+        """
+        columns = _UID_COLUMNS[level]
+        clauses = [f"{columns[tag]} IN ({', '.join('?' * len(values))})" for tag, values in uids.items()]
+        where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
+        sql = _ROWS[level].replace("{where}", where) + " LIMIT ? OFFSET ?"
+        arguments = [uid for values in uids.values() for uid in values]
+        with self._lock:
+            found = self._database.execute(sql, [*arguments, -1 if limit is None else limit, offset]).fetchall()
+        return (self._row(*columns) for columns in found)
+
+    def _row(  # noqa: PLR0913 - one argument per column
+        self, study: str, series: str, instance: str, study_json: str, series_json: str, instance_json: str,
+        series_count: int | None, instance_count: int | None, modalities: str | None, in_series: int | None,
+        path: str,
+    ) -> IndexRow:  # fmt: skip
+        return IndexRow(
+            InstanceUids(study, series, instance),
+            json.loads(study_json),
+            json.loads(series_json),
+            json.loads(instance_json),
+            series_count,
+            instance_count,
+            tuple(sorted(filter(None, (modalities or "").split(",")))),
+            in_series,
+            self.folder / path if path else None,
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._database:
+            yield self._database
+
+
+def _wanted(study_uid: str, series_uid: str, instance_uid: str) -> dict[str, str]:
+    columns = {"study_uid": study_uid, "series_uid": series_uid, "instance_uid": instance_uid}
+    return {name: uid for name, uid in columns.items() if uid}
+
+
+def _kept(attributes: Json, level: Level) -> str:
+    return json.dumps({tag: attributes[tag] for tag in KEPT_BY_LEVEL[level] if tag in attributes})
+
+
+def _same_bytes(known: StoredInstance, incoming: Path, size: int) -> bool:
+    try:
+        return known.size == size and filecmp.cmp(known.path, incoming, shallow=False)
+    except OSError:
+        return False

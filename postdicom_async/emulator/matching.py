@@ -1,0 +1,238 @@
+"""Pure: attribute matching of a search (PS3.4 section C.2.2.2).
+
+A key is compared with one element of the DICOM JSON model. An empty key, or ``*`` alone, matches everything; any
+other key matches nothing in an element without a value.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["fuzzy_name_matches", "is_universal", "matches", "text_matches", "time_span", "uid_list"]
+
+_NO_WILDCARDS = frozenset({"DA", "TM", "DT", "UI", "SL", "SS", "UL", "US", "SV", "UV", "FL", "FD", "AT"})
+_NUMBERS = frozenset({"IS", "DS", "SL", "SS", "UL", "US", "SV", "UV", "FL", "FD"})
+_WORDS = re.compile(r"[\s^=,]+")
+_DATE = re.compile(r"\d{8}")
+_TIME = re.compile(r"(\d{2})(?:(\d{2})(?:(\d{2})(?:\.(\d{1,6}))?)?)?")
+_DATE_TIME = re.compile(r"(\d{4})(\d{2})?(\d{2})?(\d{2})?(\d{2})?(\d{2})?(?:\.(\d{1,6}))?([+-]\d{4})?")
+
+Span = tuple[datetime, datetime]
+"""The first and the last microsecond a date or time of limited precision may mean."""
+
+_SOME_DAY = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def is_universal(key: str) -> bool:
+    """Return whether a key matches every entity."""
+    return key in {"", "*"}
+
+
+def matches(key: str, vr: str, values: list[Any], *, fuzzy: bool = False) -> bool:
+    """Return whether any value of an element matches a key.
+
+    Args:
+        key: the value given in the query.
+        vr: the value representation.
+        values: the ``Value`` of the element in the DICOM JSON model.
+        fuzzy: compare person names by the beginnings of their words.
+    """
+    if is_universal(key):
+        return True
+    present = [value for value in values if value is not None and value != ""]
+    match = _matcher(key, vr, fuzzy=fuzzy)
+    return any(match(value) for value in present)
+
+
+def _matcher(key: str, vr: str, *, fuzzy: bool) -> Callable[[Any], bool]:
+    if vr == "UI":
+        wanted = set(uid_list(key))
+        return lambda value: value in wanted
+    if vr in {"DA", "TM", "DT"}:
+        return lambda value: _in_range(key, vr, str(value))
+    if vr == "PN":
+        compare = fuzzy_name_matches if fuzzy else _name_matches
+        return lambda value: compare(key, value)
+    if vr in _NUMBERS and not _has_wildcard(key):
+        return lambda value: _same_number(key, value)
+    wildcards = vr not in _NO_WILDCARDS
+    return lambda value: any(text_matches(part, str(value), wildcards=wildcards) for part in key.split("\\"))
+
+
+def uid_list(key: str) -> list[str]:
+    """Split a list of UIDs at commas or backslashes."""
+    return [uid.strip() for uid in re.split(r"[,\\]", key) if uid.strip()]
+
+
+def text_matches(pattern: str, text: str, *, wildcards: bool = True, ignore_case: bool = False) -> bool:
+    """Return whether a text is what ``*`` (any run) and ``?`` (any one character) describe; blanks at the end are nothing."""
+    pattern, text = pattern.rstrip(" "), text.rstrip(" ")
+    if ignore_case:
+        pattern, text = pattern.casefold(), text.casefold()
+    if not wildcards or not _has_wildcard(pattern):
+        return pattern == text
+    return _wildcard_match(pattern, text)
+
+
+def _has_wildcard(pattern: str) -> bool:
+    return "*" in pattern or "?" in pattern
+
+
+def _wildcard_match(pattern: str, text: str) -> bool:
+    """Match greedily, going back to the last ``*`` only: never slower than pattern times text."""
+    at = in_text = 0
+    star, resume = -1, 0
+    while in_text < len(text):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, in_text
+            at += 1
+        elif at < len(pattern) and pattern[at] in {"?", text[in_text]}:
+            at, in_text = at + 1, in_text + 1
+        elif star >= 0:
+            resume += 1
+            at, in_text = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def _same_number(key: str, value: object) -> bool:
+    try:
+        return any(float(part) == float(str(value)) for part in key.split("\\"))
+    except ValueError:
+        return key.strip() == str(value).strip()
+
+
+def _name_groups(value: Mapping[str, str] | str) -> list[str]:
+    """Return the component groups of a person name, carets at their ends removed."""
+    groups = value.split("=") if isinstance(value, str) else list(value.values())
+    return [group.strip().rstrip("^ ") for group in groups]
+
+
+def _name_matches(key: str, value: Mapping[str, str] | str) -> bool:
+    """Compare without regard to case with the whole name, and with each of its component groups."""
+    groups = _name_groups(value)
+    names = ["=".join(groups), *groups]
+    patterns = [part.strip().rstrip("^ ") for part in key.split("\\")]
+    return any(text_matches(pattern, name, ignore_case=True) for pattern in patterns for name in names if name)
+
+
+def fuzzy_name_matches(key: str, value: Mapping[str, str] | str) -> bool:
+    """Return whether every word of the key begins a word of the name, in any order and case."""
+    words = [word for word in _WORDS.split(key.replace("*", "").replace("?", "").casefold()) if word]
+    found = [word for group in _name_groups(value) for word in _WORDS.split(group.casefold()) if word]
+    return all(any(name.startswith(word) for name in found) for word in words)
+
+
+def _in_range(key: str, vr: str, value: str) -> bool:
+    """Compare a date or time with one value or a range; either end of a range may be open, and it is inclusive."""
+    actual = time_span(vr, value)
+    bounds = _range(vr, key)
+    if actual is None or bounds is None:
+        return key.strip() == value.strip()
+    first, last = bounds
+    return first <= actual[0] <= last
+
+
+@cache
+def _range(vr: str, key: str) -> Span | None:
+    single = time_span(vr, key)
+    if single:
+        return single
+    for at in (index for index, char in enumerate(key) if char == "-"):
+        start, end = key[:at].strip(), key[at + 1 :].strip()
+        first = time_span(vr, start) if start else (datetime.min.replace(tzinfo=UTC),) * 2
+        last = time_span(vr, end) if end else (datetime.max.replace(tzinfo=UTC),) * 2
+        if first and last and (start or end):
+            return first[0], last[1]
+    return None
+
+
+def time_span(vr: str, text: str) -> Span | None:
+    """Return what a DA, TM or DT value may mean, None when it is none; times fall on one fixed day, and in UTC."""
+    readers = {"DA": _date_span, "TM": _time_span, "DT": _date_time_span}
+    try:
+        return readers[vr](text.strip())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _date_span(text: str) -> Span | None:
+    digits = text.replace(".", "") if re.fullmatch(r"\d{4}\.\d{2}\.\d{2}", text) else text  # ACR-NEMA's dots
+    if not _DATE.fullmatch(digits) or not digits.isascii():
+        return None
+    day = datetime(int(digits[:4]), int(digits[4:6]), int(digits[6:]), tzinfo=UTC)
+    return day, day + timedelta(days=1) - _MICROSECOND
+
+
+def _time_span(text: str) -> Span | None:
+    found = _TIME.fullmatch(text.replace(":", ""))  # ACR-NEMA's colons
+    if not found or not text.isascii():
+        return None
+    hour, minute, second, fraction = found.groups()
+    start = _SOME_DAY.replace(hour=int(hour), minute=int(minute or 0), second=min(int(second or 0), 59))
+    start += _fraction(fraction)
+    return start, start + _step(fraction, second, minute) - _MICROSECOND
+
+
+def _fraction(digits: str | None) -> timedelta:
+    return timedelta(microseconds=int((digits or "").ljust(6, "0")))
+
+
+def _step(fraction: str | None, second: str | None, minute: str | None) -> timedelta:
+    """Return how long the unit of the last digit given lasts."""
+    if fraction:
+        return timedelta(microseconds=10 ** (6 - len(fraction)))
+    return timedelta(seconds=1) if second else timedelta(minutes=1) if minute else timedelta(hours=1)
+
+
+def _date_time_span(text: str) -> Span | None:
+    found = _DATE_TIME.fullmatch(text)
+    if not found or not text.isascii():
+        return None
+    year, month, day, hour, minute, second, fraction, offset = found.groups()
+    if fraction and not second:
+        return None
+    zone = _zone(offset)
+    if zone is None:
+        return None
+    start = datetime(
+        int(year),
+        int(month or 1),
+        int(day or 1),
+        int(hour or 0),
+        int(minute or 0),
+        min(int(second or 0), 59),
+        tzinfo=zone,
+    )
+    start += _fraction(fraction)
+    return start, _end(start, month, day, hour) or start + _step(fraction, second, minute) - _MICROSECOND
+
+
+def _end(start: datetime, month: str | None, day: str | None, hour: str | None) -> datetime | None:
+    """Return the last microsecond of a year, a month or a day; None when the hour is known."""
+    if hour:
+        return None
+    if day:
+        return start + timedelta(days=1) - _MICROSECOND
+    if month:
+        first_of_next = (start.replace(day=28) + timedelta(days=4)).replace(day=1)
+        return first_of_next - _MICROSECOND
+    return start.replace(month=12, day=31) + timedelta(days=1) - _MICROSECOND
+
+
+def _zone(offset: str | None) -> timezone | None:
+    """Return a time zone; None for an offset outside -1200 to +1400, which tells a range from a zone (PS3.5 6.2)."""
+    if not offset:
+        return UTC
+    minutes = int(offset[1:3]) * 60 + int(offset[3:])
+    if int(offset[3:]) > 59 or minutes > (720 if offset[0] == "-" else 840):
+        return None
+    return timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes))

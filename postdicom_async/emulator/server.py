@@ -1,0 +1,250 @@
+"""The archive as a server inside the running event loop: `EmbeddedArchive` for tests, `serve` for the command."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Self
+
+import uvicorn
+
+from postdicom_async.emulator.app import build_app, close_context, open_context
+from postdicom_async.emulator.archive_store import parse_instance
+from postdicom_async.emulator.context import ArchiveOptions
+from postdicom_async.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from postdicom_async.emulator.archive_store import ArchiveStore, StoredInstance
+    from postdicom_async.emulator.context import ArchiveContext
+
+__all__ = ["EmbeddedArchive", "serve"]
+
+_PATIENCE = 0.5
+"""Seconds that handlers get to notice that their connections are gone."""
+
+
+class _QuietServer(uvicorn.Server):
+    """uvicorn without signal handlers and without waiting: connections are cut when it stops."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+        self.stop = asyncio.Event()
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+    async def main_loop(self) -> None:
+        self.ready.set()
+        while not self.stop.is_set():
+            await self.on_tick(0)  # renews the Date header
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), 1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        running = set(self.server_state.tasks)
+        if running:
+            _, running = await asyncio.wait(running, timeout=_PATIENCE)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for bound in sockets or []:
+            bound.close()
+
+
+class EmbeddedArchive:
+    """A DICOMweb archive on this machine, for tests and demonstrations.
+
+    ::
+
+        async with EmbeddedArchive() as archive:
+            print(archive.url)  # PS3.18's URL shapes and PostDICOM's, both under it
+
+    Args:
+        folder: where the files and their index are kept; None for a temporary one, removed at the end.
+        username: the account's name; None (with ``password=None``) for no authentication.
+        password: its password.
+        host: the address to listen on.
+        port: the port to listen on; 0 for a free one.
+        max_page: at most so many search results in one answer, announced in a ``Warning`` header when cut.
+        no_match_status: 200 with ``[]`` or 204 for a search without a match.
+        refused_sop_classes: SOP Class UIDs that are not stored.
+
+    Raises:
+        UsageError: on entering, when the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str | None = None,
+        *,
+        username: str | None = "demo",
+        password: str | None = "demo",  # noqa: S107 - a demonstration's
+        host: str = "127.0.0.1",
+        port: int = 0,
+        max_page: int | None = None,
+        no_match_status: int = 200,
+        refused_sop_classes: Iterable[str] = (),
+    ) -> None:
+        self._given_folder = None if folder is None else Path(folder)
+        self._host = host
+        self._port = port
+        self._options = ArchiveOptions(username, password, max_page, no_match_status, frozenset(refused_sop_classes))
+        self._undo: list[Callable[[], object]] = []
+        self._context: ArchiveContext | None = None
+        self._server: _QuietServer | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = self.url if self._serving else "not running"
+        return f"<EmbeddedArchive {state} username={self._options.username!r}>"
+
+    @property
+    def url(self) -> str:
+        """The base address, without a slash at its end; the port is known once the archive runs."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    @property
+    def auth(self) -> tuple[str, str] | None:
+        """User name and password as HTTP clients take them, None without authentication."""
+        name, password = self._options.username, self._options.password
+        return None if name is None else (name, password or "")
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self.store.folder
+
+    @property
+    def store(self) -> ArchiveStore:
+        """The archive without HTTP, to look into it from a test; its methods block.
+
+        Raises:
+            UsageError: the archive is not running.
+        """
+        if self._context is None:
+            raise UsageError("the archive is not running: enter it with 'async with'")
+        return self._context.store
+
+    async def add(self, paths: Iterable[Path]) -> list[StoredInstance]:
+        """Copy files into the archive without HTTP."""
+        if self._context is None:
+            raise UsageError("the archive is not running: enter it with 'async with'")
+        return await self._context.run(_add_all, self.store, list(paths))
+
+    async def __aenter__(self) -> Self:
+        """Open the folder and start to listen."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Cut the connections, stop, and remove a temporary folder."""
+        await self._stop()
+
+    async def _start(self) -> None:
+        bound = _listen(self._host, self._port)
+        self._undo.append(bound.close)
+        self._port = bound.getsockname()[1]
+        folder = self._given_folder
+        if folder is None:
+            temporary = TemporaryDirectory(prefix="archive-")
+            self._undo.append(temporary.cleanup)
+            folder = Path(temporary.name)
+        context = self._context = open_context(folder, self._options)
+        self._undo.append(lambda: close_context(context))
+        server = self._server = _QuietServer(_config(build_app(context)))
+        self._serving = asyncio.create_task(server.serve(sockets=[bound]), name="embedded archive")
+        ready = asyncio.create_task(server.ready.wait())
+        await asyncio.wait({self._serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self._serving.done():
+            self._serving.result()
+
+    async def _stop(self) -> None:
+        serving, self._serving = self._serving, None
+        if serving and self._server:
+            self._server.stop.set()
+            await asyncio.gather(serving, return_exceptions=True)
+        self._context = None
+        undo, self._undo = self._undo[::-1], []
+        await asyncio.to_thread(lambda: [step() for step in undo])
+
+    async def serve_forever(self) -> None:
+        """Wait until cancelled; the archive must be running."""
+        if self._serving:
+            await asyncio.shield(self._serving)
+
+
+def _config(app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_keep_alive=60,
+        h11_max_incomplete_event_size=128 * 1024,  # the vendor's operations travel in a header
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    return bound
+
+
+def _add_all(store: ArchiveStore, paths: list[Path]) -> list[StoredInstance]:
+    return [_add_one(store, path) for path in paths]
+
+
+def _add_one(store: ArchiveStore, path: Path) -> StoredInstance:
+    incoming = store.new_incoming()
+    try:
+        shutil.copyfile(path, incoming)
+        return store.add(incoming, parse_instance(incoming))
+    finally:
+        incoming.unlink(missing_ok=True)
+
+
+async def serve(
+    folder: Path | str,
+    *,
+    port: int = 8042,
+    host: str = "127.0.0.1",
+    username: str | None = "demo",
+    password: str | None = "demo",  # noqa: S107 - a demonstration's
+    max_page: int | None = None,
+    on_ready: Callable[[str], object] = lambda _url: None,
+) -> None:
+    """Run an archive until cancelled; ``on_ready`` is told its address once it listens."""
+    archive = EmbeddedArchive(folder, username=username, password=password, host=host, port=port, max_page=max_page)
+    async with archive:
+        on_ready(archive.url)
+        await archive.serve_forever()

@@ -1,0 +1,155 @@
+"""WADO-RS: retrieve, in the standard's URL shapes and the vendor's (PS3.18 section 10.4), and delete.
+
+Everything is handed out as it was stored; there is no transcoding and no rendering.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response, StreamingResponse
+
+from postdicom_async.emulator.accept import MediaType, parse_accept, parse_media_type
+from postdicom_async.emulator.answers import DICOM_JSON, Refusal, base_url
+from postdicom_async.emulator.attributes import hex_tag
+from postdicom_async.emulator.header import UnreadableHeader, read_header
+from postdicom_async.emulator.multipart_writer import FileSlice, Part, multipart_related, single_part
+from postdicom_async.emulator.pixels import bulk_parts, frame_parts
+from postdicom_async.emulator.uids import is_uid
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+    from postdicom_async.emulator.archive_store import StoredInstance
+    from postdicom_async.emulator.context import ArchiveContext
+    from postdicom_async.emulator.header import Json
+
+__all__ = ["Wado"]
+
+DICOM = "application/dicom"
+_UID_NAMES = {"study": "study_instance_uid", "series": "series_instance_uid", "instance": "sop_instance_uid"}
+
+
+class Wado:
+    """The retrieve transactions, and delete."""
+
+    def __init__(self, context: ArchiveContext) -> None:
+        self._context = context
+
+    async def _instances(self, request: Request) -> list[StoredInstance]:
+        """Return what the path names.
+
+        Raises:
+            Refusal: 400 for what is no UID, 404 when there is nothing.
+        """
+        uids = {_UID_NAMES[name]: uid for name, uid in request.path_params.items() if name in _UID_NAMES}
+        if not all(is_uid(uid) for uid in uids.values()):
+            raise Refusal(400, "a UID in the path is not a UID")
+        found = await self._context.run(self._context.store.instances, **uids)
+        if not found:
+            raise Refusal(404, "the archive holds no such instance")
+        return found
+
+    async def retrieve(self, request: Request) -> Response:
+        """Handle a study, a series or an instance, as files."""
+        found = await self._instances(request)
+        parts = [_file_part(instance) for instance in found]
+        return self._answer(request, parts, single="instance" in request.path_params)
+
+    def _answer(self, request: Request, parts: list[Part], *, single: bool) -> Response:
+        """Wrap parts as the client wants them.
+
+        Raises:
+            Refusal: 406 when it wants something else than what is stored.
+        """
+        for media in _accepted(request):
+            multipart = media.covers("multipart/related")
+            wanted = media if not multipart else _part_range(media)
+            if all(_satisfies(part, wanted) for part in parts):
+                if multipart:
+                    return multipart_related(self._context, parts)
+                if single and len(parts) == 1:
+                    return single_part(self._context, parts[0])
+        raise Refusal(406, f"only {parts[0].content_type} is available, as it was stored")
+
+    async def metadata(self, request: Request) -> Response:
+        """Handle ``…/metadata``: the DICOM JSON model, large values by ``BulkDataURI``."""
+        if not any(media.covers(name) for media in _accepted(request) for name in (DICOM_JSON, "application/json")):
+            raise Refusal(406, "metadata are application/dicom+json")
+        found = await self._instances(request)
+        return StreamingResponse(self._metadata(found, base_url(request)), media_type=DICOM_JSON)
+
+    async def _metadata(self, found: list[StoredInstance], base: str) -> AsyncIterator[bytes]:
+        separator = b"["
+        for instance in found:
+            yield separator + await self._context.run(_metadata_of, instance, base)
+            separator = b","
+        yield b"]"
+
+    async def frames(self, request: Request) -> Response:
+        """Handle ``…/frames/{numbers}``."""
+        numbers = [number.strip() for number in request.path_params["numbers"].split(",")]
+        if not all(number.isascii() and number.isdigit() and len(number) < 8 for number in numbers):
+            raise Refusal(400, "frame numbers are 1 or more, separated by commas")
+        instance = (await self._instances(request))[0]
+        parts = await self._context.run(frame_parts, instance, [int(number) for number in numbers])
+        return self._answer(request, parts, single=True)
+
+    async def bulk_data(self, request: Request) -> Response:
+        """Handle ``…/bulkdata/{path}``, the addresses that `metadata` gives."""
+        instance = (await self._instances(request))[0]
+        parts = await self._context.run(bulk_parts, instance, request.path_params["path"])
+        return self._answer(request, parts, single=True)
+
+    async def rendered(self, request: Request) -> Response:
+        """Refuse ``…/rendered`` and ``…/thumbnail``."""
+        await self._instances(request)
+        raise Refusal(501, "this archive does not render images")
+
+    async def delete(self, request: Request) -> Response:
+        """Delete a study, a series or an instance."""
+        found = await self._instances(request)
+        uids = {_UID_NAMES[name]: uid for name, uid in request.path_params.items()}
+        uids.setdefault("study_instance_uid", found[0].uids.study_instance_uid)
+        await self._context.run(self._context.store.delete, **uids)
+        return Response(status_code=204)
+
+
+def _accepted(request: Request) -> list[MediaType]:
+    """Return what the client accepts; the ``accept`` parameter goes before the header (PS3.18 section 8.3.3.1)."""
+    return parse_accept(request.query_params.get("accept") or request.headers.get("accept", ""))
+
+
+def _part_range(media: MediaType) -> MediaType:
+    """Return what a multipart range says about the parts; some clients leave the type out."""
+    return MediaType(media.parameters.get("type", "*/*").lower(), media.parameters)
+
+
+def _satisfies(part: Part, wanted: MediaType) -> bool:
+    stored = parse_media_type(part.content_type)
+    syntax = wanted.parameters.get("transfer-syntax", "*")
+    return wanted.covers(stored.name) and syntax in {"*", stored.parameters.get("transfer-syntax", "*")}
+
+
+def _file_part(instance: StoredInstance) -> Part:
+    content_type = f"{DICOM}; transfer-syntax={instance.transfer_syntax}"
+    return Part(content_type, FileSlice(instance.path, 0, instance.size))
+
+
+def _metadata_of(instance: StoredInstance, base: str) -> bytes:
+    study, series, uid = instance.uids
+    url = f"{base}/studies/{study}/series/{series}/instances/{uid}/bulkdata"
+    try:
+        header = read_header(instance.path)
+    except UnreadableHeader:
+        raise OSError("a stored file has become unreadable") from None
+    attributes: Json = header.json(lambda path: f"{url}/{path}")
+    attributes["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}  # the answer's, not the file's
+    if header.pixels:
+        tag = hex_tag(header.pixels.tag)
+        attributes[tag] = {"vr": header.pixels.vr, "BulkDataURI": f"{url}/{tag}"}
+    ordered = dict(sorted(attributes.items()))
+    return json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode()
