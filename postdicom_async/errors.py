@@ -52,9 +52,11 @@ class PostdicomError(Exception):
         attempts: how many requests were made.
         temporary: whether the same call may succeed later.
         retry_after: seconds the server asked to wait, None when it did not say.
+        report: what a bulk transfer had done before this ended it; None for anything else.
     """
 
     temporary_by_default = False
+    report: UploadReport | DownloadReport | None = None
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class PostdicomError(Exception):
         self.status = status
         self.reason = reason
         self.attempts = attempts
-        self.temporary = self.temporary_by_default if temporary is None else temporary
+        self.temporary: bool = self.temporary_by_default if temporary is None else temporary
         self.retry_after = retry_after
 
     def __str__(self) -> str:

@@ -1,1 +1,1 @@
-""""""
+"""PS3.18: studies, series and instances over the web."""

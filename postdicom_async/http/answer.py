@@ -6,6 +6,8 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 import anyio
 import httpx
@@ -51,9 +53,9 @@ class StreamedAnswer:
         idle: float,
         release: Callable[[], None],
     ) -> None:
-        self.status = response.status_code
+        self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
-        self.length = _length(response.headers.get("content-length"))
+        self.length: int | None = _length(response.headers.get("content-length"))
         self._response = response
         self._operation = operation
         self._limits = limits
@@ -75,6 +77,14 @@ class StreamedAnswer:
         """Whether the end of the body is told apart from a cut: by a length, by chunks, or by HTTP/2."""
         chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
         return self.length is not None or chunked or self._response.http_version.startswith("HTTP/2")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Give the connection back, or drop it when the body was not read to its end; and free the slot."""

@@ -166,7 +166,7 @@ def server_reason(headers: Mapping[str, str], body: bytes, sent: Iterable[str]) 
         if headers.get(name):
             return safe_reason(headers[name], sent)
     kind = headers.get("content-type", "").lower()
-    if "json" in kind:
+    if "json" in kind or (not kind and body[:1] == b"{"):
         return safe_reason(_reason_in_json(body), sent)
     if kind.startswith("text/plain") or not kind:
         return safe_reason(body.decode("utf-8", "replace"), sent)

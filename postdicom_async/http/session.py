@@ -14,7 +14,6 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -62,6 +61,12 @@ class Call:
     private: tuple[str, ...] = field(default=(), repr=False)
 
 
+class _OriginPath(str):
+    """A path from the root of the server instead of below the service's address."""
+
+    __slots__ = ()
+
+
 class _Link:
     """What copies of a session share: the client, the slots, the budget."""
 
@@ -80,7 +85,7 @@ class Session:
     """An httpx client with a slot limiter in front, one retry loop around, and our errors out of it."""
 
     def __init__(self, url: str, *, auth: Auth, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
-        self.url = _checked_url(url)
+        self.url: str = _checked_url(url)
         self.settings = settings
         self._credentials = credentials_from(auth)
         self._transport = transport
@@ -121,6 +126,12 @@ class Session:
         other.settings = settings
         return other
 
+    def path_to(self, absolute: str) -> str:
+        """Return the ``Call.path`` of an address on this server, which may lie outside the service's own path."""
+        parts = urlsplit(absolute)
+        query = f"?{parts.query}" if parts.query else ""
+        return _OriginPath(parts.path + query)
+
     # --- calls ---------------------------------------------------------------------------------------------------
 
     async def fetch(self, call: Call, *, cap: int) -> Answer:
@@ -131,29 +142,22 @@ class Session:
         """
 
         async def attempt() -> Answer:
-            streamed = await self._send(call)
-            try:
+            async with await self._send(call) as streamed:
                 return await streamed.read_all(cap)
-            finally:
-                await streamed.aclose()
 
         return await self._repeated(call, attempt)
 
-    @asynccontextmanager
-    async def stream(self, call: Call) -> AsyncIterator[StreamedAnswer]:
-        """Make the call and give its answer as soon as the head is there; a slot is held until the block ends.
+    async def stream(self, call: Call) -> StreamedAnswer:
+        """Make the call and return its answer as soon as the head is there; use it as ``async with``.
 
-        Only getting the head is repeated. A body that breaks raises from ``chunks()``.
+        It holds a slot until it is closed. Only getting the head is repeated; a body that breaks raises from
+        ``chunks()``.
         """
 
         async def attempt() -> StreamedAnswer:
             return await self._send(call)
 
-        streamed = await self._repeated(call, attempt)
-        try:
-            yield streamed
-        finally:
-            await streamed.aclose()
+        return await self._repeated(call, attempt)
 
     async def _repeated(self, call: Call, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Run attempts until one succeeds or `decide` gives up. The only retry loop of the library."""
@@ -298,7 +302,7 @@ def _request(
         headers["Content-Length"] = str(call.body.length)
     return client.build_request(
         call.method,
-        url + call.path,
+        (origin_of(url) if isinstance(call.path, _OriginPath) else url) + call.path,
         headers=headers,
         content=stream,
         timeout=httpx.Timeout(None, connect=connect),

@@ -1,7 +1,7 @@
 """The fastest httpx transport this machine has, with every setting of ours mapped onto it.
 
 pyreqwest (Rust) moves several times more bytes a second than httpx's own transport. It is used where it is installed
-pyreqwest (Rust) moves several times more bytes a second than httpx's own transport. It is used where it is installed
+and can do what the settings ask; a setting it cannot do brings httpx's own transport, none is ever ignored.
 Time-outs over a body are not set here: the session watches for silence itself, alike for every transport.
 """
 
@@ -34,7 +34,8 @@ __all__ = [
     "pyreqwest_transport",
 ]
 
-_IDLE_CONNECTION_SECONDS = 20.0  # below the keep-alive of common servers, so that a dead connection is rarely picked
+_IDLE_CONNECTION_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
+_NEVER_CONNECTED = "client error (Connect)"
 
 _CONNECT_HINTS: tuple[tuple[str, str], ...] = (
     ("certificate", "the server's certificate could not be verified"),
@@ -274,10 +275,13 @@ def _mapped(error: BaseException) -> httpx.TransportError | None:
 
     if not isinstance(error, exceptions.PyreqwestError):
         return None
-    if isinstance(error, exceptions.ConnectTimeoutError):
-        return httpx.ConnectTimeout("no connection in time")
-    if isinstance(error, exceptions.ConnectError):
-        causes = [cause["message"] for cause in error.details["causes"] or []]
+    details = getattr(error, "details", None) or {}
+    causes = [cause["message"] for cause in details.get("causes") or []]
+    # Its ConnectError and ConnectTimeoutError also stand for connections that broke after the request had left. Only
+    # this cause says that there never was one.
+    if _NEVER_CONNECTED in causes:
+        if isinstance(error, exceptions.RequestTimeoutError):
+            return httpx.ConnectTimeout("no connection in time")
         words = " ".join(cause for cause in causes if " url (" not in cause)  # a host may be called anything
         return httpx.ConnectError(explain_connect_failure(words)[0])
     if isinstance(error, exceptions.RequestTimeoutError):

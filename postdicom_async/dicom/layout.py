@@ -1,0 +1,77 @@
+"""Where an instance lies below a folder: UIDs to a relative path. Server text never becomes a file name."""
+
+from __future__ import annotations
+
+import os
+import string
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import TypeAlias
+
+from postdicom_async.dicom.uids import is_uid
+from postdicom_async.errors import UsageError
+from postdicom_async.results import InstanceUids
+
+__all__ = ["DEFAULT_LAYOUT", "Layout", "RelativeName", "relative_names"]
+
+DEFAULT_LAYOUT = "{study}/{series}/{instance}.dcm"
+
+Layout: TypeAlias = str | Callable[[InstanceUids], str | PurePath]
+"""A template with ``{study}``, ``{series}`` and ``{instance}``, or a function that gives a relative path."""
+
+RelativeName: TypeAlias = tuple[str, ...]
+"""Folder names and a file name, each safe to create below a folder."""
+
+_FIELDS = frozenset({"study", "series", "instance"})
+_LONGEST_NAME = 200
+_FORBIDDEN = frozenset('<>:"|?*\\/')
+_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
+
+
+def relative_names(layout: Layout) -> Callable[[InstanceUids], RelativeName]:
+    """Return the function that gives an instance's checked relative name.
+
+    Raises:
+        UsageError: the template has unknown fields or no ``{instance}``. The function returned raises it for a
+            name that would leave the folder or that some file system cannot hold.
+    """
+    make = _from_template(layout) if isinstance(layout, str) else layout
+
+    def name(uids: InstanceUids) -> RelativeName:
+        if not all(is_uid(uid) for uid in uids):
+            raise UsageError("layout: an instance without valid UIDs cannot be named")
+        return _checked(make(uids))
+
+    return name
+
+
+def _from_template(template: str) -> Callable[[InstanceUids], str]:
+    try:
+        fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+    except ValueError:
+        raise UsageError("layout: the braces do not match") from None
+    if unknown := fields - _FIELDS:
+        raise UsageError(f"layout: unknown field {min(unknown)!r}; there are {{study}}, {{series}} and {{instance}}")
+    if "instance" not in fields:
+        raise UsageError("layout: without {instance} all instances would have one name")
+    return lambda uids: template.format(study=uids[0], series=uids[1], instance=uids[2])
+
+
+def _checked(path: str | PurePath) -> RelativeName:
+    text = path if isinstance(path, str) else path.as_posix()
+    names = tuple(text.replace(os.sep, "/").split("/"))
+    for name in names:
+        if not _is_safe(name):
+            raise UsageError(f"layout: {name[:80]!r} cannot be part of a relative path")
+    return names
+
+
+def _is_safe(name: str) -> bool:
+    return (
+        0 < len(name.encode("utf-8", "replace")) <= _LONGEST_NAME
+        and not name.startswith(".")
+        and name == name.strip().rstrip(".")
+        and name.isprintable()
+        and not _FORBIDDEN.intersection(name)
+        and name.split(".")[0].lower() not in _DEVICES
+    )

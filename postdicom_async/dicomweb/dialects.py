@@ -1,0 +1,118 @@
+"""The URL shapes of DICOMweb servers, as data: one object for each family. Pure.
+
+A route is a path below the service's address with ``{placeholders}``, query included where a family addresses by query.
+Everything assumed about PostDICOM's service is here, in `POSTDICOM`, and can be changed with ``dataclasses.replace``.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+from urllib.parse import quote
+
+from postdicom_async.errors import UsageError
+
+__all__ = ["DIALECTS", "DICOMWEB", "POSTDICOM", "Dialect", "Route"]
+
+
+class Route(StrEnum):
+    """What a URL addresses."""
+
+    STORE = "store"
+    STORE_IN_STUDY = "store in a study"
+    SEARCH_STUDIES = "search studies"
+    SEARCH_SERIES = "search series"
+    SEARCH_SERIES_OF_STUDY = "search series of a study"
+    SEARCH_INSTANCES = "search instances"
+    SEARCH_INSTANCES_OF_STUDY = "search instances of a study"
+    SEARCH_INSTANCES_OF_SERIES = "search instances of a series"
+    STUDY = "study"
+    SERIES = "series"
+    INSTANCE = "instance"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one family of servers is spoken to.
+
+    Attributes:
+        name: as given on the command line.
+        routes: what the family offers; an absent one is refused before anything is sent.
+        pages: searches are paged with ``limit`` and ``offset``.
+        instances_per_store: the most instances in one store request, None for no limit of the family's.
+        lists_by_series: the instances of a study are found by asking for its series first.
+    """
+
+    name: str
+    routes: dict[Route, str]
+    pages: bool = True
+    instances_per_store: int | None = None
+    lists_by_series: bool = False
+
+    def can(self, route: Route, values: Iterable[str]) -> bool:
+        """Whether the route exists and needs no more placeholders than ``values`` names."""
+        template = self.routes.get(route, "")
+        needed = {field for _, field, _, _ in string.Formatter().parse(template) if field}
+        return route in self.routes and needed <= set(values)
+
+    def path(self, route: Route, suffix: str = "", **values: str) -> str:
+        """Return the path and query of a route; ``suffix`` goes behind the path, before the query.
+
+        Raises:
+            UsageError: this family of servers has no such route.
+        """
+        template = self.routes.get(route)
+        if template is None:
+            raise UsageError(f"the {self.name} dialect cannot {route}; {self._instead(route)}")
+        path, mark, query = template.partition("?")
+        safe = {name: quote(value, safe="") for name, value in values.items()}
+        return path.format(**safe) + suffix + mark + query.format(**safe)
+
+    def _instead(self, route: Route) -> str:
+        family = [other for other in self.routes if other.value.startswith(route.value.rsplit(" of ", 1)[0])]
+        needed = {field for other in family for _, field, _, _ in string.Formatter().parse(self.routes[other]) if field}
+        return (
+            f"give {' and '.join(f'{name}_instance_uid' for name in sorted(needed))}" if needed else "it is not offered"
+        )
+
+
+# PS3.18 sections 10.4 to 10.6.
+DICOMWEB: Final = Dialect(
+    "dicomweb",
+    {
+        Route.STORE: "/studies",
+        Route.STORE_IN_STUDY: "/studies/{study}",
+        Route.SEARCH_STUDIES: "/studies",
+        Route.SEARCH_SERIES: "/series",
+        Route.SEARCH_SERIES_OF_STUDY: "/studies/{study}/series",
+        Route.SEARCH_INSTANCES: "/instances",
+        Route.SEARCH_INSTANCES_OF_STUDY: "/studies/{study}/instances",
+        Route.SEARCH_INSTANCES_OF_SERIES: "/studies/{study}/series/{series}/instances",
+        Route.STUDY: "/studies/{study}",
+        Route.SERIES: "/studies/{study}/series/{series}",
+        Route.INSTANCE: "/studies/{study}/series/{series}/instances/{instance}",
+    },
+)
+
+# PostDICOM addresses series and instances without their parents (C# sample and Node sample). The sample has one
+# instance in a store request; whether more are taken, and whether searches are paged, is not known: one is assumed,
+# and that paging parameters do no harm (a search that is refused with them is asked once more without).
+POSTDICOM: Final = Dialect(
+    "postdicom",
+    {
+        Route.STORE: "/",
+        Route.SEARCH_STUDIES: "/studies",
+        Route.SEARCH_SERIES_OF_STUDY: "/studies/series?0020000D={study}",
+        Route.SEARCH_INSTANCES_OF_SERIES: "/studies/series/instances?0020000E={series}",
+        Route.STUDY: "/studies/{study}",
+        Route.SERIES: "/studies/series/{series}",
+        Route.INSTANCE: "/studies/series/instances/{instance}",
+    },
+    instances_per_store=1,
+    lists_by_series=True,
+)
+
+DIALECTS: Final = {dialect.name: dialect for dialect in (DICOMWEB, POSTDICOM)}

@@ -1,0 +1,238 @@
+"""Instances to disk: compared with the archive's own list, each file whole or absent, only the missing asked again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from postdicom_async.dicom.layout import Layout, RelativeName, relative_names
+from postdicom_async.dicomweb.at_once import for_each
+from postdicom_async.dicomweb.listing import list_instances
+from postdicom_async.dicomweb.progress import Meter
+from postdicom_async.dicomweb.receive import Receiver
+from postdicom_async.dicomweb.retrieve import Retrieval, Target
+from postdicom_async.disk.folder import Folder
+from postdicom_async.errors import (
+    AuthenticationFailed,
+    IncompleteDownload,
+    LocalFileError,
+    NotFound,
+    PostdicomError,
+    UsageError,
+)
+from postdicom_async.results import DownloadReport, InstanceUids, ListingCheck, OnProgress, SavedInstance
+
+__all__ = ["Download", "plan"]
+
+_ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, UsageError)
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known while a download runs."""
+
+    listed: set[InstanceUids] | None = None
+    present: set[InstanceUids] = field(default_factory=set)
+    saved: dict[InstanceUids, SavedInstance] = field(default_factory=dict)
+    refused: int = 0
+    last_error: PostdicomError | None = None
+    whole: bool = False  # the target itself came to its end without damage
+
+    @property
+    def missing(self) -> set[InstanceUids]:
+        return (self.listed or set()) - self.present - self.saved.keys()
+
+
+def plan(target: Target, listed: set[InstanceUids], missing: set[InstanceUids], finest: int) -> list[Target]:
+    """Return what to ask for: the largest resources of which everything is missing. Pure.
+
+    ``finest`` bounds the size: 0 allows the target itself, 1 series, 2 only instances. A server may fail at a large
+    resource and still give the small ones.
+    """
+    if finest == 0 and missing == listed:
+        return [target]
+    by_series: dict[tuple[str, str], set[InstanceUids]] = {}
+    for uids in sorted(missing):
+        by_series.setdefault(uids[:2], set()).add(uids)
+    targets: list[Target] = []
+    for (study, series), wanted in by_series.items():
+        everything = {uids for uids in listed if uids[:2] == (study, series)} == wanted
+        if finest <= 1 and everything and target.instance is None:
+            targets.append(Target(study, series))
+        else:
+            targets.extend(Target(*uids) for uids in sorted(wanted))
+    return targets
+
+
+class Download:
+    """One download into a folder. Use it once."""
+
+    def __init__(
+        self, retrieval: Retrieval, target: Target, to: Path, *, layout: Layout, on_progress: OnProgress | None
+    ) -> None:
+        self._retrieval = retrieval
+        self._session = retrieval.session
+        self._target = target
+        self._to = to
+        self._name = relative_names(layout)
+        self._meter = Meter(on_progress)
+        self._state = _State()
+        self._listing: ListingCheck = "not asked"
+
+    async def run(self, *, compare: bool) -> DownloadReport:
+        """Fetch what is not there yet.
+
+        Raises:
+            IncompleteDownload: instances are missing in the end.
+            NotFound: the archive does not hold the target.
+            LocalFileError: the disk is full, or the folder cannot be written to.
+            PostdicomError: the archive cannot be worked with.
+        """
+        started = time.monotonic()
+        await self._list(compare=compare)
+        folder = Folder(self._to, fsync=self._session.settings.fsync)
+        problem: PostdicomError | None = None
+        try:
+            await anyio.to_thread.run_sync(folder.open)
+            await self._find_present(folder)
+            await self._fetch_rounds(folder)
+        except PostdicomError as error:
+            problem = error
+        finally:
+            folder.close()
+        report = self._report(time.monotonic() - started)
+        if problem is not None:
+            problem.report = report
+            raise problem
+        self._require_complete(report)
+        return report
+
+    async def _list(self, *, compare: bool) -> None:
+        target = self._target
+        if target.series is not None and target.instance is not None:
+            self._state.listed = {InstanceUids(target.study, target.series, target.instance)}
+        elif compare:
+            listed = await list_instances(self._retrieval, target)
+            self._listing = "unavailable" if listed is None else "compared"
+            self._state.listed = listed or None
+        if self._state.listed is not None:
+            self._meter.expect(len(self._state.listed), None)
+
+    async def _find_present(self, folder: Folder) -> None:
+        for some in _slices(sorted(self._state.listed or ()), 256):
+            found = await anyio.to_thread.run_sync(_held, folder, self._name, some)
+            self._state.present.update(found)
+
+    # --- rounds ----------------------------------------------------------------------------------------------------
+
+    async def _fetch_rounds(self, folder: Folder) -> None:
+        """Ask, look what is missing, ask for that in smaller resources; end when nothing more comes."""
+        idle_rounds = 0
+        finest = 0
+        retry = self._session.settings.retry
+        while not self._is_done():
+            had = len(self._state.saved)
+            self._state.last_error = None
+            await self._fetch_all(self._targets(finest), folder)
+            progressed = len(self._state.saved) > had
+            if self._gives_up(finest, idle_rounds := 0 if progressed else idle_rounds + 1):
+                return
+            if not progressed and not self._is_done():
+                await anyio.sleep(random.random() * min(retry.cap, retry.base * 2.0**idle_rounds))  # noqa: S311
+            finest = min(2, finest + 1)
+
+    def _is_done(self) -> bool:
+        if self._state.listed is None:
+            return self._state.whole
+        return not self._state.missing
+
+    def _targets(self, finest: int) -> list[Target]:
+        if self._state.listed is None:
+            return [self._target]
+        return plan(self._target, self._state.listed, self._state.missing, finest)
+
+    def _gives_up(self, finest: int, idle_rounds: int) -> bool:
+        error = self._state.last_error
+        may_pass = error is not None and error.temporary
+        if self._state.listed is not None and finest < 2 and self._target.instance is None:
+            return False  # smaller resources are still to be tried
+        return idle_rounds >= (self._session.settings.retry.max_attempts if may_pass else 1)
+
+    async def _fetch_all(self, targets: Iterable[Target], folder: Folder) -> None:
+        async def each() -> AsyncIterator[Target]:
+            for target in targets:
+                yield target
+
+        await for_each(each(), self._fetcher(folder), at_once=self._session.settings.limits.parallel_retrieves)
+
+    def _fetcher(self, folder: Folder) -> Callable[[Target], Awaitable[None]]:
+        async def fetch(target: Target) -> None:
+            receiver = Receiver(
+                folder,
+                self._name,
+                target,
+                self._state.saved,
+                piece=self._session.settings.limits.piece,
+                meter=self._meter,
+            )
+            problem: PostdicomError | None = None
+            try:
+                async with self._retrieval.open(target) as answer:
+                    await receiver.receive(answer, self._session.settings.limits.parts)
+            except PostdicomError as error:
+                problem = error
+            self._state.refused += receiver.refused
+            if problem is None:
+                self._state.whole = self._state.whole or target == self._target
+            elif isinstance(problem, _ENDS_THE_JOB) or self._nothing_there(problem, target):
+                raise problem
+            else:
+                self._state.last_error = problem
+
+        return fetch
+
+    def _nothing_there(self, problem: PostdicomError, target: Target) -> bool:
+        """Whether what the caller asked for is unknown to the archive, as far as it was listed."""
+        listed_elsewhere = self._listing == "compared" and self._state.listed is not None
+        return isinstance(problem, NotFound) and target == self._target and not listed_elsewhere
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def _report(self, seconds: float) -> DownloadReport:
+        state = self._state
+        return DownloadReport(
+            saved=tuple(state.saved.values()),
+            already_present=tuple(sorted(state.present)),
+            missing=tuple(sorted(state.missing)),
+            refused=state.refused,
+            bytes_received=sum(one.size for one in state.saved.values()),
+            seconds=seconds,
+            listing=self._listing,
+            transfer_syntax_as_stored=self._retrieval.as_stored,
+        )
+
+    def _require_complete(self, report: DownloadReport) -> None:
+        if self._is_done():
+            return
+        cause = self._state.last_error
+        words = f": {cause}" if cause else ""
+        if report.missing:
+            total = len(self._state.listed or ())
+            message = f"{len(report.missing)} of {total} instances did not arrive{words}"
+        else:
+            message = f"the answer broke off and there is no list to tell what is missing{words}"
+        raise IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
+
+
+def _held(folder: Folder, name: Callable[[InstanceUids], RelativeName], some: list[InstanceUids]) -> list[InstanceUids]:
+    return [uids for uids in some if folder.holds(name(uids), uids)]
+
+
+def _slices(items: list[InstanceUids], size: int) -> Iterable[list[InstanceUids]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,88 @@
+"""Search filters to a query string (PS3.18 section 8.3.4, matching by PS3.4 section C.2.2.2). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time
+from typing import TypeAlias
+from urllib.parse import quote
+
+from pydicom.valuerep import PersonName
+
+from postdicom_async.dicom.json_model import tag_of
+from postdicom_async.errors import UsageError
+
+__all__ = ["FilterValue", "Filters", "filter_pairs", "include_pairs", "query_string"]
+
+Moment: TypeAlias = date | datetime | time | str | None
+FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[Moment, Moment] | list[str]"
+"""Text (``*`` and ``?`` are wildcards), a date, a pair for a range (either end None), or a list of UIDs."""
+
+Filters: TypeAlias = Mapping[str, FilterValue]
+"""DICOM keyword or 8-hex tag, or a path of them joined with dots into sequences, to what it must match."""
+
+_SAFE = "*?-,:"
+_SAFE_IN_PRACTICE = _SAFE + "^"
+
+
+def filter_pairs(filters: Filters | None) -> list[tuple[str, str]]:
+    """Return wire names and values. Names go out as tags: every known server takes those.
+
+    Raises:
+        UsageError: an attribute is unknown or a value cannot be matched.
+    """
+    return [(_attribute(name, "filters"), _value(name, value)) for name, value in (filters or {}).items()]
+
+
+def include_pairs(fields: Iterable[str] | None) -> list[tuple[str, str]]:
+    """Return the ``includefield`` parameters; ``"all"`` asks for everything the archive has."""
+    names = [fields] if isinstance(fields, str) else list(fields or ())
+    return [("includefield", "all" if name == "all" else _attribute(name, "fields")) for name in names]
+
+
+def query_string(pairs: Iterable[tuple[str, str]], *, strict: bool = False) -> str:
+    """Return the pairs percent-encoded as UTF-8, as little as will do: Orthanc does not decode what it matches.
+
+    ``strict`` encodes the caret of names too, as RFC 3986 has it; some servers answer 400 to a bare one.
+    """
+    safe = _SAFE if strict else _SAFE_IN_PRACTICE
+    return "&".join(f"{name}={quote(value, safe=safe)}" for name, value in pairs)
+
+
+def _attribute(name: str, argument: str) -> str:
+    tags = [tag_of(part) for part in name.split(".")] if isinstance(name, str) else [None]
+    known = [tag for tag in tags if tag is not None]
+    if len(known) != len(tags):
+        raise UsageError(f"{argument}: {name!r} is neither a DICOM keyword nor a tag of 8 hex digits")
+    return ".".join(known)
+
+
+def _value(name: str, value: FilterValue) -> str:
+    if isinstance(value, tuple):
+        if len(value) != 2 or value == (None, None):
+            raise UsageError(f"filters: the range of {name} needs two ends, of which one may be None")
+        return f"{_moment(name, value[0])}-{_moment(name, value[1])}"
+    if isinstance(value, list):
+        return ",".join(_text(name, item) for item in value)
+    return _moment(name, value) if isinstance(value, date | time) else _text(name, value)
+
+
+def _moment(name: str, value: Moment) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.strftime("%Y%m%d%H%M%S")
+    if isinstance(value, date):
+        return value.strftime("%Y%m%d")
+    if isinstance(value, time):
+        return value.strftime("%H%M%S")
+    return _text(name, value)
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | PersonName):
+        raise UsageError(f"filters: the value of {name} must be text, a number, a date, a range or a list of UIDs")
+    text = str(value)
+    if not all(char.isprintable() for char in text):
+        raise UsageError(f"filters: the value of {name} holds a control character")
+    return text

@@ -1,0 +1,66 @@
+"""Counts what has moved and tells the caller."""
+
+from __future__ import annotations
+
+from postdicom_async.results import (
+    BytesMoved,
+    InstanceFinished,
+    InstanceUids,
+    OnProgress,
+    SavedInstance,
+    StoreOutcome,
+    Totals,
+)
+
+__all__ = ["Meter"]
+
+
+class Meter:
+    """Totals of one transfer. Without a listener it only counts."""
+
+    def __init__(self, listener: OnProgress | None) -> None:
+        self._listener = listener
+        self._instances_done = 0
+        self._bytes_done = 0
+        self._instances_total: int | None = None
+        self._bytes_total: int | None = None
+        self._reached: dict[InstanceUids, int] = {}
+
+    def expect(self, instances: int, size: int | None) -> None:
+        """Note how much there will be, once it is known."""
+        self._instances_total = instances
+        self._bytes_total = size
+
+    def expect_fewer_bytes(self, size: int) -> None:
+        """Note bytes that turned out not to be for sending."""
+        if self._bytes_total is not None:
+            self._bytes_total -= size
+
+    def moved(self, size: int) -> None:
+        """Count bytes that went over the wire for the first time."""
+        self._bytes_done += size
+        if self._listener is not None:
+            self._listener(BytesMoved(self._totals()))
+
+    def reached(self, instance: InstanceUids, size: int) -> None:
+        """Count the bytes of an instance up to ``size``; those counted in an earlier attempt at it are not again."""
+        before = self._reached.get(instance, 0)
+        if size > before:
+            self._reached[instance] = size
+            self.moved(size - before)
+
+    def finished(self, outcome: StoreOutcome | SavedInstance) -> None:
+        """Count an instance that reached its end."""
+        self._instances_done += 1
+        if isinstance(outcome, SavedInstance):
+            self._reached.pop(outcome.uids, None)
+        if self._listener is not None:
+            self._listener(InstanceFinished(self._totals(), outcome))
+
+    @property
+    def bytes_done(self) -> int:
+        """Bytes moved so far."""
+        return self._bytes_done
+
+    def _totals(self) -> Totals:
+        return Totals(self._instances_done, self._instances_total, self._bytes_done, self._bytes_total)

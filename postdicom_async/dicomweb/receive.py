@@ -1,0 +1,187 @@
+"""One answer into a folder: parts are named by what they say they are, checked against what was asked, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
+from postdicom_async.dicom.layout import RelativeName
+from postdicom_async.dicomweb.multipart import MultipartDamage, PartEnd, PartEvent, PartStart
+from postdicom_async.dicomweb.progress import Meter
+from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader
+from postdicom_async.disk.background import Background
+from postdicom_async.disk.folder import Folder, PartialFile
+from postdicom_async.errors import PostdicomError
+from postdicom_async.http.answer import StreamedAnswer
+from postdicom_async.results import InstanceUids, SavedInstance
+
+__all__ = ["Receiver"]
+
+_OPERATION = "retrieve"
+
+
+class Receiver:
+    """Writes the parts of one answer. Use it once.
+
+    A small part is written in one go when it is whole; of a large one at most two pieces are in memory, one filling
+    while the other is written.
+
+    Attributes:
+        refused: parts that are not DICOM, not what was asked for, or a second copy.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        name: Callable[[InstanceUids], RelativeName],
+        target: Target,
+        saved: dict[InstanceUids, SavedInstance],
+        *,
+        piece: int,
+        meter: Meter,
+    ) -> None:
+        self.refused = 0
+        self._folder = folder
+        self._name = name
+        self._target = target
+        self._saved = saved
+        self._piece = piece
+        self._meter = meter
+        self._disk = Background()
+        self._accepted: set[InstanceUids] = set()
+        self._spool: _Spool | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pieces: list[bytes] = []
+        self._buffered = 0
+        self._size = 0
+        self._header: InstanceHeader | None = None
+        self._dropping = False
+
+    async def receive(self, answer: StreamedAnswer, max_parts: int) -> None:
+        """Read the answer to its end.
+
+        Raises:
+            ProtocolError, ConnectionFailed: it broke; parts that were whole by then are kept.
+            LocalFileError: the disk is full or failed.
+        """
+        reader = part_reader(answer, _OPERATION, max_parts)
+        problem: PostdicomError | None = None
+        try:
+            async for chunk in answer.chunks():
+                for event in reader.feed(chunk):
+                    await self._take(event)
+            for event in reader.close():
+                await self._take(event)
+            await self._disk.settle()
+        except MultipartDamage as damage:
+            problem = damaged(damage, _OPERATION)
+        finally:
+            await self._clean_up()
+        if problem is not None:
+            raise problem
+
+    async def _take(self, event: PartEvent) -> None:
+        if isinstance(event, bytes):
+            if self._dropping:
+                return
+            self._pieces.append(event)
+            self._buffered += len(event)
+            self._size += len(event)
+            if self._buffered >= self._piece:
+                await self._write_piece()
+        elif isinstance(event, PartEnd):
+            await self._end_part()
+        else:
+            assert isinstance(event, PartStart)  # noqa: S101 - for the type checker
+            self._begin()
+
+    async def _write_piece(self) -> None:
+        """Write what has gathered of a large part."""
+        if self._header is None:
+            self._identify(complete=False)
+        if self._header is None:
+            return
+        spool, pieces = self._spool_for(self._header), self._gathered()
+        self._meter.reached(self._header.uids, self._size)
+        await self._disk.run(lambda: spool.write(pieces))
+
+    async def _end_part(self) -> None:
+        if self._header is None and not self._dropping:
+            self._identify(complete=True)
+        if self._header is None:
+            return
+        spool, pieces = self._spool_for(self._header), self._gathered()
+        saved = SavedInstance(self._header.uids, self._folder.root.joinpath(*spool.name), self._size)
+        self._meter.reached(saved.uids, saved.size)
+
+        def done() -> None:
+            if self._spool is spool:
+                self._spool = None
+            self._saved[saved.uids] = saved
+            self._meter.finished(saved)
+
+        await self._disk.run(lambda: spool.complete(pieces), done)
+
+    def _spool_for(self, header: InstanceHeader) -> _Spool:
+        if self._spool is None or self._spool.uids != header.uids:
+            self._spool = _Spool(self._folder, self._name(header.uids), header.uids)
+        return self._spool
+
+    def _identify(self, *, complete: bool) -> None:
+        """Find out which instance the part is; drop what is not wanted."""
+        first = self._pieces[0] if self._pieces else b""
+        header = read_header(first, complete=complete and len(self._pieces) < 2)
+        if not isinstance(header, InstanceHeader) and len(self._pieces) > 1:
+            header = read_header(b"".join(self._pieces), complete=complete)
+        if header is HeaderGap.INCOMPLETE and self._buffered < HEADER_LIMIT and not complete:
+            return  # its header is still to come
+        if isinstance(header, InstanceHeader) and self._is_wanted(header.uids):
+            self._header = header
+        else:
+            self.refused += 1
+            self._dropping = True
+            self._gathered()
+
+    def _is_wanted(self, uids: InstanceUids) -> bool:
+        new = uids not in self._saved and uids not in self._accepted
+        self._accepted.add(uids)
+        return new and self._target.covers(uids)
+
+    def _gathered(self) -> list[bytes]:
+        pieces, self._pieces, self._buffered = self._pieces, [], 0
+        return pieces
+
+    async def _clean_up(self) -> None:
+        await self._disk.finish()
+        if self._spool is not None:
+            self._spool.discard()
+
+
+class _Spool:
+    """The file of one part, made when there is something to write. Its calls block."""
+
+    def __init__(self, folder: Folder, name: RelativeName, uids: InstanceUids) -> None:
+        self.name = name
+        self.uids = uids
+        self._folder = folder
+        self._file: PartialFile | None = None
+
+    def write(self, pieces: list[bytes]) -> None:
+        if self._file is None:
+            self._file = self._folder.create(self.name)
+        self._file.write(pieces)
+
+    def complete(self, pieces: list[bytes]) -> None:
+        try:
+            self.write(pieces)
+            if self._file is not None:
+                self._file.commit()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        if self._file is not None:
+            self._file.discard()
+            self._file = None

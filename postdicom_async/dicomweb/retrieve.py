@@ -1,0 +1,185 @@
+"""WADO-RS (PS3.18 section 10.4): asking for a resource in a form the server can give, and reading its parts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from postdicom_async.dicomweb.dialects import Dialect, Route
+from postdicom_async.dicomweb.media_types import INSTANCE_LADDER, parse_media_type
+from postdicom_async.dicomweb.multipart import MultipartDamage, PartEvent, PartReader, reader_for
+from postdicom_async.errors import PostdicomError, ProtocolError, ServerError
+from postdicom_async.http.answer import StreamedAnswer
+from postdicom_async.http.problems import server_reason
+from postdicom_async.http.retry import Repeat
+from postdicom_async.http.session import Call, Session
+
+__all__ = ["Retrieval", "Target", "instance_target", "part_events", "series_target", "study_target"]
+
+# How servers refuse an Accept header: 406 by the standard, 400 (Orthanc), 415.
+_REFUSED_FORM: Final = frozenset({HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE})
+_NOT_AN_INSTANCE: Final = (
+    "text/",
+    "application/json",
+    "application/dicom+json",
+    "application/xml",
+    "application/problem",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A study, a series of it or an instance of that; the UIDs below its level are None."""
+
+    study: str
+    series: str | None = None
+    instance: str | None = None
+
+    @property
+    def route(self) -> Route:
+        """The route that addresses it."""
+        if self.instance is not None:
+            return Route.INSTANCE
+        return Route.STUDY if self.series is None else Route.SERIES
+
+    def covers(self, uids: tuple[str, str, str]) -> bool:
+        """Whether an instance lies within."""
+        wanted = (self.study, self.series, self.instance)
+        return all(one is None or one == other for one, other in zip(wanted, uids, strict=True))
+
+    def path(self, dialect: Dialect, suffix: str = "") -> str:
+        """Return its path in a dialect."""
+        return dialect.path(
+            self.route, suffix, study=self.study, series=self.series or "", instance=self.instance or ""
+        )
+
+
+def study_target(study: str) -> Target:
+    """Return a study."""
+    return Target(study)
+
+
+def series_target(study: str, series: str) -> Target:
+    """Return a series."""
+    return Target(study, series)
+
+
+def instance_target(study: str, series: str, instance: str) -> Target:
+    """Return an instance."""
+    return Target(study, series, instance)
+
+
+class Retrieval:
+    """Opens resources, remembering which Accept header this server takes."""
+
+    def __init__(self, session: Session, dialect: Dialect) -> None:
+        self.session = session
+        self.dialect = dialect
+        self._rungs: dict[tuple[str, ...], int] = {}
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether the server takes ``transfer-syntax=*``; without it, it may transcode."""
+        return self._rungs.get(INSTANCE_LADDER, 0) == 0
+
+    @asynccontextmanager
+    async def open(
+        self,
+        target: Target,
+        *,
+        suffix: str = "",
+        ladder: tuple[str, ...] = INSTANCE_LADDER,
+        operation: str = "retrieve",
+    ) -> AsyncIterator[StreamedAnswer]:
+        """Give the answer for a resource; the Accept header steps down the ladder until one is taken."""
+        path = target.path(self.dialect, suffix)
+        async with self.open_path(path, ladder=ladder, operation=f"{operation} {target.route}") as answer:
+            yield answer
+
+    @asynccontextmanager
+    async def open_path(
+        self, path: str, *, ladder: tuple[str, ...], operation: str, headers: dict[str, str] | None = None
+    ) -> AsyncIterator[StreamedAnswer]:
+        """Give the answer for a path below the service's address.
+
+        Raises:
+            ProtocolError: the answer is a message instead of what was asked for.
+            PostdicomError: whatever the session raises.
+        """
+        answer = await self._accepted(path, ladder, operation, headers or {})
+        async with answer:
+            await _refuse_message(answer, operation)
+            yield answer
+
+    async def _accepted(
+        self, path: str, ladder: tuple[str, ...], operation: str, headers: dict[str, str]
+    ) -> StreamedAnswer:
+        """Step down the ladder; when no rung is taken, the first refusal is the caller's."""
+        first: ServerError | None = None
+        for rung in range(self._rungs.get(ladder, 0), len(ladder)):
+            call = Call(operation, "GET", path, Repeat.READ, headers={"Accept": ladder[rung], **headers})
+            try:
+                answer = await self.session.stream(call)
+            except ServerError as error:
+                first = first or error
+                if error.status not in _REFUSED_FORM:
+                    break
+            else:
+                self._rungs[ladder] = rung
+                return answer
+        raise first or AssertionError
+
+
+async def _refuse_message(answer: StreamedAnswer, operation: str) -> None:
+    """Raise for an answer of status 2xx whose body is a text about why there is no instance."""
+    kind = parse_media_type(answer.content_type).essence
+    if kind.startswith(_NOT_AN_INSTANCE):
+        body = await answer.read_some(64 * 1024)
+        raise ProtocolError(
+            "the archive answered with a message instead of instances",
+            operation=operation,
+            status=answer.status,
+            reason=server_reason(answer.headers, body, ()),
+        )
+
+
+def part_reader(answer: StreamedAnswer, operation: str, max_parts: int) -> PartReader:
+    """Return the reader for an answer's body.
+
+    Raises:
+        ProtocolError: its Content-Type cannot be read.
+    """
+    try:
+        return reader_for(answer.content_type, end_is_marked=answer.end_is_marked, max_parts=max_parts)
+    except MultipartDamage as damage:
+        problem = damaged(damage, operation)
+    raise problem
+
+
+def damaged(damage: MultipartDamage, operation: str) -> PostdicomError:
+    """Return the caller's error for a damaged body."""
+    return ProtocolError(str(damage), operation=operation, temporary=True)
+
+
+async def part_events(answer: StreamedAnswer, operation: str, max_parts: int) -> AsyncGenerator[PartEvent, None]:
+    """Yield the parts of an answer as they arrive.
+
+    Raises:
+        ProtocolError: the body is damaged or ends early.
+        ConnectionFailed: it broke or stalled.
+    """
+    reader = part_reader(answer, operation, max_parts)
+    problem: PostdicomError | None = None
+    try:
+        async for chunk in answer.chunks():
+            for event in reader.feed(chunk):
+                yield event
+        for event in reader.close():
+            yield event
+    except MultipartDamage as damage:
+        problem = damaged(damage, operation)
+    if problem is not None:
+        raise problem

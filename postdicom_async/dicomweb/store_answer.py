@@ -1,0 +1,134 @@
+"""What a store answer says about each instance (PS3.18 section 10.5.3, table I.1-1 and I.2-1). Pure.
+
+Success is per instance: an instance that the answer does not name is unconfirmed, whatever the status says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from postdicom_async.dicom.json_model import (
+    DicomJson,
+    NotDicomJson,
+    first_value,
+    items_of,
+    objects_in,
+    objects_in_xml,
+)
+from postdicom_async.dicomweb.media_types import parse_media_type
+from postdicom_async.results import StoreStatus
+
+__all__ = ["Verdict", "failure_name", "verdicts_of"]
+
+_REFERENCED_SOP_SEQUENCE = "00081199"
+_FAILED_SOP_SEQUENCE = "00081198"
+_REFERENCED_SOP_INSTANCE_UID = "00081155"
+_FAILURE_REASON = "00081197"
+_WARNING_REASON = "00081196"
+
+# PS3.18 tables I.2-1 (warnings) and I.2-2 (failures), with the codes of PS3.7 annex C that servers send too.
+_CODES: Final[tuple[tuple[range, str], ...]] = (
+    (range(0x0107, 0x0108), "attribute list error"),
+    (range(0x0110, 0x0111), "processing failure"),
+    (range(0x0111, 0x0112), "duplicate SOP instance"),
+    (range(0x0112, 0x0113), "no such SOP instance"),
+    (range(0x0117, 0x0118), "invalid SOP instance"),
+    (range(0x0122, 0x0123), "referenced SOP class not supported"),
+    (range(0x0124, 0x0125), "not authorized"),
+    (range(0x0131, 0x0132), "duplicate transaction UID"),
+    (range(0x0132, 0x0133), "resource limitation"),
+    (range(0x0212, 0x0213), "mistyped argument"),
+    (range(0xA700, 0xA800), "out of resources"),
+    (range(0xA900, 0xAA00), "data set does not match SOP class"),
+    (range(0xB000, 0xB001), "coercion of data elements"),
+    (range(0xB006, 0xB007), "elements discarded"),
+    (range(0xB007, 0xB008), "data set does not match SOP class"),
+    (range(0xB00E, 0xB00F), "already stored"),
+    (range(0xC000, 0xD000), "cannot understand"),
+)
+_TRANSFER_SYNTAX_CODE = 0xC122
+_KEPT_WHAT_IT_HAD = frozenset({0x0111, 0xB00E})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an answer says about one instance."""
+
+    status: StoreStatus
+    reason_code: int | None = None
+    reason: str | None = None
+
+
+def failure_name(code: int) -> str:
+    """Return the PS3.18 name of a Failure Reason or Warning Reason."""
+    if code == _TRANSFER_SYNTAX_CODE:
+        return "referenced transfer syntax not supported"
+    return next((name for codes, name in _CODES if code in codes), f"reason {code:#06x}")
+
+
+def verdicts_of(content_type: str, body: bytes, sent: Iterable[str]) -> dict[str, Verdict]:
+    """Return a verdict for each SOP Instance UID sent, from an answer of any status, with or without a body.
+
+    JSON or XML; one data set or a list of them; whatever cannot be read leaves its instances unconfirmed.
+    """
+    found: dict[str, list[Verdict]] = {}
+    for item in _data_sets(content_type, body):
+        for uid, verdict in (*_referenced(item), *_failed(item)):
+            found.setdefault(uid, []).append(verdict)
+    return {uid: _joined(found.get(uid, [])) for uid in sent}
+
+
+def _data_sets(content_type: str, body: bytes) -> list[DicomJson]:
+    kind = parse_media_type(content_type)
+    looks_like_xml = kind.is_xml or (not kind.is_json and body.lstrip()[:1] == b"<")
+    try:
+        return objects_in_xml(body) if looks_like_xml and body.strip() else objects_in(body)
+    except NotDicomJson:
+        return []
+
+
+def _referenced(item: DicomJson) -> list[tuple[str, Verdict]]:
+    return [(_uid(entry), _stored(entry)) for entry in items_of(item, _REFERENCED_SOP_SEQUENCE)]
+
+
+def _failed(item: DicomJson) -> list[tuple[str, Verdict]]:
+    return [(_uid(entry), _refused(entry)) for entry in items_of(item, _FAILED_SOP_SEQUENCE)]
+
+
+def _stored(entry: DicomJson) -> Verdict:
+    code = _code(entry, _WARNING_REASON)
+    if not code:
+        return Verdict(StoreStatus.STORED)
+    return Verdict(StoreStatus.WARNED, code, failure_name(code))
+
+
+def _refused(entry: DicomJson) -> Verdict:
+    code = _code(entry, _FAILURE_REASON)
+    if code is None:
+        return Verdict(StoreStatus.FAILED, None, "refused without a reason")
+    status = StoreStatus.WARNED if code in _KEPT_WHAT_IT_HAD else StoreStatus.FAILED
+    return Verdict(status, code, failure_name(code))
+
+
+def _uid(entry: DicomJson) -> str:
+    return str(first_value(entry, _REFERENCED_SOP_INSTANCE_UID) or "").strip("\0 ")
+
+
+def _code(entry: DicomJson, tag: str) -> int | None:
+    value: Any = first_value(entry, tag)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        return None
+
+
+def _joined(verdicts: list[Verdict]) -> Verdict:
+    """Return one verdict; an answer that says nothing of an instance, or both yes and no, confirms nothing."""
+    stored = [verdict for verdict in verdicts if verdict.status is not StoreStatus.FAILED]
+    if not verdicts or 0 < len(stored) < len(verdicts):
+        return Verdict(StoreStatus.UNCONFIRMED, reason="the archive's answer does not say what became of it")
+    return next((verdict for verdict in verdicts if verdict.status is not StoreStatus.STORED), verdicts[0])

@@ -1,0 +1,301 @@
+"""A folder to receive into: files appear under their final names whole, or not at all, and never outside it.
+
+Every step below the folder goes through a directory's file descriptor without following links, so that nobody who can
+write there can lead a file elsewhere. Windows has no such calls; there the path is checked for links before each
+file is made, which someone who swaps a link in at that moment could defeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from postdicom_async.dicom.header import HEADER_LIMIT, InstanceHeader, read_header
+from postdicom_async.dicom.layout import RelativeName
+from postdicom_async.disk.problems import local_file_error
+from postdicom_async.results import InstanceUids
+
+__all__ = ["Folder", "PartialFile"]
+
+_GUARDED = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
+_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_NEW_FILE = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+_OPEN_DIRECTORIES = 64
+_MOST_BUFFERS = 512  # below IOV_MAX of every system
+_PARTIAL_PREFIX = ".postdicom-"
+_PARTIAL_SUFFIX = ".part"
+_ABANDONED_SECONDS = 3600.0
+
+
+class Folder:
+    """A folder that is written to by calls that block; run them in a thread, one at a time for one file.
+
+    Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data.
+    """
+
+    def __init__(self, root: Path, *, fsync: bool) -> None:
+        self.root = root
+        self._fsync = fsync
+        self._directories: dict[RelativeName, int] = {}
+        self._lock = threading.Lock()  # several streams may write into one folder, each from its thread
+
+    def open(self) -> None:
+        """Make the folder where it does not exist, and hold on to it.
+
+        Raises:
+            LocalFileError: it cannot be made or opened.
+        """
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The root itself may be a link: it is the caller's choice.
+            root = os.open(self.root, _DIRECTORY & ~getattr(os, "O_NOFOLLOW", 0)) if _GUARDED else -1
+        except OSError as error:
+            problem = local_file_error(str(self.root), error)
+        else:
+            self._directories[()] = root
+            self._clear_abandoned(root, ())
+            return
+        raise problem
+
+    def close(self) -> None:
+        """Let go of it."""
+        with self._lock:
+            self._forget()
+
+    def create(self, name: RelativeName) -> PartialFile:
+        """Open a new file that will be called ``name`` when it is whole.
+
+        Raises:
+            LocalFileError: it cannot be made.
+        """
+        try:
+            return PartialFile(self, self._borrow(name[:-1]), name)
+        except OSError as error:
+            problem = local_file_error("/".join(name), error)
+        raise problem
+
+    def save(self, name: RelativeName, pieces: Sequence[bytes]) -> None:
+        """Write a whole file in one go.
+
+        Raises:
+            LocalFileError: it cannot be written; nothing of it is left.
+        """
+        partial = self.create(name)
+        try:
+            partial.write(pieces)
+            partial.commit()
+        finally:
+            partial.discard()
+
+    def holds(self, name: RelativeName, uids: InstanceUids) -> bool:
+        """Return whether a regular file of that name is there and says that it is that instance."""
+        try:
+            descriptor = self._open_existing(name)
+        except OSError:
+            return False
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return False
+            header = read_header(file.read(64 * 1024), complete=False)
+            if not isinstance(header, InstanceHeader):
+                file.seek(0)
+                header = read_header(file.read(HEADER_LIMIT), complete=True)
+        return isinstance(header, InstanceHeader) and header.uids == uids
+
+    def _open_existing(self, name: RelativeName) -> int:
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        if not _GUARDED:
+            return os.open(self.root.joinpath(*name), flags)
+        with self._lock:
+            return os.open(name[-1], flags | os.O_NOFOLLOW, dir_fd=self._directory(name[:-1], make=False))
+
+    # --- directories -------------------------------------------------------------------------------------------------
+
+    def _borrow(self, parts: RelativeName) -> int:
+        """Return a descriptor that the caller closes: the folder closes its own when many are open."""
+        with self._lock:
+            descriptor = self._directory(parts)
+            return os.dup(descriptor) if descriptor >= 0 else -1
+
+    def _directory(self, parts: RelativeName, *, make: bool = True) -> int:
+        """Return the descriptor of a folder below the root, making it step by step."""
+        if parts in self._directories:
+            return self._directories[parts]
+        if len(self._directories) > _OPEN_DIRECTORIES:
+            self._forget(keep_root=True)
+        parent = self._directory(parts[:-1], make=make)
+        descriptor = self._step(parent, parts, make=make)
+        self._directories[parts] = descriptor
+        if make:
+            self._clear_abandoned(descriptor, parts)
+        return descriptor
+
+    def _step(self, parent: int, parts: RelativeName, *, make: bool) -> int:
+        if not _GUARDED:
+            return self._unguarded_step(parts, make=make)
+        if make:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(parts[-1], 0o700, dir_fd=parent)
+                self._make_durable(parent)
+        return os.open(parts[-1], _DIRECTORY, dir_fd=parent)
+
+    def _unguarded_step(self, parts: RelativeName, *, make: bool) -> int:
+        path = self.root.joinpath(*parts)
+        if make:
+            path.mkdir(mode=0o700, exist_ok=True)
+        if path.is_symlink() or not path.is_dir():
+            raise NotADirectoryError(20, "something that is not a folder is in the way")
+        return -1
+
+    def _clear_abandoned(self, descriptor: int, parts: RelativeName) -> None:
+        """Remove partial files that nobody has written to for an hour: a killed process leaves them."""
+        where: int | Path = descriptor if _GUARDED else self.root.joinpath(*parts)
+        with contextlib.suppress(OSError), os.scandir(where) as entries:
+            for entry in entries:
+                if entry.name.startswith(_PARTIAL_PREFIX) and entry.name.endswith(_PARTIAL_SUFFIX):
+                    status = entry.stat(follow_symlinks=False)
+                    if time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                        self.remove(descriptor, parts, entry.name)
+
+    def _forget(self, *, keep_root: bool = False) -> None:
+        root = self._directories.pop((), -1)
+        for descriptor in self._directories.values():
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._directories.clear()
+        if keep_root:
+            self._directories[()] = root
+        elif root >= 0:
+            os.close(root)
+
+    # --- what a partial file asks of its folder ----------------------------------------------------------------------
+
+    def open_new(self, directory: int, parts: RelativeName, name: str) -> int:
+        """Create a file that must not exist yet; return its descriptor."""
+        if _GUARDED:
+            return os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
+        return os.open(self.root.joinpath(*parts, name), _NEW_FILE, 0o600)
+
+    def rename(self, directory: int, parts: RelativeName, old: str, new: str) -> None:
+        """Give a file its final name; a file or link of that name is replaced, a link never followed."""
+        if _GUARDED:
+            os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+            self._make_durable(directory)
+        else:
+            folder = self.root.joinpath(*parts)
+            (folder / old).replace(folder / new)
+
+    def remove(self, directory: int, parts: RelativeName, name: str) -> None:
+        """Remove a file if it is there."""
+        with contextlib.suppress(OSError):
+            if _GUARDED:
+                os.unlink(name, dir_fd=directory)
+            else:
+                self.root.joinpath(*parts, name).unlink()
+
+    def _make_durable(self, descriptor: int) -> None:
+        if self._fsync and descriptor >= 0 and sys.platform != "win32":
+            os.fsync(descriptor)
+
+    def make_file_durable(self, descriptor: int) -> None:
+        """Flush a file to the disk, when the folder is set to."""
+        if self._fsync:
+            os.fsync(descriptor)
+
+
+class PartialFile:
+    """A file on its way: written under a temporary name in the folder it will stay in.
+
+    It owns ``directory``, a descriptor, and closes it in ``discard``.
+    """
+
+    def __init__(self, folder: Folder, directory: int, name: RelativeName) -> None:
+        self._folder = folder
+        self._parts = name[:-1]
+        self._name = name[-1]
+        self._partial = f"{_PARTIAL_PREFIX}{secrets.token_hex(8)}{_PARTIAL_SUFFIX}"
+        self._directory = directory
+        try:
+            self._descriptor = folder.open_new(self._directory, self._parts, self._partial)
+        except OSError:
+            self._close_directory()
+            raise
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Append all of ``pieces``, without joining them.
+
+        Raises:
+            LocalFileError: the disk is full or failed.
+        """
+        try:
+            for start in range(0, len(pieces), _MOST_BUFFERS):
+                _write_all(self._descriptor, pieces[start : start + _MOST_BUFFERS])
+        except OSError as error:
+            problem = local_file_error("/".join((*self._parts, self._name)), error)
+        else:
+            return
+        raise problem
+
+    def commit(self) -> None:
+        """Make the file durable, then give it its final name.
+
+        Raises:
+            LocalFileError: it could not be done.
+        """
+        try:
+            self._folder.make_file_durable(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._folder.rename(self._directory, self._parts, self._partial, self._name)
+        except OSError as error:
+            problem = local_file_error("/".join((*self._parts, self._name)), error)
+        else:
+            self._partial = ""
+            return
+        raise problem
+
+    def discard(self) -> None:
+        """Remove what was not committed. Does nothing after ``commit``."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if self._partial:
+            self._folder.remove(self._directory, self._parts, self._partial)
+            self._partial = ""
+        self._close_directory()
+
+    def _close_directory(self) -> None:
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+
+
+def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
+    if not hasattr(os, "writev"):
+        for piece in pieces:
+            _write_one(descriptor, piece)
+        return
+    wanted = sum(map(len, pieces))
+    written = os.writev(descriptor, pieces)
+    if written < wanted:  # a short write: finish the rest plainly, it is rare
+        _write_one(descriptor, b"".join(pieces)[written:])
+
+
+def _write_one(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,39 @@
+"""What a failing system call means to a person."""
+
+from __future__ import annotations
+
+import errno
+
+from postdicom_async.errors import LocalFileError
+
+__all__ = ["explain_os_error", "local_file_error"]
+
+_WORDS: dict[int, str] = {
+    errno.ENOENT: "does not exist",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EMFILE: "too many open files",
+    errno.ENFILE: "too many open files on this machine",
+    errno.EIO: "the disk failed",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "a symbolic link is in the way",
+    errno.ENOTDIR: "something that is not a folder is in the way",
+    errno.EISDIR: "a folder is in the way",
+    errno.EEXIST: "something of that name is in the way",
+    errno.EFBIG: "the file is larger than the file system allows",
+}
+
+_MAY_PASS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
+
+
+def explain_os_error(error: OSError) -> str:
+    """Return what went wrong, without the path."""
+    return _WORDS.get(error.errno or 0, (error.strerror or "cannot be accessed").lower())
+
+
+def local_file_error(what: str, error: OSError) -> LocalFileError:
+    """Return the exception for a failed system call on ``what``."""
+    return LocalFileError(f"{what}: {explain_os_error(error)}", temporary=error.errno in _MAY_PASS)

@@ -1,0 +1,270 @@
+"""What to upload: files, folders, data sets and bytes, each as a body that can be opened again.
+
+DICOM is recognised by content, never by name. A file that changes while it is read is an error, not a success.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import aiofiles
+import anyio.to_thread
+
+from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
+from postdicom_async.disk.problems import explain_os_error, local_file_error
+from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.http.bodies import Body, BytesBody
+from postdicom_async.results import StoreStatus
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+__all__ = ["FileBody", "Source", "Sources", "Unusable", "Usable", "measure", "read_sources"]
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | Dataset"
+"""A file, a folder (searched recursively), a whole DICOM file in memory, or a pydicom data set."""
+
+Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
+
+_FIRST_READ = 64 * 1024
+_FILES_A_HOP = 32  # read in one visit to a thread: a visit costs as much as several small reads
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """A source that is DICOM: its label, header and body."""
+
+    label: str = field(repr=False)
+    header: InstanceHeader
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A source that cannot be sent, and why."""
+
+    label: str = field(repr=False)
+    status: StoreStatus
+    reason: str
+    size: int = 0
+
+
+Identified: TypeAlias = Usable | Unusable
+
+
+async def read_sources(sources: Sources, *, piece: int) -> AsyncIterator[list[Identified]]:
+    """Yield what there is to send, in order, a few at a time; nothing is held but paths and headers.
+
+    Raises:
+        UsageError: an argument is of a kind that cannot be sent.
+        LocalFileError: a path that was named does not exist.
+    """
+    number = 0
+    async for group in _groups(sources):
+        if isinstance(group, list | tuple):
+            await anyio.to_thread.run_sync(_require_paths, group)
+        found = _identified(group, piece, start=number)
+        number += 1
+        while batch := await anyio.to_thread.run_sync(_take, found):
+            yield batch
+
+
+async def _groups(sources: Sources) -> AsyncIterator[Iterable[Source]]:
+    """Yield an iterable of sources as it is, and each item of an async one as a group of its own."""
+    if isinstance(sources, AsyncIterable):
+        async for source in cast("AsyncIterable[Source]", sources):
+            yield iter([source])
+    else:
+        yield _as_iterable(sources)
+
+
+def _take(found: Iterator[Identified]) -> list[Identified]:
+    return list(islice(found, _FILES_A_HOP))
+
+
+def _as_iterable(sources: object) -> Iterable[Source]:
+    if _is_single(sources):
+        return [cast("Source", sources)]
+    if not isinstance(sources, Iterable):
+        raise UsageError("sources: give paths, bytes, data sets, or an iterable of them")
+    return cast("Iterable[Source]", sources)
+
+
+def _is_single(source: object) -> bool:
+    # A Dataset is iterable (over its elements); it is told by what only it has.
+    return isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(source, "save_as")
+
+
+def _require_paths(sources: Iterable[Source]) -> None:
+    for source in sources:
+        if isinstance(source, str | os.PathLike):
+            try:
+                Path(source).stat()
+            except OSError as error:
+                problem = local_file_error(f"sources: {os.fspath(source)}", error)
+            else:
+                continue
+            raise problem
+
+
+def _identified(sources: Iterable[Source], piece: int, *, start: int) -> Iterator[Identified]:
+    for number, source in enumerate(sources, start + 1):
+        if isinstance(source, bytes | bytearray | memoryview):
+            yield _identify_bytes(bytes(source), f"bytes {number}")
+        elif isinstance(source, str | os.PathLike):
+            yield from _identify_path(Path(source), piece)
+        elif hasattr(source, "save_as"):
+            yield _identify_dataset(source, f"data set {number}")
+        else:
+            raise UsageError(f"sources: item {number} is neither a path, bytes nor a data set")
+
+
+async def measure(sources: Sources) -> tuple[int, int] | None:
+    """Return how many sources there are and their bytes, without reading them; None where that cannot be told.
+
+    Only what is given as a path, or a list of paths, can be measured before it is read.
+    """
+    given = [sources] if _is_single(sources) else sources
+    if not isinstance(given, list | tuple):
+        return None
+    paths = [Path(one) for one in given if isinstance(one, str | os.PathLike)]
+    return await anyio.to_thread.run_sync(_measure, paths) if len(paths) == len(given) else None
+
+
+def _measure(paths: list[Path]) -> tuple[int, int]:
+    sizes = [size for path in paths for size in _sizes(path)]
+    return len(sizes), sum(sizes)
+
+
+def _sizes(path: Path) -> Iterator[int]:
+    files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names) if path.is_dir() else [path]
+    for file in files:
+        try:
+            yield file.stat().st_size
+        except OSError:
+            yield 0
+
+
+# --- in memory ------------------------------------------------------------------------------------------------------
+
+
+def _identify_bytes(data: bytes, label: str) -> Identified:
+    header = read_header(data, complete=True)
+    if isinstance(header, HeaderGap):
+        return _gap(label, header, len(data))
+    return Usable(label, header, BytesBody(data))
+
+
+def _identify_dataset(dataset: Dataset, label: str) -> Identified:
+    """Encode a data set once; pydicom says what is missing."""
+    buffer = BytesIO()
+    try:
+        dataset.save_as(buffer, enforce_file_format=True)
+    except Exception as error:  # noqa: BLE001 - whatever pydicom makes of a caller's data set; its text may hold values
+        return Unusable(label, StoreStatus.UNREADABLE, f"pydicom cannot write it ({type(error).__name__})")
+    return _identify_bytes(buffer.getvalue(), label)
+
+
+_GAPS = {
+    HeaderGap.NOT_DICOM: (StoreStatus.NOT_DICOM, "no DICOM file (PS3.10)"),
+    HeaderGap.INCOMPLETE: (StoreStatus.UNREADABLE, "the file ends inside its header"),
+    HeaderGap.UNCLEAR: (StoreStatus.UNREADABLE, "no valid Study, Series and SOP Instance UID"),
+}
+
+
+def _gap(label: str, gap: HeaderGap, size: int) -> Unusable:
+    status, reason = _GAPS[gap]
+    return Unusable(label, status, reason, size)
+
+
+# --- on disk --------------------------------------------------------------------------------------------------------
+
+
+def _identify_path(path: Path, piece: int) -> Iterator[Identified]:
+    if not path.is_dir():
+        yield _identify_file(path, piece)
+        return
+    problems: list[OSError] = []
+    for folder, folders, names in os.walk(path, onerror=problems.append):
+        folders.sort()
+        for name in sorted(names):
+            yield _identify_file(Path(folder, name), piece)
+        while problems:
+            problem = problems.pop()
+            yield Unusable(str(problem.filename), StoreStatus.UNREADABLE, f"folder: {explain_os_error(problem)}")
+    for problem in problems:
+        yield Unusable(str(problem.filename), StoreStatus.UNREADABLE, f"folder: {explain_os_error(problem)}")
+
+
+def _identify_file(path: Path, piece: int) -> Identified:
+    label = str(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return Unusable(label, StoreStatus.UNREADABLE, "not a regular file")
+        if status.st_size == 0:
+            return Unusable(label, StoreStatus.NOT_DICOM, "empty file")
+        header = _header_of_file(path)
+    except OSError as error:
+        return Unusable(label, StoreStatus.UNREADABLE, explain_os_error(error))
+    if isinstance(header, HeaderGap):
+        return _gap(label, header, status.st_size)
+    return Usable(label, header, FileBody(path, status.st_size, _identity(status), piece))
+
+
+def _header_of_file(path: Path) -> InstanceHeader | HeaderGap:
+    """Read as little as tells: most headers fit into the first read."""
+    with path.open("rb", buffering=0) as file:
+        data = file.read(_FIRST_READ)
+        header = read_header(data, complete=len(data) < _FIRST_READ)
+        if header is HeaderGap.INCOMPLETE:
+            data += file.read(HEADER_LIMIT - len(data))
+            header = read_header(data, complete=True)
+    return header
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+@dataclass(frozen=True, slots=True)
+class FileBody:
+    """A file, byte for byte, in pieces.
+
+    ``open`` raises `LocalFileError` when the file is not what it was when it was identified, before or after reading.
+    """
+
+    path: Path = field(repr=False)
+    length: int
+    identity: tuple[int, int, int] = field(repr=False)
+    piece: int
+
+    async def open(self) -> AsyncIterator[bytes]:
+        """Yield the file from its first byte."""
+        problem: OSError | None = None
+        try:
+            async with aiofiles.open(self.path, "rb", buffering=0) as file:
+                self._require_unchanged(os.fstat(file.fileno()))
+                left = self.length
+                while left:
+                    data = await file.read(min(self.piece, left))
+                    if not data:
+                        break
+                    left -= len(data)
+                    yield data
+                self._require_unchanged(os.fstat(file.fileno()))
+        except OSError as error:
+            problem = error
+        if problem is not None:
+            raise local_file_error("a source", problem)
+
+    def _require_unchanged(self, status: os.stat_result) -> None:
+        if _identity(status) != self.identity:
+            raise LocalFileError("a source changed while it was read")
