@@ -7,13 +7,15 @@ Everything assumed about PostDICOM's service is here, in `POSTDICOM`, and can be
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from postdicom_async.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["DIALECTS", "DICOMWEB", "POSTDICOM", "Dialect", "Route"]
 

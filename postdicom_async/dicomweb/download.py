@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -27,6 +26,10 @@ from postdicom_async.errors import (
     UsageError,
 )
 from postdicom_async.results import DownloadReport, InstanceUids, ListingCheck, OnProgress, SavedInstance
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from pathlib import Path
 
 __all__ = ["Download", "plan"]
 

@@ -6,13 +6,15 @@ The reader turns any damage, cut or excess into `MultipartDamage`; a part it has
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from postdicom_async.dicomweb.media_types import MediaType, parse_media_type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["MultipartDamage", "PartEnd", "PartReader", "PartStart", "part_framing", "reader_for"]
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from postdicom_async.dicomweb.media_types import parse_media_type
 from postdicom_async.dicomweb.multipart import PartEnd, PartEvent, PartStart
 from postdicom_async.dicomweb.retrieve import part_events
 from postdicom_async.errors import ProtocolError, UsageError
-from postdicom_async.http.answer import StreamedAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from types import TracebackType
+
+    from postdicom_async.http.answer import StreamedAnswer
 
 __all__ = ["Part", "Parts"]
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
-from postdicom_async.dicom.layout import RelativeName
 from postdicom_async.dicomweb.multipart import MultipartDamage, PartEnd, PartEvent, PartStart
-from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader
 from postdicom_async.disk.background import Background
-from postdicom_async.disk.folder import Folder, PartialFile
-from postdicom_async.errors import PostdicomError
-from postdicom_async.http.answer import StreamedAnswer
 from postdicom_async.results import InstanceUids, SavedInstance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postdicom_async.dicom.layout import RelativeName
+    from postdicom_async.dicomweb.progress import Meter
+    from postdicom_async.disk.folder import Folder, PartialFile
+    from postdicom_async.errors import PostdicomError
+    from postdicom_async.http.answer import StreamedAnswer
 
 __all__ = ["Receiver"]
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from postdicom_async.dicomweb.dialects import Dialect, Route
 from postdicom_async.dicomweb.media_types import INSTANCE_LADDER, parse_media_type
 from postdicom_async.dicomweb.multipart import MultipartDamage, PartEvent, PartReader, reader_for
 from postdicom_async.errors import PostdicomError, ProtocolError, ServerError
-from postdicom_async.http.answer import StreamedAnswer
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from postdicom_async.http.answer import StreamedAnswer
 
 __all__ = ["Retrieval", "Target", "instance_target", "part_events", "series_target", "study_target"]
 

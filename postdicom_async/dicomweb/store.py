@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -15,12 +15,16 @@ from postdicom_async.dicomweb.media_types import STORE_ANSWER
 from postdicom_async.dicomweb.multipart import part_framing
 from postdicom_async.dicomweb.search import Listing, Search
 from postdicom_async.dicomweb.store_answer import Verdict, verdicts_of
-from postdicom_async.disk.sources import Usable
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ServerError
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
 from postdicom_async.results import StoreStatus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from postdicom_async.disk.sources import Usable
 
 __all__ = ["RelatedBody", "StoreRequest", "Storing"]
 

@@ -5,9 +5,8 @@ Success is per instance: an instance that the answer does not name is unconfirme
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.dicom.json_model import (
     DicomJson,
@@ -19,6 +18,9 @@ from postdicom_async.dicom.json_model import (
 )
 from postdicom_async.dicomweb.media_types import parse_media_type
 from postdicom_async.results import StoreStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["Verdict", "failure_name", "verdicts_of"]
 

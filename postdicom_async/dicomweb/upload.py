@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 
 from postdicom_async.dicomweb.at_once import for_each
-from postdicom_async.dicomweb.dialects import Dialect
 from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.dicomweb.store import Storing
 from postdicom_async.dicomweb.store_answer import Verdict
 from postdicom_async.disk.sources import Identified, Sources, Unusable, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, PostdicomError
-from postdicom_async.http.bodies import Body
-from postdicom_async.http.session import Session
 from postdicom_async.results import OnProgress, StoreOutcome, StoreStatus, UploadReport
-from postdicom_async.settings import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from postdicom_async.dicomweb.dialects import Dialect
+    from postdicom_async.http.bodies import Body
+    from postdicom_async.http.session import Session
+    from postdicom_async.settings import Limits
 
 __all__ = ["Upload"]
 

@@ -1,0 +1,149 @@
+"""Search and metadata: what an archive says about its studies, series and instances."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from postdicom_async.dicomweb.client_base import ClientBase, given_uids, target_of
+from postdicom_async.dicomweb.dialects import Route
+from postdicom_async.dicomweb.filters import Filters, filter_pairs, include_pairs
+from postdicom_async.dicomweb.media_types import DICOM_JSON
+from postdicom_async.dicomweb.search import Listing, Results, Search, check_page, read_objects, to_dataset
+from postdicom_async.errors import UsageError
+from postdicom_async.http.retry import Repeat
+from postdicom_async.http.session import Call
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from pydicom.dataset import Dataset
+
+    from postdicom_async.dicom.json_model import DicomJson
+    from postdicom_async.dicomweb.retrieve import Target
+
+__all__ = ["ClientSearch"]
+
+_STUDY_UID = "0020000D"
+_SERIES_UID = "0020000E"
+_INSTANCE_UID = "00080018"
+
+
+class ClientSearch(ClientBase):
+    """QIDO-RS and retrieve metadata."""
+
+    def search_for_studies(
+        self,
+        filters: Filters | None = None,
+        *,
+        fields: Iterable[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        fuzzymatching: bool = False,
+    ) -> Results[Dataset]:
+        """Find studies (PS3.18 section 10.6).
+
+        Args:
+            filters: DICOM keyword or 8-hex tag to what it must match: text with ``*`` and ``?``, a date, a pair of
+                dates for a range, or a list of UIDs.
+            fields: attributes wanted besides the standard ones, or ``"all"``.
+            limit: the most results wanted; None for all. Pages are fetched as they are needed.
+            offset: results to skip.
+            fuzzymatching: ask for fuzzy matching of names; not every archive does it.
+        """
+        return self._search(
+            "search for studies", Route.SEARCH_STUDIES, {}, filters, fields, limit, offset, fuzzymatching, _STUDY_UID
+        )
+
+    def search_for_series(
+        self,
+        filters: Filters | None = None,
+        *,
+        study_instance_uid: str | None = None,
+        fields: Iterable[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        fuzzymatching: bool = False,
+    ) -> Results[Dataset]:
+        """Find series, of one study or of all; arguments as for `search_for_studies`."""
+        route = Route.SEARCH_SERIES if study_instance_uid is None else Route.SEARCH_SERIES_OF_STUDY
+        uids = given_uids(study_instance_uid=study_instance_uid)
+        return self._search(
+            "search for series", route, uids, filters, fields, limit, offset, fuzzymatching, _SERIES_UID
+        )
+
+    def search_for_instances(
+        self,
+        filters: Filters | None = None,
+        *,
+        study_instance_uid: str | None = None,
+        series_instance_uid: str | None = None,
+        fields: Iterable[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        fuzzymatching: bool = False,
+    ) -> Results[Dataset]:
+        """Find instances, of one series, one study or all; arguments as for `search_for_studies`."""
+        uids = given_uids(study_instance_uid=study_instance_uid, series_instance_uid=series_instance_uid)
+        route = {
+            frozenset[str](): Route.SEARCH_INSTANCES,
+            frozenset({"study"}): Route.SEARCH_INSTANCES_OF_STUDY,
+        }.get(frozenset(uids), Route.SEARCH_INSTANCES_OF_SERIES)
+        if route is Route.SEARCH_INSTANCES_OF_SERIES and not self._dialect.can(route, uids):
+            raise UsageError("study_instance_uid: give it too, this archive addresses a series by its study")
+        return self._search(
+            "search for instances", route, uids, filters, fields, limit, offset, fuzzymatching, _INSTANCE_UID
+        )
+
+    def _search(
+        self,
+        operation: str,
+        route: Route,
+        uids: dict[str, str],
+        filters: Filters | None,
+        fields: Iterable[str] | None,
+        limit: int | None,
+        offset: int,
+        fuzzymatching: bool,
+        key: str,
+    ) -> Results[Dataset]:
+        matching = filter_pairs(filters)
+        fuzzy = [("fuzzymatching", "true")] if fuzzymatching else []
+        search = Search(
+            operation,
+            self._dialect.path(route, **uids),
+            (*matching, *include_pairs(fields), *fuzzy),
+            key=key,
+            limit=limit,
+            offset=offset,
+            page=self.settings.limits.page_size if self._dialect.pages else None,
+            private=tuple(value for _, value in matching),
+        )
+        check_page(limit, offset)
+        return Results(lambda at_most, warnings: Listing(self._session, search).pages(at_most, warnings), to_dataset)
+
+    # --- metadata ------------------------------------------------------------------------------------------------
+
+    def retrieve_study_metadata(self, study_instance_uid: str) -> Results[Dataset]:
+        """Give the attributes of all instances of a study, without bulk data (PS3.18 section 10.4.1.1.2)."""
+        return self._metadata(target_of(study_instance_uid))
+
+    def retrieve_series_metadata(self, study_instance_uid: str, series_instance_uid: str) -> Results[Dataset]:
+        """Give the attributes of all instances of a series; see `retrieve_study_metadata`."""
+        return self._metadata(target_of(study_instance_uid, series_instance_uid))
+
+    def retrieve_instance_metadata(
+        self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+    ) -> Results[Dataset]:
+        """Give the attributes of one instance; see `retrieve_study_metadata`."""
+        return self._metadata(target_of(study_instance_uid, series_instance_uid, sop_instance_uid))
+
+    def _metadata(self, target: Target) -> Results[Dataset]:
+        operation = f"retrieve metadata of {target.route}"
+        path = target.path(self._dialect, "/metadata")
+
+        async def pages(at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[DicomJson]]:
+            call = Call(operation, "GET", path, Repeat.READ, headers={"Accept": DICOM_JSON})
+            answer = await self._session.fetch(call, cap=self.settings.limits.json_bytes)
+            yield (await read_objects(answer, operation))[:at_most]
+
+        return Results(pages, to_dataset)

@@ -1,0 +1,80 @@
+"""Store and delete: what changes an archive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from postdicom_async.dicom.uids import checked_uid
+from postdicom_async.dicomweb.client_base import ClientBase, target_of
+from postdicom_async.dicomweb.upload import Upload
+from postdicom_async.http.retry import Repeat
+from postdicom_async.http.session import Call
+
+if TYPE_CHECKING:
+    from postdicom_async.dicomweb.retrieve import Target
+    from postdicom_async.disk.sources import Sources
+    from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
+
+__all__ = ["ClientStore"]
+
+
+class ClientStore(ClientBase):
+    """STOW-RS and delete."""
+
+    async def store_instances(
+        self, sources: Sources, study_instance_uid: str | None = None
+    ) -> tuple[StoreOutcome, ...]:
+        """Store everything in one request (PS3.18 section 10.5); one outcome a source.
+
+        See `upload` for the arguments and for more than one request can carry.
+        """
+        return await self._upload(study_instance_uid, None).run_as_one(sources)
+
+    async def upload(
+        self, sources: Sources, *, study_instance_uid: str | None = None, progress: OnProgress | None = None
+    ) -> UploadReport:
+        """Store any number of instances, in batches, several requests at a time; bytes go out as they are on disk.
+
+        Args:
+            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, or an
+                iterable or async iterable of them.
+            study_instance_uid: refuse instances of any other study.
+            progress: called with typed events.
+
+        Returns:
+            One outcome a source. Files that are not DICOM or cannot be read are listed, not fatal; use
+            ``report.raise_for_failures()`` where anything but success should raise.
+
+        Raises:
+            UsageError: a source is of a kind that cannot be sent.
+            LocalFileError: a path that was named does not exist.
+            PostdicomError: the archive cannot be worked with; ``report`` on the exception says how far it came.
+        """
+        return await self._upload(study_instance_uid, progress).run(sources)
+
+    def _upload(self, study_instance_uid: str | None, progress: OnProgress | None) -> Upload:
+        study = None if study_instance_uid is None else checked_uid(study_instance_uid, "study_instance_uid")
+        return Upload(self._session, self._dialect, study_instance_uid=study, on_progress=progress)
+
+    # --- delete ---------------------------------------------------------------------------------------------------
+
+    async def delete_study(self, study_instance_uid: str) -> None:
+        """Delete a study. Not part of every archive.
+
+        Raises:
+            NotFound: the archive does not hold it.
+            ConnectionFailed: with ``may_have_arrived`` the outcome is unknown; a search tells. It is not repeated.
+        """
+        await self._delete(target_of(study_instance_uid))
+
+    async def delete_series(self, study_instance_uid: str, series_instance_uid: str) -> None:
+        """Delete a series; see `delete_study`."""
+        await self._delete(target_of(study_instance_uid, series_instance_uid))
+
+    async def delete_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> None:
+        """Delete an instance; see `delete_study`."""
+        await self._delete(target_of(study_instance_uid, series_instance_uid, sop_instance_uid))
+
+    async def _delete(self, target: Target) -> None:
+        call = Call(f"delete {target.route}", "DELETE", target.path(self._dialect), Repeat.CHANGE)
+        await self._session.fetch(call, cap=self.settings.limits.json_bytes)
