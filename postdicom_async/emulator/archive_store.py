@@ -275,7 +275,7 @@ class ArchiveStore:
             found = self._database.execute(sql, [*arguments, -1 if limit is None else limit, offset]).fetchall()
         return (self._row(*columns) for columns in found)
 
-    def _row(  # noqa: PLR0913 - one argument per column
+    def _row(
         self, study: str, series: str, instance: str, study_json: str, series_json: str, instance_json: str,
         series_count: int | None, instance_count: int | None, modalities: str | None, in_series: int | None,
         path: str,

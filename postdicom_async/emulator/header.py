@@ -241,7 +241,7 @@ def _items(element: DataElement | RawDataElement, encodings: Sequence[str]) -> S
         return []
     if not isinstance(element, RawDataElement):
         return list(element.value)
-    from pydicom.values import convert_SQ  # noqa: PLC0415 - seldom needed
+    from pydicom.values import convert_SQ
 
     return list(
         convert_SQ(element.value, element.is_implicit_VR, element.is_little_endian, list(encodings), element.value_tell)
