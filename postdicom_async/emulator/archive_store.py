@@ -42,30 +42,31 @@ CREATE INDEX IF NOT EXISTS instances_by_study ON instances (study_uid, series_ui
 CREATE INDEX IF NOT EXISTS instances_by_series ON instances (series_uid);
 """
 
-_COUNT_IN_STUDY = """
-    (SELECT COUNT(*) FROM series c WHERE c.study_uid = s.study_uid),
-    (SELECT COUNT(*) FROM instances c WHERE c.study_uid = s.study_uid),
-    (SELECT GROUP_CONCAT(DISTINCT c.modality) FROM series c WHERE c.study_uid = s.study_uid)"""
-_COUNT_IN_SERIES = """
-    (SELECT COUNT(*) FROM instances c WHERE c.study_uid = e.study_uid AND c.series_uid = e.series_uid)"""
-_NONE_IN_STUDY = "NULL, NULL, NULL"
-
-_ROWS: dict[Level, str] = {
-    Level.STUDY: f"""SELECT s.study_uid, '', '', s.attributes, '{{}}', '{{}}', {_COUNT_IN_STUDY}, NULL, ''
-        FROM studies s {{where}} ORDER BY s.id""",
-    Level.SERIES: f"""SELECT s.study_uid, e.series_uid, '', s.attributes, e.attributes, '{{}}',
-        {_COUNT_IN_STUDY}, {_COUNT_IN_SERIES}, ''
-        FROM series e JOIN studies s USING (study_uid) {{where}} ORDER BY e.id""",
-    Level.INSTANCE: f"""SELECT s.study_uid, e.series_uid, i.instance_uid, s.attributes, e.attributes, i.attributes,
-        {_NONE_IN_STUDY}, NULL, i.path
-        FROM instances i JOIN series e USING (study_uid, series_uid) JOIN studies s USING (study_uid)
-        {{where}} ORDER BY i.id""",
+_VIEWS = """
+CREATE TEMP VIEW study_rows AS
+    SELECT id, study_uid, '' AS series_uid, '' AS instance_uid, attributes, '{}', '{}',
+        (SELECT COUNT(*) FROM series c WHERE c.study_uid = s.study_uid),
+        (SELECT COUNT(*) FROM instances c WHERE c.study_uid = s.study_uid),
+        (SELECT GROUP_CONCAT(DISTINCT c.modality) FROM series c WHERE c.study_uid = s.study_uid), NULL, ''
+    FROM studies s;
+CREATE TEMP VIEW series_rows AS
+    SELECT e.id, e.study_uid, e.series_uid, '' AS instance_uid, s.attributes, e.attributes, '{}',
+        (SELECT COUNT(*) FROM series c WHERE c.study_uid = e.study_uid),
+        (SELECT COUNT(*) FROM instances c WHERE c.study_uid = e.study_uid),
+        (SELECT GROUP_CONCAT(DISTINCT c.modality) FROM series c WHERE c.study_uid = e.study_uid),
+        (SELECT COUNT(*) FROM instances c WHERE c.study_uid = e.study_uid AND c.series_uid = e.series_uid), ''
+    FROM series e JOIN studies s USING (study_uid);
+CREATE TEMP VIEW instance_rows AS
+    SELECT i.id, i.study_uid, i.series_uid, i.instance_uid, s.attributes, e.attributes, i.attributes,
+        NULL, NULL, NULL, NULL, i.path
+    FROM instances i JOIN series e USING (study_uid, series_uid) JOIN studies s USING (study_uid);
+"""
+_ROWS = {
+    Level.STUDY: "SELECT * FROM study_rows",
+    Level.SERIES: "SELECT * FROM series_rows",
+    Level.INSTANCE: "SELECT * FROM instance_rows",
 }
-_UID_COLUMNS = {
-    Level.STUDY: {"0020000D": "s.study_uid"},
-    Level.SERIES: {"0020000D": "e.study_uid", "0020000E": "e.series_uid"},
-    Level.INSTANCE: {"0020000D": "i.study_uid", "0020000E": "i.series_uid", "00080018": "i.instance_uid"},
-}
+_UID_COLUMNS = {"0020000D": "study_uid", "0020000E": "series_uid", "00080018": "instance_uid"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class ArchiveStore:
         self._database = sqlite3.connect(folder / "index.sqlite", check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.executescript(_SCHEMA)
+        self._database.executescript(_SCHEMA + _VIEWS)
 
     def close(self) -> None:
         """Close the index; nothing may be called afterwards."""
@@ -266,17 +267,16 @@ class ArchiveStore:
             limit: at most so many.
             offset: leave out so many.
         """
-        columns = _UID_COLUMNS[level]
-        clauses = [f"{columns[tag]} IN ({', '.join('?' * len(values))})" for tag, values in uids.items()]
-        where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
-        sql = _ROWS[level].replace("{where}", where) + " LIMIT ? OFFSET ?"
+        clauses = [f"{_UID_COLUMNS[tag]} IN ({', '.join('?' * len(values))})" for tag, values in uids.items()]
+        where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
+        sql = _ROWS[level] + where + " ORDER BY id LIMIT ? OFFSET ?"
         arguments = [uid for values in uids.values() for uid in values]
         with self._lock:
             found = self._database.execute(sql, [*arguments, -1 if limit is None else limit, offset]).fetchall()
         return (self._row(*columns) for columns in found)
 
     def _row(
-        self, study: str, series: str, instance: str, study_json: str, series_json: str, instance_json: str,
+        self, _id: int, study: str, series: str, instance: str, study_json: str, series_json: str, instance_json: str,
         series_count: int | None, instance_count: int | None, modalities: str | None, in_series: int | None,
         path: str,
     ) -> IndexRow:  # fmt: skip

@@ -41,7 +41,8 @@ _STUDY_KEPT = (
     "PatientBirthName", "OtherPatientIDs", "OtherPatientNames", "IssuerOfPatientID", "EthnicGroup",
     "PatientIdentityRemoved", "AdditionalPatientHistory", "Occupation", "NameOfPhysiciansReadingStudy",
     "PhysiciansOfRecord", "AdmittingDiagnosesDescription", "InstitutionName", "InstitutionalDepartmentName",
-    "ProcedureCodeSequence", "RequestedProcedureDescription", "RequestedProcedureID", "AnatomicRegionsInStudyCodeSequence",
+    "ProcedureCodeSequence", "RequestedProcedureDescription", "RequestedProcedureID",
+    "AnatomicRegionsInStudyCodeSequence",
 )  # fmt: skip
 _SERIES_RETURNED = (
     "Modality", "TimezoneOffsetFromUTC", "SeriesDescription", "RetrieveURL", "SeriesInstanceUID", "SeriesNumber",

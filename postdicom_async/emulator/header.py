@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from pydicom import dcmread
 from pydicom.charset import decode_bytes, python_encoding
 from pydicom.dataelem import RawDataElement
+from pydicom.values import convert_SQ
 
 from postdicom_async.emulator.attributes import hex_tag, vr_of
 
@@ -30,7 +31,16 @@ if TYPE_CHECKING:
     from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset, FileDataset
 
-__all__ = ["BULK_LIMIT", "Header", "Json", "PixelElement", "UnreadableHeader", "dataset_json", "read_header"]
+__all__ = [
+    "BULK_LIMIT",
+    "Header",
+    "Json",
+    "PixelElement",
+    "UnreadableHeader",
+    "dataset_json",
+    "raw_element",
+    "read_header",
+]
 
 Json: TypeAlias = dict[str, Any]
 """A data set in the DICOM JSON model: eight hexadecimal digits to ``{"vr": ..., "Value": [...]}``."""
@@ -179,6 +189,12 @@ def dataset_json(
     }
 
 
+def raw_element(dataset: Dataset, tag: int) -> RawDataElement | None:
+    """Return an element as it stands in the file, None when absent or already decoded."""
+    element: DataElement | RawDataElement | None = dataset.get_item(tag, keep_deferred=True)
+    return element if isinstance(element, RawDataElement) else None
+
+
 def _elements(dataset: Dataset) -> Iterator[DataElement | RawDataElement]:
     for tag in sorted(dataset.keys()):
         element = dataset.get_item(tag, keep_deferred=True)
@@ -241,8 +257,6 @@ def _items(element: DataElement | RawDataElement, encodings: Sequence[str]) -> S
         return []
     if not isinstance(element, RawDataElement):
         return list(element.value)
-    from pydicom.values import convert_SQ
-
     return list(
         convert_SQ(element.value, element.is_implicit_VR, element.is_little_endian, list(encodings), element.value_tell)
     )

@@ -72,7 +72,7 @@ def uid_list(key: str) -> list[str]:
 
 
 def text_matches(pattern: str, text: str, *, wildcards: bool = True, ignore_case: bool = False) -> bool:
-    """Return whether a text is what ``*`` (any run) and ``?`` (any one character) describe; blanks at the end are nothing."""
+    """Return whether a text is what ``*`` (any run) and ``?`` (any one character) describe, blanks at the end aside."""
     pattern, text = pattern.rstrip(" "), text.rstrip(" ")
     if ignore_case:
         pattern, text = pattern.casefold(), text.casefold()

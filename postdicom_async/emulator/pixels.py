@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydicom.dataelem import RawDataElement
 from pydicom.encaps import get_frame
 from pydicom.sequence import Sequence as DicomSequence
 
 from postdicom_async.emulator.answers import Refusal
-from postdicom_async.emulator.header import read_header
+from postdicom_async.emulator.header import raw_element, read_header
 from postdicom_async.emulator.multipart_writer import FileSlice, Part
 
 if TYPE_CHECKING:
@@ -105,8 +104,8 @@ def _bits_of_a_frame(header: Header) -> int:
 def _pixel_source(instance: StoredInstance, header: Header) -> Source:
     if header.pixels and header.pixels.length is not None:
         return FileSlice(instance.path, header.pixels.offset, header.pixels.length)
-    element = header.dataset.get_item(_PIXEL_DATA)  # only a deflated data set holds it
-    if isinstance(element, RawDataElement) and element.value:
+    element = raw_element(header.dataset, _PIXEL_DATA)  # only a deflated data set holds it
+    if element and element.value:
         return element.value
     raise Refusal(404, "the instance has no pixel data")
 
@@ -139,10 +138,10 @@ def _value(instance: StoredInstance, dataset: Dataset, steps: list[str]) -> Sour
     try:
         for tag, item in zip(steps[:-1:2], steps[1::2], strict=True):
             dataset = _sequence(dataset, int(tag, 16))[int(item) - 1]
-        element = dataset.get_item(int(steps[-1], 16), keep_deferred=True)
+        element = raw_element(dataset, int(steps[-1], 16))
     except (ValueError, IndexError, KeyError, OverflowError):
         element = None
-    if not isinstance(element, RawDataElement) or not element.length:
+    if not element or not element.length:
         raise Refusal(404, "the instance has no such bulk data")
     if element.value is None:  # left in the file for its size
         return FileSlice(instance.path, element.value_tell, element.length)

@@ -16,6 +16,6 @@ __all__ = ["embedded_archive"]
 
 @pytest_asyncio.fixture
 async def embedded_archive() -> AsyncIterator[EmbeddedArchive]:
-    """A running, empty archive with user name and password ``demo``, gone after the test."""
+    """Give a running, empty archive with user name and password ``demo``, gone after the test."""
     async with EmbeddedArchive() as archive:
         yield archive

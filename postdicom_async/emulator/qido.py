@@ -202,11 +202,11 @@ def search(store: ArchiveStore, query: Query, max_page: int | None, base: str) -
 def _found(store: ArchiveStore, query: Query, wanted: int | None, base: str) -> Iterator[Json]:
     if all(is_universal(key) for key in query.filters.values()):
         rows = store.rows(query.level, query.uids, wanted, query.offset)
-        return (_answer(query, row, _attributes(query, row, base), base) for row in rows)
+        return (_answer(query, _attributes(query, row, base)) for row in rows)
     candidates = ((row, _attributes(query, row, base)) for row in store.rows(query.level, query.uids))
     matching = ((row, known) for row, known in candidates if _matches(query, known))
     end = None if wanted is None else query.offset + wanted
-    return (_answer(query, row, known, base) for row, known in islice(matching, query.offset, end))
+    return (_answer(query, known) for row, known in islice(matching, query.offset, end))
 
 
 def _matches(query: Query, attributes: Json) -> bool:
@@ -259,7 +259,7 @@ def _computed(level: Level, row: IndexRow, base: str) -> Json:
     return {tag: {"vr": vr, "Value": value} for tag, (vr, value) in computed.items() if value != [None] and value}
 
 
-def _answer(query: Query, row: IndexRow, known: Json, base: str) -> Json:
+def _answer(query: Query, known: Json) -> Json:
     """Choose what an answer holds; attributes the standard requires are there even without a value."""
     levels = [level for level in (query.level, *_PARENTS[query.level]) if level not in query.fixed]
     tags = {"00080005", *_UIDS_OF[query.level], *query.fields}

@@ -128,7 +128,7 @@ def ct_like_study(
         slices: how many instances in each.
         size: rows and columns; pixels have 16 bits.
     """
-    study = _Study(patient, Random(f"ct {seed}"), "CT thorax sample")
+    study = _Study(patient, Random(f"ct {seed}"), "CT thorax sample")  # noqa: S311 - repeatable, no secret
     names = ("Thorax native", "Thorax arterial", "Thorax venous")
     for series_number in range(1, series + 1):
         series_uid = make_uid(study.random)
@@ -206,7 +206,7 @@ def multiframe_study(
     patient: SamplePatient = PATIENTS[0], *, seed: int = 1, frames: int = 12, size: int = 256
 ) -> Iterator[Dataset]:
     """Make a study of one multi-frame instance."""
-    study = _Study(patient, Random(f"multi-frame {seed}"), "Multi-frame sample")
+    study = _Study(patient, Random(f"multi-frame {seed}"), "Multi-frame sample")  # noqa: S311 - repeatable, no secret
     series_uid = make_uid(study.random)
     sop_class = MultiFrameGrayscaleWordSecondaryCaptureImageStorage
     ds = study.dataset(sop_class, "OT", series_uid, 1, 1)
@@ -269,7 +269,7 @@ def write_benchmark_series(folder: Path, count: int, size_bytes: int, *, seed: i
     Raises:
         ValueError: the size is odd, or too small for a header.
     """
-    study = _Study(PATIENTS[0], Random(f"benchmark {seed}"), "Benchmark sample")
+    study = _Study(PATIENTS[0], Random(f"benchmark {seed}"), "Benchmark sample")  # noqa: S311 - repeatable, no secret
     series_uid = make_uid(study.random)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:06}.dcm" for number in range(1, count + 1)]

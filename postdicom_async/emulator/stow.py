@@ -57,7 +57,7 @@ class Outcome:
     failure: int | None = None
 
 
-class _RelatedParser(PushMultipartParser):
+class _RelatedParser(PushMultipartParser):  # type: ignore[misc] # multipart has no types
     """multipart/related: parts have no Content-Disposition."""
 
     def _create_segment(self, headerlist: list[tuple[str, str]]) -> MultipartSegment:
