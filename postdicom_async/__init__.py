@@ -10,42 +10,46 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from postdicom_async.dicom.layout import Layout
-from postdicom_async.dicomweb.client import DicomWeb
-from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
-from postdicom_async.dicomweb.filters import Filters
-from postdicom_async.dicomweb.parts import Part, Parts
-from postdicom_async.dicomweb.search import Results
-from postdicom_async.errors import (
-    AuthenticationFailed,
-    ConnectionFailed,
-    IncompleteDownload,
-    LocalFileError,
-    NotFound,
-    PostdicomError,
-    ProtocolError,
-    RateLimited,
-    ServerError,
-    TransferError,
-    UsageError,
-)
-from postdicom_async.postdicom.client import PostDicom
-from postdicom_async.results import (
-    BytesMoved,
-    DownloadReport,
-    InstanceFinished,
-    InstanceUids,
-    ProgressEvent,
-    Rendered,
-    SavedInstance,
-    StoreOutcome,
-    StoreStatus,
-    Totals,
-    UploadReport,
-)
-from postdicom_async.settings import Limits, Retry, Settings, Timeouts, Tls
+if TYPE_CHECKING:
+    from postdicom_async.dicom.layout import Layout
+    from postdicom_async.dicomweb.client import DicomWeb
+    from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
+    from postdicom_async.dicomweb.filters import Filters
+    from postdicom_async.dicomweb.parts import Part, Parts
+    from postdicom_async.dicomweb.search import Results
+    from postdicom_async.errors import (
+        AuthenticationFailed,
+        ConnectionFailed,
+        IncompleteDownload,
+        LocalFileError,
+        NotFound,
+        PostdicomError,
+        ProtocolError,
+        RateLimited,
+        ServerError,
+        TransferError,
+        UsageError,
+    )
+    from postdicom_async.postdicom.client import PostDicom
+    from postdicom_async.results import (
+        BytesMoved,
+        DownloadReport,
+        InstanceFinished,
+        InstanceUids,
+        ProgressEvent,
+        Rendered,
+        SavedInstance,
+        StoreOutcome,
+        StoreStatus,
+        Totals,
+        UploadReport,
+    )
+    from postdicom_async.settings import Limits, Retry, Settings, Timeouts, Tls
+
+    __version__: str
 
 __all__ = [
     "DICOMWEB",
@@ -89,4 +93,58 @@ __all__ = [
     "__version__",
 ]
 
-__version__ = version("postdicom-async")
+# What comes from where, imported when it is first asked for: pydicom and the HTTP libraries take a third of a second,
+# and `postdicom --help` or an `except NotFound` needs none of them.
+_MODULES = {
+    "dicom.layout": ("Layout",),
+    "dicomweb.client": ("DicomWeb",),
+    "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
+    "dicomweb.filters": ("Filters",),
+    "dicomweb.parts": ("Part", "Parts"),
+    "dicomweb.search": ("Results",),
+    "errors": (
+        "AuthenticationFailed",
+        "ConnectionFailed",
+        "IncompleteDownload",
+        "LocalFileError",
+        "NotFound",
+        "PostdicomError",
+        "ProtocolError",
+        "RateLimited",
+        "ServerError",
+        "TransferError",
+        "UsageError",
+    ),
+    "postdicom.client": ("PostDicom",),
+    "results": (
+        "BytesMoved",
+        "DownloadReport",
+        "InstanceFinished",
+        "InstanceUids",
+        "ProgressEvent",
+        "Rendered",
+        "SavedInstance",
+        "StoreOutcome",
+        "StoreStatus",
+        "Totals",
+        "UploadReport",
+    ),
+    "settings": ("Limits", "Retry", "Settings", "Timeouts", "Tls"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+if not TYPE_CHECKING:  # a checker that saw this would let misspelt names pass
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            value = import_module("importlib.metadata").version("postdicom-async")
+        elif name in _HOMES:
+            value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
