@@ -200,7 +200,7 @@ class _Inflater:
 
     def __call__(self, chunk: bytes | None) -> bytes:
         if chunk is None:
-            if not self._zlib.eof:
+            if self._in and not self._zlib.eof:
                 raise self._broken("the packed answer ended early")
             return b""
         self._in += len(chunk)
@@ -210,6 +210,8 @@ class _Inflater:
         except zlib.error:
             raise self._refused("the packed answer is damaged") from None
         self._out += len(data)
+        if self._zlib.unused_data:  # a second member: no server packs so, and nothing may be dropped silently
+            raise self._refused("the packed answer is damaged")
         if self._zlib.unconsumed_tail:
             raise self._refused("the packed answer unpacks to far more than it should")
         return data

@@ -117,11 +117,18 @@ def _is_header_text(value: str) -> bool:
     return bool(value) and value.isascii() and value.isprintable() and " " not in value
 
 
+def _is_unicode(value: str) -> bool:
+    """Whether it can be encoded; the exception otherwise would hold it."""
+    return value.encode("utf-8", "replace").decode("utf-8") == value
+
+
 def _basic(user: str, password: str) -> Credentials:
     if not isinstance(user, str) or not isinstance(password, str):
         raise UsageError("auth: user name and password must be text")
     if ":" in user:
         raise UsageError("auth: a user name with a colon cannot be sent with HTTP Basic authentication")
+    if not _is_unicode(user) or not _is_unicode(password):
+        raise UsageError("auth: user name and password must be valid Unicode text")
     # UTF-8 before base64 (RFC 7617 section 2.1; C# and Node sample).
     encoded = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
     return _Fixed(f"Basic {encoded}", (password, user, encoded))

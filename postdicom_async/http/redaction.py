@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 __all__ = ["origin_of", "quiet_http_logs", "safe_reason"]
 
@@ -24,8 +24,9 @@ _PRIVATE_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE), "[address]"),
     (re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "[e-mail]"),
     (re.compile(r"(?:[^\W\d_][\w'.\- ]*)?\^[\w'.\-^=]*"), "[name]"),
-    (re.compile(r"(?<![\d.])\d{4}-\d{2}-\d{2}(?![\d.])"), "[date]"),
-    (re.compile(r"(?<![\d.A-Za-z])\d{5,}(?![\d.])"), "[number]"),
+    (re.compile(r"(?:\b[A-Z]:\\|\\\\)(?:[^\\]*\\)*\S*", re.IGNORECASE), "[path]"),
+    (re.compile(r"(?<![\d.])\d{4}-\d{2}-\d{2}(?!\.?\d)"), "[date]"),
+    (re.compile(r"(?<![\d.A-Za-z])\d{5,}(?!\.?\d)"), "[number]"),
     (re.compile(r"(?:\.{0,2}/[\w.%~+-]+){2,}/?"), "[path]"),
 )
 
@@ -39,12 +40,21 @@ def safe_reason(text: str | None, sent: Iterable[str] = ()) -> str | None:
     if not text:
         return None
     line = " ".join("".join(char if char.isprintable() else " " for char in text[:4096]).split())
-    for value in sorted({value.strip("*? ") for value in sent}, key=len, reverse=True):
-        if len(value) >= _SHORTEST_SECRET:
-            line = re.sub(re.escape(value), "[sent value]", line, flags=re.IGNORECASE)
+    spellings = {spelling for value in sent for spelling in _spellings(value.strip("*? "))}
+    for spelling in sorted(spellings, key=len, reverse=True):
+        if len(spelling) >= _SHORTEST_SECRET:
+            line = re.sub(re.escape(spelling), "[sent value]", line, flags=re.IGNORECASE)
     for shape, mask in _PRIVATE_SHAPES:
         line = shape.sub(mask, line)
     return (line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…") or None
+
+
+def _spellings(value: str) -> Iterator[str]:
+    """Yield a value as text, and as it stands in a query that a server may repeat undecoded."""
+    yield " ".join(value.split())
+    yield quote_plus(value, errors="replace")
+    for safe in ("", "/", "*?-,:^"):
+        yield quote(value, safe=safe, errors="replace")
 
 
 def origin_of(url: str) -> str:
