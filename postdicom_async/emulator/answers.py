@@ -52,7 +52,8 @@ def dicom_json(content: Any, status: int = 200, headers: Mapping[str, str] | Non
 
 def base_url(request: Request) -> str:
     """Return the address the archive was reached under, without a slash at its end."""
-    return str(request.base_url).rstrip("/")
+    root = request.scope.get("root_path", "")  # where the archive is mounted
+    return f"{request.url.scheme}://{request.url.netloc}{root}".rstrip("/")
 
 
 def native_xml(dataset: Json) -> bytes:

@@ -267,7 +267,7 @@ def write_benchmark_series(folder: Path, count: int, size_bytes: int, *, seed: i
     Only UIDs, numbers and pixels differ, so that writing is fast; files far larger than memory would be no problem.
 
     Raises:
-        ValueError: the size is odd, or too small for a header.
+        ValueError: the size is odd, too small for a header, or too large for one value.
     """
     study = _Study(PATIENTS[0], Random(f"benchmark {seed}"), "Benchmark sample")  # noqa: S311 - repeatable, no secret
     series_uid = make_uid(study.random)
@@ -284,10 +284,11 @@ def _write_sized(path: Path, ds: Dataset, size_bytes: int, noise: Callable[[int]
     columns = 256 if size_bytes < 32 * MEGABYTE else 32768  # the number of rows has 16 bits
     _set_pixels(ds, 0, columns, b"", bits=16)
     around = len(_encode(ds)) + 12  # the padding element's own header
-    ds.Rows, padding = divmod(size_bytes - around, 2 * columns)
-    if size_bytes % 2 or not 1 <= ds.Rows <= 0xFFFF:
-        raise ValueError(f"size_bytes must be even and at least {around + 2 * columns}")
-    length = ds.Rows * 2 * columns
+    rows, padding = divmod(size_bytes - around, 2 * columns)
+    if size_bytes % 2 or not 1 <= rows <= 0xFFFF:
+        raise ValueError(f"size_bytes must be even, at least {around + 2 * columns} and below 4 GiB")
+    ds.Rows = rows
+    length = rows * 2 * columns
     with path.open("wb") as file:
         file.write(_encode(ds)[:-4] + length.to_bytes(4, "little"))
         for start in range(0, length, MEGABYTE):
