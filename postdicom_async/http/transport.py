@@ -224,6 +224,8 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request and return as soon as the answer's head is there."""
         builder = self._client.request(request.method, str(request.url)).headers(request.headers.multi_items())
+        # By default it gives the head only with the first 64 KiB of the body: a cut among them would lose them all.
+        builder = builder.streamed_read_buffer_limit(0)
         try:
             builder = builder.body_bytes(request.content)
         except httpx.RequestNotRead:
