@@ -1,0 +1,1 @@
+"""The command ``postdicom`` (extra ``cli``): a demonstration, an archive to try things on, upload, search, download."""

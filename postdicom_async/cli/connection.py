@@ -1,0 +1,159 @@
+"""The options that say which archive, as whom and how; and the client they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from os import environ
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from postdicom_async.cli.password import find_credentials
+from postdicom_async.errors import UsageError
+
+if TYPE_CHECKING:
+    from postdicom_async import DicomWeb
+
+__all__ = ["Connection", "DialectName"]
+
+_PANEL = "Connection"
+
+
+class DialectName(StrEnum):
+    """The families of servers whose URL shapes the library knows."""
+
+    DICOMWEB = "dicomweb"
+    POSTDICOM = "postdicom"
+
+
+_Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="POSTDICOM_URL",
+        metavar="URL",
+        help="Address of the DICOMweb service, such as https://archive.example/dicom-web.",
+        rich_help_panel=_PANEL,
+    ),
+]
+_Username: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--username",
+        "-u",
+        envvar="POSTDICOM_USERNAME",
+        metavar="NAME",
+        help="User name. The password comes from POSTDICOM_PASSWORD, else a keyring, else a prompt; a bearer token "
+        "from POSTDICOM_TOKEN. Without either, requests are anonymous.",
+        rich_help_panel=_PANEL,
+    ),
+]
+_Dialect: TypeAlias = Annotated[
+    DialectName,
+    typer.Option(
+        "--dialect",
+        envvar="POSTDICOM_DIALECT",
+        help="URL shapes of the archive: PS3.18's, or PostDICOM's own.",
+        rich_help_panel=_PANEL,
+    ),
+]
+_CaFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        metavar="FILE",
+        help="PEM file of authorities to trust besides the system's.",
+        rich_help_panel=_PANEL,
+    ),
+]
+_ClientCert: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--client-cert",
+        metavar="FILE",
+        help="PEM file of the client certificate; may hold its key too. The key's password, if it has one, comes from "
+        "POSTDICOM_KEY_PASSWORD.",
+        rich_help_panel=_PANEL,
+    ),
+]
+_ClientKey: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--client-key", metavar="FILE", help="PEM file of the client key.", rich_help_panel=_PANEL),
+]
+_Proxy: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--proxy",
+        envvar="POSTDICOM_PROXY",
+        metavar="URL",
+        help="Proxy, such as http://proxy.example:3128. The system's proxy settings are not used by themselves.",
+        rich_help_panel=_PANEL,
+    ),
+]
+_AllowHttp: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-http",
+        help="Send credentials over http:// to another machine. Whoever listens on the way can read them.",
+        rich_help_panel=_PANEL,
+    ),
+]
+_Attempts: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--attempts",
+        min=1,
+        metavar="N",
+        help="How often a request that may be repeated is made at most.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One archive, as the command line names it."""
+
+    url: _Url = None
+    username: _Username = None
+    dialect: _Dialect = DialectName.DICOMWEB
+    ca_file: _CaFile = None
+    client_cert: _ClientCert = None
+    client_key: _ClientKey = None
+    proxy: _Proxy = None
+    allow_http: _AllowHttp = False
+    attempts: _Attempts = 5
+
+    def client(self) -> DicomWeb:
+        """Return the client, not yet open; asks for a password if there is none and somebody to ask.
+
+        Raises:
+            UsageError: an option is missing or wrong.
+        """
+        from postdicom_async import DicomWeb, Retry, Settings, Tls
+
+        if not self.url:
+            raise UsageError("no address: give --url or set POSTDICOM_URL")
+        for option, file in (("--ca-file", self.ca_file), ("--client-cert", self.client_cert)):
+            _require_file(option, file)
+        _require_file("--client-key", self.client_key)
+        settings = Settings(
+            retry=Retry(max_attempts=self.attempts),
+            tls=Tls(
+                ca_file=self.ca_file,
+                certificate=self.client_cert,
+                key=self.client_key,
+                key_password=environ.get("POSTDICOM_KEY_PASSWORD") or None,
+            ),
+            proxy=self.proxy or None,
+            allow_http_credentials=self.allow_http,
+        )
+        DicomWeb(self.url, settings=settings)  # whatever is wrong with the address comes before the password
+        return DicomWeb(self.url, auth=find_credentials(self.username), settings=settings, dialect=self.dialect.value)
+
+
+def _require_file(option: str, file: Path | None) -> None:
+    if file is not None and not file.is_file():
+        raise UsageError(f"{option}: there is no such file")

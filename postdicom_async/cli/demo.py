@@ -1,0 +1,153 @@
+"""``postdicom demo``: a whole round trip on this machine, without a network or an account."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from postdicom_async.cli import output
+from postdicom_async.cli.demo_steps import Step, compare, find_names, make_samples, step_of, timed
+from postdicom_async.cli.emulator import embedded_archive
+from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.loop import run_async
+from postdicom_async.cli.options import Common
+from postdicom_async.cli.paths import require_empty
+from postdicom_async.cli.progress import Progress
+from postdicom_async.cli.search_table import Level, search_table
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from pydicom.dataset import Dataset
+
+    from postdicom_async import DicomWeb, SavedInstance
+    from postdicom_async.emulator import EmbeddedArchive
+
+__all__ = ["demo"]
+
+_SHOWN = 8
+
+
+def demo(
+    common: Common,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", metavar="DIR", help="Leave samples, archive and downloads in this empty folder."),
+    ] = None,
+) -> int:
+    """See it work: upload, search, download and compare every byte, with no network and no account.
+
+    Starts an archive on the loopback address in a temporary folder, with sample studies made for it (CT-like,
+    multi-frame, names in several scripts) and the files that pydicom brings along. Ends with 0 if everything came back
+    byte for byte, else with 1.
+    """
+    archive_class = embedded_archive()
+    if keep is not None:
+        require_empty(keep, "--keep")
+        keep.mkdir(parents=True, exist_ok=True)
+    place: AbstractContextManager[Path | str] = (
+        tempfile.TemporaryDirectory(prefix="postdicom-demo-") if keep is None else nullcontext(keep)
+    )
+    with place as folder:
+        tour = _Tour(Path(folder), archive_class, durable=keep is not None, quiet=common.quiet)
+        identical = run_async(tour.run)
+    return Exit.OK if identical else Exit.ITEMS_FAILED
+
+
+class _Tour:
+    """The steps of the demonstration, one after the other."""
+
+    def __init__(self, folder: Path, archive_class: type[EmbeddedArchive], *, durable: bool, quiet: bool) -> None:
+        self._folder = folder
+        self._archive_class = archive_class
+        self._durable = durable  # files that are about to be removed need not reach the disk
+        self._quiet = quiet
+        self._steps: list[Step] = []
+        self._failed = False
+
+    async def run(self) -> bool:
+        """Take all steps; return whether everything came back as it went."""
+        from postdicom_async import DicomWeb, Settings
+
+        self._note("making sample studies")
+        with timed() as clock:
+            sources = await asyncio.to_thread(make_samples, self._folder / "samples")
+        self._steps.append(step_of("make samples", sources.values(), clock.seconds))
+        password = secrets.token_urlsafe(12)
+        settings = Settings(fsync=self._durable)
+        async with (
+            self._archive_class(self._folder / "archive", username="demo", password=password) as server,
+            DicomWeb(server.url, auth=("demo", password), settings=settings) as archive,
+        ):
+            self._note(f"archive on {server.url}, client on {archive.transport_name}")
+            await self._upload(archive, sources)
+            studies = await self._search(archive)
+            saved = await self._download(archive, studies)
+        await self._compare(sources, saved)
+        self._show(studies)
+        return not self._failed
+
+    async def _upload(self, archive: DicomWeb, sources: dict[str, Path]) -> None:
+        async with Progress("Upload", quiet=self._quiet) as progress:
+            report = await archive.upload(list(sources.values()), progress=progress)
+        for failure in report.failures:
+            output.note(f"{failure.source}: {failure.status}: {failure.reason}")
+        counts = ", ".join(f"{count} {status}" for status, count in report.counts.items())
+        self._steps.append(Step("upload", len(report.outcomes), report.bytes_sent, report.seconds, counts))
+        self._failed |= not report.ok
+
+    async def _search(self, archive: DicomWeb) -> list[Dataset]:
+        with timed() as clock:
+            studies = await archive.search_for_studies(fields=["StudyDescription"]).all()
+            found = await find_names(archive)
+        self._failed |= not all(there for _, _, there in found)
+        names = ", ".join(f"{name} {count if there else 'NOT FOUND'}" for name, count, there in found)
+        self._steps.append(Step("search", None, None, clock.seconds, f"{len(studies)} studies; by name: {names}"))
+        return studies
+
+    async def _download(self, archive: DicomWeb, studies: list[Dataset]) -> list[SavedInstance]:
+        saved: list[SavedInstance] = []
+        with timed() as clock:
+            for number, study in enumerate(studies, 1):
+                title = f"Download study {number} of {len(studies)}"
+                async with Progress(title, quiet=self._quiet) as progress:
+                    uid = str(study.StudyInstanceUID)
+                    report = await archive.download_study(uid, to=self._folder / "downloads", progress=progress)
+                saved += report.saved
+        size = sum(one.size for one in saved)
+        self._steps.append(Step("download", len(saved), size, clock.seconds, f"{len(studies)} studies"))
+        return saved
+
+    async def _compare(self, sources: dict[str, Path], saved: list[SavedInstance]) -> None:
+        with timed() as clock:
+            differing = await asyncio.to_thread(compare, sources, saved)
+        for words in differing:
+            output.error(words)
+        words = f"{len(differing)} differ" if differing else "every byte identical"
+        self._steps.append(step_of("compare", sources.values(), clock.seconds, words))
+        self._failed |= bool(differing)
+
+    def _show(self, studies: list[Dataset]) -> None:
+        rows = [step.row() for step in self._steps]
+        columns = ("Step", "Instances", "Bytes", "Time", "Rate", "Result")
+        steps = output.table(columns, rows, numbers=frozenset(columns[1:5]))
+        things = [steps] if self._quiet else [search_table(Level.STUDIES, _best_of(studies)), steps]
+        output.write(output.render(things))
+        instances = self._steps[0].instances
+        ending = "FAILED, see above" if self._failed else "came back byte for byte"
+        output.write(f"{instances} instances of {len(studies)} studies {ending}.")
+
+    def _note(self, text: str) -> None:
+        if not self._quiet:
+            output.note(text)
+
+
+def _best_of(studies: list[Dataset]) -> list[Dataset]:
+    """Return a few studies to show, those of the samples first."""
+    return sorted(studies, key=lambda study: not str(study.get("PatientID", "")).startswith("SAMPLE"))[:_SHOWN]

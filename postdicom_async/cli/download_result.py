@@ -1,0 +1,103 @@
+"""What downloads came to, for people and for programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from postdicom_async.cli import output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postdicom_async import DownloadReport, InstanceUids, PostdicomError
+
+__all__ = ["Result", "document", "summary_text"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of one study, series or instance that was asked for.
+
+    Attributes:
+        target: its UIDs, from the study down.
+        report: what the library says; None where it did not come so far.
+        error: why it failed, None if it did not.
+        seen: what was saved as far as the progress told, for when there is no report.
+    """
+
+    target: tuple[str, ...]
+    report: DownloadReport | None
+    error: PostdicomError | None = None
+    seen: tuple[Any, ...] = ()
+
+    @property
+    def saved(self) -> tuple[Any, ...]:
+        """The instances written by this command."""
+        return self.seen if self.report is None else self.report.saved
+
+
+def summary_text(results: Iterable[Result]) -> str:
+    """Return one line on all of them."""
+    numbers = _numbers(results)
+    words = [f"{numbers['saved']} saved"]
+    words += [f"{numbers[name]} {name}" for name in ("already present", "missing", "refused") if numbers[name]]
+    size, seconds = numbers["bytes"], numbers["seconds"]
+    pace = f" in {output.time_text(seconds)}, {output.rate_text(size, seconds)}" if seconds else ""
+    return f"{', '.join(words)}; {output.size_text(size)}{pace}"
+
+
+def document(results: Iterable[Result], error: Exception | None) -> dict[str, Any]:
+    """Return all of them as one JSON document."""
+    results = list(results)
+    items = [item for result in results for item in _items(result)]
+    fine = all(result.error is None and result.report is not None and result.report.ok for result in results)
+    return {
+        "ok": error is None and fine,
+        "error": None if error is None else output.clean(error),
+        "summary": {name.replace(" ", "_"): value for name, value in _numbers(results).items()},
+        "items": items,
+    }
+
+
+def _numbers(results: Iterable[Result]) -> dict[str, Any]:
+    results = list(results)
+    reports = [result.report for result in results if result.report is not None]
+    return {
+        "saved": sum(len(result.saved) for result in results),
+        "already present": sum(len(report.already_present) for report in reports),
+        "missing": sum(len(report.missing) for report in reports),
+        "refused": sum(report.refused for report in reports),
+        "bytes": sum(one.size for result in results for one in result.saved),
+        "seconds": sum(report.seconds for report in reports),
+    }
+
+
+def _items(result: Result) -> list[dict[str, Any]]:
+    items = [_item("saved", one.uids, path=str(one.path), size=one.size) for one in result.saved]
+    if result.report is not None:
+        items += [_item("already present", uids) for uids in result.report.already_present]
+        items += [_item("missing", uids, reason="it did not arrive") for uids in result.report.missing]
+    if result.error is not None and not items:
+        items.append(_item("failed", result.target, reason=output.clean(result.error)))
+    return items
+
+
+def _item(
+    status: str,
+    uids: InstanceUids | tuple[str, ...],
+    *,
+    path: str | None = None,
+    size: int | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    study, series, instance = (*uids, None, None, None)[:3]
+    return {
+        "status": status,
+        "study_instance_uid": study,
+        "series_instance_uid": series,
+        "sop_instance_uid": instance,
+        "path": path,
+        "bytes": size,
+        "reason": reason,
+    }

@@ -1,0 +1,65 @@
+"""Exit codes: what each means, and which exception ends in which."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from postdicom_async.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    NotFound,
+    PostdicomError,
+    RateLimited,
+    UsageError,
+)
+
+__all__ = ["Exit", "Interrupted", "code_of", "code_of_all"]
+
+
+class Exit(IntEnum):
+    """What a script learns from the command."""
+
+    OK = 0
+    ITEMS_FAILED = 1
+    """Some items failed, or the archive's answer cannot be worked with."""
+    USAGE = 2
+    """An option, an address or a local path is wrong; nothing was sent."""
+    NOT_FOUND = 3
+    AUTHENTICATION = 4
+    TEMPORARY = 5
+    """The same command may succeed later: network, a busy archive, a full disk."""
+    INTERRUPTED = 130
+
+
+_BY_TYPE: tuple[tuple[type[PostdicomError], Exit], ...] = (
+    (UsageError, Exit.USAGE),
+    (NotFound, Exit.NOT_FOUND),
+    (AuthenticationFailed, Exit.AUTHENTICATION),
+    (ConnectionFailed, Exit.TEMPORARY),
+    (RateLimited, Exit.TEMPORARY),
+)
+
+
+class Interrupted(Exception):
+    """The user, or the system, asked the command to stop, and it has stopped.
+
+    Attributes:
+        code: the exit code, 128 and the number of the signal.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("interrupted")
+        self.code = 128 + signal_number
+
+
+def code_of(error: PostdicomError) -> Exit:
+    """Return the exit code for an exception of the library."""
+    for kind, code in _BY_TYPE:
+        if isinstance(error, kind):
+            return code
+    return Exit.TEMPORARY if error.temporary else Exit.ITEMS_FAILED
+
+
+def code_of_all(codes: list[Exit]) -> Exit:
+    """Return the exit code for several items: the one they agree on, else that some failed."""
+    return codes[0] if len(set(codes)) == 1 else Exit.ITEMS_FAILED

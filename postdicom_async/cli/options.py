@@ -1,0 +1,64 @@
+"""Options in groups: a dataclass holds what several commands share, and a command takes it as one argument."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Common", "grouped"]
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no summary, only errors.")] = False
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error came from. The output may hold patient data.")
+    ] = False
+
+
+def grouped(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command's option groups to typer as single options.
+
+    A parameter whose type is a dataclass stands for one option a field; the command gets the dataclass.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if isinstance(kind, type) and is_dataclass(kind):
+            groups[parameter.name] = kind
+            parameters += _parameters_of(kind)
+        else:
+            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def call(**values: Any) -> int:
+        for name, kind in groups.items():
+            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        return command(**values)
+
+    call.__name__, call.__doc__ = command.__name__, command.__doc__
+    call.__annotations__ = {}
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call
+
+
+def _parameters_of(group: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]

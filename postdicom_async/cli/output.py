@@ -1,0 +1,200 @@
+"""What the command writes: results on standard output, everything else on standard error.
+
+Text from servers and file names may hold anything. Nothing of it that could control a terminal gets there, and none of
+it is read as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+from postdicom_async.errors import LocalFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+__all__ = [
+    "clean",
+    "close",
+    "error",
+    "in_options",
+    "json_text",
+    "note",
+    "prepare",
+    "rate_text",
+    "render",
+    "size_text",
+    "table",
+    "time_text",
+    "write",
+]
+
+_WIDE = 10_000
+"""Columns where no terminal has a say: nothing is cut or wrapped."""
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+def clean(text: object) -> str:
+    """Return text as one line that is safe to show: no control, format or unpaired surrogate characters."""
+    return "".join(_shown(char) for char in str(text))
+
+
+def _shown(char: str) -> str:
+    if char.isprintable():
+        return char
+    return " " if char.isspace() else "\ufffd"
+
+
+_IN_OPTIONS = (
+    ("set allow_http_credentials", "give --allow-http"),
+    ("give them as auth=(user, password)", "give the user with --username"),
+    ("study_instance_uid:", "--study:"),
+    ("give study_instance_uid and series_instance_uid", "give --study and --series"),
+    ("give study_instance_uid", "give --study"),
+    ("give series_instance_uid", "give --study and --series"),
+    ("series_instance_uid:", "--series:"),
+    ("filters:", "--filter:"),
+    ("fields:", "--field:"),
+    ("limit:", "--limit:"),
+    ("layout:", "--layout:"),
+    ("proxy:", "--proxy:"),
+    ("url:", "--url:"),
+)
+
+
+def in_options(message: str) -> str:
+    """Return the library's message with the names of its arguments as this command's options."""
+    for argument, option in _IN_OPTIONS:
+        if argument in message:
+            return message.replace(argument, option, 1)
+    return message
+
+
+def size_text(size: float) -> str:
+    """Return bytes for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.95:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def rate_text(size: float, seconds: float) -> str:
+    """Return bytes in a time as a rate for people."""
+    return f"{size_text(size / seconds)}/s" if seconds > 0 else ""
+
+
+def time_text(seconds: float) -> str:
+    """Return a duration for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def json_text(document: object) -> str:
+    """Return a JSON document in ASCII: every program can read it, and no terminal is controlled by it."""
+    return json.dumps(document, indent=2)
+
+
+# --- the two streams ------------------------------------------------------------------------------------------------
+
+
+def prepare() -> None:
+    """Make both streams take any text, whatever the locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def write(text: str) -> bool:
+    """Write a result and a line end; return False when nobody reads any more.
+
+    Raises:
+        LocalFileError: the results cannot be written where they were sent.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop(sys.stdout)
+        return False
+    except OSError as error:
+        problem = LocalFileError(f"standard output: {(error.strerror or 'cannot be written').lower()}", temporary=True)
+        _drop(sys.stdout)
+    else:
+        return True
+    raise problem
+
+
+def note(text: str) -> None:
+    """Write a line to standard error, if there is anyone to read it."""
+    try:
+        sys.stderr.write(clean(text) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
+
+
+def error(text: str) -> None:
+    """Write what went wrong, in one line, to standard error."""
+    note(f"error: {text}")
+
+
+def close() -> None:
+    """Flush both streams, so that the interpreter finds nothing to complain about at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _drop(stream)
+
+
+def _drop(stream: TextIO) -> None:
+    """Send what a stream still holds to nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def render(things: Iterable[RenderableType]) -> str:
+    """Return rich renderables as text for standard output, in colour if that is a terminal that wants it."""
+    console = _console()
+    with console.capture() as captured:
+        for thing in things:
+            console.print(thing)
+    return captured.get().rstrip("\n")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    on_terminal = sys.stdout.isatty()
+    return Console(file=sys.stdout, width=None if on_terminal else _WIDE, highlight=False, markup=False, emoji=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: frozenset[str] = frozenset()) -> Table:
+    """Return a table; columns named in ``numbers`` are aligned to the right, and UIDs are never cut."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns:
+        side: Any = "right" if name in numbers else "left"
+        made.add_column(Text(clean(name)), justify=side, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(clean(value)) for value in row))
+    return made

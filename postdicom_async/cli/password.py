@@ -1,0 +1,68 @@
+"""Where the credentials come from: environment, keyring, prompt; never an argument, which every user could read."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import subprocess
+import sys
+import warnings
+from importlib.util import find_spec
+
+from postdicom_async.errors import UsageError
+
+__all__ = ["KEYRING_SERVICE", "find_credentials"]
+
+KEYRING_SERVICE = "postdicom-async"
+_KEYRING_PATIENCE = 10.0
+
+
+def find_credentials(username: str | None) -> tuple[str, str] | str | None:
+    """Return ``(user, password)``, a bearer token, or None for no credentials.
+
+    Raises:
+        UsageError: both a user and a token are given, or there is no password and nobody to ask.
+    """
+    token = os.environ.get("POSTDICOM_TOKEN") or None
+    if username and token:
+        raise UsageError("both a user name and POSTDICOM_TOKEN are given; use one of them")
+    if not username:
+        return token
+    password = os.environ.get("POSTDICOM_PASSWORD") or _from_keyring(username) or _from_prompt(username)
+    return username, password
+
+
+def _from_keyring(username: str) -> str | None:
+    """Ask the keyring in a process of its own: a backend may hang, print, or want to talk to the terminal."""
+    if find_spec("keyring") is None:
+        return None
+    # -P: a module that lies in the current folder is not taken for keyring.
+    command = [sys.executable, "-P", "-X", "utf8", "-m", "keyring", "get", KEYRING_SERVICE, username]
+    try:
+        answer = subprocess.run(  # noqa: S603 - this very interpreter
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_KEYRING_PATIENCE,
+            start_new_session=True,
+            check=False,
+        )
+        found = answer.stdout.decode().removesuffix("\n").removesuffix("\r") if answer.returncode == 0 else ""
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return found or None
+
+
+def _from_prompt(username: str) -> str:
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise UsageError("no password: set POSTDICOM_PASSWORD, store it in a keyring, or run this in a terminal")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)  # it would echo what is typed
+            password = getpass.getpass(f"Password of {username}: ")
+    except (EOFError, getpass.GetPassWarning):
+        password = ""
+    if not password:
+        raise UsageError("no password was given")
+    return password

@@ -1,0 +1,68 @@
+"""Local paths as the user named them, checked before anything is sent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from postdicom_async.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["require_empty", "require_readable", "require_writable"]
+
+
+def require_readable(paths: Iterable[Path]) -> None:
+    """Refuse a path that is missing, unreadable, or neither a file nor a folder.
+
+    Raises:
+        UsageError: the first such path.
+    """
+    for path in paths:
+        try:
+            if path.is_dir():
+                os.scandir(path).close()
+            elif path.is_file():
+                path.open("rb").close()
+            else:
+                path.stat()
+                raise UsageError(f"{path}: neither a file nor a folder")
+        except OSError as error:
+            problem = UsageError(f"{path}: {_words(error)}")
+        else:
+            continue
+        raise problem
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Refuse a folder that cannot be written to, or made; nothing is made here.
+
+    Raises:
+        UsageError: it is something else, or not permitted.
+    """
+    there = folder.absolute()
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise UsageError(f"{option}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{option}: {there} cannot be written to")
+
+
+def require_empty(folder: Path, option: str) -> None:
+    """Refuse a folder with something in it.
+
+    Raises:
+        UsageError: it is not empty.
+    """
+    require_writable(folder, option)
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{option}: {folder} is not empty")
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    return (error.strerror or "cannot be read").lower()

@@ -1,0 +1,232 @@
+"""How far a transfer is: a bar on a terminal, a line now and then elsewhere, nothing where nothing is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from os import environ
+from typing import TYPE_CHECKING, Protocol, Self
+
+from postdicom_async.cli import output
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from postdicom_async import ProgressEvent, SavedInstance, StoreOutcome, Totals
+
+__all__ = ["Pace", "Progress"]
+
+_WINDOW = 10.0
+
+
+# --- pure -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Pace:
+    """Rate and time left, from what moved during the last seconds. Times are passed in."""
+
+    _samples: deque[tuple[float, Totals]] = field(default_factory=deque)
+
+    def note(self, now: float, totals: Totals) -> None:
+        """Remember how far it is now."""
+        self._samples.append((now, totals))
+        while len(self._samples) > 2 and now - self._samples[0][0] > _WINDOW:
+            self._samples.popleft()
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes moved per second."""
+        return self._per_second([(moment, totals.bytes_done) for moment, totals in self._ends()])
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest takes at this pace, by bytes where their total is known, else by instances."""
+        ends = self._ends()
+        if not ends:
+            return None
+        _, last = ends[-1]
+        if last.bytes_total is not None:
+            left, pace = last.bytes_total - last.bytes_done, self.bytes_per_second
+        elif last.instances_total is not None:
+            left = last.instances_total - last.instances_done
+            pace = self._per_second([(moment, totals.instances_done) for moment, totals in ends])
+        else:
+            return None
+        return max(0, left) / pace if pace > 0 else None
+
+    def _ends(self) -> list[tuple[float, Totals]]:
+        return [self._samples[0], self._samples[-1]] if self._samples else []
+
+    @staticmethod
+    def _per_second(ends: list[tuple[float, int]]) -> float:
+        if not ends or ends[0][0] == ends[-1][0]:
+            return 0.0
+        return (ends[-1][1] - ends[0][1]) / (ends[-1][0] - ends[0][0])
+
+
+def counts_text(totals: Totals) -> str:
+    """Return instances and bytes, with their totals where those are known."""
+    instances = f"{totals.instances_done}"
+    if totals.instances_total is not None:
+        instances += f"/{totals.instances_total}"
+    size = output.size_text(totals.bytes_done)
+    if totals.bytes_total is not None:
+        size += f" of {output.size_text(totals.bytes_total)}"
+    return f"{instances} instances, {size}"
+
+
+def fraction_of(totals: Totals) -> float | None:
+    """Return the part that is done, None where that cannot be told."""
+    if totals.bytes_total:
+        return min(1.0, totals.bytes_done / totals.bytes_total)
+    if totals.instances_total:
+        return min(1.0, totals.instances_done / totals.instances_total)
+    return None
+
+
+# --- views ----------------------------------------------------------------------------------------------------------
+
+
+class _View(Protocol):
+    """Shows how far it is, each ``interval`` seconds."""
+
+    interval: float
+
+    def open(self) -> None: ...
+
+    def show(self, totals: Totals, pace: Pace) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Nothing:
+    interval = 3600.0
+
+    def open(self) -> None:
+        """Show nothing."""
+
+    def show(self, totals: Totals, pace: Pace) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Show nothing."""
+
+
+class _Lines:
+    interval = 5.0
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def open(self) -> None:
+        """Write nothing: short transfers need no line."""
+
+    def show(self, totals: Totals, pace: Pace) -> None:
+        """Write a line."""
+        rate = f", {output.size_text(pace.bytes_per_second)}/s"
+        left = pace.seconds_left
+        ending = "" if left is None else f", {output.time_text(left)} left"
+        output.note(f"{self._title}: {counts_text(totals)}{rate}{ending}")
+
+    def close(self) -> None:
+        """Write nothing: the summary comes next."""
+
+
+class _Bar:
+    interval = 0.1
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+
+    def open(self) -> None:
+        """Draw the bar; it goes when it is closed, and the summary takes its place."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = ("{task.description}", "{task.fields[counts]}", "{task.fields[rate]}", "{task.fields[left]}")
+        title, *texts = (TextColumn(column, markup=False) for column in columns)
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._bar = Progress(title, BarColumn(24), *texts, console=console, auto_refresh=False, transient=True)
+        self._task = self._bar.add_task(self._title, total=None, counts="", rate="", left="")
+        self._bar.start()
+
+    def show(self, totals: Totals, pace: Pace) -> None:
+        """Redraw the bar."""
+        if self._bar is None or self._task is None:
+            return
+        fraction, left = fraction_of(totals), pace.seconds_left
+        self._bar.update(
+            self._task,
+            total=None if fraction is None else 1.0,
+            completed=fraction or 0.0,
+            counts=counts_text(totals),
+            rate=f"{output.size_text(pace.bytes_per_second)}/s",
+            left="" if left is None else f"{output.time_text(left)} left",
+            refresh=True,
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _view(title: str, *, quiet: bool) -> _View:
+    if quiet:
+        return _Nothing()
+    if sys.stderr.isatty() and environ.get("TERM") != "dumb":
+        return _Bar(title)
+    return _Lines(title)
+
+
+# --- the listener ---------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """Listens to a transfer and shows it; used as ``async with``, passed as ``progress=``.
+
+    Attributes:
+        finished: the outcome of every instance that reached its end, which is what is known if the rest never comes.
+    """
+
+    def __init__(self, title: str, *, quiet: bool) -> None:
+        self.finished: list[StoreOutcome | SavedInstance] = []
+        self._view = _view(title, quiet=quiet)
+        self._pace = Pace()
+        self._totals: Totals | None = None
+        self._ticking: asyncio.Task[None] | None = None
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Take an event of the transfer."""
+        self._totals = event.totals
+        outcome = getattr(event, "outcome", None)
+        if outcome is not None:
+            self.finished.append(outcome)
+
+    async def __aenter__(self) -> Self:
+        self._view.open()
+        self._ticking = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        ticking, self._ticking = self._ticking, None
+        if ticking is not None:
+            ticking.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticking
+        self._view.close()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._view.interval)
+            if self._totals is not None:
+                self._pace.note(time.monotonic(), self._totals)
+                self._view.show(self._totals, self._pace)

@@ -1,0 +1,62 @@
+"""``postdicom serve``: the embedded archive, to try clients on."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from postdicom_async.cli import output
+from postdicom_async.cli.emulator import embedded_archive
+from postdicom_async.cli.exits import Exit, Interrupted
+from postdicom_async.cli.loop import run_async
+from postdicom_async.cli.options import Common
+from postdicom_async.cli.paths import require_writable
+
+if TYPE_CHECKING:
+    from postdicom_async.emulator import EmbeddedArchive
+
+__all__ = ["serve"]
+
+
+def serve(
+    common: Common,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="N", help="The port; 0 for a free one.")
+    ] = 8042,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Where the archive keeps its files. Without it they end with it."),
+    ] = None,
+    username: Annotated[str, typer.Option("--username", "-u", metavar="NAME", help="The one user it knows.")] = "demo",
+) -> int:
+    """Run a DICOMweb archive on this machine until Ctrl-C.
+
+    It is made for demonstrations and tests, and listens on the loopback address only. It speaks the URL shapes of
+    PS3.18 and of PostDICOM. The password is POSTDICOM_PASSWORD, else a new one, written once to standard error.
+    """
+    archive_class = embedded_archive()
+    if data is not None:
+        require_writable(data, "--data")
+    password = os.environ.get("POSTDICOM_PASSWORD")
+    if not password:
+        password = secrets.token_urlsafe(12)
+        output.note(f"password: {password}")
+    archive = archive_class(data, username=username, password=password, port=port)
+    try:
+        run_async(lambda: _serve(archive, username, quiet=common.quiet))
+    except Interrupted:
+        if not common.quiet:
+            output.note("stopped")
+    return Exit.OK
+
+
+async def _serve(archive: EmbeddedArchive, username: str, *, quiet: bool) -> None:
+    async with archive:
+        output.write(f"{archive.url}  user {output.clean(username)}")
+        if not quiet:
+            output.note("Ctrl-C stops it")
+        await archive.serve_forever()
