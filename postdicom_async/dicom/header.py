@@ -7,6 +7,7 @@ claims. What it does not understand is left to pydicom, on the same bounded byte
 from __future__ import annotations
 
 import struct
+import threading
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -74,12 +75,10 @@ def read_header(data: bytes, *, complete: bool) -> InstanceHeader | HeaderGap:
         return HeaderGap.NOT_DICOM
     try:
         found = _header_of(_walk_file(data))
-    except _Short:
-        if not complete:
-            return HeaderGap.INCOMPLETE
+    except (_Short, _Unclear):
         found = None
-    except _Unclear:
-        found = None
+    if found is None and not complete:
+        return HeaderGap.INCOMPLETE  # what a beginning does not tell is not guessed
     return found or _with_pydicom(data) or HeaderGap.UNCLEAR
 
 
@@ -153,7 +152,7 @@ def _walk(data: bytes, at: int, found: dict[int, str], *, little: bool, explicit
                 raise _Short
             found[tag] = _text(data[value_at : value_at + min(length, 128)])
         at = value_at + length
-        if tag == last:
+        if depth == 0 and tag == last:
             return at
 
 
@@ -190,20 +189,38 @@ def _text(value: bytes) -> str:
     return value.rstrip(b"\0 ").decode("latin-1").strip()
 
 
+class _Noting(BytesIO):
+    """Bytes that note when a read ran into their end: pydicom takes what is left of a value for all of it."""
+
+    ran_short = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.ran_short = self.ran_short or (size is not None and 0 < len(data) < size)
+        return data
+
+
+_one_at_a_time = threading.Lock()  # filters of warnings are the whole process's
+
+
 def _with_pydicom(data: bytes) -> InstanceHeader | None:
     """Read the same bytes with pydicom; whatever it cannot do means that it is unclear."""
     import pydicom  # it takes long to import, and is seldom needed here
 
+    if _DEFLATED.encode() in data:
+        return None  # it would unpack without a bound
+    source = _Noting(data)
     try:
-        with warnings.catch_warnings():
+        with _one_at_a_time, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(
-                BytesIO(data), stop_before_pixels=True, force=True, specific_tags=[*_WANTED - {_TRANSFER_SYNTAX}]
+                source, stop_before_pixels=True, force=True, specific_tags=[*_WANTED - {_TRANSFER_SYNTAX}]
             )
-            found = {tag: str(dataset[tag].value or "") for tag in _WANTED if tag in dataset}
+            # The raw values: converting them would log those that are not valid.
+            found = {tag: _text(dataset.get_item(tag).value) for tag in _WANTED if tag in dataset}
             found[_TRANSFER_SYNTAX] = str(
                 dataset.file_meta.get(_TRANSFER_SYNTAX, "") and dataset.file_meta.TransferSyntaxUID
             )
     except Exception:  # noqa: BLE001 - a parser on foreign bytes may raise anything
         return None
-    return _header_of(found)
+    return None if source.ran_short else _header_of(found)
