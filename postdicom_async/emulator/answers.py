@@ -53,7 +53,11 @@ def dicom_json(content: Any, status: int = 200, headers: Mapping[str, str] | Non
 def base_url(request: Request) -> str:
     """Return the address the archive was reached under, without a slash at its end."""
     root = request.scope.get("root_path", "")  # where the archive is mounted
-    return f"{request.url.scheme}://{request.url.netloc}{root}".rstrip("/")
+    netloc = request.url.netloc
+    name, port = request.scope.get("server") or ("", None)
+    if netloc == name and port not in {None, 80, 443}:  # some clients send a Host without its port
+        netloc = f"{name}:{port}"
+    return f"{request.url.scheme}://{netloc}{root}".rstrip("/")
 
 
 def native_xml(dataset: Json) -> bytes:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["build_app", "create_app", "open_context", "routes_of"]
+__all__ = ["build_app", "close_context", "create_app", "open_context", "routes_of"]
 
 Handler: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 RouteRow: TypeAlias = tuple[str, str, Handler]

@@ -174,24 +174,33 @@ class EmbeddedArchive:
         server = self._server = _QuietServer(_config(build_app(context)))
         self._serving = asyncio.create_task(server.serve(sockets=[bound]), name="embedded archive")
         ready = asyncio.create_task(server.ready.wait())
-        await asyncio.wait({self._serving, ready}, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
+        try:
+            await asyncio.wait({self._serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
         if self._serving.done():
             self._serving.result()
 
     async def _stop(self) -> None:
         serving, self._serving = self._serving, None
-        if serving and self._server:
-            self._server.stop.set()
-            await asyncio.gather(serving, return_exceptions=True)
-        self._context = None
         undo, self._undo = self._undo[::-1], []
-        await asyncio.to_thread(lambda: [step() for step in undo])
+        try:
+            if serving and self._server:
+                self._server.stop.set()
+                await asyncio.gather(serving, return_exceptions=True)
+        finally:
+            self._context = None
+            await asyncio.to_thread(_run_all, undo)
 
     async def serve_forever(self) -> None:
         """Wait until cancelled; the archive must be running."""
         if self._serving:
             await asyncio.shield(self._serving)
+
+
+def _run_all(steps: list[Callable[[], object]]) -> None:
+    for step in steps:
+        step()
 
 
 def _config(app: object) -> uvicorn.Config:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+
+from postdicom_async.emulator.samples import pydicom_test_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from postdicom_async.emulator import EmbeddedArchive
 
+TEST_FILES = pydicom_test_files()
 STOW_TYPE = 'multipart/related; type="application/dicom"; boundary="{}"'
 FAILED, STORED = "00081198", "00081199"
 _TLS = ssl.create_default_context()  # never used, and half of what making a client costs
@@ -41,7 +44,7 @@ def make_dataset(
     return ds
 
 
-def encode(ds: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> bytes:
+def encode(ds: Dataset, transfer_syntax: UID = ExplicitVRLittleEndian) -> bytes:
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = transfer_syntax
     buffer = BytesIO()

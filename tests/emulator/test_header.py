@@ -8,18 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from postdicom_async.emulator.attributes import INDEXED_TAGS
 from postdicom_async.emulator.header import UnreadableHeader, read_header
-from postdicom_async.emulator.samples import pydicom_test_files
-from tests.emulator.support import encode, make_dataset, with_pixels
+from tests.emulator.support import TEST_FILES, encode, make_dataset, with_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("path", pydicom_test_files(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: path.name)
 def test_every_test_file_gives_json_without_a_warning(path: Path) -> None:
     header = read_header(path)
 
@@ -39,13 +38,13 @@ def test_every_test_file_gives_json_without_a_warning(path: Path) -> None:
     ],
 )
 def test_character_sets(file: str, expected: dict[str, str]) -> None:
-    (path,) = (path for path in pydicom_test_files() if path.name == file)
+    (path,) = (path for path in TEST_FILES if path.name == file)
 
     assert read_header(path).json()["00100010"]["Value"] == [expected]
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
-def test_values_are_the_same_in_every_encoding(tmp_path: Path, syntax: str) -> None:
+def test_values_are_the_same_in_every_encoding(tmp_path: Path, syntax: UID) -> None:
     item = Dataset()
     item.ScheduledProcedureStepID = "Łódź"
     ds = make_dataset(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 STUDY, SERIES, INSTANCE = "0020000D", "0020000E", "00080018"
 
 
+@cache
 def _instances() -> list[bytes]:
     """Return study 1.1 (CT: series .1 with 3, MR: series .2 with 1) and study 1.2 (US: series .1 with 2)."""
     first = {"PatientName": "Doe^John", "PatientID": "P1", "StudyDate": "20200110", "StudyTime": "101500"}

@@ -112,6 +112,16 @@ def test_the_password_is_not_shown() -> None:
     assert "s3cret" not in repr(archive._options)
 
 
+async def test_addresses_keep_their_port_when_the_client_forgets_it(
+    embedded_archive: EmbeddedArchive, client: httpx.AsyncClient
+) -> None:
+    await store(client, INSTANCE)
+
+    answer = await client.get("/studies", headers={"Host": "127.0.0.1"})
+
+    assert answer.json()[0]["00081190"]["Value"] == [f"{embedded_archive.url}/studies/1.2.3"]
+
+
 async def test_a_wrong_method_is_405_with_a_reason(client: httpx.AsyncClient) -> None:
     answer = await client.put("/studies")
 

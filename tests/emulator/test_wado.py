@@ -8,11 +8,11 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.emulator.samples import pydicom_test_files, write_benchmark_series
-from tests.emulator.support import encode, make_instance, parts_of, store, with_pixels
+from postdicom_async.emulator.samples import write_benchmark_series
+from tests.emulator.support import TEST_FILES, encode, make_instance, parts_of, store, with_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,8 +51,8 @@ async def test_both_shapes_give_the_stored_bytes(client: httpx.AsyncClient, path
 async def test_all_of_pydicoms_files_come_back_byte_for_byte(
     embedded_archive: EmbeddedArchive, client: httpx.AsyncClient
 ) -> None:
-    files = {path.read_bytes() for path in pydicom_test_files()}
-    for path in pydicom_test_files():
+    files = {path.read_bytes() for path in TEST_FILES}
+    for path in TEST_FILES:
         assert (await store(client, path.read_bytes())).status_code == 200, path.name
 
     answers = [await client.get(study["00081190"]["Value"][0]) for study in (await client.get("/studies")).json()]
@@ -224,7 +224,7 @@ async def test_metadata_of_a_study_and_a_series(client: httpx.AsyncClient) -> No
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
-async def test_native_frames_are_cut_out(client: httpx.AsyncClient, syntax: str) -> None:
+async def test_native_frames_are_cut_out(client: httpx.AsyncClient, syntax: UID) -> None:
     ds = with_pixels("1.2", "1.2.1", "1.2.1.1", frames=3)
     pixels = ds.PixelData
     await store(client, encode(ds, syntax))
@@ -240,7 +240,7 @@ async def test_native_frames_are_cut_out(client: httpx.AsyncClient, syntax: str)
 async def test_encapsulated_frames_are_taken_apart(
     embedded_archive: EmbeddedArchive, client: httpx.AsyncClient
 ) -> None:
-    by_name = {path.name: path for path in pydicom_test_files()}
+    by_name = {path.name: path for path in TEST_FILES}
     path = by_name["examples_ybr_color.dcm"]
     await embedded_archive.add([path])
     ds = dcmread(path)
