@@ -12,7 +12,7 @@ from postdicom_async.dicom.uids import is_uid
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
 
-__all__ = ["DEFAULT_LAYOUT", "Layout", "RelativeName", "relative_names"]
+__all__ = ["DEFAULT_LAYOUT", "Layout", "RelativeName", "known_folder", "relative_names"]
 
 DEFAULT_LAYOUT = "{study}/{series}/{instance}.dcm"
 
@@ -43,6 +43,20 @@ def relative_names(layout: Layout) -> Callable[[InstanceUids], RelativeName]:
         return _checked(make(uids))
 
     return name
+
+
+def known_folder(layout: Layout, study: str, series: str | None) -> RelativeName:
+    """Return the folder below which every instance of a study or series lies; empty where that cannot be told."""
+    if not isinstance(layout, str):
+        return ()
+    known = {"study": study, **({} if series is None else {"series": series})}
+    names: list[str] = []
+    for part in layout.split("/")[:-1]:
+        fields = {field for _, field, _, _ in string.Formatter().parse(part) if field is not None}
+        if not fields <= known.keys():
+            break
+        names.append(part.format(**known))
+    return tuple(names)
 
 
 def _from_template(template: str) -> Callable[[InstanceUids], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from postdicom_async.dicom.layout import Layout, RelativeName, relative_names
+from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names
 from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.listing import list_instances
 from postdicom_async.dicomweb.progress import Meter
@@ -28,7 +29,7 @@ from postdicom_async.errors import (
 from postdicom_async.results import DownloadReport, InstanceUids, ListingCheck, OnProgress, SavedInstance
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
 __all__ = ["Download", "plan"]
@@ -87,6 +88,8 @@ class Download:
         self._meter = Meter(on_progress)
         self._state = _State()
         self._listing: ListingCheck = "not asked"
+        self._known_folder = known_folder(layout, target.study, target.series)
+        self._not_found: NotFound | None = None
 
     async def run(self, *, compare: bool) -> DownloadReport:
         """Fetch what is not there yet.
@@ -98,13 +101,11 @@ class Download:
             PostdicomError: the archive cannot be worked with.
         """
         started = time.monotonic()
-        await self._list(compare=compare)
         folder = Folder(self._to, fsync=self._session.settings.fsync)
         problem: PostdicomError | None = None
         try:
             await anyio.to_thread.run_sync(folder.open)
-            await self._find_present(folder)
-            await self._fetch_rounds(folder)
+            await self._fetch(folder, compare=compare)
         except PostdicomError as error:
             problem = error
         finally:
@@ -115,6 +116,27 @@ class Download:
             raise problem
         self._require_complete(report)
         return report
+
+    async def _fetch(self, folder: Folder, *, compare: bool) -> None:
+        if await anyio.to_thread.run_sync(folder.is_bare, self._known_folder):
+            await self._fetch_while_listing(folder, compare=compare)
+            await self._fetch_rounds(folder, finest=1)
+        else:
+            await self._list(compare=compare)
+            await self._find_present(folder)
+            await self._fetch_rounds(folder, finest=0)
+
+    async def _fetch_while_listing(self, folder: Folder, *, compare: bool) -> None:
+        """Ask for everything at once and compare afterwards: nothing of it can be there yet."""
+        listing = asyncio.ensure_future(self._list(compare=compare))
+        try:
+            await self._fetch_all([self._target], folder)
+            await listing
+        finally:
+            listing.cancel()
+            await asyncio.wait([listing])
+        if self._not_found is not None and self._state.listed is None:
+            raise self._not_found
 
     async def _list(self, *, compare: bool) -> None:
         target = self._target
@@ -134,19 +156,17 @@ class Download:
 
     # --- rounds ----------------------------------------------------------------------------------------------------
 
-    async def _fetch_rounds(self, folder: Folder) -> None:
-        """Ask, look what is missing, ask for that in smaller resources; end when nothing more comes."""
+    async def _fetch_rounds(self, folder: Folder, *, finest: int) -> None:
+        """Look what is missing and ask for that, each round in smaller resources; end when nothing more comes."""
         idle_rounds = 0
-        finest = 0
         retry = self._session.settings.retry
         while not self._is_done():
             had = len(self._state.saved)
-            self._state.last_error = None
             await self._fetch_all(self._targets(finest), folder)
-            progressed = len(self._state.saved) > had
-            if self._gives_up(finest, idle_rounds := 0 if progressed else idle_rounds + 1):
+            idle_rounds = 0 if len(self._state.saved) > had else idle_rounds + 1
+            if self._is_done() or self._gives_up(finest, idle_rounds):
                 return
-            if not progressed and not self._is_done():
+            if idle_rounds:
                 await anyio.sleep(random.random() * min(retry.cap, retry.base * 2.0**idle_rounds))  # noqa: S311
             finest = min(2, finest + 1)
 
@@ -172,38 +192,28 @@ class Download:
             for target in targets:
                 yield target
 
-        await for_each(each(), self._fetcher(folder), at_once=self._session.settings.limits.parallel_retrieves)
-
-    def _fetcher(self, folder: Folder) -> Callable[[Target], Awaitable[None]]:
         async def fetch(target: Target) -> None:
-            receiver = Receiver(
-                folder,
-                self._name,
-                target,
-                self._state.saved,
-                piece=self._session.settings.limits.piece,
-                meter=self._meter,
-            )
-            problem: PostdicomError | None = None
-            try:
-                async with self._retrieval.open(target) as answer:
-                    await receiver.receive(answer, self._session.settings.limits.parts)
-            except PostdicomError as error:
-                problem = error
+            await self._fetch_one(target, folder)
+
+        self._state.last_error = None
+        await for_each(each(), fetch, at_once=self._session.settings.limits.parallel_retrieves)
+
+    async def _fetch_one(self, target: Target, folder: Folder) -> None:
+        """Receive one resource; what goes wrong with it is noted, unless it ends the whole download."""
+        limits = self._session.settings.limits
+        receiver = Receiver(folder, self._name, target, self._state.saved, piece=limits.piece, meter=self._meter)
+        try:
+            async with self._retrieval.open(target) as answer:
+                await receiver.receive(answer, limits.parts)
+            self._state.whole = self._state.whole or target == self._target
+        except _ENDS_THE_JOB:
+            raise
+        except PostdicomError as error:
+            self._state.last_error = error
+            if isinstance(error, NotFound) and target == self._target:
+                self._not_found = error
+        finally:
             self._state.refused += receiver.refused
-            if problem is None:
-                self._state.whole = self._state.whole or target == self._target
-            elif isinstance(problem, _ENDS_THE_JOB) or self._nothing_there(problem, target):
-                raise problem
-            else:
-                self._state.last_error = problem
-
-        return fetch
-
-    def _nothing_there(self, problem: PostdicomError, target: Target) -> bool:
-        """Whether what the caller asked for is unknown to the archive, as far as it was listed."""
-        listed_elsewhere = self._listing == "compared" and self._state.listed is not None
-        return isinstance(problem, NotFound) and target == self._target and not listed_elsewhere
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -223,6 +233,9 @@ class Download:
     def _require_complete(self, report: DownloadReport) -> None:
         if self._is_done():
             return
+        if self._not_found is not None and (self._state.listed is None or self._target.instance is not None):
+            self._not_found.report = report
+            raise self._not_found
         cause = self._state.last_error
         words = f": {cause}" if cause else ""
         if report.missing:

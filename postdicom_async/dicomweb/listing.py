@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from postdicom_async.dicom.json_model import DicomJson, first_value
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.dialects import Route
@@ -16,6 +19,8 @@ _OPERATION = "list instances"
 _STUDY = "0020000D"
 _SERIES = "0020000E"
 _INSTANCE = "00080018"
+_PAGE = 200
+_T = TypeVar("_T")
 
 
 async def list_instances(retrieval: Retrieval, target: Target) -> set[InstanceUids] | None:
@@ -38,37 +43,46 @@ async def list_instances(retrieval: Retrieval, target: Target) -> set[InstanceUi
 
 async def _by_series(retrieval: Retrieval, target: Target) -> set[InstanceUids]:
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=target.study)
+    series = await _collect(retrieval, path, (), _SERIES, lambda item: _uid(item, _SERIES))
     found: set[InstanceUids] = set()
-    for item in await _items(retrieval, path, key=_SERIES, fields=()):
-        series = _uid(item, _SERIES)
-        if is_uid(series):
-            found |= await _of(retrieval, Target(target.study, series))
+    for one in series:
+        if is_uid(one):
+            found |= await _of(retrieval, Target(target.study, one))
     return found
 
 
 async def _of(retrieval: Retrieval, target: Target) -> set[InstanceUids]:
     route = Route.SEARCH_INSTANCES_OF_STUDY if target.series is None else Route.SEARCH_INSTANCES_OF_SERIES
     path = retrieval.dialect.path(route, study=target.study, series=target.series or "")
-    items = await _items(retrieval, path, key=_INSTANCE, fields=(_STUDY, _SERIES) if target.series is None else ())
-    # A server that leaves out the UIDs of the levels it was asked below means those.
-    uids = (
-        InstanceUids(
+    fields = (_STUDY, _SERIES) if target.series is None else ()
+
+    def uids(item: DicomJson) -> InstanceUids:
+        # A server that leaves out the UIDs of the levels it was asked below means those.
+        return InstanceUids(
             _uid(item, _STUDY) or target.study, _uid(item, _SERIES) or target.series or "", _uid(item, _INSTANCE)
         )
-        for item in items
-    )
-    return {one for one in uids if all(map(is_uid, one)) and target.covers(one)}
+
+    found = await _collect(retrieval, path, fields, _INSTANCE, uids)
+    return {one for one in found if all(map(is_uid, one)) and target.covers(one)}
 
 
-async def _items(retrieval: Retrieval, path: str, *, key: str, fields: tuple[str, ...]) -> list[DicomJson]:
+async def _collect(
+    retrieval: Retrieval, path: str, fields: tuple[str, ...], key: str, what: Callable[[DicomJson], _T]
+) -> set[_T]:
+    """Page through a search, keeping of each result only what is wanted: results are large, and there may be many."""
+    page_size = min(_PAGE, retrieval.session.settings.limits.page_size)
     search = Search(
         _OPERATION,
         path,
         tuple(("includefield", field) for field in fields),
         key=key,
-        page=retrieval.session.settings.limits.page_size if retrieval.dialect.pages else None,
+        page=page_size if retrieval.dialect.pages else None,
     )
-    return [item async for page in Listing(retrieval.session, search).pages(None, []) for item in page]
+    found: set[_T] = set()
+    async for page in Listing(retrieval.session, search).pages(None, []):
+        found.update(what(item) for item in page)
+        page.clear()
+    return found
 
 
 def _uid(item: DicomJson, tag: str) -> str:

@@ -116,6 +116,18 @@ class Folder:
                 header = read_header(file.read(HEADER_LIMIT), complete=True)
         return isinstance(header, InstanceHeader) and header.uids == uids
 
+    def is_bare(self, parts: RelativeName) -> bool:
+        """Return whether there is no folder of that name, or nothing in it."""
+        try:
+            with self._lock:
+                directory = self._directory(parts, make=False)
+                with os.scandir(directory if _GUARDED else self.root.joinpath(*parts)) as entries:
+                    return next(entries, None) is None
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
     def _open_existing(self, name: RelativeName) -> int:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         if not _GUARDED:
