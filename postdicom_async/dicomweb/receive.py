@@ -143,15 +143,21 @@ class Receiver:
             return  # its header is still to come
         if isinstance(header, InstanceHeader) and self._is_wanted(header.uids):
             self._header = header
-        else:
-            self.refused += 1
-            self._dropping = True
-            self._gathered()
+            return
+        self.refused += not (isinstance(header, InstanceHeader) and self._came_before(header.uids))
+        self._dropping = True
+        self._gathered()
 
     def _is_wanted(self, uids: InstanceUids) -> bool:
         new = uids not in self._saved and uids not in self._accepted
-        self._accepted.add(uids)
-        return new and self._target.covers(uids)
+        if new and self._target.covers(uids):
+            self._accepted.add(uids)
+            return True
+        return False
+
+    def _came_before(self, uids: InstanceUids) -> bool:
+        """Whether an answer that broke off brought it: in the repeat it is neither wanted nor wrong."""
+        return uids in self._saved and uids not in self._accepted
 
     def _gathered(self) -> list[bytes]:
         pieces, self._pieces, self._buffered = self._pieces, [], 0
