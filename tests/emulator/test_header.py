@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
@@ -105,6 +105,7 @@ def test_what_has_no_preamble_is_unreadable(tmp_path: Path, length: int) -> None
     assert str(tmp_path) not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.integers(132, 400))
 def test_what_breaks_off_is_unreadable_or_lacks_values(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
     path = tmp_path_factory.getbasetemp() / "broken.dcm"
@@ -115,6 +116,7 @@ def test_what_breaks_off_is_unreadable_or_lacks_values(tmp_path_factory: pytest.
         json.dumps(header.json(), allow_nan=False)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_flipped_bytes_raise_nothing_else(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = tmp_path_factory.getbasetemp() / "flipped.dcm"

@@ -5,7 +5,7 @@ import re
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postdicom_async.emulator.matching import fuzzy_name_matches, matches, text_matches, time_span, uid_list
@@ -20,11 +20,13 @@ def name(alphabetic: str, ideographic: str = "", phonetic: str = "") -> dict[str
     return {key: value for key, value in groups.items() if value}
 
 
+@settings(deadline=None)
 @given(st.text("ab*?", max_size=8), st.text("ab", max_size=10))
 def test_wildcards_are_what_fnmatch_says(pattern: str, text: str) -> None:
     assert text_matches(pattern, text) is bool(re.fullmatch(fnmatch.translate(pattern), text))
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_a_text_matches_itself_and_any_run(text: str) -> None:
     plain = text.replace("*", "").replace("?", "").rstrip(" ")
@@ -38,6 +40,7 @@ def test_many_wildcards_take_no_time() -> None:
     assert not text_matches("*a" * 40 + "b", "a" * 2000)
 
 
+@settings(deadline=None)
 @given(TEXTS, VRS, st.lists(st.one_of(TEXTS, st.integers(), st.none(), st.floats(allow_nan=False)), max_size=3))
 def test_any_key_on_any_element_gives_an_answer(key: str, vr: str, values: list[object]) -> None:
     if vr == "PN":
@@ -46,6 +49,7 @@ def test_any_key_on_any_element_gives_an_answer(key: str, vr: str, values: list[
     assert matches(key, vr, values) in {True, False}
 
 
+@settings(deadline=None)
 @given(VRS, TEXTS)
 def test_universal_keys_match_everything_and_others_never_match_nothing(vr: str, key: str) -> None:
     assert matches("", vr, [])
@@ -128,6 +132,7 @@ def test_fuzzy_matching_compares_beginnings_of_words(key: str, expected: bool) -
     assert matches(key, "PN", [name("Doe^John^Adam")], fuzzy=True) is expected
 
 
+@settings(deadline=None)
 @given(DATES, DATES, DATES)
 def test_date_ranges_include_both_ends(one: date, two: date, value: date) -> None:
     first, last = sorted((one, two))
@@ -166,6 +171,7 @@ def test_times(key: str, vr: str, value: str, expected: bool) -> None:
     assert matches(key, vr, [value]) is expected
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["DA", "TM", "DT"]), st.text("0123456789.:+-", max_size=26))
 def test_a_span_is_in_order_or_none(vr: str, text: str) -> None:
     span = time_span(vr, text)
@@ -179,6 +185,7 @@ def test_spans_of_limited_precision() -> None:
     assert last - first == timedelta(days=29) - timedelta(microseconds=1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("0123456789.", min_size=1, max_size=20), max_size=5), st.sampled_from([",", "\\", ", "]))
 def test_uid_lists(uids: list[str], separator: str) -> None:
     assert uid_list(separator.join(uids)) == uids
