@@ -60,7 +60,8 @@ def tag_of(keyword_or_tag: str) -> str | None:
     plain = keyword_or_tag.strip().strip("()").replace(",", "").replace(" ", "")
     if len(plain) == 8 and all(char in "0123456789abcdefABCDEF" for char in plain):
         return plain.upper()
-    tag = tag_for_keyword(keyword_or_tag.strip())
+    keyword = keyword_or_tag.strip()
+    tag = tag_for_keyword(keyword) if keyword else None  # the empty keyword is that of retired elements
     return None if tag is None else f"{tag:08X}"
 
 

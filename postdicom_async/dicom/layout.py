@@ -24,6 +24,7 @@ RelativeName: TypeAlias = tuple[str, ...]
 
 _FIELDS = frozenset({"study", "series", "instance"})
 _LONGEST_NAME = 200
+_MOST_NAMES = 32
 _FORBIDDEN = frozenset('<>:"|?*\\/')
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 
@@ -61,19 +62,26 @@ def known_folder(layout: Layout, study: str, series: str | None) -> RelativeName
 
 def _from_template(template: str) -> Callable[[InstanceUids], str]:
     try:
-        fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+        parsed = list(string.Formatter().parse(template))
     except ValueError:
         raise UsageError("layout: the braces do not match") from None
+    fields = {field for _, field, _, _ in parsed if field is not None}
     if unknown := fields - _FIELDS:
         raise UsageError(f"layout: unknown field {min(unknown)!r}; there are {{study}}, {{series}} and {{instance}}")
+    if any(format_spec or conversion for _, _, format_spec, conversion in parsed):
+        raise UsageError("layout: a field is written {instance}, without ':' or '!'")
     if "instance" not in fields:
         raise UsageError("layout: without {instance} all instances would have one name")
     return lambda uids: template.format(study=uids[0], series=uids[1], instance=uids[2])
 
 
-def _checked(path: str | PurePath) -> RelativeName:
+def _checked(path: object) -> RelativeName:
+    if not isinstance(path, str | PurePath):
+        raise UsageError("layout: the function must return text or a path")
     text = path if isinstance(path, str) else path.as_posix()
     names = tuple(text.replace(os.sep, "/").split("/"))
+    if len(names) > _MOST_NAMES:
+        raise UsageError(f"layout: more than {_MOST_NAMES} folders deep")
     for name in names:
         if not _is_safe(name):
             raise UsageError(f"layout: {name[:80]!r} cannot be part of a relative path")
@@ -87,5 +95,5 @@ def _is_safe(name: str) -> bool:
         and name == name.strip().rstrip(".")
         and name.isprintable()
         and not _FORBIDDEN.intersection(name)
-        and name.split(".")[0].lower() not in _DEVICES
+        and name.split(".")[0].rstrip().lower() not in _DEVICES
     )

@@ -63,6 +63,8 @@ def _value(name: str, value: FilterValue) -> str:
             raise UsageError(f"filters: the range of {name} needs two ends, of which one may be None")
         return f"{_moment(name, value[0])}-{_moment(name, value[1])}"
     if isinstance(value, list):
+        if not value:  # it would match everything
+            raise UsageError(f"filters: the list of {name} is empty")
         return ",".join(_text(name, item) for item in value)
     return _moment(name, value) if isinstance(value, date | time) else _text(name, value)
 
@@ -71,9 +73,9 @@ def _moment(name: str, value: Moment) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return value.strftime("%Y%m%d%H%M%S")
+        return f"{value.year:04}{value:%m%d%H%M%S}"  # not every strftime pads the year
     if isinstance(value, date):
-        return value.strftime("%Y%m%d")
+        return f"{value.year:04}{value:%m%d}"
     if isinstance(value, time):
         return value.strftime("%H%M%S")
     return _text(name, value)
