@@ -1,0 +1,176 @@
+"""Filters to a query string and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.valuerep import PersonName
+
+from postdicom_async.dicomweb.filters import FilterValue, filter_pairs, include_pairs, query_string
+from postdicom_async.errors import UsageError
+
+VALUES: list[tuple[str, FilterValue, tuple[str, str]]] = [
+    ("PatientName", "DOE*", ("00100010", "DOE*")),
+    ("PatientName", "DOE^JANE", ("00100010", "DOE^JANE")),
+    ("PatientName", PersonName("Müller^Jérôme"), ("00100010", "Müller^Jérôme")),
+    ("PatientName", "山田^太郎", ("00100010", "山田^太郎")),
+    ("PatientName", "D?E", ("00100010", "D?E")),
+    ("PatientName", "", ("00100010", "")),
+    ("PatientID", "A&B=C#D+E %", ("00100020", "A&B=C#D+E %")),
+    ("PatientID", 12345, ("00100020", "12345")),
+    ("00100020", "x", ("00100020", "x")),
+    ("0020000d", "1.2", ("0020000D", "1.2")),
+    ("(0020,000D)", "1.2", ("0020000D", "1.2")),
+    ("StudyInstanceUID", ["1.2", "1.3"], ("0020000D", "1.2,1.3")),
+    ("StudyInstanceUID", ["1.2"], ("0020000D", "1.2")),
+    ("StudyDate", date(2020, 1, 2), ("00080020", "20200102")),
+    ("StudyDate", date(999, 1, 2), ("00080020", "09990102")),
+    ("StudyDate", datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC), ("00080020", "20200102030405")),
+    ("StudyTime", time(3, 4, 5), ("00080030", "030405")),
+    ("StudyDate", (date(2020, 1, 1), date(2020, 12, 31)), ("00080020", "20200101-20201231")),
+    ("StudyDate", (date(2020, 1, 1), None), ("00080020", "20200101-")),
+    ("StudyDate", (None, date(2020, 1, 1)), ("00080020", "-20200101")),
+    ("StudyDate", ("20200101", date(2020, 1, 2)), ("00080020", "20200101-20200102")),
+    ("StudyDate", "20200101-20201231", ("00080020", "20200101-20201231")),
+    ("StudyTime", (time(1), time(2)), ("00080030", "010000-020000")),
+    (
+        "RequestAttributesSequence.ScheduledProcedureStepID",
+        "x",
+        ("00400275.00400009", "x"),
+    ),
+    ("00400275.00400009", "x", ("00400275.00400009", "x")),
+    ("00091001", "private", ("00091001", "private")),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "pair"), VALUES, ids=repr)
+def test_pair(name: str, value: FilterValue, pair: tuple[str, str]) -> None:
+    assert filter_pairs({name: value}) == [pair]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "NoSuchKeyword",
+        "patientname",
+        "0010001",
+        "00100010x",
+        "PatientName.",
+        ".PatientName",
+        "a.b",
+        "x&limit=1",
+        5,
+        None,
+    ],
+)
+def test_unknown_attributes_are_refused(name: Any) -> None:
+    with pytest.raises(UsageError, match=r"^filters: "):
+        filter_pairs({name: "x"})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        1.5,
+        b"x",
+        {},
+        object(),
+        (),
+        ("20200101",),
+        ("1", "2", "3"),
+        (None, None),
+        (1.5, None),
+        [],
+        [None],
+        [["1.2"]],
+        "line\nbreak",
+        "nul\x00",
+        "\ud800",
+        "x\u202ey",
+        ["1.2", "x\n"],
+        ("a\r", None),
+    ],
+    ids=repr,
+)
+def test_values_that_cannot_match_are_refused(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"^filters: "):
+        filter_pairs({"PatientName": value})
+
+
+def test_no_filters() -> None:
+    assert filter_pairs(None) == []
+    assert filter_pairs({}) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (None, []),
+        ([], []),
+        ("all", ["all"]),
+        ("StudyDescription", ["00081030"]),
+        (["StudyDescription", "00100010"], ["00081030", "00100010"]),
+        (("all",), ["all"]),
+        (iter(["PatientName"]), ["00100010"]),
+        ("RequestAttributesSequence.ScheduledProcedureStepID", ["00400275.00400009"]),
+    ],
+)
+def test_fields(fields: Any, expected: list[str]) -> None:
+    assert include_pairs(fields) == [("includefield", one) for one in expected]
+
+
+@pytest.mark.parametrize("fields", ["NoSuchKeyword", ["All"], [None], [5], [""]])
+def test_unknown_fields_are_refused(fields: Any) -> None:
+    with pytest.raises(UsageError, match=r"^fields: "):
+        include_pairs(fields)
+
+
+@pytest.mark.parametrize(
+    ("value", "loose", "strict"),
+    [
+        ("DOE^J*", "DOE^J*", "DOE%5EJ*"),
+        ("a b", "a%20b", "a%20b"),
+        ("a+b", "a%2Bb", "a%2Bb"),
+        ("a&b=c", "a%26b%3Dc", "a%26b%3Dc"),
+        ("1.2,1.3", "1.2,1.3", "1.2,1.3"),
+        ("-20200101", "-20200101", "-20200101"),
+        ("?", "?", "?"),
+        ("10:30", "10:30", "10:30"),
+        ("é", "%C3%A9", "%C3%A9"),
+        ("100%", "100%25", "100%25"),
+        ("a#b/c\\d", "a%23b%2Fc%5Cd", "a%23b%2Fc%5Cd"),
+        ("山=", "%E5%B1%B1%3D", "%E5%B1%B1%3D"),
+    ],
+)
+def test_encoding(value: str, loose: str, strict: str) -> None:
+    assert query_string([("00100010", value)]) == f"00100010={loose}"
+    assert query_string([("00100010", value)], strict=True) == f"00100010={strict}"
+
+
+TEXT = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=20).filter(str.isprintable)
+TAGS = st.integers(0, 0xFFFFFFFF).map("{:08X}".format)
+
+
+@given(st.dictionaries(TAGS, TEXT, max_size=6), st.booleans())
+def test_the_query_parsed_back_is_the_intent(filters: dict[str, str], strict: bool) -> None:
+    query = query_string(filter_pairs(filters), strict=strict)
+    assert query.isascii()
+    assert dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))) == filters
+
+
+@given(st.dates() | st.datetimes() | st.times(), st.dates() | st.none())
+def test_moments_are_digits_of_fixed_length(moment: Any, other: date | None) -> None:
+    ((_, value),) = filter_pairs({"StudyDate": (moment, other)})
+    start, _, end = value.partition("-")
+    sizes = {datetime: 14, date: 8, time: 6}
+    assert len(start) == sizes[type(moment)]
+    assert len(end) == (0 if other is None else 8)
+    assert (start + end).isdigit()

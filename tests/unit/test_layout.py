@@ -1,0 +1,198 @@
+"""Names on disk: below the folder, on every file system, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, relative_names
+from postdicom_async.errors import UsageError
+from postdicom_async.results import InstanceUids
+
+UIDS = InstanceUids("1.2", "1.2.3", "1.2.3.4")
+
+GOOD: list[tuple[Layout, tuple[str, ...]]] = [
+    (DEFAULT_LAYOUT, ("1.2", "1.2.3", "1.2.3.4.dcm")),
+    ("{instance}", ("1.2.3.4",)),
+    ("{instance}.dcm", ("1.2.3.4.dcm",)),
+    ("all/{instance}.dcm", ("all", "1.2.3.4.dcm")),
+    ("{study}_{series}_{instance}.dcm", ("1.2_1.2.3_1.2.3.4.dcm",)),
+    ("with space/{instance}.dcm", ("with space", "1.2.3.4.dcm")),
+    ("Größe/{instance}.dcm", ("Größe", "1.2.3.4.dcm")),
+    ("日本/{instance}", ("日本", "1.2.3.4")),
+    ("{{x}}/{instance}", ("{x}", "1.2.3.4")),
+    ("a-b_c(1)[2]'x'/{instance}", ("a-b_c(1)[2]'x'", "1.2.3.4")),
+    ("console/{instance}", ("console", "1.2.3.4")),
+    ("x.con/{instance}", ("x.con", "1.2.3.4")),
+    (lambda uids: f"{uids.study_instance_uid}/{uids.sop_instance_uid}", ("1.2", "1.2.3.4")),
+    (lambda uids: PurePath("x", uids[2]), ("x", "1.2.3.4")),
+    (lambda uids: PurePosixPath("x") / uids[2], ("x", "1.2.3.4")),
+    (lambda uids: PureWindowsPath("x\\y") / uids[2], ("x", "y", "1.2.3.4")),
+    (lambda uids: Path(uids[2]), ("1.2.3.4",)),
+    (lambda _uids: "n" * 200, ("n" * 200,)),
+]
+
+
+@pytest.mark.parametrize(("layout", "expected"), GOOD, ids=repr)
+def test_good_layouts(layout: Layout, expected: tuple[str, ...]) -> None:
+    assert relative_names(layout)(UIDS) == expected
+
+
+BAD_TEMPLATES = [
+    "",
+    "x",
+    "{study}/{series}",
+    "{patient}/{instance}",
+    "{PatientName}{instance}",
+    "{0}{instance}",
+    "{}{instance}",
+    "{instance",
+    "instance}",
+    "{instance}{",
+    "{study.__class__}{instance}",
+    "{study[0]}{instance}",
+    "{instance.__init__.__globals__}",
+    "{instance!r}",
+    "{instance!s:>10}",
+    "{instance:d}",
+    "{instance:>20}",
+    "{instance:{study}}",
+    "{instance:>999999999999}",
+    "{instance:%Y}",
+    "{instance!x}",
+    "{{instance}}",
+    "{ instance }",
+    "{INSTANCE}",
+]
+
+
+@pytest.mark.parametrize("template", BAD_TEMPLATES)
+def test_bad_templates_are_refused_before_anything_is_fetched(template: str) -> None:
+    with pytest.raises(UsageError, match=r"^layout: "):
+        relative_names(template)
+
+
+# --- what must not become a name ------------------------------------------------------------------------------------
+
+DEVICES = ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789")]
+HOSTILE = [
+    *("", ".", "..", "...", " ", "  ", "\t", "\n"),
+    *("/", "//", "/etc/passwd", "//server/share", "~/x/..", "/x", "x/", "x//y", "x/./y", "x/../y"),
+    *("../x", "../../x", "x/..", "x/../../y", "./x", "./../x", "..\\x", "\\x", "x\\y", "\\\\server\\share"),
+    *("c:x", "c:\\x", "C:/x", "x:stream", "x::$DATA", "file:///etc/passwd", "http://x"),
+    *(".hidden", ".postdicom-0.part", "x/.ssh", ".git/config", "..x", "...x"),
+    *(" x", "x ", "x.", "x. ", "x .", "x..", "x/y ", "x/ y", "\u00a0x", "x\u00a0", "\u3000x", "x\u2003"),
+    *(f"x{char}y" for char in '<>:"|?*\\'),
+    *(f"x{chr(code)}y" for code in range(32)),
+    *(f"x{chr(code)}y" for code in range(127, 160)),
+    *(f"x{char}y" for char in "\u200b\u200e\u200f\u2028\u2029\u202a\u202e\u2066\ufeff\ufff9\U000e0001\ue000"),
+    *("x\ud800y", "\udcff", "x\udc80", "x\udfff"),
+    *DEVICES,
+    *(name.upper() for name in DEVICES),
+    *(f"{name}.dcm" for name in DEVICES),
+    *(f"x/{name}.tar.gz" for name in DEVICES[:4]),
+    *(f"{name} .dcm" for name in DEVICES[:4]),
+    *(f"{name}/x" for name in DEVICES[:4]),
+    *("n" * 201, "n" * 10_000, "é" * 101, "日" * 67, "x/" + "n" * 201, "/".join("ab" * 10_000)),
+    *("a\0", "\0", "a\0.dcm", "x/\0/y"),
+    *("%00\n", "x\r", "x\ry", "\x1b[2J", "a\x7f"),
+]
+
+
+def test_the_table_is_large() -> None:
+    assert len(HOSTILE) > 200
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: repr(name)[:40])
+def test_hostile_names_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"^layout: ") as caught:
+        relative_names(lambda _uids: name)(UIDS)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("name", HOSTILE[1:], ids=lambda name: repr(name)[:40])
+def test_hostile_templates_are_refused(name: str) -> None:
+    escaped = name.replace("{", "{{").replace("}", "}}")
+    with pytest.raises(UsageError, match=r"^layout: "):
+        relative_names(f"{escaped}/{{instance}}")(UIDS)
+
+
+@pytest.mark.parametrize(
+    "path", [PurePosixPath("/x"), PurePosixPath("../x"), PureWindowsPath("c:\\x"), Path(), Path("..")]
+)
+def test_hostile_paths_are_refused(path: PurePath) -> None:
+    with pytest.raises(UsageError, match=r"^layout: "):
+        relative_names(lambda _uids: path)(UIDS)
+
+
+@pytest.mark.parametrize("made", [None, 1, b"x", ["x"], ("x", "y"), object()], ids=repr)
+def test_what_is_no_path_is_refused(made: Any) -> None:
+    with pytest.raises(UsageError, match=r"^layout: "):
+        relative_names(lambda _uids: made)(UIDS)
+
+
+@pytest.mark.parametrize(
+    "uids",
+    [
+        ("", "", ""),
+        ("..", "..", ".."),
+        ("1.2", "1.2.3", "../../x"),
+        ("1.2", "1.2.3", ""),
+        ("1.2", "a", "1.2"),
+        ("1.2/3", "1", "1"),
+        ("1", "1", "1" * 65),
+    ],
+)
+@pytest.mark.parametrize("layout", [DEFAULT_LAYOUT, lambda _uids: "harmless"])
+def test_invalid_uids_name_nothing(uids: tuple[str, str, str], layout: Layout) -> None:
+    with pytest.raises(UsageError, match="valid UIDs"):
+        relative_names(layout)(InstanceUids(*uids))
+
+
+# --- whatever a layout gives ----------------------------------------------------------------------------------------
+
+NASTY = st.text(st.sampled_from("./\\: ab\0\n~{}\u202e\ud800CONcon1é"), max_size=12)
+
+
+def stays_below(names: tuple[str, ...], kind: Callable[..., PurePath]) -> bool:
+    root = kind("/root/folder") if kind is PurePosixPath else kind("C:\\root\\folder")
+    path = root.joinpath(*names)
+    return path.is_relative_to(root) and ".." not in path.parts and len(path.parts) == len(root.parts) + len(names)
+
+
+@given(st.text(max_size=40) | NASTY | st.lists(NASTY, max_size=5).map("/".join))
+def test_a_name_stays_below_the_folder_or_is_refused(text: str) -> None:
+    try:
+        names = relative_names(lambda _uids: text)(UIDS)
+    except UsageError:
+        return
+    assert names
+    assert stays_below(names, PurePosixPath)
+    assert stays_below(names, PureWindowsPath)
+    assert not any(name.startswith(".") for name in names)
+    assert "/".join(names).encode()
+
+
+@given(st.text(max_size=30) | st.text("{}!:.[]instancestudy0/ \\", max_size=30))
+def test_any_template_names_or_is_refused(template: str) -> None:
+    try:
+        name = relative_names(template)
+        names = name(UIDS)
+    except UsageError:
+        return
+    assert stays_below(names, PurePosixPath)
+    assert names != name(InstanceUids("1.2", "1.2.3", "9.9"))
+
+
+UID_TEXT = st.from_regex(r"[0-9]{1,5}(\.[0-9]{1,5}){0,9}", fullmatch=True)
+
+
+@given(UID_TEXT, UID_TEXT, UID_TEXT)
+def test_any_valid_uids_have_a_default_name(study: str, series: str, instance: str) -> None:
+    uids = InstanceUids(study, series, instance)
+    assert relative_names(DEFAULT_LAYOUT)(uids) == (study, series, f"{instance}.dcm")
