@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from postdicom_async import UsageError
 from postdicom_async.cli.password import find_credentials
-from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
     from postdicom_async import DicomWeb
@@ -150,7 +150,6 @@ class Connection:
             proxy=self.proxy or None,
             allow_http_credentials=self.allow_http,
         )
-        DicomWeb(self.url, settings=settings)  # whatever is wrong with the address comes before the password
         return DicomWeb(self.url, auth=find_credentials(self.username), settings=settings, dialect=self.dialect.value)
 
 

@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from postdicom_async import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    LocalFileError,
+    PostdicomError,
+    RateLimited,
+    UsageError,
+)
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.download_result import Result, document, summary_text
@@ -17,14 +25,6 @@ from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
 from postdicom_async.cli.paths import require_writable
 from postdicom_async.cli.progress import Progress
-from postdicom_async.errors import (
-    AuthenticationFailed,
-    ConnectionFailed,
-    LocalFileError,
-    PostdicomError,
-    RateLimited,
-    UsageError,
-)
 
 if TYPE_CHECKING:
     from postdicom_async import DicomWeb, DownloadReport

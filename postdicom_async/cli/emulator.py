@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from postdicom_async.errors import UsageError
+from postdicom_async import UsageError
 
 if TYPE_CHECKING:
     from postdicom_async.emulator import EmbeddedArchive

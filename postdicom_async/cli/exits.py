@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from postdicom_async.errors import (
+from postdicom_async import (
     AuthenticationFailed,
     ConnectionFailed,
     NotFound,

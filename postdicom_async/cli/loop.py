@@ -9,9 +9,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from postdicom_async import PostdicomError
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Interrupted
-from postdicom_async.errors import PostdicomError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -12,9 +12,9 @@ import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
+from postdicom_async import PostdicomError
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted, code_of
-from postdicom_async.errors import PostdicomError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,13 +64,11 @@ def _report(error: BaseException, *, debug: bool) -> int:
     """Say in one line what went wrong; return the exit code."""
     if debug and not isinstance(error, SystemExit):
         traceback.print_exception(error)
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else Exit.ITEMS_FAILED
+    if isinstance(error, SystemExit | BrokenPipeError):
+        return Exit.OK  # rich's and typer's way to say that nobody reads the help any more
     if isinstance(error, KeyboardInterrupt | Interrupted):
         output.error("interrupted")
         return error.code if isinstance(error, Interrupted) else Exit.INTERRUPTED
-    if isinstance(error, BrokenPipeError):
-        return Exit.OK
     if isinstance(error, PostdicomError):
         output.error(output.in_options(str(error)))
         return code_of(error)

@@ -45,7 +45,7 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
             values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
         return command(**values)
 
-    call.__name__, call.__doc__ = command.__name__, command.__doc__
+    call.__name__, call.__doc__ = command.__name__, _unwrapped(command.__doc__ or "")
     call.__annotations__ = {}
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return call
@@ -62,3 +62,8 @@ def _parameters_of(group: type[Any]) -> list[inspect.Parameter]:
         )
         for field in fields(group)
     ]
+
+
+def _unwrapped(text: str) -> str:
+    """Return a docstring with its paragraphs as one line each: the help wraps them anew."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from postdicom_async.errors import LocalFileError
+from postdicom_async import LocalFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,28 +53,31 @@ def _shown(char: str) -> str:
     return " " if char.isspace() else "\ufffd"
 
 
-_IN_OPTIONS = (
+_ARGUMENTS = {
+    "study_instance_uid:": "--study:",
+    "series_instance_uid:": "--series:",
+    "filters:": "--filter:",
+    "fields:": "--field:",
+    "limit:": "--limit:",
+    "layout:": "--layout:",
+    "proxy:": "--proxy:",
+    "url:": "--url:",
+}
+_PHRASES = (
     ("set allow_http_credentials", "give --allow-http"),
     ("give them as auth=(user, password)", "give the user with --username"),
-    ("study_instance_uid:", "--study:"),
     ("give study_instance_uid and series_instance_uid", "give --study and --series"),
     ("give study_instance_uid", "give --study"),
     ("give series_instance_uid", "give --study and --series"),
-    ("series_instance_uid:", "--series:"),
-    ("filters:", "--filter:"),
-    ("fields:", "--field:"),
-    ("limit:", "--limit:"),
-    ("layout:", "--layout:"),
-    ("proxy:", "--proxy:"),
-    ("url:", "--url:"),
 )
 
 
 def in_options(message: str) -> str:
     """Return the library's message with the names of its arguments as this command's options."""
-    for argument, option in _IN_OPTIONS:
-        if argument in message:
-            return message.replace(argument, option, 1)
+    first, space, rest = message.partition(" ")
+    message = _ARGUMENTS.get(first, first) + space + rest
+    for phrase, option in _PHRASES:
+        message = message.replace(phrase, option)
     return message
 
 

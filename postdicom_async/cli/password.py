@@ -9,7 +9,7 @@ import sys
 import warnings
 from importlib.util import find_spec
 
-from postdicom_async.errors import UsageError
+from postdicom_async import UsageError
 
 __all__ = ["KEYRING_SERVICE", "find_credentials"]
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postdicom_async.errors import UsageError
+from postdicom_async import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -212,6 +212,9 @@ class Progress:
             self.finished.append(outcome)
 
     async def __aenter__(self) -> Self:
+        from postdicom_async import Totals
+
+        self._pace.note(time.monotonic(), Totals(0, None, 0, None))
         self._view.open()
         self._ticking = asyncio.create_task(self._tick())
         return self

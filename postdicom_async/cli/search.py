@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from postdicom_async import UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
 from postdicom_async.cli.search_table import ASKED_FOR, Level, search_table
-from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from postdicom_async import PostdicomError, UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.exits import Exit, Interrupted
@@ -14,7 +15,6 @@ from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
 from postdicom_async.cli.paths import require_readable
 from postdicom_async.cli.progress import Progress
-from postdicom_async.errors import PostdicomError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,7 +83,7 @@ def _tell_partial(error: PostdicomError | Interrupted, progress: Progress, *, as
     if as_json:
         sent = sum(outcome.size for outcome in outcomes if outcome.in_archive)
         output.write(output.json_text(_document(outcomes, sent, report.seconds if report else None, error)))
-    elif outcomes and not isinstance(error, UsageError):
+    elif any(outcome.in_archive for outcome in outcomes):
         output.note(f"before it ended: {_counts_text(outcomes)}; the same command again sends everything once more")
 
 

@@ -1,0 +1,121 @@
+"""The command as a process of its own, as a user runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from tests.support.dicom_files import small_dicom, study_files, uid
+
+TIMEOUT = 30.0
+NO_KEYRING = {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a run of the command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def error_line(self) -> str:
+        """The one line that says what went wrong; fails if there is more, or a traceback."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("error: ")
+        return lines[0]
+
+
+class Cli:
+    """Runs the command with the arguments given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment: dict[str, str] = {}
+
+    def use(self, archive: Any) -> None:
+        """Work with this archive from now on."""
+        user, password = archive.auth
+        self.environment |= {
+            "POSTDICOM_URL": archive.url,
+            "POSTDICOM_USERNAME": user,
+            "POSTDICOM_PASSWORD": password,
+        }
+
+    async def start(
+        self,
+        *arguments: str | Path,
+        env: Mapping[str, str] | None = None,
+        code: str | None = None,
+        stdin: int | None = subprocess.DEVNULL,
+        stdout: int | IO[Any] = subprocess.PIPE,
+        preexec: Callable[[], None] | None = None,
+    ) -> asyncio.subprocess.Process:
+        program = ["-m", "postdicom_async.cli"] if code is None else ["-c", code]
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *program,
+            *map(str, arguments),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **NO_KEYRING, **self.environment, **(env or {})},
+            cwd=self.folder,
+            preexec_fn=preexec,
+        )
+
+    async def __call__(self, *arguments: str | Path, **options: Any) -> Ran:
+        return await ended(await self.start(*arguments, **options))
+
+
+async def ended(process: asyncio.subprocess.Process) -> Ran:
+    """Wait for the end of the process."""
+    async with asyncio.timeout(TIMEOUT):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    assert b"Traceback" not in err, err.decode()
+    return Ran(process.returncode, (out or b"").decode(), err.decode())
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+@pytest.fixture
+async def cli_with_archive(cli: Cli, embedded_archive: Any) -> Cli:
+    cli.use(embedded_archive)
+    return cli
+
+
+@pytest.fixture
+def study_folder(tmp_path: Path) -> Path:
+    """Six instances of one study in two series, and a file that is not DICOM."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for name, content in study_files(6, series=2).items():
+        (folder / f"{name}.dcm").write_bytes(content)
+    (folder / "notes.txt").write_text("not DICOM")
+    return folder
+
+
+@pytest.fixture
+def one_file(tmp_path: Path) -> Path:
+    path = tmp_path / "one.dcm"
+    path.write_bytes(small_dicom(uid(9), uid(9, 1), uid(9, 1, 1)))
+    return path

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import ast
+import logging
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import postdicom_async
+import postdicom_async.cli
+from postdicom_async.cli.main import main
+from tests.cli.conftest import Cli, Ran
+
+CLI_FOLDER = Path(postdicom_async.cli.__file__).parent
+COMMANDS = ("demo", "serve", "upload", "search", "download")
+WITHOUT = "import sys; sys.modules[{!r}] = None; from postdicom_async.cli.main import run; run()"
+
+
+def test_every_public_name_is_there() -> None:
+    missing = [name for name in postdicom_async.__all__ if not hasattr(postdicom_async, name)]
+    assert not missing
+    assert not hasattr(postdicom_async, "NoSuchName")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, postdicom_async.cli.app; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"pydicom", "httpx", "pyreqwest", "rich.table", "uvloop", "starlette", "keyring"} & set(loaded)
+
+
+def test_command_uses_public_names_only() -> None:
+    for file in CLI_FOLDER.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            if module.startswith("postdicom_async."):
+                assert module.startswith(("postdicom_async.cli", "postdicom_async.emulator")), f"{file.name}: {module}"
+
+
+@pytest.fixture
+def quiet_libraries() -> Iterator[None]:
+    """Undo what the command does to warnings and logging of its process."""
+    handlers = list(logging.getLogger().handlers)
+    with warnings.catch_warnings():
+        yield
+    logging.getLogger().handlers[:] = handlers
+
+
+async def test_version_and_help(cli: Cli) -> None:
+    version = await cli("--version")
+    assert (version.code, version.out) == (0, f"postdicom-async {postdicom_async.__version__}\n")
+    bare = await cli()
+    assert bare.code == 2
+    assert all(command in bare.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_documented(command: str) -> None:
+    import typer.main
+
+    from postdicom_async.cli.app import app
+
+    made = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    assert made.help
+    assert not [option.name for option in made.params if not option.help]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bogus"], "No such command"),
+        (["upload"], "PATH"),
+        (["search", "patients"], "patients"),
+        (["download", "study", "1.2"], "--to"),
+        (["upload", ".", "--url", "http://127.0.0.1:1", "--password", "x"], "No such option"),
+        (["upload", "."], "no address: give --url or set POSTDICOM_URL"),
+        (["search", "studies", "-f", "PatientName"], "--filter: give KEY=VALUE"),
+        (["search", "studies", "--series", "1.2"], "--series"),
+        (["download", "series", "1.2", "--to", "x"], "study and series"),
+    ],
+)
+def test_usage_errors_are_one_line(
+    capsys: pytest.CaptureFixture[str], quiet_libraries: None, arguments: list[str], words: str
+) -> None:
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert words in Ran(code, out, err).error_line
+
+
+async def test_missing_extras_are_named(cli: Cli) -> None:
+    ran = await cli("demo", code=WITHOUT.format("typer"))
+    assert (ran.code, ran.out) == (2, "")
+    assert 'pip install "postdicom-async[cli]"' in ran.error_line
+    ran = await cli("demo", code=WITHOUT.format("starlette"))
+    assert (ran.code, ran.out) == (2, "")
+    assert 'pip install "postdicom-async[cli,server]"' in ran.error_line
+
+
+BUG = """
+import postdicom_async.cli.search as search
+def broken(filters):
+    raise RuntimeError("DOE^JANE")
+search.parse_filters = broken
+from postdicom_async.cli.main import run
+run()
+"""
+
+
+async def test_a_bug_is_one_line_without_its_text(cli: Cli) -> None:
+    ran = await cli("search", "studies", code=BUG)
+    assert ran.code == 1
+    assert "unexpected RuntimeError" in ran.error_line
+    assert "DOE" not in ran.error_line
+
+
+async def test_debug_shows_where_a_bug_is(cli: Cli) -> None:
+    process = await cli.start("search", "studies", "--debug", code=BUG)
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"Traceback" in err
+    assert b"broken" in err

@@ -1,0 +1,177 @@
+"""Upload, search and download against the embedded archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.support.dicom_files import small_dicom, study_files, uid
+
+
+async def test_there_and_back(cli_with_archive: Cli, study_folder: Path, tmp_path: Path) -> None:
+    cli = cli_with_archive
+    sent = await cli("upload", study_folder, "--json")
+    assert (sent.code, sent.err) == (0, "")
+    assert sent.json["ok"] is True
+    assert sent.json["summary"]["stored"] == 6
+    assert sent.json["summary"]["not DICOM"] == 1
+    first = next(item for item in sent.json["items"] if item["status"] == "stored")
+    assert Path(first["source"]).name == f"{first['sop_instance_uid']}.dcm"
+
+    found = await cli("search", "studies", "-f", "PatientName=TEST*", "--json")
+    assert (found.code, found.err) == (0, "")
+    assert [study["0020000D"]["Value"] for study in found.json] == [[uid(1)]]
+
+    to = tmp_path / "back"
+    got = await cli("download", "study", uid(1), "--to", to)
+    assert got.code == 0
+    assert got.err == ""
+    assert got.out.startswith("6 saved; ")
+    for name, content in study_files(6, series=2).items():
+        assert next(to.rglob(f"{name}.dcm")).read_bytes() == content
+
+    again = await cli("download", "study", uid(1), "--to", to, "--json")
+    assert again.code == 0
+    assert again.json["summary"]["already_present"] == 6
+    assert {item["status"] for item in again.json["items"]} == {"already present"}
+
+
+async def test_download_levels_and_layout(cli_with_archive: Cli, study_folder: Path, tmp_path: Path) -> None:
+    cli = cli_with_archive
+    assert (await cli("upload", study_folder, "--quiet")).out == ""
+    two = await cli(
+        "download", "instance", uid(1), uid(1, 1), uid(1, 1, 1), uid(1, 1, 3), "--to", tmp_path / "a",
+        "--layout", "{instance}.dcm", "--json",
+    )  # fmt: skip
+    assert two.code == 0
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [f"{uid(1, 1, n)}.dcm" for n in (1, 3)]
+    assert {Path(item["path"]).parent for item in two.json["items"]} == {tmp_path / "a"}
+    series = await cli("download", "series", uid(1), uid(1, 2), "--to", tmp_path / "b")
+    assert series.out.startswith("3 saved")
+    bad = await cli("download", "study", uid(1), "--to", tmp_path / "c", "--layout", "x.dcm")
+    assert bad.code == 2
+    assert "--layout" in bad.error_line
+
+
+async def test_search_tables(cli_with_archive: Cli, study_folder: Path) -> None:
+    cli = cli_with_archive
+    await cli("upload", study_folder)
+    studies = await cli("search", "studies", "--field", "PatientSex")
+    assert studies.code == 0
+    assert studies.err == "1 studies\n"
+    for word in ("Patient", "TEST^FILE", "2020-01-02", "PatientSex", uid(1)):
+        assert word in studies.out
+    series = await cli("search", "series", "--study", uid(1), "--limit", "1", "--quiet")
+    assert series.err == ""
+    assert sum(line.count(uid(1)) > 0 for line in series.out.splitlines()) == 1
+    instances = await cli("search", "instances", "--study", uid(1), "--series", uid(1, 2), "--json")
+    assert len(instances.json) == 3
+    nothing = await cli("search", "studies", "-f", "PatientID=NOBODY", "--json")
+    assert (nothing.code, nothing.json) == (0, [])
+
+
+async def test_postdicom_dialect(cli_with_archive: Cli, one_file: Path, tmp_path: Path) -> None:
+    cli = cli_with_archive
+    cli.environment["POSTDICOM_DIALECT"] = "postdicom"
+    assert (await cli("upload", one_file)).code == 0
+    refused = await cli("search", "series")
+    assert refused.code == 2
+    assert "--study" in refused.error_line
+    got = await cli("download", "study", uid(9), "--to", tmp_path / "back", "-q")
+    assert (got.code, got.out, got.err) == (0, "", "")
+    assert next((tmp_path / "back").rglob("*.dcm")).read_bytes() == one_file.read_bytes()
+
+
+async def test_not_found(cli_with_archive: Cli, one_file: Path, tmp_path: Path) -> None:
+    cli = cli_with_archive
+    await cli("upload", one_file)
+    to = tmp_path / "back"
+    unknown = await cli("download", "study", uid(404), "--to", to)
+    assert (unknown.code, unknown.out) == (3, "")
+    assert "hold" in unknown.error_line
+    assert not list(to.rglob("*.*"))
+    partly = await cli("download", "study", uid(404), uid(9), "--to", to, "--json")
+    assert partly.code == 1
+    assert partly.json["ok"] is False
+    assert [item["status"] for item in partly.json["items"]] == ["failed", "saved"]
+    assert (await cli("download", "study", "not-a-uid", "--to", to)).code == 2
+
+
+async def test_some_items_failed(cli_with_archive: Cli, study_folder: Path) -> None:
+    (study_folder / "dangling.dcm").symlink_to("nowhere")
+    (study_folder / "cut.dcm").write_bytes(small_dicom()[:300])
+    ran = await cli_with_archive("upload", study_folder)
+    assert ran.code == 1
+    assert "6 stored" in ran.out
+    assert [line.partition(": ")[0] for line in ran.err.splitlines()] == [
+        str(study_folder / "cut.dcm"),
+        str(study_folder / "dangling.dcm"),
+    ]
+
+
+async def test_refused_by_the_archive(cli: Cli, one_file: Path, tmp_path: Path) -> None:
+    from postdicom_async.emulator import EmbeddedArchive
+
+    async with EmbeddedArchive(refused_sop_classes=["1.2.840.10008.5.1.4.1.1.2"]) as archive:
+        cli.use(archive)
+        ran = await cli("upload", one_file, "--json")
+    assert ran.code == 1
+    assert ran.json["ok"] is False
+    assert ran.json["items"][0]["status"] == "failed"
+    assert ran.json["items"][0]["reason"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "junk", "fifo"])
+async def test_nothing_to_upload(cli_with_archive: Cli, tmp_path: Path, kind: str) -> None:
+    import os
+
+    path = tmp_path / "given"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind != "missing":
+        path.mkdir()
+    if kind == "junk":
+        (path / "notes.txt").write_text("nothing")
+    words = {
+        "missing": "does not exist",
+        "empty": "nothing to upload: no file was found",
+        "junk": "nothing to upload: none of 1 files is DICOM",
+        "fifo": "neither a file nor a folder",
+    }
+    ran = await cli_with_archive("upload", path)
+    assert (ran.code, ran.out) == (2, "")
+    assert words[kind] in ran.error_line
+
+
+@pytest.mark.skipif("os.geteuid() == 0", reason="root may read everything")
+async def test_unreadable_file(cli_with_archive: Cli, one_file: Path) -> None:
+    one_file.chmod(0)
+    ran = await cli_with_archive("upload", one_file)
+    assert ran.code == 2
+    assert "permission denied" in ran.error_line
+
+
+async def test_download_folder_is_checked_first(cli: Cli, one_file: Path) -> None:
+    ran = await cli("download", "study", "1.2", "--to", one_file / "below", "--url", "http://127.0.0.1:1")
+    assert ran.code == 2
+    assert "--to" in ran.error_line
+
+
+async def test_results_that_nobody_reads(cli_with_archive: Cli, study_folder: Path) -> None:
+    import os
+
+    cli: Any = cli_with_archive
+    await cli("upload", study_folder)
+    for arguments in (["search", "instances", "--json"], ["search", "instances"], ["--help"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        ran = await cli(*arguments, "-q" if arguments != ["--help"] else "-h", stdout=writer)
+        os.close(writer)
+        assert (ran.code, ran.err) == (0, ""), arguments
+    with Path("/dev/full").open("wb") as full:
+        ran = await cli("search", "instances", "-q", stdout=full)
+    assert ran.code == 5
+    assert "standard output" in ran.error_line
