@@ -1,0 +1,1 @@
+"""What servers, networks, disks and callers do wrong, on real sockets."""
