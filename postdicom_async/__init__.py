@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         IncompleteDownload,
         LocalFileError,
         NotFound,
+        OutcomeUnknown,
         PostdicomError,
         ProtocolError,
         RateLimited,
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
         TransferError,
         UsageError,
     )
+    from postdicom_async.postdicom.answers import Folder, PatientOrder, ShareLink, TagContent, VendorAnswer
     from postdicom_async.postdicom.client import PostDicom
+    from postdicom_async.postdicom.wire import Wire
     from postdicom_async.results import (
         BytesMoved,
         DownloadReport,
@@ -61,6 +64,7 @@ __all__ = [
     "DicomWeb",
     "DownloadReport",
     "Filters",
+    "Folder",
     "IncompleteDownload",
     "InstanceFinished",
     "InstanceUids",
@@ -68,8 +72,10 @@ __all__ = [
     "Limits",
     "LocalFileError",
     "NotFound",
+    "OutcomeUnknown",
     "Part",
     "Parts",
+    "PatientOrder",
     "PostDicom",
     "PostdicomError",
     "ProgressEvent",
@@ -82,14 +88,18 @@ __all__ = [
     "SavedInstance",
     "ServerError",
     "Settings",
+    "ShareLink",
     "StoreOutcome",
     "StoreStatus",
+    "TagContent",
     "Timeouts",
     "Tls",
     "Totals",
     "TransferError",
     "UploadReport",
     "UsageError",
+    "VendorAnswer",
+    "Wire",
     "__version__",
 ]
 
@@ -108,6 +118,7 @@ _MODULES = {
         "IncompleteDownload",
         "LocalFileError",
         "NotFound",
+        "OutcomeUnknown",
         "PostdicomError",
         "ProtocolError",
         "RateLimited",
@@ -115,7 +126,9 @@ _MODULES = {
         "TransferError",
         "UsageError",
     ),
+    "postdicom.answers": ("Folder", "PatientOrder", "ShareLink", "TagContent", "VendorAnswer"),
     "postdicom.client": ("PostDicom",),
+    "postdicom.wire": ("Wire",),
     "results": (
         "BytesMoved",
         "DownloadReport",

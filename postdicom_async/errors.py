@@ -5,6 +5,7 @@
     PostdicomError
     ├── UsageError             the caller: an argument, a path or a setting is wrong
     ├── ConnectionFailed       the network or the address: nothing, or only part of an answer, arrived
+    │   └── OutcomeUnknown         something may have been created or deleted; a search tells
     ├── AuthenticationFailed   the account: credentials or permissions (401, 403)
     ├── NotFound               the identifiers: the archive does not hold it (404, 410)
     ├── RateLimited            time: the archive asks to wait (429, or 503 with Retry-After)
@@ -32,6 +33,7 @@ __all__ = [
     "IncompleteDownload",
     "LocalFileError",
     "NotFound",
+    "OutcomeUnknown",
     "PostdicomError",
     "ProtocolError",
     "RateLimited",
@@ -102,6 +104,12 @@ class ConnectionFailed(PostdicomError):
 
     temporary_by_default = True
     may_have_arrived = False
+
+
+class OutcomeUnknown(ConnectionFailed):
+    """A request that changes data left and no answer came: it was done, or not. Search before doing it again."""
+
+    temporary_by_default = False
 
 
 class AuthenticationFailed(PostdicomError):

@@ -1,4 +1,4 @@
-"""PostDICOM's DICOMweb API: its URL shapes under HTTP Basic authentication (C# sample and Node sample)."""
+"""PostDICOM's DICOMweb API: its URL shapes and its own operations, under HTTP Basic authentication (C# sample)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import httpx
 
 from postdicom_async.dicomweb.client import DicomWeb
 from postdicom_async.dicomweb.dialects import POSTDICOM, Dialect
+from postdicom_async.postdicom.caller import Caller
+from postdicom_async.postdicom.folders import Folders
+from postdicom_async.postdicom.orders import Orders
+from postdicom_async.postdicom.shares import Shares
+from postdicom_async.postdicom.wire import Wire
 from postdicom_async.settings import Settings
 
 __all__ = ["PostDicom"]
@@ -21,6 +26,7 @@ class PostDicom(DicomWeb):
         settings: limits, time-outs, retry, TLS, proxy.
         transport: an httpx transport to use instead of the fastest one here.
         dialect: what is assumed of the service's URL shapes; see ``dialects.POSTDICOM``.
+        wire: what is assumed of how its operations are written; see `Wire`.
 
     Raises:
         UsageError: an argument is wrong.
@@ -35,5 +41,22 @@ class PostDicom(DicomWeb):
         settings: Settings | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         dialect: Dialect = POSTDICOM,
+        wire: Wire | None = None,
     ) -> None:
         super().__init__(url, auth=(username, password), settings=settings, transport=transport, dialect=dialect)
+        self._wire = wire or Wire()
+
+    @property
+    def orders(self) -> Orders:
+        """Patient orders: create, search, properties, delete, assign, tag content."""
+        return Orders(Caller(self._session, self._wire))
+
+    @property
+    def folders(self) -> Folders:
+        """Folders: create, search, add orders, share."""
+        return Folders(Caller(self._session, self._wire))
+
+    @property
+    def shares(self) -> Shares:
+        """Links to orders."""
+        return Shares(Caller(self._session, self._wire))

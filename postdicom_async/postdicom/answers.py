@@ -1,0 +1,255 @@
+"""What PostDICOM's operations answer: typed views over whatever came. Pure.
+
+Answers are not documented. The field names are those of the service's other API for the same objects (JavaScript
+library), so every accessor may be None, every field that came is in ``raw``, and a plain text is in ``text``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from postdicom_async.dicomweb.media_types import parse_media_type
+
+__all__ = [
+    "Folder",
+    "PatientOrder",
+    "ShareLink",
+    "TagContent",
+    "VendorAnswer",
+    "read_answer",
+    "read_list",
+    "refusal_in",
+]
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_URL = re.compile(r"https?://[^\s\"'<>]+")
+
+
+@dataclass(frozen=True, slots=True)
+class VendorAnswer:
+    """Any answer. Its ``repr`` shows nothing of it.
+
+    Attributes:
+        raw: the JSON object; empty when the answer was not one.
+        text: the answer as text, when it was not a JSON object.
+    """
+
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    text: str = field(default="", repr=False)
+
+    def get(self, *names: str) -> Any:
+        """Return the first of these fields that is there, whatever the case of its name; else None.
+
+        Looked for at the top and inside ``Result``.
+        """
+        inner = next((value for key, value in self.raw.items() if key.lower() == "result"), None)
+        for place in (self.raw, inner):
+            if isinstance(place, Mapping):
+                fields = {key.lower(): value for key, value in place.items()}
+                found = next((fields[name.lower()] for name in names if fields.get(name.lower()) is not None), None)
+                if found is not None:
+                    return found
+        return None
+
+    def get_text(self, *names: str) -> str | None:
+        """Return the first of these fields as text; None when there is none."""
+        value = self.get(*names)
+        return None if value is None or isinstance(value, Mapping | list) else str(value)
+
+    def get_number(self, *names: str) -> int | None:
+        """Return the first of these fields as a number; None when it is none."""
+        text = self.get_text(*names)
+        return int(text) if text is not None and text.strip().isdecimal() and len(text) < 20 else None
+
+    def get_uuid(self, *names: str) -> str | None:
+        """Return the first of these fields, or failing that the UUID that ``Result`` or a plain text is."""
+        found = self.get_text(*names) or self.get_text("Result") or self.text.strip().strip('"')
+        return found if _UUID.fullmatch(found) else None
+
+
+class PatientOrder(VendorAnswer):
+    """A patient order: the service's record of one study of one patient."""
+
+    __slots__ = ()
+
+    @property
+    def patient_order_uuid(self) -> str | None:
+        """``PatientOrderUuid``, also spelled ``PatientOrderUUID`` or ``OrderUuid``."""
+        return self.get_uuid("PatientOrderUuid", "OrderUuid")
+
+    @property
+    def institution_uuid(self) -> str | None:
+        """The institution that the order belongs to."""
+        return self.get_text("PatientOrderInstitutionUuid", "InstitutionUuid")
+
+    @property
+    def patient_name(self) -> str | None:
+        """``PatientName``."""
+        return self.get_text("PatientName")
+
+    @property
+    def patient_id(self) -> str | None:
+        """``PatientId``."""
+        return self.get_text("PatientId")
+
+    @property
+    def other_patient_id(self) -> str | None:
+        """``OtherPatientId``."""
+        return self.get_text("OtherPatientId")
+
+    @property
+    def modality(self) -> str | None:
+        """``OrderModality`` or ``Modality``."""
+        return self.get_text("OrderModality", "Modality")
+
+    @property
+    def study_description(self) -> str | None:
+        """``StudyDescription``."""
+        return self.get_text("StudyDescription")
+
+    @property
+    def study_instance_uid(self) -> str | None:
+        """``StudyInstanceUid``, when the order has images."""
+        return self.get_text("StudyInstanceUid")
+
+    @property
+    def order_status(self) -> str | None:
+        """``OrderStatus``."""
+        return self.get_text("OrderStatus")
+
+
+class Folder(VendorAnswer):
+    """A folder of patient orders."""
+
+    __slots__ = ()
+
+    @property
+    def folder_uuid(self) -> str | None:
+        """``FolderUuid``."""
+        return self.get_uuid("FolderUuid")
+
+    @property
+    def folder_name(self) -> str | None:
+        """``FolderName``."""
+        return self.get_text("FolderName")
+
+    @property
+    def folder_description(self) -> str | None:
+        """``FolderDescription``."""
+        return self.get_text("FolderDescription")
+
+    @property
+    def is_shared(self) -> bool | None:
+        """``IsShared``."""
+        text = self.get_text("IsShared")
+        return None if text is None else text.strip().lower() in ("true", "1")
+
+    @property
+    def order_count(self) -> int | None:
+        """``OrderCount``."""
+        return self.get_number("OrderCount")
+
+    @property
+    def sub_folder_count(self) -> int | None:
+        """``SubFolderCount``."""
+        return self.get_number("SubFolderCount")
+
+    @property
+    def orders(self) -> list[PatientOrder]:
+        """The orders in it, when they were asked for and came."""
+        found = self.get("PatientOrderList", "OrderList", "Orders")
+        return [PatientOrder(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+class ShareLink(VendorAnswer):
+    """A link that opens what was shared."""
+
+    __slots__ = ()
+
+    @property
+    def url(self) -> str | None:
+        """The address: ``Result``, ``ShareUrl``, ``Url`` or ``Link``, or the plain text that is one."""
+        for text in (self.get_text("ShareUrl", "Url", "Link"), self.get_text("Result"), self.text):
+            found = _URL.search(text or "")
+            if found:
+                return found[0]
+        return None
+
+
+class TagContent(VendorAnswer):
+    """The content of DICOM tags of an order, in ``raw`` or, if the service answers with a list, in ``items``."""
+
+    __slots__ = ()
+
+    @property
+    def items(self) -> list[Any]:
+        """The entries, when the answer is a list or holds one."""
+        found = next((value for value in self.raw.values() if isinstance(value, list)), None)
+        return found if found is not None else []
+
+
+_Answer = TypeVar("_Answer", bound=VendorAnswer)
+
+
+def read_answer(kind: Callable[..., _Answer], content_type: str, body: bytes) -> _Answer:
+    """Return an answer of any form: a JSON object, any other JSON, text, or nothing."""
+    found = _json(content_type, body)
+    if isinstance(found, dict):
+        return kind(found)
+    if isinstance(found, list):
+        return kind({"List": found})
+    return kind({}, found if isinstance(found, str) else body.decode("utf-8", "replace").strip())
+
+
+def read_list(content_type: str, body: bytes) -> list[dict[str, Any]] | None:
+    """Return the objects of a search's answer, None when it is no list.
+
+    A bare list, a list in any field of an object or of its ``Result``; nothing at all is an empty list.
+    """
+    if not body.strip():
+        return []
+    found = _json(content_type, body)
+    for place in (found, _inner(found)):
+        entries = place if isinstance(place, list) else _first_list(place)
+        if entries is not None:
+            return [entry for entry in entries if isinstance(entry, dict)]
+    return None
+
+
+def _inner(found: Any) -> Any:
+    result = next((v for k, v in found.items() if k.lower() == "result"), None) if isinstance(found, dict) else None
+    if not isinstance(result, str):
+        return result
+    return _json("application/json", result.encode())  # JSON inside JSON, as the service likes it
+
+
+def _first_list(found: Any) -> list[Any] | None:
+    lists = [value for value in found.values() if isinstance(value, list)] if isinstance(found, dict) else []
+    return next((entries for entries in lists if all(isinstance(entry, dict) for entry in entries)), None)
+
+
+def refusal_in(content_type: str, body: bytes) -> str | None:
+    """Return why an answer of status 200 says no (``Success`` false), None when it does not."""
+    found = _json(content_type, body)
+    if not isinstance(found, dict):
+        return None
+    fields = {key.lower(): value for key, value in found.items()}
+    if "success" not in fields or str(fields["success"]).strip().lower() not in ("false", "0"):
+        return None
+    message = fields.get("message") or fields.get("responsemessage")
+    return message if isinstance(message, str) and message else "no reason given"
+
+
+def _json(content_type: str, body: bytes) -> Any:
+    """Return the JSON that a body is, whatever its Content-Type says; None when it is none."""
+    kind = parse_media_type(content_type)
+    if kind.essence.startswith("text/html"):
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,135 @@
+"""Makes one of the vendor's operations: check, write, send, read. The only place that does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from postdicom_async.dicomweb.search import Results
+from postdicom_async.errors import ConnectionFailed, OutcomeUnknown, PostdicomError, ProtocolError, ServerError
+from postdicom_async.http.redaction import safe_reason
+from postdicom_async.http.retry import Repeat
+from postdicom_async.http.session import Call
+from postdicom_async.postdicom.answers import VendorAnswer, read_answer, read_list, refusal_in
+from postdicom_async.postdicom.operations import OPERATIONS, Name, Operation, encode, split
+from postdicom_async.postdicom.values import Values, check, private_texts
+
+if TYPE_CHECKING:
+    from postdicom_async.http.answer import Answer
+    from postdicom_async.http.session import Session
+    from postdicom_async.postdicom.wire import Wire
+
+__all__ = ["Caller"]
+
+_Answer = TypeVar("_Answer", bound=VendorAnswer)
+_ANSWER_BYTES = 64 << 20
+
+
+class Caller:
+    """Calls operations over a session."""
+
+    def __init__(self, session: Session, wire: Wire) -> None:
+        self._session = session
+        self._wire = wire
+
+    async def call(self, name: Name, kind: Callable[..., _Answer], /, **given: object) -> _Answer:
+        """Make one call and return its answer as ``kind``.
+
+        Raises:
+            UsageError: an argument is missing, malformed or too long; nothing was sent.
+            OutcomeUnknown: the request left and no answer came.
+            PostdicomError: the service refused, or cannot be worked with.
+        """
+        operation = OPERATIONS[name]
+        values = self._checked(operation, given)
+        answer = await self._send(operation, values)
+        return read_answer(kind, answer.content_type, answer.body)
+
+    def search(
+        self, name: Name, kind: Callable[[dict[str, Any]], _Answer], key: str, /, **given: object
+    ) -> Results[_Answer]:
+        """Return what a search finds, each once, told apart by the field ``key``.
+
+        Arguments are checked at once; requests are made as the results are read, several when a list is too long for
+        one.
+        """
+        operation = OPERATIONS[name]
+        parts = split(operation, self._checked(operation, given), self._wire)
+
+        async def pages(_at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[dict[str, Any]]]:
+            seen: set[str] = set()
+            for values in parts:
+                answer = await self._send(operation, values)
+                found = read_list(answer.content_type, answer.body)
+                if found is None:
+                    raise ProtocolError(
+                        "the service answered with something other than a list", operation=operation.title
+                    )
+                yield [item for item in found if _is_new(item, key, seen)]
+
+        return Results(pages, lambda item, _warnings: kind(item))
+
+    async def read_in_parts(self, name: Name, kind: Callable[..., _Answer], /, **given: object) -> list[_Answer]:
+        """Make a read in as many requests as its lists need; return one answer each."""
+        operation = OPERATIONS[name]
+        parts = split(operation, self._checked(operation, given), self._wire)
+        answers = [await self._send(operation, values) for values in parts]
+        return [read_answer(kind, answer.content_type, answer.body) for answer in answers]
+
+    def _checked(self, operation: Operation, given: Mapping[str, object]) -> Values:
+        # An expiry date counts in the account's time zone, which is not known: the last one on earth decides.
+        return check(operation, given, today=(datetime.now(UTC) - timedelta(hours=12)).date())
+
+    async def _send(self, operation: Operation, values: Values) -> Answer:
+        private = private_texts(values)
+        call = Call(
+            operation.title,
+            "GET",
+            operation.path,
+            operation.repeat,
+            headers={operation.header: encode(operation, values, self._wire), "Cache-Control": "no-store"},
+            private=private,
+        )
+        problem: PostdicomError | None = None
+        try:
+            answer = await self._session.fetch(call, cap=_ANSWER_BYTES)
+        except (ConnectionFailed, ServerError) as error:
+            if operation.repeat is not Repeat.CHANGE or not _may_have_arrived(error):
+                raise
+            problem = _outcome_unknown(error)
+        if problem is not None:
+            raise problem
+        reason = refusal_in(answer.content_type, answer.body)
+        if reason is not None:
+            raise ServerError(
+                "the service said no",
+                operation=operation.title,
+                status=answer.status,
+                reason=safe_reason(reason, private),
+            )
+        return answer
+
+
+def _may_have_arrived(error: ConnectionFailed | ServerError) -> bool:
+    return error.may_have_arrived if isinstance(error, ConnectionFailed) else error.temporary
+
+
+def _outcome_unknown(error: PostdicomError) -> OutcomeUnknown:
+    unknown = OutcomeUnknown(
+        f"outcome unknown: {error.message}; search for it before doing it again",
+        operation=error.operation,
+        status=error.status,
+        reason=error.reason,
+        attempts=error.attempts,
+        temporary=False,
+    )
+    unknown.may_have_arrived = True
+    return unknown
+
+
+def _is_new(item: dict[str, Any], key: str, seen: set[str]) -> bool:
+    mark = str(next((value for name, value in item.items() if name.lower() == key.lower()), item))
+    new = mark not in seen
+    seen.add(mark)
+    return new

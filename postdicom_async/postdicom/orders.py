@@ -1,0 +1,163 @@
+"""Patient orders (``PostDicom.orders``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from postdicom_async.dicomweb.search import Results
+from postdicom_async.postdicom.answers import PatientOrder, TagContent, VendorAnswer
+from postdicom_async.postdicom.caller import Caller
+from postdicom_async.postdicom.operations import Name
+
+if TYPE_CHECKING:
+    from pydicom.valuerep import PersonName
+
+__all__ = ["Orders"]
+
+
+class Orders:
+    """Operations on patient orders. A patient order is the service's record of one study of one patient.
+
+    Every method raises `UsageError` before anything is sent when an argument is missing or malformed, and
+    `OutcomeUnknown` when something was sent that changes data and no answer came.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create(
+        self,
+        *,
+        institution_uuid: UUID | str,
+        patient_name: str | PersonName,
+        patient_id: str,
+        patient_birthdate: date | str,
+        modality: str,
+        other_patient_id: str | None = None,
+        patient_sex: str | None = None,
+        study_description: str | None = None,
+        accession_number: str | None = None,
+        patient_complaints: str | None = None,
+        order_scheduled_datetime: datetime | str | None = None,
+        requested_procedure_id: str | None = None,
+        requested_procedure_description: str | None = None,
+        requesting_physician: str | PersonName | None = None,
+        referring_physicians_name: str | PersonName | None = None,
+        scheduled_equipment_uuid: UUID | str | None = None,
+    ) -> PatientOrder:
+        """Create an order (documented: ``createpatientorder``).
+
+        Dates are `date` or ``YYYY-MM-DD``, the scheduled time is `datetime` or ``YYYY-MM-DD HH:MM`` in the account's
+        local time, sex is ``M``, ``F`` or ``O``.
+        """
+        return await self._caller.call(
+            Name.CREATE_ORDER,
+            PatientOrder,
+            institution_uuid=institution_uuid,
+            patient_name=patient_name,
+            patient_id=patient_id,
+            patient_birthdate=patient_birthdate,
+            modality=modality,
+            other_patient_id=other_patient_id,
+            patient_sex=patient_sex,
+            study_description=study_description,
+            accession_number=accession_number,
+            patient_complaints=patient_complaints,
+            order_scheduled_datetime=order_scheduled_datetime,
+            requested_procedure_id=requested_procedure_id,
+            requested_procedure_description=requested_procedure_description,
+            requesting_physician=requesting_physician,
+            referring_physicians_name=referring_physicians_name,
+            scheduled_equipment_uuid=scheduled_equipment_uuid,
+        )
+
+    def search(
+        self,
+        *,
+        institution_uuids: Sequence[UUID | str] | None = None,
+        patient_name: str | PersonName | None = None,
+        patient_id: str | None = None,
+        other_patient_id: str | None = None,
+        accession_number: str | None = None,
+        modalities: Sequence[str] | None = None,
+        study_date_from: date | str | None = None,
+        study_date_to: date | str | None = None,
+        patient_birthdate_from: date | str | None = None,
+        patient_birthdate_to: date | str | None = None,
+    ) -> Results[PatientOrder]:
+        """Find orders (documented: ``getpatientorderlist``): ``async for``, ``.all()`` or ``.first()``.
+
+        Long lists are sent in several requests, and an order is given once however often it is found.
+        """
+        return self._caller.search(
+            Name.SEARCH_ORDERS,
+            PatientOrder,
+            "PatientOrderUuid",
+            institution_uuids=institution_uuids,
+            patient_name=patient_name,
+            patient_id=patient_id,
+            other_patient_id=other_patient_id,
+            accession_number=accession_number,
+            modalities=modalities,
+            study_date_from=study_date_from,
+            study_date_to=study_date_to,
+            patient_birthdate_from=patient_birthdate_from,
+            patient_birthdate_to=patient_birthdate_to,
+        )
+
+    async def properties(self, institution_uuid: UUID | str, patient_order_uuid: UUID | str) -> PatientOrder:
+        """Return an order's properties (documented: ``getpatientorderproperties``)."""
+        return await self._caller.call(
+            Name.ORDER_PROPERTIES,
+            PatientOrder,
+            institution_uuid=institution_uuid,
+            patient_order_uuid=patient_order_uuid,
+        )
+
+    async def delete(self, institution_uuid: UUID | str, patient_order_uuid: UUID | str) -> VendorAnswer:
+        """Delete an order and its images for good (documented: ``deleteorder``)."""
+        return await self._caller.call(
+            Name.DELETE_ORDER,
+            VendorAnswer,
+            institution_uuid=institution_uuid,
+            patient_order_uuid=patient_order_uuid,
+        )
+
+    async def assign_to_user(self, patient_order_uuid: UUID | str, user_uuid: UUID | str) -> VendorAnswer:
+        """Assign an order to a user (documented: ``assignordertouser``)."""
+        return await self._caller.call(
+            Name.ASSIGN_ORDER_TO_USER, VendorAnswer, patient_order_uuid=patient_order_uuid, user_uuid=user_uuid
+        )
+
+    async def assign_to_group(self, patient_order_uuid: UUID | str, user_group_uuid: UUID | str) -> VendorAnswer:
+        """Assign an order to a user group (documented: ``assignordertousergroup``)."""
+        return await self._caller.call(
+            Name.ASSIGN_ORDER_TO_GROUP,
+            VendorAnswer,
+            patient_order_uuid=patient_order_uuid,
+            user_group_uuid=user_group_uuid,
+        )
+
+    async def tag_content(
+        self,
+        institution_uuid: UUID | str,
+        patient_order_uuid: UUID | str,
+        *,
+        series_uuid: UUID | str | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> list[TagContent]:
+        """Return the content of DICOM tags (documented: ``getdicomtagcontent``), for accounts that may.
+
+        One answer a request: more than one only when ``tags`` is too long for one.
+        """
+        return await self._caller.read_in_parts(
+            Name.TAG_CONTENT,
+            TagContent,
+            institution_uuid=institution_uuid,
+            patient_order_uuid=patient_order_uuid,
+            series_uuid=series_uuid,
+            tags=tags,
+        )

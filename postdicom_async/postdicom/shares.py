@@ -1,0 +1,56 @@
+"""Links to patient orders (``PostDicom.shares``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from uuid import UUID
+
+from postdicom_async.postdicom.answers import ShareLink
+from postdicom_async.postdicom.caller import Caller
+from postdicom_async.postdicom.operations import Name
+
+__all__ = ["Shares"]
+
+
+class Shares:
+    """Operations that share orders. Every method raises as those of `Orders` do."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create_link(
+        self,
+        patient_order_uuids: Sequence[UUID | str],
+        *,
+        expires: date | str,
+        password: str | None = None,
+        downloadable: bool = False,
+    ) -> ShareLink:
+        """Create a link to orders (documented: ``createsharelink``); without a password whoever has it may look."""
+        return await self._caller.call(
+            Name.CREATE_SHARE_LINK,
+            ShareLink,
+            patient_order_uuids=patient_order_uuids,
+            expires=expires,
+            password=password,
+            downloadable=downloadable,
+        )
+
+    async def share_orders(
+        self,
+        patient_order_uuids: Sequence[UUID | str],
+        *,
+        expires: date | str,
+        password: str | None = None,
+        downloadable: bool = False,
+    ) -> ShareLink:
+        """Share orders by a link (documented: ``sharepatientorderwithurl``)."""
+        return await self._caller.call(
+            Name.SHARE_ORDERS,
+            ShareLink,
+            patient_order_uuids=patient_order_uuids,
+            expires=expires,
+            password=password,
+            downloadable=downloadable,
+        )

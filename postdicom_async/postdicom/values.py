@@ -1,0 +1,189 @@
+"""Python values of the operations: checked before anything is sent, and written as the service's text. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from uuid import UUID
+
+from postdicom_async.errors import UsageError
+
+if TYPE_CHECKING:
+    from postdicom_async.postdicom.operations import Operation
+    from postdicom_async.postdicom.wire import Wire
+
+__all__ = ["Kind", "Values", "check", "private_texts", "write_value"]
+
+
+class Kind(Enum):
+    """What a parameter holds."""
+
+    TEXT = auto()
+    PERSON_NAME = auto()
+    """Text or a pydicom ``PersonName``."""
+    SEX = auto()
+    """``M``, ``F`` or ``O``."""
+    UUID = auto()
+    DATE = auto()
+    """``YYYY-MM-DD``."""
+    FUTURE_DATE = auto()
+    """A date that is not in the past."""
+    DATETIME = auto()
+    """``YYYY-MM-DD HH:MM``."""
+    BOOLEAN = auto()
+    UUID_LIST = auto()
+    TEXT_LIST = auto()
+    ORDER_INFO_LIST = auto()
+    """UUIDs of orders, each written as a JSON object of its own inside the list."""
+
+
+Value: TypeAlias = str | bool | date | list[str]
+Values: TypeAlias = dict[str, Value]
+"""Checked values by Python argument; what was not given is absent."""
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def check(operation: Operation, given: Mapping[str, object], *, today: date) -> Values:
+    """Return the values of a call, each of its kind; None and, for optional ones, empty text mean not given.
+
+    Raises:
+        UsageError: something is missing, empty, malformed, or in the past; the message names the Python argument and
+            never shows the value.
+    """
+    checked: Values = {}
+    for parameter in operation.parameters:
+        value = given.get(parameter.argument)
+        if _is_absent(value):
+            if parameter.required:
+                raise UsageError(f"{parameter.argument}: must be given", operation=operation.title)
+            continue
+        problem: str | None
+        try:
+            checked[parameter.argument] = _CHECKS[parameter.kind](value)
+        except ValueError as error:
+            problem = str(error)
+        else:
+            problem = _past(parameter.kind, checked[parameter.argument], today)
+        if problem:
+            raise UsageError(f"{parameter.argument}: {problem}", operation=operation.title)
+    return checked
+
+
+def _is_absent(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _past(kind: Kind, value: Value, today: date) -> str | None:
+    if kind is Kind.FUTURE_DATE and isinstance(value, date) and value < today:
+        return "the date is in the past"
+    return None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("give text")  # noqa: TRY004 - mapped by `check`
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise ValueError("the text holds half a character (a lone surrogate)")
+    return value
+
+
+def _person_name(value: object) -> str:
+    # A pydicom PersonName; told by what it has, so that pydicom need not be loaded.
+    return _text(str(value) if hasattr(value, "family_name") else value)
+
+
+def _sex(value: object) -> str:
+    letter = _text(value).strip().upper()
+    if letter not in {"M", "F", "O"}:
+        raise ValueError("give 'M', 'F' or 'O'")
+    return letter
+
+
+def _uuid(value: object) -> str:
+    text = str(value) if isinstance(value, UUID) else _text(value).strip()
+    if not _UUID.fullmatch(text):
+        raise ValueError("not a UUID such as 01234567-89ab-cdef-0123-456789abcdef")
+    return text
+
+
+def _date(value: object) -> date:
+    if isinstance(value, datetime):
+        return value.date()
+    if isinstance(value, date):
+        return value
+    try:
+        return datetime.strptime(_text(value).strip(), "%Y-%m-%d").date()  # noqa: DTZ007 - a calendar date
+    except ValueError:
+        raise ValueError("give a date, or text as YYYY-MM-DD") from None
+
+
+def _datetime(value: object) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    try:
+        return datetime.strptime(_text(value).strip(), "%Y-%m-%d %H:%M")  # noqa: DTZ007 - the account's local time
+    except ValueError:
+        raise ValueError("give a datetime, or text as YYYY-MM-DD HH:MM") from None
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("give True or False")  # noqa: TRY004 - mapped by `check`
+    return value
+
+
+def _list_of(check_item: Callable[[object], str]) -> Callable[[object], list[str]]:
+    def checked(value: object) -> list[str]:
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            raise ValueError("give a list")  # noqa: TRY004 - mapped by `check`
+        items = list(dict.fromkeys(check_item(item) for item in value))
+        if not items or not all(item.strip() for item in items):
+            raise ValueError("the list is empty, or holds an empty value")
+        return items
+
+    return checked
+
+
+_CHECKS: Final[dict[Kind, Callable[[object], Any]]] = {
+    Kind.TEXT: _text,
+    Kind.PERSON_NAME: _person_name,
+    Kind.SEX: _sex,
+    Kind.UUID: _uuid,
+    Kind.DATE: _date,
+    Kind.FUTURE_DATE: _date,
+    Kind.DATETIME: _datetime,
+    Kind.BOOLEAN: _boolean,
+    Kind.UUID_LIST: _list_of(_uuid),
+    Kind.TEXT_LIST: _list_of(_text),
+    Kind.ORDER_INFO_LIST: _list_of(_uuid),
+}
+
+
+def write_value(kind: Kind, value: Value, wire: Wire) -> str:
+    """Return a checked value as the service's text."""
+    if isinstance(value, bool):
+        return wire.true if value else wire.false
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, list):
+        items = [_json({wire.inner_order_key: item}) for item in value] if kind is Kind.ORDER_INFO_LIST else value
+        return _json(items)
+    return value
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+
+def private_texts(values: Values) -> tuple[str, ...]:
+    """Return what must not show in a server's words: every text but UUIDs."""
+    texts = [str(value) for value in values.values() if not isinstance(value, bool | list)]
+    lists = [item for value in values.values() if isinstance(value, list) for item in value]
+    return tuple(text for text in (*texts, *lists) if not _UUID.fullmatch(text))

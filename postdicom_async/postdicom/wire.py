@@ -1,0 +1,34 @@
+"""How PostDICOM's own operations are written on the wire, where that is known only from samples or not at all.
+
+One object holds every such choice, so that each can be changed without touching code:
+``PostDicom(url, user, password, wire=Wire(inner_order_key="PatientOrderUUID"))``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Wire"]
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What is assumed of the service.
+
+    Attributes:
+        true: a true boolean (C# sample; the Node sample writes ``true``).
+        false: a false boolean (C# sample; the Node sample writes ``false``).
+        inner_order_key: the key of an order inside ``PatientOrderInfoList`` (both samples; the documentation writes
+            ``PatientOrderUUID``).
+        sends_empty: optional parameters that were not given go out as empty text (both samples) instead of being
+            left out.
+        header_bytes: the largest parameter header that is sent (assumed; servers and proxies bound header sizes).
+    """
+
+    true: str = "True"
+    false: str = "False"
+    inner_order_key: str = "PatientOrderUuid"
+    sends_empty: bool = True
+    header_bytes: int = 8 * KIB
