@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.sides import CURL, OURS_FAST, OURS_PLAIN, PEER
+from benchmarks.sides import CURL, FLOOR, OURS_FAST, OURS_PLAIN, PEER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +54,14 @@ def _speed(target: Target, found: dict[tuple[str, str], Row]) -> str:
         return ""
     ratios = [ratio(row, other) for row in ours]
     figures = ", ".join(f"{times:.2f}x on {_transport(row.side)}" for row, times in zip(ours, ratios, strict=True))
-    return (
-        f"{_word(ratios[0] >= target.least)}: {ours[0].case.title}: {figures}; at least {target.least:g}x {target.side}"
-    )
+    wanted = f"at least {target.least:g}x {target.side}"
+    return f"{_word(ratios[0] >= target.least)}: {ours[0].case.title}: {figures}; {wanted}{_floor(target, found)}"
+
+
+def _floor(target: Target, found: dict[tuple[str, str], Row]) -> str:
+    """Say how far the machine and the server let anyone go."""
+    floor, other = found.get((target.case, FLOOR)), found.get((target.case, target.side))
+    return f" (a raw socket that parses nothing: {ratio(floor, other):.2f}x)" if floor and other else ""
 
 
 def ratio(ours: Row, other: Row) -> float:
