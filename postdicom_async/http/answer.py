@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import anyio
 import httpx
@@ -141,7 +141,8 @@ class StreamedAnswer:
         """Yield decoded chunks; raise `Problem` for everything that breaks them."""
         decode = self._decoder()
         received = 0
-        raw = aiter(self._response.aiter_raw())
+        # The stream itself: aiter_raw() refuses answers that a mock transport made in one piece.
+        raw = aiter(cast("AsyncIterable[bytes]", self._response.stream))
         while (chunk := await self._next(raw)) is not None:
             received += len(chunk)
             data = decode(chunk)
