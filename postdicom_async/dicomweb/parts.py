@@ -45,7 +45,9 @@ class Part:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield its bytes as they arrive. It has ended only when the part is whole; a cut raises."""
         while not self._whole:
-            event = await anext(self._events)
+            event = await anext(self._events, None)
+            if event is None:
+                raise ProtocolError("the part did not arrive whole", operation=self._operation, temporary=True)
             if isinstance(event, PartEnd):
                 self._whole = True
             elif isinstance(event, bytes):

@@ -50,6 +50,6 @@ def files_below(folder: Path) -> dict[str, bytes]:
     """Return relative names and contents of all there is below a folder, links and partial files included."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
-        for path in folder.rglob("*")
+        for path in sorted(folder.rglob("*"))
         if not path.is_dir() or path.is_symlink()
     }
