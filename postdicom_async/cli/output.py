@@ -6,8 +6,10 @@ it is read as markup.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -174,18 +176,30 @@ def _drop(stream: TextIO) -> None:
 
 def render(things: Iterable[RenderableType]) -> str:
     """Return rich renderables as text for standard output, in colour if that is a terminal that wants it."""
-    console = _console()
-    with console.capture() as captured:
-        for thing in things:
-            console.print(thing)
-    return captured.get().rstrip("\n")
+    sheet = _Sheet()
+    console = _console(sheet)
+    for thing in things:
+        console.print(thing)
+    return sheet.getvalue().rstrip("\n")
 
 
-def _console() -> Console:
+class _Sheet(io.StringIO):
+    """Memory that rich takes for standard output: it looks at the encoding before it draws lines."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Standard output's."""
+        return sys.stdout.encoding or "utf-8"
+
+
+def _console(sheet: _Sheet) -> Console:
     from rich.console import Console
 
     on_terminal = sys.stdout.isatty()
-    return Console(file=sys.stdout, width=None if on_terminal else _WIDE, highlight=False, markup=False, emoji=False)
+    width = shutil.get_terminal_size().columns if on_terminal else _WIDE
+    return Console(
+        file=sheet, force_terminal=on_terminal, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False
+    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: frozenset[str] = frozenset()) -> Table:

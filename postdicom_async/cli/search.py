@@ -13,7 +13,7 @@ from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.search_table import ASKED_FOR, Level, search_table
+from postdicom_async.cli.search_table import ASKED_FOR, SINGULAR, Level, search_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -77,7 +77,7 @@ def search(
     if datasets:
         output.write(output.render([search_table(level, datasets, fields or ())]))
     if not common.quiet:
-        output.note(f"{len(datasets)} {level}" if datasets else "nothing matches")
+        output.note(_count_text(level, len(datasets)))
     return Exit.OK
 
 
@@ -103,6 +103,12 @@ def _require_parents(level: Level, study: str | None, series: str | None) -> Non
         raise UsageError("--study: for series and instances; use --filter StudyInstanceUID=UID for studies")
     if series is not None and level is not Level.INSTANCES:
         raise UsageError("--series: for instances only")
+
+
+def _count_text(level: Level, count: int) -> str:
+    if not count:
+        return "nothing matches"
+    return f"1 {SINGULAR[level]}" if count == 1 else f"{count} {level}"
 
 
 async def _all(archive: DicomWeb, results: Results[Dataset], *, quiet: bool) -> list[Dataset]:

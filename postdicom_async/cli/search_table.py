@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from rich.table import Table
 
-__all__ = ["ASKED_FOR", "Level", "search_table", "value_text"]
+__all__ = ["ASKED_FOR", "SINGULAR", "Level", "search_table", "value_text"]
 
 
 class Level(StrEnum):
@@ -23,6 +23,8 @@ class Level(StrEnum):
     SERIES = "series"
     INSTANCES = "instances"
 
+
+SINGULAR = {Level.STUDIES: "study", Level.SERIES: "series", Level.INSTANCES: "instance"}
 
 # DICOM keyword to heading. The UID comes last: it is the longest, and what a download asks for.
 _COLUMNS: dict[Level, dict[str, str]] = {

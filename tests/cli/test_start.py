@@ -1,19 +1,15 @@
 from __future__ import annotations
 
 import ast
-import logging
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import postdicom_async
 import postdicom_async.cli
-from postdicom_async.cli.main import main
-from tests.cli.conftest import Cli, Ran
+from tests.cli.conftest import Cli
 
 CLI_FOLDER = Path(postdicom_async.cli.__file__).parent
 COMMANDS = ("demo", "serve", "upload", "search", "download")
@@ -38,15 +34,6 @@ def test_command_uses_public_names_only() -> None:
             module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
             if module.startswith("postdicom_async."):
                 assert module.startswith(("postdicom_async.cli", "postdicom_async.emulator")), f"{file.name}: {module}"
-
-
-@pytest.fixture
-def quiet_libraries() -> Iterator[None]:
-    """Undo what the command does to warnings and logging of its process."""
-    handlers = list(logging.getLogger().handlers)
-    with warnings.catch_warnings():
-        yield
-    logging.getLogger().handlers[:] = handlers
 
 
 async def test_version_and_help(cli: Cli) -> None:
@@ -82,13 +69,10 @@ def test_every_option_is_documented(command: str) -> None:
         (["download", "series", "1.2", "--to", "x"], "study and series"),
     ],
 )
-def test_usage_errors_are_one_line(
-    capsys: pytest.CaptureFixture[str], quiet_libraries: None, arguments: list[str], words: str
-) -> None:
-    code = main(arguments)
-    out, err = capsys.readouterr()
-    assert (code, out) == (2, "")
-    assert words in Ran(code, out, err).error_line
+async def test_usage_errors_are_one_line(cli: Cli, arguments: list[str], words: str) -> None:
+    ran = await cli.here(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert words in ran.error_line
 
 
 async def test_missing_extras_are_named(cli: Cli) -> None:

@@ -41,7 +41,7 @@ async def test_there_and_back(cli_with_archive: Cli, study_folder: Path, tmp_pat
 
 async def test_download_levels_and_layout(cli_with_archive: Cli, study_folder: Path, tmp_path: Path) -> None:
     cli = cli_with_archive
-    assert (await cli("upload", study_folder, "--quiet")).out == ""
+    assert (await cli.here("upload", study_folder, "--quiet")).out == ""
     two = await cli(
         "download", "instance", uid(1), uid(1, 1), uid(1, 1, 1), uid(1, 1, 3), "--to", tmp_path / "a",
         "--layout", "{instance}.dcm", "--json",
@@ -49,35 +49,35 @@ async def test_download_levels_and_layout(cli_with_archive: Cli, study_folder: P
     assert two.code == 0
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [f"{uid(1, 1, n)}.dcm" for n in (1, 3)]
     assert {Path(item["path"]).parent for item in two.json["items"]} == {tmp_path / "a"}
-    series = await cli("download", "series", uid(1), uid(1, 2), "--to", tmp_path / "b")
+    series = await cli.here("download", "series", uid(1), uid(1, 2), "--to", tmp_path / "b")
     assert series.out.startswith("3 saved")
-    bad = await cli("download", "study", uid(1), "--to", tmp_path / "c", "--layout", "x.dcm")
+    bad = await cli.here("download", "study", uid(1), "--to", tmp_path / "c", "--layout", "x.dcm")
     assert bad.code == 2
     assert "--layout" in bad.error_line
 
 
 async def test_search_tables(cli_with_archive: Cli, study_folder: Path) -> None:
     cli = cli_with_archive
-    await cli("upload", study_folder)
+    await cli.here("upload", study_folder)
     studies = await cli("search", "studies", "--field", "PatientSex")
     assert studies.code == 0
-    assert studies.err == "1 studies\n"
+    assert studies.err == "1 study\n"
     for word in ("Patient", "TEST^FILE", "2020-01-02", "PatientSex", uid(1)):
         assert word in studies.out
-    series = await cli("search", "series", "--study", uid(1), "--limit", "1", "--quiet")
+    series = await cli.here("search", "series", "--study", uid(1), "--limit", "1", "--quiet")
     assert series.err == ""
     assert sum(line.count(uid(1)) > 0 for line in series.out.splitlines()) == 1
-    instances = await cli("search", "instances", "--study", uid(1), "--series", uid(1, 2), "--json")
+    instances = await cli.here("search", "instances", "--study", uid(1), "--series", uid(1, 2), "--json")
     assert len(instances.json) == 3
-    nothing = await cli("search", "studies", "-f", "PatientID=NOBODY", "--json")
+    nothing = await cli.here("search", "studies", "-f", "PatientID=NOBODY", "--json")
     assert (nothing.code, nothing.json) == (0, [])
 
 
 async def test_postdicom_dialect(cli_with_archive: Cli, one_file: Path, tmp_path: Path) -> None:
     cli = cli_with_archive
     cli.environment["POSTDICOM_DIALECT"] = "postdicom"
-    assert (await cli("upload", one_file)).code == 0
-    refused = await cli("search", "series")
+    assert (await cli.here("upload", one_file)).code == 0
+    refused = await cli.here("search", "series")
     assert refused.code == 2
     assert "--study" in refused.error_line
     got = await cli("download", "study", uid(9), "--to", tmp_path / "back", "-q")
@@ -87,7 +87,7 @@ async def test_postdicom_dialect(cli_with_archive: Cli, one_file: Path, tmp_path
 
 async def test_not_found(cli_with_archive: Cli, one_file: Path, tmp_path: Path) -> None:
     cli = cli_with_archive
-    await cli("upload", one_file)
+    await cli.here("upload", one_file)
     to = tmp_path / "back"
     unknown = await cli("download", "study", uid(404), "--to", to)
     assert (unknown.code, unknown.out) == (3, "")
@@ -97,7 +97,7 @@ async def test_not_found(cli_with_archive: Cli, one_file: Path, tmp_path: Path) 
     assert partly.code == 1
     assert partly.json["ok"] is False
     assert [item["status"] for item in partly.json["items"]] == ["failed", "saved"]
-    assert (await cli("download", "study", "not-a-uid", "--to", to)).code == 2
+    assert (await cli.here("download", "study", "not-a-uid", "--to", to)).code == 2
 
 
 async def test_some_items_failed(cli_with_archive: Cli, study_folder: Path) -> None:
@@ -117,20 +117,22 @@ async def test_refused_by_the_archive(cli: Cli, one_file: Path, tmp_path: Path) 
 
     async with EmbeddedArchive(refused_sop_classes=["1.2.840.10008.5.1.4.1.1.2"]) as archive:
         cli.use(archive)
-        ran = await cli("upload", one_file, "--json")
+        ran = await cli.here("upload", one_file, "--json")
     assert ran.code == 1
     assert ran.json["ok"] is False
     assert ran.json["items"][0]["status"] == "failed"
     assert ran.json["items"][0]["reason"]
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "junk", "fifo"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "junk", "fifo", "loop"])
 async def test_nothing_to_upload(cli_with_archive: Cli, tmp_path: Path, kind: str) -> None:
     import os
 
     path = tmp_path / "given"
     if kind == "fifo":
         os.mkfifo(path)
+    elif kind == "loop":
+        path.symlink_to(path)
     elif kind != "missing":
         path.mkdir()
     if kind == "junk":
@@ -139,9 +141,10 @@ async def test_nothing_to_upload(cli_with_archive: Cli, tmp_path: Path, kind: st
         "missing": "does not exist",
         "empty": "nothing to upload: no file was found",
         "junk": "nothing to upload: none of 1 files is DICOM",
+        "loop": "symbolic link",
         "fifo": "neither a file nor a folder",
     }
-    ran = await cli_with_archive("upload", path)
+    ran = await cli_with_archive.here("upload", path)
     assert (ran.code, ran.out) == (2, "")
     assert words[kind] in ran.error_line
 
@@ -155,7 +158,7 @@ async def test_unreadable_file(cli_with_archive: Cli, one_file: Path) -> None:
 
 
 async def test_download_folder_is_checked_first(cli: Cli, one_file: Path) -> None:
-    ran = await cli("download", "study", "1.2", "--to", one_file / "below", "--url", "http://127.0.0.1:1")
+    ran = await cli.here("download", "study", "1.2", "--to", one_file / "below", "--url", "http://127.0.0.1:1")
     assert ran.code == 2
     assert "--to" in ran.error_line
 
@@ -164,7 +167,7 @@ async def test_results_that_nobody_reads(cli_with_archive: Cli, study_folder: Pa
     import os
 
     cli: Any = cli_with_archive
-    await cli("upload", study_folder)
+    await cli.here("upload", study_folder)
     for arguments in (["search", "instances", "--json"], ["search", "instances"], ["--help"]):
         reader, writer = os.pipe()
         os.close(reader)
