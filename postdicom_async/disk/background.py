@@ -38,10 +38,18 @@ class Background:
 
     async def finish(self) -> None:
         """Wait for the call under way, whatever becomes of it and of this task."""
-        if self._running is not None:
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([self._running])
-            self._ended()
+        if self._running is None:
+            return
+        cancelled: asyncio.CancelledError | None = None
+        while not self._running.done():
+            try:
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([self._running])
+            except asyncio.CancelledError as error:  # the shield holds off anyio's cancellation, not asyncio's
+                cancelled = error
+        self._ended()
+        if cancelled is not None:
+            raise cancelled
 
     def _ended(self) -> asyncio.Future[None]:
         running, done = self._running, self._done

@@ -60,7 +60,7 @@ class Folder:
             LocalFileError: it cannot be made or opened.
         """
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_with_parents(self.root)
             # The root itself may be a link: it is the caller's choice.
             root = os.open(self.root, _DIRECTORY & ~getattr(os, "O_NOFOLLOW", 0)) if _GUARDED else -1
         except OSError as error:
@@ -105,16 +105,13 @@ class Folder:
         """Return whether a regular file of that name is there and says that it is that instance."""
         try:
             descriptor = self._open_existing(name)
+            try:
+                header = _header_of_open(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError:
             return False
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return False
-            header = read_header(file.read(64 * 1024), complete=False)
-            if not isinstance(header, InstanceHeader):
-                file.seek(0)
-                header = read_header(file.read(HEADER_LIMIT), complete=True)
-        return isinstance(header, InstanceHeader) and header.uids == uids
+        return header is not None and header.uids == uids
 
     def is_bare(self, parts: RelativeName) -> bool:
         """Return whether there is no folder of that name, or nothing in it."""
@@ -145,14 +142,15 @@ class Folder:
 
     def _directory(self, parts: RelativeName, *, make: bool = True) -> int:
         """Return the descriptor of a folder below the root, making it step by step."""
-        if parts in self._directories:
+        known = parts in self._directories
+        if known and (_GUARDED or not parts):  # without descriptors, a folder is looked at each time
             return self._directories[parts]
         if len(self._directories) > _OPEN_DIRECTORIES:
             self._forget(keep_root=True)
         parent = self._directory(parts[:-1], make=make)
         descriptor = self._step(parent, parts, make=make)
         self._directories[parts] = descriptor
-        if make:
+        if make and not known:
             self._clear_abandoned(descriptor, parts)
         return descriptor
 
@@ -186,13 +184,12 @@ class Folder:
     def _forget(self, *, keep_root: bool = False) -> None:
         root = self._directories.pop((), -1)
         for descriptor in self._directories.values():
-            if descriptor >= 0:
-                os.close(descriptor)
+            _close(descriptor)
         self._directories.clear()
         if keep_root:
             self._directories[()] = root
-        elif root >= 0:
-            os.close(root)
+        else:
+            _close(root)
 
     # --- what a partial file asks of its folder ----------------------------------------------------------------------
 
@@ -206,7 +203,11 @@ class Folder:
         """Give a file its final name; a file or link of that name is replaced, a link never followed."""
         if _GUARDED:
             os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
-            self._make_durable(directory)
+            try:
+                self._make_durable(directory)
+            except OSError:
+                self.remove(directory, parts, new)  # it would count as whole, and may not outlive a crash
+                raise
         else:
             folder = self.root.joinpath(*parts)
             (folder / old).replace(folder / new)
@@ -270,8 +271,8 @@ class PartialFile:
         """
         try:
             self._folder.make_file_durable(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1  # closed even where closing fails
+            os.close(descriptor)
             self._folder.rename(self._directory, self._parts, self._partial, self._name)
         except OSError as error:
             problem = local_file_error("/".join((*self._parts, self._name)), error)
@@ -282,18 +283,49 @@ class PartialFile:
 
     def discard(self) -> None:
         """Remove what was not committed. Does nothing after ``commit``."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        _close(descriptor)
         if self._partial:
             self._folder.remove(self._directory, self._parts, self._partial)
             self._partial = ""
         self._close_directory()
 
     def _close_directory(self) -> None:
-        if self._directory >= 0:
-            os.close(self._directory)
-            self._directory = -1
+        directory, self._directory = self._directory, -1
+        _close(directory)
+
+
+def _close(descriptor: int) -> None:
+    """Close what nothing more is wanted of."""
+    if descriptor >= 0:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def _make_with_parents(path: Path) -> None:
+    """Make a folder, and those above it, with mode 0700: `Path.mkdir` gives parents the usual mode."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileNotFoundError:
+        if path.parent == path:
+            raise
+        _make_with_parents(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        if not path.is_dir():
+            raise
+
+
+def _header_of_open(descriptor: int) -> InstanceHeader | None:
+    """Return what an open file says it is, None for what is no regular file or no instance."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return None
+    with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
+        header = read_header(file.read(64 * 1024), complete=False)
+        if not isinstance(header, InstanceHeader):
+            file.seek(0)
+            header = read_header(file.read(HEADER_LIMIT), complete=True)
+    return header if isinstance(header, InstanceHeader) else None
 
 
 def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:

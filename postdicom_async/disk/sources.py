@@ -105,10 +105,13 @@ def _is_single(source: object) -> bool:
 def _require_paths(sources: Iterable[Source]) -> None:
     for source in sources:
         if isinstance(source, str | os.PathLike):
+            problem: LocalFileError | UsageError
             try:
                 Path(source).stat()
             except OSError as error:
                 problem = local_file_error(f"sources: {os.fspath(source)}", error)
+            except ValueError:
+                problem = UsageError("sources: a path holds a NUL character")
             else:
                 continue
             raise problem
@@ -144,12 +147,27 @@ def _measure(paths: list[Path]) -> tuple[int, int]:
 
 
 def _sizes(path: Path) -> Iterator[int]:
-    files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names) if path.is_dir() else [path]
-    for file in files:
-        try:
-            yield file.stat().st_size
-        except OSError:
-            yield 0
+    if not _is_folder(path):
+        yield _size(path)
+        return
+    for folder, folders, names in os.walk(path):
+        yield from (0 for name in folders if Path(folder, name).is_symlink())
+        yield from (_size(Path(folder, name)) for name in names)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, which raises for some paths that cannot be looked at."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 # --- in memory ------------------------------------------------------------------------------------------------------
@@ -188,12 +206,14 @@ def _gap(label: str, gap: HeaderGap, size: int) -> Unusable:
 
 
 def _identify_path(path: Path, piece: int) -> Iterator[Identified]:
-    if not path.is_dir():
+    if not _is_folder(path):
         yield _identify_file(path, piece)
         return
     problems: list[OSError] = []
     for folder, folders, names in os.walk(path, onerror=problems.append):
         folders.sort()
+        for link in (Path(folder, name) for name in folders if Path(folder, name).is_symlink()):
+            yield Unusable(str(link), StoreStatus.UNREADABLE, "a link to a folder is not followed; name the folder")
         for name in sorted(names):
             yield _identify_file(Path(folder, name), piece)
         while problems:
@@ -214,6 +234,8 @@ def _identify_file(path: Path, piece: int) -> Identified:
         header = _header_of_file(path)
     except OSError as error:
         return Unusable(label, StoreStatus.UNREADABLE, explain_os_error(error))
+    except ValueError:
+        return Unusable(label, StoreStatus.UNREADABLE, "a path holds a NUL character")
     if isinstance(header, HeaderGap):
         return _gap(label, header, status.st_size)
     return Usable(label, header, FileBody(path, status.st_size, _identity(status), piece))
