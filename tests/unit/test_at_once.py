@@ -1,0 +1,95 @@
+"""Work on several items at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from postdicom_async.dicomweb.at_once import for_each
+
+
+class Items:
+    """Numbers on demand, counting how many were drawn."""
+
+    def __init__(self, count: int, *, fails_at: int | None = None) -> None:
+        self.count = count
+        self.fails_at = fails_at
+        self.drawn = 0
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        for number in range(self.count):
+            await asyncio.sleep(0)
+            if number == self.fails_at:
+                raise LookupError("items")
+            self.drawn += 1
+            yield number
+
+
+class Work:
+    """Notes what ran, and how much of it at a time."""
+
+    def __init__(self, *, fails_at: int | None = None, slow: bool = False) -> None:
+        self.fails_at = fails_at
+        self.slow = slow
+        self.done: list[int] = []
+        self.cancelled: list[int] = []
+        self.running = self.most = 0
+
+    async def __call__(self, number: int) -> None:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await asyncio.sleep(3600 if self.slow and number != self.fails_at else 0.001)
+            if number == self.fails_at:
+                raise KeyError(number)
+            self.done.append(number)
+        except asyncio.CancelledError:
+            self.cancelled.append(number)
+            raise
+        finally:
+            self.running -= 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 50])
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+async def test_every_item_once_and_never_more_than_allowed(count: int, at_once: int) -> None:
+    work = Work()
+    await for_each(aiter(Items(count)), work, at_once=at_once)
+    assert sorted(work.done) == list(range(count))
+    assert work.most <= at_once
+    assert work.running == 0
+
+
+async def test_an_item_is_drawn_only_when_there_is_room() -> None:
+    items, work = Items(10), Work(slow=True)
+    task = asyncio.create_task(for_each(aiter(items), work, at_once=3))
+    await asyncio.sleep(0.05)
+    assert items.drawn == 3
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(work.cancelled) == [0, 1, 2]
+
+
+async def test_the_first_exception_ends_the_rest_and_comes_out_plain() -> None:
+    work = Work(fails_at=1, slow=True)
+    with pytest.raises(KeyError) as caught:
+        await for_each(aiter(Items(10)), work, at_once=4)
+    assert caught.value.args == (1,)
+    assert work.running == 0
+    assert 1 not in work.cancelled
+
+
+async def test_an_exception_of_the_items_comes_out_plain() -> None:
+    work = Work(slow=True)
+    with pytest.raises(LookupError, match="items"):
+        await for_each(aiter(Items(10, fails_at=2)), work, at_once=4)
+    assert sorted(work.cancelled) == [0, 1]
+
+
+async def test_one_at_a_time_keeps_the_order() -> None:
+    work = Work()
+    await for_each(aiter(Items(20)), work, at_once=1)
+    assert work.done == list(range(20))
