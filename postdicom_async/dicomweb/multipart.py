@@ -21,7 +21,6 @@ __all__ = ["MultipartDamage", "PartEnd", "PartReader", "PartStart", "part_framin
 _HEADER_BYTES = 8 * 1024
 _HEADERS = 32
 _LONGEST_BOUNDARY = 256  # RFC 2046 says 70
-_EMPTY = "the answer is empty"
 
 
 class MultipartDamage(Exception):
@@ -97,7 +96,6 @@ class _Related:
             )
         except MultipartError:
             raise MultipartDamage("the boundary cannot be used") from None
-        self._empty = True
 
     def feed(self, chunk: bytes) -> Iterator[PartEvent]:
         damage: str | None = None
@@ -108,7 +106,6 @@ class _Related:
                 elif event is None:
                     yield PartEnd()
                 else:
-                    self._empty = False
                     yield PartStart({name.lower(): value for name, value in event.headerlist})
         except MultipartError as error:
             damage = type(error).__name__
@@ -123,8 +120,6 @@ class _Related:
             damaged = True
         if damaged:
             raise MultipartDamage("the answer ended before its closing boundary")
-        if self._empty:
-            raise MultipartDamage(_EMPTY)
         return iter(())
 
 
@@ -171,7 +166,7 @@ class _SinglePart:
 
     def close(self) -> Iterator[PartEvent]:
         if not self._started:
-            raise MultipartDamage(_EMPTY)
+            return iter(())
         if not self._end_is_marked:
             raise MultipartDamage("nothing marks the end of the answer, so that it cannot be told from a cut one")
         return iter((PartEnd(),))

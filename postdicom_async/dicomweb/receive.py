@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicomweb.multipart import MultipartDamage, PartEnd, PartEvent, PartStart
-from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader
+from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader, require_parts
 from postdicom_async.disk.background import Background
 from postdicom_async.results import InstanceUids, SavedInstance
 
@@ -54,6 +54,7 @@ class Receiver:
         self._disk = Background()
         self._accepted: set[InstanceUids] = set()
         self._spool: _Spool | None = None
+        self._empty = True
         self._begin()
 
     def _begin(self) -> None:
@@ -79,6 +80,7 @@ class Receiver:
             for event in reader.close():
                 await self._take(event)
             await self._disk.settle()
+            require_parts(empty=self._empty)
         except MultipartDamage as damage:
             problem = damaged(damage, _OPERATION)
         finally:
@@ -99,6 +101,7 @@ class Receiver:
             await self._end_part()
         else:
             assert isinstance(event, PartStart)  # noqa: S101 - for the type checker
+            self._empty = False
             self._begin()
 
     async def _write_piece(self) -> None:

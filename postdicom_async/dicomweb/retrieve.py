@@ -167,6 +167,12 @@ def damaged(damage: MultipartDamage, operation: str) -> PostdicomError:
     return ProtocolError(str(damage), operation=operation, temporary=True)
 
 
+def require_parts(*, empty: bool) -> None:
+    """Raise for an answer without any part: whoever asks for a resource that exists gets one at least."""
+    if empty:
+        raise MultipartDamage("the answer is empty")
+
+
 async def part_events(answer: StreamedAnswer, operation: str, max_parts: int) -> AsyncGenerator[PartEvent, None]:
     """Yield the parts of an answer as they arrive.
 
@@ -176,12 +182,15 @@ async def part_events(answer: StreamedAnswer, operation: str, max_parts: int) ->
     """
     reader = part_reader(answer, operation, max_parts)
     problem: PostdicomError | None = None
+    empty = True
     try:
         async for chunk in answer.chunks():
             for event in reader.feed(chunk):
+                empty = False
                 yield event
         for event in reader.close():
             yield event
+        require_parts(empty=empty)
     except MultipartDamage as damage:
         problem = damaged(damage, operation)
     if problem is not None:
