@@ -70,14 +70,11 @@ class _OriginPath(str):
 class _Link:
     """What copies of a session share: the client, the slots, the budget."""
 
-    def __init__(self, url: str, settings: Settings, chosen: ChosenTransport, credentials: Credentials) -> None:
-        self.url = url
-        self.transport_name = chosen.name
-        self.credentials = credentials
+    def __init__(self, settings: Settings, chosen: ChosenTransport, credentials: Credentials) -> None:
         self.slots = anyio.CapacityLimiter(settings.limits.connections)
         self.budget = RetryBudget(settings.retry.budget)
         self.client = httpx.AsyncClient(
-            transport=chosen.transport, auth=credentials.httpx_auth, trust_env=False, follow_redirects=False
+            transport=chosen.make(), auth=credentials.httpx_auth, trust_env=False, follow_redirects=False
         )
 
 
@@ -88,10 +85,12 @@ class Session:
         self.url: str = _checked_url(url)
         self.settings = settings
         self._credentials = credentials_from(auth)
-        self._transport = transport
         self._link: _Link | None = None
         _refuse_open_credentials(self.url, self._credentials, settings)
-        self._chosen = ChosenTransport(transport, "custom") if transport else choose_transport(self.url, settings)
+        if transport is None:
+            self._chosen = choose_transport(self.url, settings)
+        else:
+            self._chosen = ChosenTransport("custom", lambda: transport)
 
     @property
     def transport_name(self) -> str:
@@ -102,7 +101,7 @@ class Session:
         """Make the client; nothing is sent."""
         if self._link is not None:
             raise UsageError("this session is open already; make another one, or a copy with with_options(...)")
-        self._link = _Link(self.url, self.settings, self._chosen, self._credentials)
+        self._link = _Link(self.settings, self._chosen, self._credentials)
 
     async def close(self) -> None:
         """Close every connection. What is under way fails."""
@@ -254,7 +253,7 @@ class Session:
         )
 
     def _open_link(self) -> _Link:
-        if self._link is None:
+        if self._link is None or self._link.client.is_closed:
             raise UsageError("the session is not open; use it inside 'async with'")
         return self._link
 

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -65,10 +66,10 @@ def explain_connect_failure(text: str) -> tuple[str, bool]:
 
 
 class ChosenTransport(NamedTuple):
-    """A transport and its name: ``"pyreqwest"``, ``"httpx"`` or ``"custom"``."""
+    """A transport's name, ``"pyreqwest"``, ``"httpx"`` or ``"custom"``, and what makes it when a session opens."""
 
-    transport: httpx.AsyncBaseTransport
     name: str
+    make: Callable[[], httpx.AsyncBaseTransport]
 
 
 def choose_transport(url: str, settings: Settings) -> ChosenTransport:
@@ -80,8 +81,8 @@ def choose_transport(url: str, settings: Settings) -> ChosenTransport:
     context = _tls_context(settings.tls)
     proxy = _proxy_for(url, settings)
     if _pyreqwest_can(settings, proxy):
-        return ChosenTransport(pyreqwest_transport(settings, proxy=proxy), "pyreqwest")
-    return ChosenTransport(httpx_transport(settings, proxy=proxy, context=context), "httpx")
+        return ChosenTransport("pyreqwest", partial(pyreqwest_transport, settings, proxy=proxy))
+    return ChosenTransport("httpx", partial(httpx_transport, settings, proxy=proxy, context=context))
 
 
 def _pyreqwest_can(settings: Settings, proxy: str | None) -> bool:
@@ -93,14 +94,30 @@ def _pyreqwest_can(settings: Settings, proxy: str | None) -> bool:
     return settings.tls.key_password is None and urlsplit(proxy or "").scheme in {"", "http", "https"}
 
 
+_PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})
+
+
 def _proxy_for(url: str, settings: Settings) -> str | None:
     if settings.proxy or not settings.use_environment_proxies:
-        return settings.proxy
+        return _checked_proxy(settings.proxy)
     parts = urlsplit(url)
     if proxy_bypass(parts.hostname or ""):
         return None
     proxies = getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    return _checked_proxy(proxies.get(parts.scheme) or proxies.get("all"))
+
+
+def _checked_proxy(proxy: str | None) -> str | None:
+    if not proxy:
+        return None
+    try:
+        parts = urlsplit(proxy)
+        usable = parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError("proxy: give an address such as http://proxy.example:3128")
+    return proxy
 
 
 # --- TLS ---------------------------------------------------------------------------------------------------------
