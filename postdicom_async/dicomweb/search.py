@@ -142,11 +142,12 @@ class Listing:
         while left is None or left > 0:
             page = await self._page(left, offset, warnings, first=not seen)
             fresh = self._unseen(page, seen)[:left]
-            if fresh:
-                yield fresh
             left = None if left is None else left - len(fresh)
             offset += len(page)
-            if not fresh or not self._form.paged:
+            is_last = not fresh or not self._form.paged
+            if fresh:
+                yield fresh  # the caller's now, who may empty it
+            if is_last:
                 return
 
     async def _page(self, left: int | None, offset: int, warnings: list[str], *, first: bool) -> list[DicomJson]:
@@ -177,7 +178,7 @@ class Listing:
             ),
             cap=self._session.settings.limits.json_bytes,
         )
-        note = safe_reason(answer.headers.get("warning"), search.private)
+        note = safe_reason(answer.headers.get("warning"), (*search.private, *self._session.secrets))
         if note and note not in warnings:
             warnings.append(note)
         return await read_objects(answer, search.operation)
