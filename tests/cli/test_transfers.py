@@ -178,3 +178,17 @@ async def test_results_that_nobody_reads(cli_with_archive: Cli, study_folder: Pa
         ran = await cli("search", "instances", "-q", stdout=full)
     assert ran.code == 5
     assert "standard output" in ran.error_line
+
+
+async def test_a_study_of_more_than_one_page(cli: Cli, embedded_archive: Any, tmp_path: Path) -> None:
+    """The archive's list is compared to its end, not only as far as its first page goes."""
+    files = tmp_path / "many"
+    files.mkdir()
+    for name, content in study_files(205, pixel_bytes=0).items():
+        (files / name).write_bytes(content)
+    await embedded_archive.add(sorted(files.iterdir()))
+    cli.use(embedded_archive)
+    to = tmp_path / "back"
+    assert (await cli.here("download", "study", uid(1), "--to", to)).out.startswith("205 saved;")
+    again = await cli.here("download", "study", uid(1), "--to", to, "--json")
+    assert again.json["summary"]["already_present"] == 205
