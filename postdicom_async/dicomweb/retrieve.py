@@ -114,7 +114,7 @@ class Retrieval:
         """
         answer = await self._accepted(path, ladder, operation, headers or {})
         async with answer:
-            await _refuse_message(answer, operation)
+            await _refuse_message(answer, operation, self.session.secrets)
             yield answer
 
     async def _accepted(
@@ -136,7 +136,7 @@ class Retrieval:
         raise first or AssertionError
 
 
-async def _refuse_message(answer: StreamedAnswer, operation: str) -> None:
+async def _refuse_message(answer: StreamedAnswer, operation: str, secrets: tuple[str, ...]) -> None:
     """Raise for an answer of status 2xx whose body is a text about why there is no instance."""
     kind = parse_media_type(answer.content_type).essence
     if kind.startswith(_NOT_AN_INSTANCE):
@@ -145,7 +145,7 @@ async def _refuse_message(answer: StreamedAnswer, operation: str) -> None:
             "the archive answered with a message instead of instances",
             operation=operation,
             status=answer.status,
-            reason=server_reason(answer.headers, body, ()),
+            reason=server_reason(answer.headers, body, secrets),
         )
 
 

@@ -15,7 +15,7 @@ from postdicom_async.dicomweb.media_types import STORE_ANSWER
 from postdicom_async.dicomweb.multipart import part_framing
 from postdicom_async.dicomweb.search import Listing, Search
 from postdicom_async.dicomweb.store_answer import Verdict, verdicts_of
-from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ServerError
+from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.disk.sources import Usable
 
-__all__ = ["RelatedBody", "StoreRequest", "Storing"]
+__all__ = ["RelatedBody", "StoreRequest", "Storing", "Tally"]
 
 _OPERATION = "store instances"
 
@@ -36,21 +36,35 @@ _CONFIRM_AFTER = (0.0, 1.0, 3.0)  # archives index with a delay
 _SOP_INSTANCE_UID = "00080018"
 
 
+class Tally:
+    """Instance bytes that were sent, each told of once however often it is sent."""
+
+    def __init__(self, on_bytes: Callable[[int], None]) -> None:
+        self._on_bytes = on_bytes
+        self._told: dict[str, int] = {}
+
+    def reached(self, instance: Usable, sent: int) -> None:
+        """Note that the first ``sent`` bytes of an instance are out."""
+        told = self._told.get(_uid(instance), 0)
+        if sent > told:
+            self._told[_uid(instance)] = sent
+            self._on_bytes(sent - told)
+
+
 @dataclass(slots=True)
 class RelatedBody:
     """A multipart/related body over instances, opened anew for every attempt.
 
     Attributes:
         parts: the instances, sent byte for byte.
-        on_bytes: told of instance bytes the first time they are sent; a repeat is silent up to where the last one was.
+        tally: told of instance bytes as they are sent.
         broken: the part whose source could not be read, after ``open`` raised for it.
     """
 
     parts: Sequence[Usable]
-    on_bytes: Callable[[int], None]
+    tally: Tally
     boundary: str = field(default_factory=lambda: secrets.token_hex(16))
     broken: Usable | None = None
-    _told: int = 0
 
     @property
     def content_type(self) -> str:
@@ -65,17 +79,15 @@ class RelatedBody:
     async def open(self) -> AsyncIterator[bytes]:
         """Yield the body from its first byte."""
         *heads, tail = part_framing(self.boundary, len(self.parts))
-        sent = 0
         self.broken = None
         for head, part in zip(heads, self.parts, strict=True):
             yield head
+            sent = 0
             try:
                 async for piece in part.body.open():
                     yield piece
                     sent += len(piece)
-                    if sent > self._told:
-                        self.on_bytes(sent - self._told)
-                        self._told = sent
+                    self.tally.reached(part, sent)
             except LocalFileError:
                 self.broken = part
                 raise
@@ -125,11 +137,12 @@ class Storing:
             PostdicomError: the archive cannot be worked with at all (connection, credentials, address).
         """
         settled: dict[str, Verdict] = {}
+        tally = Tally(on_bytes)
         pending = [list(batch)]
         rounds = 0
         while pending:
             part = pending.pop()
-            request = await self._request(part, on_bytes, settled)
+            request = await self._request(part, tally, settled)
             settled.update({uid: v for uid, v in request.verdicts.items() if v.status is not StoreStatus.UNCONFIRMED})
             open_ones = [one for one in part if _uid(one) not in settled]
             if open_ones and request.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -144,12 +157,10 @@ class Storing:
                 settled.update({_uid(one): _unsettled(request) for one in open_ones})
         return settled
 
-    async def _request(
-        self, part: list[Usable], on_bytes: Callable[[int], None], settled: dict[str, Verdict]
-    ) -> StoreRequest:
+    async def _request(self, part: list[Usable], tally: Tally, settled: dict[str, Verdict]) -> StoreRequest:
         """Make one request; a source that cannot be read is settled and the rest is sent without it."""
         while part:
-            body = RelatedBody(part, on_bytes)
+            body = RelatedBody(part, tally)
             broken: LocalFileError | None = None
             try:
                 return await self._attempt(body)
@@ -175,13 +186,15 @@ class Storing:
         lost: PostdicomError | None = None
         try:
             answer = await self._session.fetch(call, cap=self._session.settings.limits.json_bytes)
-        except (ConnectionFailed, ServerError) as error:
+        except (ConnectionFailed, ProtocolError, ServerError) as error:
             if not _may_have_arrived(error):
                 raise
             lost = error
         if lost is not None:
             return StoreRequest(verdicts_of("", b"", sent), lost.status, lost.reason, lost=True)
-        reason = None if 200 <= answer.status < 300 else server_reason(answer.headers, answer.body, ())
+        reason = (
+            None if 200 <= answer.status < 300 else server_reason(answer.headers, answer.body, self._session.secrets)
+        )
         return StoreRequest(verdicts_of(answer.content_type, answer.body, sent), answer.status, reason, lost=False)
 
     async def _found_by_search(self, instances: list[Usable]) -> dict[str, Verdict]:
@@ -226,6 +239,8 @@ def _uid(instance: Usable) -> str:
 def _may_have_arrived(error: PostdicomError) -> bool:
     if isinstance(error, ConnectionFailed):
         return error.may_have_arrived
+    if isinstance(error, ProtocolError):
+        return True  # there was an answer, only it cannot be read
     return error.temporary and error.status != HTTPStatus.SERVICE_UNAVAILABLE
 
 

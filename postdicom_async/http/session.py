@@ -97,6 +97,11 @@ class Session:
         """``"pyreqwest"``, ``"httpx"`` or ``"custom"``."""
         return self._chosen.name
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not show in a server's words."""
+        return self._credentials.secrets()
+
     async def open(self) -> None:
         """Make the client; nothing is sent."""
         if self._link is not None:
@@ -247,7 +252,7 @@ class Session:
             answer.status,
             answer.headers,
             body,
-            sent=(*call.private, *self._credentials.secrets()),
+            sent=(*call.private, *self.secrets),
             now=datetime.now(UTC),
             authorization=header,
         )
