@@ -141,6 +141,8 @@ class LocalFileError(PostdicomError):
 class TransferError(PostdicomError):
     """Some instances were not transferred. ``report`` lists the outcome of each one."""
 
+    report: UploadReport | DownloadReport
+
     def __init__(self, message: str, *, report: UploadReport | DownloadReport, temporary: bool = False) -> None:
         super().__init__(message, temporary=temporary)
         self.report = report

@@ -28,8 +28,8 @@ class Part:
     """
 
     def __init__(self, start: PartStart, events: AsyncIterator[PartEvent], operation: str) -> None:
-        self.content_type = start.headers.get("content-type", "")
-        self.location = start.headers.get("content-location", "")
+        self.content_type: str = start.headers.get("content-type", "")
+        self.location: str = start.headers.get("content-location", "")
         self._events = events
         self._operation = operation
         self._whole = False

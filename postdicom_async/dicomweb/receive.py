@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Receiver"]
 
 _OPERATION = "retrieve"
+_MOST_PIECES = 512  # a server that sends byte by byte must not fill memory with small objects
 
 
 class Receiver:
@@ -44,7 +45,7 @@ class Receiver:
         piece: int,
         meter: Meter,
     ) -> None:
-        self.refused = 0
+        self.refused: int = 0
         self._folder = folder
         self._name = name
         self._target = target
@@ -60,6 +61,7 @@ class Receiver:
     def _begin(self) -> None:
         self._pieces: list[bytes] = []
         self._buffered = 0
+        self._enough = self._piece
         self._size = 0
         self._header: InstanceHeader | None = None
         self._dropping = False
@@ -95,7 +97,9 @@ class Receiver:
             self._pieces.append(event)
             self._buffered += len(event)
             self._size += len(event)
-            if self._buffered >= self._piece:
+            if len(self._pieces) >= _MOST_PIECES:
+                self._pieces = [b"".join(self._pieces)]
+            if self._buffered >= self._enough:
                 await self._write_piece()
         elif isinstance(event, PartEnd):
             await self._end_part()
@@ -143,7 +147,8 @@ class Receiver:
         if not isinstance(header, InstanceHeader) and len(self._pieces) > 1:
             header = read_header(b"".join(self._pieces), complete=complete)
         if header is HeaderGap.INCOMPLETE and self._buffered < HEADER_LIMIT and not complete:
-            return  # its header is still to come
+            self._enough = HEADER_LIMIT  # its header is still to come
+            return
         if isinstance(header, InstanceHeader) and self._is_wanted(header.uids):
             self._header = header
             return
