@@ -1,0 +1,1 @@
+"""One suite against the embedded archive and a real Orthanc."""
