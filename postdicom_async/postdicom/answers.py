@@ -10,9 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-from postdicom_async.dicomweb.media_types import parse_media_type
+from typing import Any, TypeAlias, TypeVar
 
 __all__ = [
     "Folder",
@@ -20,9 +18,11 @@ __all__ = [
     "ShareLink",
     "TagContent",
     "VendorAnswer",
-    "read_answer",
-    "read_list",
+    "is_web_page",
+    "list_in",
+    "parse",
     "refusal_in",
+    "view",
 ]
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -176,7 +176,8 @@ class ShareLink(VendorAnswer):
         for text in (self.get_text("ShareUrl", "Url", "Link"), self.get_text("Result"), self.text):
             found = _URL.search(text or "")
             if found:
-                return found[0]
+                # The stop that ends a sentence is none of the address.
+                return found[0] if found[0] == text else found[0].rstrip(".,;)")
         return None
 
 
@@ -188,68 +189,84 @@ class TagContent(VendorAnswer):
     @property
     def items(self) -> list[Any]:
         """The entries, when the answer is a list or holds one."""
-        found = next((value for value in self.raw.values() if isinstance(value, list)), None)
-        return found if found is not None else []
+        return next((entries for entries in _lists(self.raw) if entries), [])
 
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
+Content: TypeAlias = dict[str, Any] | list[Any] | str
+"""What came: a JSON object or list, or a text, which is empty when nothing came."""
 
 
-def read_answer(kind: Callable[..., _Answer], content_type: str, body: bytes) -> _Answer:
-    """Return an answer of any form: a JSON object, any other JSON, text, or nothing."""
-    found = _json(content_type, body)
+def parse(body: bytes) -> Content:
+    """Return what a body is, whatever its Content-Type says: frameworks label JSON as ``text/html`` too.
+
+    JSON inside a JSON string is unpacked, as the service likes to nest it.
+    """
+    text = body.decode("utf-8-sig", "replace").strip()
+    found = _json(text)
+    if isinstance(found, str):
+        inner = _json(found)
+        return inner if isinstance(inner, dict | list) else found
+    return found if isinstance(found, dict | list) else text
+
+
+def is_web_page(found: Content) -> bool:
+    """Return whether it is a page for people, which comes from something in between, not from the service."""
+    return isinstance(found, str) and found[:200].lstrip().lower().startswith(("<!doctype html", "<html"))
+
+
+def view(kind: Callable[..., _Answer], found: Content) -> _Answer:
+    """Return what came as a typed answer; nothing of it is lost."""
     if isinstance(found, dict):
         return kind(found)
-    if isinstance(found, list):
-        return kind({"List": found})
-    return kind({}, found if isinstance(found, str) else body.decode("utf-8", "replace").strip())
+    return kind({"List": found}) if isinstance(found, list) else kind({}, found)
 
 
-def read_list(content_type: str, body: bytes) -> list[dict[str, Any]] | None:
-    """Return the objects of a search's answer, None when it is no list.
+def list_in(found: Content) -> list[dict[str, Any]] | None:
+    """Return the objects of a search's answer, None when it holds no list of objects.
 
-    A bare list, a list in any field of an object or of its ``Result``; nothing at all is an empty list.
+    A bare list, or a list in any field of an object or of its ``Result``; nothing at all is an empty list.
     """
-    if not body.strip():
+    if found == "":
         return []
-    found = _json(content_type, body)
-    for place in (found, _inner(found)):
-        entries = place if isinstance(place, list) else _first_list(place)
-        if entries is not None:
-            return [entry for entry in entries if isinstance(entry, dict)]
-    return None
+    lists = [_objects(entries) for entries in _lists(found)]
+    usable = [entries for entries in lists if entries is not None]
+    return next((entries for entries in usable if entries), usable[0] if usable else None)
 
 
-def _inner(found: Any) -> Any:
+def _lists(found: Any) -> list[list[Any]]:
+    """Return every list that is the answer, or stands in a field of it or of its ``Result``."""
+    places = [found, _result_of(found)]
+    inside = [value for place in places if isinstance(place, dict) for value in place.values()]
+    return [value for value in (*places, *inside) if isinstance(value, list)]
+
+
+def _result_of(found: Any) -> Any:
     result = next((v for k, v in found.items() if k.lower() == "result"), None) if isinstance(found, dict) else None
-    if not isinstance(result, str):
-        return result
-    return _json("application/json", result.encode())  # JSON inside JSON, as the service likes it
+    return _json(result) if isinstance(result, str) else result
 
 
-def _first_list(found: Any) -> list[Any] | None:
-    lists = [value for value in found.values() if isinstance(value, list)] if isinstance(found, dict) else []
-    return next((entries for entries in lists if all(isinstance(entry, dict) for entry in entries)), None)
+def _objects(entries: list[Any]) -> list[dict[str, Any]] | None:
+    found = [_json(entry) if isinstance(entry, str) else entry for entry in entries]
+    return found if all(isinstance(entry, dict) for entry in found) else None
 
 
-def refusal_in(content_type: str, body: bytes) -> str | None:
-    """Return why an answer of status 200 says no (``Success`` false), None when it does not."""
-    found = _json(content_type, body)
-    if not isinstance(found, dict):
+_NO = frozenset({"false", "0"})
+
+
+def refusal_in(found: Content) -> str | None:
+    """Return why an answer of status 200 says no (``Success`` false, or just ``false``), None when it does not."""
+    if isinstance(found, str):
+        return "no reason given" if found.lower() == "false" else None
+    fields = {key.lower(): value for key, value in found.items()} if isinstance(found, dict) else {}
+    if str(fields.get("success", "")).strip().lower() not in _NO:
         return None
-    fields = {key.lower(): value for key, value in found.items()}
-    if "success" not in fields or str(fields["success"]).strip().lower() not in ("false", "0"):
-        return None
-    message = fields.get("message") or fields.get("responsemessage")
-    return message if isinstance(message, str) and message else "no reason given"
+    texts = [fields.get(name) for name in ("message", "responsemessage", "result")]
+    return next((text for text in texts if isinstance(text, str) and text), "no reason given")
 
 
-def _json(content_type: str, body: bytes) -> Any:
-    """Return the JSON that a body is, whatever its Content-Type says; None when it is none."""
-    kind = parse_media_type(content_type)
-    if kind.essence.startswith("text/html"):
-        return None
+def _json(text: str) -> Any:
     try:
-        return json.loads(body)
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio.to_thread
 
 from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import ConnectionFailed, OutcomeUnknown, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
-from postdicom_async.postdicom.answers import VendorAnswer, read_answer, read_list, refusal_in
+from postdicom_async.postdicom.answers import Content, VendorAnswer, is_web_page, list_in, parse, refusal_in, view
 from postdicom_async.postdicom.operations import OPERATIONS, Name, Operation, encode, split
 from postdicom_async.postdicom.values import Values, check, private_texts
 
 if TYPE_CHECKING:
-    from postdicom_async.http.answer import Answer
     from postdicom_async.http.session import Session
     from postdicom_async.postdicom.wire import Wire
 
@@ -24,6 +26,7 @@ __all__ = ["Caller"]
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _ANSWER_BYTES = 64 << 20
+_PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on
 
 
 class Caller:
@@ -43,8 +46,7 @@ class Caller:
         """
         operation = OPERATIONS[name]
         values = self._checked(operation, given)
-        answer = await self._send(operation, values)
-        return read_answer(kind, answer.content_type, answer.body)
+        return view(kind, await self._send(operation, values))
 
     def search(
         self, name: Name, kind: Callable[[dict[str, Any]], _Answer], key: str, /, **given: object
@@ -60,8 +62,7 @@ class Caller:
         async def pages(_at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[dict[str, Any]]]:
             seen: set[str] = set()
             for values in parts:
-                answer = await self._send(operation, values)
-                found = read_list(answer.content_type, answer.body)
+                found = list_in(await self._send(operation, values))
                 if found is None:
                     raise ProtocolError(
                         "the service answered with something other than a list", operation=operation.title
@@ -74,14 +75,14 @@ class Caller:
         """Make a read in as many requests as its lists need; return one answer each."""
         operation = OPERATIONS[name]
         parts = split(operation, self._checked(operation, given), self._wire)
-        answers = [await self._send(operation, values) for values in parts]
-        return [read_answer(kind, answer.content_type, answer.body) for answer in answers]
+        return [view(kind, await self._send(operation, values)) for values in parts]
 
     def _checked(self, operation: Operation, given: Mapping[str, object]) -> Values:
         # An expiry date counts in the account's time zone, which is not known: the last one on earth decides.
         return check(operation, given, today=(datetime.now(UTC) - timedelta(hours=12)).date())
 
-    async def _send(self, operation: Operation, values: Values) -> Answer:
+    async def _send(self, operation: Operation, values: Values) -> Content:
+        """Make one request and return what came, unless that is a no."""
         private = private_texts(values)
         call = Call(
             operation.title,
@@ -93,26 +94,43 @@ class Caller:
         )
         problem: PostdicomError | None = None
         try:
-            answer = await self._session.fetch(call, cap=_ANSWER_BYTES)
-        except (ConnectionFailed, ServerError) as error:
-            if operation.repeat is not Repeat.CHANGE or not _may_have_arrived(error):
+            found = await self._fetch(call)
+        except (ConnectionFailed, ServerError, ProtocolError) as error:
+            if operation.repeat is not Repeat.CHANGE or not _may_have_been_done(error):
                 raise
             problem = _outcome_unknown(error)
         if problem is not None:
             raise problem
-        reason = refusal_in(answer.content_type, answer.body)
+        reason = refusal_in(found)
         if reason is not None:
             raise ServerError(
-                "the service said no",
-                operation=operation.title,
-                status=answer.status,
-                reason=safe_reason(reason, private),
+                "the service said no", operation=operation.title, status=200, reason=safe_reason(reason, private)
             )
-        return answer
+        return found
+
+    async def _fetch(self, call: Call) -> Content:
+        answer = await self._session.fetch(call, cap=_ANSWER_BYTES)
+        aside = len(answer.body) > _PARSED_ASIDE
+        found = await anyio.to_thread.run_sync(parse, answer.body) if aside else parse(answer.body)
+        if is_web_page(found):
+            raise ProtocolError(
+                "a web page came instead of an answer; is this the address of the service?",
+                operation=call.operation,
+                status=answer.status,
+            )
+        return found
 
 
-def _may_have_arrived(error: ConnectionFailed | ServerError) -> bool:
-    return error.may_have_arrived if isinstance(error, ConnectionFailed) else error.temporary
+_NEVER_DONE = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
+
+
+def _may_have_been_done(error: PostdicomError) -> bool:
+    """Whether a request that failed so may have had its effect all the same."""
+    if isinstance(error, ConnectionFailed):
+        return error.may_have_arrived
+    if isinstance(error, ProtocolError):
+        return True  # an answer did come, but nobody can read it
+    return error.temporary or ((error.status or 0) >= 500 and error.status not in _NEVER_DONE)
 
 
 def _outcome_unknown(error: PostdicomError) -> OutcomeUnknown:

@@ -45,6 +45,7 @@ Value: TypeAlias = str | bool | date | list[str]
 Values: TypeAlias = dict[str, Value]
 """Checked values by Python argument; what was not given is absent."""
 
+_NAME_JOINTS: Final = re.compile(r"[\s^=]+")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -75,7 +76,12 @@ def check(operation: Operation, given: Mapping[str, object], *, today: date) -> 
 
 
 def _is_absent(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+    return value is None or (_is_text(value) and not str(value))
+
+
+def _is_text(value: object) -> bool:
+    # A pydicom PersonName is told by what it has, so that pydicom need not be loaded.
+    return isinstance(value, str) or hasattr(value, "family_name")
 
 
 def _past(kind: Kind, value: Value, today: date) -> str | None:
@@ -89,12 +95,14 @@ def _text(value: object) -> str:
         raise ValueError("give text")  # noqa: TRY004 - mapped by `check`
     if any("\ud800" <= char <= "\udfff" for char in value):
         raise ValueError("the text holds half a character (a lone surrogate)")
+    if not value.strip():
+        # Sent as it is, it might be trimmed: a share whose password is blank would be open to everybody.
+        raise ValueError("the text is blank; leave it out or give None for none")
     return value
 
 
 def _person_name(value: object) -> str:
-    # A pydicom PersonName; told by what it has, so that pydicom need not be loaded.
-    return _text(str(value) if hasattr(value, "family_name") else value)
+    return _text(str(value) if _is_text(value) else value)
 
 
 def _sex(value: object) -> str:
@@ -124,6 +132,8 @@ def _date(value: object) -> date:
 
 def _datetime(value: object) -> datetime:
     if isinstance(value, datetime):
+        if value.tzinfo is not None:
+            raise ValueError("give the account's local time, without a time zone")
         return value
     try:
         return datetime.strptime(_text(value).strip(), "%Y-%m-%d %H:%M")  # noqa: DTZ007 - the account's local time
@@ -169,7 +179,7 @@ def write_value(kind: Kind, value: Value, wire: Wire) -> str:
     if isinstance(value, bool):
         return wire.true if value else wire.false
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M")
+        return value.isoformat(" ", "minutes")
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, list):
@@ -183,7 +193,9 @@ def _json(value: object) -> str:
 
 
 def private_texts(values: Values) -> tuple[str, ...]:
-    """Return what must not show in a server's words: every text but UUIDs."""
+    """Return what must not show in a server's words: texts but UUIDs, parts of names, and both as JSON spells them."""
     texts = [str(value) for value in values.values() if not isinstance(value, bool | list)]
-    lists = [item for value in values.values() if isinstance(value, list) for item in value]
-    return tuple(text for text in (*texts, *lists) if not _UUID.fullmatch(text))
+    texts += [item for value in values.values() if isinstance(value, list) for item in value]
+    private = [text for text in texts if not _UUID.fullmatch(text)]
+    private += [part for text in private if "^" in text for part in _NAME_JOINTS.split(text)]
+    return tuple(dict.fromkeys((*private, *(_json(text)[1:-1] for text in private))))
