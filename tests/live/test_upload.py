@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from tests.live.support import Progress, by_uid, dataset_of, require_identical, 
 from tests.support.dicom_files import DEFLATED, IMPLICIT, JPEG, small_dicom, study_files, uid
 
 
-async def test_samples_with_progress(any_archive: DicomWeb, samples: Path, transport_name: str, any_server: Server) -> None:
+async def test_samples_with_progress(
+    any_archive: DicomWeb, samples: Path, transport_name: str, any_server: Server
+) -> None:
     progress = Progress()
     async with any_server.client(transport_name) as client:
         report = await client.upload(samples, progress=progress)
@@ -46,7 +49,9 @@ async def test_pydicoms_own_files_and_back(archive: DicomWeb, tmp_path: Path) ->
     assert all(outcome.reason for outcome in refused)
     stored = by_uid(Path(outcome.source) for outcome in report.outcomes if outcome.in_archive)
     came_back: dict[str, bytes] = {}
-    for study in {outcome.uids.study_instance_uid for outcome in report.outcomes if outcome.uids and outcome.in_archive}:
+    for study in {
+        outcome.uids.study_instance_uid for outcome in report.outcomes if outcome.uids and outcome.in_archive
+    }:
         download = await archive.download_study(study, to=tmp_path / "out")
         came_back |= {one.uids.sop_instance_uid: one.path.read_bytes() for one in download.saved}
     assert came_back == stored
@@ -66,9 +71,7 @@ async def test_every_kind_of_source(any_archive: DicomWeb, tmp_path: Path) -> No
     require_stored(await any_archive.upload(dataset_of(two)), 1)
     require_stored(await any_archive.upload(arriving()), 1)
     require_stored(await any_archive.upload(generated()), 1)
-    found = await any_archive.search_for_instances(
-        study_instance_uid=uid(1), series_instance_uid=uid(1, 1)
-    ).all()
+    found = await any_archive.search_for_instances(study_instance_uid=uid(1), series_instance_uid=uid(1, 1)).all()
     assert len(found) == 4
 
 
@@ -125,7 +128,7 @@ async def test_the_same_upload_again(any_archive: DicomWeb, tmp_path: Path) -> N
 
 async def test_the_same_uid_with_other_bytes(archive: DicomWeb, archive_server: Server, tmp_path: Path) -> None:
     """No archive may be believed to hold what it does not: Orthanc keeps the first file and says that it stored it."""
-    old, new = small_dicom(patient_id="old"), small_dicom(patient_id="new")
+    old, new = small_dicom(patient_name="OLD"), small_dicom(patient_name="NEW")
     require_stored(await archive.upload(old), 1)
     report = await archive.upload(new)
     (kept,) = (await archive.download_study(uid(1), to=tmp_path)).saved
@@ -177,13 +180,19 @@ async def test_missing_folder(archive: DicomWeb, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("auth", [("demo", "wrong"), ("nobody", "demo"), "token", None])
-async def test_wrong_credentials(archive_server: Server, auth: tuple[str, str] | str | None) -> None:
+async def test_wrong_credentials(
+    archive_server: Server, auth: tuple[str, str] | str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with DicomWeb(archive_server.url, auth=auth, settings=SETTINGS) as client:
         with pytest.raises(AuthenticationFailed) as stored:
             await client.upload(list(study_files(7).values()))
         with pytest.raises(AuthenticationFailed) as searched:
             await client.search_for_studies().all()
-    for error in (stored.value, searched.value):
+        with pytest.raises(AuthenticationFailed) as downloaded:
+            await client.download_study(uid(1), to=tmp_path / "out")
+    gc.collect()  # asyncio tells of exceptions that nobody looked at
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+    for error in (stored.value, searched.value, downloaded.value):
         assert error.status in {401, 403}
         assert not error.temporary
 
