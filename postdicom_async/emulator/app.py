@@ -20,6 +20,8 @@ from postdicom_async.emulator.archive_store import ArchiveStore
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
 from postdicom_async.emulator.qido import Search
 from postdicom_async.emulator.stow import Stow
+from postdicom_async.emulator.vendor import vendor_routes
+from postdicom_async.emulator.vendor_faults import Faults
 from postdicom_async.emulator.wado import Wado
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def routes_of(context: ArchiveContext) -> list[RouteRow]:
 
     The vendor's shapes come first: in ``/studies/series/instances`` the word ``series`` is no Study Instance UID.
     """
-    return [*_vendor_shapes(context), *_standard_shapes(context)]
+    return [*vendor_routes(context), *_vendor_shapes(context), *_standard_shapes(context)]
 
 
 def _vendor_shapes(context: ArchiveContext) -> list[RouteRow]:
@@ -86,9 +88,9 @@ def _standard_shapes(context: ArchiveContext) -> list[RouteRow]:
     ]
 
 
-def open_context(folder: Path, options: ArchiveOptions) -> ArchiveContext:
+def open_context(folder: Path, options: ArchiveOptions, faults: Faults | None = None) -> ArchiveContext:
     """Open the archive in a folder, made if need be; `close_context` closes it."""
-    return ArchiveContext(ArchiveStore(folder), options, ThreadPoolExecutor(8, "archive"))
+    return ArchiveContext(ArchiveStore(folder), options, ThreadPoolExecutor(8, "archive"), faults or Faults())
 
 
 def close_context(context: ArchiveContext) -> None:

@@ -21,6 +21,7 @@ from uuid import uuid4
 from postdicom_async.emulator.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, Level
 from postdicom_async.emulator.header import Json, read_header
 from postdicom_async.emulator.uids import is_uid
+from postdicom_async.emulator.vendor_schema import VENDOR_SCHEMA
 from postdicom_async.results import InstanceUids
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class ArchiveStore:
         self._database = sqlite3.connect(folder / "index.sqlite", check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.executescript(_SCHEMA + _VIEWS)
+        self._database.executescript(f"BEGIN;{_SCHEMA}{VENDOR_SCHEMA}{_VIEWS}COMMIT;")
 
     def close(self) -> None:
         """Close the index; nothing may be called afterwards."""
@@ -152,7 +153,7 @@ class ArchiveStore:
         if known and known.uids == parsed.uids and _same_bytes(known, incoming, size):
             incoming.unlink()
             return known
-        with self._transaction() as database:
+        with self.transaction() as database:
             replaced = self._select_instances(database, {"instance_uid": parsed.uids.sop_instance_uid})
             stored = StoredInstance(parsed.uids, self._free_path(parsed.uids), size, parsed.transfer_syntax)
             stored.path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,7 +228,7 @@ class ArchiveStore:
     def delete(self, study_instance_uid: str, series_instance_uid: str = "", sop_instance_uid: str = "") -> int:
         """Delete everything under the given UIDs; return how many instances that were."""
         wanted = _wanted(study_instance_uid, series_instance_uid, sop_instance_uid)
-        with self._transaction() as database:
+        with self.transaction() as database:
             found = self._select_instances(database, wanted)
             uids = [(old.uids.sop_instance_uid,) for old in found]
             database.executemany("DELETE FROM instances WHERE instance_uid = ?", uids)
@@ -293,7 +294,8 @@ class ArchiveStore:
         )
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give the index's database to one thread at a time; what it did is undone when the block raises."""
         with self._lock, self._database:
             yield self._database
 

@@ -5,15 +5,27 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from postdicom_async.emulator.vendor_faults import Faults
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
 
     from postdicom_async.emulator.archive_store import ArchiveStore
 
-__all__ = ["ArchiveContext", "ArchiveOptions"]
+__all__ = ["INSTITUTIONS", "USERS", "USER_GROUPS", "ArchiveContext", "ArchiveOptions"]
+
+INSTITUTIONS: Mapping[str, str] = MappingProxyType({"1f0e5b6a-3c1d-4e57-9a10-000000000001": "Sample Institution"})
+"""The institutions of an archive unless told otherwise, names by UUID; the first gets what is uploaded."""
+
+USERS: Mapping[str, str] = MappingProxyType({"1f0e5b6a-3c1d-4e57-9a10-000000000101": "Sample User"})
+"""The users orders can be assigned to."""
+
+USER_GROUPS: Mapping[str, str] = MappingProxyType({"1f0e5b6a-3c1d-4e57-9a10-000000000201": "Sample Group"})
+"""The user groups orders can be assigned to."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +41,11 @@ class ArchiveOptions:
         max_page: at most so many search results an answer, whatever ``limit`` says; a ``Warning`` header tells.
         no_match_status: how a search without a match is answered: 200 with ``[]``, or 204.
         refused_sop_classes: SOP Class UIDs whose instances are refused with failure reason 0x0122.
+        institutions: names by lower-case UUID; uploaded studies belong to the first.
+        users: names by lower-case UUID, as are ``user_groups``.
+        user_groups: what orders can be assigned to, besides users.
+        text_answers: PostDICOM's own operations answer in plain text where they do not list something.
+        success_false: they refuse with status 200 and ``Success`` false.
     """
 
     username: str | None = "demo"
@@ -36,15 +53,26 @@ class ArchiveOptions:
     max_page: int | None = None
     no_match_status: int = 200
     refused_sop_classes: frozenset[str] = frozenset()
+    institutions: Mapping[str, str] = field(default_factory=lambda: INSTITUTIONS)
+    users: Mapping[str, str] = field(default_factory=lambda: USERS)
+    user_groups: Mapping[str, str] = field(default_factory=lambda: USER_GROUPS)
+    text_answers: bool = False
+    success_false: bool = False
+
+    @property
+    def institution_uuid(self) -> str:
+        """The institution that uploaded studies belong to."""
+        return next(iter(self.institutions))
 
 
 @dataclass(frozen=True)
 class ArchiveContext:
-    """The store, the options and the threads."""
+    """The store, the options, the threads, and what tests want to go wrong."""
 
     store: ArchiveStore
     options: ArchiveOptions
     executor: Executor
+    faults: Faults = field(default_factory=Faults)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what blocks in one of the archive's threads."""

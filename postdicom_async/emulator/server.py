@@ -14,16 +14,19 @@ import uvicorn
 
 from postdicom_async.emulator.app import build_app, close_context, open_context
 from postdicom_async.emulator.archive_store import parse_instance
-from postdicom_async.emulator.context import ArchiveOptions
+from postdicom_async.emulator.context import INSTITUTIONS, USER_GROUPS, USERS, ArchiveOptions
+from postdicom_async.emulator.vendor_faults import Faults
+from postdicom_async.emulator.vendor_orders import order_uuid_of, series_uuid_of
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
     from postdicom_async.emulator.archive_store import ArchiveStore, StoredInstance
     from postdicom_async.emulator.context import ArchiveContext
+    from postdicom_async.emulator.vendor_faults import Fault, VendorCall
 
 __all__ = ["EmbeddedArchive", "serve"]
 
@@ -48,6 +51,13 @@ class _QuietServer(uvicorn.Server):
             await self.on_tick(0)  # renews the Date header
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stop.wait(), 1)
+
+    def cut(self, client: object) -> None:
+        """Drop the connection that comes from an address, without another byte."""
+        for connection in list(self.server_state.connections):
+            peer: tuple[object, ...] = connection.transport.get_extra_info("peername") or ()
+            if peer[:2] == client:
+                connection.transport.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -81,6 +91,12 @@ class EmbeddedArchive:
         max_page: at most so many search results in one answer, announced in a ``Warning`` header when cut.
         no_match_status: 200 with ``[]`` or 204 for a search without a match.
         refused_sop_classes: SOP Class UIDs that are not stored.
+        institutions: the account's institutions for PostDICOM's own operations, names by UUID; uploaded studies
+            belong to the first.
+        users: whom orders can be assigned to, names by UUID.
+        user_groups: the same for groups.
+        text_answers: PostDICOM's own operations answer in plain text where they do not list something.
+        success_false: they refuse with status 200 and ``Success`` false.
 
     Raises:
         UsageError: on entering, when the address cannot be listened on.
@@ -97,11 +113,28 @@ class EmbeddedArchive:
         max_page: int | None = None,
         no_match_status: int = 200,
         refused_sop_classes: Iterable[str] = (),
+        institutions: Mapping[str, str] = INSTITUTIONS,
+        users: Mapping[str, str] = USERS,
+        user_groups: Mapping[str, str] = USER_GROUPS,
+        text_answers: bool = False,
+        success_false: bool = False,
     ) -> None:
         self._given_folder = None if folder is None else Path(folder)
         self._host = host
         self._port = port
-        self._options = ArchiveOptions(username, password, max_page, no_match_status, frozenset(refused_sop_classes))
+        self._options = ArchiveOptions(
+            username,
+            password,
+            max_page,
+            no_match_status,
+            frozenset(refused_sop_classes),
+            _by_uuid("institutions", institutions),
+            _by_uuid("users", users),
+            _by_uuid("user_groups", user_groups),
+            text_answers,
+            success_false,
+        )
+        self._faults = Faults()
         self._undo: list[Callable[[], object]] = []
         self._context: ArchiveContext | None = None
         self._server: _QuietServer | None = None
@@ -139,6 +172,51 @@ class EmbeddedArchive:
             raise UsageError("the archive is not running: enter it with 'async with'")
         return self._context.store
 
+    @property
+    def institution_uuid(self) -> str:
+        """The institution that uploaded studies belong to."""
+        return self._options.institution_uuid
+
+    @property
+    def user_uuid(self) -> str:
+        """A user that orders can be assigned to: the first."""
+        return next(iter(self._options.users))
+
+    @property
+    def user_group_uuid(self) -> str:
+        """A user group that orders can be assigned to: the first."""
+        return next(iter(self._options.user_groups))
+
+    @property
+    def vendor_calls(self) -> Sequence[VendorCall]:
+        """The calls of PostDICOM's own operations whose parameters could be read, the oldest first."""
+        return tuple(self._faults.calls)
+
+    @staticmethod
+    def order_uuid(study_instance_uid: str) -> str:
+        """Return the UUID that the order of a study has or will have."""
+        return order_uuid_of(study_instance_uid)
+
+    @staticmethod
+    def series_uuid(study_instance_uid: str, series_instance_uid: str) -> str:
+        """Return the UUID that a series has or will have."""
+        return series_uuid_of(study_instance_uid, series_instance_uid)
+
+    def fault(self, operation: str, kind: Fault, *, times: int = 1) -> None:
+        """Let the next calls of one of PostDICOM's own operations fail.
+
+        Args:
+            operation: its path, such as ``createfolder``.
+            kind: a status such as ``"500"``; ``"success-false"`` in an answer of status 200; ``"text"``, which does
+                what was asked and answers in plain text; ``"cut-before"`` and ``"cut-after"``, which drop the
+                connection without an answer, having done nothing or everything.
+            times: how many calls.
+
+        Raises:
+            UsageError: there is no such operation or fault.
+        """
+        self._faults.add(operation, kind, times)
+
     async def add(self, paths: Iterable[Path]) -> list[StoredInstance]:
         """Copy files into the archive without HTTP."""
         if self._context is None:
@@ -169,9 +247,10 @@ class EmbeddedArchive:
             temporary = TemporaryDirectory(prefix="archive-")
             self._undo.append(temporary.cleanup)
             folder = Path(temporary.name)
-        context = self._context = open_context(folder, self._options)
+        context = self._context = open_context(folder, self._options, self._faults)
         self._undo.append(lambda: close_context(context))
         server = self._server = _QuietServer(_config(build_app(context)))
+        self._faults.cut = server.cut
         self._serving = asyncio.create_task(server.serve(sockets=[bound]), name="embedded archive")
         ready = asyncio.create_task(server.ready.wait())
         try:
@@ -196,6 +275,12 @@ class EmbeddedArchive:
         """Wait until cancelled; the archive must be running."""
         if self._serving:
             await asyncio.shield(self._serving)
+
+
+def _by_uuid(argument: str, names: Mapping[str, str]) -> dict[str, str]:
+    if not names:
+        raise UsageError(f"{argument}: give at least one UUID and its name")
+    return {uuid.lower(): name for uuid, name in names.items()}
 
 
 def _run_all(steps: list[Callable[[], object]]) -> None:
