@@ -19,7 +19,7 @@ from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
 from postdicom_async.cli.paths import require_empty
 from postdicom_async.cli.progress import Progress
-from postdicom_async.cli.search_table import Level, search_table
+from postdicom_async.cli.search_table import Level, search_tables
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -78,7 +78,7 @@ class _Tour:
         self._note("making sample studies")
         with timed() as clock:
             sources = await asyncio.to_thread(make_samples, self._folder / "samples")
-        self._steps.append(step_of("make samples", sources.values(), clock.seconds))
+        self._steps.append(step_of("samples", sources.values(), clock.seconds))
         password = secrets.token_urlsafe(12)
         settings = Settings(fsync=self._durable)
         async with (
@@ -105,10 +105,12 @@ class _Tour:
     async def _search(self, archive: DicomWeb) -> list[Dataset]:
         with timed() as clock:
             studies = await archive.search_for_studies(fields=["StudyDescription"]).all()
+        self._steps.append(Step("search", None, None, clock.seconds, f"{len(studies)} studies"))
+        with timed() as clock:
             found = await find_names(archive)
-        self._failed |= not all(there for _, _, there in found)
-        names = ", ".join(f"{name} {count if there else 'NOT FOUND'}" for name, count, there in found)
-        self._steps.append(Step("search", None, None, clock.seconds, f"{len(studies)} studies; by name: {names}"))
+        self._failed |= not all(found.values())
+        names = " ".join(name if there else f"{name} NOT FOUND" for name, there in found.items())
+        self._steps.append(Step("search by name", None, None, clock.seconds, names))
         return studies
 
     async def _download(self, archive: DicomWeb, studies: list[Dataset]) -> list[SavedInstance]:
@@ -137,8 +139,8 @@ class _Tour:
         rows = [step.row() for step in self._steps]
         columns = ("Step", "Instances", "Bytes", "Time", "Rate", "Result")
         steps = output.table(columns, rows, numbers=frozenset(columns[1:5]))
-        things = [steps] if self._quiet else [search_table(Level.STUDIES, _best_of(studies)), steps]
-        output.write(output.render(things))
+        things = [] if self._quiet else search_tables(Level.STUDIES, _best_of(studies), uids=False)
+        output.write(output.render([*things, steps]))
         instances = self._steps[0].instances
         ending = "FAILED, see above" if self._failed else "came back byte for byte"
         output.write(f"{instances} instances of {len(studies)} studies {ending}.")

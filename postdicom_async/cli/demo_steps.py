@@ -72,12 +72,12 @@ def make_samples(folder: Path) -> dict[str, Path]:
     return {str(dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID): file for file in files}
 
 
-async def find_names(archive: DicomWeb) -> list[tuple[str, int, bool]]:
-    """Search for patients whose names are not ASCII; return filter, matches, and whether the right one is there."""
-    found = []
+async def find_names(archive: DicomWeb) -> dict[str, bool]:
+    """Search for patients whose names are not ASCII; return for each filter whether it found the right one."""
+    found = {}
     for name, patient_id in _NAMES.items():
         studies = await archive.search_for_studies({"PatientName": name}).all()
-        found.append((name, len(studies), patient_id in {str(study.get("PatientID")) for study in studies}))
+        found[name] = patient_id in {str(study.get("PatientID")) for study in studies}
     return found
 
 

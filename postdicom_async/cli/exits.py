@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from postdicom_async import (
-    AuthenticationFailed,
-    ConnectionFailed,
-    NotFound,
-    PostdicomError,
-    RateLimited,
-    UsageError,
-)
+from postdicom_async import AuthenticationFailed, NotFound, PostdicomError, UsageError
 
 __all__ = ["Exit", "Interrupted", "code_of", "code_of_all"]
 
@@ -35,8 +28,6 @@ _BY_TYPE: tuple[tuple[type[PostdicomError], Exit], ...] = (
     (UsageError, Exit.USAGE),
     (NotFound, Exit.NOT_FOUND),
     (AuthenticationFailed, Exit.AUTHENTICATION),
-    (ConnectionFailed, Exit.TEMPORARY),
-    (RateLimited, Exit.TEMPORARY),
 )
 
 
@@ -53,7 +44,7 @@ class Interrupted(Exception):
 
 
 def code_of(error: PostdicomError) -> Exit:
-    """Return the exit code for an exception of the library."""
+    """Return the exit code for an exception of the library: by who must act, else by whether a repeat can help."""
     for kind, code in _BY_TYPE:
         if isinstance(error, kind):
             return code

@@ -34,9 +34,12 @@ __all__ = [
     "size_text",
     "table",
     "time_text",
+    "width",
     "write",
 ]
 
+_SHORT = 12
+"""A column of nothing longer is not broken, where the terminal leaves a choice."""
 _WIDE = 10_000
 """Columns where no terminal has a say: nothing is cut or wrapped."""
 
@@ -64,10 +67,14 @@ _ARGUMENTS = {
     "layout:": "--layout:",
     "proxy:": "--proxy:",
     "url:": "--url:",
+    "tls.ca_file:": "--ca-file:",
+    "tls.certificate:": "--client-cert:",
+    "tls.key:": "--client-key:",
 }
 _PHRASES = (
     ("set allow_http_credentials", "give --allow-http"),
     ("give them as auth=(user, password)", "give the user with --username"),
+    ("give tls.certificate too", "give --client-cert too"),
     ("give study_instance_uid and series_instance_uid", "give --study and --series"),
     ("give study_instance_uid", "give --study"),
     ("give series_instance_uid", "give --study and --series"),
@@ -174,6 +181,11 @@ def _drop(stream: TextIO) -> None:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
+def width() -> int:
+    """Return the columns there are on standard output."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
+
+
 def render(things: Iterable[RenderableType]) -> str:
     """Return rich renderables as text for standard output, in colour if that is a terminal that wants it."""
     sheet = _Sheet()
@@ -195,23 +207,29 @@ class _Sheet(io.StringIO):
 def _console(sheet: _Sheet) -> Console:
     from rich.console import Console
 
-    on_terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if on_terminal else _WIDE
     return Console(
-        file=sheet, force_terminal=on_terminal, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False
+        file=sheet,
+        force_terminal=sys.stdout.isatty(),
+        width=width(),
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
     )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: frozenset[str] = frozenset()) -> Table:
-    """Return a table; columns named in ``numbers`` are aligned to the right, and UIDs are never cut."""
+    """Return a table; columns named in ``numbers`` are aligned to the right, and nothing is cut."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in columns:
+    lines = [[clean(value) for value in row] for row in rows]
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="bold")
+    for index, name in enumerate(columns):
         side: Any = "right" if name in numbers else "left"
-        made.add_column(Text(clean(name)), justify=side, overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(clean(value)) for value in row))
+        is_short = all(len(line[index]) <= _SHORT for line in lines)
+        made.add_column(Text(clean(name), no_wrap=True), justify=side, overflow="fold", no_wrap=is_short)
+    for line in lines:
+        made.add_row(*map(Text, line))
     return made

@@ -13,7 +13,7 @@ from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.search_table import ASKED_FOR, SINGULAR, Level, search_table
+from postdicom_async.cli.search_table import ASKED_FOR, SINGULAR, Level, search_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -75,7 +75,7 @@ def search(
         return run_async(lambda: _write_json(archive, results(), quiet=common.quiet))
     datasets = run_async(lambda: _all(archive, results(ASKED_FOR[level]), quiet=common.quiet))
     if datasets:
-        output.write(output.render([search_table(level, datasets, fields or ())]))
+        output.write(output.render(search_tables(level, datasets, fields or ())))
     if not common.quiet:
         output.note(_count_text(level, len(datasets)))
     return Exit.OK

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from postdicom_async.cli import output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pydicom.dataset import Dataset
     from rich.table import Table
 
-__all__ = ["ASKED_FOR", "SINGULAR", "Level", "search_table", "value_text"]
+__all__ = ["ASKED_FOR", "SINGULAR", "Level", "search_tables", "value_text"]
 
 
 class Level(StrEnum):
@@ -59,17 +59,49 @@ _COLUMNS: dict[Level, dict[str, str]] = {
 ASKED_FOR: dict[Level, tuple[str, ...]] = {Level.STUDIES: ("StudyDescription",), Level.SERIES: (), Level.INSTANCES: ()}
 """Columns that are not among the attributes of every answer (PS3.18 section 10.6.3.3)."""
 
-_NUMBERS = frozenset({"Series", "Instances", "No.", "Rows", "Columns", "Frames"})
+_NUMBERS = frozenset({"#", "Series", "Instances", "No.", "Rows", "Columns", "Frames"})
 
 
-def search_table(level: Level, datasets: Sequence[Dataset], fields: Iterable[str] = ()) -> Table:
-    """Return the level's columns, without those that are empty everywhere, and one for each field asked for."""
+def search_tables(
+    level: Level, datasets: Sequence[Dataset], fields: Iterable[str] = (), *, uids: bool = True
+) -> list[Table]:
+    """Return what was found: the level's columns, without those empty everywhere, and one for each field asked for.
+
+    Where the terminal is too narrow for all of it, the UIDs have a table of their own, so that they can be copied.
+    """
+    columns = _columns(level, datasets, fields)
+    if not uids:
+        return [_table({name: cells for name, cells in columns.items() if not _is_uid(name)})]
+    if _width_of(columns) <= output.width():
+        return [_table(columns)]
+    numbers = {"#": [str(number) for number in range(1, len(datasets) + 1)]}
+    return [
+        _table(numbers | {name: cells for name, cells in columns.items() if _is_uid(name) is uid_table})
+        for uid_table in (False, True)
+    ]
+
+
+def _columns(level: Level, datasets: Sequence[Dataset], fields: Iterable[str]) -> dict[str, list[str]]:
     rows = {keyword: [value_text(dataset, keyword) for dataset in datasets] for keyword in _COLUMNS[level]}
     columns = {_COLUMNS[level][keyword]: cells for keyword, cells in rows.items() if any(cells)}
     for field in fields:
         if field != "all" and field not in rows:
             columns[field] = [value_text(dataset, field) for dataset in datasets]
+    return columns
+
+
+def _is_uid(heading: str) -> bool:
+    return heading.endswith(" UID")
+
+
+def _table(columns: dict[str, list[str]]) -> Table:
     return output.table(list(columns), zip(*columns.values(), strict=True), numbers=_NUMBERS)
+
+
+def _width_of(columns: dict[str, list[str]]) -> int:
+    from rich.cells import cell_len
+
+    return sum(max(map(cell_len, (name, *cells))) + 3 for name, cells in columns.items())
 
 
 def value_text(dataset: Dataset, attribute: str) -> str:
@@ -80,11 +112,8 @@ def value_text(dataset: Dataset, attribute: str) -> str:
         return ""
     if element.VR == "SQ":
         return ", ".join(filter(None, (value_text(item, rest) for item in element.value))) if rest else "(sequence)"
-    if element.VR == "DA":
-        return _date_text(str(element.value))
-    if element.VR == "UI":
-        return _uid_text(element.value)
-    return ", ".join(map(str, element.value)) if element.VM > 1 else str(element.value)
+    show = _SHOWN_AS.get(element.VR, str)
+    return ", ".join(map(show, element.value)) if element.VM > 1 else show(element.value)
 
 
 def _key_of(attribute: str) -> int:
@@ -94,10 +123,14 @@ def _key_of(attribute: str) -> int:
     return int(attribute, 16) if tag is None else tag
 
 
-def _date_text(date: str) -> str:
+def _date_text(value: object) -> str:
+    date = str(value)
     return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdecimal() else date
 
 
 def _uid_text(uid: object) -> str:
     """Return a UID, or the name of what it stands for where the standard gives it one."""
     return str(getattr(uid, "name", uid)).removesuffix(" Storage")
+
+
+_SHOWN_AS: dict[str, Callable[[object], str]] = {"DA": _date_text, "UI": _uid_text}

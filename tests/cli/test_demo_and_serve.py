@@ -11,7 +11,16 @@ async def test_demo(cli: Cli, tmp_path: Path) -> None:
     temporary.mkdir()
     ran = await cli("demo", env={"TMPDIR": str(temporary), "NO_COLOR": "1"})
     assert ran.code == 0
-    for words in ("make samples", "upload", "download", "every byte identical", "Święty", "山田", "byte for byte"):
+    for words in (
+        "samples",
+        "search by name",
+        "upload",
+        "download",
+        "every byte identical",
+        "Święty",
+        "山田",
+        "byte for byte",
+    ):
         assert words in ran.out
     assert "NOT FOUND" not in ran.out
     assert "\x1b" not in ran.out + ran.err

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import resource
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,28 @@ async def test_hostile_text_is_shown_as_text(cli: Cli) -> None:
     for text in (shown.out, shown.err, raw.out):
         assert not {char for char in text if not char.isprintable() and char not in "\n"}
     assert raw.json == [study]
+
+
+async def test_certificates(cli: Cli, tmp_path: Path) -> None:
+    """An unknown authority is nothing that a repeat would mend; a file that names it is."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    ca_file, junk = tmp_path / "ca.pem", tmp_path / "junk.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    junk.write_text("junk")
+    async with FaultyServer(Reply(204), ssl_context=context) as server:
+        search = ["search", "studies", "--url", server.url]
+        unknown = await cli.here(*search)
+        assert unknown.code == 1
+        assert "certificate" in unknown.error_line
+        assert (await cli.here(*search, "--ca-file", ca_file)).code == 0
+    for option in ("--ca-file", "--client-cert"):
+        for file in (junk, tmp_path / "missing.pem"):
+            ran = await cli.here("search", "studies", "--url", "https://127.0.0.1:1", option, file)
+            assert ran.code == 2
+            assert option in ran.error_line
 
 
 # --- the disk -------------------------------------------------------------------------------------------------------

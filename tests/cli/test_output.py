@@ -12,7 +12,7 @@ from postdicom_async import BytesMoved, ServerError, Totals
 from postdicom_async.cli import output, progress
 from postdicom_async.cli.exits import Exit, code_of, code_of_all
 from postdicom_async.cli.progress import Pace, Progress, counts_text, fraction_of
-from postdicom_async.cli.search_table import value_text
+from postdicom_async.cli.search_table import Level, search_tables, value_text
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,21 @@ async def test_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch
     assert err.count("\x1b[?25l") == err.count("\x1b[?25h") == 1
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(progress._view("x", quiet=False), progress._Lines)
+
+
+def test_narrow_terminals_have_a_table_for_the_uids(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Dataset()
+    study.PatientName, study.PatientID, study.StudyInstanceUID = "Święty^Łukasz", "1", "1.2." + "3" * 60
+    monkeypatch.setattr(output, "width", lambda: 200)
+    (wide,) = search_tables(Level.STUDIES, [study], ["PatientSex"])
+    assert [str(column.header) for column in wide.columns] == ["Patient", "ID", "Study Instance UID", "PatientSex"]
+    monkeypatch.setattr(output, "width", lambda: 80)
+    narrow = search_tables(Level.STUDIES, [study])
+    assert [[str(column.header) for column in each.columns] for each in narrow] == [
+        ["#", "Patient", "ID"],
+        ["#", "Study Instance UID"],
+    ]
+    assert study.StudyInstanceUID in output.render(narrow)
 
 
 def test_values() -> None:
