@@ -7,14 +7,13 @@ written into text. Because GETs here create and delete, each operation says for 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
-from postdicom_async.postdicom.values import Kind, Values, write_value
+from postdicom_async.postdicom.values import Kind, Values, ascii_json, write_value
 from postdicom_async.postdicom.wire import Wire
 
 __all__ = ["OPERATIONS", "Name", "Operation", "Parameter", "encode", "split"]
@@ -243,7 +242,7 @@ def encode(operation: Operation, values: Values, wire: Wire) -> str:
         for parameter in operation.parameters
         if (value := values.get(parameter.argument)) is not None or wire.sends_empty
     }
-    text = json.dumps(written, ensure_ascii=True, separators=(",", ":"))
+    text = ascii_json(written)
     if len(text) > wire.header_bytes:
         longest = max(operation.parameters, key=lambda parameter: len(written.get(parameter.wire, "")))
         raise UsageError(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from postdicom_async.postdicom.operations import Operation
     from postdicom_async.postdicom.wire import Wire
 
-__all__ = ["Kind", "Values", "check", "private_texts", "write_value"]
+__all__ = ["Kind", "Values", "ascii_json", "check", "private_texts", "write_value"]
 
 
 class Kind(Enum):
@@ -45,6 +45,7 @@ Value: TypeAlias = str | bool | date | list[str]
 Values: TypeAlias = dict[str, Value]
 """Checked values by Python argument; what was not given is absent."""
 
+_HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 _NAME_JOINTS: Final = re.compile(r"[\s^=]+")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -93,7 +94,7 @@ def _past(kind: Kind, value: Value, today: date) -> str | None:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("give text")  # noqa: TRY004 - mapped by `check`
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if _HALF_CHARACTER.search(value):
         raise ValueError("the text holds half a character (a lone surrogate)")
     if not value.strip():
         # Sent as it is, it might be trimmed: a share whose password is blank would be open to everybody.
@@ -183,13 +184,13 @@ def write_value(kind: Kind, value: Value, wire: Wire) -> str:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, list):
-        items = [_json({wire.inner_order_key: item}) for item in value] if kind is Kind.ORDER_INFO_LIST else value
-        return _json(items)
+        items = [ascii_json({wire.inner_order_key: item}) for item in value] if kind is Kind.ORDER_INFO_LIST else value
+        return ascii_json(items)
     return value
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+ascii_json: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+"""JSON that can stand in a header."""
 
 
 def private_texts(values: Values) -> tuple[str, ...]:
@@ -198,4 +199,4 @@ def private_texts(values: Values) -> tuple[str, ...]:
     texts += [item for value in values.values() if isinstance(value, list) for item in value]
     private = [text for text in texts if not _UUID.fullmatch(text)]
     private += [part for text in private if "^" in text for part in _NAME_JOINTS.split(text)]
-    return tuple(dict.fromkeys((*private, *(_json(text)[1:-1] for text in private))))
+    return tuple(dict.fromkeys((*private, *(ascii_json(text)[1:-1] for text in private))))
