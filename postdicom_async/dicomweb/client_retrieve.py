@@ -144,8 +144,12 @@ class ClientRetrieve(ClientBase):
     def _own_path(self, url: str) -> str:
         """Return what to append to the session's address to reach a URL that the server handed out."""
         base = self._session.url
-        absolute = urljoin(base + "/", url.strip())
-        if not same_origin(absolute, base):
+        try:
+            absolute = urljoin(base + "/", url.strip())
+            is_own = same_origin(absolute, base)
+        except ValueError:
+            raise UsageError("url: not an address") from None
+        if not is_own:
             raise UsageError("url: it leads to another server than this session's; it is not followed")
         return self._session.path_to(absolute)
 

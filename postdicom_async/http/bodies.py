@@ -8,6 +8,8 @@ from typing import Protocol
 
 __all__ = ["Body", "BytesBody"]
 
+_PIECE = 512 * 1024
+
 
 class Body(Protocol):
     """A request body of known length.
@@ -37,5 +39,6 @@ class BytesBody:
         return len(self.data)
 
     async def open(self) -> AsyncIterator[bytes]:
-        """Yield the data once."""
-        yield self.data
+        """Yield the data in pieces, so that its progress is seen."""
+        for start in range(0, len(self.data), _PIECE):
+            yield self.data[start : start + _PIECE]

@@ -78,7 +78,7 @@ def problem_of_exception(operation: str, error: httpx.HTTPError) -> Problem:
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return Problem(Failure.NOT_SENT, connection_failed(operation, "no connection in time", sent=False))
     if isinstance(error, _NEVER_LEFT):
-        message, can_help = explain_connect_failure(str(error))
+        message, can_help = explain_connect_failure(_words_of(error))
         failure = Failure.NOT_SENT if can_help else Failure.FINAL
         return Problem(failure, connection_failed(operation, message, sent=False, temporary=can_help))
     if isinstance(error, _OUR_MISTAKE):
@@ -86,6 +86,12 @@ def problem_of_exception(operation: str, error: httpx.HTTPError) -> Problem:
     if isinstance(error, httpx.TimeoutException):
         return problem_of_timeout(operation, sending=isinstance(error, httpx.WriteTimeout))
     return Problem(Failure.LOST, connection_failed(operation, "the connection broke", sent=True))
+
+
+def _words_of(error: BaseException) -> str:
+    """Return the texts and kinds of an exception and its causes, for looking at only."""
+    behind = error.__cause__ or error.__context__
+    return str(error) if behind is None else f"{error} {type(behind).__name__} {_words_of(behind)}"
 
 
 _MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {

@@ -279,10 +279,13 @@ class _WatchedBody(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         now = asyncio.get_running_loop().time
         self.finished = False
+        left = self._body.length
         async for piece in self._body.open():
-            self._expect(now() + self._idle)
+            left -= len(piece)
+            # A transport that knows the length does not come back after the last piece.
+            self.finished = left <= 0
+            self._expect(now() + self._idle + (self._answer if self.finished else 0.0))
             yield piece
-        self.finished = True
         self._expect(now() + self._answer)
 
     def _expect(self, deadline: float) -> None:
