@@ -1,0 +1,294 @@
+"""Which part may import which, read from the source: a wrong arrow fails here."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import postdicom_async
+
+PACKAGE = "postdicom_async"
+ROOT = Path(inspect.getfile(postdicom_async)).parent
+MODULES = {
+    ".".join((PACKAGE, *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+DOMAINS = {"dicomweb", "postdicom", "emulator", "cli"}
+COMMON = {f"{PACKAGE}.{name}" for name in ("errors", "results", "settings")}
+
+# No I/O, no clock, no randomness, no logging; of ours they import only one another and what callers get.
+PURE = {
+    f"{PACKAGE}.{name}"
+    for name in (
+        "errors",
+        "results",
+        "settings",
+        "http.bodies",
+        "http.retry",
+        "dicom.header",
+        "dicom.json_model",
+        "dicom.layout",
+        "dicom.uids",
+        "dicomweb.dialects",
+        "dicomweb.filters",
+        "dicomweb.media_types",
+        "dicomweb.multipart",
+        "dicomweb.store_answer",
+    )
+}
+IMPURE = {
+    "aiofiles", "anyio", "asyncio", "http.client", "httpx", "logging", "random", "secrets", "shutil", "socket",
+    "sqlite3", "ssl", "subprocess", "tempfile", "time", "urllib.request",
+}  # fmt: skip
+IMPURE_CALLS = {"open", "print", "now", "utcnow", "today", "monotonic", "urandom"}
+WRITES = {
+    "mkdir",
+    "write_bytes",
+    "write_text",
+    "unlink",
+    "rename",
+    "replace_file",
+    "rmdir",
+    "touch",
+    "makedirs",
+    "fsync",
+}
+CLIENT_NAMES = {"AsyncClient", "Client", "AsyncHTTPTransport", "HTTPTransport", "get", "post", "request", "stream"}
+
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 60
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield every node but those for the type checker alone."""
+    for child in ast.iter_child_nodes(tree):
+        if is_type_checking(child):
+            continue
+        yield child
+        yield from running_nodes(child)
+
+
+def names_imported(node: ast.AST) -> Iterator[str]:
+    """Yield the modules an import statement names, and what it takes from them."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        assert node.level == 0, "imports are absolute"
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def module_of(name: str) -> str:
+    """Return the module of ours that an imported name lies in, or the name."""
+    while name not in MODULES and name.startswith(PACKAGE + "."):
+        name = name.rpartition(".")[0]
+    return name
+
+
+def imports_of(module: str, *, running_only: bool = False) -> set[str]:
+    nodes = running_nodes(tree_of(module)) if running_only else ast.walk(tree_of(module))
+    return {module_of(name) for node in nodes for name in names_imported(node)}
+
+
+def part_of(module: str) -> str:
+    """Return the folder a module lies in below the package; empty at the top."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 and f"{PACKAGE}.{names[1]}" in MODULES and (ROOT / names[1]).is_dir() else ""
+
+
+def ours(names: set[str]) -> set[str]:
+    return {name for name in names if name.split(".")[0] == PACKAGE}
+
+
+def test_the_house_is_found() -> None:
+    assert len(MODULES) > 40
+    assert set(MODULES) >= PURE
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_pure_files_import_only_pure_files(module: str) -> None:
+    imported = imports_of(module, running_only=True)
+    assert ours(imported) <= PURE
+    foreign = {name for name in imported for bad in IMPURE if name == bad or name.startswith(bad + ".")}
+    assert not foreign
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_pure_files_touch_nothing(module: str) -> None:
+    called = {
+        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Call)
+    }
+    assert not called & IMPURE_CALLS
+    assert not [
+        node for node in ast.walk(tree_of(module)) if isinstance(node, ast.AsyncFor | ast.AsyncWith | ast.Await)
+    ]
+
+
+def edges() -> list[tuple[str, str]]:
+    return [(module, name) for module in MODULES for name in ours(imports_of(module))]
+
+
+@pytest.mark.parametrize("edge", ["http", "dicom", "disk"])
+def test_edges_import_no_domain(edge: str) -> None:
+    wrong = [(module, name) for module, name in edges() if part_of(module) == edge and part_of(name) in DOMAINS]
+    assert not wrong
+
+
+def test_the_disk_imports_only_pure_files() -> None:
+    of_disk = {(module, name) for module, name in edges() if part_of(module) == "disk"}
+    assert not {(module, name) for module, name in of_disk if part_of(name) != "disk" and name not in PURE}
+
+
+@pytest.mark.parametrize("apart", ["emulator", "cli"])
+def test_nothing_imports_what_stands_apart(apart: str) -> None:
+    allowed = {"cli"} if apart == "emulator" else set()  # the command starts the archive
+    wrong = [
+        (module, name)
+        for module, name in edges()
+        if part_of(name) == apart and part_of(module) != apart and part_of(module) not in allowed
+    ]
+    assert not wrong
+
+
+def test_dicomweb_does_not_import_the_vendors_operations() -> None:
+    assert not [
+        (module, name) for module, name in edges() if part_of(module) == "dicomweb" and part_of(name) == "postdicom"
+    ]
+
+
+def test_only_http_uses_httpx_as_a_client() -> None:
+    wrong = [
+        (module, node.attr)
+        for module in MODULES
+        if part_of(module) != "http"
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "httpx"
+        and node.attr in CLIENT_NAMES
+    ]
+    assert not wrong
+    assert not [
+        module for module in MODULES if part_of(module) != "http" and "pyreqwest" in " ".join(imports_of(module))
+    ]
+
+
+def test_only_the_disk_writes_files() -> None:
+    """The embedded archive keeps its own files, and the command's demonstration cleans up after itself."""
+    inside = {"disk", "emulator", "cli"}
+    wrong = [
+        (module, node.func.attr)
+        for module in MODULES
+        if part_of(module) not in inside
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WRITES
+    ]
+    assert not wrong
+    assert not [module for module in MODULES if part_of(module) != "disk" and "aiofiles" in imports_of(module)]
+
+
+def test_no_circles() -> None:
+    graph = {module: ours(imports_of(module, running_only=True)) - {module} for module in MODULES}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        if module not in done:
+            for name in graph.get(module, ()):
+                if name != PACKAGE:
+                    visit(name, (*path, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+# --- shape -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_length_of_the_module(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) < LONGEST_MODULE
+
+
+def functions_of(module: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree_of(module)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_length_of_functions(module: str) -> None:
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions_of(module)}
+    assert not {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION}
+
+
+def documented(nodes: list[ast.stmt], *, inside: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield public names and whether they have a docstring."""
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield inside + node.name, ast.get_docstring(node) is not None
+            if isinstance(node, ast.ClassDef):
+                yield from documented(node.body, inside=f"{node.name}.")
+
+
+def overrides(module: str, name: str) -> bool:
+    """Whether a method has its docstring from the class above it (in the standard library or a dependency)."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    owner = getattr(importlib.import_module(module), name.partition(".")[0], None)
+    method = getattr(owner, name.rpartition(".")[2], None)
+    return "." in name and bool(inspect.getdoc(method))
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_public_names_are_documented(module: str) -> None:
+    tree = tree_of(module)
+    assert ast.get_docstring(tree), "the module"
+    missing = [name for name, has in documented(tree.body) if not has and not overrides(module, name)]
+    assert not missing
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_all_names_what_there_is(module: str) -> None:
+    if module == PACKAGE:
+        return  # its names are imported when they are asked for
+    tree = tree_of(module)
+    listed = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+    ]
+    for names in listed:
+        assert len(names) == len(set(names))
+        defined = {name for node in tree.body for name in _bound(node)}
+        assert set(names) <= defined
+
+
+def _bound(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Assign):
+        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        yield node.target.id
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (alias.asname or alias.name for alias in node.names)
+    elif isinstance(node, ast.If | ast.Try):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.stmt):
+                yield from _bound(child)

@@ -1,0 +1,167 @@
+"""How an upload is cut into requests, and what it makes of their verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postdicom_async.dicomweb import upload as upload_module
+from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect
+from postdicom_async.dicomweb.store_answer import Verdict
+from postdicom_async.dicomweb.upload import Upload
+from postdicom_async.disk.sources import Usable
+from postdicom_async.errors import ConnectionFailed
+from postdicom_async.http.session import Session
+from postdicom_async.results import InstanceFinished, ProgressEvent, StoreStatus, UploadReport
+from postdicom_async.settings import Limits, Settings
+from tests.support.dicom_files import small_dicom, study_files, uid
+
+
+class Recorded:
+    """Stands in for what sends batches; notes them."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Usable]] = []
+        self.verdicts: dict[str, Verdict] = {}
+        self.fails_at: int | None = None
+        self.running = self.most = 0
+
+    def __call__(self, *_: object) -> Recorded:
+        return self
+
+    async def deliver(self, batch: Sequence[Usable], on_bytes: Callable[[int], None]) -> dict[str, Verdict]:
+        self.batches.append(list(batch))
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await anyio.sleep(0.001)
+            if self.fails_at is not None and len(self.batches) > self.fails_at:
+                raise ConnectionFailed("gone")
+        finally:
+            self.running -= 1
+        on_bytes(sum(one.body.length for one in batch))
+        uids = [one.header.uids.sop_instance_uid for one in batch]
+        return {one: self.verdicts.get(one, Verdict(StoreStatus.STORED)) for one in uids}
+
+    def sizes(self) -> list[list[int]]:
+        return [[one.body.length for one in batch] for batch in self.batches]
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    made = Recorded()
+    monkeypatch.setattr(upload_module, "Storing", made)
+    return made
+
+
+def an_upload(dialect: Dialect = DICOMWEB, *, study: str | None = None, progress: Any = None, **limits: int) -> Upload:
+    transport = httpx.MockTransport(lambda _request: httpx.Response(500))
+    settings = Settings(limits=replace(Limits(), **limits))
+    session = Session("http://127.0.0.1", auth=None, settings=settings, transport=transport)
+    return Upload(session, dialect, study_instance_uid=study, on_progress=progress)
+
+
+FILES = list(study_files(12, pixel_bytes=64).values())
+SIZE = len(FILES[0])
+
+
+async def test_by_count(recorded: Recorded) -> None:
+    await an_upload(batch_instances=5).run(FILES)
+    assert [len(batch) for batch in recorded.batches] == [5, 5, 2]
+
+
+async def test_by_bytes(recorded: Recorded) -> None:
+    await an_upload(batch_bytes=SIZE * 3 + 40).run(FILES)
+    assert all(sum(sizes) <= SIZE * 3 + 40 for sizes in recorded.sizes())
+    assert len(recorded.batches) == 4
+
+
+async def test_a_larger_one_goes_alone(recorded: Recorded) -> None:
+    large = small_dicom(uid(1), uid(1, 1), uid(1, 1, 99), pixel_bytes=100_000)
+    await an_upload(batch_bytes=SIZE * 2 + 40).run([*FILES[:2], large, *FILES[2:4]])
+    assert [len(batch) for batch in recorded.batches] == [2, 1, 2]
+
+
+async def test_one_a_request_where_the_family_takes_no_more(recorded: Recorded) -> None:
+    await an_upload(POSTDICOM).run(FILES)
+    assert [len(batch) for batch in recorded.batches] == [1] * 12
+
+
+async def test_as_one_request(recorded: Recorded) -> None:
+    await an_upload(POSTDICOM, batch_bytes=1).run_as_one(FILES)
+    assert [len(batch) for batch in recorded.batches] == [12]
+
+
+async def test_never_more_requests_than_allowed(recorded: Recorded) -> None:
+    await an_upload(batch_instances=1, parallel_stores=3).run(FILES)
+    assert recorded.most == 3
+
+
+async def test_outcomes_are_in_the_order_of_the_sources(recorded: Recorded) -> None:
+    recorded.verdicts = {uid(1, 1, 3): Verdict(StoreStatus.FAILED, 0x110, "processing failure")}
+    report = await an_upload(batch_instances=2).run([b"junk", *FILES, b"", FILES[2], FILES[4]])
+    statuses = [outcome.status for outcome in report.outcomes]
+    stored, failed, junk = StoreStatus.STORED, StoreStatus.FAILED, StoreStatus.NOT_DICOM
+    assert statuses == [junk, stored, stored, failed, *([stored] * 9), junk, failed, StoreStatus.DUPLICATE]
+    assert (report.outcomes[3].reason_code, report.outcomes[3].reason) == (0x110, "processing failure")
+
+
+async def test_another_study_is_not_sent(recorded: Recorded) -> None:
+    report = await an_upload(study=uid(1)).run([FILES[0], small_dicom(uid(2), uid(2, 1), uid(2, 1, 1))])
+    assert [outcome.status for outcome in report.outcomes] == [StoreStatus.STORED, StoreStatus.FAILED]
+    assert [len(batch) for batch in recorded.batches] == [1]
+
+
+async def test_an_end_in_the_middle_accounts_for_every_source(recorded: Recorded) -> None:
+    recorded.fails_at = 2
+    with pytest.raises(ConnectionFailed) as caught:
+        await an_upload(batch_instances=2, parallel_stores=1).run(FILES)
+    report = caught.value.report
+    assert isinstance(report, UploadReport)
+    assert [outcome.status for outcome in report.outcomes[:4]] == [StoreStatus.STORED] * 4
+    assert {outcome.status for outcome in report.outcomes[4:]} == {StoreStatus.UNCONFIRMED}
+    assert report.bytes_sent == sum(map(len, FILES[:4]))
+
+
+async def test_sources_are_drawn_only_as_they_can_be_sent(recorded: Recorded) -> None:
+    drawn = 0
+
+    async def many() -> AsyncIterator[bytes]:
+        nonlocal drawn
+        for data in FILES * 100:
+            drawn += 1
+            yield data
+
+    recorded.fails_at = 0
+    with pytest.raises(ConnectionFailed):
+        await an_upload(batch_instances=2, parallel_stores=2).run(many())
+    assert drawn < 20
+
+
+@given(
+    picks=st.lists(st.integers(-1, 11), max_size=25),
+    instances=st.integers(1, 5),
+    size=st.integers(1, 8000),
+)
+@pytest.mark.asyncio
+async def test_every_source_once(picks: list[int], instances: int, size: int) -> None:
+    made, events = Recorded(), list[ProgressEvent]()
+    sources = [FILES[pick] if pick >= 0 else b"junk" for pick in picks]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(upload_module, "Storing", made)
+        report = await an_upload(batch_instances=instances, batch_bytes=size, progress=events.append).run(sources)
+    sent = [one.header.uids.sop_instance_uid for batch in made.batches for one in batch]
+    assert len(sent) == len(set(sent)) == len({pick for pick in picks if pick >= 0})
+    assert len(report.outcomes) == len(sources)
+    assert len([event for event in events if isinstance(event, InstanceFinished)]) == len(sources)
+    assert all(len(batch) <= instances for batch in made.batches)
+    assert all(len(sizes) == 1 or sum(sizes) <= size for sizes in made.sizes())
+    assert report.counts.get(StoreStatus.DUPLICATE, 0) == len([pick for pick in picks if pick >= 0]) - len(sent)
+    assert report.ok

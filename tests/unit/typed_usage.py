@@ -1,0 +1,124 @@
+"""The API as a user writes it. Nothing here runs: a type checker reads it, see test_public_api.py."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, assert_type
+
+import httpx
+from pydicom.dataset import Dataset
+
+from postdicom_async import (
+    BytesMoved,
+    DicomWeb,
+    DownloadReport,
+    IncompleteDownload,
+    InstanceFinished,
+    InstanceUids,
+    Limits,
+    PostDicom,
+    PostdicomError,
+    ProgressEvent,
+    Rendered,
+    Results,
+    Retry,
+    SavedInstance,
+    Settings,
+    StoreOutcome,
+    StoreStatus,
+    Timeouts,
+    Tls,
+    UploadReport,
+)
+
+SETTINGS = Settings(
+    timeouts=Timeouts(connect=5),
+    retry=Retry(max_attempts=2),
+    limits=Limits(connections=4),
+    tls=Tls(ca_file=Path("ca.pem")),
+    fsync=False,
+)
+
+
+async def token() -> str:
+    return "token"
+
+
+CLIENTS = [
+    DicomWeb("https://archive.example/dicom-web"),
+    DicomWeb("https://archive.example", auth=("user", "password"), settings=SETTINGS),
+    DicomWeb("https://archive.example", auth="token", dialect="postdicom"),
+    DicomWeb("https://archive.example", auth=token, transport=httpx.MockTransport(lambda _: httpx.Response(200))),
+    DicomWeb("https://archive.example", auth=lambda: "token"),
+    DicomWeb("https://archive.example", auth=httpx.BasicAuth("user", "password")),
+    PostDicom("https://account.example", "user", "password"),
+]
+
+
+def on_progress(event: ProgressEvent) -> None:
+    if isinstance(event, BytesMoved):
+        assert_type(event.totals.bytes_done, int)
+    else:
+        assert_type(event, InstanceFinished)
+        assert_type(event.outcome, StoreOutcome | SavedInstance)
+    assert_type(event.totals.bytes_total, int | None)
+
+
+async def search(archive: DicomWeb) -> None:
+    studies = archive.search_for_studies(
+        {"PatientName": "DOE*", "StudyDate": (date(2020, 1, 1), None)}, fields=["StudyDescription"], limit=10, offset=5
+    )
+    assert_type(studies, Results[Dataset])
+    async for study in studies:
+        assert_type(study, Dataset)
+    assert_type(await studies.first(), Dataset | None)
+    assert_type(await studies.all(), list[Dataset])
+    assert_type(await studies.raw.all(), list[dict[str, Any]])
+    assert_type(studies.warnings, list[str])
+    archive.search_for_series(study_instance_uid="1.2")
+    archive.search_for_instances({"StudyInstanceUID": ["1.2", "1.3"]}, fuzzymatching=True)
+    assert_type(await archive.retrieve_series_metadata("1.2", "1.3").first(), Dataset | None)
+
+
+async def chunks_of_files() -> AsyncIterator[bytes]:
+    yield b""
+
+
+async def store(archive: DicomWeb) -> None:
+    report = await archive.upload(["folder", Path("file"), Dataset(), b"bytes"], progress=on_progress)
+    assert_type(report, UploadReport)
+    assert_type(report.counts, Mapping[StoreStatus, int])
+    for source in ("folder", Path("folder"), b"bytes", Dataset(), [Path("x")], (b"x", b"y"), chunks_of_files()):
+        await archive.upload(source)
+    outcomes = await archive.store_instances([b"bytes"], study_instance_uid="1.2")
+    assert_type(outcomes, tuple[StoreOutcome, ...])
+    assert_type(outcomes[0].uids, InstanceUids | None)
+    await archive.delete_study("1.2")
+
+
+async def retrieve(archive: DicomWeb) -> None:
+    try:
+        report = await archive.download_study("1.2", to="out", layout=lambda uids: Path(uids.sop_instance_uid))
+    except IncompleteDownload as error:
+        assert_type(error.report, DownloadReport)
+        assert_type(error.report.missing, tuple[InstanceUids, ...])
+    except PostdicomError as error:
+        assert_type(error.temporary, bool)
+    else:
+        assert_type(report.saved[0].path, Path)
+    async for part in archive.iter_study("1.2"):
+        async for chunk in part:
+            assert_type(chunk, bytes)
+    assert_type(await archive.retrieve_instance("1.2", "1.3", "1.4"), Dataset)
+    assert_type(await archive.retrieve_instance_frames("1.2", "1.3", "1.4", [1, 2]), list[bytes])
+    assert_type(await archive.retrieve_instance_rendered("1.2", "1.3", "1.4"), Rendered)
+    assert_type(await archive.retrieve_bulkdata("bulk/1"), bytes)
+
+
+async def options(archive: PostDicom) -> None:
+    async with archive as opened:
+        assert_type(opened, PostDicom)
+        assert_type(opened.with_options(retry=Retry(max_attempts=1)), PostDicom)
+        assert_type(opened.transport_name, str)
