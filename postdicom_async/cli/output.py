@@ -192,7 +192,10 @@ def render(things: Iterable[RenderableType]) -> str:
     console = _console(sheet)
     for thing in things:
         console.print(thing)
-    return sheet.getvalue().rstrip("\n")
+    text = sheet.getvalue().rstrip("\n")
+    if sys.stdout.isatty():
+        return text
+    return "\n".join(line.rstrip() for line in text.split("\n")).lstrip("\n")
 
 
 class _Sheet(io.StringIO):
