@@ -19,8 +19,10 @@ from postdicom_async.emulator.answers import refusal
 from postdicom_async.emulator.archive_store import ArchiveStore
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
 from postdicom_async.emulator.qido import Search
+from postdicom_async.emulator.share_routes import share_routes
 from postdicom_async.emulator.stow import Stow
 from postdicom_async.emulator.vendor import vendor_routes
+from postdicom_async.emulator.vendor_actions import SHARE_PATH
 from postdicom_async.emulator.vendor_faults import Faults
 from postdicom_async.emulator.wado import Wado
 
@@ -46,7 +48,12 @@ def routes_of(context: ArchiveContext) -> list[RouteRow]:
 
     The vendor's shapes come first: in ``/studies/series/instances`` the word ``series`` is no Study Instance UID.
     """
-    return [*vendor_routes(context), *_vendor_shapes(context), *_standard_shapes(context)]
+    return [
+        *vendor_routes(context),
+        *share_routes(context),
+        *_vendor_shapes(context),
+        *_standard_shapes(context),
+    ]
 
 
 def _vendor_shapes(context: ArchiveContext) -> list[RouteRow]:
@@ -144,7 +151,7 @@ async def _on_bug(_request: Request, error: Exception) -> Response:
 
 
 class _Gate:
-    """Takes slashes off the end of the path, and lets nobody through without the password."""
+    """Takes slashes off the end of the path, and lets nobody through without the password, but to shares."""
 
     def __init__(self, app: ASGIApp, options: ArchiveOptions) -> None:
         self._app = app
@@ -156,7 +163,8 @@ class _Gate:
         app = self._app
         if scope["type"] == "http":
             scope = {**scope, "path": _without_extra_slashes(scope)}
-            if not self._is_allowed(scope):
+            inner = scope["path"].removeprefix(scope.get("root_path", ""))
+            if not inner.startswith(f"{SHARE_PATH}/") and not self._is_allowed(scope):
                 app = _unauthorized()
         await app(scope, receive, send)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.emulator.context import ArchiveContext
 
-__all__ = ["FileSlice", "Part", "multipart_related", "single_part"]
+__all__ = ["FileSlice", "Part", "cut", "multipart_related", "single_part"]
 
 PIECE = 1024 * 1024
 
@@ -81,18 +81,19 @@ def multipart_related(context: ArchiveContext, parts: Sequence[Part]) -> Respons
 def single_part(context: ArchiveContext, part: Part) -> Response:
     """Return one part without a multipart wrapping."""
     headers = {"Content-Type": part.content_type, "Content-Length": str(len(part.source))}
-    return StreamingResponse(_stream(context, _cut(part.source)), headers=headers)
+    return StreamingResponse(_stream(context, cut(part.source)), headers=headers)
 
 
 def _pieces(parts: Sequence[Part], boundary: str, end: bytes) -> Iterator[Source]:
     for part in parts:
         yield part.head(boundary)
-        yield from _cut(part.source)
+        yield from cut(part.source)
         yield b"\r\n"
     yield end
 
 
-def _cut(source: Source) -> Iterator[Source]:
+def cut(source: Source) -> Iterator[Source]:
+    """Yield a source in pieces of at most a megabyte."""
     if isinstance(source, bytes):
         yield source
         return

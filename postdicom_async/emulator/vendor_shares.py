@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
@@ -108,5 +109,7 @@ def _token_hash(token: str) -> str:
 
 
 def _password_hash(password: str, salt: str) -> str:
-    raw = hashlib.scrypt(password.encode("utf-8", "replace"), salt=salt.encode(), n=2**13, r=8, p=1)
+    """Hash a password, in one form however its accents were typed."""
+    text = unicodedata.normalize("NFC", password).encode("utf-8", "replace")
+    raw = hashlib.scrypt(text, salt=salt.encode(), n=2**13, r=8, p=1)
     return f"{salt}${raw.hex()}"
