@@ -113,7 +113,8 @@ class Settings:
         proxy: ``http://host:port``, with ``user:password@`` if the proxy wants it.
         use_environment_proxies: honour HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
         allow_http_credentials: send credentials over ``http://`` to a host that is not this machine.
-        fsync: make each downloaded file and its folder durable before it counts as saved.
+        fsync: make each downloaded file and its folder durable before it counts as saved. Without it, quick writes
+            also run in the event loop instead of a thread.
         chunked_upload: send store requests chunked instead of with an exact Content-Length. Some archives
             answer 200 to a chunked request and store nothing.
     """

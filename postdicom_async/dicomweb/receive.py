@@ -52,7 +52,7 @@ class Receiver:
         self._saved = saved
         self._piece = piece
         self._meter = meter
-        self._disk = Background()
+        self._disk = Background(at_once=not folder.fsync)
         self._accepted: set[InstanceUids] = set()
         self._spool: _Spool | None = None
         self._empty = True

@@ -49,7 +49,7 @@ class Folder:
 
     def __init__(self, root: Path, *, fsync: bool) -> None:
         self.root = root
-        self._fsync = fsync
+        self.fsync: bool = fsync
         self._directories: dict[RelativeName, int] = {}
         self._lock = threading.Lock()  # several streams may write into one folder, each from its thread
 
@@ -221,12 +221,12 @@ class Folder:
                 self.root.joinpath(*parts, name).unlink()
 
     def _make_durable(self, descriptor: int) -> None:
-        if self._fsync and descriptor >= 0 and sys.platform != "win32":
+        if self.fsync and descriptor >= 0 and sys.platform != "win32":
             os.fsync(descriptor)
 
     def make_file_durable(self, descriptor: int) -> None:
         """Flush a file to the disk, when the folder is set to."""
-        if self._fsync:
+        if self.fsync:
             os.fsync(descriptor)
 
 

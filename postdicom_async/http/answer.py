@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import anyio
 import httpx
 
 from postdicom_async.errors import PostdicomError, ProtocolError
+from postdicom_async.http.idle import IdleWatch
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
 from postdicom_async.http.redaction import quiet_http_logs
 from postdicom_async.http.retry import Failure
@@ -59,7 +59,7 @@ class StreamedAnswer:
         self._response = response
         self._operation = operation
         self._limits = limits
-        self._idle = idle
+        self._watch = IdleWatch(idle)
         self._release: Callable[[], None] | None = release
 
     @property
@@ -91,6 +91,7 @@ class StreamedAnswer:
         release, self._release = self._release, None
         if release is None:
             return
+        self._watch.close()
         try:
             with anyio.CancelScope(shield=True), anyio.move_on_after(5), quiet_http_logs():
                 await self._response.aclose()
@@ -155,7 +156,7 @@ class StreamedAnswer:
     async def _next(self, raw: AsyncIterator[bytes]) -> bytes | None:
         problem: Problem | None = None
         try:
-            async with asyncio.timeout(self._idle):
+            with self._watch:
                 return await anext(raw, None)
         except TimeoutError:
             problem = self._broken("the archive stopped sending")
