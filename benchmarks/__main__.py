@@ -52,7 +52,7 @@ def _place(needed: int) -> str:
 
 def _loop_note() -> str:
     loop = "uvloop" if find_spec("uvloop") else "asyncio's own loop"
-    return f"postdicom_async on {loop}, without fsync; its naming, checking and atomic writes on"
+    return f"postdicom_async on {loop} (httpx: asyncio's own), without fsync; naming, checking and atomic writes on"
 
 
 if __name__ == "__main__":

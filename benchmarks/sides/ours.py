@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,16 @@ from postdicom_async import DicomWeb, Limits, Settings
 from postdicom_async.http.transport import httpx_transport, pyreqwest_transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from httpx import AsyncBaseTransport
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+Transport = Callable[[Settings], "AsyncBaseTransport"]
+
+
+def _loop_factory(transport: Transport) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Uvloop under pyreqwest, as the command does it; under httpx's own transport it reads far ahead into memory."""
+    if transport is not pyreqwest_transport:
+        return asyncio.new_event_loop
     try:
         import uvloop
     except ImportError:
@@ -32,12 +37,12 @@ def run_on_httpx(task: Task) -> Measurement:
     return _run(task, httpx_transport)
 
 
-def _run(task: Task, transport: Callable[[Settings], AsyncBaseTransport]) -> Measurement:
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+def _run(task: Task, transport: Transport) -> Measurement:
+    with asyncio.Runner(loop_factory=_loop_factory(transport)) as runner:
         return runner.run(_measure(task, transport))
 
 
-async def _measure(task: Task, transport: Callable[[Settings], AsyncBaseTransport]) -> Measurement:
+async def _measure(task: Task, transport: Transport) -> Measurement:
     settings = Settings(fsync=False, limits=_limits(task.streams))
     auth = (task.user, task.password) if task.user else None
     async with DicomWeb(task.url, auth=auth, settings=settings, transport=transport(settings)) as archive:

@@ -44,9 +44,11 @@ def run_async(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's where it and pyreqwest are installed; under httpx's own transport it reads far ahead of us."""
     try:
+        import pyreqwest.client  # noqa: F401
         import uvloop
-    except ImportError:  # not on Windows, and not required elsewhere
+    except ImportError:
         return None
     return uvloop.new_event_loop
 

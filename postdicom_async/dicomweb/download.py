@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -65,8 +66,9 @@ def plan(target: Target, listed: set[InstanceUids], missing: set[InstanceUids], 
     for uids in sorted(missing):
         by_series.setdefault(uids[:2], set()).add(uids)
     targets: list[Target] = []
+    sizes = Counter(uids[:2] for uids in listed)
     for (study, series), wanted in by_series.items():
-        everything = {uids for uids in listed if uids[:2] == (study, series)} == wanted
+        everything = len(wanted) == sizes[study, series]
         if finest <= 1 and everything and target.instance is None:
             targets.append(Target(study, series))
         else:

@@ -31,6 +31,8 @@ def filter_pairs(filters: Filters | None) -> list[tuple[str, str]]:
     Raises:
         UsageError: an attribute is unknown or a value cannot be matched.
     """
+    if filters is not None and not isinstance(filters, Mapping):
+        raise UsageError("filters: give a mapping of DICOM keywords or tags to what they must match")
     return [(_attribute(name, "filters"), _value(name, value)) for name, value in (filters or {}).items()]
 
 
