@@ -1,0 +1,1 @@
+"""PostDICOM's own operations."""

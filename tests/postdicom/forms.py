@@ -116,7 +116,7 @@ FORMS = (
             study_description='Head "contrast"',
             accession_number="A/3",
             patient_complaints="pain\nsince Monday",
-            order_scheduled_datetime=datetime(2030, 4, 5, 6, 7, 8),
+            order_scheduled_datetime=datetime(2030, 4, 5, 6, 7, 8),  # noqa: DTZ001 - the account's local time
             requested_procedure_id="R-4",
             requested_procedure_description="CT of the head",
             requesting_physician="Who^Doctor",
@@ -162,7 +162,7 @@ FORMS = (
             study_date_from=date(2020, 1, 1),
             study_date_to="2020-12-31",
             patient_birthdate_from="1970-01-01",
-            patient_birthdate_to=datetime(1979, 12, 31, 23, 59),
+            patient_birthdate_to=datetime(1979, 12, 31, 23, 59),  # noqa: DTZ001 - a calendar date
         ).all(),
         "/getpatientorderlist",
         "GetPatientOrderListParameters",

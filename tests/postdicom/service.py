@@ -30,9 +30,9 @@ class Service:
 
     """
 
-    def __init__(self, answer: Answering = as_json([FOUND])) -> None:
+    def __init__(self, answer: Answering | None = None) -> None:
         self.requests: list[httpx.Request] = []
-        self._answer = answer
+        self._answer = answer or as_json([FOUND])
 
     def client(self, **options: Any) -> PostDicom:
         """Return a client of it, which may be used without entering it twice."""

@@ -52,9 +52,11 @@ async def test_the_request(form: Form, address: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 async def test_the_request_on_a_socket(form: Form, connect: Callable[..., PostDicom]) -> None:
-    async with FaultyServer(Reply(body=b"[]")) as server:
-        async with connect(server.url + "/dicomweb/", "user@example.org", PASSWORD) as archive:
-            await form.call(archive)
+    async with (
+        FaultyServer(Reply(body=b"[]")) as server,
+        connect(server.url + "/dicomweb/", "user@example.org", PASSWORD) as archive,
+    ):
+        await form.call(archive)
     (request,) = server.requests
     assert (request.method, request.target) == ("GET", "/dicomweb" + form.path)
     assert request.all_headers(form.header) == [form.parameters]
