@@ -21,7 +21,7 @@ from uuid import uuid4
 from postdicom_async.emulator.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, Level
 from postdicom_async.emulator.header import Json, read_header
 from postdicom_async.emulator.uids import is_uid
-from postdicom_async.emulator.vendor_schema import VENDOR_SCHEMA
+from postdicom_async.emulator.vendor_schema import add_vendor_tables
 from postdicom_async.results import InstanceUids
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ class ArchiveStore:
         self._database = sqlite3.connect(folder / "index.sqlite", check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.executescript(f"BEGIN;{_SCHEMA}{VENDOR_SCHEMA}{_VIEWS}COMMIT;")
+        self._database.executescript(f"BEGIN;{_SCHEMA}{_VIEWS}COMMIT;")
+        add_vendor_tables(self._database)
 
     def close(self) -> None:
         """Close the index; nothing may be called afterwards."""

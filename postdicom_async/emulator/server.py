@@ -16,7 +16,7 @@ from postdicom_async.emulator.app import build_app, close_context, open_context
 from postdicom_async.emulator.archive_store import parse_instance
 from postdicom_async.emulator.context import INSTITUTIONS, USER_GROUPS, USERS, ArchiveOptions
 from postdicom_async.emulator.vendor_faults import Faults
-from postdicom_async.emulator.vendor_orders import order_uuid_of, series_uuid_of
+from postdicom_async.emulator.vendor_schema import order_uuid_of, series_uuid_of
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from postdicom_async.emulator.header import UnreadableHeader, read_header
 from postdicom_async.emulator.vendor_answers import folder_fields, order_fields, series_fields, tag_fields
 from postdicom_async.emulator.vendor_folders import Folders
 from postdicom_async.emulator.vendor_matching import order_matches
-from postdicom_async.emulator.vendor_orders import Orders, series_uuid_of
+from postdicom_async.emulator.vendor_orders import Orders
+from postdicom_async.emulator.vendor_schema import series_uuid_of
 from postdicom_async.emulator.vendor_shares import Shares
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pydicom.datadict import keyword_for_tag
 from starlette.responses import Response
 
-from postdicom_async.emulator.vendor_orders import WITH_IMAGES, WITHOUT_IMAGES, series_uuid_of
+from postdicom_async.emulator.vendor_orders import WITH_IMAGES, WITHOUT_IMAGES
+from postdicom_async.emulator.vendor_schema import series_uuid_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["folder_fields", "no", "order_fields", "plain", "series_fields", "tag_fields", "yes"]
 
+_BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -106,7 +108,7 @@ def tag_fields(study_uid: str, series_uid: str, attributes: Json, wanted: Sequen
             "Value": _content(attributes[tag]),
         }
         for tag in tags
-        if wanted or not attributes[tag].keys() & {"InlineBinary", "BulkDataURI"}
+        if wanted or attributes[tag]["vr"] not in _BINARY
     ]
 
 

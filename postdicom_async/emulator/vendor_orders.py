@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4, uuid5
+from uuid import uuid4
 
 from postdicom_async.emulator.answers import Refusal
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Mapping
 
     from postdicom_async.emulator.archive_store import ArchiveStore, StoredInstance
     from postdicom_async.emulator.header import Json
 
-__all__ = ["Order", "Orders", "order_uuid_of", "series_uuid_of"]
+__all__ = ["Order", "Orders"]
 
 WITHOUT_IMAGES, WITH_IMAGES = 10, 70
 """``OrderStatus``: numbers of this archive's choice."""
 
-_NAMESPACE = UUID("5d1f6a0e-52b8-4f52-9f1c-3a6f1c7c5b11")
 _SELECT = """
 SELECT o.uuid, o.institution_uuid, o.study_uid, o.fields, o.user_uuid, o.group_uuid, s.attributes,
     (SELECT GROUP_CONCAT(DISTINCT c.modality) FROM series c WHERE c.study_uid = o.study_uid),
@@ -45,16 +43,6 @@ _KEPT_FROM_CREATION = (
     "PatientComplaints", "OrderScheduledDatetime", "RequestedProcedureId", "RequestedProcedureDescription",
     "RequestingPhysician", "ReferringPhysiciansName", "ScheduledEquipmentUuid",
 )  # fmt: skip
-
-
-def order_uuid_of(study_instance_uid: str) -> str:
-    """Return the UUID of the order of a study: always the same."""
-    return str(uuid5(_NAMESPACE, study_instance_uid))
-
-
-def series_uuid_of(study_instance_uid: str, series_instance_uid: str) -> str:
-    """Return the UUID of a series: always the same."""
-    return str(uuid5(_NAMESPACE, f"{study_instance_uid}/{series_instance_uid}"))
 
 
 @dataclass(frozen=True)
@@ -137,7 +125,6 @@ class Orders:
             self._store.delete(order.study_uid)
         with self._store.transaction() as database:
             database.execute("DELETE FROM orders WHERE uuid = ?", (order.uuid,))
-            _forget_what_is_gone(database)
 
     def instances(self, order: Order) -> list[StoredInstance]:
         """Return the files of an order, series by series."""
@@ -149,28 +136,8 @@ class Orders:
 
     def _select(self, where: str, arguments: Iterable[str]) -> list[Order]:
         with self._store.transaction() as database:
-            self._follow_studies(database)
             rows = database.execute(_SELECT.format(where=where), tuple(arguments)).fetchall()
-        return [_order(*row) for row in rows]
-
-    def _follow_studies(self, database: sqlite3.Connection) -> None:
-        """Make orders for studies that came by upload, and forget those whose studies were deleted."""
-        new = database.execute(
-            "SELECT study_uid FROM studies s WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.study_uid = s.study_uid)"
-            " ORDER BY id"
-        ).fetchall()
-        database.executemany(
-            "INSERT INTO orders (uuid, study_uid, institution_uuid) VALUES (?, ?, ?)",
-            [(order_uuid_of(uid), uid, self._institution) for (uid,) in new],
-        )
-        _forget_what_is_gone(database)
-
-
-def _forget_what_is_gone(database: sqlite3.Connection) -> None:
-    database.execute(
-        "DELETE FROM orders WHERE study_uid IS NOT NULL AND study_uid NOT IN (SELECT study_uid FROM studies)"
-    )
-    database.execute("DELETE FROM folder_orders WHERE order_uuid NOT IN (SELECT uuid FROM orders)")
+        return [_order(uuid, institution or self._institution, *rest) for uuid, institution, *rest in rows]
 
 
 def _order(
