@@ -141,8 +141,8 @@ def test_a_repr_shows_nothing() -> None:
 
 def test_answers_are_frozen_and_compare() -> None:
     one = Folder({"FolderUuid": ONE})
-    assert one == Folder({"FolderUuid": ONE})
-    assert one != PatientOrder({"FolderUuid": ONE})
+    answers: list[VendorAnswer] = [Folder({"FolderUuid": ONE}), PatientOrder({"FolderUuid": ONE})]
+    assert [one == other for other in answers] == [True, False]
     with pytest.raises(AttributeError):
         one.text = "x"  # type: ignore[misc]
 

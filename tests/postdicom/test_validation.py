@@ -29,6 +29,7 @@ BAD_DATES = [BAD, "2999-13-01", "2999-02-30", "31.12.2999", "29991231", "2999-12
 # A link ends in the account's time zone, which is not known: what is over everywhere on earth is over.
 OVER = (datetime.now(UTC) - timedelta(hours=12)).date() - timedelta(days=1)
 
+EARLY = datetime(999, 1, 2)  # noqa: DTZ001 - the account's local time
 Call = Callable[[PostDicom], Any]
 
 
@@ -107,8 +108,8 @@ REFUSED: list[tuple[str, Call]] = [
     *each("expires", [BAD, OVER, "1999-12-31"], lambda v: folder_share(expires=v)),
     *each(
         "order_scheduled_datetime",
-        [BAD, "2030-01-01", "2030-01-01T10:00", "2030-01-01 25:00", date(2030, 1, 1), 5, datetime(2030, 1, 1, tzinfo=UTC),
-         datetime(2030, 1, 1, tzinfo=timezone(timedelta(hours=3)))],
+        [BAD, "2030-01-01", "2030-01-01T10:00", "2030-01-01 25:00", date(2030, 1, 1), 5,
+         datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=timezone(timedelta(hours=3)))],
         lambda v: order(order_scheduled_datetime=v),
     ),
     # other types
@@ -141,11 +142,9 @@ async def test_what_is_accepted() -> None:
     service = Service()
     today = datetime.now(UTC).date()
     async with service.client() as archive:
-        await archive.shares.create_link((ONE.upper() for _ in range(2)), expires=f" {today} ")
+        await archive.shares.create_link((ONE.upper(), f" {TWO} "), expires=f" {today} ")
         assert service.parameters()["ExpireDate"] == str(today)
-        await order(patient_sex=" o ", patient_birthdate="1970-1-2", order_scheduled_datetime=datetime(999, 1, 2))(
-            archive
-        )
+        await order(patient_sex=" o ", patient_birthdate="1970-1-2", order_scheduled_datetime=EARLY)(archive)
         sent = service.parameters()
         assert (sent["PatientSex"], sent["PatientBirthdate"]) == ("O", "1970-01-02")
         assert sent["OrderScheduledDatetime"] == "0999-01-02 00:00"
