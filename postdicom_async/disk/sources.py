@@ -9,15 +9,16 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BytesIO, FileIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-import aiofiles
 import anyio
 import anyio.to_thread
+from aiofiles.threadpool import wrap
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.disk.problems import explain_os_error, local_file_error
@@ -26,6 +27,7 @@ from postdicom_async.http.bodies import Body, BytesBody
 from postdicom_async.results import StoreStatus
 
 if TYPE_CHECKING:
+    from aiofiles.threadpool.binary import AsyncFileIO
     from pydicom.dataset import Dataset
 
 __all__ = ["FileBody", "Source", "Sources", "Unusable", "Usable", "measure", "read_sources"]
@@ -258,6 +260,24 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
+@asynccontextmanager
+async def _opened(path: Path) -> AsyncIterator[AsyncFileIO]:
+    """Open a file and close it, even when the task is cancelled while a thread is still opening it."""
+    opening = asyncio.get_running_loop().run_in_executor(None, lambda: path.open("rb", buffering=0))
+    try:
+        file = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
+    with file:
+        yield wrap(file)
+
+
+def _close_unwanted(opening: asyncio.Future[FileIO]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
 @dataclass(frozen=True, slots=True)
 class FileBody:
     """A file, byte for byte, in pieces.
@@ -296,7 +316,7 @@ class FileBody:
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         """Yield a large file, reading the next piece while one is being sent."""
-        async with aiofiles.open(self.path, "rb", buffering=0) as file:
+        async with _opened(self.path) as file:
             self._require_unchanged(os.fstat(file.fileno()))
             left = self.length
             ahead = asyncio.ensure_future(file.read(min(self.piece, left)))
