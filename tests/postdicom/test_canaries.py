@@ -15,7 +15,8 @@ from tests.postdicom.forms import ONE, TWO
 from tests.support.canaries import CANARIES, CanaryWatch
 from tests.support.faulty_server import FaultyServer, Reply, Request, unused_port
 
-SECRET = CANARIES["password"]
+SECRET = CANARIES["token"]  # the share's; the account's own is another
+ACCOUNT = (CANARIES["username"], CANARIES["password"])
 NAME = CANARIES["patient_name"]
 LATER = "2999-12-31"
 JSON = {"Content-Type": "application/json"}
@@ -92,7 +93,7 @@ FAILURES: dict[str, Any] = {
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 async def test_success(call: Callable[[PostDicom], Any], connect: Connect, canary_watch: CanaryWatch) -> None:
     logging.getLogger("httpcore").setLevel(logging.DEBUG)
-    async with FaultyServer(everything_back) as server, connect(server.url, CANARIES["username"], SECRET) as archive:
+    async with FaultyServer(everything_back) as server, connect(server.url, *ACCOUNT) as archive:
         found = await call(archive)
         canary_watch.feed(archive)
         canary_watch.feed(archive.orders)
@@ -110,7 +111,7 @@ async def test_failures(
     quick = settings(idle_read=0.1, max_attempts=2)
     async with (
         FaultyServer(failing) as server,
-        connect(server.url, CANARIES["username"], SECRET, settings=quick) as archive,
+        connect(server.url, *ACCOUNT, settings=quick) as archive,
     ):
         with pytest.raises(PostdicomError) as caught:
             await call(archive)
@@ -122,7 +123,7 @@ async def test_failures(
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 async def test_no_connection(call: Callable[[PostDicom], Any], connect: Connect, canary_watch: CanaryWatch) -> None:
     address = f"http://127.0.0.1:{unused_port()}/{CANARIES['path']}"
-    async with connect(address, CANARIES["username"], SECRET) as archive:
+    async with connect(address, *ACCOUNT) as archive:
         with pytest.raises(PostdicomError) as caught:
             await call(archive)
     assert not isinstance(caught.value, OutcomeUnknown)
@@ -143,7 +144,7 @@ async def test_no_connection(call: Callable[[PostDicom], Any], connect: Connect,
     ],
 )
 async def test_mistakes(call: Callable[[PostDicom], Any], canary_watch: CanaryWatch) -> None:
-    async with PostDicom("http://127.0.0.1:1", CANARIES["username"], SECRET) as archive:
+    async with PostDicom("http://127.0.0.1:1", *ACCOUNT) as archive:
         with pytest.raises(UsageError) as caught:
             await call(archive)
     canary_watch.feed(caught.value)
