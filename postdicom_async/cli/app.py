@@ -20,7 +20,7 @@ _EPILOG = (
     "help), 130 interrupted. Results go to standard output, everything else to standard error."
 )
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,

@@ -50,7 +50,7 @@ def step_of(name: str, files: Iterable[Path], seconds: float, result: str = "") 
 class timed:  # noqa: N801 - reads as a statement
     """Wall time of a block, in ``seconds``."""
 
-    seconds = 0.0
+    seconds: float = 0.0
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()

@@ -40,7 +40,7 @@ class Interrupted(Exception):
 
     def __init__(self, signal_number: int) -> None:
         super().__init__("interrupted")
-        self.code = 128 + signal_number
+        self.code: int = 128 + signal_number
 
 
 def code_of(error: PostdicomError) -> Exit:

@@ -72,6 +72,10 @@ _ARGUMENTS = {
     "tls.key:": "--client-key:",
 }
 _PHRASES = (
+    (
+        "the server's certificate could not be verified",
+        "the server's certificate could not be verified; if its authority is not a public one, give --ca-file",
+    ),
     ("set allow_http_credentials", "give --allow-http"),
     ("give them as auth=(user, password)", "give the user with --username"),
     ("give tls.certificate too", "give --client-cert too"),
