@@ -1,0 +1,220 @@
+"""Answers that are packed, huge, deep or not what they say: bounded, and never half believed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from postdicom_async import ConnectionFailed, IncompleteDownload, PostdicomError, ProtocolError, ServerError
+from tests.faults.archive import MemoryArchive, name_of
+from tests.faults.clients import FAST, files_below, settings
+from tests.support.bodies import dicom_json, json_reply, multipart_related
+from tests.support.dicom_files import study_files, uid
+from tests.support.faulty_server import FaultyServer, Reply, Request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.faults.clients import Connect
+
+STUDY = uid(1)
+FILES = list(study_files(3).values())
+STUDIES = [dicom_json(StudyInstanceUID=uid(n), StudyDescription="x" * 50) for n in range(30)]
+TEXT = json.dumps(STUDIES).encode()
+MIB = 1 << 20
+
+
+def packed(encoding: str, body: bytes, **more: Any) -> Reply:
+    return Reply(200, {"Content-Type": "application/dicom+json", "Content-Encoding": encoding}, body, **more)
+
+
+async def searched(connect: Connect, reply: Reply, using: Any = FAST) -> list[Any]:
+    async with FaultyServer(reply) as server, connect(server.url, using) as archive:
+        return await archive.search_for_studies(limit=30).raw.all()
+
+
+# --- packed ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", "deflate", "identity"])
+@pytest.mark.parametrize("framing", ["content-length", "chunked", "until-close"])
+async def test_an_answer_packed_unasked_is_unpacked(encoding: str, framing: Any, connect: Connect) -> None:
+    bodies = {"deflate": zlib.compress(TEXT), "identity": TEXT}
+    body = bodies.get(encoding, gzip.compress(TEXT))
+    assert await searched(connect, packed(encoding, body, framing=framing, chunk_size=100)) == STUDIES
+
+
+async def test_nothing_packed_is_asked_for(connect: Connect) -> None:
+    async with FaultyServer(json_reply([])) as server, connect(server.url) as archive:
+        await archive.search_for_studies().all()
+    assert server.requests[0].all_headers("accept-encoding") == ["identity"]
+
+
+async def test_a_packed_study_is_unpacked(connect: Connect, tmp_path: Path) -> None:
+    whole = multipart_related(FILES)
+    reply = Reply(200, {"Content-Type": whole.content_type, "Content-Encoding": "gzip"}, gzip.compress(whole.body))
+
+    def fault(request: Request) -> Reply | None:
+        return reply if request.path == f"/studies/{STUDY}" else None
+
+    async with FaultyServer(MemoryArchive(FILES, fault)) as server, connect(server.url) as archive:
+        report = await archive.download_study(STUDY, to=tmp_path)
+    assert report.ok
+    assert files_below(tmp_path) == {name_of(file): file for file in FILES}
+
+
+@pytest.mark.parametrize("cut", [5, 20, -9, -1])
+async def test_a_packed_answer_cut_inside_is_broken(cut: int, connect: Connect) -> None:
+    body = gzip.compress(TEXT)
+    with pytest.raises((ConnectionFailed, ProtocolError)):
+        await searched(connect, packed("gzip", body[:cut]))
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "aes128gcm", "x"])
+async def test_other_encodings_are_refused(encoding: str, connect: Connect) -> None:
+    with pytest.raises(ProtocolError, match="packed"):
+        await searched(connect, packed(encoding, TEXT))
+
+
+async def test_what_is_not_packed_as_it_says(connect: Connect) -> None:
+    with pytest.raises(ProtocolError, match="damaged"):
+        await searched(connect, packed("gzip", TEXT))
+
+
+@pytest.mark.parametrize("twice", [True, False])
+async def test_a_bomb_is_stopped(twice: bool, connect: Connect, tmp_path: Path) -> None:
+    bomb = gzip.compress(bytes(64 * MIB))
+    body = gzip.compress(bomb) if twice else bomb
+    encoding = "gzip"
+    tracemalloc.start()
+    try:
+        async with FaultyServer(packed(encoding, body)) as server, connect(server.url) as archive:
+            with pytest.raises(PostdicomError):
+                await archive.search_for_studies().all()
+            with pytest.raises(PostdicomError):
+                await archive.download_study(STUDY, to=tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * MIB
+    assert files_below(tmp_path) == {}
+
+
+# --- huge -----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_beyond_the_cap(connect: Connect) -> None:
+    with pytest.raises(ProtocolError, match="larger than the limit") as caught:
+        await searched(connect, json_reply(STUDIES), settings(json_bytes=1000))
+    assert not caught.value.temporary
+
+
+async def test_an_endless_answer_is_left(connect: Connect) -> None:
+    """The server would send 2 GB; the client takes little more than the cap."""
+    piece = b" " * MIB
+    endless = Reply(200, {"Content-Type": "application/dicom+json"}, [piece] * 2000, framing="chunked")
+    async with FaultyServer(endless) as server, connect(server.url, settings(json_bytes=2 * MIB)) as archive:
+        with pytest.raises(ProtocolError, match="larger than the limit"):
+            await archive.search_for_studies().all()
+        with pytest.raises(ProtocolError, match="larger than the limit"):
+            await archive.retrieve_study_metadata(STUDY).all()
+
+
+async def test_an_endless_error_text_is_left(connect: Connect) -> None:
+    text = Reply(400, {"Content-Type": "text/plain"}, [b"no " * 30000] * 20000, framing="chunked")
+    async with FaultyServer(text) as server, connect(server.url) as archive:
+        with pytest.raises(ServerError) as caught:
+            await archive.retrieve_study_metadata(STUDY).all()
+    assert len(str(caught.value)) < 500
+
+
+async def test_an_instance_in_memory_is_bounded(connect: Connect) -> None:
+    reply = multipart_related([FILES[0]]).reply()
+    async with FaultyServer(reply) as server, connect(server.url, settings(in_memory_bytes=1000)) as archive:
+        with pytest.raises(ProtocolError, match="larger than"):
+            await archive.retrieve_instance(uid(1), uid(1, 1), uid(1, 1, 1))
+        with pytest.raises(ProtocolError, match="larger than"):
+            await archive.retrieve_bulkdata("bulk/1")
+        with pytest.raises(ProtocolError, match="larger than"):
+            await archive.retrieve_instance_rendered(uid(1), uid(1, 1), uid(1, 1, 1))
+
+
+async def test_the_number_of_parts_is_bounded(connect: Connect, tmp_path: Path) -> None:
+    reply = multipart_related([b"x"] * 100).reply()
+    async with FaultyServer(reply) as server, connect(server.url, settings(parts=50)) as archive:
+        with pytest.raises(IncompleteDownload):
+            await archive.download_study(STUDY, to=tmp_path, compare_with_search=False)
+        with pytest.raises(ProtocolError):
+            _ = [await part.read() async for part in archive.iter_study(STUDY)]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("X-Long", "x" * 2_000_000)],
+        [(f"X-{n}", "y" * 50) for n in range(20_000)],
+    ],
+    ids=["one of 2 MB", "20,000"],
+)
+async def test_huge_headers(headers: list[tuple[str, str]], connect: Connect) -> None:
+    """Refused or read past, but neither a crash nor a hang."""
+    reply = Reply(200, [*headers, ("Content-Type", "application/json")], b"[]")
+    async with FaultyServer(reply) as server, connect(server.url) as archive:
+        with pytest.raises((ConnectionFailed, ProtocolError)):
+            await archive.search_for_studies(limit=1).all()
+
+
+# --- not DICOM JSON -------------------------------------------------------------------------------------------------
+
+NOT_JSON = {
+    "HTML": b"<html>Sign in</html>",
+    "text": b"no",
+    "half": TEXT[:-10],
+    "two documents": b"[] []",
+    "a number": b"1",
+    "a string": b'"x"',
+    "null": b"null",
+    "numbers": b"[1, 2]",
+    "mixed": b'[{}, "x"]',
+    "nested lists": b"[[{}]]",
+    "depth": b"[" * 200_000,
+    "depth of objects": b'{"a":' * 200_000,
+    "closed depth": b"[" * 100_000 + b"]" * 100_000,
+    "NaN": b'[{"00280010": {"vr": "US", "Value": [NaN]}}]',
+    "a number of 100,000 digits": b'[{"a": ' + b"9" * 100_000 + b"}]",
+    "invalid UTF-8": b'[{"a": "\xff\xfe"}]',
+}
+
+
+@pytest.mark.parametrize("kind", NOT_JSON)
+async def test_what_is_not_dicom_json(kind: str, connect: Connect) -> None:
+    reply = Reply(200, {"Content-Type": "application/dicom+json"}, NOT_JSON[kind])
+    async with FaultyServer(reply) as server, connect(server.url) as archive:
+        for results in (archive.search_for_studies(), archive.retrieve_study_metadata(STUDY)):
+            with pytest.raises(ProtocolError, match="not DICOM JSON"):
+                await results.all()
+    assert len(server.requests) == 2
+
+
+async def test_odd_values_are_left_out_and_told(connect: Connect) -> None:
+    odd = {
+        "0020000D": {"vr": "UI", "Value": [STUDY]},
+        "00201208": {"vr": "IS", "Value": ["not a number"]},
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": {"deep": []}}]},
+        "zzzz": {"vr": "LO", "Value": ["x"]},
+        "00080005": "text instead of an element",
+        "00081030": {"vr": "LO"},
+        "00080061": {"vr": "CS", "Value": None},
+        "00080020": {"vr": "??", "Value": ["x"]},
+    }
+    async with FaultyServer(json_reply([odd])) as server, connect(server.url) as archive:
+        results = archive.search_for_studies(limit=1)
+        found = await results.all()
+    assert found[0].StudyInstanceUID == STUDY
+    assert results.warnings
+    assert all("not a number" not in warning for warning in results.warnings)

@@ -1,0 +1,181 @@
+"""Cancellation at any moment leaves a pool that works, and nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.faults.archive import MemoryArchive, name_of
+from tests.faults.clients import files_below, settings
+from tests.support.bodies import json_reply
+from tests.support.dicom_files import small_dicom, study_files, uid
+from tests.support.faulty_server import FaultyServer, Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+    from postdicom_async import DicomWeb
+    from tests.faults.clients import Connect
+
+CANCELLATIONS = 5000
+SLOTS = 8
+STUDY = uid(1)
+FILES = list(study_files(6, series=2, pixel_bytes=60_000).values())
+UPLOADED = small_dicom(pixel_bytes=4096)
+
+
+async def cancelled_at(call: Coroutine[Any, Any, Any], delay: float) -> None:
+    """Start a call, cancel it after a while, wait until it is over."""
+    task = asyncio.ensure_future(call)
+    if delay > 0:
+        await asyncio.wait([task], timeout=delay)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def read_all(archive: DicomWeb) -> None:
+    async with archive.iter_study(STUDY) as parts:
+        async for part in parts:
+            await part.read()
+
+
+async def test_five_thousand_cancellations_then_everything_works(
+    connect: Connect, no_leaks: Callable[[], None]
+) -> None:
+    chance = random.Random(20_240_501)
+    body = b"[" + b" " * 3000 + b"]"
+
+    def answer(request: Request) -> Reply:
+        delay = chance.choice([0, 0, 0.001, 0.003])
+        if request.method == "POST":
+            return Reply(503 if chance.random() < 0.1 else 200, delay_before=delay)
+        pause = chance.choice([0, 0, 0.001])
+        headers = {"Content-Type": "application/json"}
+        return Reply(200, headers, body, delay_before=delay, pause=pause, chunk_size=1024, framing="chunked")
+
+    using = settings(connections=SLOTS, budget=1 << 30, base=0.0005, cap=0.001)
+    async with FaultyServer(answer, keep_bodies=False) as server, connect(server.url, using) as archive:
+        calls: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+            lambda: archive.search_for_studies(limit=1).all(),
+            lambda: archive.retrieve_instance_rendered(STUDY, uid(1, 1), uid(1, 1, 1)),
+            lambda: archive.delete_study(STUDY),
+            lambda: archive.upload(UPLOADED),
+        ]
+
+        async def worker(count: int) -> None:
+            for _ in range(count):
+                await cancelled_at(chance.choice(calls)(), chance.choice([0, 0.0002, 0.001, 0.002, 0.004]))
+
+        await asyncio.gather(*[worker(CANCELLATIONS // 20) for _ in range(20)])
+        async with asyncio.timeout(10):
+            found = await asyncio.gather(*[archive.search_for_studies(limit=1).all() for _ in range(20)])
+        assert found == [[]] * 20
+        link = archive._session._open_link()
+        assert link.slots.borrowed_tokens == 0
+        # Cancelled requests may still be on the server's side of the socket when the next one arrives.
+        await server.until(lambda seen: seen.in_flight == 0)
+    no_leaks()
+
+
+async def test_never_more_in_flight_than_slots(connect: Connect) -> None:
+    async with (
+        FaultyServer(json_reply([], delay_before=0.005)) as server,
+        connect(server.url, settings(connections=5)) as archive,
+    ):
+        await asyncio.gather(*[archive.search_for_studies(limit=1).all() for _ in range(60)])
+    assert server.peak_in_flight == 5
+    assert server.connections <= 5
+
+
+async def test_cancelled_downloads_leave_no_partial_files(
+    connect: Connect, tmp_path: Path, no_leaks: Callable[[], None]
+) -> None:
+    chance = random.Random(7)
+    archive = MemoryArchive(FILES)
+    expected = {name_of(file): file for file in FILES}
+
+    def fault(request: Request) -> Reply | None:
+        if request.path.endswith("/instances"):
+            return None
+        found = archive.retrieve(STUDY, None, None)
+        return Reply(200, found.headers, found.body, chunk_size=16384, pause=chance.choice([0, 0.001]))
+
+    archive.fault = fault
+    using = settings(piece=20_000)
+    async with FaultyServer(archive) as server, connect(server.url, using) as client:
+        for number in range(120):
+            folder = tmp_path / str(number)
+            await cancelled_at(client.download_study(STUDY, to=folder), chance.uniform(0, 0.04))
+            files = files_below(folder) if folder.exists() else {}
+            assert files.items() <= expected.items(), sorted(files)
+        report = await client.download_study(STUDY, to=tmp_path / "whole")
+        assert report.ok
+        assert client._session._open_link().slots.borrowed_tokens == 0
+    no_leaks()
+
+
+@pytest.mark.parametrize("twice", [False, True])
+async def test_cancelled_uploads_close_their_files(
+    twice: bool, connect: Connect, tmp_path: Path, no_leaks: Callable[[], None]
+) -> None:
+    chance = random.Random(8)
+    for number, file in enumerate(FILES):
+        (tmp_path / str(number)).write_bytes(file)
+
+    archive = MemoryArchive()
+    using = settings(piece=8192, batch_instances=2, parallel_stores=2)
+    async with FaultyServer(archive, keep_bodies=True) as server, connect(server.url, using) as client:
+        for _ in range(60):
+            task = asyncio.ensure_future(client.upload(tmp_path))
+            await asyncio.wait([task], timeout=chance.uniform(0, 0.03))
+            task.cancel()
+            if twice:
+                await asyncio.sleep(0)
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        report = await client.upload(tmp_path)
+        assert report.ok
+        assert client._session._open_link().slots.borrowed_tokens == 0
+    assert set(archive.stored.values()) == set(FILES)
+    no_leaks()
+
+
+async def test_a_stream_that_is_left_gives_its_slot_back(connect: Connect) -> None:
+    async with (
+        FaultyServer(MemoryArchive(FILES)) as server,
+        connect(server.url, settings(connections=2)) as archive,
+    ):
+        for _ in range(20):
+            async with archive.iter_study(STUDY) as parts:
+                async for part in parts:
+                    async for _chunk in part:
+                        break
+                    break
+        async with asyncio.timeout(5):
+            await asyncio.gather(*[read_all(archive) for _ in range(4)])
+
+
+async def test_a_task_group_that_fails_takes_its_calls_along(connect: Connect, no_leaks: Callable[[], None]) -> None:
+    async with FaultyServer(Reply(silent=True)) as server, connect(server.url) as archive:
+
+        async def fails() -> None:
+            await server.until(lambda seen: seen.in_flight >= 3)
+            raise LookupError
+
+        async def all_at_once() -> None:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(3):
+                    group.create_task(archive.search_for_studies().all())
+                group.create_task(fails())
+
+        with pytest.raises(ExceptionGroup):
+            await all_at_once()
+        assert archive._session._open_link().slots.borrowed_tokens == 0
+    no_leaks()
