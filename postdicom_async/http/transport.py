@@ -8,6 +8,7 @@ Time-outs over a body are not set here: the session watches for silence itself, 
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
@@ -261,6 +262,34 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
         return httpx.Response(answer.status, headers=list(answer.headers.items()), stream=_AnswerStream(answer, stack))
 
 
+class _Gathering:
+    """Whether to gather chunks: a server that sends many small ones quickly (Orthanc: 8 KiB) costs a hop for each.
+
+    Gathering waits for all bytes it asks for, and a cut loses what it holds; so it is for streams that are fast, and
+    ends when one read takes long.
+    """
+
+    size = 64 * 1024
+    _SMALL = 16 * 1024
+    _LONG_RUN = 64
+    _QUICK = 0.005
+    _LONG = 0.1
+
+    def __init__(self) -> None:
+        self._run = 0
+
+    @property
+    def on(self) -> bool:
+        return self._run >= self._LONG_RUN
+
+    def note(self, size: int, seconds: float) -> None:
+        """Take in how large a chunk was and how long it took."""
+        if self.on:
+            self._run = self._run if seconds < self._LONG else 0
+        else:
+            self._run = self._run + 1 if size < self._SMALL and seconds < self._QUICK else 0
+
+
 class _AnswerStream(httpx.AsyncByteStream):
     """The answer's body as it arrives, in the sizes the socket gives (up to a few hundred KiB)."""
 
@@ -269,11 +298,13 @@ class _AnswerStream(httpx.AsyncByteStream):
         self._stack = stack
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        read_chunk = self._reader.read_chunk
+        reader = self._reader
+        gathering = _Gathering()
         while True:
             problem: httpx.TransportError | None = None
+            started = time.perf_counter()
             try:
-                chunk = await read_chunk()
+                chunk = await (reader.read(gathering.size) if gathering.on else reader.read_chunk())
             except Exception as error:
                 problem = _mapped(error)
                 if problem is None:
@@ -282,6 +313,7 @@ class _AnswerStream(httpx.AsyncByteStream):
                 raise problem
             if chunk is None:
                 return
+            gathering.note(len(chunk), time.perf_counter() - started)
             yield bytes(chunk)
 
     async def aclose(self) -> None:
