@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from postdicom_async.cli import folders, orders, share
 from postdicom_async.cli.demo import demo
 from postdicom_async.cli.download import download
 from postdicom_async.cli.options import grouped
@@ -20,16 +21,37 @@ _EPILOG = (
     "help), 130 interrupted. Results go to standard output, everything else to standard error."
 )
 
-app: typer.Typer = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    pretty_exceptions_show_locals=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+def _group() -> typer.Typer:
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        pretty_exceptions_show_locals=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+app: typer.Typer = _group()
 
 for _command in (demo, serve, upload, search, download):
     app.command(epilog=_EPILOG)(grouped(_command))
+
+_GROUPS = {
+    "orders": ("PostDICOM's patient orders: search, show, create, delete, assign, tags.", (
+        orders.search, orders.show, orders.create, orders.delete, orders.assign, orders.tags,
+    )),
+    "folders": ("PostDICOM's folders of orders: search, create, add-order, share.", (
+        folders.search, folders.create, folders.add_order, folders.share,
+    )),
+    "share": ("Links to PostDICOM's patient orders: orders, link.", (share.orders, share.link)),
+}  # fmt: skip
+
+for _name, (_help, _commands) in _GROUPS.items():
+    _sub = _group()
+    for _operation in _commands:
+        _sub.command(_operation.__name__.replace("_", "-"), epilog=_EPILOG)(grouped(_operation))
+    app.add_typer(_sub, name=_name, help=_help, epilog=_EPILOG)
 
 
 @app.callback(invoke_without_command=True, epilog=_EPILOG)

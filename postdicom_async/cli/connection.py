@@ -14,9 +14,9 @@ from postdicom_async import UsageError
 from postdicom_async.cli.password import find_credentials
 
 if TYPE_CHECKING:
-    from postdicom_async import DicomWeb
+    from postdicom_async import DicomWeb, PostDicom, Settings
 
-__all__ = ["Connection", "DialectName"]
+__all__ = ["Account", "Connection", "DialectName"]
 
 _PANEL = "Connection"
 
@@ -113,12 +113,11 @@ _Attempts: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True)
-class Connection:
-    """One archive, as the command line names it."""
+class Account:
+    """One archive, as the command line names it, for commands that speak to PostDICOM only."""
 
     url: _Url = None
     username: _Username = None
-    dialect: _Dialect = DialectName.DICOMWEB
     ca_file: _CaFile = None
     client_cert: _ClientCert = None
     client_key: _ClientKey = None
@@ -126,31 +125,61 @@ class Connection:
     allow_http: _AllowHttp = False
     attempts: _Attempts = 5
 
+    def postdicom(self) -> PostDicom:
+        """Return PostDICOM's client, not yet open; asks for a password if there is none and somebody to ask.
+
+        Raises:
+            UsageError: an option is missing or wrong.
+        """
+        from postdicom_async import PostDicom
+
+        url, settings = self._url(), self._settings()
+        credentials = find_credentials(self.username)
+        if not isinstance(credentials, tuple):
+            raise UsageError("PostDICOM asks for a user name: give --username or set POSTDICOM_USERNAME")
+        return PostDicom(url, *credentials, settings=settings)
+
+    def _url(self) -> str:
+        if not self.url:
+            raise UsageError("no address: give --url or set POSTDICOM_URL")
+        return self.url
+
+    def _settings(self) -> Settings:
+        from postdicom_async import Retry, Settings, Tls
+
+        files = {"--ca-file": self.ca_file, "--client-cert": self.client_cert, "--client-key": self.client_key}
+        for option, file in files.items():
+            _require_file(option, file)
+        tls = Tls(
+            ca_file=self.ca_file,
+            certificate=self.client_cert,
+            key=self.client_key,
+            key_password=environ.get("POSTDICOM_KEY_PASSWORD") or None,
+        )
+        return Settings(
+            retry=Retry(max_attempts=self.attempts),
+            tls=tls,
+            proxy=self.proxy or None,
+            allow_http_credentials=self.allow_http,
+        )
+
+
+@dataclass(frozen=True)
+class Connection(Account):
+    """One archive of any family."""
+
+    dialect: _Dialect = DialectName.DICOMWEB
+
     def client(self) -> DicomWeb:
         """Return the client, not yet open; asks for a password if there is none and somebody to ask.
 
         Raises:
             UsageError: an option is missing or wrong.
         """
-        from postdicom_async import DicomWeb, Retry, Settings, Tls
+        from postdicom_async import DicomWeb
 
-        if not self.url:
-            raise UsageError("no address: give --url or set POSTDICOM_URL")
-        for option, file in (("--ca-file", self.ca_file), ("--client-cert", self.client_cert)):
-            _require_file(option, file)
-        _require_file("--client-key", self.client_key)
-        settings = Settings(
-            retry=Retry(max_attempts=self.attempts),
-            tls=Tls(
-                ca_file=self.ca_file,
-                certificate=self.client_cert,
-                key=self.client_key,
-                key_password=environ.get("POSTDICOM_KEY_PASSWORD") or None,
-            ),
-            proxy=self.proxy or None,
-            allow_http_credentials=self.allow_http,
-        )
-        return DicomWeb(self.url, auth=find_credentials(self.username), settings=settings, dialect=self.dialect.value)
+        url, settings = self._url(), self._settings()
+        return DicomWeb(url, auth=find_credentials(self.username), settings=settings, dialect=self.dialect.value)
 
 
 def _require_file(option: str, file: Path | None) -> None:

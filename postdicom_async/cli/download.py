@@ -69,7 +69,7 @@ def download(
     """Download studies, series or instances to a folder.
 
     A file under its final name is whole. What the folder holds already is not fetched again, so the same command
-    continues what was interrupted. What arrived is compared with the archive's own list.
+    continues what was interrupted. What arrived is compared with the archive's own count or list.
     """
     targets = targets_of(level, uids)
     require_writable(to, "--to")

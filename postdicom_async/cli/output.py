@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
@@ -79,16 +80,24 @@ _PHRASES = (
     ("set allow_http_credentials", "give --allow-http"),
     ("give them as auth=(user, password)", "give the user with --username"),
     ("give tls.certificate too", "give --client-cert too"),
+    (": password: ", ": the share's password: "),
     ("give study_instance_uid and series_instance_uid", "give --study and --series"),
     ("give study_instance_uid", "give --study"),
     ("give series_instance_uid", "give --study and --series"),
 )
 
 
+_OF_OPERATIONS = re.compile(
+    r"^((?:[a-zA-Z ]+: )?)(name|description|title|expires|modality|modalities|tags|[a-z]+(?:_[a-z]+)+): "
+)
+"""The argument that an operation of PostDICOM's complains about; its option has the same name."""
+
+
 def in_options(message: str) -> str:
     """Return the library's message with the names of its arguments as this command's options."""
     first, space, rest = message.partition(" ")
     message = _ARGUMENTS.get(first, first) + space + rest
+    message = _OF_OPERATIONS.sub(lambda found: f"{found[1]}--{found[2].replace('_', '-')}: ", message)
     for phrase, option in _PHRASES:
         message = message.replace(phrase, option)
     return message

@@ -10,8 +10,9 @@ import warnings
 from importlib.util import find_spec
 
 from postdicom_async import UsageError
+from postdicom_async.cli import output
 
-__all__ = ["KEYRING_SERVICE", "find_credentials"]
+__all__ = ["KEYRING_SERVICE", "find_credentials", "find_share_password"]
 
 KEYRING_SERVICE = "postdicom-async"
 _KEYRING_PATIENCE = 10.0
@@ -55,14 +56,42 @@ def _from_keyring(username: str) -> str | None:
 
 
 def _from_prompt(username: str) -> str:
-    if not (sys.stdin and sys.stdin.isatty()):
+    if not _somebody_is_there():
         raise UsageError("no password: set POSTDICOM_PASSWORD, store it in a keyring, or run this in a terminal")
+    password = _ask(f"Password of {output.clean(username)}: ")
+    if not password:
+        raise UsageError("no password was given")
+    return password
+
+
+def _somebody_is_there() -> bool:
+    return bool(sys.stdin and sys.stdin.isatty())
+
+
+def _ask(prompt: str) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)  # it would echo what is typed
-            password = getpass.getpass(f"Password of {username}: ")
+            return getpass.getpass(prompt)
     except (EOFError, getpass.GetPassWarning):
-        password = ""
-    if not password:
-        raise UsageError("no password was given")
+        return ""
+
+
+def find_share_password(*, wanted: bool) -> str | None:
+    """Return the password for a share: POSTDICOM_SHARE_PASSWORD, else what is typed twice if ``wanted``, else None.
+
+    Raises:
+        UsageError: the variable is empty, there is nobody to ask, or nothing or not the same was typed.
+    """
+    found = os.environ.get("POSTDICOM_SHARE_PASSWORD")
+    if found == "":
+        # Most likely another variable that was not set. Without a password the link would be open to everybody.
+        raise UsageError("POSTDICOM_SHARE_PASSWORD is empty; unset it for a link without a password")
+    if found is not None or not wanted:
+        return found
+    if not _somebody_is_there():
+        raise UsageError("--with-password: set POSTDICOM_SHARE_PASSWORD, or run this in a terminal")
+    password = _ask("Password of the link: ")
+    if not password or _ask("Once more: ") != password:
+        raise UsageError("--with-password: no password was given, or not the same twice")
     return password

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from postdicom_async import DicomWeb, Results
 
-__all__ = ["parse_filters", "search"]
+__all__ = ["parse_filters", "search", "write_json"]
 
 
 def search(
@@ -72,7 +72,7 @@ def search(
         return find(matching, **parents, fields="all" if "all" in wanted else wanted, limit=limit)
 
     if as_json:
-        return run_async(lambda: _write_json(archive, results(), quiet=common.quiet))
+        return run_async(lambda: write_json(archive, results(), quiet=common.quiet))
     datasets = run_async(lambda: _all(archive, results(ASKED_FOR[level]), quiet=common.quiet))
     if datasets:
         output.write(output.render(search_tables(level, datasets, fields or ())))
@@ -118,7 +118,7 @@ async def _all(archive: DicomWeb, results: Results[Dataset], *, quiet: bool) -> 
     return datasets
 
 
-async def _write_json(archive: DicomWeb, results: Results[Dataset], *, quiet: bool) -> int:
+async def write_json(archive: DicomWeb, results: Results[Any], *, quiet: bool) -> int:
     """Write the array object by object, so that it may be long; an error on the way still closes it."""
     joint = "["
     try:

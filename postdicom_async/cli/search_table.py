@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from rich.table import Table
 
-__all__ = ["ASKED_FOR", "SINGULAR", "Level", "search_tables", "value_text"]
+__all__ = ["ASKED_FOR", "SINGULAR", "Level", "column_tables", "search_tables", "value_text"]
 
 
 class Level(StrEnum):
@@ -59,7 +59,7 @@ _COLUMNS: dict[Level, dict[str, str]] = {
 ASKED_FOR: dict[Level, tuple[str, ...]] = {Level.STUDIES: ("StudyDescription",), Level.SERIES: (), Level.INSTANCES: ()}
 """Columns that are not among the attributes of every answer (PS3.18 section 10.6.3.3)."""
 
-_NUMBERS = frozenset({"#", "Series", "Instances", "No.", "Rows", "Columns", "Frames"})
+_NUMBERS = frozenset({"#", "Series", "Instances", "No.", "Rows", "Columns", "Frames", "Orders", "Folders"})
 
 
 def search_tables(
@@ -72,9 +72,15 @@ def search_tables(
     columns = _columns(level, datasets, fields)
     if not uids:
         return [_table({name: cells for name, cells in columns.items() if not _is_uid(name)})]
+    return column_tables(columns)
+
+
+def column_tables(columns: dict[str, list[str]]) -> list[Table]:
+    """Return columns by their headings as a table, or as two where UIDs and UUIDs make it too wide for the terminal."""
     if _width_of(columns) <= output.width():
         return [_table(columns)]
-    numbers = {"#": [str(number) for number in range(1, len(datasets) + 1)]}
+    rows = len(next(iter(columns.values()), []))
+    numbers = {"#": [str(number) for number in range(1, rows + 1)]}
     return [
         _table(numbers | {name: cells for name, cells in columns.items() if _is_uid(name) is uid_table})
         for uid_table in (False, True)
@@ -91,7 +97,7 @@ def _columns(level: Level, datasets: Sequence[Dataset], fields: Iterable[str]) -
 
 
 def _is_uid(heading: str) -> bool:
-    return heading.endswith(" UID")
+    return heading.endswith((" UID", " UUID"))
 
 
 def _table(columns: dict[str, list[str]]) -> Table:
