@@ -1,7 +1,8 @@
 """An embedded DICOMweb archive: a test double and a demonstration server (extra ``server``).
 
 It speaks the URL shapes of PS3.18 and PostDICOM's on one base address, keeps files in a folder and an SQLite index
-beside them, and hands out exactly the bytes it was given.
+beside them, and hands out exactly the bytes it was given. Of PostDICOM's own operations it knows all thirteen: every
+study is a patient order, folders hold orders, and a share is a page that opens without the account.
 """
 
 from __future__ import annotations

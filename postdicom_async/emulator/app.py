@@ -95,9 +95,13 @@ def _standard_shapes(context: ArchiveContext) -> list[RouteRow]:
     ]
 
 
-def open_context(folder: Path, options: ArchiveOptions, faults: Faults | None = None) -> ArchiveContext:
+def open_context(
+    folder: Path, options: ArchiveOptions, faults: Faults | None = None, *, durable: bool = True
+) -> ArchiveContext:
     """Open the archive in a folder, made if need be; `close_context` closes it."""
-    return ArchiveContext(ArchiveStore(folder), options, ThreadPoolExecutor(8, "archive"), faults or Faults())
+    return ArchiveContext(
+        ArchiveStore(folder, durable=durable), options, ThreadPoolExecutor(8, "archive"), faults or Faults()
+    )
 
 
 def close_context(context: ArchiveContext) -> None:

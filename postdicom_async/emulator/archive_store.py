@@ -117,17 +117,22 @@ def parse_instance(path: Path) -> Parsed:
 
 
 class ArchiveStore:
-    """An archive in a folder. Close it when done."""
+    """An archive in a folder. Close it when done.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where the files and their index are.
+        durable: keep the index whole when the machine fails; a temporary archive need not wait for the disk.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self.folder = folder
         self._incoming = folder / "incoming"
         shutil.rmtree(self._incoming, ignore_errors=True)
         self._incoming.mkdir(parents=True)
         self._lock = threading.Lock()
         self._database = sqlite3.connect(folder / "index.sqlite", check_same_thread=False)
+        self._database.execute(f"PRAGMA synchronous = {'NORMAL' if durable else 'OFF'}")
         self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.executescript(f"BEGIN;{_SCHEMA}{_VIEWS}COMMIT;")
         add_vendor_tables(self._database)
 

@@ -247,7 +247,9 @@ class EmbeddedArchive:
             temporary = TemporaryDirectory(prefix="archive-")
             self._undo.append(temporary.cleanup)
             folder = Path(temporary.name)
-        context = self._context = open_context(folder, self._options, self._faults)
+        context = self._context = open_context(
+            folder, self._options, self._faults, durable=self._given_folder is not None
+        )
         self._undo.append(lambda: close_context(context))
         server = self._server = _QuietServer(_config(build_app(context)))
         self._faults.cut = server.cut
