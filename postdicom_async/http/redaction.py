@@ -18,6 +18,7 @@ __all__ = ["origin_of", "quiet_http_logs", "safe_reason"]
 
 _LONGEST_REASON = 240
 _SHORTEST_SECRET = 3
+_SENT = "\ue000"  # not printable, so in no server's words; and no space, so that an address around it stays one word
 
 # Order matters: addresses before numbers, so that a port or a path is not shown half masked.
 _PRIVATE_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -43,9 +44,10 @@ def safe_reason(text: str | None, sent: Iterable[str] = ()) -> str | None:
     spellings = {spelling for value in sent for spelling in _spellings(value.strip("*? "))}
     for spelling in sorted(spellings, key=len, reverse=True):
         if len(spelling) >= _SHORTEST_SECRET:
-            line = re.sub(re.escape(spelling), "[sent value]", line, flags=re.IGNORECASE)
+            line = re.sub(re.escape(spelling), _SENT, line, flags=re.IGNORECASE)
     for shape, mask in _PRIVATE_SHAPES:
         line = shape.sub(mask, line)
+    line = line.replace(_SENT, "[sent value]")
     return (line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…") or None
 
 
