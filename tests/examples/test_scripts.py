@@ -1,0 +1,78 @@
+"""The small examples, run as a user runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from postdicom_async import PostDicom
+from postdicom_async.emulator import EmbeddedArchive
+from tests.examples.running import EXAMPLES, account
+from tests.support.dicom_files import small_dicom, uid
+
+
+@pytest.fixture
+async def archive() -> AsyncIterator[EmbeddedArchive]:
+    async with EmbeddedArchive() as running:
+        yield running
+
+
+async def run(name: str, *arguments: str | Path, url: str, **environment: str) -> tuple[int, str, str]:
+    """Run an example; return its exit code and what it wrote."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", str(EXAMPLES / name), *map(str, arguments)),
+        env={**account(url), **environment},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_new_order(archive: EmbeddedArchive) -> None:
+    order = (archive.institution_uuid, "Święty^Łukasz", "P-17", "1970-02-03", "CT")
+    code, out, err = await run("new_order.py", *order, url=archive.url, SHARE_PASSWORD="cnry-s3cret")
+    assert (code, err) == (0, "")
+    link = out.strip()
+    async with httpx.AsyncClient(trust_env=False) as browser:
+        assert (await browser.post(link, data={"password": "cnry-s3cret"})).status_code == 303
+    async with PostDicom(archive.url, "demo", "demo") as own:
+        (folder,) = await own.folders.search(name="New orders", with_orders=True).all()
+    assert [one.patient_name for one in folder.orders] == ["Święty^Łukasz"]
+
+
+async def test_new_order_whose_answer_is_lost(archive: EmbeddedArchive) -> None:
+    archive.fault("createpatientorder", "cut-after")
+    code, out, err = await run("new_order.py", archive.institution_uuid, "X", "1", "1970-02-03", "CT", url=archive.url)
+    assert (code, out) == (1, "")
+    assert "outcome unknown" in err
+    assert "before you run this again" in err
+    assert [call.operation for call in archive.vendor_calls] == ["createpatientorder"]
+
+
+async def test_archive_study(archive: EmbeddedArchive, tmp_path: Path) -> None:
+    scans = {
+        f"{number}.dcm": small_dicom(uid(9), uid(9, 1), uid(9, 1, number), number=number) for number in range(1, 4)
+    }
+    (tmp_path / "scans").mkdir()
+    for name, content in scans.items():
+        (tmp_path / "scans" / name).write_bytes(content)
+    code, out, err = await run("archive_study.py", tmp_path / "scans", tmp_path / "copies", url=archive.url)
+    assert (code, err) == (0, "")
+    assert "stored: 3" in out
+    assert f"{uid(9)}: 3 saved, 0 here already" in out
+    assert sorted(path.read_bytes() for path in (tmp_path / "copies").rglob("*.dcm")) == sorted(scans.values())
+
+
+async def test_archive_study_that_is_not_there(archive: EmbeddedArchive, tmp_path: Path) -> None:
+    code, out, err = await run("archive_study.py", tmp_path / "nothing", tmp_path / "copies", url=archive.url)
+    assert (code, out) == (1, "")
+    assert "Traceback" not in err
