@@ -14,12 +14,10 @@ from postdicom_async import InstanceUids
 from tests.support.bodies import Multipart, dicom_json, json_reply, multipart_related, stow_answer
 from tests.support.exchange import Reply, Request
 
-__all__ = ["Fault", "MemoryArchive", "name_of", "parts_sent", "uids_of"]
+__all__ = ["Fault", "MemoryArchive", "is_search", "name_of", "parts_sent", "uids_of"]
 
 Fault = Callable[[Request], Reply | None]
-_PATH = re.compile(
-    r"/studies(?:/(?P<study>[^/]+))?(?:/series/(?P<series>[^/]+))?(?P<list>/instances)?(?:/(?P<one>.+))?"
-)
+_PATH = re.compile(r"/studies(?:/(?P<study>[^/]+))?(?:/series/(?P<series>[^/]+))?(?:/instances)?(?:/(?P<one>.+))?")
 
 
 @lru_cache(maxsize=1024)
@@ -48,12 +46,18 @@ def parts_sent(request: Request) -> list[bytes]:
     return [part[len(head) :] for part in parts]
 
 
+def is_search(request: Request) -> bool:
+    """Whether a request is QIDO-RS."""
+    return request.method == "GET" and request.path.rpartition("/")[2] in ("studies", "series", "instances")
+
+
 @dataclass
 class MemoryArchive:
     """Answers searches for instances, retrieve and store. ``fault`` is asked first; None from it means no fault."""
 
     files: Iterable[bytes] = ()
     fault: Fault = lambda _: None
+    counts: bool = False
     stored: dict[InstanceUids, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,8 +73,8 @@ class MemoryArchive:
             return Reply(404)
         if request.method == "POST":
             return self.store(request)
-        if found["list"] and not found["one"]:
-            return self.listing(request, found["study"], found["series"])
+        if is_search(request):
+            return self.search(request, found["study"], found["series"])
         return self.retrieve(found["study"], found["series"], found["one"])
 
     def below(self, study: str, series: str | None = None, instance: str | None = None) -> dict[InstanceUids, bytes]:
@@ -82,8 +86,10 @@ class MemoryArchive:
             if all(one in (None, other) for one, other in zip(wanted, uids, strict=True))
         }
 
-    def listing(self, request: Request, study: str, series: str | None) -> Reply:
-        """Answer QIDO-RS for instances, paged."""
+    def search(self, request: Request, study: str, series: str | None) -> Reply:
+        """Answer QIDO-RS for instances, paged; and for studies and series with their counts, if it is to give any."""
+        if not request.path.endswith("/instances"):
+            return self.count(request, study)
         query = dict(request.query)
         first, size = int(query.get("offset", 0)), int(query.get("limit", 1000))
         items = [
@@ -91,6 +97,17 @@ class MemoryArchive:
             for one in self.below(study, series)
         ]
         return json_reply(items[first : first + size])
+
+    def count(self, request: Request, study: str | None) -> Reply:
+        """Answer a search for one study, or one series of it, with the number of its instances."""
+        query = dict(request.query)
+        wanted = (study, query.get("0020000E")) if study else (query.get("0020000D"), None)
+        if not self.counts or wanted[0] is None:
+            return json_reply([])
+        number = len(self.below(wanted[0], wanted[1]))
+        if wanted[1]:
+            return json_reply([dicom_json(SeriesInstanceUID=wanted[1], NumberOfSeriesRelatedInstances=number)])
+        return json_reply([dicom_json(StudyInstanceUID=wanted[0], NumberOfStudyRelatedInstances=number)])
 
     def retrieve(self, study: str, series: str | None, instance: str | None) -> Reply:
         """Answer WADO-RS."""

@@ -15,9 +15,9 @@ from postdicom_async import (
     PostdicomError,
     ProtocolError,
 )
-from tests.faults.archive import MemoryArchive, name_of, uids_of
+from tests.faults.archive import MemoryArchive, is_search, name_of, uids_of
 from tests.faults.clients import files_below
-from tests.support.bodies import Multipart, multipart_related
+from tests.support.bodies import Multipart, dicom_json, json_reply, multipart_related
 from tests.support.dicom_files import small_dicom, study_files, uid
 from tests.support.exchange import ReplyFraming
 from tests.support.faulty_server import FaultyServer, Reply, Request
@@ -39,7 +39,7 @@ def only_retrieve(reply: Reply, files: list[bytes] | None = None) -> MemoryArchi
     """Search is answered rightly, the retrieve of the study with this, and nothing else is there."""
 
     def fault(request: Request) -> Reply | None:
-        if request.path.endswith("/instances"):
+        if is_search(request):
             return None
         return reply if request.path == f"/studies/{STUDY}" else Reply(404)
 
@@ -296,8 +296,15 @@ async def test_another_series_of_the_study_is_refused(connect: Connect, tmp_path
 # --- what is missing -------------------------------------------------------------------------------------------------
 
 
-async def test_what_the_server_skipped_is_asked_for_by_name(connect: Connect, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [None, 3, 1, 7], ids=["no count", "count", "stale count", "count of more"])
+async def test_what_the_server_skipped_is_asked_for_by_name(
+    count: int | None, connect: Connect, tmp_path: Path
+) -> None:
+    """A whole answer with two of three: whatever the count says, unless it is two, the list decides."""
+
     def fault(request: Request) -> Reply | None:
+        if request.path == "/studies" and count is not None:
+            return json_reply([dicom_json(StudyInstanceUID=STUDY, NumberOfStudyRelatedInstances=count)])
         return multipart_related(FILES[:2]).reply() if request.path == f"/studies/{STUDY}" else None
 
     async with FaultyServer(MemoryArchive(FILES, fault)) as server, connect(server.url) as archive:
@@ -305,7 +312,20 @@ async def test_what_the_server_skipped_is_asked_for_by_name(connect: Connect, tm
     assert report.ok
     assert files_below(tmp_path) == expected(*FILES)
     assert server.requests[-1].path == "/studies/{}/series/{}/instances/{}".format(*UIDS[2])
-    assert sum("/instances" not in request.path for request in server.requests) == 1
+    assert [request.path for request in server.requests].count(f"/studies/{STUDY}") == 1
+
+
+async def test_a_count_that_agrees_saves_the_list(connect: Connect, tmp_path: Path) -> None:
+    def fault(request: Request) -> Reply | None:
+        if request.path != "/studies":
+            return None
+        return json_reply([dicom_json(StudyInstanceUID=STUDY, NumberOfStudyRelatedInstances=len(FILES))])
+
+    async with FaultyServer(MemoryArchive(FILES, fault)) as server, connect(server.url) as archive:
+        report = await archive.download_study(STUDY, to=tmp_path)
+    assert (report.ok, report.listing) == (True, "counted")
+    assert files_below(tmp_path) == expected(*FILES)
+    assert sorted(request.path for request in server.requests) == ["/studies", f"/studies/{STUDY}"]
 
 
 async def test_a_second_download_fetches_only_what_is_missing(connect: Connect, tmp_path: Path) -> None:
@@ -316,7 +336,7 @@ async def test_a_second_download_fetches_only_what_is_missing(connect: Connect, 
         before = len(server.requests)
         report = await archive.download_study(STUDY, to=tmp_path)
         third = await archive.download_study(STUDY, to=tmp_path)
-    again = [one.path for one in server.requests[before:] if not one.path.endswith("/instances")]
+    again = [one.path for one in server.requests[before:] if not is_search(one)]
     assert again == ["/studies/{}/series/{}/instances/{}".format(*one) for one in UIDS[1:]]
     assert report.already_present == (UIDS[0],)
     assert {one.uids for one in report.saved} == set(UIDS[1:])
@@ -380,3 +400,35 @@ async def test_what_was_not_read_of_a_part_is_passed_over(connect: Connect) -> N
             assert await first.read() == b""
         with pytest.raises((ConnectionFailed, ProtocolError)):
             await archive.retrieve_instance(*InstanceUids(*UIDS[0]))
+
+
+ODD_COUNTS = [0, 3, 4, -1, "3", "x", None, 10**30]
+
+
+# A count that is wrong by as much as is missing cannot be told from a right one.
+@pytest.mark.parametrize(("counted", "skipped"), [(2, 0), *((count, n) for count in ODD_COUNTS for n in (0, 1))])
+async def test_a_count_is_not_believed_more_than_the_list(
+    counted: Any, skipped: int, connect: Connect, tmp_path: Path
+) -> None:
+    """The archive counts rightly or wrongly and sends all or less: in the end everything that it lists is there."""
+    numbers = {"0020000D": {"vr": "UI", "Value": [STUDY]}, "00201208": {"vr": "IS", "Value": [counted]}}
+
+    def fault(request: Request) -> Reply | None:
+        if request.path == "/studies":
+            return json_reply([numbers])
+        return multipart_related(FILES[skipped:]).reply() if request.path == f"/studies/{STUDY}" else None
+
+    async with FaultyServer(MemoryArchive(FILES, fault)) as server, connect(server.url) as archive:
+        report = await archive.download_study(STUDY, to=tmp_path)
+    assert report.ok
+    assert files_below(tmp_path) == expected(*FILES)
+
+
+@pytest.mark.parametrize("fault", [Reply(400), Reply(404), Reply(501), Reply(200, body=b"<html>"), Reply(204)])
+async def test_an_archive_that_cannot_count(fault: Reply, connect: Connect, tmp_path: Path) -> None:
+    def answer(request: Request) -> Reply | None:
+        return fault if request.path in ("/studies", f"/studies/{STUDY}/series") else None
+
+    async with FaultyServer(MemoryArchive(FILES, answer)) as server, connect(server.url) as archive:
+        assert (await archive.download_study(STUDY, to=tmp_path / "a")).listing == "compared"
+        assert (await archive.download_series(STUDY, uid(1, 1), to=tmp_path / "b")).listing == "compared"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from postdicom_async import IncompleteDownload, InstanceUids, LocalFileError, PostdicomError, UsageError
-from tests.faults.archive import MemoryArchive, name_of, uids_of
+from tests.faults.archive import MemoryArchive, is_search, name_of, uids_of
 from tests.faults.clients import files_below
 from tests.support.bodies import json_reply, multipart_related
 from tests.support.dicom_files import EXPLICIT, IMPLICIT, small_dicom, study_files, uid
@@ -119,7 +119,7 @@ async def test_in_the_list_of_instances(kind: str, connect: Connect, tmp_path: P
     ]
 
     def fault(request: Request) -> Reply | None:
-        return json_reply(listed) if request.path.endswith("/instances") else None
+        return json_reply(listed) if is_search(request) else None
 
     async with FaultyServer(MemoryArchive(FILES[:1], fault)) as server, connect(server.url) as archive:
         try:
@@ -141,7 +141,7 @@ async def test_odd_values_in_the_list(value: Any, connect: Connect, tmp_path: Pa
     odd = {"00080018": {"vr": "UI", "Value": value}, "0020000D": {"vr": "UI", "Value": value}, "0020000E": value}
 
     def fault(request: Request) -> Reply | None:
-        return json_reply([odd, {}, {"00080018": None}]) if request.path.endswith("/instances") else None
+        return json_reply([odd, {}, {"00080018": None}]) if is_search(request) else None
 
     async with FaultyServer(MemoryArchive(FILES, fault)) as server, connect(server.url) as archive:
         with contextlib.suppress(PostdicomError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from postdicom_async import DicomWeb, PostdicomError, Tls
-from tests.faults.archive import MemoryArchive, parts_sent, uids_of
+from tests.faults.archive import MemoryArchive, is_search, parts_sent, uids_of
 from tests.faults.clients import FAST, settings
 from tests.support.bodies import multipart_related, stow_answer
 from tests.support.canaries import CANARIES, CanaryWatch
@@ -187,7 +187,7 @@ async def test_a_download_that_lacks_something(connect: Connect, canary_watch: C
     cut = multipart_related([FILE]).reply(cut_after=1500)
 
     def fault(request: Request) -> Reply | None:
-        return None if request.path.endswith("/instances") else cut
+        return None if is_search(request) else cut
 
     async with FaultyServer(MemoryArchive([FILE], fault)) as server, connect(server.url, auth=BASIC) as archive:
         await watched(canary_watch, archive.download_study(STUDY, to=folder), must_fail=True)

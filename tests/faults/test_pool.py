@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.faults.archive import MemoryArchive, name_of
+from tests.faults.archive import MemoryArchive, is_search, name_of
 from tests.faults.clients import files_below, settings
 from tests.support.bodies import json_reply
 from tests.support.dicom_files import small_dicom, study_files, uid
@@ -101,7 +101,7 @@ async def test_cancelled_downloads_leave_no_partial_files(
     expected = {name_of(file): file for file in FILES}
 
     def fault(request: Request) -> Reply | None:
-        if request.path.endswith("/instances"):
+        if is_search(request):
             return None
         found = archive.retrieve(STUDY, None, None)
         return Reply(200, found.headers, found.body, chunk_size=16384, pause=chance.choice([0, 0.001]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from postdicom_async import ConnectionFailed, IncompleteDownload, StoreStatus
-from tests.faults.archive import MemoryArchive, name_of
+from tests.faults.archive import MemoryArchive, is_search, name_of
 from tests.faults.clients import files_below, settings
 from tests.support.bodies import json_reply, multipart_related, stow_answer
 from tests.support.dicom_files import small_dicom, study_files, uid
@@ -63,7 +63,7 @@ async def test_a_download_that_stalls_keeps_what_was_whole(connect: Connect, tmp
     whole = multipart_related(FILES)
 
     def fault(request: Request) -> Reply | None:
-        if request.path.endswith("/instances"):
+        if request.path == "/studies" or is_search(request):
             return None
         return whole.reply(stall_after=len(FILES[0]) + len(FILES[1]) + 500)
 
@@ -97,7 +97,7 @@ async def test_a_long_download_that_moves(connect: Connect, tmp_path: Path) -> N
     slow = body.reply(chunk_size=len(body.body) // 12, pause=0.12)
 
     def fault(request: Request) -> Reply | None:
-        return None if request.path.endswith("/instances") else slow
+        return None if is_search(request) else slow
 
     started = time.monotonic()
     async with FaultyServer(MemoryArchive(FILES, fault)) as server, connect(server.url, QUICK) as archive:

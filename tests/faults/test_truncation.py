@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RawDataStorage
 
 from postdicom_async import DICOMWEB, ConnectionFailed, DicomWeb, IncompleteDownload, ProtocolError
 from postdicom_async.dicomweb.retrieve import Retrieval
-from tests.faults.archive import MemoryArchive, uids_of
+from tests.faults.archive import MemoryArchive, is_search, uids_of
 from tests.faults.clients import settings, transport_of
 from tests.support.bodies import multipart_related
 from tests.support.dicom_files import uid
@@ -113,7 +113,7 @@ class Cutter:
     def __call__(self, request: Request) -> Reply:
         _, number, path = request.target.split("/", 2)
         inner = replace(request, target="/" + path)
-        if inner.path.endswith("/instances"):
+        if inner.path == "/studies" or is_search(inner):
             return self.archive(inner)
         asked = self.asked.setdefault(int(number), [])
         asked.append(inner.path)
