@@ -139,8 +139,9 @@ class SavedInstance:
     size: int
 
 
-ListingCheck: TypeAlias = Literal["compared", "unavailable", "not asked"]
-"""Whether the result was compared with the archive's own instance list (QIDO-RS)."""
+ListingCheck: TypeAlias = Literal["compared", "counted", "unavailable", "not asked"]
+"""How completeness was checked with the archive (QIDO-RS): against its list of instances, or against the number it has
+of them, which is enough when as many different ones arrived in an undamaged answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class ClientDownload(ClientBase):
 
         A file under its final name is whole: it is written under another name, checked to be what was asked for, made
         durable (``settings.fsync``) and then renamed. What the folder has already is not fetched again. The result is
-        compared with the archive's own list, and only what is missing is asked for again.
+        compared with the archive's own count or list of instances, and only what is missing is asked for again.
 
         Args:
             study_instance_uid: which study.

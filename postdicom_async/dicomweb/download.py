@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names
 from postdicom_async.dicomweb.at_once import for_each
-from postdicom_async.dicomweb.listing import list_instances
+from postdicom_async.dicomweb.listing import count_instances, list_instances
 from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
@@ -92,6 +92,7 @@ class Download:
         self._listing: ListingCheck = "not asked"
         self._known_folder = known_folder(layout, target.study, target.series)
         self._not_found: NotFound | None = None
+        self._count: int | None = None
 
     async def run(self, *, compare: bool) -> DownloadReport:
         """Fetch what is not there yet.
@@ -121,24 +122,38 @@ class Download:
 
     async def _fetch(self, folder: Folder, *, compare: bool) -> None:
         if await anyio.to_thread.run_sync(folder.is_bare, self._known_folder):
-            await self._fetch_while_listing(folder, compare=compare)
+            await self._fetch_while_asking(folder, compare=compare)
             await self._fetch_rounds(folder, finest=1)
         else:
             await self._list(compare=compare)
             await self._find_present(folder)
             await self._fetch_rounds(folder, finest=0)
 
-    async def _fetch_while_listing(self, folder: Folder, *, compare: bool) -> None:
+    async def _fetch_while_asking(self, folder: Folder, *, compare: bool) -> None:
         """Ask for everything at once and compare afterwards: nothing of it can be there yet."""
-        listing = asyncio.ensure_future(self._list(compare=compare))
+        asking = asyncio.ensure_future(self._ask_what_there_is(compare=compare))
         try:
             await self._fetch_all([self._target], folder)
-            await listing
+            await asking
         finally:
-            listing.cancel()
-            await asyncio.wait([listing])
+            asking.cancel()
+            await asyncio.wait([asking])
+        if self._count is not None:
+            if self._state.whole and len(self._state.saved) == self._count:
+                self._listing = "counted"
+            else:
+                await self._list(compare=compare)
         if self._not_found is not None and self._state.listed is None:
             raise self._not_found
+
+    async def _ask_what_there_is(self, *, compare: bool) -> None:
+        """Ask for the number of instances, or for the list of them where there is no number."""
+        if compare and self._target.instance is None:
+            self._count = await count_instances(self._retrieval, self._target)
+        if self._count is None:
+            await self._list(compare=compare)
+        else:
+            self._meter.expect(self._count, None)
 
     async def _list(self, *, compare: bool) -> None:
         target = self._target

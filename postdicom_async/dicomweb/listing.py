@@ -10,17 +10,54 @@ from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.dicomweb.search import Listing, Search
-from postdicom_async.errors import NotFound, ProtocolError, ServerError
+from postdicom_async.errors import AuthenticationFailed, NotFound, PostdicomError, ProtocolError, ServerError
 from postdicom_async.results import InstanceUids
 
-__all__ = ["list_instances"]
+__all__ = ["count_instances", "list_instances"]
 
 _OPERATION = "list instances"
 _STUDY = "0020000D"
 _SERIES = "0020000E"
 _INSTANCE = "00080018"
+_COUNT_OF_STUDY = "00201208"  # Number of Study Related Instances
+_COUNT_OF_SERIES = "00201209"  # Number of Series Related Instances
 _PAGE = 200
 _T = TypeVar("_T")
+
+
+async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
+    """Return how many instances the archive says a study or series has, None where it does not say.
+
+    One small request, where listing a large study takes an archive longer than sending it.
+    """
+    route, key, count = (
+        (Route.SEARCH_STUDIES, _STUDY, _COUNT_OF_STUDY)
+        if target.series is None
+        else (Route.SEARCH_SERIES_OF_STUDY, _SERIES, _COUNT_OF_SERIES)
+    )
+    wanted = target.series or target.study
+    search = Search(
+        "count instances",
+        retrieval.dialect.path(route, study=target.study),
+        ((key, wanted), ("includefield", count)),
+        key=key,
+        page=None,
+    )
+    try:
+        async for page in Listing(retrieval.session, search).pages(None, []):
+            for item in page:
+                if _uid(item, key) == wanted:
+                    return _number(first_value(item, count))
+    except AuthenticationFailed:
+        raise
+    except PostdicomError:
+        pass  # then the list is asked for, and tells what is wrong
+    return None
+
+
+def _number(value: object) -> int | None:
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
 async def list_instances(retrieval: Retrieval, target: Target) -> set[InstanceUids] | None:
