@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from io import BytesIO, FileIO
 from itertools import islice
@@ -297,8 +297,9 @@ class FileBody:
             if self.length <= 2 * self.piece:
                 yield await asyncio.to_thread(self._read_whole)
             else:
-                async for piece in self._pieces():
-                    yield piece
+                async with aclosing(self._pieces()) as pieces:
+                    async for piece in pieces:
+                        yield piece
         except OSError as error:
             problem = error
         if problem is not None:
@@ -314,7 +315,7 @@ class FileBody:
             raise LocalFileError("a source ended early while it was read")
         return data
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield a large file, reading the next piece while one is being sent."""
         async with _opened(self.path) as file:
             self._require_unchanged(os.fstat(file.fileno()))
