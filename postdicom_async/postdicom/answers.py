@@ -46,6 +46,9 @@ class VendorAnswer:
 
         Looked for at the top and inside ``Result``.
         """
+        for name in names:  # as they are documented, which is the usual case
+            if (found := self.raw.get(name)) is not None:
+                return found
         inner = next((value for key, value in self.raw.items() if key.lower() == "result"), None)
         for place in (self.raw, inner):
             if isinstance(place, Mapping):
@@ -258,7 +261,9 @@ def refusal_in(found: Content) -> str | None:
     """Return why an answer of status 200 says no (``Success`` false, or just ``false``), None when it does not."""
     if isinstance(found, str):
         return "no reason given" if found.lower() == "false" else None
-    fields = {key.lower(): value for key, value in found.items()} if isinstance(found, dict) else {}
+    if isinstance(found, list) or found.get("Success") is True:
+        return None
+    fields = {key.lower(): value for key, value in found.items()}
     if str(fields.get("success", "")).strip().lower() not in _NO:
         return None
     texts = [fields.get(name) for name in ("message", "responsemessage", "result")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -78,8 +78,7 @@ class Caller:
         return [view(kind, await self._send(operation, values)) for values in parts]
 
     def _checked(self, operation: Operation, given: Mapping[str, object]) -> Values:
-        # An expiry date counts in the account's time zone, which is not known: the last one on earth decides.
-        return check(operation, given, today=(datetime.now(UTC) - timedelta(hours=12)).date())
+        return check(operation, given, today=_today)
 
     async def _send(self, operation: Operation, values: Values) -> Content:
         """Make one request and return what came, unless that is a no."""
@@ -119,6 +118,11 @@ class Caller:
                 status=answer.status,
             )
         return found
+
+
+def _today() -> date:
+    # An expiry date counts in the account's time zone, which is not known: the last one on earth decides.
+    return (datetime.now(UTC) - timedelta(hours=12)).date()
 
 
 _NEVER_DONE = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})

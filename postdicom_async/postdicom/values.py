@@ -50,7 +50,7 @@ _NAME_JOINTS: Final = re.compile(r"[\s^=]+")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-def check(operation: Operation, given: Mapping[str, object], *, today: date) -> Values:
+def check(operation: Operation, given: Mapping[str, object], *, today: Callable[[], date]) -> Values:
     """Return the values of a call, each of its kind; None and, for optional ones, empty text mean not given.
 
     Raises:
@@ -60,7 +60,7 @@ def check(operation: Operation, given: Mapping[str, object], *, today: date) -> 
     checked: Values = {}
     for parameter in operation.parameters:
         value = given.get(parameter.argument)
-        if _is_absent(value):
+        if value is None or _is_empty(value):
             if parameter.required:
                 raise UsageError(f"{parameter.argument}: must be given", operation=operation.title)
             continue
@@ -76,8 +76,8 @@ def check(operation: Operation, given: Mapping[str, object], *, today: date) -> 
     return checked
 
 
-def _is_absent(value: object) -> bool:
-    return value is None or (_is_text(value) and not str(value))
+def _is_empty(value: object) -> bool:
+    return _is_text(value) and not str(value)
 
 
 def _is_text(value: object) -> bool:
@@ -85,8 +85,8 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) or hasattr(value, "family_name")
 
 
-def _past(kind: Kind, value: Value, today: date) -> str | None:
-    if kind is Kind.FUTURE_DATE and isinstance(value, date) and value < today:
+def _past(kind: Kind, value: Value, today: Callable[[], date]) -> str | None:
+    if kind is Kind.FUTURE_DATE and isinstance(value, date) and value < today():
         return "the date is in the past"
     return None
 
@@ -177,16 +177,16 @@ _CHECKS: Final[dict[Kind, Callable[[object], Any]]] = {
 
 def write_value(kind: Kind, value: Value, wire: Wire) -> str:
     """Return a checked value as the service's text."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return wire.true if value else wire.false
     if isinstance(value, datetime):
         return value.isoformat(" ", "minutes")
     if isinstance(value, date):
         return value.isoformat()
-    if isinstance(value, list):
-        items = [ascii_json({wire.inner_order_key: item}) for item in value] if kind is Kind.ORDER_INFO_LIST else value
-        return ascii_json(items)
-    return value
+    items = [ascii_json({wire.inner_order_key: item}) for item in value] if kind is Kind.ORDER_INFO_LIST else value
+    return ascii_json(items)
 
 
 ascii_json: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode

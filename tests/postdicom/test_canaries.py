@@ -53,8 +53,8 @@ def in_words(request: Request) -> str:
     """Return all that was sent, in the ways a service may repeat it: decoded, as it came, and in parts."""
     text = next(value for name, value in request.headers if name.lower().endswith("parameters"))
     sent = {key: value for key, value in json.loads(text).items() if value}
-    last, _, first = NAME.partition("^")
-    return f"bad: {text} {sent} {json.dumps(text)} {' '.join(sent.values())} {last}, {first}"
+    parts = ", ".join(part for value in sent.values() if "^" in value for part in value.split("^"))
+    return f"bad: {parts} {text} {sent} {json.dumps(text)} {' '.join(sent.values())}"
 
 
 def reason_header(request: Request) -> Reply:
@@ -78,7 +78,7 @@ FAILURES: dict[str, Any] = {
     "422, reason in text": reason_text,
     "500, reason in JSON": reason_json,
     "no in 200": no_in_200,
-    "401": Reply(401, {"WWW-Authenticate": f'Basic realm="{SECRET}"'}, SECRET.encode()),
+    "401": Reply(401, {"WWW-Authenticate": f'Basic realm="{ACCOUNT[1]}"'}, " ".join(ACCOUNT).encode()),
     "302": Reply(302, {"Location": f"/x?{CANARIES['query']}"}),
     "503": Reply(503),
     "page": Reply(200, {"Content-Type": "text/html"}, f"<html>{NAME}{SECRET}".encode()),
