@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from postdicom_async.postdicom.answers import Folder, PatientOrder, ShareLink, TagContent, VendorAnswer
     from postdicom_async.postdicom.client import PostDicom
+    from postdicom_async.postdicom.doctor import Diagnosis, Finding, diagnose
     from postdicom_async.postdicom.wire import Wire
     from postdicom_async.results import (
         BytesMoved,
@@ -60,10 +61,12 @@ __all__ = [
     "AuthenticationFailed",
     "BytesMoved",
     "ConnectionFailed",
+    "Diagnosis",
     "Dialect",
     "DicomWeb",
     "DownloadReport",
     "Filters",
+    "Finding",
     "Folder",
     "IncompleteDownload",
     "InstanceFinished",
@@ -101,6 +104,7 @@ __all__ = [
     "VendorAnswer",
     "Wire",
     "__version__",
+    "diagnose",
 ]
 
 # What comes from where, imported when it is first asked for: pydicom and the HTTP libraries take a third of a second,
@@ -128,6 +132,7 @@ _MODULES = {
     ),
     "postdicom.answers": ("Folder", "PatientOrder", "ShareLink", "TagContent", "VendorAnswer"),
     "postdicom.client": ("PostDicom",),
+    "postdicom.doctor": ("Diagnosis", "Finding", "diagnose"),
     "postdicom.wire": ("Wire",),
     "results": (
         "BytesMoved",

@@ -8,6 +8,7 @@ import typer
 
 from postdicom_async.cli import folders, orders, share
 from postdicom_async.cli.demo import demo
+from postdicom_async.cli.doctor import doctor
 from postdicom_async.cli.download import download
 from postdicom_async.cli.options import grouped
 from postdicom_async.cli.search import search
@@ -34,7 +35,7 @@ def _group() -> typer.Typer:
 
 app: typer.Typer = _group()
 
-for _command in (demo, serve, upload, search, download):
+for _command in (demo, serve, upload, search, download, doctor):
     app.command(epilog=_EPILOG)(grouped(_command))
 
 _GROUPS = {

@@ -34,6 +34,7 @@ __all__ = [
     "explain_connect_failure",
     "httpx_transport",
     "pyreqwest_transport",
+    "tls_context",
 ]
 
 _IDLE_CONNECTION_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
@@ -79,7 +80,7 @@ def choose_transport(url: str, settings: Settings) -> ChosenTransport:
     Raises:
         UsageError: a certificate, key or proxy setting cannot be used.
     """
-    context = _tls_context(settings.tls)
+    context = tls_context(settings.tls)
     proxy = _proxy_for(url, settings)
     if _pyreqwest_can(settings, proxy):
         return ChosenTransport("pyreqwest", partial(pyreqwest_transport, settings, proxy=proxy))
@@ -124,8 +125,8 @@ def _checked_proxy(proxy: str | None) -> str | None:
 # --- TLS ---------------------------------------------------------------------------------------------------------
 
 
-def _tls_context(tls: Tls) -> ssl.SSLContext:
-    """Return the context for httpx's transport; also proves that the files are usable for either transport."""
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Return the context of these settings, which also proves that the files are usable for either transport."""
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     if tls.accept_any_certificate:
@@ -163,7 +164,7 @@ def httpx_transport(
     connections = settings.limits.connections
     try:
         return httpx.AsyncHTTPTransport(
-            verify=context or _tls_context(settings.tls),
+            verify=context or tls_context(settings.tls),
             trust_env=False,
             proxy=proxy,
             limits=httpx.Limits(

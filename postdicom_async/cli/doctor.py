@@ -1,0 +1,76 @@
+"""``postdicom doctor``: how an archive behaves, in a report that can be attached to a bug."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from postdicom_async.cli import output
+from postdicom_async.cli.connection import Connection
+from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.loop import run_async
+from postdicom_async.cli.options import Common
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
+    from postdicom_async import Diagnosis, DicomWeb, Finding
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    connection: Connection,
+    common: Common,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the report as one JSON document.")] = False,
+) -> int:
+    """Look at an archive and tell how it behaves, beside what is assumed of it.
+
+    Only reads: nothing is stored, changed or deleted. The report holds no patient data, UID, user name, address or text
+    of the archive's, so it can be attached to a bug. Ends with 0 if the archive can be used with these settings.
+    """
+    archive = connection.client()
+    found = run_async(lambda: _diagnose(archive))
+    if as_json:
+        output.write(output.json_text(found.document()))
+    else:
+        output.write(output.render(_report(found)))
+    if found.problem is not None:
+        raise found.problem
+    if not common.quiet:
+        output.note("this archive can be used with these settings")
+    return Exit.OK
+
+
+async def _diagnose(archive: DicomWeb) -> Diagnosis:
+    from postdicom_async import diagnose
+
+    async with archive:
+        return await diagnose(archive)
+
+
+def _report(found: Diagnosis) -> list[RenderableType]:
+    about = [f"{name} {value}" for name, value in found.about.items()]
+    parts: list[RenderableType] = [", ".join(about)]
+    for area, findings in groupby(_by_area(found.findings), key=lambda finding: finding.area):
+        rows = [(one.check, one.verdict, one.found, _assumed(one)) for one in findings]
+        parts.append(output.table((area, "", "Found", "Assumed"), rows))
+    switches = {one.check: one.switch for one in found.findings if one.marks and one.switch}
+    if switches:
+        parts.append(output.table(("What is assumed of", "is changed by"), list(switches.items())))
+    return parts
+
+
+def _by_area(findings: Iterable[Finding]) -> list[Finding]:
+    findings = list(findings)
+    areas = list(dict.fromkeys(finding.area for finding in findings))
+    return sorted(findings, key=lambda finding: areas.index(finding.area))
+
+
+def _assumed(finding: Finding) -> str:
+    marks = ", ".join(finding.marks)
+    return f"{finding.assumed} ({marks})" if marks and finding.assumed else finding.assumed
