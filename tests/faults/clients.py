@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import fields, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from postdicom_async import Limits, Retry, Settings, Timeouts
+import httpx
+
+from postdicom_async import Limits, Retry, Settings, Timeouts, Tls
 from postdicom_async.http.transport import httpx_transport, pyreqwest_transport
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import httpx
 
     from postdicom_async import DicomWeb
 
@@ -34,7 +36,15 @@ class Connect(Protocol):
 
 def transport_of(name: str, settings: Settings, **options: Any) -> httpx.AsyncBaseTransport:
     """Return the transport of that name."""
+    if name == "httpx" and settings.tls == Tls():
+        options["context"] = _system_certificates()
     return _FACTORIES[name](settings, **options)
+
+
+@cache
+def _system_certificates() -> ssl.SSLContext:
+    """Read them once: it takes longer than most tests."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def settings(**values: Any) -> Settings:

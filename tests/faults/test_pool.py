@@ -109,7 +109,7 @@ async def test_cancelled_downloads_leave_no_partial_files(
     archive.fault = fault
     using = settings(piece=20_000)
     async with FaultyServer(archive) as server, connect(server.url, using) as client:
-        for number in range(120):
+        for number in range(80):
             folder = tmp_path / str(number)
             await cancelled_at(client.download_study(STUDY, to=folder), chance.uniform(0, 0.04))
             files = files_below(folder) if folder.exists() else {}

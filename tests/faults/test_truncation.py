@@ -246,4 +246,4 @@ async def test_streams_end_only_when_they_are_whole(framing: ReplyFraming, trans
         assert found == whole, cut
         assert broken != (framing == "until-close" and len(whole) == 3), cut
 
-    await sweep(transport_name, framing, cuts(transport_name, every_nth=5), check, mends=False, attempts=1)
+    await sweep(transport_name, framing, cuts(transport_name, every_nth=7), check, mends=False, attempts=1)
