@@ -205,7 +205,7 @@ def parse(body: bytes) -> Content:
 
     JSON inside a JSON string is unpacked, as the service likes to nest it.
     """
-    text = body.decode("utf-8-sig", "replace").strip()
+    text = body.decode("utf-8", "replace").removeprefix("\ufeff").strip()
     found = _json(text)
     if isinstance(found, str):
         inner = _json(found)

@@ -47,6 +47,7 @@ Values: TypeAlias = dict[str, Value]
 
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 _NAME_JOINTS: Final = re.compile(r"[\s^=]+")
+_SPELLED_ALIKE: Final = re.compile(r"[ !#-\[\]-~]*")  # in JSON as without
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -195,8 +196,10 @@ ascii_json: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).e
 
 def private_texts(values: Values) -> tuple[str, ...]:
     """Return what must not show in a server's words: texts but UUIDs, parts of names, and both as JSON spells them."""
-    texts = [str(value) for value in values.values() if not isinstance(value, bool | list)]
-    texts += [item for value in values.values() if isinstance(value, list) for item in value]
-    private = [text for text in texts if not _UUID.fullmatch(text)]
+    private: list[str] = []
+    for value in values.values():
+        if not isinstance(value, bool):
+            private += value if isinstance(value, list) else [str(value)]
     private += [part for text in private if "^" in text for part in _NAME_JOINTS.split(text)]
-    return tuple(dict.fromkeys((*private, *(ascii_json(text)[1:-1] for text in private))))
+    spelled = [ascii_json(text)[1:-1] for text in private if not _SPELLED_ALIKE.fullmatch(text)]
+    return tuple([text for text in private if not _UUID.fullmatch(text)] + spelled)
