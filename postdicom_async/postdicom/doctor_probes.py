@@ -49,6 +49,8 @@ class Probes:
         self._all = examination
         self._dialect = examination.dialect
         self._paged = examination.dialect.pages
+        self._elsewhere: set[Route] = set()
+        """What worked in the other family's shapes."""
 
     @property
     def steps(self) -> list[Step]:
@@ -209,6 +211,8 @@ class Probes:
 
     def _note_shape(self, family: Dialect, route: Route, worked: bool, text: str) -> None:
         is_own = family is self._dialect
+        if worked and not is_own:
+            self._elsewhere.add(route)
         self._all.note(self._key(family, route), worked if is_own else Verdict.NOTE, text)
 
     def _key(self, family: Dialect, route: Route) -> str:
@@ -216,8 +220,9 @@ class Probes:
 
     def _require(self, route: Route, *, worked: bool) -> None:
         if not worked and self._all.problem is None:
+            hint = f"; it does in those of {self._all.other.name}" if route in self._elsewhere else ""
             self._all.problem = ProtocolError(
-                f"the archive does not answer in the shapes of the {self._dialect.name} dialect ({route})",
+                f"the archive does not answer in the URL shapes of the {self._dialect.name} dialect ({route}){hint}",
                 operation="doctor",
             )
 

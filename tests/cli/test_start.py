@@ -9,10 +9,11 @@ import pytest
 
 import postdicom_async
 import postdicom_async.cli
+from tests.cli.commands import all_commands
 from tests.cli.conftest import Cli
 
 CLI_FOLDER = Path(postdicom_async.cli.__file__).parent
-COMMANDS = ("demo", "serve", "upload", "search", "download")
+COMMANDS = ("demo", "serve", "upload", "search", "download", "doctor", "orders", "folders", "share")
 WITHOUT = "import sys; sys.modules[{!r}] = None; from postdicom_async.cli.main import run; run()"
 
 
@@ -44,14 +45,11 @@ async def test_version_and_help(cli: Cli) -> None:
     assert all(command in bare.out for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_is_documented(command: str) -> None:
-    import typer.main
-
-    from postdicom_async.cli.app import app
-
-    made = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
+def test_every_option_is_documented(words: tuple[str, ...]) -> None:
+    made = all_commands()[words]
     assert made.help
+    assert made.epilog
     assert not [option.name for option in made.params if not option.help]
 
 

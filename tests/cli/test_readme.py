@@ -1,0 +1,87 @@
+"""The README and the command say the same."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import postdicom_async
+from postdicom_async.cli.connection import Connection
+from postdicom_async.cli.exits import Exit
+from tests.cli.commands import all_commands
+from tests.cli.conftest import Cli
+
+ROOT = Path(postdicom_async.__file__).parents[1]
+README = ROOT / "README.md"
+VARIABLES = {
+    "POSTDICOM_URL", "POSTDICOM_USERNAME", "POSTDICOM_PASSWORD", "POSTDICOM_TOKEN", "POSTDICOM_DIALECT",
+    "POSTDICOM_PROXY", "POSTDICOM_KEY_PASSWORD", "POSTDICOM_SHARE_PASSWORD",
+}  # fmt: skip
+
+pytestmark = pytest.mark.skipif(not README.is_file(), reason="installed without its README")
+
+
+def section() -> str:
+    """Return what the README says about the command."""
+    text = README.read_text(encoding="utf-8")
+    return text.partition("\n## From the command line\n")[2].partition("\n## ")[0]
+
+
+def lines() -> list[str]:
+    """Return the command lines in its shell examples, each on one line."""
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", section(), re.DOTALL)).replace("\\\n", " ")
+    return [line for line in blocks.splitlines() if line.startswith("postdicom ")]
+
+
+@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
+def test_every_command_is_there(words: tuple[str, ...]) -> None:
+    group, name = words[0], words[-1]
+    rows = [row for row in section().splitlines() if row.startswith(f"| `postdicom {group}")]
+    assert rows
+    assert any(name in re.split(r"[ |\\`]+", row) for row in rows)
+
+
+@pytest.mark.parametrize("words", all_commands(), ids=" ".join)
+def test_every_option_is_there(words: tuple[str, ...]) -> None:
+    known = {"--help", "--json", "--quiet", "--debug"} | {f"--{name}" for name in ("url", "username", "dialect")}
+    own = {option for param in all_commands()[words].params for option in param.opts if option.startswith("--")}
+    text = section()
+    missing = {option for option in own - known if f"{option}`" not in text and f"{option} " not in text}
+    assert not missing
+
+
+def test_every_exit_code_is_there() -> None:
+    codes = {int(row.split("|")[1]) for row in section().splitlines() if re.match(r"\| \d+ \|", row)}
+    assert codes == set(map(int, Exit))
+
+
+def test_every_variable_is_there() -> None:
+    text = section()
+    assert set(re.findall(r"POSTDICOM_[A-Z_]+", text)) == VARIABLES
+    source = "".join(path.read_text() for path in (ROOT / "postdicom_async" / "cli").glob("*.py"))
+    assert set(re.findall(r"POSTDICOM_[A-Z_]+", source)) == VARIABLES
+    assert Connection.__dataclass_fields__
+
+
+def test_every_library_name_of_the_doctor_is_there() -> None:
+    assert "diagnose" in README.read_text(encoding="utf-8")
+
+
+def test_there_are_examples() -> None:
+    assert len(lines()) >= 6
+
+
+@pytest.mark.parametrize("line", lines())
+async def test_every_example_parses(cli: Cli, line: str) -> None:
+    """As far as the help of the command, which is shown only when its words are understood."""
+    words = shlex.split(line.partition("#")[0])[1:]
+    command = next(known for known in all_commands() if tuple(words[: len(known)]) == known)
+    parser = all_commands()[command]
+    context = parser.make_context("postdicom", words[len(command) :])
+    assert context.params
+    ran = await cli.here(*command, "--help")
+    assert ran.code == 0
+    assert "Usage: postdicom" in ran.out
