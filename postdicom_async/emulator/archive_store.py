@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, Level
 from postdicom_async.emulator.header import Json, read_header
-from postdicom_async.emulator.uids import is_uid
 from postdicom_async.emulator.vendor_schema import add_vendor_tables
 from postdicom_async.results import InstanceUids
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.accept import parse_accept
 from postdicom_async.emulator.answers import DICOM_JSON, Refusal, base_url, dicom_json, header_text
 from postdicom_async.emulator.attributes import (
@@ -20,7 +21,6 @@ from postdicom_async.emulator.attributes import (
 )
 from postdicom_async.emulator.header import UnreadableHeader, read_header
 from postdicom_async.emulator.matching import is_universal, matches, uid_list
-from postdicom_async.emulator.uids import is_uid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

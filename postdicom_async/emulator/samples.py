@@ -22,8 +22,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.header import UnreadableHeader, read_header
-from postdicom_async.emulator.uids import is_uid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -17,11 +17,11 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.accept import parse_accept, parse_media_type, wants_only
 from postdicom_async.emulator.answers import DICOM_JSON, DICOM_XML, Refusal, base_url, dicom_json, native_xml
 from postdicom_async.emulator.archive_store import parse_instance
 from postdicom_async.emulator.header import UnreadableHeader
-from postdicom_async.emulator.uids import is_uid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

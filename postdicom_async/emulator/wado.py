@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response, StreamingResponse
 
+from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.accept import MediaType, parse_accept, parse_media_type
 from postdicom_async.emulator.answers import DICOM_JSON, Refusal, base_url
 from postdicom_async.emulator.attributes import hex_tag
 from postdicom_async.emulator.header import UnreadableHeader, read_header
 from postdicom_async.emulator.multipart_writer import FileSlice, Part, multipart_related, single_part
 from postdicom_async.emulator.pixels import bulk_parts, frame_parts
-from postdicom_async.emulator.uids import is_uid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydicom import dcmread
 
+from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.samples import (
     PATIENTS,
     ct_like_study,
@@ -13,7 +14,6 @@ from postdicom_async.emulator.samples import (
     write_benchmark_series,
     write_samples,
 )
-from postdicom_async.emulator.uids import is_uid
 
 if TYPE_CHECKING:
     from pathlib import Path
