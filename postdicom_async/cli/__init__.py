@@ -1,1 +1,1 @@
-"""The command ``postdicom`` (extra ``cli``): a demonstration, an archive to try things on, upload, search, download."""
+"""The command ``postdicom`` (extra ``cli``): transfers, PostDICOM's operations, a doctor, an archive to try things on."""

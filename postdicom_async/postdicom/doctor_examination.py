@@ -135,7 +135,8 @@ class Examination:
         self.uids: dict[str, str] = {}
         self.study: DicomJson = {}
         self.problem: PostdicomError | None = None
-        self.dialect, self.other = dialect, other
+        self.dialect: Dialect = dialect
+        self.other: Dialect = other
         self.page_size: int = settings.limits.page_size
         self.session: Session = archive._session  # noqa: SLF001 - a part of the client, in modules of its own
         self.once: Session = self.session.with_settings(
