@@ -1,1 +1,1 @@
-"""The command ``postdicom`` (extra ``cli``): transfers, PostDICOM's operations, a doctor, an archive to try things on."""
+"""The command ``postdicom`` (extra ``cli``): transfers, PostDICOM's operations, a doctor, and an archive to try."""
