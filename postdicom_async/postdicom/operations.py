@@ -242,7 +242,7 @@ def encode(operation: Operation, values: Values, wire: Wire) -> str:
         for parameter in operation.parameters
         if (value := values.get(parameter.argument)) is not None or wire.sends_empty
     }
-    text = ascii_json(written)
+    text = "{" + ",".join([f'"{name}":{ascii_json(value)}' for name, value in written.items()]) + "}"
     if len(text) > wire.header_bytes:
         longest = max(operation.parameters, key=lambda parameter: len(written.get(parameter.wire, "")))
         raise UsageError(
