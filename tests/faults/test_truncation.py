@@ -157,7 +157,7 @@ def cuts(transport_name: str, *, every_nth: int = 1) -> list[int]:
     near = {
         match.start() + offset
         for match in re.finditer(DELIMITER, WHOLE.body)
-        for offset in range(-2, len(DELIMITER) + 6)
+        for offset in (-1, 0, 1, 2, 4, *range(len(DELIMITER) - 1, len(DELIMITER) + 4))
     }
     return sorted({*range(0, SIZE, step), *near, SIZE - 1} & set(range(SIZE)))
 
