@@ -60,6 +60,7 @@ class StreamedAnswer:
         self._operation = operation
         self._limits = limits
         self._watch = IdleWatch(idle)
+        self._ended = False
         self._release: Callable[[], None] | None = release
 
     @property
@@ -93,8 +94,11 @@ class StreamedAnswer:
             return
         self._watch.close()
         try:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(5), quiet_http_logs():
-                await self._response.aclose()
+            if self._ended:
+                await self._response.aclose()  # nothing is left to do, so nothing can take long
+            else:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(5), quiet_http_logs():
+                    await self._response.aclose()
         finally:
             release()
 
@@ -149,6 +153,7 @@ class StreamedAnswer:
             data = decode(chunk)
             if data:
                 yield data
+        self._ended = True
         if self.length is not None and received < self.length:
             raise self._broken("the answer ended before its announced length")
         decode(None)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from urllib.parse import quote, quote_plus, urlsplit
 
 __all__ = ["origin_of", "quiet_http_logs", "safe_reason"]
@@ -83,15 +84,19 @@ def _not_ours(_record: logging.LogRecord) -> bool:
     return not _ours.get()
 
 
+@cache
+def _install_filters() -> None:
+    for name in _HTTP_LOGGERS:
+        logging.getLogger(name).addFilter(_not_ours)
+
+
 @contextmanager
 def quiet_http_logs() -> Iterator[None]:
     """Drop what httpx and httpcore log in this context: URLs, and headers of answers.
 
     Only requests made inside are affected; an application's own use of httpx logs as before.
     """
-    for name in _HTTP_LOGGERS:
-        # Adding a filter that is already there does nothing.
-        logging.getLogger(name).addFilter(_not_ours)
+    _install_filters()
     token = _ours.set(True)
     try:
         yield

@@ -77,6 +77,13 @@ class _Link:
             transport=chosen.make(), auth=credentials.httpx_auth, trust_env=False, follow_redirects=False
         )
 
+    async def take_slot(self, holder: object) -> None:
+        """Wait for a slot. With one free there is no detour through the event loop."""
+        try:
+            self.slots.acquire_on_behalf_of_nowait(holder)
+        except anyio.WouldBlock:
+            await self.slots.acquire_on_behalf_of(holder)
+
 
 class Session:
     """An httpx client with a slot limiter in front, one retry loop around, and our errors out of it."""
@@ -201,7 +208,7 @@ class Session:
         """Make one request; return its answer's head, or raise `Problem`."""
         link = self._open_link()
         holder = object()
-        await link.slots.acquire_on_behalf_of(holder)
+        await link.take_slot(holder)
         answer: StreamedAnswer | None = None
         try:
             header = await self._credentials.header()
