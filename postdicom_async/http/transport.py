@@ -21,12 +21,13 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from postdicom_async.errors import UsageError
+from postdicom_async.settings import Tls
 
 if TYPE_CHECKING:
     from pyreqwest.client import Client, ClientBuilder
     from pyreqwest.response import Response
 
-    from postdicom_async.settings import Settings, Tls
+    from postdicom_async.settings import Settings
 
 __all__ = [
     "ChosenTransport",
@@ -80,7 +81,8 @@ def choose_transport(url: str, settings: Settings) -> ChosenTransport:
     Raises:
         UsageError: a certificate, key or proxy setting cannot be used.
     """
-    context = tls_context(settings.tls)
+    # Made here where there are files to prove; it takes tens of milliseconds, and pyreqwest has its own.
+    context = tls_context(settings.tls) if settings.tls != Tls() else None
     proxy = _proxy_for(url, settings)
     if _pyreqwest_can(settings, proxy):
         return ChosenTransport("pyreqwest", partial(pyreqwest_transport, settings, proxy=proxy))
@@ -207,7 +209,7 @@ def pyreqwest_transport(settings: Settings, *, proxy: str | None = None) -> http
     with suppress(BuilderError, ValueError):  # their text may hold the proxy's password
         client = _with_proxy(_with_tls(builder, settings.tls), proxy).build()
     if client is None:
-        raise UsageError("proxy or tls: the settings cannot be used; check the proxy's address and the PEM files")
+        raise UsageError("proxy or tls: the settings cannot be used; check the proxy, the PEM files and SSL_CERT_FILE")
     return PyreqwestTransport(client)
 
 
