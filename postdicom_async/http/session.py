@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -58,7 +58,7 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     body: Body | None = field(default=None, repr=False)
     accepted: frozenset[int] = frozenset()
-    private: tuple[str, ...] = field(default=(), repr=False)
+    private: Iterable[str] = field(default=(), repr=False)
 
 
 class _OriginPath(str):

@@ -7,12 +7,13 @@ Time-outs over a body are not set here: the session watches for silence itself, 
 
 from __future__ import annotations
 
+import atexit
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -205,6 +206,7 @@ def pyreqwest_transport(settings: Settings, *, proxy: str | None = None) -> http
         .pool_idle_timeout(timedelta(seconds=_IDLE_CONNECTION_SECONDS))
         .pool_max_idle_per_host(settings.limits.connections)
     )
+    _let_pyreqwest_end()
     client: Client | None = None
     with suppress(BuilderError, ValueError):  # their text may hold the proxy's password
         client = _with_proxy(_with_tls(builder, settings.tls), proxy).build()
@@ -230,6 +232,16 @@ def _with_proxy(builder: ClientBuilder, proxy: str | None) -> ClientBuilder:
     from pyreqwest.proxy import ProxyBuilder
 
     return builder.proxy(ProxyBuilder.all(proxy))
+
+
+@cache
+def _let_pyreqwest_end() -> None:
+    """Give pyreqwest's thread a moment before the interpreter goes.
+
+    When a process ends right after a request has failed, that thread may still hold the interpreter's lock while it is
+    taken down, and the process aborts (pyreqwest 0.15, in about one of three such ends).
+    """
+    atexit.register(time.sleep, 0.02)
 
 
 class PyreqwestTransport(httpx.AsyncBaseTransport):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -82,7 +82,7 @@ class Caller:
 
     async def _send(self, operation: Operation, values: Values) -> Content:
         """Make one request and return what came, unless that is a no."""
-        private = private_texts(values)
+        private = _PrivateTexts(values)
         call = Call(
             operation.title,
             "GET",
@@ -118,6 +118,16 @@ class Caller:
                 status=answer.status,
             )
         return found
+
+
+class _PrivateTexts:
+    """What must not show in the server's words; worked out only when there are any."""
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(private_texts(self._values))
 
 
 def _today() -> date:
