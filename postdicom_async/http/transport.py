@@ -286,23 +286,29 @@ class _Gathering:
 
     size = 64 * 1024
     _SMALL = 16 * 1024
-    _LONG_RUN = 64
-    _QUICK = 0.005
-    _LONG = 0.1
+    _CHUNKS = 64
+    _QUICK = 0.3
+    _LONG = 0.5
 
     def __init__(self) -> None:
-        self._run = 0
+        self.on = False
+        self._forget()
 
-    @property
-    def on(self) -> bool:
-        return self._run >= self._LONG_RUN
+    def _forget(self) -> None:
+        self._count = self._bytes = 0
+        self._seconds = 0.0
 
     def note(self, size: int, seconds: float) -> None:
         """Take in how large a chunk was and how long it took."""
         if self.on:
-            self._run = self._run if seconds < self._LONG else 0
-        else:
-            self._run = self._run + 1 if size < self._SMALL and seconds < self._QUICK else 0
+            self.on = seconds < self._LONG
+            return
+        self._count += 1
+        self._bytes += size
+        self._seconds += seconds
+        if self._count == self._CHUNKS:
+            self.on = self._bytes < self._CHUNKS * self._SMALL and self._seconds < self._QUICK
+            self._forget()
 
 
 class _AnswerStream(httpx.AsyncByteStream):
