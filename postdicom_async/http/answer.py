@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, cast
 
-import anyio
 import httpx
 
 from postdicom_async.errors import PostdicomError, ProtocolError
@@ -19,6 +20,9 @@ from postdicom_async.http.retry import Failure
 from postdicom_async.settings import Limits
 
 __all__ = ["Answer", "StreamedAnswer"]
+
+_CLOSE_SECONDS = 5.0
+_closing: set[asyncio.Task[None]] = set()  # an event loop alone does not keep its tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class StreamedAnswer:
         status: the HTTP status.
         headers: looked up in any case.
         length: Content-Length, None when the server gave none.
+
+    ``ends_itself`` says that the transport has nothing left to do once a body has been read to its end.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class StreamedAnswer:
         limits: Limits,
         idle: float,
         release: Callable[[], None],
+        ends_itself: bool = False,
     ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
@@ -60,6 +67,7 @@ class StreamedAnswer:
         self._operation = operation
         self._limits = limits
         self._watch = IdleWatch(idle)
+        self._ends_itself = ends_itself
         self._ended = False
         self._release: Callable[[], None] | None = release
 
@@ -88,19 +96,32 @@ class StreamedAnswer:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Give the connection back, or drop it when the body was not read to its end; and free the slot."""
+        """Give the connection back, or drop it when the body was not read to its end; and free the slot.
+
+        A task of its own does it: a cancellation that came between would leave the connection in the pool for good, and
+        no shield holds off asyncio's own. The slot is free when it is done.
+        """
         release, self._release = self._release, None
         if release is None:
             return
         self._watch.close()
-        try:
-            if self._ended:
-                await self._response.aclose()  # nothing is left to do, so nothing can take long
-            else:
-                with anyio.CancelScope(shield=True), anyio.move_on_after(5), quiet_http_logs():
-                    await self._response.aclose()
-        finally:
-            release()
+        if self._ended and self._ends_itself:
+            try:
+                await self._response.aclose()
+            finally:
+                release()
+            return
+        closing = asyncio.get_running_loop().create_task(self._close())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+        closing.add_done_callback(lambda _: release())
+        await asyncio.shield(closing)
+
+    async def _close(self) -> None:
+        # Whatever happens here, the answer has been read or is not wanted.
+        with suppress(Exception), quiet_http_logs():
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._response.aclose()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives.

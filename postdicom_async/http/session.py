@@ -29,7 +29,7 @@ from postdicom_async.http.credentials import Auth, Credentials, credentials_from
 from postdicom_async.http.problems import Problem, problem_of_exception, problem_of_status, problem_of_timeout
 from postdicom_async.http.redaction import origin_of, quiet_http_logs
 from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget, decide
-from postdicom_async.http.transport import ChosenTransport, choose_transport
+from postdicom_async.http.transport import ChosenTransport, PyreqwestTransport, choose_transport
 from postdicom_async.settings import Settings
 
 __all__ = ["Call", "Session"]
@@ -73,8 +73,10 @@ class _Link:
     def __init__(self, settings: Settings, chosen: ChosenTransport, credentials: Credentials) -> None:
         self.slots = anyio.CapacityLimiter(settings.limits.connections)
         self.budget = RetryBudget(settings.retry.budget)
+        transport = chosen.make()
+        self.ends_itself = isinstance(transport, PyreqwestTransport)
         self.client = httpx.AsyncClient(
-            transport=chosen.make(), auth=credentials.httpx_auth, trust_env=False, follow_redirects=False
+            transport=transport, auth=credentials.httpx_auth, trust_env=False, follow_redirects=False
         )
 
     async def take_slot(self, holder: object) -> None:
@@ -219,6 +221,7 @@ class Session:
                 limits=self.settings.limits,
                 idle=self.settings.timeouts.idle_read,
                 release=lambda: link.slots.release_on_behalf_of(holder),
+                ends_itself=link.ends_itself,
             )
             if not (answer.ok or answer.status in call.accepted):
                 raise await self._refusal(call, answer, header)
