@@ -131,7 +131,8 @@ class Storing:
         """Send a batch until each of its instances has a verdict; return them by SOP Instance UID.
 
         A lost answer is resolved by a search and only what is missing is sent again. A batch refused whole is taken
-        apart, so that one bad instance does not keep the others out.
+        apart, so that one bad instance does not keep the others out; there a search would prove nothing, for it also
+        finds an older copy of what was just refused.
 
         Raises:
             PostdicomError: the archive cannot be worked with at all (connection, credentials, address).
@@ -145,14 +146,14 @@ class Storing:
             request = await self._request(part, tally, settled)
             settled.update({uid: v for uid, v in request.verdicts.items() if v.status is not StoreStatus.UNCONFIRMED})
             open_ones = [one for one in part if _uid(one) not in settled]
-            if open_ones and request.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            if open_ones and not request.refused_whole:
                 settled.update(await self._found_by_search(open_ones))
                 open_ones = [one for one in open_ones if _uid(one) not in settled]
-            if request.lost and open_ones and rounds + 1 < self._session.settings.retry.max_attempts:
+            if request.refused_whole and len(part) > 1:
+                pending.extend([one] for one in open_ones)
+            elif request.lost and open_ones and rounds + 1 < self._session.settings.retry.max_attempts:
                 rounds += 1
                 pending.append(open_ones)
-            elif request.refused_whole and len(part) > 1:
-                pending.extend([one] for one in open_ones)
             else:
                 settled.update({_uid(one): _unsettled(request) for one in open_ones})
         return settled

@@ -319,25 +319,45 @@ async def test_named_both_stored_and_failed(connect: Connect) -> None:
     assert statuses(report) == [UNCONFIRMED, STORED, STORED, STORED]
 
 
-async def test_one_bad_part_answered_with_400_keeps_the_others(connect: Connect) -> None:
-    """As Orthanc does: 400 with no word on what it stored."""
+@pytest.mark.parametrize(("names", "sent"), [(True, [4, 1]), (False, [4, 1, 1, 1, 1])])
+async def test_one_bad_part_answered_with_400_keeps_the_others(names: bool, sent: list[int], connect: Connect) -> None:
+    """As Orthanc does, which names what it stored in the body of its 400; or with no word on that."""
     archive = MemoryArchive()
 
     def store(request: Request) -> Reply:
         files = parts_sent(request)
         good = [file for file in files if file != FILES[1]]
         archive.stored.update({uids_of(file): file for file in good})
-        return (
-            Reply(200, JSON, stow_answer(referenced=[uids_of(one)[2] for one in good]))
-            if len(good) == len(files)
-            else Reply(400)
-        )
+        body = stow_answer(referenced=[uids_of(one)[2] for one in good])
+        if len(good) == len(files):
+            return Reply(200, JSON, body)
+        return Reply(400, JSON, body) if names else Reply(400)
 
     archive.fault = first_posts(*[store] * 9)
     report, server = await upload(connect, archive)
     assert statuses(report) == [STORED, FAILED, STORED, STORED]
     assert "400" in (report.outcomes[1].reason or "")
-    assert [len(parts_sent(request)) for request in posts(server)] == [4, 1]
+    assert [len(parts_sent(request)) for request in posts(server)] == sent
+    assert len(server.requests) == len(sent)
+
+
+@pytest.mark.parametrize("status", [400, 409, 413])
+@pytest.mark.parametrize("count", [1, 4])
+async def test_an_older_copy_does_not_make_a_refusal_a_success(status: int, count: int, connect: Connect) -> None:
+    older = [small_dicom(*uids_of(file), patient_id="older") for file in FILES]
+    refusal = Reply(status, {"Content-Type": "text/plain", "Warning": '299 a "will not have it"'}, b"no")
+    archive = MemoryArchive(older, fault=first_posts(*[refusal] * 9))
+    report, server = await upload(connect, archive, FILES[:count])
+    assert statuses(report) == [FAILED] * count
+    assert all("will not have it" in (outcome.reason or "") for outcome in report.outcomes)
+    assert len(server.requests) == len(posts(server)) == (1 if count == 1 else 1 + count)
+
+
+async def test_lost_and_then_refused_is_failed(connect: Connect) -> None:
+    archive = MemoryArchive(fault=first_posts(Reply(500), *[Reply(409)] * 9))
+    report, server = await upload(connect, archive, FILES[:1])
+    assert statuses(report) == [FAILED]
+    assert len(posts(server)) == 2
 
 
 @pytest.mark.parametrize("status", [400, 409, 413])
