@@ -12,6 +12,7 @@ import typer
 
 from postdicom_async import UsageError
 from postdicom_async.cli.password import find_credentials
+from postdicom_async.cli.paths import given_path
 
 if TYPE_CHECKING:
     from postdicom_async import DicomWeb, PostDicom, Settings
@@ -64,6 +65,7 @@ _CaFile: TypeAlias = Annotated[
     typer.Option(
         "--ca-file",
         metavar="FILE",
+        parser=given_path,
         help="PEM file of authorities to trust besides the system's.",
         rich_help_panel=_PANEL,
     ),
@@ -73,6 +75,7 @@ _ClientCert: TypeAlias = Annotated[
     typer.Option(
         "--client-cert",
         metavar="FILE",
+        parser=given_path,
         help="PEM file of the client certificate; may hold its key too. The key's password, if it has one, comes from "
         "POSTDICOM_KEY_PASSWORD.",
         rich_help_panel=_PANEL,
@@ -80,7 +83,13 @@ _ClientCert: TypeAlias = Annotated[
 ]
 _ClientKey: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--client-key", metavar="FILE", help="PEM file of the client key.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--client-key",
+        metavar="FILE",
+        parser=given_path,
+        help="PEM file of the client key.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 _Proxy: TypeAlias = Annotated[
     str | None,

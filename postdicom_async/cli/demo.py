@@ -17,7 +17,7 @@ from postdicom_async.cli.emulator import embedded_archive
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.paths import require_empty
+from postdicom_async.cli.paths import given_path, require_empty
 from postdicom_async.cli.progress import Progress
 from postdicom_async.cli.search_table import Level, search_tables
 
@@ -38,7 +38,12 @@ def demo(
     common: Common,
     keep: Annotated[
         Path | None,
-        typer.Option("--keep", metavar="DIR", help="Leave samples, archive and downloads in this empty folder."),
+        typer.Option(
+            "--keep",
+            metavar="DIR",
+            parser=given_path,
+            help="Leave samples, archive and downloads in this empty folder.",
+        ),
     ] = None,
 ) -> int:
     """See it work: upload, search, download and compare every byte, with no network and no account.

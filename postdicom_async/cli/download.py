@@ -19,11 +19,11 @@ from postdicom_async import (
 )
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import Connection
-from postdicom_async.cli.download_result import Result, document, summary_text
+from postdicom_async.cli.download_result import Result, document, summary_text, was_unchecked
 from postdicom_async.cli.exits import Exit, Interrupted, code_of, code_of_all
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.paths import require_writable
+from postdicom_async.cli.paths import given_path, leaving_no_empty, require_writable
 from postdicom_async.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -44,6 +44,12 @@ class Level(StrEnum):
 
 
 _PARENTS = {Level.STUDY: (), Level.SERIES: ("study",), Level.INSTANCE: ("study", "series")}
+_ARGUMENTS = {
+    "study_instance_uid:": "UID of the study:",
+    "series_instance_uid:": "UID of the series:",
+    "sop_instance_uid:": "UID of the instance:",
+}
+"""The library's names for what are options elsewhere, and arguments here."""
 
 
 def download(
@@ -56,7 +62,9 @@ def download(
             "UIDs. instance: the study's and the series' UID, then one or more SOP Instance UIDs.",
         ),
     ],
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder, made where it does not exist.")],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", parser=given_path, help="The folder, made where it does not exist.")
+    ],
     connection: Connection,
     common: Common,
     layout: Annotated[
@@ -75,7 +83,8 @@ def download(
     require_writable(to, "--to")
     job = _Job(connection.client(), level, targets, to, layout, quiet=common.quiet)
     try:
-        run_async(job.run)
+        with leaving_no_empty(to):
+            run_async(job.run)
     except (PostdicomError, Interrupted) as error:
         job.results.append(job.unfinished(error))
         _tell(job.results, error, as_json=as_json, quiet=common.quiet)
@@ -136,7 +145,10 @@ class _Job:
         number = f" {len(self.results) + 1} of {len(self.targets)}" if len(self.targets) > 1 else ""
         call = getattr(self.archive, f"download_{self.level}")
         async with Progress(f"Download{number}", quiet=self.quiet) as self.progress:
-            report: DownloadReport = await call(*target, to=self.to, layout=self.layout, progress=self.progress)
+            try:
+                report: DownloadReport = await call(*target, to=self.to, layout=self.layout, progress=self.progress)
+            except UsageError as error:
+                raise _in_arguments(error) from None
         return report
 
     def unfinished(self, error: PostdicomError | Interrupted) -> Result:
@@ -148,6 +160,11 @@ class _Job:
         return Result(target, getattr(error, "report", None), error, saved)
 
 
+def _in_arguments(error: UsageError) -> UsageError:
+    first, _, rest = str(error).partition(" ")
+    return UsageError(f"{_ARGUMENTS[first]} {rest}") if first in _ARGUMENTS else error
+
+
 def _tell(results: list[Result], error: Exception | None, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         output.write(output.json_text(document(results, error)))
@@ -157,5 +174,7 @@ def _tell(results: list[Result], error: Exception | None, *, as_json: bool, quie
     text = summary_text(results)
     if error is None:
         output.write(text)
+        if was_unchecked(results):
+            output.note("completeness could not be checked: the archive cannot be asked what it has")
     else:
         output.note(f"before it ended: {text}; the same command again fetches only the rest")

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from postdicom_async import DownloadReport, InstanceUids, PostdicomError
 
-__all__ = ["Result", "document", "summary_text"]
+__all__ = ["Result", "document", "summary_text", "was_unchecked"]
+
+_LISTINGS: tuple[str, ...] = ("unavailable", "not asked", "compared", "counted")
+"""The weakest check first: several downloads together are checked as well as the one that was checked least."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ def summary_text(results: Iterable[Result]) -> str:
     return f"{', '.join(words)}; {output.size_text(size)}{pace}"
 
 
+def was_unchecked(results: Iterable[Result]) -> bool:
+    """Return whether something came of which the archive could not be asked whether it is all."""
+    return _listing(result for result in results if result.error is None) == "unavailable"
+
+
 def document(results: Iterable[Result], error: Exception | None) -> dict[str, Any]:
     """Return all of them as one JSON document."""
     results = list(results)
@@ -55,7 +63,10 @@ def document(results: Iterable[Result], error: Exception | None) -> dict[str, An
     return {
         "ok": error is None and fine,
         "error": None if error is None else output.clean(error),
-        "summary": {name.replace(" ", "_"): value for name, value in _numbers(results).items()},
+        "summary": {
+            **{name.replace(" ", "_"): value for name, value in _numbers(results).items()},
+            "listing": _listing(results),
+        },
         "items": items,
     }
 
@@ -71,6 +82,11 @@ def _numbers(results: Iterable[Result]) -> dict[str, Any]:
         "bytes": sum(one.size for result in results for one in result.saved),
         "seconds": sum(report.seconds for report in reports),
     }
+
+
+def _listing(results: Iterable[Result]) -> str | None:
+    found = [result.report.listing for result in results if result.report is not None]
+    return min(found, key=_LISTINGS.index, default=None)
 
 
 def _items(result: Result) -> list[dict[str, Any]]:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from postdicom_async import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["require_empty", "require_readable", "require_writable"]
+__all__ = ["given_path", "leaving_no_empty", "require_empty", "require_readable", "require_writable"]
+
+
+def given_path(text: str) -> Path:
+    """Return a path from the command line; every argument and option that is one is parsed by this.
+
+    Raises:
+        typer.BadParameter: it is empty. `Path` takes that for the current folder, and a shell makes it of a variable
+            that is not set.
+    """
+    if not text:
+        raise typer.BadParameter("the path is empty; write . for the current folder")
+    return Path(text)
 
 
 def require_readable(paths: Iterable[Path]) -> None:
@@ -60,6 +75,22 @@ def require_empty(folder: Path, option: str) -> None:
     require_writable(folder, option)
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{option}: {folder} is not empty")
+
+
+@contextlib.contextmanager
+def leaving_no_empty(folder: Path) -> Iterator[None]:
+    """Remove afterwards the folder, and those above it, that were not there before and hold nothing."""
+    made = []
+    there = folder.absolute()
+    while not os.path.lexists(there) and there != there.parent:
+        made.append(there)
+        there = there.parent
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the first with something in it ends this: those above it hold it
+            for one in filter(os.path.lexists, made):
+                one.rmdir()
 
 
 def _words(error: OSError) -> str:

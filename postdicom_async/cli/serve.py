@@ -14,7 +14,7 @@ from postdicom_async.cli.emulator import embedded_archive
 from postdicom_async.cli.exits import Exit, Interrupted
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.paths import require_writable
+from postdicom_async.cli.paths import given_path, require_writable
 
 if TYPE_CHECKING:
     from postdicom_async.emulator import EmbeddedArchive
@@ -29,7 +29,12 @@ def serve(
     ] = 8042,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Where the archive keeps its files. Without it they end with it."),
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            parser=given_path,
+            help="Where the archive keeps its files. Without it they end with it.",
+        ),
     ] = None,
     username: Annotated[str, typer.Option("--username", "-u", metavar="NAME", help="The one user it knows.")] = "demo",
 ) -> int:

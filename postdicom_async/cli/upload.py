@@ -13,7 +13,7 @@ from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.exits import Exit, Interrupted
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.paths import require_readable
+from postdicom_async.cli.paths import given_path, require_readable
 from postdicom_async.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ _LISTED = 20
 
 def upload(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Files, and folders to search; DICOM is known by content.")
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", parser=given_path, help="Files, and folders to search; DICOM is known by content."
+        ),
     ],
     connection: Connection,
     common: Common,

@@ -73,6 +73,42 @@ async def test_usage_errors_are_one_line(cli: Cli, arguments: list[str], words: 
     assert words in ran.error_line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["upload", ""], "PATH"),
+        (["upload", "there", ""], "PATH"),
+        (["download", "study", "1.2", "--to", ""], "--to"),
+        (["demo", "--keep", ""], "--keep"),
+        (["serve", "--data", ""], "--data"),
+        (["search", "studies", "--ca-file", ""], "--ca-file"),
+        (["search", "studies", "--client-cert", ""], "--client-cert"),
+        (["search", "studies", "--client-key="], "--client-key"),
+    ],
+)
+async def test_an_empty_path_is_not_the_current_folder(cli: Cli, arguments: list[str], name: str) -> None:
+    (cli.folder / "there").touch()
+    ran = await cli.here(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert name in ran.error_line
+    assert "the path is empty" in ran.error_line
+
+
+@pytest.mark.parametrize(
+    ("uids", "name"),
+    [
+        (["study", "abc"], "UID of the study: "),
+        (["series", "1.2", "abc"], "UID of the series: "),
+        (["instance", "1.2", "1.3", "abc"], "UID of the instance: "),
+    ],
+)
+async def test_uids_that_are_arguments_are_not_called_options(cli: Cli, uids: list[str], name: str) -> None:
+    to = cli.folder / "made" / "to"
+    ran = await cli.here("download", *uids, "--to", to, "--url", "http://127.0.0.1:1")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.error_line.startswith(f"error: {name}not a DICOM UID")
+
+
 async def test_missing_extras_are_named(cli: Cli) -> None:
     ran = await cli("demo", code=WITHOUT.format("typer"))
     assert (ran.code, ran.out) == (2, "")

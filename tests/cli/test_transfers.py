@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from postdicom_async.cli.paths import leaving_no_empty
 from tests.cli.conftest import Cli
+from tests.support.bodies import multipart_related
 from tests.support.dicom_files import small_dicom, study_files, uid
+from tests.support.faulty_server import FaultyServer, Reply, Request
 
 
 async def test_there_and_back(cli_with_archive: Cli, study_folder: Path, tmp_path: Path) -> None:
@@ -36,6 +39,7 @@ async def test_there_and_back(cli_with_archive: Cli, study_folder: Path, tmp_pat
     again = await cli("download", "study", uid(1), "--to", to, "--json")
     assert again.code == 0
     assert again.json["summary"]["already_present"] == 6
+    assert again.json["summary"]["listing"] == "compared"
     assert {item["status"] for item in again.json["items"]} == {"already present"}
 
 
@@ -98,6 +102,48 @@ async def test_not_found(cli_with_archive: Cli, one_file: Path, tmp_path: Path) 
     assert partly.json["ok"] is False
     assert [item["status"] for item in partly.json["items"]] == ["failed", "saved"]
     assert (await cli.here("download", "study", "not-a-uid", "--to", to)).code == 2
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 4), (404, 3)])
+async def test_no_empty_folder_is_left(cli: Cli, tmp_path: Path, status: int, code: int) -> None:
+    made, there = tmp_path / "made" / "below", tmp_path / "there"
+    there.mkdir()
+    async with FaultyServer(Reply(status)) as server:
+        for to in (made, there, there / "below"):
+            ran = await cli.here("download", "study", "1.2", "--to", to, "--url", server.url, "--attempts", "1")
+            assert (ran.code, ran.out) == (code, "")
+    assert list(tmp_path.iterdir()) == [there]
+    assert not list(there.iterdir())
+
+
+def test_only_what_was_made_and_is_empty_is_removed(tmp_path: Path) -> None:
+    with leaving_no_empty(tmp_path / "a" / "b" / "c"):
+        (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+        (tmp_path / "a" / "file").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "file"]
+    with leaving_no_empty(tmp_path / "d" / "never made"):
+        (tmp_path / "d").mkdir()
+    assert not (tmp_path / "d").exists()
+
+
+async def test_completeness_that_could_not_be_checked(cli: Cli, one_file: Path, tmp_path: Path) -> None:
+    body = multipart_related([one_file.read_bytes()])
+
+    def answer(request: Request) -> Reply:
+        if request.path == f"/studies/{uid(9)}":
+            return body.reply()
+        return Reply(404)
+
+    async with FaultyServer(answer) as server:
+        download = ["download", "study", uid(9), "--url", server.url, "--attempts", "1", "--to"]
+        told = await cli.here(*download, tmp_path / "a")
+        quiet = await cli.here(*download, tmp_path / "b", "--quiet")
+        raw = await cli.here(*download, tmp_path / "c", "--json")
+    assert told.code == quiet.code == raw.code == 0
+    assert told.out.startswith("1 saved; ")
+    assert told.err == "completeness could not be checked: the archive cannot be asked what it has\n"
+    assert (quiet.out, quiet.err) == ("", "")
+    assert raw.json["summary"]["listing"] == "unavailable"
 
 
 async def test_some_items_failed(cli_with_archive: Cli, study_folder: Path) -> None:
