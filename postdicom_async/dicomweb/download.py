@@ -7,10 +7,10 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 
 from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names
 from postdicom_async.dicomweb.at_once import for_each
@@ -18,6 +18,7 @@ from postdicom_async.dicomweb.listing import count_instances, list_instances
 from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
+from postdicom_async.disk.background import in_background
 from postdicom_async.disk.folder import Folder
 from postdicom_async.errors import (
     AuthenticationFailed,
@@ -86,7 +87,7 @@ class Download:
         self._session = retrieval.session
         self._target = target
         self._to = to
-        self._name = relative_names(layout)
+        self._name = _one_name_each(relative_names(layout))
         self._meter = Meter(on_progress)
         self._state = _State()
         self._listing: ListingCheck = "not asked"
@@ -107,7 +108,7 @@ class Download:
         folder = Folder(self._to, fsync=self._session.settings.fsync)
         problem: PostdicomError | None = None
         try:
-            await anyio.to_thread.run_sync(folder.open)
+            await in_background(folder.open)
             await self._fetch(folder, compare=compare)
         except PostdicomError as error:
             problem = error
@@ -121,11 +122,13 @@ class Download:
         return report
 
     async def _fetch(self, folder: Folder, *, compare: bool) -> None:
-        if await anyio.to_thread.run_sync(folder.is_bare, self._known_folder):
+        if await in_background(lambda: folder.is_bare(self._known_folder)):
             await self._fetch_while_asking(folder, compare=compare)
             await self._fetch_rounds(folder, finest=1)
         else:
-            await self._list(compare=compare)
+            await self._ask_what_there_is(compare=compare)
+            if self._count is not None:
+                await self._list(compare=compare)
             await self._find_present(folder)
             await self._fetch_rounds(folder, finest=0)
 
@@ -168,8 +171,7 @@ class Download:
 
     async def _find_present(self, folder: Folder) -> None:
         for some in _slices(sorted(self._state.listed or ()), 256):
-            found = await anyio.to_thread.run_sync(_held, folder, self._name, some)
-            self._state.present.update(found)
+            self._state.present.update(await in_background(partial(_held, folder, self._name, some)))
 
     # --- rounds ----------------------------------------------------------------------------------------------------
 
@@ -249,6 +251,7 @@ class Download:
 
     def _require_complete(self, report: DownloadReport) -> None:
         if self._is_done():
+            self._require_count(report)
             return
         if self._not_found is not None and (self._state.listed is None or self._target.instance is not None):
             self._not_found.report = report
@@ -261,6 +264,26 @@ class Download:
         else:
             message = f"the answer broke off and there is no list to tell what is missing{words}"
         raise IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
+
+    def _require_count(self, report: DownloadReport) -> None:
+        """Believe neither a list nor an answer that brings less than the archive counts."""
+        here = len(report.saved) + len(report.already_present)
+        if self._count is not None and here < self._count:
+            message = f"{here} instances are here, the archive counts {self._count} and does not name the others"
+            raise IncompleteDownload(message, report=report)
+
+
+def _one_name_each(name: Callable[[InstanceUids], RelativeName]) -> Callable[[InstanceUids], RelativeName]:
+    """Return the same naming, which refuses to give two instances one name: one of them would be lost."""
+    owners: dict[RelativeName, InstanceUids] = {}
+
+    def checked(uids: InstanceUids) -> RelativeName:
+        given = name(uids)
+        if owners.setdefault(given, uids) != uids:
+            raise UsageError("layout: it gives two instances the same name")
+        return given
+
+    return checked
 
 
 def _held(folder: Folder, name: Callable[[InstanceUids], RelativeName], some: list[InstanceUids]) -> list[InstanceUids]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import anyio
 
-__all__ = ["Background"]
+__all__ = ["Background", "in_background"]
+
+_T = TypeVar("_T")
 
 
 _PATIENCE = 0.003  # seconds that the event loop may stand still for one call
@@ -80,3 +83,15 @@ class Background:
         if running.exception() is None and done is not None:
             done()
         return running
+
+
+async def in_background(work: Callable[[], _T]) -> _T:
+    """Run ``work`` in a thread and return its result; a cancellation waits until the thread has done with it."""
+    lane = Background()
+    results: list[_T] = []
+    try:
+        await lane.run(lambda: results.append(work()))
+        await lane.settle()
+    finally:
+        await lane.finish()
+    return results[0]

@@ -8,6 +8,7 @@ file is made, which someone who swaps a link in at that moment could defeat.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -142,6 +143,8 @@ class Folder:
 
     def _directory(self, parts: RelativeName, *, make: bool = True) -> int:
         """Return the descriptor of a folder below the root, making it step by step."""
+        if () not in self._directories:
+            raise OSError(errno.EBADF, "the folder is closed")
         known = parts in self._directories
         if known and (_GUARDED or not parts):  # without descriptors, a folder is looked at each time
             return self._directories[parts]

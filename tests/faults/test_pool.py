@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import gc
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from postdicom_async import PostdicomError
+from postdicom_async.disk.folder import Folder
 from tests.faults.archive import MemoryArchive, is_search, name_of
 from tests.faults.clients import files_below, settings
 from tests.support.bodies import json_reply
@@ -45,6 +47,43 @@ async def read_all(archive: DicomWeb) -> None:
     async with archive.iter_study(STUDY) as parts:
         async for part in parts:
             await part.read()
+
+
+async def test_time_outs_around_calls_that_nearly_made_it(connect: Connect, no_leaks: Callable[[], None]) -> None:
+    """A time-out that strikes while an answer is being closed must not keep its connection."""
+    chance = random.Random(5)
+
+    async def search(archive: DicomWeb) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(chance.random() * 0.03):
+                await archive.search_for_studies(limit=1).first()
+
+    using = settings(connections=4)
+    async with (
+        FaultyServer(lambda _: json_reply([]), keep_bodies=False) as server,
+        connect(server.url, using) as archive,
+    ):
+        for _ in range(60):
+            await asyncio.gather(*(search(archive) for _ in range(20)))
+            async with asyncio.timeout(10):
+                await archive.search_for_studies(limit=1).first()
+    no_leaks()
+
+
+async def test_a_download_cancelled_while_its_folder_opens(
+    connect: Connect, no_leaks: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Folder.open
+
+    def slowly(folder: Folder) -> None:
+        time.sleep(0.02)
+        opened(folder)
+
+    monkeypatch.setattr(Folder, "open", slowly)
+    async with FaultyServer(MemoryArchive(FILES)) as server, connect(server.url) as archive:
+        for _ in range(10):
+            await cancelled_at(archive.download_study(STUDY, to=tmp_path), 0.005)
+    no_leaks()
 
 
 async def test_five_thousand_cancellations_then_everything_works(
