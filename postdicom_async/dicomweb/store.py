@@ -215,12 +215,20 @@ class Storing:
         return found
 
     async def _listed(self, instances: list[Usable]) -> set[str] | None:
-        """Return the SOP Instance UIDs of the series concerned; None when the archive cannot be asked."""
+        """Return the SOP Instance UIDs of the series concerned; None when the archive cannot be asked.
+
+        One alone is asked for by its UID: stores of one instance each would otherwise list a series as often as it
+        has instances.
+        """
         listed: set[str] = set()
-        for study, series in {one.header.uids[:2] for one in instances}:
+        wanted: dict[tuple[str, str], list[str]] = {}
+        for one in instances:
+            wanted.setdefault(one.header.uids[:2], []).append(_uid(one))
+        for (study, series), uids in wanted.items():
             search = Search(
                 "confirm stored instances",
                 self._dialect.path(Route.SEARCH_INSTANCES_OF_SERIES, study=study, series=series),
+                ((_SOP_INSTANCE_UID, uids[0]),) if len(uids) == 1 else (),
                 key=_SOP_INSTANCE_UID,
                 page=self._session.settings.limits.page_size if self._dialect.pages else None,
             )

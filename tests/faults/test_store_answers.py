@@ -313,6 +313,16 @@ async def test_an_instance_that_is_not_named_is_searched_for(connect: Connect) -
     assert len(posts(server)) == 1
 
 
+@pytest.mark.parametrize(("count", "asked"), [(1, [UIDS[0]]), (4, [None, None]), (3, [None, UIDS[1]])])
+async def test_one_alone_is_searched_for_by_its_uid(count: int, asked: list[str | None], connect: Connect) -> None:
+    """The archive ignores the match key, and gives the whole series."""
+    report, server = await upload(connect, answering(200, b"", keeps=4), FILES[:count])
+    assert statuses(report) == [STORED] * count
+    searches = [request for request in server.requests if request.method == "GET"]
+    keys = {request.path.split("/")[4]: dict(request.query).get("00080018") for request in searches}
+    assert [keys[series] for series in sorted(keys)] == asked
+
+
 async def test_named_both_stored_and_failed(connect: Connect) -> None:
     body = stow_answer(referenced=UIDS, failed=UIDS[:1])
     report, _ = await upload(connect, answering(202, body, keeps=0))
