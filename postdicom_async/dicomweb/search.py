@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Listing", "Results", "Search", "check_page"]
 
 _T = TypeVar("_T")
+_IDENTITY = ("0020000D", "0020000E", "00080018", "00100020")  # Study, Series, SOP Instance UID, PatientID
 _PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on
 
 
@@ -36,7 +37,7 @@ class Search:
         operation: for error messages.
         path: the route, its own query included.
         pairs: filters and included fields, on the wire.
-        key: the tag of the UID that tells results apart.
+        key: the tag of the UID that every result has.
         limit: the most results wanted, None for all.
         offset: results to skip.
         page: results asked for per request; None where nothing is paged.
@@ -184,13 +185,30 @@ class Listing:
         return await read_objects(answer, search.operation)
 
     def _unseen(self, page: list[DicomJson], seen: set[str]) -> list[DicomJson]:
-        fresh = []
+        """Return what no earlier page had. Within a page only what is equal as a whole is left out."""
+        fresh: list[DicomJson] = []
+        first_with: dict[str, DicomJson] = {}
+        texts: dict[str, set[str]] = {}
         for item in page:
-            mark = str(first_value(item, self._search.key) or item)
-            if mark not in seen:
-                seen.add(mark)
-                fresh.append(item)
+            mark = self._mark(item)
+            if mark in seen:
+                continue
+            first = first_with.setdefault(mark, item)
+            if first is not item:
+                known = texts.setdefault(mark, {repr(first)})
+                text = repr(item)
+                if text in known:
+                    continue
+                known.add(text)
+            fresh.append(item)
+        seen.update(first_with)
         return fresh
+
+    def _mark(self, item: DicomJson) -> str:
+        """Return what tells a result apart. A UID alone does not: an archive may have it under two patients."""
+        if not first_value(item, self._search.key):
+            return repr(item)
+        return "\n".join(str(first_value(item, tag)) for tag in _IDENTITY)
 
 
 async def read_objects(answer: Answer, operation: str) -> list[DicomJson]:

@@ -171,6 +171,41 @@ async def test_leaving_the_loop_early_asks_for_no_more(connect: Connect) -> None
     assert len(server.requests) == 2
 
 
+async def test_two_patients_under_one_study_uid(connect: Connect) -> None:
+    """Both are given, on one page or on two; and an offset that is ignored still ends."""
+    both = [dicom_json(StudyInstanceUID=uid(1), PatientID=patient) for patient in ("A", "B")]
+    for size in (1, 2, 10):
+
+        def answer(request: Request) -> Reply:
+            query = dict(request.query)
+            first = int(query["offset"])
+            return json_reply(both[first : first + int(query["limit"])])
+
+        async with FaultyServer(answer) as server, connect(server.url, settings(page_size=size)) as archive:
+            assert await archive.search_for_studies().raw.all() == both
+    async with FaultyServer(json_reply(both)) as server, connect(server.url) as archive:
+        assert await archive.search_for_studies().raw.all() == both
+    assert len(server.requests) == 2
+
+
+async def test_one_sop_instance_uid_in_two_series(connect: Connect) -> None:
+    both = [
+        dicom_json(StudyInstanceUID=uid(1), SeriesInstanceUID=uid(1, series), SOPInstanceUID=uid(1, 1, 1))
+        for series in (1, 2)
+    ]
+    async with FaultyServer(json_reply(both)) as server, connect(server.url) as archive:
+        assert await archive.search_for_instances().raw.all() == both
+
+
+async def test_within_a_page_only_what_is_equal_is_left_out(connect: Connect) -> None:
+    texts = ["a", "b", "a", "c", "b"]
+    page = [dicom_json(StudyInstanceUID=uid(1), StudyDescription=text) for text in texts]
+    async with FaultyServer(json_reply(page)) as server, connect(server.url) as archive:
+        found = await archive.search_for_studies().all()
+    assert [study.StudyDescription for study in found] == ["a", "b", "c"]
+    assert len(server.requests) == 2
+
+
 async def test_warnings_are_surfaced(connect: Connect) -> None:
     headers = {"Content-Type": "application/json", "Warning": '299 archive "only 10 of the results are shown"'}
     reply = Reply(200, headers, json.dumps(STUDIES[:10]).encode())
