@@ -5,14 +5,38 @@ Times are seconds, sizes bytes. All classes are frozen; ``DicomWeb.with_options`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+
+from postdicom_async.errors import UsageError
 
 __all__ = ["Limits", "Retry", "Settings", "Timeouts", "Tls"]
 
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+
+
+def _require_seconds(group: object, where: str) -> None:
+    """Refuse what is not a finite number above 0."""
+    for one in fields(group):  # type: ignore[arg-type]  # called by dataclasses only
+        value = getattr(group, one.name)
+        if not _is_number(value) or not 0 < value < math.inf:
+            raise UsageError(f"{where}.{one.name}: give a number of seconds above 0")
+
+
+def _require_at_least(group: object, where: str, least: dict[str, int]) -> None:
+    """Refuse what is below its least value, 0 where none is named; what is declared an int must be one."""
+    for one in fields(group):  # type: ignore[arg-type]  # called by dataclasses only
+        value, lowest = getattr(group, one.name), least.get(one.name, 0)
+        whole = one.type == "int"
+        if not _is_number(value) or (whole and not isinstance(value, int)) or not value >= lowest:
+            raise UsageError(f"{where}.{one.name}: give a number from {lowest} on")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +54,10 @@ class Timeouts:
     idle_write: float = 60.0
     answer: float = 300.0
     idle_read: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        _require_seconds(self, "timeouts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +79,10 @@ class Retry:
     cap: float = 30.0
     max_retry_after: float = 120.0
     budget: int = 50
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        _require_at_least(self, "retry", {"max_attempts": 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +116,10 @@ class Limits:
     in_memory_bytes: int = 2 * GIB
     parts: int = 1_000_000
     expansion: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        _require_at_least(self, "limits", {one.name: 1 for one in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +164,12 @@ class Settings:
     allow_http_credentials: bool = False
     fsync: bool = True
     chunked_upload: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse members of another class."""
+        for name, kind in _MEMBERS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise UsageError(f"{name}: give {kind.__name__}(...)")
+
+
+_MEMBERS: dict[str, type] = {"timeouts": Timeouts, "retry": Retry, "limits": Limits, "tls": Tls}
