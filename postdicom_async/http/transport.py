@@ -277,40 +277,6 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
         return httpx.Response(answer.status, headers=list(answer.headers.items()), stream=_AnswerStream(answer, stack))
 
 
-class _Gathering:
-    """Whether to gather chunks: a server that sends many small ones quickly (Orthanc: 8 KiB) costs a hop for each.
-
-    Gathering waits for all bytes it asks for, and a cut loses what it holds; so it is for streams that are fast, and
-    ends when one read takes long.
-    """
-
-    size = 64 * 1024
-    _SMALL = 16 * 1024
-    _CHUNKS = 64
-    _QUICK = 0.3
-    _LONG = 0.5
-
-    def __init__(self) -> None:
-        self.on = False
-        self._forget()
-
-    def _forget(self) -> None:
-        self._count = self._bytes = 0
-        self._seconds = 0.0
-
-    def note(self, size: int, seconds: float) -> None:
-        """Take in how large a chunk was and how long it took."""
-        if self.on:
-            self.on = seconds < self._LONG
-            return
-        self._count += 1
-        self._bytes += size
-        self._seconds += seconds
-        if self._count == self._CHUNKS:
-            self.on = self._bytes < self._CHUNKS * self._SMALL and self._seconds < self._QUICK
-            self._forget()
-
-
 class _AnswerStream(httpx.AsyncByteStream):
     """The answer's body as it arrives, in the sizes the socket gives (up to a few hundred KiB)."""
 
@@ -319,13 +285,12 @@ class _AnswerStream(httpx.AsyncByteStream):
         self._stack = stack
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        reader = self._reader
-        gathering = _Gathering()
+        # read(n) would gather small chunks, but it loses what it holds when the answer is cut, and is slower at times.
+        read_chunk = self._reader.read_chunk
         while True:
             problem: httpx.TransportError | None = None
-            started = time.perf_counter()
             try:
-                chunk = await (reader.read(gathering.size) if gathering.on else reader.read_chunk())
+                chunk = await read_chunk()
             except Exception as error:
                 problem = _mapped(error)
                 if problem is None:
@@ -334,7 +299,6 @@ class _AnswerStream(httpx.AsyncByteStream):
                 raise problem
             if chunk is None:
                 return
-            gathering.note(len(chunk), time.perf_counter() - started)
             yield bytes(chunk)
 
     async def aclose(self) -> None:
