@@ -6,17 +6,18 @@ import asyncio
 import hashlib
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 
 from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.dicomweb.store import Storing
 from postdicom_async.dicomweb.store_answer import Verdict
-from postdicom_async.disk.sources import Identified, Sources, Unusable, Usable, measure, read_sources
+from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, PostdicomError
 from postdicom_async.results import OnProgress, StoreOutcome, StoreStatus, UploadReport
 
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.dialects import Dialect
     from postdicom_async.http.bodies import Body
     from postdicom_async.http.session import Session
+    from postdicom_async.results import InstanceUids
     from postdicom_async.settings import Limits
 
 __all__ = ["Upload"]
+
+_HASHED_ASIDE = 128 * 1024  # a larger piece is hashed in a thread, so that the event loop goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,21 @@ class _Numbered:
 
     number: int
     instance: Usable
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is kept of a source to the end: never its bytes, or a stream of data sets would fill the memory.
+
+    Attributes:
+        content: a file, or the digest of what was in memory.
+    """
+
+    number: int
+    label: str = field(repr=False)
+    uids: InstanceUids
+    length: int
+    content: FileBody | bytes = field(repr=False)
 
 
 class Upload:
@@ -55,8 +74,9 @@ class Upload:
         self._study = study_instance_uid
         self._meter = Meter(on_progress)
         self._outcomes: list[StoreOutcome | None] = []
-        self._first_with: dict[str, _Numbered] = {}
+        self._first_with: dict[str, _Kept] = {}
         self._twins: list[tuple[int, int]] = []
+        self._unsent_bytes = 0
 
     async def run(self, sources: Sources) -> UploadReport:
         """Send everything; return one outcome a source.
@@ -89,7 +109,12 @@ class Upload:
     async def _measure(self, sources: Sources) -> None:
         expected = await measure(sources)
         if expected is not None:
-            self._meter.expect(*expected)
+            instances, size = expected
+            self._meter.expect(instances, size - self._unsent_bytes)
+
+    def _expect_fewer_bytes(self, size: int) -> None:
+        self._unsent_bytes += size  # the total may be known only later
+        self._meter.expect_fewer_bytes(size)
 
     # --- reading and batching ------------------------------------------------------------------------------------
 
@@ -113,26 +138,36 @@ class Upload:
 
     async def _admitted(self, source: Identified) -> _Numbered | None:
         """Return the source if it is to be sent; else settle it here."""
-        number = len(self._outcomes)
-        self._outcomes.append(None)
         if isinstance(source, Unusable):
-            self._meter.expect_fewer_bytes(source.size)
-            self._settle(number, StoreOutcome(source.label, source.status, size=source.size, reason=source.reason))
+            self._expect_fewer_bytes(source.size)
+            outcome = StoreOutcome(source.label, source.status, size=source.size, reason=source.reason)
+            self._settle(self._next_number(), outcome)
             return None
-        numbered = _Numbered(number, source)
         if self._study is not None and source.header.uids.study_instance_uid != self._study:
-            self._settle_unsent(numbered, StoreStatus.FAILED, "it belongs to another study")
+            self._settle_unsent(source, StoreStatus.FAILED, "it belongs to another study")
             return None
-        first = self._first_with.setdefault(source.header.uids.sop_instance_uid, numbered)
-        if first is numbered:
-            return numbered
-        if await _same_bytes(first.instance.body, source.body):
-            self._twins.append((number, first.number))
-            self._settle_unsent(numbered, StoreStatus.DUPLICATE, "sent once")
+        first = self._first_with.get(source.header.uids.sop_instance_uid)
+        if first is None:
+            return await self._keep(source)
+        if await _same_bytes(first, source.body):
+            self._twins.append((len(self._outcomes), first.number))
+            self._settle_unsent(source, StoreStatus.DUPLICATE, "sent once")
         else:
             reason = "another source of this upload has the same SOP Instance UID and other content"
-            self._settle_unsent(numbered, StoreStatus.FAILED, reason)
+            self._settle_unsent(source, StoreStatus.FAILED, reason)
         return None
+
+    async def _keep(self, source: Usable) -> _Numbered:
+        """Note a source that is the first with its UID."""
+        # Cancelled here, it has no place in the report yet, as one that was never drawn.
+        content = source.body if isinstance(source.body, FileBody) else await _digest(source.body)
+        uids, number = source.header.uids, self._next_number()
+        self._first_with[uids.sop_instance_uid] = _Kept(number, source.label, uids, source.body.length, content)
+        return _Numbered(number, source)
+
+    def _next_number(self) -> int:
+        self._outcomes.append(None)
+        return len(self._outcomes) - 1
 
     # --- outcomes ------------------------------------------------------------------------------------------------
 
@@ -142,9 +177,10 @@ class Upload:
             verdict = verdicts[one.instance.header.uids.sop_instance_uid]
             self._settle(one.number, _outcome(one.instance, verdict))
 
-    def _settle_unsent(self, one: _Numbered, status: StoreStatus, reason: str) -> None:
-        self._meter.expect_fewer_bytes(one.instance.body.length)
-        self._settle(one.number, _outcome(one.instance, Verdict(status, reason=reason)))
+    def _settle_unsent(self, source: Usable, status: StoreStatus, reason: str) -> None:
+        self._expect_fewer_bytes(source.body.length)
+        outcome = StoreOutcome(source.label, status, source.header.uids, source.body.length, reason=reason)
+        self._settle(self._next_number(), outcome)
 
     def _settle(self, number: int, outcome: StoreOutcome) -> None:
         self._outcomes[number] = outcome
@@ -154,9 +190,9 @@ class Upload:
         for first in self._first_with.values():
             if self._outcomes[first.number] is None:
                 reason = f"not sent or not confirmed: {problem.message if problem else 'cancelled'}"
-                verdict = Verdict(StoreStatus.UNCONFIRMED, reason=reason)
-                self._outcomes[first.number] = _outcome(first.instance, verdict)
-        outcomes = [outcome for outcome in self._outcomes if outcome is not None]
+                outcome = StoreOutcome(first.label, StoreStatus.UNCONFIRMED, first.uids, first.length, reason=reason)
+                self._outcomes[first.number] = outcome
+        outcomes = [one for one in self._outcomes if one is not None]
         for number, first_number in self._twins:
             if not outcomes[first_number].in_archive:
                 twin = replace(outcomes[number], status=outcomes[first_number].status, reason="as the one like it")
@@ -181,11 +217,12 @@ def _outcome(instance: Usable, verdict: Verdict) -> StoreOutcome:
     )
 
 
-async def _same_bytes(one: Body, other: Body) -> bool:
-    if one.length != other.length:
+async def _same_bytes(first: _Kept, body: Body) -> bool:
+    if first.length != body.length:
         return False
     try:
-        return await _digest(one) == await _digest(other)
+        known = first.content if isinstance(first.content, bytes) else await _digest(first.content)
+        return known == await _digest(body)
     except LocalFileError:
         return False
 
@@ -193,6 +230,9 @@ async def _same_bytes(one: Body, other: Body) -> bool:
 async def _digest(body: Body) -> bytes:
     digest = hashlib.sha256()
     async for piece in body.open():
-        digest.update(piece)
-        await anyio.lowlevel.checkpoint()
+        if len(piece) > _HASHED_ASIDE:
+            await anyio.to_thread.run_sync(digest.update, piece)
+        else:
+            digest.update(piece)
+            await anyio.lowlevel.checkpoint()
     return digest.digest()

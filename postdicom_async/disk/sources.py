@@ -39,6 +39,7 @@ Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
 
 _FIRST_READ = 64 * 1024
 _FILES_A_HOP = 32  # read in one visit to a thread: a visit costs as much as several small reads
+_BYTES_A_HOP = 4 << 20  # in memory, drawn from the caller in one visit
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,15 @@ async def _groups(sources: Sources) -> AsyncIterator[Iterable[Source]]:
 
 
 def _take(found: Iterator[Identified]) -> list[Identified]:
-    return list(islice(found, _FILES_A_HOP))
+    taken: list[Identified] = []
+    held = 0
+    for one in islice(found, _FILES_A_HOP):
+        taken.append(one)
+        if isinstance(one, Usable) and isinstance(one.body, BytesBody):
+            held += one.body.length
+        if held > _BYTES_A_HOP:
+            break
+    return taken
 
 
 def _as_iterable(sources: object) -> Iterable[Source]:

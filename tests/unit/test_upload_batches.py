@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
+import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 
+from postdicom_async import DicomWeb
 from postdicom_async.dicomweb import upload as upload_module
 from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect
 from postdicom_async.dicomweb.store_answer import Verdict
@@ -21,6 +27,7 @@ from postdicom_async.errors import ConnectionFailed
 from postdicom_async.http.session import Session
 from postdicom_async.results import InstanceFinished, ProgressEvent, StoreStatus, UploadReport
 from postdicom_async.settings import Limits, Settings
+from tests.support.bodies import stow_answer
 from tests.support.dicom_files import small_dicom, study_files, uid
 
 
@@ -143,6 +150,92 @@ async def test_sources_are_drawn_only_as_they_can_be_sent(recorded: Recorded) ->
     with pytest.raises(ConnectionFailed):
         await an_upload(batch_instances=2, parallel_stores=2).run(many())
     assert drawn < 20
+
+
+async def test_a_total_known_late_leaves_out_what_is_not_sent(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    events: list[ProgressEvent] = []
+    delay = Recorded.deliver
+    counted = anyio.Event()
+
+    async def late(_sources: object) -> tuple[int, int]:
+        await counted.wait()
+        return 2, 4 + SIZE
+
+    async def after_the_total(self: Recorded, *arguments: Any) -> dict[str, Verdict]:
+        counted.set()
+        await anyio.sleep(0.01)
+        return await delay(self, *arguments)
+
+    monkeypatch.setattr(upload_module, "measure", late)
+    monkeypatch.setattr(Recorded, "deliver", after_the_total)
+    (tmp_path / "0").write_bytes(b"junk")
+    (tmp_path / "1").write_bytes(FILES[0])
+    await an_upload(progress=events.append).run(tmp_path)
+    assert events[-1].totals.bytes_total == SIZE
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+LARGE, MANY = 2 << 20, 60
+
+
+def fresh(number: int) -> bytes:
+    """Make a file of 2 MB that nobody else holds."""
+    return small_dicom.__wrapped__(uid(9), uid(9, 1), uid(9, 1, number), pixel_bytes=LARGE)
+
+
+def as_dataset(data: bytes) -> Dataset:
+    return pydicom.dcmread(BytesIO(data))
+
+
+async def peak_of(sources: Any) -> int:
+    """Upload through the client and return how much memory it took."""
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        async for _ in request.stream:
+            pass
+        return httpx.Response(200, content=stow_answer(referenced=[uid(9, 1, n) for n in range(MANY)]))
+
+    settings = Settings(limits=Limits(batch_bytes=4 << 20, parallel_stores=2))
+    tracemalloc.start()
+    try:
+        async with DicomWeb("http://127.0.0.1", settings=settings, transport=httpx.MockTransport(answer)) as archive:
+            report = await archive.upload(sources)
+        assert report.counts == {StoreStatus.STORED: MANY}
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", [bytes, as_dataset])
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_what_was_sent_is_not_kept(kind: Callable[[bytes], Any], asynchronous: bool) -> None:
+    async def stream() -> AsyncIterator[Any]:
+        for number in range(MANY):
+            yield kind(fresh(number))
+
+    peak = await peak_of(stream() if asynchronous else (kind(fresh(number)) for number in range(MANY)))
+    assert peak < 40 << 20
+
+
+@pytest.mark.parametrize("first", ["bytes", "file"])
+@pytest.mark.parametrize("second", ["bytes", "file"])
+async def test_twins_of_every_kind(first: str, second: str, recorded: Recorded, tmp_path: Path) -> None:
+    def given_as(kind: str, name: str, data: bytes) -> Any:
+        if kind == "bytes":
+            return data
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name
+
+    data = small_dicom(pixel_bytes=300_000)
+    other = data[:-1] + bytes([data[-1] ^ 1])
+    sources = [given_as(first, "a", data), given_as(second, "b", data), given_as(second, "c", other)]
+    report = await an_upload().run(sources)
+    assert [one.status for one in report.outcomes] == [StoreStatus.STORED, StoreStatus.DUPLICATE, StoreStatus.FAILED]
+    assert recorded.sizes() == [[len(data)]]
 
 
 @given(
