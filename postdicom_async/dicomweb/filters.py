@@ -37,7 +37,13 @@ def filter_pairs(filters: Filters | None) -> list[tuple[str, str]]:
 
 
 def include_pairs(fields: Iterable[str] | None) -> list[tuple[str, str]]:
-    """Return the ``includefield`` parameters; ``"all"`` asks for everything the archive has."""
+    """Return the ``includefield`` parameters; ``"all"`` asks for everything the archive has.
+
+    Raises:
+        UsageError: an attribute is unknown, or this is nothing to take attributes from.
+    """
+    if fields is not None and not isinstance(fields, Iterable):
+        raise UsageError('fields: give DICOM keywords or tags, or "all"')
     names = [fields] if isinstance(fields, str) else list(fields or ())
     return [("includefield", "all" if name == "all" else _attribute(name, "fields")) for name in names]
 

@@ -18,7 +18,7 @@ from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.dicomweb.store import Storing
 from postdicom_async.dicomweb.store_answer import Verdict
 from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
-from postdicom_async.errors import LocalFileError, PostdicomError
+from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.results import OnProgress, StoreOutcome, StoreStatus, UploadReport
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class Upload:
         study_instance_uid: str | None,
         on_progress: OnProgress | None,
     ) -> None:
+        if on_progress is not None and not callable(on_progress):
+            raise UsageError("progress: give a function that takes an event, or None")
         self._limits = _batch_limits(session.settings.limits, dialect)
         self._storing = Storing(session, dialect, study_instance_uid)
         self._study = study_instance_uid

@@ -9,7 +9,7 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO, FileIO
 from itertools import islice
@@ -119,10 +119,11 @@ def _require_paths(sources: Iterable[Source]) -> None:
     for source in sources:
         if isinstance(source, str | os.PathLike):
             problem: LocalFileError | UsageError
+            path = _path_of(source)
             try:
-                Path(source).stat()
+                path.stat()
             except OSError as error:
-                problem = local_file_error(f"sources: {os.fspath(source)}", error)
+                problem = local_file_error(f"sources: {path}", error)
             except ValueError:
                 problem = UsageError("sources: a path holds a NUL character")
             else:
@@ -130,12 +131,24 @@ def _require_paths(sources: Iterable[Source]) -> None:
             raise problem
 
 
+def _path_of(source: str | os.PathLike[str]) -> Path:
+    """Return a path that was given; an empty one would be the current folder."""
+    text: object = None
+    with suppress(TypeError):
+        text = os.fspath(source)
+    if not isinstance(text, str):
+        raise UsageError("sources: a path must be text")
+    if not text:
+        raise UsageError("sources: an empty path")
+    return Path(text)
+
+
 def _identified(sources: Iterable[Source], piece: int, *, start: int) -> Iterator[Identified]:
     for number, source in enumerate(sources, start + 1):
         if isinstance(source, bytes | bytearray | memoryview):
             yield _identify_bytes(bytes(source), f"bytes {number}")
         elif isinstance(source, str | os.PathLike):
-            yield from _identify_path(Path(source), piece)
+            yield from _identify_path(_path_of(source), piece)
         elif hasattr(source, "save_as"):
             yield _identify_dataset(source, f"data set {number}")
         else:
@@ -150,7 +163,10 @@ async def measure(sources: Sources) -> tuple[int, int] | None:
     given = [sources] if _is_single(sources) else sources
     if not isinstance(given, list | tuple):
         return None
-    paths = [Path(one) for one in given if isinstance(one, str | os.PathLike)]
+    try:
+        paths = [_path_of(one) for one in given if isinstance(one, str | os.PathLike)]
+    except UsageError:  # told where the sources are read
+        return None
     return await anyio.to_thread.run_sync(_measure, paths) if len(paths) == len(given) else None
 
 

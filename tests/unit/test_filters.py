@@ -174,3 +174,9 @@ def test_moments_are_digits_of_fixed_length(moment: Any, other: date | None) -> 
     assert len(start) == sizes[type(moment)]
     assert len(end) == (0 if other is None else 8)
     assert (start + end).isdigit()
+
+
+@pytest.mark.parametrize("fields", [5, 0, 1.5, True, object()])
+def test_fields_that_are_none(fields: Any) -> None:
+    with pytest.raises(UsageError, match="fields: give"):
+        include_pairs(fields)

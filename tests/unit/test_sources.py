@@ -56,6 +56,36 @@ def study(tmp_path: Path) -> dict[str, bytes]:
     return dict(zip(names, files, strict=True))
 
 
+class PathOf:
+    """Says that it is a path."""
+
+    def __init__(self, text: Any) -> None:
+        self.text = text
+
+    def __fspath__(self) -> Any:
+        return self.text
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "sources: an empty path"),
+        (PathOf(""), "sources: an empty path"),
+        (PathOf(b"/tmp"), "sources: a path must be text"),
+        (PathOf(5), "sources: a path must be text"),
+    ],
+)
+async def test_paths_that_are_none(source: Any, message: str) -> None:
+    async def stream() -> AsyncIterator[Any]:
+        yield source
+
+    for sources in (source, [source], iter([source]), stream()):
+        with pytest.raises(UsageError, match=message):
+            await found_in(sources)
+    assert await measure(source) is None
+    assert await measure([source]) is None
+
+
 # --- files and folders ------------------------------------------------------------------------------------------------
 
 

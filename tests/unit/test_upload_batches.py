@@ -23,7 +23,7 @@ from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect
 from postdicom_async.dicomweb.store_answer import Verdict
 from postdicom_async.dicomweb.upload import Upload
 from postdicom_async.disk.sources import Usable
-from postdicom_async.errors import ConnectionFailed
+from postdicom_async.errors import ConnectionFailed, UsageError
 from postdicom_async.http.session import Session
 from postdicom_async.results import InstanceFinished, ProgressEvent, StoreStatus, UploadReport
 from postdicom_async.settings import Limits, Settings
@@ -174,6 +174,19 @@ async def test_a_total_known_late_leaves_out_what_is_not_sent(
     (tmp_path / "1").write_bytes(FILES[0])
     await an_upload(progress=events.append).run(tmp_path)
     assert events[-1].totals.bytes_total == SIZE
+
+
+@pytest.mark.parametrize("progress", [5, "print", []])
+def test_progress_that_cannot_be_called(progress: Any) -> None:
+    with pytest.raises(UsageError, match="progress: "):
+        an_upload(progress=progress)
+
+
+@pytest.mark.parametrize("sources", ["", [FILES[0], ""]])
+async def test_an_empty_path_ends_before_anything_is_sent(sources: Any, recorded: Recorded) -> None:
+    with pytest.raises(UsageError, match="sources: an empty path"):
+        await an_upload().run(sources)
+    assert recorded.batches == []
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
