@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Download", "plan"]
 
+_MANY = 32  # instances from which on the first 64 KiB are little of an answer
 _ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, UsageError)
 
 
@@ -126,21 +127,18 @@ class Download:
             await self._fetch_while_asking(folder, compare=compare)
             await self._fetch_rounds(folder, finest=1)
         else:
-            await self._ask_what_there_is(compare=compare)
-            if self._count is not None:
-                await self._list(compare=compare)
+            await self._ask_count(compare=compare)
+            await self._list(compare=compare)
             await self._find_present(folder)
             await self._fetch_rounds(folder, finest=0)
 
     async def _fetch_while_asking(self, folder: Folder, *, compare: bool) -> None:
-        """Ask for everything at once and compare afterwards: nothing of it can be there yet."""
-        asking = asyncio.ensure_future(self._ask_what_there_is(compare=compare))
-        try:
+        """Ask for everything and compare afterwards: nothing of it can be there yet."""
+        await self._ask_count(compare=compare)
+        if self._count is None:
+            await self._fetch_while_listing(folder, compare=compare)
+        else:
             await self._fetch_all([self._target], folder)
-            await asking
-        finally:
-            asking.cancel()
-            await asyncio.wait([asking])
         if self._count is not None:
             if self._state.whole and len(self._state.saved) == self._count:
                 self._listing = "counted"
@@ -149,13 +147,19 @@ class Download:
         if self._not_found is not None and self._state.listed is None:
             raise self._not_found
 
-    async def _ask_what_there_is(self, *, compare: bool) -> None:
-        """Ask for the number of instances, or for the list of them where there is no number."""
+    async def _fetch_while_listing(self, folder: Folder, *, compare: bool) -> None:
+        listing = asyncio.ensure_future(self._list(compare=compare))
+        try:
+            await self._fetch_all([self._target], folder)
+            await listing
+        finally:
+            listing.cancel()
+            await asyncio.wait([listing])
+
+    async def _ask_count(self, *, compare: bool) -> None:
         if compare and self._target.instance is None:
             self._count = await count_instances(self._retrieval, self._target)
-        if self._count is None:
-            await self._list(compare=compare)
-        else:
+        if self._count is not None:
             self._meter.expect(self._count, None)
 
     async def _list(self, *, compare: bool) -> None:
@@ -222,7 +226,8 @@ class Download:
         limits = self._session.settings.limits
         receiver = Receiver(folder, self._name, target, self._state.saved, piece=limits.piece, meter=self._meter)
         try:
-            async with self._retrieval.open(target) as answer:
+            many = target == self._target and (self._count or 0) >= _MANY
+            async with self._retrieval.open(target, read_ahead=many) as answer:
                 await receiver.receive(answer, limits.parts)
             self._state.whole = self._state.whole or target == self._target
         except _ENDS_THE_JOB:

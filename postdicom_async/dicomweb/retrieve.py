@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -96,15 +96,23 @@ class Retrieval:
         suffix: str = "",
         ladder: tuple[str, ...] = INSTANCE_LADDER,
         operation: str = "retrieve",
+        read_ahead: bool = False,
     ) -> AsyncIterator[StreamedAnswer]:
         """Give the answer for a resource; the Accept header steps down the ladder until one is taken."""
         path = target.path(self.dialect, suffix)
-        async with self.open_path(path, ladder=ladder, operation=f"{operation} {target.route}") as answer:
+        operation = f"{operation} {target.route}"
+        async with self.open_path(path, ladder=ladder, operation=operation, read_ahead=read_ahead) as answer:
             yield answer
 
     @asynccontextmanager
     async def open_path(
-        self, path: str, *, ladder: tuple[str, ...], operation: str, headers: dict[str, str] | None = None
+        self,
+        path: str,
+        *,
+        ladder: tuple[str, ...],
+        operation: str,
+        headers: dict[str, str] | None = None,
+        read_ahead: bool = False,
     ) -> AsyncIterator[StreamedAnswer]:
         """Give the answer for a path below the service's address.
 
@@ -112,20 +120,18 @@ class Retrieval:
             ProtocolError: the answer is a message instead of what was asked for.
             PostdicomError: whatever the session raises.
         """
-        answer = await self._accepted(path, ladder, operation, headers or {})
-        async with answer:
+        call = Call(operation, "GET", path, Repeat.READ, headers=headers or {}, read_ahead=read_ahead)
+        async with await self._accepted(call, ladder) as answer:
             await _refuse_message(answer, operation, self.session.secrets)
             yield answer
 
-    async def _accepted(
-        self, path: str, ladder: tuple[str, ...], operation: str, headers: dict[str, str]
-    ) -> StreamedAnswer:
+    async def _accepted(self, call: Call, ladder: tuple[str, ...]) -> StreamedAnswer:
         """Step down the ladder; when no rung is taken, the first refusal is the caller's."""
         first: ServerError | None = None
         for rung in range(self._rungs.get(ladder, 0), len(ladder)):
-            call = Call(operation, "GET", path, Repeat.READ, headers={"Accept": ladder[rung], **headers})
+            accept = {"Accept": ladder[rung], **call.headers}
             try:
-                answer = await self.session.stream(call)
+                answer = await self.session.stream(replace(call, headers=accept))
             except ServerError as error:
                 first = first or error
                 if error.status not in _REFUSED_FORM:

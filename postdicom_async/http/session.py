@@ -29,7 +29,7 @@ from postdicom_async.http.credentials import Auth, Credentials, credentials_from
 from postdicom_async.http.problems import Problem, problem_of_exception, problem_of_status, problem_of_timeout
 from postdicom_async.http.redaction import origin_of, quiet_http_logs
 from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget, decide
-from postdicom_async.http.transport import ChosenTransport, PyreqwestTransport, choose_transport
+from postdicom_async.http.transport import READ_AHEAD, ChosenTransport, PyreqwestTransport, choose_transport
 from postdicom_async.settings import Settings
 
 __all__ = ["Call", "Session"]
@@ -49,6 +49,8 @@ class Call:
         body: what to send, or None.
         accepted: statuses besides 2xx that the caller reads itself.
         private: values of the request that a server might repeat in its words.
+        read_ahead: a large answer is expected: read some of it ahead, which is quicker where it comes in small pieces.
+            If it is cut within the first 64 KiB, those may be lost.
     """
 
     operation: str
@@ -59,6 +61,7 @@ class Call:
     body: Body | None = field(default=None, repr=False)
     accepted: frozenset[int] = frozenset()
     private: Iterable[str] = field(default=(), repr=False)
+    read_ahead: bool = False
 
 
 class _OriginPath(str):
@@ -323,6 +326,7 @@ def _request(
         headers=headers,
         content=stream,
         timeout=httpx.Timeout(None, connect=connect),
+        extensions={READ_AHEAD: call.read_ahead},
     )
 
 
