@@ -63,7 +63,9 @@ def search(
     matching = parse_filters(filters or ())
     _require_parents(level, study, series)
     archive = connection.client()
-    parents = {name: uid for name, uid in (("study_instance_uid", study), ("series_instance_uid", series)) if uid}
+    parents = {
+        name: uid for name, uid in (("study_instance_uid", study), ("series_instance_uid", series)) if uid is not None
+    }
 
     def results(extra: Sequence[str] = ()) -> Results[Dataset]:
         """Describe the search; nothing is sent before it is read."""

@@ -37,6 +37,8 @@ def relative_names(layout: Layout) -> Callable[[InstanceUids], RelativeName]:
             name that would leave the folder or that some file system cannot hold.
     """
     make = _from_template(layout) if isinstance(layout, str) else layout
+    if not callable(make):
+        raise UsageError("layout: give a template or a function from UIDs to a relative path")
 
     def name(uids: InstanceUids) -> RelativeName:
         if not all(is_uid(uid) for uid in uids):

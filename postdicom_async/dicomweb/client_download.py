@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout
 from postdicom_async.dicomweb.client_base import ClientBase, target_of
 from postdicom_async.dicomweb.download import Download
+from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
-    import os
-
     from postdicom_async.dicomweb.retrieve import Target
     from postdicom_async.results import DownloadReport, OnProgress
 
@@ -89,5 +89,15 @@ class ClientDownload(ClientBase):
         compare: bool,
         progress: OnProgress | None,
     ) -> DownloadReport:
-        download = Download(self._retrieval, target, Path(to), layout=layout, on_progress=progress)
+        if progress is not None and not callable(progress):
+            raise UsageError("progress: give a function that takes an event")
+        download = Download(self._retrieval, target, _folder(to), layout=layout, on_progress=progress)
         return await download.run(compare=compare)
+
+
+def _folder(to: object) -> Path:
+    """Return the folder. An empty path would mean the current one, which nobody says that way on purpose."""
+    text = os.fspath(to) if isinstance(to, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise UsageError("to: give the path of a folder")
+    return Path(text)

@@ -131,7 +131,9 @@ class ClientRetrieve(ClientBase):
         Raises:
             UsageError: the address leads to another server; credentials and requests stay with this one.
         """
-        headers = {"Range": f"bytes={byte_range[0]}-{byte_range[1]}"} if byte_range else {}
+        if not isinstance(url, str):
+            raise UsageError("url: give the address as text")
+        headers = {} if byte_range is None else {"Range": _range_header(byte_range)}
         operation = "retrieve bulk data"
         ladder = ladder_of(media_type, FRAME_LADDER)
         parts = Parts(
@@ -158,3 +160,10 @@ def _parsed(data: bytes) -> Any:
     import pydicom  # it takes long to import
 
     return pydicom.dcmread(BytesIO(data))
+
+
+def _range_header(byte_range: tuple[int, int]) -> str:
+    usable = isinstance(byte_range, tuple) and len(byte_range) == 2 and all(type(n) is int for n in byte_range)
+    if not usable or not 0 <= byte_range[0] <= byte_range[1]:
+        raise UsageError("byte_range: give the first and the last byte, both from 0 on")
+    return f"bytes={byte_range[0]}-{byte_range[1]}"
