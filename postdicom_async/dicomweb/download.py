@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Download", "plan"]
 
+_COUNT_SECONDS = 10.0
 _MANY = 32  # instances from which on the first 64 KiB are little of an answer
 _ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, UsageError)
 
@@ -158,7 +160,9 @@ class Download:
 
     async def _ask_count(self, *, compare: bool) -> None:
         if compare and self._target.instance is None:
-            self._count = await count_instances(self._retrieval, self._target)
+            with suppress(TimeoutError):  # it saves time, or it is not worth it
+                async with asyncio.timeout(_COUNT_SECONDS):
+                    self._count = await count_instances(self._retrieval, self._target)
         if self._count is not None:
             self._meter.expect(self._count, None)
 
