@@ -125,23 +125,21 @@ class Download:
         return report
 
     async def _fetch(self, folder: Folder, *, compare: bool) -> None:
+        await self._ask_count(compare=compare)
         if await in_background(lambda: folder.is_bare(self._known_folder)):
-            await self._fetch_while_asking(folder, compare=compare)
+            await self._fetch_everything(folder, compare=compare)
             await self._fetch_rounds(folder, finest=1)
         else:
-            await self._ask_count(compare=compare)
             await self._list(compare=compare)
             await self._find_present(folder)
             await self._fetch_rounds(folder, finest=0)
 
-    async def _fetch_while_asking(self, folder: Folder, *, compare: bool) -> None:
+    async def _fetch_everything(self, folder: Folder, *, compare: bool) -> None:
         """Ask for everything and compare afterwards: nothing of it can be there yet."""
-        await self._ask_count(compare=compare)
         if self._count is None:
             await self._fetch_while_listing(folder, compare=compare)
         else:
             await self._fetch_all([self._target], folder)
-        if self._count is not None:
             if self._state.whole and len(self._state.saved) == self._count:
                 self._listing = "counted"
             else:

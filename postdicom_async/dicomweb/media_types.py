@@ -6,10 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["DICOM_JSON", "FRAME_LADDER", "INSTANCE_LADDER", "STORE_ANSWER", "MediaType", "parse_media_type"]
+__all__ = ["DICOM_JSON", "FRAME_LADDER", "INSTANCE_LADDER", "MediaType", "parse_media_type"]
 
 DICOM_JSON: Final = "application/dicom+json"
-STORE_ANSWER: Final = DICOM_JSON
 
 # What is asked for, best first. The first keeps the stored transfer syntax (PS3.18 section 8.7.3.5.2); without it a
 # server decompresses an archive copy. Old Orthanc and dcm4chee refuse the parameter, so it is left out next.

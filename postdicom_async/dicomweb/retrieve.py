@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.http.answer import StreamedAnswer
 
-__all__ = ["Retrieval", "Target", "instance_target", "part_events", "series_target", "study_target"]
+__all__ = ["Retrieval", "Target", "part_events"]
 
 # How servers refuse an Accept header: 406 by the standard, 400 (Orthanc), 415.
 _REFUSED_FORM: Final = frozenset({HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE})
@@ -58,21 +58,6 @@ class Target:
         return dialect.path(
             self.route, suffix, study=self.study, series=self.series or "", instance=self.instance or ""
         )
-
-
-def study_target(study: str) -> Target:
-    """Return a study."""
-    return Target(study)
-
-
-def series_target(study: str, series: str) -> Target:
-    """Return a series."""
-    return Target(study, series)
-
-
-def instance_target(study: str, series: str, instance: str) -> Target:
-    """Return an instance."""
-    return Target(study, series, instance)
 
 
 class Retrieval:

@@ -11,7 +11,7 @@ import anyio
 
 from postdicom_async.dicom.json_model import first_value
 from postdicom_async.dicomweb.dialects import Dialect, Route
-from postdicom_async.dicomweb.media_types import STORE_ANSWER
+from postdicom_async.dicomweb.media_types import DICOM_JSON
 from postdicom_async.dicomweb.multipart import part_framing
 from postdicom_async.dicomweb.search import Listing, Search
 from postdicom_async.dicomweb.store_answer import Verdict, verdicts_of
@@ -180,7 +180,7 @@ class Storing:
             "POST",
             self._path,
             Repeat.STORE,
-            headers={"Content-Type": body.content_type, "Accept": STORE_ANSWER},
+            headers={"Content-Type": body.content_type, "Accept": DICOM_JSON},
             body=body,
             accepted=_READ_STATUSES,
         )
