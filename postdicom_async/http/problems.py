@@ -13,6 +13,7 @@ from postdicom_async.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     NotFound,
+    OutcomeUnknown,
     PostdicomError,
     RateLimited,
     ServerError,
@@ -22,7 +23,15 @@ from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Failure, failure_of_status, parse_retry_after
 from postdicom_async.http.transport import explain_connect_failure
 
-__all__ = ["Problem", "problem_of_exception", "problem_of_status", "problem_of_timeout", "server_reason"]
+__all__ = [
+    "Problem",
+    "connection_failed",
+    "outcome_unknown",
+    "problem_of_exception",
+    "problem_of_status",
+    "problem_of_timeout",
+    "server_reason",
+]
 
 
 class Problem(Exception):
@@ -190,3 +199,17 @@ def _reason_in_json(body: bytes) -> str | None:
         return None
     texts = {key.lower(): value for key, value in found.items() if isinstance(value, str) and value}
     return next((texts[key] for key in _REASON_KEYS if key in texts), None)
+
+
+def outcome_unknown(error: PostdicomError) -> OutcomeUnknown:
+    """Return the error of a change that left and may have been done, from what became of its request."""
+    unknown = OutcomeUnknown(
+        f"outcome unknown: {error.message}; search for it before doing it again",
+        operation=error.operation,
+        status=error.status,
+        reason=error.reason,
+        attempts=error.attempts,
+        temporary=False,
+    )
+    unknown.may_have_arrived = True
+    return unknown

@@ -32,7 +32,7 @@ from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget, d
 from postdicom_async.http.transport import READ_AHEAD, ChosenTransport, PyreqwestTransport, choose_transport
 from postdicom_async.settings import Settings
 
-__all__ = ["Call", "Session"]
+__all__ = ["Call", "Session", "is_loopback"]
 
 _log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
@@ -355,7 +355,8 @@ def _checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Return whether an address leads to this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -364,7 +365,7 @@ def _is_loopback(url: str) -> bool:
 
 
 def _refuse_open_credentials(url: str, credentials: Credentials, settings: Settings) -> None:
-    open_road = urlsplit(url).scheme == "http" and not _is_loopback(url)
+    open_road = urlsplit(url).scheme == "http" and not is_loopback(url)
     if open_road and credentials.present and not settings.allow_http_credentials:
         raise UsageError(
             f"url: credentials would travel unencrypted to {origin_of(url)}; use https://, "

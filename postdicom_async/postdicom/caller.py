@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio.to_thread
 
 from postdicom_async.dicomweb.search import Results
-from postdicom_async.errors import ConnectionFailed, OutcomeUnknown, PostdicomError, ProtocolError, ServerError
+from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
+from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from postdicom_async.http.session import Session
     from postdicom_async.postdicom.wire import Wire
 
-__all__ = ["Caller"]
+__all__ = ["Caller", "PrivateTexts", "is_new", "today"]
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _ANSWER_BYTES = 64 << 20
@@ -67,7 +68,7 @@ class Caller:
                     raise ProtocolError(
                         "the service answered with something other than a list", operation=operation.title
                     )
-                yield [item for item in found if _is_new(item, key, seen)]
+                yield [item for item in found if is_new(item, key, seen)]
 
         return Results(pages, lambda item, _warnings: kind(item))
 
@@ -78,11 +79,11 @@ class Caller:
         return [view(kind, await self._send(operation, values)) for values in parts]
 
     def _checked(self, operation: Operation, given: Mapping[str, object]) -> Values:
-        return check(operation, given, today=_today)
+        return check(operation, given, today=today)
 
     async def _send(self, operation: Operation, values: Values) -> Content:
         """Make one request and return what came, unless that is a no."""
-        private = _PrivateTexts(values)
+        private = PrivateTexts(values)
         call = Call(
             operation.title,
             "GET",
@@ -97,7 +98,7 @@ class Caller:
         except (ConnectionFailed, ServerError, ProtocolError) as error:
             if operation.repeat is not Repeat.CHANGE or not _may_have_been_done(error):
                 raise
-            problem = _outcome_unknown(error)
+            problem = outcome_unknown(error)
         if problem is not None:
             raise problem
         reason = refusal_in(found)
@@ -120,7 +121,7 @@ class Caller:
         return found
 
 
-class _PrivateTexts:
+class PrivateTexts:
     """What must not show in the server's words; worked out only when there are any."""
 
     def __init__(self, values: Values) -> None:
@@ -130,7 +131,8 @@ class _PrivateTexts:
         return iter(private_texts(self._values))
 
 
-def _today() -> date:
+def today() -> date:
+    """Return the earliest date that is today anywhere."""
     # An expiry date counts in the account's time zone, which is not known: the last one on earth decides.
     return (datetime.now(UTC) - timedelta(hours=12)).date()
 
@@ -147,20 +149,8 @@ def _may_have_been_done(error: PostdicomError) -> bool:
     return error.temporary or ((error.status or 0) >= 500 and error.status not in _NEVER_DONE)
 
 
-def _outcome_unknown(error: PostdicomError) -> OutcomeUnknown:
-    unknown = OutcomeUnknown(
-        f"outcome unknown: {error.message}; search for it before doing it again",
-        operation=error.operation,
-        status=error.status,
-        reason=error.reason,
-        attempts=error.attempts,
-        temporary=False,
-    )
-    unknown.may_have_arrived = True
-    return unknown
-
-
-def _is_new(item: dict[str, Any], key: str, seen: set[str]) -> bool:
+def is_new(item: dict[str, Any], key: str, seen: set[str]) -> bool:
+    """Return whether an object of a list was not ``seen`` before, told by its field ``key``; note it."""
     mark = str(next((value for name, value in item.items() if name.lower() == key.lower()), item))
     new = mark not in seen
     seen.add(mark)

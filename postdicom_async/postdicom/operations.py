@@ -13,10 +13,10 @@ from typing import Final
 
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
-from postdicom_async.postdicom.values import Kind, Values, ascii_json, write_value
+from postdicom_async.postdicom.values import Kind, Parameter, Values, ascii_json, write_value
 from postdicom_async.postdicom.wire import Wire
 
-__all__ = ["OPERATIONS", "Name", "Operation", "Parameter", "encode", "split"]
+__all__ = ["OPERATIONS", "Name", "Operation", "encode", "split"]
 
 
 class Name(Enum):
@@ -35,16 +35,6 @@ class Name(Enum):
     TAG_CONTENT = auto()
     SEARCH_ORDERS = auto()
     DELETE_ORDER = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter: its Python argument, its name on the wire, its kind, and whether it must be given."""
-
-    argument: str
-    wire: str
-    kind: Kind = Kind.TEXT
-    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
-    from postdicom_async.postdicom.operations import Operation
     from postdicom_async.postdicom.wire import Wire
 
-__all__ = ["Kind", "Values", "ascii_json", "check", "private_texts", "write_value"]
+__all__ = ["Kind", "Parameter", "Parameters", "Value", "Values", "ascii_json", "check", "private_texts", "write_value"]
 
 
 class Kind(Enum):
@@ -39,9 +39,39 @@ class Kind(Enum):
     TEXT_LIST = auto()
     ORDER_INFO_LIST = auto()
     """UUIDs of orders, each written as a JSON object of its own inside the list."""
+    GUID = auto()
+    """A UUID of version 1 to 5, or all zeros: what the Cloud API takes (JavaScript library)."""
+    GUID_LIST = auto()
+    MAIL = auto()
+    """An e-mail address."""
+    INTEGER = auto()
 
 
-Value: TypeAlias = str | bool | date | list[str]
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter: its Python argument, its name on the wire, its kind, and whether it must be given."""
+
+    argument: str
+    wire: str
+    kind: Kind = Kind.TEXT
+    required: bool = False
+
+
+class Parameters(Protocol):
+    """An operation, as far as its arguments go."""
+
+    @property
+    def title(self) -> str:
+        """The head of error messages."""
+        ...
+
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """What can be given."""
+        ...
+
+
+Value: TypeAlias = str | bool | int | date | list[str]
 Values: TypeAlias = dict[str, Value]
 """Checked values by Python argument; what was not given is absent."""
 
@@ -49,9 +79,15 @@ _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 _NAME_JOINTS: Final = re.compile(r"[\s^=]+")
 _SPELLED_ALIKE: Final = re.compile(r"[ !#-\[\]-~]*")  # in JSON as without
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_GUID: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[1-5][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|0{8}(?:-0{4}){3}-0{12}"
+)
+_MAIL_LOCAL: Final = r"""(?:[^\s<>()\[\]\\.,;:@"]+(?:\.[^\s<>()\[\]\\.,;:@"]+)*|"[^"\n]+")"""
+_MAIL_DOMAIN: Final = r"(?:\[[0-9]{1,3}(?:\.[0-9]{1,3}){3}\]|(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})"
+_MAIL: Final = re.compile(f"{_MAIL_LOCAL}@{_MAIL_DOMAIN}")
 
 
-def check(operation: Operation, given: Mapping[str, object], *, today: Callable[[], date]) -> Values:
+def check(operation: Parameters, given: Mapping[str, object], *, today: Callable[[], date]) -> Values:
     """Return the values of a call, each of its kind; None and, for optional ones, empty text mean not given.
 
     Raises:
@@ -121,6 +157,26 @@ def _uuid(value: object) -> str:
     return text
 
 
+def _guid(value: object) -> str:
+    text = _uuid(value)
+    if not _GUID.fullmatch(text.lower()):
+        raise ValueError("a UUID, but not one that the service gives out (version 1 to 5, or all zeros)")
+    return text
+
+
+def _mail(value: object) -> str:
+    text = _text(value).strip()
+    if not _MAIL.fullmatch(text):
+        raise ValueError("not an e-mail address")
+    return text
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("give a whole number")  # noqa: TRY004 - mapped by `check`
+    return value
+
+
 def _date(value: object) -> date:
     if isinstance(value, datetime):
         return value.date()
@@ -173,6 +229,10 @@ _CHECKS: Final[dict[Kind, Callable[[object], Any]]] = {
     Kind.UUID_LIST: _list_of(_uuid),
     Kind.TEXT_LIST: _list_of(_text),
     Kind.ORDER_INFO_LIST: _list_of(_uuid),
+    Kind.GUID: _guid,
+    Kind.GUID_LIST: _list_of(_guid),
+    Kind.MAIL: _mail,
+    Kind.INTEGER: _integer,
 }
 
 
@@ -186,6 +246,8 @@ def write_value(kind: Kind, value: Value, wire: Wire) -> str:
         return value.isoformat(" ", "minutes")
     if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, int):
+        return str(value)
     items = [ascii_json({wire.inner_order_key: item}) for item in value] if kind is Kind.ORDER_INFO_LIST else value
     return ascii_json(items)
 

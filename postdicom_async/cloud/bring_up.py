@@ -1,0 +1,144 @@
+"""Opens a session: three HTTP requests that find the addresses and the session id (JavaScript library).
+
+Both keys stand in the query of each request, so no address is ever shown.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote, urlsplit
+
+from postdicom_async.cloud.envelope import read_http_envelope
+from postdicom_async.cloud.messages import Keys, compact_json
+from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
+from postdicom_async.http.redaction import safe_reason
+from postdicom_async.http.retry import Repeat
+from postdicom_async.http.session import Call, Session, is_loopback
+
+if TYPE_CHECKING:
+    import httpx
+
+    from postdicom_async.cloud.wire import CloudWire
+    from postdicom_async.settings import Settings
+
+__all__ = ["OpenedSession", "bring_up", "refuse_open_road"]
+
+_FIND_ADDRESS, _OPEN_SESSION = 4, 7  # RequestType
+_WEB_SERVICE, _WEB_SOCKET = "1", "2"  # AddressType
+_ADAPTER = "2"
+_OPEN_API_SESSION = "3"  # TransactionType
+_ANSWER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSession:
+    """What the HTTP requests found: the address of the WebSocket, which holds the key, and the session's id."""
+
+    socket_url: str = field(repr=False)
+    session_uuid: str = field(repr=False)
+
+
+async def bring_up(
+    keys: Keys, router_url: str, *, settings: Settings, wire: CloudWire, transport: httpx.AsyncBaseTransport | None
+) -> OpenedSession:
+    """Open a session.
+
+    Raises:
+        AuthenticationFailed: the service does not accept the keys.
+        ConnectionFailed: the router or the region cannot be reached.
+        ProtocolError: an answer is not what the service should give.
+    """
+    async with _Asking(keys, settings, transport) as ask:
+        region = await ask("find the region", router_url, _FIND_ADDRESS, _address(keys, _WEB_SERVICE))
+        _require_address(region, {"https", "http"}, router_url, settings)
+        opening = {"TransactionType": _OPEN_API_SESSION, "AccountKey": keys.account_key, "ApiKey": keys.api_key}
+        if wire.client_host_name is not None:
+            opening["ClientHostName"] = wire.client_host_name
+        session_uuid = await ask("open a session", region, _OPEN_SESSION, opening)
+        socket = await ask("find the WebSocket", router_url, _FIND_ADDRESS, _address(keys, _WEB_SOCKET))
+    _require_address(socket, {"wss", "ws"}, router_url, settings)
+    return OpenedSession(f"{socket.rstrip('/')}/?ClientUniqueId={quote(keys.api_key, safe='')}", session_uuid)
+
+
+def _address(keys: Keys, address_type: str) -> dict[str, str]:
+    return {"RouterKey": keys.account_key, "AddressType": address_type, "AdapterType": _ADAPTER}
+
+
+class _Asking:
+    """Makes the requests, on a session per address that is closed at the end."""
+
+    def __init__(self, keys: Keys, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
+        self._keys = keys
+        self._settings = settings
+        self._transport = transport
+        self._sessions: dict[str, Session] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for session in self._sessions.values():
+            await session.close()
+
+    async def __call__(self, what: str, url: str, request_type: int, parameters: dict[str, str]) -> str:
+        """Make one request; return its ``ResponseMessage``."""
+        session = await self._session_at(url)
+        known = (self._keys.api_key, self._keys.account_key)
+        call = Call(what, "GET", _query(url, request_type, parameters, self._keys), Repeat.READ, private=known)
+        answer = await session.fetch(call, cap=_ANSWER_BYTES)
+        envelope = read_http_envelope(answer.body)
+        if envelope.refusal is not None:
+            raise AuthenticationFailed(
+                "the service did not accept it; check the API key, the account key and the router's address",
+                operation=what,
+                reason=safe_reason(envelope.refusal, known),
+            )
+        if not isinstance(envelope.message, str) or not envelope.message.strip():
+            raise ProtocolError("the answer holds no value", operation=what)
+        return envelope.message.strip()
+
+    async def _session_at(self, url: str) -> Session:
+        if url not in self._sessions:
+            session = Session(url, auth=None, settings=self._settings, transport=self._transport)
+            await session.open()
+            self._sessions[url] = session
+        return self._sessions[url]
+
+
+def _query(url: str, request_type: int, parameters: dict[str, str], keys: Keys) -> str:
+    """Return what is appended to the address, which the session has stripped of its last slash."""
+    written = quote(compact_json(parameters), safe="")
+    cache = int(time.time() * 1000)  # defeats caches, nothing else
+    return (
+        f"{'/' if url.endswith('/') else ''}?RequestType={request_type}&Parameters={written}"
+        f"&ClientUniqueId={quote(keys.api_key, safe='')}&Cache={cache}"
+    )
+
+
+def _require_address(address: str, schemes: set[str], router_url: str, settings: Settings) -> None:
+    """Refuse an address that is none, or that would carry the keys in the open when the router's did not."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ProtocolError("the router gave an address that cannot be used")
+    unsafe = parts.scheme in {"http", "ws"} and (urlsplit(router_url).scheme == "https" or not is_loopback(address))
+    if unsafe and not settings.allow_http_credentials:
+        raise ProtocolError("the router gave an address without encryption; it was not used")
+
+
+def refuse_open_road(router_url: str, settings: Settings) -> None:
+    """Refuse a router that the keys would reach unencrypted.
+
+    Raises:
+        UsageError: it is http:// and not this machine.
+    """
+    open_road = urlsplit(router_url).scheme == "http" and not is_loopback(router_url)
+    if open_road and not settings.allow_http_credentials:
+        raise UsageError(
+            "router_url: the keys would travel unencrypted; use https://, or set allow_http_credentials if that "
+            "network is trusted"
+        )

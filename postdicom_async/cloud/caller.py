@@ -1,0 +1,151 @@
+"""Makes a general operation of the Cloud API for one user: check, write, send, read. The only place that does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from postdicom_async.cloud.account import User, choose
+from postdicom_async.cloud.messages import OPERATIONS, Name, Operation, fields_of
+from postdicom_async.dicomweb.search import Results
+from postdicom_async.errors import ProtocolError, ServerError
+from postdicom_async.http.redaction import safe_reason
+from postdicom_async.postdicom.answers import Content, VendorAnswer, list_in, view
+from postdicom_async.postdicom.caller import PrivateTexts, is_new, today
+from postdicom_async.postdicom.values import Kind, Parameter, Parameters, Values, check
+
+if TYPE_CHECKING:
+    from postdicom_async.cloud.connection import Connection
+    from postdicom_async.cloud.wire import CloudWire
+
+__all__ = ["CloudCaller"]
+
+_Answer = TypeVar("_Answer", bound=VendorAnswer)
+_JSON_PARAMETERS = "JsonParameters"
+_INSTITUTION = "institution_uuid"
+
+
+class CloudCaller:
+    """Calls operations on a connection as one user of the account."""
+
+    def __init__(self, connection: Connection, user: str | None) -> None:
+        self._connection = connection
+        self._user = user
+
+    @property
+    def wire(self) -> CloudWire:
+        """What is assumed of the service."""
+        return self._connection.wire
+
+    @property
+    def user(self) -> User:
+        """The user in whose name everything is done.
+
+        Raises:
+            UsageError: the account has several and none was named, or none of that name.
+        """
+        return choose("user", self._connection.account.users, self._user)
+
+    def institution_uuid(self, given: object, *, must_be_known: bool = False) -> str:
+        """Return the institution that is meant, by its UUID or its name; without either, the user's only one.
+
+        A UUID that the user's list does not hold passes, unless it must be known.
+        """
+        institutions = self.user.institutions
+        if given is not None and not must_be_known:
+            listed = {name.strip().lower() for one in institutions for name in one.names if name}
+            if str(given).strip().lower() not in listed:
+                return str(check_one(_INSTITUTION, given))
+        return choose(_INSTITUTION, institutions, given).identity
+
+    # --- calls ---------------------------------------------------------------------------------------------------
+
+    async def call(self, name: Name, kind: Callable[..., _Answer], /, **given: object) -> _Answer:
+        """Make one call and return its answer as ``kind``.
+
+        Raises:
+            UsageError: an argument is missing or malformed; nothing was sent.
+            OutcomeUnknown: the request left and no answer came.
+            PostdicomError: the service refused, or cannot be worked with.
+        """
+        operation = OPERATIONS[name]
+        return view(kind, await self._send(operation, self.checked(operation, given)))
+
+    async def call_with_json(
+        self, name: Name, kind: Callable[..., _Answer], nested: Mapping[str, Any], private: Values, /, **given: object
+    ) -> _Answer:
+        """Make a call whose last field is ``JsonParameters``; ``private`` are the values inside it."""
+        operation = OPERATIONS[name]
+        values = self.checked(operation, given)
+        return view(kind, await self._send(operation, values, {_JSON_PARAMETERS: nested}, private))
+
+    def search(
+        self,
+        name: Name,
+        kind: Callable[[dict[str, Any]], _Answer],
+        key: str,
+        /,
+        *,
+        inside: str | None = None,
+        **given: object,
+    ) -> Results[_Answer]:
+        """Return what a search finds, each once, told apart by the field ``key``.
+
+        Arguments are checked at once; the request is made as the results are read. ``inside`` names the object of the
+        answer that holds the list; without one it is the answer.
+        """
+        operation = OPERATIONS[name]
+        values = self.checked(operation, given)
+
+        async def pages(_at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[dict[str, Any]]]:
+            found = await self._send(operation, values)
+            seen: set[str] = set()
+            yield [item for item in _objects(operation, found, inside) if is_new(item, key, seen)]
+
+        return Results(pages, lambda item, _warnings: kind(item))
+
+    async def list(self, name: Name, kind: Callable[[dict[str, Any]], _Answer]) -> list[_Answer]:
+        """Return every object of a list that takes no arguments."""
+        operation = OPERATIONS[name]
+        return [kind(item) for item in _objects(operation, await self._send(operation, {}), None)]
+
+    def checked(self, operation: Parameters, given: Mapping[str, object]) -> Values:
+        """Return checked values of a call; an institution that must be given defaults to the user's only one."""
+        needs = any(one.argument == _INSTITUTION and one.required for one in operation.parameters)
+        if needs and isinstance(operation, Operation):
+            given = {**given, _INSTITUTION: self.institution_uuid(given.get(_INSTITUTION))}
+        return check(operation, given, today=today)
+
+    async def _send(
+        self, operation: Operation, values: Values, more: Mapping[str, Any] | None = None, private: Values | None = None
+    ) -> Content:
+        """Make one request and return what came, unless that is a no."""
+        fields = {"UserUuid": self.user.identity, **fields_of(operation, values), **(more or {})}
+        envelope = await self._connection.call(operation.title, operation.management_type, fields, operation.repeat)
+        if envelope.refusal is not None:
+            known = (*PrivateTexts({**values, **(private or {})}), *self._connection.secrets)
+            reason = safe_reason(envelope.refusal, known)
+            raise ServerError("the service said no", operation=operation.title, reason=reason)
+        return envelope.message
+
+
+def _objects(operation: Operation, found: Content, inside: str | None) -> list[dict[str, Any]]:
+    """Return the list of an answer. That it holds none at all is no empty list: something would be lost silently."""
+    place: Any = found
+    if inside is not None and isinstance(found, dict):
+        names = {key.lower(): key for key in found}
+        place = found.get(names.get(inside.lower(), ""), found)
+    listed = None if place == "" else list_in(place)
+    if listed is None:
+        raise ProtocolError("the service answered with something other than a list", operation=operation.title)
+    return listed
+
+
+def check_one(argument: str, value: object) -> object:
+    """Return one checked UUID.
+
+    Raises:
+        UsageError: it is none.
+    """
+    alone = Operation("", 0, OPERATIONS[Name.LIST_USERS].repeat, (Parameter(argument, argument, Kind.GUID, True),))
+    return check(alone, {argument: value}, today=today)[argument]

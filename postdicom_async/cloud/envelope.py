@@ -1,0 +1,97 @@
+"""What an answer of the Cloud API says, in its envelope. Pure.
+
+Every answer is a JSON object with ``ResponseCode``, 1 for success, and ``ResponseMessage``: a text, or an object that
+may hold a ``Success`` of its own (JavaScript library). How a refusal looks is not known, so every shape that can be one
+is taken for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from postdicom_async.cloud.frames import Response
+from postdicom_async.errors import ProtocolError
+from postdicom_async.postdicom.answers import Content, parse, refusal_in
+
+__all__ = ["Envelope", "read_envelope", "read_http_envelope"]
+
+_SUCCESS: Final = "1"
+_NO_REASON: Final = "no reason given"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """An answer. Its ``repr`` shows nothing of it.
+
+    Attributes:
+        fields: the whole object.
+        message: ``ResponseMessage``; "" where there is none.
+        refusal: why the service said no; None when it did not.
+    """
+
+    fields: Mapping[str, Any] = field(repr=False)
+    message: Content = field(repr=False)
+    refusal: str | None = field(repr=False)
+
+    def text(self, name: str) -> str | None:
+        """Return a field of the whole object as text; None when it is missing or empty."""
+        value = self.fields.get(name)
+        return value if isinstance(value, str) and value else None
+
+    def in_message(self, name: str) -> Any:
+        """Return a field of ``ResponseMessage``; None where that is no object or has none of that name."""
+        return self.message.get(name) if isinstance(self.message, dict) else None
+
+
+def read_envelope(response: Response, *, success_flag_counts: bool = True) -> Envelope:
+    """Return what a response frame carries.
+
+    Raises:
+        ProtocolError: it is not a JSON object; nobody can say what it means.
+    """
+    found = parse(response.result)
+    if not isinstance(found, dict):
+        if success_flag_counts and not response.success:
+            return Envelope({}, "", _reason({}, found if isinstance(found, str) else "", response))
+        raise ProtocolError("the service answered with something other than a JSON object")
+    message = _message_of(found)
+    flagged = success_flag_counts and not response.success
+    refused = flagged or not _is_success(found) or refusal_in(message) is not None
+    return Envelope(found, message, _reason(found, message, response) if refused else None)
+
+
+def read_http_envelope(body: bytes) -> Envelope:
+    """Return what one of the HTTP requests of the session's bring-up answers; as `read_envelope`."""
+    found = parse(body)
+    if not isinstance(found, dict):
+        raise ProtocolError("the service answered with something other than a JSON object")
+    message = _message_of(found)
+    return Envelope(found, message, None if _is_success(found) else _reason(found, message, None))
+
+
+def _is_success(found: Mapping[str, Any]) -> bool:
+    """Compare as the vendor's library does, for which the text ``"1"`` is as good as the number."""
+    code = found.get("ResponseCode")
+    return not isinstance(code, bool) and str(code).strip() == _SUCCESS
+
+
+def _message_of(found: Mapping[str, Any]) -> Content:
+    message = found.get("ResponseMessage")
+    if isinstance(message, str):
+        inner = parse(message.encode())
+        return inner if isinstance(inner, dict | list) else message
+    return message if isinstance(message, dict | list) else ""
+
+
+def _reason(found: Mapping[str, Any], message: Content, response: Response | None) -> str:
+    inner = refusal_in(message) if isinstance(message, dict) else None
+    frame = response.message.decode("utf-8", "replace") if response is not None else ""
+    texts = (
+        inner if inner != _NO_REASON else None,
+        message.get("Message") if isinstance(message, dict) else message,
+        found.get("Message"),
+        frame,
+    )
+    return next((text for text in texts if isinstance(text, str) and text.strip()), _NO_REASON)

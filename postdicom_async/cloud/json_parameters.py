@@ -1,0 +1,103 @@
+"""``JsonParameters``: an order's or a folder's fields as the nested object of the Cloud API. Pure.
+
+The places are the JavaScript library's. Its public copy drops seven fields that the vendor documents; where they
+belong is assumed, see ``CloudWire.other_order_fields``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from postdicom_async.cloud.messages import OPERATIONS, Name, json_value
+from postdicom_async.cloud.wire import CloudWire
+from postdicom_async.errors import UsageError
+from postdicom_async.postdicom.values import Kind, Parameter, Values
+
+__all__ = ["ORDER_FIELDS", "folder_json", "order_fields_by_name", "order_json"]
+
+_IDENTITY, _STUDY, _OTHER, _TOP = "IdentityInformation", "StudyInformation", "OtherInformation", ""
+
+_PLACES: Final[Mapping[str, tuple[str, str]]] = {
+    "OtherPatientId": (_IDENTITY, "OtherId"),
+    "PatientName": (_IDENTITY, "Name"),
+    "PatientsBirthDate": (_IDENTITY, "Birthdate"),
+    "PatientID": (_IDENTITY, "Id"),
+    "PatientSex": (_IDENTITY, "Sex"),
+    "PerformedDatetime": (_STUDY, "StudyDate"),
+    "StudyDescription": (_STUDY, "StudyDescription"),
+    "InstitutionNameInDicom": (_STUDY, "InstitutionNameInDicom"),
+    "RequestingPhysician": (_OTHER, "RequestingPhysician"),
+    "RequestingProcedureDescription": (_OTHER, "RequestedProcedureDescription"),
+    "ReferringPhysiciansName": (_OTHER, "ReferringPhysiciansName"),
+    "RequestedProcedureId": (_OTHER, "RequestedProcedureId"),
+    "OrderModality": (_TOP, "Modality"),
+    "OrderAccessionNumber": (_TOP, "AccessionNumber"),
+    "ScheduledEquipmentUuid": (_TOP, "ScheduledEquipmentUuid"),
+}
+_DROPPED_BY_THE_SCRIPT: Final = (
+    "Priority",
+    "PatientHistory",
+    "PatientComplaints",
+    "PatientSymptom",
+    "RequestingDepartment",
+    "OrderNote1",
+    "OrderNote2",
+)
+_KINDS: Final = {
+    "PatientName": Kind.PERSON_NAME,
+    "PatientsBirthDate": Kind.DATE,
+    "PatientSex": Kind.SEX,
+    "PerformedDatetime": Kind.DATETIME,
+    "RequestingPhysician": Kind.PERSON_NAME,
+    "ReferringPhysiciansName": Kind.PERSON_NAME,
+    "ScheduledEquipmentUuid": Kind.GUID,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _OrderFields:
+    """The documented fields of an order, as parameters that `values.check` understands."""
+
+    title: str
+    parameters: tuple[Parameter, ...]
+
+
+ORDER_FIELDS: Final = _OrderFields(
+    "create patient order",
+    tuple(Parameter(name, name, _KINDS.get(name, Kind.TEXT)) for name in (*_PLACES, *_DROPPED_BY_THE_SCRIPT)),
+)
+_NAMES: Final = {parameter.argument: parameter.wire for parameter in OPERATIONS[Name.CREATE_ORDER].parameters} | {
+    "requesting_physician": "RequestingPhysician"
+}
+_LONGEST_ACCESSION_NUMBER: Final = 16
+
+
+def order_fields_by_name(given: Mapping[str, object]) -> dict[str, object]:
+    """Return the Python arguments of ``orders.create`` under the vendor's names for them."""
+    return {_NAMES[argument]: value for argument, value in given.items() if argument != "institution_uuid"}
+
+
+def order_json(values: Values, wire: CloudWire) -> dict[str, Any]:
+    """Return an order's checked fields, by the vendor's names, as ``JsonParameters``.
+
+    Raises:
+        UsageError: the accession number is longer than 16 characters (documented).
+    """
+    if len(str(values.get("OrderAccessionNumber", ""))) > _LONGEST_ACCESSION_NUMBER:
+        raise UsageError(
+            f"OrderAccessionNumber: at most {_LONGEST_ACCESSION_NUMBER} characters", operation=ORDER_FIELDS.title
+        )
+    nested: dict[str, Any] = {_IDENTITY: {}, _STUDY: {}, _OTHER: {}}
+    for name, value in values.items():
+        group, key = _PLACES.get(name, (wire.other_order_fields, name))
+        place = nested.setdefault(group, {}) if group else nested
+        place[key] = json_value(value)
+    return nested
+
+
+def folder_json(name: str | None, description: str | None) -> dict[str, Any]:
+    """Return a folder's new name and description as ``JsonParameters``; what is None is left as it is."""
+    given = {"Name": name, "Description": description}
+    return {_IDENTITY: {key: value for key, value in given.items() if value is not None}}

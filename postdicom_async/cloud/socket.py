@@ -1,0 +1,202 @@
+"""One WebSocket of the Cloud API: requests out, answers matched by message id, nothing pending for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.protocol import State
+
+from postdicom_async.cloud.frames import Response, decode_response
+from postdicom_async.errors import AuthenticationFailed, PostdicomError, ProtocolError
+from postdicom_async.http.problems import Problem, connection_failed
+from postdicom_async.http.retry import Failure
+from postdicom_async.http.transport import explain_connect_failure, tls_context
+
+if TYPE_CHECKING:
+    from postdicom_async.settings import Settings
+
+__all__ = ["FrameSocket", "open_socket"]
+
+_PING_EVERY, _PONG_WITHIN = 20.0, 20.0
+_CLOSE_WITHIN = 2.0
+
+# The library logs addresses and frames, which hold the keys and patient data. A logger of our own, outside the
+# hierarchy, can be turned on by no configuration.
+_SILENT = logging.Logger("postdicom_async.websocket", logging.CRITICAL + 1)  # noqa: LOG001
+
+_REFUSED_STATUSES = frozenset({401, 403})
+
+
+class _Connect(connect):
+    """`connect` that follows no redirect: the address holds the API key."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+async def open_socket(url: str, *, settings: Settings, response_types: frozenset[int]) -> FrameSocket:
+    """Open a WebSocket.
+
+    Raises:
+        Problem: there is no connection, or the service refuses it.
+    """
+    problem: Problem | None = None
+    try:
+        connection = await _Connect(
+            url,
+            ssl=tls_context(settings.tls) if url.startswith("wss:") else None,
+            proxy=settings.proxy or settings.use_environment_proxies or None,
+            compression=None,
+            user_agent_header="postdicom-async",
+            open_timeout=settings.timeouts.connect,
+            ping_interval=_PING_EVERY,
+            ping_timeout=_PONG_WITHIN,
+            close_timeout=_CLOSE_WITHIN,
+            max_size=settings.limits.json_bytes,
+            logger=_SILENT,
+        )
+    except (OSError, WebSocketException, TimeoutError) as error:
+        problem = _problem_of_opening(error)
+    if problem is not None:  # outside the handler: the library's exception may hold the address
+        raise problem
+    return FrameSocket(connection, settings, response_types)
+
+
+def _problem_of_opening(error: Exception) -> Problem:
+    what = "open the WebSocket"
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        if status in _REFUSED_STATUSES:
+            refused = AuthenticationFailed("the service refused the connection", operation=what, status=status)
+            return Problem(Failure.FINAL, refused)
+        failed = connection_failed(what, "the service did not open a WebSocket", sent=False)
+        failed.status = status
+        return Problem(Failure.NOT_SENT, failed)
+    if isinstance(error, InvalidURI):
+        return Problem(Failure.FINAL, ProtocolError("the WebSocket's address cannot be used", operation=what))
+    if isinstance(error, TimeoutError):
+        return Problem(Failure.NOT_SENT, connection_failed(what, "no connection in time", sent=False))
+    if isinstance(error, OSError):
+        message, can_help = explain_connect_failure(f"{error} {type(error).__name__}")
+        failure = Failure.NOT_SENT if can_help else Failure.FINAL
+        return Problem(failure, connection_failed(what, message, sent=False, temporary=can_help))
+    return Problem(Failure.NOT_SENT, connection_failed(what, "the service did not open a WebSocket", sent=False))
+
+
+class FrameSocket:
+    """An open WebSocket; any number of requests may be under way on it."""
+
+    def __init__(self, connection: ClientConnection, settings: Settings, response_types: frozenset[int]) -> None:
+        self._connection = connection
+        self._timeouts = settings.timeouts
+        self._response_types = response_types
+        self._pending: dict[int, asyncio.Future[Response]] = {}
+        self._broken: PostdicomError | None = None
+        self._reader = asyncio.create_task(self._read(), name="postdicom-async: answers")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can be sent."""
+        return self._connection.state is State.OPEN and not self._reader.done()
+
+    async def request(self, operation: str, message_id: int, frame: bytes) -> Response:
+        """Send a frame and return its answer.
+
+        Raises:
+            Problem: the connection is or was lost, or no answer came in time; it says whether the frame left.
+        """
+        if not self.is_open:
+            raise Problem(Failure.NOT_SENT, connection_failed(operation, "the connection is closed", sent=False))
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._pending[message_id] = answer
+        problem: Problem | None = None
+        try:
+            await self._send(operation, frame)
+            async with asyncio.timeout(self._timeouts.answer):
+                return await answer
+        except TimeoutError:
+            message = "the service did not answer in time"
+            problem = Problem(Failure.LOST, connection_failed(operation, message, sent=True))
+        except _Lost as lost:
+            problem = lost.problem(operation)
+        finally:
+            del self._pending[message_id]
+            _take_exception(answer)
+        raise problem
+
+    async def _send(self, operation: str, frame: bytes) -> None:
+        problem: Problem | None = None
+        try:
+            async with asyncio.timeout(self._timeouts.idle_write):
+                await self._connection.send(frame)
+        except TimeoutError:
+            self._connection.transport.abort()  # half a frame may be out; nothing else can follow it
+            message = "the service stopped taking data"
+            problem = Problem(Failure.LOST, connection_failed(operation, message, sent=True))
+        except ConnectionClosed:
+            problem = _Lost(self._broken).problem(operation)
+        if problem is not None:
+            raise problem
+
+    async def close(self) -> None:
+        """Close it; what is pending fails. Cancelled meanwhile, it is cut."""
+        try:
+            await self._connection.close()
+        finally:
+            self.cut()
+
+    def cut(self) -> None:
+        """Drop it at once."""
+        self._connection.transport.abort()
+        self._reader.cancel()
+        self._fail_pending()
+
+    # --- answers -------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            async for message in self._connection:
+                if isinstance(message, bytes):
+                    self._take(decode_response(message))
+        except ConnectionClosed:
+            pass
+        except ProtocolError as error:
+            # Which request this was to answer cannot be told, so none can be trusted to be answered any more.
+            self._broken = error
+            self._connection.transport.abort()
+        finally:
+            self._fail_pending()
+
+    def _take(self, response: Response) -> None:
+        """Hand an answer to whom it is for; other frames, second answers and late ones are for nobody."""
+        waiting = self._pending.get(response.requested_id)
+        if response.message_type in self._response_types and waiting is not None and not waiting.done():
+            waiting.set_result(response)
+
+    def _fail_pending(self) -> None:
+        for waiting in self._pending.values():
+            if not waiting.done():
+                waiting.set_exception(_Lost(self._broken))
+
+
+class _Lost(Exception):
+    """The connection went while a request was under way."""
+
+    def __init__(self, cause: PostdicomError | None) -> None:
+        super().__init__()
+        self._cause = cause
+
+    def problem(self, operation: str) -> Problem:
+        if self._cause is not None:
+            return Problem(Failure.LOST, ProtocolError(self._cause.message, operation=operation))
+        return Problem(Failure.LOST, connection_failed(operation, "the connection broke", sent=True))
+
+
+def _take_exception(answer: asyncio.Future[Response]) -> None:
+    """Look at what nobody waits for any more, or asyncio would report it."""
+    if answer.done() and not answer.cancelled():
+        answer.exception()

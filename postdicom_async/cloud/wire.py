@@ -1,0 +1,49 @@
+"""What is assumed of the Cloud API, in one object: ``CloudApi(…, wire=CloudWire(trailing_zero=False))``.
+
+The service itself documents none of this; it is what the vendor's JavaScript library does, or a guess where that
+library leaves a question open. Everything here can be changed without touching code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ROUTER_URL", "CloudWire"]
+
+ROUTER_URL = "https://developer.postdicom.com/wssShellService/"
+"""The router of the public copy of the JavaScript library; accounts elsewhere may have another."""
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CloudWire:
+    """What is assumed of the service.
+
+    Attributes:
+        client_host_name: sent when the session is opened, if given; the vendor's library in a browser most likely sends
+            its page's host name there, by which view links can be bound to a domain (assumed).
+        trailing_zero: end general and upload frames with the zero byte that the JavaScript library leaves there.
+        response_types: message types that are answers (JavaScript library: 4, 6 and 18; 24 by analogy). Frames of any
+            other type are ignored.
+        success_flag_counts: a frame whose success flag is not set is a refusal (assumed; the JavaScript library never
+            looks at it).
+        reuse_session: after a dropped connection, register the session again before opening a new one (assumed).
+        upload_session_of_answer: uploads go on under the session id that their first answer gives, if it gives one
+            (JavaScript library, in two of its three uploads), else under that of the account's session.
+        other_order_fields: the object inside ``JsonParameters`` that holds the documented fields of an order which the
+            public copy of the JavaScript library drops, such as ``PatientComplaints`` (assumed).
+        part_bytes: bytes of a file in one frame (JavaScript library).
+        documents_as_script: repeat a large document's whole content with every part and give the part as a list of
+            numbers, as the JavaScript library does, instead of sending each part once.
+    """
+
+    client_host_name: str | None = None
+    trailing_zero: bool = True
+    response_types: frozenset[int] = frozenset({4, 6, 18, 24})
+    success_flag_counts: bool = True
+    reuse_session: bool = True
+    upload_session_of_answer: bool = True
+    other_order_fields: str = "OtherInformation"
+    part_bytes: int = 512 * KIB
+    documents_as_script: bool = False
