@@ -17,7 +17,7 @@ from io import BytesIO
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.results import InstanceUids
 
-__all__ = ["HEADER_LIMIT", "HeaderGap", "InstanceHeader", "read_header"]
+__all__ = ["HEADER_LIMIT", "HeaderGap", "InstanceHeader", "read_header", "read_values"]
 
 HEADER_LIMIT = 1 << 20
 """No header is looked for beyond this many bytes."""
@@ -32,6 +32,8 @@ _SOP_INSTANCE = 0x00080018
 _STUDY_INSTANCE = 0x0020000D
 _SERIES_INSTANCE = 0x0020000E
 _WANTED = frozenset({_TRANSFER_SYNTAX, _SOP_CLASS, _SOP_INSTANCE, _STUDY_INSTANCE, _SERIES_INSTANCE})
+
+_LONGEST_VALUE = 4096  # of an element wanted; the rest of a longer one is left out
 
 _ITEM = 0xFFFEE000
 _ITEM_END = 0xFFFEE00D
@@ -73,13 +75,32 @@ def read_header(data: bytes, *, complete: bool) -> InstanceHeader | HeaderGap:
         return HeaderGap.INCOMPLETE
     if data[128:132] != b"DICM":
         return HeaderGap.NOT_DICOM
+    values: dict[int, bytes] = {}
     try:
-        found = _header_of(_walk_file(data))
+        _walk_file(data, values, _WANTED)
+        found = _header_of(values)
     except (_Short, _Unclear):
         found = None
     if found is None and not complete:
         return HeaderGap.INCOMPLETE  # what a beginning does not tell is not guessed
-    return found or _with_pydicom(data) or HeaderGap.UNCLEAR
+    return found or _header_of(_with_pydicom(data, _WANTED)) or HeaderGap.UNCLEAR
+
+
+def read_values(data: bytes, wanted: frozenset[int]) -> tuple[dict[int, bytes], bool]:
+    """Return the values of elements as they stand in ``data``, and whether more bytes may show more of them.
+
+    For what `read_header` reads; everything after `HEADER_LIMIT` is ignored. Elements of the data set must come in
+    the order of their tags, as they have to.
+    """
+    data = data[:HEADER_LIMIT]
+    found: dict[int, bytes] = {}
+    try:
+        _walk_file(data, found, wanted | {_TRANSFER_SYNTAX})
+    except _Short:
+        return found, True
+    except _Unclear:
+        return found | _with_pydicom(data, wanted), False
+    return found, False
 
 
 class _Short(Exception):
@@ -90,32 +111,32 @@ class _Unclear(Exception):
     """The walk does not understand what it sees."""
 
 
-def _header_of(found: dict[int, str]) -> InstanceHeader | None:
-    uids = InstanceUids(*(found.get(tag, "") for tag in (_STUDY_INSTANCE, _SERIES_INSTANCE, _SOP_INSTANCE)))
+def _header_of(found: dict[int, bytes]) -> InstanceHeader | None:
+    texts = {tag: _text(value) for tag, value in found.items()}
+    uids = InstanceUids(*(texts.get(tag, "") for tag in (_STUDY_INSTANCE, _SERIES_INSTANCE, _SOP_INSTANCE)))
     if not all(is_uid(uid) for uid in uids):
         return None
-    return InstanceHeader(uids, found.get(_SOP_CLASS, ""), found.get(_TRANSFER_SYNTAX, ""))
+    return InstanceHeader(uids, texts.get(_SOP_CLASS, ""), texts.get(_TRANSFER_SYNTAX, ""))
 
 
-def _walk_file(data: bytes) -> dict[int, str]:
-    """Walk the file meta information, then the data set in the transfer syntax it names."""
-    found: dict[int, str] = {}
+def _walk_file(data: bytes, found: dict[int, bytes], wanted: frozenset[int]) -> None:
+    """Walk the file meta information, then the data set in the transfer syntax it names; fill ``found``."""
     # The group length (0002,0000) may lie, so the end of the group is where another group begins.
-    start = _walk(data, 132, found, little=True, explicit=True, last=0x0002FFFF)
-    syntax = found.get(_TRANSFER_SYNTAX)
-    if syntax is None:
+    start = _walk(data, 132, found, wanted, little=True, explicit=True, last=0x0002FFFF)
+    if _TRANSFER_SYNTAX not in found:
         raise _Unclear
+    syntax = _text(found[_TRANSFER_SYNTAX])
     if syntax == _DEFLATED:
         data, start = _inflated(data[start:]), 0
     _walk(
         data,
         start,
         found,
+        wanted,
         little=syntax != _EXPLICIT_BIG,
         explicit=syntax != _IMPLICIT_LITTLE,
-        last=_SERIES_INSTANCE,
+        last=max(wanted),
     )
-    return found
 
 
 def _inflated(data: bytes) -> bytes:
@@ -125,7 +146,9 @@ def _inflated(data: bytes) -> bytes:
         raise _Unclear from None
 
 
-def _walk(data: bytes, at: int, found: dict[int, str], *, little: bool, explicit: bool, last: int) -> int:
+def _walk(
+    data: bytes, at: int, found: dict[int, bytes], wanted: frozenset[int], *, little: bool, explicit: bool, last: int
+) -> int:
     """Step from element to element until one lies beyond ``last``; return where it begins.
 
     Sequences of undefined length are walked through by counting their delimiters, without recursion.
@@ -147,10 +170,10 @@ def _walk(data: bytes, at: int, found: dict[int, str], *, little: bool, explicit
             depth += nesting
             at = value_at
             continue
-        if depth == 0 and tag in _WANTED:
+        if depth == 0 and tag in wanted:
             if value_at + length > end:
                 raise _Short
-            found[tag] = _text(data[value_at : value_at + min(length, 128)])
+            found[tag] = data[value_at : value_at + min(length, _LONGEST_VALUE)]
         at = value_at + length
         if depth == 0 and tag == last:
             return at
@@ -203,24 +226,25 @@ class _Noting(BytesIO):
 _one_at_a_time = threading.Lock()  # filters of warnings are the whole process's
 
 
-def _with_pydicom(data: bytes) -> InstanceHeader | None:
-    """Read the same bytes with pydicom; whatever it cannot do means that it is unclear."""
+def _with_pydicom(data: bytes, wanted: frozenset[int]) -> dict[int, bytes]:
+    """Read the same bytes with pydicom; whatever it cannot do means that nothing is found."""
     import pydicom  # it takes long to import, and is seldom needed here
 
     if _DEFLATED.encode() in data:
-        return None  # it would unpack without a bound
+        return {}  # it would unpack without a bound
     source = _Noting(data)
+    found: dict[int, bytes] = {}
     try:
         with _one_at_a_time, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(
-                source, stop_before_pixels=True, force=True, specific_tags=[*_WANTED - {_TRANSFER_SYNTAX}]
+                source, stop_before_pixels=True, force=True, specific_tags=[*wanted - {_TRANSFER_SYNTAX}]
             )
             # The raw values: converting them would log those that are not valid.
-            found = {tag: _text(dataset.get_item(tag).value) for tag in _WANTED if tag in dataset}
-            found[_TRANSFER_SYNTAX] = str(
-                dataset.file_meta.get(_TRANSFER_SYNTAX, "") and dataset.file_meta.TransferSyntaxUID
-            )
+            values = {tag: dataset.get_item(tag).value for tag in wanted if tag in dataset}
+            found = {tag: value[:_LONGEST_VALUE] for tag, value in values.items() if isinstance(value, bytes)}
+            syntax = dataset.file_meta.get(_TRANSFER_SYNTAX, "") and dataset.file_meta.TransferSyntaxUID
+            found[_TRANSFER_SYNTAX] = str(syntax).encode()
     except Exception:  # noqa: BLE001 - a parser on foreign bytes may raise anything
-        return None
-    return None if source.ran_short else _header_of(found)
+        return {}
+    return {} if source.ran_short else found

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from io import BytesIO, FileIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 from aiofiles.threadpool import wrap
 
-from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
-from postdicom_async.disk.problems import explain_os_error, local_file_error
+from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
+from postdicom_async.disk.files import Unusable, files_at, is_folder, path_of, read_beginning, unusable
+from postdicom_async.disk.problems import local_file_error
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.http.bodies import Body, BytesBody
 from postdicom_async.results import StoreStatus
@@ -30,14 +30,24 @@ if TYPE_CHECKING:
     from aiofiles.threadpool.binary import AsyncFileIO
     from pydicom.dataset import Dataset
 
-__all__ = ["FileBody", "Source", "Sources", "Unusable", "Usable", "measure", "read_sources"]
+__all__ = [
+    "FileBody",
+    "Source",
+    "Sources",
+    "Unusable",
+    "Usable",
+    "measure",
+    "read_paths",
+    "read_sources",
+]
+
+_T = TypeVar("_T")
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | Dataset"
 """A file, a folder (searched recursively), a whole DICOM file in memory, or a pydicom data set."""
 
 Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
 
-_FIRST_READ = 64 * 1024
 _FILES_A_HOP = 32  # read in one visit to a thread: a visit costs as much as several small reads
 _BYTES_A_HOP = 4 << 20  # in memory, drawn from the caller in one visit
 
@@ -49,16 +59,6 @@ class Usable:
     label: str = field(repr=False)
     header: InstanceHeader
     body: Body
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """A source that cannot be sent, and why."""
-
-    label: str = field(repr=False)
-    status: StoreStatus
-    reason: str
-    size: int = 0
 
 
 Identified: TypeAlias = Usable | Unusable
@@ -79,6 +79,32 @@ async def read_sources(sources: Sources, *, piece: int) -> AsyncIterator[list[Id
         number += 1
         while batch := await anyio.to_thread.run_sync(_take, found):
             yield batch
+
+
+async def read_paths(sources: Sources, look: Callable[[Path], _T]) -> AsyncIterator[list[_T | Unusable]]:
+    """Yield what ``look`` makes of each file, in order, a few at a time; it is called in a thread.
+
+    Raises:
+        UsageError: an argument is not a path.
+        LocalFileError: a path that was named does not exist.
+    """
+    async for group in _groups(sources):
+        if isinstance(group, list | tuple):
+            await anyio.to_thread.run_sync(_require_paths, group)
+        looks = _looked_at(group, look)
+        while batch := await anyio.to_thread.run_sync(_some, looks):
+            yield batch
+
+
+def _some(looks: Iterator[_T]) -> list[_T]:
+    return list(islice(looks, _FILES_A_HOP))
+
+
+def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterator[_T | Unusable]:
+    for source in sources:
+        if not isinstance(source, str | os.PathLike):
+            raise UsageError("sources: give paths, or an iterable of them")
+        yield from (one if isinstance(one, Unusable) else look(one) for one in files_at(path_of(source)))
 
 
 async def _groups(sources: Sources) -> AsyncIterator[Iterable[Source]]:
@@ -119,7 +145,7 @@ def _require_paths(sources: Iterable[Source]) -> None:
     for source in sources:
         if isinstance(source, str | os.PathLike):
             problem: LocalFileError | UsageError
-            path = _path_of(source)
+            path = path_of(source)
             try:
                 path.stat()
             except OSError as error:
@@ -131,24 +157,12 @@ def _require_paths(sources: Iterable[Source]) -> None:
             raise problem
 
 
-def _path_of(source: str | os.PathLike[str]) -> Path:
-    """Return a path that was given; an empty one would be the current folder."""
-    text: object = None
-    with suppress(TypeError):
-        text = os.fspath(source)
-    if not isinstance(text, str):
-        raise UsageError("sources: a path must be text")
-    if not text:
-        raise UsageError("sources: an empty path")
-    return Path(text)
-
-
 def _identified(sources: Iterable[Source], piece: int, *, start: int) -> Iterator[Identified]:
     for number, source in enumerate(sources, start + 1):
         if isinstance(source, bytes | bytearray | memoryview):
             yield _identify_bytes(bytes(source), f"bytes {number}")
         elif isinstance(source, str | os.PathLike):
-            yield from _identify_path(_path_of(source), piece)
+            yield from _identify_path(path_of(source), piece)
         elif hasattr(source, "save_as"):
             yield _identify_dataset(source, f"data set {number}")
         else:
@@ -164,7 +178,7 @@ async def measure(sources: Sources) -> tuple[int, int] | None:
     if not isinstance(given, list | tuple):
         return None
     try:
-        paths = [_path_of(one) for one in given if isinstance(one, str | os.PathLike)]
+        paths = [path_of(one) for one in given if isinstance(one, str | os.PathLike)]
     except UsageError:  # told where the sources are read
         return None
     return await anyio.to_thread.run_sync(_measure, paths) if len(paths) == len(given) else None
@@ -176,7 +190,7 @@ def _measure(paths: list[Path]) -> tuple[int, int]:
 
 
 def _sizes(path: Path) -> Iterator[int]:
-    if not _is_folder(path):
+    if not is_folder(path):
         yield _size(path)
         return
     for folder, folders, names in os.walk(path):
@@ -191,21 +205,13 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _is_folder(path: Path) -> bool:
-    """As `Path.is_dir`, which raises for some paths that cannot be looked at."""
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (OSError, ValueError):
-        return False
-
-
 # --- in memory ------------------------------------------------------------------------------------------------------
 
 
 def _identify_bytes(data: bytes, label: str) -> Identified:
     header = read_header(data, complete=True)
     if isinstance(header, HeaderGap):
-        return _gap(label, header, len(data))
+        return unusable(label, header, len(data))
     return Usable(label, header, BytesBody(data))
 
 
@@ -219,66 +225,19 @@ def _identify_dataset(dataset: Dataset, label: str) -> Identified:
     return _identify_bytes(buffer.getvalue(), label)
 
 
-_GAPS = {
-    HeaderGap.NOT_DICOM: (StoreStatus.NOT_DICOM, "no DICOM file (PS3.10)"),
-    HeaderGap.INCOMPLETE: (StoreStatus.UNREADABLE, "the file ends inside its header"),
-    HeaderGap.UNCLEAR: (StoreStatus.UNREADABLE, "no valid Study, Series and SOP Instance UID"),
-}
-
-
-def _gap(label: str, gap: HeaderGap, size: int) -> Unusable:
-    status, reason = _GAPS[gap]
-    return Unusable(label, status, reason, size)
-
-
 # --- on disk --------------------------------------------------------------------------------------------------------
 
 
 def _identify_path(path: Path, piece: int) -> Iterator[Identified]:
-    if not _is_folder(path):
-        yield _identify_file(path, piece)
-        return
-    problems: list[OSError] = []
-    for folder, folders, names in os.walk(path, onerror=problems.append):
-        folders.sort()
-        for link in (Path(folder, name) for name in folders if Path(folder, name).is_symlink()):
-            yield Unusable(str(link), StoreStatus.UNREADABLE, "a link to a folder is not followed; name the folder")
-        for name in sorted(names):
-            yield _identify_file(Path(folder, name), piece)
-        while problems:
-            problem = problems.pop()
-            yield Unusable(str(problem.filename), StoreStatus.UNREADABLE, f"folder: {explain_os_error(problem)}")
-    for problem in problems:
-        yield Unusable(str(problem.filename), StoreStatus.UNREADABLE, f"folder: {explain_os_error(problem)}")
+    return (one if isinstance(one, Unusable) else _identify_file(one, piece) for one in files_at(path))
 
 
 def _identify_file(path: Path, piece: int) -> Identified:
-    label = str(path)
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return Unusable(label, StoreStatus.UNREADABLE, "not a regular file")
-        if status.st_size == 0:
-            return Unusable(label, StoreStatus.NOT_DICOM, "empty file")
-        header = _header_of_file(path)
-    except OSError as error:
-        return Unusable(label, StoreStatus.UNREADABLE, explain_os_error(error))
-    except ValueError:
-        return Unusable(label, StoreStatus.UNREADABLE, "a path holds a NUL character")
-    if isinstance(header, HeaderGap):
-        return _gap(label, header, status.st_size)
-    return Usable(label, header, FileBody(path, status.st_size, _identity(status), piece))
-
-
-def _header_of_file(path: Path) -> InstanceHeader | HeaderGap:
-    """Read as little as tells: most headers fit into the first read."""
-    with path.open("rb", buffering=0) as file:
-        data = file.read(_FIRST_READ)
-        header = read_header(data, complete=len(data) < _FIRST_READ)
-        if header is HeaderGap.INCOMPLETE:
-            data += file.read(HEADER_LIMIT - len(data))
-            header = read_header(data, complete=True)
-    return header
+    found = read_beginning(path, read_header)
+    if isinstance(found, Unusable):
+        return found
+    header, status = found
+    return Usable(str(path), header, FileBody(path, status.st_size, _identity(status), piece))
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:

@@ -1,0 +1,119 @@
+"""Which files there are, and what their first bytes tell: whatever a file is, looking at it raises nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap
+from postdicom_async.disk.problems import explain_os_error
+from postdicom_async.errors import UsageError
+from postdicom_async.results import StoreStatus
+
+__all__ = ["Unusable", "files_at", "is_folder", "path_of", "read_beginning", "unusable"]
+
+_T = TypeVar("_T")
+_Told = TypeVar("_Told", covariant=True)
+
+_FIRST_READ = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A source that cannot be sent, and why."""
+
+    label: str = field(repr=False)
+    status: StoreStatus
+    reason: str
+    size: int = 0
+
+
+def path_of(source: str | os.PathLike[str]) -> Path:
+    """Return a path that was given; an empty one would be the current folder."""
+    text: object = None
+    with suppress(TypeError):
+        text = os.fspath(source)
+    if not isinstance(text, str):
+        raise UsageError("sources: a path must be text")
+    if not text:
+        raise UsageError("sources: an empty path")
+    return Path(text)
+
+
+def is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, which raises for some paths that cannot be looked at."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def files_at(path: Path) -> Iterator[Path | Unusable]:
+    """Yield a file as it is, and every file below a folder in a stable order; what cannot be searched is told."""
+    if not is_folder(path):
+        yield path
+        return
+    problems: list[OSError] = []
+    for folder, folders, names in os.walk(path, onerror=problems.append):
+        folders.sort()
+        for link in (Path(folder, name) for name in folders if Path(folder, name).is_symlink()):
+            yield Unusable(str(link), StoreStatus.UNREADABLE, "a link to a folder is not followed; name the folder")
+        for name in sorted(names):
+            yield Path(folder, name)
+        while problems:
+            problem = problems.pop()
+            yield Unusable(str(problem.filename), StoreStatus.UNREADABLE, f"folder: {explain_os_error(problem)}")
+    for problem in problems:
+        yield Unusable(str(problem.filename), StoreStatus.UNREADABLE, f"folder: {explain_os_error(problem)}")
+
+
+_GAPS = {
+    HeaderGap.NOT_DICOM: (StoreStatus.NOT_DICOM, "no DICOM file (PS3.10)"),
+    HeaderGap.INCOMPLETE: (StoreStatus.UNREADABLE, "the file ends inside its header"),
+    HeaderGap.UNCLEAR: (StoreStatus.UNREADABLE, "no valid Study, Series and SOP Instance UID"),
+}
+
+
+def unusable(label: str, gap: HeaderGap, size: int) -> Unusable:
+    """Return what is told of a source without a header."""
+    status, reason = _GAPS[gap]
+    return Unusable(label, status, reason, size)
+
+
+class _Reader(Protocol[_Told]):
+    """Tells what a file is from its first bytes, as `read_header` does."""
+
+    def __call__(self, data: bytes, *, complete: bool) -> _Told | HeaderGap: ...
+
+
+def read_beginning(path: Path, read: _Reader[_T]) -> tuple[_T, os.stat_result] | Unusable:
+    """Return what ``read`` tells of a file, or why it tells nothing; never raises for what a file is."""
+    label = str(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return Unusable(label, StoreStatus.UNREADABLE, "not a regular file")
+        if status.st_size == 0:
+            return Unusable(label, StoreStatus.NOT_DICOM, "empty file")
+        told = _told_by_file(path, read)
+    except OSError as error:
+        return Unusable(label, StoreStatus.UNREADABLE, explain_os_error(error))
+    except ValueError:
+        return Unusable(label, StoreStatus.UNREADABLE, "a path holds a NUL character")
+    return unusable(label, told, status.st_size) if isinstance(told, HeaderGap) else (told, status)
+
+
+def _told_by_file(path: Path, read: _Reader[_T]) -> _T | HeaderGap:
+    """Read as little as tells: most headers fit into the first read."""
+    with path.open("rb", buffering=0) as file:
+        data = file.read(_FIRST_READ)
+        told = read(data, complete=len(data) < _FIRST_READ)
+        if told is HeaderGap.INCOMPLETE:
+            data += file.read(HEADER_LIMIT - len(data))
+            told = read(data, complete=True)
+    return told
