@@ -15,11 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from postdicom_async.dicom.layout import Layout
+    from postdicom_async.dicom.scan_tree import (
+        Scan,
+        ScannedInstance,
+        ScannedPatient,
+        ScannedSeries,
+        ScannedStudy,
+        ScanProgress,
+        ScanStatus,
+        SkippedFile,
+    )
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
     from postdicom_async.dicomweb.filters import Filters
     from postdicom_async.dicomweb.parts import Part, Parts
     from postdicom_async.dicomweb.search import Results
+    from postdicom_async.disk.scan import read_files
     from postdicom_async.errors import (
         AuthenticationFailed,
         ConnectionFailed,
@@ -89,9 +100,17 @@ __all__ = [
     "Retry",
     "Route",
     "SavedInstance",
+    "Scan",
+    "ScanProgress",
+    "ScanStatus",
+    "ScannedInstance",
+    "ScannedPatient",
+    "ScannedSeries",
+    "ScannedStudy",
     "ServerError",
     "Settings",
     "ShareLink",
+    "SkippedFile",
     "StoreOutcome",
     "StoreStatus",
     "TagContent",
@@ -105,17 +124,29 @@ __all__ = [
     "Wire",
     "__version__",
     "diagnose",
+    "read_files",
 ]
 
 # What comes from where, imported when it is first asked for: pydicom and the HTTP libraries take a third of a second,
 # and `postdicom --help` or an `except NotFound` needs none of them.
 _MODULES = {
     "dicom.layout": ("Layout",),
+    "dicom.scan_tree": (
+        "Scan",
+        "ScanProgress",
+        "ScanStatus",
+        "ScannedInstance",
+        "ScannedPatient",
+        "ScannedSeries",
+        "ScannedStudy",
+        "SkippedFile",
+    ),
     "dicomweb.client": ("DicomWeb",),
     "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
     "dicomweb.filters": ("Filters",),
     "dicomweb.parts": ("Part", "Parts"),
     "dicomweb.search": ("Results",),
+    "disk.scan": ("read_files",),
     "errors": (
         "AuthenticationFailed",
         "ConnectionFailed",

@@ -1,0 +1,255 @@
+"""What lies in files: what the header of each says, put into one tree."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING, TypeAlias
+
+from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header, read_values
+from postdicom_async.dicom.scan_tree import (
+    Scan,
+    ScannedInstance,
+    ScannedPatient,
+    ScannedSeries,
+    ScannedStudy,
+    ScanStatus,
+    SkippedFile,
+)
+from postdicom_async.dicom.text import decode_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = ["Facts", "Grouping", "NoInstance", "read_facts"]
+
+
+# --- one file -------------------------------------------------------------------------------------------------------
+
+_PATIENT = {
+    "patient_name": 0x00100010,
+    "patient_id": 0x00100020,
+    "issuer_of_patient_id": 0x00100021,
+    "patient_birth_date": 0x00100030,
+    "patient_sex": 0x00100040,
+    "other_patient_ids": 0x00101000,
+    "other_patient_names": 0x00101001,
+}
+_STUDY = {
+    "study_date": 0x00080020,
+    "accession_number": 0x00080050,
+    "institution_name": 0x00080080,
+    "institution_address": 0x00080081,
+    "referring_physician_name": 0x00080090,
+    "study_description": 0x00081030,
+}
+_SERIES = {"series_date": 0x00080021, "modality": 0x00080060, "series_description": 0x0008103E}
+_NUMBERS = {"series_number": 0x00200011, "instance_number": 0x00200013}
+_ATTRIBUTES = _PATIENT | _STUDY | _SERIES | _NUMBERS
+
+_MEDIA_STORAGE_CLASS = 0x00020002
+_CHARACTER_SET = 0x00080005
+_WANTED = frozenset({_MEDIA_STORAGE_CLASS, _CHARACTER_SET, *_ATTRIBUTES.values()})
+_DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
+
+Texts: TypeAlias = dict[str, str]
+"""Attributes by name; those without a value are absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the header of a file says.
+
+    Attributes:
+        checksum: of the bytes it was read from, to tell other content under the same UID.
+    """
+
+    header: InstanceHeader
+    texts: Texts = field(repr=False)
+    checksum: int
+
+
+class NoInstance(Enum):
+    """A valid DICOM file that is no instance."""
+
+    DICOMDIR = auto()
+
+
+def read_facts(data: bytes, *, complete: bool) -> Facts | NoInstance | HeaderGap:
+    """Return what the first bytes of a file say; ``complete`` as for `read_header`."""
+    header = read_header(data, complete=complete)
+    if header is HeaderGap.NOT_DICOM:
+        return header
+    values, short = read_values(data, _WANTED)
+    if values.get(_MEDIA_STORAGE_CLASS, b"").rstrip(b"\0 ") == _DIRECTORY_CLASS:
+        return NoInstance.DICOMDIR
+    if isinstance(header, HeaderGap):
+        return header
+    if short and not complete:
+        return HeaderGap.INCOMPLETE
+    character_set = values.get(_CHARACTER_SET, b"")
+    texts = {name: decode_text(values[tag], character_set) for name, tag in _ATTRIBUTES.items() if tag in values}
+    return Facts(header, {name: text for name, text in texts.items() if text}, zlib.crc32(data))
+
+
+# --- many files -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Series:
+    texts: Texts
+    instances: dict[str, tuple[ScannedInstance, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Study:
+    patient: _Patient
+    texts: Texts = field(default_factory=dict)
+    series: dict[str, _Series] = field(default_factory=dict)
+    conflicts: int = 0
+
+
+@dataclass(slots=True)
+class _Patient:
+    texts: Texts = field(default_factory=dict)
+    studies: dict[str, _Study] = field(default_factory=dict)
+
+
+class Grouping:
+    """Puts files into the tree, one by one.
+
+    One patient is one Patient ID with its issuer; without an ID, one name with its birth date; with neither, each
+    study is a patient of its own. Names are compared without regard to case. A study belongs to the patient of its
+    first file; `ScannedStudy.patient_conflicts` counts its files that disagree.
+    """
+
+    def __init__(self) -> None:
+        self._patients: dict[tuple[str, ...], _Patient] = {}
+        self._studies: dict[str, _Study] = {}
+        self._skipped: list[SkippedFile] = []
+        self._files = 0
+        self._shared: dict[str, str] = {}
+
+    @property
+    def files(self) -> int:
+        """How many files there have been."""
+        return self._files
+
+    def skip(self, file: SkippedFile) -> None:
+        """Note a file that is no instance."""
+        self._files += 1
+        self._skipped.append(file)
+
+    def add(self, path: Path, size: int, facts: Facts) -> None:
+        """Put an instance where it belongs; one that its series has already becomes a skipped duplicate."""
+        uids = facts.header.uids
+        series = self._series_of(facts)
+        known = series.instances.get(uids.sop_instance_uid)
+        if known is not None:
+            self.skip(_duplicate(path, size, facts, *known))
+            return
+        self._files += 1
+        instance = ScannedInstance(
+            uids.sop_instance_uid,
+            self._once(facts.header.sop_class_uid),
+            self._once(facts.header.transfer_syntax_uid),
+            _number(facts.texts.get("instance_number")),
+            path,
+            size,
+        )
+        series.instances[uids.sop_instance_uid] = instance, facts.checksum
+
+    def scan(self) -> Scan:
+        """Return the tree."""
+        patients = tuple(map(_patient, self._patients.values()))
+        return Scan(patients, tuple(self._skipped), self._files)
+
+    def _series_of(self, facts: Facts) -> _Series:
+        uids, texts = facts.header.uids, facts.texts
+        study = self._studies.get(uids.study_instance_uid)
+        if study is None:
+            study = self._studies[uids.study_instance_uid] = self._new_study(uids.study_instance_uid, texts)
+        if _disagree(texts, study.patient.texts):
+            study.conflicts += 1
+        else:
+            _fill(study.patient.texts, texts, _PATIENT)
+        _fill(study.texts, texts, _STUDY)
+        series = study.series.setdefault(uids.series_instance_uid, _Series({}))
+        _fill(series.texts, texts, (*_SERIES, "series_number"))
+        return series
+
+    def _new_study(self, uid: str, texts: Texts) -> _Study:
+        patient = self._patients.setdefault(_patient_key(uid, texts), _Patient())
+        study = patient.studies[uid] = _Study(patient)
+        return study
+
+    def _once(self, uid: str) -> str | None:
+        """Return the same object for the same UID: there are few of them, and very many files."""
+        return self._shared.setdefault(uid, uid) or None
+
+
+def _duplicate(path: Path, size: int, facts: Facts, first: ScannedInstance, checksum: int) -> SkippedFile:
+    alike = size == first.size and facts.checksum == checksum
+    reason = "as large as the first one, and begins alike" if alike else "other content than the first one"
+    return SkippedFile(path, ScanStatus.DUPLICATE, reason, size, facts.header.uids, first.path)
+
+
+def _patient_key(study_instance_uid: str, texts: Texts) -> tuple[str, ...]:
+    if "patient_id" in texts:
+        return "id", texts["patient_id"], texts.get("issuer_of_patient_id", "")
+    if name := _comparable(texts.get("patient_name", "")):
+        return "name", name, texts.get("patient_birth_date", "")
+    return "study", study_instance_uid
+
+
+_TELLING = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date")
+
+
+def _disagree(texts: Texts, others: Texts) -> bool:
+    """Return whether both have an attribute that tells patients apart, and not the same; absence is no conflict."""
+    return any(
+        name in texts and name in others and _comparable(texts[name]) != _comparable(others[name]) for name in _TELLING
+    )
+
+
+def _comparable(text: str) -> str:
+    return text.casefold().rstrip("^= ")
+
+
+def _fill(into: Texts, texts: Texts, names: Iterable[str]) -> None:
+    for name in names:
+        if name in texts:
+            into.setdefault(name, texts[name])
+
+
+def _number(text: str | None) -> int | None:
+    """Return an integer string (IS), None for anything else."""
+    return int(text) if text and re.fullmatch(r"[+-]?[0-9]{1,12}", text) else None
+
+
+def _patient(made: _Patient) -> ScannedPatient:
+    studies = tuple(_study(uid, study) for uid, study in made.studies.items())
+    return ScannedPatient(studies=studies, **{name: made.texts.get(name) for name in _PATIENT})
+
+
+def _study(uid: str, made: _Study) -> ScannedStudy:
+    series = tuple(_series(uid, one) for uid, one in made.series.items())
+    return ScannedStudy(
+        study_instance_uid=uid,
+        modalities_in_study=tuple(sorted({one.modality for one in series if one.modality})),
+        patient_conflicts=made.conflicts,
+        series=series,
+        **{name: made.texts.get(name) for name in _STUDY},
+    )
+
+
+def _series(uid: str, made: _Series) -> ScannedSeries:
+    return ScannedSeries(
+        series_instance_uid=uid,
+        series_number=_number(made.texts.get("series_number")),
+        instances=tuple(instance for instance, _ in made.instances.values()),
+        **{name: made.texts.get(name) for name in _SERIES},
+    )
