@@ -11,6 +11,7 @@ from postdicom_async.cli.demo import demo
 from postdicom_async.cli.doctor import doctor
 from postdicom_async.cli.download import download
 from postdicom_async.cli.options import grouped
+from postdicom_async.cli.scan import scan
 from postdicom_async.cli.search import search
 from postdicom_async.cli.serve import serve
 from postdicom_async.cli.upload import upload
@@ -35,7 +36,7 @@ def _group() -> typer.Typer:
 
 app: typer.Typer = _group()
 
-for _command in (demo, serve, upload, search, download, doctor):
+for _command in (demo, serve, scan, upload, search, download, doctor):
     app.command(epilog=_EPILOG)(grouped(_command))
 
 _GROUPS = {

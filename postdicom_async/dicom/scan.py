@@ -55,6 +55,8 @@ _CHARACTER_SET = 0x00080005
 _WANTED = frozenset({_MEDIA_STORAGE_CLASS, _CHARACTER_SET, *_ATTRIBUTES.values()})
 _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
 
+_NAME_DELIMITERS = "^= "  # of names (PS3.5 section 6.2.1); nothing but these is no value
+
 Texts: TypeAlias = dict[str, str]
 """Attributes by name; those without a value are absent."""
 
@@ -92,7 +94,7 @@ def read_facts(data: bytes, *, complete: bool) -> Facts | NoInstance | HeaderGap
         return HeaderGap.INCOMPLETE
     character_set = values.get(_CHARACTER_SET, b"")
     texts = {name: decode_text(values[tag], character_set) for name, tag in _ATTRIBUTES.items() if tag in values}
-    return Facts(header, {name: text for name, text in texts.items() if text}, zlib.crc32(data))
+    return Facts(header, {name: text for name, text in texts.items() if text.strip(_NAME_DELIMITERS)}, zlib.crc32(data))
 
 
 # --- many files -----------------------------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def _disagree(texts: Texts, others: Texts) -> bool:
 
 
 def _comparable(text: str) -> str:
-    return text.casefold().rstrip("^= ")
+    return text.casefold().rstrip(_NAME_DELIMITERS)
 
 
 def _fill(into: Texts, texts: Texts, names: Iterable[str]) -> None:

@@ -64,7 +64,7 @@ class ScannedStudy:
     """A study, its series in the order they were read; each value is of the first file that has one.
 
     Attributes:
-        study_date: YYYYMMDD, as all dates.
+        study_date: as all dates, YYYYMMDD in files that keep to the standard.
         modalities_in_study: of its series, sorted.
         patient_conflicts: how many of its files name their patient otherwise (ID, issuer, name or birth date) than the
             patient it is listed with. They belong to the study all the same; look at them before they are sent.

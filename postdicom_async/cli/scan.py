@@ -1,0 +1,211 @@
+"""``postdicom scan``: what lies in files and folders, without any archive."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import fields, is_dataclass
+from os import environ
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from postdicom_async.cli import output
+from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.loop import run_async
+from postdicom_async.cli.options import Common
+from postdicom_async.cli.paths import given_path, require_readable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.status import Status
+    from rich.tree import Tree
+
+    from postdicom_async import Scan, ScannedPatient, ScannedSeries, ScannedStudy, ScanProgress
+
+__all__ = ["scan"]
+
+_LISTED = 20
+
+
+def scan(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", parser=given_path, help="Files, and folders to search; DICOM is known by content."
+        ),
+    ],
+    common: Common,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one JSON document: a summary, the tree, and every file skipped.")
+    ] = False,
+) -> int:
+    """List the patients, studies and series that lie in files and folders.
+
+    Nothing is sent and no archive is needed. The exit code is 0 when every file could be told, 1 when some could not be
+    read; files that are not DICOM, directories (DICOMDIR) and duplicates do not count against it.
+    """
+    require_readable(paths)
+    found = run_async(lambda: _scan(paths, quiet=common.quiet))
+    if as_json:
+        output.write(output.json_text(_document(found)))
+    else:
+        _tell(found, quiet=common.quiet)
+    return Exit.OK if found.ok else Exit.ITEMS_FAILED
+
+
+async def _scan(paths: list[Path], *, quiet: bool) -> Scan:
+    from postdicom_async import read_files
+
+    if quiet:
+        return await read_files(paths)
+    with _Counter() as counter:
+        return await read_files(paths, progress=counter)
+
+
+class _Counter:
+    """Shows how many files were read: on a terminal in one line that goes again, elsewhere in a line now and then."""
+
+    def __init__(self) -> None:
+        self._on_terminal = sys.stderr.isatty() and environ.get("TERM") != "dumb"
+        self._interval = 0.1 if self._on_terminal else 5.0
+        self._shown = time.monotonic()
+        self._line: Status | None = None
+
+    def __enter__(self) -> Self:
+        if self._on_terminal:
+            from rich.console import Console
+
+            self._line = Console(stderr=True, highlight=False, markup=False, emoji=False).status("Scan")
+            self._line.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._line is not None:
+            self._line.stop()
+
+    def __call__(self, event: ScanProgress) -> None:
+        """Take an event of the scan."""
+        now = time.monotonic()
+        if now - self._shown < self._interval:
+            return
+        self._shown = now
+        text = f"Scan: {event.files_done}{f' of {event.files_total}' if event.files_total else ''} files"
+        if self._line is not None:
+            self._line.update(text)
+        else:
+            output.note(text)
+
+
+# --- for people -----------------------------------------------------------------------------------------------------
+
+
+def _tell(found: Scan, *, quiet: bool) -> None:
+    if found.patients:
+        output.write(output.render(map(_tree, found.patients)))
+    _list(found, "unreadable")
+    if not quiet:
+        _list(found, "duplicate")
+        output.note(_summary_text(found))
+
+
+def _list(found: Scan, status: str) -> None:
+    skipped = [one for one in found.skipped if one.status == status]
+    for one in skipped[:_LISTED]:
+        output.note(f"{one.path}: {one.status}: {one.reason}")
+    if len(skipped) > _LISTED:
+        output.note(f"and {len(skipped) - _LISTED} more; --json lists all")
+
+
+def _tree(patient: ScannedPatient) -> Tree:
+    from rich.tree import Tree
+
+    names = [patient.patient_name or "(no name)", patient.patient_id or "(no ID)"]
+    tree = Tree(_line([*names, _date(patient.patient_birth_date), patient.patient_sex], style="bold"))
+    for study in patient.studies:
+        branch = tree.add(_line(_study_parts(study)))
+        for series in study.series:
+            branch.add(_line(_series_parts(series)))
+    return tree
+
+
+def _study_parts(study: ScannedStudy) -> list[str | None]:
+    conflicts = study.patient_conflicts
+    return [
+        _date(study.study_date) or "(no date)",
+        "/".join(study.modalities_in_study),
+        study.study_description,
+        study.accession_number and f"accession {study.accession_number}",
+        f"{_counted(len(study.instances), 'instance')}, {output.size_text(study.size)}",
+        f"{_counted(conflicts, 'file')} of another patient" if conflicts else None,
+        study.study_instance_uid,
+    ]
+
+
+def _series_parts(series: ScannedSeries) -> list[str | None]:
+    number = None if series.series_number is None else f"series {series.series_number}"
+    count = _counted(len(series.instances), "instance")
+    return [number or "series", series.modality, series.series_description, count, series.series_instance_uid]
+
+
+def _line(parts: Iterable[str | None], *, style: str = "") -> Any:
+    from rich.text import Text
+
+    return Text("  ".join(output.clean(part) for part in parts if part), style=style, overflow="fold")
+
+
+def _date(date: str | None) -> str | None:
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if date and len(date) == 8 and date.isdecimal() else date
+
+
+_PLURALS = {"file": "files", "patient": "patients", "study": "studies", "instance": "instances"}
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun if count == 1 else _PLURALS[noun]}"
+
+
+def _summary_text(found: Scan) -> str:
+    if not found.files:
+        return "no file was found"
+    summary = _summary(found)
+    counts = [_counted(summary[plural], noun) for noun, plural in _PLURALS.items()]
+    return ", ".join([*counts, *(f"{count} {status.value}" for status, count in found.counts.items())])
+
+
+# --- for programs ---------------------------------------------------------------------------------------------------
+
+
+def _summary(found: Scan) -> dict[str, Any]:
+    instances = found.instances
+    return {
+        "files": found.files,
+        "patients": len(found.patients),
+        "studies": len(found.studies),
+        "series": sum(len(study.series) for study in found.studies),
+        "instances": len(instances),
+        "bytes": sum(instance.size for instance in instances),
+        **{status.value: count for status, count in found.counts.items()},
+    }
+
+
+def _document(found: Scan) -> dict[str, Any]:
+    return {
+        "ok": found.ok,
+        "summary": _summary(found),
+        "patients": _plain(found.patients),
+        "skipped": _plain(found.skipped),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return the tree as JSON has it; the names are those of the library's attributes."""
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
