@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from postdicom_async.emulator.answers import refusal
 from postdicom_async.emulator.archive_store import ArchiveStore
+from postdicom_async.emulator.cloud_bring_up import REGION_PATH, ROUTER_PATH
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
 from postdicom_async.emulator.qido import Search
 from postdicom_async.emulator.share_routes import share_routes
@@ -155,7 +156,7 @@ async def _on_bug(_request: Request, error: Exception) -> Response:
 
 
 class _Gate:
-    """Takes slashes off the end of the path, and lets nobody through without the password, but to shares."""
+    """Takes slashes off the end of the path; no password is asked of shares and of what has keys of its own."""
 
     def __init__(self, app: ASGIApp, options: ArchiveOptions) -> None:
         self._app = app
@@ -168,7 +169,8 @@ class _Gate:
         if scope["type"] == "http":
             scope = {**scope, "path": _without_extra_slashes(scope)}
             inner = scope["path"].removeprefix(scope.get("root_path", ""))
-            if not inner.startswith(f"{SHARE_PATH}/") and not self._is_allowed(scope):
+            is_open = inner.startswith(f"{SHARE_PATH}/") or inner in {ROUTER_PATH, REGION_PATH}
+            if not is_open and not self._is_allowed(scope):
                 app = _unauthorized()
         await app(scope, receive, send)
 

@@ -14,6 +14,10 @@ import uvicorn
 
 from postdicom_async.emulator.app import build_app, close_context, open_context
 from postdicom_async.emulator.archive_store import parse_instance
+from postdicom_async.emulator.cloud_bring_up import ROUTER_PATH, cloud_routes
+from postdicom_async.emulator.cloud_schema import add_cloud_tables
+from postdicom_async.emulator.cloud_socket import CloudListener
+from postdicom_async.emulator.cloud_state import ACCOUNT_KEY, API_KEY, Cloud
 from postdicom_async.emulator.context import INSTITUTIONS, USER_GROUPS, USERS, ArchiveOptions
 from postdicom_async.emulator.vendor_faults import Faults
 from postdicom_async.emulator.vendor_schema import order_uuid_of, series_uuid_of
@@ -75,12 +79,13 @@ class _QuietServer(uvicorn.Server):
 
 
 class EmbeddedArchive:
-    """A DICOMweb archive on this machine, for tests and demonstrations.
+    """A DICOMweb archive on this machine, for tests and demonstrations, that speaks PostDICOM's Cloud API too.
 
     ::
 
         async with EmbeddedArchive() as archive:
             print(archive.url)  # PS3.18's URL shapes and PostDICOM's, both under it
+            print(archive.router_url, archive.cloud_api_key, archive.cloud_account_key)  # the Cloud API
 
     Args:
         folder: where the files and their index are kept; None for a temporary one, removed at the end.
@@ -93,7 +98,7 @@ class EmbeddedArchive:
         refused_sop_classes: SOP Class UIDs that are not stored.
         institutions: the account's institutions for PostDICOM's own operations, names by UUID; uploaded studies
             belong to the first.
-        users: whom orders can be assigned to, names by UUID.
+        users: whom orders can be assigned to, and in whose name the Cloud API acts; names by UUID.
         user_groups: the same for groups.
         text_answers: PostDICOM's own operations answer in plain text where they do not list something.
         success_false: they refuse with status 200 and ``Success`` false.
@@ -137,6 +142,8 @@ class EmbeddedArchive:
         self._faults = Faults()
         self._undo: list[Callable[[], object]] = []
         self._context: ArchiveContext | None = None
+        self._cloud: Cloud | None = None
+        self._listener: CloudListener | None = None
         self._server: _QuietServer | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -147,8 +154,10 @@ class EmbeddedArchive:
     @property
     def url(self) -> str:
         """The base address, without a slash at its end; the port is known once the archive runs."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"http://{self._netloc(self._port)}"
+
+    def _netloc(self, port: int) -> str:
+        return f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
 
     @property
     def auth(self) -> tuple[str, str] | None:
@@ -186,6 +195,37 @@ class EmbeddedArchive:
     def user_group_uuid(self) -> str:
         """A user group that orders can be assigned to: the first."""
         return next(iter(self._options.user_groups))
+
+    @property
+    def router_url(self) -> str:
+        """Where clients of the Cloud API begin."""
+        return f"{self.url}{ROUTER_PATH}/"
+
+    @property
+    def cloud_api_key(self) -> str:
+        """The Cloud API's key of the caller."""
+        return API_KEY
+
+    @property
+    def cloud_account_key(self) -> str:
+        """The Cloud API's key of the account."""
+        return ACCOUNT_KEY
+
+    @property
+    def cloud_user_uuid(self) -> str:
+        """A user in whose name the Cloud API acts: the first."""
+        return self.user_uuid
+
+    @property
+    def cloud(self) -> Cloud:
+        """The Cloud API's side: its oddities, and a record of what came.
+
+        Raises:
+            UsageError: the archive is not running.
+        """
+        if self._cloud is None:
+            raise UsageError("the archive is not running: enter it with 'async with'")
+        return self._cloud
 
     @property
     def vendor_calls(self) -> Sequence[VendorCall]:
@@ -251,7 +291,8 @@ class EmbeddedArchive:
             folder, self._options, self._faults, durable=self._given_folder is not None
         )
         self._undo.append(lambda: close_context(context))
-        server = self._server = _QuietServer(_config(build_app(context)))
+        cloud = await self._start_cloud(context)
+        server = self._server = _QuietServer(_config(build_app(context, more=cloud_routes(cloud))))
         self._faults.cut = server.cut
         self._serving = asyncio.create_task(server.serve(sockets=[bound]), name="embedded archive")
         ready = asyncio.create_task(server.ready.wait())
@@ -262,15 +303,28 @@ class EmbeddedArchive:
         if self._serving.done():
             self._serving.result()
 
+    async def _start_cloud(self, context: ArchiveContext) -> Cloud:
+        """Listen for WebSockets on a port of their own, which clients are told."""
+        await context.run(add_cloud_tables, context.store)
+        cloud = self._cloud = Cloud(context, self.url)
+        bound = _listen(self._host, 0)
+        self._undo.append(bound.close)
+        cloud.socket_url = f"ws://{self._netloc(bound.getsockname()[1])}"
+        self._listener = CloudListener(cloud)
+        await self._listener.start(bound)
+        return cloud
+
     async def _stop(self) -> None:
         serving, self._serving = self._serving, None
         undo, self._undo = self._undo[::-1], []
         try:
+            if self._listener:
+                await self._listener.stop()
             if serving and self._server:
                 self._server.stop.set()
                 await asyncio.gather(serving, return_exceptions=True)
         finally:
-            self._context = None
+            self._context = self._cloud = self._listener = None
             await asyncio.to_thread(_run_all, undo)
 
     async def serve_forever(self) -> None:

@@ -41,7 +41,8 @@ _NAMES_FROM_STUDY = {"PatientName": "00100010", "ReferringPhysiciansName": "0008
 _KEPT_FROM_CREATION = (
     "PatientName", "PatientId", "OtherPatientId", "PatientSex", "StudyDescription", "AccessionNumber",
     "PatientComplaints", "OrderScheduledDatetime", "RequestedProcedureId", "RequestedProcedureDescription",
-    "RequestingPhysician", "ReferringPhysiciansName", "ScheduledEquipmentUuid",
+    "RequestingPhysician", "ReferringPhysiciansName", "ScheduledEquipmentUuid", "PerformedDatetime",
+    "InstitutionNameInDicom",
 )  # fmt: skip
 
 
@@ -102,8 +103,8 @@ class Orders:
     def create(self, institution_uuid: str, values: Mapping[str, Any]) -> Order:
         """Make an order without images of decoded parameters."""
         fields = {name: str(values.get(name, "")) for name in _KEPT_FROM_CREATION}
-        fields["PatientBirthdate"] = values["PatientBirthdate"].isoformat()
-        fields["Modality"] = str(values["Modality"])
+        fields["PatientBirthdate"] = str(values.get("PatientBirthdate", ""))  # a date is written YYYY-MM-DD
+        fields["Modality"] = str(values.get("Modality", ""))
         uuid = str(uuid4())
         with self._store.transaction() as database:
             database.execute(

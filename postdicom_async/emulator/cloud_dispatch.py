@@ -1,0 +1,178 @@
+"""From a request of the Cloud API to the JSON of its answer: who may ask, what is asked, what is told when it fails."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from postdicom_async.emulator.answers import Refusal
+from postdicom_async.emulator.cloud_frames import GENERAL, SESSION
+from postdicom_async.emulator.cloud_operations import general_table
+from postdicom_async.emulator.cloud_parameters import (
+    BadParameters,
+    Parameters,
+    deviations_of,
+    json_object,
+    read_parameters,
+)
+from postdicom_async.emulator.cloud_state import ReceivedFrame
+from postdicom_async.emulator.cloud_upload import CloudUpload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postdicom_async.emulator.cloud_frames import Request
+    from postdicom_async.emulator.cloud_state import Cloud
+
+__all__ = ["Asked", "Dispatch"]
+
+UploadHandler: TypeAlias = "Callable[[Parameters, memoryview, str], dict[str, Any]]"
+
+CREATE_API_SESSION, REGISTER_SESSION = 4, 2
+_SESSION_FIELDS = ("SessionUuid", "OtherParameterList")
+_PART_FIELDS = (
+    "SessionUniqueUuid", "InstitutionUuid", "UserUuid", "FileIndex", "TotalFileCount?", "CurrentFilePartIndex",
+    "CurrentFileTotalPartCount",
+)  # fmt: skip
+_UPLOAD_FIELDS = {
+    1: ("UserUuid", "InstitutionUuid", "TotalFileSize", "UploaderUuid", "UploaderName"),
+    2: (
+        "SessionUniqueUuid", "InstitutionUuid", "UserUuid", "FolderUuid?", "StudyInstanceUid?", "PatientName?",
+        "PatientId?", "SeriesInstanceUid?", "SopInstanceUid?",
+    ),
+    3: (*(name for name in _PART_FIELDS if name != "TotalFileCount?"), "FolderUuidList?"),
+    4: (*_PART_FIELDS, "FileBuffer?", "PatientOrderUuid", "FileName", "FileType?", "IsDocument"),
+}  # fmt: skip
+_TAIL = b"\x00"
+"""Behind general and upload requests stands a zero byte; nobody needs it."""
+
+_logger = logging.getLogger("postdicom_async.emulator.cloud")
+
+
+class Asked:
+    """A request with its JSON read, and the session of the socket it came on."""
+
+    def __init__(self, request: Request, session: str) -> None:
+        self.request = request
+        self.session = session
+        self.given = json_object(request.text)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Message type and management type."""
+        return self.request.message_type, self.request.management_type
+
+
+class Dispatch:
+    """Answers requests; sockets and oddities are not its business."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._general = general_table(cloud)
+        uploads = CloudUpload(cloud)
+        self._uploads: dict[int, UploadHandler] = {
+            1: uploads.initialize,
+            2: uploads.check,
+            3: uploads.part,
+            4: uploads.document,
+        }
+
+    def note(self, asked: Asked, socket: int) -> None:
+        """Remember a request, and how it differs from what the library sends."""
+        cloud, request = self._cloud, asked.request
+        given = asked.given
+        if isinstance(given.get("FileBuffer"), list):
+            given = {**given, "FileBuffer": len(given["FileBuffer"])}
+        if cloud.recording:
+            cloud.frames.append(
+                ReceivedFrame(
+                    socket,
+                    request.message_type,
+                    request.message_id,
+                    request.management_type,
+                    given,
+                    len(request.data),
+                    request.user_text,
+                    request.trailing,
+                )
+            )
+        fields = self._fields(asked.key)
+        text = "" if "FileBuffer" in given else request.text
+        problems = deviations_of(fields, asked.given, text) if fields else ["no such management type"]
+        if request.trailing != (b"" if request.message_type == SESSION else _TAIL):
+            problems.append("the frame does not end as the library's do")
+        if request.user_text != (given.get("UserUuid") if asked.key[0] not in {SESSION, GENERAL} else ""):
+            problems.append("the user UUID behind the data is another than in the JSON text")
+        cloud.deviates("{}/{}".format(*asked.key), problems)
+
+    def _fields(self, key: tuple[int, int]) -> tuple[str, ...]:
+        kind, management_type = key
+        if kind == SESSION:
+            return _SESSION_FIELDS if management_type in {CREATE_API_SESSION, REGISTER_SESSION} else ()
+        if kind == GENERAL:
+            row = self._general.get(management_type)
+            return row.fields if row else ()
+        return _UPLOAD_FIELDS.get(management_type, ())
+
+    def handle(self, asked: Asked) -> dict[str, Any]:
+        """Do what is asked and return the envelope; blocks."""
+        try:
+            self._require_access(asked)
+            fields = self._fields(asked.key)
+            if not fields:
+                raise Refusal(400, "this management type is not known")
+            envelope = self._act(asked, read_parameters(fields, asked.given))
+        except _NoAccess as refused:
+            return self._no_access(asked, str(refused))
+        except BadParameters as problem:
+            return self.refusal(asked, str(problem))
+        except Refusal as refused:
+            return self.refusal(asked, refused.detail)
+        except Exception as error:
+            _logger.exception("a request of type %s/%s failed", *asked.key)
+            return self.refusal(asked, f"the archive failed: {type(error).__name__}")
+        self._cloud.executed[asked.key] += 1
+        return envelope
+
+    def refusal(self, asked: Asked, reason: str) -> dict[str, Any]:
+        """Return the envelope of a request that is refused."""
+        kind, oddities = asked.key[0], self._cloud.oddities
+        if kind == SESSION:
+            return {"ResponseCode": 0, "ResponseMessage": reason}
+        if kind != GENERAL:
+            return {"ResponseCode": 0, "ResponseMessage": None, "Message": reason}
+        told = reason if oddities.refusal_as_text else {"Success": False, "Message": reason}
+        return {"ResponseCode": oddities.refusal_code, "ResponseMessage": told}
+
+    def _no_access(self, asked: Asked, reason: str) -> dict[str, Any]:
+        return {**self.refusal(asked, reason), "ResponseCode": 0, "Message": reason}
+
+    def _require_access(self, asked: Asked) -> None:
+        cloud, given = self._cloud, asked.given
+        if asked.key[0] == SESSION:
+            uuid = given.get("SessionUuid")
+            if uuid not in cloud.sessions:
+                raise _NoAccess("there is no such session")
+            if given.get("OtherParameterList") != [f"Api={uuid}", f"ApiKey={cloud.api_key}"]:
+                raise _NoAccess("OtherParameterList does not fit the session")
+            return
+        if (given.get("ApiKey"), given.get("AccountKey")) != (cloud.api_key, cloud.account_key):
+            raise _NoAccess("ApiKey or AccountKey is wrong")
+        if cloud.oddities.session_needed and asked.session not in cloud.sessions:
+            raise _NoAccess("there is no session on this socket")
+        if str(given.get("UserUuid")).lower() not in cloud.context.options.users:
+            raise _NoAccess("there is no such user")
+
+    def _act(self, asked: Asked, given: Parameters) -> dict[str, Any]:
+        kind, management_type = asked.key
+        if kind == SESSION:
+            told = {"Account": self._cloud.account()} if management_type == CREATE_API_SESSION else {"Success": True}
+            return {"ResponseCode": 1, "ResponseMessage": told}
+        if kind == GENERAL:
+            fields = self._general[management_type].handler(given)
+            return {"ResponseCode": 1, "ResponseMessage": {"Success": True, "Message": "", **fields}}
+        return {"ResponseCode": 1, **self._uploads[management_type](given, asked.request.data, asked.session)}
+
+
+class _NoAccess(Exception):
+    """The keys, the session or the user is unknown."""
