@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicom.layout import Layout
     from postdicom_async.dicom.scan_tree import (
         Scan,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DICOMWEB",
     "POSTDICOM",
+    "Anonymization",
     "AuthenticationFailed",
     "BytesMoved",
     "ConnectionFailed",
@@ -130,6 +132,7 @@ __all__ = [
 # What comes from where, imported when it is first asked for: pydicom and the HTTP libraries take a third of a second,
 # and `postdicom --help` or an `except NotFound` needs none of them.
 _MODULES = {
+    "dicom.anonymize": ("Anonymization",),
     "dicom.layout": ("Layout",),
     "dicom.scan_tree": (
         "Scan",

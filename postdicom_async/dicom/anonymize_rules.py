@@ -1,0 +1,106 @@
+"""What is done to an element, and the forms in which rules are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from postdicom_async.dicom.anonymize_values import check_value
+from postdicom_async.dicom.elements import dictionary_vr, tag_text
+from postdicom_async.errors import UsageError
+
+__all__ = ["DUMMY", "EMPTY", "REMAP", "REMOVE", "Action", "Kind", "actions_of", "tag_of"]
+
+
+class Kind(Enum):
+    """What is done to an element."""
+
+    TEXT = auto()
+    EMPTY = auto()
+    REMOVE = auto()
+    REMAP = auto()
+    """Another UID, always the same for the same one."""
+    DUMMY = auto()
+    """A value of its VR that says nothing; of a sequence, everything in it."""
+    CODE = auto()
+    """A sequence of one coded entry: value, scheme and meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What is done to one element; ``insert``: also where it is absent at the top level."""
+
+    kind: Kind
+    text: str = field(default="", repr=False)
+    insert: bool = False
+
+
+REMOVE, EMPTY, REMAP, DUMMY = (Action(kind) for kind in (Kind.REMOVE, Kind.EMPTY, Kind.REMAP, Kind.DUMMY))
+
+_HEX = re.compile(r"x?([0-9a-f]{8})|\(([0-9a-f]{4}), ?([0-9a-f]{4})\)", re.IGNORECASE)
+
+# These say how the rest is written, or follow from it.
+_PROTECTED = frozenset({0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00080005})
+_NEEDED = frozenset({0x00080016, 0x00080018, 0x0020000D, 0x0020000E})
+
+
+def tag_of(key: object) -> int:
+    """Return the tag that a keyword or number names.
+
+    Raises:
+        UsageError: there is no such keyword.
+    """
+    from pydicom.datadict import tag_for_keyword
+
+    text = key.strip() if isinstance(key, str) else ""
+    if match := _HEX.fullmatch(text):
+        return int(match[1] or match[2] + match[3], 16)
+    tag = tag_for_keyword(text) if text else None
+    if tag is None:
+        raise UsageError(f"anonymize: {_shown(text)} is neither a DICOM keyword nor a tag (GGGGEEEE)")
+    return int(tag)
+
+
+def _shown(key: str) -> str:
+    return repr(key) if re.fullmatch(r"\w{1,64}", key, re.ASCII) else "a key"
+
+
+def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Action]:
+    """Return tag -> action.
+
+    Raises:
+        UsageError: a key or value is wrong; the message names the tag and never shows the value.
+    """
+    if not isinstance(rules, Mapping):
+        raise UsageError("anonymize: rules are a mapping of keywords or tags to text or None")
+    actions: dict[int, Action] = {}
+    for key, value in rules.items():
+        tag = tag_of(key)
+        if tag in actions:
+            raise UsageError(f"anonymize: {tag_text(tag)} is given twice")
+        _require_allowed(tag, value)
+        actions[tag] = _action(value, insert=insert)
+    return actions
+
+
+def _action(value: str | None, *, insert: bool) -> Action:
+    if value is None:
+        return REMOVE
+    if not value:
+        return Action(Kind.EMPTY, insert=insert)
+    return Action(Kind.TEXT, value, insert=insert)
+
+
+def _require_allowed(tag: int, value: object) -> None:
+    if tag in _PROTECTED or tag & 0xFFFF == 0 or tag >> 16 == 0xFFFE or tag >> 16 == 0:
+        raise UsageError(f"anonymize: {tag_text(tag)} says how a file is written; it is kept right by itself")
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"anonymize: {tag_text(tag)}: give text, or None to remove it")
+    if not value and tag in _NEEDED:
+        raise UsageError(f"anonymize: {tag_text(tag)}: no instance is without it")
+    if value and (problem := check_value(dictionary_vr(tag), value)):
+        raise UsageError(f"anonymize: {tag_text(tag)}: {problem}")
+    if value and tag in _NEEDED and "\\" in value:
+        raise UsageError(f"anonymize: {tag_text(tag)}: one UID")

@@ -1,0 +1,199 @@
+"""Anonymised sources: planned once, then read from the original piece by piece with what changed put in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+
+import anyio
+
+from postdicom_async.dicom.anonymize import Anonymization
+from postdicom_async.dicom.anonymize_meta import DEFLATED, plan_meta
+from postdicom_async.dicom.anonymize_plan import Planner
+from postdicom_async.dicom.deflated import Inflated, deflate
+from postdicom_async.dicom.elements import DicomProblem, Window, as_written
+from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
+from postdicom_async.dicom.segments import Segment
+from postdicom_async.disk.background import in_background
+from postdicom_async.disk.problems import explain_os_error, local_file_error
+from postdicom_async.disk.sources import FileBody, Identified, Unusable, Usable
+from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.http.bodies import BytesBody
+from postdicom_async.results import StoreStatus
+
+__all__ = ["AnonymizedBody", "anonymized", "anonymized_now"]
+
+_PIECE = 512 * 1024
+_FIRST_READ = 64 * 1024
+
+_Read = Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class AnonymizedBody:
+    """A file with some of its bytes replaced, in pieces.
+
+    ``open`` raises `LocalFileError` when the original is not what it was when the plan was made.
+
+    Attributes:
+        original: where kept bytes are read from.
+        parts: bytes, or offset and length in the original.
+        length: bytes in all.
+        deflated_at: where the original's deflated data set begins; None for another transfer syntax.
+        deflated_parts: bytes, or offset and length in the inflated data set, deflated again after ``parts``.
+    """
+
+    original: FileBody | BytesBody = field(repr=False)
+    parts: tuple[Segment, ...] = field(repr=False)
+    length: int
+    deflated_at: int | None = None
+    deflated_parts: tuple[Segment, ...] = field(default=(), repr=False)
+
+    async def open(self) -> AsyncIterator[bytes]:
+        """Yield the anonymised file from its first byte, the next piece read while one is being sent."""
+        problem: PostdicomError | None = None
+        pieces = self.pieces()
+        ahead = asyncio.ensure_future(asyncio.to_thread(next, pieces, b""))
+        try:
+            while data := await asyncio.shield(ahead):
+                ahead = asyncio.ensure_future(asyncio.to_thread(next, pieces, b""))
+                yield data
+        except OSError as error:
+            problem = local_file_error("a source", error)
+        except DicomProblem:
+            problem = LocalFileError("a source changed while it was read")
+        finally:
+            with anyio.CancelScope(shield=True):  # a thread may be reading from what is closed next
+                await asyncio.wait([ahead])
+            if ahead.done() and not ahead.cancelled():
+                ahead.exception()  # looked at, where nobody awaits it
+            with suppress(ValueError):  # still running after a second cancellation: it closes itself later
+                pieces.close()
+        if problem is not None:
+            raise problem
+
+    def pieces(self) -> Generator[bytes, None, None]:
+        """Yield the file, reading as it is iterated over; close it if it is not read to its end."""
+        length = 0
+        with _opened(self.original) as read:
+            for piece in _gathered(self._runs(read), getattr(self.original, "piece", _PIECE)):
+                length += len(piece)
+                yield piece
+        if length != self.length:
+            raise LocalFileError("a source changed while it was read")
+
+    def _runs(self, read: _Read) -> Iterator[bytes]:
+        yield from _runs(self.parts, read)
+        if self.deflated_at is not None:
+            yield from deflate(_runs(self.deflated_parts, Inflated(read, self.deflated_at).read))
+
+
+def _opened(original: FileBody | BytesBody) -> AbstractContextManager[_Read]:
+    if isinstance(original, FileBody):
+        return original.ranges()
+    data = original.data
+
+    def read(at: int, size: int) -> bytes:
+        return data[at : at + size]
+
+    return nullcontext(read)
+
+
+def _runs(parts: Iterable[Segment], read: _Read) -> Iterator[bytes]:
+    for part in parts:
+        if isinstance(part, bytes):
+            yield part
+            continue
+        at, left = part
+        while left:
+            data = read(at, min(left, _PIECE))
+            if not data:
+                raise LocalFileError("a source ended early while it was read")
+            yield data
+            at, left = at + len(data), left - len(data)
+
+
+def _gathered(runs: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Yield what is given in pieces of about ``size`` bytes: there may be many small ones."""
+    held: list[bytes] = []
+    length = 0
+    for run in runs:
+        held.append(run)
+        length += len(run)
+        if length >= size:
+            yield b"".join(held)
+            held, length = [], 0
+    if length:
+        yield b"".join(held)
+
+
+async def anonymized(source: Identified, anonymization: Anonymization) -> Identified:
+    """Return a source as it is to be sent, its UIDs and length as they will be.
+
+    What cannot be anonymised comes back as `Unusable` with the reason; it must not be sent. What is `Unusable` already
+    comes back as it is.
+
+    Raises:
+        UsageError: ``anonymization`` is something else.
+    """
+    return await in_background(lambda: anonymized_now(source, anonymization))
+
+
+def anonymized_now(source: Identified, anonymization: Anonymization) -> Identified:
+    """Do what `anonymized` does, in this thread."""
+    if not isinstance(anonymization, Anonymization):
+        raise UsageError("anonymize: give an Anonymization, or None")
+    if isinstance(source, Unusable):
+        return source
+    if not isinstance(source.body, FileBody | BytesBody):
+        raise UsageError("anonymize: a source is anonymised once")
+    try:
+        body = _planned(source.body, anonymization)
+        header = _header_of(body)
+    except (DicomProblem, LocalFileError) as problem:
+        reason = problem.reason or str(problem)
+    except OSError as error:
+        reason = explain_os_error(error)
+    else:
+        if isinstance(header, InstanceHeader):
+            return Usable(source.label, header, body)
+        reason = "no valid Study, Series and SOP Instance UID would be in it"
+    return Unusable(source.label, StoreStatus.UNREADABLE, f"cannot be anonymised: {reason}", source.body.length)
+
+
+def _planned(original: FileBody | BytesBody, anonymization: Anonymization) -> AnonymizedBody:
+    with _opened(original) as read:
+        window = Window(read)
+        meta = plan_meta(window, original.length, anonymization)
+        if meta.transfer_syntax_uid == DEFLATED:
+            inflated = Inflated(read, meta.end)
+            size = inflated.size()
+            window, start, end = Window(inflated.read), 0, size
+        else:
+            start, end = meta.end, original.length
+        planner = Planner(window, anonymization)
+        data_set = planner.data_set(start, end, as_written(window, start, meta.encoding))
+        head = meta.finished(planner.written)
+        if meta.transfer_syntax_uid == DEFLATED:
+            runs = _runs(data_set.parts, Inflated(read, meta.end).read)
+            length = head.length + sum(len(run) for run in deflate(runs))
+            return AnonymizedBody(original, tuple(head.parts), length, meta.end, tuple(data_set.parts))
+    head.extend(data_set)
+    return AnonymizedBody(original, tuple(head.parts), head.length)
+
+
+def _header_of(body: AnonymizedBody) -> InstanceHeader | HeaderGap:
+    """Read the header as it will be, from the bytes that will be sent."""
+    pieces = body.pieces()
+    data = b""
+    try:
+        for piece in pieces:
+            data += piece
+            header = read_header(data, complete=len(data) == body.length)
+            if header is not HeaderGap.INCOMPLETE or len(data) >= HEADER_LIMIT:
+                return header
+    finally:
+        pieces.close()
+    return HeaderGap.UNCLEAR
