@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 
@@ -41,7 +42,8 @@ def serve(
     """Run a DICOMweb archive on this machine until Ctrl-C.
 
     It is made for demonstrations and tests, and listens on the loopback address only. It speaks the URL shapes of
-    PS3.18 and of PostDICOM. The password is POSTDICOM_PASSWORD, else a new one, written once to standard error.
+    PS3.18 and of PostDICOM, and PostDICOM's Cloud API. The password is POSTDICOM_PASSWORD, else a new one, written
+    once to standard error, as are the Cloud API's keys, which are always new.
     """
     archive_class = embedded_archive()
     if data is not None:
@@ -50,7 +52,8 @@ def serve(
     if not password:
         password = secrets.token_urlsafe(12)
         output.note(f"password: {password}")
-    archive = archive_class(data, username=username, password=password, port=port)
+    keys = str(uuid4()), str(uuid4())
+    archive = archive_class(data, username=username, password=password, port=port, cloud_keys=keys)
     try:
         run_async(lambda: _serve(archive, username, quiet=common.quiet))
     except Interrupted:
@@ -62,6 +65,9 @@ def serve(
 async def _serve(archive: EmbeddedArchive, username: str, *, quiet: bool) -> None:
     async with archive:
         output.write(f"{archive.url}  user {output.clean(username)}")
+        output.write(f"{archive.router_url}  router of the Cloud API")
+        output.note(f"API key: {archive.cloud_api_key}")
+        output.note(f"account key: {archive.cloud_account_key}")
         if not quiet:
             output.note("Ctrl-C stops it")
         await archive.serve_forever()

@@ -109,6 +109,8 @@ def deviations_of(names: tuple[str, ...], given: Mapping[str, Any], text: str = 
         found.append("the fields are in another order")
     if text and text != json.dumps(given, ensure_ascii=False, separators=(",", ":")):
         found.append("the JSON text is written in another way")
+    if any(isinstance(value, float) and value.is_integer() for value in given.values()):
+        found.append("a whole number is written with decimals")
     return found
 
 

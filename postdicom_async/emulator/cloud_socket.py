@@ -10,7 +10,7 @@ import struct
 from http import HTTPStatus
 from random import Random
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
@@ -93,11 +93,11 @@ class CloudListener:
             connection.transport.abort()
 
     def _admit(self, connection: ServerConnection, opening: Opening) -> Refused | None:
-        address = urlsplit(opening.path)
-        prefix = self._cloud.oddities.address_ends.strip("/")
-        if address.path not in {"/", f"/{prefix}", f"/{prefix}/"}:
+        path, _, query = opening.path.partition("?")
+        prefix = self._cloud.oddities.address_ends.rstrip("/")
+        if path not in {"/", prefix or "/", f"{prefix}/"}:
             return connection.respond(HTTPStatus.NOT_FOUND, "there is nothing here\n")
-        if parse_qs(address.query) != {"ClientUniqueId": [self._cloud.api_key]}:
+        if parse_qs(query) != {"ClientUniqueId": [self._cloud.api_key]}:
             return connection.respond(HTTPStatus.FORBIDDEN, "ClientUniqueId is not known\n")
         return None
 

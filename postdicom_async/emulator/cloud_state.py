@@ -92,12 +92,11 @@ class Cloud:
         sockets: how many WebSockets are open.
     """
 
-    def __init__(self, context: ArchiveContext, base_url: str) -> None:
+    def __init__(self, context: ArchiveContext, base_url: str, keys: tuple[str, str] = (API_KEY, ACCOUNT_KEY)) -> None:
         self.context = context
         self.base_url = base_url
         self.socket_url = ""
-        self.api_key = API_KEY
-        self.account_key = ACCOUNT_KEY
+        self.api_key, self.account_key = keys
         self.oddities = CloudOddities()
         self.recording = True
         self.frames: deque[ReceivedFrame] = deque(maxlen=_REMEMBERED)

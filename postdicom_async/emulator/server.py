@@ -15,6 +15,7 @@ import uvicorn
 from postdicom_async.emulator.app import build_app, close_context, open_context
 from postdicom_async.emulator.archive_store import parse_instance
 from postdicom_async.emulator.cloud_bring_up import ROUTER_PATH, cloud_routes
+from postdicom_async.emulator.cloud_parameters import is_guid
 from postdicom_async.emulator.cloud_schema import add_cloud_tables
 from postdicom_async.emulator.cloud_socket import CloudListener
 from postdicom_async.emulator.cloud_state import ACCOUNT_KEY, API_KEY, Cloud
@@ -102,9 +103,10 @@ class EmbeddedArchive:
         user_groups: the same for groups.
         text_answers: PostDICOM's own operations answer in plain text where they do not list something.
         success_false: they refuse with status 200 and ``Success`` false.
+        cloud_keys: the Cloud API's API key and account key.
 
     Raises:
-        UsageError: on entering, when the address cannot be listened on.
+        UsageError: a key is no GUID; on entering, when the address cannot be listened on.
     """
 
     def __init__(
@@ -123,7 +125,11 @@ class EmbeddedArchive:
         user_groups: Mapping[str, str] = USER_GROUPS,
         text_answers: bool = False,
         success_false: bool = False,
+        cloud_keys: tuple[str, str] = (API_KEY, ACCOUNT_KEY),
     ) -> None:
+        if not all(is_guid(key) for key in cloud_keys):
+            raise UsageError("cloud_keys: the API key and the account key must be GUIDs of a version from 1 to 5")
+        self._keys = cloud_keys[0].lower(), cloud_keys[1].lower()
         self._given_folder = None if folder is None else Path(folder)
         self._host = host
         self._port = port
@@ -204,12 +210,12 @@ class EmbeddedArchive:
     @property
     def cloud_api_key(self) -> str:
         """The Cloud API's key of the caller."""
-        return API_KEY
+        return self._keys[0]
 
     @property
     def cloud_account_key(self) -> str:
         """The Cloud API's key of the account."""
-        return ACCOUNT_KEY
+        return self._keys[1]
 
     @property
     def cloud_user_uuid(self) -> str:
@@ -306,7 +312,7 @@ class EmbeddedArchive:
     async def _start_cloud(self, context: ArchiveContext) -> Cloud:
         """Listen for WebSockets on a port of their own, which clients are told."""
         await context.run(add_cloud_tables, context.store)
-        cloud = self._cloud = Cloud(context, self.url)
+        cloud = self._cloud = Cloud(context, self.url, self._keys)
         bound = _listen(self._host, 0)
         self._undo.append(bound.close)
         cloud.socket_url = f"ws://{self._netloc(bound.getsockname()[1])}"

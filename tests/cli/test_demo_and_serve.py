@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from uuid import UUID
 
 from tests.cli.conftest import Cli, ended
 
@@ -59,6 +60,11 @@ async def test_serve(cli: Cli, one_file: Path, tmp_path: Path) -> None:
     password = (await process.stderr.readline()).decode().removeprefix("password: ").strip()
     address, user = (await process.stdout.readline()).decode().split("  user ")
     assert user == "me\n"
+    router, what = (await process.stdout.readline()).decode().split("  ")
+    assert (router, what) == (f"{address}/wssShellService/", "router of the Cloud API\n")
+    keys = [(await process.stderr.readline()).decode().strip().partition(": ") for _ in range(2)]
+    assert [name for name, _, _ in keys] == ["API key", "account key"]
+    assert len({UUID(key) for _, _, key in keys}) == 2
     cli.environment |= {"POSTDICOM_URL": address, "POSTDICOM_USERNAME": "me", "POSTDICOM_PASSWORD": password}
     taken = await cli("serve", "--port", address.rpartition(":")[2])
     assert taken.code == 2
