@@ -10,7 +10,9 @@ from functools import lru_cache
 
 __all__ = ["decode_text"]
 
-_ASCII = "latin-1"  # where nothing is said; bytes beyond ASCII are wrong then, and mostly meant so
+# Where nothing is said. Bytes beyond ASCII are wrong then, and mostly meant as Latin-1; another name for it than that
+# of ISO_IR 100 below, because there they are right.
+_ASCII = "iso8859-1"
 
 # Defined terms of PS3.3 tables C.12-2 to C.12-5; the same repertoires with code extensions begin with ISO 2022.
 _REGISTERED = {
