@@ -50,6 +50,8 @@ class StoreStatus(StrEnum):
     """Stored, and the archive says it changed or dropped something; see ``reason``."""
     DUPLICATE = "duplicate"
     """Byte for byte the same as another source of this upload; sent once."""
+    PRESENT = "present"
+    """The archive says that it has it already; not sent (Cloud API)."""
     FAILED = "failed"
     """The archive refused it, or it could not be sent; see ``reason_code`` and ``reason``."""
     UNCONFIRMED = "unconfirmed"
@@ -58,7 +60,7 @@ class StoreStatus(StrEnum):
     UNREADABLE = "unreadable"
 
 
-_IN_ARCHIVE = frozenset({StoreStatus.STORED, StoreStatus.WARNED, StoreStatus.DUPLICATE})
+_IN_ARCHIVE = frozenset({StoreStatus.STORED, StoreStatus.WARNED, StoreStatus.DUPLICATE, StoreStatus.PRESENT})
 _ACCEPTABLE = _IN_ARCHIVE | {StoreStatus.NOT_DICOM}
 
 
@@ -96,11 +98,13 @@ class UploadReport:
         outcomes: one entry a source.
         bytes_sent: instance bytes that reached the archive, repeats not counted.
         seconds: wall time.
+        patient_order_uuids: the orders that hold them now, as far as the service named them (Cloud API).
     """
 
     outcomes: tuple[StoreOutcome, ...] = field(repr=False)
     bytes_sent: int
     seconds: float
+    patient_order_uuids: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Mapping[StoreStatus, int]:

@@ -9,6 +9,7 @@ import typer
 
 from postdicom_async import PostdicomError, UsageError
 from postdicom_async.cli import output
+from postdicom_async.cli.anonymize import Anonymizing
 from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.exits import Exit, Interrupted
 from postdicom_async.cli.loop import run_async
@@ -19,7 +20,7 @@ from postdicom_async.cli.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from postdicom_async import DicomWeb, StoreOutcome, UploadReport
+    from postdicom_async import Anonymization, DicomWeb, StoreOutcome, UploadReport
 
 __all__ = ["upload"]
 
@@ -35,6 +36,7 @@ def upload(
     ],
     connection: Connection,
     common: Common,
+    anonymizing: Anonymizing,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON document: a summary and the outcome of every file.")
     ] = False,
@@ -45,10 +47,11 @@ def upload(
     every DICOM file is known to be in the archive, 1 when some are not.
     """
     require_readable(paths)
+    rules = anonymizing.rules()
     archive = connection.client()
     progress = Progress("Upload", quiet=common.quiet)
     try:
-        report = run_async(lambda: _upload(archive, paths, progress))
+        report = run_async(lambda: _upload(archive, paths, rules, progress))
     except (PostdicomError, Interrupted) as error:
         _tell_partial(error, progress, as_json=as_json)
         raise
@@ -56,9 +59,11 @@ def upload(
     return Exit.OK if report.ok else Exit.ITEMS_FAILED
 
 
-async def _upload(archive: DicomWeb, paths: list[Path], progress: Progress) -> UploadReport:
+async def _upload(
+    archive: DicomWeb, paths: list[Path], anonymize: Anonymization | None, progress: Progress
+) -> UploadReport:
     async with progress, archive:
-        report = await archive.upload([str(path) for path in paths], progress=progress)
+        report = await archive.upload([str(path) for path in paths], anonymize=anonymize, progress=progress)
     if all(outcome.status == "not DICOM" for outcome in report.outcomes):
         found = f": none of {len(report.outcomes)} files is DICOM" if report.outcomes else ": no file was found"
         raise UsageError(f"nothing to upload{found}")

@@ -11,6 +11,7 @@ from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
 
 if TYPE_CHECKING:
+    from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicomweb.retrieve import Target
     from postdicom_async.disk.sources import Sources
     from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
@@ -22,16 +23,25 @@ class ClientStore(ClientBase):
     """STOW-RS and delete."""
 
     async def store_instances(
-        self, sources: Sources, study_instance_uid: str | None = None
+        self,
+        sources: Sources,
+        study_instance_uid: str | None = None,
+        *,
+        anonymize: Anonymization | None = None,
     ) -> tuple[StoreOutcome, ...]:
         """Store everything in one request (PS3.18 section 10.5); one outcome a source.
 
         See `upload` for the arguments and for more than one request can carry.
         """
-        return await self._upload(study_instance_uid, None).run_as_one(sources)
+        return await self._upload(study_instance_uid, anonymize, None).run_as_one(sources)
 
     async def upload(
-        self, sources: Sources, *, study_instance_uid: str | None = None, progress: OnProgress | None = None
+        self,
+        sources: Sources,
+        *,
+        study_instance_uid: str | None = None,
+        anonymize: Anonymization | None = None,
+        progress: OnProgress | None = None,
     ) -> UploadReport:
         """Store any number of instances, in batches, several requests at a time; bytes go out as they are on disk.
 
@@ -39,6 +49,8 @@ class ClientStore(ClientBase):
             sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, or an
                 iterable or async iterable of them.
             study_instance_uid: refuse instances of any other study.
+            anonymize: what to replace or remove on the way out; the files themselves stay as they are. What cannot be
+                anonymised is not sent.
             progress: called with typed events.
 
         Returns:
@@ -50,11 +62,13 @@ class ClientStore(ClientBase):
             LocalFileError: a path that was named does not exist.
             PostdicomError: the archive cannot be worked with; ``report`` on the exception says how far it came.
         """
-        return await self._upload(study_instance_uid, progress).run(sources)
+        return await self._upload(study_instance_uid, anonymize, progress).run(sources)
 
-    def _upload(self, study_instance_uid: str | None, progress: OnProgress | None) -> Upload:
+    def _upload(
+        self, study_instance_uid: str | None, anonymize: Anonymization | None, progress: OnProgress | None
+    ) -> Upload:
         study = None if study_instance_uid is None else checked_uid(study_instance_uid, "study_instance_uid")
-        return Upload(self._session, self._dialect, study_instance_uid=study, on_progress=progress)
+        return Upload(self._session, self._dialect, study_instance_uid=study, anonymize=anonymize, on_progress=progress)
 
     # --- delete ---------------------------------------------------------------------------------------------------
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from postdicom_async.results import (
     BytesMoved,
     InstanceFinished,
-    InstanceUids,
     OnProgress,
     SavedInstance,
     StoreOutcome,
@@ -24,7 +25,7 @@ class Meter:
         self._bytes_done = 0
         self._instances_total: int | None = None
         self._bytes_total: int | None = None
-        self._reached: dict[InstanceUids, int] = {}
+        self._reached: dict[Hashable, int] = {}
 
     def expect(self, instances: int, size: int | None) -> None:
         """Note how much there will be, once it is known."""
@@ -42,18 +43,17 @@ class Meter:
         if self._listener is not None:
             self._listener(BytesMoved(self._totals()))
 
-    def reached(self, instance: InstanceUids, size: int) -> None:
+    def reached(self, what: Hashable, size: int) -> None:
         """Count the bytes of an instance up to ``size``; those counted in an earlier attempt at it are not again."""
-        before = self._reached.get(instance, 0)
+        before = self._reached.get(what, 0)
         if size > before:
-            self._reached[instance] = size
+            self._reached[what] = size
             self.moved(size - before)
 
     def finished(self, outcome: StoreOutcome | SavedInstance) -> None:
         """Count an instance that reached its end."""
         self._instances_done += 1
-        if isinstance(outcome, SavedInstance):
-            self._reached.pop(outcome.uids, None)
+        self._reached.pop(outcome.uids, None)
         if self._listener is not None:
             self._listener(InstanceFinished(self._totals(), outcome))
 

@@ -23,7 +23,7 @@ from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.bodies import BytesBody
 from postdicom_async.results import StoreStatus
 
-__all__ = ["AnonymizedBody", "anonymized", "anonymized_now"]
+__all__ = ["AnonymizedBody", "anonymized", "anonymized_now", "require_anonymization"]
 
 _PIECE = 512 * 1024
 _FIRST_READ = 64 * 1024
@@ -129,6 +129,12 @@ def _gathered(runs: Iterator[bytes], size: int) -> Iterator[bytes]:
         yield b"".join(held)
 
 
+def require_anonymization(anonymization: object) -> None:
+    """Raise `UsageError` for an argument that is neither an `Anonymization` nor None."""
+    if anonymization is not None and not isinstance(anonymization, Anonymization):
+        raise UsageError("anonymize: give an Anonymization, or None")
+
+
 async def anonymized(source: Identified, anonymization: Anonymization) -> Identified:
     """Return a source as it is to be sent, its UIDs and length as they will be.
 
@@ -143,8 +149,7 @@ async def anonymized(source: Identified, anonymization: Anonymization) -> Identi
 
 def anonymized_now(source: Identified, anonymization: Anonymization) -> Identified:
     """Do what `anonymized` does, in this thread."""
-    if not isinstance(anonymization, Anonymization):
-        raise UsageError("anonymize: give an Anonymization, or None")
+    require_anonymization(anonymization)
     if isinstance(source, Unusable):
         return source
     if not isinstance(source.body, FileBody | BytesBody):

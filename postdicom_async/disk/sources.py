@@ -237,7 +237,7 @@ def _identify_file(path: Path, piece: int) -> Identified:
     if isinstance(found, Unusable):
         return found
     header, status = found
-    return Usable(str(path), header, FileBody(path, status.st_size, _identity(status), piece))
+    return Usable(str(path), header, FileBody.of(path, status, piece))
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:
@@ -273,6 +273,11 @@ class FileBody:
     length: int
     identity: tuple[int, int, int] = field(repr=False)
     piece: int
+
+    @classmethod
+    def of(cls, path: Path, status: os.stat_result, piece: int) -> FileBody:
+        """Return the body of a file as it is now, to be read in pieces of ``piece`` bytes."""
+        return cls(path, status.st_size, _identity(status), piece)
 
     async def open(self) -> AsyncIterator[bytes]:
         """Yield the file from its first byte."""

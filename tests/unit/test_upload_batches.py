@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from postdicom_async import DicomWeb
+from postdicom_async.dicomweb import intake as intake_module
 from postdicom_async.dicomweb import upload as upload_module
 from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect
 from postdicom_async.dicomweb.store_answer import Verdict
@@ -168,7 +169,7 @@ async def test_a_total_known_late_leaves_out_what_is_not_sent(
         await anyio.sleep(0.01)
         return await delay(self, *arguments)
 
-    monkeypatch.setattr(upload_module, "measure", late)
+    monkeypatch.setattr(intake_module, "measure", late)
     monkeypatch.setattr(Recorded, "deliver", after_the_total)
     (tmp_path / "0").write_bytes(b"junk")
     (tmp_path / "1").write_bytes(FILES[0])
