@@ -14,6 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from postdicom_async.cloud.account import Account, Institution, User
+    from postdicom_async.cloud.client import CloudApi
+    from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicom.layout import Layout
     from postdicom_async.dicom.scan_tree import (
@@ -70,9 +73,12 @@ if TYPE_CHECKING:
 __all__ = [
     "DICOMWEB",
     "POSTDICOM",
+    "Account",
     "Anonymization",
     "AuthenticationFailed",
     "BytesMoved",
+    "CloudApi",
+    "CloudWire",
     "ConnectionFailed",
     "Diagnosis",
     "Dialect",
@@ -84,6 +90,7 @@ __all__ = [
     "IncompleteDownload",
     "InstanceFinished",
     "InstanceUids",
+    "Institution",
     "Layout",
     "Limits",
     "LocalFileError",
@@ -122,6 +129,7 @@ __all__ = [
     "TransferError",
     "UploadReport",
     "UsageError",
+    "User",
     "VendorAnswer",
     "Wire",
     "__version__",
@@ -132,6 +140,9 @@ __all__ = [
 # What comes from where, imported when it is first asked for: pydicom and the HTTP libraries take a third of a second,
 # and `postdicom --help` or an `except NotFound` needs none of them.
 _MODULES = {
+    "cloud.account": ("Account", "Institution", "User"),
+    "cloud.client": ("CloudApi",),
+    "cloud.wire": ("CloudWire",),
     "dicom.anonymize": ("Anonymization",),
     "dicom.layout": ("Layout",),
     "dicom.scan_tree": (

@@ -12,7 +12,7 @@ from postdicom_async.errors import ProtocolError, ServerError
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.postdicom.answers import Content, VendorAnswer, list_in, view
 from postdicom_async.postdicom.caller import PrivateTexts, is_new, today
-from postdicom_async.postdicom.values import Kind, Parameter, Parameters, Values, check
+from postdicom_async.postdicom.values import Parameters, Values, check
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.connection import Connection
@@ -29,13 +29,13 @@ class CloudCaller:
     """Calls operations on a connection as one user of the account."""
 
     def __init__(self, connection: Connection, user: str | None) -> None:
-        self._connection = connection
+        self.connection = connection
         self._user = user
 
     @property
     def wire(self) -> CloudWire:
         """What is assumed of the service."""
-        return self._connection.wire
+        return self.connection.wire
 
     @property
     def user(self) -> User:
@@ -44,19 +44,18 @@ class CloudCaller:
         Raises:
             UsageError: the account has several and none was named, or none of that name.
         """
-        return choose("user", self._connection.account.users, self._user)
+        return choose("user", self.connection.account.users, self._user)
 
-    def institution_uuid(self, given: object, *, must_be_known: bool = False) -> str:
-        """Return the institution that is meant, by its UUID or its name; without either, the user's only one.
+    def institution_uuid(self, given: object) -> object:
+        """Return the institution that is meant, where that is its name; without one, the UUID of the user's only one.
 
-        A UUID that the user's list does not hold passes, unless it must be known.
+        Anything else is returned as it is, for the checks that follow.
         """
         institutions = self.user.institutions
-        if given is not None and not must_be_known:
-            listed = {name.strip().lower() for one in institutions for name in one.names if name}
-            if str(given).strip().lower() not in listed:
-                return str(check_one(_INSTITUTION, given))
-        return choose(_INSTITUTION, institutions, given).identity
+        names = {name.strip().lower() for one in institutions for name in one.names if name}
+        if given is None or str(given).strip().lower() in names:
+            return choose(_INSTITUTION, institutions, given).identity
+        return given
 
     # --- calls ---------------------------------------------------------------------------------------------------
 
@@ -86,13 +85,13 @@ class CloudCaller:
         key: str,
         /,
         *,
-        inside: str | None = None,
-        **given: object,
+        inside: tuple[str, str] | None = None,
+        **given: Any,
     ) -> Results[_Answer]:
         """Return what a search finds, each once, told apart by the field ``key``.
 
-        Arguments are checked at once; the request is made as the results are read. ``inside`` names the object of the
-        answer that holds the list; without one it is the answer.
+        Arguments are checked at once; the request is made as the results are read. ``inside`` names an object of the
+        answer and the list in it, where it has several.
         """
         operation = OPERATIONS[name]
         values = self.checked(operation, given)
@@ -104,15 +103,14 @@ class CloudCaller:
 
         return Results(pages, lambda item, _warnings: kind(item))
 
-    async def list(self, name: Name, kind: Callable[[dict[str, Any]], _Answer]) -> list[_Answer]:
+    async def listed(self, name: Name, kind: Callable[[dict[str, Any]], _Answer]) -> list[_Answer]:
         """Return every object of a list that takes no arguments."""
         operation = OPERATIONS[name]
         return [kind(item) for item in _objects(operation, await self._send(operation, {}), None)]
 
     def checked(self, operation: Parameters, given: Mapping[str, object]) -> Values:
         """Return checked values of a call; an institution that must be given defaults to the user's only one."""
-        needs = any(one.argument == _INSTITUTION and one.required for one in operation.parameters)
-        if needs and isinstance(operation, Operation):
+        if any(one.argument == _INSTITUTION for one in operation.parameters):
             given = {**given, _INSTITUTION: self.institution_uuid(given.get(_INSTITUTION))}
         return check(operation, given, today=today)
 
@@ -121,31 +119,26 @@ class CloudCaller:
     ) -> Content:
         """Make one request and return what came, unless that is a no."""
         fields = {"UserUuid": self.user.identity, **fields_of(operation, values), **(more or {})}
-        envelope = await self._connection.call(operation.title, operation.management_type, fields, operation.repeat)
+        envelope = await self.connection.call(operation.title, operation.management_type, fields, operation.repeat)
         if envelope.refusal is not None:
-            known = (*PrivateTexts({**values, **(private or {})}), *self._connection.secrets)
+            known = (*PrivateTexts({**values, **(private or {})}), *self.connection.secrets)
             reason = safe_reason(envelope.refusal, known)
             raise ServerError("the service said no", operation=operation.title, reason=reason)
         return envelope.message
 
 
-def _objects(operation: Operation, found: Content, inside: str | None) -> list[dict[str, Any]]:
+def _objects(operation: Operation, found: Content, inside: tuple[str, str] | None) -> list[dict[str, Any]]:
     """Return the list of an answer. That it holds none at all is no empty list: something would be lost silently."""
-    place: Any = found
-    if inside is not None and isinstance(found, dict):
-        names = {key.lower(): key for key in found}
-        place = found.get(names.get(inside.lower(), ""), found)
-    listed = None if place == "" else list_in(place)
+    holder = _field(found, inside[0]) if inside is not None else None
+    listed: list[dict[str, Any]] | None
+    if inside is not None and isinstance(holder, dict):
+        listed = list_in(_field(holder, inside[1]) or [])
+    else:
+        listed = None if found == "" else list_in(found)
     if listed is None:
         raise ProtocolError("the service answered with something other than a list", operation=operation.title)
     return listed
 
 
-def check_one(argument: str, value: object) -> object:
-    """Return one checked UUID.
-
-    Raises:
-        UsageError: it is none.
-    """
-    alone = Operation("", 0, OPERATIONS[Name.LIST_USERS].repeat, (Parameter(argument, argument, Kind.GUID, True),))
-    return check(alone, {argument: value}, today=today)[argument]
+def _field(found: Any, name: str) -> Any:
+    return VendorAnswer(found).get(name) if isinstance(found, dict) else None

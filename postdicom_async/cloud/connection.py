@@ -6,6 +6,7 @@ Everything of it belongs to one object; two of them, for two accounts, do not me
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import random
 import time
@@ -20,8 +21,8 @@ from postdicom_async.cloud.envelope import Envelope, read_envelope
 from postdicom_async.cloud.frames import LAST_MESSAGE_ID, MessageType, Response, encode_request, encode_upload
 from postdicom_async.cloud.messages import FileUploadType, Keys, SessionType, compact_json, session_fields
 from postdicom_async.cloud.socket import FrameSocket, open_socket
-from postdicom_async.errors import AuthenticationFailed, PostdicomError, ProtocolError, UsageError
-from postdicom_async.http.problems import Problem, outcome_unknown
+from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError, UsageError
+from postdicom_async.http.problems import Problem, connection_failed, outcome_unknown
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget, decide
 
@@ -58,10 +59,13 @@ class Connection:
         self._transport = transport
         self._budget = RetryBudget(settings.retry.budget)
         self._opened: OpenedSession | None = None
+        self._forgotten: OpenedSession | None = None
+        self._renewed: OpenedSession | None = None
         self._main: FrameSocket | None = None
         self._account: Account | None = None
         self._last_id = 0
-        self._opening = asyncio.Lock()
+        self._file_indices: dict[str, int] = {}
+        self._reopening: asyncio.Task[FrameSocket | Problem | PostdicomError] | None = None
         self._closed = False
 
     # --- the session ---------------------------------------------------------------------------------------------
@@ -74,11 +78,6 @@ class Connection:
         return self._account
 
     @property
-    def session_uuid(self) -> str:
-        """The session's id."""
-        return self._require_opened().session_uuid
-
-    @property
     def secrets(self) -> tuple[str, ...]:
         """What must not show in the service's words."""
         session = (self._opened.session_uuid,) if self._opened is not None else ()
@@ -88,34 +87,80 @@ class Connection:
         """Bring the session up."""
         if self._opened is not None or self._closed:
             raise UsageError("this session was opened already; make another one")
-        await self.repeated("open a session", Repeat.READ, self._main_socket)
+        try:
+            await self.repeated("open a session", Repeat.READ, self._main_socket)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def session_uuid(self) -> str:
+        """Return the id of the session, which is another one after it had to be brought up anew.
+
+        Raises:
+            Problem: there is no connection to be had.
+            PostdicomError: the session is lost and cannot be brought up anew.
+        """
+        self._require_opened()
+        await self._main_socket()
+        return self._require_opened().session_uuid
 
     async def close(self) -> None:
         """Close the connection. What is under way fails."""
         self._closed = True
-        main, self._main = self._main, None
-        if main is not None:
-            with anyio.CancelScope(shield=True):
-                await main.close()
+        with anyio.CancelScope(shield=True):
+            if self._reopening is not None:
+                self._reopening.cancel()
+                await asyncio.wait([self._reopening])
+            if self._main is not None:
+                await self._main.close()
 
     async def _main_socket(self) -> FrameSocket:
-        """Return the main socket; one that dropped is replaced, once for all who wait for it."""
-        async with self._opening:
-            if self._closed:
-                raise UsageError("the session is closed")
-            if self._main is None or not self._main.is_open:
-                self._main = await self._revived() or await self._brought_up()
-        return self._main
+        """Return the main socket; one that dropped is replaced, once for all who wait for it.
+
+        Raises:
+            Problem: there is no connection to be had now; what was to be sent has not left.
+            PostdicomError: there will be none.
+        """
+        if self._closed:
+            raise UsageError("the session is closed")
+        if self._main is not None and self._main.is_open:
+            return self._main
+        if self._reopening is None:
+            self._reopening = asyncio.create_task(self._reopen(), name="postdicom-async: session")
+        found = await asyncio.shield(self._reopening)
+        if isinstance(found, FrameSocket):
+            return found
+        raise _own(found)
+
+    async def _reopen(self) -> FrameSocket | Problem | PostdicomError:
+        """Return a new main socket, or why there is none: an exception would be the same object for all who wait."""
+        try:
+            self._main = await self._revived() or await self._brought_up()
+        except (Problem, PostdicomError) as problem:
+            return problem
+        except asyncio.CancelledError:
+            return UsageError("the session is closed")  # by `close`; who waits here was not cancelled
+        else:
+            return self._main
+        finally:
+            self._reopening = None
 
     async def _revived(self) -> FrameSocket | None:
         """Return a new socket of the session there was; None when there is none or the service refuses it."""
-        if self._opened is None or not self.wire.reuse_session:
+        opened = self._opened
+        if opened is None or opened is self._forgotten or not self.wire.reuse_session:
             return None
+        socket: FrameSocket | None = None
         try:
-            return await self._registered(self._opened)
+            socket = await self._open_socket(opened)
+            if await self._register(socket, opened):
+                return socket
         except (Problem, ProtocolError):
-            _log.debug("the session is not taken up again; a new one is opened")
-            return None
+            pass
+        if socket is not None:
+            socket.cut()
+        _log.debug("the session is not taken up again; a new one is opened")
+        return None
 
     async def _brought_up(self) -> FrameSocket:
         opened = await bring_up(
@@ -137,31 +182,40 @@ class Connection:
         except BaseException:
             socket.cut()
             raise
-        self._opened, self._account = opened, Account(account)
+        self._renewed = opened if self._forgotten is not None else None
+        self._opened, self._account, self._forgotten = opened, Account(account), None
         return socket
 
     async def upload_socket(self) -> FrameSocket:
         """Return a new socket of this session, for parts of files.
 
         Raises:
-            Problem: it cannot be had.
+            Problem: it cannot be had now.
             PostdicomError: the session is lost and cannot be brought up anew.
         """
-        await self._main_socket()  # where the service has forgotten the session, there is a new one after this
-        return await self._registered(self._require_opened())
-
-    async def _registered(self, opened: OpenedSession) -> FrameSocket:
+        main = await self._main_socket()
+        opened = self._require_opened()
         socket = await self._open_socket(opened)
+        if await self._register(socket, opened):
+            self._renewed = None
+            return socket
+        if opened is self._renewed:
+            return (
+                socket  # refused though it is brand new: that is how the service is; the vendor's library never looks
+            )
+        socket.cut()
+        if opened is self._opened:
+            self._forgotten = opened
+            main.cut()
+        raise Problem(Failure.NOT_SENT, connection_failed("open a session", "the session is not known", sent=False))
+
+    async def _register(self, socket: FrameSocket, opened: OpenedSession) -> bool:
+        """Say on a socket which session it belongs to; return whether the service knows that session."""
         try:
-            envelope = await self._session_message(socket, opened, SessionType.REGISTER_SESSION)
-            if envelope.refusal is not None:
-                reason = safe_reason(envelope.refusal, self.secrets)
-                refused = AuthenticationFailed("the service does not know the session any more", reason=reason)
-                raise Problem(Failure.FINAL, refused)
+            return (await self._session_message(socket, opened, SessionType.REGISTER_SESSION)).refusal is None
         except BaseException:
             socket.cut()
             raise
-        return socket
 
     async def _open_socket(self, opened: OpenedSession) -> FrameSocket:
         return await open_socket(opened.socket_url, settings=self.settings, response_types=self.wire.response_types)
@@ -237,6 +291,12 @@ class Connection:
         frame = encode_upload(message_id, kind, compact_json(fields, self.keys), data, user_uuid, trailing_zero=zero)
         return self._envelope(await socket.request(operation, message_id, frame))
 
+    def next_file_index(self, session_uuid: str) -> int:
+        """Return the next number of a file, from 0 on for each upload session: uploads that share one do not meet."""
+        index = self._file_indices.get(session_uuid, 0)
+        self._file_indices[session_uuid] = index + 1
+        return index
+
     def _next_id(self) -> int:
         self._last_id = self._last_id % LAST_MESSAGE_ID + 1
         return self._last_id
@@ -256,9 +316,25 @@ class Connection:
                 self._budget.earn()
                 return result
             spent = Attempts(made, time.monotonic() - started)
-            chance = random.random()  # noqa: S311 - jitter
-            wait = decide(repeat, problem.failure, spent, self.settings.retry, chance=chance)
-            if wait is None or not self._budget.spend():
+            if not await self.pause(operation, repeat, problem.failure, spent):
                 raise problem.final(attempts=made)
-            _log.debug("%s: attempt %d failed (%s), next in %.1f s", operation, made, problem.failure.name, wait)
-            await anyio.sleep(wait)
+
+    async def pause(self, operation: str, repeat: Repeat, failure: Failure, spent: Attempts) -> bool:
+        """Wait before the next attempt; return False at once where there is to be none."""
+        chance = random.random()  # noqa: S311 - jitter
+        wait = decide(repeat, failure, spent, self.settings.retry, chance=chance)
+        if wait is None or not self._budget.spend():
+            return False
+        _log.debug("%s: attempt %d failed (%s), next in %.1f s", operation, spent.made, failure.name, wait)
+        await anyio.sleep(wait)
+        return True
+
+
+def _own(problem: Problem | PostdicomError) -> Problem | PostdicomError:
+    """Return an exception of one's own for what became of an opening that several waited for."""
+    if isinstance(problem, PostdicomError):
+        return copy.copy(problem)
+    error = copy.copy(problem.error)
+    if isinstance(error, ConnectionFailed):
+        error.may_have_arrived = False  # a message of the opening may have; what waited for it has not
+    return Problem(Failure.NOT_SENT if problem.failure is Failure.LOST else problem.failure, error)

@@ -7,7 +7,7 @@ belong is assumed, see ``CloudWire.other_order_fields``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from postdicom_async.cloud.messages import OPERATIONS, Name, json_value
@@ -15,7 +15,7 @@ from postdicom_async.cloud.wire import CloudWire
 from postdicom_async.errors import UsageError
 from postdicom_async.postdicom.values import Kind, Parameter, Values
 
-__all__ = ["ORDER_FIELDS", "folder_json", "order_fields_by_name", "order_json"]
+__all__ = ["NEW_ORDER", "ORDER_FIELDS", "by_vendor_name", "folder_json", "order_json"]
 
 _IDENTITY, _STUDY, _OTHER, _TOP = "IdentityInformation", "StudyInformation", "OtherInformation", ""
 
@@ -68,15 +68,24 @@ ORDER_FIELDS: Final = _OrderFields(
     "create patient order",
     tuple(Parameter(name, name, _KINDS.get(name, Kind.TEXT)) for name in (*_PLACES, *_DROPPED_BY_THE_SCRIPT)),
 )
-_NAMES: Final = {parameter.argument: parameter.wire for parameter in OPERATIONS[Name.CREATE_ORDER].parameters} | {
-    "requesting_physician": "RequestingPhysician"
-}
+_NEW_ORDER_PARAMETERS: Final = OPERATIONS[Name.CREATE_ORDER].parameters
+NEW_ORDER: Final = _OrderFields(
+    "create patient order",
+    (
+        *(replace(one, required=one.required and one.kind is not Kind.DATETIME) for one in _NEW_ORDER_PARAMETERS),
+        Parameter("requesting_physician", "RequestingPhysician", Kind.PERSON_NAME),
+    ),
+)
 _LONGEST_ACCESSION_NUMBER: Final = 16
 
 
-def order_fields_by_name(given: Mapping[str, object]) -> dict[str, object]:
-    """Return the Python arguments of ``orders.create`` under the vendor's names for them."""
-    return {_NAMES[argument]: value for argument, value in given.items() if argument != "institution_uuid"}
+def by_vendor_name(values: Values) -> Values:
+    """Return checked arguments of ``orders.create`` under the vendor's names for them, without the institution."""
+    return {
+        one.wire: values[one.argument]
+        for one in NEW_ORDER.parameters
+        if one.argument in values and one.argument != "institution_uuid"
+    }
 
 
 def order_json(values: Values, wire: CloudWire) -> dict[str, Any]:
@@ -87,7 +96,8 @@ def order_json(values: Values, wire: CloudWire) -> dict[str, Any]:
     """
     if len(str(values.get("OrderAccessionNumber", ""))) > _LONGEST_ACCESSION_NUMBER:
         raise UsageError(
-            f"OrderAccessionNumber: at most {_LONGEST_ACCESSION_NUMBER} characters", operation=ORDER_FIELDS.title
+            f"accession_number (OrderAccessionNumber): at most {_LONGEST_ACCESSION_NUMBER} characters",
+            operation=ORDER_FIELDS.title,
         )
     nested: dict[str, Any] = {_IDENTITY: {}, _STUDY: {}, _OTHER: {}}
     for name, value in values.items():

@@ -162,6 +162,12 @@ class Folder(VendorAnswer):
         return self.get_number("SubFolderCount")
 
     @property
+    def folders(self) -> list[Folder]:
+        """The folders in it, when they came."""
+        found = self.get("SubFolderList")
+        return [Folder(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+    @property
     def orders(self) -> list[PatientOrder]:
         """The orders in it, when they were asked for and came."""
         found = self.get("PatientOrderList", "OrderList", "Orders")

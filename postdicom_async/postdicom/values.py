@@ -16,7 +16,18 @@ from postdicom_async.errors import UsageError
 if TYPE_CHECKING:
     from postdicom_async.postdicom.wire import Wire
 
-__all__ = ["Kind", "Parameter", "Parameters", "Value", "Values", "ascii_json", "check", "private_texts", "write_value"]
+__all__ = [
+    "Kind",
+    "Parameter",
+    "Parameters",
+    "Value",
+    "Values",
+    "ascii_json",
+    "check",
+    "check_value",
+    "private_texts",
+    "write_value",
+]
 
 
 class Kind(Enum):
@@ -101,16 +112,25 @@ def check(operation: Parameters, given: Mapping[str, object], *, today: Callable
             if parameter.required:
                 raise UsageError(f"{parameter.argument}: must be given", operation=operation.title)
             continue
-        problem: str | None
-        try:
-            checked[parameter.argument] = _CHECKS[parameter.kind](value)
-        except ValueError as error:
-            problem = str(error)
-        else:
-            problem = _past(parameter.kind, checked[parameter.argument], today)
-        if problem:
-            raise UsageError(f"{parameter.argument}: {problem}", operation=operation.title)
+        found = check_value(parameter.argument, parameter.kind, value, operation=operation.title)
+        if parameter.kind is Kind.FUTURE_DATE and found < today():
+            raise UsageError(f"{parameter.argument}: the date is in the past", operation=operation.title)
+        checked[parameter.argument] = found
     return checked
+
+
+def check_value(argument: str, kind: Kind, value: object, *, operation: str | None = None) -> Any:
+    """Return one value of its kind.
+
+    Raises:
+        UsageError: it is malformed; the message names the argument and never shows the value.
+    """
+    problem = ""
+    try:
+        return _CHECKS[kind](value)
+    except ValueError as error:
+        problem = str(error)
+    raise UsageError(f"{argument}: {problem}", operation=operation)
 
 
 def _is_empty(value: object) -> bool:
@@ -120,12 +140,6 @@ def _is_empty(value: object) -> bool:
 def _is_text(value: object) -> bool:
     # A pydicom PersonName is told by what it has, so that pydicom need not be loaded.
     return isinstance(value, str) or hasattr(value, "family_name")
-
-
-def _past(kind: Kind, value: Value, today: Callable[[], date]) -> str | None:
-    if kind is Kind.FUTURE_DATE and isinstance(value, date) and value < today():
-        return "the date is in the past"
-    return None
 
 
 def _text(value: object) -> str:

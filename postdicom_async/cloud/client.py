@@ -1,0 +1,232 @@
+"""PostDICOM's Cloud API, as a client."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Literal, Self
+
+from postdicom_async.cloud.account import Account
+from postdicom_async.cloud.caller import CloudCaller
+from postdicom_async.cloud.connection import Connection
+from postdicom_async.cloud.documents import DocumentUpload
+from postdicom_async.cloud.flags import CloudFlags
+from postdicom_async.cloud.folders import CloudFolders
+from postdicom_async.cloud.groups import CloudGroups
+from postdicom_async.cloud.keys import checked_keys
+from postdicom_async.cloud.nodes import CloudNodes
+from postdicom_async.cloud.orders import CloudOrders
+from postdicom_async.cloud.shares import CloudShares
+from postdicom_async.cloud.upload import CloudUpload
+from postdicom_async.cloud.users import CloudUsers
+from postdicom_async.cloud.view import CloudView
+from postdicom_async.cloud.wire import ROUTER_URL, CloudWire
+from postdicom_async.http.redaction import origin_of
+from postdicom_async.settings import Settings
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from uuid import UUID
+
+    import httpx
+
+    from postdicom_async.dicom.anonymize import Anonymization
+    from postdicom_async.disk.scan import Files
+    from postdicom_async.disk.sources import Sources
+    from postdicom_async.results import OnProgress, UploadReport
+
+__all__ = ["CloudApi"]
+
+
+class CloudApi:
+    """A PostDICOM account over the Cloud API, used as ``async with CloudApi(api_key, account_key) as api``.
+
+    Everything is done in the name of one user of the account. Many requests may be under way at once. A dropped
+    connection is opened again with the next request; reads that were under way are repeated, changes are not.
+
+    Args:
+        api_key: the API key, a UUID.
+        account_key: the account key, a UUID.
+        user: UUID, user name or full name of the user; not needed when the account has one.
+        router_url: where addresses and the session are asked for.
+        settings: limits, time-outs, retry, TLS, proxy.
+        transport: an httpx transport for the HTTP requests, instead of the fastest one here.
+        wire: what is assumed of the service; see `CloudWire`.
+
+    Raises:
+        UsageError: an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        api_key: UUID | str,
+        account_key: UUID | str,
+        *,
+        user: UUID | str | None = None,
+        router_url: str = ROUTER_URL,
+        settings: Settings | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        wire: CloudWire | None = None,
+    ) -> None:
+        keys = checked_keys(api_key, account_key)
+        self._connection = Connection(
+            keys, router_url, settings=settings or Settings(), wire=wire or CloudWire(), transport=transport
+        )
+        self._router_url = router_url
+        self._user = user
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {origin_of(self._router_url)}>"
+
+    async def __aenter__(self) -> Self:
+        """Open the session.
+
+        Raises:
+            AuthenticationFailed: the service does not accept the keys.
+            ConnectionFailed: the service cannot be reached.
+        """
+        await self._connection.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._connection.close()
+
+    def as_user(self, user: UUID | str) -> Self:
+        """Return a copy that works in the name of another user of the account, on the same connection."""
+        other = copy.copy(self)
+        other._user = user  # noqa: SLF001 - a copy of this very class
+        return other
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._connection.settings
+
+    @property
+    def account(self) -> Account:
+        """The account: its users, and the institutions each may work in."""
+        return self._connection.account
+
+    # --- operations ----------------------------------------------------------------------------------------------
+
+    @property
+    def orders(self) -> CloudOrders:
+        """Patient orders: create, search, properties, delete, assign."""
+        return CloudOrders(self._caller)
+
+    @property
+    def folders(self) -> CloudFolders:
+        """Folders: create, search, change, delete, fill, share."""
+        return CloudFolders(self._caller)
+
+    @property
+    def shares(self) -> CloudShares:
+        """Links and e-mails that share orders."""
+        return CloudShares(self._caller)
+
+    @property
+    def view(self) -> CloudView:
+        """Links that open the viewer."""
+        return CloudView(self._caller)
+
+    @property
+    def groups(self) -> CloudGroups:
+        """Groups of connected orders."""
+        return CloudGroups(self._caller)
+
+    @property
+    def flags(self) -> CloudFlags:
+        """Flags of orders."""
+        return CloudFlags(self._caller)
+
+    @property
+    def nodes(self) -> CloudNodes:
+        """The account's DICOM nodes."""
+        return CloudNodes(self._caller)
+
+    @property
+    def users(self) -> CloudUsers:
+        """The account's users, user groups and contacts."""
+        return CloudUsers(self._caller)
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    async def upload(
+        self,
+        sources: Sources,
+        *,
+        institution_uuid: UUID | str | None = None,
+        folder_uuid: UUID | str | None = None,
+        anonymize: Anonymization | None = None,
+        existing: Literal["skip", "send"] = "skip",
+        sockets: int = 4,
+        progress: OnProgress | None = None,
+    ) -> UploadReport:
+        """Upload DICOM files in parts, over several connections (JavaScript library: the four ``UploadDicomFiles…``).
+
+        Args:
+            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, or an
+                iterable or async iterable of them.
+            institution_uuid: where the images will belong; the user's only institution without it. Its name will do.
+            folder_uuid: a folder to put their orders into.
+            anonymize: what to replace or remove on the way out; the files themselves stay as they are.
+            existing: ``"skip"`` what the service says it has, or ``"send"`` it all the same.
+            sockets: connections that carry parts, each one part at a time.
+            progress: called with typed events.
+
+        Returns:
+            One outcome a source, as `DicomWeb.upload` gives.
+
+        Raises:
+            UsageError: an argument is wrong, or the user may not work in that institution.
+            LocalFileError: a path that was named does not exist.
+            PostdicomError: the service cannot be worked with; ``report`` on the exception says how far it came.
+        """
+        upload = CloudUpload(
+            self._caller,
+            institution_uuid=institution_uuid,
+            folder_uuid=folder_uuid,
+            anonymize=anonymize,
+            existing=existing,
+            sockets=sockets,
+            on_progress=progress,
+        )
+        return await upload.run(sources)
+
+    async def upload_documents(
+        self,
+        sources: Files,
+        patient_order_uuid: UUID | str,
+        *,
+        institution_uuid: UUID | str | None = None,
+        progress: OnProgress | None = None,
+    ) -> UploadReport:
+        """Attach PDF, JPEG, PNG, BMP or MP4 files to an order (JavaScript library: ``UploadDocumentFiles``).
+
+        Args:
+            sources: files, folders (searched recursively), or an iterable or async iterable of them. What a file is, is
+                told by its content; its name must agree.
+            patient_order_uuid: the order.
+            institution_uuid: the order's institution; the user's only institution without it. Its name will do.
+            progress: called with typed events.
+
+        Returns:
+            One outcome a source. A document whose last answer was lost is ``UNCONFIRMED``: it may be there, and sending
+            it again could attach it twice.
+
+        Raises:
+            UsageError: an argument is wrong.
+            PostdicomError: the service cannot be worked with; ``report`` on the exception says how far it came.
+        """
+        upload = DocumentUpload(
+            self._caller,
+            institution_uuid=institution_uuid,
+            patient_order_uuid=patient_order_uuid,
+            on_progress=progress,
+        )
+        return await upload.run(sources)
+
+    @property
+    def _caller(self) -> CloudCaller:
+        return CloudCaller(self._connection, None if self._user is None else str(self._user))

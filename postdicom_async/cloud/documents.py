@@ -1,0 +1,187 @@
+"""Documents to the Cloud API: attached to an order, one file and one part at a time, on the main socket.
+
+How it looks on the wire is the JavaScript library's. That library repeats a large document's whole content with every
+part; here each part is sent once, unless ``CloudWire.documents_as_script`` asks for the other (assumed: the service
+puts together what it gets).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from postdicom_async.cloud.document_types import DocumentType, type_by_content, type_by_name
+from postdicom_async.cloud.messages import FileUploadType
+from postdicom_async.cloud.upload import parts_of
+from postdicom_async.cloud.upload_session import Attempt, UploadSession, status_after
+from postdicom_async.dicomweb.progress import Meter
+from postdicom_async.disk.files import Unusable, read_beginning
+from postdicom_async.disk.sources import FileBody, read_paths
+from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.http.retry import Failure
+from postdicom_async.postdicom.values import Kind, check_value
+from postdicom_async.results import StoreOutcome, StoreStatus, UploadReport
+
+if TYPE_CHECKING:
+    import os
+
+    from postdicom_async.cloud.caller import CloudCaller
+    from postdicom_async.disk.scan import Files
+    from postdicom_async.results import OnProgress
+
+__all__ = ["DocumentUpload"]
+
+_OPERATION = "upload documents"
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    name: str = field(repr=False)
+    kind: DocumentType
+    body: FileBody
+
+
+class DocumentUpload:
+    """One upload of documents. Use it once."""
+
+    def __init__(
+        self,
+        caller: CloudCaller,
+        *,
+        institution_uuid: object,
+        patient_order_uuid: object,
+        on_progress: OnProgress | None,
+    ) -> None:
+        if on_progress is not None and not callable(on_progress):
+            raise UsageError("progress: give a function that takes an event, or None")
+        self._wire = caller.wire
+        self._order = str(check_value("patient_order_uuid", Kind.GUID, patient_order_uuid))
+        self._session = UploadSession(caller, institution_uuid, _OPERATION)
+        self._meter = Meter(on_progress)
+        self._count = 0
+
+    async def run(self, sources: Files) -> UploadReport:
+        """Send everything; return one outcome a file.
+
+        Raises:
+            PostdicomError: the service cannot be worked with. ``report`` on it says what had been attached by then.
+        """
+        started = time.monotonic()
+        found = [one async for batch in read_paths(sources, self._look) for one in batch]
+        documents = [one for one in found if isinstance(one, _Document)]
+        self._count = len(documents)
+        self._session.total_bytes = sum(document.body.length for document in documents)
+        self._meter.expect(len(found), self._session.total_bytes)
+        outcomes: list[StoreOutcome] = []
+        problem: PostdicomError | None = None
+        for one in found:
+            try:
+                outcome = await self._deliver(one) if problem is None else _not_sent(one, problem)
+            except PostdicomError as error:
+                problem, outcome = error, _not_sent(one, error)
+            outcomes.append(outcome)
+            self._meter.finished(outcome)
+        orders = tuple(self._session.patient_order_uuids)
+        report = UploadReport(tuple(outcomes), self._meter.bytes_done, time.monotonic() - started, orders)
+        if problem is None:
+            return report
+        problem.report = report
+        raise problem
+
+    def _look(self, path: Path) -> _Document | Unusable:
+        """Return what a file is; called in a thread."""
+        found: tuple[DocumentType | None, os.stat_result] | Unusable = read_beginning(path, _told)
+        if isinstance(found, Unusable):
+            return Unusable(found.label, StoreStatus.UNREADABLE, found.reason, found.size)
+        kind, status = found
+        if kind is None or kind is not type_by_name(path.name):
+            reason = (
+                "no PDF, JPEG, PNG, BMP or MP4" if kind is None else f"it is {kind.name}, but its name does not say so"
+            )
+            return Unusable(str(path), StoreStatus.FAILED, reason, status.st_size)
+        return _Document(path.name, kind, FileBody.of(path, status, self._wire.part_bytes))
+
+    # --- one file ------------------------------------------------------------------------------------------------
+
+    async def _deliver(self, one: _Document | Unusable) -> StoreOutcome:
+        if isinstance(one, Unusable):
+            return StoreOutcome(one.label, one.status, size=one.size, reason=one.reason)
+        may_be_there = False
+
+        async def attempt() -> None:
+            nonlocal may_be_there
+            may_be_there = False
+            number = await self._session.attempt()
+            async with aclosing(self._parts(one, number)) as parts:
+                async for fields, data, is_last in parts:
+                    may_be_there = is_last
+                    await self._send(one, number, fields, data)
+
+        error: PostdicomError | None
+        try:
+            # A lost answer to the last part is not repeated: the document would be attached twice.
+            error = await self._session.until_done(
+                attempt, may_repeat=lambda problem: problem.failure is not Failure.LOST or not may_be_there
+            )
+        except LocalFileError as unreadable:
+            return _outcome(one, StoreStatus.UNREADABLE, unreadable.message)
+        if error is None:
+            return _outcome(one, StoreStatus.STORED, None)
+        return _outcome(one, status_after(error), error.reason or error.message)
+
+    async def _parts(
+        self, one: _Document, attempt: Attempt
+    ) -> AsyncGenerator[tuple[dict[str, Any], bytes, bool], None]:
+        """Yield each part's fields and data, and whether it is the last."""
+        size, total = self._wire.part_bytes, -(-one.body.length // self._wire.part_bytes)
+        whole = b"".join([piece async for piece in one.body.open()]) if self._wire.documents_as_script else None
+        async with aclosing(parts_of(one.body, size)) as parts:
+            for number in range(total):
+                data = await anext(parts)
+                is_last = number == total - 1
+                if is_last:
+                    await anext(parts, None)  # at its end a file that changed is noticed, and so never completed
+                yield self._fields(one, attempt, number, total, data if whole else None), whole or data, is_last
+
+    def _fields(
+        self, one: _Document, attempt: Attempt, number: int, total: int, buffer: bytes | None
+    ) -> dict[str, Any]:
+        """Return a part's fields in the JavaScript library's order; it leaves two out where one part holds the file."""
+        several = one.body.length >= self._wire.part_bytes
+        fields: dict[str, Any] = {
+            "FileIndex": attempt.file_index,
+            "TotalFileCount": self._count if several else None,
+            "CurrentFilePartIndex": number,
+            "CurrentFileTotalPartCount": total,
+            "FileBuffer": list(buffer) if several and buffer is not None else None,
+            "PatientOrderUuid": self._order,
+            "FileName": one.name,
+            "FileType": one.kind.media_type,
+            "IsDocument": True,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    async def _send(self, one: _Document, attempt: Attempt, fields: dict[str, Any], data: bytes) -> None:
+        envelope = await self._session.send(attempt.session_uuid, FileUploadType.PROCESS_DOCUMENTS, fields, data=data)
+        if envelope.refusal is not None:
+            raise self._session.refused(envelope.refusal, (one.name, one.name.rpartition(".")[0]))
+        done = (fields["CurrentFilePartIndex"] + 1) * self._wire.part_bytes
+        self._meter.reached(one.body.path, min(done, one.body.length))
+
+
+def _told(data: bytes, *, complete: bool) -> DocumentType | None:  # noqa: ARG001 - complete or not, it is enough
+    return type_by_content(data)
+
+
+def _outcome(one: _Document, status: StoreStatus, reason: str | None) -> StoreOutcome:
+    return StoreOutcome(str(one.body.path), status, size=one.body.length, reason=reason)
+
+
+def _not_sent(one: _Document | Unusable, problem: PostdicomError) -> StoreOutcome:
+    if isinstance(one, Unusable):
+        return StoreOutcome(one.label, one.status, size=one.size, reason=one.reason)
+    return _outcome(one, StoreStatus.UNCONFIRMED, f"not sent or not confirmed: {problem.message}")

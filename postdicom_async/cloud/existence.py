@@ -1,0 +1,79 @@
+"""Whether the service has a file already (23/2), asked as rarely as the JavaScript library does.
+
+After "no" for the first file of a study none of its others is asked for; after "yes" each of them is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from postdicom_async.cloud.identity import read_identity
+from postdicom_async.cloud.messages import FileUploadType
+from postdicom_async.cloud.upload_session import order_in
+
+if TYPE_CHECKING:
+    from postdicom_async.cloud.upload_session import UploadSession
+    from postdicom_async.disk.sources import Usable
+
+__all__ = ["Existence", "Held"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file that the service has; the order it lies in and that order's institution, where the answer names them."""
+
+    patient_order_uuid: str | None
+    institution_uuid: str
+
+
+class Existence:
+    """What the service has answered during one upload, by study."""
+
+    def __init__(self, session: UploadSession, folder_uuid: str | None) -> None:
+        self._session = session
+        self._folder = {} if folder_uuid is None else {"FolderUuid": folder_uuid}
+        self._known: dict[str, bool] = {}
+        self._asking: dict[str, anyio.Lock] = {}
+
+    async def of(self, instance: Usable) -> Held | None:
+        """Return what is said of this file; None where its study is known to be new.
+
+        Raises:
+            LocalFileError: the file cannot be read any more.
+            PostdicomError: the service cannot be reached.
+        """
+        study = instance.header.uids.study_instance_uid
+        if study not in self._known:
+            async with self._asking.setdefault(study, anyio.Lock()):
+                if study not in self._known:  # the first file of a study is asked for; the others wait for its answer
+                    return await self._noted(study, instance)
+        return await self._noted(study, instance) if self._known[study] else None
+
+    async def _noted(self, study: str, instance: Usable) -> Held | None:
+        held = await self.asked(instance)
+        self._known[study] = held is not None
+        return held
+
+    async def asked(self, instance: Usable) -> Held | None:
+        """Ask; an answer that does not say yes is a no. Raises as `of` does."""
+        study, series, sop = instance.header.uids
+        identity = await read_identity(instance.body)
+        fields: Mapping[str, Any] = {
+            **self._folder,
+            "StudyInstanceUid": study,
+            "PatientName": identity.patient_name,
+            "PatientId": identity.patient_id,
+            "SeriesInstanceUid": series,
+            "SopInstanceUid": sop,
+        }
+        given = {name: value for name, value in fields.items() if value}
+        envelope = await self._session.ask(FileUploadType.CHECK_FILE_EXIST, given)
+        if envelope.refusal is not None or envelope.in_message("FileIfExist") is not True:
+            return None
+        order = order_in(envelope)
+        institution = order.institution_uuid if order else None
+        return Held(order.patient_order_uuid if order else None, institution or self._session.institution_uuid)

@@ -1,0 +1,48 @@
+"""Orders whose files an upload did not have to send are put into its folder all the same (17/8), each once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from postdicom_async.cloud.messages import Name
+from postdicom_async.errors import PostdicomError
+from postdicom_async.postdicom.answers import VendorAnswer
+
+if TYPE_CHECKING:
+    from postdicom_async.cloud.caller import CloudCaller
+    from postdicom_async.cloud.existence import Held
+
+__all__ = ["FolderEntry"]
+
+
+class FolderEntry:
+    """The folder of one upload."""
+
+    def __init__(self, caller: CloudCaller, folder_uuid: str) -> None:
+        self._caller = caller
+        self._folder_uuid = folder_uuid
+        self._asking = anyio.Lock()
+        self._done: dict[str, PostdicomError | None] = {}
+
+    async def add_order(self, held: Held) -> PostdicomError | None:
+        """Put the order of a file that is there into the folder; return why that was not possible."""
+        async with self._asking:
+            order = held.patient_order_uuid or ""
+            if order not in self._done:
+                self._done[order] = await self._add(held)
+            return self._done[order]
+
+    async def _add(self, held: Held) -> PostdicomError | None:
+        try:
+            await self._caller.call(
+                Name.ADD_ORDER_TO_FOLDER,
+                VendorAnswer,
+                institution_uuid=held.institution_uuid,
+                patient_order_uuid=held.patient_order_uuid,
+                folder_uuids=[self._folder_uuid],
+            )
+        except PostdicomError as error:
+            return error
+        return None

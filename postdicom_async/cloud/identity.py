@@ -1,0 +1,68 @@
+"""Whose file it is, as it will be sent: for the question whether the service has it, and for masking its answers."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from postdicom_async.dicom.header import HEADER_LIMIT, read_values
+from postdicom_async.dicom.text import decode_text
+from postdicom_async.postdicom.values import private_texts
+
+if TYPE_CHECKING:
+    from postdicom_async.http.bodies import Body
+
+__all__ = ["Identity", "read_identity"]
+
+_CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID = 0x00080005, 0x00100010, 0x00100020
+
+# What may tell who a patient is and is short enough to be repeated in the reason of a refusal.
+_PRIVATE = frozenset(
+    {
+        0x00080050,  # Accession Number
+        0x00080080,  # Institution Name
+        0x00080081,  # Institution Address
+        0x00080090,  # Referring Physician's Name
+        0x00081030,  # Study Description
+        _PATIENT_NAME,
+        _PATIENT_ID,
+        0x00100030,  # Patient's Birth Date
+        0x00101000,  # Other Patient IDs
+        0x00101001,  # Other Patient Names
+        0x00101040,  # Patient's Address
+        0x00102154,  # Patient's Telephone Numbers
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Patient's Name and Patient ID, empty where there is none.
+
+    Attributes:
+        private: what must not show in the service's words.
+    """
+
+    patient_name: str = field(repr=False)
+    patient_id: str = field(repr=False)
+    private: tuple[str, ...] = field(repr=False)
+
+
+async def read_identity(body: Body) -> Identity:
+    """Return whose file it is, from the beginning of what will be sent.
+
+    Raises:
+        LocalFileError: it cannot be read, or is not what it was.
+    """
+    beginning, values = b"", dict[int, bytes]()
+    async with aclosing(body.open()) as pieces:  # type: ignore[type-var]  # every body is a generator
+        async for piece in pieces:
+            beginning += piece
+            values, more = read_values(beginning, _PRIVATE | {_CHARACTER_SET})
+            if not more or len(beginning) >= HEADER_LIMIT:
+                break
+    characters = values.pop(_CHARACTER_SET, b"")
+    texts = {tag: decode_text(value, characters) for tag, value in values.items()}
+    private = private_texts({f"{tag:08x}": text.split("\\") for tag, text in texts.items() if text})
+    return Identity(texts.get(_PATIENT_NAME, ""), texts.get(_PATIENT_ID, ""), private)

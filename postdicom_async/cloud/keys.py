@@ -1,0 +1,24 @@
+"""The pair of keys, checked before anything is sent."""
+
+from __future__ import annotations
+
+from postdicom_async.cloud.messages import Keys
+from postdicom_async.errors import UsageError
+from postdicom_async.postdicom.values import Kind, check_value
+
+__all__ = ["checked_keys"]
+
+
+def checked_keys(api_key: object, account_key: object) -> Keys:
+    """Return both keys without white space around them.
+
+    Raises:
+        UsageError: one is not a UUID; the message names the argument and never shows the key.
+    """
+    return Keys(_checked("api_key", api_key), _checked("account_key", account_key))
+
+
+def _checked(argument: str, key: object) -> str:
+    if key is None or not str(key).strip():
+        raise UsageError(f"{argument}: must be given")
+    return str(check_value(argument, Kind.GUID, key))

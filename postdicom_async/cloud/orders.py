@@ -1,0 +1,214 @@
+"""Patient orders (``CloudApi.orders``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from postdicom_async.cloud.caller import CloudCaller
+from postdicom_async.cloud.json_parameters import NEW_ORDER, ORDER_FIELDS, by_vendor_name, order_json
+from postdicom_async.cloud.messages import Name
+from postdicom_async.dicomweb.search import Results
+from postdicom_async.errors import UsageError
+from postdicom_async.postdicom.answers import PatientOrder, VendorAnswer
+
+if TYPE_CHECKING:
+    from pydicom.valuerep import PersonName
+
+__all__ = ["CloudOrders"]
+
+
+class CloudOrders:
+    """Operations on patient orders. A patient order is the service's record of one study of one patient.
+
+    Every method raises `UsageError` before anything is sent when an argument is missing or malformed, and
+    `OutcomeUnknown` when something was sent that changes data and no answer came. UUIDs are of version 1 to 5
+    (JavaScript library). An institution may be given by its name too.
+    """
+
+    def __init__(self, caller: CloudCaller) -> None:
+        self._caller = caller
+
+    async def create(
+        self,
+        *,
+        institution_uuid: UUID | str | None = None,
+        patient_name: str | PersonName,
+        patient_id: str,
+        patient_birthdate: date | str | None = None,
+        modality: str,
+        other_patient_id: str | None = None,
+        patient_sex: str | None = None,
+        study_description: str | None = None,
+        accession_number: str | None = None,
+        patient_complaints: str | None = None,
+        order_scheduled_datetime: datetime | str | None = None,
+        requested_procedure_id: str | None = None,
+        requested_procedure_description: str | None = None,
+        requesting_physician: str | PersonName | None = None,
+        referring_physicians_name: str | PersonName | None = None,
+        scheduled_equipment_uuid: UUID | str | None = None,
+    ) -> PatientOrder:
+        """Create an order (JavaScript library: the three ``CreateOrderWith…Parameters``, or ``CreateOrderWithJSON``).
+
+        The last is used where the others cannot say it: without a scheduled time, or with a requesting physician.
+        Where the service then looks for the patient's complaints is assumed, see ``CloudWire.other_order_fields``.
+
+        Dates are `date` or ``YYYY-MM-DD``, the scheduled time is `datetime` or ``YYYY-MM-DD HH:MM`` in the account's
+        local time, sex is ``M``, ``F`` or ``O``.
+        """
+        given: dict[str, object] = {
+            "institution_uuid": institution_uuid,
+            "patient_name": patient_name,
+            "patient_id": patient_id,
+            "patient_birthdate": patient_birthdate,
+            "modality": modality,
+            "other_patient_id": other_patient_id,
+            "patient_sex": patient_sex,
+            "study_description": study_description,
+            "accession_number": accession_number,
+            "patient_complaints": patient_complaints,
+            "order_scheduled_datetime": order_scheduled_datetime,
+            "requested_procedure_id": requested_procedure_id,
+            "requested_procedure_description": requested_procedure_description,
+            "referring_physicians_name": referring_physicians_name,
+            "scheduled_equipment_uuid": scheduled_equipment_uuid,
+        }
+        if order_scheduled_datetime and not requesting_physician:
+            return await self._caller.call(Name.CREATE_ORDER, PatientOrder, **given)
+        values = self._caller.checked(NEW_ORDER, {**given, "requesting_physician": requesting_physician})
+        nested = order_json(by_vendor_name(values), self._caller.wire)
+        return await self._caller.call_with_json(
+            Name.CREATE_ORDER_WITH_JSON, PatientOrder, nested, values, institution_uuid=institution_uuid
+        )
+
+    async def create_from_json(
+        self, fields: Mapping[str, object], *, institution_uuid: UUID | str | None = None
+    ) -> PatientOrder:
+        """Create an order from the service's own field names (JavaScript library: ``CreateOrderWithJSON``).
+
+        Args:
+            fields: documented names such as ``PatientName``, ``PatientID``, ``PatientsBirthDate``,
+                ``PerformedDatetime``, ``OrderModality``, ``OrderAccessionNumber`` (1 to 16 characters), ``Priority``.
+            institution_uuid: where; the user's only institution without it.
+
+        Raises:
+            UsageError: a name is not one of them; it would be dropped silently.
+        """
+        known = {parameter.argument for parameter in ORDER_FIELDS.parameters}
+        unknown = sorted(str(name) for name in fields if name not in known)
+        if unknown:
+            raise UsageError(f"{', '.join(unknown)}: no such field of an order; give {', '.join(sorted(known))}")
+        values = self._caller.checked(ORDER_FIELDS, fields)
+        nested = order_json(values, self._caller.wire)
+        return await self._caller.call_with_json(
+            Name.CREATE_ORDER_WITH_JSON, PatientOrder, nested, values, institution_uuid=institution_uuid
+        )
+
+    def search(
+        self,
+        *,
+        institution_uuids: Sequence[UUID | str] | None = None,
+        patient_name: str | PersonName | None = None,
+        patient_id: str | None = None,
+        other_patient_id: str | None = None,
+        accession_number: str | None = None,
+        modalities: Sequence[str] | None = None,
+        study_date_from: date | str | None = None,
+        study_date_to: date | str | None = None,
+        patient_birthdate_from: date | str | None = None,
+        patient_birthdate_to: date | str | None = None,
+    ) -> Results[PatientOrder]:
+        """Find orders (JavaScript library: ``GetPatientOrderList…``): ``async for``, ``.all()`` or ``.first()``.
+
+        Study dates and birth dates cannot be given together: the API has one search for each.
+        """
+        return self._caller.search(
+            _search_by(study=study_date_from or study_date_to, birth=patient_birthdate_from or patient_birthdate_to),
+            PatientOrder,
+            "PatientOrderUuid",
+            institution_uuids=institution_uuids,
+            patient_name=patient_name,
+            patient_id=patient_id,
+            other_patient_id=other_patient_id,
+            accession_number=accession_number,
+            modalities=modalities,
+            study_date_from=study_date_from,
+            study_date_to=study_date_to,
+            patient_birthdate_from=patient_birthdate_from,
+            patient_birthdate_to=patient_birthdate_to,
+        )
+
+    def search_in_folder(self, folder_uuid: UUID | str) -> Results[PatientOrder]:
+        """Find the orders in a folder (JavaScript library: ``GetPatientOrderListInFolder``)."""
+        return self._caller.search(
+            Name.SEARCH_ORDERS_IN_FOLDER, PatientOrder, "PatientOrderUuid", folder_uuid=folder_uuid
+        )
+
+    async def properties(self, institution_uuid: UUID | str, patient_order_uuid: UUID | str) -> PatientOrder:
+        """Return an order's properties (JavaScript library: ``GetPatientOrderProperties``)."""
+        return await self._caller.call(
+            Name.ORDER_PROPERTIES,
+            PatientOrder,
+            institution_uuid=institution_uuid,
+            patient_order_uuid=patient_order_uuid,
+        )
+
+    async def delete(self, institution_uuid: UUID | str, patient_order_uuid: UUID | str) -> VendorAnswer:
+        """Move an order to the recycle bin (JavaScript library: ``DeleteOrder``)."""
+        return await self._caller.call(
+            Name.DELETE_ORDER,
+            VendorAnswer,
+            institution_uuid=institution_uuid,
+            patient_order_uuid=patient_order_uuid,
+        )
+
+    async def assign_to_user(self, patient_order_uuid: UUID | str, user_uuid: UUID | str) -> VendorAnswer:
+        """Assign an order to a user (JavaScript library: ``AssignPatientOrderToUser``)."""
+        return await self._caller.call(
+            Name.ASSIGN_ORDER_TO_USER, VendorAnswer, patient_order_uuid=patient_order_uuid, user_uuid=user_uuid
+        )
+
+    async def unassign_from_user(self, patient_order_uuid: UUID | str, user_uuid: UUID | str) -> VendorAnswer:
+        """Take an order from a user (JavaScript library: ``UnassignPatientOrderFromUser``)."""
+        return await self._caller.call(
+            Name.UNASSIGN_ORDER_FROM_USER, VendorAnswer, patient_order_uuid=patient_order_uuid, user_uuid=user_uuid
+        )
+
+    async def assign_to_group(self, patient_order_uuid: UUID | str, user_group_uuid: UUID | str) -> VendorAnswer:
+        """Assign an order to a user group (JavaScript library: ``AssignPatientOrderToUserGroup``)."""
+        return await self._caller.call(
+            Name.ASSIGN_ORDER_TO_GROUP,
+            VendorAnswer,
+            patient_order_uuid=patient_order_uuid,
+            user_group_uuid=user_group_uuid,
+        )
+
+    async def unassign_from_group(self, patient_order_uuid: UUID | str, user_group_uuid: UUID | str) -> VendorAnswer:
+        """Take an order from a user group (JavaScript library: ``UnassignPatientOrderFromUserGroup``)."""
+        return await self._caller.call(
+            Name.UNASSIGN_ORDER_FROM_GROUP,
+            VendorAnswer,
+            patient_order_uuid=patient_order_uuid,
+            user_group_uuid=user_group_uuid,
+        )
+
+    async def assign_to_institution(self, patient_order_uuid: UUID | str, institution_uuid: UUID | str) -> VendorAnswer:
+        """Assign an order to an institution (JavaScript library: ``AssignPatientOrderToLocation``)."""
+        return await self._caller.call(
+            Name.ASSIGN_ORDER_TO_INSTITUTION,
+            VendorAnswer,
+            patient_order_uuid=patient_order_uuid,
+            institution_uuid=institution_uuid,
+        )
+
+
+def _search_by(*, study: object, birth: object) -> Name:
+    """Return which of the searches takes these dates."""
+    if study and birth:
+        raise UsageError("study_date_from: the Cloud API searches by study dates or by birth dates, not by both")
+    if study:
+        return Name.SEARCH_ORDERS_BY_DATE
+    return Name.SEARCH_ORDERS_BY_BIRTHDATE if birth else Name.SEARCH_ORDERS

@@ -1,0 +1,202 @@
+"""DICOM files to the Cloud API: in parts, over several sockets, one outcome each.
+
+A file is read part by part as sockets become free, so that memory holds no more than a part for each socket, whatever
+the size of the files. How an upload looks on the wire is the JavaScript library's; what it does when something goes
+wrong is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from postdicom_async.cloud.existence import Existence, Held
+from postdicom_async.cloud.folder_entry import FolderEntry
+from postdicom_async.cloud.identity import read_identity
+from postdicom_async.cloud.lanes import Lane, Lanes
+from postdicom_async.cloud.messages import FileUploadType
+from postdicom_async.cloud.upload_session import UploadSession, status_after
+from postdicom_async.dicomweb.at_once import for_each
+from postdicom_async.dicomweb.intake import Intake, Numbered
+from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, UsageError
+from postdicom_async.http.problems import Problem
+from postdicom_async.postdicom.values import Kind, check_value
+from postdicom_async.results import StoreOutcome, StoreStatus, UploadReport
+
+if TYPE_CHECKING:
+    from postdicom_async.cloud.caller import CloudCaller
+    from postdicom_async.dicom.anonymize import Anonymization
+    from postdicom_async.disk.sources import Sources, Usable
+    from postdicom_async.http.bodies import Body
+    from postdicom_async.results import OnProgress
+
+__all__ = ["CloudUpload", "parts_of"]
+
+_OPERATION = "upload"
+_MOST_SOCKETS = 64
+_FILES_A_SOCKET = 2  # while one is sent, whether the service has another is asked
+
+
+class CloudUpload:
+    """One upload of DICOM files. Use it once."""
+
+    def __init__(
+        self,
+        caller: CloudCaller,
+        *,
+        institution_uuid: object,
+        folder_uuid: object,
+        anonymize: Anonymization | None,
+        existing: str,
+        sockets: int,
+        on_progress: OnProgress | None,
+    ) -> None:
+        if existing not in {"skip", "send"}:
+            raise UsageError("existing: give 'skip' or 'send'")
+        if isinstance(sockets, bool) or not isinstance(sockets, int) or not 1 <= sockets <= _MOST_SOCKETS:
+            raise UsageError(f"sockets: give a number from 1 to {_MOST_SOCKETS}")
+        folder = None if folder_uuid is None else str(check_value("folder_uuid", Kind.GUID, folder_uuid))
+        self._folder_fields = {} if folder is None else {"FolderUuidList": [folder]}
+        self._folder = None if folder is None else FolderEntry(caller, folder)
+        self._session = UploadSession(caller, institution_uuid, _OPERATION)
+        self._existence = Existence(self._session, folder) if existing == "skip" else None
+        self._lanes = Lanes(caller.connection, sockets)
+        self._sockets = sockets
+        self._part = caller.wire.part_bytes
+        self._intake = Intake(piece=self._part, anonymize=anonymize, on_progress=on_progress)
+
+    async def run(self, sources: Sources) -> UploadReport:
+        """Send everything; return one outcome a source.
+
+        Raises:
+            PostdicomError: the service cannot be worked with. ``report`` on it says what had been stored by then.
+        """
+        self._session.total_bytes = await self._intake.measure(sources)
+        report = await self._intake.run(sources, self._send_all(sources))
+        return replace(report, patient_order_uuids=tuple(self._session.patient_order_uuids))
+
+    async def _send_all(self, sources: Sources) -> None:
+        try:
+            await for_each(self._intake.admitted(sources), self._deliver, at_once=_FILES_A_SOCKET * self._sockets)
+        finally:
+            await self._lanes.close()
+
+    # --- one file ------------------------------------------------------------------------------------------------
+
+    async def _deliver(self, file: Numbered) -> None:
+        instance = file.instance
+        try:
+            status, reason = await self._verdict(instance)
+        except LocalFileError as error:
+            status, reason = StoreStatus.UNREADABLE, error.message
+        if status is not StoreStatus.STORED:
+            self._intake.expect_fewer_bytes(instance.body.length)
+        self._intake.settle(
+            file.number,
+            StoreOutcome(instance.label, status, instance.header.uids, instance.body.length, reason=reason),
+        )
+
+    async def _verdict(self, instance: Usable) -> tuple[StoreStatus, str | None]:
+        if self._existence is not None:
+            held = await self._existence.of(instance)
+            if held is not None and (self._folder is None or held.patient_order_uuid):
+                return await self._of_held(held, StoreStatus.PRESENT, "the service has it already; not sent")
+        lost, found = False, None
+
+        async def attempt() -> None:
+            nonlocal lost, found
+            found = await self._found(instance) if lost else None
+            if found is None:
+                try:
+                    lost = False
+                    await self._send_file(instance)
+                except Problem as problem:
+                    lost = isinstance(problem.error, ConnectionFailed | ProtocolError)
+                    raise
+
+        error = await self._session.until_done(attempt)
+        if error is not None and lost:
+            found = await self._found(instance)
+        if found is not None:
+            return await self._of_held(found, StoreStatus.STORED, "confirmed by the service when asked")
+        return (StoreStatus.STORED, None) if error is None else _verdict_after(error)
+
+    async def _found(self, instance: Usable) -> Held | None:
+        """Return what the service says of a file whose answer was lost; nothing where it may be an older copy."""
+        return None if self._existence is None else await self._existence.asked(instance)
+
+    async def _of_held(self, held: Held, status: StoreStatus, reason: str) -> tuple[StoreStatus, str | None]:
+        error = None if self._folder is None else await self._folder.add_order(held)
+        return (status, reason) if error is None else _verdict_after(error)
+
+    async def _send_file(self, instance: Usable) -> None:
+        """Make one attempt at a file: every part once, under a number of its own.
+
+        Raises:
+            Problem: a part was refused, or its answer was lost.
+            LocalFileError: the file cannot be read, or is not what it was; then its last part has not been sent.
+        """
+        attempt = await self._session.attempt()
+        body, total = instance.body, -(-instance.body.length // self._part)
+        taken: set[Lane] = set()
+        acknowledged = 0
+
+        async def send(part: tuple[Lane, int, bytes]) -> None:
+            nonlocal acknowledged
+            lane, number, data = part
+            fields = {
+                "FileIndex": attempt.file_index,
+                "CurrentFilePartIndex": number,
+                "CurrentFileTotalPartCount": total,
+                **self._folder_fields,
+            }
+            envelope = await self._session.send(
+                attempt.session_uuid, FileUploadType.PROCESS_FILE, fields, data=data, socket=await lane.socket()
+            )
+            taken.discard(lane)
+            self._lanes.give_back(lane)
+            if envelope.refusal is not None:
+                raise self._session.refused(envelope.refusal, (await read_identity(body)).private)
+            acknowledged += len(data)
+            self._intake.meter.reached(instance.header.uids, acknowledged)
+
+        try:
+            async with aclosing(self._loaded(body, total, taken)) as parts:
+                await for_each(parts, send, at_once=self._sockets)
+        finally:
+            for lane in taken:  # its part was not answered; nothing else may follow it on that socket
+                lane.cut()
+                self._lanes.give_back(lane)
+
+    async def _loaded(self, body: Body, total: int, taken: set[Lane]) -> AsyncGenerator[tuple[Lane, int, bytes], None]:
+        """Yield the parts of a file, each read when there is a lane for it."""
+        async with aclosing(parts_of(body, self._part)) as parts:
+            for number in range(total):
+                lane = await self._lanes.take()
+                taken.add(lane)
+                data = await anext(parts)
+                if number == total - 1:
+                    await anext(parts, None)  # at its end a file that changed is noticed, and so never completed
+                yield lane, number, data
+
+
+def _verdict_after(error: PostdicomError) -> tuple[StoreStatus, str | None]:
+    return status_after(error), error.reason or error.message
+
+
+async def parts_of(body: Body, size: int) -> AsyncGenerator[bytes, None]:
+    """Yield a body in parts of exactly ``size`` bytes; only the last may be shorter, and none is empty."""
+    held = bytearray()
+    pieces: AsyncIterator[bytes] = body.open()
+    async for piece in pieces:
+        if not held and len(piece) == size:
+            yield piece
+            continue
+        held += piece
+        while len(held) >= size:
+            yield bytes(held[:size])
+            del held[:size]
+    if held:
+        yield bytes(held)

@@ -1,0 +1,214 @@
+"""What uploads of the Cloud API share: their session, the numbers of their files, and one attempt at a message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from postdicom_async.cloud.account import choose
+from postdicom_async.cloud.messages import FileUploadType
+from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
+from postdicom_async.http.problems import Problem
+from postdicom_async.http.redaction import safe_reason
+from postdicom_async.http.retry import Attempts, Failure, Repeat
+from postdicom_async.postdicom.answers import PatientOrder
+from postdicom_async.results import StoreStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from postdicom_async.cloud.caller import CloudCaller
+    from postdicom_async.cloud.envelope import Envelope
+    from postdicom_async.cloud.socket import FrameSocket
+
+__all__ = ["Attempt", "UploadSession", "order_in", "status_after"]
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at one file. Its parts can be mixed up neither with another attempt's nor with another session's.
+
+    Attributes:
+        session_uuid: of the upload, as the service knew it when the attempt began.
+        file_index: a number that no other attempt in that session has, whichever upload it belongs to.
+    """
+
+    session_uuid: str
+    file_index: int
+
+
+class UploadSession:
+    """One upload, as the service knows it. Announced when it is first needed, and anew when the account's session is.
+
+    Attributes:
+        institution_uuid: where what is uploaded will belong.
+        total_bytes: what will be uploaded, as it is announced.
+        patient_order_uuids: the orders that answers have named.
+    """
+
+    def __init__(self, caller: CloudCaller, institution: object, operation: str) -> None:
+        self._connection = caller.connection
+        self._user = caller.user
+        self._operation = operation
+        self._opening = anyio.Lock()
+        self._opened_under = ""
+        self._session_uuid = ""
+        self.institution_uuid = choose("institution_uuid", self._user.institutions, institution).identity
+        self.total_bytes = 0
+        self.patient_order_uuids: dict[str, None] = {}
+
+    # --- the session ---------------------------------------------------------------------------------------------
+
+    async def uuid(self) -> str:
+        """Return the session's id, announcing the upload (23/1) if the account's session does not know it yet.
+
+        Raises:
+            ServerError: the service refuses it.
+            Problem: the service cannot be reached.
+        """
+        async with self._opening:
+            account_session = await self._connection.session_uuid()
+            if self._opened_under != account_session:
+                envelope = await self._announce()
+                given = envelope.text("SessionUniqueUuid") if self._connection.wire.upload_session_of_answer else None
+                self._session_uuid, self._opened_under = given or account_session, account_session
+            return self._session_uuid
+
+    async def _announce(self) -> Envelope:
+        size = self.total_bytes / KIB
+        fields = {
+            "UserUuid": self._user.identity,
+            "InstitutionUuid": self.institution_uuid,
+            "TotalFileSize": int(size) if size.is_integer() else size,
+            "UploaderUuid": self._user.identity,
+            "UploaderName": f"{self._user.full_name or ''} - API",
+        }
+        envelope = await self._exchange(FileUploadType.INITIALIZE, fields)
+        if envelope.refusal is not None:
+            reason = self.shown(envelope.refusal)
+            raise ServerError("the service refused the upload", operation=self._operation, reason=reason)
+        return envelope
+
+    async def attempt(self) -> Attempt:
+        """Return the number of a new attempt at a file. Raises as `uuid` does."""
+        uuid = await self.uuid()
+        return Attempt(uuid, self._connection.next_file_index(uuid))
+
+    # --- messages ------------------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        session_uuid: str,
+        kind: FileUploadType,
+        fields: Mapping[str, Any],
+        *,
+        data: bytes = b"",
+        socket: FrameSocket | None = None,
+    ) -> Envelope:
+        """Send one message of this upload once; return its answer, a refusal included.
+
+        Raises:
+            Problem: no answer came, or none that can be read.
+        """
+        head = {
+            "SessionUniqueUuid": session_uuid,
+            "InstitutionUuid": self.institution_uuid,
+            "UserUuid": self._user.identity,
+        }
+        envelope = await self._exchange(kind, {**head, **fields}, data=data, socket=socket)
+        order = order_in(envelope) if envelope.refusal is None else None
+        if order is not None and order.patient_order_uuid:
+            self.patient_order_uuids.setdefault(order.patient_order_uuid)
+        return envelope
+
+    async def ask(self, kind: FileUploadType, fields: Mapping[str, Any]) -> Envelope:
+        """Send a message that changes nothing, as often as the settings allow.
+
+        Raises:
+            PostdicomError: no answer came.
+        """
+
+        async def attempt() -> Envelope:
+            return await self.send(await self.uuid(), kind, fields)
+
+        return await self._connection.repeated(self._operation, Repeat.READ, attempt)
+
+    async def _exchange(
+        self,
+        kind: FileUploadType,
+        fields: Mapping[str, Any],
+        *,
+        data: bytes = b"",
+        socket: FrameSocket | None = None,
+    ) -> Envelope:
+        problem: Problem
+        try:
+            return await self._connection.upload_call(
+                self._operation, kind, fields, user_uuid=self._user.identity, data=data, socket=socket
+            )
+        except ProtocolError as error:
+            error.operation = self._operation
+            problem = Problem(Failure.LOST, error)  # it was taken or not; nobody can read which
+        raise problem
+
+    # --- what became of it ---------------------------------------------------------------------------------------
+
+    def refused(self, refusal: str, private: Iterable[str] = ()) -> Problem:
+        """Return the problem of a part that the service did not take; ``private`` must not show in its words."""
+        reason = self.shown(refusal, private)
+        return Problem(Failure.REFUSED, ServerError("the service refused it", operation=self._operation, reason=reason))
+
+    def shown(self, words: str, private: Iterable[str] = ()) -> str | None:
+        """Return the service's words without what is private."""
+        return safe_reason(words, (*self._connection.secrets, *private))
+
+    async def until_done(
+        self, attempt: Callable[[], Awaitable[None]], *, may_repeat: Callable[[Problem], bool] = lambda _: True
+    ) -> PostdicomError | None:
+        """Run attempts at one file until one succeeds; return why there will be no other, None after a success.
+
+        Only the waits between attempts count against ``retry.max_seconds``: a large file takes as long as it moves.
+
+        Raises:
+            PostdicomError: the service cannot be reached any more; it makes no sense to go on with other files.
+        """
+        made, waited = 0, 0.0
+        while True:
+            made += 1
+            problem: Problem | None = None
+            try:
+                await attempt()
+            except Problem as caught:
+                problem = caught
+            if problem is None:
+                return None
+            before = time.monotonic()
+            spent = Attempts(made, waited)
+            if not may_repeat(problem) or not await self._connection.pause(
+                self._operation, Repeat.READ, problem.failure, spent
+            ):
+                break
+            waited += time.monotonic() - before
+        error = problem.final(attempts=made)
+        if problem.failure in {Failure.NOT_SENT, Failure.FINAL}:
+            raise error
+        return error
+
+
+def status_after(error: PostdicomError) -> StoreStatus:
+    """Return what is known of a file whose last attempt ended so."""
+    if isinstance(error, ConnectionFailed | ProtocolError):
+        return StoreStatus.UNCONFIRMED
+    return StoreStatus.FAILED
+
+
+def order_in(envelope: Envelope) -> PatientOrder | None:
+    """Return the order that an answer names; None when it names none."""
+    order = envelope.in_message("PatientOrder")
+    return PatientOrder(order) if isinstance(order, dict) else None
