@@ -56,11 +56,7 @@ class CloudFolders:
 
     async def contents(self, folder_uuid: UUID | str | None = None) -> Folder:
         """Return what is in a folder, or at the root (JavaScript library: ``GetFolderList``)."""
-        answer = await self._caller.call(
-            Name.SEARCH_FOLDERS, VendorAnswer, parent_folder_uuid=folder_uuid, with_orders=True
-        )
-        folder = answer.get("Folder")
-        return Folder(folder if isinstance(folder, dict) else answer.raw)
+        return await self._caller.call(Name.SEARCH_FOLDERS, Folder, parent_folder_uuid=folder_uuid, with_orders=True)
 
     async def update(
         self, folder_uuid: UUID | str, *, name: str | None = None, description: str | None = None

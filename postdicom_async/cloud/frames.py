@@ -14,7 +14,7 @@ from typing import Final
 
 from postdicom_async.errors import ProtocolError
 
-__all__ = ["LAST_MESSAGE_ID", "MessageType", "Response", "decode_response", "encode_request", "encode_upload"]
+__all__ = ["LAST_MESSAGE_ID", "MessageType", "Response", "addressed_to", "decode_response", "encode_request", "encode_upload"]
 
 
 class MessageType(IntEnum):
@@ -29,6 +29,7 @@ LAST_MESSAGE_ID: Final = 0xFFFFFFFF
 
 _REQUEST_HEAD: Final = Struct("<HIii")
 _LENGTH: Final = Struct("<i")
+_ADDRESS: Final = Struct("<HII")
 _RESPONSE_HEAD: Final = Struct("<HIIBi")
 _SUCCESS: Final = 1
 
@@ -91,6 +92,14 @@ class Response:
     message: bytes = field(repr=False)
     management_type: int
     result: bytes = field(repr=False)
+
+
+def addressed_to(frame: bytes) -> tuple[int, int] | None:
+    """Return a frame's message type and the id of the request it answers; None when it is too short for them."""
+    if len(frame) < _ADDRESS.size:
+        return None
+    message_type, _server_id, requested_id = _ADDRESS.unpack_from(frame)
+    return message_type, requested_id
 
 
 def decode_response(frame: bytes) -> Response:

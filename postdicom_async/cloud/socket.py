@@ -10,8 +10,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 from websockets.protocol import State
 
-from postdicom_async.cloud.frames import Response, decode_response
-from postdicom_async.errors import AuthenticationFailed, PostdicomError, ProtocolError
+from postdicom_async.cloud.frames import Response, addressed_to, decode_response
+from postdicom_async.errors import AuthenticationFailed, ProtocolError
 from postdicom_async.http.problems import Problem, connection_failed
 from postdicom_async.http.retry import Failure
 from postdicom_async.http.transport import explain_connect_failure, tls_context
@@ -95,7 +95,6 @@ class FrameSocket:
         self._timeouts = settings.timeouts
         self._response_types = response_types
         self._pending: dict[int, asyncio.Future[Response]] = {}
-        self._broken: PostdicomError | None = None
         self._reader = asyncio.create_task(self._read(), name="postdicom-async: answers")
 
     @property
@@ -138,7 +137,7 @@ class FrameSocket:
             message = "the service stopped taking data"
             problem = Problem(Failure.LOST, connection_failed(operation, message, sent=True))
         except ConnectionClosed:
-            problem = _Lost(self._broken).problem(operation)
+            problem = _Lost().problem(operation)
         if problem is not None:
             raise problem
 
@@ -161,38 +160,41 @@ class FrameSocket:
         try:
             async for message in self._connection:
                 if isinstance(message, bytes):
-                    self._take(decode_response(message))
+                    self._take(message)
         except ConnectionClosed:
             pass
-        except ProtocolError as error:
-            # Which request this was to answer cannot be told, so none can be trusted to be answered any more.
-            self._broken = error
-            self._connection.transport.abort()
         finally:
             self._fail_pending()
 
-    def _take(self, response: Response) -> None:
+    def _take(self, frame: bytes) -> None:
         """Hand an answer to whom it is for; other frames, second answers and late ones are for nobody."""
-        waiting = self._pending.get(response.requested_id)
-        if response.message_type in self._response_types and waiting is not None and not waiting.done():
-            waiting.set_result(response)
+        address = addressed_to(frame)
+        if address is None or address[0] not in self._response_types:
+            return
+        waiting = self._pending.get(address[1])
+        if waiting is None or waiting.done():
+            return
+        try:
+            waiting.set_result(decode_response(frame))
+        except ProtocolError as error:
+            waiting.set_exception(_Lost(error.message))
 
     def _fail_pending(self) -> None:
         for waiting in self._pending.values():
             if not waiting.done():
-                waiting.set_exception(_Lost(self._broken))
+                waiting.set_exception(_Lost())
 
 
 class _Lost(Exception):
-    """The connection went while a request was under way."""
+    """A request was under way and its answer is lost: with the connection, or because it cannot be read."""
 
-    def __init__(self, cause: PostdicomError | None) -> None:
+    def __init__(self, unreadable: str | None = None) -> None:
         super().__init__()
-        self._cause = cause
+        self._unreadable = unreadable
 
     def problem(self, operation: str) -> Problem:
-        if self._cause is not None:
-            return Problem(Failure.LOST, ProtocolError(self._cause.message, operation=operation))
+        if self._unreadable is not None:
+            return Problem(Failure.LOST, ProtocolError(self._unreadable, operation=operation))
         return Problem(Failure.LOST, connection_failed(operation, "the connection broke", sent=True))
 
 

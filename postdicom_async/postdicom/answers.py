@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 __all__ = [
     "Folder",
@@ -40,17 +40,19 @@ class VendorAnswer:
 
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
     text: str = field(default="", repr=False)
+    _inside: ClassVar[tuple[str, ...]] = ("result",)
+    """Fields that may hold the object itself, in lower case."""
 
     def get(self, *names: str) -> Any:
         """Return the first of these fields that is there, whatever the case of its name; else None.
 
-        Looked for at the top and inside ``Result``.
+        Looked for at the top and inside ``Result`` or what is named after the object, such as ``PatientOrder``.
         """
         for name in names:  # as they are documented, which is the usual case
             if (found := self.raw.get(name)) is not None:
                 return found
-        inner = next((value for key, value in self.raw.items() if key.lower() == "result"), None)
-        for place in (self.raw, inner):
+        inner = [value for key, value in self.raw.items() if key.lower() in self._inside]
+        for place in (self.raw, *inner):
             if isinstance(place, Mapping):
                 fields = {key.lower(): value for key, value in place.items()}
                 found = next((fields[name.lower()] for name in names if fields.get(name.lower()) is not None), None)
@@ -78,6 +80,7 @@ class PatientOrder(VendorAnswer):
     """A patient order: the service's record of one study of one patient."""
 
     __slots__ = ()
+    _inside = ("result", "patientorder")
 
     @property
     def patient_order_uuid(self) -> str | None:
@@ -129,6 +132,7 @@ class Folder(VendorAnswer):
     """A folder of patient orders."""
 
     __slots__ = ()
+    _inside = ("result", "folder")
 
     @property
     def folder_uuid(self) -> str | None:

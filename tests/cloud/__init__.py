@@ -1,0 +1,1 @@
+"""Tests of the Cloud API's client."""
