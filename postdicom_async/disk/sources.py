@@ -172,7 +172,7 @@ def _identified(sources: Iterable[Source], piece: int, *, start: int) -> Iterato
 async def measure(sources: Sources) -> tuple[int, int] | None:
     """Return how many sources there are and their bytes, without reading them; None where that cannot be told.
 
-    Only what is given as a path, or a list of paths, can be measured before it is read.
+    Only paths and bytes, alone or in a list, can be measured before they are read.
     """
     given = [sources] if _is_single(sources) else sources
     if not isinstance(given, list | tuple):
@@ -181,11 +181,14 @@ async def measure(sources: Sources) -> tuple[int, int] | None:
         paths = [path_of(one) for one in given if isinstance(one, str | os.PathLike)]
     except UsageError:  # told where the sources are read
         return None
-    return await anyio.to_thread.run_sync(_measure, paths) if len(paths) == len(given) else None
+    held = [len(one) for one in given if isinstance(one, bytes)]
+    if len(paths) + len(held) < len(given):
+        return None
+    return await anyio.to_thread.run_sync(_measure, paths, held)
 
 
-def _measure(paths: list[Path]) -> tuple[int, int]:
-    sizes = [size for path in paths for size in _sizes(path)]
+def _measure(paths: list[Path], held: list[int]) -> tuple[int, int]:
+    sizes = [*held, *(size for path in paths for size in _sizes(path))]
     return len(sizes), sum(sizes)
 
 

@@ -52,5 +52,6 @@ async def account() -> AsyncIterator[Account]:
         user_groups={GROUP: "Readers"},
     )
     async with server, client_of(server) as api:
+        cloud = server.cloud
         yield Account(server, api)
-        assert not set(server.cloud.deviations), "what was sent is what the vendor's library sends"
+        assert not set(cloud.deviations), "what was sent is what the vendor's library sends"

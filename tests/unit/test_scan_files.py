@@ -249,7 +249,7 @@ async def test_mutated_files(tmp_path: Path) -> None:
     assert places(scan) == Counter(tmp_path.iterdir())
 
 
-# --- one place for each ------------------------------------------------------------------------------------------------
+# --- one place for each -----------------------------------------------------------------------------------------------
 
 KINDS: dict[str, bytes] = {
     "empty": b"",
@@ -289,7 +289,7 @@ def test_every_file_ends_in_one_place(chosen: list[tuple[str, int]]) -> None:
     assert events == [ScanProgress(done, 2 * len(chosen)) for done in range(1, 2 * len(chosen) + 1)]
 
 
-# --- progress and cancellation -----------------------------------------------------------------------------------------
+# --- progress and cancellation ----------------------------------------------------------------------------------------
 
 
 async def test_progress_of_an_iterator_has_no_total(folder: Path) -> None:

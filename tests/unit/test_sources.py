@@ -318,7 +318,9 @@ async def test_measure(tmp_path: Path, study: dict[str, bytes]) -> None:
     assert await measure(tmp_path / "study") == (7, total)
     assert await measure([tmp_path / "study", tmp_path / "study" / "z"]) == (8, total + len(study["z"]))
     assert await measure([]) == (0, 0)
-    unmeasured: list[Any] = [small_dicom(), [small_dicom()], iter([tmp_path]), [tmp_path, b""]]
+    assert await measure(small_dicom()) == (1, len(small_dicom()))
+    assert await measure([tmp_path / "study", b"12345"]) == (8, total + 5)
+    unmeasured: list[Any] = [pydicom.Dataset(), [tmp_path, pydicom.Dataset()], iter([tmp_path])]
     for unknown in unmeasured:
         assert await measure(unknown) is None
 
