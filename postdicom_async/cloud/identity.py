@@ -62,7 +62,7 @@ async def read_identity(body: Body) -> Identity:
             values, more = read_values(beginning, _PRIVATE | {_CHARACTER_SET})
             if not more or len(beginning) >= HEADER_LIMIT:
                 break
-    characters = values.pop(_CHARACTER_SET, b"")
-    texts = {tag: decode_text(value, characters) for tag, value in values.items()}
+    characters = values.get(_CHARACTER_SET, b"")
+    texts = {tag: decode_text(values[tag], characters) for tag in _PRIVATE if tag in values}
     private = private_texts({f"{tag:08x}": text.split("\\") for tag, text in texts.items() if text})
     return Identity(texts.get(_PATIENT_NAME, ""), texts.get(_PATIENT_ID, ""), private)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -39,6 +40,9 @@ ACCOUNT_KEY = "0b0b0b0b-2222-4222-8222-bbbbbbbbbbbb"
 SESSION = "0c0c0c0c-3333-4333-8333-cccccccccccc"
 USER = "0d0d0d0d-4444-4444-8444-dddddddddddd"
 INSTITUTION = "0e0e0e0e-5555-4555-8555-eeeeeeeeeeee"
+# This side may know everything; only what the client logs is looked at.
+_QUIET = logging.Logger("service of the tests", logging.CRITICAL)  # noqa: LOG001
+
 ROUTER = "http://127.0.0.1:1/router/"
 REGION = "http://127.0.0.1:1/region/"
 
@@ -166,7 +170,7 @@ class CloudService:
         self._server: Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await serve(self._serve, "127.0.0.1", 0, compression=None, max_size=None)
+        self._server = await serve(self._serve, "127.0.0.1", 0, compression=None, max_size=None, logger=_QUIET)
         self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
