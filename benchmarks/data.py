@@ -89,6 +89,19 @@ def make_study(root: Path, number: int, instances: int, frames: int = 1, *, spar
     return study
 
 
+def make_files(folder: Path, count: int, pixel_bytes: int) -> Path:
+    """Write a study of files without a body or listing; no two blocks of half a megabyte of pixels are the same."""
+    folder.mkdir()
+    study = Study(int.from_bytes(folder.name.encode()[:2]), count, 1, folder, folder, folder)
+    block = random.Random(study.number).randbytes(FRAME - 8)
+    for uid, head in _heads(study):
+        with (folder / f"{uid}.dcm").open("wb") as file:
+            file.write(head[:-4] + pixel_bytes.to_bytes(4, "little"))
+            for at in range(0, pixel_bytes, FRAME):
+                file.write((at.to_bytes(8) + block)[: pixel_bytes - at])
+    return folder
+
+
 def _write_instance(file: BinaryIO, head: bytes, pixels: bytes, frames: int) -> None:
     file.write(head)
     if pixels:

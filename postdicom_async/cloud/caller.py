@@ -112,7 +112,7 @@ class CloudCaller:
         """Return checked values of a call; an institution that must be given defaults to the user's only one."""
         if any(one.argument == _INSTITUTION for one in operation.parameters):
             given = {**given, _INSTITUTION: self.institution_uuid(given.get(_INSTITUTION))}
-        return check(operation, given, today=today)
+        return check(operation, given, first_day=today)
 
     async def _send(
         self, operation: Operation, values: Values, more: Mapping[str, Any] | None = None, private: Values | None = None

@@ -79,7 +79,7 @@ class Caller:
         return [view(kind, await self._send(operation, values)) for values in parts]
 
     def _checked(self, operation: Operation, given: Mapping[str, object]) -> Values:
-        return check(operation, given, today=today)
+        return check(operation, given, first_day=today)
 
     async def _send(self, operation: Operation, values: Values) -> Content:
         """Make one request and return what came, unless that is a no."""

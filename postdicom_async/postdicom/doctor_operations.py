@@ -114,7 +114,7 @@ class OperationProbes:
         operation = OPERATIONS[name]
         if name not in READS or operation.repeat is not Repeat.READ:
             raise AssertionError(name)
-        values = check(operation, given, today=lambda: datetime.now(UTC).date())
+        values = check(operation, given, first_day=lambda: datetime.now(UTC).date())
         headers = {operation.header: encode(operation, values, wire or self._wire), "Cache-Control": "no-store"}
         call = Call("doctor", "GET", operation.path, Repeat.READ, headers=headers, accepted=ANY_STATUS)
         answer: Answer = await self._all.once.fetch(call, cap=_ANSWER_BYTES)

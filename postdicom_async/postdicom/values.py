@@ -98,8 +98,10 @@ _MAIL_DOMAIN: Final = r"(?:\[[0-9]{1,3}(?:\.[0-9]{1,3}){3}\]|(?:[A-Za-z0-9-]+\.)
 _MAIL: Final = re.compile(f"{_MAIL_LOCAL}@{_MAIL_DOMAIN}")
 
 
-def check(operation: Parameters, given: Mapping[str, object], *, today: Callable[[], date]) -> Values:
+def check(operation: Parameters, given: Mapping[str, object], *, first_day: Callable[[], date]) -> Values:
     """Return the values of a call, each of its kind; None and, for optional ones, empty text mean not given.
+
+    ``first_day`` gives the first that is not in the past.
 
     Raises:
         UsageError: something is missing, empty, malformed, or in the past; the message names the Python argument and
@@ -113,7 +115,7 @@ def check(operation: Parameters, given: Mapping[str, object], *, today: Callable
                 raise UsageError(f"{parameter.argument}: must be given", operation=operation.title)
             continue
         found = check_value(parameter.argument, parameter.kind, value, operation=operation.title)
-        if parameter.kind is Kind.FUTURE_DATE and found < today():
+        if parameter.kind is Kind.FUTURE_DATE and found < first_day():
             raise UsageError(f"{parameter.argument}: the date is in the past", operation=operation.title)
         checked[parameter.argument] = found
     return checked
