@@ -127,7 +127,11 @@ class Connection:
             return self._main
         if self._reopening is None:
             self._reopening = asyncio.create_task(self._reopen(), name="postdicom-async: session")
-        found = await asyncio.shield(self._reopening)
+        reopening = self._reopening
+        await asyncio.wait([reopening])
+        if reopening.cancelled():
+            raise UsageError("the session is closed")
+        found = reopening.result()
         if isinstance(found, FrameSocket):
             return found
         raise _own(found)
@@ -138,8 +142,6 @@ class Connection:
             self._main = await self._revived() or await self._brought_up()
         except (Problem, PostdicomError) as problem:
             return problem
-        except asyncio.CancelledError:
-            return UsageError("the session is closed")  # by `close`; who waits here was not cancelled
         else:
             return self._main
         finally:
@@ -211,20 +213,24 @@ class Connection:
 
     async def _register(self, socket: FrameSocket, opened: OpenedSession) -> bool:
         """Say on a socket which session it belongs to; return whether the service knows that session."""
+        within = self.settings.timeouts.connect
         try:
-            return (await self._session_message(socket, opened, SessionType.REGISTER_SESSION)).refusal is None
+            envelope = await self._session_message(socket, opened, SessionType.REGISTER_SESSION, within=within)
         except BaseException:
             socket.cut()
             raise
+        return envelope.refusal is None
 
     async def _open_socket(self, opened: OpenedSession) -> FrameSocket:
         return await open_socket(opened.socket_url, settings=self.settings, response_types=self.wire.response_types)
 
-    async def _session_message(self, socket: FrameSocket, opened: OpenedSession, kind: SessionType) -> Envelope:
+    async def _session_message(
+        self, socket: FrameSocket, opened: OpenedSession, kind: SessionType, *, within: float | None = None
+    ) -> Envelope:
         text = compact_json(session_fields(opened.session_uuid, self.keys))
         message_id = self._next_id()
         frame = encode_request(MessageType.SESSION, message_id, kind, text)
-        return self._envelope(await socket.request("open a session", message_id, frame))
+        return self._envelope(await socket.request("open a session", message_id, frame, within=within))
 
     def _require_opened(self) -> OpenedSession:
         if self._opened is None or self._closed:

@@ -14,7 +14,15 @@ from typing import Final
 
 from postdicom_async.errors import ProtocolError
 
-__all__ = ["LAST_MESSAGE_ID", "MessageType", "Response", "addressed_to", "decode_response", "encode_request", "encode_upload"]
+__all__ = [
+    "LAST_MESSAGE_ID",
+    "MessageType",
+    "Response",
+    "addressed_to",
+    "decode_response",
+    "encode_request",
+    "encode_upload",
+]
 
 
 class MessageType(IntEnum):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -11,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, W
 from websockets.protocol import State
 
 from postdicom_async.cloud.frames import Response, addressed_to, decode_response
-from postdicom_async.errors import AuthenticationFailed, ProtocolError
+from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
 from postdicom_async.http.problems import Problem, connection_failed
 from postdicom_async.http.retry import Failure
 from postdicom_async.http.transport import explain_connect_failure, tls_context
@@ -59,7 +61,7 @@ async def open_socket(url: str, *, settings: Settings, response_types: frozenset
             max_size=settings.limits.json_bytes,
             logger=_SILENT,
         )
-    except (OSError, WebSocketException, TimeoutError) as error:
+    except (OSError, WebSocketException, TimeoutError, ImportError) as error:
         problem = _problem_of_opening(error)
     if problem is not None:  # outside the handler: the library's exception may hold the address
         raise problem
@@ -76,6 +78,9 @@ def _problem_of_opening(error: Exception) -> Problem:
         failed = connection_failed(what, "the service did not open a WebSocket", sent=False)
         failed.status = status
         return Problem(Failure.NOT_SENT, failed)
+    if isinstance(error, ImportError):
+        needed = UsageError("proxy: a SOCKS proxy needs the package python-socks; install it, or name an HTTP proxy")
+        return Problem(Failure.FINAL, needed)
     if isinstance(error, InvalidURI):
         return Problem(Failure.FINAL, ProtocolError("the WebSocket's address cannot be used", operation=what))
     if isinstance(error, TimeoutError):
@@ -102,8 +107,8 @@ class FrameSocket:
         """Whether a request can be sent."""
         return self._connection.state is State.OPEN and not self._reader.done()
 
-    async def request(self, operation: str, message_id: int, frame: bytes) -> Response:
-        """Send a frame and return its answer.
+    async def request(self, operation: str, message_id: int, frame: bytes, *, within: float | None = None) -> Response:
+        """Send a frame and return its answer, which must come ``within`` seconds; ``timeouts.answer`` if not given.
 
         Raises:
             Problem: the connection is or was lost, or no answer came in time; it says whether the frame left.
@@ -115,7 +120,7 @@ class FrameSocket:
         problem: Problem | None = None
         try:
             await self._send(operation, frame)
-            async with asyncio.timeout(self._timeouts.answer):
+            async with asyncio.timeout(within or self._timeouts.answer):
                 return await answer
         except TimeoutError:
             message = "the service did not answer in time"
@@ -130,8 +135,9 @@ class FrameSocket:
     async def _send(self, operation: str, frame: bytes) -> None:
         problem: Problem | None = None
         try:
-            async with asyncio.timeout(self._timeouts.idle_write):
-                await self._connection.send(frame)
+            async with asyncio.timeout(self._timeouts.idle_write) as limit:
+                with self._moved_on(limit):
+                    await self._connection.send(frame)
         except TimeoutError:
             self._connection.transport.abort()  # half a frame may be out; nothing else can follow it
             message = "the service stopped taking data"
@@ -140,6 +146,26 @@ class FrameSocket:
             problem = _Lost().problem(operation)
         if problem is not None:
             raise problem
+
+    @contextmanager
+    def _moved_on(self, limit: asyncio.Timeout) -> Iterator[None]:
+        """Move a limit on as long as the service takes data, however slowly."""
+        loop, transport, idle = asyncio.get_running_loop(), self._connection.transport, self._timeouts.idle_write
+        left = 0
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal left, timer
+            before, left = left, transport.get_write_buffer_size()
+            if left < before:
+                limit.reschedule(loop.time() + idle)
+            timer = loop.call_later(idle / 4, look)
+
+        timer = loop.call_later(idle / 4, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Close it; what is pending fails. Cancelled meanwhile, it is cut."""

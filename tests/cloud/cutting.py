@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts a connection at a byte, or passes answers on byte by byte."""
+"""A TCP proxy that cuts a connection at a byte, passes answers on byte by byte, or takes requests slowly."""
 
 from __future__ import annotations
 
@@ -31,16 +31,29 @@ class Cut:
 class CuttingProxy:
     """Stands between a client and a service.
 
+    ``dribble``: answers byte by byte. ``pause``: seconds after each piece of a request that is passed on;
+    ``stall_after``: so many bytes of them, and no more.
+
     Attributes:
         down: how many bytes the first connection's service has sent.
         up: how many its client has.
     """
 
-    def __init__(self, target: str, cut: Cut | None = None, *, dribble: bool = False) -> None:
+    def __init__(
+        self,
+        target: str,
+        cut: Cut | None = None,
+        *,
+        dribble: bool = False,
+        stall_after: int | None = None,
+        pause: float = 0,
+    ) -> None:
         parts = urlsplit(target)
         self._host, self._port = parts.hostname, parts.port
         self._cut = cut or Cut()
         self._dribble = dribble
+        self._stall_after = stall_after
+        self._pause = pause
         self._first = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -48,7 +61,7 @@ class CuttingProxy:
         self.down = self.up = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
@@ -60,11 +73,12 @@ class CuttingProxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
-    async def _serve(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _connected(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(client_in, client_out))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
         first, self._first = self._first, False
         cut = self._cut if first else Cut()
         service_in, service_out = await asyncio.open_connection(self._host, self._port)
@@ -98,6 +112,10 @@ class CuttingProxy:
                 target.write(piece)
                 await target.drain()
             passed += len(piece)
+            if way == "up":
+                await asyncio.sleep(self._pause)
+                while self._stall_after is not None and passed > self._stall_after:
+                    await asyncio.sleep(0.01)
             if first:
                 setattr(self, way, passed)
             if passed == limit:
