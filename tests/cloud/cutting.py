@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
@@ -61,7 +62,10 @@ class CuttingProxy:
         self.down = self.up = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        bound = socket.create_server(("127.0.0.1", 0))
+        if self._pause:  # or the system would take megabytes before anybody reads
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ)
+        self._server = await asyncio.start_server(self._connected, sock=bound)
         self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
