@@ -19,7 +19,7 @@ from postdicom_async.cloud.shares import CloudShares
 from postdicom_async.cloud.upload import CloudUpload
 from postdicom_async.cloud.users import CloudUsers
 from postdicom_async.cloud.view import CloudView
-from postdicom_async.cloud.wire import ROUTER_URL, CloudWire
+from postdicom_async.cloud.wire import CloudWire
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.settings import Settings
 
@@ -47,7 +47,7 @@ class CloudApi:
         api_key: the API key, a UUID.
         account_key: the account key, a UUID.
         user: UUID, user name or full name of the user; not needed when the account has one.
-        router_url: where addresses and the session are asked for.
+        router_url: where addresses and the session are asked for; the vendor's, see ``CloudWire.router_url``, without it.
         settings: limits, time-outs, retry, TLS, proxy.
         transport: an httpx transport for the HTTP requests, instead of the fastest one here.
         wire: what is assumed of the service; see `CloudWire`.
@@ -62,16 +62,16 @@ class CloudApi:
         account_key: UUID | str,
         *,
         user: UUID | str | None = None,
-        router_url: str = ROUTER_URL,
+        router_url: str | None = None,
         settings: Settings | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         wire: CloudWire | None = None,
     ) -> None:
-        keys = checked_keys(api_key, account_key)
+        keys, wire = checked_keys(api_key, account_key), wire or CloudWire()
+        self._router_url = router_url or wire.router_url
         self._connection = Connection(
-            keys, router_url, settings=settings or Settings(), wire=wire or CloudWire(), transport=transport
+            keys, self._router_url, settings=settings or Settings(), wire=wire, transport=transport
         )
-        self._router_url = router_url
         self._user = user
 
     def __repr__(self) -> str:

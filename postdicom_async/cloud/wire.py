@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ROUTER_URL", "CloudWire"]
-
-ROUTER_URL = "https://developer.postdicom.com/wssShellService/"
-"""The router of the public copy of the JavaScript library; accounts elsewhere may have another."""
+__all__ = ["CloudWire"]
 
 KIB = 1024
 
@@ -21,6 +18,7 @@ class CloudWire:
     """What is assumed of the service.
 
     Attributes:
+        router_url: that of the public copy of the JavaScript library; whether it is right for every account is assumed.
         client_host_name: sent when the session is opened, if given; the vendor's library in a browser most likely sends
             its page's host name there, by which view links can be bound to a domain (assumed).
         trailing_zero: end general and upload frames with the zero byte that the JavaScript library leaves there.
@@ -38,6 +36,7 @@ class CloudWire:
             numbers, as the JavaScript library does, instead of sending each part once.
     """
 
+    router_url: str = "https://developer.postdicom.com/wssShellService/"
     client_host_name: str | None = None
     trailing_zero: bool = True
     response_types: frozenset[int] = frozenset({4, 6, 18, 24})

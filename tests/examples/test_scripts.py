@@ -72,6 +72,34 @@ async def test_archive_study(archive: EmbeddedArchive, tmp_path: Path) -> None:
     assert sorted(path.read_bytes() for path in (tmp_path / "copies").rglob("*.dcm")) == sorted(scans.values())
 
 
+async def test_second_opinion(archive: EmbeddedArchive, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for number in range(1, 4):
+        data = small_dicom(
+            uid(number), uid(number, 1), uid(number, 1, 1), patient_name=f"Doe^{number}", patient_id=str(number)
+        )
+        (tmp_path / "scans" / f"{number}.dcm").write_bytes(data)
+    (tmp_path / "letter.pdf").write_bytes(b"%PDF-1.7\nDear colleague")
+    keys = {
+        "POSTDICOM_API_KEY": archive.cloud_api_key,
+        "POSTDICOM_ACCOUNT_KEY": archive.cloud_account_key,
+        "POSTDICOM_ROUTER_URL": archive.router_url,
+        "POSTDICOM_CLOUD_USER": archive.cloud_user_uuid,
+    }
+    words = (tmp_path / "scans", tmp_path / "letter.pdf", "--institution", archive.institution_uuid)
+    code, out, err = await run("second_opinion.py", *words, url=archive.url, **keys)
+    assert (code, err) == (0, "CASE-001: 1 files\nCASE-002: 1 files\nCASE-003: 1 files\n")
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as browser:
+        page = await browser.get(out.strip())
+    assert "CASE-001" in page.text
+    assert "Doe" not in page.text
+    assert all(b"Doe^" not in stored.path.read_bytes() for stored in archive.store.instances())
+    async with PostDicom(archive.url, "demo", "demo") as own:
+        (folder,) = await own.folders.search(name="Second opinion", with_orders=True).all()
+    assert {one.patient_id for one in folder.orders} == {"CASE-001", "CASE-002", "CASE-003"}
+    assert all(len(archive.cloud.documents(str(one.patient_order_uuid))) == 1 for one in folder.orders)
+
+
 async def test_archive_study_that_is_not_there(archive: EmbeddedArchive, tmp_path: Path) -> None:
     code, out, err = await run("archive_study.py", tmp_path / "nothing", tmp_path / "copies", url=archive.url)
     assert (code, out) == (1, "")

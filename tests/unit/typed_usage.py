@@ -11,13 +11,20 @@ import httpx
 from pydicom.dataset import Dataset
 
 from postdicom_async import (
+    Account,
+    Anonymization,
     BytesMoved,
+    CloudApi,
+    CloudWire,
     DicomWeb,
     DownloadReport,
+    Folder,
     IncompleteDownload,
     InstanceFinished,
     InstanceUids,
+    Institution,
     Limits,
+    PatientOrder,
     PostDicom,
     PostdicomError,
     ProgressEvent,
@@ -25,12 +32,16 @@ from postdicom_async import (
     Results,
     Retry,
     SavedInstance,
+    Scan,
     Settings,
+    ShareLink,
     StoreOutcome,
     StoreStatus,
     Timeouts,
     Tls,
     UploadReport,
+    User,
+    read_files,
 )
 
 SETTINGS = Settings(
@@ -122,3 +133,32 @@ async def options(archive: PostDicom) -> None:
         assert_type(opened, PostDicom)
         assert_type(opened.with_options(retry=Retry(max_attempts=1)), PostDicom)
         assert_type(opened.transport_name, str)
+
+
+async def cloud(api_key: str, account_key: str) -> None:
+    wire = CloudWire(trailing_zero=False)
+    async with CloudApi(api_key, account_key, user="somebody", settings=SETTINGS, wire=wire) as api:
+        assert_type(api.account, Account)
+        assert_type(api.account.users[0], User)
+        assert_type(api.account.users[0].institutions, list[Institution])
+        assert_type(
+            await api.orders.search(modalities=["CT"], study_date_from=date(2024, 1, 1)).all(), list[PatientOrder]
+        )
+        assert_type(await api.orders.properties("uuid", "uuid"), PatientOrder)
+        assert_type(await api.folders.contents(), Folder)
+        assert_type(await api.view.order("uuid"), ShareLink)
+        assert_type(await api.users.all(), list[User])
+        rules = Anonymization({"PatientName": "ANON", "PatientBirthDate": None}, remap_uids=True)
+        report = await api.upload(
+            [Path("a.dcm"), b"DICM"], institution_uuid="North", anonymize=rules, existing="send", progress=on_progress
+        )
+        assert_type(report, UploadReport)
+        assert_type(report.patient_order_uuids, tuple[str, ...])
+        assert_type(await api.upload_documents("letter.pdf", "uuid"), UploadReport)
+        assert_type(api.as_user("other"), CloudApi)
+
+
+async def scan() -> None:
+    found = await read_files(["folder", Path("file")], progress=lambda event: print(event.files_done))
+    assert_type(found, Scan)
+    assert_type(found.studies[0].paths, tuple[Path, ...])
