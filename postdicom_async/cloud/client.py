@@ -47,7 +47,7 @@ class CloudApi:
         api_key: the API key, a UUID.
         account_key: the account key, a UUID.
         user: UUID, user name or full name of the user; not needed when the account has one.
-        router_url: where addresses and the session are asked for; the vendor's, see ``CloudWire.router_url``, without it.
+        router_url: where addresses and the session are asked for; without it that of ``CloudWire``.
         settings: limits, time-outs, retry, TLS, proxy.
         transport: an httpx transport for the HTTP requests, instead of the fastest one here.
         wire: what is assumed of the service; see `CloudWire`.
