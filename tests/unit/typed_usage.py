@@ -33,6 +33,7 @@ from postdicom_async import (
     Retry,
     SavedInstance,
     Scan,
+    ScanProgress,
     Settings,
     ShareLink,
     StoreOutcome,
@@ -141,9 +142,7 @@ async def cloud(api_key: str, account_key: str) -> None:
         assert_type(api.account, Account)
         assert_type(api.account.users[0], User)
         assert_type(api.account.users[0].institutions, list[Institution])
-        assert_type(
-            await api.orders.search(modalities=["CT"], study_date_from=date(2024, 1, 1)).all(), list[PatientOrder]
-        )
+        assert_type(await api.orders.search(study_date_from=date(2024, 1, 1)).all(), list[PatientOrder])
         assert_type(await api.orders.properties("uuid", "uuid"), PatientOrder)
         assert_type(await api.folders.contents(), Folder)
         assert_type(await api.view.order("uuid"), ShareLink)
@@ -158,7 +157,11 @@ async def cloud(api_key: str, account_key: str) -> None:
         assert_type(api.as_user("other"), CloudApi)
 
 
+def on_scan(event: ScanProgress) -> None:
+    assert_type(event.files_done, int)
+
+
 async def scan() -> None:
-    found = await read_files(["folder", Path("file")], progress=lambda event: print(event.files_done))
+    found = await read_files(["folder", Path("file")], progress=on_scan)
     assert_type(found, Scan)
     assert_type(found.studies[0].paths, tuple[Path, ...])
