@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
 
-from postdicom_async.cli import folders, orders, share
+from postdicom_async.cli import cloud, folders, orders, share
 from postdicom_async.cli.demo import demo
 from postdicom_async.cli.doctor import doctor
 from postdicom_async.cli.download import download
@@ -34,26 +35,54 @@ def _group() -> typer.Typer:
     )
 
 
-app: typer.Typer = _group()
+def _fill(group: typer.Typer, commands: Mapping[str, Callable[..., int]]) -> None:
+    for name, command in commands.items():
+        group.command(name, epilog=_EPILOG)(grouped(command))
 
-for _command in (demo, serve, scan, upload, search, download, doctor):
-    app.command(epilog=_EPILOG)(grouped(_command))
 
-_GROUPS = {
-    "orders": ("PostDICOM's patient orders: search, show, create, delete, assign, tags.", (
-        orders.search, orders.show, orders.create, orders.delete, orders.assign, orders.tags,
-    )),
-    "folders": ("PostDICOM's folders of orders: search, create, add-order, share.", (
-        folders.search, folders.create, folders.add_order, folders.share,
-    )),
-    "share": ("Links to PostDICOM's patient orders: orders, link.", (share.orders, share.link)),
+def _add_groups(parent: typer.Typer, groups: Mapping[str, tuple[str, Mapping[str, Callable[..., int]]]]) -> None:
+    for name, (text, commands) in groups.items():
+        group = _group()
+        _fill(group, commands)
+        parent.add_typer(group, name=name, help=text, epilog=_EPILOG)
+
+
+_COMMANDS: Mapping[str, Callable[..., int]] = {
+    "demo": demo,
+    "serve": serve,
+    "scan": scan,
+    "upload": upload,
+    "search": search,
+    "download": download,
+    "doctor": doctor,
+}
+
+_GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., int]]]] = {
+    "orders": ("PostDICOM's patient orders: search, show, create, delete, assign, tags.", {
+        "search": orders.search,
+        "show": orders.show,
+        "create": orders.create,
+        "delete": orders.delete,
+        "assign": orders.assign,
+        "tags": orders.tags,
+    }),
+    "folders": ("PostDICOM's folders of orders: search, create, add-order, share.", {
+        "search": folders.search,
+        "create": folders.create,
+        "add-order": folders.add_order,
+        "share": folders.share,
+    }),
+    "share": ("Links to PostDICOM's patient orders: orders, link.", {"orders": share.orders, "link": share.link}),
 }  # fmt: skip
 
-for _name, (_help, _commands) in _GROUPS.items():
-    _sub = _group()
-    for _operation in _commands:
-        _sub.command(_operation.__name__.replace("_", "-"), epilog=_EPILOG)(grouped(_operation))
-    app.add_typer(_sub, name=_name, help=_help, epilog=_EPILOG)
+app: typer.Typer = _group()
+_fill(app, _COMMANDS)
+_add_groups(app, _GROUPS)
+
+_cloud = _group()
+_fill(_cloud, cloud.COMMANDS)
+_add_groups(_cloud, cloud.GROUPS)
+app.add_typer(_cloud, name="cloud", help=cloud.HELP, epilog=_EPILOG)
 
 
 @app.callback(invoke_without_command=True, epilog=_EPILOG)

@@ -17,9 +17,10 @@ from postdicom_async.cli.paths import given_path
 if TYPE_CHECKING:
     from postdicom_async import DicomWeb, PostDicom, Settings
 
-__all__ = ["Account", "Connection", "DialectName"]
+__all__ = ["PANEL", "Account", "Connection", "DialectName", "Road"]
 
-_PANEL = "Connection"
+PANEL = "Connection"
+"""Where the help shows these options."""
 
 
 class DialectName(StrEnum):
@@ -36,7 +37,7 @@ _Url: TypeAlias = Annotated[
         envvar="POSTDICOM_URL",
         metavar="URL",
         help="Address of the DICOMweb service, such as https://archive.example/dicom-web.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 _Username: TypeAlias = Annotated[
@@ -48,7 +49,7 @@ _Username: TypeAlias = Annotated[
         metavar="NAME",
         help="User name. The password comes from POSTDICOM_PASSWORD, else a keyring, else a prompt; a bearer token "
         "from POSTDICOM_TOKEN. Without either, requests are anonymous.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 _Dialect: TypeAlias = Annotated[
@@ -57,7 +58,7 @@ _Dialect: TypeAlias = Annotated[
         "--dialect",
         envvar="POSTDICOM_DIALECT",
         help="URL shapes of the archive: PS3.18's, or PostDICOM's own.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 _CaFile: TypeAlias = Annotated[
@@ -67,7 +68,7 @@ _CaFile: TypeAlias = Annotated[
         metavar="FILE",
         parser=given_path,
         help="PEM file of authorities to trust besides the system's.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 _ClientCert: TypeAlias = Annotated[
@@ -78,7 +79,7 @@ _ClientCert: TypeAlias = Annotated[
         parser=given_path,
         help="PEM file of the client certificate; may hold its key too. The key's password, if it has one, comes from "
         "POSTDICOM_KEY_PASSWORD.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 _ClientKey: TypeAlias = Annotated[
@@ -88,7 +89,7 @@ _ClientKey: TypeAlias = Annotated[
         metavar="FILE",
         parser=given_path,
         help="PEM file of the client key.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 _Proxy: TypeAlias = Annotated[
@@ -98,7 +99,7 @@ _Proxy: TypeAlias = Annotated[
         envvar="POSTDICOM_PROXY",
         metavar="URL",
         help="Proxy, such as http://proxy.example:3128. The system's proxy settings are not used by themselves.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 _AllowHttp: TypeAlias = Annotated[
@@ -106,7 +107,7 @@ _AllowHttp: TypeAlias = Annotated[
     typer.Option(
         "--allow-http",
         help="Send credentials over http:// to another machine. Whoever listens on the way can read them.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 _Attempts: TypeAlias = Annotated[
@@ -116,17 +117,15 @@ _Attempts: TypeAlias = Annotated[
         min=1,
         metavar="N",
         help="How often a request that may be repeated is made at most.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 
 
 @dataclass(frozen=True)
-class Account:
-    """One archive, as the command line names it, for commands that speak to PostDICOM only."""
+class Road:
+    """How whatever service is reached."""
 
-    url: _Url = None
-    username: _Username = None
     ca_file: _CaFile = None
     client_cert: _ClientCert = None
     client_key: _ClientKey = None
@@ -134,26 +133,12 @@ class Account:
     allow_http: _AllowHttp = False
     attempts: _Attempts = 5
 
-    def postdicom(self) -> PostDicom:
-        """Return PostDICOM's client, not yet open; asks for a password if there is none and somebody to ask.
+    def settings(self) -> Settings:
+        """Return the library's settings.
 
         Raises:
-            UsageError: an option is missing or wrong.
+            UsageError: an option names a file that is not there.
         """
-        from postdicom_async import PostDicom
-
-        url, settings = self._url(), self._settings()
-        credentials = find_credentials(self.username)
-        if not isinstance(credentials, tuple):
-            raise UsageError("PostDICOM asks for a user name: give --username or set POSTDICOM_USERNAME")
-        return PostDicom(url, *credentials, settings=settings)
-
-    def _url(self) -> str:
-        if not self.url:
-            raise UsageError("no address: give --url or set POSTDICOM_URL")
-        return self.url
-
-    def _settings(self) -> Settings:
         from postdicom_async import Retry, Settings, Tls
 
         files = {"--ca-file": self.ca_file, "--client-cert": self.client_cert, "--client-key": self.client_key}
@@ -174,6 +159,38 @@ class Account:
 
 
 @dataclass(frozen=True)
+class _Login:
+    """Which archive, and as whom."""
+
+    url: _Url = None
+    username: _Username = None
+
+
+@dataclass(frozen=True)
+class Account(Road, _Login):  # the fields of the last base come first, in the help too
+    """One archive, as the command line names it, for commands that speak to PostDICOM only."""
+
+    def postdicom(self) -> PostDicom:
+        """Return PostDICOM's client, not yet open; asks for a password if there is none and somebody to ask.
+
+        Raises:
+            UsageError: an option is missing or wrong.
+        """
+        from postdicom_async import PostDicom
+
+        url, settings = self._url(), self.settings()
+        credentials = find_credentials(self.username)
+        if not isinstance(credentials, tuple):
+            raise UsageError("PostDICOM asks for a user name: give --username or set POSTDICOM_USERNAME")
+        return PostDicom(url, *credentials, settings=settings)
+
+    def _url(self) -> str:
+        if not self.url:
+            raise UsageError("no address: give --url or set POSTDICOM_URL")
+        return self.url
+
+
+@dataclass(frozen=True)
 class Connection(Account):
     """One archive of any family."""
 
@@ -187,7 +204,7 @@ class Connection(Account):
         """
         from postdicom_async import DicomWeb
 
-        url, settings = self._url(), self._settings()
+        url, settings = self._url(), self.settings()
         return DicomWeb(url, auth=find_credentials(self.username), settings=settings, dialect=self.dialect.value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -27,16 +28,18 @@ class Common:
 def grouped(command: Callable[..., int]) -> Callable[..., int]:
     """Give a command's option groups to typer as single options.
 
-    A parameter whose type is a dataclass stands for one option a field; the command gets the dataclass.
+    A parameter whose type is a dataclass stands for one option a field; the command gets the dataclass. What every
+    command takes comes last.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {}
     parameters: list[inspect.Parameter] = []
+    last: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
         kind = hints[parameter.name]
         if isinstance(kind, type) and is_dataclass(kind):
             groups[parameter.name] = kind
-            parameters += _parameters_of(kind)
+            (last if kind is Common else parameters).extend(_parameters_of(kind))
         else:
             parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
 
@@ -47,10 +50,11 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
 
     call.__name__, call.__doc__ = command.__name__, _unwrapped(command.__doc__ or "")
     call.__annotations__ = {}
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__signature__ = inspect.Signature(parameters + last)  # type: ignore[attr-defined]
     return call
 
 
+@cache  # dozens of commands share a few groups, and reading one takes a millisecond
 def _parameters_of(group: type[Any]) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [

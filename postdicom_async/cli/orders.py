@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-import typer
-
-from postdicom_async import UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import Account
 from postdicom_async.cli.exits import Exit
-from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.search import write_json
 from postdicom_async.cli.vendor import (
     AsJson,
+    Yes,
+    confirmed,
     detail,
     document,
-    field_table,
     option,
-    order_columns,
+    raw_columns,
+    require_one,
     run_call,
     show_columns,
+    show_order,
+    show_orders,
     tell_done,
     tell_made,
 )
 
 if TYPE_CHECKING:
-    from postdicom_async import TagContent, VendorAnswer
+    from postdicom_async import PostDicom, VendorAnswer
 
-__all__ = ["assign", "create", "delete", "search", "show", "tags"]
+__all__ = [
+    "Modality",
+    "Order",
+    "OrderDetails",
+    "PatientId",
+    "PatientName",
+    "ToGroup",
+    "ToUser",
+    "Wanted",
+    "assign",
+    "create",
+    "delete",
+    "search",
+    "show",
+    "tags",
+]
 
 _Institution: TypeAlias = Annotated[str, option("institution-uuid", "The institution the order belongs to.", "UUID")]
-_Order: TypeAlias = Annotated[str, option("patient-order-uuid", "The order.", "UUID")]
+Order: TypeAlias = Annotated[str, option("patient-order-uuid", "The order.", "UUID")]
+ToUser: TypeAlias = Annotated[str | None, option("user-uuid", "The user to assign it to.", "UUID")]
+ToGroup: TypeAlias = Annotated[str | None, option("user-group-uuid", "The group to assign it to.", "UUID")]
+PatientName: TypeAlias = Annotated[str, option("patient-name", "The patient's name, as DOE^JANE.")]
+PatientId: TypeAlias = Annotated[str, option("patient-id", "The patient's ID.")]
+Modality: TypeAlias = Annotated[str, option("modality", "The modality, such as CT.", "CODE")]
 
 
 @dataclass(frozen=True)
@@ -63,13 +81,19 @@ class Wanted:
 
 @dataclass(frozen=True)
 class NewOrder:
-    """What an order is made of."""
+    """What an order must be made of."""
 
     institution_uuid: Annotated[str, option("institution-uuid", "The institution it is for.", "UUID")]
-    patient_name: Annotated[str, option("patient-name", "The patient's name, as DOE^JANE.")]
-    patient_id: Annotated[str, option("patient-id", "The patient's ID.")]
+    patient_name: PatientName
+    patient_id: PatientId
     patient_birthdate: Annotated[str, option("patient-birthdate", "The patient's day of birth.", "YYYY-MM-DD")]
-    modality: Annotated[str, option("modality", "The modality, such as CT.", "CODE")]
+    modality: Modality
+
+
+@dataclass(frozen=True)
+class OrderDetails:
+    """What an order may have besides."""
+
     other_patient_id: Annotated[str | None, detail("other-patient-id", "The patient's other ID.")] = None
     patient_sex: Annotated[str | None, detail("patient-sex", "M, F or O.", "LETTER")] = None
     study_description: Annotated[str | None, detail("study-description", "The study's description.")] = None
@@ -98,43 +122,36 @@ def search(wanted: Wanted, account: Account, common: Common, as_json: AsJson = F
     Writes a table, or with --json one array of the service's own objects. Finding nothing is no error.
     """
     archive = account.postdicom()
-    if as_json:
-        return run_async(lambda: write_json(archive, archive.orders.search(**asdict(wanted)), quiet=common.quiet))
-    orders = run_call(archive, lambda client: client.orders.search(**asdict(wanted)).all())
-    return show_columns(order_columns(orders), ("order", "orders"), quiet=common.quiet)
+    return show_orders(archive, archive.orders.search(**asdict(wanted)), as_json=as_json, quiet=common.quiet)
 
 
 def show(
     institution_uuid: _Institution,
-    patient_order_uuid: _Order,
+    patient_order_uuid: Order,
     account: Account,
     _common: Common,
     as_json: AsJson = False,
 ) -> int:
     """Show everything the service tells about a patient order."""
     found = run_call(account.postdicom(), lambda client: client.orders.properties(institution_uuid, patient_order_uuid))
-    if as_json or not found.raw:
-        output.write(output.json_text(document(found)))
-    else:
-        output.write(field_table(found.raw.items()))
-    return Exit.OK
+    return show_order(found, as_json=as_json)
 
 
-def create(order: NewOrder, account: Account, common: Common, as_json: AsJson = False) -> int:
+def create(order: NewOrder, details: OrderDetails, account: Account, common: Common, as_json: AsJson = False) -> int:
     """Make a patient order, and write its UUID.
 
     If no answer comes, the order may have been made or not: search before doing it again.
     """
-    made = run_call(account.postdicom(), lambda client: client.orders.create(**asdict(order)))
+    made = run_call(account.postdicom(), lambda client: client.orders.create(**asdict(order), **asdict(details)))
     return tell_made(made, made.patient_order_uuid, "order made", as_json=as_json, quiet=common.quiet)
 
 
 def delete(
     institution_uuid: _Institution,
-    patient_order_uuid: _Order,
+    patient_order_uuid: Order,
     account: Account,
     common: Common,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> int:
     """Delete a patient order and its images, for good.
@@ -142,46 +159,35 @@ def delete(
     Asks first. Without a terminal to ask on, it wants --yes.
     """
     archive = account.postdicom()
-    if not yes and not _confirmed(patient_order_uuid):
-        output.error("nothing was deleted")
+    if not yes and not confirmed(f"Delete patient order {patient_order_uuid} and its images for good?"):
         return Exit.ITEMS_FAILED
     answer = run_call(archive, lambda client: client.orders.delete(institution_uuid, patient_order_uuid))
     return tell_done(answer, "order deleted", as_json=as_json, quiet=common.quiet)
 
 
-def _confirmed(uuid: str) -> bool:
-    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("deleting asks first: run this in a terminal, or give --yes")
-    sys.stderr.write(f"Delete patient order {output.clean(uuid)} and its images for good? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
-
-
 def assign(
-    patient_order_uuid: _Order,
+    patient_order_uuid: Order,
     account: Account,
     common: Common,
-    user_uuid: Annotated[str | None, option("user-uuid", "The user to assign it to.", "UUID")] = None,
-    user_group_uuid: Annotated[str | None, option("user-group-uuid", "The group to assign it to.", "UUID")] = None,
+    user_uuid: ToUser = None,
+    user_group_uuid: ToGroup = None,
     as_json: AsJson = False,
 ) -> int:
     """Assign a patient order to a user or to a user group."""
-    if (user_uuid is None) is (user_group_uuid is None):
-        raise UsageError("give --user-uuid or --user-group-uuid, one of them")
-    archive = account.postdicom()
+    require_one(user_uuid=user_uuid, user_group_uuid=user_group_uuid)
 
-    async def work() -> VendorAnswer:
-        async with archive:
-            if user_uuid is not None:
-                return await archive.orders.assign_to_user(patient_order_uuid, user_uuid)
-            return await archive.orders.assign_to_group(patient_order_uuid, user_group_uuid or "")
+    async def work(archive: PostDicom) -> VendorAnswer:
+        if user_uuid:
+            return await archive.orders.assign_to_user(patient_order_uuid, user_uuid)
+        return await archive.orders.assign_to_group(patient_order_uuid, user_group_uuid or "")
 
-    return tell_done(run_async(work), "order assigned", as_json=as_json, quiet=common.quiet)
+    answer = run_call(account.postdicom(), work)
+    return tell_done(answer, "order assigned", as_json=as_json, quiet=common.quiet)
 
 
 def tags(
     institution_uuid: _Institution,
-    patient_order_uuid: _Order,
+    patient_order_uuid: Order,
     account: Account,
     common: Common,
     series_uuid: Annotated[str | None, option("series-uuid", "Only of this series.", "UUID")] = None,
@@ -203,15 +209,5 @@ def tags(
     if as_json:
         output.write(output.json_text([document(one) for one in found]))
         return Exit.OK
-    return show_columns(_tag_columns(found), ("tag", "tags"), quiet=common.quiet)
-
-
-def _tag_columns(found: list[TagContent]) -> dict[str, list[str]]:
-    """Return the fields of what came as columns, whatever they are called."""
-    items = [item for one in found for item in one.items if isinstance(item, dict)]
-    names = list(dict.fromkeys(name for item in items for name in item))
-    return {name: [_text(item.get(name)) for item in items] for name in names}
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
+    items = [item for one in found for item in one.items]
+    return show_columns(raw_columns(items), ("tag", "tags"), quiet=common.quiet)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "clean",
     "close",
+    "conceal",
     "error",
     "in_options",
     "json_text",
@@ -60,6 +61,8 @@ def _shown(char: str) -> str:
 
 
 _ARGUMENTS = {
+    "api_key:": "the API key:",
+    "account_key:": "the account key:",
     "study_instance_uid:": "--study:",
     "series_instance_uid:": "--series:",
     "filters:": "--filter:",
@@ -84,11 +87,13 @@ _PHRASES = (
     ("give study_instance_uid and series_instance_uid", "give --study and --series"),
     ("give study_instance_uid", "give --study"),
     ("give series_instance_uid", "give --study and --series"),
+    ("accession_number (OrderAccessionNumber)", "the accession number (OrderAccessionNumber)"),
 )
 
 
 _OF_OPERATIONS = re.compile(
-    r"^((?:[a-zA-Z ]+: )?)(name|description|title|expires|modality|modalities|tags|[a-z]+(?:_[a-z]+)+): "
+    r"^((?:[a-zA-Z -]+: )?)"
+    r"(name|description|title|expires|email|modality|modalities|tags|user|sockets|[a-z]+(?:_[a-z]+)+): "
 )
 """The argument that an operation of PostDICOM's complains about; its option has the same name."""
 
@@ -133,12 +138,26 @@ def json_text(document: object) -> str:
 
 # --- the two streams ------------------------------------------------------------------------------------------------
 
+_concealed: set[str] = set()
+
 
 def prepare() -> None:
-    """Make both streams take any text, whatever the locale."""
+    """Make both streams take any text, whatever the locale; forget what an earlier command concealed."""
+    _concealed.clear()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def conceal(*secrets: str) -> None:
+    """From now on write three stars for each of these: what a service answers may repeat what it was sent."""
+    _concealed.update(secret.strip() for secret in secrets)
+
+
+def _without_secrets(text: str) -> str:
+    for secret in _concealed:
+        text = re.sub(re.escape(secret), "***", text, flags=re.IGNORECASE)
+    return text
 
 
 def write(text: str) -> bool:
@@ -148,7 +167,7 @@ def write(text: str) -> bool:
         LocalFileError: the results cannot be written where they were sent.
     """
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(_without_secrets(text) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         _drop(sys.stdout)
@@ -164,7 +183,7 @@ def write(text: str) -> bool:
 def note(text: str) -> None:
     """Write a line to standard error, if there is anyone to read it."""
     try:
-        sys.stderr.write(clean(text) + "\n")
+        sys.stderr.write(clean(_without_secrets(text)) + "\n")
         sys.stderr.flush()
     except OSError:
         _drop(sys.stderr)

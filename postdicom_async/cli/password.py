@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from postdicom_async import UsageError
 from postdicom_async.cli import output
 
-__all__ = ["KEYRING_SERVICE", "find_credentials", "find_share_password"]
+__all__ = ["KEYRING_SERVICE", "find_cloud_keys", "find_credentials", "find_share_password"]
 
 KEYRING_SERVICE = "postdicom-async"
 _KEYRING_PATIENCE = 10.0
@@ -29,16 +29,32 @@ def find_credentials(username: str | None) -> tuple[str, str] | str | None:
         raise UsageError("both a user name and POSTDICOM_TOKEN are given; use one of them")
     if not username:
         return token
-    password = os.environ.get("POSTDICOM_PASSWORD") or _from_keyring(username) or _from_prompt(username)
-    return username, password
+    asking = f"Password of {output.clean(username)}: "
+    return username, _secret("POSTDICOM_PASSWORD", username, what="password", asking=asking)
 
 
-def _from_keyring(username: str) -> str | None:
+def find_cloud_keys() -> tuple[str, str]:
+    """Return the API key and the account key of the Cloud API.
+
+    Raises:
+        UsageError: one is missing, and there is nobody to ask.
+    """
+    api_key = _secret("POSTDICOM_API_KEY", "api-key", what="API key", asking="API key: ")
+    account_key = _secret("POSTDICOM_ACCOUNT_KEY", "account-key", what="account key", asking="Account key: ")
+    return api_key, account_key
+
+
+def _secret(variable: str, entry: str, *, what: str, asking: str) -> str:
+    """Return a secret from a variable, from an entry of the keyring, or as it is typed."""
+    return os.environ.get(variable) or _from_keyring(entry) or _from_prompt(variable, what=what, asking=asking)
+
+
+def _from_keyring(entry: str) -> str | None:
     """Ask the keyring in a process of its own: a backend may hang, print, or want to talk to the terminal."""
     if find_spec("keyring") is None:
         return None
     # -P: a module that lies in the current folder is not taken for keyring.
-    command = [sys.executable, "-P", "-X", "utf8", "-m", "keyring", "get", KEYRING_SERVICE, username]
+    command = [sys.executable, "-P", "-X", "utf8", "-m", "keyring", "get", KEYRING_SERVICE, entry]
     try:
         answer = subprocess.run(  # noqa: S603 - this very interpreter
             command,
@@ -55,13 +71,13 @@ def _from_keyring(username: str) -> str | None:
     return found or None
 
 
-def _from_prompt(username: str) -> str:
+def _from_prompt(variable: str, *, what: str, asking: str) -> str:
     if not _somebody_is_there():
-        raise UsageError("no password: set POSTDICOM_PASSWORD, store it in a keyring, or run this in a terminal")
-    password = _ask(f"Password of {output.clean(username)}: ")
-    if not password:
-        raise UsageError("no password was given")
-    return password
+        raise UsageError(f"no {what}: set {variable}, store it in a keyring, or run this in a terminal")
+    typed = _ask(asking)
+    if not typed:
+        raise UsageError(f"no {what} was given")
+    return typed
 
 
 def _somebody_is_there() -> bool:

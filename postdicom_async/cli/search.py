@@ -17,6 +17,7 @@ from postdicom_async.cli.search_table import ASKED_FOR, SINGULAR, Level, search_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from pydicom.dataset import Dataset
 
@@ -120,7 +121,7 @@ async def _all(archive: DicomWeb, results: Results[Dataset], *, quiet: bool) -> 
     return datasets
 
 
-async def write_json(archive: DicomWeb, results: Results[Any], *, quiet: bool) -> int:
+async def write_json(archive: AbstractAsyncContextManager[Any], results: Results[Any], *, quiet: bool) -> int:
     """Write the array object by object, so that it may be long; an error on the way still closes it."""
     joint = "["
     try:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from postdicom_async import PostDicom, ShareLink
 
-__all__ = ["Downloadable", "WithPassword", "link", "orders"]
+__all__ = ["Downloadable", "OrderUuids", "WithPassword", "link", "orders"]
 
+OrderUuids: TypeAlias = Annotated[list[str], option("patient-order-uuids", "The order. Give it once for each.", "UUID")]
 Downloadable: TypeAlias = Annotated[bool, typer.Option("--downloadable", help="Whoever looks may download too.")]
 WithPassword: TypeAlias = Annotated[
     bool,
@@ -31,9 +32,7 @@ WithPassword: TypeAlias = Annotated[
 class Shared:
     """What is shared, and until when."""
 
-    patient_order_uuids: Annotated[
-        list[str], option("patient-order-uuids", "The order. Give it once for each.", "UUID")
-    ]
+    patient_order_uuids: OrderUuids
     expires: Annotated[str, option("expires", "The last day of the link.", "YYYY-MM-DD")]
     downloadable: Downloadable = False
     with_password: WithPassword = False

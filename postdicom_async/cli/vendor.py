@@ -3,37 +3,52 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
+from postdicom_async import UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
+from postdicom_async.cli.search import write_json
 from postdicom_async.cli.search_table import column_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
-    from postdicom_async import Folder, PatientOrder, PostDicom, ShareLink, VendorAnswer
+    from postdicom_async import Folder, PatientOrder, Results, ShareLink, VendorAnswer
 
 __all__ = [
     "AsJson",
+    "Yes",
+    "confirmed",
     "detail",
     "document",
     "field_table",
     "folder_columns",
     "option",
     "order_columns",
+    "raw_columns",
+    "require_one",
     "run_call",
     "show_columns",
+    "show_folders",
+    "show_order",
+    "show_orders",
     "tell_done",
     "tell_link",
     "tell_made",
 ]
 
 _T = TypeVar("_T")
+_Client = TypeVar("_Client", bound="AbstractAsyncContextManager[Any]")
 
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write what the service answered, as JSON.")]
 
 
@@ -47,7 +62,7 @@ def detail(name: str, text: str, metavar: str = "TEXT") -> Any:
     return option(name, text, metavar, "Details")
 
 
-def run_call(archive: PostDicom, call: Callable[[PostDicom], Coroutine[Any, Any, _T]]) -> _T:
+def run_call(archive: _Client, call: Callable[[_Client], Coroutine[Any, Any, _T]]) -> _T:
     """Open the client, make the call, close; return what it answered."""
 
     async def work() -> _T:
@@ -55,6 +70,33 @@ def run_call(archive: PostDicom, call: Callable[[PostDicom], Coroutine[Any, Any,
             return await call(archive)
 
     return run_async(work)
+
+
+def require_one(**given: object) -> None:
+    """Refuse anything but one of these options.
+
+    Raises:
+        UsageError: none or several are given.
+    """
+    if sum(map(bool, given.values())) != 1:
+        *names, last = (f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"give {', '.join(names)} or {last}, one of them")
+
+
+def confirmed(question: str) -> bool:
+    """Ask whether something is to be done that cannot be undone; what is not a clear yes is a no, and said.
+
+    Raises:
+        UsageError: there is nobody to ask.
+    """
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("deleting asks first: run this in a terminal, or give --yes")
+    sys.stderr.write(f"{output.clean(question)} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() in {"y", "yes"}:
+        return True
+    output.error("nothing was deleted")
+    return False
 
 
 # --- what a call answered -------------------------------------------------------------------------------------------
@@ -86,31 +128,79 @@ def tell_made(answer: VendorAnswer, uuid: str | None, words: str, *, as_json: bo
     return Exit.OK
 
 
-def tell_link(link: ShareLink, *, protected: bool, as_json: bool, quiet: bool) -> int:
-    """Write the address of a share to standard output; without one, all that the service answered, and fail."""
+def tell_link(
+    link: ShareLink,
+    *,
+    as_json: bool,
+    quiet: bool,
+    protected: bool = False,
+    remark: str = "without a password: whoever has the address may look",
+    words: str = "shared",
+) -> int:
+    """Write the address of a link to standard output; without one, all that the service answered, and fail."""
     if as_json or not link.url:
         output.write(output.json_text(document(link)))
     else:
         output.write(output.clean(link.url))
     if not link.url:
-        output.error("shared, but the answer holds no address; it is on standard output")
+        output.error(f"{words}, but the answer holds no address; it is on standard output")
         return Exit.ITEMS_FAILED
     if not protected and not quiet:
-        output.note("without a password: whoever has the address may look")
+        output.note(remark)
+    return Exit.OK
+
+
+# --- what was found -------------------------------------------------------------------------------------------------
+
+
+def show_orders(
+    archive: AbstractAsyncContextManager[Any], results: Results[PatientOrder], *, as_json: bool, quiet: bool
+) -> int:
+    """Read the results of a search for orders, and write them."""
+    if as_json:
+        return run_async(lambda: write_json(archive, results, quiet=quiet))
+    orders = run_call(archive, lambda _: results.all())
+    return show_columns(order_columns(orders), ("order", "orders"), quiet=quiet)
+
+
+def show_folders(
+    archive: AbstractAsyncContextManager[Any], results: Results[Folder], *, as_json: bool, quiet: bool
+) -> int:
+    """Read the results of a search for folders, and write them, and the orders in them if there are any."""
+    if as_json:
+        return run_async(lambda: write_json(archive, results, quiet=quiet))
+    folders = run_call(archive, lambda _: results.all())
+    code = show_columns(folder_columns(folders), ("folder", "folders"), quiet=quiet)
+    held = [(folder.folder_name or "", order) for folder in folders for order in folder.orders]
+    if held:
+        columns = {"Folder": [folder for folder, _ in held], **order_columns([order for _, order in held])}
+        code = show_columns(columns, ("order", "orders"), quiet=quiet)
+    return code
+
+
+def show_order(found: PatientOrder, *, as_json: bool) -> int:
+    """Write everything about an order."""
+    inner = found.get("PatientOrder")
+    if as_json or not found.raw:
+        output.write(output.json_text(document(found)))
+    else:
+        output.write(field_table((inner if isinstance(inner, Mapping) else found.raw).items()))
     return Exit.OK
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def show_columns(columns: dict[str, list[str]], what: tuple[str, str], *, quiet: bool) -> int:
+def show_columns(
+    columns: dict[str, list[str]], what: tuple[str, str], *, quiet: bool, none: str = "nothing matches"
+) -> int:
     """Write a table, without the columns that are empty everywhere, and how many there are."""
     filled = {name: cells for name, cells in columns.items() if any(cells)}
     count = max(map(len, columns.values()), default=0)
     if filled:
         output.write(output.render(column_tables(filled)))
     if not quiet:
-        output.note(f"{count} {what[count != 1]}" if count else "nothing matches")
+        output.note(f"{count} {what[count != 1]}" if count else none)
     return Exit.OK
 
 
@@ -137,6 +227,16 @@ def folder_columns(folders: Sequence[Folder]) -> dict[str, list[str]]:
         "Orders": [_number_text(folder.order_count) for folder in folders],
         "Folders": [_number_text(folder.sub_folder_count) for folder in folders],
         "Folder UUID": [folder.folder_uuid or "" for folder in folders],
+    }
+
+
+def raw_columns(items: Iterable[Any]) -> dict[str, list[str]]:
+    """Return the fields of objects whose names are not known beforehand, by headings."""
+    objects = [item for item in items if isinstance(item, Mapping)]
+    names = dict.fromkeys(name for item in objects for name in item)
+    return {
+        re.sub(r"(?<=[a-z])Uuid$", " UUID", str(name)): [_value_text(item.get(name)) for item in objects]
+        for name in names
     }
 
 

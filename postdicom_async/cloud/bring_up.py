@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.settings import Settings
 
-__all__ = ["OpenedSession", "bring_up", "refuse_open_road"]
+__all__ = ["OpenedSession", "bring_up", "require_router"]
 
 _FIND_ADDRESS, _OPEN_SESSION = 4, 7  # RequestType
 _WEB_SERVICE, _WEB_SOCKET = "1", "2"  # AddressType
@@ -117,25 +117,35 @@ def _query(url: str, request_type: int, parameters: dict[str, str], keys: Keys) 
     )
 
 
-def _require_address(address: str, schemes: set[str], router_url: str, settings: Settings) -> None:
-    """Refuse an address that is none, or that would carry the keys in the open when the router's did not."""
+def _is_address(address: object, schemes: set[str]) -> bool:
+    if not isinstance(address, str):
+        return False
     try:
         parts = urlsplit(address)
+        _ = parts.port  # raises for what is no number
     except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in schemes or not parts.hostname:
+        return False
+    return parts.scheme in schemes and bool(parts.hostname)
+
+
+def _require_address(address: str, schemes: set[str], router_url: str, settings: Settings) -> None:
+    """Refuse an address that is none, or that would carry the keys in the open when the router's did not."""
+    if not _is_address(address, schemes):
         raise ProtocolError("the router gave an address that cannot be used")
+    parts = urlsplit(address)
     unsafe = parts.scheme in {"http", "ws"} and (urlsplit(router_url).scheme == "https" or not is_loopback(address))
     if unsafe and not settings.allow_http_credentials:
         raise ProtocolError("the router gave an address without encryption; it was not used")
 
 
-def refuse_open_road(router_url: str, settings: Settings) -> None:
-    """Refuse a router that the keys would reach unencrypted.
+def require_router(router_url: str, settings: Settings) -> None:
+    """Refuse an address that is none, or that the keys would reach unencrypted.
 
     Raises:
-        UsageError: it is http:// and not this machine.
+        UsageError: it is no http(s):// address, or http:// and not this machine.
     """
+    if not _is_address(router_url, {"https", "http"}):
+        raise UsageError("router_url: give an absolute address such as https://router.example/service/")
     open_road = urlsplit(router_url).scheme == "http" and not is_loopback(router_url)
     if open_road and not settings.allow_http_credentials:
         raise UsageError(

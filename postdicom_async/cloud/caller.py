@@ -12,7 +12,7 @@ from postdicom_async.errors import ProtocolError, ServerError
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.postdicom.answers import Content, VendorAnswer, list_in, view
 from postdicom_async.postdicom.caller import PrivateTexts, is_new, today
-from postdicom_async.postdicom.values import Parameters, Values, check
+from postdicom_async.postdicom.values import Parameters, Values, check, is_uuid
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.connection import Connection
@@ -22,7 +22,7 @@ __all__ = ["CloudCaller"]
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _JSON_PARAMETERS = "JsonParameters"
-_INSTITUTION = "institution_uuid"
+_INSTITUTION, _INSTITUTIONS = "institution_uuid", "institution_uuids"
 
 
 class CloudCaller:
@@ -46,16 +46,13 @@ class CloudCaller:
         """
         return choose("user", self.connection.account.users, self._user)
 
-    def institution_uuid(self, given: object) -> object:
-        """Return the institution that is meant, where that is its name; without one, the UUID of the user's only one.
+    def _institution(self, argument: str, given: object) -> object:
+        """Return the UUID of the institution that is meant: by its name, or the user's only one where none is given.
 
-        Anything else is returned as it is, for the checks that follow.
+        A UUID is returned as it is, for the checks that follow: an order may belong where the user does not work.
         """
-        institutions = self.user.institutions
-        names = {name.strip().lower() for one in institutions for name in one.names if name}
-        if given is None or str(given).strip().lower() in names:
-            return choose(_INSTITUTION, institutions, given).identity
-        return given
+        is_name = isinstance(given, str) and not is_uuid(given)
+        return choose(argument, self.user.institutions, given).identity if given is None or is_name else given
 
     # --- calls ---------------------------------------------------------------------------------------------------
 
@@ -110,8 +107,12 @@ class CloudCaller:
 
     def checked(self, operation: Parameters, given: Mapping[str, object]) -> Values:
         """Return checked values of a call; an institution that must be given defaults to the user's only one."""
-        if any(one.argument == _INSTITUTION for one in operation.parameters):
-            given = {**given, _INSTITUTION: self.institution_uuid(given.get(_INSTITUTION))}
+        arguments = {one.argument for one in operation.parameters}
+        if _INSTITUTION in arguments:
+            given = {**given, _INSTITUTION: self._institution(_INSTITUTION, given.get(_INSTITUTION))}
+        several = given.get(_INSTITUTIONS)
+        if isinstance(several, list | tuple | set | frozenset):
+            given = {**given, _INSTITUTIONS: [self._institution(_INSTITUTIONS, one) for one in several]}
         return check(operation, given, first_day=today)
 
     async def _send(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from postdicom_async.cloud.account import Account
-from postdicom_async.cloud.bring_up import OpenedSession, bring_up, refuse_open_road
+from postdicom_async.cloud.bring_up import OpenedSession, bring_up, require_router
 from postdicom_async.cloud.envelope import Envelope, read_envelope
 from postdicom_async.cloud.frames import LAST_MESSAGE_ID, MessageType, Response, encode_request, encode_upload
 from postdicom_async.cloud.messages import FileUploadType, Keys, SessionType, compact_json, session_fields
@@ -51,7 +51,7 @@ class Connection:
         wire: CloudWire,
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
-        refuse_open_road(router_url, settings)
+        require_router(router_url, settings)
         self.keys = keys
         self.settings = settings
         self.wire = wire

@@ -74,7 +74,14 @@ class CloudUpload:
             PostdicomError: the service cannot be worked with. ``report`` on it says what had been stored by then.
         """
         self._session.total_bytes = await self._intake.measure(sources)
-        report = await self._intake.run(sources, self._send_all(sources))
+        try:
+            return self._with_orders(await self._intake.run(sources, self._send_all(sources)))
+        except PostdicomError as error:
+            if isinstance(error.report, UploadReport):
+                error.report = self._with_orders(error.report)
+            raise
+
+    def _with_orders(self, report: UploadReport) -> UploadReport:
         return replace(report, patient_order_uuids=tuple(self._session.patient_order_uuids))
 
     async def _send_all(self, sources: Sources) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "UploadSession", "order_in", "status_after"]
 
 KIB = 1024
+_MOST_REFUSALS = 3  # of one file; a reason that passes is rare, and one that does not costs as many waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +174,13 @@ class UploadSession:
     ) -> PostdicomError | None:
         """Run attempts at one file until one succeeds; return why there will be no other, None after a success.
 
-        Only the waits between attempts count against ``retry.max_seconds``: a large file takes as long as it moves.
+        A refusal is repeated less often than a lost answer. Only the waits between attempts count against
+        ``retry.max_seconds``: a large file takes as long as it moves.
 
         Raises:
             PostdicomError: the service cannot be reached any more; it makes no sense to go on with other files.
         """
-        made, waited = 0, 0.0
+        made, refused, waited = 0, 0, 0.0
         while True:
             made += 1
             problem: Problem | None = None
@@ -188,11 +190,11 @@ class UploadSession:
                 problem = caught
             if problem is None:
                 return None
+            refused += problem.failure is Failure.REFUSED
+            if refused == _MOST_REFUSALS or not may_repeat(problem):
+                break
             before = time.monotonic()
-            spent = Attempts(made, waited)
-            if not may_repeat(problem) or not await self._connection.pause(
-                self._operation, Repeat.READ, problem.failure, spent
-            ):
+            if not await self._connection.pause(self._operation, Repeat.READ, problem.failure, Attempts(made, waited)):
                 break
             waited += time.monotonic() - before
         error = problem.final(attempts=made)

@@ -25,6 +25,7 @@ __all__ = [
     "ascii_json",
     "check",
     "check_value",
+    "is_uuid",
     "private_texts",
     "write_value",
 ]
@@ -171,6 +172,11 @@ def _uuid(value: object) -> str:
     if not _UUID.fullmatch(text):
         raise ValueError("not a UUID such as 01234567-89ab-cdef-0123-456789abcdef")
     return text
+
+
+def is_uuid(text: str) -> bool:
+    """Return whether a text is a UUID, of whatever version."""
+    return bool(_UUID.fullmatch(text.strip()))
 
 
 def _guid(value: object) -> str:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -59,6 +59,15 @@ class Cli:
             "POSTDICOM_URL": archive.url,
             "POSTDICOM_USERNAME": user,
             "POSTDICOM_PASSWORD": password,
+        }
+
+    def use_cloud(self, archive: Any, user: str | None = None) -> None:
+        """Work with the Cloud API of this archive from now on."""
+        self.environment |= {
+            "POSTDICOM_ROUTER_URL": archive.router_url,
+            "POSTDICOM_API_KEY": archive.cloud_api_key,
+            "POSTDICOM_ACCOUNT_KEY": archive.cloud_account_key,
+            "POSTDICOM_CLOUD_USER": user or archive.cloud_user_uuid,
         }
 
     async def start(
@@ -118,6 +127,29 @@ def cli(tmp_path: Path) -> Cli:
 @pytest.fixture
 async def cli_with_archive(cli: Cli, embedded_archive: Any) -> Cli:
     cli.use(embedded_archive)
+    return cli
+
+
+@pytest.fixture
+async def cloud_archive(tmp_path: Path) -> AsyncIterator[Any]:
+    """Run an archive whose account has two institutions, two users and a group."""
+    emulator = pytest.importorskip("postdicom_async.emulator")
+    from tests.cloud.conftest import COLLEAGUE, GROUP, INSTITUTION, OTHER, USER
+
+    archive = emulator.EmbeddedArchive(
+        tmp_path / "archive",
+        institutions={INSTITUTION: "North", OTHER: "South"},
+        users={USER: "Some Body", COLLEAGUE: "Other Body"},
+        user_groups={GROUP: "Readers"},
+    )
+    async with archive:
+        yield archive
+        assert not set(archive.cloud.deviations), "what was sent is what the vendor's library sends"
+
+
+@pytest.fixture
+def cloud_cli(cli: Cli, cloud_archive: Any) -> Cli:
+    cli.use_cloud(cloud_archive, user="some body")
     return cli
 
 

@@ -13,7 +13,7 @@ from tests.cli.commands import all_commands
 from tests.cli.conftest import Cli
 
 CLI_FOLDER = Path(postdicom_async.cli.__file__).parent
-COMMANDS = ("demo", "serve", "upload", "search", "download", "doctor", "orders", "folders", "share")
+COMMANDS = ("demo", "serve", "upload", "search", "download", "doctor", "orders", "folders", "share", "cloud")
 WITHOUT = "import sys; sys.modules[{!r}] = None; from postdicom_async.cli.main import run; run()"
 
 

@@ -106,6 +106,14 @@ async def test_no_key_goes_out_in_the_open_where_the_router_leads(router: str | 
         await service.client(**options).__aenter__()
 
 
+@pytest.mark.parametrize(
+    "router", ["foo", "router.example/", "ftp://router.example/", "http://", "https://x:y/", "https://[1", 5]
+)
+def test_a_router_that_is_none(router: Any) -> None:
+    with pytest.raises(UsageError, match="^router_url: give an absolute address such as https://"):
+        CloudService().client(router_url=router)
+
+
 async def test_a_router_in_the_open_is_refused() -> None:
     with pytest.raises(UsageError, match="router_url: the keys would travel unencrypted"):
         CloudService().client(router_url="http://router.example/")

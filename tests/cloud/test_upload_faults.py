@@ -49,6 +49,17 @@ async def test_what_is_always_refused_is_told_after_a_bounded_number_of_attempts
     assert not held_by(account.server)
 
 
+async def test_a_refusal_is_repeated_less_often_than_a_lost_answer() -> None:
+    def answer(request: Received) -> bytes:
+        return refusal(request) if request.key == FILE_PART else success(request)
+
+    patient = settings(max_attempts=9, base=0.001, cap=0.001)
+    async with CloudService(answer) as service, service.client(settings=patient) as api:
+        report = await api.upload(small_dicom())
+    assert report.counts == {StoreStatus.FAILED: 1}
+    assert [one.key for one in service.sent(23)].count(FILE_PART) == 3
+
+
 async def test_one_that_is_refused_keeps_no_other_out(account: Account, tmp_path: Path) -> None:
     files = study_in(tmp_path, 9)
     account.server.cloud.oddities.refused[FILE_PART] = 5
@@ -218,6 +229,7 @@ async def test_a_service_that_goes_away(account: Account, tmp_path: Path) -> Non
     assert counts[StoreStatus.STORED] + counts[StoreStatus.UNCONFIRMED] == len(report.outcomes)
     assert counts[StoreStatus.STORED] >= 2
     assert len({one.source for one in report.outcomes}) == len(report.outcomes)
+    assert len(report.patient_order_uuids) == 1
 
 
 async def test_cancelled(account: Account, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def tomorrow(days: int) -> date:
 
 
 CALLS: list[tuple[Callable[[CloudApi], Any], str]] = [
-    (lambda a: a.orders.properties("no", ONE), "institution_uuid: not a UUID"),
+    (lambda a: a.orders.properties("no", ONE), "institution_uuid: not in the account"),
     (lambda a: a.orders.properties(ONE, NO_GUIDS[0]), "patient_order_uuid: a UUID, but not one that the service gives"),
     (lambda a: a.orders.delete(ONE, ""), "patient_order_uuid: must be given"),
     (lambda a: a.orders.create(patient_name="", patient_id="1", modality="CT"), "patient_name: must be given"),
@@ -103,7 +103,7 @@ CALLS: list[tuple[Callable[[CloudApi], Any], str]] = [
     ),
     (lambda a: a.orders.create_from_json({"PatientName": "X", "Nme": 1}), "Nme: no such field of an order; give "),
     (lambda a: a.orders.create_from_json({"PatientsBirthDate": "1.1.1970"}), "PatientsBirthDate: give a date"),
-    (lambda a: a.orders.search(institution_uuids=["no"]).all(), "institution_uuids: not a UUID"),
+    (lambda a: a.orders.search(institution_uuids=["no"]).all(), "institution_uuids: not in the account"),
     (lambda a: a.orders.search(study_date_from="2019-02-29").all(), "study_date_from: give a date"),
     (
         lambda a: a.orders.search(study_date_from="2020-01-01", patient_birthdate_to="2020-01-01").all(),
@@ -128,7 +128,7 @@ CALLS: list[tuple[Callable[[CloudApi], Any], str]] = [
     (lambda a: a.shares.create_link([ONE], expires=tomorrow(-3)), "expires: the date is in the past"),
     (lambda a: a.flags.set(ONE, group_id=True, flag_id=1), "group_id: give a whole number"),
     (lambda a: a.view.patient("Doe", patient_birthdate="no"), "patient_birthdate: give a date"),
-    (lambda a: a.groups.create([ONE], institution_uuid="Nowhere"), "institution_uuid: not a UUID"),
+    (lambda a: a.groups.create([ONE], institution_uuid="Nowhere"), "institution_uuid: not in the account"),
 ]
 
 

@@ -1,0 +1,104 @@
+"""``postdicom cloud upload`` and ``documents``: files to an account of the Cloud API."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from postdicom_async.cli.anonymize import Anonymizing
+from postdicom_async.cli.cloud_connection import CloudAccount, CloudInstitution
+from postdicom_async.cli.options import Common
+from postdicom_async.cli.orders import Order
+from postdicom_async.cli.paths import given_path, require_readable
+from postdicom_async.cli.upload import Sources
+from postdicom_async.cli.upload_result import ReportAsJson, Telling, run_upload
+
+if TYPE_CHECKING:
+    from postdicom_async import UploadReport
+    from postdicom_async.cli.progress import Progress
+
+__all__ = ["documents", "upload"]
+
+
+class Existing(StrEnum):
+    """What is done with a file that the service says it has."""
+
+    SKIP = "skip"
+    SEND = "send"
+
+
+def upload(
+    paths: Sources,
+    account: CloudAccount,
+    common: Common,
+    anonymizing: Anonymizing,
+    institution_uuid: CloudInstitution = None,
+    folder_uuid: Annotated[
+        str | None,
+        typer.Option("--folder", "--folder-uuid", metavar="UUID", help="A folder to put the files' orders into."),
+    ] = None,
+    existing: Annotated[
+        Existing, typer.Option("--existing", help="What to do with files that the service says it has.")
+    ] = Existing.SKIP,
+    sockets: Annotated[
+        int, typer.Option("--sockets", min=1, metavar="N", help="How many connections carry the files.")
+    ] = 4,
+    as_json: ReportAsJson = False,
+) -> int:
+    """Upload files and folders, and write which patient orders hold them.
+
+    Every file ends as stored, present, duplicate, failed, unconfirmed, not DICOM or unreadable. The exit code is 0 when
+    every DICOM file is known to be there, 1 when some are not.
+    """
+    require_readable(paths)
+    rules = anonymizing.rules()
+    api = account.cloud()
+
+    async def send(progress: Progress) -> UploadReport:
+        return await api.upload(
+            [str(path) for path in paths],
+            institution_uuid=institution_uuid,
+            folder_uuid=folder_uuid,
+            anonymize=rules,
+            existing=existing.value,
+            sockets=sockets,
+            progress=progress,
+        )
+
+    again = "sends only the rest" if existing is Existing.SKIP else "sends everything once more"
+    return run_upload(api, send, Telling(as_json=as_json, quiet=common.quiet, with_orders=True, again=again))
+
+
+def documents(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            parser=given_path,
+            help="PDF, JPEG, PNG, BMP and MP4 files, and folders to search; known by content, and the name must agree.",
+        ),
+    ],
+    patient_order_uuid: Order,
+    account: CloudAccount,
+    common: Common,
+    institution_uuid: CloudInstitution = None,
+    as_json: ReportAsJson = False,
+) -> int:
+    """Attach documents to a patient order.
+
+    Every file ends as stored, failed, unconfirmed or unreadable. One that is unconfirmed may be there: sent again, it
+    could be attached twice. The exit code is 0 when every file is known to be attached, 1 when some are not.
+    """
+    require_readable(files)
+    api = account.cloud()
+
+    async def send(progress: Progress) -> UploadReport:
+        return await api.upload_documents(
+            [str(file) for file in files], patient_order_uuid, institution_uuid=institution_uuid, progress=progress
+        )
+
+    again = "attaches everything once more"
+    return run_upload(api, send, Telling(as_json=as_json, quiet=common.quiet, with_orders=True, again=again))

@@ -1,0 +1,161 @@
+"""Running an upload, and what it came to: for people and for programs, and when it ends before its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from postdicom_async import PostdicomError, UsageError
+from postdicom_async.cli import output
+from postdicom_async.cli.exits import Exit, Interrupted
+from postdicom_async.cli.loop import run_async
+from postdicom_async.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from contextlib import AbstractAsyncContextManager
+
+    from postdicom_async import StoreOutcome, UploadReport
+
+__all__ = ["ReportAsJson", "Telling", "run_upload"]
+
+_LISTED = 20
+_SENT = ("stored", "warned")
+
+ReportAsJson: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Write one JSON document: a summary and the outcome of every file.")
+]
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How an upload is told.
+
+    Attributes:
+        as_json: as one JSON document.
+        quiet: no progress and no summary.
+        with_orders: with the patient orders that the service named.
+        again: what the same command would do again, after an upload that ended early.
+    """
+
+    as_json: bool
+    quiet: bool
+    with_orders: bool = False
+    again: str = "sends everything once more"
+
+
+def run_upload(
+    client: AbstractAsyncContextManager[Any],
+    send: Callable[[Progress], Coroutine[Any, Any, UploadReport]],
+    telling: Telling,
+) -> int:
+    """Open the client, send, close; tell what became of it, or had become of it when it ended.
+
+    Raises:
+        PostdicomError: the archive cannot be worked with, or there was nothing to send.
+        Interrupted: the user stopped it.
+    """
+    progress = Progress("Upload", quiet=telling.quiet)
+
+    async def work() -> UploadReport:
+        async with progress, client:
+            report = await send(progress)
+        if all(outcome.status == "not DICOM" for outcome in report.outcomes):
+            found = f": none of {len(report.outcomes)} files is DICOM" if report.outcomes else ": no file was found"
+            raise UsageError(f"nothing to upload{found}")
+        return report
+
+    try:
+        report = run_async(work)
+    except (PostdicomError, Interrupted) as error:
+        _tell_partial(error, progress, telling)
+        raise
+    _tell(report, telling)
+    return Exit.OK if report.ok else Exit.ITEMS_FAILED
+
+
+def _tell(report: UploadReport, telling: Telling) -> None:
+    orders = report.patient_order_uuids if telling.with_orders else None
+    if telling.as_json:
+        found = _document(report.outcomes, report.bytes_sent, report.seconds, None, orders)
+        output.write(output.json_text(found))
+        return
+    _list_failures(report.failures)
+    if not telling.quiet:
+        rate = output.rate_text(report.bytes_sent, report.seconds)
+        size, seconds = output.size_text(report.bytes_sent), output.time_text(report.seconds)
+        output.write(f"{_counts_text(report.outcomes)}; {size} in {seconds}, {rate}")
+        _list_orders(orders or ())
+
+
+def _tell_partial(error: PostdicomError | Interrupted, progress: Progress, telling: Telling) -> None:
+    """Tell what had been done before it ended."""
+    report: Any = getattr(error, "report", None)
+    outcomes: list[Any] = list(report.outcomes) if report is not None else list(progress.finished)
+    if telling.as_json:
+        sent = sum(outcome.size for outcome in outcomes if outcome.status in _SENT)
+        orders = (report.patient_order_uuids if report else ()) if telling.with_orders else None
+        found = _document(outcomes, sent, report.seconds if report else None, error, orders)
+        output.write(output.json_text(found))
+    elif any(outcome.in_archive for outcome in outcomes):
+        output.note(f"before it ended: {_counts_text(outcomes)}; the same command again {telling.again}")
+
+
+def _counts_text(outcomes: Iterable[StoreOutcome]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in _counts(outcomes).items()) or "nothing"
+
+
+def _counts(outcomes: Iterable[StoreOutcome]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        counts[outcome.status.value] = counts.get(outcome.status.value, 0) + 1
+    return counts
+
+
+def _list_failures(failures: Iterable[StoreOutcome]) -> None:
+    failures = list(failures)
+    for outcome in failures[:_LISTED]:
+        code = "" if outcome.reason_code is None else f" ({outcome.reason_code:04X})"
+        output.note(f"{outcome.source}: {outcome.status}{code}: {outcome.reason or 'no reason given'}")
+    if len(failures) > _LISTED:
+        output.note(f"and {len(failures) - _LISTED} more; --json lists all")
+
+
+def _list_orders(uuids: tuple[str, ...]) -> None:
+    for uuid in uuids[:_LISTED]:
+        output.write(f"patient order {output.clean(uuid)}")
+    if len(uuids) > _LISTED:
+        output.write(f"and {len(uuids) - _LISTED} more patient orders; --json lists all")
+
+
+def _document(
+    outcomes: Iterable[StoreOutcome],
+    size: int,
+    seconds: float | None,
+    error: Exception | None,
+    orders: Iterable[str] | None,
+) -> dict[str, Any]:
+    items = [_item(outcome) for outcome in outcomes]
+    return {
+        "ok": error is None and all(outcome.in_archive or outcome.status == "not DICOM" for outcome in outcomes),
+        "error": None if error is None else output.clean(error),
+        "summary": {"instances": len(items), **_counts(outcomes), "bytes": size, "seconds": seconds},
+        **({} if orders is None else {"patient_order_uuids": list(orders)}),
+        "items": items,
+    }
+
+
+def _item(outcome: StoreOutcome) -> dict[str, Any]:
+    uids = outcome.uids
+    return {
+        "source": outcome.source,
+        "status": outcome.status.value,
+        "study_instance_uid": uids.study_instance_uid if uids else None,
+        "series_instance_uid": uids.series_instance_uid if uids else None,
+        "sop_instance_uid": uids.sop_instance_uid if uids else None,
+        "bytes": outcome.size,
+        "reason_code": outcome.reason_code,
+        "reason": outcome.reason,
+    }
