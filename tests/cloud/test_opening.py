@@ -110,7 +110,7 @@ async def test_no_key_goes_out_in_the_open_where_the_router_leads(router: str | 
     "router", ["foo", "router.example/", "ftp://router.example/", "http://", "https://x:y/", "https://[1", 5]
 )
 def test_a_router_that_is_none(router: Any) -> None:
-    with pytest.raises(UsageError, match="^router_url: give an absolute address such as https://"):
+    with pytest.raises(UsageError, match=r"^router_url: give an absolute address such as https://"):
         CloudService().client(router_url=router)
 
 
