@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -70,7 +70,6 @@ class CloudAccount(Road, _Login):  # the fields of the last base come first, in 
 
         settings = self.settings()
         keys = find_cloud_keys()
-        address: dict[str, Any] = {"router_url": self.router_url} if self.router_url else {}
-        client = CloudApi(*keys, user=self.user or None, settings=settings, **address)
+        client = CloudApi(*keys, user=self.user or None, router_url=self.router_url or None, settings=settings)
         output.conceal(*keys)
         return client
