@@ -16,16 +16,19 @@ class Lane:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._socket: FrameSocket | None = None
+        self._session = ""
 
     async def socket(self) -> FrameSocket:
-        """Return an open socket, registered with the session.
+        """Return an open socket, registered with the session that there is now.
 
         Raises:
             Problem: there is none to be had now.
             PostdicomError: the session is lost and cannot be brought up anew.
         """
-        if self._socket is None or not self._socket.is_open:
-            self._socket = await self._connection.upload_socket()
+        session = await self._connection.session_uuid()
+        if self._socket is None or not self._socket.is_open or self._session != session:
+            self.cut()
+            self._socket, self._session = await self._connection.upload_socket()
         return self._socket
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ wrong is not.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -194,16 +194,23 @@ def _verdict_after(error: PostdicomError) -> tuple[StoreStatus, str | None]:
 
 
 async def parts_of(body: Body, size: int) -> AsyncGenerator[bytes, None]:
-    """Yield a body in parts of exactly ``size`` bytes; only the last may be shorter, and none is empty."""
-    held = bytearray()
-    pieces: AsyncIterator[bytes] = body.open()
-    async for piece in pieces:
-        if not held and len(piece) == size:
-            yield piece
-            continue
-        held += piece
-        while len(held) >= size:
-            yield bytes(held[:size])
-            del held[:size]
+    """Yield a body in parts of exactly ``size`` bytes; only the last may be shorter, and none is empty.
+
+    Raises:
+        LocalFileError: the body cannot be read, or has another length than it said.
+    """
+    held, left = bytearray(), body.length
+    async with aclosing(body.open()) as pieces:  # type: ignore[type-var]  # every body is a generator
+        async for piece in pieces:
+            left -= len(piece)
+            if not held and len(piece) == size:
+                yield piece
+                continue
+            held += piece
+            while len(held) >= size:
+                yield bytes(held[:size])
+                del held[:size]
+    if left:
+        raise LocalFileError("a source ended early while it was read")
     if held:
         yield bytes(held)
