@@ -188,8 +188,8 @@ class Connection:
         self._opened, self._account, self._forgotten = opened, Account(account), None
         return socket
 
-    async def upload_socket(self) -> FrameSocket:
-        """Return a new socket of this session, for parts of files.
+    async def upload_socket(self) -> tuple[FrameSocket, str]:
+        """Return a new socket for parts of files, and the id of the session that it is registered with.
 
         Raises:
             Problem: it cannot be had now.
@@ -200,11 +200,10 @@ class Connection:
         socket = await self._open_socket(opened)
         if await self._register(socket, opened):
             self._renewed = None
-            return socket
+            return socket, opened.session_uuid
         if opened is self._renewed:
-            return (
-                socket  # refused though it is brand new: that is how the service is; the vendor's library never looks
-            )
+            # Refused though it is brand new: that is how the service is. The vendor's library never looks.
+            return socket, opened.session_uuid
         socket.cut()
         if opened is self._opened:
             self._forgotten = opened
