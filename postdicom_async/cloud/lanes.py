@@ -6,6 +6,8 @@ import anyio
 
 from postdicom_async.cloud.connection import Connection
 from postdicom_async.cloud.socket import FrameSocket
+from postdicom_async.http.problems import Problem, connection_failed
+from postdicom_async.http.retry import Failure
 
 __all__ = ["Lane", "Lanes"]
 
@@ -16,19 +18,21 @@ class Lane:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._socket: FrameSocket | None = None
-        self._session = ""
+        self._session_uuid = ""
 
-    async def socket(self) -> FrameSocket:
-        """Return an open socket, registered with the session that there is now.
+    async def socket(self, session_uuid: str) -> FrameSocket:
+        """Return an open socket, registered with this session of the account.
 
         Raises:
-            Problem: there is none to be had now.
+            Problem: there is none to be had now, or the account's session is another one by now.
             PostdicomError: the session is lost and cannot be brought up anew.
         """
-        session = await self._connection.session_uuid()
-        if self._socket is None or not self._socket.is_open or self._session != session:
+        if self._socket is None or not self._socket.is_open or self._session_uuid != session_uuid:
             self.cut()
-            self._socket, self._session = await self._connection.upload_socket()
+            self._socket, self._session_uuid = await self._connection.upload_socket()
+        if self._session_uuid != session_uuid:
+            lost = connection_failed("upload", "the session was lost, and is opened anew", sent=False)
+            raise Problem(Failure.NOT_SENT, lost)
         return self._socket
 
     async def close(self) -> None:

@@ -159,8 +159,9 @@ class CloudUpload:
                 "CurrentFileTotalPartCount": total,
                 **self._folder_fields,
             }
+            socket = await lane.socket(attempt.account_session_uuid)
             envelope = await self._session.send(
-                attempt.session_uuid, FileUploadType.PROCESS_FILE, fields, data=data, socket=await lane.socket()
+                attempt.session_uuid, FileUploadType.PROCESS_FILE, fields, data=data, socket=socket
             )
             taken.discard(lane)
             self._lanes.give_back(lane)

@@ -37,10 +37,12 @@ class Attempt:
 
     Attributes:
         session_uuid: of the upload, as the service knew it when the attempt began.
+        account_session_uuid: of the account's session that the upload was announced under.
         file_index: a number that no other attempt in that session has, whichever upload it belongs to.
     """
 
     session_uuid: str
+    account_session_uuid: str
     file_index: int
 
 
@@ -99,7 +101,7 @@ class UploadSession:
     async def attempt(self) -> Attempt:
         """Return the number of a new attempt at a file. Raises as `uuid` does."""
         uuid = await self.uuid()
-        return Attempt(uuid, self._connection.next_file_index(uuid))
+        return Attempt(uuid, self._opened_under, self._connection.next_file_index(uuid))
 
     # --- messages ------------------------------------------------------------------------------------------------
 

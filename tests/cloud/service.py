@@ -156,6 +156,7 @@ class CloudService:
         received: the requests, as they came.
         asked: the parameters of the bring-up's requests.
         account: what is told of the account.
+        session: the id of the session that is opened next.
         sockets: how many WebSockets were opened.
     """
 
@@ -164,6 +165,7 @@ class CloudService:
         self.received: list[Received] = []
         self.asked: list[httpx.URL] = []
         self.account: Any = ACCOUNT
+        self.session = SESSION
         self.sockets = 0
         self.url = ""
         self.open: list[ServerConnection] = []
@@ -202,7 +204,7 @@ class CloudService:
     def _bring_up(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request.url)
         given = json.loads(request.url.params["Parameters"])
-        told = {"1": REGION, "2": self.url}.get(given.get("AddressType", ""), SESSION)
+        told = {"1": REGION, "2": self.url}.get(given.get("AddressType", ""), self.session)
         return httpx.Response(200, text=json.dumps({"ResponseCode": 1, "ResponseMessage": told}))
 
     async def _serve(self, connection: ServerConnection) -> None:

@@ -12,7 +12,7 @@ from postdicom_async import CloudWire, ConnectionFailed, PostdicomError, StoreSt
 from postdicom_async.emulator.cloud_oddities import Drop
 from tests.cloud.conftest import INSTITUTION, Account, client_of
 from tests.cloud.files import PART, dicom_of_size, held_by, study_in
-from tests.cloud.service import CloudService, Received, envelope_frame, refusal, success
+from tests.cloud.service import SESSION, CloudService, Received, envelope_frame, refusal, success, uuid
 from tests.faults.clients import settings
 from tests.support.dicom_files import small_dicom
 
@@ -176,6 +176,36 @@ async def test_a_session_that_only_the_new_sockets_find_forgotten(account: Accou
     report = await account.api.upload(small_dicom(), institution_uuid=INSTITUTION)
     assert report.counts == {StoreStatus.STORED: 1}
     assert len(cloud.sent((3, 4))) == 2
+
+
+async def test_sockets_of_a_lost_session_carry_nothing_of_the_new_one(tmp_path: Path) -> None:
+    study_in(tmp_path, 12)
+    registered: dict[int, str] = {}
+    used: list[tuple[str, str]] = []
+
+    class Losing(CloudService):
+        async def _reply(self, connection: Any, request: Received) -> None:
+            if request.message_type == 3:
+                if request.fields["SessionUuid"] != self.session:
+                    await connection.send(refusal(request))
+                    return
+                registered[request.socket] = self.session
+            if request.key == FILE_PART:
+                used.append((registered[request.socket], request.fields["SessionUniqueUuid"]))
+                if len(used) == 4:
+                    self.session = uuid(2)
+                    self.open[0].transport.abort()
+            await super()._reply(connection, request)
+
+    def answer(request: Received) -> bytes:
+        told = {"ResponseCode": 1, "ResponseMessage": {"Success": True}, "SessionUniqueUuid": service.session}
+        return envelope_frame(request, told)
+
+    async with Losing(answer) as service, service.client() as api:
+        report = await api.upload(tmp_path, sockets=3)
+    assert report.counts == {StoreStatus.STORED: 12}
+    assert {under for under, _ in used} == {SESSION, uuid(2)}
+    assert all(under == session for under, session in used)
 
 
 async def test_a_service_that_never_likes_registrations() -> None:
