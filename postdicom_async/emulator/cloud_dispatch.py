@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from postdicom_async.emulator.answers import Refusal
 from postdicom_async.emulator.cloud_frames import GENERAL, SESSION
 from postdicom_async.emulator.cloud_operations import general_table
 from postdicom_async.emulator.cloud_parameters import (
+    KEYS,
     BadParameters,
     Parameters,
     deviations_of,
@@ -19,12 +21,12 @@ from postdicom_async.emulator.cloud_state import ReceivedFrame
 from postdicom_async.emulator.cloud_upload import CloudUpload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from postdicom_async.emulator.cloud_frames import Request
     from postdicom_async.emulator.cloud_state import Cloud
 
-__all__ = ["Asked", "Dispatch"]
+__all__ = ["Asked", "Dispatch", "session_of"]
 
 UploadHandler: TypeAlias = "Callable[[Parameters, memoryview, str], dict[str, Any]]"
 
@@ -68,6 +70,7 @@ class Dispatch:
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
+        self._counting = threading.Lock()
         self._general = general_table(cloud)
         uploads = CloudUpload(cloud)
         self._uploads: dict[int, UploadHandler] = {
@@ -97,6 +100,8 @@ class Dispatch:
                 )
             )
         fields = self._fields(asked.key)
+        if fields and request.message_type != SESSION:
+            fields = (*fields, *KEYS)
         text = "" if "FileBuffer" in given else request.text
         problems = deviations_of(fields, asked.given, text) if fields else ["no such management type"]
         if request.trailing != (b"" if request.message_type == SESSION else _TAIL):
@@ -131,7 +136,8 @@ class Dispatch:
         except Exception as error:
             _logger.exception("a request of type %s/%s failed", *asked.key)
             return self.refusal(asked, f"the archive failed: {type(error).__name__}")
-        self._cloud.executed[asked.key] += 1
+        with self._counting:
+            self._cloud.executed[asked.key] += 1
         return envelope
 
     def refusal(self, asked: Asked, reason: str) -> dict[str, Any]:
@@ -150,18 +156,23 @@ class Dispatch:
     def _require_access(self, asked: Asked) -> None:
         cloud, given = self._cloud, asked.given
         if asked.key[0] == SESSION:
-            uuid = given.get("SessionUuid")
-            if uuid not in cloud.sessions:
+            if session_of(given) not in cloud.sessions:
                 raise _NoAccess("there is no such session")
-            if given.get("OtherParameterList") != [f"Api={uuid}", f"ApiKey={cloud.api_key}"]:
+            if not self._is_of_session(given.get("OtherParameterList"), session_of(given)):
                 raise _NoAccess("OtherParameterList does not fit the session")
             return
-        if (given.get("ApiKey"), given.get("AccountKey")) != (cloud.api_key, cloud.account_key):
+        if not (cloud.is_api_key(given.get("ApiKey")) and cloud.is_account_key(given.get("AccountKey"))):
             raise _NoAccess("ApiKey or AccountKey is wrong")
         if cloud.oddities.session_needed and asked.session not in cloud.sessions:
             raise _NoAccess("there is no session on this socket")
         if str(given.get("UserUuid")).lower() not in cloud.context.options.users:
             raise _NoAccess("there is no such user")
+
+    def _is_of_session(self, others: Any, session: str) -> bool:
+        """Return whether the list holds ``Api=`` and the session, then ``ApiKey=`` and the key."""
+        texts = [str(other) for other in others] if isinstance(others, list) else []
+        names, values = [text.partition("=")[0] for text in texts], [text.partition("=")[2] for text in texts]
+        return names == ["Api", "ApiKey"] and values[0].lower() == session and self._cloud.is_api_key(values[1])
 
     def _act(self, asked: Asked, given: Parameters) -> dict[str, Any]:
         kind, management_type = asked.key
@@ -172,6 +183,11 @@ class Dispatch:
             fields = self._general[management_type].handler(given)
             return {"ResponseCode": 1, "ResponseMessage": {"Success": True, "Message": "", **fields}}
         return {"ResponseCode": 1, **self._uploads[management_type](given, asked.request.data, asked.session)}
+
+
+def session_of(given: Mapping[str, Any]) -> str:
+    """Return the session that a session management request names."""
+    return str(given.get("SessionUuid")).lower()
 
 
 class _NoAccess(Exception):

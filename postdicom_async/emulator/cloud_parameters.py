@@ -13,14 +13,21 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, TypeAlias
 
-__all__ = ["ZERO_GUID", "BadParameters", "Parameters", "deviations_of", "is_guid", "json_object", "read_parameters"]
+__all__ = [
+    "KEYS", "ZERO_GUID", "BadParameters", "Parameters", "deviations_of", "is_guid", "json_object", "read_parameters",
+]  # fmt: skip
 
 ZERO_GUID = "00000000-0000-0000-0000-000000000000"
 KEYS = ("ApiKey", "AccountKey")
 """The last two fields of every general and upload request."""
 
 _GUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[1-5][0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}")
-_MAIL = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_RUN = r"[^\s<>()\[\]\\.,;:@\"]+"
+_MAIL = re.compile(
+    rf"(?:{_RUN}(?:\.{_RUN})*|\".+\")@"
+    r"(?:\[[0-9]{1,3}(?:\.[0-9]{1,3}){3}\]|(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})"
+)
 
 
 class BadParameters(ValueError):
@@ -75,6 +82,8 @@ def json_object(text: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(text)
+        if _HALF.search(text):  # half a pair of surrogates is no text
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -102,16 +111,23 @@ def read_parameters(names: tuple[str, ...], given: Mapping[str, Any]) -> Paramet
 
 def deviations_of(names: tuple[str, ...], given: Mapping[str, Any], text: str = "") -> list[str]:
     """Return how a request differs from what the service's library sends."""
-    known = [name.removesuffix("?") for name in (*names, *KEYS)]
+    known = [name.removesuffix("?") for name in names]
     found = [f"{name} is no field of it" for name in given if name not in known]
     there = [name for name in given if name in known]
     if there != sorted(there, key=known.index):
         found.append("the fields are in another order")
-    if text and text != json.dumps(given, ensure_ascii=False, separators=(",", ":")):
+    if text and text != _written(given):
         found.append("the JSON text is written in another way")
     if any(isinstance(value, float) and value.is_integer() for value in given.values()):
         found.append("a whole number is written with decimals")
     return found
+
+
+def _written(given: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:  # reading needs less of the stack
+        return ""
 
 
 def _read(name: str, raw: Any) -> Any:
@@ -178,6 +194,13 @@ def _number(raw: Any) -> int | float:
     return number
 
 
+def _count(raw: Any) -> int:
+    number: int = _int(raw)
+    if number < 0:
+        raise ValueError("a whole number of at least 0 is expected")
+    return number
+
+
 def _bytes(raw: Any) -> bytes:
     try:
         return bytes(_list(raw))
@@ -200,6 +223,7 @@ _READERS: dict[str, _Reader] = {
     "mail": _mail,
     "flag": _of_type(bool, "true or false"),
     "int": _int,
+    "count": _count,
     "number": _number,
     "object": _of_type(dict, "an object"),
     "bytes": _bytes,
@@ -217,11 +241,10 @@ _KINDS = {
     **dict.fromkeys(("Email", "EmailForSendingSharePassword"), "mail"),
     **dict.fromkeys(("GetOrdersInFolder", "UserCanDownloadStudies", "IsDocument"), "flag"),
     **dict.fromkeys(
-        (
-            "GroupId", "FlagId", "FileIndex", "TotalFileCount", "CurrentFilePartIndex", "CurrentFileTotalPartCount",
-        ),
-        "int",
+        ("FileIndex", "TotalFileCount", "CurrentFilePartIndex", "CurrentFileTotalPartCount"),
+        "count",
     ),
+    **dict.fromkeys(("GroupId", "FlagId"), "int"),
     "Modalities": "texts",
     "OtherParameterList": "texts",
     "PerformedDatetime": "moment",

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
-from postdicom_async.emulator.cloud_dispatch import Asked, Dispatch
+from postdicom_async.emulator.cloud_dispatch import Asked, Dispatch, session_of
 from postdicom_async.emulator.cloud_frames import SESSION, UPLOAD, BadFrame, decode_request, encode_response
 from postdicom_async.emulator.cloud_parameters import BadParameters
 
@@ -44,8 +44,8 @@ _QUIET = 0.05
 _PARTS = {(UPLOAD, 3), (UPLOAD, 4)}
 
 _logger = logging.getLogger("postdicom_async.emulator.cloud")
-_below = logging.getLogger("postdicom_async.emulator.websockets")
-_below.setLevel(logging.CRITICAL)  # it would write addresses, which hold the key
+# The library logs addresses and frames, which hold the keys and patient data; nobody can turn this logger on.
+_SILENT = logging.Logger("postdicom_async.emulator.websockets", logging.CRITICAL + 1)  # noqa: LOG001
 
 
 class CloudListener:
@@ -73,7 +73,7 @@ class CloudListener:
             ping_timeout=60,
             close_timeout=1,
             server_header=None,
-            logger=_below,
+            logger=_SILENT,
         )
 
     async def stop(self) -> None:
@@ -94,10 +94,10 @@ class CloudListener:
 
     def _admit(self, connection: ServerConnection, opening: Opening) -> Refused | None:
         path, _, query = opening.path.partition("?")
-        prefix = self._cloud.oddities.address_ends.rstrip("/")
-        if path not in {"/", prefix or "/", f"{prefix}/"}:
+        if path.rstrip("/") not in {"", self._cloud.oddities.address_ends.rstrip("/")}:
             return connection.respond(HTTPStatus.NOT_FOUND, "there is nothing here\n")
-        if parse_qs(query) != {"ClientUniqueId": [self._cloud.api_key]}:
+        given = parse_qs(query)
+        if set(given) != {"ClientUniqueId"} or not self._cloud.is_api_key("".join(*given.values())):
             return connection.respond(HTTPStatus.FORBIDDEN, "ClientUniqueId is not known\n")
         return None
 
@@ -178,6 +178,7 @@ class _Socket:
 
     async def _handle(self, asked: Asked, drop: Drop | None, *, is_big: bool) -> None:
         oddities = self._cloud.oddities
+        is_silent = oddities.take(oddities.missing, asked.key)
         try:
             if oddities.take(oddities.refused, asked.key):
                 envelope = self._dispatch.refusal(asked, oddities.refusal_text)
@@ -185,18 +186,17 @@ class _Socket:
                 envelope = await self._cloud.context.run(self._dispatch.handle, asked)
                 self._keep_session(asked, envelope)
         finally:
-            request = _without_data(asked.request)
-            key, asked = asked.key, None  # type: ignore[assignment] # the data go before any waiting
+            request, asked = _without_data(asked.request), None  # type: ignore[assignment] # the data go before waiting
             if is_big:
                 self._listener.leave()
         if drop and drop.when == "after":
             self._connection.transport.abort()
-        elif not oddities.take(oddities.missing, key):
+        elif not is_silent:
             await self._answer(request, envelope, drop)
 
     def _keep_session(self, asked: Asked, envelope: dict[str, Any]) -> None:
         if asked.key[0] == SESSION and envelope["ResponseCode"] == 1:
-            self._session = asked.given["SessionUuid"]
+            self._session = session_of(asked.given)
 
     async def _answer(self, request: Request, envelope: dict[str, Any], drop: Drop | None) -> None:
         oddities = self._cloud.oddities
@@ -251,7 +251,12 @@ class _Socket:
     def _send_half(self, frame: bytes) -> None:
         """Send the head of a WebSocket frame and half of what it announces, then close."""
         size = len(frame)
-        head = struct.pack(">BB", 0x82, size) if size < 126 else struct.pack(">BBQ", 0x82, 127, size)
+        if size < 126:
+            head = struct.pack(">BB", 0x82, size)
+        elif size < 65_536:
+            head = struct.pack(">BBH", 0x82, 126, size)
+        else:
+            head = struct.pack(">BBQ", 0x82, 127, size)
         self._connection.transport.write(head + frame[: size // 2])
         self._connection.transport.close()
 

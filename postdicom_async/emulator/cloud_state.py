@@ -136,6 +136,14 @@ class Cloud:
         """Return the remembered requests of one kind."""
         return [frame for frame in self.frames if frame.key == key]
 
+    def is_api_key(self, given: object) -> bool:
+        """Return whether this is the caller's key, in any case of its letters."""
+        return isinstance(given, str) and given.lower() == self.api_key
+
+    def is_account_key(self, given: object) -> bool:
+        """Return whether this is the account's key, in any case of its letters."""
+        return isinstance(given, str) and given.lower() == self.account_key
+
     def account(self) -> dict[str, Any]:
         """Return the account as a session's opening tells it."""
         options = self.context.options
@@ -143,7 +151,6 @@ class Cloud:
             {"InstitutionUuid": uuid, "InstitutionName": name} for uuid, name in options.institutions.items()
         ]
         return {
-            "AccountKey": self.account_key,
             "UserList": [{**user, "InstitutionList": institutions} for user in users_of(options.users)],
         }
 

@@ -7,10 +7,10 @@ to come, whichever that is, finishes the file. A part that comes again changes n
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import uuid4
+from zlib import crc32
 
 from postdicom_async.emulator.answers import Refusal
 from postdicom_async.emulator.archive_store import parse_instance
@@ -32,6 +32,8 @@ __all__ = ["PART", "CloudUpload"]
 PART = 512 * 1024
 """The length of every part but the last."""
 
+_MOST_PARTS = 2**24
+
 FileKey: TypeAlias = "tuple[Literal['file', 'document'], str, int]"
 Finish: TypeAlias = "Callable[[Path], Finished]"
 
@@ -48,20 +50,25 @@ class Finished:
 
 @dataclass
 class _Assembly:
-    """One file on its way."""
+    """One file on its way, or one that is whole and stored or refused; of its parts the checksums are kept."""
 
     path: Path
     total: int
-    received: set[int] = field(default_factory=set)
+    received: dict[int, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    finished: Finished | None = None
+    outcome: Finished | Refusal | None = None
 
     def write(self, index: int, data: memoryview) -> None:
         """Put a part at its place."""
         with self.path.open("r+b") as file:
             file.seek(index * PART)
             file.write(data)
-        self.received.add(index)
+        self.received[index] = crc32(data)
+
+    def had(self, index: int, total: int, data: memoryview) -> bool:
+        """Return whether the file, if it is still there, was made of this part among others."""
+        is_there = not isinstance(self.outcome, Finished) or self.outcome.path.exists()
+        return is_there and self.total == total and self.received.get(index) == crc32(data)
 
 
 class _Files:
@@ -71,32 +78,36 @@ class _Files:
         self._store = cloud.context.store
         self._lock = threading.Lock()
         self._open: dict[FileKey, _Assembly] = {}
-        self._whole: dict[FileKey, tuple[int, Finished]] = {}
+        self._whole: dict[FileKey, _Assembly] = {}
 
     def take(self, key: FileKey, index: int, total: int, data: memoryview, finish: Finish) -> Finished | None:
-        """Take a part; return what its file has become, None while others are missing."""
+        """Take a part; return what its file has become, None while others are missing.
+
+        Raises:
+            Refusal: the part is none, or the file that it made whole is refused.
+        """
         _require_part(index, total, len(data))
-        with self._lock:
-            known = self._whole.get(key)
-            assembly = self._open.get(key)
-        if known and assembly is None and known[0] == total and _holds(known[1].path, index, data):
-            return known[1]
-        assembly = self._assembly(key, total)
+        assembly = self._assembly(key, index, total, data)
         with assembly.lock:
-            if assembly.finished is None:
+            if assembly.outcome is None:
                 assembly.write(index, data)
                 if len(assembly.received) == total:
                     self._finish(key, assembly, finish)
-            return assembly.finished
+            outcome = assembly.outcome
+        if isinstance(outcome, Refusal):
+            raise Refusal(outcome.status_code, outcome.detail)
+        return outcome
 
-    def forget_whole(self, session: str) -> None:
-        """Take what comes in this upload for new."""
+    def forget_whole(self, sessions: set[str]) -> None:
+        """Take what comes in these sessions from now on for new."""
         with self._lock:
-            self._whole = {key: value for key, value in self._whole.items() if key[1] != session}
+            self._whole = {key: value for key, value in self._whole.items() if key[1] not in sessions}
 
-    def _assembly(self, key: FileKey, total: int) -> _Assembly:
+    def _assembly(self, key: FileKey, index: int, total: int, data: memoryview) -> _Assembly:
         with self._lock:
-            assembly = self._open.get(key)
+            assembly, whole = self._open.get(key), self._whole.get(key)
+            if assembly is None and whole and whole.had(index, total, data):
+                return whole
             if assembly is None or assembly.total != total:
                 assembly = self._open[key] = _Assembly(self._store.new_incoming(), total)
                 assembly.path.touch()
@@ -104,13 +115,16 @@ class _Files:
 
     def _finish(self, key: FileKey, assembly: _Assembly, finish: Finish) -> None:
         try:
-            assembly.finished = finish(assembly.path)
+            assembly.outcome = finish(assembly.path)
+        except Refusal as refused:
+            assembly.outcome = refused
         finally:
             assembly.path.unlink(missing_ok=True)
             with self._lock:
-                self._open.pop(key, None)
-                if assembly.finished:
-                    self._whole[key] = assembly.total, assembly.finished
+                if self._open.get(key) is assembly:
+                    del self._open[key]
+                if assembly.outcome:
+                    self._whole[key] = assembly
                 for old in list(self._whole)[:-_REMEMBERED]:
                     del self._whole[old]
 
@@ -133,7 +147,7 @@ class CloudUpload:
         kind = self._cloud.oddities.upload_session
         uuid = str(uuid4()) if kind == "new" else session
         self._uploads.add(uuid)
-        self._files.forget_whole(uuid)
+        self._files.forget_whole({uuid, session})
         fields: dict[str, Any] = {"ResponseMessage": {"Success": True, "Message": ""}}
         return fields if kind == "missing" else {**fields, "SessionUniqueUuid": uuid}
 
@@ -228,17 +242,9 @@ class CloudUpload:
 
 
 def _require_part(index: int, total: int, length: int) -> None:
-    if not 0 <= index < total:
+    if not index < total <= _MOST_PARTS:
         raise Refusal(400, "there is no such part")
     if length > PART or (index < total - 1 and length != PART):
         raise Refusal(400, "the part has another length than 512 KiB")
     if not length:
         raise Refusal(400, "the part is empty")
-
-
-def _holds(path: Path, index: int, data: memoryview) -> bool:
-    """Return whether a file has these bytes at the place of a part."""
-    with suppress(OSError), path.open("rb") as file:
-        file.seek(index * PART)
-        return file.read(len(data)) == data
-    return False

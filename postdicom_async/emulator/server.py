@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
-
-import uvicorn
 
 from postdicom_async.emulator.app import build_app, close_context, open_context
 from postdicom_async.emulator.archive_store import parse_instance
@@ -20,13 +16,13 @@ from postdicom_async.emulator.cloud_schema import add_cloud_tables
 from postdicom_async.emulator.cloud_socket import CloudListener
 from postdicom_async.emulator.cloud_state import ACCOUNT_KEY, API_KEY, Cloud
 from postdicom_async.emulator.context import INSTITUTIONS, USER_GROUPS, USERS, ArchiveOptions
+from postdicom_async.emulator.http_server import QuietServer, listen
 from postdicom_async.emulator.vendor_faults import Faults
 from postdicom_async.emulator.vendor_schema import order_uuid_of, series_uuid_of
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from postdicom_async.emulator.archive_store import ArchiveStore, StoredInstance
@@ -34,49 +30,6 @@ if TYPE_CHECKING:
     from postdicom_async.emulator.vendor_faults import Fault, VendorCall
 
 __all__ = ["EmbeddedArchive", "serve"]
-
-_PATIENCE = 0.5
-"""Seconds that handlers get to notice that their connections are gone."""
-
-
-class _QuietServer(uvicorn.Server):
-    """uvicorn without signal handlers and without waiting: connections are cut when it stops."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-        self.stop = asyncio.Event()
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        return nullcontext()
-
-    async def main_loop(self) -> None:
-        self.ready.set()
-        while not self.stop.is_set():
-            await self.on_tick(0)  # renews the Date header
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), 1)
-
-    def cut(self, client: object) -> None:
-        """Drop the connection that comes from an address, without another byte."""
-        for connection in list(self.server_state.connections):
-            peer: tuple[object, ...] = connection.transport.get_extra_info("peername") or ()
-            if peer[:2] == client:
-                connection.transport.abort()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        running = set(self.server_state.tasks)
-        if running:
-            _, running = await asyncio.wait(running, timeout=_PATIENCE)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        for bound in sockets or []:
-            bound.close()
 
 
 class EmbeddedArchive:
@@ -150,7 +103,7 @@ class EmbeddedArchive:
         self._context: ArchiveContext | None = None
         self._cloud: Cloud | None = None
         self._listener: CloudListener | None = None
-        self._server: _QuietServer | None = None
+        self._server: QuietServer | None = None
         self._serving: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -285,7 +238,7 @@ class EmbeddedArchive:
         await self._stop()
 
     async def _start(self) -> None:
-        bound = _listen(self._host, self._port)
+        bound = listen(self._host, self._port)
         self._undo.append(bound.close)
         self._port = bound.getsockname()[1]
         folder = self._given_folder
@@ -298,7 +251,7 @@ class EmbeddedArchive:
         )
         self._undo.append(lambda: close_context(context))
         cloud = await self._start_cloud(context)
-        server = self._server = _QuietServer(_config(build_app(context, more=cloud_routes(cloud))))
+        server = self._server = QuietServer(build_app(context, more=cloud_routes(cloud)))
         self._faults.cut = server.cut
         self._serving = asyncio.create_task(server.serve(sockets=[bound]), name="embedded archive")
         ready = asyncio.create_task(server.ready.wait())
@@ -313,7 +266,7 @@ class EmbeddedArchive:
         """Listen for WebSockets on a port of their own, which clients are told."""
         await context.run(add_cloud_tables, context.store)
         cloud = self._cloud = Cloud(context, self.url, self._keys)
-        bound = _listen(self._host, 0)
+        bound = listen(self._host, 0)
         self._undo.append(bound.close)
         cloud.socket_url = f"ws://{self._netloc(bound.getsockname()[1])}"
         self._listener = CloudListener(cloud)
@@ -348,33 +301,6 @@ def _by_uuid(argument: str, names: Mapping[str, str]) -> dict[str, str]:
 def _run_all(steps: list[Callable[[], object]]) -> None:
     for step in steps:
         step()
-
-
-def _config(app: object) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        timeout_keep_alive=60,
-        h11_max_incomplete_event_size=128 * 1024,  # the vendor's operations travel in a header
-    )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio only switches Nagle's algorithm off where the protocol is named; with it, every answer waits 40 ms
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-        bound.setblocking(False)
-    except OSError as error:
-        bound.close()
-        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from None
-    return bound
 
 
 def _add_all(store: ArchiveStore, paths: list[Path]) -> list[StoredInstance]:
