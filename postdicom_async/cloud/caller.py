@@ -22,7 +22,7 @@ __all__ = ["CloudCaller"]
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _JSON_PARAMETERS = "JsonParameters"
-_INSTITUTION, _INSTITUTIONS = "institution_uuid", "institution_uuids"
+_INSTITUTION = "institution_uuid"
 
 
 class CloudCaller:
@@ -46,13 +46,13 @@ class CloudCaller:
         """
         return choose("user", self.connection.account.users, self._user)
 
-    def _institution(self, argument: str, given: object) -> object:
+    def _institution(self, given: object) -> object:
         """Return the UUID of the institution that is meant: by its name, or the user's only one where none is given.
 
         A UUID is returned as it is, for the checks that follow: an order may belong where the user does not work.
         """
         is_name = isinstance(given, str) and not is_uuid(given)
-        return choose(argument, self.user.institutions, given).identity if given is None or is_name else given
+        return choose(_INSTITUTION, self.user.institutions, given).identity if given is None or is_name else given
 
     # --- calls ---------------------------------------------------------------------------------------------------
 
@@ -107,12 +107,8 @@ class CloudCaller:
 
     def checked(self, operation: Parameters, given: Mapping[str, object]) -> Values:
         """Return checked values of a call; an institution that must be given defaults to the user's only one."""
-        arguments = {one.argument for one in operation.parameters}
-        if _INSTITUTION in arguments:
-            given = {**given, _INSTITUTION: self._institution(_INSTITUTION, given.get(_INSTITUTION))}
-        several = given.get(_INSTITUTIONS)
-        if isinstance(several, list | tuple | set | frozenset):
-            given = {**given, _INSTITUTIONS: [self._institution(_INSTITUTIONS, one) for one in several]}
+        if any(one.argument == _INSTITUTION for one in operation.parameters):
+            given = {**given, _INSTITUTION: self._institution(given.get(_INSTITUTION))}
         return check(operation, given, first_day=today)
 
     async def _send(

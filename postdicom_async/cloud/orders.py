@@ -25,7 +25,7 @@ class CloudOrders:
 
     Every method raises `UsageError` before anything is sent when an argument is missing or malformed, and
     `OutcomeUnknown` when something was sent that changes data and no answer came. UUIDs are of version 1 to 5
-    (JavaScript library). An institution may be given by its name too.
+    (JavaScript library). ``institution_uuid`` may be the institution's name too.
     """
 
     def __init__(self, caller: CloudCaller) -> None:

@@ -337,7 +337,7 @@ def answering(message: dict[str, Any]) -> Any:
             "--study-date-from: the Cloud API searches by study dates or by birth dates",
         ),
         (["orders", "create", *ORDER], "--institution-uuid: the account has 2"),
-        (["orders", "create", *ORDER, "--institution-uuid", "Nowhere"], "--institution-uuid: not a UUID"),
+        (["orders", "create", *ORDER, "--institution-uuid", "Nowhere"], "--institution-uuid: not in the account"),
         (["users", "list", "--user", "nobody"], "--user: not in the account"),
         (["users", "list", "--user", ""], "--user: the account has 2"),
         (["share", "email", "--patient-order-uuids", NOBODY, "--email", "x"], "--email: not an e-mail address"),

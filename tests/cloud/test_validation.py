@@ -103,7 +103,7 @@ CALLS: list[tuple[Callable[[CloudApi], Any], str]] = [
     ),
     (lambda a: a.orders.create_from_json({"PatientName": "X", "Nme": 1}), "Nme: no such field of an order; give "),
     (lambda a: a.orders.create_from_json({"PatientsBirthDate": "1.1.1970"}), "PatientsBirthDate: give a date"),
-    (lambda a: a.orders.search(institution_uuids=["no"]).all(), "institution_uuids: not in the account"),
+    (lambda a: a.orders.search(institution_uuids=["no"]).all(), "institution_uuids: not a UUID"),
     (lambda a: a.orders.search(study_date_from="2019-02-29").all(), "study_date_from: give a date"),
     (
         lambda a: a.orders.search(study_date_from="2020-01-01", patient_birthdate_to="2020-01-01").all(),
