@@ -11,7 +11,8 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from postdicom_async.dicom.anonymize_profile import profile_actions
-from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, actions_of
+from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, actions_of, tag_of
+from postdicom_async.dicom.elements import tag_text
 from postdicom_async.errors import UsageError
 
 __all__ = ["Anonymization"]
@@ -57,7 +58,7 @@ class Anonymization:
         sequences: also inside sequences, however deep; else only at the top level.
         remap_uids: replace all UIDs of instances, series, studies, frames of reference and the like, the same one
             always by the same one. UIDs of PS3.6, of classes and of coding schemes stay.
-        remove_private: remove all private elements.
+        remove_private: remove all private elements; no rule can keep one then.
         secret: what the new UIDs are derived from: ``2.25.`` and the number of a UUID from HMAC-SHA256(secret, UID)
             (PS3.5 annex B.2). Give the same one (at least 8 bytes) to get the same UIDs in another upload; without one
             they are consistent only within this object.
@@ -77,7 +78,10 @@ class Anonymization:
     _key: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_exact", actions_of(self.rules, insert=self.insert_absent))
+        actions = actions_of(self.rules, insert=self.insert_absent)
+        if self.remove_private:
+            _require_no_private(actions)
+        object.__setattr__(self, "_exact", actions)
         object.__setattr__(self, "rules", MappingProxyType(dict(self.rules)))
         object.__setattr__(self, "_key", _key_of(self.secret))
 
@@ -104,7 +108,7 @@ class Anonymization:
         top. Much stays that identifies a patient (birth date, UIDs, dates); see `basic_profile`.
         """
         return cls(
-            _VENDOR_TAGS | dict(rules or {}),
+            _over_vendor_tags(rules),
             insert_absent=insert_absent,
             sequences=sequences,
             remap_uids=remap_uids,
@@ -167,6 +171,20 @@ class Anonymization:
             return old
         digest = hmac.digest(self._key, old.encode("utf-8", "surrogateescape"), "sha256")
         return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
+
+
+def _require_no_private(actions: Mapping[int, Action]) -> None:
+    for tag, action in actions.items():
+        if tag >> 16 & 1 and action is not REMOVE:
+            raise UsageError(f"anonymize: {tag_text(tag)}: all private elements are removed")
+
+
+def _over_vendor_tags(rules: Mapping[str, str | None] | None) -> Mapping[str, str | None]:
+    """Return the vendor's rules with others on top, which may name the tags in another way."""
+    if not isinstance(rules, Mapping):
+        return _VENDOR_TAGS if rules is None else rules
+    named = {tag_of(key) for key in rules}
+    return {key: value for key, value in _VENDOR_TAGS.items() if tag_of(key) not in named} | dict(rules)
 
 
 def _key_of(secret: object) -> bytes:

@@ -26,6 +26,7 @@ from postdicom_async.dicom.elements import (
     Element,
     Encoding,
     Window,
+    as_written,
     dictionary_vr,
     encode_element,
     encode_header,
@@ -43,7 +44,7 @@ __all__ = ["Level", "Planner"]
 _DEEPEST = 100
 _MOST_HELD = 64 << 20  # bytes written anew in one file; a plan is held until the file is sent
 _PART_COST = 200
-_MOST_CHUNKS = 200_000
+_MOST_CHUNKS = 20_000
 _LONGEST_UIDS = 1 << 20
 _CHARACTER_SET = 0x00080005
 _TRAILING_PADDING = 0xFFFCFFFC
@@ -62,6 +63,7 @@ class Level:
     """The elements of a data set or item while they are looked at.
 
     Attributes:
+        above: chunks of all that it lies in.
         apart: tags that may come between two elements, sorted; None where every element stands alone.
     """
 
@@ -69,6 +71,7 @@ class Level:
     mode: _Mode = _Mode.RULES
     character_sets: tuple[str, ...] = ()
     depth: int = 0
+    above: int = 0
     apart: list[int] | None = field(default_factory=list)
     chunks: list[tuple[int, Segments]] = field(default_factory=list)
     _changed_groups: set[int] = field(default_factory=set)
@@ -86,7 +89,7 @@ class Level:
         else:
             self.chunks.append((tag, chunk))
         self._open = None if changed or tag & 0xFFFF == 0 else tag
-        if len(self.chunks) > _MOST_CHUNKS:
+        if self.above + len(self.chunks) > _MOST_CHUNKS:
             raise DicomProblem("it has too many elements")
 
     def _joins(self, tag: int) -> bool:
@@ -142,13 +145,17 @@ class Planner:
         return level.joined()
 
     def _only_zeros(self, at: int, end: int) -> bool:
-        """Whether there is nothing but padding: some software fills files up."""
-        if self._window.peek(at, 4) != b"\0\0\0\0":
+        """Whether there is nothing but padding: some software fills files up.
+
+        Raises:
+            DicomProblem: there are zeros and then something else; nothing in a data set looks like that.
+        """
+        if self._window.peek(at, min(4, end - at)).strip(b"\0"):
             return False
         while at < end:
             piece = self._window.peek(at, min(4096, end - at))
             if piece.strip(b"\0") or not piece:
-                return False
+                raise DicomProblem("zeros stand where an element should begin")
             at += len(piece)
         return True
 
@@ -169,7 +176,7 @@ class Planner:
             if action.kind is not Kind.REMOVE:
                 chunk.write(self._replaced(element, action, level))
         changed = not chunk.is_range(element.at, over)
-        if changed and element.vr != "SQ":
+        if changed and (element.vr != "SQ" or not chunk.parts):
             self._count(chunk)
         level.add(element.tag, chunk, changed=changed)
         return over
@@ -194,10 +201,10 @@ class Planner:
         over = self._end_of(element, end, level)
         if action is None or element.length == 0:
             chunk.keep(element.at, over - element.at)
-        elif dummy:
-            chunk.write(self._dummy(element, level))
         elif _true_vr(element) == "UI":
             self._remap(element, level, chunk)
+        elif dummy:
+            chunk.write(self._dummy(element, level))
         else:
             raise DicomProblem(f"{tag_text(element.tag)} should hold UIDs")
         return over
@@ -231,13 +238,7 @@ class Planner:
             return over
         if level.depth >= _DEEPEST:
             raise DicomProblem("its sequences are nested too deeply")
-        try:
-            items, over = self._items(element, inner, end, level, mode)
-        except DicomProblem:
-            if element.vr != "UN" or inner is not IMPLICIT_LITTLE:
-                raise
-            # PS3.5 section 6.2.2 wants implicit VR in what has VR UN; some software writes explicit VR.
-            items, over = self._items(element, EXPLICIT_LITTLE, end, level, mode)
+        items, over = self._items(element, inner, end, level, mode)
         self._append_held(element, items, level.encoding, chunk)
         return over
 
@@ -251,19 +252,22 @@ class Planner:
 
     def _items(self, element: Element, inner: Encoding, end: int, level: Level, mode: _Mode) -> tuple[Segments, int]:
         items = Segments()
+        unknown = element.vr == "UN" and level.encoding.explicit
         at = element.value_at
         until = end if element.length == UNDEFINED else at + element.length
         while at < until or element.length == UNDEFINED:
             item = read_element(self._window, at, until, inner)
             if item.tag == SEQUENCE_END:
-                over = item.value_at + item.length
+                over = item.value_at
                 items.keep(at, over - at)
                 if element.length != UNDEFINED and over != until:
                     raise DicomProblem(f"{tag_text(element.tag)} goes on after its end")
                 return items, over
             if item.tag != ITEM:
                 raise DicomProblem(f"{tag_text(element.tag)} holds something else than items")
-            below = Level(inner, mode, level.character_sets, level.depth + 1)
+            # PS3.5 section 6.2.2 wants implicit VR in what has VR UN; some software writes explicit VR, or the reverse.
+            written = as_written(self._window, item.value_at, EXPLICIT_LITTLE if unknown else inner)
+            below = Level(written, mode, level.character_sets, level.depth + 1, level.above + len(level.chunks))
             at = self._item(item, until, below, items)
         return items, until
 
@@ -280,9 +284,8 @@ class Planner:
         self._append_held(item, level.joined(), level.encoding, items)
         if delimiter is None:
             return until
-        over = delimiter.value_at + delimiter.length
-        items.keep(delimiter.at, over - delimiter.at)
-        return over
+        items.keep(delimiter.at, delimiter.value_at - delimiter.at)
+        return delimiter.value_at
 
     # --- values ---------------------------------------------------------------------------------------------------
 
@@ -329,8 +332,12 @@ class Planner:
         return self._replaced(element, Action(Kind.TEXT, DUMMIES[vr]), level)
 
     def _remap(self, element: Element, level: Level, chunk: Segments) -> None:
-        old = self._value(element, _LONGEST_UIDS).decode("latin-1").split("\\")
-        new = [self._wanted.new_uid(one.strip(" \0\t\r\n")) for one in old]
+        value = self._value(element, _LONGEST_UIDS)
+        old = [one.strip(" \0\t\r\n") for one in value.decode("latin-1").split("\\")]
+        new = [self._wanted.new_uid(one) for one in old]
+        if new == old:
+            chunk.keep(element.at, element.value_at + element.length - element.at)
+            return
         text = "\\".join(new)
         self._note(element.tag, text, level)
         value = text.encode("latin-1")
@@ -342,7 +349,8 @@ class Planner:
             self.written[tag] = text
 
     def _count(self, chunk: Segments) -> None:
-        self._held += sum(_PART_COST + (len(part) if isinstance(part, bytes) else 0) for part in chunk.parts)
+        # Where something is left out, what is kept falls apart, which costs as much as something written.
+        self._held += _PART_COST + sum(len(part) for part in chunk.parts if isinstance(part, bytes))
         if self._held > _MOST_HELD:
             raise DicomProblem("too much of it would change")
 

@@ -30,7 +30,6 @@ _COLUMNS: dict[str, Action] = {
 
 # What a file meta may tell of where the file came from (PS3.10 table 7.1-1); the profile wants a new one (E.1.1).
 _META = (0x00020016, 0x00020017, 0x00020018, 0x00020026, 0x00020027, 0x00020028, 0x00020100, 0x00020102)
-_META_SYNCHRONISED = 0x00020003
 
 _MARKS: dict[int, Action] = {
     0x00120062: Action(Kind.TEXT, "YES", insert=True),
@@ -56,7 +55,7 @@ def profile_actions() -> tuple[dict[int, Action], tuple[tuple[int, int, Action],
             tag = group << 16 | number
             if mask:
                 masked.append((mask[0] << 16 | mask[1], tag, action))
-            elif tag != _META_SYNCHRONISED:
+            else:
                 exact[tag] = action
     exact |= dict.fromkeys(_META, REMOVE) | _MARKS
     return exact, tuple(masked)

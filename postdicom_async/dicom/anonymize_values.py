@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from datetime import date
 
 from postdicom_async.dicom.elements import DicomProblem, Encoding
@@ -11,7 +12,7 @@ from postdicom_async.dicom.elements import DicomProblem, Encoding
 __all__ = ["DUMMIES", "check_value", "encode_value"]
 
 _PLAIN = r"[^\x00-\x1f\x7f-\x9f\\]"
-_CONTROLLED = r"[^\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f-\x9f]"  # TAB, LF, FF and CR are allowed, ESC is not written here
+_CONTROLLED = r"[^\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]"  # TAB, LF, FF and CR are allowed, ESC is not written here
 _DAY = r"(0[1-9]|[12]\d|3[01])"
 _HOUR = r"([01]\d|2[0-3])"
 _SECOND = r"([0-5]\d|60)(\.\d{1,6})?"
@@ -43,7 +44,7 @@ _FORMS: dict[str, tuple[re.Pattern[str], str]] = {
         ("TM", rf"({_HOUR}([0-5]\d({_SECOND})?)?)?", "HHMMSS.FFFFFF"),
         ("UC", rf"{_PLAIN}*", "text"),
         ("UI", r"(?=.{0,64}$)((0|[1-9]\d*)(\.(0|[1-9]\d*))*)?", "digits and dots, at most 64 characters"),
-        ("UR", r"([!-\[\]-~]*)", "an address in ASCII"),
+        ("UR", r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*", "an address (RFC 3986)"),
         ("UT", rf"{_CONTROLLED}*", "text"),
         ("UN", rf"{_CONTROLLED}*", "text"),  # nobody knows what it should be
     )
@@ -72,7 +73,8 @@ def check_value(vr: str, text: str) -> str | None:
         return f"a value of VR {vr} cannot be given as text; it can be emptied or removed"
     form, words = _FORMS[vr]
     values = [text] if vr in _SINGLE else text.split("\\")
-    good = all(form.fullmatch(value) and (vr != "DA" or _is_date(value)) for value in values)
+    holds = _HOLDS.get(vr, bool)
+    good = all(form.fullmatch(value) and (not value or holds(value)) for value in values)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -82,13 +84,23 @@ def check_value(vr: str, text: str) -> str | None:
 
 def _is_date(value: str) -> bool:
     try:
-        return not value or bool(date(int(value[:4]) or 4, int(value[4:6]), int(value[6:])))
+        return bool(date(int(value[:4]) or 4, int(value[4:6]), int(value[6:8])))
     except ValueError:
         return False
 
 
+# VR -> whether what has the right form means something.
+_HOLDS: dict[str, Callable[[str], bool]] = {
+    "DA": _is_date,
+    "DT": lambda value: not value[:8].isdigit() or len(value) < len("YYYYMMDD") or _is_date(value),
+    "IS": lambda value: -(1 << 31) <= int(value) < 1 << 31,
+}
+
+
 def _check_numbers(vr: str, text: str) -> str | None:
     try:
+        if not re.fullmatch(r"[0-9+\-.eE \\]+", text):
+            raise ValueError
         _packed(vr, text, "<")
     except (ValueError, struct.error, OverflowError):
         return f"VR {vr}: a number that fits"
@@ -97,7 +109,7 @@ def _check_numbers(vr: str, text: str) -> str | None:
 
 def _packed(vr: str, text: str, order: str) -> bytes:
     kind = float if vr in ("FD", "FL") else int
-    return b"".join(struct.pack(order + _NUMBERS[vr], kind(value)) for value in text.split("\\") if text)
+    return b"".join(struct.pack(order + _NUMBERS[vr], kind(value)) for value in text.split("\\"))
 
 
 def encode_value(vr: str, text: str, encoding: Encoding, character_sets: tuple[str, ...]) -> bytes:
@@ -123,31 +135,114 @@ def encode_value(vr: str, text: str, encoding: Encoding, character_sets: tuple[s
     return data + (b"\0" if vr == "UI" else b" ") * (len(data) % 2)
 
 
-_BEYOND_ASCII = "its Specific Character Set (0008,0005) cannot hold the value"
+# Alone in Specific Character Set, or first (PS3.3 table C.12-5).
+_NEVER_EXTENDED = {"ISO_IR 192": "utf-8", "GB18030": "gb18030", "GBK": "gbk"}
+_TERM = re.compile(r"ISO(?:_| 2022 )IR (\d+)")
+_ASCII = "6"
+_ROMAJI = "13"
+# Of two bytes each in the lower half, where they take the place of ASCII: codec and escape sequence.
+_LOWER = {"87": ("iso2022_jp", b"\x1b$B"), "159": ("iso2022_jp_1", b"\x1b$(D")}
+_TWO_BYTES = ("149", "58", *_LOWER)
+_BACK_TO_ASCII = b"\x1b(B"
+_BACK_TO_ROMAJI = b"\x1b(J"
+_DELIMITERS = frozenset("\\^=\t\n\f\r")
+_NOT_IN_IT = "its Specific Character Set (0008,0005) cannot hold the value"
 
 
 def _encoded(text: str, character_sets: tuple[str, ...]) -> bytes:
-    """Encode piece by piece: each delimiter goes back to the first character set (PS3.5 section 6.1.2.5)."""
+    first = character_sets[0] if character_sets else ""
+    if first in _NEVER_EXTENDED:
+        return _strictly(text, _NEVER_EXTENDED[first])
+    writer = _ExtendedWriter([_number(name) for name in character_sets or ("",)])
+    for character in text:
+        writer.write(character)
+    writer.bring_first_back()
+    return bytes(writer.data)
+
+
+class _ExtendedWriter:
+    """Writes text with code extensions: what is first is back before every delimiter (PS3.5 section 6.1.2.5.3)."""
+
+    def __init__(self, numbers: list[str]) -> None:
+        self._first = _ASCII if numbers[0] in _TWO_BYTES else numbers[0]
+        self._sets = list(dict.fromkeys([self._first, *numbers]))
+        self._back = _BACK_TO_ROMAJI if self._first == _ROMAJI else _BACK_TO_ASCII
+        self._current = self._upper = self._first
+        self.data = bytearray()
+
+    def write(self, character: str) -> None:
+        """Append a character, and before it what says in which character set it is."""
+        if not character.isascii():
+            self._write_beyond_ascii(character)
+            return
+        if character in _DELIMITERS:
+            self.bring_first_back()
+        elif self._current in _LOWER:
+            self.data += self._back
+            self._current = _ASCII
+        self.data += character.encode()
+
+    def bring_first_back(self) -> None:
+        if self._current in _LOWER:
+            self.data += self._back
+        if self._upper != self._first != _ASCII:
+            self.data += _escape(self._first)
+        self._current = self._upper = self._first
+
+    def _write_beyond_ascii(self, character: str) -> None:
+        number, data = _found(character, [self._current, *self._sets])
+        if number != self._current:
+            if number not in _LOWER:
+                self.data += self._back if self._current in _LOWER else b""
+                self._upper = number
+            self.data += _escape(number)
+            self._current = number
+        self.data += data
+
+
+def _found(character: str, sets: list[str]) -> tuple[str, bytes]:
+    for number in sets:
+        if data := _in_set(character, number):
+            return number, data
+    raise DicomProblem(_NOT_IN_IT)
+
+
+def _in_set(character: str, number: str) -> bytes:
+    """Return a character in a character set, nothing where it is not in it."""
+    if number in _LOWER:
+        codec, escape = _LOWER[number]
+        data = character.encode(codec, "ignore")
+        return data[len(escape) : -len(_BACK_TO_ASCII)] if data.startswith(escape) else b""
+    try:
+        data = _strictly(character, _codec(number))
+    except DicomProblem:
+        return b""
+    return data if len(data) == (2 if number in _TWO_BYTES else 1) else b""
+
+
+def _strictly(text: str, codec: str) -> bytes:
+    """Encode what is read as the same again; some codecs take one character for another."""
+    data = text.encode(codec, "ignore")
+    if data.decode(codec, "ignore") != text:
+        raise DicomProblem(_NOT_IN_IT)
+    return data
+
+
+def _number(name: str) -> str:
+    """Return the registration number of a character set, that of ASCII where it is not known."""
     from pydicom.charset import python_encoding
 
-    names = [python_encoding.get(name, "ascii") if name[-4:] != "IR 6" and name else "ascii" for name in character_sets]
-    names = names or ["ascii"]
-    if len(names) == 1:
-        return _encoded_piece(text, names)
-    return b"".join(_encoded_piece(piece, names) for piece in re.split(r"([\\^=\t\n\f\r])", text))
+    term = _TERM.fullmatch(name)
+    return term[1] if term and f"ISO 2022 IR {term[1]}" in python_encoding else _ASCII
 
 
-def _encoded_piece(piece: str, names: list[str]) -> bytes:
-    from pydicom.charset import decode_bytes, encode_string
+def _codec(number: str) -> str:
+    from pydicom.charset import python_encoding
 
-    for name in names:
-        try:
-            plain = piece.encode(name)
-            if name == "shift_jis" and len(plain) != len(piece):
-                continue  # only its one-byte characters are JIS X 0201
-            data = plain if name == names[0] else encode_string(piece, [names[0], name])
-        except UnicodeError:
-            continue
-        if decode_bytes(data, names, set()) == piece:  # never anything that reads as something else
-            return data
-    raise DicomProblem(_BEYOND_ASCII)
+    return "ascii" if number == _ASCII else python_encoding[f"ISO 2022 IR {number}"]
+
+
+def _escape(number: str) -> bytes:
+    from pydicom.charset import ENCODINGS_TO_CODES
+
+    return _LOWER[number][1] if number in _LOWER else ENCODINGS_TO_CODES[_codec(number)]

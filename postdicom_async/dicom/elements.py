@@ -46,6 +46,7 @@ _SHORT_VRS = frozenset(
 )  # fmt: skip
 _LONG_VRS = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
 _SHORT_LIMIT = 0xFFFE
+_LONG_LIMIT = 0xFFFFFFFE
 
 Read = Callable[[int, int], bytes]
 """``read(offset, size)``: that many bytes from there, less only at the end."""
@@ -133,6 +134,8 @@ def read_element(window: Window, at: int, end: int, encoding: Encoding) -> Eleme
     else:
         vr = data[4:6].decode("latin-1")
         length, value_at = _explicit_length(data, at, end, tag, vr, order)
+    if length and tag in (ITEM_END, SEQUENCE_END):
+        raise DicomProblem(f"{tag_text(tag)} has a length")  # some readers pass over it, others read on inside
     if length != UNDEFINED and value_at + length > end:
         raise DicomProblem(f"it ends inside {tag_text(tag)}")
     return Element(tag, vr, length, at, value_at)
@@ -188,8 +191,8 @@ def _begins_with_item(window: Window, element: Element, encoding: Encoding) -> b
     data = window.peek(element.value_at, 8)
     if element.length < 8 or len(data) < 8:
         return False
-    group, number, length = struct.unpack(encoding.order + "HHI", data)
-    return bool((group << 16 | number) == ITEM and (length == UNDEFINED or length <= element.length - 8))
+    group, number = struct.unpack_from(encoding.order + "HH", data)
+    return bool(group << 16 | number == ITEM)
 
 
 def encode_header(tag: int, vr: str, length: int, encoding: Encoding) -> bytes:
@@ -200,12 +203,13 @@ def encode_header(tag: int, vr: str, length: int, encoding: Encoding) -> bytes:
     """
     order = encoding.order
     start = struct.pack(order + "HH", tag >> 16, tag & 0xFFFF)
+    short = encoding.explicit and tag not in _DELIMITERS and vr not in _LONG_VRS
+    if length > (_SHORT_LIMIT if short else _LONG_LIMIT):
+        raise DicomProblem(f"{tag_text(tag)} would become too long")
     if tag in _DELIMITERS or not encoding.explicit:
         return start + struct.pack(order + "I", length)
     if vr in _LONG_VRS:
         return start + vr.encode() + b"\0\0" + struct.pack(order + "I", length)
-    if length > _SHORT_LIMIT:
-        raise DicomProblem(f"{tag_text(tag)} would become too long")
     return start + vr.encode() + struct.pack(order + "H", length)
 
 

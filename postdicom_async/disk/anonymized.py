@@ -26,7 +26,6 @@ from postdicom_async.results import StoreStatus
 __all__ = ["AnonymizedBody", "anonymized", "anonymized_now", "require_anonymization"]
 
 _PIECE = 512 * 1024
-_FIRST_READ = 64 * 1024
 
 _Read = Callable[[int, int], bytes]
 
