@@ -10,6 +10,8 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from io import BytesIO
@@ -224,6 +226,26 @@ class _Noting(BytesIO):
 
 
 _one_at_a_time = threading.Lock()  # filters of warnings are the whole process's
+_here = threading.local()
+
+
+def _is_not_ours(_record: object) -> bool:
+    return not getattr(_here, "reading", False)
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Keep pydicom from warning of values that are not valid and from logging them: they may be anything."""
+    from pydicom import config
+
+    config.logger.addFilter(_is_not_ours)  # once, however often it is called
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _here.reading = True
+        try:
+            yield
+        finally:
+            _here.reading = False
 
 
 def _with_pydicom(data: bytes, wanted: frozenset[int]) -> dict[int, bytes]:
@@ -235,12 +257,10 @@ def _with_pydicom(data: bytes, wanted: frozenset[int]) -> dict[int, bytes]:
     source = _Noting(data)
     found: dict[int, bytes] = {}
     try:
-        with _one_at_a_time, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _in_silence():
             dataset = pydicom.dcmread(
                 source, stop_before_pixels=True, force=True, specific_tags=[*wanted - {_TRANSFER_SYNTAX}]
             )
-            # The raw values: converting them would log those that are not valid.
             values = {tag: dataset.get_item(tag).value for tag in wanted if tag in dataset}
             found = {tag: value[:_LONGEST_VALUE] for tag, value in values.items() if isinstance(value, bytes)}
             syntax = dataset.file_meta.get(_TRANSFER_SYNTAX, "") and dataset.file_meta.TransferSyntaxUID

@@ -15,7 +15,7 @@ from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.errors import UsageError
 from postdicom_async.results import StoreStatus
 
-__all__ = ["Unusable", "files_at", "is_folder", "path_of", "read_beginning", "unusable"]
+__all__ = ["Folder", "Unusable", "files_at", "folders_at", "is_folder", "path_of", "read_beginning", "unusable"]
 
 _T = TypeVar("_T")
 _Told = TypeVar("_Told", covariant=True)
@@ -58,18 +58,48 @@ def files_at(path: Path) -> Iterator[Path | Unusable]:
     if not is_folder(path):
         yield path
         return
-    problems: list[OSError] = []
-    for folder, folders, names in os.walk(path, onerror=problems.append):
-        folders.sort()
-        for link in (Path(folder, name) for name in folders if Path(folder, name).is_symlink()):
+    for folder in folders_at(path):
+        if folder.problem is not None:
+            reason = f"folder: {explain_os_error(folder.problem)}"
+            yield Unusable(str(folder.path), StoreStatus.UNREADABLE, reason)
+        for link in folder.links:
             yield Unusable(str(link), StoreStatus.UNREADABLE, "a link to a folder is not followed; name the folder")
-        for name in sorted(names):
-            yield Path(folder, name)
-        while problems:
-            problem = problems.pop()
-            yield Unusable(str(problem.filename), StoreStatus.UNREADABLE, f"folder: {explain_os_error(problem)}")
-    for problem in problems:
-        yield Unusable(str(problem.filename), StoreStatus.UNREADABLE, f"folder: {explain_os_error(problem)}")
+        yield from folder.files
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What lies in a folder, folders left out: links to folders and files, each by name, or why that cannot be told."""
+
+    path: Path
+    links: list[Path]
+    files: list[Path]
+    problem: OSError | None = None
+
+
+def folders_at(path: Path) -> Iterator[Folder]:
+    """Yield a folder and all below it, from the top down and by name, however deep (`os.walk` is recursive)."""
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        links, files, inside = list[str](), list[str](), list[str]()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    kind = files if not _is_folder_entry(entry) else links if entry.is_symlink() else inside
+                    kind.append(entry.name)
+        except OSError as error:
+            yield Folder(folder, [], [], error)
+            continue
+        waiting += [folder / name for name in sorted(inside, reverse=True)]
+        yield Folder(folder, [folder / name for name in sorted(links)], [folder / name for name in sorted(files)])
+
+
+def _is_folder_entry(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 _GAPS = {

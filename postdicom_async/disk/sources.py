@@ -20,7 +20,7 @@ import anyio.to_thread
 from aiofiles.threadpool import wrap
 
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
-from postdicom_async.disk.files import Unusable, files_at, is_folder, path_of, read_beginning, unusable
+from postdicom_async.disk.files import Unusable, files_at, folders_at, is_folder, path_of, read_beginning, unusable
 from postdicom_async.disk.problems import local_file_error
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.http.bodies import Body, BytesBody
@@ -196,9 +196,9 @@ def _sizes(path: Path) -> Iterator[int]:
     if not is_folder(path):
         yield _size(path)
         return
-    for folder, folders, names in os.walk(path):
-        yield from (0 for name in folders if Path(folder, name).is_symlink())
-        yield from (_size(Path(folder, name)) for name in names)
+    for folder in folders_at(path):
+        yield from (0 for _ in folder.links)
+        yield from map(_size, folder.files)
 
 
 def _size(path: Path) -> int:
