@@ -193,6 +193,10 @@ async def test_folders_as_deep_as_paths_go(tmp_path: Path) -> None:
         deep.mkdir()
     (deep / "x").write_bytes(small_dicom())
     assert (await read_files(tmp_path)).paths == (deep / "x",)
+    (deep / "x").unlink()
+    while deep != tmp_path:  # what removes the folder of the test later is recursive
+        deep.rmdir()
+        deep = deep.parent
 
 
 async def test_the_files_that_pydicom_ships() -> None:
