@@ -50,14 +50,17 @@ class Anonymization:
     stand apart by ``\``), ``""`` empties it, ``None`` removes the element. Values are checked against their VR (PS3.5
     section 6.2) here, and again with the VR and the character set that a file has. The preamble is always zeroed: it
     may hold anything (PS3.10 section 7.1), and one that makes a file a TIFF as well points to places that have moved.
-    Padding after the data set is dropped. Burned-in text stays: pixels are never changed.
+    Padding after the data set is dropped. Burned-in text stays: pixels are never changed. Digital signatures stay too,
+    and are not valid any more, unless a rule removes them.
 
     Attributes:
         rules: see above.
-        insert_absent: also add what is absent, at the top level; never private elements.
-        sequences: also inside sequences, however deep; else only at the top level.
+        insert_absent: also add what is absent, at the top level; never private elements or file meta information.
+        sequences: also inside sequences, however deep; else only at the top level, ``remap_uids`` and
+            ``remove_private`` included, so that references no longer fit.
         remap_uids: replace all UIDs of instances, series, studies, frames of reference and the like, the same one
-            always by the same one. UIDs of PS3.6, of classes and of coding schemes stay.
+            always by the same one. UIDs of PS3.6, of classes and of coding schemes stay, as do private ones in implicit
+            VR, which nobody can tell from other values; see ``remove_private``.
         remove_private: remove all private elements; no rule can keep one then.
         secret: what the new UIDs are derived from: ``2.25.`` and the number of a UUID from HMAC-SHA256(secret, UID)
             (PS3.5 annex B.2). Give the same one (at least 8 bytes) to get the same UIDs in another upload; without one
@@ -124,8 +127,8 @@ class Anonymization:
 
         Private elements are removed, UIDs remapped, dates emptied or made dummies, and PatientIdentityRemoved,
         DeidentificationMethod, its code and LongitudinalTemporalInformationModified are set. ``rules`` go before
-        it, say to give patients numbers: ``{"PatientID": "S-001"}``; what they name is also inserted. Pixels are not
-        looked at.
+        it, say to give patients numbers: ``{"PatientID": "S-001"}``; what they name is also inserted. Without such
+        numbers all patients have one and the same ID, and an archive takes them for one. Pixels are not looked at.
 
         Raises:
             UsageError: the extra ``anonymize`` is not installed, or as for `Anonymization`.
