@@ -73,6 +73,11 @@ class User(VendorAnswer):
         """What the user can be called."""
         return (self.user_name, self.full_name)
 
+    @property
+    def private(self) -> tuple[str, ...]:
+        """What must not show in the service's words."""
+        return tuple(name for name in self.names if name)
+
 
 class Account(VendorAnswer):
     """The account the keys belong to."""

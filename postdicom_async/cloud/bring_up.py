@@ -74,6 +74,7 @@ class _Asking:
         self._settings = settings
         self._transport = transport
         self._sessions: dict[str, Session] = {}
+        self._known = [keys.api_key, keys.account_key]
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,19 +86,21 @@ class _Asking:
     async def __call__(self, what: str, url: str, request_type: int, parameters: dict[str, str]) -> str:
         """Make one request; return its ``ResponseMessage``."""
         session = await self._session_at(url)
-        known = (self._keys.api_key, self._keys.account_key)
-        call = Call(what, "GET", _query(url, request_type, parameters, self._keys), Repeat.READ, private=known)
+        query = _query(url, request_type, parameters, self._keys)
+        call = Call(what, "GET", query, Repeat.READ, private=tuple(self._known))
         answer = await session.fetch(call, cap=_ANSWER_BYTES)
         envelope = read_http_envelope(answer.body)
         if envelope.refusal is not None:
             raise AuthenticationFailed(
                 "the service did not accept it; check the API key, the account key and the router's address",
                 operation=what,
-                reason=safe_reason(envelope.refusal, known),
+                reason=safe_reason(envelope.refusal, self._known),
             )
         if not isinstance(envelope.message, str) or not envelope.message.strip():
             raise ProtocolError("the answer holds no value", operation=what)
-        return envelope.message.strip()
+        told = envelope.message.strip()
+        self._known.append(told)  # an address, or the session's id
+        return told
 
     async def _session_at(self, url: str) -> Session:
         if url not in self._sessions:
@@ -133,6 +136,8 @@ def _require_address(address: str, schemes: set[str], router_url: str, settings:
     if not _is_address(address, schemes):
         raise ProtocolError("the router gave an address that cannot be used")
     parts = urlsplit(address)
+    if parts.query or parts.fragment or parts.username or not all("!" <= char <= "~" for char in address):
+        raise ProtocolError("the router gave an address that cannot be used")
     unsafe = parts.scheme in {"http", "ws"} and (urlsplit(router_url).scheme == "https" or not is_loopback(address))
     if unsafe and not settings.allow_http_credentials:
         raise ProtocolError("the router gave an address without encryption; it was not used")

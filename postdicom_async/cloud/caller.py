@@ -43,8 +43,12 @@ class CloudCaller:
 
         Raises:
             UsageError: the account has several and none was named, or none of that name.
+            ProtocolError: the service gave it no UUID.
         """
-        return choose("user", self.connection.account.users, self._user)
+        user = choose("user", self.connection.account.users, self._user)
+        if not is_uuid(user.identity):
+            raise ProtocolError("the service gave a user without a UUID")
+        return user
 
     def _institution(self, given: object) -> object:
         """Return the UUID of the institution that is meant: by its name, or the user's only one where none is given.
@@ -82,13 +86,13 @@ class CloudCaller:
         key: str,
         /,
         *,
-        inside: tuple[str, str] | None = None,
+        path: tuple[str, ...],
         **given: Any,
     ) -> Results[_Answer]:
         """Return what a search finds, each once, told apart by the field ``key``.
 
-        Arguments are checked at once; the request is made as the results are read. ``inside`` names an object of the
-        answer and the list in it, where it has several.
+        Arguments are checked at once; the request is made as the results are read. ``path`` names the list in the
+        answer, and what it lies in.
         """
         operation = OPERATIONS[name]
         values = self.checked(operation, given)
@@ -96,14 +100,14 @@ class CloudCaller:
         async def pages(_at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[dict[str, Any]]]:
             found = await self._send(operation, values)
             seen: set[str] = set()
-            yield [item for item in _objects(operation, found, inside) if is_new(item, key, seen)]
+            yield [item for item in _objects(operation, found, path) if is_new(item, key, seen)]
 
         return Results(pages, lambda item, _warnings: kind(item))
 
     async def listed(self, name: Name, kind: Callable[[dict[str, Any]], _Answer]) -> list[_Answer]:
         """Return every object of a list that takes no arguments."""
         operation = OPERATIONS[name]
-        return [kind(item) for item in _objects(operation, await self._send(operation, {}), None)]
+        return [kind(item) for item in _objects(operation, await self._send(operation, {}), ())]
 
     def checked(self, operation: Parameters, given: Mapping[str, object]) -> Values:
         """Return checked values of a call; an institution that must be given defaults to the user's only one."""
@@ -118,24 +122,34 @@ class CloudCaller:
         fields = {"UserUuid": self.user.identity, **fields_of(operation, values), **(more or {})}
         envelope = await self.connection.call(operation.title, operation.management_type, fields, operation.repeat)
         if envelope.refusal is not None:
-            known = (*PrivateTexts({**values, **(private or {})}), *self.connection.secrets)
+            known = (*PrivateTexts({**values, **(private or {})}), *self.connection.secrets, *self.user.private)
             reason = safe_reason(envelope.refusal, known)
             raise ServerError("the service said no", operation=operation.title, reason=reason)
         return envelope.message
 
 
-def _objects(operation: Operation, found: Content, inside: tuple[str, str] | None) -> list[dict[str, Any]]:
-    """Return the list of an answer. That it holds none at all is no empty list: something would be lost silently."""
-    holder = _field(found, inside[0]) if inside is not None else None
-    listed: list[dict[str, Any]] | None
-    if inside is not None and isinstance(holder, dict):
-        listed = list_in(_field(holder, inside[1]) or [])
-    else:
-        listed = None if found == "" else list_in(found)
+_MISSING = object()
+
+
+def _objects(operation: Operation, found: Content, path: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the list that lies where ``path`` leads in an answer; without a path, or where it ends, any list there is.
+
+    That there is none at all is no empty list: something would be lost silently.
+    """
+    place: Any = found
+    for name in path:
+        value = _field(place, name)
+        if value is None or (value is _MISSING and place is not found):
+            return []  # said to be nothing
+        if value is _MISSING:
+            break
+        place = value
+    listed = None if place == "" else list_in(place)
     if listed is None:
         raise ProtocolError("the service answered with something other than a list", operation=operation.title)
     return listed
 
 
 def _field(found: Any, name: str) -> Any:
-    return VendorAnswer(found).get(name) if isinstance(found, dict) else None
+    fields = found.items() if isinstance(found, dict) else ()
+    return next((value for key, value in fields if key.lower() == name.lower()), _MISSING)

@@ -20,6 +20,7 @@ from postdicom_async.cloud.upload import CloudUpload
 from postdicom_async.cloud.users import CloudUsers
 from postdicom_async.cloud.view import CloudView
 from postdicom_async.cloud.wire import CloudWire
+from postdicom_async.errors import UsageError
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.settings import Settings
 
@@ -67,11 +68,14 @@ class CloudApi:
         transport: httpx.AsyncBaseTransport | None = None,
         wire: CloudWire | None = None,
     ) -> None:
-        keys, wire = checked_keys(api_key, account_key), wire or CloudWire()
-        self._router_url = router_url or wire.router_url
-        self._connection = Connection(
-            keys, self._router_url, settings=settings or Settings(), wire=wire, transport=transport
-        )
+        keys = checked_keys(api_key, account_key)
+        settings, wire = Settings() if settings is None else settings, CloudWire() if wire is None else wire
+        if not isinstance(settings, Settings):
+            raise UsageError("settings: give Settings(...), or None")
+        if not isinstance(wire, CloudWire):
+            raise UsageError("wire: give CloudWire(...), or None")
+        self._router_url = wire.router_url if router_url is None else router_url
+        self._connection = Connection(keys, self._router_url, settings=settings, wire=wire, transport=transport)
         self._user = user
 
     def __repr__(self) -> str:

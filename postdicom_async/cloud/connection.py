@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -60,8 +61,10 @@ class Connection:
         self._budget = RetryBudget(settings.retry.budget)
         self._opened: OpenedSession | None = None
         self._forgotten: OpenedSession | None = None
-        self._renewed: OpenedSession | None = None
+        self._registers = True
         self._main: FrameSocket | None = None
+        self._former: list[FrameSocket] = []
+        self._session_uuids: dict[str, None] = {}
         self._account: Account | None = None
         self._last_id = 0
         self._file_indices: dict[str, int] = {}
@@ -79,9 +82,12 @@ class Connection:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not show in the service's words."""
-        session = (self._opened.session_uuid,) if self._opened is not None else ()
-        return (self.keys.api_key, self.keys.account_key, *session)
+        """What must not show in the service's words: the keys, and the ids of all sessions there have been."""
+        return (self.keys.api_key, self.keys.account_key, *self._session_uuids)
+
+    def keep_secret(self, session_uuid: str) -> None:
+        """Note the id of a session."""
+        self._session_uuids.setdefault(session_uuid)
 
     async def open(self) -> None:
         """Bring the session up."""
@@ -111,8 +117,9 @@ class Connection:
             if self._reopening is not None:
                 self._reopening.cancel()
                 await asyncio.wait([self._reopening])
-            if self._main is not None:
-                await self._main.close()
+            for socket in (*self._former, self._main):
+                if socket is not None:
+                    await socket.close()
 
     async def _main_socket(self) -> FrameSocket:
         """Return the main socket; one that dropped is replaced, once for all who wait for it.
@@ -123,7 +130,7 @@ class Connection:
         """
         if self._closed:
             raise UsageError("the session is closed")
-        if self._main is not None and self._main.is_open:
+        if self._main is not None and self._main.is_open and self._opened is not self._forgotten:
             return self._main
         if self._reopening is None:
             self._reopening = asyncio.create_task(self._reopen(), name="postdicom-async: session")
@@ -139,18 +146,20 @@ class Connection:
     async def _reopen(self) -> FrameSocket | Problem | PostdicomError:
         """Return a new main socket, or why there is none: an exception would be the same object for all who wait."""
         try:
-            self._main = await self._revived() or await self._brought_up()
+            socket = await self._revived() or await self._brought_up()
+            self._former = [one for one in (*self._former, self._main) if one is not None and one.is_open]
+            self._main = socket
         except (Problem, PostdicomError) as problem:
             return problem
         else:
-            return self._main
+            return socket
         finally:
             self._reopening = None
 
     async def _revived(self) -> FrameSocket | None:
         """Return a new socket of the session there was; None when there is none or the service refuses it."""
         opened = self._opened
-        if opened is None or opened is self._forgotten or not self.wire.reuse_session:
+        if opened is None or opened is self._forgotten or not self._registers or not self.wire.reuse_session:
             return None
         socket: FrameSocket | None = None
         try:
@@ -168,15 +177,15 @@ class Connection:
         opened = await bring_up(
             self.keys, self._router_url, settings=self.settings, wire=self.wire, transport=self._transport
         )
+        self.keep_secret(opened.session_uuid)
         socket = await self._open_socket(opened)
         try:
             envelope = await self._session_message(socket, opened, SessionType.CREATE_API_SESSION)
             if envelope.refusal is not None:
-                known = (*self.secrets, opened.session_uuid)
                 raise AuthenticationFailed(
                     "the service did not open the session; check the API key and the account key",
                     operation="open a session",
-                    reason=safe_reason(envelope.refusal, known),
+                    reason=safe_reason(envelope.refusal, self.secrets),
                 )
             account = envelope.in_message("Account")
             if not isinstance(account, dict):
@@ -184,8 +193,7 @@ class Connection:
         except BaseException:
             socket.cut()
             raise
-        self._renewed = opened if self._forgotten is not None else None
-        self._opened, self._account, self._forgotten = opened, Account(account), None
+        self._opened, self._account = opened, Account(account)
         return socket
 
     async def upload_socket(self) -> tuple[FrameSocket, str]:
@@ -195,19 +203,17 @@ class Connection:
             Problem: it cannot be had now.
             PostdicomError: the session is lost and cannot be brought up anew.
         """
-        main = await self._main_socket()
+        await self._main_socket()
         opened = self._require_opened()
         socket = await self._open_socket(opened)
-        if await self._register(socket, opened):
-            self._renewed = None
+        if await self._register(socket, opened) or not self._registers:
             return socket, opened.session_uuid
-        if opened is self._renewed:
-            # Refused though it is brand new: that is how the service is. The vendor's library never looks.
+        if self._forgotten is not None and opened is not self._forgotten:
+            # Refused, though the session is new: that is how this service is. The vendor's library never looks.
+            self._registers = False
             return socket, opened.session_uuid
         socket.cut()
-        if opened is self._opened:
-            self._forgotten = opened
-            main.cut()
+        self._forgotten = opened  # what is under way on the main socket may end there
         raise Problem(Failure.NOT_SENT, connection_failed("open a session", "the session is not known", sent=False))
 
     async def _register(self, socket: FrameSocket, opened: OpenedSession) -> bool:
@@ -218,10 +224,13 @@ class Connection:
         except BaseException:
             socket.cut()
             raise
-        return envelope.refusal is None
+        known = envelope.refusal is None
+        if known:
+            self._registers, self._forgotten = True, None
+        return known
 
     async def _open_socket(self, opened: OpenedSession) -> FrameSocket:
-        return await open_socket(opened.socket_url, settings=self.settings, response_types=self.wire.response_types)
+        return await open_socket(opened.socket_url, settings=self.settings, wire=self.wire)
 
     async def _session_message(
         self, socket: FrameSocket, opened: OpenedSession, kind: SessionType, *, within: float | None = None
@@ -253,7 +262,7 @@ class Connection:
             frame = encode_request(MessageType.GENERAL, message_id, management_type, text, trailing_zero=zero)
             problem: PostdicomError
             try:
-                return await self._read(await socket.request(operation, message_id, frame))
+                return await self._read_general(await socket.request(operation, message_id, frame))
             except ProtocolError as error:
                 problem = error
             except Problem as lost:
@@ -266,13 +275,12 @@ class Connection:
         self._require_opened()
         return await self.repeated(operation, repeat, attempt)
 
-    async def _read(self, response: Response) -> Envelope:
-        if len(response.result) > _PARSED_ASIDE:
-            return await anyio.to_thread.run_sync(self._envelope, response)
-        return self._envelope(response)
+    async def _read_general(self, response: Response) -> Envelope:
+        read = partial(read_envelope, response, code_decides=False, flag_decides=self.wire.success_flag_decides)
+        return await anyio.to_thread.run_sync(read) if len(response.result) > _PARSED_ASIDE else read()
 
     def _envelope(self, response: Response) -> Envelope:
-        return read_envelope(response, success_flag_counts=self.wire.success_flag_counts)
+        return read_envelope(response, flag_decides=self.wire.success_flag_decides)
 
     async def upload_call(
         self,
@@ -324,11 +332,13 @@ class Connection:
             if not await self.pause(operation, repeat, problem.failure, spent):
                 raise problem.final(attempts=made)
 
-    async def pause(self, operation: str, repeat: Repeat, failure: Failure, spent: Attempts) -> bool:
+    async def pause(
+        self, operation: str, repeat: Repeat, failure: Failure, spent: Attempts, budget: RetryBudget | None = None
+    ) -> bool:
         """Wait before the next attempt; return False at once where there is to be none."""
         chance = random.random()  # noqa: S311 - jitter
         wait = decide(repeat, failure, spent, self.settings.retry, chance=chance)
-        if wait is None or not self._budget.spend():
+        if wait is None or not (budget or self._budget).spend():
             return False
         _log.debug("%s: attempt %d failed (%s), next in %.1f s", operation, spent.made, failure.name, wait)
         await anyio.sleep(wait)

@@ -60,7 +60,7 @@ class DocumentUpload:
             raise UsageError("progress: give a function that takes an event, or None")
         self._wire = caller.wire
         self._order = str(check_value("patient_order_uuid", Kind.GUID, patient_order_uuid))
-        self._session = UploadSession(caller, institution_uuid, _OPERATION)
+        self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=1)
         self._meter = Meter(on_progress)
         self._count = 0
 
@@ -98,6 +98,8 @@ class DocumentUpload:
         if isinstance(found, Unusable):
             return Unusable(found.label, StoreStatus.UNREADABLE, found.reason, found.size)
         kind, status = found
+        if not _is_writable(path.name):
+            return Unusable(str(path), StoreStatus.UNREADABLE, "its name is not UTF-8", status.st_size)
         if kind is None or kind is not type_by_name(path.name):
             reason = (
                 "no PDF, JPEG, PNG, BMP or MP4" if kind is None else f"it is {kind.name}, but its name does not say so"
@@ -123,9 +125,9 @@ class DocumentUpload:
 
         error: PostdicomError | None
         try:
-            # A lost answer to the last part is not repeated: the document would be attached twice.
+            # Once the last part has left, nothing is repeated: the document would be attached twice.
             error = await self._session.until_done(
-                attempt, may_repeat=lambda problem: problem.failure is not Failure.LOST or not may_be_there
+                attempt, may_repeat=lambda problem: problem.failure is Failure.NOT_SENT or not may_be_there
             )
         except LocalFileError as unreadable:
             return _outcome(one, StoreStatus.UNREADABLE, unreadable.message)
@@ -154,7 +156,7 @@ class DocumentUpload:
         several = one.body.length >= self._wire.part_bytes
         fields: dict[str, Any] = {
             "FileIndex": attempt.file_index,
-            "TotalFileCount": self._count if several else None,
+            "TotalFileCount": max(self._count, attempt.file_index + 1) if several else None,
             "CurrentFilePartIndex": number,
             "CurrentFileTotalPartCount": total,
             "FileBuffer": list(buffer) if several and buffer is not None else None,
@@ -170,7 +172,15 @@ class DocumentUpload:
         if envelope.refusal is not None:
             raise self._session.refused(envelope.refusal, (one.name, one.name.rpartition(".")[0]))
         done = (fields["CurrentFilePartIndex"] + 1) * self._wire.part_bytes
-        self._meter.reached(one.body.path, min(done, one.body.length))
+        self._meter.reached(id(one), min(done, one.body.length))
+
+
+def _is_writable(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _told(data: bytes, *, complete: bool) -> DocumentType | None:  # noqa: ARG001 - complete or not, it is enough

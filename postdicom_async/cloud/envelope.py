@@ -2,7 +2,7 @@
 
 Every answer is a JSON object with ``ResponseCode``, 1 for success, and ``ResponseMessage``: a text, or an object that
 may hold a ``Success`` of its own (JavaScript library). How a refusal looks is not known, so every shape that can be one
-is taken for one.
+is taken for one, unless the answer says in so many words that it is none.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from postdicom_async.cloud.frames import Response
 from postdicom_async.errors import ProtocolError
-from postdicom_async.postdicom.answers import Content, parse, refusal_in
+from postdicom_async.postdicom.answers import Content, parse, parse_text, refusal_in
 
 __all__ = ["Envelope", "read_envelope", "read_http_envelope"]
 
-_SUCCESS: Final = "1"
+_SUCCESS: Final = 1
 _NO_REASON: Final = "no reason given"
 
 
@@ -45,20 +45,26 @@ class Envelope:
         return self.message.get(name) if isinstance(self.message, dict) else None
 
 
-def read_envelope(response: Response, *, success_flag_counts: bool = True) -> Envelope:
+def read_envelope(response: Response, *, code_decides: bool = True, flag_decides: bool = False) -> Envelope:
     """Return what a response frame carries.
+
+    Args:
+        response: the frame.
+        code_decides: ``ResponseCode`` must be 1. Else an explicit ``Success`` in ``ResponseMessage`` is enough, as the
+            vendor's library has it for general requests.
+        flag_decides: a frame whose success flag is not set is a refusal whatever its JSON says.
 
     Raises:
         ProtocolError: it is not a JSON object; nobody can say what it means.
     """
     found = parse(response.result)
     if not isinstance(found, dict):
-        if success_flag_counts and not response.success:
-            return Envelope({}, "", _reason({}, found if isinstance(found, str) else "", response))
-        raise ProtocolError("the service answered with something other than a JSON object")
+        if response.success:
+            raise _unreadable()
+        return Envelope({}, "", _reason({}, found if isinstance(found, str) else "", response))
     message = _message_of(found)
-    flagged = success_flag_counts and not response.success
-    refused = flagged or not _is_success(found) or refusal_in(message) is not None
+    succeeded = _has_success_code(found) if code_decides or not _says_success(message) else True
+    refused = not succeeded or refusal_in(message) is not None or (flag_decides and not response.success)
     return Envelope(found, message, _reason(found, message, response) if refused else None)
 
 
@@ -66,21 +72,34 @@ def read_http_envelope(body: bytes) -> Envelope:
     """Return what one of the HTTP requests of the session's bring-up answers; as `read_envelope`."""
     found = parse(body)
     if not isinstance(found, dict):
-        raise ProtocolError("the service answered with something other than a JSON object")
+        raise _unreadable()
     message = _message_of(found)
-    return Envelope(found, message, None if _is_success(found) else _reason(found, message, None))
+    return Envelope(found, message, None if _has_success_code(found) else _reason(found, message, None))
 
 
-def _is_success(found: Mapping[str, Any]) -> bool:
+def _unreadable() -> ProtocolError:
+    return ProtocolError("the service answered with something other than a JSON object")
+
+
+def _has_success_code(found: Mapping[str, Any]) -> bool:
     """Compare as the vendor's library does, for which the text ``"1"`` is as good as the number."""
     code = found.get("ResponseCode")
-    return not isinstance(code, bool) and str(code).strip() == _SUCCESS
+    if isinstance(code, bool):
+        return False
+    try:
+        return float(code) == _SUCCESS  # type: ignore[arg-type]  # what is no number raises
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _says_success(message: Content) -> bool:
+    return isinstance(message, dict) and message.get("Success") is True
 
 
 def _message_of(found: Mapping[str, Any]) -> Content:
     message = found.get("ResponseMessage")
     if isinstance(message, str):
-        inner = parse(message.encode())
+        inner = parse_text(message)
         return inner if isinstance(inner, dict | list) else message
     return message if isinstance(message, dict | list) else ""
 

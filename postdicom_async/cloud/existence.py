@@ -72,8 +72,13 @@ class Existence:
         }
         given = {name: value for name, value in fields.items() if value}
         envelope = await self._session.ask(FileUploadType.CHECK_FILE_EXIST, given)
-        if envelope.refusal is not None or envelope.in_message("FileIfExist") is not True:
+        if envelope.refusal is not None or not _is_yes(envelope.in_message("FileIfExist")):
             return None
         order = order_in(envelope)
+        self._session.note_order(order)
         institution = order.institution_uuid if order else None
         return Held(order.patient_order_uuid if order else None, institution or self._session.institution_uuid)
+
+
+def _is_yes(value: object) -> bool:
+    return str(value).strip().lower() in {"true", "1"}

@@ -8,6 +8,7 @@ import anyio
 
 from postdicom_async.cloud.messages import Name
 from postdicom_async.errors import PostdicomError
+from postdicom_async.http.retry import Attempts, Failure, Repeat
 from postdicom_async.postdicom.answers import VendorAnswer
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.existence import Held
 
 __all__ = ["FolderEntry"]
+
+_OPERATION = "add order to folder"
+_MOST_TRIES = 3
 
 
 class FolderEntry:
@@ -24,15 +28,25 @@ class FolderEntry:
         self._caller = caller
         self._folder_uuid = folder_uuid
         self._asking = anyio.Lock()
-        self._done: dict[str, PostdicomError | None] = {}
+        self._ends: dict[str, PostdicomError | None] = {}
 
     async def add_order(self, held: Held) -> PostdicomError | None:
         """Put the order of a file that is there into the folder; return why that was not possible."""
         async with self._asking:
             order = held.patient_order_uuid or ""
-            if order not in self._done:
-                self._done[order] = await self._add(held)
-            return self._done[order]
+            if order not in self._ends:
+                self._ends[order] = await self._added(held)
+            return self._ends[order]
+
+    async def _added(self, held: Held) -> PostdicomError | None:
+        """Try a few times: that an order is put into a folder twice changes nothing."""
+        made = 0
+        while (error := await self._add(held)) is not None:
+            made += 1
+            connection, spent = self._caller.connection, Attempts(made, 0.0)
+            if made == _MOST_TRIES or not await connection.pause(_OPERATION, Repeat.READ, Failure.REFUSED, spent):
+                break
+        return error
 
     async def _add(self, held: Held) -> PostdicomError | None:
         try:

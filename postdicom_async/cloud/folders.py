@@ -7,7 +7,7 @@ from datetime import date
 from uuid import UUID
 
 from postdicom_async.cloud.caller import CloudCaller
-from postdicom_async.cloud.json_parameters import folder_json
+from postdicom_async.cloud.json_parameters import NEW_FOLDER_FIELDS, folder_json
 from postdicom_async.cloud.messages import Name
 from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import UsageError
@@ -48,7 +48,7 @@ class CloudFolders:
             Name.SEARCH_FOLDERS,
             Folder,
             "FolderUuid",
-            inside=("Folder", "SubFolderList"),
+            path=("Folder", "SubFolderList"),
             name=name,
             parent_folder_uuid=parent_folder_uuid,
             with_orders=with_orders,
@@ -63,14 +63,16 @@ class CloudFolders:
     ) -> VendorAnswer:
         """Change a folder's name, its description or both (JavaScript library: ``UpdateFolderWithJSON``).
 
+        None and empty text leave what there is.
+
         Raises:
             UsageError: neither is given.
         """
-        if not name and not description:
+        values = self._caller.checked(NEW_FOLDER_FIELDS, {"name": name, "description": description})
+        if not values:
             raise UsageError("name: give a new name, a new description or both", operation="update folder")
-        private = {key: value for key, value in (("name", name), ("description", description)) if value}
         return await self._caller.call_with_json(
-            Name.UPDATE_FOLDER, VendorAnswer, folder_json(name, description), {**private}, folder_uuid=folder_uuid
+            Name.UPDATE_FOLDER, VendorAnswer, folder_json(values), values, folder_uuid=folder_uuid
         )
 
     async def delete(self, folder_uuid: UUID | str) -> VendorAnswer:

@@ -15,7 +15,7 @@ from postdicom_async.cloud.wire import CloudWire
 from postdicom_async.errors import UsageError
 from postdicom_async.postdicom.values import Kind, Parameter, Values
 
-__all__ = ["NEW_ORDER", "ORDER_FIELDS", "by_vendor_name", "folder_json", "order_json"]
+__all__ = ["NEW_FOLDER_FIELDS", "NEW_ORDER", "ORDER_FIELDS", "by_vendor_name", "folder_json", "order_json"]
 
 _IDENTITY, _STUDY, _OTHER, _TOP = "IdentityInformation", "StudyInformation", "OtherInformation", ""
 
@@ -57,24 +57,27 @@ _KINDS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class _OrderFields:
-    """The documented fields of an order, as parameters that `values.check` understands."""
+class _Fields:
+    """Fields of an order or a folder, as parameters that `values.check` understands."""
 
     title: str
     parameters: tuple[Parameter, ...]
 
 
-ORDER_FIELDS: Final = _OrderFields(
+ORDER_FIELDS: Final = _Fields(
     "create patient order",
     tuple(Parameter(name, name, _KINDS.get(name, Kind.TEXT)) for name in (*_PLACES, *_DROPPED_BY_THE_SCRIPT)),
 )
 _NEW_ORDER_PARAMETERS: Final = OPERATIONS[Name.CREATE_ORDER].parameters
-NEW_ORDER: Final = _OrderFields(
+NEW_ORDER: Final = _Fields(
     "create patient order",
     (
         *(replace(one, required=one.required and one.kind is not Kind.DATETIME) for one in _NEW_ORDER_PARAMETERS),
         Parameter("requesting_physician", "RequestingPhysician", Kind.PERSON_NAME),
     ),
+)
+NEW_FOLDER_FIELDS: Final = _Fields(
+    "update folder", (Parameter("name", "Name"), Parameter("description", "Description"))
 )
 _LONGEST_ACCESSION_NUMBER: Final = 16
 
@@ -107,7 +110,8 @@ def order_json(values: Values, wire: CloudWire) -> dict[str, Any]:
     return nested
 
 
-def folder_json(name: str | None, description: str | None) -> dict[str, Any]:
-    """Return a folder's new name and description as ``JsonParameters``; what is None is left as it is."""
-    given = {"Name": name, "Description": description}
-    return {_IDENTITY: {key: value for key, value in given.items() if value is not None}}
+def folder_json(values: Values) -> dict[str, Any]:
+    """Return a folder's new name and description, checked, as ``JsonParameters``."""
+    return {
+        _IDENTITY: {one.wire: values[one.argument] for one in NEW_FOLDER_FIELDS.parameters if one.argument in values}
+    }

@@ -20,6 +20,11 @@ class Lane:
         self._socket: FrameSocket | None = None
         self._session_uuid = ""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has an open socket."""
+        return self._socket is not None and self._socket.is_open
+
     async def socket(self, session_uuid: str) -> FrameSocket:
         """Return an open socket, registered with this session of the account.
 
@@ -47,17 +52,48 @@ class Lane:
 
 
 class Lanes:
-    """A number of lanes, taken and given back."""
+    """A number of lanes, taken and given back; one that cannot be opened while another works is given up."""
 
     def __init__(self, connection: Connection, number: int) -> None:
-        self._all = [Lane(connection) for _ in range(number)]
-        self._idle = list(self._all)
+        self._working = [Lane(connection) for _ in range(number)]
+        self._idle = list(self._working)
         self._room = anyio.Semaphore(number)
+        self._first = anyio.Lock()
 
-    async def take(self) -> Lane:
-        """Wait for an idle lane; the one that was used last, so that no more sockets are opened than are needed."""
-        await self._room.acquire()
-        return self._idle.pop()
+    async def take(self, session_uuid: str) -> tuple[Lane, FrameSocket]:
+        """Wait for an idle lane, the one that was used last if possible; return it with its socket.
+
+        Raises:
+            Problem: there is none to be had now, or the account's session is another one by now.
+            PostdicomError: the session is lost and cannot be brought up anew.
+        """
+        while True:
+            await self._room.acquire()
+            lane = self._idle.pop()
+            problem: Problem | None = None
+            try:
+                return lane, await self._opened(lane, session_uuid)
+            except Problem as caught:
+                problem = caught
+            except BaseException:
+                self.give_back(lane)
+                raise
+            if lane.is_open or not self._any_is_open:
+                self.give_back(lane)
+                raise problem
+            # A service may allow fewer sockets than were asked for. The room of this one is never returned.
+            self._working.remove(lane)
+
+    @property
+    def _any_is_open(self) -> bool:
+        return any(lane.is_open for lane in self._working)
+
+    async def _opened(self, lane: Lane, session_uuid: str) -> FrameSocket:
+        if not self._any_is_open:
+            async with self._first:  # or nobody could tell whether only the others are one too many
+                if not self._any_is_open:
+                    return await lane.socket(session_uuid)
+        return await lane.socket(session_uuid)
 
     def give_back(self, lane: Lane) -> None:
         """Make a lane idle again."""
@@ -68,8 +104,8 @@ class Lanes:
         """Close every socket; cancelled meanwhile, drop them."""
         try:
             async with anyio.create_task_group() as group:
-                for lane in self._all:
+                for lane in self._working:
                     group.start_soon(lane.close)
         finally:
-            for lane in self._all:
+            for lane in self._working:
                 lane.cut()

@@ -345,4 +345,4 @@ def session_fields(session_uuid: str, keys: Keys) -> dict[str, Any]:
 def compact_json(fields: Mapping[str, Any], keys: Keys | None = None) -> bytes:
     """Return JSON without white space in UTF-8, the keys at its end when given."""
     tail = {} if keys is None else {"ApiKey": keys.api_key, "AccountKey": keys.account_key}
-    return json.dumps({**fields, **tail}, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps({**fields, **tail}, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")

@@ -13,11 +13,14 @@ from postdicom_async.cloud.messages import Name
 from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import UsageError
 from postdicom_async.postdicom.answers import PatientOrder, VendorAnswer
+from postdicom_async.postdicom.values import is_given
 
 if TYPE_CHECKING:
     from pydicom.valuerep import PersonName
 
 __all__ = ["CloudOrders"]
+
+_FOUND = ("SearchResultList",)
 
 
 class CloudOrders:
@@ -76,7 +79,7 @@ class CloudOrders:
             "referring_physicians_name": referring_physicians_name,
             "scheduled_equipment_uuid": scheduled_equipment_uuid,
         }
-        if order_scheduled_datetime and not requesting_physician:
+        if is_given(order_scheduled_datetime) and not is_given(requesting_physician):
             return await self._caller.call(Name.CREATE_ORDER, PatientOrder, **given)
         values = self._caller.checked(NEW_ORDER, {**given, "requesting_physician": requesting_physician})
         nested = order_json(by_vendor_name(values), self._caller.wire)
@@ -97,6 +100,8 @@ class CloudOrders:
         Raises:
             UsageError: a name is not one of them; it would be dropped silently.
         """
+        if not isinstance(fields, Mapping):
+            raise UsageError("fields: give a mapping of the service's field names to values")
         known = {parameter.argument for parameter in ORDER_FIELDS.parameters}
         unknown = sorted(str(name) for name in fields if name not in known)
         if unknown:
@@ -126,9 +131,13 @@ class CloudOrders:
         Study dates and birth dates cannot be given together: the API has one search for each.
         """
         return self._caller.search(
-            _search_by(study=study_date_from or study_date_to, birth=patient_birthdate_from or patient_birthdate_to),
+            _search_by(
+                study=is_given(study_date_from) or is_given(study_date_to),
+                birth=is_given(patient_birthdate_from) or is_given(patient_birthdate_to),
+            ),
             PatientOrder,
             "PatientOrderUuid",
+            path=_FOUND,
             institution_uuids=institution_uuids,
             patient_name=patient_name,
             patient_id=patient_id,
@@ -144,7 +153,7 @@ class CloudOrders:
     def search_in_folder(self, folder_uuid: UUID | str) -> Results[PatientOrder]:
         """Find the orders in a folder (JavaScript library: ``GetPatientOrderListInFolder``)."""
         return self._caller.search(
-            Name.SEARCH_ORDERS_IN_FOLDER, PatientOrder, "PatientOrderUuid", folder_uuid=folder_uuid
+            Name.SEARCH_ORDERS_IN_FOLDER, PatientOrder, "PatientOrderUuid", path=_FOUND, folder_uuid=folder_uuid
         )
 
     async def properties(self, institution_uuid: UUID | str, patient_order_uuid: UUID | str) -> PatientOrder:
@@ -205,7 +214,7 @@ class CloudOrders:
         )
 
 
-def _search_by(*, study: object, birth: object) -> Name:
+def _search_by(*, study: bool, birth: bool) -> Name:
     """Return which of the searches takes these dates."""
     if study and birth:
         raise UsageError("study_date_from: the Cloud API searches by study dates or by birth dates, not by both")

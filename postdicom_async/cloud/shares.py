@@ -10,6 +10,7 @@ from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.messages import Name
 from postdicom_async.errors import UsageError
 from postdicom_async.postdicom.answers import ShareLink, VendorAnswer
+from postdicom_async.postdicom.values import is_given
 
 __all__ = ["CloudShares"]
 
@@ -30,16 +31,16 @@ class CloudShares:
     ) -> ShareLink:
         """Create a link to orders (JavaScript library: ``CreateQuickShareLink``, ``…WithExpireDate``).
 
-        Whoever has it may look.
+        Whoever has it may look, for ever if ``expires`` is None.
 
         Raises:
             UsageError: a password is given: the Cloud API has none for such links, and leaving it out would open to
                 everybody what was to be protected. Share by e-mail, or share a folder, instead.
         """
-        if password:
+        if is_given(password):
             message = "password: the Cloud API has no password for links to orders; use share_by_email or folders.share"
             raise UsageError(message, operation="create share link")
-        name = Name.CREATE_SHARE_LINK_UNTIL if expires else Name.CREATE_SHARE_LINK
+        name = Name.CREATE_SHARE_LINK if expires is None else Name.CREATE_SHARE_LINK_UNTIL
         return await self._caller.call(
             name, ShareLink, patient_order_uuids=patient_order_uuids, downloadable=downloadable, expires=expires
         )
@@ -72,7 +73,7 @@ class CloudShares:
         (documented).
         """
         return await self._caller.call(
-            Name.SHARE_ORDERS_BY_EMAIL_UNTIL if expires else Name.SHARE_ORDERS_BY_EMAIL,
+            Name.SHARE_ORDERS_BY_EMAIL if expires is None else Name.SHARE_ORDERS_BY_EMAIL_UNTIL,
             VendorAnswer,
             patient_order_uuids=patient_order_uuids,
             email=email,

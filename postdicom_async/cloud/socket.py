@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 from websockets.protocol import State
+from websockets.typing import Origin
 
 from postdicom_async.cloud.frames import Response, addressed_to, decode_response
 from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
@@ -19,12 +20,14 @@ from postdicom_async.http.retry import Failure
 from postdicom_async.http.transport import explain_connect_failure, tls_context
 
 if TYPE_CHECKING:
+    from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.settings import Settings
 
 __all__ = ["FrameSocket", "open_socket"]
 
-_PING_EVERY, _PONG_WITHIN = 20.0, 20.0
+_PING_EVERY = 20.0
 _CLOSE_WITHIN = 2.0
+_TOO_BIG = 1009
 
 # The library logs addresses and frames, which hold the keys and patient data. A logger of our own, outside the
 # hierarchy, can be turned on by no configuration.
@@ -40,7 +43,7 @@ class _Connect(connect):
         return exc
 
 
-async def open_socket(url: str, *, settings: Settings, response_types: frozenset[int]) -> FrameSocket:
+async def open_socket(url: str, *, settings: Settings, wire: CloudWire) -> FrameSocket:
     """Open a WebSocket.
 
     Raises:
@@ -50,22 +53,23 @@ async def open_socket(url: str, *, settings: Settings, response_types: frozenset
     try:
         connection = await _Connect(
             url,
-            ssl=tls_context(settings.tls) if url.startswith("wss:") else None,
+            ssl=tls_context(settings.tls) if url.lower().startswith("wss:") else None,
+            origin=None if wire.origin is None else Origin(wire.origin),
             proxy=settings.proxy or settings.use_environment_proxies or None,
             compression=None,
             user_agent_header="postdicom-async",
             open_timeout=settings.timeouts.connect,
             ping_interval=_PING_EVERY,
-            ping_timeout=_PONG_WITHIN,
+            ping_timeout=settings.timeouts.answer,  # a service at work may read no further, and a slow line be full
             close_timeout=_CLOSE_WITHIN,
             max_size=settings.limits.json_bytes,
             logger=_SILENT,
         )
-    except (OSError, WebSocketException, TimeoutError, ImportError) as error:
+    except (OSError, WebSocketException, TimeoutError, ImportError, ValueError) as error:
         problem = _problem_of_opening(error)
     if problem is not None:  # outside the handler: the library's exception may hold the address
         raise problem
-    return FrameSocket(connection, settings, response_types)
+    return FrameSocket(connection, settings, wire.response_types)
 
 
 def _problem_of_opening(error: Exception) -> Problem:
@@ -81,14 +85,14 @@ def _problem_of_opening(error: Exception) -> Problem:
     if isinstance(error, ImportError):
         needed = UsageError("proxy: a SOCKS proxy needs the package python-socks; install it, or name an HTTP proxy")
         return Problem(Failure.FINAL, needed)
-    if isinstance(error, InvalidURI):
-        return Problem(Failure.FINAL, ProtocolError("the WebSocket's address cannot be used", operation=what))
     if isinstance(error, TimeoutError):
         return Problem(Failure.NOT_SENT, connection_failed(what, "no connection in time", sent=False))
     if isinstance(error, OSError):
         message, can_help = explain_connect_failure(f"{error} {type(error).__name__}")
         failure = Failure.NOT_SENT if can_help else Failure.FINAL
         return Problem(failure, connection_failed(what, message, sent=False, temporary=can_help))
+    if isinstance(error, InvalidURI | ValueError):
+        return Problem(Failure.FINAL, ProtocolError("the WebSocket's address cannot be used", operation=what))
     return Problem(Failure.NOT_SENT, connection_failed(what, "the service did not open a WebSocket", sent=False))
 
 
@@ -170,7 +174,10 @@ class FrameSocket:
     async def close(self) -> None:
         """Close it; what is pending fails. Cancelled meanwhile, it is cut."""
         try:
-            await self._connection.close()
+            # The library bounds the handshake, not the time until its own frame is out.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * _CLOSE_WITHIN):
+                    await self._connection.close()
         finally:
             self.cut()
 
@@ -187,8 +194,9 @@ class FrameSocket:
             async for message in self._connection:
                 if isinstance(message, bytes):
                     self._take(message)
-        except ConnectionClosed:
-            pass
+        except ConnectionClosed as closed:
+            if closed.sent is not None and closed.sent.code == _TOO_BIG:
+                self._fail_pending("an answer is larger than limits.json_bytes")
         finally:
             self._fail_pending()
 
@@ -205,10 +213,10 @@ class FrameSocket:
         except ProtocolError as error:
             waiting.set_exception(_Lost(error.message))
 
-    def _fail_pending(self) -> None:
+    def _fail_pending(self, unreadable: str | None = None) -> None:
         for waiting in self._pending.values():
             if not waiting.done():
-                waiting.set_exception(_Lost())
+                waiting.set_exception(_Lost(unreadable))
 
 
 class _Lost(Exception):

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
 
 from postdicom_async.cloud.existence import Existence, Held
 from postdicom_async.cloud.folder_entry import FolderEntry
 from postdicom_async.cloud.identity import read_identity
 from postdicom_async.cloud.lanes import Lane, Lanes
 from postdicom_async.cloud.messages import FileUploadType
-from postdicom_async.cloud.upload_session import UploadSession, status_after
+from postdicom_async.cloud.upload_session import Attempt, UploadSession, status_after
 from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.intake import Intake, Numbered
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, UsageError
@@ -27,6 +29,7 @@ from postdicom_async.results import StoreOutcome, StoreStatus, UploadReport
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.caller import CloudCaller
+    from postdicom_async.cloud.socket import FrameSocket
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Sources, Usable
     from postdicom_async.http.bodies import Body
@@ -36,7 +39,11 @@ __all__ = ["CloudUpload", "parts_of"]
 
 _OPERATION = "upload"
 _MOST_SOCKETS = 64
+_MOST_LOST = 3  # files in a row, for each socket
 _FILES_A_SOCKET = 2  # while one is sent, whether the service has another is asked
+
+
+_Part: TypeAlias = "tuple[Lane, FrameSocket, int, bytes]"
 
 
 class CloudUpload:
@@ -53,16 +60,18 @@ class CloudUpload:
         sockets: int,
         on_progress: OnProgress | None,
     ) -> None:
-        if existing not in {"skip", "send"}:
+        if existing not in ("skip", "send"):
             raise UsageError("existing: give 'skip' or 'send'")
         if isinstance(sockets, bool) or not isinstance(sockets, int) or not 1 <= sockets <= _MOST_SOCKETS:
             raise UsageError(f"sockets: give a number from 1 to {_MOST_SOCKETS}")
         folder = None if folder_uuid is None else str(check_value("folder_uuid", Kind.GUID, folder_uuid))
         self._folder_fields = {} if folder is None else {"FolderUuidList": [folder]}
         self._folder = None if folder is None else FolderEntry(caller, folder)
-        self._session = UploadSession(caller, institution_uuid, _OPERATION)
+        self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=sockets)
         self._existence = Existence(self._session, folder) if existing == "skip" else None
         self._lanes = Lanes(caller.connection, sockets)
+        self._sending = anyio.Semaphore(sockets)
+        self._lost_in_a_row = 0
         self._sockets = sockets
         self._part = caller.wire.part_bytes
         self._intake = Intake(piece=self._part, anonymize=anonymize, on_progress=on_progress)
@@ -118,7 +127,8 @@ class CloudUpload:
             if found is None:
                 try:
                     lost = False
-                    await self._send_file(instance)
+                    async with self._sending:  # with one socket, a file is begun when the one before is through
+                        await self._send_file(instance)
                 except Problem as problem:
                     lost = isinstance(problem.error, ConnectionFailed | ProtocolError)
                     raise
@@ -126,13 +136,21 @@ class CloudUpload:
         error = await self._session.until_done(attempt)
         if error is not None and lost:
             found = await self._found(instance)
+        self._give_up_after_many_lost(error if lost and found is None else None)
         if found is not None:
             return await self._of_held(found, StoreStatus.STORED, "confirmed by the service when asked")
         return (StoreStatus.STORED, None) if error is None else _verdict_after(error)
 
     async def _found(self, instance: Usable) -> Held | None:
         """Return what the service says of a file whose answer was lost; nothing where it may be an older copy."""
-        return None if self._existence is None else await self._existence.asked(instance)
+        held = None if self._existence is None else await self._existence.asked(instance)
+        return held if self._folder is None or (held is not None and held.patient_order_uuid) else None
+
+    def _give_up_after_many_lost(self, error: PostdicomError | None) -> None:
+        """End the upload when a service takes files and never answers: each costs many times the patience for one."""
+        self._lost_in_a_row = 0 if error is None else self._lost_in_a_row + 1
+        if error is not None and self._lost_in_a_row >= _MOST_LOST * self._sockets:
+            raise error
 
     async def _of_held(self, held: Held, status: StoreStatus, reason: str) -> tuple[StoreStatus, str | None]:
         error = None if self._folder is None else await self._folder.add_order(held)
@@ -150,16 +168,15 @@ class CloudUpload:
         taken: set[Lane] = set()
         acknowledged = 0
 
-        async def send(part: tuple[Lane, int, bytes]) -> None:
+        async def send(part: _Part) -> None:
             nonlocal acknowledged
-            lane, number, data = part
+            lane, socket, number, data = part
             fields = {
                 "FileIndex": attempt.file_index,
                 "CurrentFilePartIndex": number,
                 "CurrentFileTotalPartCount": total,
                 **self._folder_fields,
             }
-            socket = await lane.socket(attempt.account_session_uuid)
             envelope = await self._session.send(
                 attempt.session_uuid, FileUploadType.PROCESS_FILE, fields, data=data, socket=socket
             )
@@ -171,23 +188,23 @@ class CloudUpload:
             self._intake.meter.reached(instance.header.uids, acknowledged)
 
         try:
-            async with aclosing(self._loaded(body, total, taken)) as parts:
+            async with aclosing(self._loaded(body, total, attempt, taken)) as parts:
                 await for_each(parts, send, at_once=self._sockets)
         finally:
             for lane in taken:  # its part was not answered; nothing else may follow it on that socket
                 lane.cut()
                 self._lanes.give_back(lane)
 
-    async def _loaded(self, body: Body, total: int, taken: set[Lane]) -> AsyncGenerator[tuple[Lane, int, bytes], None]:
+    async def _loaded(self, body: Body, total: int, attempt: Attempt, taken: set[Lane]) -> AsyncGenerator[_Part, None]:
         """Yield the parts of a file, each read when there is a lane for it."""
         async with aclosing(parts_of(body, self._part)) as parts:
             for number in range(total):
-                lane = await self._lanes.take()
+                lane, socket = await self._lanes.take(attempt.account_session_uuid)
                 taken.add(lane)
                 data = await anext(parts)
                 if number == total - 1:
                     await anext(parts, None)  # at its end a file that changed is noticed, and so never completed
-                yield lane, number, data
+                yield lane, socket, number, data
 
 
 def _verdict_after(error: PostdicomError) -> tuple[StoreStatus, str | None]:

@@ -14,7 +14,7 @@ from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.redaction import safe_reason
-from postdicom_async.http.retry import Attempts, Failure, Repeat
+from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget
 from postdicom_async.postdicom.answers import PatientOrder
 from postdicom_async.results import StoreStatus
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "UploadSession", "order_in", "status_after"]
 
 KIB = 1024
+_REPEATS_OF_EACH = 4  # of the files under way at once, in a burst
 _MOST_REFUSALS = 3  # of one file; a reason that passes is rare, and one that does not costs as many waits
 
 
@@ -55,14 +56,16 @@ class UploadSession:
         patient_order_uuids: the orders that answers have named.
     """
 
-    def __init__(self, caller: CloudCaller, institution: object, operation: str) -> None:
+    def __init__(self, caller: CloudCaller, institution: object, operation: str, *, at_once: int) -> None:
         self._connection = caller.connection
         self._user = caller.user
         self._operation = operation
         self._opening = anyio.Lock()
         self._opened_under = ""
         self._session_uuid = ""
-        self.institution_uuid = choose("institution_uuid", self._user.institutions, institution).identity
+        # Of its own: when all sockets drop at once, as many files are repeated.
+        self._budget = RetryBudget(max(self._connection.settings.retry.budget, at_once * _REPEATS_OF_EACH))
+        self.institution_uuid: str = choose("institution_uuid", self._user.institutions, institution).identity
         self.total_bytes = 0
         self.patient_order_uuids: dict[str, None] = {}
 
@@ -81,6 +84,7 @@ class UploadSession:
                 envelope = await self._announce()
                 given = envelope.text("SessionUniqueUuid") if self._connection.wire.upload_session_of_answer else None
                 self._session_uuid, self._opened_under = given or account_session, account_session
+                self._connection.keep_secret(self._session_uuid)
             return self._session_uuid
 
     async def _announce(self) -> Envelope:
@@ -125,10 +129,14 @@ class UploadSession:
             "UserUuid": self._user.identity,
         }
         envelope = await self._exchange(kind, {**head, **fields}, data=data, socket=socket)
-        order = order_in(envelope) if envelope.refusal is None else None
+        if envelope.refusal is None and kind is not FileUploadType.CHECK_FILE_EXIST:
+            self.note_order(order_in(envelope))
+        return envelope
+
+    def note_order(self, order: PatientOrder | None) -> None:
+        """Note an order that holds something of this upload."""
         if order is not None and order.patient_order_uuid:
             self.patient_order_uuids.setdefault(order.patient_order_uuid)
-        return envelope
 
     async def ask(self, kind: FileUploadType, fields: Mapping[str, Any]) -> Envelope:
         """Send a message that changes nothing, as often as the settings allow.
@@ -169,7 +177,7 @@ class UploadSession:
 
     def shown(self, words: str, private: Iterable[str] = ()) -> str | None:
         """Return the service's words without what is private."""
-        return safe_reason(words, (*self._connection.secrets, *private))
+        return safe_reason(words, (*self._connection.secrets, *self._user.private, *private))
 
     async def until_done(
         self, attempt: Callable[[], Awaitable[None]], *, may_repeat: Callable[[Problem], bool] = lambda _: True
@@ -191,12 +199,14 @@ class UploadSession:
             except Problem as caught:
                 problem = caught
             if problem is None:
+                self._budget.earn()
                 return None
             refused += problem.failure is Failure.REFUSED
             if refused == _MOST_REFUSALS or not may_repeat(problem):
                 break
             before = time.monotonic()
-            if not await self._connection.pause(self._operation, Repeat.READ, problem.failure, Attempts(made, waited)):
+            spent = Attempts(made, waited)
+            if not await self._connection.pause(self._operation, Repeat.READ, problem.failure, spent, self._budget):
                 break
             waited += time.monotonic() - before
         error = problem.final(attempts=made)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from postdicom_async.errors import UsageError
+
 __all__ = ["CloudWire"]
 
 KIB = 1024
@@ -19,13 +21,14 @@ class CloudWire:
 
     Attributes:
         router_url: that of the public copy of the JavaScript library; whether it is right for every account is assumed.
+        origin: the ``Origin`` of the WebSocket's opening, if given; a browser sends its page's by itself (assumed).
         client_host_name: sent when the session is opened, if given; the vendor's library in a browser most likely sends
             its page's host name there, by which view links can be bound to a domain (assumed).
         trailing_zero: end general and upload frames with the zero byte that the JavaScript library leaves there.
         response_types: message types that are answers (JavaScript library: 4, 6 and 18; 24 by analogy). Frames of any
             other type are ignored.
-        success_flag_counts: a frame whose success flag is not set is a refusal (assumed; the JavaScript library never
-            looks at it).
+        success_flag_decides: a frame whose success flag is not set is a refusal, whatever its JSON says (assumed; the
+            JavaScript library never looks at the flag). Otherwise it counts only where the JSON cannot be read.
         reuse_session: after a dropped connection, register the session again before opening a new one (assumed).
         upload_session_of_answer: uploads go on under the session id that their first answer gives, if it gives one
             (JavaScript library, in two of its three uploads), else under that of the account's session.
@@ -37,12 +40,23 @@ class CloudWire:
     """
 
     router_url: str = "https://developer.postdicom.com/wssShellService/"
+    origin: str | None = None
     client_host_name: str | None = None
     trailing_zero: bool = True
     response_types: frozenset[int] = frozenset({4, 6, 18, 24})
-    success_flag_counts: bool = True
+    success_flag_decides: bool = False
     reuse_session: bool = True
     upload_session_of_answer: bool = True
     other_order_fields: str = "OtherInformation"
     part_bytes: int = 512 * KIB
     documents_as_script: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if isinstance(self.part_bytes, bool) or not isinstance(self.part_bytes, int) or self.part_bytes < 1:
+            raise UsageError("wire.part_bytes: give a number from 1 on")
+        kinds = self.response_types
+        if not isinstance(kinds, frozenset) or not kinds or not all(isinstance(kind, int) for kind in kinds):
+            raise UsageError("wire.response_types: give a frozenset of message types")
+        if not all(isinstance(text, str) and text for text in (self.router_url, self.other_order_fields)):
+            raise UsageError("wire: router_url and other_order_fields are texts")

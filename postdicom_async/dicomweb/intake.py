@@ -66,7 +66,7 @@ class Intake:
         if on_progress is not None and not callable(on_progress):
             raise UsageError("progress: give a function that takes an event, or None")
         require_anonymization(anonymize)
-        self.meter = Meter(on_progress)
+        self.meter: Meter = Meter(on_progress)
         self._piece = piece
         self._anonymize = anonymize
         self._study = study_instance_uid

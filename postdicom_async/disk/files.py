@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,7 +16,18 @@ from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.errors import UsageError
 from postdicom_async.results import StoreStatus
 
-__all__ = ["Folder", "Unusable", "files_at", "folders_at", "is_folder", "path_of", "read_beginning", "unusable"]
+__all__ = [
+    "Folder",
+    "Unusable",
+    "files_at",
+    "folders_at",
+    "is_folder",
+    "open_at_once",
+    "path_of",
+    "read_beginning",
+    "read_fully",
+    "unusable",
+]
 
 _T = TypeVar("_T")
 _Told = TypeVar("_Told", covariant=True)
@@ -115,6 +127,19 @@ def unusable(label: str, gap: HeaderGap, size: int) -> Unusable:
     return Unusable(label, status, reason, size)
 
 
+def open_at_once(path: Path) -> FileIO:
+    """Open a file for reading, also where it has become a pipe since it was looked at: nobody waits for a writer."""
+    return FileIO(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+
+
+def read_fully(file: FileIO, size: int) -> bytes:
+    """Return ``size`` bytes, less only at the end: one read may give less before."""
+    data = file.read(size)
+    while data and len(data) < size and (more := file.read(size - len(data))):
+        data += more
+    return data
+
+
 class _Reader(Protocol[_Told]):
     """Tells what a file is from its first bytes, as `read_header` does."""
 
@@ -140,10 +165,10 @@ def read_beginning(path: Path, read: _Reader[_T]) -> tuple[_T, os.stat_result] |
 
 def _told_by_file(path: Path, read: _Reader[_T]) -> _T | HeaderGap:
     """Read as little as tells: most headers fit into the first read."""
-    with path.open("rb", buffering=0) as file:
-        data = file.read(_FIRST_READ)
+    with open_at_once(path) as file:
+        data = read_fully(file, _FIRST_READ)
         told = read(data, complete=len(data) < _FIRST_READ)
         if told is HeaderGap.INCOMPLETE:
-            data += file.read(HEADER_LIMIT - len(data))
+            data += read_fully(file, HEADER_LIMIT - len(data))
             told = read(data, complete=True)
     return told

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO, FileIO
@@ -20,7 +20,17 @@ import anyio.to_thread
 from aiofiles.threadpool import wrap
 
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
-from postdicom_async.disk.files import Unusable, files_at, folders_at, is_folder, path_of, read_beginning, unusable
+from postdicom_async.disk.files import (
+    Unusable,
+    files_at,
+    folders_at,
+    is_folder,
+    open_at_once,
+    path_of,
+    read_beginning,
+    read_fully,
+    unusable,
+)
 from postdicom_async.disk.problems import local_file_error
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.http.bodies import Body, BytesBody
@@ -108,12 +118,23 @@ def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterato
 
 
 async def _groups(sources: Sources) -> AsyncIterator[Iterable[Source]]:
-    """Yield an iterable of sources as it is, and each item of an async one as a group of its own."""
+    """Yield a collection of sources as it is, and each item of what is only drawn as a group of its own."""
     if isinstance(sources, AsyncIterable):
         async for source in cast("AsyncIterable[Source]", sources):
             yield iter([source])
-    else:
-        yield _as_iterable(sources)
+        return
+    given = _as_iterable(sources)
+    if isinstance(given, Collection):
+        yield given
+        return
+    items = iter(given)
+    # What is there is sent while the caller's iterator takes its time; when all is over, nobody waits for it.
+    while drawn := await anyio.to_thread.run_sync(_one, items, abandon_on_cancel=True):
+        yield iter(drawn)
+
+
+def _one(items: Iterator[Source]) -> list[Source]:
+    return list(islice(items, 1))
 
 
 def _take(found: Iterator[Identified]) -> list[Identified]:
@@ -250,7 +271,7 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
 @asynccontextmanager
 async def _opened(path: Path) -> AsyncIterator[AsyncFileIO]:
     """Open a file and close it, even when the task is cancelled while a thread is still opening it."""
-    opening = asyncio.get_running_loop().run_in_executor(None, lambda: path.open("rb", buffering=0))
+    opening = asyncio.get_running_loop().run_in_executor(None, lambda: open_at_once(path))
     try:
         file = await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -300,21 +321,21 @@ class FileBody:
     @contextmanager
     def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
         """Open the file for reads by offset and size, in this thread; what was read holds when this ends in peace."""
-        with self.path.open("rb", buffering=0) as file:
+        with open_at_once(self.path) as file:
             self._require_unchanged(os.fstat(file.fileno()))
 
             def read(at: int, size: int) -> bytes:
                 file.seek(at)
-                return file.read(size)
+                return read_fully(file, size)
 
             yield read
             self._require_unchanged(os.fstat(file.fileno()))
 
     def _read_whole(self) -> bytes:
         """Read a small file in one visit to a thread: opening, reading and closing one by one costs four."""
-        with self.path.open("rb") as file:
+        with open_at_once(self.path) as file:
             self._require_unchanged(os.fstat(file.fileno()))
-            data = file.read(self.length)
+            data = read_fully(file, self.length)
             self._require_unchanged(os.fstat(file.fileno()))
         if len(data) != self.length:
             raise LocalFileError("a source ended early while it was read")

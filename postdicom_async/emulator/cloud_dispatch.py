@@ -57,7 +57,7 @@ class Asked:
     def __init__(self, request: Request, session: str) -> None:
         self.request = request
         self.session = session
-        self.given = json_object(request.text)
+        self.given: dict[str, Any] = json_object(request.text)
 
     @property
     def key(self) -> tuple[int, int]:

@@ -96,7 +96,8 @@ class Cloud:
         self.context = context
         self.base_url = base_url
         self.socket_url = ""
-        self.api_key, self.account_key = keys
+        self.api_key: str = keys[0]
+        self.account_key: str = keys[1]
         self.oddities = CloudOddities()
         self.recording = True
         self.frames: deque[ReceivedFrame] = deque(maxlen=_REMEMBERED)

@@ -25,8 +25,8 @@ class QuietServer(uvicorn.Server):
 
     def __init__(self, app: object) -> None:
         super().__init__(_config(app))
-        self.ready = asyncio.Event()
-        self.stop = asyncio.Event()
+        self.ready: asyncio.Event = asyncio.Event()
+        self.stop: asyncio.Event = asyncio.Event()
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         """Leave the signals to whoever runs the event loop."""

@@ -18,6 +18,7 @@ from urllib.parse import quote, quote_plus, urlsplit
 __all__ = ["origin_of", "quiet_http_logs", "safe_reason"]
 
 _LONGEST_REASON = 240
+_MOST_READ = 1024  # characters, of which more would cost milliseconds
 _SHORTEST_SECRET = 3
 _SENT = "\ue000"  # not printable, so in no server's words; and no space, so that an address around it stays one word
 
@@ -41,7 +42,7 @@ def safe_reason(text: str | None, sent: Iterable[str] = ()) -> str | None:
     """
     if not text:
         return None
-    line = " ".join("".join(char if char.isprintable() else " " for char in text[:4096]).split())
+    line = " ".join("".join(char if char.isprintable() else " " for char in text[:_MOST_READ]).split())
     spellings = {spelling for value in sent for spelling in _spellings(value.strip("*? "))}
     for spelling in sorted(spellings, key=len, reverse=True):
         if len(spelling) >= _SHORTEST_SECRET:

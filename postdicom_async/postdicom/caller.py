@@ -151,7 +151,8 @@ def _may_have_been_done(error: PostdicomError) -> bool:
 
 def is_new(item: dict[str, Any], key: str, seen: set[str]) -> bool:
     """Return whether an object of a list was not ``seen`` before, told by its field ``key``; note it."""
-    mark = str(next((value for name, value in item.items() if name.lower() == key.lower()), item))
+    value = next((value for name, value in item.items() if name.lower() == key.lower()), None)
+    mark = value if isinstance(value, str) and value else repr(item)
     new = mark not in seen
     seen.add(mark)
     return new

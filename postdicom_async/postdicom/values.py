@@ -25,6 +25,7 @@ __all__ = [
     "ascii_json",
     "check",
     "check_value",
+    "is_given",
     "is_uuid",
     "private_texts",
     "write_value",
@@ -87,6 +88,7 @@ Value: TypeAlias = str | bool | int | date | list[str]
 Values: TypeAlias = dict[str, Value]
 """Checked values by Python argument; what was not given is absent."""
 
+_LARGEST: Final = 2**53  # of what every reader of JSON takes for the same
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 _NAME_JOINTS: Final = re.compile(r"[\s^=]+")
 _SPELLED_ALIKE: Final = re.compile(r"[ !#-\[\]-~]*")  # in JSON as without
@@ -111,7 +113,7 @@ def check(operation: Parameters, given: Mapping[str, object], *, first_day: Call
     checked: Values = {}
     for parameter in operation.parameters:
         value = given.get(parameter.argument)
-        if value is None or _is_empty(value):
+        if not is_given(value):
             if parameter.required:
                 raise UsageError(f"{parameter.argument}: must be given", operation=operation.title)
             continue
@@ -136,8 +138,9 @@ def check_value(argument: str, kind: Kind, value: object, *, operation: str | No
     raise UsageError(f"{argument}: {problem}", operation=operation)
 
 
-def _is_empty(value: object) -> bool:
-    return _is_text(value) and not str(value)
+def is_given(value: object) -> bool:
+    """Return whether an argument was given: neither None nor empty text."""
+    return value is not None and not (_is_text(value) and not str(value))
 
 
 def _is_text(value: object) -> bool:
@@ -196,6 +199,8 @@ def _mail(value: object) -> str:
 def _integer(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("give a whole number")  # noqa: TRY004 - mapped by `check`
+    if abs(value) > _LARGEST:
+        raise ValueError("the number is too large")
     return value
 
 

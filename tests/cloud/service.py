@@ -13,6 +13,7 @@ from typing import Any, Self
 import httpx
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from postdicom_async import CloudApi
 from tests.faults.clients import FAST
@@ -103,6 +104,14 @@ def taken_apart(frame: bytes, socket: int) -> Received:
     return Received(socket, kind, number, management, text, data, user, frame[at:])
 
 
+def _json(value: Any) -> bytes:
+    """Write UTF-8, or escapes where half a character is in it."""
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
+
+
 def envelope_frame(
     request: Received,
     envelope: Any,
@@ -113,7 +122,7 @@ def envelope_frame(
     management_type: int | None = None,
 ) -> bytes:
     """Return a response frame; an envelope of bytes stands in it as it is."""
-    result = envelope if isinstance(envelope, bytes) else json.dumps(envelope, ensure_ascii=False).encode()
+    result = envelope if isinstance(envelope, bytes) else _json(envelope)
     kind = message_type or {3: 4, 17: 18, 23: 6}[request.message_type]
     management = request.management_type if management_type is None else management_type
     head = struct.pack("<HIIBi", kind, 9, request.message_id, flag, len(message)) + message
@@ -172,7 +181,15 @@ class CloudService:
         self._server: Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await serve(self._serve, "127.0.0.1", 0, compression=None, max_size=None, logger=_QUIET)
+        self._server = await serve(
+            self._serve,
+            "127.0.0.1",
+            0,
+            process_request=self.admit,
+            compression=None,
+            max_size=None,
+            logger=_QUIET,
+        )
         self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
@@ -181,6 +198,10 @@ class CloudService:
         self.drop()
         self._server.close()
         await self._server.wait_closed()
+
+    def admit(self, _connection: ServerConnection, _request: Request) -> Response | None:
+        """Return an answer that refuses a WebSocket, None to let it in."""
+        return None
 
     def client(self, **options: Any) -> CloudApi:
         """Return a client of it."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from postdicom_async import (
+    CloudWire,
     ConnectionFailed,
     OutcomeUnknown,
-    PostdicomError,
     ProtocolError,
     ServerError,
+    StoreStatus,
 )
 from tests.cloud.cutting import CuttingProxy
 from tests.cloud.forms import ONE
 from tests.cloud.service import CloudService, Received, echo, envelope_frame, success, uuid, views
 from tests.faults.clients import settings
+from tests.support.dicom_files import small_dicom
 
 QUICK = settings(answer=0.2, max_attempts=2)
 
@@ -64,8 +67,7 @@ REFUSALS: dict[str, Any] = {
     "another code, a text": ({"ResponseCode": 2, "ResponseMessage": "busy"}, {}),
     "another code, an object": ({"ResponseCode": 0, "ResponseMessage": {"Message": "busy"}}, {}),
     "another code, a message beside": ({"ResponseCode": 0, "ResponseMessage": None, "Message": "busy"}, {}),
-    "no code": ({"ResponseMessage": {"Success": True}, "Message": "busy"}, {}),
-    "the frame's flag": (OK, {"flag": 0, "message": b"busy"}),
+    "no code, and nothing that says success": ({"ResponseMessage": {"Result": "x"}, "Message": "busy"}, {}),
     "the frame's flag and a text": ('"busy"', {"flag": 0}),
     "nested JSON": ({"ResponseCode": 1, "ResponseMessage": '{"Success":"false","Message":"busy"}'}, {}),
 }
@@ -84,11 +86,48 @@ async def test_a_refusal_in_any_shape(envelope: Any, frame: dict[str, Any]) -> N
     assert len(service.sent()) == 1
 
 
-@pytest.mark.parametrize("code", [1, "1", " 1"])
-async def test_success_in_any_spelling(code: Any) -> None:
-    told = {"ResponseCode": code, "ResponseMessage": {"Result": "https://viewer.example/x"}}
-    async with CloudService(lambda request: envelope_frame(request, told)) as service, service.client() as api:
+LINK = {"Result": "https://viewer.example/x"}
+CODES_OF_SUCCESS: list[Any] = [1, "1", " 1", 1.0]
+OTHER_CODES: list[Any] = [0, None, 200, "x", []]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *[{"ResponseCode": code, "ResponseMessage": LINK} for code in CODES_OF_SUCCESS],
+        *[{"ResponseCode": code, "ResponseMessage": {**LINK, "Success": True}} for code in OTHER_CODES],
+        {"ResponseMessage": {**LINK, "Success": True}},
+        {"ResponseCode": 1, "ResponseMessage": json.dumps(LINK)},
+    ],
+)
+@pytest.mark.parametrize("flag", [1, 0])
+async def test_success_in_any_spelling(told: dict[str, Any], flag: int) -> None:
+    """The vendor's library looks at neither the code of a general answer nor the flag of its frame."""
+    async with (
+        CloudService(lambda request: envelope_frame(request, told, flag=flag)) as service,
+        service.client() as api,
+    ):
         assert (await api.view.order(ONE)).url == "https://viewer.example/x"
+
+
+async def test_the_flag_of_the_frame_can_be_made_to_decide() -> None:
+    def answer(request: Received) -> bytes:
+        return envelope_frame(request, OK, flag=request.message_type != 17, message=b"busy")
+
+    async with CloudService(answer) as service, service.client(wire=CloudWire(success_flag_decides=True)) as api:
+        with pytest.raises(ServerError, match=r"the service said no .*busy"):
+            await api.folders.create("X")
+
+
+@pytest.mark.parametrize("code", [0, None, "0", True])
+async def test_an_upload_is_a_success_by_its_code_alone(code: Any) -> None:
+    def answer(request: Received) -> bytes:
+        told = {"ResponseCode": code, "ResponseMessage": {"Success": True}, "Message": "busy"}
+        return envelope_frame(request, told) if request.key == (23, 3) else success(request)
+
+    async with CloudService(answer) as service, service.client() as api:
+        report = await api.upload(small_dicom(), existing="send")
+    assert [(one.status, one.reason) for one in report.outcomes] == [(StoreStatus.FAILED, "busy")]
 
 
 @pytest.mark.parametrize("kind", [4, 6, 18, 24])
@@ -101,7 +140,7 @@ async def test_any_of_the_known_message_types_answers(kind: int) -> None:
         assert (await api.folders.create("X")).raw
 
 
-@pytest.mark.parametrize("result", [b"null", b"<html>", b"[1]", b"", b'{"Respon'])
+@pytest.mark.parametrize("result", [b"null", b"<html>", b"[1]", b"", b'{"Respon', b"[" * 10_000, b"NaN", b'"\\ud800"'])
 async def test_an_answer_that_cannot_be_read(result: bytes) -> None:
     async with CloudService(lambda request: envelope_frame(request, result)) as service, service.client() as api:
         with pytest.raises(OutcomeUnknown, match="create folder: outcome unknown: the service answered with"):
@@ -145,5 +184,54 @@ async def test_an_answer_beyond_the_limit() -> None:
         CloudService(lambda request: success(request, Result="x" * 5000)) as service,
         service.client(settings=small) as api,
     ):
-        with pytest.raises(PostdicomError, match="get view link: the connection broke"):
+        with pytest.raises(ProtocolError, match=r"get view link: an answer is larger than limits.json_bytes"):
             await api.view.order(ONE)
+
+
+FOUND = {"PatientOrderUuid": ONE}
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"SearchResultList": [FOUND]}, [ONE]),
+        ({"searchresultlist": [FOUND]}, [ONE]),
+        ({"InstitutionList": [{"InstitutionUuid": ONE}], "SearchResultList": []}, []),
+        ({"SearchResultList": None}, []),
+        ({"SearchResultList": [None, FOUND]}, [ONE]),
+        (
+            {"SearchResultList": [{"PatientName": "A"}, {"PatientName": "B"}, {"PatientOrderUuid": ""}]},
+            [None, None, None],
+        ),
+        ({"SearchResultList": [FOUND, FOUND]}, [ONE]),
+        ({"Result": [FOUND]}, [ONE]),
+        ({"Orders": [FOUND]}, [ONE]),
+    ],
+)
+async def test_lists_in_any_shape(told: dict[str, Any], expected: list[str | None]) -> None:
+    async with CloudService(lambda request: success(request, **told)) as service, service.client() as api:
+        assert [order.patient_order_uuid for order in await api.orders.search().all()] == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"Folder": {"PatientOrderList": [FOUND], "SubFolderList": [{"FolderUuid": ONE}]}}, [ONE]),
+        ({"Folder": {"SubFolderList": None}}, []),
+        ({"Folder": {"PatientOrderList": [FOUND]}}, []),
+        ({"Folder": None}, []),
+        ({"SubFolderList": [{"FolderUuid": ONE}]}, [ONE]),
+    ],
+)
+async def test_folders_in_any_shape(told: dict[str, Any], expected: list[str]) -> None:
+    async with CloudService(lambda request: success(request, **told)) as service, service.client() as api:
+        assert [folder.folder_uuid for folder in await api.folders.search().all()] == expected
+
+
+@pytest.mark.parametrize("text", ["\ud800", '"\ud800"', '{"Result": "\ud800"}'])
+async def test_half_a_character(text: str) -> None:
+    def answer(request: Received) -> bytes:
+        return envelope_frame(request, json.dumps({"ResponseCode": 1, "ResponseMessage": text}).encode())
+
+    async with CloudService(answer) as service, service.client() as api:
+        assert (await api.view.order(ONE)).url is None

@@ -9,12 +9,14 @@ import tracemalloc
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from postdicom_async import Anonymization, LocalFileError
+from postdicom_async.disk import files
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, anonymized_now
 from postdicom_async.disk.sources import FileBody, Unusable, Usable, read_sources
 from tests.support.anonymizing import Writer, dataset_bytes, leaves, meta_end, refusal, result_of, sent, usable
@@ -297,16 +299,15 @@ def packed(data: bytes) -> bytes:
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Note the files that are open."""
-    files: list[Any] = []
-    real = Path.open
+    noted: list[Any] = []
 
-    def noted(self: Path, *arguments: Any, **named: Any) -> Any:
-        file = real(self, *arguments, **named)
-        files.append(file)
-        return file
+    class Noted(FileIO):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            noted.append(self)
 
-    monkeypatch.setattr(Path, "open", noted)
-    return files
+    monkeypatch.setattr(files, "FileIO", Noted)
+    return noted
 
 
 async def test_nobody_reads_on(tmp_path: Path, opened: list[Any]) -> None:

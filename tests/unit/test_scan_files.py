@@ -156,19 +156,19 @@ async def test_a_directory_is_told_and_stops_nothing(tmp_path: Path, name: str) 
 
 
 async def test_what_may_not_be_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_open, real_scandir = Path.open, os.scandir
+    real_open, real_scandir = os.open, os.scandir
 
-    def refuse_file(self: Path, *arguments: Any, **named: Any) -> Any:
-        if self.name == "IMG":
-            raise PermissionError(13, "Permission denied", str(self))
-        return real_open(self, *arguments, **named)
+    def refuse_file(path: Any, *arguments: Any, **named: Any) -> int:
+        if Path(path).name == "IMG":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, *arguments, **named)
 
     def refuse_folder(path: Any) -> Any:
         if Path(path).name == "s2":
             raise PermissionError(13, "Permission denied", str(path))
         return real_scandir(path)
 
-    monkeypatch.setattr(Path, "open", refuse_file)
+    monkeypatch.setattr(os, "open", refuse_file)
     monkeypatch.setattr(os, "scandir", refuse_folder)
     events: list[ScanProgress] = []
     scan = await read_files(folder, progress=events.append)

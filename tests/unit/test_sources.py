@@ -212,14 +212,14 @@ async def test_a_folder_that_cannot_be_listed_is_told(
 
 async def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x").write_bytes(small_dicom())
-    real = Path.open
+    real = os.open
 
-    def refusing(self: Path, *arguments: Any, **named: Any) -> Any:
-        if self.name == "x":
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *arguments, **named)
+    def refusing(path: Any, *arguments: Any, **named: Any) -> int:
+        if Path(path).name == "x":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **named)
 
-    monkeypatch.setattr(Path, "open", refusing)
+    monkeypatch.setattr(os, "open", refusing)
     assert summary(await found_in(tmp_path)) == [("x", "unreadable: permission denied")]
 
 
