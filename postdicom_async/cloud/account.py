@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
+from uuid import UUID
 
 from postdicom_async.errors import UsageError
 from postdicom_async.postdicom.answers import VendorAnswer
@@ -112,6 +113,8 @@ def choose(argument: str, known: Sequence[_Some], wanted: object) -> _Some:
         if len(known) == 1:
             return known[0]
         raise UsageError(f"{argument}: the account has {len(known)}; name one by its UUID or its name")
+    if not isinstance(wanted, str | UUID):
+        raise UsageError(f"{argument}: give a UUID or a name")
     text = str(wanted).strip().lower()
     by_uuid = [one for one in known if one.identity.lower() == text and text]
     found = by_uuid or [one for one in known if text and text in [name.strip().lower() for name in one.names if name]]

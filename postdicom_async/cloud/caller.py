@@ -15,6 +15,8 @@ from postdicom_async.postdicom.caller import PrivateTexts, is_new, today
 from postdicom_async.postdicom.values import Parameters, Values, check, is_uuid
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from postdicom_async.cloud.connection import Connection
     from postdicom_async.cloud.wire import CloudWire
 
@@ -28,7 +30,7 @@ _INSTITUTION = "institution_uuid"
 class CloudCaller:
     """Calls operations on a connection as one user of the account."""
 
-    def __init__(self, connection: Connection, user: str | None) -> None:
+    def __init__(self, connection: Connection, user: UUID | str | None) -> None:
         self.connection = connection
         self._user = user
 

@@ -233,4 +233,4 @@ class CloudApi:
 
     @property
     def _caller(self) -> CloudCaller:
-        return CloudCaller(self._connection, None if self._user is None else str(self._user))
+        return CloudCaller(self._connection, self._user)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.settings import Settings
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "session_replaced"]
 
 _log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
@@ -196,6 +196,18 @@ class Connection:
         self._opened, self._account = opened, Account(account)
         return socket
 
+    async def socket_of(self, session_uuid: str) -> FrameSocket:
+        """Return the main socket if the account's session still is this one.
+
+        Raises:
+            Problem: it is another one by now, or the socket cannot be had.
+            PostdicomError: the session is lost and cannot be brought up anew.
+        """
+        socket = await self._main_socket()
+        if self._require_opened().session_uuid != session_uuid:
+            raise session_replaced()
+        return socket
+
     async def upload_socket(self) -> tuple[FrameSocket, str]:
         """Return a new socket for parts of files, and the id of the session that it is registered with.
 
@@ -343,6 +355,12 @@ class Connection:
         _log.debug("%s: attempt %d failed (%s), next in %.1f s", operation, spent.made, failure.name, wait)
         await anyio.sleep(wait)
         return True
+
+
+def session_replaced() -> Problem:
+    """Return the problem of a message that belongs to a session of the account that is no more."""
+    lost = connection_failed("upload", "the session was lost, and is opened anew", sent=False)
+    return Problem(Failure.NOT_SENT, lost)
 
 
 def _own(problem: Problem | PostdicomError) -> Problem | PostdicomError:

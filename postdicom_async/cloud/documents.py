@@ -168,7 +168,10 @@ class DocumentUpload:
         return {name: value for name, value in fields.items() if value is not None}
 
     async def _send(self, one: _Document, attempt: Attempt, fields: dict[str, Any], data: bytes) -> None:
-        envelope = await self._session.send(attempt.session_uuid, FileUploadType.PROCESS_DOCUMENTS, fields, data=data)
+        socket = await self._session.main_socket(attempt)
+        envelope = await self._session.send(
+            attempt.session_uuid, FileUploadType.PROCESS_DOCUMENTS, fields, data=data, socket=socket
+        )
         if envelope.refusal is not None:
             raise self._session.refused(envelope.refusal, (one.name, one.name.rpartition(".")[0]))
         done = (fields["CurrentFilePartIndex"] + 1) * self._wire.part_bytes

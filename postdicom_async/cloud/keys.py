@@ -19,6 +19,6 @@ def checked_keys(api_key: object, account_key: object) -> Keys:
 
 
 def _checked(argument: str, key: object) -> str:
-    if key is None or not str(key).strip():
+    if key is None or (isinstance(key, str) and not key.strip()):
         raise UsageError(f"{argument}: must be given")
     return str(check_value(argument, Kind.GUID, key))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import anyio
 
-from postdicom_async.cloud.connection import Connection
+from postdicom_async.cloud.connection import Connection, session_replaced
 from postdicom_async.cloud.socket import FrameSocket
-from postdicom_async.http.problems import Problem, connection_failed
-from postdicom_async.http.retry import Failure
+from postdicom_async.http.problems import Problem
 
 __all__ = ["Lane", "Lanes"]
 
@@ -36,8 +35,7 @@ class Lane:
             self.cut()
             self._socket, self._session_uuid = await self._connection.upload_socket()
         if self._session_uuid != session_uuid:
-            lost = connection_failed("upload", "the session was lost, and is opened anew", sent=False)
-            raise Problem(Failure.NOT_SENT, lost)
+            raise session_replaced()
         return self._socket
 
     async def close(self) -> None:

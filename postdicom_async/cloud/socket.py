@@ -195,7 +195,9 @@ class FrameSocket:
                 if isinstance(message, bytes):
                     self._take(message)
         except ConnectionClosed as closed:
-            if closed.sent is not None and closed.sent.code == _TOO_BIG:
+            # A close code that came in is sent back; only one of our own says that an answer was too big.
+            ours = None if closed.rcvd_then_sent else closed.sent
+            if ours is not None and ours.code == _TOO_BIG:
                 self._fail_pending("an answer is larger than limits.json_bytes")
         finally:
             self._fail_pending()

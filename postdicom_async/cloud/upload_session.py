@@ -107,6 +107,15 @@ class UploadSession:
         uuid = await self.uuid()
         return Attempt(uuid, self._opened_under, self._connection.next_file_index(uuid))
 
+    async def main_socket(self, attempt: Attempt) -> FrameSocket:
+        """Return the main socket for a part of an attempt, which may not go on in another session.
+
+        Raises:
+            Problem: the account's session is another one by now, or the socket cannot be had.
+            PostdicomError: the session is lost and cannot be brought up anew.
+        """
+        return await self._connection.socket_of(attempt.account_session_uuid)
+
     # --- messages ------------------------------------------------------------------------------------------------
 
     async def send(

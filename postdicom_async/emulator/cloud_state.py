@@ -98,7 +98,7 @@ class Cloud:
         self.socket_url = ""
         self.api_key: str = keys[0]
         self.account_key: str = keys[1]
-        self.oddities = CloudOddities()
+        self.oddities: CloudOddities = CloudOddities()
         self.recording = True
         self.frames: deque[ReceivedFrame] = deque(maxlen=_REMEMBERED)
         self.http_requests: deque[HttpRequest] = deque(maxlen=_REMEMBERED)

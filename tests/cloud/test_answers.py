@@ -188,6 +188,22 @@ async def test_an_answer_beyond_the_limit() -> None:
             await api.view.order(ONE)
 
 
+async def test_a_service_that_finds_the_request_too_big() -> None:
+    """It closes with the code that the client uses for an answer too big, which this is not."""
+
+    class Closing(CloudService):
+        async def _reply(self, connection: Any, request: Received) -> None:
+            if request.fields.get("PatientOrderUuid") == ONE:
+                await connection.close(1009)
+            else:
+                await super()._reply(connection, request)
+
+    async with Closing(echo) as service, service.client(settings=settings(max_attempts=2)) as api:
+        with pytest.raises(ConnectionFailed, match="get view link: the connection broke"):
+            await api.view.order(ONE)
+        assert len(service.sent()) == 2
+
+
 FOUND = {"PatientOrderUuid": ONE}
 
 

@@ -21,7 +21,7 @@ from postdicom_async.cloud.document_types import type_by_content, type_by_name
 from postdicom_async.emulator.cloud_oddities import Drop
 from tests.cloud.conftest import INSTITUTION, Account, client_of
 from tests.cloud.files import PART
-from tests.cloud.service import CloudService, Received, success
+from tests.cloud.service import CloudService, Received, envelope_frame, refusal, success, uuid
 from tests.faults.clients import settings
 
 DOCUMENT_PART = (23, 4)
@@ -187,6 +187,40 @@ async def test_a_lost_answer_inside_a_document(account: Account, tmp_path: Path,
     report = await account.api.upload_documents(tmp_path, order, institution_uuid=INSTITUTION)
     assert report.ok
     assert attached(account, order) == {"Scan.pdf": ("application/pdf", data)}
+
+
+@pytest.mark.parametrize("own_session", [False, True])
+async def test_a_lost_session_inside_a_document(tmp_path: Path, own_session: bool) -> None:
+    """What the service held of it may be lost as well, even where it knows the id of the upload."""
+    data = document(tmp_path / "Scan.pdf", 3 * PART)
+    held: list[bytes] = []
+    attached: list[bytes] = []
+    lost = False
+
+    class Losing(CloudService):
+        async def _reply(self, connection: Any, request: Received) -> None:
+            nonlocal lost
+            if request.message_type == 3 and request.fields["SessionUuid"] != self.session:
+                await connection.send(refusal(request))
+                return
+            await super()._reply(connection, request)
+            if len(held) == 2 and not lost:
+                lost, self.session = True, uuid(2)
+                held.clear()
+                self.drop()
+
+    def answer(request: Received) -> bytes:
+        if request.key == DOCUMENT_PART:
+            held.append(request.data)
+            if request.fields["CurrentFilePartIndex"] == 2:
+                attached.append(b"".join(held))
+        own = {"SessionUniqueUuid": uuid(7)} if own_session else {}
+        return envelope_frame(request, {"ResponseCode": 1, "ResponseMessage": {"Success": True}, **own})
+
+    async with Losing(answer) as service, service.client() as api:
+        report = await api.upload_documents(tmp_path, uuid(1))
+    assert report.ok
+    assert attached == [data]
 
 
 @pytest.mark.parametrize("when", ["before", "after", "during"])

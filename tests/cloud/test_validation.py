@@ -175,6 +175,8 @@ async def test_the_user(user: str, expected: str) -> None:
     twins = {"UserList": [ANOTHER, {**ANOTHER, "UserUuid": USER}]}
     with pytest.raises(UsageError, match="user: several in the account have that name"):
         await used(twins, "another", lambda api: api.view.order(ONE))
+    with pytest.raises(UsageError, match="user: give a UUID or a name"):
+        await used(account, 5, lambda api: api.view.order(ONE))
 
 
 @pytest.mark.parametrize(("given_one", "expected"), [("south", SOUTH), (SOUTH, SOUTH), (ONE, ONE), (None, None)])
