@@ -11,19 +11,21 @@ from http import HTTPStatus
 from random import Random
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
+from weakref import WeakSet
 
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from postdicom_async.emulator.cloud_dispatch import Asked, Dispatch, session_of
 from postdicom_async.emulator.cloud_frames import SESSION, UPLOAD, BadFrame, decode_request, encode_response
 from postdicom_async.emulator.cloud_parameters import BadParameters
+from postdicom_async.emulator.http_server import accept_no_more
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Coroutine
 
-    from websockets.asyncio.server import Server, ServerConnection
+    from websockets.asyncio.server import Server
     from websockets.http11 import Request as Opening
     from websockets.http11 import Response as Refused
 
@@ -55,6 +57,7 @@ class CloudListener:
         self._cloud = cloud
         self._dispatch = Dispatch(cloud)
         self._connections: set[ServerConnection] = set()
+        self._accepted: WeakSet[ServerConnection] = WeakSet()
         self._running: set[asyncio.Task[None]] = set()
         self._big = asyncio.Semaphore(_BIG_AT_ONCE)
         self._numbers = 0
@@ -67,6 +70,7 @@ class CloudListener:
             self._serve,
             sock=bound,
             process_request=self._admit,
+            create_connection=self._new_connection,  # type: ignore[arg-type]  # it is only called
             compression=None,
             max_size=_LARGEST,
             max_queue=4,
@@ -81,12 +85,20 @@ class CloudListener:
         server, self._server = self._server, None
         if server is None:
             return
-        self._cut()
+        for bound in server.sockets:
+            await accept_no_more(bound)
+        for connection in self._accepted:  # those as well that have not asked for anything yet
+            connection.transport.abort()
         server.close()
         await server.wait_closed()
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _new_connection(self, *given: Any, **options: Any) -> ServerConnection:
+        connection = ServerConnection(*given, **options)
+        self._accepted.add(connection)
+        return connection
 
     def _cut(self) -> None:
         for connection in list(self._connections):

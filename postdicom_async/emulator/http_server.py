@@ -14,10 +14,13 @@ from postdicom_async.errors import UsageError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-__all__ = ["QuietServer", "listen"]
+__all__ = ["QuietServer", "accept_no_more", "listen"]
 
 _PATIENCE = 0.5
 """Seconds that handlers get to notice that their connections are gone."""
+
+_TURNS = 5
+"""Turns of the event loop from a connection's being accepted to its protocol's having it: three, and some to spare."""
 
 
 class QuietServer(uvicorn.Server):
@@ -49,6 +52,8 @@ class QuietServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Cut the connections and stop."""
+        for bound in sockets or []:
+            await accept_no_more(bound)
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -74,6 +79,17 @@ def _config(app: object) -> uvicorn.Config:
         timeout_keep_alive=60,
         h11_max_incomplete_event_size=128 * 1024,  # the vendor's operations travel in a header
     )
+
+
+async def accept_no_more(bound: socket.socket) -> None:
+    """Accept no connection any more, and wait until those accepted are known to their protocols, to be cut by them.
+
+    One that the closing of its server finds between the two is nobody's: asyncio leaves its socket to the garbage.
+    """
+    with suppress(NotImplementedError, RuntimeError):  # not every event loop lets its sockets be touched
+        asyncio.get_running_loop().remove_reader(bound)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 def listen(host: str, port: int) -> socket.socket:

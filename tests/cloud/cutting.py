@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
+
+from tests.support.stream_server import StreamServer
 
 __all__ = ["Cut", "CuttingProxy"]
 
@@ -56,31 +57,18 @@ class CuttingProxy:
         self._stall_after = stall_after
         self._pause = pause
         self._first = True
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        # Without a small buffer the system would take megabytes before anybody reads.
+        self._server = StreamServer(self._serve, receive_buffer=READ if pause else None)
         self.url = ""
         self.down = self.up = 0
 
     async def __aenter__(self) -> Self:
-        bound = socket.create_server(("127.0.0.1", 0))
-        if self._pause:  # or the system would take megabytes before anybody reads
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ)
-        self._server = await asyncio.start_server(self._connected, sock=bound)
-        self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        await self._server.__aenter__()
+        self.url = f"ws://127.0.0.1:{self._server.port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    def _connected(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(client_in, client_out))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self._server.close()
 
     async def _serve(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
         first, self._first = self._first, False

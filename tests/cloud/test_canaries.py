@@ -19,6 +19,7 @@ from tests.faults.clients import settings, transport_of
 from tests.support.canaries import CANARIES, CanaryWatch, canary_watch
 from tests.support.dicom_files import small_dicom
 from tests.support.faulty_server import unused_port
+from tests.support.stream_server import StreamServer
 
 KEYS = {"api_key": API_KEY, "account_key": ACCOUNT_KEY, "session": SESSION}
 SECRET, NAME, PATIENT = CANARIES["token"], CANARIES["patient_name"], CANARIES["patient_id"]
@@ -194,10 +195,9 @@ async def test_a_refused_socket(status: int, watch: CanaryWatch) -> None:
         writer.write(f"Location: ws://127.0.0.1:1/?ClientUniqueId={API_KEY}\r\n\r\n".encode() + body)
         writer.close()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    async with server:
+    async with StreamServer(refuse) as server:
         service = CloudService()
-        service.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        service.url = f"ws://127.0.0.1:{server.port}"
         with pytest.raises(PostdicomError) as caught:
             await service.client().__aenter__()
     watch.feed(caught.value)
@@ -209,10 +209,9 @@ async def test_no_websocket_at_all(watch: CanaryWatch) -> None:
         writer.write(head.replace(b"GET", b"WHO"))
         writer.close()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    async with server:
+    async with StreamServer(talk) as server:
         service = CloudService()
-        service.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        service.url = f"ws://127.0.0.1:{server.port}"
         with pytest.raises(PostdicomError) as caught:
             await service.client().__aenter__()
     watch.feed(caught.value)

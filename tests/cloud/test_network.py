@@ -17,6 +17,7 @@ from tests.cloud.forms import ONE
 from tests.cloud.service import CloudService, Received, echo
 from tests.faults.clients import settings
 from tests.support.dicom_files import small_dicom
+from tests.support.stream_server import StreamServer
 
 QUICK = settings(max_attempts=1)
 
@@ -97,13 +98,12 @@ async def through_a_proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWr
 
 async def test_a_proxy() -> None:
     asked: list[bytes] = []
-    proxy = await asyncio.start_server(lambda r, w: through_a_proxy(r, w, asked), "127.0.0.1", 0)
-    port = proxy.sockets[0].getsockname()[1]
-    address = f"http://user:secret@127.0.0.1:{port}"
-    async with proxy, CloudService(echo) as service, service.client(settings=settings(proxy=address)) as api:
-        assert (await api.view.order(ONE)).url
-        report = await api.upload(small_dicom())
-        assert report.counts == {StoreStatus.STORED: 1}
+    async with StreamServer(lambda r, w: through_a_proxy(r, w, asked)) as proxy, CloudService(echo) as service:
+        address = f"http://user:secret@127.0.0.1:{proxy.port}"
+        async with service.client(settings=settings(proxy=address)) as api:
+            assert (await api.view.order(ONE)).url
+            report = await api.upload(small_dicom())
+            assert report.counts == {StoreStatus.STORED: 1}
     assert all(head.startswith(b"CONNECT ") and b"Proxy-Authorization: Basic" in head for head in asked)
     assert len(asked) == service.sockets == 2
 
@@ -115,9 +115,8 @@ async def test_a_proxy_that_does_not_work(answer: bytes) -> None:
         writer.write(answer)
         writer.close()
 
-    proxy = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    address = f"http://user:secret@127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
-    async with proxy, CloudService(echo) as service:
+    async with StreamServer(refuse) as proxy, CloudService(echo) as service:
+        address = f"http://user:secret@127.0.0.1:{proxy.port}"
         with pytest.raises(PostdicomError) as caught:
             await service.client(settings=settings(proxy=address, max_attempts=1)).__aenter__()
     assert "secret" not in f"{caught.value!r} {caught.value}"

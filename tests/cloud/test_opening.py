@@ -19,6 +19,7 @@ from postdicom_async import (
 )
 from tests.cloud.conftest import INSTITUTION, Account, client_of
 from tests.cloud.service import API_KEY, SESSION, CloudService, Received, refusal
+from tests.support.stream_server import StreamServer
 
 
 async def test_what_is_under_way_at_the_end_fails() -> None:
@@ -58,10 +59,9 @@ async def test_a_refused_socket(status: int, kind: type[PostdicomError], message
         writer.write(f"HTTP/1.1 {status} No\r\nLocation: ws://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n".encode())
         writer.close()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    async with server:
+    async with StreamServer(refuse) as server:
         service = CloudService()
-        service.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        service.url = f"ws://127.0.0.1:{server.port}"
         with pytest.raises(kind) as caught:
             await service.client().__aenter__()
     assert str(caught.value) == message

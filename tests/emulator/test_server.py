@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gc
 import resource
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -167,6 +170,25 @@ async def test_the_signal_handlers_are_left_alone() -> None:
 
     async with EmbeddedArchive():
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_it_stops_at_once_though_clients_have_not_said_anything_yet(turns: int) -> None:
+    others = asyncio.all_tasks()
+    archive = EmbeddedArchive()
+    with contextlib.ExitStack() as mute:
+        async with archive:
+            for url in (archive.url, archive.cloud.socket_url):
+                to = urlsplit(url)
+                mute.enter_context(socket.create_connection((to.hostname, to.port)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            started = time.perf_counter()
+        took = time.perf_counter() - started
+    gc.collect()  # a socket that nobody closed would warn
+
+    assert took < 5
+    assert asyncio.all_tasks() <= others
 
 
 async def test_it_stops_at_once_though_clients_stay_connected_and_stream(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from postdicom_async.emulator import EmbeddedArchive
 from tests.examples.running import Backend, running_backend
 from tests.support.dicom_files import small_dicom, uid
 from tests.support.faulty_server import FaultyServer, Reply, unused_port
+from tests.support.stream_server import StreamServer
 
 pytest.importorskip("fastapi")
 
@@ -188,9 +189,8 @@ async def falling_silent(first: bytes) -> AsyncIterator[tuple[str, asyncio.Event
         gone.set()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked, gone
+    async with StreamServer(serve) as server:
+        yield f"http://127.0.0.1:{server.port}", asked, gone
 
 
 @pytest.mark.parametrize(

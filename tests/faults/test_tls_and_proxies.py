@@ -19,6 +19,7 @@ from postdicom_async.http.transport import choose_transport
 from tests.faults.clients import FAST, transport_of
 from tests.support.bodies import json_reply
 from tests.support.faulty_server import FaultyServer, unused_port
+from tests.support.stream_server import StreamServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -280,22 +281,10 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @contextlib.asynccontextmanager
 async def proxy_to(port: int, wants: str | None = None) -> AsyncIterator[Proxy]:
     proxy = Proxy(port, wants=wants)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.ensure_future(proxy.serve(reader, writer)))
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
+    async with StreamServer(proxy.serve) as server:
+        proxy.port = server.port
         yield proxy
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
-        await asyncio.sleep(0.01)  # closed sockets are let go of in the next rounds of the loop
+    await asyncio.sleep(0.01)  # closed sockets are let go of in the next rounds of the loop
 
 
 async def test_a_plain_request_through_a_proxy(transport_name: str) -> None:

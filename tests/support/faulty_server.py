@@ -23,6 +23,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Self
 
 from tests.support.exchange import Reply, Request
+from tests.support.stream_server import StreamServer
 from tests.support.wire import read_body, read_head
 
 if TYPE_CHECKING:
@@ -82,12 +83,11 @@ class FaultyServer:
         self._script = _steps(script)
         self._on_head, self._on_accept, self._ssl = on_head, on_accept, ssl_context
         self._keep_bodies, self._host = keep_bodies, host
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        tls = ssl_context if on_accept == "serve" else None
+        self._server = StreamServer(self._connection, host=host, ssl=tls, limit=HEAD_LIMIT)
 
     async def __aenter__(self) -> Self:
-        tls = self._ssl if self._on_accept == "serve" else None
-        self._server = await asyncio.start_server(self._accept, self._host, 0, ssl=tls, limit=HEAD_LIMIT)
+        await self._server.__aenter__()
         return self
 
     async def __aexit__(
@@ -101,19 +101,12 @@ class FaultyServer:
 
     async def close(self) -> None:
         """Stop listening and drop every connection."""
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+        await self._server.close()
 
     @property
     def port(self) -> int:
         """The port listened on."""
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        return self._server.port
 
     @property
     def url(self) -> str:
@@ -131,13 +124,9 @@ class FaultyServer:
             while not condition(self):
                 await asyncio.sleep(0.005)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._connection(reader, writer, self.connections))
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = self.connections
         self.connections += 1
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         self.open_connections += 1
         try:
             if self._on_accept == "silent":
