@@ -142,11 +142,23 @@ _concealed: set[str] = set()
 
 
 def prepare() -> None:
-    """Make both streams take any text, whatever the locale; forget what an earlier command concealed."""
+    """Make both streams take any text, whatever the locale, and all of it; forget what an earlier command concealed."""
     _concealed.clear()
+    sys.stdout, sys.stderr = _buffered(sys.stdout), _buffered(sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _buffered(stream: TextIO) -> TextIO:
+    """Return a stream with a buffer.
+
+    Without one (``PYTHONUNBUFFERED``) the interpreter drops what a short write leaves over, and a write to a full pipe
+    may be short: the kernel's own work for io_uring, which uvloop uses, interrupts it.
+    """
+    if not isinstance(getattr(stream, "buffer", None), io.FileIO):
+        return stream
+    return open(stream.fileno(), "w", 1, encoding=stream.encoding, closefd=False)
 
 
 def conceal(*secrets: str) -> None:

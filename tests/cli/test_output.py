@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
+import time
 
 import pytest
 from pydicom.dataset import Dataset
@@ -27,6 +30,28 @@ from postdicom_async.cli.search_table import Level, search_tables, value_text
 )
 def test_clean(text: str, shown: str) -> None:
     assert output.clean(text) == shown
+
+
+_HASTY = """
+import signal
+from postdicom_async.cli import output
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # interrupts a write that waits for the reader, which ends it short
+output.prepare()
+output.write("x" * 1_000_000)
+signal.setitimer(signal.ITIMER_REAL, 0)
+output.close()
+"""
+
+
+def test_nothing_is_lost_where_python_buffers_nothing() -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-c", _HASTY]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        time.sleep(0.5)
+        assert process.stdout is not None
+        assert len(process.stdout.read()) == 1_000_001
+    assert process.returncode == 0
 
 
 def test_numbers_for_people() -> None:
