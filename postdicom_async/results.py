@@ -75,6 +75,7 @@ class StoreOutcome:
         size: bytes of the instance.
         reason_code: Failure Reason (0008,1197) or Warning Reason (0008,1196), when the archive gave one.
         reason: that code's name in PS3.18, or what went wrong here.
+        patient_order_uuid: the order that holds it, when the service named it (Cloud API).
     """
 
     source: str = field(repr=False)
@@ -83,6 +84,7 @@ class StoreOutcome:
     size: int = 0
     reason_code: int | None = None
     reason: str | None = None
+    patient_order_uuid: str | None = None
 
     @property
     def in_archive(self) -> bool:

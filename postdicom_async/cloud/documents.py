@@ -7,10 +7,11 @@ puts together what it gets).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,6 @@ from postdicom_async.postdicom.values import Kind, check_value
 from postdicom_async.results import StoreOutcome, StoreStatus, UploadReport
 
 if TYPE_CHECKING:
-    import os
-
     from postdicom_async.cloud.caller import CloudCaller
     from postdicom_async.disk.scan import Files
     from postdicom_async.results import OnProgress
@@ -43,6 +42,11 @@ class _Document:
     name: str = field(repr=False)
     kind: DocumentType
     body: FileBody
+
+    @property
+    def path(self) -> str:
+        """Where it is: found in a folder and named as well, it is one."""
+        return os.path.abspath(self.body.path)  # noqa: PTH100 - Path has nothing that leaves links alone
 
 
 class DocumentUpload:
@@ -72,17 +76,24 @@ class DocumentUpload:
         """
         started = time.monotonic()
         found = [one async for batch in read_paths(sources, self._look) for one in batch]
-        documents = [one for one in found if isinstance(one, _Document)]
+        documents = list({one.path: one for one in found if isinstance(one, _Document)}.values())
         self._count = len(documents)
         self._session.total_bytes = sum(document.body.length for document in documents)
         self._meter.expect(len(found), self._session.total_bytes)
         outcomes: list[StoreOutcome] = []
+        first_with: dict[str, StoreOutcome] = {}
         problem: PostdicomError | None = None
         for one in found:
+            first = first_with.get(one.path) if isinstance(one, _Document) else None
             try:
-                outcome = await self._deliver(one) if problem is None else _not_sent(one, problem)
+                if first is not None:
+                    outcome = _as_the_first(first)
+                else:
+                    outcome = await self._deliver(one) if problem is None else _not_sent(one, problem)
             except PostdicomError as error:
                 problem, outcome = error, _not_sent(one, error)
+            if isinstance(one, _Document):
+                first_with.setdefault(one.path, outcome)
             outcomes.append(outcome)
             self._meter.finished(outcome)
         orders = tuple(self._session.patient_order_uuids)
@@ -132,7 +143,7 @@ class DocumentUpload:
         except LocalFileError as unreadable:
             return _outcome(one, StoreStatus.UNREADABLE, unreadable.message)
         if error is None:
-            return _outcome(one, StoreStatus.STORED, None)
+            return replace(_outcome(one, StoreStatus.STORED, None), patient_order_uuid=self._order)
         return _outcome(one, status_after(error), error.reason or error.message)
 
     async def _parts(
@@ -192,6 +203,13 @@ def _told(data: bytes, *, complete: bool) -> DocumentType | None:  # noqa: ARG00
 
 def _outcome(one: _Document, status: StoreStatus, reason: str | None) -> StoreOutcome:
     return StoreOutcome(str(one.body.path), status, size=one.body.length, reason=reason)
+
+
+def _as_the_first(first: StoreOutcome) -> StoreOutcome:
+    """Return the outcome of a document that was given before."""
+    if first.in_archive:
+        return replace(first, status=StoreStatus.DUPLICATE, reason="given twice; attached once")
+    return replace(first, reason="as the one like it")
 
 
 def _not_sent(one: _Document | Unusable, problem: PostdicomError) -> StoreOutcome:

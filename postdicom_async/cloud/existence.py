@@ -75,7 +75,6 @@ class Existence:
         if envelope.refusal is not None or not _is_yes(envelope.in_message("FileIfExist")):
             return None
         order = order_in(envelope)
-        self._session.note_order(order)
         institution = order.institution_uuid if order else None
         return Held(order.patient_order_uuid if order else None, institution or self._session.institution_uuid)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
@@ -19,7 +19,7 @@ from postdicom_async.cloud.folder_entry import FolderEntry
 from postdicom_async.cloud.identity import read_identity
 from postdicom_async.cloud.lanes import Lane, Lanes
 from postdicom_async.cloud.messages import FileUploadType
-from postdicom_async.cloud.upload_session import Attempt, UploadSession, status_after
+from postdicom_async.cloud.upload_session import Attempt, UploadSession, order_in, status_after
 from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.intake import Intake, Numbered
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, UsageError
@@ -43,7 +43,21 @@ _MOST_LOST = 3  # files in a row, for each socket
 _FILES_A_SOCKET = 2  # while one is sent, whether the service has another is asked
 
 
+_PERHAPS_THE_ORIGINAL = (
+    "the service has an instance with this SOP Instance UID, perhaps the original; not sent: anonymise the UIDs too, "
+    "or give existing='send'"
+)
+
 _Part: TypeAlias = "tuple[Lane, FrameSocket, int, bytes]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What became of a file, and the order that holds it where the service named it."""
+
+    status: StoreStatus
+    reason: str | None = None
+    patient_order_uuid: str | None = None
 
 
 class CloudUpload:
@@ -104,31 +118,38 @@ class CloudUpload:
     async def _deliver(self, file: Numbered) -> None:
         instance = file.instance
         try:
-            status, reason = await self._verdict(instance)
+            verdict = await self._verdict(instance)
         except LocalFileError as error:
-            status, reason = StoreStatus.UNREADABLE, error.message
-        if status is not StoreStatus.STORED:
+            verdict = _Verdict(StoreStatus.UNREADABLE, error.message)
+        if verdict.status is not StoreStatus.STORED:
             self._intake.expect_fewer_bytes(instance.body.length)
-        self._intake.settle(
-            file.number,
-            StoreOutcome(instance.label, status, instance.header.uids, instance.body.length, reason=reason),
+        outcome = StoreOutcome(
+            instance.label,
+            verdict.status,
+            instance.header.uids,
+            instance.body.length,
+            reason=verdict.reason,
+            patient_order_uuid=verdict.patient_order_uuid,
         )
+        self._intake.settle(file.number, outcome)
 
-    async def _verdict(self, instance: Usable) -> tuple[StoreStatus, str | None]:
+    async def _verdict(self, instance: Usable) -> _Verdict:
         if self._existence is not None:
             held = await self._existence.of(instance)
+            if held is not None and instance.keeps_uid:
+                return _Verdict(StoreStatus.FAILED, _PERHAPS_THE_ORIGINAL)
             if held is not None and (self._folder is None or held.patient_order_uuid):
                 return await self._of_held(held, StoreStatus.PRESENT, "the service has it already; not sent")
-        lost, found = False, None
+        lost, found, order = False, None, None
 
         async def attempt() -> None:
-            nonlocal lost, found
+            nonlocal lost, found, order
             found = await self._found(instance) if lost else None
             if found is None:
                 try:
                     lost = False
                     async with self._sending:  # with one socket, a file is begun when the one before is through
-                        await self._send_file(instance)
+                        order = await self._send_file(instance)
                 except Problem as problem:
                     lost = isinstance(problem.error, ConnectionFailed | ProtocolError)
                     raise
@@ -139,7 +160,7 @@ class CloudUpload:
         self._give_up_after_many_lost(error if lost and found is None else None)
         if found is not None:
             return await self._of_held(found, StoreStatus.STORED, "confirmed by the service when asked")
-        return (StoreStatus.STORED, None) if error is None else _verdict_after(error)
+        return _Verdict(StoreStatus.STORED, patient_order_uuid=order) if error is None else _verdict_after(error)
 
     async def _found(self, instance: Usable) -> Held | None:
         """Return what the service says of a file whose answer was lost; nothing where it may be an older copy."""
@@ -152,12 +173,13 @@ class CloudUpload:
         if error is not None and self._lost_in_a_row >= _MOST_LOST * self._sockets:
             raise error
 
-    async def _of_held(self, held: Held, status: StoreStatus, reason: str) -> tuple[StoreStatus, str | None]:
+    async def _of_held(self, held: Held, status: StoreStatus, reason: str) -> _Verdict:
+        self._session.note_order(held.patient_order_uuid)
         error = None if self._folder is None else await self._folder.add_order(held)
-        return (status, reason) if error is None else _verdict_after(error)
+        return _Verdict(status, reason, held.patient_order_uuid) if error is None else _verdict_after(error)
 
-    async def _send_file(self, instance: Usable) -> None:
-        """Make one attempt at a file: every part once, under a number of its own.
+    async def _send_file(self, instance: Usable) -> str | None:
+        """Make one attempt at a file: every part once, under a number of its own. Return its order, if it was named.
 
         Raises:
             Problem: a part was refused, or its answer was lost.
@@ -166,10 +188,10 @@ class CloudUpload:
         attempt = await self._session.attempt()
         body, total = instance.body, -(-instance.body.length // self._part)
         taken: set[Lane] = set()
-        acknowledged = 0
+        acknowledged, named = 0, None
 
         async def send(part: _Part) -> None:
-            nonlocal acknowledged
+            nonlocal acknowledged, named
             lane, socket, number, data = part
             fields = {
                 "FileIndex": attempt.file_index,
@@ -184,6 +206,8 @@ class CloudUpload:
             self._lanes.give_back(lane)
             if envelope.refusal is not None:
                 raise self._session.refused(envelope.refusal, (await read_identity(body)).private)
+            order = order_in(envelope)
+            named = (order.patient_order_uuid if order else None) or named
             acknowledged += len(data)
             self._intake.meter.reached(instance.header.uids, acknowledged)
 
@@ -194,6 +218,7 @@ class CloudUpload:
             for lane in taken:  # its part was not answered; nothing else may follow it on that socket
                 lane.cut()
                 self._lanes.give_back(lane)
+        return named
 
     async def _loaded(self, body: Body, total: int, attempt: Attempt, taken: set[Lane]) -> AsyncGenerator[_Part, None]:
         """Yield the parts of a file, each read when there is a lane for it."""
@@ -207,8 +232,8 @@ class CloudUpload:
                 yield lane, socket, number, data
 
 
-def _verdict_after(error: PostdicomError) -> tuple[StoreStatus, str | None]:
-    return status_after(error), error.reason or error.message
+def _verdict_after(error: PostdicomError) -> _Verdict:
+    return _Verdict(status_after(error), error.reason or error.message)
 
 
 async def parts_of(body: Body, size: int) -> AsyncGenerator[bytes, None]:

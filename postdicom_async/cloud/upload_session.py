@@ -139,13 +139,14 @@ class UploadSession:
         }
         envelope = await self._exchange(kind, {**head, **fields}, data=data, socket=socket)
         if envelope.refusal is None and kind is not FileUploadType.CHECK_FILE_EXIST:
-            self.note_order(order_in(envelope))
+            order = order_in(envelope)
+            self.note_order(order.patient_order_uuid if order else None)
         return envelope
 
-    def note_order(self, order: PatientOrder | None) -> None:
+    def note_order(self, patient_order_uuid: str | None) -> None:
         """Note an order that holds something of this upload."""
-        if order is not None and order.patient_order_uuid:
-            self.patient_order_uuids.setdefault(order.patient_order_uuid)
+        if patient_order_uuid:
+            self.patient_order_uuids.setdefault(patient_order_uuid)
 
     async def ask(self, kind: FileUploadType, fields: Mapping[str, Any]) -> Envelope:
         """Send a message that changes nothing, as often as the settings allow.

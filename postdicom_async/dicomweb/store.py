@@ -132,7 +132,8 @@ class Storing:
 
         A lost answer is resolved by a search and only what is missing is sent again. A batch refused whole is taken
         apart, so that one bad instance does not keep the others out; there a search would prove nothing, for it also
-        finds an older copy of what was just refused.
+        finds an older copy of what was just refused. Nor is one searched for that was anonymised under its old UID, and
+        whose answer was lost: what is found may be the original.
 
         Raises:
             PostdicomError: the archive cannot be worked with at all (connection, credentials, address).
@@ -147,7 +148,8 @@ class Storing:
             settled.update({uid: v for uid, v in request.verdicts.items() if v.status is not StoreStatus.UNCONFIRMED})
             open_ones = [one for one in part if _uid(one) not in settled]
             if open_ones and not request.refused_whole:
-                settled.update(await self._found_by_search(open_ones))
+                searched = [one for one in open_ones if not (request.lost and one.keeps_uid)]
+                settled.update(await self._found_by_search(searched))
                 open_ones = [one for one in open_ones if _uid(one) not in settled]
             if request.refused_whole and len(part) > 1:
                 pending.extend([one] for one in open_ones)
@@ -155,7 +157,7 @@ class Storing:
                 rounds += 1
                 pending.append(open_ones)
             else:
-                settled.update({_uid(one): _unsettled(request) for one in open_ones})
+                settled.update({_uid(one): _unsettled(request, one) for one in open_ones})
         return settled
 
     async def _request(self, part: list[Usable], tally: Tally, settled: dict[str, Verdict]) -> StoreRequest:
@@ -202,7 +204,7 @@ class Storing:
         """Ask the archive which of these it lists; one search for each series they belong to."""
         found: dict[str, Verdict] = {}
         missing = list(instances)
-        for wait in _CONFIRM_AFTER:
+        for wait in _CONFIRM_AFTER if missing else ():
             await anyio.sleep(wait)
             listed = await self._listed(missing)
             if listed is None:
@@ -253,10 +255,11 @@ def _may_have_arrived(error: PostdicomError) -> bool:
     return error.temporary and error.status != HTTPStatus.SERVICE_UNAVAILABLE
 
 
-def _unsettled(request: StoreRequest) -> Verdict:
+def _unsettled(request: StoreRequest, instance: Usable) -> Verdict:
     """Return the verdict on an instance that neither the answer nor a search confirms."""
     if request.refused_whole:
         return Verdict(StoreStatus.FAILED, reason=request.reason or f"the archive refused it (status {request.status})")
-    if request.lost:
-        return Verdict(StoreStatus.UNCONFIRMED, reason="the answer was lost each time and a search does not find it")
-    return Verdict(StoreStatus.UNCONFIRMED, reason="the answer does not name it and a search does not find it")
+    if not request.lost:
+        return Verdict(StoreStatus.UNCONFIRMED, reason="the answer does not name it and a search does not find it")
+    search = "a search may find the original" if instance.keeps_uid else "a search does not find it"
+    return Verdict(StoreStatus.UNCONFIRMED, reason=f"the answer was lost each time and {search}")

@@ -162,7 +162,8 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
         reason = explain_os_error(error)
     else:
         if isinstance(header, InstanceHeader):
-            return Usable(source.label, header, body)
+            keeps_uid = header.uids.sop_instance_uid == source.header.uids.sop_instance_uid
+            return Usable(source.label, header, body, keeps_uid)
         reason = "no valid Study, Series and SOP Instance UID would be in it"
     return Unusable(source.label, StoreStatus.UNREADABLE, f"cannot be anonymised: {reason}", source.body.length)
 

@@ -64,11 +64,15 @@ _BYTES_A_HOP = 4 << 20  # in memory, drawn from the caller in one visit
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """A source that is DICOM: its label, header and body."""
+    """A source that is DICOM: its label, header and body.
+
+    ``keeps_uid``: it is anonymised, but its SOP Instance UID is still that of the original, which an archive may have.
+    """
 
     label: str = field(repr=False)
     header: InstanceHeader
     body: Body
+    keeps_uid: bool = False
 
 
 Identified: TypeAlias = Usable | Unusable

@@ -70,6 +70,18 @@ async def test_all_five_kinds(account: Account, tmp_path: Path) -> None:
     }
 
 
+async def test_one_that_is_given_twice_is_attached_once(account: Account, tmp_path: Path) -> None:
+    files = {"Scan.pdf": document(tmp_path / "Scan.pdf", PART + 1)}
+    document(tmp_path / "Scan.txt", 10)
+    order = await an_order(account)
+    given = [tmp_path / "Scan.pdf", tmp_path, tmp_path / "." / "Scan.pdf"]
+    report = await account.api.upload_documents(given, order, institution_uuid=INSTITUTION)
+    assert [one.status for one in report.outcomes] == ["stored", "duplicate", "failed", "duplicate"]
+    assert [one.patient_order_uuid for one in report.outcomes] == [order, order, None, order]
+    assert {name: data for name, (_, data) in attached(account, order).items()} == files
+    assert [part.parameters["TotalFileCount"] for part in account.server.cloud.sent(DOCUMENT_PART)] == [1, 1]
+
+
 @pytest.mark.parametrize("size", [PART - 1, PART, PART + 1, 2 * PART, 3 * PART + 17])
 async def test_parts(account: Account, tmp_path: Path, size: int) -> None:
     data = document(tmp_path / "Scan.pdf", size)

@@ -36,6 +36,8 @@ async def test_a_folder_arrives_byte_for_byte(account: Account, tmp_path: Path) 
     assert held_by(account.server) == files
     orders = await account.api.orders.search(institution_uuids=[INSTITUTION]).all()
     assert set(report.patient_order_uuids) == {order.patient_order_uuid for order in orders}
+    named = {one.patient_order_uuid for one in report.outcomes if one.in_archive}
+    assert named == set(report.patient_order_uuids)
     assert len(orders) == 2
     async with account.dicomweb() as archive:
         got = await archive.download_study(uid(2), to=tmp_path / "back")
@@ -171,6 +173,27 @@ async def test_anonymised(account: Account, tmp_path: Path) -> None:
     asked = account.server.cloud.sent(CHECK)[0].parameters
     assert asked["PatientName"] == "ANON^1"
     assert "PatientId" not in asked
+
+
+@pytest.mark.parametrize("folder", [True, False])
+async def test_an_original_that_is_there_does_not_pass_for_the_anonymised_copy(
+    account: Account, tmp_path: Path, folder: bool
+) -> None:
+    study_in(tmp_path, 3)
+    (order,) = (await account.api.upload(tmp_path, institution_uuid=INSTITUTION)).patient_order_uuids
+    into = (await account.api.folders.create("To share")).folder_uuid if folder else None
+    for rules in (Anonymization.vendor_tags(), Anonymization({"PatientName": "ANON^1"})):
+        report = await account.api.upload(tmp_path, institution_uuid=INSTITUTION, folder_uuid=into, anonymize=rules)
+        assert report.counts == {StoreStatus.FAILED: 3}
+        assert "perhaps the original; not sent" in str(report.failures[0].reason)
+        assert report.patient_order_uuids == (), "whoever shares these would share the original"
+    if into:
+        assert not (await account.api.folders.contents(into)).orders
+    report = await account.api.upload(
+        tmp_path, institution_uuid=INSTITUTION, folder_uuid=into, anonymize=Anonymization.vendor_tags(remap_uids=True)
+    )
+    assert report.counts == {StoreStatus.STORED: 3}
+    assert order not in report.patient_order_uuids
 
 
 # --- sources --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async import ConnectionFailed, RateLimited, ServerError, StoreStatus, UploadReport
+from postdicom_async import Anonymization, ConnectionFailed, RateLimited, ServerError, StoreStatus, UploadReport
 from postdicom_async.dicomweb.store import Storing
 from tests.faults.archive import MemoryArchive, parts_sent, uids_of
 from tests.faults.clients import FAST, settings
@@ -161,6 +161,21 @@ async def test_a_lost_answer_is_resolved_by_a_search(lost: str, kept: int, conne
     assert sorted(again) == sorted(FILES[kept:])
     assert [outcome.reason for outcome in report.outcomes].count("confirmed by a search") == kept
     assert report.bytes_sent == sum(map(len, FILES))
+
+
+@pytest.mark.parametrize("lost", [1, 9])
+async def test_the_original_does_not_pass_for_the_anonymised_copy(lost: int, connect: Connect) -> None:
+    """A search that finds the UID would find the original, which the archive had before."""
+    archive = MemoryArchive(fault=first_posts(*[Reply(500)] * lost))
+    archive.stored.update({uids_of(file): file for file in FILES})
+    async with FaultyServer(archive) as server, connect(server.url) as client:
+        report = await client.upload(FILES, anonymize=Anonymization({"PatientName": "ANON"}))
+    if lost == 1:
+        assert statuses(report) == [STORED] * 4
+        assert all(b"ANON" in file for file in archive.stored.values())
+    else:
+        assert statuses(report) == [UNCONFIRMED] * 4
+        assert report.outcomes[0].reason == "the answer was lost each time and a search may find the original"
 
 
 async def test_a_cut_answer_is_a_lost_one(connect: Connect) -> None:
