@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -11,6 +12,8 @@ import typer
 from postdicom_async import Anonymization, UsageError
 
 __all__ = ["Anonymizing", "Profile"]
+
+_SECRET = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105 - its name
 
 
 class Profile(StrEnum):
@@ -29,13 +32,22 @@ class Anonymizing:
         typer.Option(
             metavar="TAG=VALUE",
             help="Replace an element's value in every file sent; TAG= empties it, TAG- removes it. A keyword or "
-            "GGGGEEEE, once for each.",
+            "GGGG,EEEE, once for each.",
         ),
     ] = None
     anonymize_profile: Annotated[
         Profile | None,
         typer.Option(help="Begin with the nine tags of PostDICOM's own uploader, or with the Basic Profile of PS3.15."),
     ] = None
+
+    anonymize_uids: Annotated[
+        bool,
+        typer.Option(
+            "--anonymize-uids",
+            help="Give every study, series and instance another UID; the same again under the same "
+            f"{_SECRET}, else new ones each time.",
+        ),
+    ] = False
 
     def rules(self) -> Anonymization | None:
         """Return what was asked for, None for nothing.
@@ -48,10 +60,26 @@ class Anonymizing:
         if len(rules) < len(given):
             raise UsageError("--anonymize: a tag is given twice")
         if self.anonymize_profile is Profile.VENDOR:
-            return Anonymization.vendor_tags(rules)
+            return Anonymization.vendor_tags(rules, remap_uids=self.anonymize_uids, secret=_secret())
         if self.anonymize_profile is Profile.BASIC:
-            return Anonymization.basic_profile(rules)
-        return Anonymization(rules) if rules else None
+            return Anonymization.basic_profile(rules, secret=_secret())
+        if rules or self.anonymize_uids:
+            return Anonymization(rules, remap_uids=self.anonymize_uids, secret=_secret())
+        return None
+
+    def again(self, *, skips_existing: bool) -> str:
+        """Return what the same command would do after an upload that ended early."""
+        changes_uids = self.anonymize_uids or self.anonymize_profile is Profile.BASIC
+        if changes_uids and _secret() is None:
+            return f"sends everything once more under other UIDs, for want of {_SECRET}"
+        if not skips_existing:
+            return "sends everything once more"
+        changes = changes_uids or self.anonymize or self.anonymize_profile
+        return "sends only the rest" if changes_uids or not changes else "sends only the rest and fails for the others"
+
+
+def _secret() -> str | None:
+    return os.environ.get(_SECRET) or None
 
 
 def _rule(text: str) -> tuple[str, str | None]:

@@ -44,7 +44,7 @@ def upload(
         Existing, typer.Option("--existing", help="What to do with files that the service says it has.")
     ] = Existing.SKIP,
     sockets: Annotated[
-        int, typer.Option("--sockets", min=1, metavar="N", help="How many connections carry the files.")
+        int, typer.Option("--sockets", min=1, metavar="N", help="How many connections carry the files, up to 64.")
     ] = 4,
     as_json: ReportAsJson = False,
 ) -> int:
@@ -68,7 +68,7 @@ def upload(
             progress=progress,
         )
 
-    again = "sends only the rest" if existing is Existing.SKIP else "sends everything once more"
+    again = anonymizing.again(skips_existing=existing is Existing.SKIP)
     return run_upload(api, send, Telling(as_json=as_json, quiet=common.quiet, with_orders=True, again=again))
 
 

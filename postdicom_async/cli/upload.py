@@ -46,4 +46,5 @@ def upload(
     async def send(progress: Progress) -> UploadReport:
         return await archive.upload([str(path) for path in paths], anonymize=rules, progress=progress)
 
-    return run_upload(archive, send, Telling(as_json=as_json, quiet=common.quiet))
+    again = anonymizing.again(skips_existing=False)
+    return run_upload(archive, send, Telling(as_json=as_json, quiet=common.quiet, again=again))

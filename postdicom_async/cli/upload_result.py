@@ -36,14 +36,14 @@ class Telling:
     Attributes:
         as_json: as one JSON document.
         quiet: no progress and no summary.
+        again: what the same command would do after an upload that ended early.
         with_orders: with the patient orders that the service named.
-        again: what the same command would do again, after an upload that ended early.
     """
 
     as_json: bool
     quiet: bool
+    again: str
     with_orders: bool = False
-    again: str = "sends everything once more"
 
 
 def run_upload(
@@ -96,7 +96,8 @@ def _tell_partial(error: PostdicomError | Interrupted, progress: Progress, telli
     outcomes: list[Any] = list(report.outcomes) if report is not None else list(progress.finished)
     if telling.as_json:
         sent = sum(outcome.size for outcome in outcomes if outcome.status in _SENT)
-        orders = (report.patient_order_uuids if report else ()) if telling.with_orders else None
+        named = {outcome.patient_order_uuid: None for outcome in outcomes if outcome.patient_order_uuid}
+        orders = (report.patient_order_uuids if report else tuple(named)) if telling.with_orders else None
         found = _document(outcomes, sent, report.seconds if report else None, error, orders)
         output.write(output.json_text(found))
     elif any(outcome.in_archive for outcome in outcomes):
@@ -137,7 +138,7 @@ def _document(
     error: Exception | None,
     orders: Iterable[str] | None,
 ) -> dict[str, Any]:
-    items = [_item(outcome) for outcome in outcomes]
+    items = [_item(outcome, with_order=orders is not None) for outcome in outcomes]
     return {
         "ok": error is None and all(outcome.in_archive or outcome.status == "not DICOM" for outcome in outcomes),
         "error": None if error is None else output.clean(error),
@@ -147,7 +148,7 @@ def _document(
     }
 
 
-def _item(outcome: StoreOutcome) -> dict[str, Any]:
+def _item(outcome: StoreOutcome, *, with_order: bool) -> dict[str, Any]:
     uids = outcome.uids
     return {
         "source": outcome.source,
@@ -158,4 +159,5 @@ def _item(outcome: StoreOutcome) -> dict[str, Any]:
         "bytes": outcome.size,
         "reason_code": outcome.reason_code,
         "reason": outcome.reason,
+        **({"patient_order_uuid": outcome.patient_order_uuid} if with_order else {}),
     }

@@ -46,7 +46,7 @@ class Anonymization:
 
         Anonymization({"PatientName": "ANON^1", "PatientID": "", "00101040": None})
 
-    A key is a DICOM keyword, ``GGGGEEEE``, ``xGGGGEEEE`` or ``(GGGG,EEEE)``. A text replaces the value (several values
+    A key is a DICOM keyword, ``GGGGEEEE``, ``xGGGGEEEE``, ``GGGG,EEEE`` or ``(GGGG,EEEE)``. A text replaces the value (several values
     stand apart by ``\``), ``""`` empties it, ``None`` removes the element. Values are checked against their VR (PS3.5
     section 6.2) here, and again with the VR and the character set that a file has. The preamble is always zeroed: it
     may hold anything (PS3.10 section 7.1), and one that makes a file a TIFF as well points to places that have moved.

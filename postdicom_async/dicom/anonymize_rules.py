@@ -39,7 +39,7 @@ class Action:
 
 REMOVE, EMPTY, REMAP, DUMMY = (Action(kind) for kind in (Kind.REMOVE, Kind.EMPTY, Kind.REMAP, Kind.DUMMY))
 
-_HEX = re.compile(r"x?([0-9a-f]{8})|\(([0-9a-f]{4}), ?([0-9a-f]{4})\)", re.IGNORECASE)
+_HEX = re.compile(r"x?([0-9a-f]{8})|(\()?([0-9a-f]{4}), ?([0-9a-f]{4})(?(2)\))", re.IGNORECASE)
 
 # These say how the rest is written, or follow from it.
 _PROTECTED = frozenset({0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00080005})
@@ -56,7 +56,7 @@ def tag_of(key: object) -> int:
 
     text = key.strip() if isinstance(key, str) else ""
     if match := _HEX.fullmatch(text):
-        return int(match[1] or match[2] + match[3], 16)
+        return int(match[1] or match[3] + match[4], 16)
     tag = tag_for_keyword(text) if text else None
     if tag is None:
         raise UsageError(f"anonymize: {_shown(text)} is neither a DICOM keyword nor a tag (GGGGEEEE)")

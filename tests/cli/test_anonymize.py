@@ -16,7 +16,7 @@ async def test_values_are_replaced_emptied_and_removed(
     cli_with_archive: Cli, embedded_archive: Any, study_folder: Path
 ) -> None:
     before = {path: path.read_bytes() for path in study_folder.iterdir()}
-    options = ("PatientName=ANON^1", "00100020=", "(0010,0030)-", "x00081030=a=b")
+    options = ("PatientName=ANON^1", "0010,0020=", "(0010,0030)-", "x00081030=a=b")
     words = [word for option in options for word in ("--anonymize", option)]
     ran = await cli_with_archive("upload", study_folder, *words, "--json")
     assert ran.code == 0
@@ -45,6 +45,23 @@ async def test_profiles(cli_with_archive: Cli, embedded_archive: Any, study_fold
     assert {one.PatientIdentityRemoved for one in made} == {"YES"}
     assert len({one.StudyInstanceUID for one in made}) == 1
     assert uid(1) not in {one.StudyInstanceUID for one in made}
+
+
+async def test_uids(cli_with_archive: Cli, embedded_archive: Any, one_file: Path) -> None:
+    async def sent(*options: str) -> str:
+        ran = await cli_with_archive.here("upload", one_file, "--json", *options)
+        assert ran.code == 0
+        (item,) = ran.json["items"]
+        return str(item["sop_instance_uid"])
+
+    uids = [await sent("--anonymize-uids") for _ in range(2)]
+    cli_with_archive.environment["POSTDICOM_ANONYMIZE_SECRET"] = "a secret of ours"
+    same = [await sent(*options) for options in (["--anonymize-uids"], ["--anonymize-profile", "basic"])]
+    assert len({uid(1, 1, 1), *uids, *same}) == 4
+    assert len(embedded_archive.store.instances()) == 3
+    cli_with_archive.environment["POSTDICOM_ANONYMIZE_SECRET"] = "short"
+    ran = await cli_with_archive.here("upload", one_file, "--anonymize-uids")
+    assert (ran.code, ran.error_line) == (2, "error: anonymize: secret: text or bytes, at least 8 of them")
 
 
 async def test_what_cannot_be_anonymised_is_not_sent(

@@ -22,6 +22,7 @@ from tests.support.dicom_files import small_dicom, study_files, uid
 PART = (23, 3)
 NORTH = ["--institution-uuid", "north"]
 ONCE = ["--attempts", "1"]
+SECRET = "POSTDICOM_ANONYMIZE_SECRET"
 
 
 async def orders_in(cli: Cli, folder: str) -> list[str]:
@@ -192,12 +193,52 @@ async def test_interrupted(cloud_cli: Cli, cloud_archive: Any, tmp_path: Path) -
     assert raw_end.json["ok"] is False
     assert raw_end.json["error"] == "interrupted"
     assert 0 < raw_end.json["summary"]["stored"] < 40
+    (order,) = raw_end.json["patient_order_uuids"]
+    assert {item["patient_order_uuid"] for item in raw_end.json["items"]} == {order}
     cloud.oddities.latency = 0
     await asyncio.sleep(0.2)
     rest = await cloud_cli.here(*upload, tmp_path / "one", "--json")
     assert (rest.code, rest.json["ok"]) == (0, True)
     assert rest.json["summary"]["present"] > 0
     assert len([one for one in held_by(cloud_archive) if one.startswith(uid(1) + ".")]) == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "again"),
+    [
+        (["--anonymize", "PatientID=1"], "sends only the rest and fails for the others"),
+        (["--anonymize", "PatientID=1", "--existing", "send"], "sends everything once more"),
+        (["--anonymize-profile", "basic"], "sends everything once more under other UIDs, for want of " + SECRET),
+        (["--anonymize-uids"], "sends everything once more under other UIDs, for want of " + SECRET),
+    ],
+)
+async def test_what_the_same_command_again_would_do(
+    cloud_cli: Cli, cloud_archive: Any, tmp_path: Path, options: list[str], again: str
+) -> None:
+    study_in(tmp_path / "study", 8)
+    cloud = cloud_archive.cloud
+    upload = ["cloud", "upload", str(tmp_path / "study"), *NORTH, *ONCE, "--sockets", "1", *options]
+
+    async def interrupted() -> str:
+        cloud.oddities.latency = 0.05
+        before = len(cloud.sent(PART))
+        running = await cloud_cli.start(*upload)
+        async with asyncio.timeout(20):
+            while len(cloud.sent(PART)) < before + 3:
+                await asyncio.sleep(0.02)
+        running.send_signal(signal.SIGINT)
+        return (await ended(running)).err
+
+    assert f"; the same command again {again}\n" in await interrupted()
+    cloud.oddities.latency = 0
+    if SECRET in again:
+        cloud_cli.environment[SECRET] = "a secret of ours"
+        assert "; the same command again sends only the rest\n" in await interrupted()
+        cloud.oddities.latency = 0
+        rest = await cloud_cli.here(*upload, "--json")
+        assert rest.code == 0
+        assert rest.json["summary"]["present"] >= 1
+        assert rest.json["summary"]["present"] + rest.json["summary"]["stored"] == 8
 
 
 @pytest.mark.parametrize("for_good", [False, True])
