@@ -46,12 +46,12 @@ class Anonymization:
 
         Anonymization({"PatientName": "ANON^1", "PatientID": "", "00101040": None})
 
-    A key is a DICOM keyword, ``GGGGEEEE``, ``xGGGGEEEE``, ``GGGG,EEEE`` or ``(GGGG,EEEE)``. A text replaces the value (several values
-    stand apart by ``\``), ``""`` empties it, ``None`` removes the element. Values are checked against their VR (PS3.5
-    section 6.2) here, and again with the VR and the character set that a file has. The preamble is always zeroed: it
-    may hold anything (PS3.10 section 7.1), and one that makes a file a TIFF as well points to places that have moved.
-    Padding after the data set is dropped. Burned-in text stays: pixels are never changed. Digital signatures stay too,
-    and are not valid any more, unless a rule removes them.
+    A key is a DICOM keyword, ``GGGGEEEE``, ``xGGGGEEEE``, ``GGGG,EEEE`` or ``(GGGG,EEEE)``. A text replaces the value
+    (several values stand apart by ``\``), ``""`` empties it, ``None`` removes the element. Values are checked against
+    their VR (PS3.5 section 6.2) here, and again with the VR and the character set that a file has. The preamble is
+    always zeroed: it may hold anything (PS3.10 section 7.1), and one that makes a file a TIFF as well points to places
+    that have moved. Padding after the data set is dropped. Burned-in text stays: pixels are never changed. Digital
+    signatures stay too, and are not valid any more, unless a rule removes them.
 
     Attributes:
         rules: see above.
