@@ -7,15 +7,12 @@ claims. What it does not understand is left to pydicom, on the same bounded byte
 from __future__ import annotations
 
 import struct
-import threading
-import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from io import BytesIO
 
+from postdicom_async.dicom.silence import in_silence
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.results import InstanceUids
 
@@ -225,29 +222,6 @@ class _Noting(BytesIO):
         return data
 
 
-_one_at_a_time = threading.Lock()  # filters of warnings are the whole process's
-_here = threading.local()
-
-
-def _is_not_ours(_record: object) -> bool:
-    return not getattr(_here, "reading", False)
-
-
-@contextmanager
-def _in_silence() -> Iterator[None]:
-    """Keep pydicom from warning of values that are not valid and from logging them: they may be anything."""
-    from pydicom import config
-
-    config.logger.addFilter(_is_not_ours)  # once, however often it is called
-    with _one_at_a_time, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _here.reading = True
-        try:
-            yield
-        finally:
-            _here.reading = False
-
-
 def _with_pydicom(data: bytes, wanted: frozenset[int]) -> dict[int, bytes]:
     """Read the same bytes with pydicom; whatever it cannot do means that nothing is found."""
     import pydicom  # it takes long to import, and is seldom needed here
@@ -257,7 +231,7 @@ def _with_pydicom(data: bytes, wanted: frozenset[int]) -> dict[int, bytes]:
     source = _Noting(data)
     found: dict[int, bytes] = {}
     try:
-        with _in_silence():
+        with in_silence():
             dataset = pydicom.dcmread(
                 source, stop_before_pixels=True, force=True, specific_tags=[*wanted - {_TRANSFER_SYNTAX}]
             )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from typing import TypeAlias
 from urllib.parse import quote
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.valuerep import PersonName
 
 from postdicom_async.dicom.json_model import tag_of
@@ -16,11 +18,15 @@ __all__ = ["FilterValue", "Filters", "filter_pairs", "include_pairs", "query_str
 
 Moment: TypeAlias = date | datetime | time | str | None
 FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[Moment, Moment] | list[str]"
-"""Text (``*`` and ``?`` are wildcards), a date, a pair for a range (either end None), or a list of UIDs."""
+"""Text (``*`` and ``?`` are wildcards), a date, a pair for a range (either end None), or a list of UIDs.
+
+Dates as text are ``YYYYMMDD`` or ``YYYY-MM-DD``, ranges two of them joined by ``-``.
+"""
 
 Filters: TypeAlias = Mapping[str, FilterValue]
 """DICOM keyword or 8-hex tag, or a path of them joined with dots into sequences, to what it must match."""
 
+_ISO_DATE = re.compile(r"\b(\d{4})-(\d\d)-(\d\d)\b", re.ASCII)
 _SAFE = "*?-,:"
 _SAFE_IN_PRACTICE = _SAFE + "^"
 
@@ -66,20 +72,48 @@ def _attribute(name: str, argument: str) -> str:
 
 
 def _value(name: str, value: FilterValue) -> str:
+    vr = _vr(name)
     if isinstance(value, tuple):
         if len(value) != 2 or value == (None, None):
             raise UsageError(f"filters: the range of {name} needs two ends, of which one may be None")
-        return f"{_moment(name, value[0])}-{_moment(name, value[1])}"
+        text = f"{_moment(name, vr, value[0])}-{_moment(name, vr, value[1])}"
+        return _dates(name, text) if vr == "DA" else text
     if isinstance(value, list):
         if not value:  # it would match everything
             raise UsageError(f"filters: the list of {name} is empty")
         return ",".join(_text(name, item) for item in value)
-    return _moment(name, value) if isinstance(value, date | time) else _text(name, value)
+    text = _moment(name, vr, value) if isinstance(value, date | time) else _text(name, value)
+    return _dates(name, text) if vr == "DA" else text
 
 
-def _moment(name: str, value: Moment) -> str:
+def _vr(name: str) -> str:
+    """Return the VR of an attribute, nothing for a private or unknown one."""
+    tag = int(tag_of(name.rpartition(".")[2]) or "", 16)
+    return dictionary_VR(tag) if dictionary_has_tag(tag) else ""
+
+
+def _dates(name: str, text: str) -> str:
+    """Return a date or a range as PS3.5 writes it (section 6.2, DA); any other text would match nothing."""
+    plain = _ISO_DATE.sub(r"\1\2\3", text)
+    ends = [end for end in plain.split("-", 1) if end]
+    if text and not set(text) & set("*?") and not (ends and all(map(_is_date, ends))):
+        raise UsageError(f"filters: {name}: a date is YYYYMMDD or YYYY-MM-DD, a range two of them joined by '-'")
+    return plain
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.strptime(text, "%Y%m%d")  # noqa: DTZ007 - a calendar date
+    except ValueError:
+        return False
+    return len(text) == 8 and text.isdigit()
+
+
+def _moment(name: str, vr: str, value: Moment) -> str:
     if value is None:
         return ""
+    if isinstance(value, datetime) and vr in {"DA", "TM"}:
+        value = value.date() if vr == "DA" else value.time()
     if isinstance(value, datetime):
         return f"{value.year:04}{value:%m%d%H%M%S}"  # not every strftime pads the year
     if isinstance(value, date):

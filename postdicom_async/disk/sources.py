@@ -20,6 +20,7 @@ import anyio.to_thread
 from aiofiles.threadpool import wrap
 
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
+from postdicom_async.dicom.silence import in_silence
 from postdicom_async.disk.files import (
     Unusable,
     files_at,
@@ -247,7 +248,8 @@ def _identify_dataset(dataset: Dataset, label: str) -> Identified:
     """Encode a data set once; pydicom says what is missing."""
     buffer = BytesIO()
     try:
-        dataset.save_as(buffer, enforce_file_format=True)
+        with in_silence():
+            dataset.save_as(buffer, enforce_file_format=True)
     except Exception as error:  # noqa: BLE001 - whatever pydicom makes of a caller's data set; its text may hold values
         return Unusable(label, StoreStatus.UNREADABLE, f"pydicom cannot write it ({type(error).__name__})")
     return _identify_bytes(buffer.getvalue(), label)

@@ -30,13 +30,26 @@ VALUES: list[tuple[str, FilterValue, tuple[str, str]]] = [
     ("StudyInstanceUID", ["1.2"], ("0020000D", "1.2")),
     ("StudyDate", date(2020, 1, 2), ("00080020", "20200102")),
     ("StudyDate", date(999, 1, 2), ("00080020", "09990102")),
-    ("StudyDate", datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC), ("00080020", "20200102030405")),
+    ("StudyDate", datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC), ("00080020", "20200102")),
+    ("StudyTime", datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC), ("00080030", "030405")),
+    ("AcquisitionDateTime", datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC), ("0008002A", "20200102030405")),
     ("StudyTime", time(3, 4, 5), ("00080030", "030405")),
     ("StudyDate", (date(2020, 1, 1), date(2020, 12, 31)), ("00080020", "20200101-20201231")),
     ("StudyDate", (date(2020, 1, 1), None), ("00080020", "20200101-")),
     ("StudyDate", (None, date(2020, 1, 1)), ("00080020", "-20200101")),
     ("StudyDate", ("20200101", date(2020, 1, 2)), ("00080020", "20200101-20200102")),
     ("StudyDate", "20200101-20201231", ("00080020", "20200101-20201231")),
+    ("StudyDate", "20200101-", ("00080020", "20200101-")),
+    ("StudyDate", "2020-01-01", ("00080020", "20200101")),
+    ("StudyDate", "2020-01-01-2020-12-31", ("00080020", "20200101-20201231")),
+    ("StudyDate", "-2020-12-31", ("00080020", "-20201231")),
+    ("StudyDate", "2020-01-01-", ("00080020", "20200101-")),
+    ("StudyDate", ("2020-01-01", None), ("00080020", "20200101-")),
+    ("StudyDate", "2020*", ("00080020", "2020*")),
+    ("StudyDate", "", ("00080020", "")),
+    ("00080020", "2020-01-01", ("00080020", "20200101")),
+    ("00400275.00400002", "2020-01-01", ("00400275.00400002", "20200101")),
+    ("PatientID", "2020-01-01", ("00100020", "2020-01-01")),
     ("StudyTime", (time(1), time(2)), ("00080030", "010000-020000")),
     (
         "RequestAttributesSequence.ScheduledProcedureStepID",
@@ -105,6 +118,22 @@ def test_values_that_cannot_match_are_refused(value: Any) -> None:
         filter_pairs({"PatientName": value})
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "yesterday", "2020", "202001", "20201301", "2020-02-30", "20200101-20201301", "2020-01", "01-02-2020",
+        "2020.01.02",
+        "20200101-20200102-20200103", "20200101 - 20200102", "-", "--", "20200102030405", "\u0662020-01-01",
+        20201301, time(3),
+        ("2020", None), ("", None),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_dates_that_are_none_would_match_nothing(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"^filters: StudyDate: a date is YYYYMMDD or YYYY-MM-DD, a range two of them"):
+        filter_pairs({"StudyDate": value})
+
+
 def test_no_filters() -> None:
     assert filter_pairs(None) == []
     assert filter_pairs({}) == []
@@ -168,7 +197,7 @@ def test_the_query_parsed_back_is_the_intent(filters: dict[str, str], strict: bo
 
 @given(st.dates() | st.datetimes() | st.times(), st.dates() | st.none())
 def test_moments_are_digits_of_fixed_length(moment: Any, other: date | None) -> None:
-    ((_, value),) = filter_pairs({"StudyDate": (moment, other)})
+    ((_, value),) = filter_pairs({"AcquisitionDateTime": (moment, other)})
     start, _, end = value.partition("-")
     sizes = {datetime: 14, date: 8, time: 6}
     assert len(start) == sizes[type(moment)]

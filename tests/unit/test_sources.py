@@ -403,3 +403,14 @@ def test_words_for_system_errors(code: int, words: str) -> None:
 def test_words_for_unknown_system_errors() -> None:
     assert explain_os_error(OSError(98, "Address in use")) == "address in use"
     assert explain_os_error(OSError()) == "cannot be accessed"
+
+
+async def test_a_data_set_that_is_not_valid_is_not_quoted(caplog: pytest.LogCaptureFixture) -> None:
+    """pydicom warns of values, and logs them."""
+    dataset = pydicom.dcmread(BytesIO(small_dicom()))
+    dataset.SpecificCharacterSet = "CANARY"
+    dataset.PatientName = "DOE^JANE"
+    with caplog.at_level("DEBUG"):
+        found = await found_in([dataset])
+    assert summary(found) == [("data set 1", "usable")]
+    assert "CANARY" not in caplog.text

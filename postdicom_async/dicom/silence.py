@@ -1,0 +1,32 @@
+"""pydicom without its warnings and its log: they may quote what is in a file."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["in_silence"]
+
+_one_at_a_time = threading.Lock()  # filters of warnings are the whole process's
+_here = threading.local()
+
+
+def _is_not_ours(_record: object) -> bool:
+    return not getattr(_here, "reading", False)
+
+
+@contextmanager
+def in_silence() -> Iterator[None]:
+    """Keep pydicom from warning of values that are not valid and from logging them: they may be anything."""
+    from pydicom import config
+
+    config.logger.addFilter(_is_not_ours)  # once, however often it is called
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _here.reading = True
+        try:
+            yield
+        finally:
+            _here.reading = False
