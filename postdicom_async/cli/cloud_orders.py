@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from postdicom_async import LocalFileError, UsageError
+from postdicom_async import UsageError
 from postdicom_async.cli.cloud_connection import CloudAccount, CloudInstitution, InstitutionOfOrder
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.folders import FolderUuid
 from postdicom_async.cli.options import Common
 from postdicom_async.cli.orders import Modality, Order, OrderDetails, PatientId, PatientName, ToGroup, ToUser, Wanted
-from postdicom_async.cli.paths import given_path, require_readable
+from postdicom_async.cli.paths import given_path, require_readable, words_of
 from postdicom_async.cli.vendor import (
     AsJson,
     Yes,
@@ -128,14 +128,14 @@ def _fields_in(file: Path) -> Mapping[str, object]:
     try:
         found = json.loads(file.read_bytes())
     except OSError as error:
-        problem: Exception = LocalFileError(f"{file}: {(error.strerror or 'cannot be read').lower()}")
+        problem = words_of(error)
     except (ValueError, RecursionError):
-        problem = UsageError(f"{file}: not JSON")
+        problem = "not JSON"
     else:
         if isinstance(found, dict):
             return found
-        problem = UsageError(f"{file}: give one JSON object")
-    raise problem
+        problem = "give one JSON object"
+    raise UsageError(f"{file}: {problem}")
 
 
 def delete(

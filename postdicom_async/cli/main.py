@@ -88,4 +88,5 @@ def _usage_message(error: BaseException) -> str | None:
     if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
         return None
     command = getattr(getattr(error, "ctx", None), "command_path", "postdicom")
-    return f"{str(error.format_message()).rstrip('.')}; see {command} --help"
+    message = str(error.format_message()).replace("Value error, ", "")  # pydantic's, in newer versions of typer
+    return f"{message.rstrip('.')}; see {command} --help"

@@ -14,7 +14,7 @@ from postdicom_async import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["given_path", "leaving_no_empty", "require_empty", "require_readable", "require_writable"]
+__all__ = ["given_path", "leaving_no_empty", "require_empty", "require_readable", "require_writable", "words_of"]
 
 
 def given_path(text: str) -> Path:
@@ -45,7 +45,7 @@ def require_readable(paths: Iterable[Path]) -> None:
                 path.stat()
                 raise UsageError(f"{path}: neither a file nor a folder")
         except OSError as error:
-            problem = UsageError(f"{path}: {_words(error)}")
+            problem = UsageError(f"{path}: {words_of(error)}")
         else:
             continue
         raise problem
@@ -93,7 +93,8 @@ def leaving_no_empty(folder: Path) -> Iterator[None]:
                 one.rmdir()
 
 
-def _words(error: OSError) -> str:
+def words_of(error: OSError) -> str:
+    """Return what went wrong, without the path."""
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     return (error.strerror or "cannot be read").lower()

@@ -174,8 +174,9 @@ class CloudApi:
                 iterable or async iterable of them.
             institution_uuid: where the images will belong; the user's only institution without it. Its name will do.
             folder_uuid: a folder to put their orders into.
-            anonymize: what to replace or remove on the way out; the files themselves stay as they are.
-            existing: ``"skip"`` what the service says it has, or ``"send"`` it all the same.
+            anonymize: what to replace or remove on the way out; the files themselves stay as they are. Unless it
+                changes UIDs, a file that the service has already is FAILED: it may be the original.
+            existing: ``"skip"`` what the service says it has, told by UIDs, or ``"send"`` it all the same.
             sockets: connections that carry parts, each one part at a time.
             progress: called with typed events.
 

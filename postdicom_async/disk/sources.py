@@ -61,6 +61,7 @@ Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
 
 _FILES_A_HOP = 32  # read in one visit to a thread: a visit costs as much as several small reads
 _BYTES_A_HOP = 4 << 20  # in memory, drawn from the caller in one visit
+_PATHS_ONLY = "sources: give paths, or an iterable of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ async def read_paths(sources: Sources, look: Callable[[Path], _T]) -> AsyncItera
         UsageError: an argument is not a path.
         LocalFileError: a path that was named does not exist.
     """
+    if not isinstance(sources, os.PathLike | Iterable | AsyncIterable):
+        raise UsageError(_PATHS_ONLY)
     async for group in _groups(sources):
         if isinstance(group, list | tuple):
             await anyio.to_thread.run_sync(_require_paths, group)
@@ -118,7 +121,7 @@ def _some(looks: Iterator[_T]) -> list[_T]:
 def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterator[_T | Unusable]:
     for source in sources:
         if not isinstance(source, str | os.PathLike):
-            raise UsageError("sources: give paths, or an iterable of them")
+            raise UsageError(_PATHS_ONLY)
         yield from (one if isinstance(one, Unusable) else look(one) for one in files_at(path_of(source)))
 
 

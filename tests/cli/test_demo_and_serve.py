@@ -52,6 +52,22 @@ async def test_demo_notices_a_wrong_byte_and_keeps_it(cli: Cli, tmp_path: Path) 
     assert "not empty" in again.error_line
 
 
+FULL = """
+import errno
+from postdicom_async.cli import demo
+def make_samples(folder):
+    raise OSError(errno.ENOSPC, "No space left on device", str(folder / "a-name"))
+demo.make_samples = make_samples
+from postdicom_async.cli.main import run
+run()
+"""
+
+
+async def test_demo_on_a_full_disk(cli: Cli, tmp_path: Path) -> None:
+    ran = await cli("demo", "--quiet", "--keep", tmp_path / "kept", code=FULL)
+    assert (ran.code, ran.error_line) == (5, f"error: {tmp_path / 'kept'}: no space left on device")
+
+
 async def test_serve(cli: Cli, one_file: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     process = await cli.start("serve", "--port", "0", "--data", data, "--username", "me")

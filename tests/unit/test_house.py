@@ -48,6 +48,7 @@ PURE = {
         "dicom.deflated",
         "dicom.elements",
         "dicom.header",
+        "dicom.silence",
         "dicom.json_model",
         "dicom.layout",
         "dicom.scan",

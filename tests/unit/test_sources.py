@@ -406,7 +406,7 @@ def test_words_for_unknown_system_errors() -> None:
 
 
 async def test_a_data_set_that_is_not_valid_is_not_quoted(caplog: pytest.LogCaptureFixture) -> None:
-    """pydicom warns of values, and logs them."""
+    """What pydicom warns of, it logs with the value."""
     dataset = pydicom.dcmread(BytesIO(small_dicom()))
     dataset.SpecificCharacterSet = "CANARY"
     dataset.PatientName = "DOE^JANE"
