@@ -59,8 +59,9 @@ class Anonymization:
         sequences: also inside sequences, however deep; else only at the top level, ``remap_uids`` and
             ``remove_private`` included, so that references no longer fit.
         remap_uids: replace all UIDs of instances, series, studies, frames of reference and the like, the same one
-            always by the same one; without it an archive may take the copy for its original. UIDs of PS3.6, of classes and of coding schemes stay, as do private ones in implicit
-            VR, which nobody can tell from other values; see ``remove_private``.
+            always by the same one; without it an archive may take the copy for its original. UIDs of PS3.6, of classes
+            and of coding schemes stay, as do private ones in implicit VR, which nobody can tell from other values; see
+            ``remove_private``.
         remove_private: remove all private elements; no rule can keep one then.
         secret: what the new UIDs are derived from: ``2.25.`` and the number of a UUID from HMAC-SHA256(secret, UID)
             (PS3.5 annex B.2). Give the same one (at least 8 bytes) to get the same UIDs in another upload; without one
