@@ -1,6 +1,7 @@
 """Whether the service has a file already (23/2), asked as rarely as the JavaScript library does.
 
-After "no" for the first file of a study none of its others is asked for; after "yes" each of them is.
+After "no" for the first file of a study none of its others is asked for; after "yes" each of them is, and always each
+that is anonymised under its original's UID.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class Existence:
             PostdicomError: the service cannot be reached.
         """
         study = instance.header.uids.study_instance_uid
+        if (
+            instance.keeps_uid
+        ):  # its original may be the only one there, and would pass for it later
+            return await self.asked(instance)
         if study not in self._known:
             async with self._asking.setdefault(study, anyio.Lock()):
                 if study not in self._known:  # the first file of a study is asked for; the others wait for its answer

@@ -18,6 +18,7 @@ from postdicom_async import (
     StoreStatus,
     UsageError,
 )
+from postdicom_async.emulator.cloud_oddities import Drop
 from tests.cloud.conftest import COLLEAGUE, INSTITUTION, OTHER, Account, client_of
 from tests.cloud.files import PART, dicom_of_size, held_by, study_in
 from tests.support.dicom_files import small_dicom, uid
@@ -194,6 +195,22 @@ async def test_an_original_that_is_there_does_not_pass_for_the_anonymised_copy(
     )
     assert report.counts == {StoreStatus.STORED: 3}
     assert order not in report.patient_order_uuids
+
+
+async def test_one_original_alone_does_not_pass_for_its_copy(account: Account, tmp_path: Path) -> None:
+    """Not even where the first file of its study is not there, and the copy's answer is lost."""
+    files = study_in(tmp_path, 3)
+    last = sorted(tmp_path.iterdir())[-1]
+    await account.api.upload(last, institution_uuid=INSTITUTION)
+    account.server.cloud.oddities.drops.append(Drop("before", FILE_PART, nth=3))
+    report = await account.api.upload(
+        tmp_path, institution_uuid=INSTITUTION, sockets=1, anonymize=Anonymization.vendor_tags()
+    )
+    assert {Path(one.source).name: one.status for one in report.outcomes if not one.in_archive} == {
+        last.name: StoreStatus.FAILED
+    }
+    assert report.counts == {StoreStatus.STORED: 2, StoreStatus.FAILED: 1}
+    assert held_by(account.server)[last.stem] == files[last.stem]
 
 
 # --- sources --------------------------------------------------------------------------------------------------------
