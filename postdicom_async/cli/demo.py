@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import secrets
 import tempfile
 from contextlib import nullcontext
@@ -12,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from postdicom_async import LocalFileError
 from postdicom_async.cli import output
 from postdicom_async.cli.demo_steps import Step, compare, find_names, make_samples, step_of, timed
 from postdicom_async.cli.emulator import embedded_archive
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.paths import given_path, require_empty, words_of
+from postdicom_async.cli.paths import given_path, require_empty
 from postdicom_async.cli.progress import Progress
 from postdicom_async.cli.search_table import Level, search_tables
 
@@ -57,21 +55,14 @@ def demo(
     archive_class = embedded_archive()
     if keep is not None:
         require_empty(keep, "--keep")
+        keep.mkdir(parents=True, exist_ok=True)
     place: AbstractContextManager[Path | str] = (
         tempfile.TemporaryDirectory(prefix="postdicom-demo-") if keep is None else nullcontext(keep)
     )
-    try:
-        if keep is not None:
-            keep.mkdir(parents=True, exist_ok=True)
-        with place as folder:
-            tour = _Tour(Path(folder), archive_class, durable=keep is not None, quiet=common.quiet)
-            identical = run_async(tour.run)
-    except OSError as error:
-        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        problem = LocalFileError(f"{keep or tempfile.gettempdir()}: {words_of(error)}", temporary=is_full)
-    else:
-        return Exit.OK if identical else Exit.ITEMS_FAILED
-    raise problem
+    with place as folder:
+        tour = _Tour(Path(folder), archive_class, durable=keep is not None, quiet=common.quiet)
+        identical = run_async(tour.run)
+    return Exit.OK if identical else Exit.ITEMS_FAILED
 
 
 class _Tour:

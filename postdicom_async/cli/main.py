@@ -5,6 +5,7 @@ Nothing of the extra ``cli`` is imported before it is known to be there.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import traceback
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["main", "run"]
 
 _NEEDED = ("typer", "rich")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def run() -> NoReturn:
     """Run the command with the process's arguments, and end the process."""
+    output.open_missing()
     code = main(sys.argv[1:])
     output.close()
     sys.exit(code)
@@ -75,6 +78,9 @@ def _report(error: BaseException, *, debug: bool) -> int:
     if (usage := _usage_message(error)) is not None:
         output.error(usage)
         return Exit.USAGE
+    if isinstance(error, OSError) and error.errno in _FULL:
+        output.error("the disk is full")
+        return Exit.TEMPORARY
     hint = "" if debug else "; --debug shows where"
     output.error(f"unexpected {type(error).__name__}: this is a bug in postdicom-async{hint}")
     return Exit.ITEMS_FAILED

@@ -30,6 +30,7 @@ __all__ = [
     "in_options",
     "json_text",
     "note",
+    "open_missing",
     "prepare",
     "rate_text",
     "render",
@@ -139,6 +140,18 @@ def json_text(document: object) -> str:
 # --- the two streams ------------------------------------------------------------------------------------------------
 
 _concealed: set[str] = set()
+
+
+def open_missing() -> None:
+    """Give the process the streams it was started without, for good: what it opens next would take their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def prepare() -> None:

@@ -48,9 +48,7 @@ class Existence:
             PostdicomError: the service cannot be reached.
         """
         study = instance.header.uids.study_instance_uid
-        if (
-            instance.keeps_uid
-        ):  # its original may be the only one there, and would pass for it later
+        if instance.keeps_uid:  # its original may be the only one there, and would pass for it later
             return await self.asked(instance)
         if study not in self._known:
             async with self._asking.setdefault(study, anyio.Lock()):

@@ -194,7 +194,7 @@ def _over_vendor_tags(rules: Mapping[str, str | None] | None) -> Mapping[str, st
 def _key_of(secret: object) -> bytes:
     if secret is None:
         return uuid.uuid4().bytes + uuid.uuid4().bytes  # fresh for each object, so that nobody can guess the UIDs
-    key = secret.encode() if isinstance(secret, str) else secret
+    key = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
     if not isinstance(key, bytes) or len(key) < _LEAST_SECRET:
         raise UsageError(f"anonymize: secret: text or bytes, at least {_LEAST_SECRET} of them")
     return key

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["in_silence"]
+__all__ = ["in_silence", "unlogged"]
 
 _one_at_a_time = threading.Lock()  # filters of warnings are the whole process's
 _here = threading.local()
@@ -20,13 +20,19 @@ def _is_not_ours(_record: object) -> bool:
 @contextmanager
 def in_silence() -> Iterator[None]:
     """Keep pydicom from warning of values that are not valid and from logging them: they may be anything."""
+    with _one_at_a_time, warnings.catch_warnings(), unlogged():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Keep pydicom from logging values in this thread; Python's warnings, whose filters all threads share, go on."""
     from pydicom import config
 
     config.logger.addFilter(_is_not_ours)  # once, however often it is called
-    with _one_at_a_time, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _here.reading = True
-        try:
-            yield
-        finally:
-            _here.reading = False
+    _here.reading = True
+    try:
+        yield
+    finally:
+        _here.reading = False

@@ -50,7 +50,8 @@ class ClientStore(ClientBase):
                 iterable or async iterable of them.
             study_instance_uid: refuse instances of any other study.
             anonymize: what to replace or remove on the way out; the files themselves stay as they are. What cannot be
-                anonymised is not sent.
+                anonymised is not sent. Unless it changes UIDs, what the archive has already under a file's UID is
+                UNCONFIRMED: it may be the original, and still be it.
             progress: called with typed events.
 
         Returns:

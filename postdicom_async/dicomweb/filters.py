@@ -27,6 +27,8 @@ Filters: TypeAlias = Mapping[str, FilterValue]
 """DICOM keyword or 8-hex tag, or a path of them joined with dots into sequences, to what it must match."""
 
 _ISO_DATE = re.compile(r"\b(\d{4})-(\d\d)-(\d\d)\b", re.ASCII)
+_PART_OF_ISO_DATE = re.compile(r"\b\d{4}-\d{1,2}\b", re.ASCII)
+_IN_DATES = frozenset("0123456789-,*?")
 _SAFE = "*?-,:"
 _SAFE_IN_PRACTICE = _SAFE + "^"
 
@@ -81,7 +83,10 @@ def _value(name: str, value: FilterValue) -> str:
     if isinstance(value, list):
         if not value:  # it would match everything
             raise UsageError(f"filters: the list of {name} is empty")
-        return ",".join(_text(name, item) for item in value)
+        text = ",".join(_text(name, item) for item in value)
+        return _dates(name, text) if vr == "DA" else text
+    if vr == "DA" and isinstance(value, time):
+        raise UsageError(f"filters: {name} is a date; a time cannot match it")
     text = _moment(name, vr, value) if isinstance(value, date | time) else _text(name, value)
     return _dates(name, text) if vr == "DA" else text
 
@@ -93,20 +98,14 @@ def _vr(name: str) -> str:
 
 
 def _dates(name: str, text: str) -> str:
-    """Return a date or a range as PS3.5 writes it (section 6.2, DA); any other text would match nothing."""
+    """Return dates as PS3.5 writes them (section 6.2, DA); what is no date, and would match nothing, is refused.
+
+    No more than that: some archives take parts of dates, days that no month has, and lists.
+    """
     plain = _ISO_DATE.sub(r"\1\2\3", text)
-    ends = [end for end in plain.split("-", 1) if end]
-    if text and not set(text) & set("*?") and not (ends and all(map(_is_date, ends))):
+    if set(plain) - _IN_DATES or any(one.count("-") > 1 for one in plain.split(",")) or _PART_OF_ISO_DATE.search(plain):
         raise UsageError(f"filters: {name}: a date is YYYYMMDD or YYYY-MM-DD, a range two of them joined by '-'")
     return plain
-
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.strptime(text, "%Y%m%d")  # noqa: DTZ007 - a calendar date
-    except ValueError:
-        return False
-    return len(text) == 8 and text.isdigit()
 
 
 def _moment(name: str, vr: str, value: Moment) -> str:

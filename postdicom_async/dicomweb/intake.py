@@ -185,9 +185,10 @@ class Intake:
                 self._outcomes[first.number] = outcome
         outcomes = [one for one in self._outcomes if one is not None]
         for number, first_number in self._twins:
-            if not outcomes[first_number].in_archive:
-                twin = replace(outcomes[number], status=outcomes[first_number].status, reason="as the one like it")
-                outcomes[number] = twin
+            sent, twin = outcomes[first_number], outcomes[number]
+            if not sent.in_archive:
+                twin = replace(twin, status=sent.status, reason="as the one like it")
+            outcomes[number] = replace(twin, patient_order_uuid=sent.patient_order_uuid)
         return UploadReport(tuple(outcomes), self.meter.bytes_done, seconds)
 
 

@@ -14,7 +14,7 @@ from postdicom_async.dicomweb.dialects import Dialect, Route
 from postdicom_async.dicomweb.media_types import DICOM_JSON
 from postdicom_async.dicomweb.multipart import part_framing
 from postdicom_async.dicomweb.search import Listing, Search
-from postdicom_async.dicomweb.store_answer import Verdict, verdicts_of
+from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, Verdict, verdicts_of
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
@@ -22,7 +22,7 @@ from postdicom_async.http.session import Call, Session
 from postdicom_async.results import StoreStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Container, Sequence
 
     from postdicom_async.disk.sources import Usable
 
@@ -32,6 +32,7 @@ _OPERATION = "store instances"
 
 # Statuses that may still tell of single instances, or that a smaller request may pass.
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
+_DOUBTED = frozenset({StoreStatus.STORED, StoreStatus.WARNED, StoreStatus.UNCONFIRMED})
 _CONFIRM_AFTER = (0.0, 1.0, 3.0)  # archives index with a delay
 _SOP_INSTANCE_UID = "00080018"
 
@@ -132,12 +133,13 @@ class Storing:
 
         A lost answer is resolved by a search and only what is missing is sent again. A batch refused whole is taken
         apart, so that one bad instance does not keep the others out; there a search would prove nothing, for it also
-        finds an older copy of what was just refused. Nor is one searched for that was anonymised under its old UID, and
-        whose answer was lost: what is found may be the original.
+        finds an older copy of what was just refused. What was anonymised under its old UID is looked for beforehand as
+        well: where the archive has that UID already, nothing it says afterwards tells the copy from the original.
 
         Raises:
             PostdicomError: the archive cannot be worked with at all (connection, credentials, address).
         """
+        there = await self._listed([one for one in batch if one.keeps_uid]) or set()
         settled: dict[str, Verdict] = {}
         tally = Tally(on_bytes)
         pending = [list(batch)]
@@ -148,8 +150,7 @@ class Storing:
             settled.update({uid: v for uid, v in request.verdicts.items() if v.status is not StoreStatus.UNCONFIRMED})
             open_ones = [one for one in part if _uid(one) not in settled]
             if open_ones and not request.refused_whole:
-                searched = [one for one in open_ones if not (request.lost and one.keeps_uid)]
-                settled.update(await self._found_by_search(searched))
+                settled.update(await self._found_by_search([one for one in open_ones if _uid(one) not in there]))
                 open_ones = [one for one in open_ones if _uid(one) not in settled]
             if request.refused_whole and len(part) > 1:
                 pending.extend([one] for one in open_ones)
@@ -157,8 +158,8 @@ class Storing:
                 rounds += 1
                 pending.append(open_ones)
             else:
-                settled.update({_uid(one): _unsettled(request, one) for one in open_ones})
-        return settled
+                settled.update({_uid(one): _unsettled(request) for one in open_ones})
+        return {_uid(one): _told_apart(one, settled[_uid(one)], there) for one in batch}
 
     async def _request(self, part: list[Usable], tally: Tally, settled: dict[str, Verdict]) -> StoreRequest:
         """Make one request; a source that cannot be read is settled and the rest is sent without it."""
@@ -255,11 +256,19 @@ def _may_have_arrived(error: PostdicomError) -> bool:
     return error.temporary and error.status != HTTPStatus.SERVICE_UNAVAILABLE
 
 
-def _unsettled(request: StoreRequest, instance: Usable) -> Verdict:
+def _told_apart(instance: Usable, verdict: Verdict, there: Container[str]) -> Verdict:
+    """Return a verdict that holds for an anonymised instance, where its original may be what the archive has."""
+    was_there = _uid(instance) in there or verdict.reason_code in KEPT_WHAT_IT_HAD
+    if not (instance.keeps_uid and was_there and verdict.status in _DOUBTED):
+        return verdict
+    reason = "the archive had an instance with this SOP Instance UID, perhaps the original, and may have kept that"
+    return Verdict(StoreStatus.UNCONFIRMED, verdict.reason_code, f"{reason}; anonymise the UIDs too")
+
+
+def _unsettled(request: StoreRequest) -> Verdict:
     """Return the verdict on an instance that neither the answer nor a search confirms."""
     if request.refused_whole:
         return Verdict(StoreStatus.FAILED, reason=request.reason or f"the archive refused it (status {request.status})")
-    if not request.lost:
-        return Verdict(StoreStatus.UNCONFIRMED, reason="the answer does not name it and a search does not find it")
-    search = "a search may find the original" if instance.keeps_uid else "a search does not find it"
-    return Verdict(StoreStatus.UNCONFIRMED, reason=f"the answer was lost each time and {search}")
+    if request.lost:
+        return Verdict(StoreStatus.UNCONFIRMED, reason="the answer was lost each time and a search does not find it")
+    return Verdict(StoreStatus.UNCONFIRMED, reason="the answer does not name it and a search does not find it")

@@ -22,7 +22,7 @@ from postdicom_async.results import StoreStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Verdict", "failure_name", "verdicts_of"]
+__all__ = ["KEPT_WHAT_IT_HAD", "Verdict", "failure_name", "verdicts_of"]
 
 _REFERENCED_SOP_SEQUENCE = "00081199"
 _FAILED_SOP_SEQUENCE = "00081198"
@@ -51,7 +51,8 @@ _CODES: Final[tuple[tuple[range, str], ...]] = (
     (range(0xC000, 0xD000), "cannot understand"),
 )
 _TRANSFER_SYNTAX_CODE = 0xC122
-_KEPT_WHAT_IT_HAD = frozenset({0x0111, 0xB00E})
+KEPT_WHAT_IT_HAD: Final = frozenset({0x0111, 0xB00E})
+"""Reasons of an archive that has an instance of that UID, and leaves it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _refused(entry: DicomJson) -> Verdict:
     code = _code(entry, _FAILURE_REASON)
     if code is None:
         return Verdict(StoreStatus.FAILED, None, "refused without a reason")
-    status = StoreStatus.WARNED if code in _KEPT_WHAT_IT_HAD else StoreStatus.FAILED
+    status = StoreStatus.WARNED if code in KEPT_WHAT_IT_HAD else StoreStatus.FAILED
     return Verdict(status, code, failure_name(code))
 
 

@@ -20,7 +20,7 @@ import anyio.to_thread
 from aiofiles.threadpool import wrap
 
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
-from postdicom_async.dicom.silence import in_silence
+from postdicom_async.dicom.silence import unlogged
 from postdicom_async.disk.files import (
     Unusable,
     files_at,
@@ -251,7 +251,7 @@ def _identify_dataset(dataset: Dataset, label: str) -> Identified:
     """Encode a data set once; pydicom says what is missing."""
     buffer = BytesIO()
     try:
-        with in_silence():
+        with unlogged():
             dataset.save_as(buffer, enforce_file_format=True)
     except Exception as error:  # noqa: BLE001 - whatever pydicom makes of a caller's data set; its text may hold values
         return Unusable(label, StoreStatus.UNREADABLE, f"pydicom cannot write it ({type(error).__name__})")

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from postdicom_async.emulator.cloud_dispatch import Asked, Dispatch, session_of
 from postdicom_async.emulator.cloud_frames import SESSION, UPLOAD, BadFrame, decode_request, encode_response
 from postdicom_async.emulator.cloud_parameters import BadParameters
-from postdicom_async.emulator.http_server import accept_no_more
+from postdicom_async.emulator.http_server import stop_listening
 
 if TYPE_CHECKING:
     import socket
@@ -85,11 +85,11 @@ class CloudListener:
         server, self._server = self._server, None
         if server is None:
             return
-        for bound in server.sockets:
-            await accept_no_more(bound)
+        self._cut()
+        await stop_listening(server)
         for connection in self._accepted:  # those as well that have not asked for anything yet
-            connection.transport.abort()
-        server.close()
+            if hasattr(connection, "transport"):
+                connection.transport.abort()
         await server.wait_closed()
         for task in self._running:
             task.cancel()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import uvicorn
 
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
-__all__ = ["QuietServer", "accept_no_more", "listen"]
+__all__ = ["QuietServer", "listen", "stop_listening"]
 
 _PATIENCE = 0.5
 """Seconds that handlers get to notice that their connections are gone."""
@@ -52,10 +53,8 @@ class QuietServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Cut the connections and stop."""
-        for bound in sockets or []:
-            await accept_no_more(bound)
         for server in self.servers:
-            server.close()
+            await stop_listening(server)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         running = set(self.server_state.tasks)
@@ -81,13 +80,28 @@ def _config(app: object) -> uvicorn.Config:
     )
 
 
-async def accept_no_more(bound: socket.socket) -> None:
-    """Accept no connection any more, and wait until those accepted are known to their protocols, to be cut by them.
+class _Server(Protocol):
+    @property
+    def sockets(self) -> Iterable[socket.socket]: ...
 
-    One that the closing of its server finds between the two is nobody's: asyncio leaves its socket to the garbage.
+    def close(self) -> object: ...
+
+
+async def stop_listening(server: _Server) -> None:
+    """Close a server, and wait until the connections it accepted are known to their protocols, to be cut as well.
+
+    One that the closing of an asyncio server finds in between would be nobody's, and its socket left to the garbage;
+    so nothing is accepted for some turns before. uvloop does not let its sockets be touched, and loses none.
     """
-    with suppress(NotImplementedError, RuntimeError):  # not every event loop lets its sockets be touched
-        asyncio.get_running_loop().remove_reader(bound)
+    for bound in server.sockets:
+        with suppress(NotImplementedError, RuntimeError):
+            asyncio.get_running_loop().remove_reader(bound)
+    await _some_turns()
+    server.close()
+    await _some_turns()
+
+
+async def _some_turns() -> None:
     for _ in range(_TURNS):
         await asyncio.sleep(0)
 

@@ -224,6 +224,8 @@ class EmbeddedArchive:
 
     async def __aenter__(self) -> Self:
         """Open the folder and start to listen."""
+        if self._context is not None or self._undo:
+            raise UsageError("the archive is running already")
         try:
             await self._start()
         except BaseException:

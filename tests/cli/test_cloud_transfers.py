@@ -17,7 +17,7 @@ from tests.cli.conftest import Cli, ended
 from tests.cli.test_operations import NOBODY
 from tests.cloud.conftest import COLLEAGUE, INSTITUTION, OTHER, USER
 from tests.cloud.files import dicom_of_size, held_by, study_in
-from tests.support.dicom_files import small_dicom, study_files, uid
+from tests.support.dicom_files import study_files, uid
 
 PART = (23, 3)
 NORTH = ["--institution-uuid", "north"]
@@ -244,8 +244,9 @@ async def test_what_the_same_command_again_would_do(
 @pytest.mark.parametrize("for_good", [False, True])
 async def test_a_connection_that_drops(cloud_cli: Cli, cloud_archive: Any, tmp_path: Path, for_good: bool) -> None:
     (tmp_path / "study").mkdir()
-    (tmp_path / "study" / "one.dcm").write_bytes(small_dicom())
-    (tmp_path / "study" / "two.dcm").write_bytes(dicom_of_size(10 << 20))
+    # Of one study, so that the second waits until the first was asked for, and follows it.
+    (tmp_path / "study" / "one.dcm").write_bytes(dicom_of_size(2000, 1))
+    (tmp_path / "study" / "two.dcm").write_bytes(dicom_of_size(10 << 20, 2))
     cloud = cloud_archive.cloud
     cloud.oddities.latency = 0.05
     upload = ["cloud", "upload", str(tmp_path / "study"), *NORTH, *ONCE, "--sockets", "1"]

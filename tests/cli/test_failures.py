@@ -9,6 +9,7 @@ import os
 import resource
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,26 @@ def _assert_clean(*runs: Any) -> None:
         watch.feed_text(ran.out, "stdout")
         watch.feed_text(ran.err, "stderr")
     watch.assert_clean()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize(
+    ("closed", "words", "code", "said"),
+    [
+        ("<&-", "scan", 0, ""),
+        (">&-", "scan", 0, ""),
+        ("2>&-", "scan", 0, ""),
+        ("<&- >&- 2>&-", "scan", 0, ""),
+        (">&-", "--help", 0, ""),
+        (">/dev/full", "scan", 5, "error: standard output: no space left on device"),
+        (">/dev/full", "--help", 5, "error: the disk is full"),
+    ],
+)
+def test_streams_that_are_closed_or_full(one_file: Path, closed: str, words: str, code: int, said: str) -> None:
+    """As some schedulers start a command; uvloop does not bear what takes the streams' places."""
+    given = ["scan", "--quiet", str(one_file)] if words == "scan" else [words]
+    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-m", "postdicom_async.cli", *given]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == code
+    assert (ran.stderr.splitlines() or [""])[-1] == said
+    assert "Traceback" not in ran.stderr

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from postdicom_async import CloudApi
-from postdicom_async.emulator.http_server import accept_no_more
+from postdicom_async.emulator.http_server import stop_listening
 from tests.faults.clients import FAST
 
 __all__ = [
@@ -196,10 +196,9 @@ class CloudService:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
-        for bound in self._server.sockets:
-            await accept_no_more(bound)
         self.drop()
-        self._server.close()
+        await stop_listening(self._server)
+        self.drop()
         await self._server.wait_closed()
 
     def admit(self, _connection: ServerConnection, _request: Request) -> Response | None:

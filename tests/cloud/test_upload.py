@@ -231,6 +231,8 @@ async def test_every_source_has_one_outcome(account: Account, tmp_path: Path) ->
         StoreStatus.NOT_DICOM: 1,
     }
     assert held_by(account.server) == files
+    (order,) = report.patient_order_uuids
+    assert {one.patient_order_uuid for one in report.outcomes if one.in_archive} == {order}
 
 
 async def test_nothing_to_send_announces_nothing(account: Account, tmp_path: Path) -> None:

@@ -191,6 +191,21 @@ async def test_it_stops_at_once_though_clients_have_not_said_anything_yet(turns:
     assert asyncio.all_tasks() <= others
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_so_it_does_on_uvloop(turns: int) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test_it_stops_at_once_though_clients_have_not_said_anything_yet(turns))
+
+
+async def test_entering_twice_is_a_mistake_and_stops_nothing() -> None:
+    async with EmbeddedArchive() as archive:
+        with pytest.raises(UsageError, match="the archive is running already"):
+            await archive.__aenter__()
+        async with client_of(archive) as client:
+            assert (await client.get(f"{archive.url}/studies")).status_code == 200
+
+
 async def test_it_stops_at_once_though_clients_stay_connected_and_stream(tmp_path: Path) -> None:
     others = asyncio.all_tasks()
     archive = EmbeddedArchive()

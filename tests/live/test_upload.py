@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from postdicom_async import (
+    Anonymization,
     AuthenticationFailed,
     DicomWeb,
     InstanceUids,
@@ -55,6 +56,18 @@ async def test_pydicoms_own_files_and_back(archive: DicomWeb, tmp_path: Path) ->
         download = await archive.download_study(study, to=tmp_path / "out")
         came_back |= {one.uids.sop_instance_uid: one.path.read_bytes() for one in download.saved}
     assert came_back == stored
+
+
+async def test_an_anonymised_copy_where_its_original_is(any_archive: DicomWeb, tmp_path: Path) -> None:
+    """Orthanc, as it is set up here, keeps what it has and says that it stored the copy."""
+    files = list(study_files(3).values())
+    rules = Anonymization({"PatientName": "ANON"})
+    require_stored(await any_archive.upload(files[:2]), 2)
+    report = await any_archive.upload(files, anonymize=rules)
+    assert [outcome.status for outcome in report.outcomes] == ["unconfirmed", "unconfirmed", "stored"]
+    assert "perhaps the original" in str(report.outcomes[0].reason)
+    remapped = await any_archive.upload(files, anonymize=Anonymization({"PatientName": "ANON"}, remap_uids=True))
+    require_stored(remapped, 3)
 
 
 async def test_every_kind_of_source(any_archive: DicomWeb, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
-from postdicom_async.emulator.http_server import accept_no_more
+from postdicom_async.emulator.http_server import stop_listening
 
 __all__ = ["Serve", "StreamServer"]
 
@@ -44,9 +44,7 @@ class StreamServer:
     async def close(self) -> None:
         """Stop listening and drop every connection."""
         assert self._server is not None
-        for bound in self._server.sockets:
-            await accept_no_more(bound)
-        self._server.close()
+        await stop_listening(self._server)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

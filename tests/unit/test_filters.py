@@ -121,17 +121,30 @@ def test_values_that_cannot_match_are_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "yesterday", "2020", "202001", "20201301", "2020-02-30", "20200101-20201301", "2020-01", "01-02-2020",
-        "2020.01.02",
-        "20200101-20200102-20200103", "20200101 - 20200102", "-", "--", "20200102030405", "\u0662020-01-01",
-        20201301, time(3),
-        ("2020", None), ("", None),
+        "yesterday", "2020-01", "2020-1", "2020-1-2", "01-02-2020", "2020.01.02", "2020/01/02", "2020-01-02T03:04",
+        "20200101-20200102-20200103", "20200101 - 20200102", "--", "\u0662020-01-01", ["20200101", "yesterday"],
+        ("yesterday", None), (None, "2020-01"),
     ],
     ids=repr,
 )  # fmt: skip
 def test_dates_that_are_none_would_match_nothing(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^filters: StudyDate: a date is YYYYMMDD or YYYY-MM-DD, a range two of them"):
         filter_pairs({"StudyDate": value})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["20240201-20240231", "1900-", "202402-202403", "2024-2025", "00000000-99999999", "20240215,20240216", "-", "2024*",
+     "*", "", "20200102030405", "2024"],
+)  # fmt: skip
+def test_what_some_archive_matches_goes_out_as_it_is(value: str) -> None:
+    assert filter_pairs({"StudyDate": value}) == [("00080020", value)]
+
+
+def test_a_time_is_no_date() -> None:
+    with pytest.raises(UsageError, match="filters: StudyDate is a date; a time cannot match it"):
+        filter_pairs({"StudyDate": time(3)})
+    assert filter_pairs({"StudyDate": ["2020-01-01", "20200102"]}) == [("00080020", "20200101,20200102")]
 
 
 def test_no_filters() -> None:

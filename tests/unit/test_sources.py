@@ -410,7 +410,7 @@ async def test_a_data_set_that_is_not_valid_is_not_quoted(caplog: pytest.LogCapt
     dataset = pydicom.dcmread(BytesIO(small_dicom()))
     dataset.SpecificCharacterSet = "CANARY"
     dataset.PatientName = "DOE^JANE"
-    with caplog.at_level("DEBUG"):
+    with caplog.at_level("DEBUG"), pytest.warns(UserWarning, match="Unknown encoding"):
         found = await found_in([dataset])
     assert summary(found) == [("data set 1", "usable")]
     assert "CANARY" not in caplog.text
