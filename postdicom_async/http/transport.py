@@ -7,6 +7,7 @@ Time-outs over a body are not set here: the session watches for silence itself, 
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import ssl
 import time
@@ -166,21 +167,48 @@ def _loading(argument: str, path: Path, load: Callable[[], None]) -> None:
 def httpx_transport(
     settings: Settings, *, proxy: str | None = None, context: ssl.SSLContext | None = None
 ) -> httpx.AsyncBaseTransport:
-    """Return httpx's transport, with a pool as large as our own limit."""
-    connections = settings.limits.connections
+    """Return httpx's transport. Its pool has no limit of its own: ours stands in front."""
     try:
-        return httpx.AsyncHTTPTransport(
+        return _HttpxTransport(
             verify=context or tls_context(settings.tls),
             trust_env=False,
             proxy=proxy,
             limits=httpx.Limits(
-                max_connections=connections,
-                max_keepalive_connections=connections,
+                max_connections=None,
+                max_keepalive_connections=settings.limits.connections,
                 keepalive_expiry=_IDLE_CONNECTION_SECONDS,
             ),
         )
     except (ValueError, ImportError):
         raise UsageError("proxy: give http://host:port; SOCKS needs the package socksio") from None
+
+
+class _HttpxTransport(httpx.AsyncHTTPTransport):
+    """httpx's transport, with a pool that loses no connection.
+
+    A request that is cancelled in one of the few turns between the connecting and the first byte leaves its connection
+    in httpcore's pool (1.0), neither idle nor in use, for good; with as many as there are slots everything would wait.
+    """
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await super().handle_async_request(request)
+        except BaseException:
+            self._drop_the_lost()
+            raise
+
+    def _drop_the_lost(self) -> None:
+        requests, connections = getattr(self._pool, "_requests", ()), getattr(self._pool, "_connections", [])
+        in_use = {id(request.connection) for request in requests}
+        for connection in list(connections):
+            if id(connection) not in in_use and not connection.is_idle() and not connection.is_closed():
+                connections.remove(connection)
+                closing = asyncio.get_running_loop().create_task(connection.aclose())
+                _closing.add(closing)
+                closing.add_done_callback(_closing.discard)
+
+
+_closing: set[asyncio.Task[None]] = set()
 
 
 # --- pyreqwest -----------------------------------------------------------------------------------------------------

@@ -49,6 +49,30 @@ async def read_all(archive: DicomWeb) -> None:
             await part.read()
 
 
+async def test_a_call_cancelled_at_any_turn_keeps_no_connection(connect: Connect, no_leaks: Callable[[], None]) -> None:
+    using = settings(connections=1)
+    for turns in range(200):
+        async with (
+            FaultyServer(lambda _: json_reply([]), keep_bodies=False) as server,
+            connect(server.url, using) as archive,
+        ):
+            search = asyncio.create_task(archive.search_for_studies(limit=1).first())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            was_done = search.done()
+            search.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await search
+            async with asyncio.timeout(10):
+                await archive.search_for_studies(limit=1).first()
+            await server.until(lambda seen: seen.open_connections <= 1)
+        if was_done:
+            break
+    else:
+        pytest.fail("no call was ever done")
+    no_leaks()
+
+
 async def test_time_outs_around_calls_that_nearly_made_it(connect: Connect, no_leaks: Callable[[], None]) -> None:
     """A time-out that strikes while an answer is being closed must not keep its connection."""
     chance = random.Random(5)
