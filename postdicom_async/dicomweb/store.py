@@ -315,9 +315,11 @@ class _Delivery:
     def _abandon(self, error: BaseException) -> None:
         """Settle what is open when the delivery ends early."""
         words = error.message if isinstance(error, PostdicomError) else "the upload was ended"
+        temporary = not isinstance(error, PostdicomError) or error.temporary
         refused = isinstance(error, PostdicomError) and error.status is not None
-        not_there = Verdict(StoreStatus.FAILED, reason=f"{'refused' if refused else 'not sent'}: {words}")
-        maybe_there = Verdict(StoreStatus.UNCONFIRMED, reason=f"sent and not confirmed: {words}")
+        what = "refused" if refused else "not sent"
+        not_there = Verdict(StoreStatus.FAILED, reason=f"{what}: {words}", temporary=temporary)
+        maybe_there = Verdict(StoreStatus.UNCONFIRMED, reason=f"sent and not confirmed: {words}", temporary=True)
         for uid, one in list(self._open.items()):
             self._settle(one, maybe_there if uid in self._left else not_there)
 
@@ -351,4 +353,5 @@ def _told_apart(instance: Usable, verdict: Verdict, finding: Finding) -> Verdict
 def _never_confirmed(exchange: _Exchange, finding: Finding) -> Verdict:
     """Return the verdict on an instance that no answer named, after the last repeat."""
     said = "the answer was lost each time" if exchange.lost else "no answer names it"
-    return Verdict(StoreStatus.UNCONFIRMED, reason=f"{said}, and the archive {finding.value}")
+    reason = f"{said}, and the archive {finding.value}"
+    return Verdict(StoreStatus.UNCONFIRMED, reason=reason, temporary=exchange.lost)

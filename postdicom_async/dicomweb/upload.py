@@ -94,4 +94,5 @@ def _outcome(instance: Usable, verdict: Verdict) -> StoreOutcome:
         instance.body.length,
         verdict.reason_code,
         verdict.reason,
+        temporary=verdict.temporary,
     )
