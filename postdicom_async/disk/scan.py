@@ -65,7 +65,7 @@ class _Instance:
 
 def _look(path: Path) -> _Instance | SkippedFile | Unusable:
     """Read one file, in a thread."""
-    found: tuple[Facts | NoInstance, os.stat_result] | Unusable = read_beginning(path, read_facts)
+    found: tuple[Facts | NoInstance, os.stat_result] | Unusable = read_beginning(path, read_facts, whole=True)
     if isinstance(found, Unusable):
         return found
     facts, status = found

@@ -21,6 +21,7 @@ from aiofiles.threadpool import wrap
 
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.silence import unlogged
+from postdicom_async.dicom.wholeness import what_is_missing
 from postdicom_async.disk.files import (
     Unusable,
     files_at,
@@ -80,8 +81,12 @@ class Usable:
 Identified: TypeAlias = Usable | Unusable
 
 
-async def read_sources(sources: Sources, *, piece: int) -> AsyncIterator[list[Identified]]:
+async def read_sources(
+    sources: Sources, *, piece: int, send_truncated: bool = False
+) -> AsyncIterator[list[Identified]]:
     """Yield what there is to send, in order, a few at a time; nothing is held but paths and headers.
+
+    A file that is cut off is not to be sent, unless ``send_truncated`` says so.
 
     Raises:
         UsageError: an argument is of a kind that cannot be sent.
@@ -91,7 +96,7 @@ async def read_sources(sources: Sources, *, piece: int) -> AsyncIterator[list[Id
     async for group in _groups(sources):
         if isinstance(group, list | tuple):
             await anyio.to_thread.run_sync(_require_paths, group)
-        found = _identified(group, piece, start=number)
+        found = _identified(group, piece, start=number, whole=not send_truncated)
         number += 1
         while batch := await anyio.to_thread.run_sync(_take, found):
             yield batch
@@ -186,12 +191,12 @@ def _require_paths(sources: Iterable[Source]) -> None:
             raise problem
 
 
-def _identified(sources: Iterable[Source], piece: int, *, start: int) -> Iterator[Identified]:
+def _identified(sources: Iterable[Source], piece: int, *, start: int, whole: bool) -> Iterator[Identified]:
     for number, source in enumerate(sources, start + 1):
         if isinstance(source, bytes | bytearray | memoryview):
-            yield _identify_bytes(bytes(source), f"bytes {number}")
+            yield _identify_bytes(bytes(source), f"bytes {number}", whole=whole)
         elif isinstance(source, str | os.PathLike):
-            yield from _identify_path(path_of(source), piece)
+            yield from _identify_path(path_of(source), piece, whole=whole)
         elif hasattr(source, "save_as"):
             yield _identify_dataset(source, f"data set {number}")
         else:
@@ -240,8 +245,12 @@ def _size(path: Path) -> int:
 # --- in memory ------------------------------------------------------------------------------------------------------
 
 
-def _identify_bytes(data: bytes, label: str) -> Identified:
+def _identify_bytes(data: bytes, label: str, *, whole: bool) -> Identified:
     header = read_header(data, complete=True)
+    if header is HeaderGap.UNCLEAR or (whole and not isinstance(header, HeaderGap)):
+        missing = what_is_missing(data, len(data), lambda at, size: data[at : at + size])
+        if missing is not None:
+            return Unusable(label, StoreStatus.UNREADABLE, missing, len(data))
     if isinstance(header, HeaderGap):
         return unusable(label, header, len(data))
     return Usable(label, header, BytesBody(data))
@@ -255,18 +264,18 @@ def _identify_dataset(dataset: Dataset, label: str) -> Identified:
             dataset.save_as(buffer, enforce_file_format=True)
     except Exception as error:  # noqa: BLE001 - whatever pydicom makes of a caller's data set; its text may hold values
         return Unusable(label, StoreStatus.UNREADABLE, f"pydicom cannot write it ({type(error).__name__})")
-    return _identify_bytes(buffer.getvalue(), label)
+    return _identify_bytes(buffer.getvalue(), label, whole=False)  # what pydicom has just written is whole
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------
 
 
-def _identify_path(path: Path, piece: int) -> Iterator[Identified]:
-    return (one if isinstance(one, Unusable) else _identify_file(one, piece) for one in files_at(path))
+def _identify_path(path: Path, piece: int, *, whole: bool) -> Iterator[Identified]:
+    return (one if isinstance(one, Unusable) else _identify_file(one, piece, whole=whole) for one in files_at(path))
 
 
-def _identify_file(path: Path, piece: int) -> Identified:
-    found = read_beginning(path, read_header)
+def _identify_file(path: Path, piece: int, *, whole: bool) -> Identified:
+    found = read_beginning(path, read_header, whole=whole)
     if isinstance(found, Unusable):
         return found
     header, status = found
