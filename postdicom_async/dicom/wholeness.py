@@ -1,12 +1,12 @@
 """Whether a file is whole, told by the lengths it declares; no value is read (PS3.5 sections 7 and A.4, PS3.10).
 
-A verdict of "cut off" keeps a file from being sent, so it is given only where the file itself says that more must come:
-an element, item or fragment longer than what is left, a sequence or fragments without their delimiter, a deflated stream
-without its end. Whatever is not understood, or would take too long, counts as whole. So does a file that ends exactly
-between two elements of its data set, or up to three bytes after: such an end says nothing.
+A verdict of "cut off" keeps a file from being sent, so it is given only where the file itself says that more must
+come: an element, item or fragment longer than what is left, a sequence or fragments without their delimiter, a
+deflated stream without its end. Whatever is not understood, or would take too long, counts as whole. So does a file
+that ends exactly between two elements of its data set, or up to three bytes after: such an end says nothing.
 
-The walk is made for every file that is sent. Its usual step, over an element of known length, is a tight loop over bytes
-that were read anyway; all else is rare.
+The walk is made for every file that is sent. Its usual step, over an element of known length, is a tight loop over
+bytes that were read anyway; all else is rare.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class _Walk:
         """Hold ``count`` bytes from ``at``, less only at the end of the file; return where they are in what is held."""
         offset = at - self._start
         held = len(self._data)
-        if 0 <= offset and (offset + count <= held or self._start + held >= self._size > at):
+        if offset >= 0 and (offset + count <= held or self._start + held >= self._size > at):
             return offset
         wanted = max(0, min(max(count, _PIECE), self._size - at))
         self._bytes_left -= wanted
@@ -168,11 +168,10 @@ class _Walk:
                 return
             self._count(1)
             group, number, length = self._form.plain.unpack_from(head)
+            if group == 0:  # of messages, never of files (PS3.7 section 6.3): zeros as padding
+                raise Doubt
             tag = group << 16 | number
-            if group == _DELIMITER_GROUP and tag != 0xFFFEFFFE:
-                at = self._delimiter(at, tag, length)
-                continue
-            at = self._element(at, tag, head)
+            at = self._delimiter(at, tag, length) if group == _DELIMITER_GROUP else self._element(at, tag, head)
 
     def _plain(self, at: int) -> int:
         """Step over elements of known length as far as the held bytes go; return where something else comes."""

@@ -24,6 +24,7 @@ __all__ = [
     "files_at",
     "folders_at",
     "is_folder",
+    "missing_in",
     "open_at_once",
     "path_of",
     "read_beginning",
@@ -165,7 +166,7 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tup
         with open_at_once(path) as file:
             data, told = _told_by_file(file, read)
             if told is HeaderGap.UNCLEAR or (whole and not isinstance(told, HeaderGap)):
-                missing = _missing(file, data, status.st_size)
+                missing = missing_in(file, data, status.st_size)
     except OSError as error:
         return Unusable(label, StoreStatus.UNREADABLE, explain_os_error(error))
     except ValueError:
@@ -185,8 +186,8 @@ def _told_by_file(file: FileIO, read: _Reader[_T]) -> tuple[bytes, _T | HeaderGa
     return data, told
 
 
-def _missing(file: FileIO, beginning: bytes, size: int) -> str | None:
-    """Return what a file lacks, from its beginning and a look at what the walk comes to behind it."""
+def missing_in(file: FileIO, beginning: bytes, size: int) -> str | None:
+    """Return what a DICOM file lacks, as `what_is_missing` does; it is read where that must be, for a bounded time."""
     until = time.monotonic() + _PATIENCE
 
     def read(at: int, count: int) -> bytes:

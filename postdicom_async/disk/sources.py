@@ -60,6 +60,8 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | Dataset"
 
 Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
 
+_Identity: TypeAlias = tuple[int, int, int, int]
+
 _FILES_A_HOP = 32  # read in one visit to a thread: a visit costs as much as several small reads
 _BYTES_A_HOP = 4 << 20  # in memory, drawn from the caller in one visit
 _PATHS_ONLY = "sources: give paths, or an iterable of them"
@@ -282,8 +284,15 @@ def _identify_file(path: Path, piece: int, *, whole: bool) -> Identified:
     return Usable(str(path), header, FileBody.of(path, status, piece))
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ino
+def _identity(status: os.stat_result) -> _Identity:
+    """Return what tells that a file is still the same.
+
+    The time of the last status change counts too: whoever rewrites a file in place can set its modification time back,
+    but not that one. So a change of mode, owner, links or attributes while a file is read is taken for a change of its
+    content: an error to be repeated, where the other mistake would send mixed bytes. Reading does not change it. On
+    Windows it is the time of creation, and tells nothing more.
+    """
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
 
 
 @asynccontextmanager
@@ -308,12 +317,13 @@ def _close_unwanted(opening: asyncio.Future[FileIO]) -> None:
 class FileBody:
     """A file, byte for byte, in pieces.
 
-    ``open`` raises `LocalFileError` when the file is not what it was when it was identified, before or after reading.
+    ``open`` raises `LocalFileError` when the file is not what it was when it was identified, before or after reading:
+    its size, its inode, or a time of its last change, be it only of its mode or of the links to it.
     """
 
     path: Path = field(repr=False)
     length: int
-    identity: tuple[int, int, int] = field(repr=False)
+    identity: _Identity = field(repr=False)
     piece: int
 
     @classmethod

@@ -13,6 +13,8 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from postdicom_async.dicom.anonymize import Anonymization
+from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, UsageError
@@ -141,7 +143,7 @@ async def test_what_cannot_be_sent_is_listed_with_a_reason(tmp_path: Path) -> No
         ("1 empty", "not DICOM: empty file"),
         ("2 text", "not DICOM: no DICOM file (PS3.10)"),
         ("3 pdf", "not DICOM: no DICOM file (PS3.10)"),
-        ("4 cut", "unreadable: no valid Study, Series and SOP Instance UID"),
+        ("4 cut", "unreadable: cut off: MediaStorageSOPClassUID (0002,0002) needs 26 bytes, 14 are there"),
         ("5 no uids", "unreadable: no valid Study, Series and SOP Instance UID"),
         ("6 dangling", "unreadable: does not exist"),
         ("7 fifo", "unreadable: not a regular file"),
@@ -344,7 +346,9 @@ async def test_pieces_of_the_right_size_again_and_again(tmp_path: Path) -> None:
         assert all(len(piece) == 777 for piece in pieces[:-1])
 
 
-@pytest.mark.parametrize("change", ["longer", "shorter", "touched", "replaced", "gone", "a folder now"])
+@pytest.mark.parametrize(
+    "change", ["longer", "shorter", "touched", "rewritten", "mode", "replaced", "gone", "a folder now"]
+)
 async def test_a_file_that_changed_before_it_is_sent(tmp_path: Path, change: str) -> None:
     path = tmp_path / "x"
     body = await body_of(path, small_dicom())
@@ -354,7 +358,7 @@ async def test_a_file_that_changed_before_it_is_sent(tmp_path: Path, change: str
     assert str(tmp_path) not in str(caught.value)
 
 
-@pytest.mark.parametrize("change", ["longer", "shorter", "touched"])
+@pytest.mark.parametrize("change", ["longer", "shorter", "touched", "rewritten"])
 async def test_a_file_that_changes_while_it_is_sent(tmp_path: Path, change: str) -> None:
     path = tmp_path / "x"
     body = await body_of(path, small_dicom())
@@ -375,6 +379,13 @@ def _change(path: Path, change: str) -> None:
             path.write_bytes(data[:-1])
         case "touched":
             os.utime(path, (1, 1))
+        case "rewritten":
+            before = path.stat()
+            with path.open("r+b") as file:
+                file.write(data[::-1])
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        case "mode":
+            path.chmod(0o400)
         case "replaced":
             other = path.with_name("other")
             shutil.copy2(path, other)
@@ -383,6 +394,26 @@ def _change(path: Path, change: str) -> None:
             path.unlink()
             if change == "a folder now":
                 path.mkdir()
+
+
+@pytest.mark.parametrize("size", [100, 300_000])
+async def test_a_file_rewritten_in_place_while_it_is_anonymised(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(small_dicom(pixel_bytes=size))
+    (source,) = await found_in(path)
+    changed = usable([await anonymized(source, Anonymization({"PatientName": "Q"}))])
+    assert await content(changed.body)
+    _change(path, "rewritten")
+    with pytest.raises(LocalFileError, match="changed while"):
+        await content(changed.body)
+
+
+async def test_reading_a_file_is_no_change(tmp_path: Path) -> None:
+    body = await body_of(tmp_path / "x", small_dicom())
+    os.utime(tmp_path / "x", ns=(1, (tmp_path / "x").stat().st_mtime_ns))
+    body = usable(await found_in(tmp_path / "x")).body
+    for _ in range(2):
+        assert await content(body) == small_dicom() == (tmp_path / "x").read_bytes()
 
 
 async def test_no_repr_shows_a_path(tmp_path: Path) -> None:
