@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ import pytest
 from pydicom.dataset import Dataset
 
 from postdicom_async.dicom.anonymize import Anonymization
+from postdicom_async.disk import files
 from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.http.bodies import Body
 from postdicom_async.results import StoreStatus
-from tests.support.dicom_files import small_dicom, study_files, uid
+from tests.support.dicom_files import JPEG, small_dicom, study_files, uid
 
 PIECE = 1000
 
@@ -232,6 +233,65 @@ async def test_a_late_header_is_found(tmp_path: Path) -> None:
     assert usable(await found_in(tmp_path)).header.uids.sop_instance_uid == uid(1, 1, 1)
 
 
+# --- cut off ------------------------------------------------------------------------------------------------------
+
+
+LARGE = small_dicom(pixel_bytes=1 << 20)
+ENCAPSULATED = small_dicom(transfer_syntax=JPEG, pixel_bytes=1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (small_dicom()[:-1], "cut off: its pixel data need 2048 bytes, 2047 are there"),
+        (
+            LARGE[:70_000],
+            f"cut off: its pixel data need {1 << 20} bytes, {70_000 - (len(LARGE) - (1 << 20))} are there",
+        ),
+        (ENCAPSULATED[:-8], "cut off: its pixel data have no end"),
+    ],
+    ids=["small", "large", "encapsulated"],
+)
+async def test_what_is_cut_off_is_not_sent(tmp_path: Path, data: bytes, reason: str) -> None:
+    (tmp_path / "x").write_bytes(data)
+    for source in (data, tmp_path / "x", tmp_path):
+        (one,) = await found_in(source)
+        assert isinstance(one, Unusable)
+        assert (one.status, one.reason, one.size) == (StoreStatus.UNREADABLE, reason, len(data))
+
+
+@pytest.mark.parametrize("data", [LARGE[:-1], ENCAPSULATED[:-8]])
+async def test_unless_the_caller_insists(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x").write_bytes(data)
+    for source in (data, tmp_path / "x"):
+        (one,) = [one async for group in read_sources(source, piece=PIECE, send_truncated=True) for one in group]
+        assert isinstance(one, Usable)
+        assert await content(one.body) == data
+
+
+async def test_the_end_of_a_large_file_is_looked_at_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").write_bytes(ENCAPSULATED)
+    sizes: list[int] = []
+    real = files.read_fully
+
+    def noted(file: FileIO, size: int) -> bytes:
+        data = real(file, size)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(files, "read_fully", noted)
+    usable(await found_in(tmp_path / "x"))
+    assert sizes == [64 * 1024, 8]
+
+
+async def test_a_look_that_takes_too_long_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").write_bytes(ENCAPSULATED[:-4])
+    monkeypatch.setattr(files, "_PATIENCE", -1.0)
+    usable(await found_in(tmp_path / "x"))
+
+
 # --- in memory --------------------------------------------------------------------------------------------------------
 
 
@@ -410,8 +470,6 @@ async def test_a_file_rewritten_in_place_while_it_is_anonymised(tmp_path: Path, 
 
 async def test_reading_a_file_is_no_change(tmp_path: Path) -> None:
     body = await body_of(tmp_path / "x", small_dicom())
-    os.utime(tmp_path / "x", ns=(1, (tmp_path / "x").stat().st_mtime_ns))
-    body = usable(await found_in(tmp_path / "x")).body
     for _ in range(2):
         assert await content(body) == small_dicom() == (tmp_path / "x").read_bytes()
 
