@@ -12,8 +12,8 @@ import asyncio
 import hashlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -116,9 +116,11 @@ class Intake:
         measuring = asyncio.ensure_future(self.measure(sources))
         problem: PostdicomError | None = None
         try:
-            await send(self.admitted(sources))
+            async with aclosing(self.admitted(sources)) as admitted:
+                await send(admitted)
             while self._ready:
-                await send(self._others())
+                async with aclosing(self._others()) as others:
+                    await send(others)
         except PostdicomError as error:
             problem = error
         finally:
@@ -131,17 +133,19 @@ class Intake:
         problem.report = report if report.outcomes else None
         raise problem
 
-    async def admitted(self, sources: Sources) -> AsyncIterator[Numbered]:
+    async def admitted(self, sources: Sources) -> AsyncGenerator[Numbered, None]:
         """Yield what is to be sent; everything else is settled here."""
-        async for found in read_sources(sources, piece=self._piece, send_truncated=self._send_truncated):
-            for source in found:
-                numbered = await self._admitted(await self._anonymized(source))
-                if numbered is not None:
-                    yield numbered
-                while self._ready:
-                    yield self._ready.popleft()
+        reading = read_sources(sources, piece=self._piece, send_truncated=self._send_truncated)
+        async with aclosing(reading) as batches:
+            async for found in batches:
+                for source in found:
+                    numbered = await self._admitted(await self._anonymized(source))
+                    if numbered is not None:
+                        yield numbered
+                    while self._ready:
+                        yield self._ready.popleft()
 
-    async def _others(self) -> AsyncIterator[Numbered]:
+    async def _others(self) -> AsyncGenerator[Numbered, None]:
         while self._ready:
             yield self._ready.popleft()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from postdicom_async.dicomweb.store import Storing
 from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicomweb.dialects import Dialect
@@ -55,14 +56,15 @@ class Upload:
         return await self._intake.run(sources, self._send)
 
     async def _send(self, admitted: AsyncIterator[Numbered]) -> None:
-        await for_each(self._batches(admitted), self._deliver, at_once=self._limits.parallel_stores)
+        async with aclosing(self._batches(admitted)) as batches:
+            await for_each(batches, self._deliver, at_once=self._limits.parallel_stores)
 
     async def run_as_one(self, sources: Sources) -> tuple[StoreOutcome, ...]:
         """Send everything in one request."""
         self._limits = replace(self._limits, batch_instances=1 << 31, batch_bytes=1 << 62)
         return (await self.run(sources)).outcomes
 
-    async def _batches(self, admitted: AsyncIterator[Numbered]) -> AsyncIterator[list[Numbered]]:
+    async def _batches(self, admitted: AsyncIterator[Numbered]) -> AsyncGenerator[list[Numbered], None]:
         batch: list[Numbered] = []
         size = 0
         async for numbered in admitted:

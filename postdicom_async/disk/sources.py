@@ -85,7 +85,7 @@ Identified: TypeAlias = Usable | Unusable
 
 async def read_sources(
     sources: Sources, *, piece: int, send_truncated: bool = False
-) -> AsyncIterator[list[Identified]]:
+) -> AsyncGenerator[list[Identified], None]:
     """Yield what there is to send, in order, a few at a time; nothing is held but paths and headers.
 
     A file that is cut off is not to be sent, unless ``send_truncated`` says so.
@@ -95,13 +95,14 @@ async def read_sources(
         LocalFileError: a path that was named does not exist.
     """
     number = 0
-    async for group in _groups(sources):
-        if isinstance(group, list | tuple):
-            await anyio.to_thread.run_sync(_require_paths, group)
-        found = _identified(group, piece, start=number, whole=not send_truncated)
-        number += 1
-        while batch := await anyio.to_thread.run_sync(_take, found):
-            yield batch
+    async with aclosing(_groups(sources)) as groups:
+        async for group in groups:
+            if isinstance(group, list | tuple):
+                await anyio.to_thread.run_sync(_require_paths, group)
+            found = _identified(group, piece, start=number, whole=not send_truncated)
+            number += 1
+            while batch := await anyio.to_thread.run_sync(_take, found):
+                yield batch
 
 
 async def read_paths(sources: Sources, look: Callable[[Path], _T]) -> AsyncIterator[list[_T | Unusable]]:
@@ -132,7 +133,7 @@ def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterato
         yield from (one if isinstance(one, Unusable) else look(one) for one in files_at(path_of(source)))
 
 
-async def _groups(sources: Sources) -> AsyncIterator[Iterable[Source]]:
+async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source], None]:
     """Yield a collection of sources as it is, and each item of what is only drawn as a group of its own."""
     if isinstance(sources, AsyncIterable):
         async for source in cast("AsyncIterable[Source]", sources):

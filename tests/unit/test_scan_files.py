@@ -212,6 +212,21 @@ async def test_the_files_that_pydicom_ships() -> None:
         assert dataset.SOPInstanceUID == instance.sop_instance_uid
 
 
+async def test_a_cut_file_is_not_the_instance(tmp_path: Path) -> None:
+    whole = small_dicom(pixel_bytes=300_000)
+    (tmp_path / "a").write_bytes(whole[:200_000])
+    (tmp_path / "b").write_bytes(whole)
+    (tmp_path / "c").write_bytes(small_dicom(uid(2), uid(2, 1), uid(2, 1, 1))[:-1])
+    scan = await read_files(tmp_path)
+    assert scan.paths == (tmp_path / "b",)
+    assert reasons(scan) == {
+        "a": f"unreadable: cut off: its pixel data need 300032 bytes, {200_000 - len(whole) + 300_032} are there",
+        "c": "unreadable: cut off: its pixel data need 2048 bytes, 2047 are there",
+    }
+    assert [study.study_instance_uid for study in scan.studies] == [uid(1)]
+    assert not scan.ok
+
+
 # --- hostile ----------------------------------------------------------------------------------------------------------
 
 
