@@ -58,6 +58,7 @@ class StoreStatus(StrEnum):
     """Sent, but neither the answer nor a search afterwards says that it is there."""
     NOT_DICOM = "not DICOM"
     UNREADABLE = "unreadable"
+    """It could not be read, changed while it was, is cut off, or does not say which instance it is; see ``reason``."""
 
 
 _IN_ARCHIVE = frozenset({StoreStatus.STORED, StoreStatus.WARNED, StoreStatus.DUPLICATE, StoreStatus.PRESENT})

@@ -67,11 +67,8 @@ def search(
     matching = parse_filters(filters or ())
     if not common.quiet:
         _hint_at_level(level, matching)
-    _require_parents(level, study, series)
+    parents = _parents(level, study, series)
     archive = connection.client()
-    parents = {
-        name: uid for name, uid in (("study_instance_uid", study), ("series_instance_uid", series)) if uid is not None
-    }
 
     def results(extra: Sequence[str] = ()) -> Results[Dataset]:
         """Describe the search; nothing is sent before it is read."""
@@ -134,11 +131,14 @@ def parse_filters(filters: Iterable[str]) -> dict[str, str]:
     return parsed
 
 
-def _require_parents(level: Level, study: str | None, series: str | None) -> None:
+def _parents(level: Level, study: str | None, series: str | None) -> dict[str, str]:
+    """Return the UIDs that a search is within, by the library's arguments."""
     if study is not None and level is Level.STUDIES:
         raise UsageError("--study: for series and instances; use --filter StudyInstanceUID=UID for studies")
     if series is not None and level is not Level.INSTANCES:
         raise UsageError("--series: for instances only")
+    given = {"study_instance_uid": study, "series_instance_uid": series}
+    return {name: uid for name, uid in given.items() if uid is not None}
 
 
 def _count_text(level: Level, count: int) -> str:

@@ -164,6 +164,7 @@ class CloudApi:
         folder_uuid: UUID | str | None = None,
         anonymize: Anonymization | None = None,
         existing: Literal["skip", "send"] = "skip",
+        send_truncated: bool = False,
         sockets: int = 4,
         progress: OnProgress | None = None,
     ) -> UploadReport:
@@ -177,6 +178,7 @@ class CloudApi:
             anonymize: what to replace or remove on the way out; the files themselves stay as they are. Unless it
                 changes UIDs, a file that the service has already is FAILED: it may be the original.
             existing: ``"skip"`` what the service says it has, told by UIDs, or ``"send"`` it all the same.
+            send_truncated: send files that are cut off too, as for `DicomWeb.upload`.
             sockets: connections that carry parts, each one part at a time.
             progress: called with typed events.
 
@@ -194,6 +196,7 @@ class CloudApi:
             folder_uuid=folder_uuid,
             anonymize=anonymize,
             existing=existing,
+            send_truncated=send_truncated,
             sockets=sockets,
             on_progress=progress,
         )

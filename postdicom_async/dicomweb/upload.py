@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from postdicom_async.dicomweb.store import Storing
 from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicomweb.dialects import Dialect
@@ -32,6 +33,7 @@ class Upload:
         *,
         study_instance_uid: str | None,
         anonymize: Anonymization | None = None,
+        send_truncated: bool = False,
         on_progress: OnProgress | None,
     ) -> None:
         self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
@@ -40,6 +42,7 @@ class Upload:
             piece=self._limits.piece,
             anonymize=anonymize,
             study_instance_uid=study_instance_uid,
+            send_truncated=send_truncated,
             on_progress=on_progress,
         )
 
@@ -49,18 +52,21 @@ class Upload:
         Raises:
             PostdicomError: the archive cannot be worked with. ``report`` on it says what had been stored by then.
         """
-        work = for_each(self._batches(sources), self._deliver, at_once=self._limits.parallel_stores)
-        return await self._intake.run(sources, work)
+        return await self._intake.run(sources, self._send)
+
+    async def _send(self, admitted: AsyncIterator[Numbered]) -> None:
+        async with aclosing(self._batches(admitted)) as batches:
+            await for_each(batches, self._deliver, at_once=self._limits.parallel_stores)
 
     async def run_as_one(self, sources: Sources) -> tuple[StoreOutcome, ...]:
         """Send everything in one request."""
         self._limits = replace(self._limits, batch_instances=1 << 31, batch_bytes=1 << 62)
         return (await self.run(sources)).outcomes
 
-    async def _batches(self, sources: Sources) -> AsyncIterator[list[Numbered]]:
+    async def _batches(self, admitted: AsyncIterator[Numbered]) -> AsyncGenerator[list[Numbered], None]:
         batch: list[Numbered] = []
         size = 0
-        async for numbered in self._intake.admitted(sources):
+        async for numbered in admitted:
             length = numbered.instance.body.length
             full = len(batch) >= self._limits.batch_instances or size + length > self._limits.batch_bytes
             if batch and full:

@@ -56,6 +56,7 @@ PURE = {
         "dicom.text",
         "dicom.segments",
         "dicom.uids",
+        "dicom.wholeness",
         "dicomweb.dialects",
         "dicomweb.filters",
         "dicomweb.media_types",
