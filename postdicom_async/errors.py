@@ -55,9 +55,12 @@ class PostdicomError(Exception):
         temporary: whether the same call may succeed later.
         retry_after: seconds the server asked to wait, None when it did not say.
         report: what a bulk transfer had done before this ended it; None for anything else.
+        origin: where in this package it arose, ``module:function:line`` from the outside in, without any value. The
+            traceback does not say so: frames hold arguments, so they do not leave (see ``face.py``).
     """
 
     temporary_by_default = False
+    origin: tuple[str, ...] = ()
     report: UploadReport | DownloadReport | None = None
 
     def __init__(

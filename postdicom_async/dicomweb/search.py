@@ -13,6 +13,7 @@ from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, dataset_of
 from postdicom_async.dicomweb.filters import query_string
 from postdicom_async.dicomweb.media_types import DICOM_JSON
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
+from postdicom_async.face import public_face
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
@@ -54,6 +55,7 @@ class Search:
     private: tuple[str, ...] = ()
 
 
+@public_face
 class Results(Generic[_T]):
     """Results of a search or of a metadata request, fetched as they are read.
 

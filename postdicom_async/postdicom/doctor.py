@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from postdicom_async.dicomweb.dialects import DIALECTS, DICOMWEB, POSTDICOM
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.doctor_checks import Area, Check, Mark, checks_for
 from postdicom_async.postdicom.doctor_examination import Examination, Step, Verdict
 from postdicom_async.postdicom.doctor_operations import OperationProbes
@@ -81,6 +82,7 @@ class Diagnosis:
         }
 
 
+@public_face
 async def diagnose(archive: DicomWeb) -> Diagnosis:
     """Look at an open archive and return what was found; nothing is stored, changed or deleted.
 
