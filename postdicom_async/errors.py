@@ -50,7 +50,8 @@ class PostdicomError(Exception):
         message: what went wrong and what to do, one line.
         operation: the transaction, for example ``"store instances"``; None where there was none.
         status: the HTTP status, None when no answer arrived.
-        reason: the server's own words, shortened and masked; None when it gave none.
+        reason: the server's own words, shortened and with a mark for every word that may be private; None when it gave
+            none.
         attempts: how many requests were made.
         temporary: whether the same call may succeed later.
         retry_after: seconds the server asked to wait, None when it did not say.
@@ -82,6 +83,14 @@ class PostdicomError(Exception):
         self.attempts = attempts
         self.temporary: bool = self.temporary_by_default if temporary is None else temporary
         self.retry_after = retry_after
+
+    @property
+    def server_words(self) -> str | None:
+        """All that the server said; None when it said nothing. **Private data**: it may name a patient.
+
+        Nothing shows it unasked: it is in no text, ``repr``, attribute or pickle of this error.
+        """
+        return getattr(self.reason, "whole", None)
 
     def __str__(self) -> str:
         """Return one line: operation, message, status, the server's reason, attempts."""

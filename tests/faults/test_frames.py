@@ -135,17 +135,19 @@ def test_every_public_method_is_called() -> None:
 
 async def looked_at(call: Awaitable[Any], watch: CanaryWatch) -> BaseException | None:
     """Make a call; look at what came out, and at the error's frames, as a crash reporter would."""
+    error: BaseException | None = None
+    found: Any = None
     try:
         found = await call
-    except (PostdicomError, TypeError, asyncio.CancelledError, TimeoutError) as error:
+    except (PostdicomError, TypeError, asyncio.CancelledError, TimeoutError) as caught:
+        error = caught
+    if error is not None:
         watch.feed(error)
-        for place in getattr(error, "origin", ()):
-            watch.feed_text(place)
+        watch.feed(getattr(error, "origin", ()))
         assert not frames_that_left(error)
-        return error
     outcomes = found if isinstance(found, tuple) else getattr(found, "outcomes", ())
     assert all(outcome.status != "stored" for outcome in outcomes)
-    return None
+    return error
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -160,7 +162,7 @@ async def test_calls_that_fail(fault: str, connect: Connect, canary_watch: Canar
         for name, call in CALLS.items():
             if await looked_at(call(archive, tmp_path), canary_watch):
                 failed.add(name)
-    assert len(failed) > len(CALLS) // 3
+    assert len(failed) >= 8
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
