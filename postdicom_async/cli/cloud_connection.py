@@ -66,10 +66,10 @@ class CloudAccount(Road, _Login):  # the fields of the last base come first, in 
         Raises:
             UsageError: an option or a key is missing or wrong.
         """
-        from postdicom_async import CloudApi
+        from postdicom_async import CloudApi, CloudWire
 
         settings = self.settings()
-        keys = find_cloud_keys()
+        keys = find_cloud_keys(self.router_url or CloudWire().router_url)
         client = CloudApi(*keys, user=self.user or None, router_url=self.router_url or None, settings=settings)
         output.conceal(*keys)
         return client

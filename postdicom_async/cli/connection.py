@@ -47,8 +47,9 @@ _Username: TypeAlias = Annotated[
         "-u",
         envvar="POSTDICOM_USERNAME",
         metavar="NAME",
-        help="User name. The password comes from POSTDICOM_PASSWORD, else a keyring, else a prompt; a bearer token "
-        "from POSTDICOM_TOKEN. Without either, requests are anonymous.",
+        help="User name. The password comes from POSTDICOM_PASSWORD, else a keyring (service postdicom-async, entry "
+        "NAME@https://host), else a prompt; a bearer token from POSTDICOM_TOKEN. Without either, requests are "
+        "anonymous.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -179,7 +180,7 @@ class Account(Road, _Login):  # the fields of the last base come first, in the h
         from postdicom_async import PostDicom
 
         url, settings = self._url(), self.settings()
-        credentials = find_credentials(self.username)
+        credentials = find_credentials(self.username, url)
         if not isinstance(credentials, tuple):
             raise UsageError("PostDICOM asks for a user name: give --username or set POSTDICOM_USERNAME")
         return PostDicom(url, *credentials, settings=settings)
@@ -205,7 +206,7 @@ class Connection(Account):
         from postdicom_async import DicomWeb
 
         url, settings = self._url(), self.settings()
-        return DicomWeb(url, auth=find_credentials(self.username), settings=settings, dialect=self.dialect.value)
+        return DicomWeb(url, auth=find_credentials(self.username, url), settings=settings, dialect=self.dialect.value)
 
 
 def _require_file(option: str, file: Path | None) -> None:
