@@ -67,6 +67,8 @@ def _report(error: BaseException, *, debug: bool) -> int:
     """Say in one line what went wrong; return the exit code."""
     if debug and not isinstance(error, SystemExit):
         traceback.print_exception(error)
+        for place in getattr(error, "origin", ()):
+            output.error(f"  in {place}")
     if isinstance(error, SystemExit | BrokenPipeError):
         return Exit.OK  # rich's and typer's way to say that nobody reads the help any more
     if isinstance(error, KeyboardInterrupt | Interrupted):

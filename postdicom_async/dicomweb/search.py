@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -47,12 +47,12 @@ class Search:
 
     operation: str
     path: str
-    pairs: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     key: str = "0020000D"
     limit: int | None = None
     offset: int = 0
     page: int | None = 1000
-    private: tuple[str, ...] = ()
+    private: tuple[str, ...] = field(default=(), repr=False)
 
 
 @public_face
