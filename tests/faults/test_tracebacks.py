@@ -34,7 +34,7 @@ FILTERS = {
 }
 FILE = small_dicom(patient_name=NAME, patient_id=CANARIES["patient_id"])
 STUDY, SERIES, INSTANCE = UIDS = uids_of(FILE)
-VIEW = {"media_type": f"image/{HEADER}", "parameters": {"annotation": NAME}}
+VIEW: dict[str, Any] = {"media_type": f"image/{HEADER}", "parameters": {"annotation": NAME}}
 ANONYMIZE = Anonymization({"PatientName": NAME, "PatientID": CANARIES["patient_id"]}, secret=CANARIES["token"])
 
 

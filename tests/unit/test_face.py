@@ -294,7 +294,7 @@ def own_members(kind: type) -> dict[str, object]:
     return written
 
 
-@pytest.mark.parametrize("kind", sorted(public_classes(), key=lambda one: one.__name__), ids=lambda one: one.__name__)
+@pytest.mark.parametrize("kind", sorted(public_classes(), key=repr), ids=repr)
 def test_every_public_method_is_a_face(kind: type) -> None:
     """Of a frozen class of fields neither the generated constructor nor a property takes an argument to give away."""
     holds_fields = hasattr(kind, "__dataclass_fields__")
