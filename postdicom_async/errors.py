@@ -17,7 +17,8 @@
 
 An exception holds an operation's name, a status, the server's reason (masked, see ``http/redaction.py``), how
 many attempts were made and whether a repeat can help. It never holds a URL, a header, a body, a credential or
-an object of the HTTP library, so it can be logged as it is.
+an object of the HTTP library, nor a frame of this package when it leaves a public call (see ``face.py``), so it can
+be logged as it is, by a crash reporter too.
 """
 
 from __future__ import annotations
