@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 __all__ = ["Limits", "Retry", "Settings", "Timeouts", "Tls"]
 
@@ -39,6 +40,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long silence may last. There is none over a whole body: a large study takes as long as it moves.
@@ -60,6 +62,7 @@ class Timeouts:
         _require_seconds(self, "timeouts")
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How a request is repeated; what may be repeated at all is decided in ``http/retry.py``.
@@ -85,6 +88,7 @@ class Retry:
         _require_at_least(self, "retry", {"max_attempts": 1})
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What may be open at once, and how much of an answer is ever held in memory.
@@ -122,6 +126,7 @@ class Limits:
         _require_at_least(self, "limits", {one.name: 1 for one in fields(self)})
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Tls:
     """Certificates. Verification is on.
@@ -141,6 +146,7 @@ class Tls:
     accept_any_certificate: bool = False
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set on a session.

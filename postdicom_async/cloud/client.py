@@ -21,6 +21,7 @@ from postdicom_async.cloud.users import CloudUsers
 from postdicom_async.cloud.view import CloudView
 from postdicom_async.cloud.wire import CloudWire
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.settings import Settings
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["CloudApi"]
 
 
+@public_face
 class CloudApi:
     """A PostDICOM account over the Cloud API, used as ``async with CloudApi(api_key, account_key) as api``.
 

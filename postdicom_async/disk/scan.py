@@ -14,6 +14,7 @@ from postdicom_async.dicom.scan_tree import Scan, ScanProgress, ScanStatus, Skip
 from postdicom_async.disk.files import Unusable, read_beginning
 from postdicom_async.disk.sources import measure, read_paths
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
     import os
@@ -28,6 +29,7 @@ OnScanProgress: TypeAlias = Callable[[ScanProgress], None]
 """Called in the event loop after each file; keep it short."""
 
 
+@public_face
 async def read_files(sources: Files, *, progress: OnScanProgress | None = None) -> Scan:
     """Return the patients, studies, series and instances that lie in files and folders (searched recursively).
 

@@ -55,7 +55,7 @@ class Call:
 
     operation: str
     method: str
-    path: str
+    path: str = field(repr=False)
     repeat: Repeat
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     body: Body | None = field(default=None, repr=False)
