@@ -124,10 +124,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Certificates. Verification is on.
+    """Certificates. Verification is on. A path may be given as text.
 
     Attributes:
-        ca_file: PEM file of authorities trusted besides the system's.
+        ca_file: PEM file of authorities trusted besides the system's, or of a server's own certificate. With one that
+            names a host itself, as ``openssl req -x509`` makes them, httpx's own transport is used.
         certificate: PEM file of the client certificate, with its chain; may hold the key too.
         key: PEM file of the client key, when it is a file of its own.
         key_password: the key's password. A key that has one needs httpx's own transport.
@@ -139,6 +140,19 @@ class Tls:
     key: Path | None = None
     key_password: str | None = field(default=None, repr=False)
     accept_any_certificate: bool = False
+
+    def __post_init__(self) -> None:
+        """Make paths of texts; refuse values of other kinds."""
+        for name in ("ca_file", "certificate", "key"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value:
+                object.__setattr__(self, name, Path(value))
+            elif value is not None and not isinstance(value, Path):
+                raise UsageError(f"tls.{name}: give the path of a PEM file")
+        if not isinstance(self.key_password, str | None):
+            raise UsageError("tls.key_password: give a text")
+        if not isinstance(self.accept_any_certificate, bool):
+            raise UsageError("tls.accept_any_certificate: give True or False")
 
 
 @dataclass(frozen=True, slots=True)

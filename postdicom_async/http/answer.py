@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import suppress
@@ -188,6 +189,8 @@ class StreamedAnswer:
             problem = self._broken("the archive stopped sending")
         except httpx.HTTPError as error:
             problem = problem_of_exception(self._operation, error)
+        except ssl.SSLError:  # httpx's transport lets it through
+            problem = self._broken("the connection broke")
         raise problem
 
     def _decoder(self) -> Callable[[bytes | None], bytes]:
