@@ -127,10 +127,11 @@ def httpx_transport(
     Raises:
         UsageError: a certificate, key or proxy setting cannot be used.
     """
+    verify = context or tls_context(settings.tls)
     try:
         return _HttpxTransport(
             proxied=proxy is not None,
-            verify=context or tls_context(settings.tls),
+            verify=verify,
             trust_env=False,
             proxy=proxy,
             limits=httpx.Limits(

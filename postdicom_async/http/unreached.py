@@ -6,6 +6,7 @@ line that fits counts, so what is told more exactly stands above.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import httpx
@@ -155,6 +156,8 @@ def explain(text: str, *, proxied: bool = False) -> Cause:
 
 def words_of(error: BaseException) -> str:
     """Return the texts and kinds of an exception and its causes, for looking at only."""
+    if isinstance(error, httpx.ProxyError):
+        status = re.match(r"\d{3}\b", str(error))
+        return f"tunnel error: {status[0] if status else error}"  # without the proxy's own words after the number
     behind = error.__cause__ or error.__context__
-    own = f"tunnel error: {error}" if isinstance(error, httpx.ProxyError) else str(error)
-    return own if behind is None else f"{own} {type(behind).__name__} {words_of(behind)}"
+    return str(error) if behind is None else f"{error} {type(behind).__name__} {words_of(behind)}"
