@@ -269,7 +269,9 @@ class Download:
             total = len(self._state.listed or ())
             message = f"{len(report.missing)} of {total} instances did not arrive{words}"
         else:
-            message = f"the answer broke off and there is no list to tell what is missing{words}"
+            here = len(report.saved) + len(report.already_present)
+            arrived = f"{here} instances arrived" if here else "no instance arrived"
+            message = f"{arrived}, and there is no list to tell what is missing{words}"
         raise IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
 
     def _require_count(self, report: DownloadReport) -> None:

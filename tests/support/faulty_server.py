@@ -103,6 +103,10 @@ class FaultyServer:
         """Stop listening and drop every connection."""
         await self._server.close()
 
+    def refuse(self) -> None:
+        """From now on refuse connections; those that are open stay."""
+        self._server.refuse()
+
     @property
     def port(self) -> int:
         """The port listened on."""
