@@ -265,6 +265,8 @@ class Download:
             raise self._not_found
         cause = self._state.last_error
         words = f": {cause}" if cause else ""
+        if report.refused and not cause:
+            words = f"; {report.refused} parts came that are not DICOM, or not what was asked for"
         if report.missing:
             total = len(self._state.listed or ())
             message = f"{len(report.missing)} of {total} instances did not arrive{words}"

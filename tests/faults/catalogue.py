@@ -17,7 +17,6 @@ an error      the name of the exception; `IncompleteDownload` where some or all 
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -25,14 +24,15 @@ from email.utils import format_datetime
 from typing import Literal
 
 from tests.faults.archive import parts_sent, related, uids_of
-from tests.support.bodies import json_reply, multipart_related, stow_answer
+from tests.support.bodies import multipart_related, stow_answer
 from tests.support.dicom_files import small_dicom, study_files, uid
 from tests.support.faulty_server import Reply, Request
 
-__all__ = ["FAULTS", "FILES", "STUDY", "Fault", "Verb"]
+__all__ = ["FAULTS", "FILES", "OLDER", "STUDY", "Fault", "Verb"]
 
 STUDY = uid(1)
 FILES = list(study_files(3).values())
+OLDER = [small_dicom(*uids_of(file), pixel_bytes=1024) for file in FILES]
 STRANGER = small_dicom(uid(7), uid(7, 1), uid(7, 1, 1), patient_id="ANOTHER")
 
 Verb = Literal["upload", "download", "search"]
@@ -57,7 +57,11 @@ class Fault:
         answer: gives the answer to a request, where the fault lies in that.
         head: how a request is read, where the fault lies in that.
         way: how there is no connection.
+        silent: it is told by time alone, so that time-outs are short.
+        read_rate: bytes of a request's body that the archive reads a second.
+        older: the archive holds other instances with the same UIDs.
         mended: the verbs that succeed when the fault happens once only.
+        waiting: the verbs for which what is expected is not so yet.
     """
 
     what: str
@@ -67,10 +71,14 @@ class Fault:
     answer: Answer | None = None
     head: Reply | None = None
     way: Way = "plain"
+    silent: bool = False
+    read_rate: int | None = None
+    older: bool = False
     mended: str = ""
+    waiting: str = ""
 
     def expected(self, verb: Verb) -> str:
-        """What must come of it."""
+        """Return what must come of it."""
         outcome: str = getattr(self, verb)
         return outcome
 
@@ -161,13 +169,18 @@ def long_boundary(reply: Reply) -> Reply:
 
 # A read that goes on failing so may succeed later (exit code 5) or not (1).
 LATER, NEVER = "IncompleteDownload/5", "IncompleteDownload/1"
-CUT = {"upload": "stored/0", "download": LATER, "search": "ConnectionFailed/5", "mended": "upload download search"}
+CUT = {
+    "upload": "stored/0",
+    "download": LATER,
+    "search": "ConnectionFailed/5 or ProtocolError/5",
+    "mended": "upload download search",
+}
 LOST = {"upload": "unconfirmed/1", "download": LATER, "search": "ConnectionFailed/5"}
 ALL = "upload download search"
 
 
 def lasting(upload: str, download: str, search: str) -> dict[str, str]:
-    """What must come of a fault that nothing mends."""
+    """Say what must come of a fault that nothing mends."""
     return {"upload": upload, "download": download, "search": search}
 
 
@@ -177,6 +190,7 @@ FAULTS: dict[str, Fault] = {
         "the connection is refused",
         **lasting("ConnectionFailed/5", "ConnectionFailed/5", "ConnectionFailed/5"),
         way="refused",
+        waiting="upload, lasting",
     ),
     "F02": Fault(
         "every connection is reset as soon as it is accepted",
@@ -186,27 +200,31 @@ FAULTS: dict[str, Fault] = {
     "F03": Fault(
         "connections are accepted, and then there is silence",
         **lasting("unconfirmed/1", "ConnectionFailed/5", "ConnectionFailed/5"),
-        way="silent",
+        way="silent", silent=True,
     ),
     "F04": Fault(
         "the certificate is for another host name",
         **lasting("ConnectionFailed/1", "ConnectionFailed/1", "ConnectionFailed/1"),
         way="other name",
+        waiting="upload, lasting",
     ),
     "F05": Fault(
         "the certificate has expired",
         **lasting("ConnectionFailed/1", "ConnectionFailed/1", "ConnectionFailed/1"),
         way="expired",
+        waiting="upload, lasting",
     ),
     "F06": Fault(
         "the certificate's authority is not known",
         **lasting("ConnectionFailed/1", "ConnectionFailed/1", "ConnectionFailed/1"),
         way="unknown authority",
+        waiting="upload, lasting",
     ),
     "F07": Fault(
         "the connection is reset in the TLS handshake",
         **lasting("ConnectionFailed/5", "ConnectionFailed/5", "ConnectionFailed/5"),
         way="reset in the handshake",
+        waiting="upload, lasting",
     ),
     "F08": Fault(
         "the host name is not known, at first", **lasting("stored/0", "complete/0", "found/0"), way="unknown at first"
@@ -222,12 +240,12 @@ FAULTS: dict[str, Fault] = {
     ),
     "F11": Fault(
         "the archive stops reading in the middle of the request",
-        **LOST, head=Reply(stop_reading_after=700), mended=ALL,
+        **LOST, head=Reply(stop_reading_after=700), mended=ALL, silent=True,
     ),
     "F12": Fault(
         "the archive reads and answers slowly, but moves",
         **lasting("stored/0", "complete/0", "found/0"),
-        head=Reply(read_rate=40_000),
+        read_rate=40_000,
         answer=changed(lambda right: replace(right, chunk_size=max(1, len(body(right)) // 8), pause=0.05)),
     ),
     "F13": Fault(
@@ -249,6 +267,11 @@ FAULTS: dict[str, Fault] = {
         "it is not done, and no answer comes",
         **LOST, answer=always(Reply(drop_after_request=True)), mended=ALL,
     ),
+    "F16 older": Fault(
+        "it is not done, no answer comes, and the archive holds other instances with the same UIDs",
+        upload="unconfirmed/1", answer=always(Reply(drop_after_request=True)), older=True,
+        waiting="upload, lasting",
+    ),
     "F17": Fault(
         "the connection is reset in the headers of the answer",
         **CUT, answer=having_done_it(Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Len", reset=True)),
@@ -260,18 +283,20 @@ FAULTS: dict[str, Fault] = {
     "F19": Fault(
         "an answer that only its end delimits is cut",
         **CUT, answer=changed(lambda right: replace(right, framing="until-close", cut_after=half(right))),
+        waiting="search, lasting; search, once",
     ),
     "F20": Fault(
         "an answer is cut and its length fits what is left, as by a proxy",
         **CUT, answer=changed(lambda right: replace(right, body=body(right)[: half(right)])),
+        waiting="search, lasting; search, once",
     ),
     "F21": Fault(
         "an answer trickles, byte by byte",
-        **CUT, answer=changed(lambda right: replace(right, chunk_size=1, pause=0.05)),
+        **CUT, answer=changed(lambda right: replace(right, chunk_size=1, pause=0.05)), silent=True,
     ),
     "F22": Fault(
         "an answer stalls in the middle",
-        **CUT, answer=changed(lambda right: replace(right, stall_after=half(right))),
+        **CUT, answer=changed(lambda right: replace(right, stall_after=half(right))), silent=True,
     ),
     # --- status
     "F23": Fault(
@@ -280,16 +305,16 @@ FAULTS: dict[str, Fault] = {
     ),
     "F24 at once": Fault(
         "429 with Retry-After of no time",
-        **lasting("unconfirmed/1", LATER, "RateLimited/5"),
+        **lasting("RateLimited/5", LATER, "RateLimited/5"),
         answer=always(Reply(429, {"Retry-After": "0"})), mended=ALL,
     ),
     "F24 whenever": Fault(
         "429 without Retry-After",
-        **lasting("unconfirmed/1", LATER, "RateLimited/5"), answer=always(Reply(429)), mended=ALL,
+        **lasting("RateLimited/5", LATER, "RateLimited/5"), answer=always(Reply(429)), mended=ALL,
     ),
     "F24 in an hour": Fault(
         "429 with a Retry-After that is too long",
-        **lasting("unconfirmed/1", LATER, "RateLimited/5"),
+        **lasting("RateLimited/5", LATER, "RateLimited/5"),
         answer=always(Reply(429, {"Retry-After": "3600"})), mended="download",
     ),
     "F25": Fault(
@@ -327,11 +352,18 @@ FAULTS: dict[str, Fault] = {
     "F31": Fault(
         "200 with an error as JSON",
         **lasting("unconfirmed/1", NEVER, "ProtocolError/1"), answer=always(ERROR), mended="upload download",
+        waiting="upload, once; search, lasting",
     ),
     "F31 page": Fault(
         "200 with a login page",
         **lasting("unconfirmed/1", NEVER, "ProtocolError/1"),
         answer=always(Reply(200, HTML, b"<html>Sign in</html>")), mended="upload download",
+        waiting="upload, once",
+    ),
+    "F31 older": Fault(
+        "200 with a login page, and the archive holds other instances with the same UIDs",
+        upload="unconfirmed/1", answer=always(Reply(200, HTML, b"<html>Sign in</html>")), older=True,
+        waiting="upload, lasting",
     ),
     "F32 failed": Fault(
         "200, and each instance is named as failed",
@@ -343,14 +375,16 @@ FAULTS: dict[str, Fault] = {
     ),
     "F32 missing": Fault(
         "200, and nothing is named or stored", upload="unconfirmed/1", answer=stow(), mended="upload",
+        waiting="upload, once",
     ),
     "F32 unknown": Fault(
         "200, and others are named than were sent",
         upload="unconfirmed/1", answer=stow(referenced=[uid(7, 1, 1)]), mended="upload",
+        waiting="upload, once",
     ),
     "F32 both": Fault(
         "200, and each instance is named as stored and as failed",
-        upload="failed/1",
+        upload="unconfirmed/1",
         answer=lambda request, _right: Reply(
             200,
             JSON,
@@ -381,7 +415,7 @@ FAULTS: dict[str, Fault] = {
         "a part is missing, without a sign", download="complete/0", answer=parts(lambda files: files[:2]),
     ),
     "F33 twice": Fault(
-        "every part comes twice", download="complete/0", answer=parts(lambda files: [*files, *files]),
+        "every part comes twice", download="complete, 3 refused/1", answer=parts(lambda files: [*files, *files]),
     ),
     "F33 one more": Fault(
         "a part of another patient comes with the right ones",
@@ -393,21 +427,24 @@ FAULTS: dict[str, Fault] = {
     ),
     "F34 type": Fault(
         "the content type is another one",
-        **lasting("stored/0", "complete/0", "found/0"),
+        **lasting("stored/0", NEVER, "found/0"),
         answer=changed(lambda right: replace(right, headers={"Content-Type": "application/octet-stream"})),
     ),
     "F34 no JSON": Fault(
         "the JSON is none",
         **lasting("unconfirmed/1", NEVER, "ProtocolError/1"),
         answer=always(Reply(200, JSON, b'[{"0020000D": {]')), mended="upload download",
+        waiting="upload, once",
     ),
     "F34 deep": Fault(
         "JSON of depth 100,000",
         **lasting("unconfirmed/1", NEVER, "ProtocolError/1"), answer=always(DEEP), mended="upload download",
+        waiting="upload, once",
     ),
     "F34 long": Fault(
         "a number of 2,000,000 digits",
         **lasting("unconfirmed/1", NEVER, "ProtocolError/1"), answer=always(LONG_NUMBER), mended="upload download",
+        waiting="upload, once",
     ),
     "F35": Fault(
         "a small answer that unpacks to a very large one",
@@ -425,9 +462,6 @@ FAULTS: dict[str, Fault] = {
         answer=always(Reply(200, [(f"X-{n}", "y") for n in range(100_000)], b"[]")), mended="upload download search",
     ),
     "F36 boundary": Fault(
-        "a boundary of 10 kB", download=NEVER, answer=changed(long_boundary), mended="download",
+        "a boundary of 10 kB", download=LATER, answer=changed(long_boundary), mended="download",
     ),
 }  # fmt: skip
-
-ITEMS = json.dumps([uids_of(file) for file in FILES])
-EMPTY = json_reply([])

@@ -15,11 +15,10 @@ import httpx
 import pytest
 
 from postdicom_async import (
+    ConnectionFailed,
     DicomWeb,
     DownloadReport,
     PostdicomError,
-    Retry,
-    Settings,
     StoreStatus,
     Timeouts,
     Tls,
@@ -27,21 +26,21 @@ from postdicom_async import (
 )
 from postdicom_async.cli.exits import Exit, code_of
 from tests.faults.archive import MemoryArchive, name_of, uids_of
-from tests.faults.catalogue import FAULTS, FILES, STUDY, Fault, Verb
-from tests.faults.clients import files_below, transport_of
+from tests.faults.catalogue import FAULTS, FILES, OLDER, STUDY, Fault, Verb
+from tests.faults.clients import FAST, files_below, transport_of
 from tests.support.certificates import Authority
 from tests.support.faulty_server import FaultyServer, Reply, Request, unused_port
 
 if TYPE_CHECKING:
     from tests.support.faulty_server import OnAccept
 
-BOUND = 10.0  # seconds for a whole call; its time-outs are a quarter of a second each
+BOUND = 30.0  # seconds for a whole call, where a time-out is 0.3 s: 15 requests in vain take 9 s
 MANY = 60  # requests that no call may make
-QUARTER = {one.name: 0.25 for one in fields(Timeouts) if one.name not in ("connect", "least_rate", "deadline")}
-RATE = {"least_rate": 2000.0} if "least_rate" in {one.name for one in fields(Timeouts)} else {}
-QUICK = Settings(
-    timeouts=Timeouts(connect=1.0, **QUARTER, **RATE), retry=Retry(max_attempts=2, base=0.01, cap=0.02), fsync=False
-)
+KNOWN = {one.name for one in fields(Timeouts)}
+RATE = {"least_rate": 2000.0, "least_rate_window": 0.3} if "least_rate" in KNOWN else {}
+SHORT = dict.fromkeys(KNOWN - {"least_rate", "least_rate_window", "deadline"}, 0.3)
+PATIENT = replace(FAST, retry=replace(FAST.retry, max_attempts=2))
+SILENT = replace(PATIENT, timeouts=Timeouts(**SHORT, **RATE))
 DAY = timedelta(days=1)
 
 KINDS: dict[Verb, str] = {"upload": "POST", "download": "GET", "search": "GET"}
@@ -66,7 +65,8 @@ class Stage:
     met: int = 0
 
     def __post_init__(self) -> None:
-        self.archive = MemoryArchive(() if self.verb == "upload" else FILES)
+        there = OLDER if self.fault.older else ()
+        self.archive = MemoryArchive(there if self.verb == "upload" else FILES)
 
     def _meets(self, request: Request) -> bool:
         return is_of(self.verb, request) and self.met < self.at_most
@@ -75,9 +75,7 @@ class Stage:
         """Read a request as the fault has it."""
         if self.fault.head is None or not self._meets(request):
             return None
-        if self.fault.answer is not None and self.verb != "upload":
-            return None  # there is no body to be read
-        self.met += self.fault.answer is None
+        self.met += 1
         return self.fault.head
 
     def __call__(self, request: Request) -> Reply:
@@ -136,7 +134,9 @@ def scene(transport_name: str, authority: Authority, contexts: dict[str, ssl.SSL
         stage = Stage(fault, verb, at_most)
         context = contexts.get(fault.way)
         accept: dict[str, OnAccept] = {"silent": "silent", "reset": "reset", "reset in the handshake": "reset"}
-        using = replace(QUICK, tls=Tls(ca_file=authority.ca_file)) if context else QUICK
+        using = SILENT if fault.silent else PATIENT
+        if context is not None:
+            using = replace(using, tls=Tls(ca_file=authority.ca_file))
         transport = transport_of(transport_name, using)
         if fault.way == "unknown at first":
             transport = KnownLater(transport)
@@ -178,16 +178,19 @@ def told(scene: Scene, verb: Verb, to: Path, result: Any, problem: PostdicomErro
     """Return the outcome as the catalogue writes it."""
     if verb == "upload":
         statuses = checked_upload(scene, result)
+        if isinstance(problem, ConnectionFailed) and not problem.may_have_arrived:
+            assert not statuses & {"stored", "unconfirmed"}, "nothing left this machine"
         return ", ".join(sorted(statuses)) if problem is None else type(problem).__name__
     if verb == "download":
         checked_download(to, result)
         if problem is not None:
             return type(problem).__name__
-        assert result is not None
+        assert sorted(files_below(to).values()) == sorted(FILES)
         return "complete" if result.ok else f"complete, {'one' if result.refused == 1 else result.refused} refused"
     if problem is not None:
         return type(problem).__name__
-    assert [uid["Value"][0] for uid in (item["00080018"] for item in result)] == [uids_of(f)[2] for f in FILES]
+    uids = [item.get("00080018", {"Value": [None]})["Value"][0] for item in result]
+    assert uids == [uids_of(file).sop_instance_uid for file in FILES]
     return "found"
 
 
@@ -209,7 +212,6 @@ def checked_download(to: Path, report: DownloadReport | None) -> None:
     assert found == {name: right.get(name) for name in found}
     assert report is not None
     assert len(found) == len(report.saved)
-    assert report.ok is False or len(found) == len(FILES) or report.missing
 
 
 def exit_of(problem: PostdicomError | None, outcome: str) -> Exit:
@@ -219,22 +221,31 @@ def exit_of(problem: PostdicomError | None, outcome: str) -> Exit:
     return Exit.OK if outcome in ("stored", "complete", "found") else Exit.ITEMS_FAILED
 
 
-def ids(cases: list[tuple[str, Verb]]) -> list[str]:
-    return [f"{name.replace(' ', '_')}-{verb}" for name, verb in cases]
+def cases(chosen: list[tuple[str, Verb]], waiting: str) -> list[Any]:
+    """Return the parameters of a test; what is not so yet must fail until it is."""
+    made: list[Any] = []
+    for name, verb in chosen:
+        words = FAULTS[name].waiting
+        marks = [pytest.mark.xfail(strict=True, reason="not so yet")] if waiting.format(verb) in words else []
+        if name == "F21" and not RATE:
+            marks = [pytest.mark.xfail(run=False, reason="no least rate yet")]
+        made.append(pytest.param(name, verb, id=f"{name.replace(' ', '_')}-{verb}", marks=marks))
+    return made
 
 
-@pytest.mark.parametrize(("name", "verb"), CASES, ids=ids(CASES))
+@pytest.mark.parametrize(("name", "verb"), cases(CASES, "{}, lasting"))
 async def test_a_fault_that_lasts(name: str, verb: Verb, scene: Any, tmp_path: Path) -> None:
     async with scene(name, verb) as made:
         outcome, problem = await outcome_of(made, verb, tmp_path)
-    assert f"{outcome}/{exit_of(problem, outcome):d}" == FAULTS[name].expected(verb), (FAULTS[name].what, problem)
+    expected = FAULTS[name].expected(verb).split(" or ")
+    assert f"{outcome}/{exit_of(problem, outcome):d}" in expected, (FAULTS[name].what, problem)
 
 
-@pytest.mark.parametrize(("name", "verb"), ONCE, ids=ids(ONCE))
+@pytest.mark.parametrize(("name", "verb"), cases(ONCE, "{}, once"))
 async def test_a_fault_that_happens_once(name: str, verb: Verb, scene: Any, tmp_path: Path) -> None:
     async with scene(name, verb, at_most=1) as made:
         outcome, problem = await outcome_of(made, verb, tmp_path)
     assert made.stage.met == 1
     assert outcome == {"upload": "stored", "download": "complete", "search": "found"}[verb], problem
     if verb == "upload":
-        assert list(made.stage.archive.stored.values()) == FILES
+        assert sorted(made.stage.archive.stored.values()) == sorted(FILES)
