@@ -49,12 +49,14 @@ async def open_socket(url: str, *, settings: Settings, wire: CloudWire) -> Frame
 
     Raises:
         Problem: there is no connection, or the service refuses it.
+        UsageError: a certificate or key cannot be used.
     """
     problem: Problem | None = None
+    context = tls_context(settings.tls) if url.lower().startswith("wss:") else None
     try:
         connection = await _Connect(
             url,
-            ssl=tls_context(settings.tls) if url.lower().startswith("wss:") else None,
+            ssl=context,
             origin=None if wire.origin is None else Origin(wire.origin),
             proxy=settings.proxy or settings.use_environment_proxies or None,
             compression=None,

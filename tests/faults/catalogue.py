@@ -8,7 +8,7 @@ only the first one, after which everything is right; then the whole must succeed
 stored        every instance is in the archive, byte for byte
 failed        the outcome of every instance is FAILED: the archive does not have it, as far as it says
 unconfirmed   the outcome of every instance is UNCONFIRMED
-complete      every instance is on disk, byte for byte, and the report is ok
+complete      every instance is on disk, byte for byte; with ``refused`` besides, the report is not ok
 found         the search gives what the archive has
 an error      the name of the exception; `IncompleteDownload` where some or all instances did not arrive
 ============  ========================================================================================================
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Literal
+from typing import Any, Literal
 
 from tests.faults.archive import parts_sent, related, uids_of
 from tests.support.bodies import multipart_related, stow_answer
@@ -169,17 +169,17 @@ def long_boundary(reply: Reply) -> Reply:
 
 # A read that goes on failing so may succeed later (exit code 5) or not (1).
 LATER, NEVER = "IncompleteDownload/5", "IncompleteDownload/1"
-CUT = {
+CUT: dict[str, Any] = {
     "upload": "stored/0",
     "download": LATER,
     "search": "ConnectionFailed/5 or ProtocolError/5",
     "mended": "upload download search",
 }
-LOST = {"upload": "unconfirmed/1", "download": LATER, "search": "ConnectionFailed/5"}
+LOST: dict[str, Any] = {"upload": "unconfirmed/1", "download": LATER, "search": "ConnectionFailed/5"}
 ALL = "upload download search"
 
 
-def lasting(upload: str, download: str, search: str) -> dict[str, str]:
+def lasting(upload: str, download: str, search: str) -> dict[str, Any]:
     """Say what must come of a fault that nothing mends."""
     return {"upload": upload, "download": download, "search": search}
 
@@ -315,7 +315,7 @@ FAULTS: dict[str, Fault] = {
     "F24 in an hour": Fault(
         "429 with a Retry-After that is too long",
         **lasting("RateLimited/5", LATER, "RateLimited/5"),
-        answer=always(Reply(429, {"Retry-After": "3600"})), mended="download",
+        answer=always(Reply(429, {"Retry-After": "3600"})),
     ),
     "F25": Fault(
         "500", **lasting("unconfirmed/1", LATER, "ServerError/5"), answer=always(Reply(500)), mended=ALL

@@ -233,6 +233,12 @@ def cases(chosen: list[tuple[str, Verb]], waiting: str) -> list[Any]:
     return made
 
 
+def test_the_catalogue_is_whole() -> None:
+    assert {name[:3] for name in FAULTS} == {f"F{number:02}" for number in range(1, 37)}
+    assert all(fault.upload or fault.download or fault.search for fault in FAULTS.values())
+    assert len({fault.what for fault in FAULTS.values()}) == len(FAULTS)
+
+
 @pytest.mark.parametrize(("name", "verb"), cases(CASES, "{}, lasting"))
 async def test_a_fault_that_lasts(name: str, verb: Verb, scene: Any, tmp_path: Path) -> None:
     async with scene(name, verb) as made:

@@ -52,8 +52,10 @@ TOO_OLD = "have no version of TLS in common; TLS 1.2 or 1.3 is needed"
 HUNG_UP = "the server hung up while the connection was made"
 WANTS_HTTPS = "the server wants https:// at this port"
 PROXY_PASSWORD = "the proxy refused the credentials or wants some"
-ALL = (UNKNOWN, OTHER_NAME, EXPIRED, TOO_EARLY, NOT_TLS, WANTED, PERHAPS_WANTED, NOT_ACCEPTED, OWN_EXPIRED)
-ALL += (TOO_OLD, HUNG_UP, WANTS_HTTPS, PROXY_PASSWORD)
+ALL = [
+    *(UNKNOWN, OTHER_NAME, EXPIRED, TOO_EARLY, NOT_TLS, WANTED, PERHAPS_WANTED, NOT_ACCEPTED, OWN_EXPIRED),
+    *(TOO_OLD, HUNG_UP, WANTS_HTTPS, PROXY_PASSWORD),
+]
 
 
 @pytest.fixture

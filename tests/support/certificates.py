@@ -89,10 +89,8 @@ def self_signed(folder: Path, subject: str, *extensions: str) -> tuple[Path, ssl
     """Make a certificate as ``openssl req -x509`` does by itself: CA:TRUE; return its file and a server's context."""
     certificate, key = folder / "self.pem", folder / "self.key"
     added = [part for one in extensions for part in ("-addext", one)]
-    openssl(
-        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", subject),
-        *("-out", certificate, "-keyout", key, *added),
-    )
+    made = ["-subj", subject, "-out", str(certificate), "-keyout", str(key), *added]
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", *made)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return certificate, context
