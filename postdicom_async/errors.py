@@ -135,7 +135,12 @@ class ProtocolError(PostdicomError):
 
 
 class LocalFileError(PostdicomError):
-    """A local file or folder could not be read or written (missing, not permitted, disk full)."""
+    """A local file or folder could not be read or written (missing, not permitted, disk full).
+
+    ``disk_full`` is True where space, or a quota of it, is used up: nothing helps but making room.
+    """
+
+    disk_full = False
 
 
 class TransferError(PostdicomError):

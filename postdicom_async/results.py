@@ -76,6 +76,7 @@ class StoreOutcome:
         reason_code: Failure Reason (0008,1197) or Warning Reason (0008,1196), when the archive gave one.
         reason: that code's name in PS3.18, or what went wrong here.
         patient_order_uuid: the order that holds it, when the service named it (Cloud API).
+        temporary: whether the same source may make it later: the network or the archive was at fault, not the source.
     """
 
     source: str = field(repr=False)
@@ -85,6 +86,7 @@ class StoreOutcome:
     reason_code: int | None = None
     reason: str | None = None
     patient_order_uuid: str | None = None
+    temporary: bool = False
 
     @property
     def in_archive(self) -> bool:

@@ -8,7 +8,7 @@ from postdicom_async.cli import output
 from postdicom_async.cli.cloud_connection import CloudAccount
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.vendor import AsJson, document, raw_columns, run_call, show_columns
+from postdicom_async.cli.vendor import AsJson, raw_columns, run_call, show_columns, write_answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def account(account: CloudAccount, common: Common, as_json: AsJson = False) -> i
 
     known = run_call(account.cloud(), work).users
     if as_json:
-        output.write(output.json_text({"UserList": [_user_fields(user) for user in known]}))
+        output.write_document({"answer": {"UserList": [_user_fields(user) for user in known]}})
         return Exit.OK
     rows = [
         (user, institution.institution_name, institution.institution_uuid)
@@ -102,6 +102,6 @@ def nodes(account: CloudAccount, common: Common, as_json: AsJson = False) -> int
 
 def _list(found: Sequence[VendorAnswer], what: tuple[str, str], *, as_json: bool, quiet: bool) -> int:
     if as_json:
-        output.write(output.json_text([document(one) for one in found]))
+        write_answers(found)
         return Exit.OK
     return show_columns(raw_columns(one.raw for one in found), what, quiet=quiet)

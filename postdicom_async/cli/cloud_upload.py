@@ -10,7 +10,7 @@ import typer
 
 from postdicom_async.cli.anonymize import Anonymizing
 from postdicom_async.cli.cloud_connection import CloudAccount, CloudInstitution
-from postdicom_async.cli.options import Common
+from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.orders import Order
 from postdicom_async.cli.paths import given_path, require_readable
 from postdicom_async.cli.upload import Sources
@@ -47,11 +47,12 @@ def upload(
         int, typer.Option("--sockets", min=1, metavar="N", help="How many connections carry the files, up to 64.")
     ] = 4,
     as_json: ReportAsJson = False,
+    error_if_nothing: ErrorIfNothing = False,
 ) -> int:
     """Upload files and folders, and write which patient orders hold them.
 
     Every file ends as stored, present, duplicate, failed, unconfirmed, not DICOM or unreadable. The exit code is 0 when
-    every DICOM file is known to be there, 1 when some are not.
+    every DICOM file is known to be there, 1 when some are not, 5 when a repeat may help with all of those.
     """
     require_readable(paths)
     rules = anonymizing.rules()
@@ -69,7 +70,8 @@ def upload(
         )
 
     again = anonymizing.again(skips_existing=existing is Existing.SKIP)
-    return run_upload(api, send, Telling(as_json=as_json, quiet=common.quiet, with_orders=True, again=again))
+    telling = Telling(as_json, common.quiet, again, with_orders=True, error_if_nothing=error_if_nothing)
+    return run_upload(api, send, telling)
 
 
 def documents(
@@ -101,4 +103,4 @@ def documents(
         )
 
     again = "attaches everything once more"
-    return run_upload(api, send, Telling(as_json=as_json, quiet=common.quiet, with_orders=True, again=again))
+    return run_upload(api, send, Telling(as_json, common.quiet, again, with_orders=True))

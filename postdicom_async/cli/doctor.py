@@ -36,7 +36,7 @@ def doctor(
     archive = connection.client()
     found = run_async(lambda: _diagnose(archive))
     if as_json:
-        output.write(output.json_text(found.document()))
+        output.write_document(found.document(), error=None if found.problem is None else found.problem.message)
     else:
         output.write(output.render(_report(found)))
     if found.problem is not None:

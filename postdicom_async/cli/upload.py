@@ -9,7 +9,7 @@ import typer
 
 from postdicom_async.cli.anonymize import Anonymizing
 from postdicom_async.cli.connection import Connection
-from postdicom_async.cli.options import Common
+from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.paths import given_path, require_readable
 from postdicom_async.cli.upload_result import ReportAsJson, Telling, run_upload
 
@@ -33,11 +33,12 @@ def upload(
     common: Common,
     anonymizing: Anonymizing,
     as_json: ReportAsJson = False,
+    error_if_nothing: ErrorIfNothing = False,
 ) -> int:
     """Store files and folders in an archive.
 
     Every file ends as stored, warned, duplicate, failed, unconfirmed, not DICOM or unreadable. The exit code is 0 when
-    every DICOM file is known to be in the archive, 1 when some are not.
+    every DICOM file is known to be in the archive, 1 when some are not, 5 when a repeat may help with all of those.
     """
     require_readable(paths)
     rules = anonymizing.rules()
@@ -47,4 +48,4 @@ def upload(
         return await archive.upload([str(path) for path in paths], anonymize=rules, progress=progress)
 
     again = anonymizing.again(skips_existing=False)
-    return run_upload(archive, send, Telling(as_json=as_json, quiet=common.quiet, again=again))
+    return run_upload(archive, send, Telling(as_json, common.quiet, again, error_if_nothing=error_if_nothing))

@@ -50,8 +50,8 @@ class ClientStore(ClientBase):
                 iterable or async iterable of them.
             study_instance_uid: refuse instances of any other study.
             anonymize: what to replace or remove on the way out; the files themselves stay as they are. What cannot be
-                anonymised is not sent. Unless it changes UIDs, what the archive has already under a file's UID is
-                UNCONFIRMED: it may be the original, and still be it.
+                anonymised is not sent. Unless it changes UIDs, each copy is retrieved and compared: where the archive
+                keeps the original that it has under that UID, the copy is FAILED, whatever the archive says.
             progress: called with typed events.
 
         Returns:
@@ -69,7 +69,7 @@ class ClientStore(ClientBase):
         self, study_instance_uid: str | None, anonymize: Anonymization | None, progress: OnProgress | None
     ) -> Upload:
         study = None if study_instance_uid is None else checked_uid(study_instance_uid, "study_instance_uid")
-        return Upload(self._session, self._dialect, study_instance_uid=study, anonymize=anonymize, on_progress=progress)
+        return Upload(self._retrieval, study_instance_uid=study, anonymize=anonymize, on_progress=progress)
 
     # --- delete ---------------------------------------------------------------------------------------------------
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicomweb.dialects import Dialect
+    from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.dicomweb.store_answer import Verdict
     from postdicom_async.disk.sources import Sources, Usable
-    from postdicom_async.http.session import Session
     from postdicom_async.settings import Limits
 
 __all__ = ["Upload"]
@@ -28,15 +28,14 @@ class Upload:
 
     def __init__(
         self,
-        session: Session,
-        dialect: Dialect,
+        retrieval: Retrieval,
         *,
         study_instance_uid: str | None,
         anonymize: Anonymization | None = None,
         on_progress: OnProgress | None,
     ) -> None:
-        self._limits = _batch_limits(session.settings.limits, dialect)
-        self._storing = Storing(session, dialect, study_instance_uid)
+        self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
+        self._storing = Storing(retrieval, study_instance_uid)
         self._intake = Intake(
             piece=self._limits.piece,
             anonymize=anonymize,
@@ -73,10 +72,12 @@ class Upload:
             yield batch
 
     async def _deliver(self, batch: list[Numbered]) -> None:
-        verdicts = await self._storing.deliver([one.instance for one in batch], self._intake.meter.moved)
-        for one in batch:
-            verdict = verdicts[one.instance.header.uids.sop_instance_uid]
-            self._intake.settle(one.number, _outcome(one.instance, verdict))
+        numbers = {one.instance.header.uids.sop_instance_uid: one.number for one in batch}
+
+        def settle(instance: Usable, verdict: Verdict) -> None:
+            self._intake.settle(numbers[instance.header.uids.sop_instance_uid], _outcome(instance, verdict))
+
+        await self._storing.deliver([one.instance for one in batch], self._intake.meter.moved, settle)
 
 
 def _batch_limits(limits: Limits, dialect: Dialect) -> Limits:
@@ -93,4 +94,5 @@ def _outcome(instance: Usable, verdict: Verdict) -> StoreOutcome:
         instance.body.length,
         verdict.reason_code,
         verdict.reason,
+        temporary=verdict.temporary,
     )

@@ -27,7 +27,7 @@ SECRET = "POSTDICOM_ANONYMIZE_SECRET"
 
 async def orders_in(cli: Cli, folder: str) -> list[str]:
     found = await cli.here("cloud", "orders", "in-folder", "--folder-uuid", folder, "--json")
-    return [order["PatientOrderUuid"] for order in found.json]
+    return [order["PatientOrderUuid"] for order in found.told]
 
 
 @pytest.fixture
@@ -104,6 +104,26 @@ async def test_an_upload_that_is_refused(cloud_cli: Cli, cloud_archive: Any, one
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["upload", "study/notes.txt", *NORTH], "nothing to upload: none of 1 files is DICOM"),
+        (["upload", "empty", *NORTH], "nothing to upload: no file was found"),
+        (["documents", "empty", *NORTH, "--patient-order-uuid", NOBODY], "nothing to upload: no file was found"),
+    ],
+)
+async def test_nothing_to_do(
+    cloud_cli: Cli, study_folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(study_folder.parent)
+    Path("empty").mkdir()
+    ran = await cloud_cli.here("cloud", *arguments)
+    assert (ran.code, ran.out, ran.err) == (0, "", f"{words}\n")
+    if arguments[0] == "upload":
+        ran = await cloud_cli.here("cloud", *arguments, "--error-if-nothing")
+        assert (ran.code, ran.error_line) == (9, f"error: {words}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         (["upload", "study"], "--institution-uuid: the account has 2"),
         (["upload", "study", "--institution-uuid", "Nowhere"], "--institution-uuid: not in the account"),
         (["upload", "study", "--institution-uuid", NOBODY], "--institution-uuid: not in the account"),
@@ -112,10 +132,7 @@ async def test_an_upload_that_is_refused(cloud_cli: Cli, cloud_archive: Any, one
         (["upload", "study", *NORTH, "--sockets", "0"], "--sockets"),
         (["upload", "study", *NORTH, "--existing", "keep"], "--existing"),
         (["upload", "missing", *NORTH], "missing: does not exist"),
-        (["upload", "study/notes.txt", *NORTH], "nothing to upload: none of 1 files is DICOM"),
-        (["upload", "empty", *NORTH], "nothing to upload: no file was found"),
         (["documents", "missing", "--patient-order-uuid", NOBODY], "missing: does not exist"),
-        (["documents", "empty", *NORTH, "--patient-order-uuid", NOBODY], "nothing to upload: no file was found"),
         (["documents", "study/notes.txt", *NORTH], "--patient-order-uuid"),
         (["documents", "study/notes.txt", *NORTH, "--patient-order-uuid", "a"], "--patient-order-uuid: not a UUID"),
     ],
@@ -154,7 +171,7 @@ async def test_documents(cloud_cli: Cli, cloud_archive: Any, one_file: Path, tmp
         ("photo.png", photo.read_bytes()),
     ]
     mixed = await cli.here("cloud", "documents", text, photo, *attach, "--json")
-    assert (mixed.code, mixed.err) == (1, "")
+    assert (mixed.code, mixed.err) == (1, "error: 1 of 2 files are not known to be stored\n")
     assert [item["status"] for item in mixed.json["items"]] == ["failed", "stored"]
     assert mixed.json["ok"] is False
     assert mixed.json["patient_order_uuids"] == [order]

@@ -65,7 +65,7 @@ run()
 
 async def test_demo_on_a_full_disk(cli: Cli, tmp_path: Path) -> None:
     ran = await cli("demo", "--quiet", "--keep", tmp_path / "kept", code=FULL)
-    assert (ran.code, ran.error_line) == (5, "error: the disk is full")
+    assert (ran.code, ran.error_line) == (8, "error: the disk is full")
 
 
 async def test_serve(cli: Cli, one_file: Path, tmp_path: Path) -> None:

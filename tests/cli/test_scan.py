@@ -56,10 +56,11 @@ async def test_what_cannot_be_told(cli: Cli, tmp_path: Path) -> None:
     assert ran.code == 1
     assert f"{tmp_path / 'cut.dcm'}: unreadable: " in ran.err
     assert f"{tmp_path / 'twin-2.dcm'}: duplicate: " in ran.err
-    assert ran.err.splitlines()[-1].startswith("3 files, 1 patient, 1 study, 1 instance, ")
+    assert ran.err.splitlines()[-1] == "error: 1 of 3 files cannot be read"
+    assert ran.err.splitlines()[-2].startswith("3 files, 1 patient, 1 study, 1 instance, ")
     quiet = await cli.here("scan", tmp_path, "--quiet")
     assert quiet.code == 1
-    assert len(quiet.err.splitlines()) == 1
+    assert [line.partition(": ")[0] for line in quiet.err.splitlines()] == [str(tmp_path / "cut.dcm"), "error"]
 
 
 async def test_controls_of_a_terminal_do_not_reach_it(cli: Cli, one_file: Path) -> None:

@@ -26,8 +26,8 @@ def connect(transport_name: str) -> Connect:
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Search for what was stored as often as ever, but without seconds in between."""
-    monkeypatch.setattr(store, "_CONFIRM_AFTER", (0.0, 0.01, 0.01))
+    """Look for what was stored as often as ever, but without seconds in between."""
+    monkeypatch.setattr(store, "_LOOK_AFTER", (0.0, 0.01, 0.01))
 
 
 def open_descriptors() -> int:
