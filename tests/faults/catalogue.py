@@ -190,7 +190,6 @@ FAULTS: dict[str, Fault] = {
         "the connection is refused",
         **lasting("ConnectionFailed/5", "ConnectionFailed/5", "ConnectionFailed/5"),
         way="refused",
-        waiting="upload, lasting",
     ),
     "F02": Fault(
         "every connection is reset as soon as it is accepted",
@@ -199,32 +198,28 @@ FAULTS: dict[str, Fault] = {
     ),
     "F03": Fault(
         "connections are accepted, and then there is silence",
-        **lasting("unconfirmed/1", "ConnectionFailed/5", "ConnectionFailed/5"),
+        **lasting("unconfirmed/1 or ConnectionFailed/5", "ConnectionFailed/5", "ConnectionFailed/5"),
         way="silent", silent=True,
     ),
     "F04": Fault(
         "the certificate is for another host name",
         **lasting("ConnectionFailed/1", "ConnectionFailed/1", "ConnectionFailed/1"),
         way="other name",
-        waiting="upload, lasting",
     ),
     "F05": Fault(
         "the certificate has expired",
         **lasting("ConnectionFailed/1", "ConnectionFailed/1", "ConnectionFailed/1"),
         way="expired",
-        waiting="upload, lasting",
     ),
     "F06": Fault(
         "the certificate's authority is not known",
         **lasting("ConnectionFailed/1", "ConnectionFailed/1", "ConnectionFailed/1"),
         way="unknown authority",
-        waiting="upload, lasting",
     ),
     "F07": Fault(
         "the connection is reset in the TLS handshake",
         **lasting("ConnectionFailed/5", "ConnectionFailed/5", "ConnectionFailed/5"),
         way="reset in the handshake",
-        waiting="upload, lasting",
     ),
     "F08": Fault(
         "the host name is not known, at first", **lasting("stored/0", "complete/0", "found/0"), way="unknown at first"
@@ -270,7 +265,6 @@ FAULTS: dict[str, Fault] = {
     "F16 older": Fault(
         "it is not done, no answer comes, and the archive holds other instances with the same UIDs",
         upload="unconfirmed/1", answer=always(Reply(drop_after_request=True)), older=True,
-        waiting="upload, lasting",
     ),
     "F17": Fault(
         "the connection is reset in the headers of the answer",
@@ -352,18 +346,16 @@ FAULTS: dict[str, Fault] = {
     "F31": Fault(
         "200 with an error as JSON",
         **lasting("unconfirmed/1", NEVER, "ProtocolError/1"), answer=always(ERROR), mended="upload download",
-        waiting="upload, once; search, lasting",
+        waiting="search, lasting",
     ),
     "F31 page": Fault(
         "200 with a login page",
         **lasting("unconfirmed/1", NEVER, "ProtocolError/1"),
         answer=always(Reply(200, HTML, b"<html>Sign in</html>")), mended="upload download",
-        waiting="upload, once",
     ),
     "F31 older": Fault(
         "200 with a login page, and the archive holds other instances with the same UIDs",
         upload="unconfirmed/1", answer=always(Reply(200, HTML, b"<html>Sign in</html>")), older=True,
-        waiting="upload, lasting",
     ),
     "F32 failed": Fault(
         "200, and each instance is named as failed",
@@ -375,12 +367,10 @@ FAULTS: dict[str, Fault] = {
     ),
     "F32 missing": Fault(
         "200, and nothing is named or stored", upload="unconfirmed/1", answer=stow(), mended="upload",
-        waiting="upload, once",
     ),
     "F32 unknown": Fault(
         "200, and others are named than were sent",
         upload="unconfirmed/1", answer=stow(referenced=[uid(7, 1, 1)]), mended="upload",
-        waiting="upload, once",
     ),
     "F32 both": Fault(
         "200, and each instance is named as stored and as failed",
@@ -434,17 +424,14 @@ FAULTS: dict[str, Fault] = {
         "the JSON is none",
         **lasting("unconfirmed/1", NEVER, "ProtocolError/1"),
         answer=always(Reply(200, JSON, b'[{"0020000D": {]')), mended="upload download",
-        waiting="upload, once",
     ),
     "F34 deep": Fault(
         "JSON of depth 100,000",
         **lasting("unconfirmed/1", NEVER, "ProtocolError/1"), answer=always(DEEP), mended="upload download",
-        waiting="upload, once",
     ),
     "F34 long": Fault(
         "a number of 2,000,000 digits",
         **lasting("unconfirmed/1", NEVER, "ProtocolError/1"), answer=always(LONG_NUMBER), mended="upload download",
-        waiting="upload, once",
     ),
     "F35": Fault(
         "a small answer that unpacks to a very large one",

@@ -42,6 +42,7 @@ SHORT = dict.fromkeys(KNOWN - {"least_rate", "least_rate_window", "deadline"}, 0
 PATIENT = replace(FAST, retry=replace(FAST.retry, max_attempts=2))
 SILENT = replace(PATIENT, timeouts=Timeouts(**SHORT, **RATE))
 DAY = timedelta(days=1)
+NEVER_LEFT = {"refused", "other name", "expired", "unknown authority", "reset in the handshake"}
 
 KINDS: dict[Verb, str] = {"upload": "POST", "download": "GET", "search": "GET"}
 CASES = [(name, verb) for name, fault in FAULTS.items() for verb in KINDS if fault.expected(verb)]
@@ -178,7 +179,9 @@ def told(scene: Scene, verb: Verb, to: Path, result: Any, problem: PostdicomErro
     """Return the outcome as the catalogue writes it."""
     if verb == "upload":
         statuses = checked_upload(scene, result)
-        if isinstance(problem, ConnectionFailed) and not problem.may_have_arrived:
+        if scene.stage.fault.way in NEVER_LEFT:
+            assert isinstance(problem, ConnectionFailed)
+            assert not problem.may_have_arrived
             assert not statuses & {"stored", "unconfirmed"}, "nothing left this machine"
         return ", ".join(sorted(statuses)) if problem is None else type(problem).__name__
     if verb == "download":
