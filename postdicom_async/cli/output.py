@@ -78,12 +78,16 @@ _ARGUMENTS = {
     "tls.ca_file:": "--ca-file:",
     "tls.certificate:": "--client-cert:",
     "tls.key:": "--client-key:",
+    "tls.key_password:": "POSTDICOM_KEY_PASSWORD:",
 }
 _PHRASES = (
-    (
-        "the server's certificate could not be verified",
-        "the server's certificate could not be verified; if its authority is not a public one, give --ca-file",
-    ),
+    ("give the authority's certificate as tls.ca_file", "give the authority's certificate with --ca-file"),
+    ("give another as tls.certificate", "give another with --client-cert"),
+    ("give tls.certificate and tls.key", "give --client-cert and --client-key"),
+    ("(tls.certificate and tls.key)", "(--client-cert and --client-key)"),
+    ("(tls.certificate)", "(--client-cert)"),
+    ("the certificate in tls.certificate", "the certificate in --client-cert"),
+    ("the credentials or wants some: http", "the credentials or wants some: --proxy http"),
     ("set allow_http_credentials", "give --allow-http"),
     ("give them as auth=(user, password)", "give the user with --username"),
     ("give tls.certificate too", "give --client-cert too"),

@@ -9,15 +9,16 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, InvalidStatus, InvalidURI, WebSocketException
 from websockets.protocol import State
 from websockets.typing import Origin
 
 from postdicom_async.cloud.frames import Response, addressed_to, decode_response
 from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
-from postdicom_async.http.problems import Problem, connection_failed
+from postdicom_async.http.problems import Problem, connection_failed, problem_of_cause
 from postdicom_async.http.retry import Failure
-from postdicom_async.http.transport import explain_connect_failure, tls_context
+from postdicom_async.http.tls import tls_context
+from postdicom_async.http.unreached import explain
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.wire import CloudWire
@@ -48,12 +49,14 @@ async def open_socket(url: str, *, settings: Settings, wire: CloudWire) -> Frame
 
     Raises:
         Problem: there is no connection, or the service refuses it.
+        UsageError: a certificate or key cannot be used.
     """
     problem: Problem | None = None
+    context = tls_context(settings.tls) if url.lower().startswith("wss:") else None
     try:
         connection = await _Connect(
             url,
-            ssl=tls_context(settings.tls) if url.lower().startswith("wss:") else None,
+            ssl=context,
             origin=None if wire.origin is None else Origin(wire.origin),
             proxy=settings.proxy or settings.use_environment_proxies or None,
             compression=None,
@@ -74,6 +77,8 @@ async def open_socket(url: str, *, settings: Settings, wire: CloudWire) -> Frame
 
 def _problem_of_opening(error: Exception) -> Problem:
     what = "open the WebSocket"
+    if isinstance(error, InvalidProxyStatus):
+        return problem_of_cause(what, explain(f"tunnel error: {error.response.status_code}"))
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         if status in _REFUSED_STATUSES:
@@ -88,9 +93,7 @@ def _problem_of_opening(error: Exception) -> Problem:
     if isinstance(error, TimeoutError):
         return Problem(Failure.NOT_SENT, connection_failed(what, "no connection in time", sent=False))
     if isinstance(error, OSError):
-        message, can_help = explain_connect_failure(f"{error} {type(error).__name__}")
-        failure = Failure.NOT_SENT if can_help else Failure.FINAL
-        return Problem(failure, connection_failed(what, message, sent=False, temporary=can_help))
+        return problem_of_cause(what, explain(f"{error} {type(error).__name__}"))
     if isinstance(error, InvalidURI | ValueError):
         return Problem(Failure.FINAL, ProtocolError("the WebSocket's address cannot be used", operation=what))
     return Problem(Failure.NOT_SENT, connection_failed(what, "the service did not open a WebSocket", sent=False))

@@ -265,11 +265,15 @@ class Download:
             raise self._not_found
         cause = self._state.last_error
         words = f": {cause}" if cause else ""
+        if report.refused and not cause:
+            words = f"; {report.refused} parts came that are not DICOM, or not what was asked for"
         if report.missing:
             total = len(self._state.listed or ())
             message = f"{len(report.missing)} of {total} instances did not arrive{words}"
         else:
-            message = f"the answer broke off and there is no list to tell what is missing{words}"
+            here = len(report.saved) + len(report.already_present)
+            arrived = f"{here} instances arrived" if here else "no instance arrived"
+            message = f"{arrived}, and there is no list to tell what is missing{words}"
         raise IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
 
     def _require_count(self, report: DownloadReport) -> None:

@@ -132,8 +132,11 @@ async def _refuse_message(answer: StreamedAnswer, operation: str, secrets: tuple
     kind = parse_media_type(answer.content_type).essence
     if kind.startswith(_NOT_AN_INSTANCE):
         body = await answer.read_some(64 * 1024)
+        page = kind in ("text/html", "application/xhtml+xml")
         raise ProtocolError(
-            "the archive answered with a message instead of instances",
+            "a web page came instead of instances; a login page, or another address than the DICOMweb service's?"
+            if page
+            else "the archive answered with a message instead of instances",
             operation=operation,
             status=answer.status,
             reason=server_reason(answer.headers, body, secrets),

@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, dataset_of, first_value, objects_in
 from postdicom_async.dicomweb.filters import query_string
-from postdicom_async.dicomweb.media_types import DICOM_JSON
+from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.http.redaction import safe_reason
@@ -176,7 +176,7 @@ class Listing:
                 "GET",
                 search.path + (joint + query if query else ""),
                 Repeat.READ,
-                headers={"Accept": DICOM_JSON},
+                headers=ASKING_FOR_JSON,
                 private=search.private,
             ),
             cap=self._session.settings.limits.json_bytes,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self, cast
 
@@ -174,6 +176,9 @@ class StreamedAnswer:
             data = decode(chunk)
             if data:
                 yield data
+            while data := decode(b""):  # what else the chunk unpacks to, with turns for others in between
+                await asyncio.sleep(0)
+                yield data
         self._ended = True
         if self.length is not None and received < self.length:
             raise self._broken("the answer ended before its announced length")
@@ -188,19 +193,23 @@ class StreamedAnswer:
             problem = self._broken("the archive stopped sending")
         except httpx.HTTPError as error:
             problem = problem_of_exception(self._operation, error)
+        except ssl.SSLError:  # httpx's transport lets it through
+            problem = self._broken("the connection broke")
         raise problem
 
     def _decoder(self) -> Callable[[bytes | None], bytes]:
-        """Return the function that undoes Content-Encoding; called with None at the end.
+        """Return the function that undoes Content-Encoding; called with nothing for the rest, with None at the end.
 
-        We ask for none, but some proxies pack all the same. Only what zlib does is undone, and only up to a ratio.
+        Asked for is gzip, and only where the answer is JSON, but some proxies pack what they like. Only what zlib does
+        is undone, and only up to a ratio.
         """
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
         if encoding in {"identity", ""}:
             return lambda chunk: chunk or b""
         if encoding not in {"gzip", "x-gzip", "deflate"}:
             raise self._final(ProtocolError("the archive packed its answer unasked", operation=self._operation))
-        return _Inflater(self._limits.expansion, self._broken, self._final_text)
+        may_be_empty = self.end_is_marked or self.status == HTTPStatus.NO_CONTENT
+        return _Inflater(self._limits.expansion, self._broken, self._final_text, may_be_empty=may_be_empty)
 
     def _broken(self, message: str) -> Problem:
         return Problem(Failure.LOST, connection_failed(self._operation, message, sent=True))
@@ -213,34 +222,42 @@ class StreamedAnswer:
 
 
 _FREE_EXPANSION = 1 << 20  # small texts may pack very well
+_UNPACKED_AT_ONCE = 1 << 20  # some milliseconds of work
 
 
 class _Inflater:
-    """zlib or gzip, undone with a bound on what comes out."""
+    """zlib or gzip, undone in pieces, with a bound on what comes out of it all.
 
-    def __init__(self, ratio: int, broken: Callable[[str], Problem], refused: Callable[[str], Problem]) -> None:
+    Called with packed bytes, then with none until nothing more comes, and with None at the end.
+    """
+
+    def __init__(
+        self, ratio: int, broken: Callable[[str], Problem], refused: Callable[[str], Problem], *, may_be_empty: bool
+    ) -> None:
         self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
         self._ratio = ratio
         self._broken = broken
         self._refused = refused
+        self._may_be_empty = may_be_empty
         self._in = 0
         self._out = 0
 
     def __call__(self, chunk: bytes | None) -> bytes:
         if chunk is None:
-            if self._in and not self._zlib.eof:
+            if not self._zlib.eof and (self._in or not self._may_be_empty):
                 raise self._broken("the packed answer ended early")
             return b""
         self._in += len(chunk)
-        allowed = _FREE_EXPANSION + self._in * self._ratio - self._out
+        allowed = _FREE_EXPANSION + self._in * self._ratio
+        wanted = min(_UNPACKED_AT_ONCE, allowed - self._out + 1)
         try:
-            data = self._zlib.decompress(chunk, max(1, allowed))
+            data = self._zlib.decompress(self._zlib.unconsumed_tail + chunk, wanted)
         except zlib.error:
             raise self._refused("the packed answer is damaged") from None
         self._out += len(data)
         if self._zlib.unused_data:  # a second member: no server packs so, and nothing may be dropped silently
             raise self._refused("the packed answer is damaged")
-        if self._zlib.unconsumed_tail:
+        if self._out > allowed:
             raise self._refused("the packed answer unpacks to far more than it should")
         return data
 

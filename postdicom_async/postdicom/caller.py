@@ -84,12 +84,13 @@ class Caller:
     async def _send(self, operation: Operation, values: Values) -> Content:
         """Make one request and return what came, unless that is a no."""
         private = PrivateTexts(values)
+        packed = {"Accept-Encoding": "gzip"} if operation.repeat is Repeat.READ else {}
         call = Call(
             operation.title,
             "GET",
             operation.path,
             operation.repeat,
-            headers={operation.header: encode(operation, values, self._wire), "Cache-Control": "no-store"},
+            headers={operation.header: encode(operation, values, self._wire), "Cache-Control": "no-store"} | packed,
             private=private,
         )
         problem: PostdicomError | None = None

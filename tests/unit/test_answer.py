@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Sequence
@@ -189,14 +190,45 @@ async def test_nothing_after_the_packed_body_is_lost_silently() -> None:
 
 
 async def test_an_empty_body_may_be_called_packed() -> None:
-    """204 with the proxy's Content-Encoding left on."""
-    assert await body_of([], {"Content-Encoding": "gzip"}) == b""
+    """204, or no bytes announced, with the proxy's Content-Encoding left on. Nothing at all is a cut."""
+    assert await Made([], {"Content-Encoding": "gzip"}, status=204).body() == b""
+    assert await body_of([], {"Content-Encoding": "gzip", "Content-Length": "0"}) == b""
+    with pytest.raises(ConnectionFailed, match="ended early"):
+        await body_of([], {"Content-Encoding": "gzip"})
 
 
 async def test_a_bomb_is_refused_early() -> None:
     bomb = zlib.compress(bytes(64 << 20), 9)
     with pytest.raises(ProtocolError, match="far more"):
         await body_of([bomb], {"Content-Encoding": "deflate"}, expansion=10)
+
+
+async def test_the_bound_is_exact() -> None:
+    data = bytes(5 << 20)
+    wire = zlib.compress(data, 9)
+    fits = -(-(len(data) - (1 << 20)) // len(wire))
+    assert await body_of([wire], {"Content-Encoding": "deflate"}, expansion=fits) == data
+    with pytest.raises(ProtocolError, match="far more"):
+        await body_of([wire], {"Content-Encoding": "deflate"}, expansion=fits - 1)
+
+
+async def test_unpacked_in_pieces_with_turns_for_others() -> None:
+    data = bytes(range(256)) * (20 << 10)
+    made = Made([zlib.compress(data)], {"Content-Encoding": "deflate"}, limits=replace(Limits(), expansion=1000))
+    turns = 0
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.ensure_future(tick())
+    pieces = [chunk async for chunk in made.answer.chunks()]
+    ticking.cancel()
+    assert b"".join(pieces) == data
+    assert max(map(len, pieces)) <= 1 << 20
+    assert turns >= len(pieces) - 1 >= 4
 
 
 async def test_a_small_text_may_pack_well() -> None:
