@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.intake import Intake, Numbered
 from postdicom_async.dicomweb.store import Storing
+from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.dialects import Dialect
     from postdicom_async.dicomweb.store_answer import Verdict
     from postdicom_async.disk.sources import Sources, Usable
+    from postdicom_async.errors import PostdicomError
     from postdicom_async.http.session import Session
     from postdicom_async.settings import Limits
 
@@ -36,7 +38,8 @@ class Upload:
         on_progress: OnProgress | None,
     ) -> None:
         self._limits = _batch_limits(session.settings.limits, dialect)
-        self._storing = Storing(session, dialect, study_instance_uid)
+        self._deadline = session.settings.timeouts.deadline
+        self._storing = Storing(session.one_call(at_once=True), dialect, study_instance_uid)
         self._intake = Intake(
             piece=self._limits.piece,
             anonymize=anonymize,
@@ -51,7 +54,11 @@ class Upload:
             PostdicomError: the archive cannot be worked with. ``report`` on it says what had been stored by then.
         """
         work = for_each(self._batches(sources), self._deliver, at_once=self._limits.parallel_stores)
-        return await self._intake.run(sources, work)
+
+        def late() -> PostdicomError:
+            return deadline_passed("store instances", self._deadline, sent=True)
+
+        return await self._intake.run(sources, within(self._deadline, work, late))
 
     async def run_as_one(self, sources: Sources) -> tuple[StoreOutcome, ...]:
         """Send everything in one request."""

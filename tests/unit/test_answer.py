@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from postdicom_async.errors import ConnectionFailed, ProtocolError
 from postdicom_async.http.answer import Answer, StreamedAnswer
+from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem
-from postdicom_async.http.retry import Failure
-from postdicom_async.settings import Limits
+from postdicom_async.http.retry import Failure, Repeat
+from postdicom_async.settings import Limits, Timeouts
 
 
 class Wire(httpx.AsyncByteStream):
@@ -54,7 +55,14 @@ class Made:
         self.wire = Wire(pieces, error)
         response = httpx.Response(status, headers=headers or {}, stream=self.wire)
         self.answer = StreamedAnswer(
-            response, operation="search", limits=limits or Limits(), idle=5.0, release=self._release
+            response,
+            operation="search",
+            kind=Repeat.READ,
+            limits=limits or Limits(),
+            timeouts=Timeouts(idle_read=5.0),
+            patience=Patience(None, 3),
+            silences=0,
+            release=self._release,
         )
 
     def _release(self) -> None:
@@ -89,7 +97,7 @@ DATA = bytes(range(256)) * 40
         ("9" * 4000, None),
     ],
 )
-def test_length(value: str | None, length: int | None) -> None:
+async def test_length(value: str | None, length: int | None) -> None:
     headers = [] if value is None else [(b"Content-Length", value.encode("latin-1"))]
     assert Made([], httpx.Headers(headers)).answer.length == length
 
@@ -104,7 +112,7 @@ def test_length(value: str | None, length: int | None) -> None:
         ({"Content-Length": "x"}, False),
     ],
 )
-def test_end_is_marked(headers: dict[str, str], marked: bool) -> None:
+async def test_end_is_marked(headers: dict[str, str], marked: bool) -> None:
     assert Made([], headers).answer.end_is_marked is marked
 
 
