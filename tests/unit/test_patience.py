@@ -66,7 +66,7 @@ def test_a_longer_silence_that_was_allowed_is_not_too_slow() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.floats(0, 30)), max_size=200))
 def test_what_is_called_slow_is_slow(waits: list[tuple[int, float]]) -> None:
-    """There was a stretch of at least a window with less than a window's bytes; and no such stretch goes on for long."""
+    """There was a stretch of at least a window with less than a window's bytes; and none goes on for long."""
     meter = LeastRate(100, 60)
     sizes: list[tuple[int, float]] = []
     for size, seconds in waits:
