@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Sequence
@@ -233,3 +234,36 @@ async def test_read_some_takes_what_there_is() -> None:
     assert await Made([DATA, DATA]).answer.read_some(100) == DATA[:100]
     assert await Made([b"abc"], error=httpx.ReadError("x")).answer.read_some(100) == b"abc"
     assert await Made([b"abc"], {"Content-Encoding": "br"}).answer.read_some(100) == b""
+
+
+class SlowWire(Wire):
+    """A body whose pieces come half a second apart."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+            await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("length", [3, 4])
+async def test_a_last_byte_that_comes_late(length: int) -> None:
+    """When it is there, the answer is whole, and nothing is gained by throwing it away."""
+    wire = SlowWire([b"a", b"b", b"c", b"d"])
+    answer = StreamedAnswer(
+        httpx.Response(200, headers={"Content-Length": str(length)}, stream=wire),
+        operation="search",
+        kind=Repeat.READ,
+        limits=Limits(),
+        timeouts=Timeouts(idle_read=0.9, least_rate_window=0.9),
+        patience=Patience(None, 3),
+        silences=0,
+        release=lambda: None,
+    )
+    async with answer:
+        chunks = answer.chunks()
+        assert [await anext(chunks) for _ in range(2)] == [b"a", b"b"]
+        if length == 3:
+            assert await anext(chunks) == b"c"
+            return
+        with pytest.raises(ConnectionFailed, match="less than 1024 bytes a second"):
+            await anext(chunks)
