@@ -191,7 +191,7 @@ class Download:
         """Look what is missing and ask for that, each round in smaller resources; end when nothing more comes."""
         idle_rounds = 0
         retry = self._session.settings.retry
-        while not self._is_done():
+        while not self._is_done() and not self._session.has_given_up:
             had = len(self._state.saved)
             await self._fetch_all(self._targets(finest), folder)
             idle_rounds = 0 if len(self._state.saved) > had else idle_rounds + 1
@@ -212,8 +212,6 @@ class Download:
         return plan(self._target, self._state.listed, self._state.missing, finest)
 
     def _gives_up(self, finest: int, idle_rounds: int) -> bool:
-        if self._session.has_given_up:
-            return True
         error = self._state.last_error
         may_pass = error is not None and error.temporary
         if self._state.listed is not None and finest < 2 and self._target.instance is None:
@@ -233,6 +231,8 @@ class Download:
 
     async def _fetch_one(self, target: Target, folder: Folder) -> None:
         """Receive one resource; what goes wrong with it is noted, unless it ends the whole download."""
+        if self._session.has_given_up:
+            return
         limits = self._session.settings.limits
         had = len(self._state.saved)
         receiver = Receiver(folder, self._name, target, self._state.saved, piece=limits.piece, meter=self._meter)

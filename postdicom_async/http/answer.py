@@ -17,7 +17,7 @@ from postdicom_async.http.clocks import ReadWatch, deadline_passed, least_rate_o
 from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
 from postdicom_async.http.redaction import quiet_http_logs
-from postdicom_async.http.retry import Failure, Repeat
+from postdicom_async.http.retry import Failure
 from postdicom_async.settings import Limits, Timeouts
 
 __all__ = ["Answer", "StreamedAnswer"]
@@ -57,7 +57,7 @@ class StreamedAnswer:
         response: httpx.Response,
         *,
         operation: str,
-        kind: Repeat,
+        kind: str,
         limits: Limits,
         timeouts: Timeouts,
         patience: Patience,
@@ -225,7 +225,7 @@ class StreamedAnswer:
         return self._in_vain("the archive stopped sending")
 
     def _in_vain(self, message: str) -> Problem:
-        self._patience.met_silence(self._silences)
+        self._patience.met_silence(self._kind, self._silences)
         return self._broken(message)
 
     def _broken(self, message: str) -> Problem:

@@ -46,6 +46,11 @@ class Call:
     search: bool = False
     read_ahead: bool = False
 
+    @property
+    def kind(self) -> str:
+        """What is told apart where an archive is silent to some requests and answers others."""
+        return "search" if self.search else self.repeat.name
+
 
 class OriginPath(str):
     """A path from the root of the server instead of below the service's address."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -54,7 +55,7 @@ class Watch:
     """Ends a wait of the task that entered it, at a moment that may move: ``with watch: ...`` raises `TimeoutError`.
 
     It may be entered again and again. One timer serves, set anew only when it has run out or runs too long:
-    ``asyncio.timeout`` around every chunk costs as much as receiving a small one.
+    ``asyncio.timeout`` around every chunk costs as much as receiving a small one. Moments are of `time.monotonic`.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Watch:
             raise TimeoutError
 
     def expect(self, until: float) -> None:
-        """End the wait at this time of the loop's clock. Does nothing when nobody waits any more."""
+        """End the wait at this moment. Does nothing when nobody waits any more."""
         if self._task is None or self._cancelled:
             return
         self._until = until
@@ -110,13 +111,13 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
         self._rings = until
-        self._timer = self._loop.call_at(until, self._look)
+        self._timer = self._loop.call_later(until - monotonic(), self._look)
 
     def _look(self) -> None:
         self._timer = None
         if self._until is None:
             return  # nobody waits; the next wait sets a timer again
-        if self._until > self._loop.time():
+        if self._until > monotonic():
             self._set(self._until)
         else:
             self.end()
@@ -140,19 +141,27 @@ class ReadWatch(Watch):
         self._since = 0.0
 
     def __enter__(self) -> None:
-        super().__enter__()
-        self._since = now = self._loop.time()
-        left = None if self.patience is None else self.patience.left
-        self.by_deadline = left is not None and left < self._idle
-        self.expect(now + (left if left is not None and self.by_deadline else self._idle))
+        # Entered once for every chunk: what `Watch` does is written out here.
+        self._task = task = asyncio.current_task()
+        self._cancelling = task.cancelling() if task is not None else 0
+        self._since = now = monotonic()
+        self._until = until = now + (self._idle if self.patience is None else self._allowed(self.patience))
+        if self._timer is None or self._rings > until:
+            self._set(until)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.waited = self._loop.time() - self._since
+        self._until = None
+        self.waited = monotonic() - self._since
         if self.patience is not None:
             self.patience.spend(self.waited)
-        super().__exit__(kind, error, trace)
+        if self._cancelled:
+            super().__exit__(kind, error, trace)
+
+    def _allowed(self, patience: Patience) -> float:
+        self.by_deadline = patience.left is not None and patience.left < self._idle
+        return patience.left if patience.left is not None and self.by_deadline else self._idle
 
 
 class SentBody(httpx.AsyncByteStream):
@@ -174,7 +183,7 @@ class SentBody(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the body from its first byte."""
-        now, watch = asyncio.get_running_loop().time, self._watch
+        watch = self._watch
         rate = least_rate_of(self._timeouts, self._idle)
         self.finished = False
         left = self._body.length
@@ -183,11 +192,11 @@ class SentBody(httpx.AsyncByteStream):
             left -= len(piece)
             # A transport that knows the length does not come back after the last piece.
             self.finished = left <= 0
-            given = now()
+            given = monotonic()
             watch.expect(given + self._idle + (self._answer if self.finished else 0.0))
             yield piece
             watch.pause()
-            if rate.is_too_slow(len(piece), now() - given) and not self.finished:
+            if rate.is_too_slow(len(piece), monotonic() - given) and not self.finished:
                 self.too_slow = True
                 watch.end()
-        watch.expect(now() + self._answer)
+        watch.expect(monotonic() + self._answer)

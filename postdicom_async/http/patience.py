@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from postdicom_async.http.retry import Repeat
+from collections.abc import Hashable
 
 __all__ = ["LeastRate", "Patience"]
 
@@ -41,7 +41,8 @@ class Patience:
 
     A call ends when its seconds are used up, and asks no more when it has met silence several times in a row. Requests
     side by side that all wait in vain have met one silence together. What a request can still expect is told by its
-    kind: an archive that answers searches may be silent to stores for ever.
+    kind: an archive that answers searches may be silent to stores for ever, and what was not silent itself is asked,
+    whatever else was.
 
     Attributes:
         left: seconds until the call's deadline, None without one.
@@ -52,23 +53,25 @@ class Patience:
         self.left: float | None = seconds
         self.silences: int = 0
         self._most = most_silences
-        self._in_a_row = dict.fromkeys(Repeat, 0)
+        self._heard: dict[Hashable, int] = {}  # by kind: how many silences had been met when it was last answered
+        self._silent: set[Hashable] = set()  # kinds that were silent since
 
     def spend(self, seconds: float) -> None:
         """Use up some of the time."""
         if self.left is not None:
             self.left = max(0.0, self.left - seconds)
 
-    def met_silence(self, before: int) -> None:
+    def met_silence(self, kind: Hashable, before: int) -> None:
         """Note that a request waited in vain which began when `silences` was ``before``."""
+        self._silent.add(kind)
         if before == self.silences:
             self.silences += 1
-            self._in_a_row = {kind: count + 1 for kind, count in self._in_a_row.items()}
 
-    def heard(self, kind: Repeat) -> None:
+    def heard(self, kind: Hashable) -> None:
         """Note that a request of this kind had a whole answer, or brought something all the same."""
-        self._in_a_row[kind] = 0
+        self._heard[kind] = self.silences
+        self._silent.discard(kind)
 
-    def is_over(self, kind: Repeat) -> bool:
+    def is_over(self, kind: Hashable) -> bool:
         """Whether nothing of this kind is to be asked any more."""
-        return self._in_a_row[kind] >= self._most
+        return kind in self._silent and self.silences - self._heard.get(kind, 0) >= self._most

@@ -7,13 +7,12 @@ private.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -162,7 +161,7 @@ class Session:
         Raises:
             PostdicomError: any kind but a transfer error.
         """
-        making = _Making(call, self._patience or self._new_patience())
+        making = self._making(call)
 
         async def attempt() -> Answer:
             async with await self._send(making) as streamed:
@@ -176,20 +175,24 @@ class Session:
         It holds a slot until it is closed. Only getting the head is repeated; a body that breaks raises from
         ``chunks()``.
         """
-        making = _Making(call, self._patience or self._new_patience())
+        making = self._making(call)
         answer = await self._in_time(making, lambda: self._send(making))
-        answer.keep_deadline()
+        if making.patience.left is not None:
+            answer.keep_deadline()
         return answer
 
     @property
     def has_given_up(self) -> bool:
-        """Whether the archive was silent so often that this session, made by `one_call`, reads nothing more from it."""
-        return self._patience is not None and self._patience.is_over(Repeat.READ)
+        """Whether the archive was silent so often that this session, made by `one_call`, retrieves nothing more."""
+        return self._patience is not None and self._patience.is_over(Repeat.READ.name)
 
     def has_moved(self) -> None:
-        """Note that the reads of this session, made by `one_call`, brought something although none came to its end."""
+        """Note that an answer brought something, although it did not come to its end."""
         if self._patience is not None:
-            self._patience.heard(Repeat.READ)
+            self._patience.heard(Repeat.READ.name)
+
+    def _making(self, call: Call) -> _Making:
+        return _Making(call, self._patience or self._new_patience())
 
     async def _in_time(self, making: _Making, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Run the retry loop within what is left of the call's deadline."""
@@ -208,7 +211,7 @@ class Session:
         link, call, patience = self._open_link(), making.call, making.patience
         started = time.monotonic()
         refreshed = False
-        if patience.is_over(call.repeat):
+        if patience.is_over(call.kind):
             words = "the archive was silent too often and is not asked again"
             raise connection_failed(call.operation, words, sent=False)
         while True:
@@ -223,6 +226,7 @@ class Session:
                 return result
             # From here on outside the handler: an exception raised inside would keep the other as its context.
             making.sent = False
+            making.call = replace(call, read_ahead=False)  # it would hide the beginning of what comes slowly
             if problem.rejected_header is not None and not refreshed:
                 refreshed = True
                 if await self._credentials.refresh(problem.rejected_header):
@@ -235,7 +239,7 @@ class Session:
                 chance=random.random(),  # noqa: S311 - jitter
                 retry_after=problem.retry_after,
             )
-            if wait is None or patience.is_over(call.repeat) or not link.budget.spend():
+            if wait is None or patience.is_over(call.kind) or not link.budget.spend():
                 raise problem.final(attempts=making.attempts)
             _log.debug(
                 "%s: attempt %d failed (%s), next in %.1f s",
@@ -259,7 +263,7 @@ class Session:
             answer = StreamedAnswer(
                 response,
                 operation=call.operation,
-                kind=call.repeat,
+                kind=call.kind,
                 limits=self.settings.limits,
                 timeouts=self.settings.timeouts,
                 patience=making.patience,
@@ -289,10 +293,10 @@ class Session:
             request = request_of(link.client, self.url, call, header, stream, self.settings)
             making.sent = True
             with watch, quiet_http_logs():
-                watch.expect(asyncio.get_running_loop().time() + timeouts.connect + answer)
+                watch.expect(time.monotonic() + timeouts.connect + answer)
                 response = await link.client.send(request, stream=True)
         except (TimeoutError, httpx.TimeoutException) as error:
-            making.patience.met_silence(silences)
+            making.patience.met_silence(call.kind, silences)
             problem = _problem_of_silence(call.operation, error, stream, timeouts)
         except httpx.InvalidURL:
             problem = Problem(Failure.FINAL, UsageError("the address cannot be used", operation=call.operation))

@@ -18,7 +18,7 @@ from postdicom_async.errors import ConnectionFailed, ProtocolError
 from postdicom_async.http.answer import Answer, StreamedAnswer
 from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem
-from postdicom_async.http.retry import Failure, Repeat
+from postdicom_async.http.retry import Failure
 from postdicom_async.settings import Limits, Timeouts
 
 
@@ -58,7 +58,7 @@ class Made:
         self.answer = StreamedAnswer(
             response,
             operation="search",
-            kind=Repeat.READ,
+            kind="search",
             limits=limits or Limits(),
             timeouts=Timeouts(idle_read=5.0),
             patience=Patience(None, 3),
@@ -252,7 +252,7 @@ async def test_a_last_byte_that_comes_late(length: int) -> None:
     answer = StreamedAnswer(
         httpx.Response(200, headers={"Content-Length": str(length)}, stream=wire),
         operation="search",
-        kind=Repeat.READ,
+        kind="search",
         limits=Limits(),
         timeouts=Timeouts(idle_read=0.9, least_rate_window=0.9),
         patience=Patience(None, 3),

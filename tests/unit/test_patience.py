@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from postdicom_async import Timeouts
 from postdicom_async.http.clocks import least_rate_of
 from postdicom_async.http.patience import LeastRate, Patience
-from postdicom_async.http.retry import Repeat
 
 KIB = 1024
 
@@ -83,26 +82,25 @@ def test_what_is_called_slow_is_slow(waits: list[tuple[int, float]]) -> None:
 
 
 def test_silences_in_a_row() -> None:
+    """Of all kinds together; but an answer is one to its own kind, and what was not silent itself is asked."""
     patience = Patience(None, 3)
-    for _ in range(2):
-        patience.met_silence(patience.silences)
-    assert not patience.is_over(Repeat.READ)
-    patience.met_silence(patience.silences)
-    assert patience.is_over(Repeat.READ)
-    assert patience.is_over(Repeat.STORE)
-    patience.heard(Repeat.READ)
-    assert not patience.is_over(Repeat.READ)
-    assert patience.is_over(Repeat.STORE)  # searches are answered, stores are not
+    for kind in ("store", "search"):
+        patience.met_silence(kind, patience.silences)
+        assert not patience.is_over(kind)
+    patience.met_silence("search", patience.silences)
+    assert [patience.is_over(kind) for kind in ("store", "search", "retrieve")] == [True, True, False]
+    patience.heard("search")
+    assert [patience.is_over(kind) for kind in ("store", "search")] == [True, False]
 
 
 def test_silence_met_side_by_side_counts_once() -> None:
     patience = Patience(None, 2)
     before = patience.silences
     for _ in range(10):
-        patience.met_silence(before)
-    assert not patience.is_over(Repeat.STORE)
-    patience.met_silence(patience.silences)
-    assert patience.is_over(Repeat.STORE)
+        patience.met_silence("store", before)
+    assert not patience.is_over("store")
+    patience.met_silence("store", patience.silences)
+    assert patience.is_over("store")
 
 
 def test_time_is_used_up_once() -> None:
