@@ -129,7 +129,7 @@ class Listing:
 
     def __init__(self, session: Session, search: Search) -> None:
         check_page(search.limit, search.offset)
-        self._session = session
+        self._session = session.one_call()
         self._search = search
         self._form, *self._forms = _forms(search)
 
@@ -178,6 +178,7 @@ class Listing:
                 Repeat.READ,
                 headers=ASKING_FOR_JSON,
                 private=search.private,
+                search=True,
             ),
             cap=self._session.settings.limits.json_bytes,
         )

@@ -31,6 +31,7 @@ PURE = {
         "results",
         "settings",
         "http.bodies",
+        "http.patience",
         "http.retry",
         "cloud.account",
         "cloud.document_types",
