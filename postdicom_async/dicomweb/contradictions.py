@@ -8,7 +8,7 @@ Patient ID without wildcards; what a result does not have proves nothing, and na
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from pydicom.datadict import keyword_for_tag
 
@@ -24,7 +24,7 @@ _DAY = re.compile(r"[0-9]{8}")
 _DAYS = re.compile(r"(?P<first>[0-9]{8})?-(?P<last>[0-9]{8})?|(?P<one>[0-9]{8})")
 _LISTED = re.compile(r"[,\\]")
 
-_Holds = "Callable[[str], bool | None]"
+_Test: TypeAlias = "Callable[[str], bool | None]"
 
 
 class Expectation(NamedTuple):
@@ -36,7 +36,7 @@ class Expectation(NamedTuple):
     """
 
     tag: str
-    holds: Callable[[str], bool | None]
+    holds: _Test
 
 
 def expectations(pairs: Iterable[tuple[str, str]], key: str) -> list[Expectation]:
@@ -72,18 +72,18 @@ def _contradicts(expected: Expectation, item: DicomJson) -> bool:
 # --- what can be told for sure ----------------------------------------------------------------------------------------
 
 
-def _uids(value: str) -> Callable[[str], bool | None]:
+def _uids(value: str) -> _Test:
     wanted = {one.strip(" \0") for one in _LISTED.split(value)}
     return lambda text: text in wanted
 
 
-def _patient_ids(value: str) -> Callable[[str], bool | None]:
+def _patient_ids(value: str) -> _Test:
     """Compare without case; some archives take lists, and some an ID with its issuer behind carets."""
     wanted = {one.strip(" \0").casefold() for one in (value, value.partition("^")[0], *_LISTED.split(value))}
     return lambda text: text.casefold() in wanted or text.partition("^")[0].casefold() in wanted
 
 
-def _dates(value: str) -> Callable[[str], bool | None] | None:
+def _dates(value: str) -> _Test | None:
     ranges = [_DAYS.fullmatch(one) for one in value.split(",")]
     bounds = [
         (found["one"] or found["first"] or "", found["one"] or found["last"] or "9" * 8)

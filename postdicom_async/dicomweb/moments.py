@@ -29,7 +29,7 @@ _RANGES: Final = {
 _WITH_WILDCARDS: Final = {vr: re.compile(f"[0-9*?{more}]*(?:-[0-9*?{more}]*)?")
                           for vr, more in (("DA", ""), ("TM", "."), ("DT", ".+"))}  # fmt: skip
 _MISTAKES: Final = {
-    "DA": "a date is YYYYMMDD or YYYY-MM-DD, a range two of them joined by '-'; YYYY and YYYYMM stand for all their days",
+    "DA": "a date is YYYYMMDD or YYYY-MM-DD, a range two of them joined by '-'; YYYY and YYYYMM are all their days",
     "TM": "a time is HHMMSS or HH:MM:SS or the beginning of it, a range two of them joined by '-'",
     "DT": "a date and time is YYYYMMDDHHMMSS or YYYY-MM-DDTHH:MM:SS or the beginning of it, a range two of them joined "
     "by '-'",

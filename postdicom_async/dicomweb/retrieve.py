@@ -61,11 +61,16 @@ class Target:
 
 
 class Retrieval:
-    """Opens resources, remembering which Accept header this server takes."""
+    """Opens resources, remembering which Accept header this server takes, and how it lists instances.
+
+    Attributes:
+        lists_by_series: the instances of a study are best found by asking for its series first.
+    """
 
     def __init__(self, session: Session, dialect: Dialect) -> None:
         self.session = session
         self.dialect = dialect
+        self.lists_by_series: bool = dialect.lists_by_series
         self._rungs: dict[tuple[str, ...], int] = {}
 
     @property

@@ -11,9 +11,10 @@ import anyio
 
 from postdicom_async.dicom.json_model import first_value
 from postdicom_async.dicomweb.dialects import Dialect, Route
+from postdicom_async.dicomweb.find import find
 from postdicom_async.dicomweb.media_types import DICOM_JSON
 from postdicom_async.dicomweb.multipart import part_framing
-from postdicom_async.dicomweb.search import Listing, Search
+from postdicom_async.dicomweb.search import Search
 from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, Verdict, verdicts_of
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
@@ -234,9 +235,10 @@ class Storing:
                 ((_SOP_INSTANCE_UID, uids[0]),) if len(uids) == 1 else (),
                 key=_SOP_INSTANCE_UID,
                 page=self._session.settings.limits.page_size if self._dialect.pages else None,
+                dialect=self._dialect,
             )
             try:
-                async for page in Listing(self._session, search).pages(None, []):
+                async for page in find(self._session, search, None, []):
                     listed.update(str(first_value(item, _SOP_INSTANCE_UID)) for item in page)
             except PostdicomError as error:
                 if error.status != HTTPStatus.NOT_FOUND:

@@ -356,7 +356,7 @@ async def test_one_alone_is_searched_for_by_its_uid(count: int, asked: list[str 
     report, server = await upload(connect, answering(200, b"", keeps=4), FILES[:count])
     assert statuses(report) == [STORED] * count
     searches = [request for request in server.requests if request.method == "GET"]
-    keys = {request.path.split("/")[4]: dict(request.query).get("00080018") for request in searches}
+    keys = {request.path.split("/")[4]: dict(request.query).get("SOPInstanceUID") for request in searches}
     assert [keys[series] for series in sorted(keys)] == asked
 
 
