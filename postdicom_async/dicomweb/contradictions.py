@@ -136,11 +136,15 @@ class Contradictions:
 
     @property
     def text(self) -> str:
-        """One line without any value, empty while there is nothing to say."""
-        if not self._wrong:
-            return ""
+        """One line without any value."""
         names = " and ".join(keyword_for_tag(int(tag, 16)) for tag in self._tags)
-        return (
-            f"{self._wrong} of {self._results} results are not what was asked for by {names}: the archive seems to "
-            f"ignore filters written as {self._form}s; the doctor tells which form works"
-        )
+        return f"{self._wrong} of {self._results} results are not what was asked for by {names}{self._reason}"
+
+    @property
+    def _reason(self) -> str:
+        return f": the archive seems to ignore filters written as {self._form}s; the doctor tells which form works"
+
+    def tell(self, warnings: list[str]) -> None:
+        """Put the line, if there is something to say, in the place of what an earlier one said."""
+        if self._wrong:
+            warnings[:] = [*(one for one in warnings if not one.endswith(self._reason)), self.text]

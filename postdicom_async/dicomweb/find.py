@@ -35,15 +35,12 @@ async def find(
         ProtocolError: there is one, and something will be done with the results.
     """
     checked = Contradictions(expectations((*search.pairs, *search.below), search.key), search.dialect.filter_form)
-    told = ""
     async with aclosing(_joined(session, search, at_most, warnings)) as pages:
         async for page in pages:
             is_wrong = [checked.see(item) for item in page]
             if search.acted_on and any(is_wrong):
                 raise ProtocolError(checked.text, operation=search.operation)
-            if checked.text != told:
-                warnings[:] = [*(one for one in warnings if one != told), checked.text]
-                told = checked.text
+            checked.tell(warnings)
             yield page
 
 

@@ -33,7 +33,7 @@ def queries(pairs: Pairs, fits: Callable[[Pairs], bool]) -> list[Pairs]:
     """
     lists = [_uids(name, value) for name, value in pairs]
     longest = max(range(len(lists)), key=lambda n: len(lists[n]), default=0)
-    if fits(pairs) or len(lists[longest]) < 2:
+    if not pairs or fits(pairs) or len(lists[longest]) < 2:
         return [pairs]
     uids, name = lists[longest], pairs[longest][0]
     halves = uids[: len(uids) // 2], uids[len(uids) // 2 :]
