@@ -19,7 +19,7 @@ from postdicom_async import (
 )
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import Connection
-from postdicom_async.cli.download_result import Result, document, summary_text, was_unchecked
+from postdicom_async.cli.download_result import Result, document, summary_text, was_contradicted, was_unchecked
 from postdicom_async.cli.exits import Exit, Interrupted, code_of, code_of_all
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
@@ -166,6 +166,8 @@ def _in_arguments(error: UsageError) -> UsageError:
 
 
 def _tell(results: list[Result], error: Exception | None, *, as_json: bool, quiet: bool) -> None:
+    if error is None and was_contradicted(results):
+        output.error("what the archive lists contradicts what it sent: that this is all cannot be told")
     if as_json:
         output.write(output.json_text(document(results, error)))
         return
@@ -174,7 +176,7 @@ def _tell(results: list[Result], error: Exception | None, *, as_json: bool, quie
     text = summary_text(results)
     if error is None:
         output.write(text)
-        if was_unchecked(results):
+        if was_unchecked(results) and not was_contradicted(results):
             output.note("completeness could not be checked: the archive cannot be asked what it has")
     else:
         output.note(f"before it ended: {text}; the same command again fetches only the rest")

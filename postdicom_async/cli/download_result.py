@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from postdicom_async import DownloadReport, InstanceUids, PostdicomError
 
-__all__ = ["Result", "document", "summary_text", "was_unchecked"]
+__all__ = ["Result", "document", "summary_text", "was_contradicted", "was_unchecked"]
 
 _LISTINGS: tuple[str, ...] = ("unavailable", "not asked", "compared", "counted")
 """The weakest check first: several downloads together are checked as well as the one that was checked least."""
@@ -48,6 +48,11 @@ def summary_text(results: Iterable[Result]) -> str:
     size, seconds = numbers["bytes"], numbers["seconds"]
     pace = f" in {output.time_text(seconds)}, {output.rate_text(size, seconds)}" if seconds else ""
     return f"{', '.join(words)}; {output.size_text(size)}{pace}"
+
+
+def was_contradicted(results: Iterable[Result]) -> bool:
+    """Return whether the archive's own list or count contradicts what came, so that nothing shows that it is all."""
+    return any(result.report.contradicted for result in results if result.report is not None)
 
 
 def was_unchecked(results: Iterable[Result]) -> bool:

@@ -138,4 +138,4 @@ async def write_json(archive: AbstractAsyncContextManager[Any], results: Results
 
 def _pass_on(warnings: Iterable[str], *, quiet: bool) -> None:
     for warning in () if quiet else warnings:
-        output.note(f"the archive warns: {warning}")
+        output.note(f"warning: {warning}")

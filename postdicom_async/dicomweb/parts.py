@@ -80,7 +80,9 @@ class Part:
 class Parts:
     """The parts of one or several answers, in the order they arrive.
 
-    ``async for part in parts: async for chunk in part``. A part is read before the next one is asked for; what was not read of it is passed over. Running to the end gives
+    ``async for part in parts: async for chunk in part``.
+
+    A part is read before the next one is asked for; what was not read of it is passed over. Running to the end gives
     the connection back. Use ``async with`` where the loop may be left early.
     """
 

@@ -117,7 +117,7 @@ def _matches(item: dict[str, Any], tag: str, wanted: str) -> bool:
     if tag not in item:
         return True
     value = item[tag]["Value"][0]
-    text = value["Alphabetic"] if isinstance(value, dict) else value
+    text = str(value["Alphabetic"] if isinstance(value, dict) else value)
     if tag == "00080020" and "-" in wanted:
         first, _, last = wanted.partition("-")
         return (first or "0") <= text <= (last or "9")
