@@ -88,7 +88,7 @@ class ClientBase:
         )
         other = copy.copy(self)
         other._session = self._session.with_settings(settings)  # noqa: SLF001 - a copy of this very class
-        other._retrieval = Retrieval(other._session, self._dialect)  # noqa: SLF001
+        other._retrieval = self._retrieval.over(other._session)  # noqa: SLF001
         return other
 
     def _frame_pieces(self, target: Target, numbers: Sequence[int], tail: str = "") -> list[tuple[int, str]]:

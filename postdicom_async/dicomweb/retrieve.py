@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -72,6 +73,12 @@ class Retrieval:
         self.dialect = dialect
         self.lists_by_series: bool = dialect.lists_by_series
         self._rungs: dict[tuple[str, ...], int] = {}
+
+    def over(self, session: Session) -> Retrieval:
+        """Return the same, with what it remembers of the server, over another session to it."""
+        other = copy.copy(self)
+        other.session = session
+        return other
 
     @property
     def as_stored(self) -> bool:

@@ -68,7 +68,8 @@ class Results(Generic[_T]):
     anew. ``raw`` gives the same results as DICOM JSON objects.
 
     Attributes:
-        warnings: what the archive (``Warning`` header) or the reading of its answer had to say, so far.
+        warnings: what the archive (``Warning`` header) or the reading of its answer had to say, so far; and how many
+            results are not what the filters on UIDs, dates and Patient ID ask for.
     """
 
     def __init__(
