@@ -22,7 +22,7 @@ __all__ = ["DIALECTS", "DICOMWEB", "POSTDICOM", "Dialect", "FilterForm", "Route"
 FilterForm: TypeAlias = Literal["keyword", "tag"]
 """How attributes are written in a query: ``PatientName=DOE*`` or ``00100010=DOE*`` (PS3.18 section 8.3.4)."""
 
-_SHORTEST_URL = 256
+_SHORTEST_URL = 128
 
 
 class Route(StrEnum):
