@@ -64,14 +64,13 @@ class Target:
 class Retrieval:
     """Opens resources, remembering which Accept header this server takes, and how it lists instances.
 
-    Attributes:
-        lists_by_series: the instances of a study are best found by asking for its series first.
+    Copies share what is remembered.
     """
 
     def __init__(self, session: Session, dialect: Dialect) -> None:
         self.session = session
         self.dialect = dialect
-        self.lists_by_series: bool = dialect.lists_by_series
+        self._lists_by_series = [dialect.lists_by_series]
         self._rungs: dict[tuple[str, ...], int] = {}
 
     def over(self, session: Session) -> Retrieval:
@@ -79,6 +78,15 @@ class Retrieval:
         other = copy.copy(self)
         other.session = session
         return other
+
+    @property
+    def lists_by_series(self) -> bool:
+        """Whether the instances of a study are best found by asking for its series first."""
+        return self._lists_by_series[0]
+
+    @lists_by_series.setter
+    def lists_by_series(self, found: bool) -> None:
+        self._lists_by_series[0] = found
 
     @property
     def as_stored(self) -> bool:

@@ -209,8 +209,8 @@ async def test_frames(archive: DicomWeb, archive_server: Server, samples: Path) 
     assert await archive.retrieve_instance_frames(*uids, [2, 3, 12]) == [expected[1], expected[2], expected[11]]
     streamed = [await part.read() async for part in archive.iter_instance_frames(*uids, range(1, 13))]
     assert streamed == expected
-    path = DICOMWEB.path(Route.INSTANCE, study=uids[0], series=uids[1], instance=uids[2])
-    short = replace(DICOMWEB, url_bytes=len(archive_server.url + path + "/frames/1,2,3,4"))
+    address = DICOMWEB.path(Route.INSTANCE, study=uids[0], series=uids[1], instance=uids[2])
+    short = replace(DICOMWEB, url_bytes=len(archive_server.url + address + "/frames/1,2,3,4"))
     async with DicomWeb(archive_server.url, auth=archive_server.auth, dialect=short) as client:
         order = [12, 1, 7, *range(2, 7), 11, 10, 9, 8]
         assert await client.retrieve_instance_frames(*uids, order) == [expected[number - 1] for number in order]
