@@ -152,7 +152,8 @@ class SavedInstance:
 
 ListingCheck: TypeAlias = Literal["compared", "counted", "unavailable", "not asked"]
 """How completeness was checked with the archive (QIDO-RS): against its list of instances, or against the number it has
-of them, which is enough when as many different ones arrived in an undamaged answer."""
+of them, which is enough when as many different ones arrived in an undamaged answer. ``"unavailable"`` when it cannot be
+asked, or when its list or number contradicts what arrived (see `DownloadReport.contradicted`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,8 @@ class DownloadReport:
         seconds: wall time.
         listing: whether the archive's own list was there to compare with.
         transfer_syntax_as_stored: False when the archive only answered to a request that lets it transcode.
+        contradicted: the archive's own words are wrong: it lists nothing or not all of what arrived, or counts less.
+            So whether it is all cannot be told, and `ok` is False. An archive that cannot be asked contradicts nothing.
     """
 
     saved: tuple[SavedInstance, ...] = field(repr=False)
@@ -178,11 +181,12 @@ class DownloadReport:
     seconds: float
     listing: ListingCheck
     transfer_syntax_as_stored: bool = True
+    contradicted: bool = False
 
     @property
     def ok(self) -> bool:
-        """True when nothing is missing and nothing was refused."""
-        return not self.missing and not self.refused
+        """True when nothing is missing, nothing was refused and the archive's own list does not contradict it."""
+        return not self.missing and not self.refused and not self.contradicted
 
 
 @dataclass(frozen=True, slots=True)

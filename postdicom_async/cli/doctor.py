@@ -42,7 +42,11 @@ def doctor(
     if found.problem is not None:
         raise found.problem
     if not common.quiet:
-        output.note("this archive can be used with these settings")
+        output.note(
+            "this archive can be used with these settings"
+            if found.tried
+            else "it answers, but nothing was found in it to try searches and retrieves on"
+        )
     return Exit.OK
 
 

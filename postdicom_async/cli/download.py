@@ -19,7 +19,14 @@ from postdicom_async import (
 )
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import Connection
-from postdicom_async.cli.download_result import Result, document, failure_text, summary_text, was_unchecked
+from postdicom_async.cli.download_result import (
+    Result,
+    document,
+    failure_text,
+    summary_text,
+    was_contradicted,
+    was_unchecked,
+)
 from postdicom_async.cli.exits import Exit, Interrupted, code_of, code_of_all
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common, ErrorIfNothing, level_of
@@ -190,7 +197,7 @@ def _tell(results: list[Result], error: object, *, as_json: bool, quiet: bool) -
     text = summary_text(results)
     if not isinstance(error, Exception):
         output.write(text)
-        if was_unchecked(results):
+        if was_unchecked(results) and not was_contradicted(results):
             output.note("completeness could not be checked: the archive cannot be asked what it has")
     else:
         output.note(f"before it ended: {text}; the same command again fetches only the rest")

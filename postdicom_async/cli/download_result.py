@@ -58,7 +58,14 @@ def failure_text(results: Iterable[Result]) -> str:
     words = [f"{failed} of {len(results)} downloads failed"] if failed else []
     words += [f"{numbers['missing']} instances are missing"] if numbers["missing"] else []
     words += [f"{numbers['refused']} parts of the answer were refused"] if numbers["refused"] else []
+    if was_contradicted(results):
+        words.append("what the archive lists contradicts what it sent, so that this is all cannot be told")
     return ", ".join(words) or "it is not known whether everything arrived"
+
+
+def was_contradicted(results: Iterable[Result]) -> bool:
+    """Return whether the archive's own list or count contradicts what came, so that nothing shows that it is all."""
+    return any(result.report.contradicted for result in results if result.report is not None)
 
 
 def was_unchecked(results: Iterable[Result]) -> bool:

@@ -186,4 +186,4 @@ async def write_items(
 
 def _pass_on(warnings: Iterable[str], *, quiet: bool) -> None:
     for warning in () if quiet else warnings:
-        output.note(f"the archive warns: {warning}")
+        output.note(f"warning: {warning}")

@@ -59,7 +59,7 @@ class Confirmation:
         """Retrieve an instance and compare it with what was sent; everything but a cancellation is a finding."""
         target = Target(*instance.header.uids)
         parts = Parts(
-            lambda: self._retrieval.open(target, operation=_OPERATION),
+            [(lambda: self._retrieval.open(target, operation=_OPERATION), None)],
             operation=f"{_OPERATION} instance",
             max_parts=self._retrieval.session.settings.limits.parts,
         )

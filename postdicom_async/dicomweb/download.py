@@ -15,7 +15,7 @@ import anyio
 
 from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names
 from postdicom_async.dicomweb.at_once import for_each
-from postdicom_async.dicomweb.listing import count_instances, list_instances
+from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
 from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
@@ -30,7 +30,7 @@ from postdicom_async.errors import (
     UsageError,
 )
 from postdicom_async.http.clocks import deadline_passed, within
-from postdicom_async.results import DownloadReport, InstanceUids, ListingCheck, OnProgress, SavedInstance
+from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, SavedInstance
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -47,7 +47,7 @@ _ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, UsageError)
 class _State:
     """What is known while a download runs."""
 
-    listed: set[InstanceUids] | None = None
+    listed: set[InstanceUids] | None = None  # empty where the archive lists nothing, None where it cannot be asked
     present: set[InstanceUids] = field(default_factory=set)
     saved: dict[InstanceUids, SavedInstance] = field(default_factory=dict)
     refused: int = 0
@@ -55,8 +55,12 @@ class _State:
     whole: bool = False  # the target itself came to its end without damage
 
     @property
+    def arrived(self) -> set[InstanceUids]:
+        return self.present | self.saved.keys()
+
+    @property
     def missing(self) -> set[InstanceUids]:
-        return (self.listed or set()) - self.present - self.saved.keys()
+        return (self.listed or set()) - self.arrived
 
 
 def plan(target: Target, listed: set[InstanceUids], missing: set[InstanceUids], finest: int) -> list[Target]:
@@ -94,7 +98,7 @@ class Download:
         self._name = _one_name_each(relative_names(layout))
         self._meter = Meter(on_progress)
         self._state = _State()
-        self._listing: ListingCheck = "not asked"
+        self._asked = False
         self._known_folder = known_folder(layout, target.study, target.series)
         self._not_found: NotFound | None = None
         self._count: int | None = None
@@ -139,6 +143,11 @@ class Download:
             await self._list(compare=compare)
             await self._find_present(folder)
             await self._fetch_rounds(folder, finest=0)
+        if self._state.listed is not None and not self._state.arrived <= self._state.listed:
+            # Stored meanwhile, or a list that does not tell: by now another way may give a better one.
+            await self._list(compare=compare)
+            await self._find_present(folder)
+            await self._fetch_rounds(folder, finest=1)
 
     async def _fetch_everything(self, folder: Folder, *, compare: bool) -> None:
         """Ask for everything and compare afterwards: nothing of it can be there yet."""
@@ -146,11 +155,9 @@ class Download:
             await self._fetch_while_listing(folder, compare=compare)
         else:
             await self._fetch_all([self._target], folder)
-            if self._state.whole and len(self._state.saved) == self._count:
-                self._listing = "counted"
-            else:
+            if not self._state.whole or len(self._state.saved) != self._count:
                 await self._list(compare=compare)
-        if self._not_found is not None and self._state.listed is None:
+        if self._not_found is not None and not self._state.listed:
             raise self._not_found
 
     async def _fetch_while_listing(self, folder: Folder, *, compare: bool) -> None:
@@ -168,6 +175,7 @@ class Download:
                 async with asyncio.timeout(_COUNT_SECONDS):
                     self._count = await count_instances(self._retrieval, self._target)
         if self._count is not None:
+            self._asked = True
             self._meter.expect(self._count, None)
 
     async def _list(self, *, compare: bool) -> None:
@@ -175,14 +183,13 @@ class Download:
         if target.series is not None and target.instance is not None:
             self._state.listed = {InstanceUids(target.study, target.series, target.instance)}
         elif compare:
-            listed = await list_instances(self._retrieval, target)
-            self._listing = "unavailable" if listed is None else "compared"
-            self._state.listed = listed or None
-        if self._state.listed is not None:
+            self._state.listed = await list_instances(self._retrieval, target, self._state.arrived)
+            self._asked = True
+        if self._state.listed:
             self._meter.expect(len(self._state.listed), None)
 
     async def _find_present(self, folder: Folder) -> None:
-        for some in _slices(sorted(self._state.listed or ()), 256):
+        for some in _slices(sorted(self._state.missing), 256):
             self._state.present.update(await in_background(partial(_held, folder, self._name, some)))
 
     # --- rounds ----------------------------------------------------------------------------------------------------
@@ -202,19 +209,17 @@ class Download:
             finest = min(2, finest + 1)
 
     def _is_done(self) -> bool:
-        if self._state.listed is None:
-            return self._state.whole
-        return not self._state.missing
+        return not self._state.missing if self._state.listed else self._state.whole
 
     def _targets(self, finest: int) -> list[Target]:
-        if self._state.listed is None:
+        if not self._state.listed:
             return [self._target]
         return plan(self._target, self._state.listed, self._state.missing, finest)
 
     def _gives_up(self, finest: int, idle_rounds: int) -> bool:
         error = self._state.last_error
         may_pass = error is not None and error.temporary
-        if self._state.listed is not None and finest < 2 and self._target.instance is None:
+        if self._state.listed and finest < 2 and self._target.instance is None:
             return False  # smaller resources are still to be tried
         return idle_rounds >= (self._session.settings.retry.max_attempts if may_pass else 1)
 
@@ -256,6 +261,7 @@ class Download:
 
     def _report(self, seconds: float) -> DownloadReport:
         state = self._state
+        listing, contradicted = verdict(state.arrived, state.listed, self._count, whole=state.whole)
         return DownloadReport(
             saved=tuple(state.saved.values()),
             already_present=tuple(sorted(state.present)),
@@ -263,15 +269,16 @@ class Download:
             refused=state.refused,
             bytes_received=sum(one.size for one in state.saved.values()),
             seconds=seconds,
-            listing=self._listing,
+            listing=listing if self._asked else "not asked",
             transfer_syntax_as_stored=self._retrieval.as_stored,
+            contradicted=contradicted,
         )
 
     def _require_complete(self, report: DownloadReport) -> None:
         if self._is_done():
             self._require_count(report)
             return
-        if self._not_found is not None and (self._state.listed is None or self._target.instance is not None):
+        if self._not_found is not None and (not self._state.listed or self._target.instance is not None):
             self._not_found.report = report
             raise self._not_found
         cause = self._state.last_error

@@ -62,12 +62,31 @@ class Target:
 
 
 class Retrieval:
-    """Opens resources, remembering which Accept header this server takes."""
+    """Opens resources, remembering which Accept header this server takes, and how it lists instances.
+
+    Copies share what is remembered.
+    """
 
     def __init__(self, session: Session, dialect: Dialect) -> None:
         self.session = session
         self.dialect = dialect
+        self._lists_by_series = [dialect.lists_by_series]
         self._rungs: dict[tuple[str, ...], int] = {}
+
+    def over(self, session: Session) -> Retrieval:
+        """Return the same, with what it remembers of the server, over another session to it."""
+        other = copy.copy(self)
+        other.session = session
+        return other
+
+    @property
+    def lists_by_series(self) -> bool:
+        """Whether the instances of a study are best found by asking for its series first."""
+        return self._lists_by_series[0]
+
+    @lists_by_series.setter
+    def lists_by_series(self, found: bool) -> None:
+        self._lists_by_series[0] = found
 
     @property
     def as_stored(self) -> bool:

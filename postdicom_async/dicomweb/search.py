@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 import anyio.to_thread
 
 from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, dataset_of, first_value, objects_in
-from postdicom_async.dicomweb.filters import query_string
+from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
 from postdicom_async.face import public_face
@@ -21,6 +21,7 @@ from postdicom_async.http.session import Call, Session
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from postdicom_async.dicomweb.dialects import Dialect
     from postdicom_async.http.answer import Answer
 
 __all__ = ["Listing", "Results", "Search", "check_page"]
@@ -37,12 +38,15 @@ class Search:
     Attributes:
         operation: for error messages.
         path: the route, its own query included.
-        pairs: filters and included fields, on the wire.
+        pairs: filters and included fields, by tag.
+        dialect: how they are written.
         key: the tag of the UID that every result has.
         limit: the most results wanted, None for all.
         offset: results to skip.
         page: results asked for per request; None where nothing is paged.
         private: filter values, kept out of error texts.
+        below: the UIDs that the path names, by tag: results must be below them.
+        acted_on: something is done with the results, so that a contradiction to what was asked for is an error.
     """
 
     operation: str
@@ -53,6 +57,9 @@ class Search:
     offset: int = 0
     page: int | None = 1000
     private: tuple[str, ...] = field(default=(), repr=False)
+    dialect: Dialect = field(kw_only=True)
+    below: tuple[tuple[str, str], ...] = ()
+    acted_on: bool = False
 
 
 @public_face
@@ -63,7 +70,8 @@ class Results(Generic[_T]):
     anew. ``raw`` gives the same results as DICOM JSON objects.
 
     Attributes:
-        warnings: what the archive (``Warning`` header) or the reading of its answer had to say, so far.
+        warnings: what the archive (``Warning`` header) or the reading of its answer had to say, so far; and how many
+            results are not what the filters on UIDs, dates and Patient ID ask for.
     """
 
     def __init__(
@@ -133,7 +141,7 @@ class Listing:
         self._search = search
         self._form, *self._forms = _forms(search)
 
-    async def pages(self, at_most: int | None, warnings: list[str]) -> AsyncIterator[list[DicomJson]]:
+    async def pages(self, at_most: int | None, warnings: list[str]) -> AsyncGenerator[list[DicomJson], None]:
         """Yield pages until the server has no more, or repeats itself.
 
         A short page is not taken for the last one: servers cap pages below what was asked. So the end is an empty
@@ -165,7 +173,7 @@ class Listing:
 
     async def _ask(self, left: int | None, offset: int, warnings: list[str]) -> list[DicomJson]:
         search = self._search
-        pairs = list(search.pairs)
+        pairs = wire_pairs(search.pairs, search.dialect.filter_form)
         if self._form.paged and search.page is not None:
             pairs += [("limit", str(min(search.page, left or search.page))), ("offset", str(offset))]
         query = query_string(pairs, strict=self._form.strict)

@@ -61,11 +61,13 @@ class Diagnosis:
         about: versions, system, transport and dialect.
         findings: in order.
         problem: why the archive cannot be used like this; None when it can.
+        tried: whether something was found in it to try searches and retrieves on.
     """
 
     about: dict[str, str]
     findings: tuple[Finding, ...]
     problem: PostdicomError | None = None
+    tried: bool = True
 
     @property
     def usable(self) -> bool:
@@ -77,6 +79,7 @@ class Diagnosis:
         problem = self.problem
         return {
             "usable": self.usable,
+            "tried": self.tried,
             "problem": None if problem is None else {"kind": type(problem).__name__, "status": problem.status},
             "about": self.about,
             "findings": [asdict(finding) for finding in self.findings],
@@ -101,7 +104,9 @@ async def diagnose(archive: DicomWeb) -> Diagnosis:
     if problem is not None:
         cut_frames(problem)  # it does not leave as an exception does
     checks = checks_for(dialect, other, wire)
-    return Diagnosis(_about(archive), tuple(_finding(check, examination) for check in checks), problem)
+    return Diagnosis(
+        _about(archive), tuple(_finding(check, examination) for check in checks), problem, bool(examination.uids)
+    )
 
 
 async def _take(steps: list[Step], examination: Examination) -> PostdicomError | None:

@@ -33,6 +33,7 @@ class Area(StrEnum):
 
     CONNECTION = "Connection"
     SHAPES = "URL shapes"
+    FILTERS = "Filters"
     PAGING = "Paging"
     ANSWERS = "Answers"
     OPERATIONS = "PostDICOM's operations"
@@ -76,6 +77,7 @@ def checks_for(dialect: Dialect, other: Dialect, wire: Wire | None) -> list[Chec
         *_own_routes(dialect, is_vendor=is_vendor),
         *_other_routes(other),
         *(_dialect_fields(dialect) if is_vendor else _paging((Mark.STANDARD,), "Settings(limits=Limits(page_size=…))")),
+        *([] if is_vendor else [*_filter_form(dialect, "DICOMWEB"), _url_bytes(dialect, "DICOMWEB")]),
         *_answers(is_vendor=is_vendor),
         *([] if wire is None else [*_operations(), *_wire_fields(wire)]),
     ]
@@ -101,7 +103,7 @@ _UNTRIED_ROUTES: Final = {
     Route.SERIES: _FETCHES_ALL,
 }
 _LEVELS: Final = (Route.SEARCH_SERIES_OF_STUDY, Route.SEARCH_INSTANCES_OF_SERIES, Route.INSTANCE)
-_TRIED: Final = (Route.SEARCH_STUDIES, *_LEVELS)
+_TRIED: Final = (Route.SEARCH_STUDIES, *_LEVELS, Route.SEARCH_INSTANCES_OF_STUDY)
 
 
 def _own_routes(dialect: Dialect, *, is_vendor: bool) -> list[Check]:
@@ -160,9 +162,35 @@ def _dialect_fields(dialect: Dialect) -> list[Check]:
                 "dialect=replace(POSTDICOM, lists_by_series=False, routes=… with SEARCH_INSTANCES_OF_STUDY)",
             )
         ],
+        "filter_form": _filter_form(dialect, "POSTDICOM"),
+        "url_bytes": [_url_bytes(dialect, "POSTDICOM")],
     }
     names = [field.name for field in fields(dialect) if field.name not in {"name", "routes"}]
     return [check for name in names for check in known[name]]
+
+
+def _filter_form(dialect: Dialect, stock: str) -> list[Check]:
+    """Return the checks of how filters are written: the one that is used, and what the archive makes of each."""
+    marks = _SAMPLES if stock == "POSTDICOM" else (Mark.STANDARD,)
+    used, other = f"{dialect.filter_form}s", "tag" if dialect.filter_form == "keyword" else "keyword"
+    here = Area.FILTERS
+    return [
+        Check(
+            "filter_form",
+            here,
+            "filters are written as",
+            used,
+            marks,
+            f'dialect=replace({stock}, filter_form="{other}")',
+        ),
+        Check("keyword form", here, "search by keyword"),
+        Check("tag form", here, "search by tag"),
+    ]
+
+
+def _url_bytes(dialect: Dialect, stock: str) -> Check:
+    switch = f"dialect=replace({stock}, url_bytes=…)"
+    return Check("url_bytes", Area.FILTERS, "the longest URL", f"{dialect.url_bytes} bytes", _GUESS, switch)
 
 
 def _paging(marks: tuple[Mark, ...], switch: str) -> list[Check]:
@@ -187,7 +215,6 @@ def _answers(*, is_vendor: bool) -> list[Check]:
     here = Area.ANSWERS
     return [
         Check("search type", here, "type of a search's answer", "DICOM JSON or JSON", guess, either),
-        Check("tag keys", here, "search by tag", "attributes go out as tags", samples, either),
         Check("no match", here, "search without a match", many, guess, either),
         Check("includefield", here, "includefield", "taken", guess, "leave fields= out of searches"),
         Check("retrieve type", here, "a retrieved instance", files, samples, either),

@@ -124,7 +124,9 @@ async def test_paging_that_is_ignored_and_keys_too(cli: Cli) -> None:
     assert ran.code == 1
     assert found["limit"] == "differs: ignored: 3 results for 2"
     assert found["offset"] == "differs: ignored, or the order changes"
-    assert found["search by tag"].startswith("differs: ignored")
+    assert found["search by keyword"].startswith("differs: ignored")
+    assert found["search by tag"].startswith("note: ignored")
+    assert found["filters are written as"] == "differs: neither keywords nor tags are heeded"
     assert found["reason of a failure"] == "note: none"
 
 

@@ -12,6 +12,7 @@ import pytest
 from postdicom_async import DicomWeb
 from postdicom_async.dicomweb import store
 from tests.faults.clients import FAST, Connect, transport_of
+from tests.faults.odd_archives import ODD, OddArchive, make_odd
 
 
 @pytest.fixture
@@ -22,6 +23,12 @@ def connect(transport_name: str) -> Connect:
         return DicomWeb(url, settings=settings, transport=transport_of(transport_name, settings), **arguments)
 
     return make
+
+
+@pytest.fixture(params=ODD)
+def odd_archive(request: pytest.FixtureRequest) -> OddArchive:
+    """Give one odd archive after the other, with three studies in each."""
+    return make_odd(request.param)
 
 
 @pytest.fixture(autouse=True)
