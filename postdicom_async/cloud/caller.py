@@ -121,7 +121,7 @@ class CloudCaller:
         self, operation: Operation, values: Values, more: Mapping[str, Any] | None = None, private: Values | None = None
     ) -> Content:
         """Make one request and return what came, unless that is a no."""
-        fields = {"UserUuid": self.user.identity, **fields_of(operation, values), **(more or {})}
+        fields = {"UserUuid": self.user.identity, **fields_of(operation, values, self.wire), **(more or {})}
         envelope = await self.connection.call(operation.title, operation.management_type, fields, operation.repeat)
         if envelope.refusal is not None:
             known = (*PrivateTexts({**values, **(private or {})}), *self.connection.secrets, *self.user.private)

@@ -82,7 +82,9 @@ class CloudUpload:
         self._folder_fields = {} if folder is None else {"FolderUuidList": [folder]}
         self._folder = None if folder is None else FolderEntry(caller, folder)
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=sockets)
-        self._existence = Existence(self._session, folder) if existing == "skip" else None
+        names_as_bytes = caller.wire.names_as_bytes
+        existence = Existence(self._session, folder, names_as_bytes=names_as_bytes)
+        self._existence = existence if existing == "skip" else None
         self._lanes = Lanes(caller.connection, sockets)
         self._sending = anyio.Semaphore(sockets)
         self._lost_in_a_row = 0

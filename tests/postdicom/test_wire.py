@@ -91,6 +91,19 @@ async def test_optional_keys_can_be_left_out() -> None:
     assert await written(FORMS[2], wire) == FORMS[2].parameters
 
 
+async def test_a_list_that_is_not_given() -> None:
+    for lists in ({}, {"institution_uuids": [], "modalities": ()}, {"modalities": None}):
+        service = Service()
+        async with service.client() as archive:
+            await archive.orders.search(**lists).all()
+            await archive.orders.tag_content(ONE, TWO, tags=[])
+        search, tags = service.parameters(0), service.parameters(1)
+        assert (search["InstitutionUuidList"], search["ModalityList"], tags["DicomTagIdList"]) == ("[]", "[]", "[]")
+    assert '"ModalityList":""' in await written(MINIMAL[7], Wire(absent_list=""))
+    assert '"PatientName":"","PatientId":""' in await written(MINIMAL[7], Wire(absent_list='[""]'))
+    assert r'"ModalityList":"[\"\"]"' in await written(MINIMAL[7], Wire(absent_list='[""]'))
+
+
 async def test_the_same_value_twice_in_a_list_is_sent_once() -> None:
     service = Service()
     async with service.client() as archive:
