@@ -56,6 +56,11 @@ class Identity:
     private: tuple[str, ...] = field(repr=False)
 
 
+def _as_a_line(text: str) -> str:
+    """Return it as a reason would show it: bytes read as Latin-1 may be control characters."""
+    return " ".join("".join([char if char.isprintable() else " " for char in text]).split())
+
+
 async def read_identity(body: Body) -> Identity:
     """Return whose file it is, from the beginning of what will be sent.
 
@@ -72,8 +77,8 @@ async def read_identity(body: Body) -> Identity:
     characters = values.get(_CHARACTER_SET, b"")
     texts = {tag: decode_text(values[tag], characters) for tag in _PRIVATE if tag in values}
     name_bytes, id_bytes = (_bytes_as_text(values.get(tag, b"")) for tag in (_PATIENT_NAME, _PATIENT_ID))
-    spelled = [*texts.items(), (_PATIENT_NAME, name_bytes), (_PATIENT_ID, id_bytes)]
-    private = private_texts({str(at): text.split("\\") for at, (_, text) in enumerate(spelled) if text})
+    spelled = [*texts.values(), name_bytes, id_bytes, _as_a_line(name_bytes), _as_a_line(id_bytes)]
+    private = private_texts({str(at): text.split("\\") for at, text in enumerate(spelled) if text})
     return Identity(texts.get(_PATIENT_NAME, ""), texts.get(_PATIENT_ID, ""), name_bytes, id_bytes, private)
 
 
