@@ -73,7 +73,10 @@ _NEW_ORDER_PARAMETERS: Final = OPERATIONS[Name.CREATE_ORDER].parameters
 NEW_ORDER: Final = _Fields(
     "create patient order",
     (
-        *(replace(one, required=one.required and one.kind is not Kind.DATE_OR_DATETIME) for one in _NEW_ORDER_PARAMETERS),
+        *(
+            replace(one, required=one.required and one.kind is not Kind.DATE_OR_DATETIME)
+            for one in _NEW_ORDER_PARAMETERS
+        ),
         Parameter("requesting_physician", "RequestingPhysician", Kind.PERSON_NAME),
     ),
 )

@@ -213,7 +213,6 @@ _list = _of_type(list, "a list")
 _int = _of_type(int, "an integer")
 
 
-
 def _flag_id(raw: Any) -> int:
     """Read a whole number, or the text of one: so the ids of flags are documented."""
     return int(raw) if isinstance(raw, str) and re.fullmatch("-?[0-9]{1,16}", raw) else int(_int(raw))

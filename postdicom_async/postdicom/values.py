@@ -156,7 +156,8 @@ def is_given(value: object) -> bool:
 
 def _is_empty_list(kind: Kind, value: object) -> bool:
     """Whether it is a list without items where one is taken: of an optional list that means all (documented)."""
-    return kind in LISTS and isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping) and not value
+    is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
+    return kind in LISTS and is_list and not value
 
 
 def _is_text(value: object) -> bool:

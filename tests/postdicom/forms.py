@@ -183,8 +183,8 @@ FORMS = (
     ),
 )  # fmt: skip
 
-# With nothing optional: keys stay, empty; lists are JSON arrays, as the C# sample always writes them. Our booleans have a
-# default, which is sent.
+# With nothing optional: keys stay, empty; lists are JSON arrays, as the C# sample always writes them. Our booleans have
+# a default, which is sent.
 MINIMAL = (
     Form(
         lambda a: a.shares.create_link([ONE], expires="2999-12-31"),
