@@ -48,12 +48,14 @@ class Timeouts:
         idle_write: without the archive taking a byte of the body being sent.
         answer: from the last byte sent to the first byte of the answer (an archive may index before it answers).
         idle_read: without a byte of the answer's body.
+        session: to open a session of the Cloud API, from its first request to its last answer, repeats included.
     """
 
     connect: float = 15.0
     idle_write: float = 60.0
     answer: float = 300.0
     idle_read: float = 60.0
+    session: float = 120.0
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""

@@ -1,8 +1,9 @@
 """The thirteen operations of PostDICOM's DICOMweb API, as one table, and how their parameters are written. Pure.
 
 Each operation is a ``GET`` without a body or a query; its parameters are one JSON object in one request header
-whose name differs from operation to operation (C# sample; Node sample for nine of them). Every value is text;
-a list is a JSON array written into text. Because GETs here create and delete, each operation says for itself whether it may be repeated.
+whose name differs from operation to operation (C# sample; Node sample for nine of them). Every value is text; a list is
+a JSON array written into text. Because GETs here create and delete, each operation says for itself whether it may be
+repeated.
 """
 
 from __future__ import annotations

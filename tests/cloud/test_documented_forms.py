@@ -1,4 +1,4 @@
-"""What the vendor documents of its script, and the script's public copy does otherwise: arguments or `CloudWire` say it.
+"""What the vendor documents of its script and the script's public copy does otherwise: arguments or `CloudWire` say it.
 
 The embedded archive takes each of them, as a service must that is documented so.
 """
