@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -20,9 +20,10 @@ from postdicom_async.cloud.bring_up import OpenedSession, bring_up, require_rout
 from postdicom_async.cloud.envelope import Envelope, read_envelope
 from postdicom_async.cloud.frames import LAST_MESSAGE_ID, MessageType, Response, encode_request, encode_upload
 from postdicom_async.cloud.messages import FileUploadType, Keys, SessionType, compact_json, session_fields
+from postdicom_async.cloud.problems import own_problem, session_replaced
 from postdicom_async.cloud.repeats import Repeats
 from postdicom_async.cloud.socket import FrameSocket, open_socket
-from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError, UsageError
+from postdicom_async.errors import AuthenticationFailed, PostdicomError, ProtocolError, UsageError
 from postdicom_async.http.problems import Problem, connection_failed, outcome_unknown
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Failure, Repeat
@@ -33,9 +34,8 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.settings import Settings
 
-__all__ = ["Connection", "own_problem", "session_replaced"]
+__all__ = ["Connection"]
 
-_P = TypeVar("_P", Problem, PostdicomError, "Problem | PostdicomError")
 _log = logging.getLogger("postdicom_async")
 _PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on
 
@@ -144,7 +144,7 @@ class Connection:
         found = reopening.result()
         if isinstance(found, FrameSocket):
             return found
-        raise own_problem(found)
+        raise copy.copy(found) if isinstance(found, PostdicomError) else own_problem(found)
 
     async def _reopen(self) -> FrameSocket | Problem | PostdicomError:
         """Return a new main socket, or why there is none: an exception would be the same object for all who wait."""
@@ -382,19 +382,3 @@ class Connection:
     def _next_id(self) -> int:
         self._last_id = self._last_id % LAST_MESSAGE_ID + 1
         return self._last_id
-
-
-def session_replaced() -> Problem:
-    """Return the problem of a message that belongs to a session of the account that is no more."""
-    lost = connection_failed("upload", "the session was lost, and is opened anew", sent=False)
-    return Problem(Failure.NOT_SENT, lost)
-
-
-def own_problem(problem: _P) -> _P:
-    """Return an exception of one's own for what became of an opening that several waited for."""
-    if not isinstance(problem, Problem):
-        return copy.copy(problem)
-    error = copy.copy(problem.error)
-    if isinstance(error, ConnectionFailed):
-        error.may_have_arrived = False  # a message of the opening may have; what waited for it has not
-    return Problem(Failure.NOT_SENT if problem.failure is Failure.LOST else problem.failure, error)

@@ -139,7 +139,8 @@ class DocumentUpload:
                     await self._send(one, number, fields, data)
 
         def may_repeat(problem: Problem) -> bool:
-            self._may_be_there = self._may_be_there and problem.failure is Failure.LOST
+            if problem.failure is Failure.NOT_SENT:
+                self._may_be_there = False
             return not self._may_be_there
 
         error: PostdicomError | None

@@ -83,7 +83,10 @@ class Existence:
             return None
         order = order_in(envelope)
         institution = order.institution_uuid if order else None
-        return Held(order.patient_order_uuid if order else None, institution or self._session.institution_uuid)
+        return Held(
+            order.patient_order_uuid if order and order.is_named else None,
+            institution or self._session.institution_uuid,
+        )
 
 
 def _is_yes(value: object) -> bool:

@@ -243,7 +243,7 @@ class CloudUpload:
             if envelope.refusal is not None:
                 raise self._session.refused(envelope.refusal, (await read_identity(body)).private)
             order = order_in(envelope)
-            named = (order.patient_order_uuid if order else None) or named
+            named = order.patient_order_uuid if order and order.is_named else named
             acknowledged += len(data)
             self._intake.meter.reached(instance.header.uids, acknowledged)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from postdicom_async.cloud.account import choose
-from postdicom_async.cloud.connection import own_problem, session_replaced
 from postdicom_async.cloud.messages import FileUploadType
+from postdicom_async.cloud.problems import own_problem, session_replaced
 from postdicom_async.cloud.repeats import MOST_SILENCES
 from postdicom_async.cloud.socket import Silence
 from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
@@ -159,7 +159,7 @@ class UploadSession:
         envelope = await self._exchange(kind, {**head, **fields}, under, data=data, socket=socket)
         if envelope.refusal is None and kind is not FileUploadType.CHECK_FILE_EXIST:
             order = order_in(envelope)
-            self.note_order(order.patient_order_uuid if order else None)
+            self.note_order(order.patient_order_uuid if order and order.is_named else None)
         return envelope
 
     def note_order(self, patient_order_uuid: str | None) -> None:

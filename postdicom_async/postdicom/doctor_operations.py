@@ -103,7 +103,8 @@ class OperationProbes:
         return Verdict.UNKNOWN, "not told"
 
     async def _properties(self) -> None:
-        institution, order = self._order.institution_uuid, self._order.patient_order_uuid
+        institution = self._order.institution_uuid
+        order = self._order.patient_order_uuid if self._order.is_named else ""
         if not institution or not order:
             self._all.note("properties", Verdict.UNKNOWN, "not tried: no order was found to ask about")
             return

@@ -118,13 +118,15 @@ async def call(client: Any, facade: str, method: str, argument: str, value: obje
 @pytest.mark.parametrize(("client", "facade", "method", "argument"), ARGUMENTS)
 async def test_an_argument_reaches_the_wire(client: type, facade: str, method: str, argument: str) -> None:
     written = by_dicomweb if client is PostDicom else by_cloud
+
+    def made(value: object) -> Callable[[Any], Awaitable[None]]:
+        return lambda api: call(api, facade, method, argument, value)
+
     if (client.__name__, facade, method, argument) in REFUSED:
         with pytest.raises(UsageError, match=f"^{argument}|: {argument}: "):
-            await written(lambda api: call(api, facade, method, argument, VALUES[argument][0]))
+            await written(made(VALUES[argument][0]))
         return
-    first, second = [
-        await written(lambda api, value=value: call(api, facade, method, argument, value)) for value in VALUES[argument]
-    ]
+    first, second = [await written(made(value)) for value in VALUES[argument]]
     assert first != second, "it is lost on the way"
 
 
