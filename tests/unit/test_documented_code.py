@@ -59,7 +59,7 @@ def as_function(number: int, code: str) -> str:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which what mypy has found out of the package is kept from one test to the next."""
+    """Make a folder in which what mypy finds out of the package is kept from one test to the next."""
     return tmp_path_factory.mktemp("documented")
 
 
@@ -92,7 +92,7 @@ def test_the_code_in_the_readme_and_the_examples(workshop: Path) -> None:
 def test_a_mistake_in_a_snippet_is_seen(workshop: Path) -> None:
     pytest.importorskip("mypy")
     said = strictly_checked(
-        tmp_path, written(tmp_path, "report = await archive.upload(5)\nprint(report.failed_ones)\n")
+        workshop, written(workshop, "report = await archive.upload(5)\nprint(report.failed_ones)\n")
     )
     assert 'has incompatible type "int"' in said
     assert 'has no attribute "failed_ones"' in said
