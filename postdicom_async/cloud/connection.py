@@ -62,7 +62,6 @@ class Connection:
         self._opened: OpenedSession | None = None
         self._forgotten: OpenedSession | None = None
         self._registers = True
-        self._registers_main = True
         self._asking = anyio.Lock()
         self._times_asked = 0
         self._main: FrameSocket | None = None
@@ -225,25 +224,24 @@ class Connection:
         return self._require_opened().session_uuid != session_uuid
 
     async def _renew_unless_known(self, opened: OpenedSession) -> None:
-        if not self._registers_main or await self._is_known(opened):
+        if not self._registers or await self._is_known(opened):
             return
         self._forgotten = opened
         await self.repeats.run("open a session", Repeat.READ, self._main_socket)
-        # Whether a main socket can be registered is assumed. A service that does not know a new session either says no
-        # to all of them, and is not asked again.
-        self._registers_main = await self._is_known(self._require_opened())
-        if self._registers_main:
-            self._forgotten = None
+        # A service that does not know the new one either says no to all of them, and is not asked again.
+        self._registers = await self._is_known(self._require_opened())
 
     async def _is_known(self, opened: OpenedSession) -> bool:
-        """Ask on the main socket whether the service knows its session; what is no answer says nothing against it."""
+        """Ask, as a socket for parts does, whether the service knows a session; no answer says nothing against it."""
+        socket: FrameSocket | None = None
         try:
-            socket = await self.socket_of(opened.session_uuid)
-            within = self.settings.timeouts.connect
-            answer = await self._session_message(socket, opened, SessionType.REGISTER_SESSION, within=within)
+            socket = await self._open_socket(opened)
+            return await self._register(socket, opened)
         except (Problem, ProtocolError):
             return True
-        return answer.refusal is None
+        finally:
+            if socket is not None:
+                socket.cut()
 
     async def socket_of(self, session_uuid: str) -> FrameSocket:
         """Return the main socket if the account's session still is this one.

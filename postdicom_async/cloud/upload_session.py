@@ -250,7 +250,8 @@ class UploadSession:
                 return None
             is_refusal = problem.failure is Failure.REFUSED
             refused += is_refusal
-            if refused == _MOST_REFUSALS or self._is_given_up or not may_repeat(problem):
+            is_given_up = self._is_given_up and not is_refusal
+            if refused == _MOST_REFUSALS or is_given_up or not may_repeat(problem):
                 break
             before = time.monotonic()
             spent = Attempts(made, waited)
@@ -260,7 +261,7 @@ class UploadSession:
                 break
             waited += time.monotonic() - before
         error = problem.final(attempts=made)
-        if self._is_given_up or problem.failure in {Failure.NOT_SENT, Failure.FINAL}:
+        if is_given_up or problem.failure in {Failure.NOT_SENT, Failure.FINAL}:
             raise error
         return error
 

@@ -94,17 +94,16 @@ class Expiring(CloudService):
     Attributes:
         taken: the session of the socket that each part came over, and the session that it names.
         expire_at: how many parts are taken before the session ends; none are lost by it.
-        knows_registrations: whether it ever says yes to a registration on a main socket.
+        registers: whether it ever says yes to a registration.
     """
 
-    def __init__(self, answer: Callable[[Received], Any] = success, *, registers_main: bool = True) -> None:
+    def __init__(self, answer: Callable[[Received], Any] = success, *, registers: bool = True) -> None:
         super().__init__(answer)
         self.under: dict[int, str] = {}
-        self.main: set[int] = set()
         self.taken: list[tuple[str, str]] = []
         self.expire_at: int | None = None
         self.number = 0
-        self.registers_main = registers_main
+        self.registers = registers
 
     def expire(self) -> None:
         self.number += 1
@@ -113,11 +112,7 @@ class Expiring(CloudService):
     async def _reply(self, connection: Any, request: Received) -> None:
         if request.message_type == 3:
             known = request.fields["SessionUuid"] == self.session
-            if request.key == (3, 4):
-                self.main.add(request.socket)
-            elif request.socket in self.main and not self.registers_main:
-                known = False
-            if not known:
+            if not known or (request.key == REGISTER and not self.registers):
                 await connection.send(refusal(request, "no such session"))
                 return
             self.under[request.socket] = self.session
@@ -160,11 +155,11 @@ async def test_a_refusal_in_a_session_that_lives_is_a_refusal() -> None:
         assert len(service.asked) == 3
 
 
-async def test_a_service_that_never_registers_a_main_socket_is_not_asked_for_ever() -> None:
+async def test_a_service_that_never_registers_is_not_asked_for_ever() -> None:
     def answer(request: Received) -> bytes:
         return refusal(request, "not allowed") if request.key == (17, 2) else echo(request)
 
-    async with Expiring(answer, registers_main=False) as service, service.client() as api:
+    async with Expiring(answer, registers=False) as service, service.client() as api:
         for _ in range(5):
             with pytest.raises(ServerError, match="not allowed"):
                 await api.folders.create("X")
