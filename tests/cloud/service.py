@@ -148,7 +148,8 @@ def uuid(number: int) -> str:
 
 def echo(request: Received) -> bytes:
     """Answer with what was asked for."""
-    return success(request, Result=f"https://viewer.example/{request.fields.get('PatientOrderUuid')}")
+    link = f"https://viewer.example/{request.fields.get('PatientOrderUuid')}"
+    return success(request, Result=link, FolderUuid=NEW)
 
 
 async def views(api: CloudApi, count: int) -> list[Any]:
