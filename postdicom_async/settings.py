@@ -62,6 +62,7 @@ class Timeouts:
             ``idle_write``), as long as that.
         deadline: seconds that one call may take in all, with its repeats, pages, rounds and waits; None for no limit.
             What the caller does between the pages of a search or the pieces of a stream does not count.
+        session: to open a session of the Cloud API, from its first request to its last answer, repeats included.
     """
 
     connect: float = 15.0
@@ -72,6 +73,7 @@ class Timeouts:
     least_rate: float = 1.0 * KIB
     least_rate_window: float = 60.0
     deadline: float | None = None
+    session: float = 120.0
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""

@@ -229,7 +229,7 @@ def order_columns(orders: Sequence[PatientOrder]) -> dict[str, list[str]]:
         "Description": [order.study_description or "" for order in orders],
         "Status": [order.order_status or "" for order in orders],
         "Institution UUID": [order.institution_uuid or "" for order in orders],
-        "Order UUID": [order.patient_order_uuid or "" for order in orders],
+        "Order UUID": [order.patient_order_uuid if order.is_named else "" for order in orders],
     }
 
 
@@ -241,7 +241,7 @@ def folder_columns(folders: Sequence[Folder]) -> dict[str, list[str]]:
         "Shared": ["yes" if folder.is_shared else "" for folder in folders],
         "Orders": [_number_text(folder.order_count) for folder in folders],
         "Folders": [_number_text(folder.sub_folder_count) for folder in folders],
-        "Folder UUID": [folder.folder_uuid or "" for folder in folders],
+        "Folder UUID": [folder.folder_uuid if folder.is_named else "" for folder in folders],
     }
 
 

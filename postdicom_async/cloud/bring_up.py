@@ -90,7 +90,11 @@ class _Asking:
         query = _query(url, request_type, parameters, self._keys)
         call = Call(what, "GET", query, Repeat.READ, private=tuple(self._known))
         answer = await session.fetch(call, cap=_ANSWER_BYTES)
-        envelope = read_http_envelope(answer.body)
+        try:
+            envelope = read_http_envelope(answer.body)
+        except ProtocolError as error:
+            error.operation = what
+            raise
         if envelope.refusal is not None:
             raise AuthenticationFailed(
                 "the service did not accept it; check the API key, the account key and the router's address",

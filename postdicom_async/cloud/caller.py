@@ -11,7 +11,7 @@ from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import ProtocolError, ServerError
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.postdicom.answers import Content, VendorAnswer, list_in, view
-from postdicom_async.postdicom.caller import PrivateTexts, is_new, today
+from postdicom_async.postdicom.caller import PrivateTexts, is_new, require_named, today
 from postdicom_async.postdicom.values import Parameters, Values, check, is_uuid
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ class CloudCaller:
 
         Raises:
             UsageError: an argument is missing or malformed; nothing was sent.
-            OutcomeUnknown: the request left and no answer came.
+            OutcomeUnknown: the request left and no answer came, or one that does not name what was made.
             PostdicomError: the service refused, or cannot be worked with.
         """
         operation = OPERATIONS[name]
-        return view(kind, await self._send(operation, self.checked(operation, given)))
+        return self._answer(operation, kind, await self._send(operation, self.checked(operation, given)))
 
     async def call_with_json(
         self, name: Name, kind: Callable[..., _Answer], nested: Mapping[str, Any], private: Values, /, **given: object
@@ -79,7 +79,13 @@ class CloudCaller:
         """Make a call whose last field is ``JsonParameters``; ``private`` are the values inside it."""
         operation = OPERATIONS[name]
         values = self.checked(operation, given)
-        return view(kind, await self._send(operation, values, {_JSON_PARAMETERS: nested}, private))
+        found = await self._send(operation, values, {_JSON_PARAMETERS: nested}, private)
+        return self._answer(operation, kind, found)
+
+    def _answer(self, operation: Operation, kind: Callable[..., _Answer], found: Content) -> _Answer:
+        answer = view(kind, found)
+        require_named(answer, operation.title, operation.repeat)
+        return answer
 
     def search(
         self,
@@ -121,7 +127,7 @@ class CloudCaller:
         self, operation: Operation, values: Values, more: Mapping[str, Any] | None = None, private: Values | None = None
     ) -> Content:
         """Make one request and return what came, unless that is a no."""
-        fields = {"UserUuid": self.user.identity, **fields_of(operation, values), **(more or {})}
+        fields = {"UserUuid": self.user.identity, **fields_of(operation, values, self.wire), **(more or {})}
         envelope = await self.connection.call(operation.title, operation.management_type, fields, operation.repeat)
         if envelope.refusal is not None:
             known = (*PrivateTexts({**values, **(private or {})}), *self.connection.secrets, *self.user.private)

@@ -179,7 +179,9 @@ class CloudApi:
             folder_uuid: a folder to put their orders into.
             anonymize: what to replace or remove on the way out; the files themselves stay as they are. Unless it
                 changes UIDs, a file that the service has already is FAILED: it may be the original.
-            existing: ``"skip"`` what the service says it has, told by UIDs, or ``"send"`` it all the same.
+            existing: ``"skip"`` what the service says it has, told by UIDs, or ``"send"`` it all the same. After a lost
+                answer ``"send"`` repeats only what the service says it has not; else it is UNCONFIRMED, as that may be
+                an older one.
             send_truncated: send files that are cut off too, as for `DicomWeb.upload`.
             sockets: connections that carry parts, each one part at a time.
             progress: called with typed events.
@@ -223,7 +225,7 @@ class CloudApi:
 
         Returns:
             One outcome a source. A document whose last answer was lost is ``UNCONFIRMED``: it may be there, and sending
-            it again could attach it twice.
+            it again could attach it twice. One whose last part has not left is ``FAILED``.
 
         Raises:
             UsageError: an argument is wrong.

@@ -24,17 +24,22 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.settings import Settings
 
-__all__ = ["FrameSocket", "open_socket"]
+__all__ = ["FrameSocket", "Silence", "open_socket"]
 
 _PING_EVERY = 20.0
 _CLOSE_WITHIN = 2.0
 _TOO_BIG = 1009
+_NO_OPERATION = 0  # the number for none; the vendor's library never looks at it, so a service may leave it out
 
 # The library logs addresses and frames, which hold the keys and patient data. A logger of our own, outside the
 # hierarchy, can be turned on by no configuration.
 _SILENT = logging.Logger("postdicom_async.websocket", logging.CRITICAL + 1)  # noqa: LOG001
 
 _REFUSED_STATUSES = frozenset({401, 403})
+
+
+class Silence(Problem):
+    """A request left and was not answered in time, on a connection that still is there."""
 
 
 class _Connect(connect):
@@ -107,18 +112,23 @@ class FrameSocket:
         self._timeouts = settings.timeouts
         self._response_types = response_types
         self._pending: dict[int, asyncio.Future[Response]] = {}
+        self._was_cut = False
         self._reader = asyncio.create_task(self._read(), name="postdicom-async: answers")
 
     @property
     def is_open(self) -> bool:
         """Whether a request can be sent."""
-        return self._connection.state is State.OPEN and not self._reader.done()
+        # What was cut keeps the library's state and the reader until the event loop's next turn.
+        return not self._was_cut and self._connection.state is State.OPEN and not self._reader.done()
 
-    async def request(self, operation: str, message_id: int, frame: bytes, *, within: float | None = None) -> Response:
+    async def request(
+        self, operation: str, message_id: int, management_type: int, frame: bytes, *, within: float | None = None
+    ) -> Response:
         """Send a frame and return its answer, which must come ``within`` seconds; ``timeouts.answer`` if not given.
 
         Raises:
-            Problem: the connection is or was lost, or no answer came in time; it says whether the frame left.
+            Problem: the connection is or was lost, no answer came in time, or one to another operation; it says whether
+                the frame left.
         """
         if not self.is_open:
             raise Problem(Failure.NOT_SENT, connection_failed(operation, "the connection is closed", sent=False))
@@ -128,10 +138,14 @@ class FrameSocket:
         try:
             await self._send(operation, frame)
             async with asyncio.timeout(within or self._timeouts.answer):
-                return await answer
+                found = await answer
+            if found.management_type in (management_type, _NO_OPERATION):
+                return found
+            crossed = ProtocolError("an answer to another operation came", operation=operation)
+            problem = Problem(Failure.LOST, crossed)
         except TimeoutError:
             message = "the service did not answer in time"
-            problem = Problem(Failure.LOST, connection_failed(operation, message, sent=True))
+            problem = Silence(Failure.LOST, connection_failed(operation, message, sent=True))
         except _Lost as lost:
             problem = lost.problem(operation)
         finally:
@@ -186,6 +200,7 @@ class FrameSocket:
 
     def cut(self) -> None:
         """Drop it at once."""
+        self._was_cut = True
         self._connection.transport.abort()
         self._reader.cancel()
         self._fail_pending()

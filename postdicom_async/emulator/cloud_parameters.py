@@ -175,7 +175,7 @@ def _moment(raw: Any) -> str:
     text = _text(raw)
     day, _, time = text.partition(" ")
     _date(day)
-    if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", time):
+    if time and not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", time):  # the time may be empty (documented)
         raise ValueError("YYYY-MM-DD HH:MM is expected")
     return str(text)
 
@@ -212,6 +212,12 @@ def _bytes(raw: Any) -> bytes:
 _list = _of_type(list, "a list")
 _int = _of_type(int, "an integer")
 
+
+def _flag_id(raw: Any) -> int:
+    """Read a whole number, or the text of one: so the ids of flags are documented."""
+    return int(raw) if isinstance(raw, str) and re.fullmatch("-?[0-9]{1,16}", raw) else int(_int(raw))
+
+
 _Reader: TypeAlias = Callable[[Any], Any]
 _READERS: dict[str, _Reader] = {
     "text": _text,
@@ -223,6 +229,7 @@ _READERS: dict[str, _Reader] = {
     "mail": _mail,
     "flag": _of_type(bool, "true or false"),
     "int": _int,
+    "flag id": _flag_id,
     "count": _count,
     "number": _number,
     "object": _of_type(dict, "an object"),
@@ -244,7 +251,7 @@ _KINDS = {
         ("FileIndex", "TotalFileCount", "CurrentFilePartIndex", "CurrentFileTotalPartCount"),
         "count",
     ),
-    **dict.fromkeys(("GroupId", "FlagId"), "int"),
+    **dict.fromkeys(("GroupId", "FlagId"), "flag id"),
     "Modalities": "texts",
     "OtherParameterList": "texts",
     "PerformedDatetime": "moment",

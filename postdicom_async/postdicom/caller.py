@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from postdicom_async.http.session import Session
     from postdicom_async.postdicom.wire import Wire
 
-__all__ = ["Caller", "PrivateTexts", "is_new", "today"]
+__all__ = ["Caller", "PrivateTexts", "is_new", "require_named", "today"]
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _ANSWER_BYTES = 64 << 20
@@ -42,12 +42,14 @@ class Caller:
 
         Raises:
             UsageError: an argument is missing, malformed or too long; nothing was sent.
-            OutcomeUnknown: the request left and no answer came.
+            OutcomeUnknown: the request left and no answer came, or one that does not name what was made.
             PostdicomError: the service refused, or cannot be worked with.
         """
         operation = OPERATIONS[name]
         values = self._checked(operation, given)
-        return view(kind, await self._send(operation, values))
+        answer = view(kind, await self._send(operation, values))
+        require_named(answer, operation.title, operation.repeat)
+        return answer
 
     def search(
         self, name: Name, kind: Callable[[dict[str, Any]], _Answer], key: str, /, **given: object
@@ -133,6 +135,16 @@ class PrivateTexts:
 
     def __iter__(self) -> Iterator[str]:
         return iter(private_texts(self._values))
+
+
+def require_named(answer: VendorAnswer, title: str, repeat: Repeat) -> None:
+    """Refuse the answer to a change that made something and does not say under which UUID.
+
+    Raises:
+        OutcomeUnknown: it was made, as far as can be told; only a search finds it.
+    """
+    if repeat is Repeat.CHANGE and not answer.is_named:
+        raise outcome_unknown(ProtocolError("the service said yes, but not under which UUID", operation=title))
 
 
 def today() -> date:

@@ -231,14 +231,16 @@ def _answers(*, is_vendor: bool) -> list[Check]:
 def _operations() -> list[Check]:
     here, table = Area.OPERATIONS, "postdicom/operations.py, one line each"
     header, known = "GET with parameters in a header", (*_SAMPLES, Mark.DOCUMENTED)
+    one_sample = (Mark.CS, Mark.DOCUMENTED)  # the Node sample has none of these
     ascii_only = "JSON in ASCII, with \\u escapes"
     names = "JSON or text; names of the service's JavaScript library"
     return [
         Check("folders", here, "searchfolder", header, known, table),
-        Check("orders", here, "getpatientorderlist", header, known, table),
-        Check("properties", here, "getpatientorderproperties", header, known, table),
-        Check("tags", here, "getdicomtagcontent", header, known, table, "not tried: only some accounts may"),
-        Check("changes", here, "the other nine", header, known, table, _CHANGES),
+        Check("orders", here, "getpatientorderlist", header, one_sample, table),
+        Check("properties", here, "getpatientorderproperties", header, one_sample, table),
+        Check("tags", here, "getdicomtagcontent", header, one_sample, table, "not tried: only some accounts may"),
+        Check("delete", here, "deleteorder", header, one_sample, table, _CHANGES),
+        Check("changes", here, "the other eight", header, known, table, _CHANGES),
         Check("folder answer", here, "answer of searchfolder", names, _GUESS, "any other name is in .raw"),
         Check("order answer", here, "answer of getpatientorderlist", names, _GUESS, "any other name is in .raw"),
         Check("ascii", here, "names in any script", ascii_only, _GUESS, table),
@@ -250,6 +252,7 @@ _WIRE_MARKS: Final = {
     "false": (Mark.CS,),
     "inner_order_key": _SAMPLES,
     "sends_empty": _SAMPLES,
+    "absent_list": (Mark.CS,),
     "header_bytes": _GUESS,
 }
 _WIRE_TITLES: Final = {
@@ -257,6 +260,7 @@ _WIRE_TITLES: Final = {
     "false": "a false boolean",
     "inner_order_key": "key of an order in createsharelink",
     "sends_empty": "parameters not given go out empty",
+    "absent_list": "a list not given",
     "header_bytes": "bytes of parameters",
 }
 _WIRE_UNTRIED: Final = {"inner_order_key": "not tried: it would share something"}

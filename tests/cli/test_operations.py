@@ -175,7 +175,7 @@ async def test_answers_in_plain_text(cli: Cli) -> None:
     cli.environment |= {"POSTDICOM_USERNAME": "u", "POSTDICOM_PASSWORD": "p"}
     share = ["share", "link", "--patient-order-uuids", NOBODY, "--expires", "2099-01-01"]
     cases = [
-        (b"Success", ["folders", "create", "--name", "a"], (0, "", "folder made, but the answer holds no UUID")),
+        (b"Success", ["folders", "create", "--name", "a"], (1, "", "error: create folder: outcome unknown")),
         (NOBODY.encode(), ["folders", "create", "--name", "a"], (0, f"{NOBODY}\n", "folder made\n")),
         (b"Success", share, (1, '"Success"\n', "error: shared, but")),
         (b"see https://x.example/1.", share, (0, "https://x.example/1\n", "without a password")),

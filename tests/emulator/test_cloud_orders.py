@@ -139,7 +139,7 @@ async def test_places_that_are_none_are_noted(account: Account) -> None:
     [
         ({"IdentityInformation": {"Birthdate": "1980-02-30"}}, "PatientsBirthDate"),
         ({"IdentityInformation": {"Name": 5}}, "PatientName"),
-        ({"StudyInformation": {"StudyDate": "2024-01-02"}}, "PerformedDatetime"),
+        ({"StudyInformation": {"StudyDate": "2024-01-02 25:00"}}, "PerformedDatetime"),
         ({"Modality": ["CT"]}, "OrderModality"),
         ({"ScheduledEquipmentUuid": "x"}, "ScheduledEquipmentUuid"),
     ],

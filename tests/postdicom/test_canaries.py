@@ -46,9 +46,12 @@ CALLS: dict[str, Callable[[PostDicom], Any]] = {
 }  # fmt: skip
 
 
+ORDER = "99999999-2222-3333-4444-555555555555"
+
+
 def everything_back(request: Request) -> Reply:
     """Answer with all that was sent."""
-    return Reply(200, JSON, json.dumps([dict(request.headers)]).encode())
+    return Reply(200, JSON, json.dumps({"Result": ORDER, "Found": [dict(request.headers)]}).encode())
 
 
 def in_words(request: Request) -> str:
