@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from urllib.parse import quote, quote_plus
@@ -195,6 +196,19 @@ def test_the_vocabulary_is_plain_and_holds_no_word_twice() -> None:
     assert len(known.words) > 2000
     assert not known.words & (known.names | known.beginnings)
     assert all(word.islower() and word.isascii() for group in known for word in group)
+
+
+@given(st.text(max_size=200) | st.text("aAdeJn^@'\" -_./:09", max_size=80))
+def test_whatever_is_said_only_known_words_are_shown(text: str) -> None:
+    known = vocabulary._vocabulary()
+    shown = re.sub(r"\[(address|e-mail|name|path|date|number|sent value)\]", "", safe_reason(text) or "")
+    assert shown.replace("…", "").isascii()
+    humps = re.findall(
+        r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", re.sub(r"\b0[xX]\w+|\b[0-9A-F]{4}H\b|\([0-9A-Fa-f, ]+\)", "", shown)
+    )
+    whole = {*re.split(r"[^\w'-]+", shown.lower()), "ms", "s", "kb", "b"}
+    every = known.words | known.names | known.beginnings | whole & known.words
+    assert {hump.lower() for hump in humps if len(hump) > 1} <= every
 
 
 COMMON_NAMES = (
