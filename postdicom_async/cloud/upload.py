@@ -23,6 +23,7 @@ from postdicom_async.cloud.upload_session import Attempt, UploadSession, order_i
 from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.intake import Intake, Numbered
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, UsageError
+from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.http.problems import Problem
 from postdicom_async.postdicom.values import Kind, check_value
 from postdicom_async.results import StoreOutcome, StoreStatus, UploadReport
@@ -88,6 +89,7 @@ class CloudUpload:
         self._lost_in_a_row = 0
         self._sockets = sockets
         self._part = caller.wire.part_bytes
+        self._deadline = caller.connection.settings.timeouts.deadline
         self._intake = Intake(piece=self._part, anonymize=anonymize, on_progress=on_progress)
 
     async def run(self, sources: Sources) -> UploadReport:
@@ -97,8 +99,10 @@ class CloudUpload:
             PostdicomError: the service cannot be worked with. ``report`` on it says what had been stored by then.
         """
         self._session.total_bytes = await self._intake.measure(sources)
+        deadline = self._deadline
         try:
-            return self._with_orders(await self._intake.run(sources, self._send_all(sources)))
+            work = within(deadline, self._send_all(sources), lambda: deadline_passed(_OPERATION, deadline, sent=True))
+            return self._with_orders(await self._intake.run(sources, work))
         except PostdicomError as error:
             if isinstance(error.report, UploadReport):
                 error.report = self._with_orders(error.report)
