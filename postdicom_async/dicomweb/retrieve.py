@@ -69,16 +69,16 @@ class Retrieval:
         self.dialect = dialect
         self._rungs: dict[tuple[str, ...], int] = {}
 
+    def over(self, session: Session) -> Retrieval:
+        """Return the same, with what it remembers of the server, over another session to it."""
+        other = copy.copy(self)
+        other.session = session
+        return other
+
     @property
     def as_stored(self) -> bool:
         """Whether the server takes ``transfer-syntax=*``; without it, it may transcode."""
         return self._rungs.get(INSTANCE_LADDER, 0) == 0
-
-    def one_call(self) -> Retrieval:
-        """Return the same for one call of the library, whose requests run side by side. What it remembers is shared."""
-        other = copy.copy(self)
-        other.session = self.session.one_call(at_once=True)
-        return other
 
     @asynccontextmanager
     async def open(
