@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from postdicom_async.cloud.account import User, choose
 from postdicom_async.cloud.messages import OPERATIONS, Name, Operation, fields_of
 from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import ProtocolError, ServerError
+from postdicom_async.http.clocks import deadline_passed, within
+from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.redaction import safe_reason
+from postdicom_async.http.retry import Repeat
 from postdicom_async.postdicom.answers import Content, VendorAnswer, list_in, view
 from postdicom_async.postdicom.caller import PrivateTexts, is_new, require_named, today
 from postdicom_async.postdicom.values import Parameters, Values, check, is_uuid
@@ -18,7 +21,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from postdicom_async.cloud.connection import Connection
+    from postdicom_async.cloud.envelope import Envelope
     from postdicom_async.cloud.wire import CloudWire
+    from postdicom_async.errors import PostdicomError
 
 __all__ = ["CloudCaller"]
 
@@ -128,12 +133,23 @@ class CloudCaller:
     ) -> Content:
         """Make one request and return what came, unless that is a no."""
         fields = {"UserUuid": self.user.identity, **fields_of(operation, values, self.wire), **(more or {})}
-        envelope = await self.connection.call(operation.title, operation.management_type, fields, operation.repeat)
+        envelope = await self._in_time(
+            operation, self.connection.call(operation.title, operation.management_type, fields, operation.repeat)
+        )
         if envelope.refusal is not None:
             known = (*PrivateTexts({**values, **(private or {})}), *self.connection.secrets, *self.user.private)
             reason = safe_reason(envelope.refusal, known)
             raise ServerError("the service said no", operation=operation.title, reason=reason)
         return envelope.message
+
+    async def _in_time(self, operation: Operation, call: Awaitable[Envelope]) -> Envelope:
+        deadline = self.connection.settings.timeouts.deadline
+
+        def late() -> PostdicomError:
+            error = deadline_passed(operation.title, deadline, sent=True)
+            return outcome_unknown(error) if operation.repeat is Repeat.CHANGE else error
+
+        return await within(deadline, call, late)
 
 
 _MISSING = object()

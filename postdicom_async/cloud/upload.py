@@ -58,11 +58,15 @@ _Part: TypeAlias = "tuple[Lane, FrameSocket, int, bytes]"
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What became of a file, and the order that holds it where the service named it."""
+    """What became of a file, and the order that holds it where the service named it.
+
+    ``temporary``: whether the same upload may end otherwise, as it may wherever an answer was lost.
+    """
 
     status: StoreStatus
     reason: str | None = None
     patient_order_uuid: str | None = None
+    temporary: bool = False
 
 
 @dataclass(slots=True)
@@ -103,6 +107,7 @@ class CloudUpload:
         self._end: PostdicomError | None = None
         self._sockets = sockets
         self._part = caller.wire.part_bytes
+        self._deadline = caller.connection.settings.timeouts.deadline
         self._intake = Intake(
             piece=self._part, anonymize=anonymize, send_truncated=send_truncated, on_progress=on_progress
         )
@@ -115,7 +120,7 @@ class CloudUpload:
         """
         self._session.total_bytes = await self._intake.measure(sources)
         try:
-            return self._with_orders(await self._intake.run(sources, self._send_all))
+            return self._with_orders(await self._intake.run(sources, self._send_all, _OPERATION, self._deadline))
         except PostdicomError as error:
             if isinstance(error.report, UploadReport):
                 error.report = self._with_orders(error.report)
@@ -152,7 +157,7 @@ class CloudUpload:
         why = "the upload ended" if self._end is None else self._end.message
         if sending.may_have_left:
             return _Verdict(StoreStatus.UNCONFIRMED, f"not confirmed: {why}")
-        return _Verdict(StoreStatus.FAILED, f"not sent: {why}")
+        return _Verdict(StoreStatus.FAILED, f"not sent: {why}", temporary=self._end is None or self._end.temporary)
 
     def _settle(self, file: Numbered, verdict: _Verdict) -> None:
         instance = file.instance
@@ -165,6 +170,7 @@ class CloudUpload:
             instance.body.length,
             reason=verdict.reason,
             patient_order_uuid=verdict.patient_order_uuid,
+            temporary=verdict.temporary or verdict.status is StoreStatus.UNCONFIRMED,
         )
         self._intake.settle(file.number, outcome)
 

@@ -91,8 +91,8 @@ class Download:
     def __init__(
         self, retrieval: Retrieval, target: Target, to: Path, *, layout: Layout, on_progress: OnProgress | None
     ) -> None:
-        self._retrieval = retrieval.one_call()
-        self._session = self._retrieval.session
+        self._session = retrieval.session.one_call(at_once=True)
+        self._retrieval = retrieval.over(self._session)
         self._target = target
         self._to = to
         self._name = _one_name_each(relative_names(layout))

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio.lowlevel
 import anyio.to_thread
@@ -24,6 +25,7 @@ from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
 from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import OnProgress, StoreOutcome, StoreStatus, UploadReport
 
 if TYPE_CHECKING:
@@ -74,6 +76,9 @@ class _Record:
         return self.settled and self.outcome.status in _REFUSED
 
 
+_Send: TypeAlias = Callable[[AsyncIterator[Numbered]], Awaitable[None]]
+
+
 class Intake:
     """The sources of one upload and their outcomes. Use it once."""
 
@@ -103,8 +108,8 @@ class Intake:
         self._unsent_bytes = 0
         self._measured = False
 
-    async def run(self, sources: Sources, send: Callable[[AsyncIterator[Numbered]], Awaitable[None]]) -> UploadReport:
-        """Have ``send`` send and `settle` what it is given; return one outcome a source.
+    async def run(self, sources: Sources, send: _Send, operation: str, deadline: float | None) -> UploadReport:
+        """Have ``send`` send and `settle` what it is given, all within ``deadline``; return one outcome a source.
 
         What it was not given, or has not settled when it raises, was not sent: what may have left by then is for
         ``send`` to settle. It is called again for what waited for the end of another source.
@@ -116,11 +121,8 @@ class Intake:
         measuring = asyncio.ensure_future(self.measure(sources))
         problem: PostdicomError | None = None
         try:
-            async with aclosing(self.admitted(sources)) as admitted:
-                await send(admitted)
-            while self._ready:
-                async with aclosing(self._others()) as others:
-                    await send(others)
+            late = partial(deadline_passed, operation, deadline, sent=True)
+            await within(deadline, self._send_all(sources, send), late)
         except PostdicomError as error:
             problem = error
         finally:
@@ -132,6 +134,13 @@ class Intake:
             return report
         problem.report = report if report.outcomes else None
         raise problem
+
+    async def _send_all(self, sources: Sources, send: _Send) -> None:
+        async with aclosing(self.admitted(sources)) as admitted:
+            await send(admitted)
+        while self._ready:
+            async with aclosing(self._others()) as others:
+                await send(others)
 
     async def admitted(self, sources: Sources) -> AsyncGenerator[Numbered, None]:
         """Yield what is to be sent; everything else is settled here."""

@@ -93,12 +93,6 @@ class Retrieval:
         """Whether the server takes ``transfer-syntax=*``; without it, it may transcode."""
         return self._rungs.get(INSTANCE_LADDER, 0) == 0
 
-    def one_call(self) -> Retrieval:
-        """Return the same for one call of the library, whose requests run side by side. What it remembers is shared."""
-        other = copy.copy(self)
-        other.session = self.session.one_call(at_once=True)
-        return other
-
     @asynccontextmanager
     async def open(
         self,

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import Usable
 
-__all__ = ["CONFIRMED", "RelatedBody", "Storing", "Tally"]
+__all__ = ["CONFIRMED", "OPERATION", "RelatedBody", "Storing", "Tally"]
 
-_OPERATION = "store instances"
+OPERATION = "store instances"
 
 # Statuses that may still tell of single instances, or that a smaller request may pass.
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
@@ -147,7 +147,7 @@ class Storing:
     def call(self, body: RelatedBody) -> Call:
         """Return the request that stores a body."""
         return Call(
-            _OPERATION,
+            OPERATION,
             "POST",
             self._path,
             Repeat.STORE,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.intake import Intake, Numbered
-from postdicom_async.dicomweb.store import Storing
-from postdicom_async.http.clocks import deadline_passed, within
+from postdicom_async.dicomweb.store import OPERATION, Storing
 from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.dicomweb.store_answer import Verdict
     from postdicom_async.disk.sources import Sources, Usable
-    from postdicom_async.errors import PostdicomError
     from postdicom_async.settings import Limits
 
 __all__ = ["Upload"]
@@ -40,8 +37,8 @@ class Upload:
         on_progress: OnProgress | None,
     ) -> None:
         self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
-        self._deadline = self._left = retrieval.session.settings.timeouts.deadline
-        self._storing = Storing(retrieval.one_call(), study_instance_uid)
+        self._deadline = retrieval.session.settings.timeouts.deadline
+        self._storing = Storing(retrieval.over(retrieval.session.one_call(at_once=True)), study_instance_uid)
         self._intake = Intake(
             piece=self._limits.piece,
             anonymize=anonymize,
@@ -56,16 +53,7 @@ class Upload:
         Raises:
             PostdicomError: the archive cannot be worked with. ``report`` on it says what had been stored by then.
         """
-        return await self._intake.run(sources, self._send_in_time)
-
-    async def _send_in_time(self, admitted: AsyncIterator[Numbered]) -> None:
-        def late() -> PostdicomError:
-            return deadline_passed("store instances", self._deadline, sent=True)
-
-        started = time.monotonic()
-        await within(self._left, self._send(admitted), late)
-        if self._left is not None:
-            self._left = max(0.0, self._left - (time.monotonic() - started))
+        return await self._intake.run(sources, self._send, OPERATION, self._deadline)
 
     async def _send(self, admitted: AsyncIterator[Numbered]) -> None:
         async with aclosing(self._batches(admitted)) as batches:

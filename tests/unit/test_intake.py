@@ -72,7 +72,7 @@ class Consumer:
             self.rounds += 1
             await for_each(admitted, deliver, at_once=self.at_once)
 
-        return await intake.run(sources, send)
+        return await intake.run(sources, send, "send", None)
 
 
 def refusing(*refused: bytes, status: StoreStatus = FAILED) -> Callable[[bytes], StoreStatus]:

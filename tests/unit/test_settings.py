@@ -67,3 +67,13 @@ def test_the_least_that_is_taken() -> None:
     Retry(max_attempts=1, max_seconds=0, base=0, cap=0.0, max_retry_after=0, budget=0)
     Limits(**{one.name: 1 for one in fields(Limits)})
     Settings(Timeouts(), Retry(), Limits(), Tls())
+
+
+def test_the_seconds_that_the_documents_name() -> None:
+    """When one request to a slow archive ends by default, and a call that meets only silence."""
+    timeouts, row = Timeouts(), Retry().max_silences
+    assert (timeouts.connect + timeouts.search_answer, timeouts.connect + timeouts.answer) == (75, 315)
+    assert (timeouts.answer, timeouts.answer + timeouts.idle_write) == (300, 360)
+    assert (timeouts.idle_read, timeouts.idle_write, timeouts.least_rate_window) == (60, 60, 60)
+    assert (timeouts.least_rate, timeouts.deadline) == (1024, None)
+    assert [row * seconds / 60 for seconds in (75, 60, 315, 360)] == [3.75, 3, 15.75, 18]
