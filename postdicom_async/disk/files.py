@@ -164,6 +164,7 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tup
         if status.st_size == 0:
             return Unusable(label, StoreStatus.NOT_DICOM, "empty file")
         with open_at_once(path) as file:
+            status = os.fstat(file.fileno())  # of what is read here, should another file have come under that name
             data, told = _told_by_file(file, read)
             if told is HeaderGap.UNCLEAR or (whole and not isinstance(told, HeaderGap)):
                 missing = missing_in(file, data, status.st_size)
