@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from postdicom_async.errors import TransferError
+from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,7 @@ class StoreStatus(StrEnum):
     """Sent, but neither the answer nor a search afterwards says that it is there."""
     NOT_DICOM = "not DICOM"
     UNREADABLE = "unreadable"
+    """It could not be read, changed while it was, is cut off, or does not say which instance it is; see ``reason``."""
 
 
 _IN_ARCHIVE = frozenset({StoreStatus.STORED, StoreStatus.WARNED, StoreStatus.DUPLICATE, StoreStatus.PRESENT})
@@ -94,6 +96,7 @@ class StoreOutcome:
         return self.status in _IN_ARCHIVE
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class UploadReport:
     """Every source of an upload, with exactly one outcome each, in the order they were read.

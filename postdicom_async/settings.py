@@ -6,10 +6,12 @@ Times are seconds, sizes bytes. All classes are frozen; ``DicomWeb.with_options`
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 __all__ = ["Limits", "Retry", "Settings", "Timeouts", "Tls"]
 
@@ -18,12 +20,12 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 
-def _require_seconds(group: object, where: str) -> None:
+def _require_seconds(group: object, where: str, names: Iterable[str]) -> None:
     """Refuse what is not a finite number above 0."""
-    for one in fields(group):  # type: ignore[arg-type]  # called by dataclasses only
-        value = getattr(group, one.name)
+    for name in names:
+        value = getattr(group, name)
         if not _is_number(value) or not 0 < value < math.inf:
-            raise UsageError(f"{where}.{one.name}: give a number of seconds above 0")
+            raise UsageError(f"{where}.{name}: give a number of seconds above 0")
 
 
 def _require_at_least(group: object, where: str, least: dict[str, int]) -> None:
@@ -39,27 +41,49 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long silence may last. There is none over a whole body: a large study takes as long as it moves.
+    """How long an archive may be silent or slow. A whole body has no limit: a large study takes as long as it moves.
+
+    Only waiting for the network counts. Waiting for a free connection (``limits.connections``) or for a callable that
+    gives credentials does not, nor does a caller who is slow to take an answer or to give what is to be sent.
 
     Attributes:
         connect: to open a connection, TLS included.
-        idle_write: without the archive taking a byte of the body being sent.
-        answer: from the last byte sent to the first byte of the answer (an archive may index before it answers).
+        idle_write: without the archive taking more of the body being sent, which is handed over in pieces of up to
+            ``limits.piece`` and buffered by the system.
+        answer: from the last byte sent to the head of the answer (an archive may index before it answers).
+        search_answer: the same for searches, where ``answer`` is not shorter.
         idle_read: without a byte of the answer's body.
+        least_rate: bytes of a body a second, sent or received; less of them over ``least_rate_window`` ends the
+            request. 0 lets everything pass.
+        least_rate_window: seconds of waiting over which that is counted; where silence may last longer (``idle_read``,
+            ``idle_write``), as long as that.
+        deadline: seconds that one call may take in all, with its repeats, pages, rounds and waits; None for no limit.
+            What the caller does between the pages of a search or the pieces of a stream does not count.
     """
 
     connect: float = 15.0
     idle_write: float = 60.0
     answer: float = 300.0
     idle_read: float = 60.0
+    search_answer: float = 60.0
+    least_rate: float = 1.0 * KIB
+    least_rate_window: float = 60.0
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        _require_seconds(self, "timeouts")
+        seconds = {one.name for one in fields(self)} - {"least_rate", "deadline"}
+        _require_seconds(self, "timeouts", sorted(seconds))
+        if self.deadline is not None:
+            _require_seconds(self, "timeouts", ["deadline"])
+        if not _is_number(self.least_rate) or not 0 <= self.least_rate < math.inf:
+            raise UsageError("timeouts.least_rate: give a number of bytes a second, 0 for no limit")
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How a request is repeated; what may be repeated at all is decided in ``http/retry.py``.
@@ -71,6 +95,8 @@ class Retry:
         cap: the longest back-off of our own.
         max_retry_after: a server that asks to wait longer ends the call with `RateLimited`.
         budget: repeats a session may make in a burst; each request that succeeds earns back a tenth.
+        max_silences: how often in a row one call, of however many requests, waits in vain for an archive that is
+            silent or crawls. Then it asks no more.
     """
 
     max_attempts: int = 5
@@ -79,12 +105,14 @@ class Retry:
     cap: float = 30.0
     max_retry_after: float = 120.0
     budget: int = 50
+    max_silences: int = 3
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        _require_at_least(self, "retry", {"max_attempts": 1})
+        _require_at_least(self, "retry", {"max_attempts": 1, "max_silences": 1})
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What may be open at once, and how much of an answer is ever held in memory.
@@ -123,6 +151,7 @@ class Limits:
         _require_at_least(self, "limits", {one.name: 1 for one in fields(self)})
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Tls:
     """Certificates. Verification is on. A path may be given as text.
@@ -156,6 +185,7 @@ class Tls:
             raise UsageError("tls.accept_any_certificate: give True or False")
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set on a session.

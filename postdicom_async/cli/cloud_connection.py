@@ -72,7 +72,7 @@ class CloudAccount(Road, _Login):  # the fields of the last base come first, in 
 
         settings, (wire,) = self.settings(), with_fields(self.assumed, CloudWire())
         router_url = self.router_url or None
-        keys = find_cloud_keys()
+        keys = find_cloud_keys(router_url or wire.router_url)
         client = CloudApi(*keys, user=self.user or None, router_url=router_url, settings=settings, wire=wire)
         output.conceal(*keys)
         return client

@@ -45,8 +45,9 @@ _Username: TypeAlias = Annotated[
         "-u",
         envvar="POSTDICOM_USERNAME",
         metavar="NAME",
-        help="User name. The password comes from POSTDICOM_PASSWORD, else a keyring, else a prompt; a bearer token "
-        "from POSTDICOM_TOKEN. Without either, requests are anonymous.",
+        help="User name. The password comes from POSTDICOM_PASSWORD, else a keyring (service postdicom-async, entry "
+        "NAME@https://host), else a prompt; a bearer token from POSTDICOM_TOKEN. Without either, requests are "
+        "anonymous.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -203,7 +204,7 @@ class Account(Road, _Login):  # the fields of the last base come first, in the h
 
         url, settings = self._url(), self.settings()
         dialect, wire = with_fields(self.assumed, POSTDICOM, Wire())
-        credentials = find_credentials(self.username)
+        credentials = find_credentials(self.username, url)
         if not isinstance(credentials, tuple):
             raise UsageError("PostDICOM asks for a user name: give --username or set POSTDICOM_USERNAME")
         return PostDicom(url, *credentials, settings=settings, dialect=dialect, wire=wire)
@@ -230,7 +231,7 @@ class Connection(Account):
 
         url, settings = self._url(), self.settings()
         (dialect,) = with_fields(self.assumed, POSTDICOM if self.dialect is DialectName.POSTDICOM else DICOMWEB)
-        return DicomWeb(url, auth=find_credentials(self.username), settings=settings, dialect=dialect)
+        return DicomWeb(url, auth=find_credentials(self.username, url), settings=settings, dialect=dialect)
 
 
 def _require_file(option: str, file: Path | None) -> None:

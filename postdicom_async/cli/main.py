@@ -65,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     except BaseException as error:  # noqa: BLE001 - the end of the road: everything becomes a line and a code
         if debug and not isinstance(error, SystemExit):
             traceback.print_exception(error)
+            for place in getattr(error, "origin", ()):
+                output.note(f"  in {place}")
         code, line = _end_of(error, debug=debug)
     if line is not None:
         output.error(line)

@@ -65,13 +65,9 @@ def search(
     is no error, unless --error-if-nothing says so.
     """
     matching = parse_filters(filters or ())
-    if not common.quiet:
-        _hint_at_level(level, matching)
-    _require_parents(level, study, series)
+    _hint_at_level(level, matching, quiet=common.quiet)
+    parents = _parents(level, study, series)
     archive = connection.client()
-    parents = {
-        name: uid for name, uid in (("study_instance_uid", study), ("series_instance_uid", series)) if uid is not None
-    }
 
     def results(extra: Sequence[str] = ()) -> Results[Dataset]:
         """Describe the search; nothing is sent before it is read."""
@@ -82,13 +78,18 @@ def search(
     if as_json:
         missing = NOTHING if error_if_nothing else None
         count = run_async(lambda: write_items(archive, results(), quiet=common.quiet, missing=missing))
-        return end_of_search(count, error_if_nothing=error_if_nothing)
-    datasets = run_async(lambda: _all(archive, results(ASKED_FOR[level]), quiet=common.quiet))
+    else:
+        datasets = run_async(lambda: _all(archive, results(ASKED_FOR[level]), quiet=common.quiet))
+        count = len(datasets)
+        _tell(level, datasets, fields or (), quiet=common.quiet)
+    return end_of_search(count, error_if_nothing=error_if_nothing)
+
+
+def _tell(level: Level, datasets: list[Dataset], fields: Sequence[str], *, quiet: bool) -> None:
     if datasets:
-        output.write(output.render(search_tables(level, datasets, fields or ())))
-    if not common.quiet:
+        output.write(output.render(search_tables(level, datasets, fields)))
+    if not quiet:
         output.note(_count_text(level, len(datasets)))
-    return end_of_search(len(datasets), error_if_nothing=error_if_nothing)
 
 
 NOTHING = "nothing matches"
@@ -100,9 +101,9 @@ _NOT_OF_A_STUDY = {
 }
 
 
-def _hint_at_level(level: Level, filters: Mapping[str, str]) -> None:
+def _hint_at_level(level: Level, filters: Mapping[str, str], *, quiet: bool) -> None:
     """Tell of filters that look right and match no study: they are attributes of what lies in it (PS3.18 10.6.1.2)."""
-    if level is not Level.STUDIES:
+    if quiet or level is not Level.STUDIES:
         return
     for key in filters:
         if (better := _NOT_OF_A_STUDY.get(key.lower())) is not None:
@@ -134,11 +135,14 @@ def parse_filters(filters: Iterable[str]) -> dict[str, str]:
     return parsed
 
 
-def _require_parents(level: Level, study: str | None, series: str | None) -> None:
+def _parents(level: Level, study: str | None, series: str | None) -> dict[str, str]:
+    """Return the UIDs that a search is within, by the library's arguments."""
     if study is not None and level is Level.STUDIES:
         raise UsageError("--study: for series and instances; use --filter StudyInstanceUID=UID for studies")
     if series is not None and level is not Level.INSTANCES:
         raise UsageError("--series: for instances only")
+    given = {"study_instance_uid": study, "series_instance_uid": series}
+    return {name: uid for name, uid in given.items() if uid is not None}
 
 
 def _count_text(level: Level, count: int) -> str:

@@ -21,6 +21,7 @@ from postdicom_async.cloud.users import CloudUsers
 from postdicom_async.cloud.view import CloudView
 from postdicom_async.cloud.wire import CloudWire
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.settings import Settings
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["CloudApi"]
 
 
+@public_face
 class CloudApi:
     """A PostDICOM account over the Cloud API, used as ``async with CloudApi(api_key, account_key) as api``.
 
@@ -164,6 +166,7 @@ class CloudApi:
         folder_uuid: UUID | str | None = None,
         anonymize: Anonymization | None = None,
         existing: Literal["skip", "send"] = "skip",
+        send_truncated: bool = False,
         sockets: int = 4,
         progress: OnProgress | None = None,
     ) -> UploadReport:
@@ -177,6 +180,7 @@ class CloudApi:
             anonymize: what to replace or remove on the way out; the files themselves stay as they are. Unless it
                 changes UIDs, a file that the service has already is FAILED: it may be the original.
             existing: ``"skip"`` what the service says it has, told by UIDs, or ``"send"`` it all the same.
+            send_truncated: send files that are cut off too, as for `DicomWeb.upload`.
             sockets: connections that carry parts, each one part at a time.
             progress: called with typed events.
 
@@ -194,6 +198,7 @@ class CloudApi:
             folder_uuid=folder_uuid,
             anonymize=anonymize,
             existing=existing,
+            send_truncated=send_truncated,
             sockets=sockets,
             on_progress=progress,
         )

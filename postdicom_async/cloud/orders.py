@@ -12,6 +12,7 @@ from postdicom_async.cloud.json_parameters import NEW_ORDER, ORDER_FIELDS, by_ve
 from postdicom_async.cloud.messages import Name
 from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import PatientOrder, VendorAnswer
 from postdicom_async.postdicom.values import is_given
 
@@ -23,6 +24,7 @@ __all__ = ["CloudOrders"]
 _FOUND = ("SearchResultList",)
 
 
+@public_face
 class CloudOrders:
     """Operations on patient orders. A patient order is the service's record of one study of one patient.
 

@@ -9,12 +9,14 @@ from uuid import UUID
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.messages import Name
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import ShareLink, VendorAnswer
 from postdicom_async.postdicom.values import is_given
 
 __all__ = ["CloudShares"]
 
 
+@public_face
 class CloudShares:
     """Operations that share orders. Every method raises as those of `CloudOrders` do."""
 

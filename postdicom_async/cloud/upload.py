@@ -7,7 +7,7 @@ wrong is not.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -71,6 +71,7 @@ class CloudUpload:
         folder_uuid: object,
         anonymize: Anonymization | None,
         existing: str,
+        send_truncated: bool = False,
         sockets: int,
         on_progress: OnProgress | None,
     ) -> None:
@@ -88,7 +89,9 @@ class CloudUpload:
         self._lost_in_a_row = 0
         self._sockets = sockets
         self._part = caller.wire.part_bytes
-        self._intake = Intake(piece=self._part, anonymize=anonymize, on_progress=on_progress)
+        self._intake = Intake(
+            piece=self._part, anonymize=anonymize, send_truncated=send_truncated, on_progress=on_progress
+        )
 
     async def run(self, sources: Sources) -> UploadReport:
         """Send everything; return one outcome a source.
@@ -98,20 +101,19 @@ class CloudUpload:
         """
         self._session.total_bytes = await self._intake.measure(sources)
         try:
-            return self._with_orders(await self._intake.run(sources, self._send_all(sources)))
+            return self._with_orders(await self._intake.run(sources, self._send_all))
         except PostdicomError as error:
             if isinstance(error.report, UploadReport):
                 error.report = self._with_orders(error.report)
             raise
+        finally:
+            await self._lanes.close()
 
     def _with_orders(self, report: UploadReport) -> UploadReport:
         return replace(report, patient_order_uuids=tuple(self._session.patient_order_uuids))
 
-    async def _send_all(self, sources: Sources) -> None:
-        try:
-            await for_each(self._intake.admitted(sources), self._deliver, at_once=_FILES_A_SOCKET * self._sockets)
-        finally:
-            await self._lanes.close()
+    async def _send_all(self, admitted: AsyncIterator[Numbered]) -> None:
+        await for_each(admitted, self._deliver, at_once=_FILES_A_SOCKET * self._sockets)
 
     # --- one file ------------------------------------------------------------------------------------------------
 

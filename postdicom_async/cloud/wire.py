@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 __all__ = ["CloudWire"]
 
 KIB = 1024
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class CloudWire:
     """What is assumed of the service.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from postdicom_async.dicomweb.client_base import ClientBase, frame_list, header_value, target_of
+from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
 from postdicom_async.results import Rendered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from postdicom_async.dicomweb.retrieve import Target
 
@@ -101,6 +103,8 @@ class ClientRendered(ClientBase):
         self, target: Target, suffix: str, media_type: str, parameters: Mapping[str, str] | None
     ) -> Rendered:
         path = target.path(self._dialect, suffix)
+        if parameters is not None and not isinstance(parameters, Mapping):
+            raise UsageError("parameters: give a mapping of names to text")
         if parameters:
             path += ("&" if "?" in path else "?") + urlencode(dict(parameters), safe=",")
         operation = f"retrieve {suffix.rpartition('/')[2]} {target.route}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +37,7 @@ class Route(StrEnum):
     INSTANCE = "instance"
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How one family of servers is spoken to.

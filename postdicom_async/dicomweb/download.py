@@ -29,6 +29,7 @@ from postdicom_async.errors import (
     PostdicomError,
     UsageError,
 )
+from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import DownloadReport, InstanceUids, ListingCheck, OnProgress, SavedInstance
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ class Download:
     def __init__(
         self, retrieval: Retrieval, target: Target, to: Path, *, layout: Layout, on_progress: OnProgress | None
     ) -> None:
-        self._retrieval = retrieval
-        self._session = retrieval.session
+        self._retrieval = retrieval.one_call()
+        self._session = self._retrieval.session
         self._target = target
         self._to = to
         self._name = _one_name_each(relative_names(layout))
@@ -110,9 +111,14 @@ class Download:
         started = time.monotonic()
         folder = Folder(self._to, fsync=self._session.settings.fsync)
         problem: PostdicomError | None = None
+        deadline = self._session.settings.timeouts.deadline
+
+        def late() -> PostdicomError:
+            return deadline_passed(f"retrieve {self._target.route}", deadline, sent=True)
+
         try:
             await in_background(folder.open)
-            await self._fetch(folder, compare=compare)
+            await within(deadline, self._fetch(folder, compare=compare), late)
         except PostdicomError as error:
             problem = error
         finally:
@@ -185,7 +191,7 @@ class Download:
         """Look what is missing and ask for that, each round in smaller resources; end when nothing more comes."""
         idle_rounds = 0
         retry = self._session.settings.retry
-        while not self._is_done():
+        while not self._is_done() and not self._session.has_given_up:
             had = len(self._state.saved)
             await self._fetch_all(self._targets(finest), folder)
             idle_rounds = 0 if len(self._state.saved) > had else idle_rounds + 1
@@ -225,7 +231,10 @@ class Download:
 
     async def _fetch_one(self, target: Target, folder: Folder) -> None:
         """Receive one resource; what goes wrong with it is noted, unless it ends the whole download."""
+        if self._session.has_given_up:
+            return
         limits = self._session.settings.limits
+        had = len(self._state.saved)
         receiver = Receiver(folder, self._name, target, self._state.saved, piece=limits.piece, meter=self._meter)
         try:
             many = target == self._target and (self._count or 0) >= _MANY
@@ -240,6 +249,8 @@ class Download:
                 self._not_found = error
         finally:
             self._state.refused += receiver.refused
+            if len(self._state.saved) > had:
+                self._session.has_moved()
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

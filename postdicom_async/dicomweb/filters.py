@@ -69,7 +69,9 @@ def _attribute(name: str, argument: str) -> str:
     tags = [tag_of(part) for part in name.split(".")] if isinstance(name, str) else [None]
     known = [tag for tag in tags if tag is not None]
     if len(known) != len(tags):
-        raise UsageError(f"{argument}: {name!r} is neither a DICOM keyword nor a tag of 8 hex digits")
+        is_like_one = isinstance(name, str) and name.isascii() and name.replace(".", "").isalnum()
+        shown = repr(name) if is_like_one else "a name"  # a value that stands in its place is not shown
+        raise UsageError(f"{argument}: {shown} is neither a DICOM keyword nor a tag of 8 hex digits")
     return ".".join(known)
 
 

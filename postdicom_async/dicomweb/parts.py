@@ -9,6 +9,7 @@ from postdicom_async.dicomweb.media_types import parse_media_type
 from postdicom_async.dicomweb.multipart import PartEnd, PartEvent, PartStart
 from postdicom_async.dicomweb.retrieve import part_events
 from postdicom_async.errors import ProtocolError, UsageError
+from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Part", "Parts"]
 
 
+@public_face
 class Part:
     """One instance, frame or value, as a stream of bytes that can be read once.
 
@@ -74,6 +76,7 @@ class Part:
             pass
 
 
+@public_face
 class Parts:
     """The parts of an answer, in the order they arrive: ``async for part in parts: async for chunk in part``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -73,6 +74,12 @@ class Retrieval:
         """Whether the server takes ``transfer-syntax=*``; without it, it may transcode."""
         return self._rungs.get(INSTANCE_LADDER, 0) == 0
 
+    def one_call(self) -> Retrieval:
+        """Return the same for one call of the library, whose requests run side by side. What it remembers is shared."""
+        other = copy.copy(self)
+        other.session = self.session.one_call(at_once=True)
+        return other
+
     @asynccontextmanager
     async def open(
         self,
@@ -113,10 +120,11 @@ class Retrieval:
     async def _accepted(self, call: Call, ladder: tuple[str, ...]) -> StreamedAnswer:
         """Step down the ladder; when no rung is taken, the first refusal is the caller's."""
         first: ServerError | None = None
+        session = self.session.one_call()
         for rung in range(self._rungs.get(ladder, 0), len(ladder)):
             accept = {"Accept": ladder[rung], **call.headers}
             try:
-                answer = await self.session.stream(replace(call, headers=accept))
+                answer = await session.stream(replace(call, headers=accept))
             except ServerError as error:
                 first = first or error
                 if error.status not in _REFUSED_FORM:

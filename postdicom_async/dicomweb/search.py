@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -13,6 +13,7 @@ from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, dataset_of
 from postdicom_async.dicomweb.filters import query_string
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
+from postdicom_async.face import public_face
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
@@ -46,14 +47,15 @@ class Search:
 
     operation: str
     path: str
-    pairs: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     key: str = "0020000D"
     limit: int | None = None
     offset: int = 0
     page: int | None = 1000
-    private: tuple[str, ...] = ()
+    private: tuple[str, ...] = field(default=(), repr=False)
 
 
+@public_face
 class Results(Generic[_T]):
     """Results of a search or of a metadata request, fetched as they are read.
 
@@ -127,7 +129,7 @@ class Listing:
 
     def __init__(self, session: Session, search: Search) -> None:
         check_page(search.limit, search.offset)
-        self._session = session
+        self._session = session.one_call()
         self._search = search
         self._form, *self._forms = _forms(search)
 
@@ -176,6 +178,7 @@ class Listing:
                 Repeat.READ,
                 headers=ASKING_FOR_JSON,
                 private=search.private,
+                search=True,
             ),
             cap=self._session.settings.limits.json_bytes,
         )

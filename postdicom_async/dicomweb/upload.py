@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.intake import Intake, Numbered
 from postdicom_async.dicomweb.store import Storing
+from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicomweb.dialects import Dialect
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.dicomweb.store_answer import Verdict
     from postdicom_async.disk.sources import Sources, Usable
+    from postdicom_async.errors import PostdicomError
     from postdicom_async.settings import Limits
 
 __all__ = ["Upload"]
@@ -32,14 +36,17 @@ class Upload:
         *,
         study_instance_uid: str | None,
         anonymize: Anonymization | None = None,
+        send_truncated: bool = False,
         on_progress: OnProgress | None,
     ) -> None:
         self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
-        self._storing = Storing(retrieval, study_instance_uid)
+        self._deadline = self._left = retrieval.session.settings.timeouts.deadline
+        self._storing = Storing(retrieval.one_call(), study_instance_uid)
         self._intake = Intake(
             piece=self._limits.piece,
             anonymize=anonymize,
             study_instance_uid=study_instance_uid,
+            send_truncated=send_truncated,
             on_progress=on_progress,
         )
 
@@ -49,18 +56,30 @@ class Upload:
         Raises:
             PostdicomError: the archive cannot be worked with. ``report`` on it says what had been stored by then.
         """
-        work = for_each(self._batches(sources), self._deliver, at_once=self._limits.parallel_stores)
-        return await self._intake.run(sources, work)
+        return await self._intake.run(sources, self._send_in_time)
+
+    async def _send_in_time(self, admitted: AsyncIterator[Numbered]) -> None:
+        def late() -> PostdicomError:
+            return deadline_passed("store instances", self._deadline, sent=True)
+
+        started = time.monotonic()
+        await within(self._left, self._send(admitted), late)
+        if self._left is not None:
+            self._left = max(0.0, self._left - (time.monotonic() - started))
+
+    async def _send(self, admitted: AsyncIterator[Numbered]) -> None:
+        async with aclosing(self._batches(admitted)) as batches:
+            await for_each(batches, self._deliver, at_once=self._limits.parallel_stores)
 
     async def run_as_one(self, sources: Sources) -> tuple[StoreOutcome, ...]:
         """Send everything in one request."""
         self._limits = replace(self._limits, batch_instances=1 << 31, batch_bytes=1 << 62)
         return (await self.run(sources)).outcomes
 
-    async def _batches(self, sources: Sources) -> AsyncIterator[list[Numbered]]:
+    async def _batches(self, admitted: AsyncIterator[Numbered]) -> AsyncGenerator[list[Numbered], None]:
         batch: list[Numbered] = []
         size = 0
-        async for numbered in self._intake.admitted(sources):
+        async for numbered in admitted:
             length = numbered.instance.body.length
             full = len(batch) >= self._limits.batch_instances or size + length > self._limits.batch_bytes
             if batch and full:

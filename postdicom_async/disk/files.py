@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap
+from postdicom_async.dicom.wholeness import Doubt, what_is_missing
 from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.errors import UsageError
 from postdicom_async.results import StoreStatus
@@ -22,6 +24,7 @@ __all__ = [
     "files_at",
     "folders_at",
     "is_folder",
+    "missing_in",
     "open_at_once",
     "path_of",
     "read_beginning",
@@ -33,6 +36,7 @@ _T = TypeVar("_T")
 _Told = TypeVar("_Told", covariant=True)
 
 _FIRST_READ = 64 * 1024
+_PATIENCE = 2.0  # seconds for a look at whether a file is whole, on a slow disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,29 +150,50 @@ class _Reader(Protocol[_Told]):
     def __call__(self, data: bytes, *, complete: bool) -> _Told | HeaderGap: ...
 
 
-def read_beginning(path: Path, read: _Reader[_T]) -> tuple[_T, os.stat_result] | Unusable:
-    """Return what ``read`` tells of a file, or why it tells nothing; never raises for what a file is."""
+def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tuple[_T, os.stat_result] | Unusable:
+    """Return what ``read`` tells of a file, or why it tells nothing; never raises for what a file is.
+
+    With ``whole`` a DICOM file that is cut off is `Unusable`, whatever its beginning tells.
+    """
     label = str(path)
+    missing: str | None = None
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return Unusable(label, StoreStatus.UNREADABLE, "not a regular file")
         if status.st_size == 0:
             return Unusable(label, StoreStatus.NOT_DICOM, "empty file")
-        told = _told_by_file(path, read)
+        with open_at_once(path) as file:
+            data, told = _told_by_file(file, read)
+            if told is HeaderGap.UNCLEAR or (whole and not isinstance(told, HeaderGap)):
+                missing = missing_in(file, data, status.st_size)
     except OSError as error:
         return Unusable(label, StoreStatus.UNREADABLE, explain_os_error(error))
     except ValueError:
         return Unusable(label, StoreStatus.UNREADABLE, "a path holds a NUL character")
+    if missing is not None:
+        return Unusable(label, StoreStatus.UNREADABLE, missing, status.st_size)
     return unusable(label, told, status.st_size) if isinstance(told, HeaderGap) else (told, status)
 
 
-def _told_by_file(path: Path, read: _Reader[_T]) -> _T | HeaderGap:
-    """Read as little as tells: most headers fit into the first read."""
-    with open_at_once(path) as file:
-        data = read_fully(file, _FIRST_READ)
-        told = read(data, complete=len(data) < _FIRST_READ)
-        if told is HeaderGap.INCOMPLETE:
-            data += read_fully(file, HEADER_LIMIT - len(data))
-            told = read(data, complete=True)
-    return told
+def _told_by_file(file: FileIO, read: _Reader[_T]) -> tuple[bytes, _T | HeaderGap]:
+    """Read as little as tells: most headers fit into the first read. Return that with it."""
+    data = read_fully(file, _FIRST_READ)
+    told = read(data, complete=len(data) < _FIRST_READ)
+    if told is HeaderGap.INCOMPLETE:
+        data += read_fully(file, HEADER_LIMIT - len(data))
+        told = read(data, complete=True)
+    return data, told
+
+
+def missing_in(file: FileIO, beginning: bytes, size: int) -> str | None:
+    """Return what a DICOM file lacks, as `what_is_missing` does; it is read where that must be, for a bounded time."""
+    until = time.monotonic() + _PATIENCE
+
+    def read(at: int, count: int) -> bytes:
+        if time.monotonic() > until:
+            raise Doubt
+        file.seek(at)
+        return read_fully(file, count)
+
+    return what_is_missing(beginning, size, read)

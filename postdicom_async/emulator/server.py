@@ -20,6 +20,7 @@ from postdicom_async.emulator.http_server import QuietServer, listen
 from postdicom_async.emulator.vendor_faults import Faults
 from postdicom_async.emulator.vendor_schema import order_uuid_of, series_uuid_of
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedArchive", "serve"]
 
 
+@public_face
 class EmbeddedArchive:
     """A DICOMweb archive on this machine, for tests and demonstrations, that speaks PostDICOM's Cloud API too.
 

@@ -15,11 +15,12 @@ from typing import Self, cast
 import httpx
 
 from postdicom_async.errors import PostdicomError, ProtocolError
-from postdicom_async.http.idle import IdleWatch
+from postdicom_async.http.clocks import ReadWatch, deadline_passed, least_rate_of
+from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
 from postdicom_async.http.redaction import quiet_http_logs
 from postdicom_async.http.retry import Failure
-from postdicom_async.settings import Limits
+from postdicom_async.settings import Limits, Timeouts
 
 __all__ = ["Answer", "StreamedAnswer"]
 
@@ -49,7 +50,8 @@ class StreamedAnswer:
         headers: looked up in any case.
         length: Content-Length, None when the server gave none.
 
-    ``ends_itself`` says that the transport has nothing left to do once a body has been read to its end.
+    ``patience`` is the call's, and ``silences`` how many it had met when the request began. ``ends_itself`` says that
+    the transport has nothing left to do once a body has been read to its end.
     """
 
     def __init__(
@@ -57,8 +59,11 @@ class StreamedAnswer:
         response: httpx.Response,
         *,
         operation: str,
+        kind: str,
         limits: Limits,
-        idle: float,
+        timeouts: Timeouts,
+        patience: Patience,
+        silences: int,
         release: Callable[[], None],
         ends_itself: bool = False,
     ) -> None:
@@ -67,8 +72,13 @@ class StreamedAnswer:
         self.length: int | None = _length(response.headers.get("content-length"))
         self._response = response
         self._operation = operation
+        self._kind = kind
         self._limits = limits
-        self._watch = IdleWatch(idle)
+        self._timeouts = timeouts
+        self._patience = patience
+        self._silences = silences
+        self._watch = ReadWatch(timeouts.idle_read)
+        self._rate = least_rate_of(timeouts, timeouts.idle_read)
         self._ends_itself = ends_itself
         self._ended = False
         self._release: Callable[[], None] | None = release
@@ -125,11 +135,15 @@ class StreamedAnswer:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._response.aclose()
 
+    def keep_deadline(self) -> None:
+        """Let the call's deadline hold for the waits in `chunks`; time that the caller spends in between is its own."""
+        self._watch.patience = self._patience
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives.
 
         Raises:
-            ConnectionFailed: it broke, stalled, or ended before its announced length.
+            ConnectionFailed: it broke, stalled, crawled, or ended before its announced length.
             ProtocolError: it is encoded in a way not asked for, or unpacks to far too much.
         """
         problem: Problem | None = None
@@ -173,6 +187,8 @@ class StreamedAnswer:
         raw = aiter(cast("AsyncIterable[bytes]", self._response.stream))
         while (chunk := await self._next(raw)) is not None:
             received += len(chunk)
+            if self._rate.is_too_slow(len(chunk), self._watch.waited) and received != self.length:
+                raise self._in_vain(f"the archive sends less than {self._timeouts.least_rate:g} bytes a second")
             data = decode(chunk)
             if data:
                 yield data
@@ -180,6 +196,7 @@ class StreamedAnswer:
                 await asyncio.sleep(0)
                 yield data
         self._ended = True
+        self._patience.heard(self._kind)
         if self.length is not None and received < self.length:
             raise self._broken("the answer ended before its announced length")
         decode(None)
@@ -190,7 +207,7 @@ class StreamedAnswer:
             with self._watch:
                 return await anext(raw, None)
         except TimeoutError:
-            problem = self._broken("the archive stopped sending")
+            problem = self._late()
         except httpx.HTTPError as error:
             problem = problem_of_exception(self._operation, error)
         except ssl.SSLError:  # httpx's transport lets it through
@@ -210,6 +227,15 @@ class StreamedAnswer:
             raise self._final(ProtocolError("the archive packed its answer unasked", operation=self._operation))
         may_be_empty = self.end_is_marked or self.status == HTTPStatus.NO_CONTENT
         return _Inflater(self._limits.expansion, self._broken, self._final_text, may_be_empty=may_be_empty)
+
+    def _late(self) -> Problem:
+        if self._watch.by_deadline:
+            return Problem(Failure.LOST, deadline_passed(self._operation, self._timeouts.deadline, sent=True))
+        return self._in_vain("the archive stopped sending")
+
+    def _in_vain(self, message: str) -> Problem:
+        self._patience.met_silence(self._kind, self._silences)
+        return self._broken(message)
 
     def _broken(self, message: str) -> Problem:
         return Problem(Failure.LOST, connection_failed(self._operation, message, sent=True))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
+from postdicom_async.face import public_face
+
 __all__ = [
     "Folder",
     "PatientOrder",
@@ -30,6 +32,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _URL = re.compile(r"https?://[^\s\"'<>]+")
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class VendorAnswer:
     """Any answer. Its ``repr`` shows nothing of it.

@@ -62,8 +62,9 @@ class Caller:
 
         async def pages(_at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[dict[str, Any]]]:
             seen: set[str] = set()
+            session = self._session.one_call()
             for values in parts:
-                found = list_in(await self._send(operation, values))
+                found = list_in(await self._send(operation, values, session))
                 if found is None:
                     raise ProtocolError(
                         "the service answered with something other than a list", operation=operation.title
@@ -76,12 +77,13 @@ class Caller:
         """Make a read in as many requests as its lists need; return one answer each."""
         operation = OPERATIONS[name]
         parts = split(operation, self._checked(operation, given), self._wire)
-        return [view(kind, await self._send(operation, values)) for values in parts]
+        session = self._session.one_call()
+        return [view(kind, await self._send(operation, values, session)) for values in parts]
 
     def _checked(self, operation: Operation, given: Mapping[str, object]) -> Values:
         return check(operation, given, first_day=today)
 
-    async def _send(self, operation: Operation, values: Values) -> Content:
+    async def _send(self, operation: Operation, values: Values, session: Session | None = None) -> Content:
         """Make one request and return what came, unless that is a no."""
         private = PrivateTexts(values)
         packed = {"Accept-Encoding": "gzip"} if operation.repeat is Repeat.READ else {}
@@ -92,10 +94,11 @@ class Caller:
             operation.repeat,
             headers={operation.header: encode(operation, values, self._wire), "Cache-Control": "no-store"} | packed,
             private=private,
+            search=operation.repeat is Repeat.READ,
         )
         problem: PostdicomError | None = None
         try:
-            found = await self._fetch(call)
+            found = await self._fetch(call, session or self._session)
         except (ConnectionFailed, ServerError, ProtocolError) as error:
             if operation.repeat is not Repeat.CHANGE or not _may_have_been_done(error):
                 raise
@@ -109,8 +112,8 @@ class Caller:
             )
         return found
 
-    async def _fetch(self, call: Call) -> Content:
-        answer = await self._session.fetch(call, cap=_ANSWER_BYTES)
+    async def _fetch(self, call: Call, session: Session) -> Content:
+        answer = await session.fetch(call, cap=_ANSWER_BYTES)
         aside = len(answer.body) > _PARSED_ASIDE
         found = await anyio.to_thread.run_sync(parse, answer.body) if aside else parse(answer.body)
         if is_web_page(found):

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from postdicom_async.face import public_face
+
 __all__ = ["Wire"]
 
 KIB = 1024
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Wire:
     """What is assumed of the service.

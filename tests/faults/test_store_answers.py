@@ -94,7 +94,9 @@ SOON = format_datetime(datetime.now(UTC) - timedelta(seconds=30), usegmt=True)
 
 
 @pytest.mark.parametrize("status", [503, 429, 408])
-@pytest.mark.parametrize("after", [None, "0", "0.02", SOON, "nonsense"])
+@pytest.mark.parametrize(
+    "after", [None, "0", "0.02", SOON, "nonsense"], ids=["none", "0", "0.02", "a date", "nonsense"]
+)
 async def test_refused_then_taken_sends_the_same_bytes(status: int, after: str | None, connect: Connect) -> None:
     headers = {} if after is None else {"Retry-After": after}
     archive = MemoryArchive(fault=first_posts(Reply(status, headers)))

@@ -242,6 +242,10 @@ class _Answer:
     async def _write(self) -> None:
         self.writer.write(self.reply.head() if self.reply.raw is None else self.reply.raw)
         await self.writer.drain()
+        while self.reply.again is not None:
+            self.writer.write(self.reply.again)
+            await self.writer.drain()
+            await asyncio.sleep(self.reply.pause)
         if self.reply.raw is None and self.request.method != "HEAD":
             await self._write_body()
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from postdicom_async.errors import ConnectionFailed, ProtocolError
 from postdicom_async.http.answer import Answer, StreamedAnswer
+from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
-from postdicom_async.settings import Limits
+from postdicom_async.settings import Limits, Timeouts
 
 
 class Wire(httpx.AsyncByteStream):
@@ -55,7 +56,14 @@ class Made:
         self.wire = Wire(pieces, error)
         response = httpx.Response(status, headers=headers or {}, stream=self.wire)
         self.answer = StreamedAnswer(
-            response, operation="search", limits=limits or Limits(), idle=5.0, release=self._release
+            response,
+            operation="search",
+            kind="search",
+            limits=limits or Limits(),
+            timeouts=Timeouts(idle_read=5.0),
+            patience=Patience(None, 3),
+            silences=0,
+            release=self._release,
         )
 
     def _release(self) -> None:
@@ -90,7 +98,7 @@ DATA = bytes(range(256)) * 40
         ("9" * 4000, None),
     ],
 )
-def test_length(value: str | None, length: int | None) -> None:
+async def test_length(value: str | None, length: int | None) -> None:
     headers = [] if value is None else [(b"Content-Length", value.encode("latin-1"))]
     assert Made([], httpx.Headers(headers)).answer.length == length
 
@@ -105,7 +113,7 @@ def test_length(value: str | None, length: int | None) -> None:
         ({"Content-Length": "x"}, False),
     ],
 )
-def test_end_is_marked(headers: dict[str, str], marked: bool) -> None:
+async def test_end_is_marked(headers: dict[str, str], marked: bool) -> None:
     assert Made([], headers).answer.end_is_marked is marked
 
 
@@ -257,3 +265,36 @@ async def test_read_some_takes_what_there_is() -> None:
     assert await Made([DATA, DATA]).answer.read_some(100) == DATA[:100]
     assert await Made([b"abc"], error=httpx.ReadError("x")).answer.read_some(100) == b"abc"
     assert await Made([b"abc"], {"Content-Encoding": "br"}).answer.read_some(100) == b""
+
+
+class SlowWire(Wire):
+    """A body whose pieces come half a second apart."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+            await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("length", [3, 4])
+async def test_a_last_byte_that_comes_late(length: int) -> None:
+    """When it is there, the answer is whole, and nothing is gained by throwing it away."""
+    wire = SlowWire([b"a", b"b", b"c", b"d"])
+    answer = StreamedAnswer(
+        httpx.Response(200, headers={"Content-Length": str(length)}, stream=wire),
+        operation="search",
+        kind="search",
+        limits=Limits(),
+        timeouts=Timeouts(idle_read=0.9, least_rate_window=0.9),
+        patience=Patience(None, 3),
+        silences=0,
+        release=lambda: None,
+    )
+    async with answer:
+        chunks = answer.chunks()
+        assert [await anext(chunks) for _ in range(2)] == [b"a", b"b"]
+        if length == 3:
+            assert await anext(chunks) == b"c"
+            return
+        with pytest.raises(ConnectionFailed, match="less than 1024 bytes a second"):
+            await anext(chunks)

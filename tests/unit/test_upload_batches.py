@@ -137,7 +137,8 @@ async def test_an_end_in_the_middle_accounts_for_every_source(recorded: Recorded
     report = caught.value.report
     assert isinstance(report, UploadReport)
     assert [outcome.status for outcome in report.outcomes[:4]] == [StoreStatus.STORED] * 4
-    assert {outcome.status for outcome in report.outcomes[4:]} == {StoreStatus.UNCONFIRMED}
+    assert {(one.status, one.reason) for one in report.outcomes[4:]} == {(StoreStatus.FAILED, "not sent: gone")}
+    assert all(outcome.temporary for outcome in report.outcomes[4:])
     assert report.bytes_sent == sum(map(len, FILES[:4]))
 
 
