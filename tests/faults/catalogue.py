@@ -198,7 +198,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "F03": Fault(
         "connections are accepted, and then there is silence",
-        **lasting("unconfirmed/5 or ConnectionFailed/5", "ConnectionFailed/5", "ConnectionFailed/5"),
+        **lasting("ConnectionFailed/5", "ConnectionFailed/5", "ConnectionFailed/5"),
         way="silent", silent=True,
     ),
     "F04": Fault(
