@@ -175,7 +175,7 @@ CUT: dict[str, Any] = {
     "search": "ConnectionFailed/5 or ProtocolError/5",
     "mended": "upload download search",
 }
-LOST: dict[str, Any] = {"upload": "unconfirmed/1", "download": LATER, "search": "ConnectionFailed/5"}
+LOST: dict[str, Any] = {"upload": "unconfirmed/5", "download": LATER, "search": "ConnectionFailed/5"}
 ALL = "upload download search"
 
 
@@ -193,12 +193,12 @@ FAULTS: dict[str, Fault] = {
     ),
     "F02": Fault(
         "every connection is reset as soon as it is accepted",
-        **lasting("unconfirmed/1", "ConnectionFailed/5", "ConnectionFailed/5"),
+        **lasting("unconfirmed/5", "ConnectionFailed/5", "ConnectionFailed/5"),
         way="reset",
     ),
     "F03": Fault(
         "connections are accepted, and then there is silence",
-        **lasting("unconfirmed/1 or ConnectionFailed/5", "ConnectionFailed/5", "ConnectionFailed/5"),
+        **lasting("ConnectionFailed/5", "ConnectionFailed/5", "ConnectionFailed/5"),
         way="silent", silent=True,
     ),
     "F04": Fault(
@@ -264,7 +264,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "F16 older": Fault(
         "it is not done, no answer comes, and the archive holds other instances with the same UIDs",
-        upload="unconfirmed/1", answer=always(Reply(drop_after_request=True)), older=True,
+        upload="unconfirmed/5", answer=always(Reply(drop_after_request=True)), older=True,
     ),
     "F17": Fault(
         "the connection is reset in the headers of the answer",
@@ -295,7 +295,7 @@ FAULTS: dict[str, Fault] = {
     # --- status
     "F23": Fault(
         "408: the request took too long",
-        **lasting("unconfirmed/1", LATER, "ServerError/5"), answer=always(Reply(408)), mended=ALL,
+        **lasting("unconfirmed/5", LATER, "ServerError/5"), answer=always(Reply(408)), mended=ALL,
     ),
     "F24 at once": Fault(
         "429 with Retry-After of no time",
@@ -312,11 +312,11 @@ FAULTS: dict[str, Fault] = {
         answer=always(Reply(429, {"Retry-After": "3600"})),
     ),
     "F25": Fault(
-        "500", **lasting("unconfirmed/1", LATER, "ServerError/5"), answer=always(Reply(500)), mended=ALL
+        "500", **lasting("unconfirmed/5", LATER, "ServerError/5"), answer=always(Reply(500)), mended=ALL
     ),
     "F26": Fault(
         "502 with a page of a gateway",
-        **lasting("unconfirmed/1", LATER, "ServerError/5"), answer=always(Reply(502, HTML, PAGE)), mended=ALL,
+        **lasting("unconfirmed/5", LATER, "ServerError/5"), answer=always(Reply(502, HTML, PAGE)), mended=ALL,
     ),
     "F27": Fault(
         "503 with a date to come again",
@@ -435,17 +435,17 @@ FAULTS: dict[str, Fault] = {
     ),
     "F35": Fault(
         "a small answer that unpacks to a very large one",
-        **lasting("unconfirmed/1", NEVER, "ProtocolError/1"),
+        **lasting("unconfirmed/5", NEVER, "ProtocolError/1"),
         answer=always(Reply(200, {**JSON, "Content-Encoding": "gzip"}, BOMB)), mended="upload download",
     ),
     "F36 header": Fault(
         "a header of 1 MB",
-        **lasting("unconfirmed/1", LATER, "ConnectionFailed/5"),
+        **lasting("unconfirmed/5", LATER, "ConnectionFailed/5"),
         answer=always(Reply(200, {"X-Long": "x" * 1_000_000}, b"[]")), mended="upload download search",
     ),
     "F36 headers": Fault(
         "100,000 headers",
-        **lasting("unconfirmed/1", LATER, "ConnectionFailed/5"),
+        **lasting("unconfirmed/5", LATER, "ConnectionFailed/5"),
         answer=always(Reply(200, [(f"X-{n}", "y") for n in range(100_000)], b"[]")), mended="upload download search",
     ),
     "F36 boundary": Fault(
