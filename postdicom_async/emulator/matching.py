@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["fuzzy_name_matches", "is_universal", "matches", "text_matches", "time_span", "uid_list"]
+__all__ = ["LONGEST_KEY", "fuzzy_name_matches", "is_universal", "matches", "text_matches", "time_span", "uid_list"]
+
+LONGEST_KEY = 1024
+"""Characters of a key that is compared: sixteen times the longest value of most attributes (PS3.5 section 6.2)."""
 
 _NO_WILDCARDS = frozenset({"DA", "TM", "DT", "UI", "SL", "SS", "UL", "US", "SV", "UV", "FL", "FD", "AT"})
 _NUMBERS = frozenset({"IS", "DS", "SL", "SS", "UL", "US", "SV", "UV", "FL", "FD"})
@@ -86,21 +89,29 @@ def _has_wildcard(pattern: str) -> bool:
 
 
 def _wildcard_match(pattern: str, text: str) -> bool:
-    """Match greedily, going back to the last ``*`` only: never slower than pattern times text."""
-    at = in_text = 0
-    star, resume = -1, 0
-    while in_text < len(text):
-        if at < len(pattern) and pattern[at] == "*":
-            star, resume = at, in_text
-            at += 1
-        elif at < len(pattern) and pattern[at] in {"?", text[in_text]}:
-            at, in_text = at + 1, in_text + 1
-        elif star >= 0:
-            resume += 1
-            at, in_text = star + 1, resume
-        else:
+    """Look for what is between the stars one after the other: the first at the start, the last at the end.
+
+    Each look is one search in C that never goes back, over a key of bounded length (`LONGEST_KEY`).
+    """
+    first, *between = pattern.split("*")
+    if not between:
+        return bool(_piece(first).fullmatch(text))
+    start = _piece(first).match(text)
+    end = len(text) - len(between[-1])
+    if not start or end < start.end() or not _piece(between[-1]).match(text, end):
+        return False
+    at = start.end()
+    for piece in filter(None, between[:-1]):
+        found = _piece(piece).search(text, at, end)
+        if not found:
             return False
-    return not pattern[at:].strip("*")
+        at = found.end()
+    return True
+
+
+@lru_cache(1024)
+def _piece(piece: str) -> re.Pattern[str]:
+    return re.compile(re.escape(piece).replace(r"\?", "."), re.DOTALL)
 
 
 def _same_number(key: str, value: object) -> bool:
@@ -141,7 +152,7 @@ def _in_range(key: str, vr: str, value: str) -> bool:
     return first <= actual[0] <= last
 
 
-@cache
+@lru_cache(1024)
 def _range(vr: str, key: str) -> Span | None:
     single = time_span(vr, key)
     if single:

@@ -42,7 +42,8 @@ _KEPT_FROM_CREATION = (
     "PatientName", "PatientId", "OtherPatientId", "PatientSex", "StudyDescription", "AccessionNumber",
     "PatientComplaints", "OrderScheduledDatetime", "RequestedProcedureId", "RequestedProcedureDescription",
     "RequestingPhysician", "ReferringPhysiciansName", "ScheduledEquipmentUuid", "PerformedDatetime",
-    "InstitutionNameInDicom",
+    "InstitutionNameInDicom", "Priority", "PatientHistory", "PatientSymptom", "RequestingDepartment", "OrderNote1",
+    "OrderNote2",
 )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response, StreamingResponse
 
 from postdicom_async.dicom.uids import is_uid
-from postdicom_async.emulator.accept import MediaType, parse_accept, parse_media_type
-from postdicom_async.emulator.answers import DICOM_JSON, Refusal, base_url
+from postdicom_async.emulator.accept import MediaType, parse_media_type
+from postdicom_async.emulator.answers import DICOM_JSON, Refusal, accepted, base_url
 from postdicom_async.emulator.attributes import hex_tag
 from postdicom_async.emulator.header import UnreadableHeader, read_header
 from postdicom_async.emulator.multipart_writer import FileSlice, Part, multipart_related, single_part
@@ -65,10 +65,11 @@ class Wado:
         Raises:
             Refusal: 406 when it wants something else than what is stored.
         """
-        for media in _accepted(request):
+        kinds = [parse_media_type(kind) for kind in {part.content_type for part in parts}]
+        for media in accepted(request):
             multipart = media.covers("multipart/related")
             wanted = media if not multipart else _part_range(media)
-            if all(_satisfies(part, wanted) for part in parts):
+            if all(_satisfies(kind, wanted) for kind in kinds):
                 if multipart:
                     return multipart_related(self._context, parts)
                 if single and len(parts) == 1:
@@ -77,7 +78,7 @@ class Wado:
 
     async def metadata(self, request: Request) -> Response:
         """Handle ``…/metadata``: the DICOM JSON model, large values by ``BulkDataURI``."""
-        if not any(media.covers(name) for media in _accepted(request) for name in (DICOM_JSON, "application/json")):
+        if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
             raise Refusal(406, "metadata are application/dicom+json")
         found = await self._instances(request)
         return StreamingResponse(self._metadata(found, base_url(request)), media_type=DICOM_JSON)
@@ -118,18 +119,12 @@ class Wado:
         return Response(status_code=204)
 
 
-def _accepted(request: Request) -> list[MediaType]:
-    """Return what the client accepts; the ``accept`` parameter goes before the header (PS3.18 section 8.3.3.1)."""
-    return parse_accept(request.query_params.get("accept") or request.headers.get("accept", ""))
-
-
 def _part_range(media: MediaType) -> MediaType:
     """Return what a multipart range says about the parts; some clients leave the type out."""
     return MediaType(media.parameters.get("type", "*/*").lower(), media.parameters)
 
 
-def _satisfies(part: Part, wanted: MediaType) -> bool:
-    stored = parse_media_type(part.content_type)
+def _satisfies(stored: MediaType, wanted: MediaType) -> bool:
     syntax = wanted.parameters.get("transfer-syntax", "*")
     return wanted.covers(stored.name) and syntax in {"*", stored.parameters.get("transfer-syntax", "*")}
 
