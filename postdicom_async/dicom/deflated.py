@@ -56,13 +56,15 @@ class Inflated:
         if not packed:
             packed = self._source(self._source_at, _IN)
             self._source_at += len(packed)
-        if not packed:
-            raise DicomProblem("its deflated data set ends early")
         try:
-            return self._inflater.decompress(packed, _OUT)
+            unpacked = self._inflater.decompress(packed, _OUT)
         except zlib.error:
-            pass
-        raise DicomProblem("its deflated data set is damaged")
+            unpacked = None
+        if unpacked is None:
+            raise DicomProblem("its deflated data set is damaged")
+        if not (packed or unpacked or self._inflater.eof):  # zlib may hold back what the last bytes stood for
+            raise DicomProblem("its deflated data set ends early")
+        return unpacked
 
 
 def deflate(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from postdicom_async.emulator.accept import MediaType
     from postdicom_async.emulator.header import Json
 
-__all__ = ["DICOM_JSON", "DICOM_XML", "Refusal", "accepted", "base_url", "dicom_json", "header_text", "native_xml", "refusal"]
+__all__ = [
+    "DICOM_JSON",
+    "DICOM_XML",
+    "Refusal",
+    "accepted",
+    "base_url",
+    "dicom_json",
+    "header_text",
+    "native_xml",
+    "refusal",
+]
 
 DICOM_JSON = "application/dicom+json"
 DICOM_XML = "application/dicom+xml"

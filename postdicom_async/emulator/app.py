@@ -19,6 +19,7 @@ from postdicom_async.emulator.answers import refusal
 from postdicom_async.emulator.archive_store import ArchiveStore
 from postdicom_async.emulator.cloud_bring_up import REGION_PATH, ROUTER_PATH
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
+from postdicom_async.emulator.header import UnreadableHeader
 from postdicom_async.emulator.qido import Search
 from postdicom_async.emulator.share_routes import share_routes
 from postdicom_async.emulator.stow import Stow
@@ -141,7 +142,11 @@ def build_app(
         routes=routes,
         lifespan=lifespan,  # type: ignore[arg-type]
         middleware=[Middleware(_Gate, options=context.options)],
-        exception_handlers={HTTPException: _on_refusal, Exception: _on_bug},  # type: ignore[dict-item]
+        exception_handlers={
+            HTTPException: _on_refusal,  # type: ignore[dict-item]
+            UnreadableHeader: _on_damage,  # type: ignore[dict-item]
+            Exception: _on_bug,
+        },
     )
     app.router.redirect_slashes = False
     return app
@@ -149,6 +154,10 @@ def build_app(
 
 async def _on_refusal(_request: Request, error: HTTPException) -> Response:
     return refusal(error.status_code, error.detail, error.headers)
+
+
+async def _on_damage(_request: Request, error: UnreadableHeader) -> Response:
+    return refusal(500, f"the stored file cannot be read: {error}")
 
 
 async def _on_bug(_request: Request, error: Exception) -> Response:

@@ -15,7 +15,7 @@ from zlib import crc32
 from postdicom_async.emulator.answers import Refusal
 from postdicom_async.emulator.archive_store import parse_instance
 from postdicom_async.emulator.cloud_orders import listed_orders, require
-from postdicom_async.emulator.header import UnreadableHeader
+from postdicom_async.emulator.header import TooLarge, UnreadableHeader
 from postdicom_async.emulator.vendor_folders import Folders
 from postdicom_async.emulator.vendor_orders import Orders
 from postdicom_async.emulator.vendor_schema import order_uuid_of
@@ -204,6 +204,8 @@ class CloudUpload:
         """Take a whole file into the archive, as a STOW request would, and its order into the folders."""
         try:
             parsed = parse_instance(path)
+        except TooLarge as problem:
+            raise Refusal(413, str(problem)) from None
         except UnreadableHeader:
             raise Refusal(400, "the file is not DICOM") from None
         if parsed.sop_class_uid in self._options.refused_sop_classes:

@@ -21,7 +21,7 @@ from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.accept import LONGEST, parse_media_type, wants_only
 from postdicom_async.emulator.answers import DICOM_JSON, DICOM_XML, Refusal, accepted, base_url, dicom_json, native_xml
 from postdicom_async.emulator.archive_store import parse_instance
-from postdicom_async.emulator.header import UnreadableHeader
+from postdicom_async.emulator.header import TooLarge, UnreadableHeader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -183,6 +183,8 @@ class _Upload:
     def _add(self, path: Path) -> Outcome:
         try:
             parsed = parse_instance(path)
+        except TooLarge:
+            return Outcome(failure=OUT_OF_RESOURCES)
         except UnreadableHeader:
             return Outcome(failure=CANNOT_UNDERSTAND)
         failure = self._refused(parsed)

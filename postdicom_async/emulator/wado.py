@@ -14,7 +14,7 @@ from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.accept import MediaType, parse_media_type
 from postdicom_async.emulator.answers import DICOM_JSON, Refusal, accepted, base_url
 from postdicom_async.emulator.attributes import hex_tag
-from postdicom_async.emulator.header import UnreadableHeader, read_header
+from postdicom_async.emulator.header import read_header
 from postdicom_async.emulator.multipart_writer import FileSlice, Part, multipart_related, single_part
 from postdicom_async.emulator.pixels import bulk_parts, frame_parts
 
@@ -80,14 +80,14 @@ class Wado:
         """Handle ``…/metadata``: the DICOM JSON model, large values by ``BulkDataURI``."""
         if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
             raise Refusal(406, "metadata are application/dicom+json")
-        found = await self._instances(request)
-        return StreamingResponse(self._metadata(found, base_url(request)), media_type=DICOM_JSON)
+        found, base = await self._instances(request), base_url(request)
+        first = await self._context.run(_metadata_of, found[0], base)  # while a status can still say what is wrong
+        return StreamingResponse(self._metadata(first, found[1:], base), media_type=DICOM_JSON)
 
-    async def _metadata(self, found: list[StoredInstance], base: str) -> AsyncIterator[bytes]:
-        separator = b"["
-        for instance in found:
-            yield separator + await self._context.run(_metadata_of, instance, base)
-            separator = b","
+    async def _metadata(self, first: bytes, others: list[StoredInstance], base: str) -> AsyncIterator[bytes]:
+        yield b"[" + first
+        for instance in others:
+            yield b"," + await self._context.run(_metadata_of, instance, base)
         yield b"]"
 
     async def frames(self, request: Request) -> Response:
@@ -137,10 +137,7 @@ def _file_part(instance: StoredInstance) -> Part:
 def _metadata_of(instance: StoredInstance, base: str) -> bytes:
     study, series, uid = instance.uids
     url = f"{base}/studies/{study}/series/{series}/instances/{uid}/bulkdata"
-    try:
-        header = read_header(instance.path)
-    except UnreadableHeader:
-        raise OSError("a stored file has become unreadable") from None
+    header = read_header(instance.path)
     attributes: Json = header.json(lambda path: f"{url}/{path}")
     attributes["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}  # the answer's, not the file's
     if header.pixels:
