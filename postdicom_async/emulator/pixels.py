@@ -100,7 +100,7 @@ def _fragments(path: Path, file: BinaryIO, start: int, size: int) -> list[FileSl
     Raises:
         Refusal: 500 when one of them, or their end, is not there.
     """
-    at, found = start, []
+    at, found = start, list[FileSlice]()
     while at + 8 <= size:
         file.seek(at)
         group, element, length = struct.unpack("<HHI", file.read(8))

@@ -15,7 +15,7 @@ from postdicom_async.emulator.cloud_parameters import is_guid
 from postdicom_async.emulator.cloud_schema import add_cloud_tables
 from postdicom_async.emulator.cloud_socket import CloudListener
 from postdicom_async.emulator.cloud_state import ACCOUNT_KEY, API_KEY, Cloud
-from postdicom_async.emulator.context import INSTITUTIONS, USER_GROUPS, USERS, ArchiveOptions
+from postdicom_async.emulator.context import INSTITUTIONS, USER_GROUPS, USERS, ArchiveLimits, ArchiveOptions
 from postdicom_async.emulator.http_server import QuietServer, listen
 from postdicom_async.emulator.vendor_faults import Faults
 from postdicom_async.emulator.vendor_schema import order_uuid_of, series_uuid_of
@@ -57,6 +57,11 @@ class EmbeddedArchive:
         text_answers: PostDICOM's own operations answer in plain text where they do not list something.
         success_false: they refuse with status 200 and ``Success`` false.
         cloud_keys: the Cloud API's API key and account key.
+        allow_origin: origins whose pages may use the archive in a browser, such as ``https://viewer.example``; ``*`` is
+            any. Pages of the archive's own host may connect to the WebSocket without it.
+        allow_host: names, besides the loopback addresses and ``host``, under which clients reach the archive. Another
+            ``Host`` is refused: a page of anybody could be made to look like one of ours by its name's address.
+        limits: what clients may cost.
 
     Raises:
         UsageError: a key is no GUID; on entering, when the address cannot be listened on.
@@ -79,6 +84,9 @@ class EmbeddedArchive:
         text_answers: bool = False,
         success_false: bool = False,
         cloud_keys: tuple[str, str] = (API_KEY, ACCOUNT_KEY),
+        allow_origin: Iterable[str] = (),
+        allow_host: Iterable[str] = (),
+        limits: ArchiveLimits = ArchiveLimits(),  # noqa: B008 - it never changes
     ) -> None:
         if not all(is_guid(key) for key in cloud_keys):
             raise UsageError("cloud_keys: the API key and the account key must be GUIDs of a version from 1 to 5")
@@ -97,6 +105,9 @@ class EmbeddedArchive:
             _by_uuid("user_groups", user_groups),
             text_answers,
             success_false,
+            tuple(allow_origin),
+            frozenset(),
+            limits,
         )
         self._faults = Faults()
         self._undo: list[Callable[[], object]] = []
@@ -253,7 +264,7 @@ class EmbeddedArchive:
         )
         self._undo.append(lambda: close_context(context))
         cloud = await self._start_cloud(context)
-        server = self._server = QuietServer(build_app(context, more=cloud_routes(cloud)))
+        server = self._server = QuietServer(build_app(context, more=cloud_routes(cloud)), self._options.limits)
         self._faults.cut = server.cut
         self._serving = asyncio.create_task(server.serve(sockets=[bound]), name="embedded archive")
         ready = asyncio.create_task(server.ready.wait())

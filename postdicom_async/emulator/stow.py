@@ -144,6 +144,9 @@ class _Upload:
 
     async def _on_event(self, event: MultipartSegment | bytes | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
+            most = self._context.options.limits.max_parts
+            if len(self._outcomes) >= most:
+                raise Refusal(413, f"at most {most} instances may come in one request; those before are dealt with")
             self._part = _PartFile(self._context.store.new_incoming())
         elif event is None:
             await self._finish_part()

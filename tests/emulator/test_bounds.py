@@ -12,15 +12,19 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
+from postdicom_async.emulator import ArchiveLimits, EmbeddedArchive
 from postdicom_async.emulator.accept import LONGEST, parse_accept, parse_media_type
 from postdicom_async.emulator.bounded_file import INFLATED_LIMIT
 from postdicom_async.emulator.matching import LONGEST_KEY, text_matches
 from tests.emulator.support import (
+    STOW_TYPE,
     TEST_FILES,
+    client_of,
     encode,
     make_dataset,
     make_instance,
     reasons_in,
+    related,
     store,
     uids_in,
     with_pixels,
@@ -28,11 +32,9 @@ from tests.emulator.support import (
 from tests.emulator.vendor_support import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     import httpx
-
-    from postdicom_async.emulator import EmbeddedArchive
 
 ROOM = 10
 """Seconds for what takes milliseconds: only what grows faster than its input needs more."""
@@ -193,3 +195,143 @@ async def test_damage_has_a_status(embedded_archive: EmbeddedArchive, client: ht
     for path in ("metadata", "bulkdata/00282000", "frames/1"):
         answer = await client.get(f"/studies/1.2.3/series/1.2.3.1/instances/1.2.3.1.1/{path}")
         assert "cannot be read" in refused(answer, 500)
+
+
+async def connect(archive: EmbeddedArchive) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    port = int(archive.url.rpartition(":")[2])
+    return await asyncio.open_connection("127.0.0.1", port)
+
+
+async def rest_of(reader: asyncio.StreamReader) -> bytes:
+    """Return what the archive says until it ends the connection."""
+    try:
+        return await asyncio.wait_for(reader.read(), 30)
+    except ConnectionResetError:
+        return b""
+
+
+HEAD = b"POST /studies HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic ZGVtbzpkZW1v\r\n"
+KIND = b'Content-Type: multipart/related; type="application/dicom"; boundary=limit\r\n'
+QUICK = ArchiveLimits(head_timeout=0.4, body_timeout=0.4)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b""),
+        (b"GET /stud", b"HTTP/1.1 408 "),
+        (HEAD, b"HTTP/1.1 408 "),
+        (HEAD + KIND + b"Content-Length: 100\r\n\r\n", b"HTTP/1.1 408 "),
+        (HEAD + KIND + b"Content-Length: 100\r\n\r\n--limit\r\n", b"HTTP/1.1 408 "),
+        (HEAD + KIND + b"Transfer-Encoding: chunked\r\n\r\n5\r\n--lim", b"HTTP/1.1 408 "),
+        (b"DELETE /studies/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 401 "),
+        (b"GET /studies HTTP/1.1\r\nHost: localhost\r\n\r\nGET /", b"HTTP/1.1 401 "),
+    ],
+)
+async def test_what_is_begun_and_not_ended_is_ended(sent: bytes, status: bytes) -> None:
+    async with EmbeddedArchive(limits=QUICK) as archive:
+        reader, writer = await connect(archive)
+        writer.write(sent)
+
+        told = await rest_of(reader)
+        writer.close()
+
+        assert told.startswith(status)
+        assert (not told) == (not status)
+        if status.endswith(b"408 "):
+            assert b"X-Error-Reason: the " in told
+        assert list((archive.folder / "incoming").iterdir()) == []
+
+
+async def test_hundreds_of_half_requests_do_not_stay() -> None:
+    async with EmbeddedArchive(limits=QUICK) as archive, client_of(archive) as client:
+        half = [await connect(archive) for _ in range(100)]
+        for number, (_, writer) in enumerate(half):
+            writer.write(HEAD + (KIND + b"Content-Length: 1000000\r\n\r\n--limit\r\n" if number % 2 else b""))
+
+        assert (await client.get("/studies")).status_code == 200
+        assert all(b" 408 " in told for told in await asyncio.gather(*(rest_of(reader) for reader, _ in half)))
+        for _, writer in half:
+            writer.close()
+
+
+async def test_a_trickle_is_no_body_and_no_head() -> None:
+    async with EmbeddedArchive(limits=QUICK) as archive:
+        for start in (b"GET /?", HEAD + KIND + b"Content-Length: 1000000\r\n\r\n"):
+            reader, writer = await connect(archive)
+            writer.write(start)
+            told = asyncio.ensure_future(rest_of(reader))
+            while not told.done():
+                writer.write(b"x")
+                await asyncio.sleep(0.05)
+            assert b" 408 " in await told
+            writer.close()
+
+
+async def test_a_slow_but_steady_body_is_taken() -> None:
+    """Longer than the patience in all, and never without enough for it."""
+    limits = ArchiveLimits(head_timeout=5, body_timeout=3)
+    async with EmbeddedArchive(limits=limits) as archive, client_of(archive) as client:
+        body = related([make_instance(ICCProfile=b"x" * 24_000)])
+
+        async def slowly() -> AsyncIterator[bytes]:
+            for at in range(0, len(body), len(body) // 12):
+                yield body[at : at + len(body) // 12]
+                await asyncio.sleep(0.4)
+
+        headers = {"Content-Type": STOW_TYPE.format("limit"), "Content-Length": str(len(body))}
+        answer = await client.post("/studies", content=slowly(), headers=headers, timeout=60)
+
+        assert answer.status_code == 200
+
+
+async def test_who_does_not_read_is_cut() -> None:
+    async with EmbeddedArchive(limits=QUICK) as archive, client_of(archive) as client:
+        await store(client, make_instance(), encode(with_pixels("1.2", rows=4096, columns=2048, frames=4)))
+        reader, writer = await connect(archive)
+        writer.write(b"GET /studies/1.2 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic ZGVtbzpkZW1v\r\n\r\n")
+        assert await reader.readexactly(15) == b"HTTP/1.1 200 OK"
+        server = archive._server
+        assert server is not None
+
+        for _ in range(300):
+            await asyncio.sleep(0.1)
+            if len(server.server_state.connections) == 1:  # the other client's
+                break
+        else:
+            pytest.fail("the connection stayed")
+        assert (await client.get("/studies")).status_code == 200
+        writer.transport.abort()
+
+
+async def test_so_many_connections_and_no_more() -> None:
+    async with EmbeddedArchive(limits=ArchiveLimits(max_connections=5)) as archive, client_of(archive) as client:
+        assert (await client.get("/studies")).status_code == 200
+        others = [await connect(archive) for _ in range(4)]
+        reader, writer = await connect(archive)
+
+        told = await rest_of(reader)
+
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"X-Error-Reason: too many connections" in told
+        assert (await client.get("/studies")).status_code == 200  # those that are there go on
+        for _, one in [*others, (reader, writer)]:
+            one.close()
+
+
+async def test_so_many_instances_in_a_request_and_no_more() -> None:
+    parts = [make_instance("1.2", "1.2.1", f"1.2.1.{number}") for number in range(7)]
+    async with EmbeddedArchive(limits=ArchiveLimits(max_parts=6)) as archive, client_of(archive) as client:
+        reason = refused(await store(client, *parts), 413)
+        assert "6 instances" in reason
+        assert (await store(client, *parts[:6])).status_code == 200
+
+
+async def test_a_hundred_thousand_parts_are_refused_in_time(client: httpx.AsyncClient) -> None:
+    started = time.monotonic()
+    body = b"--limit\r\n\r\n\r\n" * 100_000 + b"--limit--\r\n"
+    answer = await client.post(
+        "/studies", content=body, headers={"Content-Type": STOW_TYPE.format("limit")}, timeout=120
+    )
+    refused(answer, 413)
+    assert time.monotonic() - started < 60

@@ -144,8 +144,8 @@ async def test_fields_without_a_known_place_are_kept_wherever_they_stand(account
     uuid = made["PatientOrderUuid"]
     order = await properties(account.archive, account.client, uuid)
     (listed,) = (await account.socket.told(1))["SearchResultList"]
-    for told in (made, order, listed, await order_of(account.socket, uuid, INSTITUTION)):
-        assert told.items() >= SEVEN.items()
+    for side in (made, order, listed, await order_of(account.socket, uuid, INSTITUTION)):
+        assert side.items() >= SEVEN.items()
 
 
 async def test_every_field_our_own_client_writes_is_found_again(account: Account) -> None:
