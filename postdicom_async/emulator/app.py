@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hmac
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -145,6 +146,7 @@ def build_app(
         exception_handlers={
             HTTPException: _on_refusal,  # type: ignore[dict-item]
             UnreadableHeader: _on_damage,  # type: ignore[dict-item]
+            OSError: _on_disk,  # type: ignore[dict-item]
             Exception: _on_bug,
         },
     )
@@ -158,6 +160,12 @@ async def _on_refusal(_request: Request, error: HTTPException) -> Response:
 
 async def _on_damage(_request: Request, error: UnreadableHeader) -> Response:
     return refusal(500, f"the stored file cannot be read: {error}")
+
+
+async def _on_disk(_request: Request, error: OSError) -> Response:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return refusal(507, "the disk of the archive is full; deleting something makes room")
+    return refusal(500, f"the archive failed: {type(error).__name__}")
 
 
 async def _on_bug(_request: Request, error: Exception) -> Response:

@@ -17,6 +17,7 @@ from postdicom_async.emulator.cloud_socket import CloudListener
 from postdicom_async.emulator.cloud_state import ACCOUNT_KEY, API_KEY, Cloud
 from postdicom_async.emulator.context import INSTITUTIONS, USER_GROUPS, USERS, ArchiveLimits, ArchiveOptions
 from postdicom_async.emulator.http_server import QuietServer, listen
+from postdicom_async.emulator.private_files import make_file
 from postdicom_async.emulator.vendor_faults import Faults
 from postdicom_async.emulator.vendor_schema import order_uuid_of, series_uuid_of
 from postdicom_async.errors import UsageError
@@ -323,6 +324,7 @@ def _add_all(store: ArchiveStore, paths: list[Path]) -> list[StoredInstance]:
 def _add_one(store: ArchiveStore, path: Path) -> StoredInstance:
     incoming = store.new_incoming()
     try:
+        make_file(incoming)
         shutil.copyfile(path, incoming)
         return store.add(incoming, parse_instance(incoming))
     finally:

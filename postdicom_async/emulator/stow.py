@@ -22,6 +22,7 @@ from postdicom_async.emulator.accept import LONGEST, parse_media_type, wants_onl
 from postdicom_async.emulator.answers import DICOM_JSON, DICOM_XML, Refusal, accepted, base_url, dicom_json, native_xml
 from postdicom_async.emulator.archive_store import parse_instance
 from postdicom_async.emulator.header import TooLarge, UnreadableHeader
+from postdicom_async.emulator.private_files import opener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,7 +78,7 @@ class _PartFile:
         """Write pieces at the end."""
         with self._lock:
             if not self._discarded:
-                with self.path.open("ab") as file:
+                with open(self.path, "ab", opener=opener) as file:
                     file.writelines(pieces)
 
     def discard(self) -> None:
