@@ -30,6 +30,7 @@ __all__ = [
     "header_text",
     "native_xml",
     "refusal",
+    "slow_down",
 ]
 
 DICOM_JSON = "application/dicom+json"
@@ -67,6 +68,11 @@ def refusal(status: int, reason: str, headers: Mapping[str, str] | None = None) 
     return Response(
         body, status, {**(headers or {}), "X-Error-Reason": header_text(reason)}, media_type="application/json"
     )
+
+
+def slow_down(wait: int) -> Response:
+    """Return the refusal of an attempt that was not looked at, after too many wrong ones."""
+    return refusal(429, "too many wrong passwords or keys came from there", {"Retry-After": str(wait)})
 
 
 def dicom_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

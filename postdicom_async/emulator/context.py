@@ -8,6 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from postdicom_async.emulator.guesses import Guesses
 from postdicom_async.emulator.vendor_faults import Faults
 
 if TYPE_CHECKING:
@@ -94,12 +95,15 @@ class ArchiveOptions:
 
 @dataclass(frozen=True)
 class ArchiveContext:
-    """The store, the options, the threads, and what tests want to go wrong."""
+    """The store, the options, the threads, what tests want to go wrong, and how often each door was tried."""
 
     store: ArchiveStore
     options: ArchiveOptions
     executor: Executor
     faults: Faults = field(default_factory=Faults)
+    password_guesses: Guesses = field(default_factory=Guesses)
+    share_guesses: Guesses = field(default_factory=Guesses)
+    key_guesses: Guesses = field(default_factory=Guesses)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what blocks in one of the archive's threads."""

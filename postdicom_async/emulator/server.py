@@ -106,8 +106,8 @@ class EmbeddedArchive:
             _by_uuid("user_groups", user_groups),
             text_answers,
             success_false,
-            tuple(allow_origin),
-            frozenset(),
+            tuple(origin.rstrip("/") for origin in allow_origin),
+            frozenset(name.strip("[]").lower() for name in (host, *allow_host)),
             limits,
         )
         self._faults = Faults()
