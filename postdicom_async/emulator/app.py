@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from postdicom_async.emulator.answers import refusal
@@ -42,12 +42,11 @@ _INSTANCE = _SERIES + "/instances/{instance}"
 
 
 def routes_of(context: ArchiveContext) -> list[RouteRow]:
-    """Return method, path and handler of every operation.
+    """Return method, path and handler of everything but PostDICOM's own operations.
 
     The vendor's shapes come first: in ``/studies/series/instances`` the word ``series`` is no Study Instance UID.
     """
     return [
-        *vendor_routes(context),
         *share_routes(context),
         *_vendor_shapes(context),
         *_standard_shapes(context),
@@ -130,10 +129,13 @@ def build_app(
     context: ArchiveContext, lifespan: Callable[[Starlette], object] | None = None, more: Iterable[RouteRow] = ()
 ) -> Starlette:
     """Return the application over an open archive; ``more`` are routes that go before the archive's own."""
-    table = [*more, *routes_of(context)]
+    operations = [*more, *vendor_routes(context)]  # reading and changing by GET: no HEAD may do the same
+    table = [*operations, *routes_of(context)]
+    table += [("HEAD", path, _head_of(handler)) for method, path, handler in routes_of(context) if method == "GET"]
     routes = [Route(path, handler, methods=[method]) for method, path, handler in table]
-    for route in routes:
-        (route.methods or set()).discard("HEAD")  # Starlette's gift; it would read a study to throw it away
+    for route, (method, _, _) in zip(routes, table, strict=True):
+        if method == "GET":
+            (route.methods or set()).discard("HEAD")  # Starlette's gift; it would read a study to throw it away
     app = Starlette(
         routes=routes,
         lifespan=lifespan,  # type: ignore[arg-type]
@@ -147,6 +149,21 @@ def build_app(
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _head_of(handler: Handler) -> Handler:
+    """Return the handler of HEAD for one of GET: status and headers are the same, and no body is ever read."""
+
+    async def head(request: Request) -> Response:
+        answer = await handler(request)
+        if isinstance(answer, StreamingResponse):
+            bare = Response(status_code=answer.status_code)
+            bare.raw_headers = answer.raw_headers
+            return bare
+        answer.body = b""
+        return answer
+
+    return head
 
 
 def _cross_origin(allowed: tuple[str, ...]) -> list[Middleware]:

@@ -7,6 +7,7 @@ other key matches nothing in an element without a value.
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -160,10 +161,20 @@ def _range(vr: str, key: str) -> Span | None:
     for at in (index for index, char in enumerate(key) if char == "-"):
         start, end = key[:at].strip(), key[at + 1 :].strip()
         first = time_span(vr, start) if start else (datetime.min.replace(tzinfo=UTC),) * 2
-        last = time_span(vr, end) if end else (datetime.max.replace(tzinfo=UTC),) * 2
+        last = time_span(vr, _within_month(vr, end)) if end else (datetime.max.replace(tzinfo=UTC),) * 2
         if first and last and (start or end):
             return first[0], last[1]
     return None
+
+
+def _within_month(vr: str, end: str) -> str:
+    """Return the end of a range with its day, from 29 to 31, moved to the last of its month: 20240231 is much sent."""
+    if vr not in {"DA", "DT"} or not (end[:8].isascii() and end[:8].isdigit() and len(end) >= 8):
+        return end
+    year, month, day = int(end[:4]), int(end[4:6]), int(end[6:8])
+    if not (year and 1 <= month <= 12 and 29 <= day <= 31):
+        return end
+    return f"{end[:6]}{min(day, monthrange(year, month)[1]):02}{end[8:]}"
 
 
 def time_span(vr: str, text: str) -> Span | None:

@@ -63,6 +63,8 @@ class Query:
     fixed: frozenset[Level] = frozenset()
     """Levels whose entity the path names: their attributes are not repeated in the answer."""
     ignored: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """Names of parameters that are neither known nor an attribute's; PS3.18 section 8.3.5 has them ignored."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +109,22 @@ def _warning(request: Request, page: Page, query: Query) -> dict[str, str]:
     texts = [_TRUNCATED] if page.truncated else []
     if query.ignored:
         texts.append(f"The following attributes are not supported and were ignored: {', '.join(query.ignored)}")
+    if query.unknown:
+        texts.append(f"The following parameters are not known and were ignored: {', '.join(query.unknown)}")
     service = base_url(request)
-    return {"Warning": ", ".join(f'299 {service} "{header_text(text)}"' for text in texts)} if texts else {}
+    return {"Warning": ", ".join(f'299 {service} "{_quoted(text)}"' for text in texts)} if texts else {}
+
+
+def _quoted(text: str) -> str:
+    """Return what may stand between quotes; names that clients make up may hold some."""
+    return header_text(text).replace("\\", "/").replace('"', "'")
 
 
 def parse_query(level: Level, path: dict[str, str], parameters: Iterable[tuple[str, str]]) -> Query:
     """Take the path and the query parameters of a search apart.
 
     Raises:
-        Refusal: 400 for what is no attribute, no number or no UID.
+        Refusal: 400 for what is no number or no UID, or longer than what it is compared with.
     """
     query = Query(level)
     for name, tag in _PATH_KEYS.items():
@@ -156,7 +165,7 @@ def _take_fields(query: Query, value: str) -> None:
         elif tag:
             query.fields.add(tag)
         elif "." not in name:  # a path into a sequence brings nothing here
-            raise Refusal(400, "includefield names an unknown attribute")
+            query.unknown.append(name)
 
 
 def _take_key(query: Query, name: str, value: str) -> None:
@@ -165,8 +174,8 @@ def _take_key(query: Query, name: str, value: str) -> None:
         return
     tag = resolve_attribute(name)
     if tag is None:
-        raise Refusal(400, "a query parameter is neither known nor an attribute")
-    if tag in _UIDS_OF[query.level]:
+        query.unknown.append(name)
+    elif tag in _UIDS_OF[query.level]:
         _take_uids(query, tag, value)
     elif len(value) > LONGEST_KEY:
         raise Refusal(400, f"a value to match has at most {LONGEST_KEY} characters")
