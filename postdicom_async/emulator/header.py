@@ -43,6 +43,7 @@ __all__ = [
     "TooLarge",
     "UnreadableHeader",
     "dataset_json",
+    "quietly",
     "raw_element",
     "read_header",
 ]
@@ -135,12 +136,12 @@ def _read(file: BinaryIO, tags: list[int] | None) -> Header:
         return Header(dataset, syntax, _pixel_element(file, syntax))
 
     try:
-        return _quietly(whole)
+        return quietly(whole)
     except IsDeflated as deflated:
         start = deflated.start
     stop = None if tags is None else _is_pixel_data
     unpacked = inflate(file, start)
-    return Header(_quietly(lambda: _read_unpacked(unpacked, stop, tags)), DEFLATED, None)
+    return Header(quietly(lambda: _read_unpacked(unpacked, stop, tags)), DEFLATED, None)
 
 
 def _is_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -153,7 +154,7 @@ def _read_unpacked(
     return read_dataset(io.BytesIO(data), False, True, stop_when=stop, specific_tags=tags)
 
 
-def _quietly(read: Callable[[], T]) -> T:
+def quietly(read: Callable[[], T]) -> T:
     """Read; where warnings are errors and pydicom has one to give, read again with them switched off.
 
     ``catch_warnings`` changes the whole process for a moment, so it is kept for the case that needs it.

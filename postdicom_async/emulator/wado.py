@@ -1,6 +1,6 @@
 """WADO-RS: retrieve, in the standard's URL shapes and the vendor's (PS3.18 section 10.4), and delete.
 
-Everything is handed out as it was stored; there is no transcoding and no rendering.
+Everything is handed out as it was stored, without transcoding; pictures are made in `rendered`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from postdicom_async.emulator.attributes import hex_tag
 from postdicom_async.emulator.header import read_header
 from postdicom_async.emulator.multipart_writer import FileSlice, Part, multipart_related, single_part
 from postdicom_async.emulator.pixels import bulk_parts, frame_parts
+from postdicom_async.emulator.rendered import Pictures
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,6 +39,7 @@ class Wado:
 
     def __init__(self, context: ArchiveContext) -> None:
         self._context = context
+        self._pictures = Pictures(context)
 
     async def _instances(self, request: Request) -> list[StoredInstance]:
         """Return what the path names.
@@ -92,11 +94,9 @@ class Wado:
 
     async def frames(self, request: Request) -> Response:
         """Handle ``…/frames/{numbers}``."""
-        numbers = [number.strip() for number in request.path_params["numbers"].split(",")]
-        if not all(number.isascii() and number.isdigit() and len(number) < 8 for number in numbers):
-            raise Refusal(400, "frame numbers are 1 or more, separated by commas")
+        numbers = _frame_numbers(request)
         instance = (await self._instances(request))[0]
-        parts = await self._context.run(frame_parts, instance, [int(number) for number in numbers])
+        parts = await self._context.run(frame_parts, instance, numbers)
         return self._answer(request, parts, single=True)
 
     async def bulk_data(self, request: Request) -> Response:
@@ -106,9 +106,9 @@ class Wado:
         return self._answer(request, parts, single=True)
 
     async def rendered(self, request: Request) -> Response:
-        """Refuse ``…/rendered`` and ``…/thumbnail``."""
-        await self._instances(request)
-        raise Refusal(501, "this archive does not render images")
+        """Handle ``…/rendered`` and ``…/thumbnail``."""
+        numbers = _frame_numbers(request) if "numbers" in request.path_params else None
+        return await self._pictures.answer(request, await self._instances(request), numbers)
 
     async def delete(self, request: Request) -> Response:
         """Delete a study, a series or an instance."""
@@ -117,6 +117,13 @@ class Wado:
         uids.setdefault("study_instance_uid", found[0].uids.study_instance_uid)
         await self._context.run(self._context.store.delete, **uids)
         return Response(status_code=204)
+
+
+def _frame_numbers(request: Request) -> list[int]:
+    numbers = [number.strip() for number in request.path_params["numbers"].split(",")]
+    if not all(number.isascii() and number.isdigit() and len(number) < 8 for number in numbers):
+        raise Refusal(400, "frame numbers are 1 or more, separated by commas")
+    return [int(number) for number in numbers]
 
 
 def _part_range(media: MediaType) -> MediaType:

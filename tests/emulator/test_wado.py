@@ -276,16 +276,6 @@ async def test_pixel_data_shorter_than_the_header_says_are_no_frames(client: htt
     assert answer.headers["x-error-reason"]
 
 
-@pytest.mark.parametrize("end", ["rendered", "thumbnail", "frames/1/rendered", "frames/1/thumbnail"])
-async def test_rendering_is_refused(client: httpx.AsyncClient, end: str) -> None:
-    await store(client, ONE)
-
-    answer = await client.get(f"{INSTANCE_PATH}/{end}")
-
-    assert answer.status_code == 501
-    assert answer.headers["x-error-reason"]
-
-
 @pytest.mark.parametrize(
     "path",
     [
