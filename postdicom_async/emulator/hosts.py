@@ -6,15 +6,19 @@ part of that page's host. Only its name, in ``Host``, tells.
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from postdicom_async.errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
-__all__ = ["is_known_host", "may_connect"]
+__all__ = ["checked_hosts", "checked_origins", "is_address", "is_known_host", "may_connect"]
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^/@\[\]:\s?#]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _ALL_ADDRESSES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
 
 
@@ -31,11 +35,18 @@ def is_known_host(header: str, hosts: Collection[str] | None) -> bool:
     name = _name_of(f"//{header}")
     if name in hosts or name == "localhost" or name.endswith(".localhost"):
         return True
+    if not is_address(name):
+        return False
+    return ip_address(name).is_loopback or not _ALL_ADDRESSES.isdisjoint(hosts)
+
+
+def is_address(name: str) -> bool:
+    """Return whether a host is an IP address."""
     try:
-        address = ip_address(name)
+        ip_address(name)
     except ValueError:
         return False
-    return address.is_loopback or not _ALL_ADDRESSES.isdisjoint(hosts)
+    return True
 
 
 def may_connect(origin: str | None, host: str, allowed: Collection[str]) -> bool:
@@ -55,3 +66,35 @@ def _name_of(address: str) -> str:
         return (urlsplit(address).hostname or "").rstrip(".")
     except ValueError:
         return ""
+
+
+def checked_origins(values: Iterable[str]) -> tuple[str, ...]:
+    """Return origins as browsers write them: lower case, no path.
+
+    Raises:
+        UsageError: one is no origin.
+    """
+    origins = [value.strip().rstrip("/").lower() for value in _several("allow_origin", values)]
+    for origin in origins:
+        if origin not in {"*", "null"} and not _ORIGIN.fullmatch(origin):
+            raise UsageError(f"allow_origin: give origins such as https://viewer.example:8080, or *, not {origin!r}")
+    return tuple(origins)
+
+
+def checked_hosts(own: str, values: Iterable[str]) -> frozenset[str]:
+    """Return the names an archive is known by besides the loopback interface's.
+
+    Raises:
+        UsageError: one is no name.
+    """
+    names = frozenset(value.strip().strip("[]").lower() for value in (own, *_several("allow_host", values)))
+    for name in names:
+        if "/" in name or "@" in name or (":" in name and not is_address(name)):
+            raise UsageError(f"allow_host: give names without a port, such as archive.example, not {name!r}")
+    return names
+
+
+def _several(argument: str, values: Iterable[str]) -> list[str]:
+    if isinstance(values, str):  # whose letters would be meant
+        raise UsageError(f"{argument}: give a list of texts")
+    return list(values)

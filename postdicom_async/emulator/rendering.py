@@ -232,10 +232,11 @@ def _windowed(values: Grey, window: Window) -> Grey:
 def _written(picture: Image, look: Look) -> bytes:
     if look.region:
         left, upper, width, height = look.region
-        right, lower = left + width if width else picture.width, upper + height if height else picture.height
-        picture = picture.crop((int(left), int(upper), min(int(right), picture.width), min(int(lower), picture.height)))
-    if not (picture.width and picture.height):
-        raise Refusal(400, "viewport: nothing of the picture is in this region")
+        right = min(left + width, picture.width) if width else picture.width
+        lower = min(upper + height, picture.height) if height else picture.height
+        if right - left < 1 or lower - upper < 1:
+            raise Refusal(400, "viewport: nothing of the picture is in this region")
+        picture = picture.crop((int(left), int(upper), int(right), int(lower)))
     if look.viewport:
         scale = min(look.viewport[0] / picture.width, look.viewport[1] / picture.height)
         picture = picture.resize((max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)))

@@ -16,6 +16,7 @@ from postdicom_async.emulator.cloud_schema import add_cloud_tables
 from postdicom_async.emulator.cloud_socket import CloudListener
 from postdicom_async.emulator.cloud_state import ACCOUNT_KEY, API_KEY, Cloud
 from postdicom_async.emulator.context import INSTITUTIONS, USER_GROUPS, USERS, ArchiveLimits, ArchiveOptions
+from postdicom_async.emulator.hosts import checked_hosts, checked_origins
 from postdicom_async.emulator.http_server import QuietServer, listen
 from postdicom_async.emulator.private_files import make_file
 from postdicom_async.emulator.vendor_faults import Faults
@@ -65,7 +66,7 @@ class EmbeddedArchive:
         limits: what clients may cost.
 
     Raises:
-        UsageError: a key is no GUID; on entering, when the address cannot be listened on.
+        UsageError: a key is no GUID, an origin or a host none; on entering, when the address cannot be listened on.
     """
 
     def __init__(
@@ -106,8 +107,8 @@ class EmbeddedArchive:
             _by_uuid("user_groups", user_groups),
             text_answers,
             success_false,
-            tuple(origin.rstrip("/") for origin in allow_origin),
-            frozenset(name.strip("[]").lower() for name in (host, *allow_host)),
+            checked_origins(allow_origin),
+            checked_hosts(host, allow_host),
             limits,
         )
         self._faults = Faults()

@@ -15,6 +15,7 @@ import postdicom_async.emulator
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.emulator.guesses import Guesses
 from postdicom_async.emulator.hosts import is_known_host, may_connect
+from postdicom_async.errors import UsageError
 from tests.emulator.support import client_of, make_instance, store
 from tests.emulator.vendor_support import create_order, refused, told
 
@@ -127,6 +128,56 @@ async def test_a_websocket_of_a_foreign_host(embedded_archive: EmbeddedArchive) 
         ):  # fmt: skip
             pass
     assert caught.value.response.status_code == 421
+
+
+@pytest.mark.parametrize("wrong", ["viewer.example", "https://viewer.example/path", "https://a@b", "", "https://"])
+def test_origins_that_are_none(wrong: str) -> None:
+    with pytest.raises(UsageError, match="allow_origin"):
+        EmbeddedArchive(allow_origin=[wrong])
+    with pytest.raises(UsageError, match="allow_origin: give a list"):
+        EmbeddedArchive(allow_origin="https://viewer.example")
+
+
+@pytest.mark.parametrize("wrong", ["https://archive.example", "archive.example:80", "a@b"])
+def test_hosts_that_are_none(wrong: str) -> None:
+    with pytest.raises(UsageError, match="allow_host"):
+        EmbeddedArchive(allow_host=[wrong])
+
+
+PREFLIGHT = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization,searchfolder"}
+
+
+async def test_pages_of_allowed_origins_may_ask() -> None:
+    page = "http://viewer.example:3000"
+    async with EmbeddedArchive(allow_origin=[page]) as archive, client_of(archive) as client, client_of() as stranger:
+        before = await stranger.options(f"{archive.url}/searchfolder", headers={"Origin": page, **PREFLIGHT})
+        asked = await client.get("/studies?NoSuch=1", headers={"Origin": page})
+        wrong = await stranger.get(f"{archive.url}/studies", headers={"Origin": page, **basic("wrong")})
+        foreign = await client.get("/studies", headers={"Origin": "http://evil.example"})
+        barred = await stranger.options(
+            f"{archive.url}/studies", headers={"Origin": "http://evil.example", **PREFLIGHT}
+        )
+
+    assert before.status_code == 200
+    assert before.headers["access-control-allow-origin"] == page
+    assert {"authorization", "searchfolder"} <= set(before.headers["access-control-allow-headers"].split(","))
+    assert {"GET", "HEAD", "POST", "DELETE"} <= set(before.headers["access-control-allow-methods"].split(", "))
+    for answer in (asked, wrong):
+        assert answer.headers["access-control-allow-origin"] == page
+        assert "Origin" in answer.headers["vary"]
+        exposed = answer.headers["access-control-expose-headers"]
+        assert {"Warning", "X-Error-Reason", "Content-Location"} <= set(exposed.split(", "))
+    assert (asked.status_code, wrong.status_code) == (200, 401)
+    assert "access-control-allow-origin" not in foreign.headers
+    assert "access-control-allow-origin" not in barred.headers
+
+
+async def test_without_being_told_no_page_may(embedded_archive: EmbeddedArchive, client: httpx.AsyncClient) -> None:
+    answer = await client.get("/studies", headers={"Origin": "http://localhost:3000"})
+    before = await client.options("/studies", headers={"Origin": "http://localhost:3000", **PREFLIGHT})
+
+    for one in (answer, before):
+        assert not [name for name in one.headers if name.startswith("access-control")]
 
 
 def basic(password: str) -> dict[str, str]:

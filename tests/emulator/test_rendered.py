@@ -17,7 +17,6 @@ from tests.emulator.support import TEST_FILES, encode, make_dataset, make_instan
 from tests.emulator.vendor_support import refused
 
 if TYPE_CHECKING:
-
     import httpx
     from pydicom.uid import UID
 
@@ -40,7 +39,7 @@ def pixels(answer: httpx.Response) -> list[list[int]]:
     return found
 
 
-def grey(values: list[list[int]], *, bits: int = 16, instance: str = "1.2.1.1", **keywords: Any) -> Dataset:
+def grey(values: list[Any], *, bits: int = 16, instance: str = "1.2.1.1", **keywords: Any) -> Dataset:
     """Return an image of signed values."""
     data = np.asarray(values, dtype=f"<i{bits // 8}")
     keywords = {"PhotometricInterpretation": "MONOCHROME2", **keywords}
@@ -63,7 +62,7 @@ WINDOWS: list[tuple[dict[str, Any], list[int]]] = [
     ({"WindowCenter": "100", "WindowWidth": "200", "VOILUTFunction": "LINEAR_EXACT"}, [0, 128, 255, 255]),
     ({"WindowCenter": "100", "WindowWidth": "200", "VOILUTFunction": "SIGMOID"}, [30, 128, 225, 255]),
     ({"WindowCenter": "100", "WindowWidth": "0"}, [0, 64, 128, 255]),
-    ({"WindowCenter": "100", "WindowWidth": "401", "RescaleSlope": "2", "RescaleIntercept": "0"}, [64, 128, 191, 255]),
+    ({"WindowCenter": "100", "WindowWidth": "401", "RescaleSlope": "2", "RescaleIntercept": "0"}, [64, 192, 255, 255]),
 ]
 
 
@@ -96,8 +95,8 @@ async def test_a_window_that_is_asked_for(client: httpx.AsyncClient, window: str
 async def test_a_table_of_shades(client: httpx.AsyncClient) -> None:
     table = Dataset()
     table.LUTDescriptor = [4, 0, 8]
-    table.LUTData = bytes([255, 10, 20, 30])
-    table["LUTData"].VR = "OW"
+    table.LUTData = [255, 10, 20, 30]
+    table["LUTData"].VR = "US"
     ds = grey([[0, 1, 2, 3]])
     ds.PixelRepresentation = 0
     ds.VOILUTSequence = [table]
@@ -118,8 +117,9 @@ async def test_what_an_enhanced_object_says_of_its_frames(client: httpx.AsyncCli
     ds.PerFrameFunctionalGroupsSequence = [group("100", "201"), group("200", "401")]
     await store(client, encode(ds))
 
-    assert pixels(await client.get(f"{PATH}/frames/1/rendered", headers=PNG)) == [[0, 128, 255, 255]]
-    assert pixels(await client.get(f"{PATH}/frames/2/rendered", headers=PNG)) == [[0, 64, 128, 255]]
+    for number, expected in ((1, [0, 128, 255, 255]), (2, [0, 64, 128, 255])):
+        (shades,) = pixels(await client.get(f"{PATH}/frames/{number}/rendered", headers=PNG))
+        assert shades == pytest.approx(expected, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ async def test_encodings_look_alike(client: httpx.AsyncClient, syntax: UID) -> N
     ds = grey([[0, 100], [200, 400]])
     if syntax == RLELossless:
         ds.file_meta = dcmread(BytesIO(encode(ds))).file_meta
-        ds.compress(RLELossless)
+        ds.compress(RLELossless, generate_instance_uid=False)
     elif syntax == ExplicitVRBigEndian:
         ds.PixelData = np.frombuffer(ds.PixelData, "<i2").astype(">i2").tobytes()
     await store(client, encode(ds, syntax))
@@ -299,7 +299,7 @@ async def test_a_picture_that_would_fill_the_memory_is_refused(client: httpx.Asy
     """A frame of zeros of any size packs to next to nothing."""
     ds = grey([[0, 0], [0, 0]], bits=8)
     ds.file_meta = dcmread(BytesIO(encode(ds))).file_meta
-    ds.compress(RLELossless)
+    ds.compress(RLELossless, generate_instance_uid=False)
     ds.Rows = ds.Columns = 60_000
     await store(client, encode(ds, RLELossless))
 
