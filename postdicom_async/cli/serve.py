@@ -38,6 +38,22 @@ def serve(
         ),
     ] = None,
     username: Annotated[str, typer.Option("--username", "-u", metavar="NAME", help="The one user it knows.")] = "demo",
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            metavar="ORIGIN",
+            help="Let pages of this origin use it in a browser, such as http://localhost:3000. May be repeated.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="A name besides localhost that it is reached by, such as a proxy's. May be repeated.",
+        ),
+    ] = None,
 ) -> int:
     """Run a DICOMweb archive on this machine until Ctrl-C.
 
@@ -53,7 +69,15 @@ def serve(
         password = secrets.token_urlsafe(12)
         output.note(f"password: {password}")
     keys = str(uuid4()), str(uuid4())
-    archive = archive_class(data, username=username, password=password, port=port, cloud_keys=keys)
+    archive = archive_class(
+        data,
+        username=username,
+        password=password,
+        port=port,
+        cloud_keys=keys,
+        allow_origin=allow_origin or (),
+        allow_host=allow_host or (),
+    )
     try:
         run_async(lambda: _serve(archive, username, quiet=common.quiet))
     except Interrupted:

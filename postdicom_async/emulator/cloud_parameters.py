@@ -29,6 +29,9 @@ _MAIL = re.compile(
     r"(?:\[[0-9]{1,3}(?:\.[0-9]{1,3}){3}\]|(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})"
 )
 
+_LONGEST_MAIL = 320
+_MOST_ITEMS = 10_000  # SQLite takes so many in one statement
+
 
 class BadParameters(ValueError):
     """The parameters cannot be used; the text names the field and shows no value."""
@@ -101,11 +104,12 @@ def read_parameters(names: tuple[str, ...], given: Mapping[str, Any]) -> Paramet
     for entry in names:
         name = entry.removesuffix("?")
         raw = given.get(name)
-        if raw is None or raw in ("", []):
+        value = None if raw is None or raw in ("", []) else _read(name, raw)
+        if value is None or value == []:
             if not entry.endswith("?"):
                 raise BadParameters(f"{name} must be given")
             continue
-        values[name] = _read(name, raw)
+        values[name] = value
     return Parameters(values)
 
 
@@ -156,8 +160,16 @@ def _guid(raw: Any) -> str:
     return str(raw).lower()
 
 
+def _items(raw: Any) -> list[Any]:
+    """Return the items of a list that are not blank: a form that was left empty sends ``[""]``."""
+    items = [item for item in _list(raw) if not isinstance(item, str) or item.strip()]
+    if len(items) > _MOST_ITEMS:
+        raise ValueError(f"at most {_MOST_ITEMS} items are expected")
+    return items
+
+
 def _guids(raw: Any) -> list[str]:
-    return list(dict.fromkeys(map(_guid, _list(raw))))
+    return list(dict.fromkeys(map(_guid, _items(raw))))
 
 
 def _date(raw: Any) -> date:
@@ -182,7 +194,7 @@ def _moment(raw: Any) -> str:
 
 def _mail(raw: Any) -> str:
     text = _text(raw)
-    if not _MAIL.fullmatch(text):
+    if len(text) > _LONGEST_MAIL or not _MAIL.fullmatch(text):
         raise ValueError("a mail address is expected")
     return str(text)
 
@@ -223,7 +235,7 @@ _READERS: dict[str, _Reader] = {
     "text": _text,
     "guid": _guid,
     "guids": _guids,
-    "texts": lambda raw: [_text(item) for item in _list(raw)],
+    "texts": lambda raw: [_text(item) for item in _items(raw)],
     "date": _date,
     "moment": _moment,
     "mail": _mail,

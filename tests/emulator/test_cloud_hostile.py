@@ -180,7 +180,7 @@ BAD: list[tuple[str, Any]] = [
     ("UserUuid", "99999999-9999-4999-7999-999999999999"),
     ("UserUuid", 5),
     ("FolderUuidList", UNKNOWN),
-    ("FolderUuidList", [UNKNOWN, ""]),
+    ("FolderUuidList", [UNKNOWN, "x"]),
     ("FolderUuidList", [[]]),
     ("FolderUuidList", {}),
     ("Email", "a@b"),
