@@ -13,7 +13,7 @@ from postdicom_async.cli.cloud_connection import CloudAccount, CloudInstitution
 from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.orders import Order
 from postdicom_async.cli.paths import given_path, require_readable
-from postdicom_async.cli.upload import Sources
+from postdicom_async.cli.upload import SendTruncated, Sources
 from postdicom_async.cli.upload_result import ReportAsJson, Telling, run_upload
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def upload(
     sockets: Annotated[
         int, typer.Option("--sockets", min=1, metavar="N", help="How many connections carry the files, up to 64.")
     ] = 4,
+    send_truncated: SendTruncated = False,
     as_json: ReportAsJson = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
@@ -65,6 +66,7 @@ def upload(
             folder_uuid=folder_uuid,
             anonymize=rules,
             existing=existing.value,
+            send_truncated=send_truncated,
             sockets=sockets,
             progress=progress,
         )

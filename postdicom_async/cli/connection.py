@@ -128,6 +128,17 @@ _Connections: TypeAlias = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+_Deadline: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--deadline",
+        min=0.001,
+        metavar="SECONDS",
+        help="How long each search, download or upload may take in all, its repeats and waits included. Without it there "
+        "is no limit but that of silence.",
+        rich_help_panel=PANEL,
+    ),
+]
 _Attempts: TypeAlias = Annotated[
     int,
     typer.Option(
@@ -152,6 +163,7 @@ class Road:
     connections: _Connections = None
     allow_http: _AllowHttp = False
     attempts: _Attempts = 5
+    deadline: _Deadline = None
 
     def settings(self) -> Settings:
         """Return the library's settings.
@@ -159,7 +171,7 @@ class Road:
         Raises:
             UsageError: an option names a file that is not there.
         """
-        from postdicom_async import Limits, Retry, Settings, Tls
+        from postdicom_async import Limits, Retry, Settings, Timeouts, Tls
 
         files = {"--ca-file": self.ca_file, "--client-cert": self.client_cert, "--client-key": self.client_key}
         for option, file in files.items():
@@ -172,6 +184,7 @@ class Road:
         )
         n = self.connections
         return Settings(
+            timeouts=Timeouts(deadline=self.deadline),
             retry=Retry(max_attempts=self.attempts),
             limits=Limits() if n is None else Limits(connections=n, parallel_stores=n, parallel_retrieves=n),
             tls=tls,

@@ -177,7 +177,9 @@ def _summary_text(found: Scan) -> str:
         return "no file was found"
     summary = _summary(found)
     counts = [_counted(summary[plural], noun) for noun, plural in _PLURALS.items()]
-    return ", ".join([*counts, *(f"{count} {status.value}" for status, count in found.counts.items())])
+    packed = sum("unpack it" in (one.reason or "") for one in found.skipped)
+    hint = f"; {packed} of them packed archives: unpack them" if packed else ""
+    return ", ".join([*counts, *(f"{count} {status.value}" for status, count in found.counts.items())]) + hint
 
 
 # --- for programs ---------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from postdicom_async import UploadReport
     from postdicom_async.cli.progress import Progress
 
-__all__ = ["Sources", "upload"]
+__all__ = ["SendTruncated", "Sources", "upload"]
 
 Sources: TypeAlias = Annotated[
     list[Path],
@@ -27,11 +27,17 @@ Sources: TypeAlias = Annotated[
 ]
 
 
+SendTruncated: TypeAlias = Annotated[
+    bool, typer.Option("--send-truncated", help="Send files that are cut off too. Without it they are unreadable.")
+]
+
+
 def upload(
     paths: Sources,
     connection: Connection,
     common: Common,
     anonymizing: Anonymizing,
+    send_truncated: SendTruncated = False,
     as_json: ReportAsJson = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
@@ -45,7 +51,8 @@ def upload(
     archive = connection.client()
 
     async def send(progress: Progress) -> UploadReport:
-        return await archive.upload([str(path) for path in paths], anonymize=rules, progress=progress)
+        files = [str(path) for path in paths]
+        return await archive.upload(files, anonymize=rules, send_truncated=send_truncated, progress=progress)
 
     again = anonymizing.again(skips_existing=False)
     return run_upload(archive, send, Telling(as_json, common.quiet, again, error_if_nothing=error_if_nothing))

@@ -125,9 +125,24 @@ _GAPS = {
 }
 
 
-def unusable(label: str, gap: HeaderGap, size: int) -> Unusable:
-    """Return what is told of a source without a header."""
+# What files are packed in begins with; a tar file says so only after 257 bytes.
+_PACKED: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"PK\x03\x04", "zip"),
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"BZh", "bzip2"),
+    (0, b"\xfd7zXZ\0", "xz"),
+    (0, b"7z\xbc\xaf\x27\x1c", "7z"),
+    (0, b"Rar!\x1a\x07", "rar"),
+    (257, b"ustar", "tar"),
+)
+
+
+def unusable(label: str, gap: HeaderGap, size: int, beginning: bytes = b"") -> Unusable:
+    """Return what is told of a source without a header; ``beginning`` are its first bytes."""
     status, reason = _GAPS[gap]
+    if gap is HeaderGap.NOT_DICOM:
+        packed = [kind for at, mark, kind in _PACKED if beginning.startswith(mark, at)]
+        reason = f"a {packed[0]} archive: unpack it" if packed else reason
     return Unusable(label, status, reason, size)
 
 
@@ -174,7 +189,7 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tup
         return Unusable(label, StoreStatus.UNREADABLE, "a path holds a NUL character")
     if missing is not None:
         return Unusable(label, StoreStatus.UNREADABLE, missing, status.st_size)
-    return unusable(label, told, status.st_size) if isinstance(told, HeaderGap) else (told, status)
+    return unusable(label, told, status.st_size, data) if isinstance(told, HeaderGap) else (told, status)
 
 
 def _told_by_file(file: FileIO, read: _Reader[_T]) -> tuple[bytes, _T | HeaderGap]:

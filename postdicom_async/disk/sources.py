@@ -255,7 +255,7 @@ def _identify_bytes(data: bytes, label: str, *, whole: bool) -> Identified:
         if missing is not None:
             return Unusable(label, StoreStatus.UNREADABLE, missing, len(data))
     if isinstance(header, HeaderGap):
-        return unusable(label, header, len(data))
+        return unusable(label, header, len(data), data)
     return Usable(label, header, BytesBody(data))
 
 
