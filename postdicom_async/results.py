@@ -171,6 +171,7 @@ class DownloadReport:
         transfer_syntax_as_stored: False when the archive only answered to a request that lets it transcode.
         contradicted: the archive's own words are wrong: it lists nothing or not all of what arrived, or counts less.
             So whether it is all cannot be told, and `ok` is False. An archive that cannot be asked contradicts nothing.
+        failed: an error ended it, the one that carries this report; nothing is then known to be complete.
     """
 
     saved: tuple[SavedInstance, ...] = field(repr=False)
@@ -182,11 +183,12 @@ class DownloadReport:
     listing: ListingCheck
     transfer_syntax_as_stored: bool = True
     contradicted: bool = False
+    failed: bool = False
 
     @property
     def ok(self) -> bool:
-        """True when nothing is missing, nothing was refused and the archive's own list does not contradict it."""
-        return not self.missing and not self.refused and not self.contradicted
+        """True when it came to its end, nothing is missing or refused, and the archive's own list agrees."""
+        return not (self.failed or self.missing or self.refused or self.contradicted)
 
 
 @dataclass(frozen=True, slots=True)

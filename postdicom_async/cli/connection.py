@@ -134,7 +134,7 @@ _Deadline: TypeAlias = Annotated[
         "--deadline",
         min=0.001,
         metavar="SECONDS",
-        help="How long each search, download or upload may take in all, its repeats and waits included. Without it there "
+        help="How long each search, download or upload may take in all, repeats and waits included. Without it there "
         "is no limit but that of silence.",
         rich_help_panel=PANEL,
     ),

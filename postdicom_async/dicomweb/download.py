@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from postdicom_async.errors import (
     LocalFileError,
     NotFound,
     PostdicomError,
+    RateLimited,
     UsageError,
 )
 from postdicom_async.http.clocks import deadline_passed, within
@@ -40,7 +41,7 @@ __all__ = ["Download", "plan"]
 
 _COUNT_SECONDS = 10.0
 _MANY = 32  # instances from which on the first 64 KiB are little of an answer
-_ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, UsageError)
+_ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
 
 
 @dataclass(slots=True)
@@ -128,11 +129,11 @@ class Download:
         finally:
             folder.close()
         report = self._report(time.monotonic() - started)
-        if problem is not None:
-            problem.report = report
-            raise problem
-        self._require_complete(report)
-        return report
+        problem = problem or self._shortfall(report)
+        if problem is None:
+            return report
+        problem.report = replace(report, failed=True)
+        raise problem
 
     async def _fetch(self, folder: Folder, *, compare: bool) -> None:
         await self._ask_count(compare=compare)
@@ -274,13 +275,12 @@ class Download:
             contradicted=contradicted,
         )
 
-    def _require_complete(self, report: DownloadReport) -> None:
+    def _shortfall(self, report: DownloadReport) -> PostdicomError | None:
+        """Return the error that this is not all; None where it is."""
         if self._is_done():
-            self._require_count(report)
-            return
+            return self._count_shortfall(report)
         if self._not_found is not None and (not self._state.listed or self._target.instance is not None):
-            self._not_found.report = report
-            raise self._not_found
+            return self._not_found
         cause = self._state.last_error
         words = f": {cause}" if cause else ""
         if report.refused and not cause:
@@ -292,14 +292,15 @@ class Download:
             here = len(report.saved) + len(report.already_present)
             arrived = f"{here} instances arrived" if here else "no instance arrived"
             message = f"{arrived}, and there is no list to tell what is missing{words}"
-        raise IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
+        return IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
 
-    def _require_count(self, report: DownloadReport) -> None:
+    def _count_shortfall(self, report: DownloadReport) -> IncompleteDownload | None:
         """Believe neither a list nor an answer that brings less than the archive counts."""
         here = len(report.saved) + len(report.already_present)
-        if self._count is not None and here < self._count:
-            message = f"{here} instances are here, the archive counts {self._count} and does not name the others"
-            raise IncompleteDownload(message, report=report)
+        if self._count is None or here >= self._count:
+            return None
+        message = f"{here} instances are here, the archive counts {self._count} and does not name the others"
+        return IncompleteDownload(message, report=report)
 
 
 def _one_name_each(name: Callable[[InstanceUids], RelativeName]) -> Callable[[InstanceUids], RelativeName]:
