@@ -29,12 +29,26 @@ async def run(cli: Cli, archive: Any, *arguments: str | Path) -> Ran:
 async def test_search(cli: Cli, odd: OddArchive) -> None:
     ran = await run(cli, odd, "search", "studies", "-f", f"StudyInstanceUID={STUDY}", "--json")
     assert ran.code == 0
-    assert len(ran.json) == (3 if odd.odd in IGNORES else 0 if odd.finds_nothing else 1)
+    assert len(ran.json["items"]) == (3 if odd.odd in IGNORES else 0 if odd.finds_nothing else 1)
     if odd.odd in IGNORES:
         assert ran.err.startswith("warning: 2 of 3 results are not what was asked for by StudyInstanceUID: ")
         assert len(ran.err.splitlines()) == 1
     else:
         assert ran.err == ""
+
+
+async def test_the_other_form_by_option(cli: Cli) -> None:
+    """As the doctor says."""
+    archive = make_odd("ignores filters written as keywords")
+    ran = await run(cli, archive, "search", "studies", "-f", "PatientName=DOE*", "--json", "-o", "filter_form=tag")
+    assert (ran.code, len(ran.json["items"]), ran.err) == (0, 2, "")
+    told = await run(cli, archive, "doctor", "--json", "-o", "filter_form=tag", "-o", "url_bytes=4000")
+    found = {one["check"]: f"{one['verdict']}: {one['found']}" for one in told.json["findings"]}
+    assert found["filters are written as"] == "ok: tags are heeded; keywords are not"
+    assert found["the longest URL"] == "ok: about 4000 bytes: taken"
+    wrong = await run(cli, archive, "search", "studies", "-o", "filter_form=Keyword")
+    assert wrong.code == 2
+    assert "give keyword or tag" in wrong.error_line
 
 
 async def test_download(cli: Cli, odd: OddArchive, tmp_path: Path) -> None:
