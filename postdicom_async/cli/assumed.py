@@ -60,9 +60,17 @@ def with_fields(given: Sequence[str] | None, *bases: Any) -> tuple[Any, ...]:
     for text in given or ():
         name, equals, value = text.partition("=")
         if not equals or name not in known:
-            raise UsageError(f"--option: give FIELD=VALUE; fields are {', '.join(known)}")
+            raise UsageError(f"-o: give FIELD=VALUE; fields are {', '.join(known)}")
         changes[known[name]][name] = _value(name, options_of(bases[known[name]])[name], value)
-    return tuple(replace(base, **change) for base, change in zip(bases, changes, strict=True))
+    return tuple(_replaced(base, change) for base, change in zip(bases, changes, strict=True))
+
+
+def _replaced(base: Any, changes: dict[str, Any]) -> Any:
+    try:
+        return replace(base, **changes)
+    except UsageError as error:
+        problem = error.message.removeprefix("wire.").removeprefix("wire: ")
+    raise UsageError(f"-o {problem}")
 
 
 def options_of(base: Any) -> dict[str, Any]:
@@ -104,4 +112,4 @@ def _value(name: str, annotation: Any, text: str) -> Any:
             return read(text)
         except (ValueError, KeyError):
             expected.append(words)
-    raise UsageError(f"--option: {name}: give {' or '.join(expected)}")
+    raise UsageError(f"-o {name}: give {' or '.join(expected)}")
