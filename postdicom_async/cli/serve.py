@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 from uuid import uuid4
 
 import typer
@@ -21,6 +21,23 @@ if TYPE_CHECKING:
     from postdicom_async.emulator import EmbeddedArchive
 
 __all__ = ["serve"]
+
+_Origins: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-origin",
+        metavar="ORIGIN",
+        help="Let pages of this origin use it in a browser, such as http://localhost:3000. May be repeated.",
+    ),
+]
+_Hosts: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="A name besides localhost that it is reached by, such as a proxy's. May be repeated.",
+    ),
+]
 
 
 def serve(
@@ -38,22 +55,8 @@ def serve(
         ),
     ] = None,
     username: Annotated[str, typer.Option("--username", "-u", metavar="NAME", help="The one user it knows.")] = "demo",
-    allow_origin: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-origin",
-            metavar="ORIGIN",
-            help="Let pages of this origin use it in a browser, such as http://localhost:3000. May be repeated.",
-        ),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-host",
-            metavar="NAME",
-            help="A name besides localhost that it is reached by, such as a proxy's. May be repeated.",
-        ),
-    ] = None,
+    allow_origin: _Origins = None,
+    allow_host: _Hosts = None,
 ) -> int:
     """Run a DICOMweb archive on this machine until Ctrl-C.
 

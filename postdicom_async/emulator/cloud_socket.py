@@ -63,10 +63,12 @@ class CloudListener:
         self._big = asyncio.Semaphore(_BIG_AT_ONCE)
         self._numbers = 0
         self._server: Server | None = None
-        cloud.cut = self._cut
+        self._loop: asyncio.AbstractEventLoop | None = None
+        cloud.cut = self._cut_from_anywhere
 
     async def start(self, bound: socket.socket) -> None:
         """Listen on a bound socket."""
+        self._loop = asyncio.get_running_loop()
         self._server = await serve(
             self._serve,
             sock=bound,
@@ -100,6 +102,13 @@ class CloudListener:
         connection = ServerConnection(*given, **options)
         self._accepted.add(connection)
         return connection
+
+    def _cut_from_anywhere(self) -> None:
+        """Cut every connection, at once in the archive's own thread, else as soon as it gets to it."""
+        if self._loop and self._loop is not _running_loop():
+            self._loop.call_soon_threadsafe(self._cut)
+        else:
+            self._cut()
 
     def _cut(self) -> None:
         for connection in list(self._connections):
@@ -286,6 +295,13 @@ class _Socket:
             head = struct.pack(">BBQ", 0x82, 127, size)
         self._connection.transport.write(head + frame[: size // 2])
         self._connection.transport.close()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _address_of(connection: ServerConnection) -> str:

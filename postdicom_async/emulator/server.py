@@ -235,7 +235,11 @@ class EmbeddedArchive:
         """Copy files into the archive without HTTP."""
         if self._context is None:
             raise UsageError("the archive is not running: enter it with 'async with'")
-        return await self._context.run(_add_all, self.store, list(paths))
+        return await self._context.run(self.add_files, list(paths))
+
+    def add_files(self, paths: Iterable[Path]) -> list[StoredInstance]:
+        """Do the same, blocking, for code without an event loop; may be called from any thread."""
+        return [_add_one(self.store, path) for path in paths]
 
     async def __aenter__(self) -> Self:
         """Open the folder and start to listen."""
@@ -318,10 +322,6 @@ def _by_uuid(argument: str, names: Mapping[str, str]) -> dict[str, str]:
 def _run_all(steps: list[Callable[[], object]]) -> None:
     for step in steps:
         step()
-
-
-def _add_all(store: ArchiveStore, paths: list[Path]) -> list[StoredInstance]:
-    return [_add_one(store, path) for path in paths]
 
 
 def _add_one(store: ArchiveStore, path: Path) -> StoredInstance:
