@@ -38,7 +38,7 @@ class EndsEarly(NotJson):
 
 
 class TooMuch(NotJson):
-    """An item is larger or deeper than the limits."""
+    """An item is larger than the limits."""
 
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -67,9 +67,9 @@ class JsonReader:
     what stands before it. Nothing at all has no items.
 
     Raises:
-        NotJson: it is not JSON. A text of which nothing can be told yet is none when it starts otherwise.
+        NotJson: it is not JSON, or deeper than `DEEPEST`.
         EndsEarly: from `end`, when it stopped in the middle.
-        TooMuch: an item is larger than ``largest``, deeper than `DEEPEST`, or has more values than fit in memory.
+        TooMuch: an item is larger than ``largest``, or has more values than fit in memory.
 
     Attributes:
         is_list: whether a list is at the top.
@@ -130,7 +130,8 @@ class JsonReader:
             return self._decode(data, self._final)
         except UnicodeDecodeError as error:
             is_cut = self._final and error.reason in ("unexpected end of data", "truncated data")
-        raise EndsEarly("ends early") if is_cut and self._expected != self._nothing else NotJson("not JSON")
+        is_begun = self._expected not in (self._start, self._nothing)
+        raise EndsEarly("ends early") if is_cut and is_begun else NotJson("not JSON")
 
     def _add(self, text: str) -> None:
         self._more.append(text)
@@ -184,7 +185,7 @@ class JsonReader:
         if end < 0:
             return self._part_of_value(text, at)
         if isinstance(found, dict | list) and not _is_flat(text, at, end, self._levels_left()):
-            raise TooMuch("too deep")
+            raise NotJson("too deep")
         if self._open:
             self._count(text, at, end)
         self._at = end
@@ -198,13 +199,15 @@ class JsonReader:
         except json.JSONDecodeError:
             return None, -1
         except RecursionError:
-            refused: NotJson = TooMuch("too deep")
+            refused: NotJson = NotJson("too deep")
         except ValueError:  # NaN, or a number of thousands of digits
             refused = NotJson("not JSON")
         else:
-            if text[at] in _STARTS_NUMBER and not self._final:
-                number = _NUMBER.match(text, at)
-                end = -1 if number and number.end() == len(text) else end  # its next digit may be on the way
+            number = _NUMBER.match(text, at) if text[at] in _STARTS_NUMBER else None
+            if number and number.end() == len(text):  # its next digit may be on the way
+                if self._final and end < len(text):
+                    raise EndsEarly("ends early")
+                end = end if self._final else -1
             return found, end
         raise refused
 
@@ -285,7 +288,7 @@ class JsonReader:
 
     def _enter(self, container: dict[str, Any] | list[Any], at: int) -> None:
         if self._levels_left() < 1:
-            raise TooMuch("too deep")
+            raise NotJson("too deep")
         self._open.append(container)
         self._at = at + 1
         self._expected = self._key_or_end if isinstance(container, dict) else self._value_or_end
@@ -350,7 +353,7 @@ def read_json(text: bytes) -> Any:
     """Return the list or the object that a whole text is, None when it is empty. In a thread it lets others go on.
 
     Raises:
-        NotJson: it is not, or is more than fits, as for `JsonReader`.
+        NotJson: it is not, as for `JsonReader`.
     """
     reader = JsonReader(largest=len(text) + 1)
     found = [item for part in (reader.feed(text), reader.end()) for items in part for item in items]

@@ -47,7 +47,9 @@ def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(json_stream, "_WINDOW", request.param)
 
 
-TEXTS = st.text(max_size=6) | st.sampled_from(["\\", '"', '\\"', "{", "[}", "\ud83d\ude00", "\u2028", "é", "\x00", "],"])
+TEXTS = st.text(max_size=6) | st.sampled_from(
+    ["\\", '"', '\\"', "{", "[}", "\ud83d\ude00", "\u2028", "é", "\x00", "],"]
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
@@ -81,7 +83,27 @@ def test_any_beginning_of_a_document_ends_early(text: bytes, data: st.DataObject
                 read(pieces)
 
 
-ODD = ['"', "\\", "{", "}", "[", "]", ",", ":", "1", "-", ".", "e", "true", "nul", "NaN", " ", "\\u12", "\\ud83d", "\x01"]
+ODD = [
+    '"',
+    "\\",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "1",
+    "-",
+    ".",
+    "e",
+    "true",
+    "nul",
+    "NaN",
+    " ",
+    "\\u12",
+    "\\ud83d",
+    "\x01",
+]
 GARBAGE = st.lists(st.sampled_from(ODD), max_size=14).map("".join)
 
 
@@ -131,7 +153,7 @@ def test_depth() -> None:
     assert len(read([nested(DEEPEST)])) == 1
     assert len(read([in_strings])) == 3
     for text in (nested(DEEPEST + 1), nested(900), nested(200_000), b"[" * 200_000, b'{"a":' * 200_000):
-        with pytest.raises(TooMuch, match="deep"):
+        with pytest.raises(NotJson, match="deep"):
             read([text])
 
 
@@ -167,7 +189,9 @@ def test_what_is_no_number_is_refused(name: bytes) -> None:
 
 
 def test_one_large_item_is_read_level_by_level() -> None:
-    frames = [{"00209113": {"vr": "SQ", "Value": [{"00200032": {"vr": "DS", "Value": [1.5, -2, n]}}]}} for n in range(9000)]
+    frames = [
+        {"00209113": {"vr": "SQ", "Value": [{"00200032": {"vr": "DS", "Value": [1.5, -2, n]}}]}} for n in range(9000)
+    ]
     item = {"52009230": {"vr": "SQ", "Value": frames}, "00420011": {"vr": "OB", "InlineBinary": "QUJD" * 300_000}}
     item["00081030"] = {"vr": "LO", "Value": ["\\\n\u00e9\U0001f600" * 60_000]}
     for ascii_only in (True, False):
@@ -218,6 +242,14 @@ def test_small_items_are_read_in_flat_memory() -> None:
 
 def test_it_is_told_whether_more_follows() -> None:
     reader = JsonReader(largest=LARGEST)
-    for piece, amid in ((b"[", True), (b"{}", False), (b" ", False), (b",", True), (b"{", True), (b"}", False), (b"]", False)):
+    for piece, amid in (
+        (b"[", True),
+        (b"{}", False),
+        (b" ", False),
+        (b",", True),
+        (b"{", True),
+        (b"}", False),
+        (b"]", False),
+    ):
         list(reader.feed(piece))
         assert reader.is_amid is amid or piece == b"["
