@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JsonAnswer", "Turns", "mark_of", "not_dicom_json", "refuse_cut_json"]
 
-_BATCH_BYTES = 4 << 20
+_BATCH_BYTES = 2 << 20
 _IDENTITY = ("0020000D", "0020000E", "00080018", "00100020")  # Study, Series, SOP Instance UID, PatientID
 _MARK_BYTES = 15  # with what Python adds just what malloc hands out anyway
 _TURN = 0.01  # seconds
