@@ -127,7 +127,9 @@ class Limits:
         parallel_stores: store requests at once during an upload.
         parallel_retrieves: retrieve requests at once during a download.
         piece: bytes read from or written to disk at a time.
-        json_bytes: a search, metadata or store answer.
+        json_bytes: a JSON answer that is read as a whole: of a store, of an operation, for the doctor.
+        json_item_bytes: one result of a search, one instance's metadata. They are read one by one as they arrive, and
+            there may be any number.
         error_bytes: how much of an error's body is read.
         in_memory_bytes: one instance, frame or rendering returned in memory.
         parts: parts of one multipart answer.
@@ -143,6 +145,7 @@ class Limits:
     parallel_retrieves: int = 4
     piece: int = 512 * KIB
     json_bytes: int = 256 * MIB
+    json_item_bytes: int = 64 * MIB
     error_bytes: int = 64 * KIB
     in_memory_bytes: int = 2 * GIB
     parts: int = 1_000_000

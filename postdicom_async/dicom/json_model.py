@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeAlias
 from xml.parsers import expat
 
@@ -13,9 +13,12 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from postdicom_async.dicom.json_stream import EndsEarly, NotJson, read_json
+
 __all__ = [
     "DicomJson",
     "NotDicomJson",
+    "data_set_in",
     "dataset_of",
     "first_value",
     "items_of",
@@ -29,30 +32,88 @@ DicomJson: TypeAlias = dict[str, Any]
 
 
 class NotDicomJson(ValueError):
-    """The text is not JSON, or not an array of objects."""
+    """The text is not JSON, or holds something that is no data set.
+
+    Attributes:
+        found: what there is instead of a data set; None where the text is not JSON. It may hold anything.
+        ends_early: whether the text is the beginning of JSON.
+    """
+
+    def __init__(self, message: str, *, found: object = None, ends_early: bool = False) -> None:
+        super().__init__(message)
+        self.found = found
+        self.ends_early = ends_early
 
 
 def objects_in(body: bytes) -> list[DicomJson]:
     """Return the data sets of an answer: an array, one bare object, or nothing at all.
 
     Raises:
-        NotDicomJson: anything else.
+        NotDicomJson: anything else, or a list that holds anything else.
     """
-    text = body.removeprefix(b"\xef\xbb\xbf").strip()
-    if not text:
-        return []
+    problem: NotDicomJson | None = None
     try:
-        found = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise NotDicomJson("not JSON") from None
-    objects = [found] if isinstance(found, dict) else found
-    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
-        raise NotDicomJson("not an array of objects")
-    return objects
+        found = read_json(body)
+    except NotJson as error:
+        problem = NotDicomJson(str(error), ends_early=isinstance(error, EndsEarly))
+    if problem is not None:
+        raise problem
+    return [data_set_in(item) for item in (found if isinstance(found, list) else [] if found is None else [found])]
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(name)
+def data_set_in(found: object) -> DicomJson:
+    """Return what JSON gave if it is a data set: an object of DICOM elements, at least one, and of nothing else.
+
+    An element is an object with its VR or a value, or an empty one, or null, under a tag of 8 hex digits; those of some
+    servers are lower-case and become upper-case. An error that a server writes as an object is none, an object without
+    elements neither: PS3.18 has none, and as a result it would say nothing. What stands inside an element is not looked
+    at: it is told when it is read.
+
+    Raises:
+        NotDicomJson: it is none.
+    """
+    if not isinstance(found, dict) or not found:
+        raise NotDicomJson("no data set", found=found)
+    data_set: DicomJson = {}
+    as_it_is = True
+    for key, element in found.items():
+        tag = _tag_in(key) if len(key) == 8 else None
+        if tag is None or not _is_element(element):
+            raise NotDicomJson(_kind_of(found), found=found)
+        as_it_is = as_it_is and tag == key
+        data_set[tag] = element
+    return data_set if as_it_is else _in_upper_case(data_set)
+
+
+_HEX = frozenset("0123456789abcdefABCDEF")
+_ELEMENT_KEYS = frozenset({"vr", "Value", "InlineBinary", "BulkDataURI"})
+
+
+@lru_cache(maxsize=4096)
+def _tag_in(key: str) -> str | None:
+    """Return the tag that 8 characters are; one text for all results, of which there may be many."""
+    return key.upper() if _HEX.issuperset(key) else None
+
+
+def _is_element(element: object) -> bool:
+    if not isinstance(element, dict):
+        return element is None
+    return "vr" in element or not element or not _ELEMENT_KEYS.isdisjoint(element)
+
+
+def _kind_of(found: dict[str, Any]) -> str:
+    by_keyword = any(key[:1].isupper() and tag_for_keyword(key) is not None for key in list(found)[:100])
+    return "attributes under their names instead of their tags" if by_keyword else "no data set"
+
+
+def _in_upper_case(data_set: DicomJson) -> DicomJson:
+    """Return a data set with the tags of its items in upper case too."""
+    for element in data_set.values():
+        values: Any = element.get("Value") if isinstance(element, dict) else None
+        for place, item in enumerate(values if isinstance(values, list) else ()):
+            if isinstance(item, dict) and item and all(len(key) == 8 and _tag_in(key) for key in item):
+                values[place] = _in_upper_case({key.upper(): value for key, value in item.items()})
+    return data_set
 
 
 def tag_of(keyword_or_tag: str) -> str | None:
@@ -126,7 +187,7 @@ def objects_in_xml(body: bytes) -> list[DicomJson]:
     Document type declarations are refused, so that no entity can unfold.
 
     Raises:
-        NotDicomJson: it is not such a document.
+        NotDicomJson: it is not such a document, or one without a data set.
     """
     reader = _NativeModel()
     parser = expat.ParserCreate()
@@ -137,8 +198,12 @@ def objects_in_xml(body: bytes) -> list[DicomJson]:
     try:
         parser.Parse(body, True)
     except (expat.ExpatError, ValueError, LookupError):
-        raise NotDicomJson("not a Native DICOM Model") from None
-    return reader.objects
+        objects = []
+    else:
+        objects = reader.objects
+    if not objects:
+        raise NotDicomJson("not a Native DICOM Model")
+    return [data_set_in(item) for item in objects]
 
 
 class _NativeModel:

@@ -8,8 +8,9 @@ from postdicom_async.dicomweb.client_base import ClientBase, given_uids, target_
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.filters import Filters, filter_pairs, include_pairs
 from postdicom_async.dicomweb.find import find
+from postdicom_async.dicomweb.json_answer import JsonAnswer
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
-from postdicom_async.dicomweb.search import Results, Search, check_page, read_objects, to_dataset
+from postdicom_async.dicomweb.search import Results, Search, check_page, to_dataset
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
@@ -149,9 +150,8 @@ class ClientSearch(ClientBase):
         operation = f"retrieve metadata of {target.route}"
         path = target.path(self._dialect, "/metadata")
 
-        async def pages(at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[DicomJson]]:
+        def pages(at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[DicomJson]]:
             call = Call(operation, "GET", path, Repeat.READ, headers=ASKING_FOR_JSON)
-            answer = await self._session.fetch(call, cap=self.settings.limits.json_bytes)
-            yield (await read_objects(answer, operation))[:at_most]
+            return JsonAnswer(self._session.one_call(), call, wanted=at_most, key=_INSTANCE_UID).batches()
 
         return Results(pages, to_dataset)

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-import anyio.to_thread
-
-from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, dataset_of, first_value, objects_in
+from postdicom_async.dicom.json_model import DicomJson, dataset_of
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
+from postdicom_async.dicomweb.json_answer import JsonAnswer, Turns, mark_of
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
-from postdicom_async.errors import ProtocolError, ServerError, UsageError
+from postdicom_async.errors import ServerError, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydicom.dataset import Dataset
 
     from postdicom_async.dicomweb.dialects import Dialect
-    from postdicom_async.http.answer import Answer
 
 __all__ = ["Listing", "Results", "Search", "check_page"]
 
 _T = TypeVar("_T")
-_IDENTITY = ("0020000D", "0020000E", "00080018", "00100020")  # Study, Series, SOP Instance UID, PatientID
-_PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +82,12 @@ class Results(Generic[_T]):
 
     async def __aiter__(self) -> AsyncIterator[_T]:
         """Yield every result."""
-        async for page in self._pages(None, self.warnings):
-            for item in page:
-                yield self._convert(item, self.warnings)
+        turns = Turns()
+        async with _closing(self._pages(None, self.warnings)) as pages:
+            async for page in pages:
+                for item in page:
+                    yield self._convert(item, self.warnings)
+                    await turns()
 
     async def all(self) -> list[_T]:
         """Return every result."""
@@ -93,9 +95,10 @@ class Results(Generic[_T]):
 
     async def first(self) -> _T | None:
         """Return the first result, or None; only one is asked for."""
-        async for page in self._pages(1, self.warnings):
-            for item in page:
-                return self._convert(item, self.warnings)
+        async with _closing(self._pages(1, self.warnings)) as pages:
+            async for page in pages:
+                for item in page:
+                    return self._convert(item, self.warnings)
         return None
 
     @property
@@ -107,6 +110,16 @@ class Results(Generic[_T]):
 
 
 _Convert = Callable[[DicomJson, list[str]], _T]
+
+
+@asynccontextmanager
+async def _closing(pages: AsyncIterator[list[DicomJson]]) -> AsyncGenerator[AsyncIterator[list[DicomJson]], None]:
+    """Close what gives pages when it is left early, so that its connection is free at once."""
+    try:
+        yield pages
+    finally:
+        if isinstance(pages, AsyncGenerator):
+            await pages.aclose()
 
 
 def to_dataset(item: DicomJson, warnings: list[str]) -> Dataset:
@@ -142,107 +155,130 @@ class Listing:
         self._form, *self._forms = _forms(search)
 
     async def pages(self, at_most: int | None, warnings: list[str]) -> AsyncGenerator[list[DicomJson], None]:
-        """Yield pages until the server has no more, or repeats itself.
+        """Yield pages, or parts of pages, until the server has no more, or repeats itself.
 
         A short page is not taken for the last one: servers cap pages below what was asked. So the end is an empty
         page, or one without anything new, which is also how a server that ignores ``offset`` shows.
         """
         left = _smaller(self._search.limit, at_most)
         offset = self._search.offset
-        seen: set[str] = set()
+        seen: set[bytes] = set()
         while left is None or left > 0:
-            page = await self._page(left, offset, warnings, first=not seen)
-            fresh = self._unseen(page, seen)[:left]
-            left = None if left is None else left - len(fresh)
-            offset += len(page)
-            is_last = not fresh or not self._form.paged
-            if fresh:
-                yield fresh  # the caller's now, who may empty it
-            if is_last:
+            page = _Page(seen, self._search.key)
+            async with aclosing(self._page(left, offset, warnings, page)) as parts:
+                async for fresh in parts:
+                    left = None if left is None else left - len(fresh)
+                    yield fresh  # the caller's now, who may empty it
+            offset += page.size
+            seen |= page.marks
+            if not page.marks or not self._form.paged:
                 return
 
-    async def _page(self, left: int | None, offset: int, warnings: list[str], *, first: bool) -> list[DicomJson]:
-        """Ask for a page; a first page that is refused (400) is asked for in the next form the server may take."""
-        while True:
-            try:
-                return await self._ask(left, offset, warnings)
-            except ServerError as error:
-                if error.status != HTTPStatus.BAD_REQUEST or not first or not self._forms:
-                    raise
-            self._form = self._forms.pop(0)
+    async def _page(
+        self, left: int | None, offset: int, warnings: list[str], page: _Page
+    ) -> AsyncGenerator[list[DicomJson], None]:
+        """Yield what is new in a page, at most ``left`` results; ``page`` is told all that came.
 
-    async def _ask(self, left: int | None, offset: int, warnings: list[str]) -> list[DicomJson]:
+        A first page that is refused (400) is asked for in the next form the server may take.
+        """
+        call, wanted = self._call(left, offset), left
+        while True:
+            answer = JsonAnswer(
+                self._session,
+                call,
+                wanted=wanted,
+                key=self._search.key,
+                see_head=lambda headers: self._note(headers, warnings),
+            )
+            try:
+                async with aclosing(answer.batches()) as batches:
+                    async for batch in batches:
+                        fresh = (await page.new_in(batch))[:left]
+                        left = None if left is None else left - len(fresh)
+                        if fresh:
+                            yield fresh
+            except ServerError as error:
+                if error.status != HTTPStatus.BAD_REQUEST or page.is_late or not self._forms:
+                    raise
+                refused = True
+            else:
+                refused = False
+            if refused:
+                self._form = self._forms.pop(0)
+                call = self._call(left, offset)
+            elif answer.was_left and left:
+                wanted = None  # some of what came was known: what follows is wanted after all
+                page.begin_again()
+            else:
+                return
+
+    def _call(self, left: int | None, offset: int) -> Call:
         search = self._search
         pairs = wire_pairs(search.pairs, search.dialect.filter_form)
         if self._form.paged and search.page is not None:
             pairs += [("limit", str(min(search.page, left or search.page))), ("offset", str(offset))]
         query = query_string(pairs, strict=self._form.strict)
         joint = "&" if "?" in search.path else "?"
-        answer = await self._session.fetch(
-            Call(
-                search.operation,
-                "GET",
-                search.path + (joint + query if query else ""),
-                Repeat.READ,
-                headers=ASKING_FOR_JSON,
-                private=search.private,
-                search=True,
-            ),
-            cap=self._session.settings.limits.json_bytes,
+        return Call(
+            search.operation,
+            "GET",
+            search.path + (joint + query if query else ""),
+            Repeat.READ,
+            headers=ASKING_FOR_JSON,
+            private=search.private,
+            search=True,
         )
-        note = safe_reason(answer.headers.get("warning"), (*search.private, *self._session.secrets))
+
+    def _note(self, headers: Mapping[str, str], warnings: list[str]) -> None:
+        note = safe_reason(headers.get("warning"), (*self._search.private, *self._session.secrets))
         if note and note not in warnings:
             warnings.append(note)
-        return await read_objects(answer, search.operation)
 
-    def _unseen(self, page: list[DicomJson], seen: set[str]) -> list[DicomJson]:
-        """Return what no earlier page had. Within a page only what is equal as a whole is left out."""
+
+class _Page:
+    """What is new in a page: what no earlier one had. Within a page only what is equal as a whole is left out.
+
+    Attributes:
+        size: results that came, new or not.
+        marks: of those that are new.
+        is_late: whether something came, of this page or an earlier one.
+    """
+
+    def __init__(self, seen: set[bytes], key: str) -> None:
+        self.size: int = 0
+        self.marks: set[bytes] = set()
+        self._seen, self._key = seen, key
+        self._turns = Turns()
+
+    @property
+    def is_late(self) -> bool:
+        return bool(self._seen or self.size)
+
+    def begin_again(self) -> None:
+        """Expect the page once more, from its beginning."""
+        self._seen |= self.marks
+        self.size = 0
+
+    async def new_in(self, batch: list[DicomJson]) -> list[DicomJson]:
+        """Return what is new in a part of the page."""
+        self.size += len(batch)
         fresh: list[DicomJson] = []
-        first_with: dict[str, DicomJson] = {}
-        texts: dict[str, set[str]] = {}
-        for item in page:
-            mark = self._mark(item)
-            if mark in seen:
+        first_with: dict[bytes, DicomJson] = {}
+        wholes: dict[bytes, set[bytes]] = {}
+        for item in batch:
+            mark = await mark_of(item, self._key, self._turns)
+            if mark in self._seen:
                 continue
             first = first_with.setdefault(mark, item)
             if first is not item:
-                known = texts.setdefault(mark, {repr(first)})
-                text = repr(item)
-                if text in known:
+                known = wholes.setdefault(mark, {await mark_of(first, self._key, self._turns, whole=True)})
+                whole = await mark_of(item, self._key, self._turns, whole=True)
+                if whole in known:
                     continue
-                known.add(text)
+                known.add(whole)
             fresh.append(item)
-        seen.update(first_with)
+        self.marks.update(first_with)
         return fresh
-
-    def _mark(self, item: DicomJson) -> str:
-        """Return what tells a result apart. A UID alone does not: an archive may have it under two patients."""
-        if not first_value(item, self._search.key):
-            return repr(item)
-        return "\n".join(str(first_value(item, tag)) for tag in _IDENTITY)
-
-
-async def read_objects(answer: Answer, operation: str) -> list[DicomJson]:
-    """Return the data sets of an answer, of which 204 and an empty body have none.
-
-    Raises:
-        ProtocolError: the body is not DICOM JSON.
-    """
-    found: list[DicomJson] | None = None
-    try:
-        if len(answer.body) > _PARSED_ASIDE:
-            found = await anyio.to_thread.run_sync(objects_in, answer.body)
-        else:
-            found = objects_in(answer.body)
-    except NotDicomJson:
-        pass
-    if found is None:
-        raise ProtocolError(
-            "the archive's answer is not DICOM JSON; is this the address of its DICOMweb service?",
-            operation=operation,
-            status=answer.status,
-        )
-    return found
 
 
 def check_page(limit: int | None, offset: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -155,6 +155,10 @@ class StreamedAnswer:
         if problem is not None:
             raise problem.final(attempts=1)
 
+    def pieces(self) -> AsyncGenerator[bytes, None]:
+        """As `chunks`, but what breaks it raises `Problem`, so that the retry loop sees it."""
+        return self._pieces()
+
     async def read_all(self, cap: int) -> Answer:
         """Read the whole body. Raises `Problem`, so that the retry loop sees it."""
         pieces: list[bytes] = []
@@ -179,7 +183,7 @@ class StreamedAnswer:
             pass
         return found[:cap]
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield decoded chunks; raise `Problem` for everything that breaks them."""
         decode = self._decoder()
         received = 0

@@ -7,6 +7,7 @@ private.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import random
@@ -66,6 +67,8 @@ class _Link:
     def __init__(self, settings: Settings, chosen: ChosenTransport, credentials: Credentials) -> None:
         self.slots = anyio.CapacityLimiter(settings.limits.connections)
         self.budget = RetryBudget(settings.retry.budget)
+        self.paused: dict[StreamedAnswer, None] = {}  # answers that are open and that nobody reads, the oldest first
+        self._closing: set[asyncio.Task[None]] = set()
         transport = chosen.make()
         self.ends_itself = isinstance(transport, PyreqwestTransport)
         self.client = httpx.AsyncClient(
@@ -77,7 +80,17 @@ class _Link:
         try:
             self.slots.acquire_on_behalf_of_nowait(holder)
         except anyio.WouldBlock:
+            self._take_back_one()
             await self.slots.acquire_on_behalf_of(holder)
+
+    def _take_back_one(self) -> None:
+        # Who reads it may be waiting for this very request: without this both would wait for ever.
+        answer = next(iter(self.paused), None)
+        if answer is not None:
+            del self.paused[answer]
+            closing = asyncio.get_running_loop().create_task(answer.aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
 
 class Session:
@@ -155,19 +168,45 @@ class Session:
 
     # --- calls ---------------------------------------------------------------------------------------------------
 
-    async def fetch(self, call: Call, *, cap: int) -> Answer:
+    async def fetch(
+        self, call: Call, *, cap: int, check: Callable[[Answer], Awaitable[Problem | None]] | None = None
+    ) -> Answer:
         """Make the call and read its whole answer, at most ``cap`` bytes.
+
+        ``check`` may find that what came is not all, although nobody broke anything off: that is a failed attempt.
 
         Raises:
             PostdicomError: any kind but a transfer error.
         """
+
+        async def attempt(send: Callable[[], Awaitable[StreamedAnswer]]) -> Answer:
+            async with await send() as streamed:
+                answer = await streamed.read_all(cap)
+            problem = await check(answer) if check is not None else None
+            if problem is not None:
+                raise problem
+            return answer
+
+        return await self.read(call, attempt)
+
+    async def read(self, call: Call, attempt: Callable[[Callable[[], Awaitable[StreamedAnswer]]], Awaitable[_T]]) -> _T:
+        """Run an attempt until it succeeds or is given up, and return what it does.
+
+        It gets what makes the request and gives the head of an answer, which it closes itself, and raises `Problem` for
+        what a repeat may mend.
+        """
         making = self._making(call)
+        return await self._in_time(making, lambda: attempt(lambda: self._send(making)))
 
-        async def attempt() -> Answer:
-            async with await self._send(making) as streamed:
-                return await streamed.read_all(cap)
+    def pause(self, answer: StreamedAnswer) -> None:
+        """Say that nobody reads an answer for now. Whoever waits for a slot may close it; `resume` tells."""
+        if self._link is not None:
+            self._link.paused[answer] = None
 
-        return await self._in_time(making, attempt)
+    def resume(self, answer: StreamedAnswer) -> bool:
+        """Return whether an answer that was paused is still open; from now on it stays so."""
+        paused = {} if self._link is None else self._link.paused
+        return paused.pop(answer, answer) is None
 
     async def stream(self, call: Call) -> StreamedAnswer:
         """Make the call and return its answer as soon as the head is there; use it as ``async with``.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
+from postdicom_async.dicom.json_stream import read_json
 from postdicom_async.errors import ProtocolError
 from postdicom_async.face import public_face
 
@@ -314,17 +315,11 @@ def refusal_in(found: Content) -> str | None:
     return next((text for text in texts if isinstance(text, str) and text), "no reason given")
 
 
-_LONG = 1 << 20
-
-
 def _json(text: str) -> Any:
-    # In a thread, the parser lets others go on only where it calls something written in Python.
-    hook = _as_it_is if len(text) > _LONG else None
+    """Return what a text is as JSON, None when it is none or deeper or larger than is read."""
     try:
-        return json.loads(text, object_hook=hook)
+        # Lists and objects by a reader that is bounded and, in a thread, lets others go on.
+        is_large = text.lstrip()[:1] in ("[", "{")
+        return read_json(text.encode("utf-8", "surrogatepass")) if is_large else json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _as_it_is(found: dict[str, Any]) -> dict[str, Any]:
-    return found

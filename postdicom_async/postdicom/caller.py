@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
 
+from postdicom_async.dicomweb.json_answer import refuse_cut_json
 from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import outcome_unknown
@@ -115,7 +116,7 @@ class Caller:
         return found
 
     async def _fetch(self, call: Call, session: Session) -> Content:
-        answer = await session.fetch(call, cap=_ANSWER_BYTES)
+        answer = await session.fetch(call, cap=_ANSWER_BYTES, check=refuse_cut_json(call.operation))
         aside = len(answer.body) > _PARSED_ASIDE
         found = await anyio.to_thread.run_sync(parse, answer.body) if aside else parse(answer.body)
         if is_web_page(found):

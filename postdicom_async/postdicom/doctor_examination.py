@@ -9,8 +9,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
 
+from anyio import to_thread
+
 from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, objects_in
 from postdicom_async.dicomweb.dialects import Dialect
+from postdicom_async.dicomweb.json_answer import refuse_cut_json
 from postdicom_async.dicomweb.media_types import DICOM_JSON, parse_media_type
 from postdicom_async.errors import PostdicomError
 from postdicom_async.http.retry import Repeat
@@ -152,5 +155,6 @@ class Examination:
     async def ask(self, path: str) -> Seen:
         """Search, or ask for metadata; any status is an answer."""
         call = Call("doctor", "GET", path, Repeat.READ, headers={"Accept": DICOM_JSON}, accepted=ANY_STATUS)
-        answer = await self.once.fetch(call, cap=self.once.settings.limits.json_bytes)
-        return seen(answer.status, answer.headers, answer.body)
+        cap = self.once.settings.limits.json_bytes
+        answer = await self.once.fetch(call, cap=cap, check=refuse_cut_json(call.operation))
+        return await to_thread.run_sync(seen, answer.status, answer.headers, answer.body)

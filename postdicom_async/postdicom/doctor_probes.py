@@ -7,10 +7,13 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from anyio import to_thread
+
 from postdicom_async.dicom.json_model import first_value
 from postdicom_async.dicomweb.contradictions import contradicted, expectations
 from postdicom_async.dicomweb.dialects import Dialect, FilterForm, Route
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
+from postdicom_async.dicomweb.json_answer import refuse_cut_json
 from postdicom_async.dicomweb.media_types import DICOM_JSON, INSTANCE_LADDER
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError
 from postdicom_async.http.retry import Repeat
@@ -109,8 +112,9 @@ class Probes:
         path = self._studies("limit=1&offset=0" if self._paged else "")
         headers = {"Accept": DICOM_JSON}
         call = Call("search for studies", "GET", path, Repeat.READ, headers=headers, accepted=accepted)
-        answer = await self._all.session.fetch(call, cap=self._all.session.settings.limits.json_bytes)
-        return seen(answer.status, answer.headers, answer.body)
+        cap = self._all.session.settings.limits.json_bytes
+        answer = await self._all.session.fetch(call, cap=cap, check=refuse_cut_json(call.operation))
+        return await to_thread.run_sync(seen, answer.status, answer.headers, answer.body)
 
     def _tell_failure(self, error: PostdicomError) -> None:
         """File what a failed first contact says; the server's words stay out."""

@@ -174,15 +174,16 @@ async def test_a_bomb_is_stopped(twice: bool, connect: Connect, tmp_path: Path) 
 
 async def test_an_answer_beyond_the_cap(connect: Connect) -> None:
     with pytest.raises(ProtocolError, match="larger than the limit") as caught:
-        await searched(connect, json_reply(STUDIES), settings(json_bytes=1000))
+        await searched(connect, json_reply(STUDIES), settings(json_item_bytes=100))
     assert not caught.value.temporary
+    assert await searched(connect, json_reply(STUDIES), settings(json_item_bytes=300)) == STUDIES
 
 
 async def test_an_endless_answer_is_left(connect: Connect) -> None:
     """The server would send 2 GB; the client takes little more than the cap."""
     piece = b" " * MIB
     endless = Reply(200, {"Content-Type": "application/dicom+json"}, [piece] * 2000, framing="chunked")
-    async with FaultyServer(endless) as server, connect(server.url, settings(json_bytes=2 * MIB)) as archive:
+    async with FaultyServer(endless) as server, connect(server.url, settings(json_item_bytes=2 * MIB)) as archive:
         with pytest.raises(ProtocolError, match="larger than the limit"):
             await archive.search_for_studies().all()
         with pytest.raises(ProtocolError, match="larger than the limit"):
@@ -238,13 +239,15 @@ async def test_huge_headers(headers: list[tuple[str, str]], connect: Connect) ->
 NOT_JSON = {
     "HTML": b"<html>Sign in</html>",
     "text": b"no",
-    "half": TEXT[:-10],
     "two documents": b"[] []",
     "a number": b"1",
     "a string": b'"x"',
     "null": b"null",
     "numbers": b"[1, 2]",
-    "mixed": b'[{}, "x"]',
+    "mixed": TEXT[:-1] + b', "x"]',
+    "an empty object": b"{}",
+    "empty objects": b"[{}, {}]",
+    "attributes by their names": b'[{"StudyInstanceUID": {"vr": "UI", "Value": ["1.2"]}}]',
     "nested lists": b"[[{}]]",
     "depth": b"[" * 200_000,
     "depth of objects": b'{"a":' * 200_000,
@@ -270,8 +273,7 @@ async def test_odd_values_are_left_out_and_told(connect: Connect) -> None:
         "0020000D": {"vr": "UI", "Value": [STUDY]},
         "00201208": {"vr": "IS", "Value": ["not a number"]},
         "00100010": {"vr": "PN", "Value": [{"Alphabetic": {"deep": []}}]},
-        "zzzz": {"vr": "LO", "Value": ["x"]},
-        "00080005": "text instead of an element",
+        "00080005": None,
         "00081030": {"vr": "LO"},
         "00080061": {"vr": "CS", "Value": None},
         "00080020": {"vr": "??", "Value": ["x"]},

@@ -52,6 +52,7 @@ PURE = {
         "dicom.header",
         "dicom.silence",
         "dicom.json_model",
+        "dicom.json_stream",
         "dicom.layout",
         "dicom.scan",
         "dicom.scan_tree",

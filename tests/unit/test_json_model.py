@@ -40,50 +40,94 @@ def read(item: Any) -> tuple[Dataset, list[str]]:
         (b"  \r\n ", []),
         (b"\xef\xbb\xbf", []),
         (b"[]", []),
-        (b"{}", [{}]),
-        (b"[{}]", [{}]),
         (json.dumps(STUDY).encode(), [STUDY]),
         (json.dumps([STUDY, STUDY]).encode(), [STUDY, STUDY]),
         (b"\xef\xbb\xbf" + json.dumps([STUDY]).encode(), [STUDY]),
         (json.dumps([STUDY]).encode("utf-16"), [STUDY]),
         (b' \n[ {"00100010": {"vr": "PN"}} ]\n', [{"00100010": {"vr": "PN"}}]),
+        (
+            b'[{"00080005": {}, "00091001": {"vr": "LO"}, "00080000": {"vr": "UL", "Value": [4]}, "0020000D": null}]',
+            [{"00080005": {}, "00091001": {"vr": "LO"}, "00080000": {"vr": "UL", "Value": [4]}, "0020000D": None}],
+        ),
+        (b'[{"0020000D": {"Value": ["1.2"]}}]', [{"0020000D": {"Value": ["1.2"]}}]),
+        (
+            b'[{"0020000d": {"vr": "UI"}, "0040a730": {"vr": "SQ", "Value": [{"0040a010": {"vr": "CS"}}, {}, 5]}}]',
+            [{"0020000D": {"vr": "UI"}, "0040A730": {"vr": "SQ", "Value": [{"0040A010": {"vr": "CS"}}, {}, 5]}}],
+        ),
+        # What stands inside an element does not make the whole unreadable.
+        (
+            b'[{"00081199": {"vr": "SQ", "Value": [{}, {"error": 1}]}}]',
+            [{"00081199": {"vr": "SQ", "Value": [{}, {"error": 1}]}}],
+        ),
     ],
 )
 def test_objects(body: bytes, expected: list[Any]) -> None:
     assert objects_in(body) == expected
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"null",
-        b"1",
-        b'"text"',
-        b"true",
-        b"[1]",
-        b"[[]]",
-        b"[null]",
-        b'[{}, "x"]',
-        b"[{}",
-        b"{} {}",
-        b"[{}]]",
-        b"<html>",
-        b"\xff\xfe\x00",
-        b"[NaN]",
-        b'[{"00080005": {"vr": "DS", "Value": [NaN]}}]',
-        b'[{"x": Infinity}]',
-        b'[{"x": -Infinity}]',
-        b'[{"x": ' + b"9" * 5000 + b"}]",
-        b"[" * 200_000,
-        b'{"x":' * 200_000,
-        b"[" * 200_000 + b"]" * 200_000,
-    ],
-    ids=lambda body: repr(body[:30]),
-)
-def test_not_dicom_json(body: bytes) -> None:
+NOT_JSON = [
+    b"null",
+    b"1",
+    b'"text"',
+    b"true",
+    b"[{}]]",
+    b"{} {}",
+    b"<html>",
+    b"\xff\xfe\x00",
+    b"[NaN]",
+    b'[{"00080005": {"vr": "DS", "Value": [NaN]}}]',
+    b'[{"x": Infinity}]',
+    b'[{"x": -Infinity}]',
+    b'[{"x": ' + b"9" * 5000 + b"}]",
+    b"[" * 200_000,
+    b'{"x":' * 200_000,
+    b"[" * 200_000 + b"]" * 200_000,
+]
+NO_DATA_SET: list[Any] = [
+    1,
+    [],
+    None,
+    "x",
+    {},
+    {"error": "not authorized"},
+    {"Error": {}},
+    {"message": {"vr": "LO"}},
+    {"StudyInstanceUID": {"vr": "UI", "Value": ["1.2"]}},
+    {"0020,000D": {"vr": "UI", "Value": ["1.2"]}},
+    {"0020000D": "1.2"},
+    {"0020000D": ["1.2"]},
+    {"0020000D": {"Name": "StudyInstanceUID", "Type": "String"}},
+    {**STUDY, "error": "x"},
+    {**STUDY, "0020000DX": {}},
+    {**STUDY, "0020000G": {}},
+    {**STUDY, "\uff10020000D": {}},
+    {**STUDY, "": {}},
+]
+
+
+@pytest.mark.parametrize("body", NOT_JSON, ids=lambda body: repr(body[:30]))
+def test_not_json(body: bytes) -> None:
     with pytest.raises(NotDicomJson) as caught:
         objects_in(body)
-    assert str(caught.value) in {"not JSON", "not an array of objects"}
+    assert str(caught.value) in {"not JSON", "too deep"}
+    assert (caught.value.found, caught.value.ends_early) == (None, False)
+
+
+@pytest.mark.parametrize("found", NO_DATA_SET, ids=repr)
+def test_what_is_no_data_set_is_not_counted_as_one(found: Any) -> None:
+    """Alone, in a list, or among data sets."""
+    for body in ([found], [STUDY, found], [found, STUDY], *([found] if isinstance(found, dict) else [])):
+        with pytest.raises(NotDicomJson, match=r"no data set|names instead of their tags") as caught:
+            objects_in(json.dumps(body).encode())
+        assert caught.value.found == found
+        assert not caught.value.ends_early
+
+
+@pytest.mark.parametrize("cut", [1, 10, -2, -1])
+def test_json_that_ends_early_is_told_from_what_is_none(cut: int) -> None:
+    with pytest.raises(NotDicomJson) as caught:
+        objects_in(json.dumps([STUDY]).encode()[:cut])
+    assert caught.value.ends_early
 
 
 @given(st.binary(max_size=100) | st.text(max_size=100).map(str.encode))
@@ -357,7 +401,27 @@ ODD_XML = [
 
 @pytest.mark.parametrize("inside", ODD_XML)
 def test_odd_xml_is_taken_as_far_as_it_goes(inside: str) -> None:
-    assert all(isinstance(item, dict) for item in objects_in_xml(model(inside)))
+    whole = "<DicomAttribute tag='0020000D' vr='UI'><Value>1.2</Value></DicomAttribute>"
+    inside = inside.replace("<DicomAttribute>", "<DicomAttribute tag='00091001'>").replace("tag='x'", "tag='00091002'")
+    (found,) = objects_in_xml(model(whole + inside.replace("<DicomAttribute/>", "<DicomAttribute tag='00091001'/>")))
+    assert found["0020000D"] == {"vr": "UI", "Value": ["1.2"]}
+
+
+NO_DATA_SET_IN_XML = [
+    b"<html><body>Sign in</body></html>",
+    b"<error>not authorized</error>",
+    model(""),
+    model("<Item/>"),
+    model("<DicomAttribute/>"),
+    model("<DicomAttribute tag='error' vr='LO'/>"),
+    b"<all><NativeDicomModel><DicomAttribute tag='00080005'/></NativeDicomModel><NativeDicomModel/></all>",
+]
+
+
+@pytest.mark.parametrize("body", NO_DATA_SET_IN_XML, ids=lambda body: repr(body[-40:]))
+def test_xml_without_a_data_set_is_refused(body: bytes) -> None:
+    with pytest.raises(NotDicomJson):
+        objects_in_xml(body)
 
 
 OPENING = ["<Item>", "<Value>", "<DicomAttribute tag='1' vr='SQ'>", "<NativeDicomModel>"]

@@ -91,7 +91,13 @@ REFERENCED, FAILURES = "00081199", "00081198"
 ODD: list[tuple[Any, tuple[StoreStatus, int | None]]] = [
     ([answer(REFERENCED, entry(A))], (STORED, None)),
     ([answer(REFERENCED, entry(B)), answer(REFERENCED, entry(A))], (STORED, None)),
-    ([answer(FAILURES, entry(A, failure=272)), {}], (FAILED, 272)),
+    ([answer(FAILURES, entry(A, failure=272)), answer("00081190")], (FAILED, 272)),
+    # What is no data set, alone or among others, says nothing.
+    ([answer(FAILURES, entry(A, failure=272)), {}], UNKNOWN),
+    ([answer(REFERENCED, entry(A)), {"error": "index is read-only"}], UNKNOWN),
+    ({**answer(REFERENCED, entry(A)), "error": "index is read-only"}, UNKNOWN),
+    ({"error": "index is read-only"}, UNKNOWN),
+    ({}, UNKNOWN),
     ([answer(REFERENCED, entry(A)), answer(FAILURES, entry(A))], UNKNOWN),
     (answer(REFERENCED, entry(f" {A} ")), (STORED, None)),
     (answer(REFERENCED, entry(f"{A}\0")), (STORED, None)),

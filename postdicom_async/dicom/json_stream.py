@@ -1,0 +1,360 @@
+"""JSON text (RFC 8259) read while it arrives, the items of a list at the top one by one. Pure.
+
+What it holds: the text of what is not read yet, and the values of the item being read. Small values are read by json's
+own scanner, which is fast but stops everything else meanwhile, in every thread; so it is never given more than a window
+of text. What does not fit in the window is read value by value, level by level. Whatever a server sends, one slice of
+work takes milliseconds, and an item is bounded in bytes, values and depth before it fills the memory.
+
+Of two members of one name the last counts, as everywhere in Python.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["DEEPEST", "EndsEarly", "JsonReader", "NotJson", "TooMuch", "read_json"]
+
+DEEPEST: Final = 64
+"""Levels of lists and objects; a sequence in DICOM JSON takes three."""
+_MOST_VALUES = 1 << 23  # of one item: an empty list of two bytes takes 64 in memory
+_WINDOW = 128 << 10  # characters
+_PIECE = 64 << 10
+_LONGEST_TOKEN = 64 << 10  # of a key, which is never read in parts, and of numbers
+_STEPS = 512
+
+
+class NotJson(ValueError):
+    """The text is not JSON, or not a list or an object."""
+
+
+class EndsEarly(NotJson):
+    """The text is the beginning of JSON."""
+
+
+class TooMuch(NotJson):
+    """An item is larger than the limits."""
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_NUMBER = re.compile(r"[-+.0-9eE]*")
+_STARTS_NUMBER = frozenset("-0123456789")
+_LITERALS = ("true", "false", "null")
+# Whole characters and escapes of a string. The two escapes of one character stay together, so that of the first alone
+# enough must follow to tell.
+_IN_STRING = re.compile(
+    r"""(?:[^"\\\x00-\x1f]+|\\["\\/bfnrt]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}"""
+    r"""|\\u[dD][89abAB][0-9a-fA-F]{2}(?=[^\\]|\\u[0-9a-fA-F]{4}|\\[^u])(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)*+"""
+)
+
+
+def _refuse_constant(_name: str) -> float:
+    raise NotJson("not JSON")  # NaN and the infinities
+
+
+_scan = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+
+
+class JsonReader:
+    """Reads one text. `feed` it, then call `end`; each yields lists of items, empty ones too, after little work each.
+
+    A list at the top is given item by item; an object is one item. ``largest`` bounds the characters of an item, with
+    what stands before it. Nothing at all has no items.
+
+    Raises:
+        NotJson: it is not JSON, or deeper than `DEEPEST`.
+        EndsEarly: from `end`, when it stopped in the middle.
+        TooMuch: an item is larger than ``largest``, or has more values than fit in memory.
+
+    Attributes:
+        is_list: whether a list is at the top.
+    """
+
+    def __init__(self, *, largest: int) -> None:
+        self._largest = largest
+        self._undecoded = b""
+        self._decode: Callable[[bytes, bool], str] | None = None
+        self._text = ""
+        self._at = 0
+        self._more: list[str] = []
+        self._more_size = 0
+        self._need = 0  # characters from `_at` on, below which there is no use in trying again
+        self._final = False
+        self._spent = 0  # characters of this item that have left `_text`
+        self._from = 0  # where this item's part of `_text` starts
+        self._values = 0  # of this item, as far as it was read level by level
+        self.is_list: bool = False
+        self._open: list[dict[str, Any] | list[Any]] = []
+        self._keys: list[str] = []  # of the objects among those, and the one being read
+        self._is_in_string = False
+        self._string: list[str] = []  # as much of that as was read
+        self._items: list[Any] = []
+        self._expected: Callable[[str, int], bool] = self._start
+
+    @property
+    def is_amid(self) -> bool:
+        """Whether something follows the last item that was given: part of another one, or a comma."""
+        return self._expected not in (self._start, self._next, self._nothing) or bool(self._open)
+
+    def feed(self, data: bytes) -> Iterator[list[Any]]:
+        """Take what has arrived; yield the items that are complete."""
+        for start in range(0, len(data), _PIECE):
+            self._add(self._decoded(data[start : start + _PIECE]))
+            yield from self._read()
+
+    def end(self) -> Iterator[list[Any]]:
+        """Say that nothing more comes; yield the items that this completes."""
+        self._final = True
+        self._need = 0
+        self._add(self._decoded(b""))
+        yield from self._read()
+        if self._expected not in (self._start, self._nothing):
+            raise EndsEarly("ends early")
+
+    # --- text ----------------------------------------------------------------------------------------------------
+
+    def _decoded(self, data: bytes) -> str:
+        if self._decode is None:
+            data = self._undecoded + data
+            if len(data) < 4 and not self._final:
+                self._undecoded = data
+                return ""
+            decoder = codecs.getincrementaldecoder(json.detect_encoding(data))("surrogatepass")
+            self._decode = decoder.decode
+        try:
+            return self._decode(data, self._final)
+        except UnicodeDecodeError as error:
+            is_cut = self._final and error.reason in ("unexpected end of data", "truncated data")
+        is_begun = self._expected not in (self._start, self._nothing)
+        raise EndsEarly("ends early") if is_cut and is_begun else NotJson("not JSON")
+
+    def _add(self, text: str) -> None:
+        self._more.append(text)
+        self._more_size += len(text)
+        if len(self._text) - self._at + self._more_size < self._need:
+            return
+        self._spent += self._at - self._from
+        self._text = self._text[self._at :] + "".join(self._more)
+        self._at = self._from = self._more_size = self._need = 0
+        self._more.clear()
+
+    def _read(self) -> Iterator[list[Any]]:
+        going = not self._more
+        while going:
+            going = self._work()
+            items, self._items = self._items, []
+            yield items
+        if self._spent + len(self._text) - self._from + self._more_size > self._largest:
+            raise TooMuch("too large")
+
+    def _work(self) -> bool:
+        """Do a slice of work; False when it needs more text."""
+        text = self._text
+        for _ in range(_STEPS):
+            at = self._at
+            if text[at : at + 1] <= " " and not self._is_in_string:  # nothing, or perhaps white space
+                space = _SPACE.match(text, at)
+                self._at = at = space.end() if space else at
+            if at == len(text) or not self._expected(text, at):
+                return False
+        return True
+
+    # --- what may come next --------------------------------------------------------------------------------------
+
+    def _start(self, text: str, at: int) -> bool:
+        if text[at] == "{":
+            self._expected = self._value
+        elif text[at] == "[":
+            self.is_list = True
+            self._at = at + 1
+            self._expected = self._value_or_end
+        else:
+            raise NotJson("not JSON")
+        return True
+
+    def _value_or_end(self, text: str, at: int) -> bool:
+        return self._close(at) if text[at] == "]" else self._value(text, at)
+
+    def _value(self, text: str, at: int) -> bool:
+        found, end = self._scanned(text, at)
+        if end < 0:
+            return self._part_of_value(text, at)
+        if isinstance(found, dict | list) and not _is_flat(text, at, end, self._levels_left()):
+            raise NotJson("too deep")
+        if self._open:
+            self._count(text, at, end)
+        self._at = end
+        self._put(found)
+        return True
+
+    def _scanned(self, text: str, at: int) -> tuple[Any, int]:
+        """Return a value and where it ends, -1 when it does not end in this text, or is none."""
+        try:
+            found, end = _scan(text, at)
+        except json.JSONDecodeError:
+            return None, -1
+        except RecursionError:
+            refused: NotJson = NotJson("too deep")
+        except ValueError:  # NaN, or a number of thousands of digits
+            refused = NotJson("not JSON")
+        else:
+            number = _NUMBER.match(text, at) if text[at] in _STARTS_NUMBER else None
+            if number and number.end() == len(text):  # its next digit may be on the way
+                if self._final and end < len(text):
+                    raise EndsEarly("ends early")
+                end = end if self._final else -1
+            return found, end
+        raise refused
+
+    def _part_of_value(self, text: str, at: int) -> bool:
+        """Go on with a value that does not end in this text: wait for more of it, or read it level by level."""
+        there = len(text) - at
+        if not self._final and there < (_WINDOW if text[at] in '{["' else _LONGEST_TOKEN):
+            self._need = 2 * there  # not each time a byte has come
+            return False
+        if text[at] in "{[":
+            self._enter({} if text[at] == "{" else [], at)
+        elif text[at] == '"':
+            self._string = []
+            self._is_in_string = True
+            self._at = at + 1
+            self._expected = self._rest_of_string
+        else:
+            rest = text[at : at + 16]
+            is_cut = self._final and (rest == "-" or any(one.startswith(rest) for one in _LITERALS))
+            raise EndsEarly("ends early") if is_cut else NotJson("not JSON")
+        return True
+
+    def _rest_of_string(self, text: str, at: int) -> bool:
+        whole = _IN_STRING.match(text, at)
+        end = whole.end() if whole else at
+        self._string.append(_scan(f'"{text[at:end]}"')[0])
+        self._at = end
+        if text[end : end + 1] == '"':
+            self._is_in_string = False
+            self._at = end + 1
+            self._count(text, at, at)
+            self._put("".join(self._string))
+        elif len(text) - end >= 12 or (self._final and end < len(text) and text[end] != "\\"):
+            raise NotJson("not JSON")  # neither a character of a string nor the beginning of an escape
+        else:
+            self._need = len(text) - end + 1
+            return False
+        return True
+
+    def _key_or_end(self, text: str, at: int) -> bool:
+        return self._close(at) if text[at] == "}" else self._key(text, at)
+
+    def _key(self, text: str, at: int) -> bool:
+        if text[at] != '"':
+            raise NotJson("not JSON")
+        found, end = self._scanned(text, at)
+        if end < 0:
+            if len(text) - at >= _LONGEST_TOKEN:
+                raise NotJson("not JSON")
+            self._need = 2 * (len(text) - at)
+            return False
+        self._keys.append(found)
+        self._at = end
+        self._expected = self._colon
+        return True
+
+    def _colon(self, text: str, at: int) -> bool:
+        if text[at] != ":":
+            raise NotJson("not JSON")
+        self._at = at + 1
+        self._expected = self._value
+        return True
+
+    def _next(self, text: str, at: int) -> bool:
+        in_object = bool(self._open) and isinstance(self._open[-1], dict)
+        if text[at] == ",":
+            self._at = at + 1
+            self._expected = self._key if in_object else self._value
+            return True
+        if text[at] != ("}" if in_object else "]"):
+            raise NotJson("not JSON")
+        return self._close(at)
+
+    def _nothing(self, _text: str, _at: int) -> bool:
+        raise NotJson("not JSON")  # something after the end
+
+    # --- levels --------------------------------------------------------------------------------------------------
+
+    def _enter(self, container: dict[str, Any] | list[Any], at: int) -> None:
+        if self._levels_left() < 1:
+            raise NotJson("too deep")
+        self._open.append(container)
+        self._at = at + 1
+        self._expected = self._key_or_end if isinstance(container, dict) else self._value_or_end
+
+    def _close(self, at: int) -> bool:
+        self._at = at + 1
+        if self._open:
+            self._put(self._open.pop())
+        else:
+            self._expected = self._nothing
+        return True
+
+    def _put(self, found: Any) -> None:
+        """Put a complete value where it belongs: into what is open, or to the items."""
+        self._expected = self._next
+        holder = self._open[-1] if self._open else None
+        if isinstance(holder, dict):
+            holder[self._keys.pop()] = found
+        elif holder is not None:
+            holder.append(found)
+        else:
+            if self._spent + self._at - self._from > self._largest:
+                raise TooMuch("too large")
+            self._items.append(found)
+            self._spent = self._values = 0
+            self._from = self._at
+            self._expected = self._next if self.is_list else self._nothing
+
+    def _levels_left(self) -> int:
+        return DEEPEST - len(self._open) - self.is_list
+
+    def _count(self, text: str, at: int, end: int) -> None:
+        self._values += 1 + sum(text.count(mark, at, end) for mark in ",[{") if end - at > 2 else 1
+        if self._values > _MOST_VALUES:
+            raise TooMuch("too many values")
+
+
+_OTHER_BYTES = bytes(set(range(256)) - set(b'"{}[]'))
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_STRING = re.compile(rb'"[^"]*"')
+
+
+def _is_flat(text: str, at: int, end: int, levels: int) -> bool:
+    """Return whether a complete value has at most so many levels; a twentieth of the time that reading it takes."""
+    if end - at < 2 * levels:
+        return levels > 0
+    data = text[at:end].encode("utf-8", "surrogatepass")
+    if b"\\" in data:
+        data = _ESCAPE.sub(b"", data)
+    # What is left are quotes and brackets. Which of them stand in a string only the number of quotes before tells.
+    marks = data.translate(None, _OTHER_BYTES).replace(b'""', b"")
+    if b'"' in marks:
+        marks = _STRING.sub(b"", marks)
+    for _ in range(levels):
+        if not marks:
+            return True
+        marks = marks.replace(b"{}", b"").replace(b"[]", b"")
+    return not marks
+
+
+def read_json(text: bytes) -> Any:
+    """Return the list or the object that a whole text is, None when it is empty. In a thread it lets others go on.
+
+    Raises:
+        NotJson: it is not, as for `JsonReader`.
+    """
+    reader = JsonReader(largest=len(text) + 1)
+    found = [item for part in (reader.feed(text), reader.end()) for items in part for item in items]
+    return found if reader.is_list else next(iter(found), None)

@@ -1,0 +1,264 @@
+"""A JSON answer of data sets (QIDO-RS, retrieve metadata), read while it arrives.
+
+The data sets come in batches. A small answer is one: it is whole, and its connection free, before anything of it is
+given. Of a larger one a batch is given while the rest is under way; when it breaks, or another request needs its
+connection, it is asked for anew, and what was given before is skipped. So memory holds a batch, and of everything given
+before the last one a mark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, data_set_in, first_value
+from postdicom_async.dicom.json_stream import EndsEarly, JsonReader, NotJson, TooMuch, read_json
+from postdicom_async.errors import ProtocolError
+from postdicom_async.http.problems import Problem, server_reason
+from postdicom_async.http.retry import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+
+    from postdicom_async.http.answer import Answer, StreamedAnswer
+    from postdicom_async.http.session import Call, Session
+
+__all__ = ["JsonAnswer", "Turns", "mark_of", "not_dicom_json", "refuse_cut_json"]
+
+_BATCH_BYTES = 2 << 20
+_IDENTITY = ("0020000D", "0020000E", "00080018", "00100020")  # Study, Series, SOP Instance UID, PatientID
+_MARK_BYTES = 15  # with what Python adds just what malloc hands out anyway
+_TURN = 0.01  # seconds
+_READ_ASIDE = 64 << 10
+
+
+class Turns:
+    """Lets the event loop go on during work that takes long: ``await turns()`` often."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    async def __call__(self) -> None:
+        """Give the others a turn if it is time."""
+        if time.monotonic() - self._since > _TURN:
+            await asyncio.sleep(0)
+            self._since = time.monotonic()
+
+
+class JsonAnswer:
+    """The data sets that one call is answered with.
+
+    Args:
+        wanted: how many are; what else the archive sends is not read.
+        see_head: is given the headers of each answer.
+        key: the tag of the UID that each should have.
+
+    Attributes:
+        was_left: whether more followed when all that is wanted had come.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        call: Call,
+        *,
+        wanted: int | None,
+        key: str,
+        see_head: Callable[[Mapping[str, str]], None] = lambda _headers: None,
+    ) -> None:
+        self._session, self._call, self._key, self._see_head = session, call, key, see_head
+        self.was_left: bool = False
+        self._left = wanted
+        self._given: set[bytes] = set()
+        self._answer: StreamedAnswer | None = None
+        self._pieces: AsyncGenerator[bytes, None] | None = None
+        self._reader = self._new_reader()
+        self._is_first = True  # this answer, so that nothing in it was given
+        self._skipped = 0  # in an answer that is not
+        self._ended = False
+        self._turns = Turns()
+
+    async def batches(self) -> AsyncGenerator[list[DicomJson], None]:
+        """Yield the data sets, some at a time.
+
+        Raises:
+            ProtocolError: something that is not DICOM JSON, at the end or before.
+            PostdicomError: the archive refused, or the connection failed, more often than is repeated.
+        """
+        try:
+            while not self._ended:
+                batch = await self._session.read(self._call, self._attempt)
+                if not self._ended:
+                    await self._note(batch)
+                if self._answer is not None:
+                    self._session.pause(self._answer)
+                yield batch
+        finally:
+            await self._close()
+
+    async def _note(self, batch: list[DicomJson]) -> None:
+        known = len(self._given)
+        for item in batch:
+            self._given.add(await mark_of(item, self._key, self._turns))
+        if batch and len(self._given) == known:
+            raise self._endless().final(attempts=1)
+
+    def _endless(self) -> Problem:
+        message = "the archive's answer repeats itself and does not end"
+        return Problem(Failure.FINAL, ProtocolError(message, operation=self._call.operation))
+
+    async def _attempt(self, send: Callable[[], Awaitable[StreamedAnswer]]) -> list[DicomJson]:
+        try:
+            if self._answer is None or not self._session.resume(self._answer):
+                await self._close()
+                await self._open(send)
+            return await self._batch()
+        except BaseException:
+            await self._close()
+            raise
+
+    async def _open(self, send: Callable[[], Awaitable[StreamedAnswer]]) -> None:
+        self._answer = await send()
+        self._see_head(self._answer.headers)
+        self._pieces = self._answer.pieces()
+        self._reader = self._new_reader()
+        self._is_first = not self._given
+        self._skipped = 0
+
+    def _new_reader(self) -> JsonReader:
+        return JsonReader(largest=self._session.settings.limits.json_item_bytes)
+
+    async def _close(self) -> None:
+        answer, pieces, self._answer, self._pieces = self._answer, self._pieces, None, None
+        if answer is not None:
+            self._session.resume(answer)
+            if pieces is not None:
+                await pieces.aclose()
+            await answer.aclose()
+
+    async def _batch(self) -> list[DicomJson]:
+        """Read on until a batch is full, enough is there or the answer ends."""
+        batch: list[DicomJson] = []
+        size, is_over = 0, False
+        while size < _BATCH_BYTES and not is_over:
+            piece = await anext(self._pieces, None) if self._pieces is not None else None
+            size += len(piece or b"")
+            is_over = piece is None
+            if piece is not None and not await self._take(self._reader.feed(piece), batch):
+                is_over = self.was_left = True
+        if is_over and (self._left is None or len(batch) < self._left):
+            await self._take(self._reader.end(), batch)
+        # Counted only now: a batch that breaks is read again.
+        self._left = None if self._left is None else self._left - len(batch)
+        if is_over:
+            self._ended = True
+            await self._close()
+        return batch
+
+    async def _take(self, found: Iterator[list[Any]], batch: list[DicomJson]) -> bool:
+        """Add what was found to a batch; False when more came than is wanted."""
+        problem: Problem | None = None
+        try:
+            for items in found:
+                for item in items:
+                    if self._left is not None and len(batch) >= self._left:
+                        return False
+                    data_set = data_set_in(item)
+                    if self._is_first or await self._is_new(data_set):
+                        batch.append(data_set)
+                await self._turns()
+        except (NotJson, NotDicomJson) as error:
+            problem = self._problem(error)
+        if problem is not None:
+            raise problem
+        return self._left is None or len(batch) < self._left or not self._reader.is_amid
+
+    async def _is_new(self, data_set: DicomJson) -> bool:
+        """Return whether a data set of an answer that was asked for again was not given before."""
+        if await mark_of(data_set, self._key, self._turns) not in self._given:
+            return True
+        self._skipped += 1
+        if self._skipped > 2 * len(self._given):
+            raise self._endless()
+        return False
+
+    def _problem(self, error: NotJson | NotDicomJson) -> Problem:
+        status = self._answer.status if self._answer is not None else None
+        operation, private = self._call.operation, (*self._call.private, *self._session.secrets)
+        if isinstance(error, TooMuch):
+            limit = self._session.settings.limits.json_item_bytes
+            message = f"a result is larger than the limit of {limit} bytes, or has too many values"
+            return Problem(Failure.FINAL, ProtocolError(message, operation=operation, status=status))
+        if isinstance(error, EndsEarly):
+            return _ended_early(operation, status)
+        return Problem(Failure.FINAL, not_dicom_json(error, operation=operation, status=status, sent=private))
+
+
+def _ended_early(operation: str, status: int | None) -> Problem:
+    message = "the archive's answer ends early"
+    return Problem(Failure.LOST, ProtocolError(message, operation=operation, status=status, temporary=True))
+
+
+def not_dicom_json(
+    error: NotJson | NotDicomJson | None, *, operation: str, status: int | None, sent: tuple[str, ...]
+) -> ProtocolError:
+    """Return the error for an answer that is no DICOM JSON, with the archive's own words, masked, where it has some."""
+    found = error.found if isinstance(error, NotDicomJson) else None
+    words = {key: value[:1024] for key, value in _members(found) if isinstance(value, str)}
+    reason = server_reason({"content-type": "application/json"}, json.dumps(words).encode(), sent) if words else None
+    if found is None:
+        message = "the archive's answer is not DICOM JSON; is this the address of its DICOMweb service?"
+    else:
+        message = f"the archive's answer is not DICOM JSON: what should be a result is {error}"
+    return ProtocolError(message, operation=operation, status=status, reason=reason)
+
+
+def _members(found: object) -> list[tuple[str, Any]]:
+    return list(found.items()) if isinstance(found, dict) and len(found) < 100 else []
+
+
+def refuse_cut_json(operation: str) -> Callable[[Answer], Awaitable[Problem | None]]:
+    """Return a check for `Session.fetch`: what is the beginning of JSON is not the whole answer."""
+
+    async def check(answer: Answer) -> Problem | None:
+        if answer.body.lstrip()[:1] not in (b"[", b"{") or not 200 <= answer.status < 300:
+            return None
+        aside = len(answer.body) > _READ_ASIDE
+        is_cut = await anyio.to_thread.run_sync(_ends_early, answer.body) if aside else _ends_early(answer.body)
+        return _ended_early(operation, answer.status) if is_cut else None
+
+    return check
+
+
+def _ends_early(body: bytes) -> bool:
+    try:
+        read_json(body)
+    except NotJson as error:
+        return isinstance(error, EndsEarly)
+    return False
+
+
+_as_text = json.JSONEncoder().iterencode
+
+
+async def mark_of(item: DicomJson, key: str, turns: Turns, *, whole: bool = False) -> bytes:
+    """Return a few bytes that tell a result from all others.
+
+    A UID alone does not: an archive may have it under two patients. Without one, or if ``whole``, everything counts.
+    """
+    digest = blake2b(digest_size=_MARK_BYTES)
+    if not whole and first_value(item, key):
+        for tag in _IDENTITY:
+            value = first_value(item, tag)
+            text = str(value)[:1024] if isinstance(value, str | int) else ""
+            digest.update(text.encode("utf-8", "backslashreplace") + b"\n")
+    else:
+        for piece in _as_text(item):
+            digest.update(piece.encode())
+            await turns()
+    return digest.digest()
