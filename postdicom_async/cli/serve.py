@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
+_Data: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        parser=given_path,
+        help="Where the archive keeps its files. Without it they end with it.",
+    ),
+]
+_Username: TypeAlias = Annotated[str, typer.Option("--username", "-u", metavar="NAME", help="The one user it knows.")]
 _Origins: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -45,16 +55,8 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, metavar="N", help="The port; 0 for a free one.")
     ] = 8042,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            parser=given_path,
-            help="Where the archive keeps its files. Without it they end with it.",
-        ),
-    ] = None,
-    username: Annotated[str, typer.Option("--username", "-u", metavar="NAME", help="The one user it knows.")] = "demo",
+    data: _Data = None,
+    username: _Username = "demo",
     allow_origin: _Origins = None,
     allow_host: _Hosts = None,
 ) -> int:

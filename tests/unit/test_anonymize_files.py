@@ -58,11 +58,11 @@ REFUSED = {
             "test_files/rtstruct.dump",
             "test_files/test1.json",
             "test_files/test_PN.json",
-            "test_files/zipMR.gz",
             "urls.json",
         ),
         NO_FILE,
     ),
+    "test_files/zipMR.gz": "not DICOM: a gzip archive: unpack it",
     **dict.fromkeys(
         (
             "charset_files/chrSQEncoding.dcm",
