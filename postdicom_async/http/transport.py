@@ -23,6 +23,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from postdicom_async.errors import UsageError
+from postdicom_async.http.pyreqwest_home import load_pyreqwest
 from postdicom_async.settings import Tls
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def choose_transport(url: str, settings: Settings) -> ChosenTransport:
 
 def _pyreqwest_can(settings: Settings, proxy: str | None) -> bool:
     """Whether every setting can be mapped: it takes no encrypted keys, and no SOCKS proxies as we set it up."""
+    load_pyreqwest()
     try:
         import pyreqwest.client  # noqa: F401
     except ImportError:
@@ -220,6 +222,7 @@ def pyreqwest_transport(settings: Settings, *, proxy: str | None = None) -> http
     As httpx would behave: no redirects, no decompression, no Referer, no proxies from the environment. No limit of
     connections is set inside, ours stands in front.
     """
+    load_pyreqwest()
     from pyreqwest.client import ClientBuilder
     from pyreqwest.exceptions import BuilderError
 
