@@ -22,6 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from postdicom_async.errors import UsageError
+from postdicom_async.http.pyreqwest_home import load_pyreqwest
 from postdicom_async.http.tls import may_be_a_server_s_own, prove_files, tls_context
 from postdicom_async.http.unreached import NeverConnected, explain, words_of
 from postdicom_async.settings import Tls
@@ -68,6 +69,7 @@ def choose_transport(url: str, settings: Settings) -> ChosenTransport:
 
 
 def _has_pyreqwest() -> bool:
+    load_pyreqwest()
     try:
         import pyreqwest.client  # noqa: F401
     except ImportError:
@@ -209,6 +211,7 @@ def pyreqwest_transport(settings: Settings, *, proxy: str | None = None) -> http
     lacking = _beyond_pyreqwest(settings, proxy)
     if lacking is not None:
         raise UsageError(f"{lacking}; leave the transport to the library, or give httpx_transport(settings)")
+    load_pyreqwest()
     from pyreqwest.client import ClientBuilder
     from pyreqwest.exceptions import BuilderError
 
