@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["JsonAnswer", "Turns", "mark_of", "not_dicom_json", "refuse_cut_json"]
 
 _BATCH_BYTES = 2 << 20
+_BATCH_ITEMS = 5000  # small ones take twenty times their bytes
 _IDENTITY = ("0020000D", "0020000E", "00080018", "00100020")  # Study, Series, SOP Instance UID, PatientID
 _MARK_BYTES = 15  # with what Python adds just what malloc hands out anyway
 _TURN = 0.01  # seconds
@@ -145,7 +146,7 @@ class JsonAnswer:
         """Read on until a batch is full, enough is there or the answer ends."""
         batch: list[DicomJson] = []
         size, is_over = 0, False
-        while size < _BATCH_BYTES and not is_over:
+        while size < _BATCH_BYTES and len(batch) < _BATCH_ITEMS and not is_over:
             piece = await anext(self._pieces, None) if self._pieces is not None else None
             size += len(piece or b"")
             is_over = piece is None
@@ -251,14 +252,34 @@ async def mark_of(item: DicomJson, key: str, turns: Turns, *, whole: bool = Fals
 
     A UID alone does not: an archive may have it under two patients. Without one, or if ``whole``, everything counts.
     """
+    await turns()
     digest = blake2b(digest_size=_MARK_BYTES)
     if not whole and first_value(item, key):
         for tag in _IDENTITY:
             value = first_value(item, tag)
             text = str(value)[:1024] if isinstance(value, str | int) else ""
             digest.update(text.encode("utf-8", "backslashreplace") + b"\n")
+    elif _is_small(item):
+        digest.update(repr(item).encode())
     else:
         for piece in _as_text(item):
             digest.update(piece.encode())
             await turns()
     return digest.digest()
+
+
+_SMALL = 2000  # values and keys, and thousands of characters
+
+
+def _is_small(item: DicomJson) -> bool:
+    """Return whether the text of a data set is made in no time."""
+    size = 0
+    inside: list[Any] = [item]
+    while inside and size < _SMALL:
+        found = inside.pop()
+        if isinstance(found, dict | list):
+            inside += found.values() if isinstance(found, dict) else found
+            size += len(found)
+        elif isinstance(found, str):
+            size += len(found) >> 10
+    return size < _SMALL

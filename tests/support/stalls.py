@@ -11,7 +11,7 @@ __all__ = ["StallWatch"]
 
 
 class StallWatch:
-    """Ticks while it is entered; ``longest`` is the most this process computed, in any thread, between two ticks."""
+    """Ticks while it is entered; ``longest`` is the most that this process computed between two ticks."""
 
     def __init__(self) -> None:
         self.longest = 0.0
