@@ -111,7 +111,9 @@ def test_a_plain_test_with_a_test_client(tmp_path: Path, conftest: str) -> None:
 
 @pytest.mark.parametrize("conftest", [IMPORTS, PLUGINS], ids=["imported", "plugin"])
 def test_a_test_with_an_event_loop(tmp_path: Path, conftest: str) -> None:
-    status, told = run(tmp_path, ASYNCHRONOUS, conftest, "-p", "pytest_asyncio.plugin", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    status, told = run(
+        tmp_path, ASYNCHRONOUS, conftest, "-p", "pytest_asyncio.plugin", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"
+    )
 
     assert status == 0, told
     assert "2 passed" in told
