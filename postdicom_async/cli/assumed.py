@@ -13,7 +13,7 @@ from postdicom_async import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["PANEL", "Assumed", "options_of", "with_fields"]
+__all__ = ["PANEL", "Assumed", "options_of", "values_of", "with_fields"]
 
 PANEL = "Connection"
 """Where the help shows the options that say which archive and how."""
@@ -78,6 +78,17 @@ def options_of(base: Any) -> dict[str, Any]:
     hints = get_type_hints(type(base))
     named = {field.name: hints[field.name] for field in fields(base) if field.name != "name"}
     return {name: kind for name, kind in named.items() if all(map(_can_be_read, _kinds(kind)))}
+
+
+def values_of(base: Any) -> dict[str, str]:
+    """Return these fields as ``-o`` takes them."""
+    return {name: _text(getattr(base, name)) for name in options_of(base)}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, frozenset):
+        return ",".join(map(str, sorted(value)))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _can_be_read(kind: Any) -> bool:

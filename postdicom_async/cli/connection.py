@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from os import environ
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -240,11 +240,21 @@ class Connection(Account):
         Raises:
             UsageError: an option is missing or wrong.
         """
-        from postdicom_async import DICOMWEB, POSTDICOM, DicomWeb
+        from postdicom_async import DicomWeb, PostDicom
 
         url, settings = self._url(), self.settings()
-        (dialect,) = with_fields(self.assumed, POSTDICOM if self.dialect is DialectName.POSTDICOM else DICOMWEB)
-        return DicomWeb(url, auth=find_credentials(self.username, url), settings=settings, dialect=dialect)
+        dialect, *wire = self.assumptions()
+        auth = find_credentials(self.username, url)
+        if wire and isinstance(auth, tuple):
+            return PostDicom(url, *auth, settings=settings, dialect=dialect, wire=wire[0])
+        return DicomWeb(url, auth=auth, settings=settings, dialect=dialect)
+
+    def assumptions(self) -> tuple[Any, ...]:
+        """Return what is assumed of the archive: its dialect, and for PostDICOM how its operations are written."""
+        from postdicom_async import DICOMWEB, POSTDICOM, Wire
+
+        bases = (POSTDICOM, Wire()) if self.dialect is DialectName.POSTDICOM else (DICOMWEB,)
+        return with_fields(self.assumed, *bases)
 
 
 def _require_file(option: str, file: Path | None) -> None:

@@ -69,10 +69,8 @@ def serve(
     archive_class = embedded_archive()
     if data is not None:
         require_writable(data, "--data")
-    password = os.environ.get("POSTDICOM_PASSWORD")
-    if not password:
-        password = secrets.token_urlsafe(12)
-        output.note(f"password: {password}")
+    given = os.environ.get("POSTDICOM_PASSWORD")
+    password = given or secrets.token_urlsafe(12)
     keys = str(uuid4()), str(uuid4())
     archive = archive_class(
         data,
@@ -83,6 +81,8 @@ def serve(
         allow_origin=allow_origin or (),
         allow_host=allow_host or (),
     )
+    if not given:
+        output.note(f"password: {password}")
     try:
         run_async(lambda: _serve(archive, username, quiet=common.quiet))
     except Interrupted:

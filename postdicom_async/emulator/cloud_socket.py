@@ -77,6 +77,7 @@ class CloudListener:
             compression=None,
             max_size=_LARGEST,
             max_queue=4,
+            open_timeout=self._cloud.context.options.limits.head_timeout,
             ping_timeout=60,
             close_timeout=1,
             server_header=None,

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from postdicom_async import CloudWire, UsageError, Wire
-from postdicom_async.cli.assumed import options_of, with_fields
+from postdicom_async.cli.assumed import options_of, values_of, with_fields
 from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM
 from tests.cli.conftest import Cli
 from tests.faults.archive import MemoryArchive
@@ -71,6 +71,29 @@ def test_each_goes_where_its_field_is() -> None:
 def test_every_assumption_but_routes_can_be_changed(base: object) -> None:
     fields = set(type(base).__dataclass_fields__)  # type: ignore[attr-defined]
     assert fields - set(options_of(base)) <= {"name", "routes"}
+
+
+@pytest.mark.parametrize(
+    "base", [Wire(), CloudWire(), Kinds(numbers=frozenset({3, 4})), Kinds(number=7, numbers=frozenset({1}))], ids=repr
+)
+def test_what_is_listed_can_be_given(base: object) -> None:
+    assert with_fields([f"{name}={value}" for name, value in values_of(base).items()], base) == (base,)
+
+
+@pytest.mark.parametrize("dialect", ["dicomweb", "postdicom"])
+async def test_the_doctor_lists_the_fields(dialect: str, cli_with_archive: Cli) -> None:
+    doctor = ["doctor", "--dialect", dialect]
+    raw = await cli_with_archive.here(*doctor, "-o", "url_bytes=3000", "--json")
+    assert (raw.code, raw.json["ok"]) == (0, True)
+    options = raw.json["options"]
+    assert options["url_bytes"] == "3000"
+    assert options["pages"] == "true"
+    assert ("inner_order_key" in options) == (dialect == "postdicom")
+    again = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    shown = await cli_with_archive.here(*doctor, *again)
+    assert shown.code == 0
+    assert "-o FIELD=" in shown.out
+    assert all(name in shown.out for name in options)
 
 
 async def test_paging_is_switched_off(cli: Cli) -> None:

@@ -66,7 +66,7 @@ def test_every_option_is_documented(words: tuple[str, ...]) -> None:
         (["serach", "studies"], "search"),
         (
             ["search", "studies", "--url", "http://127.0.0.1:1", "-o", "pages"],
-            "--option: give FIELD=VALUE; fields are ",
+            "-o: give FIELD=VALUE; fields are ",
         ),
         (["search", "studies", "--url", "http://127.0.0.1:1", "-o", "page=true"], "pages"),
         (["search", "studies", "--url", "http://127.0.0.1:1", "-o", "pages=maybe"], "pages: give true or false"),

@@ -77,6 +77,35 @@ async def test_search_tables(cli_with_archive: Cli, study_folder: Path) -> None:
     assert (nothing.code, nothing.json) == (0, {"items": [], "warnings": [], "ok": True, "error": None})
 
 
+async def test_a_filter_that_is_none_of_a_study(cli_with_archive: Cli, study_folder: Path) -> None:
+    await cli_with_archive.here("upload", study_folder)
+    for key in ("Modality", "00080060"):
+        ran = await cli_with_archive.here("search", "studies", "-f", f"{key}=CT")
+        assert f"{key} is no attribute of a study: to find studies, filter by ModalitiesInStudy" in ran.err
+    for words in (["series", "-f", "Modality=CT"], ["studies", "-f", "ModalitiesInStudy=CT"]):
+        ran = await cli_with_archive.here("search", *words)
+        assert "filter by" not in ran.err
+        assert uid(1) in ran.out
+
+
+async def test_levels_in_the_singular_and_the_plural(cli_with_archive: Cli, study_folder: Path, tmp_path: Path) -> None:
+    cli = cli_with_archive
+    await cli.here("upload", study_folder)
+    for one, many, uids in (
+        ("study", "studies", [uid(1)]),
+        ("series", "series", [uid(1), uid(1, 1)]),
+        ("instance", "instances", [uid(1), uid(1, 1), uid(1, 1, 1)]),
+    ):
+        searches = [await cli.here("search", level, "--json") for level in (one, many)]
+        assert searches[0].told == searches[1].told != []
+        for level in (one, many):
+            got = await cli.here("download", level, *uids, "--to", tmp_path / one / level)
+            assert (got.code, got.err) == (0, "")
+    wrong = await cli.here("search", "patients")
+    assert wrong.code == 2
+    assert "'patients' is none of studies, series, instances" in wrong.error_line
+
+
 async def test_postdicom_dialect(cli_with_archive: Cli, one_file: Path, tmp_path: Path) -> None:
     cli = cli_with_archive
     cli.environment["POSTDICOM_DIALECT"] = "postdicom"

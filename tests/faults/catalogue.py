@@ -61,7 +61,6 @@ class Fault:
         read_rate: bytes of a request's body that the archive reads a second.
         older: the archive holds other instances with the same UIDs.
         mended: the verbs that succeed when the fault happens once only.
-        waiting: the verbs for which what is expected is not so yet.
     """
 
     what: str
@@ -75,7 +74,6 @@ class Fault:
     read_rate: int | None = None
     older: bool = False
     mended: str = ""
-    waiting: str = ""
 
     def expected(self, verb: Verb) -> str:
         """Return what must come of it."""
@@ -277,12 +275,10 @@ FAULTS: dict[str, Fault] = {
     "F19": Fault(
         "an answer that only its end delimits is cut",
         **CUT, answer=changed(lambda right: replace(right, framing="until-close", cut_after=half(right))),
-        waiting="search, lasting; search, once",
     ),
     "F20": Fault(
         "an answer is cut and its length fits what is left, as by a proxy",
         **CUT, answer=changed(lambda right: replace(right, body=body(right)[: half(right)])),
-        waiting="search, lasting; search, once",
     ),
     "F21": Fault(
         "an answer trickles, byte by byte",
@@ -299,16 +295,16 @@ FAULTS: dict[str, Fault] = {
     ),
     "F24 at once": Fault(
         "429 with Retry-After of no time",
-        **lasting("RateLimited/5", LATER, "RateLimited/5"),
+        **lasting("RateLimited/5", "RateLimited/5", "RateLimited/5"),
         answer=always(Reply(429, {"Retry-After": "0"})), mended=ALL,
     ),
     "F24 whenever": Fault(
         "429 without Retry-After",
-        **lasting("RateLimited/5", LATER, "RateLimited/5"), answer=always(Reply(429)), mended=ALL,
+        **lasting("RateLimited/5", "RateLimited/5", "RateLimited/5"), answer=always(Reply(429)), mended=ALL,
     ),
     "F24 in an hour": Fault(
         "429 with a Retry-After that is too long",
-        **lasting("RateLimited/5", LATER, "RateLimited/5"),
+        **lasting("RateLimited/5", "RateLimited/5", "RateLimited/5"),
         answer=always(Reply(429, {"Retry-After": "3600"})),
     ),
     "F25": Fault(
@@ -320,7 +316,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "F27": Fault(
         "503 with a date to come again",
-        **lasting("RateLimited/5", LATER, "RateLimited/5"),
+        **lasting("RateLimited/5", "RateLimited/5", "RateLimited/5"),
         answer=always(Reply(503, {"Retry-After": SOON})), mended=ALL,
     ),
     "F28": Fault(
@@ -346,7 +342,6 @@ FAULTS: dict[str, Fault] = {
     "F31": Fault(
         "200 with an error as JSON",
         **lasting("unconfirmed/1", NEVER, "ProtocolError/1"), answer=always(ERROR), mended="upload download",
-        waiting="search, lasting",
     ),
     "F31 page": Fault(
         "200 with a login page",

@@ -17,7 +17,7 @@ def packed(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("size", [0, 1, 256 * 1024, 256 * 1024 + 1, 8 * 1024 * 1024, 8 * 1024 * 1024 + 7])
 def test_the_last_bytes_stand_for_many(size: int) -> None:
-    """The inflater takes the whole input long before it has given all that it stands for."""
+    """All of the input is taken long before all that it stands for was given."""
     data = packed(bytes(size))
     inflated = Inflated(lambda at, length: data[at : at + length], 0)
 
