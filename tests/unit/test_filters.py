@@ -14,6 +14,7 @@ from pydicom.valuerep import PersonName
 from postdicom_async.dicom.json_model import tag_of
 from postdicom_async.dicomweb.filters import FilterValue, filter_pairs, include_pairs, query_string, wire_pairs
 from postdicom_async.errors import UsageError
+from tests.support.ids import shown
 
 VALUES: list[tuple[str, FilterValue, tuple[str, str]]] = [
     ("PatientName", "DOE*", ("00100010", "DOE*")),
@@ -62,7 +63,7 @@ VALUES: list[tuple[str, FilterValue, tuple[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "pair"), VALUES, ids=repr)
+@pytest.mark.parametrize(("name", "value", "pair"), VALUES, ids=shown)
 def test_pair(name: str, value: FilterValue, pair: tuple[str, str]) -> None:
     assert filter_pairs({name: value}) == [pair]
 
@@ -112,7 +113,7 @@ def test_unknown_attributes_are_refused(name: Any) -> None:
         ["1.2", "x\n"],
         ("a\r", None),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_values_that_cannot_match_are_refused(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^filters: "):
@@ -129,7 +130,7 @@ def test_values_that_cannot_match_are_refused(value: Any) -> None:
         "20200102030405", "00000000-99999999", "20240101-20241301", "202413-", ["20240101", "20241301"],
         "20240101,2024-13-01", ("20241301", None), (None, "202413"), ("20240101-20240102", None), 20241301, "2024 ",
     ],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 def test_dates_that_are_none_would_match_nothing(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^filters: StudyDate: a date is YYYYMMDD or YYYY-MM-DD, a range two of them"):
@@ -164,7 +165,7 @@ def test_what_some_archive_matches_goes_out_as_it_is(value: str) -> None:
         ((None, "2024"), "-20241231"),
         ((date(2024, 5, 1), "2024"), "20240501-20241231"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_years_and_months_stand_for_all_their_days(value: Any, sent: str) -> None:
     assert filter_pairs({"StudyDate": value}) == [("00080020", sent)]
@@ -328,7 +329,7 @@ def test_any_two_days_in_order_are_a_range(one: date, other: date) -> None:
         (("limit", "1"), ("limit", "1")),
         (("fuzzymatching", "true"), ("fuzzymatching", "true")),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_forms(pair: tuple[str, str], keyword: tuple[str, str]) -> None:
     assert wire_pairs([pair], "keyword") == [keyword]

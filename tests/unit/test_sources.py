@@ -22,6 +22,7 @@ from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.http.bodies import Body
 from postdicom_async.results import StoreStatus
 from tests.support.dicom_files import JPEG, small_dicom, study_files, uid
+from tests.support.ids import shown
 
 PIECE = 1000
 
@@ -188,7 +189,7 @@ async def test_a_missing_path_out_of_an_iterator_is_listed(tmp_path: Path) -> No
     assert summary(await found_in(iter([tmp_path / "nothing"]))) == [("nothing", "unreadable: does not exist")]
 
 
-@pytest.mark.parametrize("path", ["n" * 300, "a\0b", "/dev/null/x"], ids=repr)
+@pytest.mark.parametrize("path", ["n" * 300, "a\0b", "/dev/null/x"], ids=shown)
 async def test_impossible_paths(path: str) -> None:
     with pytest.raises((LocalFileError, UsageError)):
         await found_in([path])
@@ -336,7 +337,7 @@ async def test_a_mixture_in_order(tmp_path: Path) -> None:
         assert [name for name, _ in summary(await found_in(sources))] == expected
 
 
-@pytest.mark.parametrize("sources", [None, 5, [None], [5], [[small_dicom()]], iter([1.5]), object()], ids=repr)
+@pytest.mark.parametrize("sources", [None, 5, [None], [5], [[small_dicom()]], iter([1.5]), object()], ids=shown)
 async def test_what_cannot_be_sent_at_all(sources: Any) -> None:
     with pytest.raises(UsageError, match=r"^sources: "):
         await found_in(sources)
