@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import lru_cache
 from typing import Any, TypeAlias
 from xml.parsers import expat
@@ -12,6 +12,7 @@ from pydicom import config
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from postdicom_async.dicom.json_stream import EndsEarly, NotJson, read_json
 
@@ -19,6 +20,7 @@ __all__ = [
     "DicomJson",
     "NotDicomJson",
     "data_set_in",
+    "dataset_in_parts",
     "dataset_of",
     "first_value",
     "items_of",
@@ -161,6 +163,36 @@ def dataset_of(item: DicomJson, problem: Callable[[str], None]) -> Dataset:
             else:
                 dataset.add(read)
     return dataset
+
+
+def dataset_in_parts(item: DicomJson, problem: Callable[[str], None]) -> Generator[None, None, Dataset]:
+    """Return the data set as `dataset_of` does, and yield between its elements, those of sequences too.
+
+    For one of very many elements, which takes seconds.
+    """
+    dataset = Dataset()
+    for tag, element in item.items():
+        read = yield from _element_in_parts(tag, element)
+        if read is None:
+            problem(f"element {str(tag)[:8]} has a value that cannot be read")
+        else:
+            dataset.add(read)
+    return dataset
+
+
+def _element_in_parts(tag: str, element: Any) -> Generator[None, None, DataElement | None]:
+    yield
+    values = values_of({tag: element}, tag)
+    if not values or element.get("vr") != "SQ":
+        return next(iter(dataset_of({tag: element}, lambda _text: None)), None)
+    items: list[Dataset] = []
+    for value in values:
+        found: list[str] = []
+        if isinstance(value, dict | None):
+            items.append((yield from dataset_in_parts(value or {}, found.append)))
+        if found or not isinstance(value, dict | None):
+            return None  # as pydicom has it: with an item that cannot be read the sequence cannot
+    return DataElement(int(tag, 16), "SQ", Sequence(items))
 
 
 _VALUE_KEYS = ("Value", "InlineBinary", "BulkDataURI")

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from postdicom_async.http.answer import Answer, StreamedAnswer
     from postdicom_async.http.session import Call, Session
 
-__all__ = ["JsonAnswer", "Turns", "mark_of", "not_dicom_json", "refuse_cut_json"]
+__all__ = ["JsonAnswer", "Turns", "is_small", "mark_of", "not_dicom_json", "refuse_cut_json"]
 
-_BATCH_BYTES = 2 << 20
+_BATCH_BYTES = 1 << 20
 _BATCH_ITEMS = 5000  # small ones take twenty times their bytes
 _IDENTITY = ("0020000D", "0020000E", "00080018", "00100020")  # Study, Series, SOP Instance UID, PatientID
 _MARK_BYTES = 15  # with what Python adds just what malloc hands out anyway
@@ -259,7 +259,7 @@ async def mark_of(item: DicomJson, key: str, turns: Turns, *, whole: bool = Fals
             value = first_value(item, tag)
             text = str(value)[:1024] if isinstance(value, str | int) else ""
             digest.update(text.encode("utf-8", "backslashreplace") + b"\n")
-    elif _is_small(item):
+    elif is_small(item):
         digest.update(repr(item).encode())
     else:
         for piece in _as_text(item):
@@ -271,7 +271,7 @@ async def mark_of(item: DicomJson, key: str, turns: Turns, *, whole: bool = Fals
 _SMALL = 2000  # values and keys, and thousands of characters
 
 
-def _is_small(item: DicomJson) -> bool:
+def is_small(item: DicomJson) -> bool:
     """Return whether the text of a data set is made in no time."""
     size = 0
     inside: list[Any] = [item]

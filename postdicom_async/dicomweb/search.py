@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
-from postdicom_async.dicom.json_model import DicomJson, dataset_of
+from postdicom_async.dicom.json_model import DicomJson, dataset_in_parts, dataset_of
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
-from postdicom_async.dicomweb.json_answer import JsonAnswer, Turns, mark_of
+from postdicom_async.dicomweb.json_answer import JsonAnswer, Turns, is_small, mark_of
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.errors import ServerError, UsageError
 from postdicom_async.face import public_face
@@ -86,7 +86,7 @@ class Results(Generic[_T]):
         async with _closing(self._pages(None, self.warnings)) as pages:
             async for page in pages:
                 for item in page:
-                    yield self._convert(item, self.warnings)
+                    yield await self._converted(item, turns)
                     await turns()
 
     async def all(self) -> list[_T]:
@@ -98,8 +98,13 @@ class Results(Generic[_T]):
         async with _closing(self._pages(1, self.warnings)) as pages:
             async for page in pages:
                 for item in page:
-                    return self._convert(item, self.warnings)
+                    return await self._converted(item, Turns())
         return None
+
+    async def _converted(self, item: DicomJson, turns: Turns) -> _T:
+        if self._convert is to_dataset and not is_small(item):
+            return cast("_T", await _in_turns(dataset_in_parts(item, self.warnings.append), turns))
+        return self._convert(item, self.warnings)
 
     @property
     def raw(self) -> Results[DicomJson]:
@@ -110,6 +115,15 @@ class Results(Generic[_T]):
 
 
 _Convert = Callable[[DicomJson, list[str]], _T]
+
+
+async def _in_turns(work: Generator[None, None, Dataset], turns: Turns) -> Dataset:
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return cast("Dataset", end.value)
+        await turns()
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from postdicom_async.dicom.json_model import (
     NotDicomJson,
+    dataset_in_parts,
     dataset_of,
     first_value,
     items_of,
@@ -235,6 +236,30 @@ def test_value(tag: str, element: dict[str, Any], value: Any) -> None:
     dataset, problems = read({tag: element})
     assert problems == []
     assert dataset[tag].value == value or str(dataset[tag].value) == str(value)
+
+
+def read_in_parts(item: Any) -> tuple[Dataset, list[str]]:
+    problems: list[str] = []
+    work = dataset_in_parts(item, problems.append)
+    try:
+        while True:
+            next(work)
+    except StopIteration as end:
+        return end.value, problems
+
+
+def test_a_data_set_read_in_parts_is_the_same() -> None:
+    broken = {**STUDY, "00180050": {"vr": "DS", "Value": ["thick"]}}
+    for tag, element in [*((tag, element) for tag, element, _ in VALUES), *BROKEN]:
+        if tag == "PatientName":
+            continue  # pydicom takes names of attributes outside of sequences only
+        for inner in ({tag: element}, {"00081199": {"vr": "SQ", "Value": [STUDY, {tag: element}, {}, None]}}):
+            item = {**STUDY, **inner}
+            assert read_in_parts(item) == read(item), item
+    sequences: list[list[Any]] = [[broken], [STUDY, broken], ["x"], [5], [[]], [{}, None]]
+    for sequence in sequences:
+        item = {**STUDY, "00081199": {"vr": "SQ", "Value": sequence}}
+        assert read_in_parts(item) == read(item), item
 
 
 def test_nested_items() -> None:
