@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from postdicom_async.emulator.answers import Refusal
@@ -134,8 +136,11 @@ class Dispatch:
             return self.refusal(asked, str(problem))
         except Refusal as refused:
             return self.refusal(asked, refused.detail)
-        except Exception as error:
-            _logger.exception("a request of type %s/%s failed", *asked.key)
+        except Exception as error:  # noqa: BLE001 - a mistake in here ends the request, not the connection
+            # Neither the error's text nor its frames, which hold what was asked.
+            places = [f"{Path(frame.filename).stem}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
+            kind = type(error).__name__
+            _logger.error("a request of type %s/%s failed: %s at %s", *asked.key, kind, " ".join(places))  # noqa: TRY400
             return self.refusal(asked, f"the archive failed: {type(error).__name__}")
         with self._counting:
             self._cloud.executed[asked.key] += 1

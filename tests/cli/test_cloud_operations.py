@@ -312,8 +312,10 @@ async def test_links_to_the_viewer(cloud_cli: Cli, cloud_archive: Any, order: st
         assert ran.err == "works only from the IP address that asked for it\n"
     cloud_archive.cloud.oddities.envelope = answering({"Success": True})
     ran = await cloud_cli.here("cloud", *patient)
-    assert (ran.code, ran.json["answer"], ran.json["ok"]) == (1, {"Success": True}, False)
+    assert (ran.code, ran.json) == (1, {"Success": True})
     assert ran.error_line == "error: the service answered, but the answer holds no address; it is on standard output"
+    ran = await cloud_cli.here("cloud", *patient, "--json")
+    assert (ran.code, ran.json["answer"], ran.json["ok"]) == (1, {"Success": True}, False)
 
 
 # --- mistakes and refusals ------------------------------------------------------------------------------------------

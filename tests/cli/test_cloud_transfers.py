@@ -285,6 +285,6 @@ async def test_a_connection_that_drops(cloud_cli: Cli, cloud_archive: Any, tmp_p
         assert before == "before it ended: 1 stored, 1 unconfirmed; the same command again sends only the rest"
         assert last.startswith("error: ")
     else:
-        assert ran.code == 1
+        assert ran.code == 5
         assert ran.out.startswith("1 stored, 1 unconfirmed; ")
         assert ran.err.startswith(f"{tmp_path / 'study' / 'two.dcm'}: unconfirmed: ")

@@ -10,7 +10,7 @@ import pytest
 from postdicom_async import ConnectionFailed, IncompleteDownload, StoreStatus
 from tests.faults.archive import MemoryArchive, is_search, name_of
 from tests.faults.clients import files_below, settings
-from tests.support.bodies import json_reply, multipart_related, stow_answer
+from tests.support.bodies import dicom_json, json_reply, multipart_related, stow_answer
 from tests.support.dicom_files import small_dicom, study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
 
@@ -54,7 +54,7 @@ async def test_no_answer_to_a_request(connect: Connect) -> None:
 
 
 async def test_a_search_that_stalls(connect: Connect) -> None:
-    stalled = json_reply([{}] * 20, stall_after=10)
+    stalled = json_reply([dicom_json(StudyInstanceUID=uid(1))] * 20, stall_after=10)
     async with FaultyServer([stalled, json_reply([])]) as server, connect(server.url, SILENT) as archive:
         assert await archive.search_for_studies(limit=1).all() == []
     assert len(server.requests) == 2

@@ -66,14 +66,18 @@ def failing(reply: Reply, *, listed: bool) -> Any:
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "no list"])
 @pytest.mark.parametrize("case", ANSWERS)
 async def test_a_download(case: str, listed: bool, connect: Connect, tmp_path: Path) -> None:
-    reply, words, _, temporary = ANSWERS[case]
+    reply, words, kind, temporary = ANSWERS[case]
+    asks_to_wait = kind is RateLimited  # then nothing more is asked for
     async with FaultyServer(failing(reply, listed=listed)) as server, connect(server.url) as archive:
-        with pytest.raises(IncompleteDownload) as caught:
+        with pytest.raises(RateLimited if asks_to_wait else IncompleteDownload) as caught:
             await archive.download_study(STUDY, to=tmp_path)
     message = str(caught.value)
     assert words in message
     assert "broke off" not in message
-    assert ("3 of 3 instances did not arrive" if listed else "no instance arrived, and there is no list") in message
+    lacking = "3 of 3 instances did not arrive" if listed else "no instance arrived, and there is no list"
+    assert asks_to_wait or lacking in message
+    assert caught.value.report is not None
+    assert not caught.value.report.ok
     assert caught.value.temporary is temporary
     assert files_below(tmp_path) == {}
 

@@ -22,11 +22,14 @@ GIVEN = {
     "api": "postdicom_async.CloudApi",
     **dict.fromkeys(("url", "username", "password", "secret", "api_key", "account_key"), "str"),
     **dict.fromkeys(("institution", "folder"), "str"),
+    "handler": "Callable[[httpx.Request], httpx.Response]",
 }
 IMPORTS = {
     "asyncio": "import asyncio",
     "date": "from datetime import date",
+    "DicomWeb": "from postdicom_async import DicomWeb",
     "Path": "from pathlib import Path",
+    "httpx": "import httpx",
     "PostDicom": "from postdicom_async import PostDicom",
 }
 
@@ -76,7 +79,8 @@ def strictly_checked(folder: Path, *files: Path) -> str:
 def written(folder: Path, *snippets: str) -> Path:
     path = folder / "snippets.py"
     functions = [as_function(number, code) for number, code in enumerate(snippets, 1)]
-    path.write_text("import postdicom_async\n\n" + "\n\n".join(functions), encoding="utf-8")
+    head = "from collections.abc import Callable\n\nimport httpx\nimport postdicom_async\n\n"
+    path.write_text(head + "\n\n".join(functions), encoding="utf-8")
     return path
 
 
