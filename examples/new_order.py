@@ -32,8 +32,6 @@ async def order_folder_and_link(archive: PostDicom, options: argparse.Namespace,
         modality=options.modality,
     )
     folder = await archive.folders.create(options.folder)
-    if order.patient_order_uuid is None or folder.folder_uuid is None:
-        raise SystemExit("The service created something, but did not say under which UUID.")
     await archive.folders.add_order(order.patient_order_uuid, [folder.folder_uuid])
     expires = (datetime.now(UTC) + timedelta(days=DAYS)).date()
     link = await archive.folders.share(

@@ -29,8 +29,6 @@ async def send(options: argparse.Namespace) -> str | None:
     user, router = os.environ.get("POSTDICOM_CLOUD_USER"), os.environ.get("POSTDICOM_ROUTER_URL")
     async with CloudApi(*keys, user=user, router_url=router) as api:
         folder = await api.folders.create(options.folder)
-        if folder.folder_uuid is None:
-            raise SystemExit("The service created a folder, but did not say under which UUID.")
         secret = os.urandom(32)  # the same UIDs for all files of this run
         for number, patient in enumerate(scan.patients, 1):
             name = f"CASE-{number:03}"

@@ -17,7 +17,8 @@
 
 An exception holds an operation's name, a status, the server's reason (masked, see ``http/redaction.py``), how
 many attempts were made and whether a repeat can help. It never holds a URL, a header, a body, a credential or
-an object of the HTTP library, so it can be logged as it is.
+an object of the HTTP library, nor a frame of this package when it leaves a public call (see ``face.py``), so it can
+be logged as it is, by a crash reporter too.
 """
 
 from __future__ import annotations
@@ -50,14 +51,18 @@ class PostdicomError(Exception):
         message: what went wrong and what to do, one line.
         operation: the transaction, for example ``"store instances"``; None where there was none.
         status: the HTTP status, None when no answer arrived.
-        reason: the server's own words, shortened and masked; None when it gave none.
+        reason: the server's own words, shortened and with a mark for every word that may be private; None when it gave
+            none.
         attempts: how many requests were made.
         temporary: whether the same call may succeed later.
         retry_after: seconds the server asked to wait, None when it did not say.
         report: what a bulk transfer had done before this ended it; None for anything else.
+        origin: where in this package it arose, ``module:function:line`` from the outside in, without any value. The
+            traceback does not say so: frames hold arguments, so they do not leave (see ``face.py``).
     """
 
     temporary_by_default = False
+    origin: tuple[str, ...] = ()
     report: UploadReport | DownloadReport | None = None
 
     def __init__(
@@ -79,6 +84,14 @@ class PostdicomError(Exception):
         self.attempts = attempts
         self.temporary: bool = self.temporary_by_default if temporary is None else temporary
         self.retry_after = retry_after
+
+    @property
+    def server_words(self) -> str | None:
+        """All that the server said; None when it said nothing. **Private data**: it may name a patient.
+
+        Nothing shows it unasked: it is in no text, ``repr``, attribute or pickle of this error.
+        """
+        return getattr(self.reason, "whole", None)
 
     def __str__(self) -> str:
         """Return one line: operation, message, status, the server's reason, attempts."""
@@ -135,7 +148,12 @@ class ProtocolError(PostdicomError):
 
 
 class LocalFileError(PostdicomError):
-    """A local file or folder could not be read or written (missing, not permitted, disk full)."""
+    """A local file or folder could not be read or written (missing, not permitted, disk full).
+
+    ``disk_full`` is True where space, or a quota of it, is used up: nothing helps but making room.
+    """
+
+    disk_full = False
 
 
 class TransferError(PostdicomError):

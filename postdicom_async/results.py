@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from postdicom_async.errors import TransferError
+from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,7 @@ class StoreStatus(StrEnum):
     """Sent, but neither the answer nor a search afterwards says that it is there."""
     NOT_DICOM = "not DICOM"
     UNREADABLE = "unreadable"
+    """It could not be read, changed while it was, is cut off, or does not say which instance it is; see ``reason``."""
 
 
 _IN_ARCHIVE = frozenset({StoreStatus.STORED, StoreStatus.WARNED, StoreStatus.DUPLICATE, StoreStatus.PRESENT})
@@ -76,6 +78,7 @@ class StoreOutcome:
         reason_code: Failure Reason (0008,1197) or Warning Reason (0008,1196), when the archive gave one.
         reason: that code's name in PS3.18, or what went wrong here.
         patient_order_uuid: the order that holds it, when the service named it (Cloud API).
+        temporary: whether the same source may make it later: the network or the archive was at fault, not the source.
     """
 
     source: str = field(repr=False)
@@ -85,6 +88,7 @@ class StoreOutcome:
     reason_code: int | None = None
     reason: str | None = None
     patient_order_uuid: str | None = None
+    temporary: bool = False
 
     @property
     def in_archive(self) -> bool:
@@ -92,6 +96,7 @@ class StoreOutcome:
         return self.status in _IN_ARCHIVE
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class UploadReport:
     """Every source of an upload, with exactly one outcome each, in the order they were read.
@@ -147,7 +152,8 @@ class SavedInstance:
 
 ListingCheck: TypeAlias = Literal["compared", "counted", "unavailable", "not asked"]
 """How completeness was checked with the archive (QIDO-RS): against its list of instances, or against the number it has
-of them, which is enough when as many different ones arrived in an undamaged answer."""
+of them, which is enough when as many different ones arrived in an undamaged answer. ``"unavailable"`` when it cannot be
+asked, or when its list or number contradicts what arrived (see `DownloadReport.contradicted`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,9 @@ class DownloadReport:
         seconds: wall time.
         listing: whether the archive's own list was there to compare with.
         transfer_syntax_as_stored: False when the archive only answered to a request that lets it transcode.
+        contradicted: the archive's own words are wrong: it lists nothing or not all of what arrived, or counts less.
+            So whether it is all cannot be told, and `ok` is False. An archive that cannot be asked contradicts nothing.
+        failed: an error ended it, the one that carries this report; nothing is then known to be complete.
     """
 
     saved: tuple[SavedInstance, ...] = field(repr=False)
@@ -173,11 +182,13 @@ class DownloadReport:
     seconds: float
     listing: ListingCheck
     transfer_syntax_as_stored: bool = True
+    contradicted: bool = False
+    failed: bool = False
 
     @property
     def ok(self) -> bool:
-        """True when nothing is missing and nothing was refused."""
-        return not self.missing and not self.refused
+        """True when it came to its end, nothing is missing or refused, and the archive's own list agrees."""
+        return not (self.failed or self.missing or self.refused or self.contradicted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ Times are seconds, sizes bytes. All classes are frozen; ``DicomWeb.with_options`
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 __all__ = ["Limits", "Retry", "Settings", "Timeouts", "Tls"]
 
@@ -18,12 +20,12 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 
-def _require_seconds(group: object, where: str) -> None:
+def _require_seconds(group: object, where: str, names: Iterable[str]) -> None:
     """Refuse what is not a finite number above 0."""
-    for one in fields(group):  # type: ignore[arg-type]  # called by dataclasses only
-        value = getattr(group, one.name)
+    for name in names:
+        value = getattr(group, name)
         if not _is_number(value) or not 0 < value < math.inf:
-            raise UsageError(f"{where}.{one.name}: give a number of seconds above 0")
+            raise UsageError(f"{where}.{name}: give a number of seconds above 0")
 
 
 def _require_at_least(group: object, where: str, least: dict[str, int]) -> None:
@@ -39,27 +41,51 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long silence may last. There is none over a whole body: a large study takes as long as it moves.
+    """How long an archive may be silent or slow. A whole body has no limit: a large study takes as long as it moves.
+
+    Only waiting for the network counts. Waiting for a free connection (``limits.connections``) or for a callable that
+    gives credentials does not, nor does a caller who is slow to take an answer or to give what is to be sent.
 
     Attributes:
         connect: to open a connection, TLS included.
-        idle_write: without the archive taking a byte of the body being sent.
-        answer: from the last byte sent to the first byte of the answer (an archive may index before it answers).
+        idle_write: without the archive taking more of the body being sent, which is handed over in pieces of up to
+            ``limits.piece`` and buffered by the system.
+        answer: from the last byte sent to the head of the answer (an archive may index before it answers).
+        search_answer: the same for searches, where ``answer`` is not shorter.
         idle_read: without a byte of the answer's body.
+        least_rate: bytes of a body a second, sent or received; less of them over ``least_rate_window`` ends the
+            request. 0 lets everything pass.
+        least_rate_window: seconds of waiting over which that is counted; where silence may last longer (``idle_read``,
+            ``idle_write``), as long as that.
+        deadline: seconds that one call may take in all, with its repeats, pages, rounds and waits; None for no limit.
+            What the caller does between the pages of a search or the pieces of a stream does not count.
+        session: to open a session of the Cloud API, from its first request to its last answer, repeats included.
     """
 
     connect: float = 15.0
     idle_write: float = 60.0
     answer: float = 300.0
     idle_read: float = 60.0
+    search_answer: float = 60.0
+    least_rate: float = 1.0 * KIB
+    least_rate_window: float = 60.0
+    deadline: float | None = None
+    session: float = 120.0
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        _require_seconds(self, "timeouts")
+        seconds = {one.name for one in fields(self)} - {"least_rate", "deadline"}
+        _require_seconds(self, "timeouts", sorted(seconds))
+        if self.deadline is not None:
+            _require_seconds(self, "timeouts", ["deadline"])
+        if not _is_number(self.least_rate) or not 0 <= self.least_rate < math.inf:
+            raise UsageError("timeouts.least_rate: give a number of bytes a second, 0 for no limit")
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How a request is repeated; what may be repeated at all is decided in ``http/retry.py``.
@@ -71,6 +97,8 @@ class Retry:
         cap: the longest back-off of our own.
         max_retry_after: a server that asks to wait longer ends the call with `RateLimited`.
         budget: repeats a session may make in a burst; each request that succeeds earns back a tenth.
+        max_silences: how often in a row one call, of however many requests, waits in vain for an archive that is
+            silent or crawls. Then it asks no more.
     """
 
     max_attempts: int = 5
@@ -79,12 +107,14 @@ class Retry:
     cap: float = 30.0
     max_retry_after: float = 120.0
     budget: int = 50
+    max_silences: int = 3
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        _require_at_least(self, "retry", {"max_attempts": 1})
+        _require_at_least(self, "retry", {"max_attempts": 1, "max_silences": 1})
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What may be open at once, and how much of an answer is ever held in memory.
@@ -103,7 +133,8 @@ class Limits:
         error_bytes: how much of an error's body is read.
         in_memory_bytes: one instance, frame or rendering returned in memory.
         parts: parts of one multipart answer.
-        expansion: the largest ratio a compressed answer may unpack to.
+        expansion: the largest ratio a compressed answer may unpack to. Metadata of many instances that are much alike
+            packs up to about 175 to 1; a bomb of gzip is about 1000 to 1.
     """
 
     connections: int = 16
@@ -118,19 +149,21 @@ class Limits:
     error_bytes: int = 64 * KIB
     in_memory_bytes: int = 2 * GIB
     parts: int = 1_000_000
-    expansion: int = 100
+    expansion: int = 200
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
         _require_at_least(self, "limits", {one.name: 1 for one in fields(self)})
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Certificates. Verification is on.
+    """Certificates. Verification is on. A path may be given as text.
 
     Attributes:
-        ca_file: PEM file of authorities trusted besides the system's.
+        ca_file: PEM file of authorities trusted besides the system's, or of a server's own certificate. With one that
+            names a host itself, as ``openssl req -x509`` makes them, httpx's own transport is used.
         certificate: PEM file of the client certificate, with its chain; may hold the key too.
         key: PEM file of the client key, when it is a file of its own.
         key_password: the key's password. A key that has one needs httpx's own transport.
@@ -143,7 +176,21 @@ class Tls:
     key_password: str | None = field(default=None, repr=False)
     accept_any_certificate: bool = False
 
+    def __post_init__(self) -> None:
+        """Make paths of texts; refuse values of other kinds."""
+        for name in ("ca_file", "certificate", "key"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value:
+                object.__setattr__(self, name, Path(value))
+            elif value is not None and not isinstance(value, Path):
+                raise UsageError(f"tls.{name}: give the path of a PEM file")
+        if not isinstance(self.key_password, str | None):
+            raise UsageError("tls.key_password: give a text")
+        if not isinstance(self.accept_any_certificate, bool):
+            raise UsageError("tls.accept_any_certificate: give True or False")
 
+
+@public_face
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set on a session.

@@ -21,8 +21,8 @@ __all__ = ["COMMANDS", "GROUPS", "HELP"]
 
 HELP: Final = (
     "PostDICOM's Cloud API: account, upload, documents, orders, folders and more. Its keys come from POSTDICOM_API_KEY "
-    "and POSTDICOM_ACCOUNT_KEY, else from a keyring (service postdicom-async, entries api-key and account-key), else "
-    "from a prompt."
+    "and POSTDICOM_ACCOUNT_KEY, else from a keyring (service postdicom-async, entries api-key@ROUTER and "
+    "account-key@ROUTER, the router as https://host), else from a prompt."
 )
 
 COMMANDS: Final[Mapping[str, Callable[..., int]]] = {

@@ -8,7 +8,7 @@ from postdicom_async.cli import output
 from postdicom_async.cli.cloud_connection import CloudAccount
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.vendor import AsJson, document, raw_columns, run_call, show_columns
+from postdicom_async.cli.vendor import AsJson, raw_columns, run_call, show_columns, write_answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,18 +32,18 @@ def account(account: CloudAccount, common: Common, as_json: AsJson = False) -> i
 
     known = run_call(account.cloud(), work).users
     if as_json:
-        output.write(output.json_text({"UserList": [_user_fields(user) for user in known]}))
+        output.write_document({"answer": {"UserList": [_user_fields(user) for user in known]}})
         return Exit.OK
     rows = [
-        (user, institution.institution_name, institution.institution_uuid)
+        (user, institution.institution_name, institution.identity)
         for user in known
         for institution in user.institutions
     ]
-    rows += [(user, None, None) for user in known if not user.institutions]
+    rows += [(user, None, "") for user in known if not user.institutions]
     columns = {
         **_user_columns([user for user, _, _ in rows]),
         "Institution": [name or "" for _, name, _ in rows],
-        "Institution UUID": [uuid or "" for _, _, uuid in rows],
+        "Institution UUID": [uuid for _, _, uuid in rows],
     }
     code = show_columns(columns, ("", ""), quiet=True)
     if not common.quiet:
@@ -53,11 +53,11 @@ def account(account: CloudAccount, common: Common, as_json: AsJson = False) -> i
 
 def _user_fields(user: User) -> dict[str, Any]:
     return {
-        "UserUuid": user.user_uuid,
+        "UserUuid": user.identity or None,
         "UserName": user.user_name,
         "FullName": user.full_name,
         "InstitutionList": [
-            {"InstitutionUuid": one.institution_uuid, "InstitutionName": one.institution_name}
+            {"InstitutionUuid": one.identity or None, "InstitutionName": one.institution_name}
             for one in user.institutions
         ],
     }
@@ -67,7 +67,7 @@ def _user_columns(users: Sequence[User]) -> dict[str, list[str]]:
     return {
         "User": [user.full_name or "" for user in users],
         "User name": [user.user_name or "" for user in users],
-        "User UUID": [user.user_uuid or "" for user in users],
+        "User UUID": [user.identity for user in users],
     }
 
 
@@ -102,6 +102,6 @@ def nodes(account: CloudAccount, common: Common, as_json: AsJson = False) -> int
 
 def _list(found: Sequence[VendorAnswer], what: tuple[str, str], *, as_json: bool, quiet: bool) -> int:
     if as_json:
-        output.write(output.json_text([document(one) for one in found]))
+        write_answers(found)
         return Exit.OK
     return show_columns(raw_columns(one.raw for one in found), what, quiet=quiet)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from postdicom_async.cli import output
-from postdicom_async.cli.connection import PANEL, Road
+from postdicom_async.cli.assumed import PANEL, Assumed, with_fields
+from postdicom_async.cli.connection import Road
 from postdicom_async.cli.password import find_cloud_keys
 from postdicom_async.cli.vendor import option
 
@@ -54,6 +55,7 @@ class _Login:
 
     user: _User = None
     router_url: _RouterUrl = None
+    assumed: Assumed = None
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,11 @@ class CloudAccount(Road, _Login):  # the fields of the last base come first, in 
         Raises:
             UsageError: an option or a key is missing or wrong.
         """
-        from postdicom_async import CloudApi
+        from postdicom_async import CloudApi, CloudWire
 
-        settings = self.settings()
-        keys = find_cloud_keys()
-        client = CloudApi(*keys, user=self.user or None, router_url=self.router_url or None, settings=settings)
+        settings, (wire,) = self.settings(), with_fields(self.assumed, CloudWire())
+        router_url = self.router_url or None
+        keys = find_cloud_keys(router_url or wire.router_url)
+        client = CloudApi(*keys, user=self.user or None, router_url=router_url, settings=settings, wire=wire)
         output.conceal(*keys)
         return client

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-from postdicom_async.cli import output
 from postdicom_async.cli.cloud_connection import CloudAccount, CloudInstitution
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.folders import FolderUuid, FolderUuids, NewFolder, WantedFolders
@@ -16,7 +15,6 @@ from postdicom_async.cli.vendor import (
     AsJson,
     Yes,
     confirmed,
-    document,
     folder_columns,
     option,
     order_columns,
@@ -25,6 +23,7 @@ from postdicom_async.cli.vendor import (
     show_folders,
     tell_done,
     tell_made,
+    write_answer,
 )
 
 __all__ = ["add_order", "contents", "create", "delete", "remove_orders", "search", "update"]
@@ -48,7 +47,7 @@ def contents(
     """Show the folders and the patient orders in a folder."""
     found = run_call(account.cloud(), lambda api: api.folders.contents(folder_uuid))
     if as_json:
-        output.write(output.json_text(document(found)))
+        write_answer(found)
         return Exit.OK
     show_columns(folder_columns(found.folders), ("folder", "folders"), quiet=common.quiet, none="no folders")
     return show_columns(order_columns(found.orders), ("order", "orders"), quiet=common.quiet, none="no orders")

@@ -15,7 +15,6 @@ from postdicom_async.cli.orders import Order
 from postdicom_async.cli.share import OrderUuids
 from postdicom_async.cli.vendor import (
     AsJson,
-    document,
     field_table,
     option,
     raw_columns,
@@ -23,6 +22,7 @@ from postdicom_async.cli.vendor import (
     show_columns,
     tell_done,
     tell_made,
+    write_answer,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +85,10 @@ def flags(account: CloudAccount, common: Common, as_json: AsJson = False) -> int
     rows = _flags_in(found)
     if rows and not as_json:
         return show_columns(raw_columns(rows), ("flag", "flags"), quiet=common.quiet)
-    output.write(output.json_text(document(found)) if as_json or not found.raw else field_table(found.raw.items()))
+    if as_json or not found.raw:
+        write_answer(found, as_json=as_json)
+    else:
+        output.write(field_table(found.raw.items()))
     return Exit.OK
 
 

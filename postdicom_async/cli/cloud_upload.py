@@ -10,10 +10,10 @@ import typer
 
 from postdicom_async.cli.anonymize import Anonymizing
 from postdicom_async.cli.cloud_connection import CloudAccount, CloudInstitution
-from postdicom_async.cli.options import Common
+from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.orders import Order
 from postdicom_async.cli.paths import given_path, require_readable
-from postdicom_async.cli.upload import Sources
+from postdicom_async.cli.upload import SendTruncated, Sources
 from postdicom_async.cli.upload_result import ReportAsJson, Telling, run_upload
 
 if TYPE_CHECKING:
@@ -46,12 +46,14 @@ def upload(
     sockets: Annotated[
         int, typer.Option("--sockets", min=1, metavar="N", help="How many connections carry the files, up to 64.")
     ] = 4,
+    send_truncated: SendTruncated = False,
     as_json: ReportAsJson = False,
+    error_if_nothing: ErrorIfNothing = False,
 ) -> int:
     """Upload files and folders, and write which patient orders hold them.
 
     Every file ends as stored, present, duplicate, failed, unconfirmed, not DICOM or unreadable. The exit code is 0 when
-    every DICOM file is known to be there, 1 when some are not.
+    every DICOM file is known to be there, 1 when some are not, 5 when a repeat may help with all of those.
     """
     require_readable(paths)
     rules = anonymizing.rules()
@@ -64,12 +66,14 @@ def upload(
             folder_uuid=folder_uuid,
             anonymize=rules,
             existing=existing.value,
+            send_truncated=send_truncated,
             sockets=sockets,
             progress=progress,
         )
 
     again = anonymizing.again(skips_existing=existing is Existing.SKIP)
-    return run_upload(api, send, Telling(as_json=as_json, quiet=common.quiet, with_orders=True, again=again))
+    telling = Telling(as_json, common.quiet, again, with_orders=True, error_if_nothing=error_if_nothing)
+    return run_upload(api, send, telling)
 
 
 def documents(
@@ -101,4 +105,4 @@ def documents(
         )
 
     again = "attaches everything once more"
-    return run_upload(api, send, Telling(as_json=as_json, quiet=common.quiet, with_orders=True, again=again))
+    return run_upload(api, send, Telling(as_json, common.quiet, again, with_orders=True))

@@ -6,21 +6,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from os import environ
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from postdicom_async import UsageError
+from postdicom_async.cli.assumed import PANEL, Assumed, with_fields
 from postdicom_async.cli.password import find_credentials
 from postdicom_async.cli.paths import given_path
 
 if TYPE_CHECKING:
     from postdicom_async import DicomWeb, PostDicom, Settings
 
-__all__ = ["PANEL", "Account", "Connection", "DialectName", "Road"]
-
-PANEL = "Connection"
-"""Where the help shows these options."""
+__all__ = ["Account", "Connection", "DialectName", "Road"]
 
 
 class DialectName(StrEnum):
@@ -47,8 +45,9 @@ _Username: TypeAlias = Annotated[
         "-u",
         envvar="POSTDICOM_USERNAME",
         metavar="NAME",
-        help="User name. The password comes from POSTDICOM_PASSWORD, else a keyring, else a prompt; a bearer token "
-        "from POSTDICOM_TOKEN. Without either, requests are anonymous.",
+        help="User name. The password comes from POSTDICOM_PASSWORD, else a keyring (service postdicom-async, entry "
+        "NAME@https://host), else a prompt; a bearer token from POSTDICOM_TOKEN. Without either, requests are "
+        "anonymous.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -110,6 +109,36 @@ _AllowHttp: TypeAlias = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+_EnvironmentProxy: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--environment-proxy",
+        help="Use the proxies that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY name.",
+        rich_help_panel=PANEL,
+    ),
+]
+_Connections: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--connections",
+        min=1,
+        metavar="N",
+        help="How many requests, and so connections, are under way at most. Without it 16, of which 6 may store and 4 "
+        "retrieve.",
+        rich_help_panel=PANEL,
+    ),
+]
+_Deadline: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--deadline",
+        min=0.001,
+        metavar="SECONDS",
+        help="How long each search, download or upload may take in all, repeats and waits included. Without it there "
+        "is no limit but that of silence.",
+        rich_help_panel=PANEL,
+    ),
+]
 _Attempts: TypeAlias = Annotated[
     int,
     typer.Option(
@@ -130,8 +159,11 @@ class Road:
     client_cert: _ClientCert = None
     client_key: _ClientKey = None
     proxy: _Proxy = None
+    environment_proxy: _EnvironmentProxy = False
+    connections: _Connections = None
     allow_http: _AllowHttp = False
     attempts: _Attempts = 5
+    deadline: _Deadline = None
 
     def settings(self) -> Settings:
         """Return the library's settings.
@@ -139,7 +171,7 @@ class Road:
         Raises:
             UsageError: an option names a file that is not there.
         """
-        from postdicom_async import Retry, Settings, Tls
+        from postdicom_async import Limits, Retry, Settings, Timeouts, Tls
 
         files = {"--ca-file": self.ca_file, "--client-cert": self.client_cert, "--client-key": self.client_key}
         for option, file in files.items():
@@ -150,10 +182,14 @@ class Road:
             key=self.client_key,
             key_password=environ.get("POSTDICOM_KEY_PASSWORD") or None,
         )
+        n = self.connections
         return Settings(
+            timeouts=Timeouts(deadline=self.deadline),
             retry=Retry(max_attempts=self.attempts),
+            limits=Limits() if n is None else Limits(connections=n, parallel_stores=n, parallel_retrieves=n),
             tls=tls,
             proxy=self.proxy or None,
+            use_environment_proxies=self.environment_proxy,
             allow_http_credentials=self.allow_http,
         )
 
@@ -164,6 +200,7 @@ class _Login:
 
     url: _Url = None
     username: _Username = None
+    assumed: Assumed = None
 
 
 @dataclass(frozen=True)
@@ -176,13 +213,14 @@ class Account(Road, _Login):  # the fields of the last base come first, in the h
         Raises:
             UsageError: an option is missing or wrong.
         """
-        from postdicom_async import PostDicom
+        from postdicom_async import POSTDICOM, PostDicom, Wire
 
         url, settings = self._url(), self.settings()
-        credentials = find_credentials(self.username)
+        dialect, wire = with_fields(self.assumed, POSTDICOM, Wire())
+        credentials = find_credentials(self.username, url)
         if not isinstance(credentials, tuple):
             raise UsageError("PostDICOM asks for a user name: give --username or set POSTDICOM_USERNAME")
-        return PostDicom(url, *credentials, settings=settings)
+        return PostDicom(url, *credentials, settings=settings, dialect=dialect, wire=wire)
 
     def _url(self) -> str:
         if not self.url:
@@ -202,10 +240,21 @@ class Connection(Account):
         Raises:
             UsageError: an option is missing or wrong.
         """
-        from postdicom_async import DicomWeb
+        from postdicom_async import DicomWeb, PostDicom
 
         url, settings = self._url(), self.settings()
-        return DicomWeb(url, auth=find_credentials(self.username), settings=settings, dialect=self.dialect.value)
+        dialect, *wire = self.assumptions()
+        auth = find_credentials(self.username, url)
+        if wire and isinstance(auth, tuple):
+            return PostDicom(url, *auth, settings=settings, dialect=dialect, wire=wire[0])
+        return DicomWeb(url, auth=auth, settings=settings, dialect=dialect)
+
+    def assumptions(self) -> tuple[Any, ...]:
+        """Return what is assumed of the archive: its dialect, and for PostDICOM how its operations are written."""
+        from postdicom_async import DICOMWEB, POSTDICOM, Wire
+
+        bases = (POSTDICOM, Wire()) if self.dialect is DialectName.POSTDICOM else (DICOMWEB,)
+        return with_fields(self.assumed, *bases)
 
 
 def _require_file(option: str, file: Path | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from postdicom_async.cli import output
+from postdicom_async.cli.assumed import values_of
 from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
@@ -34,15 +35,22 @@ def doctor(
     of the archive's, so it can be attached to a bug. Ends with 0 if the archive can be used with these settings.
     """
     archive = connection.client()
+    options = {name: value for base in connection.assumptions() for name, value in values_of(base).items()}
     found = run_async(lambda: _diagnose(archive))
     if as_json:
-        output.write(output.json_text(found.document()))
+        output.write_document(
+            {**found.document(), "options": options}, error=None if found.problem is None else found.problem.message
+        )
     else:
-        output.write(output.render(_report(found)))
+        output.write(output.render([*_report(found), output.table(("-o FIELD=", "VALUE"), list(options.items()))]))
     if found.problem is not None:
         raise found.problem
     if not common.quiet:
-        output.note("this archive can be used with these settings")
+        output.note(
+            "this archive can be used with these settings"
+            if found.tried
+            else "it answers, but nothing was found in it to try searches and retrieves on"
+        )
     return Exit.OK
 
 

@@ -19,10 +19,17 @@ from postdicom_async import (
 )
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import Connection
-from postdicom_async.cli.download_result import Result, document, summary_text, was_unchecked
+from postdicom_async.cli.download_result import (
+    Result,
+    document,
+    failure_text,
+    summary_text,
+    was_contradicted,
+    was_unchecked,
+)
 from postdicom_async.cli.exits import Exit, Interrupted, code_of, code_of_all
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.options import Common
+from postdicom_async.cli.options import Common, ErrorIfNothing, level_of
 from postdicom_async.cli.paths import given_path, leaving_no_empty, require_writable
 from postdicom_async.cli.progress import Progress
 
@@ -53,7 +60,9 @@ _ARGUMENTS = {
 
 
 def download(
-    level: Annotated[Level, typer.Argument(help="What to download.")],
+    level: Annotated[
+        Level, typer.Argument(parser=level_of(Level), metavar="study|series|instance", help="What to download.")
+    ],
     uids: Annotated[
         list[str],
         typer.Argument(
@@ -73,6 +82,7 @@ def download(
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON document: a summary and every instance.")
     ] = False,
+    error_if_nothing: ErrorIfNothing = False,
 ) -> int:
     """Download studies, series or instances to a folder.
 
@@ -89,8 +99,11 @@ def download(
         job.results.append(job.unfinished(error))
         _tell(job.results, error, as_json=as_json, quiet=common.quiet)
         raise
-    _tell(job.results, None, as_json=as_json, quiet=common.quiet)
-    return code_of_all([_code_of(result) for result in job.results])
+    code, line = _end_of(job.results, error_if_nothing=error_if_nothing)
+    _tell(job.results, line, as_json=as_json, quiet=common.quiet)
+    if line is not None:
+        output.error(line)
+    return code
 
 
 def targets_of(level: Level, uids: list[str]) -> list[tuple[str, ...]]:
@@ -104,6 +117,16 @@ def targets_of(level: Level, uids: list[str]) -> list[tuple[str, ...]]:
         names = " and ".join((*_PARENTS[level], level))
         raise UsageError(f"download {level}: give the UIDs of {names}, in this order")
     return [(*uids[:parents], uid) for uid in dict.fromkeys(uids[parents:])]
+
+
+def _end_of(results: list[Result], *, error_if_nothing: bool) -> tuple[Exit, str | None]:
+    """Return the exit code, and in one line why it is not 0."""
+    code = code_of_all([_code_of(result) for result in results])
+    if code is not Exit.OK:
+        return code, failure_text(results)
+    if error_if_nothing and not any(result.saved for result in results):
+        return Exit.NOTHING, "nothing to download: everything is there already"
+    return Exit.OK, None
 
 
 def _code_of(result: Result) -> Exit:
@@ -165,16 +188,16 @@ def _in_arguments(error: UsageError) -> UsageError:
     return UsageError(f"{_ARGUMENTS[first]} {rest}") if first in _ARGUMENTS else error
 
 
-def _tell(results: list[Result], error: Exception | None, *, as_json: bool, quiet: bool) -> None:
+def _tell(results: list[Result], error: object, *, as_json: bool, quiet: bool) -> None:
     if as_json:
-        output.write(output.json_text(document(results, error)))
+        output.write_document(document(results), error=error)
         return
-    if quiet or (error is not None and not any(result.saved for result in results)):
+    if quiet or (isinstance(error, Exception) and not any(result.saved for result in results)):
         return
     text = summary_text(results)
-    if error is None:
+    if not isinstance(error, Exception):
         output.write(text)
-        if was_unchecked(results):
+        if was_unchecked(results) and not was_contradicted(results):
             output.note("completeness could not be checked: the archive cannot be asked what it has")
     else:
         output.note(f"before it ended: {text}; the same command again fetches only the rest")

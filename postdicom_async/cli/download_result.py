@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from postdicom_async import DownloadReport, InstanceUids, PostdicomError
 
-__all__ = ["Result", "document", "summary_text", "was_unchecked"]
+__all__ = ["Result", "document", "failure_text", "summary_text", "was_unchecked"]
 
 _LISTINGS: tuple[str, ...] = ("unavailable", "not asked", "compared", "counted")
 """The weakest check first: several downloads together are checked as well as the one that was checked least."""
@@ -50,19 +50,34 @@ def summary_text(results: Iterable[Result]) -> str:
     return f"{', '.join(words)}; {output.size_text(size)}{pace}"
 
 
+def failure_text(results: Iterable[Result]) -> str:
+    """Return one line on what did not go well."""
+    results = list(results)
+    numbers = _numbers(results)
+    failed = sum(result.error is not None for result in results)
+    words = [f"{failed} of {len(results)} downloads failed"] if failed else []
+    words += [f"{numbers['missing']} instances are missing"] if numbers["missing"] else []
+    words += [f"{numbers['refused']} parts of the answer were refused"] if numbers["refused"] else []
+    if was_contradicted(results):
+        words.append("what the archive lists contradicts what it sent, so that this is all cannot be told")
+    return ", ".join(words) or "it is not known whether everything arrived"
+
+
+def was_contradicted(results: Iterable[Result]) -> bool:
+    """Return whether the archive's own list or count contradicts what came, so that nothing shows that it is all."""
+    return any(result.report.contradicted for result in results if result.report is not None)
+
+
 def was_unchecked(results: Iterable[Result]) -> bool:
     """Return whether something came of which the archive could not be asked whether it is all."""
     return _listing(result for result in results if result.error is None) == "unavailable"
 
 
-def document(results: Iterable[Result], error: Exception | None) -> dict[str, Any]:
-    """Return all of them as one JSON document."""
+def document(results: Iterable[Result]) -> dict[str, Any]:
+    """Return what a JSON document says of all of them."""
     results = list(results)
     items = [item for result in results for item in _items(result)]
-    fine = all(result.error is None and result.report is not None and result.report.ok for result in results)
     return {
-        "ok": error is None and fine,
-        "error": None if error is None else output.clean(error),
         "summary": {
             **{name.replace(" ", "_"): value for name, value in _numbers(results).items()},
             "listing": _listing(results),

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-from postdicom_async import AuthenticationFailed, NotFound, PostdicomError, UsageError
+from postdicom_async import AuthenticationFailed, LocalFileError, NotFound, PostdicomError, UsageError
 
-__all__ = ["Exit", "Interrupted", "code_of", "code_of_all"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from postdicom_async import StoreOutcome
+
+__all__ = ["Exit", "Interrupted", "code_of", "code_of_all", "code_of_failures"]
 
 
 class Exit(IntEnum):
@@ -20,7 +26,11 @@ class Exit(IntEnum):
     NOT_FOUND = 3
     AUTHENTICATION = 4
     TEMPORARY = 5
-    """The same command may succeed later: network, a busy archive, a full disk."""
+    """The same command may succeed later: the network, an archive that is busy or out of order."""
+    LIMIT = 8
+    """Space is used up: nothing helps but making room."""
+    NOTHING = 9
+    """There was nothing to do, and --error-if-nothing asked to be told so."""
     INTERRUPTED = 130
 
 
@@ -48,7 +58,16 @@ def code_of(error: PostdicomError) -> Exit:
     for kind, code in _BY_TYPE:
         if isinstance(error, kind):
             return code
+    if isinstance(error, LocalFileError) and error.disk_full:
+        return Exit.LIMIT
     return Exit.TEMPORARY if error.temporary else Exit.ITEMS_FAILED
+
+
+def code_of_failures(failures: Sequence[StoreOutcome]) -> Exit:
+    """Return the exit code of an upload by the outcomes that need attention: the same as for one download."""
+    if not failures:
+        return Exit.OK
+    return Exit.TEMPORARY if all(outcome.temporary for outcome in failures) else Exit.ITEMS_FAILED
 
 
 def code_of_all(codes: list[Exit]) -> Exit:

@@ -10,6 +10,8 @@ import logging
 import sys
 import traceback
 import warnings
+from contextlib import suppress
+from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
@@ -23,6 +25,20 @@ if TYPE_CHECKING:
 __all__ = ["main", "run"]
 
 _NEEDED = ("typer", "rich")
+_MEANT = {
+    "--concurrency": "--connections",
+    "--jobs": "--connections",
+    "--parallel": "--connections",
+    "--threads": "--connections",
+    "--workers": "--connections",
+    "--output": "--to",
+    "--dest": "--to",
+    "--user": "--username",
+    "--password": "POSTDICOM_PASSWORD",
+    "--token": "POSTDICOM_TOKEN",
+    "--retries": "--attempts",
+}
+"""What other programs call it, or what it is not an option for."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -47,7 +63,17 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _call_app(list(arguments))
     except BaseException as error:  # noqa: BLE001 - the end of the road: everything becomes a line and a code
-        return _report(error, debug=debug)
+        if debug and not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+            for place in getattr(error, "origin", ()):
+                output.note(f"  in {place}")
+        code, line = _end_of(error, debug=debug)
+    if line is not None:
+        output.error(line)
+        if "--json" in arguments and not output.was_document_written():
+            with suppress(PostdicomError):  # standard output may be what failed
+                output.write_document(error=line)
+    return code
 
 
 def _silence_libraries() -> None:
@@ -63,27 +89,30 @@ def _call_app(arguments: list[str]) -> int:
     return code if isinstance(code, int) else Exit.OK
 
 
-def _report(error: BaseException, *, debug: bool) -> int:
-    """Say in one line what went wrong; return the exit code."""
-    if debug and not isinstance(error, SystemExit):
-        traceback.print_exception(error)
+def _end_of(error: BaseException, *, debug: bool) -> tuple[int, str | None]:
+    """Return the exit code, and in one line what went wrong."""
     if isinstance(error, SystemExit | BrokenPipeError):
-        return Exit.OK  # rich's and typer's way to say that nobody reads the help any more
+        return Exit.OK, None  # rich's and typer's way to say that nobody reads the help any more
     if isinstance(error, KeyboardInterrupt | Interrupted):
-        output.error("interrupted")
-        return error.code if isinstance(error, Interrupted) else Exit.INTERRUPTED
+        return error.code if isinstance(error, Interrupted) else Exit.INTERRUPTED, "interrupted"
     if isinstance(error, PostdicomError):
-        output.error(output.in_options(str(error)))
-        return code_of(error)
+        return code_of(error), output.in_options(str(error))
     if (usage := _usage_message(error)) is not None:
-        output.error(usage)
-        return Exit.USAGE
+        return Exit.USAGE, usage
     if isinstance(error, OSError) and error.errno in _FULL:
-        output.error("the disk is full")
-        return Exit.TEMPORARY
+        return Exit.LIMIT, "the disk is full"
     hint = "" if debug else "; --debug shows where"
-    output.error(f"unexpected {type(error).__name__}: this is a bug in postdicom-async{hint}")
-    return Exit.ITEMS_FAILED
+    return Exit.ITEMS_FAILED, f"unexpected {type(error).__name__}: this is a bug in postdicom-async{hint}"
+
+
+def _meant(name: str, error: BaseException) -> str | None:
+    """Return the option, or variable, that somebody means who gives an option there is not."""
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    offered = {option for parameter in getattr(command, "params", ()) for option in parameter.opts}
+    for close in get_close_matches(name, _MEANT, 1, 0.8):
+        if _MEANT[close] in offered or _MEANT[close].startswith("POSTDICOM"):
+            return _MEANT[close]
+    return None
 
 
 def _usage_message(error: BaseException) -> str | None:
@@ -94,5 +123,8 @@ def _usage_message(error: BaseException) -> str | None:
     if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
         return None
     command = getattr(getattr(error, "ctx", None), "command_path", "postdicom")
+    name = str(getattr(error, "option_name", ""))
+    if (instead := _meant(name, error)) is not None:
+        return f"no such option: {name}; {'give' if instead[0] == '-' else 'set'} {instead}; see {command} --help"
     message = str(error.format_message()).replace("Value error, ", "")  # pydantic's, in newer versions of typer
     return f"{message.rstrip('.')}; see {command} --help"

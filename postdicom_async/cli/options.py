@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Common", "grouped"]
+__all__ = ["Common", "ErrorIfNothing", "grouped", "level_of"]
+
+_Level = TypeVar("_Level", bound=StrEnum)
+_LEVELS = (("study", "studies"), ("series",), ("instance", "instances"))
+
+ErrorIfNothing: TypeAlias = Annotated[
+    bool, typer.Option("--error-if-nothing", help="End with 9, and say so, when there was nothing to do.")
+]
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,18 @@ class Common:
     debug: Annotated[
         bool, typer.Option("--debug", help="Show where an error came from. The output may hold patient data.")
     ] = False
+
+
+def level_of(kind: type[_Level]) -> Callable[[str], _Level]:
+    """Return what reads a level, in the singular or the plural; ``kind`` has study, series, instance, in this order."""
+
+    def level(text: str) -> _Level:
+        for names, member in zip(_LEVELS, kind, strict=True):
+            if text.lower() in names:
+                return member
+        raise typer.BadParameter(f"{text!r} is none of {', '.join(kind)}")
+
+    return level
 
 
 def grouped(command: Callable[..., int]) -> Callable[..., int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from postdicom_async.cli import output
 from postdicom_async.cli.connection import Account
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.options import Common
@@ -14,7 +13,6 @@ from postdicom_async.cli.vendor import (
     Yes,
     confirmed,
     detail,
-    document,
     option,
     raw_columns,
     require_one,
@@ -24,6 +22,7 @@ from postdicom_async.cli.vendor import (
     show_orders,
     tell_done,
     tell_made,
+    write_answers,
 )
 
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ def tags(
         ),
     )
     if as_json:
-        output.write(output.json_text([document(one) for one in found]))
+        write_answers(found)
         return Exit.OK
     items = [item for one in found for item in one.items]
     return show_columns(raw_columns(items), ("tag", "tags"), quiet=common.quiet)

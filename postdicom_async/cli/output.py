@@ -6,6 +6,7 @@ it is read as markup.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -17,18 +18,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 from postdicom_async import LocalFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Console, RenderableType
     from rich.table import Table
 
 __all__ = [
+    "Document",
     "clean",
     "close",
     "conceal",
     "error",
     "in_options",
-    "json_text",
     "note",
     "open_missing",
     "prepare",
@@ -37,8 +38,10 @@ __all__ = [
     "size_text",
     "table",
     "time_text",
+    "was_document_written",
     "width",
     "write",
+    "write_document",
 ]
 
 _SHORT = 12
@@ -75,12 +78,16 @@ _ARGUMENTS = {
     "tls.ca_file:": "--ca-file:",
     "tls.certificate:": "--client-cert:",
     "tls.key:": "--client-key:",
+    "tls.key_password:": "POSTDICOM_KEY_PASSWORD:",
 }
 _PHRASES = (
-    (
-        "the server's certificate could not be verified",
-        "the server's certificate could not be verified; if its authority is not a public one, give --ca-file",
-    ),
+    ("give the authority's certificate as tls.ca_file", "give the authority's certificate with --ca-file"),
+    ("give another as tls.certificate", "give another with --client-cert"),
+    ("give tls.certificate and tls.key", "give --client-cert and --client-key"),
+    ("(tls.certificate and tls.key)", "(--client-cert and --client-key)"),
+    ("(tls.certificate)", "(--client-cert)"),
+    ("the certificate in tls.certificate", "the certificate in --client-cert"),
+    ("the credentials or wants some: http", "the credentials or wants some: --proxy http"),
     ("set allow_http_credentials", "give --allow-http"),
     ("give them as auth=(user, password)", "give the user with --username"),
     ("give tls.certificate too", "give --client-cert too"),
@@ -132,11 +139,6 @@ def time_text(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def json_text(document: object) -> str:
-    """Return a JSON document in ASCII: every program can read it, and no terminal is controlled by it."""
-    return json.dumps(document, indent=2)
-
-
 # --- the two streams ------------------------------------------------------------------------------------------------
 
 _concealed: set[str] = set()
@@ -155,8 +157,9 @@ def open_missing() -> None:
 
 
 def prepare() -> None:
-    """Make both streams take any text, whatever the locale, and all of it; forget what an earlier command concealed."""
+    """Make both streams take any text, whatever the locale, and all of it; forget what an earlier command left."""
     _concealed.clear()
+    _Told.document = False
     sys.stdout, sys.stderr = _buffered(sys.stdout), _buffered(sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -199,6 +202,7 @@ def write(text: str) -> bool:
         return False
     except OSError as error:
         problem = LocalFileError(f"standard output: {(error.strerror or 'cannot be written').lower()}", temporary=True)
+        problem.disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         _drop(sys.stdout)
     else:
         return True
@@ -233,6 +237,52 @@ def _drop(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+# --- documents for programs -----------------------------------------------------------------------------------------
+
+
+class _Told:
+    """Whether this command has written its document, so that an error at its end does not write another."""
+
+    document = False
+
+
+def was_document_written() -> bool:
+    """Return whether a document was begun."""
+    return _Told.document
+
+
+def write_document(content: Mapping[str, Any] | None = None, *, error: object = None) -> None:
+    """Write the one JSON object that ``--json`` gives: ``ok``, ``error`` and what the command has to say.
+
+    It is ASCII: every program can read it, and no terminal is controlled by it.
+    """
+    _Told.document = True
+    said = None if error is None else clean(in_options(str(error)))
+    found = {"ok": error is None, "error": said, **(content or {})}
+    write(json.dumps(found, indent=2))
+
+
+class Document:
+    """The same object for items that come one by one, however many: how it ended stands at its end."""
+
+    def __init__(self) -> None:
+        self._joint = '{"items": ['
+
+    def add(self, item: object) -> bool:
+        """Write an item; return False when nobody reads any more."""
+        _Told.document = True
+        written = write(self._joint + json.dumps(item))
+        self._joint = ","
+        return written
+
+    def end(self, *, error: object, **content: object) -> None:
+        """Write the end of the object."""
+        _Told.document = True
+        said = None if error is None else clean(in_options(str(error)))
+        rest = json.dumps({**content, "ok": error is None, "error": said})
+        write(f"{self._joint if self._joint != ',' else ''}], {rest[1:]}")
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

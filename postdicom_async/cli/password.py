@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 from postdicom_async import UsageError
 from postdicom_async.cli import output
@@ -16,10 +17,14 @@ __all__ = ["KEYRING_SERVICE", "find_cloud_keys", "find_credentials", "find_share
 
 KEYRING_SERVICE = "postdicom-async"
 _KEYRING_PATIENCE = 10.0
+_USUAL_PORTS = {"http": 80, "https": 443}
 
 
-def find_credentials(username: str | None) -> tuple[str, str] | str | None:
-    """Return ``(user, password)``, a bearer token, or None for no credentials.
+def find_credentials(username: str | None, url: str) -> tuple[str, str] | str | None:
+    """Return ``(user, password)`` for an archive, a bearer token, or None for no credentials.
+
+    In the keyring each archive has an entry of its own, ``USER@https://host:port``: one that named the user alone would
+    hand the password of one archive to another.
 
     Raises:
         UsageError: both a user and a token are given, or there is no password and nobody to ask.
@@ -30,23 +35,45 @@ def find_credentials(username: str | None) -> tuple[str, str] | str | None:
     if not username:
         return token
     asking = f"Password of {output.clean(username)}: "
-    return username, _secret("POSTDICOM_PASSWORD", username, what="password", asking=asking)
+    return username, _secret("POSTDICOM_PASSWORD", (username, "USER"), url, what="password", asking=asking)
 
 
-def find_cloud_keys() -> tuple[str, str]:
-    """Return the API key and the account key of the Cloud API.
+def find_cloud_keys(router_url: str) -> tuple[str, str]:
+    """Return the API key and the account key of the Cloud API; in the keyring each router has entries of its own.
 
     Raises:
         UsageError: one is missing, and there is nobody to ask.
     """
-    api_key = _secret("POSTDICOM_API_KEY", "api-key", what="API key", asking="API key: ")
-    account_key = _secret("POSTDICOM_ACCOUNT_KEY", "account-key", what="account key", asking="Account key: ")
+    api, account = "api-key", "account-key"
+    api_key = _secret("POSTDICOM_API_KEY", (api, api), router_url, what="API key", asking="API key: ")
+    asking = "Account key: "
+    account_key = _secret("POSTDICOM_ACCOUNT_KEY", (account, account), router_url, what="account key", asking=asking)
     return api_key, account_key
 
 
-def _secret(variable: str, entry: str, *, what: str, asking: str) -> str:
-    """Return a secret from a variable, from an entry of the keyring, or as it is typed."""
-    return os.environ.get(variable) or _from_keyring(entry) or _from_prompt(variable, what=what, asking=asking)
+def _secret(variable: str, whose: tuple[str, str], url: str, *, what: str, asking: str) -> str:
+    """Return a secret from a variable, from an entry of the keyring, or as it is typed.
+
+    ``whose`` is the entry's owner, and what an error text calls it.
+    """
+    if found := os.environ.get(variable):
+        return found
+    host = _host_of(url)
+    stored = _from_keyring(f"{whose[0]}@{host}") if host else None
+    return stored or _from_prompt(variable, f"{whose[1]}@{host or 'ADDRESS'}", what=what, asking=asking)
+
+
+def _host_of(url: str) -> str | None:
+    """Return scheme, host and port as an entry names them, the usual port left out; None for what is no address."""
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+    except ValueError:
+        return None
+    if parts.scheme not in _USUAL_PORTS or not host:
+        return None
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + ("" if port in {None, _USUAL_PORTS[parts.scheme]} else f":{port}")
 
 
 def _from_keyring(entry: str) -> str | None:
@@ -71,9 +98,10 @@ def _from_keyring(entry: str) -> str | None:
     return found or None
 
 
-def _from_prompt(variable: str, *, what: str, asking: str) -> str:
+def _from_prompt(variable: str, entry: str, *, what: str, asking: str) -> str:
     if not _somebody_is_there():
-        raise UsageError(f"no {what}: set {variable}, store it in a keyring, or run this in a terminal")
+        stored = f"store it in a keyring (keyring set {KEYRING_SERVICE} {entry})"
+        raise UsageError(f"no {what}: set {variable}, {stored}, or run this in a terminal")
     typed = _ask(asking)
     if not typed:
         raise UsageError(f"no {what} was given")

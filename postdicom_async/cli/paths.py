@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,9 @@ def given_path(text: str) -> Path:
 
 
 def require_readable(paths: Iterable[Path]) -> None:
-    """Refuse a path that is missing, unreadable, or neither a file nor a folder.
+    """Refuse a path that is missing, unreadable, neither a file nor a folder, or where a disk is not mounted.
+
+    Such a mount point is an empty folder: without this, nothing would be sent and all would be well.
 
     Raises:
         UsageError: the first such path.
@@ -47,8 +50,30 @@ def require_readable(paths: Iterable[Path]) -> None:
         except OSError as error:
             problem = UsageError(f"{path}: {words_of(error)}")
         else:
+            if is_unmounted(path):
+                raise UsageError(f"{path}: the disk that belongs there is not mounted")
             continue
         raise problem
+
+
+_MOUNTS = Path("/etc/fstab")
+
+
+def is_unmounted(path: Path) -> bool:
+    """Return whether the system's table says that a disk belongs at a path, or above it, where none is."""
+    try:
+        lines = _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+        there = path.resolve()
+    except OSError:
+        return False
+    entries = [line.split() for line in lines if not line.lstrip().startswith("#")]
+    points = [_unescaped(entry[1]) for entry in entries if len(entry) > 2 and entry[1].startswith("/")]
+    return any(there.is_relative_to(point) and point != "/" and not os.path.ismount(point) for point in points)
+
+
+def _unescaped(text: str) -> str:
+    """Return a path as it is: the table writes spaces and the like as three octal digits (fstab(5))."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 
 def require_writable(folder: Path, option: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from postdicom_async import ScanStatus
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
@@ -49,11 +50,15 @@ def scan(
     """
     require_readable(paths)
     found = run_async(lambda: _scan(paths, quiet=common.quiet))
+    failed = None if found.ok else f"{found.counts[ScanStatus.UNREADABLE]} of {found.files} files cannot be read"
     if as_json:
-        output.write(output.json_text(_document(found)))
+        output.write_document(_document(found), error=failed)
     else:
         _tell(found, quiet=common.quiet)
-    return Exit.OK if found.ok else Exit.ITEMS_FAILED
+    if failed is not None:
+        output.error(failed)
+        return Exit.ITEMS_FAILED
+    return Exit.OK
 
 
 async def _scan(paths: list[Path], *, quiet: bool) -> Scan:
@@ -172,7 +177,9 @@ def _summary_text(found: Scan) -> str:
         return "no file was found"
     summary = _summary(found)
     counts = [_counted(summary[plural], noun) for noun, plural in _PLURALS.items()]
-    return ", ".join([*counts, *(f"{count} {status.value}" for status, count in found.counts.items())])
+    packed = sum("unpack it" in (one.reason or "") for one in found.skipped)
+    hint = f"; {packed} of them packed archives: unpack them" if packed else ""
+    return ", ".join([*counts, *(f"{count} {status.value}" for status, count in found.counts.items())]) + hint
 
 
 # --- for programs ---------------------------------------------------------------------------------------------------
@@ -193,7 +200,6 @@ def _summary(found: Scan) -> dict[str, Any]:
 
 def _document(found: Scan) -> dict[str, Any]:
     return {
-        "ok": found.ok,
         "summary": _summary(found),
         "patients": _plain(found.patients),
         "skipped": _plain(found.skipped),

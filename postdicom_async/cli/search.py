@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from postdicom_async import UsageError
+from postdicom_async import PostdicomError, UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.options import Common
+from postdicom_async.cli.options import Common, ErrorIfNothing, level_of
 from postdicom_async.cli.search_table import ASKED_FOR, SINGULAR, Level, search_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from pydicom.dataset import Dataset
 
     from postdicom_async import DicomWeb, Results
 
-__all__ = ["parse_filters", "search", "write_json"]
+__all__ = ["end_of_search", "parse_filters", "search", "write_items"]
 
 
 def search(
-    level: Annotated[Level, typer.Argument(help="What to search for.")],
+    level: Annotated[
+        Level, typer.Argument(parser=level_of(Level), metavar="studies|series|instances", help="What to search for.")
+    ],
     connection: Connection,
     common: Common,
     filters: Annotated[
@@ -54,19 +55,19 @@ def search(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="The most results wanted.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Write the archive's own DICOM JSON, one array, as it comes.")
+        bool, typer.Option("--json", help="Write one JSON document; its items are the archive's own DICOM JSON.")
     ] = False,
+    error_if_nothing: ErrorIfNothing = False,
 ) -> int:
     """Find studies, series or instances.
 
-    Writes a table, or with --json one array of DICOM JSON objects (PS3.18 annex F). Finding nothing is no error.
+    Writes a table, or with --json one object whose items are DICOM JSON (PS3.18 annex F), as they come. Finding nothing
+    is no error, unless --error-if-nothing says so.
     """
     matching = parse_filters(filters or ())
-    _require_parents(level, study, series)
+    _hint_at_level(level, matching, quiet=common.quiet)
+    parents = _parents(level, study, series)
     archive = connection.client()
-    parents = {
-        name: uid for name, uid in (("study_instance_uid", study), ("series_instance_uid", series)) if uid is not None
-    }
 
     def results(extra: Sequence[str] = ()) -> Results[Dataset]:
         """Describe the search; nothing is sent before it is read."""
@@ -75,13 +76,46 @@ def search(
         return find(matching, **parents, fields="all" if "all" in wanted else wanted, limit=limit)
 
     if as_json:
-        return run_async(lambda: write_json(archive, results(), quiet=common.quiet))
-    datasets = run_async(lambda: _all(archive, results(ASKED_FOR[level]), quiet=common.quiet))
+        missing = NOTHING if error_if_nothing else None
+        count = run_async(lambda: write_items(archive, results(), quiet=common.quiet, missing=missing))
+    else:
+        datasets = run_async(lambda: _all(archive, results(ASKED_FOR[level]), quiet=common.quiet))
+        count = len(datasets)
+        _tell(level, datasets, fields or (), quiet=common.quiet)
+    return end_of_search(count, error_if_nothing=error_if_nothing)
+
+
+def _tell(level: Level, datasets: list[Dataset], fields: Sequence[str], *, quiet: bool) -> None:
     if datasets:
-        output.write(output.render(search_tables(level, datasets, fields or ())))
-    if not common.quiet:
+        output.write(output.render(search_tables(level, datasets, fields)))
+    if not quiet:
         output.note(_count_text(level, len(datasets)))
-    return Exit.OK
+
+
+NOTHING = "nothing matches"
+_NOT_OF_A_STUDY = {
+    "modality": "ModalitiesInStudy",
+    "00080060": "ModalitiesInStudy",
+    "sopclassuid": "SOPClassesInStudy",
+    "00080016": "SOPClassesInStudy",
+}
+
+
+def _hint_at_level(level: Level, filters: Mapping[str, str], *, quiet: bool) -> None:
+    """Tell of filters that look right and match no study: they are attributes of what lies in it (PS3.18 10.6.1.2)."""
+    if quiet or level is not Level.STUDIES:
+        return
+    for key in filters:
+        if (better := _NOT_OF_A_STUDY.get(key.lower())) is not None:
+            output.note(f"{key} is no attribute of a study: to find studies, filter by {better}")
+
+
+def end_of_search(count: int, *, error_if_nothing: bool) -> int:
+    """Return the exit code."""
+    if count or not error_if_nothing:
+        return Exit.OK
+    output.error(NOTHING)
+    return Exit.NOTHING
 
 
 def parse_filters(filters: Iterable[str]) -> dict[str, str]:
@@ -101,16 +135,19 @@ def parse_filters(filters: Iterable[str]) -> dict[str, str]:
     return parsed
 
 
-def _require_parents(level: Level, study: str | None, series: str | None) -> None:
+def _parents(level: Level, study: str | None, series: str | None) -> dict[str, str]:
+    """Return the UIDs that a search is within, by the library's arguments."""
     if study is not None and level is Level.STUDIES:
         raise UsageError("--study: for series and instances; use --filter StudyInstanceUID=UID for studies")
     if series is not None and level is not Level.INSTANCES:
         raise UsageError("--series: for instances only")
+    given = {"study_instance_uid": study, "series_instance_uid": series}
+    return {name: uid for name, uid in given.items() if uid is not None}
 
 
 def _count_text(level: Level, count: int) -> str:
     if not count:
-        return "nothing matches"
+        return NOTHING
     return f"1 {SINGULAR[level]}" if count == 1 else f"{count} {level}"
 
 
@@ -121,21 +158,32 @@ async def _all(archive: DicomWeb, results: Results[Dataset], *, quiet: bool) -> 
     return datasets
 
 
-async def write_json(archive: AbstractAsyncContextManager[Any], results: Results[Any], *, quiet: bool) -> int:
-    """Write the array object by object, so that it may be long; an error on the way still closes it."""
-    joint = "["
+async def write_items(
+    archive: AbstractAsyncContextManager[Any], results: Results[Any], *, quiet: bool, missing: str | None = None
+) -> int:
+    """Write one object, item by item, so that it may be long; return how many items there were.
+
+    ``missing`` is the error that it is if there is none.
+    """
+    document = output.Document()
+    count = 0
+    ended: object = "interrupted"
     try:
         async with archive:
             async for item in results.raw:
-                if not output.write(joint + json.dumps(item)):
-                    return Exit.OK
-                joint = ","
+                count += 1
+                if not document.add(item):
+                    return count
+        ended = None if count else missing
+    except PostdicomError as error:
+        ended = error
+        raise
     finally:
-        output.write("[]" if joint == "[" else "]")
+        document.end(error=ended, warnings=list(results.warnings))
     _pass_on(results.warnings, quiet=quiet)
-    return Exit.OK
+    return count
 
 
 def _pass_on(warnings: Iterable[str], *, quiet: bool) -> None:
     for warning in () if quiet else warnings:
-        output.note(f"the archive warns: {warning}")
+        output.note(f"warning: {warning}")

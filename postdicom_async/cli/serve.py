@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 from uuid import uuid4
 
 import typer
@@ -22,22 +22,43 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
+_Data: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        parser=given_path,
+        help="Where the archive keeps its files. Without it they end with it.",
+    ),
+]
+_Username: TypeAlias = Annotated[str, typer.Option("--username", "-u", metavar="NAME", help="The one user it knows.")]
+_Origins: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-origin",
+        metavar="ORIGIN",
+        help="Let pages of this origin use it in a browser, such as http://localhost:3000. May be repeated.",
+    ),
+]
+_Hosts: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="A name besides localhost that it is reached by, such as a proxy's. May be repeated.",
+    ),
+]
+
 
 def serve(
     common: Common,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, metavar="N", help="The port; 0 for a free one.")
     ] = 8042,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            parser=given_path,
-            help="Where the archive keeps its files. Without it they end with it.",
-        ),
-    ] = None,
-    username: Annotated[str, typer.Option("--username", "-u", metavar="NAME", help="The one user it knows.")] = "demo",
+    data: _Data = None,
+    username: _Username = "demo",
+    allow_origin: _Origins = None,
+    allow_host: _Hosts = None,
 ) -> int:
     """Run a DICOMweb archive on this machine until Ctrl-C.
 
@@ -48,12 +69,20 @@ def serve(
     archive_class = embedded_archive()
     if data is not None:
         require_writable(data, "--data")
-    password = os.environ.get("POSTDICOM_PASSWORD")
-    if not password:
-        password = secrets.token_urlsafe(12)
-        output.note(f"password: {password}")
+    given = os.environ.get("POSTDICOM_PASSWORD")
+    password = given or secrets.token_urlsafe(12)
     keys = str(uuid4()), str(uuid4())
-    archive = archive_class(data, username=username, password=password, port=port, cloud_keys=keys)
+    archive = archive_class(
+        data,
+        username=username,
+        password=password,
+        port=port,
+        cloud_keys=keys,
+        allow_origin=allow_origin or (),
+        allow_host=allow_host or (),
+    )
+    if not given:
+        output.note(f"password: {password}")
     try:
         run_async(lambda: _serve(archive, username, quiet=common.quiet))
     except Interrupted:

@@ -9,7 +9,7 @@ import typer
 
 from postdicom_async.cli.anonymize import Anonymizing
 from postdicom_async.cli.connection import Connection
-from postdicom_async.cli.options import Common
+from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.paths import given_path, require_readable
 from postdicom_async.cli.upload_result import ReportAsJson, Telling, run_upload
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from postdicom_async import UploadReport
     from postdicom_async.cli.progress import Progress
 
-__all__ = ["Sources", "upload"]
+__all__ = ["SendTruncated", "Sources", "upload"]
 
 Sources: TypeAlias = Annotated[
     list[Path],
@@ -27,24 +27,32 @@ Sources: TypeAlias = Annotated[
 ]
 
 
+SendTruncated: TypeAlias = Annotated[
+    bool, typer.Option("--send-truncated", help="Send files that are cut off too. Without it they are unreadable.")
+]
+
+
 def upload(
     paths: Sources,
     connection: Connection,
     common: Common,
     anonymizing: Anonymizing,
+    send_truncated: SendTruncated = False,
     as_json: ReportAsJson = False,
+    error_if_nothing: ErrorIfNothing = False,
 ) -> int:
     """Store files and folders in an archive.
 
     Every file ends as stored, warned, duplicate, failed, unconfirmed, not DICOM or unreadable. The exit code is 0 when
-    every DICOM file is known to be in the archive, 1 when some are not.
+    every DICOM file is known to be in the archive, 1 when some are not, 5 when a repeat may help with all of those.
     """
     require_readable(paths)
     rules = anonymizing.rules()
     archive = connection.client()
 
     async def send(progress: Progress) -> UploadReport:
-        return await archive.upload([str(path) for path in paths], anonymize=rules, progress=progress)
+        files = [str(path) for path in paths]
+        return await archive.upload(files, anonymize=rules, send_truncated=send_truncated, progress=progress)
 
     again = anonymizing.again(skips_existing=False)
-    return run_upload(archive, send, Telling(as_json=as_json, quiet=common.quiet, again=again))
+    return run_upload(archive, send, Telling(as_json, common.quiet, again, error_if_nothing=error_if_nothing))

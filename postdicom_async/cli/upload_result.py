@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from postdicom_async import PostdicomError, UsageError
+from postdicom_async import PostdicomError
 from postdicom_async.cli import output
-from postdicom_async.cli.exits import Exit, Interrupted
+from postdicom_async.cli.exits import Exit, Interrupted, code_of_failures
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.progress import Progress
 
@@ -38,12 +38,14 @@ class Telling:
         quiet: no progress and no summary.
         again: what the same command would do after an upload that ended early.
         with_orders: with the patient orders that the service named.
+        error_if_nothing: nothing to send is a failure.
     """
 
     as_json: bool
     quiet: bool
     again: str
     with_orders: bool = False
+    error_if_nothing: bool = False
 
 
 def run_upload(
@@ -54,40 +56,59 @@ def run_upload(
     """Open the client, send, close; tell what became of it, or had become of it when it ended.
 
     Raises:
-        PostdicomError: the archive cannot be worked with, or there was nothing to send.
+        PostdicomError: the archive cannot be worked with.
         Interrupted: the user stopped it.
     """
     progress = Progress("Upload", quiet=telling.quiet)
 
     async def work() -> UploadReport:
         async with progress, client:
-            report = await send(progress)
-        if all(outcome.status == "not DICOM" for outcome in report.outcomes):
-            found = f": none of {len(report.outcomes)} files is DICOM" if report.outcomes else ": no file was found"
-            raise UsageError(f"nothing to upload{found}")
-        return report
+            return await send(progress)
 
     try:
         report = run_async(work)
     except (PostdicomError, Interrupted) as error:
         _tell_partial(error, progress, telling)
         raise
-    _tell(report, telling)
-    return Exit.OK if report.ok else Exit.ITEMS_FAILED
+    return _tell(report, telling)
 
 
-def _tell(report: UploadReport, telling: Telling) -> None:
+def _tell(report: UploadReport, telling: Telling) -> int:
+    """Tell what became of every file; return the exit code."""
     orders = report.patient_order_uuids if telling.with_orders else None
+    code, line = _end_of(report, telling)
     if telling.as_json:
-        found = _document(report.outcomes, report.bytes_sent, report.seconds, None, orders)
-        output.write(output.json_text(found))
-        return
-    _list_failures(report.failures)
-    if not telling.quiet:
-        rate = output.rate_text(report.bytes_sent, report.seconds)
-        size, seconds = output.size_text(report.bytes_sent), output.time_text(report.seconds)
-        output.write(f"{_counts_text(report.outcomes)}; {size} in {seconds}, {rate}")
-        _list_orders(orders or ())
+        found = _document(report.outcomes, report.bytes_sent, report.seconds, orders)
+        output.write_document(found, error=None if code == Exit.OK else line)
+    else:
+        _list_failures(report.failures)
+        if not telling.quiet and not _is_nothing(report):
+            rate = output.rate_text(report.bytes_sent, report.seconds)
+            size, seconds = output.size_text(report.bytes_sent), output.time_text(report.seconds)
+            output.write(f"{_counts_text(report.outcomes)}; {size} in {seconds}, {rate}")
+            _list_orders(orders or ())
+    if code != Exit.OK:
+        output.error(line or "")
+    elif line and not telling.quiet:
+        output.note(line)
+    return code
+
+
+def _is_nothing(report: UploadReport) -> bool:
+    return all(outcome.status == "not DICOM" for outcome in report.outcomes)
+
+
+def _end_of(report: UploadReport, telling: Telling) -> tuple[Exit, str | None]:
+    """Return the exit code, and in one line why it is not that all is stored."""
+    if _is_nothing(report):
+        found = f"none of {len(report.outcomes)} files is DICOM" if report.outcomes else "no file was found"
+        archives = sum("unpack it" in (outcome.reason or "") for outcome in report.outcomes)
+        hint = f"; {archives} are packed archives: unpack them" if archives else ""
+        return (Exit.NOTHING if telling.error_if_nothing else Exit.OK), f"nothing to upload: {found}{hint}"
+    if report.ok:
+        return Exit.OK, None
+    words = f"{len(report.failures)} of {len(report.outcomes)} files are not known to be stored"
+    return code_of_failures(report.failures), words
 
 
 def _tell_partial(error: PostdicomError | Interrupted, progress: Progress, telling: Telling) -> None:
@@ -98,8 +119,8 @@ def _tell_partial(error: PostdicomError | Interrupted, progress: Progress, telli
         sent = sum(outcome.size for outcome in outcomes if outcome.status in _SENT)
         named = {outcome.patient_order_uuid: None for outcome in outcomes if outcome.patient_order_uuid}
         orders = (report.patient_order_uuids if report else tuple(named)) if telling.with_orders else None
-        found = _document(outcomes, sent, report.seconds if report else None, error, orders)
-        output.write(output.json_text(found))
+        found = _document(outcomes, sent, report.seconds if report else None, orders)
+        output.write_document(found, error=error)
     elif any(outcome.in_archive for outcome in outcomes):
         output.note(f"before it ended: {_counts_text(outcomes)}; the same command again {telling.again}")
 
@@ -135,13 +156,10 @@ def _document(
     outcomes: Iterable[StoreOutcome],
     size: int,
     seconds: float | None,
-    error: Exception | None,
     orders: Iterable[str] | None,
 ) -> dict[str, Any]:
     items = [_item(outcome, with_order=orders is not None) for outcome in outcomes]
     return {
-        "ok": error is None and all(outcome.in_archive or outcome.status == "not DICOM" for outcome in outcomes),
-        "error": None if error is None else output.clean(error),
         "summary": {"instances": len(items), **_counts(outcomes), "bytes": size, "seconds": seconds},
         **({} if orders is None else {"patient_order_uuids": list(orders)}),
         "items": items,

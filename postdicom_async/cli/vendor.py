@@ -14,7 +14,7 @@ from postdicom_async import UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.search import write_json
+from postdicom_async.cli.search import write_items
 from postdicom_async.cli.search_table import column_tables
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ __all__ = [
     "Yes",
     "confirmed",
     "detail",
-    "document",
     "field_table",
     "folder_columns",
     "option",
@@ -43,6 +42,8 @@ __all__ = [
     "tell_done",
     "tell_link",
     "tell_made",
+    "write_answer",
+    "write_answers",
 ]
 
 _T = TypeVar("_T")
@@ -102,15 +103,24 @@ def confirmed(question: str) -> bool:
 # --- what a call answered -------------------------------------------------------------------------------------------
 
 
-def document(answer: VendorAnswer) -> Any:
-    """Return an answer for ``--json``: the service's own object, or its text."""
-    return answer.raw or answer.text
+def write_answer(answer: VendorAnswer, *, as_json: bool = True, error: str | None = None) -> None:
+    """Write the service's own object, or its text: as the answer in a document, or as it is."""
+    found = answer.raw or answer.text
+    if as_json:
+        output.write_document({"answer": found}, error=error)
+    else:
+        output.write(json.dumps(found, indent=2))
+
+
+def write_answers(answers: Iterable[VendorAnswer]) -> None:
+    """Write several of them."""
+    output.write_document({"items": [answer.raw or answer.text for answer in answers]})
 
 
 def tell_done(answer: VendorAnswer, words: str, *, as_json: bool, quiet: bool) -> int:
     """Tell that something was done of which nothing is to be told but that."""
     if as_json:
-        output.write(output.json_text(document(answer)))
+        write_answer(answer)
     elif not quiet:
         output.note(words)
     return Exit.OK
@@ -118,8 +128,10 @@ def tell_done(answer: VendorAnswer, words: str, *, as_json: bool, quiet: bool) -
 
 def tell_made(answer: VendorAnswer, uuid: str | None, words: str, *, as_json: bool, quiet: bool) -> int:
     """Write the UUID of what was made to standard output."""
-    if as_json or uuid:
-        output.write(output.json_text(document(answer)) if as_json else output.clean(uuid))
+    if as_json:
+        write_answer(answer)
+    elif uuid:
+        output.write(output.clean(uuid))
     else:
         output.note(f"{words}, but the answer holds no UUID; a search finds it")
         return Exit.OK
@@ -138,12 +150,13 @@ def tell_link(
     words: str = "shared",
 ) -> int:
     """Write the address of a link to standard output; without one, all that the service answered, and fail."""
+    failed = None if link.url else f"{words}, but the answer holds no address; it is on standard output"
     if as_json or not link.url:
-        output.write(output.json_text(document(link)))
+        write_answer(link, as_json=as_json, error=failed)
     else:
         output.write(output.clean(link.url))
-    if not link.url:
-        output.error(f"{words}, but the answer holds no address; it is on standard output")
+    if failed is not None:
+        output.error(failed)
         return Exit.ITEMS_FAILED
     if not protected and not quiet:
         output.note(remark)
@@ -158,7 +171,8 @@ def show_orders(
 ) -> int:
     """Read the results of a search for orders, and write them."""
     if as_json:
-        return run_async(lambda: write_json(archive, results, quiet=quiet))
+        run_async(lambda: write_items(archive, results, quiet=quiet))
+        return Exit.OK
     orders = run_call(archive, lambda _: results.all())
     return show_columns(order_columns(orders), ("order", "orders"), quiet=quiet)
 
@@ -168,7 +182,8 @@ def show_folders(
 ) -> int:
     """Read the results of a search for folders, and write them, and the orders in them if there are any."""
     if as_json:
-        return run_async(lambda: write_json(archive, results, quiet=quiet))
+        run_async(lambda: write_items(archive, results, quiet=quiet))
+        return Exit.OK
     folders = run_call(archive, lambda _: results.all())
     code = show_columns(folder_columns(folders), ("folder", "folders"), quiet=quiet)
     held = [(folder.folder_name or "", order) for folder in folders for order in folder.orders]
@@ -182,7 +197,7 @@ def show_order(found: PatientOrder, *, as_json: bool) -> int:
     """Write everything about an order."""
     inner = found.get("PatientOrder")
     if as_json or not found.raw:
-        output.write(output.json_text(document(found)))
+        write_answer(found, as_json=as_json)
     else:
         output.write(field_table((inner if isinstance(inner, Mapping) else found.raw).items()))
     return Exit.OK
@@ -214,7 +229,7 @@ def order_columns(orders: Sequence[PatientOrder]) -> dict[str, list[str]]:
         "Description": [order.study_description or "" for order in orders],
         "Status": [order.order_status or "" for order in orders],
         "Institution UUID": [order.institution_uuid or "" for order in orders],
-        "Order UUID": [order.patient_order_uuid or "" for order in orders],
+        "Order UUID": [order.patient_order_uuid if order.is_named else "" for order in orders],
     }
 
 
@@ -226,7 +241,7 @@ def folder_columns(folders: Sequence[Folder]) -> dict[str, list[str]]:
         "Shared": ["yes" if folder.is_shared else "" for folder in folders],
         "Orders": [_number_text(folder.order_count) for folder in folders],
         "Folders": [_number_text(folder.sub_folder_count) for folder in folders],
-        "Folder UUID": [folder.folder_uuid or "" for folder in folders],
+        "Folder UUID": [folder.folder_uuid if folder.is_named else "" for folder in folders],
     }
 
 

@@ -16,11 +16,16 @@ class Institution(VendorAnswer):
     """An institution ("location"): orders and their images belong to one."""
 
     __slots__ = ()
+    _named_by = ("InstitutionUuid",)
 
     @property
-    def institution_uuid(self) -> str | None:
-        """``InstitutionUuid``."""
-        return self.get_text("InstitutionUuid")
+    def institution_uuid(self) -> str:
+        """``InstitutionUuid``.
+
+        Raises:
+            ProtocolError: the service gave none.
+        """
+        return self._own_uuid()
 
     @property
     def institution_name(self) -> str | None:
@@ -30,7 +35,7 @@ class Institution(VendorAnswer):
     @property
     def identity(self) -> str:
         """Its UUID, empty when the service gave none."""
-        return self.institution_uuid or ""
+        return self.get_text("InstitutionUuid") or ""
 
     @property
     def names(self) -> tuple[str | None, ...]:
@@ -42,11 +47,16 @@ class User(VendorAnswer):
     """A user of an account."""
 
     __slots__ = ()
+    _named_by = ("UserUuid",)
 
     @property
-    def user_uuid(self) -> str | None:
-        """``UserUuid``."""
-        return self.get_text("UserUuid")
+    def user_uuid(self) -> str:
+        """``UserUuid``.
+
+        Raises:
+            ProtocolError: the service gave none.
+        """
+        return self._own_uuid()
 
     @property
     def user_name(self) -> str | None:
@@ -67,7 +77,7 @@ class User(VendorAnswer):
     @property
     def identity(self) -> str:
         """The user's UUID, empty when the service gave none."""
-        return self.user_uuid or ""
+        return self.get_text("UserUuid") or ""
 
     @property
     def names(self) -> tuple[str | None, ...]:

@@ -13,9 +13,10 @@ from urllib.parse import quote, urlsplit
 from postdicom_async.cloud.envelope import read_http_envelope
 from postdicom_async.cloud.messages import Keys, compact_json
 from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
+from postdicom_async.http.address import is_loopback
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call, Session, is_loopback
+from postdicom_async.http.session import Call, Session
 
 if TYPE_CHECKING:
     import httpx
@@ -89,7 +90,11 @@ class _Asking:
         query = _query(url, request_type, parameters, self._keys)
         call = Call(what, "GET", query, Repeat.READ, private=tuple(self._known))
         answer = await session.fetch(call, cap=_ANSWER_BYTES)
-        envelope = read_http_envelope(answer.body)
+        try:
+            envelope = read_http_envelope(answer.body)
+        except ProtocolError as error:
+            error.operation = what
+            raise
         if envelope.refusal is not None:
             raise AuthenticationFailed(
                 "the service did not accept it; check the API key, the account key and the router's address",

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from postdicom_async.cloud.account import User, choose
 from postdicom_async.cloud.messages import OPERATIONS, Name, Operation, fields_of
 from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import ProtocolError, ServerError
+from postdicom_async.http.clocks import deadline_passed, within
+from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.redaction import safe_reason
+from postdicom_async.http.retry import Repeat
 from postdicom_async.postdicom.answers import Content, VendorAnswer, list_in, view
-from postdicom_async.postdicom.caller import PrivateTexts, is_new, today
+from postdicom_async.postdicom.caller import PrivateTexts, is_new, require_named, today
 from postdicom_async.postdicom.values import Parameters, Values, check, is_uuid
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from postdicom_async.cloud.connection import Connection
+    from postdicom_async.cloud.envelope import Envelope
     from postdicom_async.cloud.wire import CloudWire
+    from postdicom_async.errors import PostdicomError
 
 __all__ = ["CloudCaller"]
 
@@ -67,11 +72,11 @@ class CloudCaller:
 
         Raises:
             UsageError: an argument is missing or malformed; nothing was sent.
-            OutcomeUnknown: the request left and no answer came.
+            OutcomeUnknown: the request left and no answer came, or one that does not name what was made.
             PostdicomError: the service refused, or cannot be worked with.
         """
         operation = OPERATIONS[name]
-        return view(kind, await self._send(operation, self.checked(operation, given)))
+        return self._answer(operation, kind, await self._send(operation, self.checked(operation, given)))
 
     async def call_with_json(
         self, name: Name, kind: Callable[..., _Answer], nested: Mapping[str, Any], private: Values, /, **given: object
@@ -79,7 +84,13 @@ class CloudCaller:
         """Make a call whose last field is ``JsonParameters``; ``private`` are the values inside it."""
         operation = OPERATIONS[name]
         values = self.checked(operation, given)
-        return view(kind, await self._send(operation, values, {_JSON_PARAMETERS: nested}, private))
+        found = await self._send(operation, values, {_JSON_PARAMETERS: nested}, private)
+        return self._answer(operation, kind, found)
+
+    def _answer(self, operation: Operation, kind: Callable[..., _Answer], found: Content) -> _Answer:
+        answer = view(kind, found)
+        require_named(answer, operation.title, operation.repeat)
+        return answer
 
     def search(
         self,
@@ -121,13 +132,24 @@ class CloudCaller:
         self, operation: Operation, values: Values, more: Mapping[str, Any] | None = None, private: Values | None = None
     ) -> Content:
         """Make one request and return what came, unless that is a no."""
-        fields = {"UserUuid": self.user.identity, **fields_of(operation, values), **(more or {})}
-        envelope = await self.connection.call(operation.title, operation.management_type, fields, operation.repeat)
+        fields = {"UserUuid": self.user.identity, **fields_of(operation, values, self.wire), **(more or {})}
+        envelope = await self._in_time(
+            operation, self.connection.call(operation.title, operation.management_type, fields, operation.repeat)
+        )
         if envelope.refusal is not None:
             known = (*PrivateTexts({**values, **(private or {})}), *self.connection.secrets, *self.user.private)
             reason = safe_reason(envelope.refusal, known)
             raise ServerError("the service said no", operation=operation.title, reason=reason)
         return envelope.message
+
+    async def _in_time(self, operation: Operation, call: Awaitable[Envelope]) -> Envelope:
+        deadline = self.connection.settings.timeouts.deadline
+
+        def late() -> PostdicomError:
+            error = deadline_passed(operation.title, deadline, sent=True)
+            return outcome_unknown(error) if operation.repeat is Repeat.CHANGE else error
+
+        return await within(deadline, call, late)
 
 
 _MISSING = object()

@@ -21,6 +21,7 @@ from postdicom_async.cloud.users import CloudUsers
 from postdicom_async.cloud.view import CloudView
 from postdicom_async.cloud.wire import CloudWire
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.settings import Settings
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["CloudApi"]
 
 
+@public_face
 class CloudApi:
     """A PostDICOM account over the Cloud API, used as ``async with CloudApi(api_key, account_key) as api``.
 
@@ -164,6 +166,7 @@ class CloudApi:
         folder_uuid: UUID | str | None = None,
         anonymize: Anonymization | None = None,
         existing: Literal["skip", "send"] = "skip",
+        send_truncated: bool = False,
         sockets: int = 4,
         progress: OnProgress | None = None,
     ) -> UploadReport:
@@ -176,7 +179,10 @@ class CloudApi:
             folder_uuid: a folder to put their orders into.
             anonymize: what to replace or remove on the way out; the files themselves stay as they are. Unless it
                 changes UIDs, a file that the service has already is FAILED: it may be the original.
-            existing: ``"skip"`` what the service says it has, told by UIDs, or ``"send"`` it all the same.
+            existing: ``"skip"`` what the service says it has, told by UIDs, or ``"send"`` it all the same. After a lost
+                answer ``"send"`` repeats only what the service says it has not; else it is UNCONFIRMED, as that may be
+                an older one.
+            send_truncated: send files that are cut off too, as for `DicomWeb.upload`.
             sockets: connections that carry parts, each one part at a time.
             progress: called with typed events.
 
@@ -194,6 +200,7 @@ class CloudApi:
             folder_uuid=folder_uuid,
             anonymize=anonymize,
             existing=existing,
+            send_truncated=send_truncated,
             sockets=sockets,
             on_progress=progress,
         )
@@ -218,7 +225,7 @@ class CloudApi:
 
         Returns:
             One outcome a source. A document whose last answer was lost is ``UNCONFIRMED``: it may be there, and sending
-            it again could attach it twice.
+            it again could attach it twice. One whose last part has not left is ``FAILED``.
 
         Raises:
             UsageError: an argument is wrong.

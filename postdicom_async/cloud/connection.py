@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import random
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -21,11 +20,13 @@ from postdicom_async.cloud.bring_up import OpenedSession, bring_up, require_rout
 from postdicom_async.cloud.envelope import Envelope, read_envelope
 from postdicom_async.cloud.frames import LAST_MESSAGE_ID, MessageType, Response, encode_request, encode_upload
 from postdicom_async.cloud.messages import FileUploadType, Keys, SessionType, compact_json, session_fields
+from postdicom_async.cloud.problems import own_problem, session_replaced
+from postdicom_async.cloud.repeats import Repeats
 from postdicom_async.cloud.socket import FrameSocket, open_socket
-from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError, UsageError
+from postdicom_async.errors import AuthenticationFailed, PostdicomError, ProtocolError, UsageError
 from postdicom_async.http.problems import Problem, connection_failed, outcome_unknown
 from postdicom_async.http.redaction import safe_reason
-from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget, decide
+from postdicom_async.http.retry import Failure, Repeat
 
 if TYPE_CHECKING:
     import httpx
@@ -33,10 +34,9 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.settings import Settings
 
-__all__ = ["Connection", "session_replaced"]
+__all__ = ["Connection"]
 
 _log = logging.getLogger("postdicom_async")
-_T = TypeVar("_T")
 _PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on
 
 
@@ -58,10 +58,12 @@ class Connection:
         self.wire = wire
         self._router_url = router_url
         self._transport = transport
-        self._budget = RetryBudget(settings.retry.budget)
+        self.repeats = Repeats(settings.retry)
         self._opened: OpenedSession | None = None
         self._forgotten: OpenedSession | None = None
         self._registers = True
+        self._asking = anyio.Lock()
+        self._times_asked = 0
         self._main: FrameSocket | None = None
         self._former: list[FrameSocket] = []
         self._session_uuids: dict[str, None] = {}
@@ -94,7 +96,7 @@ class Connection:
         if self._opened is not None or self._closed:
             raise UsageError("this session was opened already; make another one")
         try:
-            await self.repeated("open a session", Repeat.READ, self._main_socket)
+            await self.repeats.run("open a session", Repeat.READ, self._main_socket)
         except BaseException:
             await self.close()
             raise
@@ -141,7 +143,7 @@ class Connection:
         found = reopening.result()
         if isinstance(found, FrameSocket):
             return found
-        raise _own(found)
+        raise copy.copy(found) if isinstance(found, PostdicomError) else own_problem(found)
 
     async def _reopen(self) -> FrameSocket | Problem | PostdicomError:
         """Return a new main socket, or why there is none: an exception would be the same object for all who wait."""
@@ -174,6 +176,14 @@ class Connection:
         return None
 
     async def _brought_up(self) -> FrameSocket:
+        """Open a session anew; the whole of it has an end, however slowly the answers trickle."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.timeouts.session):
+                return await self._opened_anew()
+        late = connection_failed("open a session", "the session was not opened in time", sent=False)
+        raise Problem(Failure.FINAL, late)
+
+    async def _opened_anew(self) -> FrameSocket:
         opened = await bring_up(
             self.keys, self._router_url, settings=self.settings, wire=self.wire, transport=self._transport
         )
@@ -195,6 +205,43 @@ class Connection:
             raise
         self._opened, self._account = opened, Account(account)
         return socket
+
+    async def was_renewed(self, session_uuid: str) -> bool:
+        """Return whether a session in which something was refused is gone; then it is another one by now.
+
+        How a refusal says so is not known, so the service is asked: a session that it does not register is none. Asked
+        once for all who were refused meanwhile.
+
+        Raises:
+            PostdicomError: it is gone, and cannot be brought up anew.
+        """
+        opened, before = self._require_opened(), self._times_asked
+        if opened.session_uuid == session_uuid:
+            async with self._asking:
+                if self._opened is opened and self._times_asked == before:
+                    self._times_asked += 1
+                    await self._renew_unless_known(opened)
+        return self._require_opened().session_uuid != session_uuid
+
+    async def _renew_unless_known(self, opened: OpenedSession) -> None:
+        if not self._registers or await self._is_known(opened):
+            return
+        self._forgotten = opened
+        await self.repeats.run("open a session", Repeat.READ, self._main_socket)
+        # A service that does not know the new one either says no to all of them, and is not asked again.
+        self._registers = await self._is_known(self._require_opened())
+
+    async def _is_known(self, opened: OpenedSession) -> bool:
+        """Ask, as a socket for parts does, whether the service knows a session; no answer says nothing against it."""
+        socket: FrameSocket | None = None
+        try:
+            socket = await self._open_socket(opened)
+            return await self._register(socket, opened)
+        except (Problem, ProtocolError):
+            return True
+        finally:
+            if socket is not None:
+                socket.cut()
 
     async def socket_of(self, session_uuid: str) -> FrameSocket:
         """Return the main socket if the account's session still is this one.
@@ -250,7 +297,7 @@ class Connection:
         text = compact_json(session_fields(opened.session_uuid, self.keys))
         message_id = self._next_id()
         frame = encode_request(MessageType.SESSION, message_id, kind, text)
-        return self._envelope(await socket.request("open a session", message_id, frame, within=within))
+        return self._envelope(await socket.request("open a session", message_id, kind, frame, within=within))
 
     def _require_opened(self) -> OpenedSession:
         if self._opened is None or self._closed:
@@ -265,16 +312,19 @@ class Connection:
         Raises:
             PostdicomError: no answer came, or none that can be read.
         """
-        text = compact_json(fields, self.keys)
+        text, session_uuid = compact_json(fields, self.keys), ""
 
         async def attempt() -> Envelope:
+            nonlocal session_uuid
             socket = await self._main_socket()
+            session_uuid = self._require_opened().session_uuid
             message_id = self._next_id()
             zero = self.wire.trailing_zero
             frame = encode_request(MessageType.GENERAL, message_id, management_type, text, trailing_zero=zero)
             problem: PostdicomError
             try:
-                return await self._read_general(await socket.request(operation, message_id, frame))
+                found = await socket.request(operation, message_id, management_type, frame)
+                return (await self._read_general(found)).require_clear()
             except ProtocolError as error:
                 problem = error
             except Problem as lost:
@@ -285,7 +335,10 @@ class Connection:
             raise Problem(Failure.FINAL, outcome_unknown(problem) if repeat is Repeat.CHANGE else problem)
 
         self._require_opened()
-        return await self.repeated(operation, repeat, attempt)
+        envelope = await self.repeats.run(operation, repeat, attempt)
+        if envelope.refusal is not None and await self.was_renewed(session_uuid):
+            return await self.repeats.run(operation, repeat, attempt)  # nothing was done for a session that is gone
+        return envelope
 
     async def _read_general(self, response: Response) -> Envelope:
         read = partial(read_envelope, response, code_decides=False, flag_decides=self.wire.success_flag_decides)
@@ -314,7 +367,9 @@ class Connection:
         message_id = self._next_id()
         zero = self.wire.trailing_zero
         frame = encode_upload(message_id, kind, compact_json(fields, self.keys), data, user_uuid, trailing_zero=zero)
-        return self._envelope(await socket.request(operation, message_id, frame))
+        envelope = self._envelope(await socket.request(operation, message_id, kind, frame))
+        # The vendor's library does not look at the code of this one either: what is no yes is a no.
+        return envelope if kind is FileUploadType.CHECK_FILE_EXIST else envelope.require_clear()
 
     def next_file_index(self, session_uuid: str) -> int:
         """Return the next number of a file, from 0 on for each upload session: uploads that share one do not meet."""
@@ -325,49 +380,3 @@ class Connection:
     def _next_id(self) -> int:
         self._last_id = self._last_id % LAST_MESSAGE_ID + 1
         return self._last_id
-
-    async def repeated(self, operation: str, repeat: Repeat, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """Run attempts until one succeeds or `decide` gives up, as a DICOMweb session does."""
-        started = time.monotonic()
-        made = 0
-        while True:
-            made += 1
-            problem: Problem | None = None
-            try:
-                result = await attempt()
-            except Problem as caught:
-                problem = caught
-            if problem is None:
-                self._budget.earn()
-                return result
-            spent = Attempts(made, time.monotonic() - started)
-            if not await self.pause(operation, repeat, problem.failure, spent):
-                raise problem.final(attempts=made)
-
-    async def pause(
-        self, operation: str, repeat: Repeat, failure: Failure, spent: Attempts, budget: RetryBudget | None = None
-    ) -> bool:
-        """Wait before the next attempt; return False at once where there is to be none."""
-        chance = random.random()  # noqa: S311 - jitter
-        wait = decide(repeat, failure, spent, self.settings.retry, chance=chance)
-        if wait is None or not (budget or self._budget).spend():
-            return False
-        _log.debug("%s: attempt %d failed (%s), next in %.1f s", operation, spent.made, failure.name, wait)
-        await anyio.sleep(wait)
-        return True
-
-
-def session_replaced() -> Problem:
-    """Return the problem of a message that belongs to a session of the account that is no more."""
-    lost = connection_failed("upload", "the session was lost, and is opened anew", sent=False)
-    return Problem(Failure.NOT_SENT, lost)
-
-
-def _own(problem: Problem | PostdicomError) -> Problem | PostdicomError:
-    """Return an exception of one's own for what became of an opening that several waited for."""
-    if isinstance(problem, PostdicomError):
-        return copy.copy(problem)
-    error = copy.copy(problem.error)
-    if isinstance(error, ConnectionFailed):
-        error.may_have_arrived = False  # a message of the opening may have; what waited for it has not
-    return Problem(Failure.NOT_SENT if problem.failure is Failure.LOST else problem.failure, error)

@@ -23,6 +23,7 @@ from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.disk.files import Unusable, read_beginning
 from postdicom_async.disk.sources import FileBody, read_paths
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
 from postdicom_async.postdicom.values import Kind, check_value
 from postdicom_async.results import StoreOutcome, StoreStatus, UploadReport
@@ -67,6 +68,7 @@ class DocumentUpload:
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=1)
         self._meter = Meter(on_progress)
         self._count = 0
+        self._may_be_there = False
 
     async def run(self, sources: Files) -> UploadReport:
         """Send everything; return one outcome a file.
@@ -91,7 +93,10 @@ class DocumentUpload:
                 else:
                     outcome = await self._deliver(one) if problem is None else _not_sent(one, problem)
             except PostdicomError as error:
-                problem, outcome = error, _not_sent(one, error)
+                problem, outcome = (
+                    error,
+                    self._ended(one, error) if isinstance(one, _Document) else _not_sent(one, error),
+                )
             if isinstance(one, _Document):
                 first_with.setdefault(one.path, outcome)
             outcomes.append(outcome)
@@ -123,28 +128,38 @@ class DocumentUpload:
     async def _deliver(self, one: _Document | Unusable) -> StoreOutcome:
         if isinstance(one, Unusable):
             return StoreOutcome(one.label, one.status, size=one.size, reason=one.reason)
-        may_be_there = False
+        self._may_be_there = False
 
         async def attempt() -> None:
-            nonlocal may_be_there
-            may_be_there = False
+            self._may_be_there = False
             number = await self._session.attempt()
             async with aclosing(self._parts(one, number)) as parts:
                 async for fields, data, is_last in parts:
-                    may_be_there = is_last
+                    self._may_be_there = is_last
                     await self._send(one, number, fields, data)
+
+        def may_repeat(problem: Problem) -> bool:
+            if problem.failure is Failure.NOT_SENT:
+                self._may_be_there = False
+            return not self._may_be_there
 
         error: PostdicomError | None
         try:
             # Once the last part has left, nothing is repeated: the document would be attached twice.
-            error = await self._session.until_done(
-                attempt, may_repeat=lambda problem: problem.failure is Failure.NOT_SENT or not may_be_there
-            )
+            error = await self._session.until_done(attempt, may_repeat=may_repeat)
         except LocalFileError as unreadable:
             return _outcome(one, StoreStatus.UNREADABLE, unreadable.message)
         if error is None:
             return replace(_outcome(one, StoreStatus.STORED, None), patient_order_uuid=self._order)
-        return _outcome(one, status_after(error), error.reason or error.message)
+        return self._ended(one, error)
+
+    def _ended(self, one: _Document, error: PostdicomError) -> StoreOutcome:
+        """Return the outcome of a document that will not be sent again: nothing is attached before its last part."""
+        if status_after(error) is StoreStatus.FAILED:
+            return _outcome(one, StoreStatus.FAILED, error.reason or error.message)
+        if self._may_be_there:
+            return _outcome(one, StoreStatus.UNCONFIRMED, error.reason or error.message)
+        return _not_sent(one, error)
 
     async def _parts(
         self, one: _Document, attempt: Attempt
@@ -180,9 +195,7 @@ class DocumentUpload:
 
     async def _send(self, one: _Document, attempt: Attempt, fields: dict[str, Any], data: bytes) -> None:
         socket = await self._session.main_socket(attempt)
-        envelope = await self._session.send(
-            attempt.session_uuid, FileUploadType.PROCESS_DOCUMENTS, fields, data=data, socket=socket
-        )
+        envelope = await self._session.send(attempt, FileUploadType.PROCESS_DOCUMENTS, fields, data=data, socket=socket)
         if envelope.refusal is not None:
             raise self._session.refused(envelope.refusal, (one.name, one.name.rpartition(".")[0]))
         done = (fields["CurrentFilePartIndex"] + 1) * self._wire.part_bytes
@@ -215,4 +228,4 @@ def _as_the_first(first: StoreOutcome) -> StoreOutcome:
 def _not_sent(one: _Document | Unusable, problem: PostdicomError) -> StoreOutcome:
     if isinstance(one, Unusable):
         return StoreOutcome(one.label, one.status, size=one.size, reason=one.reason)
-    return _outcome(one, StoreStatus.UNCONFIRMED, f"not sent or not confirmed: {problem.message}")
+    return _outcome(one, StoreStatus.FAILED, f"not sent: {problem.message}")

@@ -34,8 +34,9 @@ class Held:
 class Existence:
     """What the service has answered during one upload, by study."""
 
-    def __init__(self, session: UploadSession, folder_uuid: str | None) -> None:
+    def __init__(self, session: UploadSession, folder_uuid: str | None, *, names_as_bytes: bool) -> None:
         self._session = session
+        self._names_as_bytes = names_as_bytes
         self._folder = {} if folder_uuid is None else {"FolderUuid": folder_uuid}
         self._known: dict[str, bool] = {}
         self._asking: dict[str, anyio.Lock] = {}
@@ -65,11 +66,14 @@ class Existence:
         """Ask; an answer that does not say yes is a no. Raises as `of` does."""
         study, series, sop = instance.header.uids
         identity = await read_identity(instance.body)
+        name, number = identity.patient_name, identity.patient_id
+        if self._names_as_bytes:
+            name, number = identity.name_bytes, identity.id_bytes
         fields: Mapping[str, Any] = {
             **self._folder,
             "StudyInstanceUid": study,
-            "PatientName": identity.patient_name,
-            "PatientId": identity.patient_id,
+            "PatientName": name,
+            "PatientId": number,
             "SeriesInstanceUid": series,
             "SopInstanceUid": sop,
         }
@@ -79,7 +83,10 @@ class Existence:
             return None
         order = order_in(envelope)
         institution = order.institution_uuid if order else None
-        return Held(order.patient_order_uuid if order else None, institution or self._session.institution_uuid)
+        return Held(
+            order.patient_order_uuid if order and order.is_named else None,
+            institution or self._session.institution_uuid,
+        )
 
 
 def _is_yes(value: object) -> bool:

@@ -6,11 +6,13 @@ from uuid import UUID
 
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.messages import Name
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import VendorAnswer
 
 __all__ = ["CloudFlags"]
 
 
+@public_face
 class CloudFlags:
     """Operations on flags. Every method raises as those of `CloudOrders` do."""
 
@@ -24,8 +26,11 @@ class CloudFlags:
         """
         return await self._caller.call(Name.FLAG_DICTIONARY, VendorAnswer)
 
-    async def set(self, patient_order_uuid: UUID | str, *, group_id: int, flag_id: int) -> VendorAnswer:
-        """Set a flag on an order (JavaScript library: ``SetFlagToPatientOrder``); ids are those of the dictionary."""
+    async def set(self, patient_order_uuid: UUID | str, *, group_id: int | str, flag_id: int | str) -> VendorAnswer:
+        """Set a flag on an order (JavaScript library: ``SetFlagToPatientOrder``); ids are those of the dictionary.
+
+        They are documented as texts; that library takes and sends whole numbers, see ``CloudWire.flag_ids_as_text``.
+        """
         return await self._caller.call(
             Name.SET_FLAG, VendorAnswer, patient_order_uuid=patient_order_uuid, group_id=group_id, flag_id=flag_id
         )

@@ -44,7 +44,9 @@ class FolderEntry:
         while (error := await self._add(held)) is not None:
             made += 1
             connection, spent = self._caller.connection, Attempts(made, 0.0)
-            if made == _MOST_TRIES or not await connection.pause(_OPERATION, Repeat.READ, Failure.REFUSED, spent):
+            if made == _MOST_TRIES or not await connection.repeats.pause(
+                _OPERATION, Repeat.READ, Failure.REFUSED, spent
+            ):
                 break
         return error
 

@@ -11,11 +11,18 @@ from postdicom_async.cloud.json_parameters import NEW_FOLDER_FIELDS, folder_json
 from postdicom_async.cloud.messages import Name
 from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import Folder, ShareLink, VendorAnswer
 
 __all__ = ["CloudFolders"]
 
+_ANYWHERE = {
+    Name.SHARE_FOLDER_TO_UPLOAD: Name.SHARE_FOLDER_TO_UPLOAD_ANYWHERE,
+    Name.SHARE_FOLDER_TO_UPLOAD_BY_EMAIL: Name.SHARE_FOLDER_TO_UPLOAD_ANYWHERE_BY_EMAIL,
+}
 
+
+@public_face
 class CloudFolders:
     """Operations on folders. Every method raises as those of `CloudOrders` do."""
 
@@ -173,10 +180,12 @@ class CloudFolders:
     ) -> ShareLink:
         """Return a link by which images can be uploaded into a folder, to belong to the institution.
 
-        JavaScript library: ``ShareFolderToUploadWithUrl``.
+        JavaScript library: ``ShareFolderToUploadWithUrl``, which must have the institution; it is documented without,
+        see ``CloudWire.upload_share_has_institution``.
         """
+        name, institution = self._to_upload(Name.SHARE_FOLDER_TO_UPLOAD, institution_uuid)
         return await self._caller.call(
-            Name.SHARE_FOLDER_TO_UPLOAD,
+            name,
             ShareLink,
             folder_uuid=folder_uuid,
             password=password,
@@ -184,7 +193,7 @@ class CloudFolders:
             description=description,
             expires=expires,
             downloadable=downloadable,
-            institution_uuid=institution_uuid,
+            **institution,
         )
 
     async def share_to_upload_by_email(
@@ -201,8 +210,9 @@ class CloudFolders:
         downloadable: bool = False,
     ) -> VendorAnswer:
         """Send such a link by e-mail (JavaScript library: ``ShareFolderToUploadWithEmail``)."""
+        name, institution = self._to_upload(Name.SHARE_FOLDER_TO_UPLOAD_BY_EMAIL, institution_uuid)
         return await self._caller.call(
-            Name.SHARE_FOLDER_TO_UPLOAD_BY_EMAIL,
+            name,
             VendorAnswer,
             folder_uuid=folder_uuid,
             email=email,
@@ -212,29 +222,56 @@ class CloudFolders:
             description=description,
             expires=expires,
             downloadable=downloadable,
-            institution_uuid=institution_uuid,
+            **institution,
         )
 
+    def _to_upload(self, name: Name, institution_uuid: UUID | str | None) -> tuple[Name, dict[str, object]]:
+        """Return the operation that shares to upload, and the institution where it takes one."""
+        if self._caller.wire.upload_share_has_institution:
+            return name, {"institution_uuid": institution_uuid}
+        if institution_uuid is not None:
+            message = "institution_uuid: CloudWire(upload_share_has_institution=False) leaves it out; give None"
+            raise UsageError(message, operation="share folder to upload")
+        return _ANYWHERE[name], {}
+
     async def share_with_users(
-        self, folder_uuid: UUID | str, user_uuids: Sequence[UUID | str], *, expires: date | str
+        self,
+        folder_uuid: UUID | str,
+        user_uuids: Sequence[UUID | str],
+        *,
+        expires: date | str,
+        downloadable: bool | None = None,
     ) -> VendorAnswer:
-        """Share a folder with users of the account (JavaScript library: ``ShareFolderWithAccountUser``)."""
+        """Share a folder with users of the account (JavaScript library: ``ShareFolderWithAccountUser``).
+
+        Whether they may download is documented and not in the public copy of that library; None says nothing of it.
+        """
         return await self._caller.call(
             Name.SHARE_FOLDER_WITH_USERS,
             VendorAnswer,
             folder_uuid=folder_uuid,
             user_uuids=user_uuids,
             expires=expires,
+            downloadable=downloadable,
         )
 
     async def share_with_groups(
-        self, folder_uuid: UUID | str, user_group_uuids: Sequence[UUID | str], *, expires: date | str
+        self,
+        folder_uuid: UUID | str,
+        user_group_uuids: Sequence[UUID | str],
+        *,
+        expires: date | str,
+        downloadable: bool | None = None,
     ) -> VendorAnswer:
-        """Share a folder with user groups of the account (JavaScript library: ``ShareFolderWithAccountUserGroup``)."""
+        """Share a folder with user groups of the account (JavaScript library: ``ShareFolderWithAccountUserGroup``).
+
+        ``downloadable`` as in `share_with_users`.
+        """
         return await self._caller.call(
             Name.SHARE_FOLDER_WITH_GROUPS,
             VendorAnswer,
             folder_uuid=folder_uuid,
             user_group_uuids=user_group_uuids,
             expires=expires,
+            downloadable=downloadable,
         )

@@ -7,11 +7,13 @@ from uuid import UUID
 
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.messages import Name
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import VendorAnswer
 
 __all__ = ["CloudGroups"]
 
 
+@public_face
 class CloudGroups:
     """Operations on order groups. Every method raises as those of `CloudOrders` do.
 

@@ -36,17 +36,29 @@ _PRIVATE = frozenset(
 )
 
 
+_SCRIPT_SPACE = "\t\n\v\f\r \xa0"  # what JavaScript trims, as far as Latin-1 has it
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Patient's Name and Patient ID, empty where there is none.
 
     Attributes:
+        name_bytes: Patient's Name as the JavaScript library reads it: bytes as Latin-1, whatever the character set.
+        id_bytes: Patient ID, likewise.
         private: what must not show in the service's words.
     """
 
     patient_name: str = field(repr=False)
     patient_id: str = field(repr=False)
+    name_bytes: str = field(repr=False)
+    id_bytes: str = field(repr=False)
     private: tuple[str, ...] = field(repr=False)
+
+
+def _as_a_line(text: str) -> str:
+    """Return it as a reason would show it: bytes read as Latin-1 may be control characters."""
+    return " ".join("".join([char if char.isprintable() else " " for char in text]).split())
 
 
 async def read_identity(body: Body) -> Identity:
@@ -64,5 +76,12 @@ async def read_identity(body: Body) -> Identity:
                 break
     characters = values.get(_CHARACTER_SET, b"")
     texts = {tag: decode_text(values[tag], characters) for tag in _PRIVATE if tag in values}
-    private = private_texts({f"{tag:08x}": text.split("\\") for tag, text in texts.items() if text})
-    return Identity(texts.get(_PATIENT_NAME, ""), texts.get(_PATIENT_ID, ""), private)
+    name_bytes, id_bytes = (_bytes_as_text(values.get(tag, b"")) for tag in (_PATIENT_NAME, _PATIENT_ID))
+    spelled = [*texts.values(), name_bytes, id_bytes, _as_a_line(name_bytes), _as_a_line(id_bytes)]
+    private = private_texts({str(at): text.split("\\") for at, text in enumerate(spelled) if text})
+    return Identity(texts.get(_PATIENT_NAME, ""), texts.get(_PATIENT_ID, ""), name_bytes, id_bytes, private)
+
+
+def _bytes_as_text(value: bytes) -> str:
+    """Return bytes as the script's DICOM parser does: up to a zero byte, without white space around them."""
+    return value.partition(b"\0")[0].decode("latin-1").strip(_SCRIPT_SPACE)

@@ -49,7 +49,7 @@ _KINDS: Final = {
     "PatientName": Kind.PERSON_NAME,
     "PatientsBirthDate": Kind.DATE,
     "PatientSex": Kind.SEX,
-    "PerformedDatetime": Kind.DATETIME,
+    "PerformedDatetime": Kind.DATE_OR_DATETIME,
     "RequestingPhysician": Kind.PERSON_NAME,
     "ReferringPhysiciansName": Kind.PERSON_NAME,
     "ScheduledEquipmentUuid": Kind.GUID,
@@ -68,11 +68,15 @@ ORDER_FIELDS: Final = _Fields(
     "create patient order",
     tuple(Parameter(name, name, _KINDS.get(name, Kind.TEXT)) for name in (*_PLACES, *_DROPPED_BY_THE_SCRIPT)),
 )
+_ORDER_FIELDS: Final = {one.argument: one for one in ORDER_FIELDS.parameters}
 _NEW_ORDER_PARAMETERS: Final = OPERATIONS[Name.CREATE_ORDER].parameters
 NEW_ORDER: Final = _Fields(
     "create patient order",
     (
-        *(replace(one, required=one.required and one.kind is not Kind.DATETIME) for one in _NEW_ORDER_PARAMETERS),
+        *(
+            replace(one, required=one.required and one.kind is not Kind.DATE_OR_DATETIME)
+            for one in _NEW_ORDER_PARAMETERS
+        ),
         Parameter("requesting_physician", "RequestingPhysician", Kind.PERSON_NAME),
     ),
 )
@@ -106,7 +110,7 @@ def order_json(values: Values, wire: CloudWire) -> dict[str, Any]:
     for name, value in values.items():
         group, key = _PLACES.get(name, (wire.other_order_fields, name))
         place = nested.setdefault(group, {}) if group else nested
-        place[key] = json_value(value)
+        place[key] = json_value(_ORDER_FIELDS[name], value, wire)
     return nested
 
 

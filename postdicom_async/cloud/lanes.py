@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import anyio
 
-from postdicom_async.cloud.connection import Connection, session_replaced
+from postdicom_async.cloud.connection import Connection
+from postdicom_async.cloud.problems import session_replaced
 from postdicom_async.cloud.socket import FrameSocket
 from postdicom_async.http.problems import Problem
 

@@ -8,14 +8,17 @@ for itself whether it may be repeated.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import Enum, IntEnum, auto
 from typing import Any, Final
 
+from postdicom_async.cloud.wire import CloudWire
+from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
-from postdicom_async.postdicom.values import Kind, Parameter, Values
+from postdicom_async.postdicom.values import LISTS, Kind, Parameter, Value, Values
 
 __all__ = [
     "OPERATIONS",
@@ -31,6 +34,7 @@ __all__ = [
     "session_fields",
 ]
 
+_WHOLE_NUMBER: Final = re.compile("-?[0-9]{1,16}")
 ZERO_GUID: Final = "00000000-0000-0000-0000-000000000000"
 
 
@@ -84,6 +88,8 @@ class Name(Enum):
     SHARE_FOLDER_BY_EMAIL = auto()
     SHARE_FOLDER_TO_UPLOAD = auto()
     SHARE_FOLDER_TO_UPLOAD_BY_EMAIL = auto()
+    SHARE_FOLDER_TO_UPLOAD_ANYWHERE = auto()
+    SHARE_FOLDER_TO_UPLOAD_ANYWHERE_BY_EMAIL = auto()
     SHARE_FOLDER_WITH_USERS = auto()
     SHARE_FOLDER_WITH_GROUPS = auto()
     SHARE_ORDERS_BY_EMAIL = auto()
@@ -133,7 +139,7 @@ def _given(argument: str, wire: str, kind: Kind = Kind.TEXT) -> Parameter:
 
 
 def _or_empty(argument: str, wire: str, kind: Kind = Kind.TEXT) -> Parameter:
-    return _Field(argument, wire, kind, absent=() if kind in {Kind.TEXT_LIST, Kind.GUID_LIST} else "")
+    return _Field(argument, wire, kind, absent=() if kind in LISTS else "")
 
 
 _ORDER: Final = _given("patient_order_uuid", "PatientOrderUuid", Kind.GUID)
@@ -145,6 +151,8 @@ _PARENT: Final = _Field("parent_folder_uuid", "ParentFolderUuid", Kind.GUID, abs
 _SHARED_ORDERS: Final = _given("patient_order_uuids", "OrderUuidList", Kind.GUID_LIST)
 _EXPIRES: Final = _given("expires", "ExpireDate", Kind.FUTURE_DATE)
 _DOWNLOADABLE: Final = _given("downloadable", "UserCanDownloadStudies", Kind.BOOLEAN)
+# Documented; the public copy of the script has no such argument. Its place is assumed.
+_DOWNLOADABLE_INSIDE: Final = Parameter("downloadable", "UserCanDownloadStudies", Kind.BOOLEAN)
 _EMAILS: Final = (
     _given("email", "Email", Kind.MAIL),
     _or_empty("password_email", "EmailForSendingSharePassword", Kind.MAIL),
@@ -171,10 +179,10 @@ _NEW_ORDER: Final = (
     Parameter("other_patient_id", "OtherPatientId"),
     Parameter("patient_birthdate", "PatientsBirthDate", Kind.DATE),
     _given("modality", "OrderModality"),
-    Parameter("study_description", "StudyDescription"),
+    _or_empty("study_description", "StudyDescription"),  # each of the script's ways to create an order writes it
     Parameter("accession_number", "OrderAccessionNumber"),
     Parameter("patient_complaints", "PatientComplaints"),
-    _given("order_scheduled_datetime", "PerformedDatetime", Kind.DATETIME),
+    _given("order_scheduled_datetime", "PerformedDatetime", Kind.DATE_OR_DATETIME),
     Parameter("requested_procedure_id", "RequestedProcedureId"),
     Parameter("requested_procedure_description", "RequestingProcedureDescription"),
     Parameter("scheduled_equipment_uuid", "ScheduledEquipmentUuid", Kind.GUID),
@@ -259,17 +267,27 @@ OPERATIONS: Final[dict[Name, Operation]] = {
     Name.SHARE_FOLDER_TO_UPLOAD_BY_EMAIL: Operation(
         "share folder to upload by e-mail", 16, _CHANGE, (_FOLDER, *_EMAILS, *_FOLDER_SHARE, _INSTITUTION)
     ),
+    # As they are documented: without an institution.
+    Name.SHARE_FOLDER_TO_UPLOAD_ANYWHERE: Operation("share folder to upload", 17, _CHANGE, (_FOLDER, *_FOLDER_SHARE)),
+    Name.SHARE_FOLDER_TO_UPLOAD_ANYWHERE_BY_EMAIL: Operation(
+        "share folder to upload by e-mail", 16, _CHANGE, (_FOLDER, *_EMAILS, *_FOLDER_SHARE)
+    ),
     Name.SHARE_FOLDER_WITH_USERS: Operation(
         "share folder with users",
         18,
         _CHANGE,
-        (_FOLDER, _given("user_uuids", "SharedUserUuidList", Kind.GUID_LIST), _EXPIRES),
+        (_FOLDER, _given("user_uuids", "SharedUserUuidList", Kind.GUID_LIST), _EXPIRES, _DOWNLOADABLE_INSIDE),
     ),
     Name.SHARE_FOLDER_WITH_GROUPS: Operation(
         "share folder with user groups",
         19,
         _CHANGE,
-        (_FOLDER, _given("user_group_uuids", "SharedUserGroupUuidList", Kind.GUID_LIST), _EXPIRES),
+        (
+            _FOLDER,
+            _given("user_group_uuids", "SharedUserGroupUuidList", Kind.GUID_LIST),
+            _EXPIRES,
+            _DOWNLOADABLE_INSIDE,
+        ),
     ),
     Name.SHARE_ORDERS_BY_EMAIL: Operation(
         "share patient orders by e-mail", 20, _CHANGE, (_SHARED_ORDERS, *_EMAILS, _DOWNLOADABLE)
@@ -308,7 +326,7 @@ OPERATIONS: Final[dict[Name, Operation]] = {
         "set flag",
         31,
         _CHANGE,
-        (_ORDER, _given("group_id", "GroupId", Kind.INTEGER), _given("flag_id", "FlagId", Kind.INTEGER)),
+        (_ORDER, _given("group_id", "GroupId", Kind.FLAG_ID), _given("flag_id", "FlagId", Kind.FLAG_ID)),
     ),
     Name.LIST_NODES: Operation("list DICOM nodes", 23, _READ),
     Name.LIST_USERS: Operation("list users", 34, _READ),
@@ -317,11 +335,16 @@ OPERATIONS: Final[dict[Name, Operation]] = {
 }
 
 
-def fields_of(operation: Operation, values: Values) -> dict[str, Any]:
-    """Return the operation's own fields, in order, from checked values by argument."""
+def fields_of(operation: Operation, values: Values, wire: CloudWire) -> dict[str, Any]:
+    """Return the operation's own fields, in order, from checked values by argument.
+
+    Raises:
+        UsageError: a value cannot be written as ``wire`` has it.
+    """
     fields = {
-        parameter.wire: _absent(parameter) if (value := values.get(parameter.argument)) is None else json_value(value)
+        parameter.wire: _absent(parameter) if value is None else json_value(parameter, value, wire)
         for parameter in operation.parameters
+        for value in (values.get(parameter.argument),)
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -330,11 +353,28 @@ def _absent(parameter: Parameter) -> Any:
     return parameter.absent if isinstance(parameter, _Field) else None
 
 
-def json_value(value: object) -> Any:
-    """Return a checked value as JSON has it; dates become text."""
+def json_value(parameter: Parameter, value: Value, wire: CloudWire) -> Any:
+    """Return a checked value as JSON has it; dates become text.
+
+    Raises:
+        UsageError: it cannot be written as ``wire`` has it.
+    """
+    if parameter.kind is Kind.FLAG_ID:
+        return _flag_id(parameter.argument, str(value), wire)
     if isinstance(value, datetime):
         return value.isoformat(" ", "minutes")
-    return value.isoformat() if isinstance(value, date) else value
+    if isinstance(value, date):
+        return value.isoformat() + (wire.after_date_alone if parameter.kind is Kind.DATE_OR_DATETIME else "")
+    return value
+
+
+def _flag_id(argument: str, text: str, wire: CloudWire) -> int | str:
+    if wire.flag_ids_as_text:
+        return text
+    if not _WHOLE_NUMBER.fullmatch(text):
+        message = f"{argument}: give a whole number, or CloudWire(flag_ids_as_text=True) for text"
+        raise UsageError(message, operation="set flag")
+    return int(text)
 
 
 def session_fields(session_uuid: str, keys: Keys) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.messages import Name
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import VendorAnswer
 
 __all__ = ["CloudNodes"]
 
 
+@public_face
 class CloudNodes:
     """Operations on DICOM nodes."""
 

@@ -12,6 +12,7 @@ from postdicom_async.cloud.json_parameters import NEW_ORDER, ORDER_FIELDS, by_ve
 from postdicom_async.cloud.messages import Name
 from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import PatientOrder, VendorAnswer
 from postdicom_async.postdicom.values import is_given
 
@@ -23,6 +24,7 @@ __all__ = ["CloudOrders"]
 _FOUND = ("SearchResultList",)
 
 
+@public_face
 class CloudOrders:
     """Operations on patient orders. A patient order is the service's record of one study of one patient.
 
@@ -47,7 +49,7 @@ class CloudOrders:
         study_description: str | None = None,
         accession_number: str | None = None,
         patient_complaints: str | None = None,
-        order_scheduled_datetime: datetime | str | None = None,
+        order_scheduled_datetime: datetime | date | str | None = None,
         requested_procedure_id: str | None = None,
         requested_procedure_description: str | None = None,
         requesting_physician: str | PersonName | None = None,
@@ -60,7 +62,8 @@ class CloudOrders:
         Where the service then looks for the patient's complaints is assumed, see ``CloudWire.other_order_fields``.
 
         Dates are `date` or ``YYYY-MM-DD``, the scheduled time is `datetime` or ``YYYY-MM-DD HH:MM`` in the account's
-        local time, sex is ``M``, ``F`` or ``O``.
+        local time, or the day alone (`date` or ``YYYY-MM-DD``, see ``CloudWire.after_date_alone``), sex is ``M``, ``F``
+        or ``O``.
         """
         given: dict[str, object] = {
             "institution_uuid": institution_uuid,
@@ -130,11 +133,12 @@ class CloudOrders:
 
         Study dates and birth dates cannot be given together: the API has one search for each.
         """
+        name, dates = _search_by(
+            {"study_date_from": study_date_from, "study_date_to": study_date_to},
+            {"patient_birthdate_from": patient_birthdate_from, "patient_birthdate_to": patient_birthdate_to},
+        )
         return self._caller.search(
-            _search_by(
-                study=is_given(study_date_from) or is_given(study_date_to),
-                birth=is_given(patient_birthdate_from) or is_given(patient_birthdate_to),
-            ),
+            name,
             PatientOrder,
             "PatientOrderUuid",
             path=_FOUND,
@@ -144,10 +148,7 @@ class CloudOrders:
             other_patient_id=other_patient_id,
             accession_number=accession_number,
             modalities=modalities,
-            study_date_from=study_date_from,
-            study_date_to=study_date_to,
-            patient_birthdate_from=patient_birthdate_from,
-            patient_birthdate_to=patient_birthdate_to,
+            **dates,
         )
 
     def search_in_folder(self, folder_uuid: UUID | str) -> Results[PatientOrder]:
@@ -214,10 +215,11 @@ class CloudOrders:
         )
 
 
-def _search_by(*, study: bool, birth: bool) -> Name:
-    """Return which of the searches takes these dates."""
-    if study and birth:
+def _search_by(study: dict[str, object], birth: dict[str, object]) -> tuple[Name, dict[str, object]]:
+    """Return which of the searches takes the dates that are given, and those."""
+    by_study, by_birth = any(map(is_given, study.values())), any(map(is_given, birth.values()))
+    if by_study and by_birth:
         raise UsageError("study_date_from: the Cloud API searches by study dates or by birth dates, not by both")
-    if study:
-        return Name.SEARCH_ORDERS_BY_DATE
-    return Name.SEARCH_ORDERS_BY_BIRTHDATE if birth else Name.SEARCH_ORDERS
+    if by_study:
+        return Name.SEARCH_ORDERS_BY_DATE, study
+    return (Name.SEARCH_ORDERS_BY_BIRTHDATE, birth) if by_birth else (Name.SEARCH_ORDERS, {})

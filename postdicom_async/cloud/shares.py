@@ -9,12 +9,14 @@ from uuid import UUID
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.messages import Name
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import ShareLink, VendorAnswer
 from postdicom_async.postdicom.values import is_given
 
 __all__ = ["CloudShares"]
 
 
+@public_face
 class CloudShares:
     """Operations that share orders. Every method raises as those of `CloudOrders` do."""
 
@@ -40,9 +42,13 @@ class CloudShares:
         if is_given(password):
             message = "password: the Cloud API has no password for links to orders; use share_by_email or folders.share"
             raise UsageError(message, operation="create share link")
-        name = Name.CREATE_SHARE_LINK if expires is None else Name.CREATE_SHARE_LINK_UNTIL
+        until: dict[str, object] = {} if expires is None else {"expires": expires}
         return await self._caller.call(
-            name, ShareLink, patient_order_uuids=patient_order_uuids, downloadable=downloadable, expires=expires
+            Name.CREATE_SHARE_LINK_UNTIL if until else Name.CREATE_SHARE_LINK,
+            ShareLink,
+            patient_order_uuids=patient_order_uuids,
+            downloadable=downloadable,
+            **until,
         )
 
     async def share_orders(
@@ -72,12 +78,13 @@ class CloudShares:
         The service makes a password; it goes to ``password_email`` if that is given, else to the same address
         (documented).
         """
+        until: dict[str, object] = {} if expires is None else {"expires": expires}
         return await self._caller.call(
-            Name.SHARE_ORDERS_BY_EMAIL if expires is None else Name.SHARE_ORDERS_BY_EMAIL_UNTIL,
+            Name.SHARE_ORDERS_BY_EMAIL_UNTIL if until else Name.SHARE_ORDERS_BY_EMAIL,
             VendorAnswer,
             patient_order_uuids=patient_order_uuids,
             email=email,
             password_email=password_email,
             downloadable=downloadable,
-            expires=expires,
+            **until,
         )

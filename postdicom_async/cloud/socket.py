@@ -9,31 +9,37 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, InvalidStatus, InvalidURI, WebSocketException
 from websockets.protocol import State
 from websockets.typing import Origin
 
 from postdicom_async.cloud.frames import Response, addressed_to, decode_response
 from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
-from postdicom_async.http.problems import Problem, connection_failed
+from postdicom_async.http.problems import Problem, connection_failed, problem_of_cause
 from postdicom_async.http.retry import Failure
-from postdicom_async.http.transport import explain_connect_failure, tls_context
+from postdicom_async.http.tls import tls_context
+from postdicom_async.http.unreached import explain
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.settings import Settings
 
-__all__ = ["FrameSocket", "open_socket"]
+__all__ = ["FrameSocket", "Silence", "open_socket"]
 
 _PING_EVERY = 20.0
 _CLOSE_WITHIN = 2.0
 _TOO_BIG = 1009
+_NO_OPERATION = 0  # the number for none; the vendor's library never looks at it, so a service may leave it out
 
 # The library logs addresses and frames, which hold the keys and patient data. A logger of our own, outside the
 # hierarchy, can be turned on by no configuration.
 _SILENT = logging.Logger("postdicom_async.websocket", logging.CRITICAL + 1)  # noqa: LOG001
 
 _REFUSED_STATUSES = frozenset({401, 403})
+
+
+class Silence(Problem):
+    """A request left and was not answered in time, on a connection that still is there."""
 
 
 class _Connect(connect):
@@ -48,12 +54,14 @@ async def open_socket(url: str, *, settings: Settings, wire: CloudWire) -> Frame
 
     Raises:
         Problem: there is no connection, or the service refuses it.
+        UsageError: a certificate or key cannot be used.
     """
     problem: Problem | None = None
+    context = tls_context(settings.tls) if url.lower().startswith("wss:") else None
     try:
         connection = await _Connect(
             url,
-            ssl=tls_context(settings.tls) if url.lower().startswith("wss:") else None,
+            ssl=context,
             origin=None if wire.origin is None else Origin(wire.origin),
             proxy=settings.proxy or settings.use_environment_proxies or None,
             compression=None,
@@ -74,6 +82,8 @@ async def open_socket(url: str, *, settings: Settings, wire: CloudWire) -> Frame
 
 def _problem_of_opening(error: Exception) -> Problem:
     what = "open the WebSocket"
+    if isinstance(error, InvalidProxyStatus):
+        return problem_of_cause(what, explain(f"tunnel error: {error.response.status_code}"))
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         if status in _REFUSED_STATUSES:
@@ -88,9 +98,7 @@ def _problem_of_opening(error: Exception) -> Problem:
     if isinstance(error, TimeoutError):
         return Problem(Failure.NOT_SENT, connection_failed(what, "no connection in time", sent=False))
     if isinstance(error, OSError):
-        message, can_help = explain_connect_failure(f"{error} {type(error).__name__}")
-        failure = Failure.NOT_SENT if can_help else Failure.FINAL
-        return Problem(failure, connection_failed(what, message, sent=False, temporary=can_help))
+        return problem_of_cause(what, explain(f"{error} {type(error).__name__}"))
     if isinstance(error, InvalidURI | ValueError):
         return Problem(Failure.FINAL, ProtocolError("the WebSocket's address cannot be used", operation=what))
     return Problem(Failure.NOT_SENT, connection_failed(what, "the service did not open a WebSocket", sent=False))
@@ -104,18 +112,23 @@ class FrameSocket:
         self._timeouts = settings.timeouts
         self._response_types = response_types
         self._pending: dict[int, asyncio.Future[Response]] = {}
+        self._was_cut = False
         self._reader = asyncio.create_task(self._read(), name="postdicom-async: answers")
 
     @property
     def is_open(self) -> bool:
         """Whether a request can be sent."""
-        return self._connection.state is State.OPEN and not self._reader.done()
+        # What was cut keeps the library's state and the reader until the event loop's next turn.
+        return not self._was_cut and self._connection.state is State.OPEN and not self._reader.done()
 
-    async def request(self, operation: str, message_id: int, frame: bytes, *, within: float | None = None) -> Response:
+    async def request(
+        self, operation: str, message_id: int, management_type: int, frame: bytes, *, within: float | None = None
+    ) -> Response:
         """Send a frame and return its answer, which must come ``within`` seconds; ``timeouts.answer`` if not given.
 
         Raises:
-            Problem: the connection is or was lost, or no answer came in time; it says whether the frame left.
+            Problem: the connection is or was lost, no answer came in time, or one to another operation; it says whether
+                the frame left.
         """
         if not self.is_open:
             raise Problem(Failure.NOT_SENT, connection_failed(operation, "the connection is closed", sent=False))
@@ -125,10 +138,14 @@ class FrameSocket:
         try:
             await self._send(operation, frame)
             async with asyncio.timeout(within or self._timeouts.answer):
-                return await answer
+                found = await answer
+            if found.management_type in (management_type, _NO_OPERATION):
+                return found
+            crossed = ProtocolError("an answer to another operation came", operation=operation)
+            problem = Problem(Failure.LOST, crossed)
         except TimeoutError:
             message = "the service did not answer in time"
-            problem = Problem(Failure.LOST, connection_failed(operation, message, sent=True))
+            problem = Silence(Failure.LOST, connection_failed(operation, message, sent=True))
         except _Lost as lost:
             problem = lost.problem(operation)
         finally:
@@ -183,6 +200,7 @@ class FrameSocket:
 
     def cut(self) -> None:
         """Drop it at once."""
+        self._was_cut = True
         self._connection.transport.abort()
         self._reader.cancel()
         self._fail_pending()

@@ -7,7 +7,7 @@ wrong is not.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -22,8 +22,9 @@ from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, order_in, status_after
 from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.intake import Intake, Numbered
-from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, UsageError
+from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
+from postdicom_async.http.retry import Failure
 from postdicom_async.postdicom.values import Kind, check_value
 from postdicom_async.results import StoreOutcome, StoreStatus, UploadReport
 
@@ -48,16 +49,31 @@ _PERHAPS_THE_ORIGINAL = (
     "or give existing='send'"
 )
 
+_PERHAPS_AN_OLDER_ONE = (
+    "the answer was lost; the service has an instance with this SOP Instance UID, this one or an older one"
+)
+
 _Part: TypeAlias = "tuple[Lane, FrameSocket, int, bytes]"
 
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What became of a file, and the order that holds it where the service named it."""
+    """What became of a file, and the order that holds it where the service named it.
+
+    ``temporary``: whether the same upload may end otherwise, as it may wherever an answer was lost.
+    """
 
     status: StoreStatus
     reason: str | None = None
     patient_order_uuid: str | None = None
+    temporary: bool = False
+
+
+@dataclass(slots=True)
+class _Sending:
+    """How far a file is: whether something of it may have left that no answer has settled."""
+
+    may_have_left: bool = False
 
 
 class CloudUpload:
@@ -71,6 +87,7 @@ class CloudUpload:
         folder_uuid: object,
         anonymize: Anonymization | None,
         existing: str,
+        send_truncated: bool = False,
         sockets: int,
         on_progress: OnProgress | None,
     ) -> None:
@@ -82,13 +99,18 @@ class CloudUpload:
         self._folder_fields = {} if folder is None else {"FolderUuidList": [folder]}
         self._folder = None if folder is None else FolderEntry(caller, folder)
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=sockets)
-        self._existence = Existence(self._session, folder) if existing == "skip" else None
+        self._existence = Existence(self._session, folder, names_as_bytes=caller.wire.names_as_bytes)
+        self._skips = existing == "skip"
         self._lanes = Lanes(caller.connection, sockets)
         self._sending = anyio.Semaphore(sockets)
         self._lost_in_a_row = 0
+        self._end: PostdicomError | None = None
         self._sockets = sockets
         self._part = caller.wire.part_bytes
-        self._intake = Intake(piece=self._part, anonymize=anonymize, on_progress=on_progress)
+        self._deadline = caller.connection.settings.timeouts.deadline
+        self._intake = Intake(
+            piece=self._part, anonymize=anonymize, send_truncated=send_truncated, on_progress=on_progress
+        )
 
     async def run(self, sources: Sources) -> UploadReport:
         """Send everything; return one outcome a source.
@@ -98,29 +120,47 @@ class CloudUpload:
         """
         self._session.total_bytes = await self._intake.measure(sources)
         try:
-            return self._with_orders(await self._intake.run(sources, self._send_all(sources)))
+            return self._with_orders(await self._intake.run(sources, self._send_all, _OPERATION, self._deadline))
         except PostdicomError as error:
             if isinstance(error.report, UploadReport):
                 error.report = self._with_orders(error.report)
             raise
+        finally:
+            await self._lanes.close()
 
     def _with_orders(self, report: UploadReport) -> UploadReport:
         return replace(report, patient_order_uuids=tuple(self._session.patient_order_uuids))
 
-    async def _send_all(self, sources: Sources) -> None:
-        try:
-            await for_each(self._intake.admitted(sources), self._deliver, at_once=_FILES_A_SOCKET * self._sockets)
-        finally:
-            await self._lanes.close()
+    async def _send_all(self, admitted: AsyncIterator[Numbered]) -> None:
+        await for_each(admitted, self._deliver, at_once=_FILES_A_SOCKET * self._sockets)
 
     # --- one file ------------------------------------------------------------------------------------------------
 
     async def _deliver(self, file: Numbered) -> None:
-        instance = file.instance
+        sending = _Sending()
         try:
-            verdict = await self._verdict(instance)
+            verdict = await self._verdict(file.instance, sending)
         except LocalFileError as error:
             verdict = _Verdict(StoreStatus.UNREADABLE, error.message)
+        except PostdicomError as error:
+            self._end = self._end or error
+            self._settle(file, self._cut_short(sending))
+            raise
+        except BaseException:  # cancelled, by the caller or because another file's problem ends the upload
+            if sending.may_have_left or self._end is not None:
+                self._settle(file, self._cut_short(sending))
+            raise
+        self._settle(file, verdict)
+
+    def _cut_short(self, sending: _Sending) -> _Verdict:
+        """Return what is known of a file whose upload ended on the way."""
+        why = "the upload ended" if self._end is None else self._end.message
+        if sending.may_have_left:
+            return _Verdict(StoreStatus.UNCONFIRMED, f"not confirmed: {why}")
+        return _Verdict(StoreStatus.FAILED, f"not sent: {why}", temporary=self._end is None or self._end.temporary)
+
+    def _settle(self, file: Numbered, verdict: _Verdict) -> None:
+        instance = file.instance
         if verdict.status is not StoreStatus.STORED:
             self._intake.expect_fewer_bytes(instance.body.length)
         outcome = StoreOutcome(
@@ -130,11 +170,12 @@ class CloudUpload:
             instance.body.length,
             reason=verdict.reason,
             patient_order_uuid=verdict.patient_order_uuid,
+            temporary=verdict.temporary or verdict.status is StoreStatus.UNCONFIRMED,
         )
         self._intake.settle(file.number, outcome)
 
-    async def _verdict(self, instance: Usable) -> _Verdict:
-        if self._existence is not None:
+    async def _verdict(self, instance: Usable, sending: _Sending) -> _Verdict:
+        if self._skips:
             held = await self._existence.of(instance)
             if held is not None and instance.keeps_uid:
                 return _Verdict(StoreStatus.FAILED, _PERHAPS_THE_ORIGINAL)
@@ -146,26 +187,30 @@ class CloudUpload:
             nonlocal lost, found, order
             found = await self._found(instance) if lost else None
             if found is None:
+                lost = sending.may_have_left = False
                 try:
-                    lost = False
                     async with self._sending:  # with one socket, a file is begun when the one before is through
-                        order = await self._send_file(instance)
+                        order = await self._send_file(instance, sending)
                 except Problem as problem:
-                    lost = isinstance(problem.error, ConnectionFailed | ProtocolError)
+                    # A part that was refused or has not left is missing, whatever became of the others.
+                    lost = sending.may_have_left = problem.failure is Failure.LOST
                     raise
 
         error = await self._session.until_done(attempt)
         if error is not None and lost:
             found = await self._found(instance)
         self._give_up_after_many_lost(error if lost and found is None else None)
+        if found is not None and not self._skips:
+            return _Verdict(StoreStatus.UNCONFIRMED, _PERHAPS_AN_OLDER_ONE)
         if found is not None:
             return await self._of_held(found, StoreStatus.STORED, "confirmed by the service when asked")
         return _Verdict(StoreStatus.STORED, patient_order_uuid=order) if error is None else _verdict_after(error)
 
     async def _found(self, instance: Usable) -> Held | None:
-        """Return what the service says of a file whose answer was lost; nothing where it may be an older copy."""
-        held = None if self._existence is None else await self._existence.asked(instance)
-        return held if self._folder is None or (held is not None and held.patient_order_uuid) else None
+        """Return what the service says of a file whose answer was lost; nothing where it is to be sent again."""
+        held = await self._existence.asked(instance)
+        needs_order = self._skips and self._folder is not None
+        return None if held is None or (needs_order and not held.patient_order_uuid) else held
 
     def _give_up_after_many_lost(self, error: PostdicomError | None) -> None:
         """End the upload when a service takes files and never answers: each costs many times the patience for one."""
@@ -178,7 +223,7 @@ class CloudUpload:
         error = None if self._folder is None else await self._folder.add_order(held)
         return _Verdict(status, reason, held.patient_order_uuid) if error is None else _verdict_after(error)
 
-    async def _send_file(self, instance: Usable) -> str | None:
+    async def _send_file(self, instance: Usable, sending: _Sending) -> str | None:
         """Make one attempt at a file: every part once, under a number of its own. Return its order, if it was named.
 
         Raises:
@@ -199,15 +244,14 @@ class CloudUpload:
                 "CurrentFileTotalPartCount": total,
                 **self._folder_fields,
             }
-            envelope = await self._session.send(
-                attempt.session_uuid, FileUploadType.PROCESS_FILE, fields, data=data, socket=socket
-            )
+            sending.may_have_left = True
+            envelope = await self._session.send(attempt, FileUploadType.PROCESS_FILE, fields, data=data, socket=socket)
             taken.discard(lane)
             self._lanes.give_back(lane)
             if envelope.refusal is not None:
                 raise self._session.refused(envelope.refusal, (await read_identity(body)).private)
             order = order_in(envelope)
-            named = (order.patient_order_uuid if order else None) or named
+            named = order.patient_order_uuid if order and order.is_named else named
             acknowledged += len(data)
             self._intake.meter.reached(instance.header.uids, acknowledged)
 

@@ -11,6 +11,9 @@ import anyio
 
 from postdicom_async.cloud.account import choose
 from postdicom_async.cloud.messages import FileUploadType
+from postdicom_async.cloud.problems import own_problem, session_replaced
+from postdicom_async.cloud.repeats import MOST_SILENCES
+from postdicom_async.cloud.socket import Silence
 from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.redaction import safe_reason
@@ -65,29 +68,39 @@ class UploadSession:
         self._session_uuid = ""
         # Of its own: when all sockets drop at once, as many files are repeated.
         self._budget = RetryBudget(max(self._connection.settings.retry.budget, at_once * _REPEATS_OF_EACH))
+        self._at_once = at_once
+        self._silences: dict[FileUploadType, int] = {}
         self.institution_uuid: str = choose("institution_uuid", self._user.institutions, institution).identity
         self.total_bytes = 0
         self.patient_order_uuids: dict[str, None] = {}
 
     # --- the session ---------------------------------------------------------------------------------------------
 
-    async def uuid(self) -> str:
-        """Return the session's id, announcing the upload (23/1) if the account's session does not know it yet.
+    async def _entered(self) -> tuple[str, str]:
+        """Return the session's id and that of the account's session, announcing the upload (23/1) if that is another.
 
         Raises:
             ServerError: the service refuses it.
-            Problem: the service cannot be reached.
+            Problem: the service cannot be reached; what waited for it has not left.
         """
         async with self._opening:
             account_session = await self._connection.session_uuid()
             if self._opened_under != account_session:
-                envelope = await self._announce()
+                envelope = await self._announced(account_session)
                 given = envelope.text("SessionUniqueUuid") if self._connection.wire.upload_session_of_answer else None
                 self._session_uuid, self._opened_under = given or account_session, account_session
                 self._connection.keep_secret(self._session_uuid)
-            return self._session_uuid
+            return self._session_uuid, self._opened_under
 
-    async def _announce(self) -> Envelope:
+    async def _announced(self, account_session: str) -> Envelope:
+        problem: Problem | None = None
+        try:
+            return await self._announce(account_session)
+        except Problem as lost:
+            problem = lost
+        raise own_problem(problem)
+
+    async def _announce(self, account_session: str) -> Envelope:
         size = self.total_bytes / KIB
         fields = {
             "UserUuid": self._user.identity,
@@ -96,16 +109,21 @@ class UploadSession:
             "UploaderUuid": self._user.identity,
             "UploaderName": f"{self._user.full_name or ''} - API",
         }
-        envelope = await self._exchange(FileUploadType.INITIALIZE, fields)
+        envelope = await self._exchange(FileUploadType.INITIALIZE, fields, account_session)
         if envelope.refusal is not None:
             reason = self.shown(envelope.refusal)
             raise ServerError("the service refused the upload", operation=self._operation, reason=reason)
         return envelope
 
     async def attempt(self) -> Attempt:
-        """Return the number of a new attempt at a file. Raises as `uuid` does."""
-        uuid = await self.uuid()
-        return Attempt(uuid, self._opened_under, self._connection.next_file_index(uuid))
+        """Return the number of a new attempt at a file.
+
+        Raises:
+            ServerError: the service refuses the upload.
+            Problem: the service cannot be reached; nothing has left.
+        """
+        uuid, account_session = await self._entered()
+        return Attempt(uuid, account_session, self._connection.next_file_index(uuid))
 
     async def main_socket(self, attempt: Attempt) -> FrameSocket:
         """Return the main socket for a part of an attempt, which may not go on in another session.
@@ -120,7 +138,7 @@ class UploadSession:
 
     async def send(
         self,
-        session_uuid: str,
+        attempt: Attempt,
         kind: FileUploadType,
         fields: Mapping[str, Any],
         *,
@@ -130,17 +148,18 @@ class UploadSession:
         """Send one message of this upload once; return its answer, a refusal included.
 
         Raises:
-            Problem: no answer came, or none that can be read.
+            Problem: no answer came, none that can be read, or a refusal because the session is gone.
         """
         head = {
-            "SessionUniqueUuid": session_uuid,
+            "SessionUniqueUuid": attempt.session_uuid,
             "InstitutionUuid": self.institution_uuid,
             "UserUuid": self._user.identity,
         }
-        envelope = await self._exchange(kind, {**head, **fields}, data=data, socket=socket)
+        under = attempt.account_session_uuid
+        envelope = await self._exchange(kind, {**head, **fields}, under, data=data, socket=socket)
         if envelope.refusal is None and kind is not FileUploadType.CHECK_FILE_EXIST:
             order = order_in(envelope)
-            self.note_order(order.patient_order_uuid if order else None)
+            self.note_order(order.patient_order_uuid if order and order.is_named else None)
         return envelope
 
     def note_order(self, patient_order_uuid: str | None) -> None:
@@ -156,27 +175,44 @@ class UploadSession:
         """
 
         async def attempt() -> Envelope:
-            return await self.send(await self.uuid(), kind, fields)
+            return await self.send(Attempt(*await self._entered(), file_index=0), kind, fields)
 
-        return await self._connection.repeated(self._operation, Repeat.READ, attempt)
+        return await self._connection.repeats.run(self._operation, Repeat.READ, attempt)
 
     async def _exchange(
         self,
         kind: FileUploadType,
         fields: Mapping[str, Any],
+        account_session: str,
         *,
         data: bytes = b"",
         socket: FrameSocket | None = None,
     ) -> Envelope:
         problem: Problem
         try:
-            return await self._connection.upload_call(
+            envelope = await self._connection.upload_call(
                 self._operation, kind, fields, user_uuid=self._user.identity, data=data, socket=socket
             )
         except ProtocolError as error:
             error.operation = self._operation
             problem = Problem(Failure.LOST, error)  # it was taken or not; nobody can read which
+        except Silence as silence:
+            self._silences[kind] = self._silences.get(kind, 0) + 1
+            problem = silence
+        else:
+            self._silences.pop(kind, None)
+            if envelope.refusal is None or not await self._connection.was_renewed(account_session):
+                return envelope
+            problem = session_replaced()
         raise problem
+
+    @property
+    def _is_given_up(self) -> bool:
+        """Whether the same silence was met so often in a row that it makes no sense to go on."""
+        return any(
+            times >= MOST_SILENCES * (self._at_once if kind is FileUploadType.PROCESS_FILE else 1)
+            for kind, times in self._silences.items()
+        )
 
     # --- what became of it ---------------------------------------------------------------------------------------
 
@@ -194,8 +230,9 @@ class UploadSession:
     ) -> PostdicomError | None:
         """Run attempts at one file until one succeeds; return why there will be no other, None after a success.
 
-        A refusal is repeated less often than a lost answer. Only the waits between attempts count against
-        ``retry.max_seconds``: a large file takes as long as it moves.
+        A refusal is repeated less often than a lost answer, and takes nothing from the budget of repeats: it is no sign
+        of an outage. Only the waits between attempts count against ``retry.max_seconds``: a large file takes as long as
+        it moves.
 
         Raises:
             PostdicomError: the service cannot be reached any more; it makes no sense to go on with other files.
@@ -211,16 +248,20 @@ class UploadSession:
             if problem is None:
                 self._budget.earn()
                 return None
-            refused += problem.failure is Failure.REFUSED
-            if refused == _MOST_REFUSALS or not may_repeat(problem):
+            is_refusal = problem.failure is Failure.REFUSED
+            refused += is_refusal
+            is_given_up = self._is_given_up and not is_refusal
+            if refused == _MOST_REFUSALS or is_given_up or not may_repeat(problem):
                 break
             before = time.monotonic()
             spent = Attempts(made, waited)
-            if not await self._connection.pause(self._operation, Repeat.READ, problem.failure, spent, self._budget):
+            if not await self._connection.repeats.pause(
+                self._operation, Repeat.READ, problem.failure, spent, budget=self._budget, free=is_refusal
+            ):
                 break
             waited += time.monotonic() - before
         error = problem.final(attempts=made)
-        if problem.failure in {Failure.NOT_SENT, Failure.FINAL}:
+        if is_given_up or problem.failure in {Failure.NOT_SENT, Failure.FINAL}:
             raise error
         return error
 

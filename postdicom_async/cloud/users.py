@@ -5,11 +5,13 @@ from __future__ import annotations
 from postdicom_async.cloud.account import User
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.messages import Name
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import VendorAnswer
 
 __all__ = ["CloudUsers"]
 
 
+@public_face
 class CloudUsers:
     """Operations on users. The fields of what they list are in ``raw``; few are known."""
 

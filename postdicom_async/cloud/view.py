@@ -8,6 +8,7 @@ from uuid import UUID
 
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.messages import Name
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import ShareLink
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["CloudView"]
 
 
+@public_face
 class CloudView:
     """Links to look at images. Each works only from the IP address that asked for it (documented).
 

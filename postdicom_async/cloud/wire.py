@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 __all__ = ["CloudWire"]
 
 KIB = 1024
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class CloudWire:
     """What is assumed of the service.
@@ -34,6 +36,14 @@ class CloudWire:
             (JavaScript library, in two of its three uploads), else under that of the account's session.
         other_order_fields: the object inside ``JsonParameters`` that holds the documented fields of an order which the
             public copy of the JavaScript library drops, such as ``PatientComplaints`` (assumed).
+        after_date_alone: what follows an order's day when it is scheduled without a time. That a time may be empty is
+            documented; the JavaScript library joins day, space and time, though its public copy refuses an empty time.
+        flag_ids_as_text: send the ids of flags and their groups as text (documented) instead of as whole numbers, the
+            only ones the JavaScript library takes.
+        upload_share_has_institution: shares to upload name an institution (the JavaScript library must have it; the
+            documentation does not know it).
+        names_as_bytes: the question whether the service has a file gives the patient's name and id as the file's bytes
+            read as Latin-1, whatever its character set (JavaScript library), instead of as the text they are.
         part_bytes: bytes of a file in one frame (JavaScript library).
         documents_as_script: repeat a large document's whole content with every part and give the part as a list of
             numbers, as the JavaScript library does, instead of sending each part once.
@@ -48,6 +58,10 @@ class CloudWire:
     reuse_session: bool = True
     upload_session_of_answer: bool = True
     other_order_fields: str = "OtherInformation"
+    after_date_alone: str = " "
+    flag_ids_as_text: bool = False
+    upload_share_has_institution: bool = True
+    names_as_bytes: bool = True
     part_bytes: int = 512 * KIB
     documents_as_script: bool = False
 
@@ -60,3 +74,5 @@ class CloudWire:
             raise UsageError("wire.response_types: give a frozenset of message types")
         if not all(isinstance(text, str) and text for text in (self.router_url, self.other_order_fields)):
             raise UsageError("wire: router_url and other_order_fields are texts")
+        if not isinstance(self.after_date_alone, str):
+            raise UsageError("wire.after_date_alone: give text")

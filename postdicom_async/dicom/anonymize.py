@@ -14,6 +14,7 @@ from postdicom_async.dicom.anonymize_profile import profile_actions
 from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, actions_of, tag_of
 from postdicom_async.dicom.elements import tag_text
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 __all__ = ["Anonymization"]
 
@@ -38,6 +39,7 @@ _KINDS = re.compile(
 _LEAST_SECRET = 8  # bytes
 
 
+@public_face
 @dataclass(frozen=True, repr=False, eq=False)
 class Anonymization:
     r"""What to change in every file before it is sent. Originals are never touched.

@@ -56,13 +56,16 @@ class Inflated:
         if not packed:
             packed = self._source(self._source_at, _IN)
             self._source_at += len(packed)
-        if not packed:
-            raise DicomProblem("its deflated data set ends early")
         try:
-            return self._inflater.decompress(packed, _OUT)
+            data = self._inflater.decompress(packed, _OUT)
         except zlib.error:
-            pass
-        raise DicomProblem("its deflated data set is damaged")
+            data = None
+        if data is None:
+            raise DicomProblem("its deflated data set is damaged")
+        # The input may be used up while some output is held back: then there is more without input, or the end.
+        if not (packed or data or self._inflater.eof):
+            raise DicomProblem("its deflated data set ends early")
+        return data
 
 
 def deflate(pieces: Iterable[bytes]) -> Iterator[bytes]:

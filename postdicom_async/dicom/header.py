@@ -16,7 +16,7 @@ from postdicom_async.dicom.silence import in_silence
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.results import InstanceUids
 
-__all__ = ["HEADER_LIMIT", "HeaderGap", "InstanceHeader", "read_header", "read_values"]
+__all__ = ["HEADER_LIMIT", "HeaderGap", "InstanceHeader", "NotingBytes", "data_set_start", "read_header", "read_values"]
 
 HEADER_LIMIT = 1 << 20
 """No header is looked for beyond this many bytes."""
@@ -102,6 +102,19 @@ def read_values(data: bytes, wanted: frozenset[int]) -> tuple[dict[int, bytes], 
     return found, False
 
 
+def data_set_start(data: bytes) -> tuple[str, int] | None:
+    """Return the transfer syntax and where the data set begins, None where the file meta information does not say.
+
+    ``data`` are the first bytes of a file; more of them may show it.
+    """
+    found: dict[int, bytes] = {}
+    try:
+        start = _walk_meta(data[:HEADER_LIMIT], found, frozenset({_TRANSFER_SYNTAX}))
+    except (_Short, _Unclear):
+        return None
+    return _text(found[_TRANSFER_SYNTAX]), start
+
+
 class _Short(Exception):
     """The bytes end inside the header."""
 
@@ -120,10 +133,7 @@ def _header_of(found: dict[int, bytes]) -> InstanceHeader | None:
 
 def _walk_file(data: bytes, found: dict[int, bytes], wanted: frozenset[int]) -> None:
     """Walk the file meta information, then the data set in the transfer syntax it names; fill ``found``."""
-    # The group length (0002,0000) may lie, so the end of the group is where another group begins.
-    start = _walk(data, 132, found, wanted, little=True, explicit=True, last=0x0002FFFF)
-    if _TRANSFER_SYNTAX not in found:
-        raise _Unclear
+    start = _walk_meta(data, found, wanted)
     syntax = _text(found[_TRANSFER_SYNTAX])
     if syntax == _DEFLATED:
         data, start = _inflated(data[start:]), 0
@@ -136,6 +146,15 @@ def _walk_file(data: bytes, found: dict[int, bytes], wanted: frozenset[int]) -> 
         explicit=syntax != _IMPLICIT_LITTLE,
         last=max(wanted),
     )
+
+
+def _walk_meta(data: bytes, found: dict[int, bytes], wanted: frozenset[int]) -> int:
+    """Walk the file meta information; return where the data set begins."""
+    # The group length (0002,0000) may lie, so the end of the group is where another group begins.
+    start = _walk(data, 132, found, wanted, little=True, explicit=True, last=0x0002FFFF)
+    if data[128:132] != b"DICM" or _TRANSFER_SYNTAX not in found:
+        raise _Unclear
+    return start
 
 
 def _inflated(data: bytes) -> bytes:
@@ -211,12 +230,13 @@ def _text(value: bytes) -> str:
     return value.rstrip(b"\0 ").decode("latin-1").strip()
 
 
-class _Noting(BytesIO):
+class NotingBytes(BytesIO):
     """Bytes that note when a read ran into their end: pydicom takes what is left of a value for all of it."""
 
     ran_short = False
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Read, and note whether there was less than was asked for."""
         data = super().read(size)
         self.ran_short = self.ran_short or (size is not None and 0 < len(data) < size)
         return data
@@ -228,7 +248,7 @@ def _with_pydicom(data: bytes, wanted: frozenset[int]) -> dict[int, bytes]:
 
     if _DEFLATED.encode() in data:
         return {}  # it would unpack without a bound
-    source = _Noting(data)
+    source = NotingBytes(data)
     found: dict[int, bytes] = {}
     try:
         with in_silence():

@@ -69,7 +69,8 @@ def _from_template(template: str) -> Callable[[InstanceUids], str]:
         raise UsageError("layout: the braces do not match") from None
     fields = {field for _, field, _, _ in parsed if field is not None}
     if unknown := fields - _FIELDS:
-        raise UsageError(f"layout: unknown field {min(unknown)!r}; there are {{study}}, {{series}} and {{instance}}")
+        named = f" {min(unknown)!r}" if min(unknown).isidentifier() else ""
+        raise UsageError(f"layout: unknown field{named}; there are {{study}}, {{series}} and {{instance}}")
     if any(format_spec or conversion for _, _, format_spec, conversion in parsed):
         raise UsageError("layout: a field is written {instance}, without ':' or '!'")
     if "instance" not in fields:

@@ -124,7 +124,7 @@ class ScanStatus(StrEnum):
     """A directory of other files (PS3.3 annex F), no instance."""
     NOT_DICOM = "not DICOM"
     UNREADABLE = "unreadable"
-    """It, or a folder, could not be read, or does not say which instance it is."""
+    """It, or a folder, could not be read, or it is cut off or does not say which instance it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ from postdicom_async.dicomweb.client_rendered import ClientRendered
 from postdicom_async.dicomweb.client_retrieve import ClientRetrieve
 from postdicom_async.dicomweb.client_search import ClientSearch
 from postdicom_async.dicomweb.client_store import ClientStore
+from postdicom_async.face import public_face
 
 __all__ = ["DicomWeb"]
 
 
+@public_face
 class DicomWeb(ClientSearch, ClientStore, ClientDownload, ClientRetrieve, ClientRendered):
     """A DICOMweb archive (PS3.18), used as ``async with DicomWeb(url) as archive``.
 

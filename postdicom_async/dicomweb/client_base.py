@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from postdicom_async.dicom.uids import checked_uid
 from postdicom_async.dicomweb.dialects import DIALECTS, DICOMWEB, Dialect
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
+from postdicom_async.dicomweb.url_length import in_pieces
 from postdicom_async.errors import UsageError
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.http.session import Session
@@ -47,7 +48,12 @@ class ClientBase:
 
     @property
     def transport_name(self) -> str:
-        """What carries the bytes: ``"pyreqwest"``, ``"httpx"`` or ``"custom"``."""
+        """``"pyreqwest"``, ``"httpx"``, or ``"custom"`` for one that was passed.
+
+        httpx's is taken where pyreqwest is not installed or cannot do what the settings ask: a key with a password, a
+        SOCKS proxy, or a ``tls.ca_file`` with a certificate that could be a server's own (rustls takes no certificate
+        as an authority and from a server at once).
+        """
         return self._session.transport_name
 
     @property
@@ -87,8 +93,21 @@ class ClientBase:
         )
         other = copy.copy(self)
         other._session = self._session.with_settings(settings)  # noqa: SLF001 - a copy of this very class
-        other._retrieval = Retrieval(other._session, self._dialect)  # noqa: SLF001
+        other._retrieval = self._retrieval.over(other._session)  # noqa: SLF001
         return other
+
+    def _frame_pieces(self, target: Target, numbers: Sequence[int], tail: str = "") -> list[tuple[int, str]]:
+        """Return, for each request that a list of frames takes, how many it asks for and its path."""
+
+        def suffix(some: Sequence[int]) -> str:
+            return f"/frames/{frame_list(some)}"
+
+        def path(some: Sequence[int]) -> str:
+            return target.path(self._dialect, suffix(some)) + tail
+
+        longest = self._dialect.url_bytes - len(self._session.url)
+        frame_list(numbers)
+        return [(len(some), suffix(some)) for some in in_pieces(numbers, lambda some: len(path(some)) <= longest)]
 
 
 # --- arguments ------------------------------------------------------------------------------------------------------

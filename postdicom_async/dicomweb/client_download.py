@@ -34,14 +34,17 @@ class ClientDownload(ClientBase):
 
         A file under its final name is whole: it is written under another name, checked to be what was asked for, made
         durable (``settings.fsync``) and then renamed. What the folder has already is not fetched again. The result is
-        compared with the archive's own count or list of instances, and only what is missing is asked for again.
+        compared with the archive's own count or list of instances, and only what is missing is asked for again. Where
+        the archive can be asked for neither, ``report.listing`` is ``"unavailable"``. Where what it says contradicts
+        what arrived, it is that too, ``report.contradicted`` is True and ``report.ok`` False: nothing is known to be
+        missing, so nothing is raised, but nothing shows that it is all.
 
         Args:
             study_instance_uid: which study.
             to: the folder, made where it does not exist.
             layout: a template with ``{study}``, ``{series}`` and ``{instance}``, or a function from `InstanceUids` to a
                 relative path.
-            compare_with_search: False leaves the list out; a study that lacks instances then goes unnoticed.
+            compare_with_search: False leaves count and list out; a study that lacks instances then goes unnoticed.
             progress: called with typed events.
 
         Raises:

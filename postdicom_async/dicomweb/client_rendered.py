@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from secrets import token_hex
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from postdicom_async.dicomweb.client_base import ClientBase, frame_list, header_value, target_of
+from postdicom_async.dicomweb.client_base import ClientBase, header_value, target_of
+from postdicom_async.dicomweb.multipart import MultipartDamage
+from postdicom_async.dicomweb.rendered import RenderedPiece, joined
+from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
 from postdicom_async.results import Rendered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from postdicom_async.dicomweb.retrieve import Target
 
@@ -69,10 +74,30 @@ class ClientRendered(ClientBase):
         media_type: str = "image/jpeg",
         parameters: Mapping[str, str] | None = None,
     ) -> Rendered:
-        """Return frames rendered; see `retrieve_study_rendered`."""
+        """Return frames rendered; see `retrieve_study_rendered`.
+
+        Several frames come as an archive makes them: mostly as multipart/related with a picture for each. More than
+        fit into one URL (``dialect.url_bytes``) are asked for in several requests and come as that, in order.
+
+        Raises:
+            ProtocolError: several requests were needed, and an answer is not one picture for each frame.
+        """
         target = target_of(study_instance_uid, series_instance_uid, sop_instance_uid)
-        suffix = f"/frames/{frame_list(frame_numbers)}/rendered"
-        return await self._rendered(target, suffix, media_type, parameters)
+        tail = "/rendered" + _query(parameters)
+        pieces = self._frame_pieces(target, frame_numbers, tail)
+        answers: list[RenderedPiece] = []
+        left = self.settings.limits.in_memory_bytes
+        for count, suffix in pieces:
+            one = await self._rendered(target, suffix + "/rendered", media_type, parameters, left)
+            if len(pieces) == 1:
+                return one
+            answers.append(RenderedPiece(count, one.media_type, one.content))
+            left -= len(one.content)
+        try:
+            return joined(answers, token_hex(16))
+        except MultipartDamage as damage:
+            problem = ProtocolError(f"{damage}; ask for fewer frames at a time", operation="retrieve rendered frames")
+        raise problem
 
     async def retrieve_study_thumbnail(self, study_instance_uid: str, *, media_type: str = "image/jpeg") -> Rendered:
         """Return a picture that stands for a study (PS3.18 section 10.4.1.1.4)."""
@@ -98,12 +123,22 @@ class ClientRendered(ClientBase):
         return await self._rendered(target, "/thumbnail", media_type, None)
 
     async def _rendered(
-        self, target: Target, suffix: str, media_type: str, parameters: Mapping[str, str] | None
+        self,
+        target: Target,
+        suffix: str,
+        media_type: str,
+        parameters: Mapping[str, str] | None,
+        cap: int | None = None,
     ) -> Rendered:
         path = target.path(self._dialect, suffix)
-        if parameters:
-            path += ("&" if "?" in path else "?") + urlencode(dict(parameters), safe=",")
+        path += _query(parameters, "&" if "?" in path else "?")
         operation = f"retrieve {suffix.rpartition('/')[2]} {target.route}"
         call = Call(operation, "GET", path, Repeat.READ, headers={"Accept": header_value(media_type, "media_type")})
-        answer = await self._session.fetch(call, cap=self.settings.limits.in_memory_bytes)
+        answer = await self._session.fetch(call, cap=self.settings.limits.in_memory_bytes if cap is None else cap)
         return Rendered(answer.body, answer.content_type)
+
+
+def _query(parameters: Mapping[str, str] | None, joint: str = "?") -> str:
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise UsageError("parameters: give a mapping of names to text")
+    return joint + urlencode(dict(parameters), safe=",") if parameters else ""

@@ -9,18 +9,20 @@ from urllib.parse import urljoin
 import anyio.to_thread
 
 from postdicom_async.dicom.header import InstanceHeader, read_header
-from postdicom_async.dicomweb.client_base import ClientBase, frame_list, ladder_of, target_of
-from postdicom_async.dicomweb.media_types import FRAME_LADDER, INSTANCE_LADDER
-from postdicom_async.dicomweb.parts import Parts
+from postdicom_async.dicomweb.client_base import ClientBase, ladder_of, target_of
+from postdicom_async.dicomweb.media_types import FRAME_LADDER
+from postdicom_async.dicomweb.parts import Opener, Parts
 from postdicom_async.errors import ProtocolError, UsageError
-from postdicom_async.http.session import same_origin
+from postdicom_async.http.address import same_origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from pydicom.dataset import Dataset
 
     from postdicom_async.dicomweb.retrieve import Target
+    from postdicom_async.http.answer import StreamedAnswer
 
 __all__ = ["ClientRetrieve"]
 
@@ -56,22 +58,26 @@ class ClientRetrieve(ClientBase):
     ) -> Parts:
         """Give frames, counted from 1, as streams of bytes (PS3.18 section 10.4.1.1.6).
 
+        They come in the order asked for. More than fit into one URL (``dialect.url_bytes``) are asked for in several
+        requests, one after the other; an answer with more or fewer parts than frames raises `ProtocolError`.
         ``media_type`` is the Accept header to send; by default frames come as stored, then as the archive can.
         """
-        suffix = f"/frames/{frame_list(frame_numbers)}"
         target = target_of(study_instance_uid, series_instance_uid, sop_instance_uid)
-        return self._parts(target, suffix, ladder_of(media_type, FRAME_LADDER), "retrieve frames of")
+        ladder, operation = ladder_of(media_type, FRAME_LADDER), "retrieve frames of"
 
-    def _parts(
-        self,
-        target: Target,
-        suffix: str = "",
-        ladder: tuple[str, ...] = INSTANCE_LADDER,
-        operation: str = "retrieve",
-    ) -> Parts:
+        def piece(suffix: str) -> Opener:
+            return lambda: self._retrieval.open(target, suffix=suffix, ladder=ladder, operation=operation)
+
         return Parts(
-            lambda: self._retrieval.open(target, suffix=suffix, ladder=ladder, operation=operation),
+            [(piece(suffix), count) for count, suffix in self._frame_pieces(target, frame_numbers)],
             operation=f"{operation} {target.route}",
+            max_parts=self.settings.limits.parts,
+        )
+
+    def _parts(self, target: Target) -> Parts:
+        return Parts(
+            [(lambda: self._retrieval.open(target), None)],
+            operation=f"retrieve {target.route}",
             max_parts=self.settings.limits.parts,
         )
 
@@ -136,8 +142,12 @@ class ClientRetrieve(ClientBase):
         headers = {} if byte_range is None else {"Range": _range_header(byte_range)}
         operation = "retrieve bulk data"
         ladder = ladder_of(media_type, FRAME_LADDER)
+
+        def opener() -> AbstractAsyncContextManager[StreamedAnswer]:
+            return self._retrieval.open_path(self._own_path(url), ladder=ladder, operation=operation, headers=headers)
+
         parts = Parts(
-            lambda: self._retrieval.open_path(self._own_path(url), ladder=ladder, operation=operation, headers=headers),
+            [(opener, None)],
             operation=operation,
             max_parts=self.settings.limits.parts,
         )

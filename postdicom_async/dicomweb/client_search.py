@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from postdicom_async.dicomweb.client_base import ClientBase, given_uids, target_of
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.filters import Filters, filter_pairs, include_pairs
+from postdicom_async.dicomweb.find import find
 from postdicom_async.dicomweb.json_answer import JsonAnswer
-from postdicom_async.dicomweb.media_types import DICOM_JSON
-from postdicom_async.dicomweb.search import Listing, Results, Search, check_page, to_dataset
+from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
+from postdicom_async.dicomweb.search import Results, Search, check_page, to_dataset
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
@@ -27,6 +28,7 @@ __all__ = ["ClientSearch"]
 _STUDY_UID = "0020000D"
 _SERIES_UID = "0020000E"
 _INSTANCE_UID = "00080018"
+_TAGS = {"study": _STUDY_UID, "series": _SERIES_UID}  # by the placeholders of a dialect
 
 
 class ClientSearch(ClientBase):
@@ -42,6 +44,10 @@ class ClientSearch(ClientBase):
         fuzzymatching: bool = False,
     ) -> Results[Dataset]:
         """Find studies (PS3.18 section 10.6).
+
+        What comes back is held against the filters on UIDs, dates and Patient ID; where they were not heeded,
+        ``warnings`` of the result says so. Filters go out as ``dialect.filter_form`` says. A list of UIDs that is too
+        long for one URL (``dialect.url_bytes``) makes several searches, one result of them.
 
         Args:
             filters: DICOM keyword or 8-hex tag to what it must match: text with ``*`` and ``?``, a date, a pair of
@@ -118,9 +124,11 @@ class ClientSearch(ClientBase):
             offset=offset,
             page=self.settings.limits.page_size if self._dialect.pages else None,
             private=tuple(value for _, value in matching),
+            dialect=self._dialect,
+            below=tuple((_TAGS[name], uid) for name, uid in uids.items()),
         )
         check_page(limit, offset)
-        return Results(lambda at_most, warnings: Listing(self._session, search).pages(at_most, warnings), to_dataset)
+        return Results(lambda at_most, warnings: find(self._session, search, at_most, warnings), to_dataset)
 
     # --- metadata ------------------------------------------------------------------------------------------------
 
@@ -143,7 +151,7 @@ class ClientSearch(ClientBase):
         path = target.path(self._dialect, "/metadata")
 
         def pages(at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[DicomJson]]:
-            call = Call(operation, "GET", path, Repeat.READ, headers={"Accept": DICOM_JSON})
-            return JsonAnswer(self._session, call, wanted=at_most, key=_INSTANCE_UID).batches()
+            call = Call(operation, "GET", path, Repeat.READ, headers=ASKING_FOR_JSON)
+            return JsonAnswer(self._session.one_call(), call, wanted=at_most, key=_INSTANCE_UID).batches()
 
         return Results(pages, to_dataset)

@@ -28,12 +28,13 @@ class ClientStore(ClientBase):
         study_instance_uid: str | None = None,
         *,
         anonymize: Anonymization | None = None,
+        send_truncated: bool = False,
     ) -> tuple[StoreOutcome, ...]:
         """Store everything in one request (PS3.18 section 10.5); one outcome a source.
 
         See `upload` for the arguments and for more than one request can carry.
         """
-        return await self._upload(study_instance_uid, anonymize, None).run_as_one(sources)
+        return await self._upload(study_instance_uid, anonymize, send_truncated, None).run_as_one(sources)
 
     async def upload(
         self,
@@ -41,6 +42,7 @@ class ClientStore(ClientBase):
         *,
         study_instance_uid: str | None = None,
         anonymize: Anonymization | None = None,
+        send_truncated: bool = False,
         progress: OnProgress | None = None,
     ) -> UploadReport:
         """Store any number of instances, in batches, several requests at a time; bytes go out as they are on disk.
@@ -50,26 +52,40 @@ class ClientStore(ClientBase):
                 iterable or async iterable of them.
             study_instance_uid: refuse instances of any other study.
             anonymize: what to replace or remove on the way out; the files themselves stay as they are. What cannot be
-                anonymised is not sent. Unless it changes UIDs, what the archive has already under a file's UID is
-                UNCONFIRMED: it may be the original, and still be it.
+                anonymised is not sent. Unless it changes UIDs, each copy is retrieved and compared: where the archive
+                keeps the original that it has under that UID, the copy is FAILED, whatever the archive says.
+            send_truncated: send files that are cut off too. Without it they are UNREADABLE, and never stand for their
+                SOP Instance UID. A file is cut off where a length in it, or a sequence or pixel data without an end,
+                says that more must come; where that cannot be told it is sent.
             progress: called with typed events.
 
         Returns:
             One outcome a source. Files that are not DICOM or cannot be read are listed, not fatal; use
-            ``report.raise_for_failures()`` where anything but success should raise.
+            ``report.raise_for_failures()`` where anything but success should raise. Of sources that differ and have one
+            SOP Instance UID, the next is sent when the one before was refused; once one is stored, the rest fail.
 
         Raises:
             UsageError: a source is of a kind that cannot be sent.
             LocalFileError: a path that was named does not exist.
             PostdicomError: the archive cannot be worked with; ``report`` on the exception says how far it came.
         """
-        return await self._upload(study_instance_uid, anonymize, progress).run(sources)
+        return await self._upload(study_instance_uid, anonymize, send_truncated, progress).run(sources)
 
     def _upload(
-        self, study_instance_uid: str | None, anonymize: Anonymization | None, progress: OnProgress | None
+        self,
+        study_instance_uid: str | None,
+        anonymize: Anonymization | None,
+        send_truncated: bool,
+        progress: OnProgress | None,
     ) -> Upload:
         study = None if study_instance_uid is None else checked_uid(study_instance_uid, "study_instance_uid")
-        return Upload(self._session, self._dialect, study_instance_uid=study, anonymize=anonymize, on_progress=progress)
+        return Upload(
+            self._retrieval,
+            study_instance_uid=study,
+            anonymize=anonymize,
+            send_truncated=send_truncated,
+            on_progress=progress,
+        )
 
     # --- delete ---------------------------------------------------------------------------------------------------
 

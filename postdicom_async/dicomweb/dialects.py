@@ -9,15 +9,21 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from urllib.parse import quote
 
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["DIALECTS", "DICOMWEB", "POSTDICOM", "Dialect", "Route"]
+__all__ = ["DIALECTS", "DICOMWEB", "POSTDICOM", "Dialect", "FilterForm", "Route"]
+
+FilterForm: TypeAlias = Literal["keyword", "tag"]
+"""How attributes are written in a query: ``PatientName=DOE*`` or ``00100010=DOE*`` (PS3.18 section 8.3.4)."""
+
+_SHORTEST_URL = 128
 
 
 class Route(StrEnum):
@@ -36,6 +42,7 @@ class Route(StrEnum):
     INSTANCE = "instance"
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How one family of servers is spoken to.
@@ -45,7 +52,11 @@ class Dialect:
         routes: what the family offers; an absent one is refused before anything is sent.
         pages: searches are paged with ``limit`` and ``offset``.
         instances_per_store: the most instances in one store request, None for no limit of the family's.
-        lists_by_series: the instances of a study are found by asking for its series first.
+        lists_by_series: the instances of a study are found by asking for its series first. Where that is False, it is
+            still done when the archive does not offer a list of all of them.
+        filter_form: ``"keyword"`` or ``"tag"``. PS3.18 has both; some archives heed only one and ignore the other.
+        url_bytes: the longest URL sent where there is a choice; longer lists of UIDs and of frames are asked for in
+            several requests. Servers and proxies take from 2,048 bytes on.
     """
 
     name: str
@@ -53,6 +64,15 @@ class Dialect:
     pages: bool = True
     instances_per_store: int | None = None
     lists_by_series: bool = False
+    filter_form: FilterForm = "keyword"
+    url_bytes: int = 2000
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if self.filter_form not in {"keyword", "tag"}:
+            raise UsageError('filter_form: give "keyword" or "tag"')
+        if type(self.url_bytes) is not int or self.url_bytes < _SHORTEST_URL:
+            raise UsageError(f"url_bytes: give a number from {_SHORTEST_URL} on")
 
     def can(self, route: Route, values: Iterable[str]) -> bool:
         """Whether the route exists and needs no more placeholders than ``values`` names."""
@@ -101,7 +121,8 @@ DICOMWEB: Final = Dialect(
 
 # PostDICOM addresses series and instances without their parents (C# sample and Node sample). The sample has one
 # instance in a store request; whether more are taken, and whether searches are paged, is not known: one is assumed,
-# and that paging parameters do no harm (a search that is refused with them is asked once more without).
+# and that paging parameters do no harm (a search that is refused with them is asked once more without). Both samples
+# write filters as tags.
 POSTDICOM: Final = Dialect(
     "postdicom",
     {
@@ -115,6 +136,7 @@ POSTDICOM: Final = Dialect(
     },
     instances_per_store=1,
     lists_by_series=True,
+    filter_form="tag",
 )
 
 DIALECTS: Final = {dialect.name: dialect for dialect in (DICOMWEB, POSTDICOM)}

@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import anyio
 
 from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names
 from postdicom_async.dicomweb.at_once import for_each
-from postdicom_async.dicomweb.listing import count_instances, list_instances
+from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
 from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
@@ -27,9 +27,11 @@ from postdicom_async.errors import (
     LocalFileError,
     NotFound,
     PostdicomError,
+    RateLimited,
     UsageError,
 )
-from postdicom_async.results import DownloadReport, InstanceUids, ListingCheck, OnProgress, SavedInstance
+from postdicom_async.http.clocks import deadline_passed, within
+from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, SavedInstance
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -39,14 +41,14 @@ __all__ = ["Download", "plan"]
 
 _COUNT_SECONDS = 10.0
 _MANY = 32  # instances from which on the first 64 KiB are little of an answer
-_ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, UsageError)
+_ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
 
 
 @dataclass(slots=True)
 class _State:
     """What is known while a download runs."""
 
-    listed: set[InstanceUids] | None = None
+    listed: set[InstanceUids] | None = None  # empty where the archive lists nothing, None where it cannot be asked
     present: set[InstanceUids] = field(default_factory=set)
     saved: dict[InstanceUids, SavedInstance] = field(default_factory=dict)
     refused: int = 0
@@ -54,8 +56,12 @@ class _State:
     whole: bool = False  # the target itself came to its end without damage
 
     @property
+    def arrived(self) -> set[InstanceUids]:
+        return self.present | self.saved.keys()
+
+    @property
     def missing(self) -> set[InstanceUids]:
-        return (self.listed or set()) - self.present - self.saved.keys()
+        return (self.listed or set()) - self.arrived
 
 
 def plan(target: Target, listed: set[InstanceUids], missing: set[InstanceUids], finest: int) -> list[Target]:
@@ -86,14 +92,14 @@ class Download:
     def __init__(
         self, retrieval: Retrieval, target: Target, to: Path, *, layout: Layout, on_progress: OnProgress | None
     ) -> None:
-        self._retrieval = retrieval
-        self._session = retrieval.session
+        self._session = retrieval.session.one_call(at_once=True)
+        self._retrieval = retrieval.over(self._session)
         self._target = target
         self._to = to
         self._name = _one_name_each(relative_names(layout))
         self._meter = Meter(on_progress)
         self._state = _State()
-        self._listing: ListingCheck = "not asked"
+        self._asked = False
         self._known_folder = known_folder(layout, target.study, target.series)
         self._not_found: NotFound | None = None
         self._count: int | None = None
@@ -110,19 +116,24 @@ class Download:
         started = time.monotonic()
         folder = Folder(self._to, fsync=self._session.settings.fsync)
         problem: PostdicomError | None = None
+        deadline = self._session.settings.timeouts.deadline
+
+        def late() -> PostdicomError:
+            return deadline_passed(f"retrieve {self._target.route}", deadline, sent=True)
+
         try:
             await in_background(folder.open)
-            await self._fetch(folder, compare=compare)
+            await within(deadline, self._fetch(folder, compare=compare), late)
         except PostdicomError as error:
             problem = error
         finally:
             folder.close()
         report = self._report(time.monotonic() - started)
-        if problem is not None:
-            problem.report = report
-            raise problem
-        self._require_complete(report)
-        return report
+        problem = problem or self._shortfall(report)
+        if problem is None:
+            return report
+        problem.report = replace(report, failed=True)
+        raise problem
 
     async def _fetch(self, folder: Folder, *, compare: bool) -> None:
         await self._ask_count(compare=compare)
@@ -133,6 +144,11 @@ class Download:
             await self._list(compare=compare)
             await self._find_present(folder)
             await self._fetch_rounds(folder, finest=0)
+        if self._state.listed is not None and not self._state.arrived <= self._state.listed:
+            # Stored meanwhile, or a list that does not tell: by now another way may give a better one.
+            await self._list(compare=compare)
+            await self._find_present(folder)
+            await self._fetch_rounds(folder, finest=1)
 
     async def _fetch_everything(self, folder: Folder, *, compare: bool) -> None:
         """Ask for everything and compare afterwards: nothing of it can be there yet."""
@@ -140,11 +156,9 @@ class Download:
             await self._fetch_while_listing(folder, compare=compare)
         else:
             await self._fetch_all([self._target], folder)
-            if self._state.whole and len(self._state.saved) == self._count:
-                self._listing = "counted"
-            else:
+            if not self._state.whole or len(self._state.saved) != self._count:
                 await self._list(compare=compare)
-        if self._not_found is not None and self._state.listed is None:
+        if self._not_found is not None and not self._state.listed:
             raise self._not_found
 
     async def _fetch_while_listing(self, folder: Folder, *, compare: bool) -> None:
@@ -162,6 +176,7 @@ class Download:
                 async with asyncio.timeout(_COUNT_SECONDS):
                     self._count = await count_instances(self._retrieval, self._target)
         if self._count is not None:
+            self._asked = True
             self._meter.expect(self._count, None)
 
     async def _list(self, *, compare: bool) -> None:
@@ -169,14 +184,13 @@ class Download:
         if target.series is not None and target.instance is not None:
             self._state.listed = {InstanceUids(target.study, target.series, target.instance)}
         elif compare:
-            listed = await list_instances(self._retrieval, target)
-            self._listing = "unavailable" if listed is None else "compared"
-            self._state.listed = listed or None
-        if self._state.listed is not None:
+            self._state.listed = await list_instances(self._retrieval, target, self._state.arrived)
+            self._asked = True
+        if self._state.listed:
             self._meter.expect(len(self._state.listed), None)
 
     async def _find_present(self, folder: Folder) -> None:
-        for some in _slices(sorted(self._state.listed or ()), 256):
+        for some in _slices(sorted(self._state.missing), 256):
             self._state.present.update(await in_background(partial(_held, folder, self._name, some)))
 
     # --- rounds ----------------------------------------------------------------------------------------------------
@@ -185,7 +199,7 @@ class Download:
         """Look what is missing and ask for that, each round in smaller resources; end when nothing more comes."""
         idle_rounds = 0
         retry = self._session.settings.retry
-        while not self._is_done():
+        while not self._is_done() and not self._session.has_given_up:
             had = len(self._state.saved)
             await self._fetch_all(self._targets(finest), folder)
             idle_rounds = 0 if len(self._state.saved) > had else idle_rounds + 1
@@ -196,19 +210,17 @@ class Download:
             finest = min(2, finest + 1)
 
     def _is_done(self) -> bool:
-        if self._state.listed is None:
-            return self._state.whole
-        return not self._state.missing
+        return not self._state.missing if self._state.listed else self._state.whole
 
     def _targets(self, finest: int) -> list[Target]:
-        if self._state.listed is None:
+        if not self._state.listed:
             return [self._target]
         return plan(self._target, self._state.listed, self._state.missing, finest)
 
     def _gives_up(self, finest: int, idle_rounds: int) -> bool:
         error = self._state.last_error
         may_pass = error is not None and error.temporary
-        if self._state.listed is not None and finest < 2 and self._target.instance is None:
+        if self._state.listed and finest < 2 and self._target.instance is None:
             return False  # smaller resources are still to be tried
         return idle_rounds >= (self._session.settings.retry.max_attempts if may_pass else 1)
 
@@ -225,7 +237,10 @@ class Download:
 
     async def _fetch_one(self, target: Target, folder: Folder) -> None:
         """Receive one resource; what goes wrong with it is noted, unless it ends the whole download."""
+        if self._session.has_given_up:
+            return
         limits = self._session.settings.limits
+        had = len(self._state.saved)
         receiver = Receiver(folder, self._name, target, self._state.saved, piece=limits.piece, meter=self._meter)
         try:
             many = target == self._target and (self._count or 0) >= _MANY
@@ -240,11 +255,14 @@ class Download:
                 self._not_found = error
         finally:
             self._state.refused += receiver.refused
+            if len(self._state.saved) > had:
+                self._session.has_moved()
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def _report(self, seconds: float) -> DownloadReport:
         state = self._state
+        listing, contradicted = verdict(state.arrived, state.listed, self._count, whole=state.whole)
         return DownloadReport(
             saved=tuple(state.saved.values()),
             already_present=tuple(sorted(state.present)),
@@ -252,32 +270,37 @@ class Download:
             refused=state.refused,
             bytes_received=sum(one.size for one in state.saved.values()),
             seconds=seconds,
-            listing=self._listing,
+            listing=listing if self._asked else "not asked",
             transfer_syntax_as_stored=self._retrieval.as_stored,
+            contradicted=contradicted,
         )
 
-    def _require_complete(self, report: DownloadReport) -> None:
+    def _shortfall(self, report: DownloadReport) -> PostdicomError | None:
+        """Return the error that this is not all; None where it is."""
         if self._is_done():
-            self._require_count(report)
-            return
-        if self._not_found is not None and (self._state.listed is None or self._target.instance is not None):
-            self._not_found.report = report
-            raise self._not_found
+            return self._count_shortfall(report)
+        if self._not_found is not None and (not self._state.listed or self._target.instance is not None):
+            return self._not_found
         cause = self._state.last_error
         words = f": {cause}" if cause else ""
+        if report.refused and not cause:
+            words = f"; {report.refused} parts came that are not DICOM, or not what was asked for"
         if report.missing:
             total = len(self._state.listed or ())
             message = f"{len(report.missing)} of {total} instances did not arrive{words}"
         else:
-            message = f"the answer broke off and there is no list to tell what is missing{words}"
-        raise IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
+            here = len(report.saved) + len(report.already_present)
+            arrived = f"{here} instances arrived" if here else "no instance arrived"
+            message = f"{arrived}, and there is no list to tell what is missing{words}"
+        return IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
 
-    def _require_count(self, report: DownloadReport) -> None:
+    def _count_shortfall(self, report: DownloadReport) -> IncompleteDownload | None:
         """Believe neither a list nor an answer that brings less than the archive counts."""
         here = len(report.saved) + len(report.already_present)
-        if self._count is not None and here < self._count:
-            message = f"{here} instances are here, the archive counts {self._count} and does not name the others"
-            raise IncompleteDownload(message, report=report)
+        if self._count is None or here >= self._count:
+            return None
+        message = f"{here} instances are here, the archive counts {self._count} and does not name the others"
+        return IncompleteDownload(message, report=report)
 
 
 def _one_name_each(name: Callable[[InstanceUids], RelativeName]) -> Callable[[InstanceUids], RelativeName]:

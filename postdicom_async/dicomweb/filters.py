@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from typing import TypeAlias
 from urllib.parse import quote
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.valuerep import PersonName
 
 from postdicom_async.dicom.json_model import tag_of
+from postdicom_async.dicomweb.dialects import FilterForm
+from postdicom_async.dicomweb.moments import TEMPORAL, matching_moments
 from postdicom_async.errors import UsageError
 
-__all__ = ["FilterValue", "Filters", "filter_pairs", "include_pairs", "query_string"]
+__all__ = ["FilterValue", "Filters", "filter_pairs", "include_pairs", "query_string", "vr_of", "wire_pairs"]
 
 Moment: TypeAlias = date | datetime | time | str | None
 FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[Moment, Moment] | list[str]"
 """Text (``*`` and ``?`` are wildcards), a date, a pair for a range (either end None), or a list of UIDs.
 
-Dates as text are ``YYYYMMDD`` or ``YYYY-MM-DD``, ranges two of them joined by ``-``.
+Dates as text are ``YYYYMMDD`` or ``YYYY-MM-DD``, ranges two of them joined by ``-``; ``YYYY`` and ``YYYYMM`` stand for
+all days of a year or a month. Times are ``HHMMSS`` or ``HH:MM:SS`` or the beginning of it.
 """
 
 Filters: TypeAlias = Mapping[str, FilterValue]
 """DICOM keyword or 8-hex tag, or a path of them joined with dots into sequences, to what it must match."""
 
-_ISO_DATE = re.compile(r"\b(\d{4})-(\d\d)-(\d\d)\b", re.ASCII)
-_PART_OF_ISO_DATE = re.compile(r"\b\d{4}-\d{1,2}\b", re.ASCII)
-_IN_DATES = frozenset("0123456789-,*?")
 _SAFE = "*?-,:"
 _SAFE_IN_PRACTICE = _SAFE + "^"
 
 
 def filter_pairs(filters: Filters | None) -> list[tuple[str, str]]:
-    """Return wire names and values. Names go out as tags: every known server takes those.
+    """Return tags and values; `wire_pairs` writes the names as a dialect wants them.
 
     Raises:
         UsageError: an attribute is unknown or a value cannot be matched.
@@ -45,7 +44,7 @@ def filter_pairs(filters: Filters | None) -> list[tuple[str, str]]:
 
 
 def include_pairs(fields: Iterable[str] | None) -> list[tuple[str, str]]:
-    """Return the ``includefield`` parameters; ``"all"`` asks for everything the archive has.
+    """Return the ``includefield`` parameters, as tags; ``"all"`` asks for everything the archive has.
 
     Raises:
         UsageError: an attribute is unknown, or this is nothing to take attributes from.
@@ -54,6 +53,28 @@ def include_pairs(fields: Iterable[str] | None) -> list[tuple[str, str]]:
         raise UsageError('fields: give DICOM keywords or tags, or "all"')
     names = [fields] if isinstance(fields, str) else list(fields or ())
     return [("includefield", "all" if name == "all" else _attribute(name, "fields")) for name in names]
+
+
+def wire_pairs(pairs: Iterable[tuple[str, str]], form: FilterForm) -> list[tuple[str, str]]:
+    """Return the pairs with every attribute written in a form (PS3.18 section 8.3.4: ``{attributeID}``).
+
+    What has no keyword, or a part without one in a path into a sequence, stays a tag.
+    """
+    if form == "tag":
+        return list(pairs)
+    return [(name, _keywords(value)) if name == "includefield" else (_keywords(name), value) for name, value in pairs]
+
+
+def _keywords(path: str) -> str:
+    """Return the keywords for tags joined with dots, or the text itself where there are none."""
+    parts = path.split(".")
+    if not all(tag_of(part) == part for part in parts):
+        return path  # "all", and parameters that are no attributes
+    tags = [int(part, 16) for part in parts]
+    keywords = [keyword_for_tag(tag) for tag in tags]
+    # Repeating groups share one keyword, that of retired elements is empty.
+    is_sure = all(keyword and tag_for_keyword(keyword) == tag for keyword, tag in zip(keywords, tags, strict=True))
+    return ".".join(keywords) if is_sure else path
 
 
 def query_string(pairs: Iterable[tuple[str, str]], *, strict: bool = False) -> str:
@@ -69,43 +90,37 @@ def _attribute(name: str, argument: str) -> str:
     tags = [tag_of(part) for part in name.split(".")] if isinstance(name, str) else [None]
     known = [tag for tag in tags if tag is not None]
     if len(known) != len(tags):
-        raise UsageError(f"{argument}: {name!r} is neither a DICOM keyword nor a tag of 8 hex digits")
+        is_like_one = isinstance(name, str) and name.isascii() and name.replace(".", "").isalnum()
+        shown = repr(name) if is_like_one else "a name"  # a value that stands in its place is not shown
+        raise UsageError(f"{argument}: {shown} is neither a DICOM keyword nor a tag of 8 hex digits")
     return ".".join(known)
 
 
 def _value(name: str, value: FilterValue) -> str:
-    vr = _vr(name)
+    vr = vr_of(_attribute(name, "filters"))
     if isinstance(value, tuple):
-        if len(value) != 2 or value == (None, None):
-            raise UsageError(f"filters: the range of {name} needs two ends, of which one may be None")
-        text = f"{_moment(name, vr, value[0])}-{_moment(name, vr, value[1])}"
-        return _dates(name, text) if vr == "DA" else text
-    if isinstance(value, list):
+        text = _range(name, vr, value)
+    elif isinstance(value, list):
         if not value:  # it would match everything
             raise UsageError(f"filters: the list of {name} is empty")
         text = ",".join(_text(name, item) for item in value)
-        return _dates(name, text) if vr == "DA" else text
-    if vr == "DA" and isinstance(value, time):
-        raise UsageError(f"filters: {name} is a date; a time cannot match it")
-    text = _moment(name, vr, value) if isinstance(value, date | time) else _text(name, value)
-    return _dates(name, text) if vr == "DA" else text
+    else:
+        text = _moment(name, vr, value) if isinstance(value, date | time) else _text(name, value)
+    return matching_moments(name, vr, text) if vr in TEMPORAL else text
 
 
-def _vr(name: str) -> str:
-    """Return the VR of an attribute, nothing for a private or unknown one."""
-    tag = int(tag_of(name.rpartition(".")[2]) or "", 16)
+def _range(name: str, vr: str, value: tuple[Moment, Moment]) -> str:
+    if len(value) != 2 or value == (None, None):
+        raise UsageError(f"filters: the range of {name} needs two ends, of which one may be None")
+    if vr and vr not in TEMPORAL:
+        raise UsageError(f"filters: {name} is neither a date nor a time; only those are matched by a range")
+    return f"{_moment(name, vr, value[0])}-{_moment(name, vr, value[1])}"
+
+
+def vr_of(path: str) -> str:
+    """Return the VR of an attribute, given as a tag or a path of tags; nothing for a private or unknown one."""
+    tag = int(path.rpartition(".")[2], 16)
     return dictionary_VR(tag) if dictionary_has_tag(tag) else ""
-
-
-def _dates(name: str, text: str) -> str:
-    """Return dates as PS3.5 writes them (section 6.2, DA); what is no date, and would match nothing, is refused.
-
-    No more than that: some archives take parts of dates, days that no month has, and lists.
-    """
-    plain = _ISO_DATE.sub(r"\1\2\3", text)
-    if set(plain) - _IN_DATES or any(one.count("-") > 1 for one in plain.split(",")) or _PART_OF_ISO_DATE.search(plain):
-        raise UsageError(f"filters: {name}: a date is YYYYMMDD or YYYY-MM-DD, a range two of them joined by '-'")
-    return plain
 
 
 def _moment(name: str, vr: str, value: Moment) -> str:
@@ -116,8 +131,12 @@ def _moment(name: str, vr: str, value: Moment) -> str:
     if isinstance(value, datetime):
         return f"{value.year:04}{value:%m%d%H%M%S}"  # not every strftime pads the year
     if isinstance(value, date):
+        if vr == "TM":
+            raise UsageError(f"filters: {name} is a time; a date cannot match it")
         return f"{value.year:04}{value:%m%d}"
     if isinstance(value, time):
+        if vr in {"DA", "DT"}:  # its digits would be taken for those of a year
+            raise UsageError(f"filters: {name} is a date; a time cannot match it")
         return value.strftime("%H%M%S")
     return _text(name, value)
 

@@ -1,14 +1,22 @@
-"""Takes the sources of an upload in: settles what is not to be sent, tells duplicates apart, keeps one outcome each."""
+"""Takes the sources of an upload in: settles what is not to be sent, tells duplicates apart, keeps one outcome each.
+
+Every source has one record from the moment it was read, and every record an outcome: until something else is known,
+that it was not sent. Of several sources with one SOP Instance UID only one is under way at a time. One that is byte for
+byte the same goes by the outcome of its twin; one that differs waits, and is handed out when the one before it was
+refused. Nothing ever waits for that: what is ready when all else is through is sent in a further round.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio.lowlevel
 import anyio.to_thread
@@ -17,16 +25,21 @@ from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
 from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import OnProgress, StoreOutcome, StoreStatus, UploadReport
 
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.http.bodies import Body
-    from postdicom_async.results import InstanceUids
 
 __all__ = ["Intake", "Numbered"]
 
 _HASHED_ASIDE = 128 * 1024  # a larger piece is hashed in a thread, so that the event loop goes on
+_MOST_OTHERS = 8  # kept of one UID: each new one is compared with all of them
+_HELD_BYTES = 16 << 20  # of what waits and is in memory; files cost nothing
+
+_OTHER_CONTENT = "another source of this upload has the same SOP Instance UID and other content"
+_REFUSED = frozenset({StoreStatus.FAILED, StoreStatus.UNREADABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +50,33 @@ class Numbered:
     instance: Usable
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+@dataclass(slots=True, eq=False)
+class _Record:
     """What is kept of a source to the end: never its bytes, or a stream of data sets would fill the memory.
 
     Attributes:
+        outcome: until it is settled, that it was not sent; the reason comes at the end.
         content: a file, or the digest of what was in memory; as it was before it was anonymised.
+        twin_of: the one with the same bytes, which stands for it.
+        others: of the first with its UID, those that differ from it and from one another.
+        waiting: what is to be sent if the one before it is refused.
     """
 
-    number: int
-    label: str = field(repr=False)
-    uids: InstanceUids
-    length: int
-    content: FileBody | bytes = field(repr=False)
+    outcome: StoreOutcome = field(repr=False)
+    settled: bool = False
+    length: int = 0
+    content: FileBody | bytes = field(default=b"", repr=False)
+    twin_of: _Record | None = field(default=None, repr=False)
+    others: tuple[_Record, ...] = field(default=(), repr=False)
+    waiting: Numbered | None = field(default=None, repr=False)
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is known not to be in the archive, so that another source of its UID may be tried."""
+        return self.settled and self.outcome.status in _REFUSED
+
+
+_Send: TypeAlias = Callable[[AsyncIterator[Numbered]], Awaitable[None]]
 
 
 class Intake:
@@ -62,22 +89,30 @@ class Intake:
         anonymize: Anonymization | None,
         on_progress: OnProgress | None,
         study_instance_uid: str | None = None,
+        send_truncated: bool = False,
     ) -> None:
         if on_progress is not None and not callable(on_progress):
             raise UsageError("progress: give a function that takes an event, or None")
+        if not isinstance(send_truncated, bool):
+            raise UsageError("send_truncated: give True or False")
         require_anonymization(anonymize)
         self.meter: Meter = Meter(on_progress)
         self._piece = piece
         self._anonymize = anonymize
         self._study = study_instance_uid
-        self._outcomes: list[StoreOutcome | None] = []
-        self._first_with: dict[str, _Kept] = {}
-        self._twins: list[tuple[int, int]] = []
+        self._send_truncated = send_truncated
+        self._records: list[_Record] = []
+        self._first_with: dict[str, _Record] = {}
+        self._ready: deque[Numbered] = deque()
+        self._held_bytes = 0
         self._unsent_bytes = 0
         self._measured = False
 
-    async def run(self, sources: Sources, work: Awaitable[None]) -> UploadReport:
-        """Wait for ``work``, which sends what `admitted` yields; return one outcome a source.
+    async def run(self, sources: Sources, send: _Send, operation: str, deadline: float | None) -> UploadReport:
+        """Have ``send`` send and `settle` what it is given, all within ``deadline``; return one outcome a source.
+
+        What it was not given, or has not settled when it raises, was not sent: what may have left by then is for
+        ``send`` to settle. It is called again for what waited for the end of another source.
 
         Raises:
             PostdicomError: the archive cannot be worked with. ``report`` on it says what had been stored by then.
@@ -86,7 +121,8 @@ class Intake:
         measuring = asyncio.ensure_future(self.measure(sources))
         problem: PostdicomError | None = None
         try:
-            await work
+            late = partial(deadline_passed, operation, deadline, sent=True)
+            await within(deadline, self._send_all(sources, send), late)
         except PostdicomError as error:
             problem = error
         finally:
@@ -99,13 +135,28 @@ class Intake:
         problem.report = report if report.outcomes else None
         raise problem
 
-    async def admitted(self, sources: Sources) -> AsyncIterator[Numbered]:
+    async def _send_all(self, sources: Sources, send: _Send) -> None:
+        async with aclosing(self.admitted(sources)) as admitted:
+            await send(admitted)
+        while self._ready:
+            async with aclosing(self._others()) as others:
+                await send(others)
+
+    async def admitted(self, sources: Sources) -> AsyncGenerator[Numbered, None]:
         """Yield what is to be sent; everything else is settled here."""
-        async for found in read_sources(sources, piece=self._piece):
-            for source in found:
-                numbered = await self._admitted(await self._anonymized(source))
-                if numbered is not None:
-                    yield numbered
+        reading = read_sources(sources, piece=self._piece, send_truncated=self._send_truncated)
+        async with aclosing(reading) as batches:
+            async for found in batches:
+                for source in found:
+                    numbered = await self._admitted(await self._anonymized(source))
+                    if numbered is not None:
+                        yield numbered
+                    while self._ready:
+                        yield self._ready.popleft()
+
+    async def _others(self) -> AsyncGenerator[Numbered, None]:
+        while self._ready:
+            yield self._ready.popleft()
 
     async def _anonymized(self, source: Identified) -> Identified:
         """Return a source as it is to be sent; one that cannot be anonymised is not."""
@@ -132,64 +183,105 @@ class Intake:
         self.meter.expect_fewer_bytes(size)
 
     async def _admitted(self, source: Identified) -> Numbered | None:
-        """Return the source if it is to be sent; else settle it here."""
+        """Return the source if it is to be sent now; else settle it here, or let it wait."""
         if isinstance(source, Unusable):
-            self.expect_fewer_bytes(source.size)
-            outcome = StoreOutcome(source.label, source.status, size=source.size, reason=source.reason)
-            self.settle(self._next_number(), outcome)
+            self._end_here(StoreOutcome(source.label, source.status, size=source.size, reason=source.reason))
             return None
         if self._study is not None and source.header.uids.study_instance_uid != self._study:
-            self._settle_unsent(source, StoreStatus.FAILED, "it belongs to another study")
+            self._end_here(_outcome(source, StoreStatus.FAILED, "it belongs to another study"))
             return None
         first = self._first_with.get(source.header.uids.sop_instance_uid)
-        if first is None:
-            return await self._keep(source)
-        if await _same_bytes(first, source.body):
-            self._twins.append((len(self._outcomes), first.number))
-            self._settle_unsent(source, StoreStatus.DUPLICATE, "sent once")
-        else:
-            reason = "another source of this upload has the same SOP Instance UID and other content"
-            self._settle_unsent(source, StoreStatus.FAILED, reason)
-        return None
-
-    async def _keep(self, source: Usable) -> Numbered:
-        """Note a source that is the first with its UID."""
+        known = None if first is None else await _alike(source.body, (first, *first.others))
+        if known is not None:
+            self._end_here(_outcome(source, StoreStatus.DUPLICATE, "sent once"), twin_of=known)
+            return None
         # Cancelled here, it has no place in the report yet, as one that was never drawn.
         original = _original(source.body)
         content = original if isinstance(original, FileBody) else await _digest(original)
-        uids, number = source.header.uids, self._next_number()
-        self._first_with[uids.sop_instance_uid] = _Kept(number, source.label, uids, source.body.length, content)
-        return Numbered(number, source)
+        record = _Record(_outcome(source, StoreStatus.FAILED), length=source.body.length, content=content)
+        if first is None:
+            self._first_with[source.header.uids.sop_instance_uid] = record
+            return Numbered(self._note(record), source)
+        return self._another(first, record, source)
 
-    def _next_number(self) -> int:
-        self._outcomes.append(None)
-        return len(self._outcomes) - 1
+    def _another(self, first: _Record, record: _Record, source: Usable) -> Numbered | None:
+        """Return a source that differs from all before it under its UID if those were refused; else it may wait."""
+        before = (first, *first.others)
+        under_way = not all(one.settled for one in before)
+        held = _held_by(source.body) if under_way else 0
+        in_the_way = any(one.settled and not one.refused for one in before)
+        if in_the_way or len(before) > _MOST_OTHERS or self._held_bytes + held > _HELD_BYTES:
+            self._end_here(_outcome(source, StoreStatus.FAILED, _OTHER_CONTENT))
+            return None
+        first.others += (record,)
+        numbered = Numbered(self._note(record), source)
+        if not under_way:
+            return numbered
+        record.waiting = numbered
+        self._held_bytes += held
+        return None
+
+    def _note(self, record: _Record) -> int:
+        self._records.append(record)
+        return len(self._records) - 1
 
     # --- outcomes ------------------------------------------------------------------------------------------------
 
-    def _settle_unsent(self, source: Usable, status: StoreStatus, reason: str) -> None:
-        self.expect_fewer_bytes(source.body.length)
-        outcome = StoreOutcome(source.label, status, source.header.uids, source.body.length, reason=reason)
-        self.settle(self._next_number(), outcome)
-
     def settle(self, number: int, outcome: StoreOutcome) -> None:
-        """Note the end of a source."""
-        self._outcomes[number] = outcome
+        """Note the end of a source that was handed out. The next that waited for it is now ready, or settled too."""
+        record = self._records[number]
+        uids = record.outcome.uids
+        record.outcome, record.settled = outcome, True
+        self.meter.finished(outcome)
+        first = None if uids is None else self._first_with.get(uids.sop_instance_uid)
+        for other in () if first is None else first.others:
+            if other.waiting is None:
+                continue
+            waited, other.waiting = other.waiting, None
+            self._held_bytes -= _held_by(waited.instance.body)
+            if record.refused:
+                self._ready.append(waited)
+                break
+            self._settle_unsent(other, _outcome(waited.instance, StoreStatus.FAILED, _OTHER_CONTENT))
+
+    def _end_here(self, outcome: StoreOutcome, twin_of: _Record | None = None) -> None:
+        record = _Record(outcome, twin_of=twin_of)
+        self._note(record)
+        self._settle_unsent(record, outcome)
+
+    def _settle_unsent(self, record: _Record, outcome: StoreOutcome) -> None:
+        self.expect_fewer_bytes(outcome.size)
+        record.outcome, record.settled = outcome, True
         self.meter.finished(outcome)
 
     def _report(self, seconds: float, problem: PostdicomError | None) -> UploadReport:
-        for first in self._first_with.values():
-            if self._outcomes[first.number] is None:
-                reason = f"not sent or not confirmed: {problem.message if problem else 'cancelled'}"
-                outcome = StoreOutcome(first.label, StoreStatus.UNCONFIRMED, first.uids, first.length, reason=reason)
-                self._outcomes[first.number] = outcome
-        outcomes = [one for one in self._outcomes if one is not None]
-        for number, first_number in self._twins:
-            sent, twin = outcomes[first_number], outcomes[number]
-            if not sent.in_archive:
-                twin = replace(twin, status=sent.status, reason="as the one like it")
-            outcomes[number] = replace(twin, patient_order_uuid=sent.patient_order_uuid)
-        return UploadReport(tuple(outcomes), self.meter.bytes_done, seconds)
+        why = problem or PostdicomError("cancelled", temporary=True)
+        outcomes = tuple(_final(record, why) for record in self._records)
+        return UploadReport(outcomes, self.meter.bytes_done, seconds)
+
+
+def _outcome(source: Usable, status: StoreStatus, reason: str | None = None) -> StoreOutcome:
+    return StoreOutcome(source.label, status, source.header.uids, source.body.length, reason=reason)
+
+
+def _final(record: _Record, problem: PostdicomError) -> StoreOutcome:
+    """Return the outcome of a source when all is over, ``problem`` being why what was not sent was not."""
+    if not record.settled:
+        return replace(record.outcome, reason=f"not sent: {problem.message}", temporary=problem.temporary)
+    if record.twin_of is None:
+        return record.outcome
+    sent, twin = _final(record.twin_of, problem), record.outcome
+    if not sent.in_archive:
+        twin = replace(twin, status=sent.status, reason="as the one like it", temporary=sent.temporary)
+    return replace(twin, patient_order_uuid=sent.patient_order_uuid)
+
+
+def _held_by(body: Body) -> int:
+    """Return the bytes of a body that are in memory."""
+    if isinstance(body, AnonymizedBody):
+        parts = sum(len(part) for part in (*body.parts, *body.deflated_parts) if isinstance(part, bytes))
+        return parts + _held_by(body.original)
+    return 0 if isinstance(body, FileBody) else body.length
 
 
 def _original(body: Body) -> Body:
@@ -197,14 +289,18 @@ def _original(body: Body) -> Body:
     return body.original if isinstance(body, AnonymizedBody) else body
 
 
-async def _same_bytes(first: _Kept, body: Body) -> bool:
-    if first.length != body.length:
-        return False
-    try:
-        known = first.content if isinstance(first.content, bytes) else await _digest(first.content)
-        return known == await _digest(_original(body))
-    except LocalFileError:
-        return False
+async def _alike(body: Body, known: Iterable[_Record]) -> _Record | None:
+    """Return the one with the same bytes as ``body``; one that cannot be read is like no other."""
+    own: bytes | None = None
+    for one in known:
+        if one.length == body.length:
+            try:
+                own = own or await _digest(_original(body))
+                if own == (one.content if isinstance(one.content, bytes) else await _digest(one.content)):
+                    return one
+            except LocalFileError:
+                continue
+    return None
 
 
 async def _digest(body: Body) -> bytes:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from collections.abc import Set as AbstractSet
+from contextlib import aclosing
+from functools import partial
+from typing import Any, TypeVar
 
 from postdicom_async.dicom.json_model import DicomJson, first_value
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.dialects import Route
+from postdicom_async.dicomweb.find import find
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.dicomweb.search import Listing, Search
+from postdicom_async.dicomweb.search import Search
+from postdicom_async.dicomweb.url_length import Pairs
 from postdicom_async.errors import AuthenticationFailed, NotFound, PostdicomError, ProtocolError, ServerError
-from postdicom_async.results import InstanceUids
+from postdicom_async.results import InstanceUids, ListingCheck
 
-__all__ = ["count_instances", "list_instances"]
+__all__ = ["count_instances", "list_instances", "verdict"]
 
 _OPERATION = "list instances"
 _STUDY = "0020000D"
@@ -28,7 +33,8 @@ _T = TypeVar("_T")
 async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
     """Return how many instances the archive says a study or series has, None where it does not say.
 
-    One small request, where listing a large study takes an archive longer than sending it.
+    One small request, where listing a large study takes an archive longer than sending it. One result is asked for: an
+    archive that ignores the filter would send all it has, and what it sends instead says nothing.
     """
     route, key, count = (
         (Route.SEARCH_STUDIES, _STUDY, _COUNT_OF_STUDY)
@@ -41,13 +47,17 @@ async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
         retrieval.dialect.path(route, study=target.study),
         ((key, wanted), ("includefield", count)),
         key=key,
-        page=None,
+        limit=1,
+        page=1 if retrieval.dialect.pages else None,
+        dialect=retrieval.dialect,
+        below=((_STUDY, target.study),),
+        acted_on=True,
     )
     try:
-        async for page in Listing(retrieval.session, search).pages(None, []):
-            for item in page:
-                if _uid(item, key) == wanted:
-                    return _number(first_value(item, count))
+        async with aclosing(find(retrieval.session, search, None, [])) as pages:
+            async for page in pages:
+                for item in page:
+                    return _number(first_value(item, count)) if _uid(item, key) == wanted else None
     except AuthenticationFailed:
         raise
     except PostdicomError:
@@ -60,63 +70,111 @@ def _number(value: object) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
-async def list_instances(retrieval: Retrieval, target: Target) -> set[InstanceUids] | None:
+async def list_instances(
+    retrieval: Retrieval, target: Target, arrived: AbstractSet[InstanceUids] = frozenset()
+) -> set[InstanceUids] | None:
     """Return what the archive lists below a target, or None when it cannot be asked.
 
-    What a server lists of other studies or series (some ignore what they do not understand) is left out.
+    Not every archive offers every list, and some answer with an empty one instead of saying so. So one that lists
+    nothing, or not what has arrived, counts only when no other way gives a better one.
 
     Raises:
         PostdicomError: the connection or the credentials failed.
     """
-    try:
-        if target.series is None and retrieval.dialect.lists_by_series:
-            return await _by_series(retrieval, target)
-        return await _of(retrieval, target)
-    except (NotFound, ProtocolError, ServerError) as error:
-        if error.temporary:
-            raise
-        return None
+    poor: set[InstanceUids] | None = None
+    for way in _ways(retrieval, target):
+        try:
+            found = await way()
+        except (NotFound, ProtocolError, ServerError) as error:
+            if error.temporary:
+                raise
+            continue  # not offered, or contradicts what was asked for
+        if found and arrived <= found:
+            if target.series is None:
+                retrieval.lists_by_series = way.func is _by_series
+            return found
+        poor = found if poor is None else poor
+    return poor
+
+
+def _ways(retrieval: Retrieval, target: Target) -> list[partial[Coroutine[Any, Any, set[InstanceUids]]]]:
+    """Return how to list the instances of a target, best first."""
+    named = {"study", "series"} if target.series else {"study"}
+    routes = [Route.SEARCH_INSTANCES_OF_SERIES, Route.SEARCH_INSTANCES_OF_STUDY]
+    ways = [partial(_of, retrieval, target, route) for route in routes if retrieval.dialect.can(route, named)]
+    if target.series is not None:
+        return ways
+    if all(route in retrieval.dialect.routes for route in (Route.SEARCH_SERIES_OF_STUDY, routes[0])):
+        ways.insert(0 if retrieval.lists_by_series else len(ways), partial(_by_series, retrieval, target))
+    return ways
+
+
+def verdict(
+    arrived: AbstractSet[InstanceUids], listed: AbstractSet[InstanceUids] | None, count: int | None, *, whole: bool
+) -> tuple[ListingCheck, bool]:
+    """Return how completeness was checked, and whether the archive's words contradict what arrived. Pure.
+
+    Args:
+        arrived: what is here.
+        listed: what the archive lists, None where it cannot be asked.
+        count: how many it says it has, None where it does not say.
+        whole: the answer came to its end without damage.
+    """
+    if listed and arrived <= listed:
+        return "compared", False
+    if whole and count == len(arrived):
+        return "counted", False
+    contradicted = (listed is not None and not arrived <= listed) or (count is not None and count < len(arrived))
+    return "unavailable", contradicted
 
 
 async def _by_series(retrieval: Retrieval, target: Target) -> set[InstanceUids]:
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=target.study)
-    series = await _collect(retrieval, path, (), _SERIES, lambda item: _uid(item, _SERIES))
+    search = _search(retrieval, path, key=_SERIES, below=((_STUDY, target.study),))
+    series = await _collect(retrieval, search, lambda item: _uid(item, _SERIES))
     found: set[InstanceUids] = set()
     for one in series:
         if is_uid(one):
-            found |= await _of(retrieval, Target(target.study, one))
+            found |= await _of(retrieval, Target(target.study, one), Route.SEARCH_INSTANCES_OF_SERIES)
     return found
 
 
-async def _of(retrieval: Retrieval, target: Target) -> set[InstanceUids]:
-    route = Route.SEARCH_INSTANCES_OF_STUDY if target.series is None else Route.SEARCH_INSTANCES_OF_SERIES
+async def _of(retrieval: Retrieval, target: Target, route: Route) -> set[InstanceUids]:
     path = retrieval.dialect.path(route, study=target.study, series=target.series or "")
-    fields = (_STUDY, _SERIES) if target.series is None else ()
+    asked_for = ((_STUDY, target.study), *([] if target.series is None else [(_SERIES, target.series)]))
+    pairs: Pairs = ()
+    if route is Route.SEARCH_INSTANCES_OF_STUDY:
+        pairs = (*asked_for[1:], ("includefield", _STUDY), ("includefield", _SERIES))
+    named_series = target.series or "" if route is Route.SEARCH_INSTANCES_OF_SERIES else ""
 
     def uids(item: DicomJson) -> InstanceUids:
-        # A server that leaves out the UIDs of the levels it was asked below means those.
+        # A server that leaves out the UIDs of the levels that the path names means those.
         return InstanceUids(
-            _uid(item, _STUDY) or target.study, _uid(item, _SERIES) or target.series or "", _uid(item, _INSTANCE)
+            _uid(item, _STUDY) or target.study, _uid(item, _SERIES) or named_series, _uid(item, _INSTANCE)
         )
 
-    found = await _collect(retrieval, path, fields, _INSTANCE, uids)
+    found = await _collect(retrieval, _search(retrieval, path, pairs, key=_INSTANCE, below=asked_for), uids)
     return {one for one in found if all(map(is_uid, one)) and target.covers(one)}
 
 
-async def _collect(
-    retrieval: Retrieval, path: str, fields: tuple[str, ...], key: str, what: Callable[[DicomJson], _T]
-) -> set[_T]:
-    """Page through a search, keeping of each result only what is wanted: results are large, and there may be many."""
+def _search(retrieval: Retrieval, path: str, pairs: Pairs = (), *, key: str, below: Pairs) -> Search:
     page_size = min(_PAGE, retrieval.session.settings.limits.page_size)
-    search = Search(
+    return Search(
         _OPERATION,
         path,
-        tuple(("includefield", field) for field in fields),
+        pairs,
         key=key,
         page=page_size if retrieval.dialect.pages else None,
+        dialect=retrieval.dialect,
+        below=below,
+        acted_on=True,
     )
+
+
+async def _collect(retrieval: Retrieval, search: Search, what: Callable[[DicomJson], _T]) -> set[_T]:
+    """Page through a search, keeping of each result only what is wanted: results are large, and there may be many."""
     found: set[_T] = set()
-    async for page in Listing(retrieval.session, search).pages(None, []):
+    async for page in find(retrieval.session, search, None, []):
         found.update(what(item) for item in page)
         page.clear()
     return found

@@ -6,9 +6,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["DICOM_JSON", "FRAME_LADDER", "INSTANCE_LADDER", "MediaType", "parse_media_type"]
+__all__ = ["ASKING_FOR_JSON", "DICOM_JSON", "FRAME_LADDER", "INSTANCE_LADDER", "MediaType", "parse_media_type"]
 
 DICOM_JSON: Final = "application/dicom+json"
+
+ASKING_FOR_JSON: Final = {"Accept": DICOM_JSON, "Accept-Encoding": "gzip"}
+"""Headers that ask for results or metadata. They pack well; instances hardly do, and are asked for as they are."""
 
 # What is asked for, best first. The first keeps the stored transfer syntax (PS3.18 section 8.7.3.5.2); without it a
 # server decompresses an archive copy. Old Orthanc and dcm4chee refuse the parameter, so it is left out next.

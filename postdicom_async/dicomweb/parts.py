@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from postdicom_async.dicomweb.media_types import parse_media_type
 from postdicom_async.dicomweb.multipart import PartEnd, PartEvent, PartStart
 from postdicom_async.dicomweb.retrieve import part_events
 from postdicom_async.errors import ProtocolError, UsageError
+from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
     from types import TracebackType
 
     from postdicom_async.http.answer import StreamedAnswer
 
-__all__ = ["Part", "Parts"]
+__all__ = ["Opener", "Part", "Parts"]
+
+Opener: TypeAlias = "Callable[[], AbstractAsyncContextManager[StreamedAnswer]]"
+"""Makes a request when it is entered, and gives the connection back when it is left."""
 
 
+@public_face
 class Part:
     """One instance, frame or value, as a stream of bytes that can be read once.
 
@@ -74,17 +79,21 @@ class Part:
             pass
 
 
+@public_face
 class Parts:
-    """The parts of an answer, in the order they arrive: ``async for part in parts: async for chunk in part``.
+    """The parts of one or several answers, in the order they arrive.
+
+    ``async for part in parts: async for chunk in part``.
 
     A part is read before the next one is asked for; what was not read of it is passed over. Running to the end gives
     the connection back. Use ``async with`` where the loop may be left early.
     """
 
-    def __init__(
-        self, opener: Callable[[], AbstractAsyncContextManager[StreamedAnswer]], *, operation: str, max_parts: int
-    ) -> None:
-        self._opener = opener
+    def __init__(self, answers: Sequence[tuple[Opener, int | None]], *, operation: str, max_parts: int) -> None:
+        """Take what to ask for, and how many parts each answer must have; None for any number."""
+        self._answers = list(answers)
+        self._due: int | None = None
+        self._count = 0
         self._operation = operation
         self._max_parts = max_parts
         self._stack = AsyncExitStack()
@@ -125,14 +134,28 @@ class Parts:
         await self._stack.aclose()
 
     async def _next(self) -> Part | None:
-        if self._events is None:
-            answer = await self._stack.enter_async_context(self._opener())
-            self._events = part_events(answer, self._operation, self._max_parts)
-        if self._part is not None:
-            await self._part.drain()
-        async for event in self._events:
-            if not isinstance(event, PartStart):
-                raise UsageError("a part must be read before the next one")
-            self._part = Part(event, self._events, self._operation)
-            return self._part
+        while self._events is not None or self._answers:
+            if self._events is None:
+                opener, self._due = self._answers.pop(0)
+                self._count = 0
+                answer = await self._stack.enter_async_context(opener())
+                self._events = part_events(answer, self._operation, self._max_parts)
+            if self._part is not None:
+                await self._part.drain()
+            async for event in self._events:
+                if not isinstance(event, PartStart):
+                    raise UsageError("a part must be read before the next one")
+                self._count += 1
+                self._require_count(may_be_less=True)
+                self._part = Part(event, self._events, self._operation)
+                return self._part
+            self._require_count(may_be_less=False)
+            self._events = self._part = None
+            await self._stack.aclose()
         return None
+
+    def _require_count(self, *, may_be_less: bool) -> None:
+        """Refuse parts that cannot be told from one another: the caller goes by their order."""
+        if self._due is not None and (self._count > self._due or (self._count < self._due and not may_be_less)):
+            came = f"more than {self._due} parts" if may_be_less else f"{self._count} parts instead of {self._due}"
+            raise ProtocolError(f"the archive answered with {came}", operation=self._operation)

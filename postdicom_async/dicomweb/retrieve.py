@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -61,12 +62,31 @@ class Target:
 
 
 class Retrieval:
-    """Opens resources, remembering which Accept header this server takes."""
+    """Opens resources, remembering which Accept header this server takes, and how it lists instances.
+
+    Copies share what is remembered.
+    """
 
     def __init__(self, session: Session, dialect: Dialect) -> None:
         self.session = session
         self.dialect = dialect
+        self._lists_by_series = [dialect.lists_by_series]
         self._rungs: dict[tuple[str, ...], int] = {}
+
+    def over(self, session: Session) -> Retrieval:
+        """Return the same, with what it remembers of the server, over another session to it."""
+        other = copy.copy(self)
+        other.session = session
+        return other
+
+    @property
+    def lists_by_series(self) -> bool:
+        """Whether the instances of a study are best found by asking for its series first."""
+        return self._lists_by_series[0]
+
+    @lists_by_series.setter
+    def lists_by_series(self, found: bool) -> None:
+        self._lists_by_series[0] = found
 
     @property
     def as_stored(self) -> bool:
@@ -113,10 +133,11 @@ class Retrieval:
     async def _accepted(self, call: Call, ladder: tuple[str, ...]) -> StreamedAnswer:
         """Step down the ladder; when no rung is taken, the first refusal is the caller's."""
         first: ServerError | None = None
+        session = self.session.one_call()
         for rung in range(self._rungs.get(ladder, 0), len(ladder)):
             accept = {"Accept": ladder[rung], **call.headers}
             try:
-                answer = await self.session.stream(replace(call, headers=accept))
+                answer = await session.stream(replace(call, headers=accept))
             except ServerError as error:
                 first = first or error
                 if error.status not in _REFUSED_FORM:
@@ -132,8 +153,11 @@ async def _refuse_message(answer: StreamedAnswer, operation: str, secrets: tuple
     kind = parse_media_type(answer.content_type).essence
     if kind.startswith(_NOT_AN_INSTANCE):
         body = await answer.read_some(64 * 1024)
+        page = kind in ("text/html", "application/xhtml+xml")
         raise ProtocolError(
-            "the archive answered with a message instead of instances",
+            "a web page came instead of instances; a login page, or another address than the DICOMweb service's?"
+            if page
+            else "the archive answered with a message instead of instances",
             operation=operation,
             status=answer.status,
             reason=server_reason(answer.headers, body, secrets),

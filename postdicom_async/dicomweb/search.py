@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
 from postdicom_async.dicom.json_model import DicomJson, dataset_in_parts, dataset_of
-from postdicom_async.dicomweb.filters import query_string
+from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import JsonAnswer, Turns, is_small, mark_of
-from postdicom_async.dicomweb.media_types import DICOM_JSON
+from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.errors import ServerError, UsageError
+from postdicom_async.face import public_face
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydicom.dataset import Dataset
+
+    from postdicom_async.dicomweb.dialects import Dialect
 
 __all__ = ["Listing", "Results", "Search", "check_page"]
 
@@ -34,24 +37,31 @@ class Search:
     Attributes:
         operation: for error messages.
         path: the route, its own query included.
-        pairs: filters and included fields, on the wire.
+        pairs: filters and included fields, by tag.
+        dialect: how they are written.
         key: the tag of the UID that every result has.
         limit: the most results wanted, None for all.
         offset: results to skip.
         page: results asked for per request; None where nothing is paged.
         private: filter values, kept out of error texts.
+        below: the UIDs that the path names, by tag: results must be below them.
+        acted_on: something is done with the results, so that a contradiction to what was asked for is an error.
     """
 
     operation: str
     path: str
-    pairs: tuple[tuple[str, str], ...] = ()
+    pairs: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     key: str = "0020000D"
     limit: int | None = None
     offset: int = 0
     page: int | None = 1000
-    private: tuple[str, ...] = ()
+    private: tuple[str, ...] = field(default=(), repr=False)
+    dialect: Dialect = field(kw_only=True)
+    below: tuple[tuple[str, str], ...] = ()
+    acted_on: bool = False
 
 
+@public_face
 class Results(Generic[_T]):
     """Results of a search or of a metadata request, fetched as they are read.
 
@@ -59,7 +69,8 @@ class Results(Generic[_T]):
     anew. ``raw`` gives the same results as DICOM JSON objects.
 
     Attributes:
-        warnings: what the archive (``Warning`` header) or the reading of its answer had to say, so far.
+        warnings: what the archive (``Warning`` header) or the reading of its answer had to say, so far; and how many
+            results are not what the filters on UIDs, dates and Patient ID ask for.
     """
 
     def __init__(
@@ -153,7 +164,7 @@ class Listing:
 
     def __init__(self, session: Session, search: Search) -> None:
         check_page(search.limit, search.offset)
-        self._session = session
+        self._session = session.one_call()
         self._search = search
         self._form, *self._forms = _forms(search)
 
@@ -217,7 +228,7 @@ class Listing:
 
     def _call(self, left: int | None, offset: int) -> Call:
         search = self._search
-        pairs = list(search.pairs)
+        pairs = wire_pairs(search.pairs, search.dialect.filter_form)
         if self._form.paged and search.page is not None:
             pairs += [("limit", str(min(search.page, left or search.page))), ("offset", str(offset))]
         query = query_string(pairs, strict=self._form.strict)
@@ -227,8 +238,9 @@ class Listing:
             "GET",
             search.path + (joint + query if query else ""),
             Repeat.READ,
-            headers={"Accept": DICOM_JSON},
+            headers=ASKING_FOR_JSON,
             private=search.private,
+            search=True,
         )
 
     def _note(self, headers: Mapping[str, str], warnings: list[str]) -> None:

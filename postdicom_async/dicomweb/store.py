@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
+import random
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.to_thread
 
-from postdicom_async.dicom.json_model import first_value
-from postdicom_async.dicomweb.dialects import Dialect, Route
+from postdicom_async.dicomweb.confirm import Confirmation, Finding
+from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.media_types import DICOM_JSON
 from postdicom_async.dicomweb.multipart import part_framing
-from postdicom_async.dicomweb.search import Listing, Search
 from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, Verdict, verdicts_of
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call, Session
+from postdicom_async.http.session import Call
 from postdicom_async.results import StoreStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Container, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import Usable
 
-__all__ = ["RelatedBody", "StoreRequest", "Storing", "Tally"]
+__all__ = ["CONFIRMED", "OPERATION", "RelatedBody", "Storing", "Tally"]
 
-_OPERATION = "store instances"
+OPERATION = "store instances"
 
 # Statuses that may still tell of single instances, or that a smaller request may pass.
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
-_DOUBTED = frozenset({StoreStatus.STORED, StoreStatus.WARNED, StoreStatus.UNCONFIRMED})
-_CONFIRM_AFTER = (0.0, 1.0, 3.0)  # archives index with a delay
-_SOP_INSTANCE_UID = "00080018"
+_LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds between looks into the archive
+_READ_ASIDE = 64 << 10  # a larger answer is read in a thread, so that the event loop goes on
+_MAY_CHANGE = frozenset({Finding.ABSENT, Finding.DIFFERENT})
+CONFIRMED: Final = "retrieved and found to be what was sent"
+"""The reason of an instance that no answer vouched for."""
 
 
 class Tally:
@@ -60,12 +65,14 @@ class RelatedBody:
         parts: the instances, sent byte for byte.
         tally: told of instance bytes as they are sent.
         broken: the part whose source could not be read, after ``open`` raised for it.
+        begun: some of it was asked for, which happens when there is a connection for it to go out on.
     """
 
     parts: Sequence[Usable]
     tally: Tally
     boundary: str = field(default_factory=lambda: secrets.token_hex(16))
     broken: Usable | None = None
+    begun: bool = False
 
     @property
     def content_type(self) -> str:
@@ -81,6 +88,7 @@ class RelatedBody:
         """Yield the body from its first byte."""
         *heads, tail = part_framing(self.boundary, len(self.parts))
         self.broken = None
+        self.begun = True
         for head, part in zip(heads, self.parts, strict=True):
             yield head
             sent = 0
@@ -96,20 +104,20 @@ class RelatedBody:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreRequest:
+class _Exchange:
     """What one request came to.
 
     Attributes:
-        verdicts: by SOP Instance UID.
+        verdicts: what the answer says, by SOP Instance UID.
         status: the HTTP status, None when no answer came.
         reason: the server's words about the whole request.
         lost: the request left and no answer came: what the archive holds is unknown.
     """
 
     verdicts: dict[str, Verdict]
-    status: int | None
-    reason: str | None
-    lost: bool
+    status: int | None = None
+    reason: str | None = None
+    lost: bool = False
 
     @property
     def refused_whole(self) -> bool:
@@ -120,66 +128,29 @@ class StoreRequest:
 class Storing:
     """Sends batches and finds out what became of each instance."""
 
-    def __init__(self, session: Session, dialect: Dialect, study_instance_uid: str | None) -> None:
-        self._session = session
-        self._dialect = dialect
+    def __init__(self, retrieval: Retrieval, study_instance_uid: str | None) -> None:
+        self.session = retrieval.session
+        self.confirmation = Confirmation(retrieval)
+        dialect = retrieval.dialect
         if study_instance_uid is not None and Route.STORE_IN_STUDY in dialect.routes:
             self._path = dialect.path(Route.STORE_IN_STUDY, study=study_instance_uid)
         else:
             self._path = dialect.path(Route.STORE)
 
-    async def deliver(self, batch: Sequence[Usable], on_bytes: Callable[[int], None]) -> dict[str, Verdict]:
-        """Send a batch until each of its instances has a verdict; return them by SOP Instance UID.
-
-        A lost answer is resolved by a search and only what is missing is sent again. A batch refused whole is taken
-        apart, so that one bad instance does not keep the others out; there a search would prove nothing, for it also
-        finds an older copy of what was just refused. What was anonymised under its old UID is looked for beforehand as
-        well: where the archive has that UID already, nothing it says afterwards tells the copy from the original.
+    async def deliver(
+        self, batch: Sequence[Usable], on_bytes: Callable[[int], None], settle: Callable[[Usable, Verdict], None]
+    ) -> None:
+        """Send a batch until each of its instances has a verdict; ``settle`` is called once for each of them.
 
         Raises:
             PostdicomError: the archive cannot be worked with at all (connection, credentials, address).
         """
-        there = await self._listed([one for one in batch if one.keeps_uid]) or set()
-        settled: dict[str, Verdict] = {}
-        tally = Tally(on_bytes)
-        pending = [list(batch)]
-        rounds = 0
-        while pending:
-            part = pending.pop()
-            request = await self._request(part, tally, settled)
-            settled.update({uid: v for uid, v in request.verdicts.items() if v.status is not StoreStatus.UNCONFIRMED})
-            open_ones = [one for one in part if _uid(one) not in settled]
-            if open_ones and not request.refused_whole:
-                settled.update(await self._found_by_search([one for one in open_ones if _uid(one) not in there]))
-                open_ones = [one for one in open_ones if _uid(one) not in settled]
-            if request.refused_whole and len(part) > 1:
-                pending.extend([one] for one in open_ones)
-            elif request.lost and open_ones and rounds + 1 < self._session.settings.retry.max_attempts:
-                rounds += 1
-                pending.append(open_ones)
-            else:
-                settled.update({_uid(one): _unsettled(request) for one in open_ones})
-        return {_uid(one): _told_apart(one, settled[_uid(one)], there) for one in batch}
+        await _Delivery(self, batch, on_bytes, settle).run()
 
-    async def _request(self, part: list[Usable], tally: Tally, settled: dict[str, Verdict]) -> StoreRequest:
-        """Make one request; a source that cannot be read is settled and the rest is sent without it."""
-        while part:
-            body = RelatedBody(part, tally)
-            broken: LocalFileError | None = None
-            try:
-                return await self._attempt(body)
-            except LocalFileError as error:
-                broken = error
-            if body.broken is None:
-                raise broken
-            settled[_uid(body.broken)] = Verdict(StoreStatus.UNREADABLE, reason=broken.message)
-            part.remove(body.broken)
-        return StoreRequest({}, None, None, lost=False)
-
-    async def _attempt(self, body: RelatedBody) -> StoreRequest:
-        sent = [_uid(part) for part in body.parts]
-        call = Call(
-            _OPERATION,
+    def call(self, body: RelatedBody) -> Call:
+        """Return the request that stores a body."""
+        return Call(
+            OPERATION,
             "POST",
             self._path,
             Repeat.STORE,
@@ -187,61 +158,174 @@ class Storing:
             body=body,
             accepted=_READ_STATUSES,
         )
+
+
+class _Delivery:
+    """One batch on its way. Use it once.
+
+    Every instance is in ``_open`` until `_settle` takes it out, which happens exactly once: by an answer that names it,
+    by a look into the archive, or, when the delivery ends early, by what is known then. ``_left`` are those of which
+    bytes went out in a request that nobody answered: the archive may have them. All others certainly did not arrive.
+    """
+
+    def __init__(
+        self,
+        storing: Storing,
+        batch: Sequence[Usable],
+        on_bytes: Callable[[int], None],
+        settle: Callable[[Usable, Verdict], None],
+    ) -> None:
+        self._storing = storing
+        self._session = storing.session
+        self._tell = settle
+        self._tally = Tally(on_bytes)
+        self._open = {_uid(one): one for one in batch}
+        self._left: set[str] = set()
+
+    async def run(self) -> None:
+        """Send until everything is settled."""
+        try:
+            await self._send_all()
+        except BaseException as error:
+            self._abandon(error)
+            raise
+
+    async def _send_all(self) -> None:
+        """Send; look for what an answer leaves open, and send again what the archive does not hold.
+
+        A batch refused whole is taken apart, so that one bad instance does not keep the others out. There the archive
+        is not looked into: what was just refused is not there, and an older copy would prove nothing.
+        """
+        parts = [list(self._open.values())]
+        rounds = 0
+        while parts:
+            part = parts.pop()
+            exchange = await self._exchange(part)
+            undecided = await self._take_verdicts(part, exchange)
+            if exchange.refused_whole and len(part) > 1:
+                parts.extend([one] for one in undecided)
+                continue
+            if exchange.refused_whole:
+                reason = exchange.reason or f"the archive refused it (status {exchange.status})"
+                self._settle_all(undecided, Verdict(StoreStatus.FAILED, reason=reason))
+                continue
+            findings = await self._findings(undecided)
+            rounds += 1
+            is_last = rounds >= self._session.settings.retry.max_attempts
+            again: list[Usable] = []
+            for one in undecided:
+                if findings[_uid(one)] is Finding.SAME:
+                    self._settle(one, Verdict(StoreStatus.STORED, reason=CONFIRMED))
+                elif is_last or not (exchange.lost or findings[_uid(one)] in _MAY_CHANGE):
+                    self._settle(one, _never_confirmed(exchange, findings[_uid(one)]))
+                else:
+                    again.append(one)
+            if again:
+                parts.append(again)
+                await anyio.sleep(self._back_off(rounds))
+
+    def _back_off(self, rounds: int) -> float:
+        retry = self._session.settings.retry
+        return random.random() * min(retry.cap, retry.base * 2.0 ** (rounds - 1))  # noqa: S311 - jitter
+
+    async def _take_verdicts(self, part: list[Usable], exchange: _Exchange) -> list[Usable]:
+        """Settle what the answer says; return what it leaves open.
+
+        Where the archive may hold another instance with that UID, its word is not enough: it says "already there" of
+        whatever it has, and it may have kept the original of an anonymised copy and say that all is well.
+        """
+        undecided: list[Usable] = []
+        doubtful: list[tuple[Usable, Verdict]] = []
+        for one in part:
+            verdict = exchange.verdicts.get(_uid(one))
+            if _uid(one) not in self._open:  # its source could not be read
+                continue
+            if verdict is None or verdict.status is StoreStatus.UNCONFIRMED:
+                undecided.append(one)
+            elif verdict.reason_code in KEPT_WHAT_IT_HAD or (
+                one.keeps_uid and verdict.status is not StoreStatus.FAILED
+            ):
+                doubtful.append((one, verdict))
+            else:
+                self._settle(one, verdict)
+        findings = await self._findings([one for one, _ in doubtful])
+        for one, verdict in doubtful:
+            self._settle(one, _told_apart(one, verdict, findings[_uid(one)]))
+        return undecided
+
+    async def _exchange(self, part: list[Usable]) -> _Exchange:
+        """Make one request; a source that cannot be read is settled and the rest is sent without it."""
+        while part:
+            body = RelatedBody(part, self._tally)
+            broken: LocalFileError | None = None
+            try:
+                return await self._attempt(body)
+            except LocalFileError as error:
+                broken = error
+            if body.broken is None:
+                raise broken
+            self._settle(body.broken, Verdict(StoreStatus.UNREADABLE, reason=broken.message))
+            part.remove(body.broken)
+        return _Exchange({})
+
+    async def _attempt(self, body: RelatedBody) -> _Exchange:
+        sent = {_uid(part) for part in body.parts}
+        arrived_before = sent & self._left
+        self._left |= sent  # until the opposite is known: whoever is cancelled here does not come to know
         lost: PostdicomError | None = None
         try:
-            answer = await self._session.fetch(call, cap=self._session.settings.limits.json_bytes)
-        except (ConnectionFailed, ProtocolError, ServerError) as error:
+            answer = await self._session.fetch(self._storing.call(body), cap=self._session.settings.limits.json_bytes)
+        except PostdicomError as error:
             if not _may_have_arrived(error):
+                self._left -= sent - arrived_before
                 raise
             lost = error
+        finally:
+            if not body.begun:  # cancelled before anything of it left
+                self._left -= sent - arrived_before
         if lost is not None:
-            return StoreRequest(verdicts_of("", b"", sent), lost.status, lost.reason, lost=True)
-        reason = (
-            None if 200 <= answer.status < 300 else server_reason(answer.headers, answer.body, self._session.secrets)
-        )
-        return StoreRequest(verdicts_of(answer.content_type, answer.body, sent), answer.status, reason, lost=False)
+            return _Exchange(verdicts_of("", b"", sent), lost.status, lost.reason, lost=True)
+        words = answer.body[: self._session.settings.limits.error_bytes]
+        reason = None if 200 <= answer.status < 300 else server_reason(answer.headers, words, self._session.secrets)
+        read = partial(verdicts_of, answer.content_type, answer.body, sent)
+        verdicts = await anyio.to_thread.run_sync(read) if len(answer.body) > _READ_ASIDE else read()
+        return _Exchange(verdicts, answer.status, reason)
 
-    async def _found_by_search(self, instances: list[Usable]) -> dict[str, Verdict]:
-        """Ask the archive which of these it lists; one search for each series they belong to."""
-        found: dict[str, Verdict] = {}
+    async def _findings(self, instances: list[Usable]) -> dict[str, Finding]:
+        """Look into the archive for these, and again for those that are not there yet: archives index with a delay."""
+        findings = {_uid(one): Finding.UNREACHABLE for one in instances}
         missing = list(instances)
-        for wait in _CONFIRM_AFTER if missing else ():
+        for wait in _LOOK_AFTER if missing else ():
             await anyio.sleep(wait)
-            listed = await self._listed(missing)
-            if listed is None:
-                break
-            confirmed = Verdict(StoreStatus.STORED, reason="confirmed by a search")
-            found.update({_uid(one): confirmed for one in missing if _uid(one) in listed})
-            missing = [one for one in missing if _uid(one) not in listed]
+            for one in missing:
+                findings[_uid(one)] = await self._storing.confirmation.look(one)
+                if findings[_uid(one)] is Finding.UNREACHABLE:
+                    return findings
+            missing = [one for one in missing if findings[_uid(one)] in _MAY_CHANGE]
             if not missing:
                 break
-        return found
+        return findings
 
-    async def _listed(self, instances: list[Usable]) -> set[str] | None:
-        """Return the SOP Instance UIDs of the series concerned; None when the archive cannot be asked.
+    # --- the end of an instance -------------------------------------------------------------------------------------
 
-        One alone is asked for by its UID: stores of one instance each would otherwise list a series as often as it
-        has instances.
-        """
-        listed: set[str] = set()
-        wanted: dict[tuple[str, str], list[str]] = {}
+    def _settle(self, one: Usable, verdict: Verdict) -> None:
+        del self._open[_uid(one)]
+        self._tell(one, verdict)
+
+    def _settle_all(self, instances: list[Usable], verdict: Verdict) -> None:
         for one in instances:
-            wanted.setdefault(one.header.uids[:2], []).append(_uid(one))
-        for (study, series), uids in wanted.items():
-            search = Search(
-                "confirm stored instances",
-                self._dialect.path(Route.SEARCH_INSTANCES_OF_SERIES, study=study, series=series),
-                ((_SOP_INSTANCE_UID, uids[0]),) if len(uids) == 1 else (),
-                key=_SOP_INSTANCE_UID,
-                page=self._session.settings.limits.page_size if self._dialect.pages else None,
-            )
-            try:
-                async for page in Listing(self._session, search).pages(None, []):
-                    listed.update(str(first_value(item, _SOP_INSTANCE_UID)) for item in page)
-            except PostdicomError as error:
-                if error.status != HTTPStatus.NOT_FOUND:
-                    return None
-        return listed
+            self._settle(one, verdict)
+
+    def _abandon(self, error: BaseException) -> None:
+        """Settle what is open when the delivery ends early."""
+        words = error.message if isinstance(error, PostdicomError) else "the upload was ended"
+        temporary = not isinstance(error, PostdicomError) or error.temporary
+        refused = isinstance(error, PostdicomError) and error.status is not None
+        what = "refused" if refused else "not sent"
+        not_there = Verdict(StoreStatus.FAILED, reason=f"{what}: {words}", temporary=temporary)
+        maybe_there = Verdict(StoreStatus.UNCONFIRMED, reason=f"sent and not confirmed: {words}", temporary=True)
+        for uid, one in list(self._open.items()):
+            self._settle(one, maybe_there if uid in self._left else not_there)
 
 
 def _uid(instance: Usable) -> str:
@@ -253,22 +337,25 @@ def _may_have_arrived(error: PostdicomError) -> bool:
         return error.may_have_arrived
     if isinstance(error, ProtocolError):
         return True  # there was an answer, only it cannot be read
-    return error.temporary and error.status != HTTPStatus.SERVICE_UNAVAILABLE
+    is_server_failure = isinstance(error, ServerError) and error.temporary
+    return is_server_failure and error.status != HTTPStatus.SERVICE_UNAVAILABLE
 
 
-def _told_apart(instance: Usable, verdict: Verdict, there: Container[str]) -> Verdict:
-    """Return a verdict that holds for an anonymised instance, where its original may be what the archive has."""
-    was_there = _uid(instance) in there or verdict.reason_code in KEPT_WHAT_IT_HAD
-    if not (instance.keeps_uid and was_there and verdict.status in _DOUBTED):
-        return verdict
-    reason = "the archive had an instance with this SOP Instance UID, perhaps the original, and may have kept that"
-    return Verdict(StoreStatus.UNCONFIRMED, verdict.reason_code, f"{reason}; anonymise the UIDs too")
+def _told_apart(instance: Usable, verdict: Verdict, finding: Finding) -> Verdict:
+    """Return a verdict that holds where another instance with the same UID may be what the archive has."""
+    if finding is Finding.SAME:
+        return replace(verdict, reason=CONFIRMED if verdict.reason is None else f"{verdict.reason}; {CONFIRMED}")
+    hint = "; anonymise the UIDs too" if instance.keeps_uid else ""
+    if finding is Finding.DIFFERENT:
+        perhaps = ", perhaps the original" if instance.keeps_uid else ""
+        return Verdict(StoreStatus.FAILED, verdict.reason_code, f"the archive {finding.value}{perhaps}{hint}")
+    said = verdict.reason or "stored"
+    reason = f"the archive says {said!r} and {finding.value}, so that it may hold another one with its UID{hint}"
+    return Verdict(StoreStatus.UNCONFIRMED, verdict.reason_code, reason)
 
 
-def _unsettled(request: StoreRequest) -> Verdict:
-    """Return the verdict on an instance that neither the answer nor a search confirms."""
-    if request.refused_whole:
-        return Verdict(StoreStatus.FAILED, reason=request.reason or f"the archive refused it (status {request.status})")
-    if request.lost:
-        return Verdict(StoreStatus.UNCONFIRMED, reason="the answer was lost each time and a search does not find it")
-    return Verdict(StoreStatus.UNCONFIRMED, reason="the answer does not name it and a search does not find it")
+def _never_confirmed(exchange: _Exchange, finding: Finding) -> Verdict:
+    """Return the verdict on an instance that no answer named, after the last repeat."""
+    said = "the answer was lost each time" if exchange.lost else "no answer names it"
+    reason = f"{said}, and the archive {finding.value}"
+    return Verdict(StoreStatus.UNCONFIRMED, reason=reason, temporary=exchange.lost)

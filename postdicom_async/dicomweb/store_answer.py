@@ -51,17 +51,19 @@ _CODES: Final[tuple[tuple[range, str], ...]] = (
     (range(0xC000, 0xD000), "cannot understand"),
 )
 _TRANSFER_SYNTAX_CODE = 0xC122
+_OUT_OF_RESOURCES: Final = frozenset({0x0132, *range(0xA700, 0xA800)})
 KEPT_WHAT_IT_HAD: Final = frozenset({0x0111, 0xB00E})
 """Reasons of an archive that has an instance of that UID, and leaves it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an answer says about one instance."""
+    """What became of one instance; ``temporary`` where sending it again later may end otherwise."""
 
     status: StoreStatus
     reason_code: int | None = None
     reason: str | None = None
+    temporary: bool = False
 
 
 def failure_name(code: int) -> str:
@@ -112,7 +114,7 @@ def _refused(entry: DicomJson) -> Verdict:
     if code is None:
         return Verdict(StoreStatus.FAILED, None, "refused without a reason")
     status = StoreStatus.WARNED if code in KEPT_WHAT_IT_HAD else StoreStatus.FAILED
-    return Verdict(status, code, failure_name(code))
+    return Verdict(status, code, failure_name(code), temporary=code in _OUT_OF_RESOURCES)
 
 
 def _uid(entry: DicomJson) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.intake import Intake, Numbered
-from postdicom_async.dicomweb.store import Storing
+from postdicom_async.dicomweb.store import OPERATION, Storing
 from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicomweb.dialects import Dialect
+    from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.dicomweb.store_answer import Verdict
     from postdicom_async.disk.sources import Sources, Usable
-    from postdicom_async.http.session import Session
     from postdicom_async.settings import Limits
 
 __all__ = ["Upload"]
@@ -28,19 +29,21 @@ class Upload:
 
     def __init__(
         self,
-        session: Session,
-        dialect: Dialect,
+        retrieval: Retrieval,
         *,
         study_instance_uid: str | None,
         anonymize: Anonymization | None = None,
+        send_truncated: bool = False,
         on_progress: OnProgress | None,
     ) -> None:
-        self._limits = _batch_limits(session.settings.limits, dialect)
-        self._storing = Storing(session, dialect, study_instance_uid)
+        self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
+        self._deadline = retrieval.session.settings.timeouts.deadline
+        self._storing = Storing(retrieval.over(retrieval.session.one_call(at_once=True)), study_instance_uid)
         self._intake = Intake(
             piece=self._limits.piece,
             anonymize=anonymize,
             study_instance_uid=study_instance_uid,
+            send_truncated=send_truncated,
             on_progress=on_progress,
         )
 
@@ -50,18 +53,21 @@ class Upload:
         Raises:
             PostdicomError: the archive cannot be worked with. ``report`` on it says what had been stored by then.
         """
-        work = for_each(self._batches(sources), self._deliver, at_once=self._limits.parallel_stores)
-        return await self._intake.run(sources, work)
+        return await self._intake.run(sources, self._send, OPERATION, self._deadline)
+
+    async def _send(self, admitted: AsyncIterator[Numbered]) -> None:
+        async with aclosing(self._batches(admitted)) as batches:
+            await for_each(batches, self._deliver, at_once=self._limits.parallel_stores)
 
     async def run_as_one(self, sources: Sources) -> tuple[StoreOutcome, ...]:
         """Send everything in one request."""
         self._limits = replace(self._limits, batch_instances=1 << 31, batch_bytes=1 << 62)
         return (await self.run(sources)).outcomes
 
-    async def _batches(self, sources: Sources) -> AsyncIterator[list[Numbered]]:
+    async def _batches(self, admitted: AsyncIterator[Numbered]) -> AsyncGenerator[list[Numbered], None]:
         batch: list[Numbered] = []
         size = 0
-        async for numbered in self._intake.admitted(sources):
+        async for numbered in admitted:
             length = numbered.instance.body.length
             full = len(batch) >= self._limits.batch_instances or size + length > self._limits.batch_bytes
             if batch and full:
@@ -73,10 +79,12 @@ class Upload:
             yield batch
 
     async def _deliver(self, batch: list[Numbered]) -> None:
-        verdicts = await self._storing.deliver([one.instance for one in batch], self._intake.meter.moved)
-        for one in batch:
-            verdict = verdicts[one.instance.header.uids.sop_instance_uid]
-            self._intake.settle(one.number, _outcome(one.instance, verdict))
+        numbers = {one.instance.header.uids.sop_instance_uid: one.number for one in batch}
+
+        def settle(instance: Usable, verdict: Verdict) -> None:
+            self._intake.settle(numbers[instance.header.uids.sop_instance_uid], _outcome(instance, verdict))
+
+        await self._storing.deliver([one.instance for one in batch], self._intake.meter.moved, settle)
 
 
 def _batch_limits(limits: Limits, dialect: Dialect) -> Limits:
@@ -93,4 +101,5 @@ def _outcome(instance: Usable, verdict: Verdict) -> StoreOutcome:
         instance.body.length,
         verdict.reason_code,
         verdict.reason,
+        temporary=verdict.temporary,
     )

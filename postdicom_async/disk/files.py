@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap
+from postdicom_async.dicom.wholeness import Doubt, what_is_missing
 from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.errors import UsageError
 from postdicom_async.results import StoreStatus
@@ -22,6 +24,7 @@ __all__ = [
     "files_at",
     "folders_at",
     "is_folder",
+    "missing_in",
     "open_at_once",
     "path_of",
     "read_beginning",
@@ -33,6 +36,7 @@ _T = TypeVar("_T")
 _Told = TypeVar("_Told", covariant=True)
 
 _FIRST_READ = 64 * 1024
+_PATIENCE = 2.0  # seconds for a look at whether a file is whole, on a slow disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +125,24 @@ _GAPS = {
 }
 
 
-def unusable(label: str, gap: HeaderGap, size: int) -> Unusable:
-    """Return what is told of a source without a header."""
+# What files are packed in begins with; a tar file says so only after 257 bytes.
+_PACKED: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"PK\x03\x04", "zip"),
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"BZh", "bzip2"),
+    (0, b"\xfd7zXZ\0", "xz"),
+    (0, b"7z\xbc\xaf\x27\x1c", "7z"),
+    (0, b"Rar!\x1a\x07", "rar"),
+    (257, b"ustar", "tar"),
+)
+
+
+def unusable(label: str, gap: HeaderGap, size: int, beginning: bytes = b"") -> Unusable:
+    """Return what is told of a source without a header; ``beginning`` are its first bytes."""
     status, reason = _GAPS[gap]
+    if gap is HeaderGap.NOT_DICOM:
+        packed = [kind for at, mark, kind in _PACKED if beginning.startswith(mark, at)]
+        reason = f"a {packed[0]} archive: unpack it" if packed else reason
     return Unusable(label, status, reason, size)
 
 
@@ -146,29 +165,51 @@ class _Reader(Protocol[_Told]):
     def __call__(self, data: bytes, *, complete: bool) -> _Told | HeaderGap: ...
 
 
-def read_beginning(path: Path, read: _Reader[_T]) -> tuple[_T, os.stat_result] | Unusable:
-    """Return what ``read`` tells of a file, or why it tells nothing; never raises for what a file is."""
+def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tuple[_T, os.stat_result] | Unusable:
+    """Return what ``read`` tells of a file, or why it tells nothing; never raises for what a file is.
+
+    With ``whole`` a DICOM file that is cut off is `Unusable`, whatever its beginning tells.
+    """
     label = str(path)
+    missing: str | None = None
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return Unusable(label, StoreStatus.UNREADABLE, "not a regular file")
         if status.st_size == 0:
             return Unusable(label, StoreStatus.NOT_DICOM, "empty file")
-        told = _told_by_file(path, read)
+        with open_at_once(path) as file:
+            status = os.fstat(file.fileno())  # of what is read here, should another file have come under that name
+            data, told = _told_by_file(file, read)
+            if told is HeaderGap.UNCLEAR or (whole and not isinstance(told, HeaderGap)):
+                missing = missing_in(file, data, status.st_size)
     except OSError as error:
         return Unusable(label, StoreStatus.UNREADABLE, explain_os_error(error))
     except ValueError:
         return Unusable(label, StoreStatus.UNREADABLE, "a path holds a NUL character")
-    return unusable(label, told, status.st_size) if isinstance(told, HeaderGap) else (told, status)
+    if missing is not None:
+        return Unusable(label, StoreStatus.UNREADABLE, missing, status.st_size)
+    return unusable(label, told, status.st_size, data) if isinstance(told, HeaderGap) else (told, status)
 
 
-def _told_by_file(path: Path, read: _Reader[_T]) -> _T | HeaderGap:
-    """Read as little as tells: most headers fit into the first read."""
-    with open_at_once(path) as file:
-        data = read_fully(file, _FIRST_READ)
-        told = read(data, complete=len(data) < _FIRST_READ)
-        if told is HeaderGap.INCOMPLETE:
-            data += read_fully(file, HEADER_LIMIT - len(data))
-            told = read(data, complete=True)
-    return told
+def _told_by_file(file: FileIO, read: _Reader[_T]) -> tuple[bytes, _T | HeaderGap]:
+    """Read as little as tells: most headers fit into the first read. Return that with it."""
+    data = read_fully(file, _FIRST_READ)
+    told = read(data, complete=len(data) < _FIRST_READ)
+    if told is HeaderGap.INCOMPLETE:
+        data += read_fully(file, HEADER_LIMIT - len(data))
+        told = read(data, complete=True)
+    return data, told
+
+
+def missing_in(file: FileIO, beginning: bytes, size: int) -> str | None:
+    """Return what a DICOM file lacks, as `what_is_missing` does; it is read where that must be, for a bounded time."""
+    until = time.monotonic() + _PATIENCE
+
+    def read(at: int, count: int) -> bytes:
+        if time.monotonic() > until:
+            raise Doubt
+        file.seek(at)
+        return read_fully(file, count)
+
+    return what_is_missing(beginning, size, read)

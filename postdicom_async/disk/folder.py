@@ -16,10 +16,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
 from postdicom_async.dicom.header import HEADER_LIMIT, InstanceHeader, read_header
 from postdicom_async.dicom.layout import RelativeName
+from postdicom_async.disk.files import missing_in, read_fully
 from postdicom_async.disk.problems import local_file_error
 from postdicom_async.results import InstanceUids
 
@@ -103,7 +105,7 @@ class Folder:
             partial.discard()
 
     def holds(self, name: RelativeName, uids: InstanceUids) -> bool:
-        """Return whether a regular file of that name is there and says that it is that instance."""
+        """Return whether a regular file of that name is there, says that it is that instance, and is not cut off."""
         try:
             descriptor = self._open_existing(name)
             try:
@@ -320,15 +322,18 @@ def _make_with_parents(path: Path) -> None:
 
 
 def _header_of_open(descriptor: int) -> InstanceHeader | None:
-    """Return what an open file says it is, None for what is no regular file or no instance."""
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    """Return what an open file says it is, None for what is no regular file, no instance, or cut off."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         return None
-    with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-        header = read_header(file.read(64 * 1024), complete=False)
+    with FileIO(descriptor, closefd=False) as file:
+        beginning = read_fully(file, 64 * 1024)
+        header = read_header(beginning, complete=False)
         if not isinstance(header, InstanceHeader):
-            file.seek(0)
-            header = read_header(file.read(HEADER_LIMIT), complete=True)
-    return header if isinstance(header, InstanceHeader) else None
+            beginning += read_fully(file, HEADER_LIMIT - len(beginning))
+            header = read_header(beginning, complete=True)
+        whole = isinstance(header, InstanceHeader) and missing_in(file, beginning, status.st_size) is None
+    return header if isinstance(header, InstanceHeader) and whole else None
 
 
 def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:

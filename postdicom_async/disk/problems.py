@@ -26,7 +26,8 @@ _WORDS: dict[int, str] = {
     errno.EFBIG: "the file is larger than the file system allows",
 }
 
-_MAY_PASS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_MAY_PASS = _FULL | {errno.EMFILE, errno.ENFILE}
 
 
 def explain_os_error(error: OSError) -> str:
@@ -36,4 +37,6 @@ def explain_os_error(error: OSError) -> str:
 
 def local_file_error(what: str, error: OSError) -> LocalFileError:
     """Return the exception for a failed system call on ``what``."""
-    return LocalFileError(f"{what}: {explain_os_error(error)}", temporary=error.errno in _MAY_PASS)
+    problem = LocalFileError(f"{what}: {explain_os_error(error)}", temporary=error.errno in _MAY_PASS)
+    problem.disk_full = error.errno in _FULL
+    return problem

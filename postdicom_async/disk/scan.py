@@ -14,6 +14,7 @@ from postdicom_async.dicom.scan_tree import Scan, ScanProgress, ScanStatus, Skip
 from postdicom_async.disk.files import Unusable, read_beginning
 from postdicom_async.disk.sources import measure, read_paths
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
     import os
@@ -28,11 +29,13 @@ OnScanProgress: TypeAlias = Callable[[ScanProgress], None]
 """Called in the event loop after each file; keep it short."""
 
 
+@public_face
 async def read_files(sources: Files, *, progress: OnScanProgress | None = None) -> Scan:
     """Return the patients, studies, series and instances that lie in files and folders (searched recursively).
 
-    DICOM is known by content, and of each file only the header is read. Every file ends in one place: as an instance,
-    or in ``skipped`` as a duplicate (of its series), a DICOMDIR, not DICOM, or unreadable. Files of no use never raise.
+    DICOM is known by content; of each file only the header is read, and its lengths are held against its size. Every
+    file ends in one place: as an instance, or in ``skipped`` as a duplicate (of its series), a DICOMDIR, not DICOM, or
+    unreadable, as one that is cut off. Files of no use never raise.
     No selection at all gives an empty scan. ``await archive.upload(study.paths)`` sends one of the studies found.
 
     One patient is one Patient ID with its issuer; without an ID, one name with its birth date; with neither, each
@@ -65,7 +68,7 @@ class _Instance:
 
 def _look(path: Path) -> _Instance | SkippedFile | Unusable:
     """Read one file, in a thread."""
-    found: tuple[Facts | NoInstance, os.stat_result] | Unusable = read_beginning(path, read_facts)
+    found: tuple[Facts | NoInstance, os.stat_result] | Unusable = read_beginning(path, read_facts, whole=True)
     if isinstance(found, Unusable):
         return found
     facts, status = found

@@ -21,6 +21,7 @@ from aiofiles.threadpool import wrap
 
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.silence import unlogged
+from postdicom_async.dicom.wholeness import what_is_missing
 from postdicom_async.disk.files import (
     Unusable,
     files_at,
@@ -59,6 +60,8 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | Dataset"
 
 Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
 
+_Identity: TypeAlias = tuple[int, int, int, int]
+
 _FILES_A_HOP = 32  # read in one visit to a thread: a visit costs as much as several small reads
 _BYTES_A_HOP = 4 << 20  # in memory, drawn from the caller in one visit
 _PATHS_ONLY = "sources: give paths, or an iterable of them"
@@ -80,21 +83,26 @@ class Usable:
 Identified: TypeAlias = Usable | Unusable
 
 
-async def read_sources(sources: Sources, *, piece: int) -> AsyncIterator[list[Identified]]:
+async def read_sources(
+    sources: Sources, *, piece: int, send_truncated: bool = False
+) -> AsyncGenerator[list[Identified], None]:
     """Yield what there is to send, in order, a few at a time; nothing is held but paths and headers.
+
+    A file that is cut off is not to be sent, unless ``send_truncated`` says so.
 
     Raises:
         UsageError: an argument is of a kind that cannot be sent.
         LocalFileError: a path that was named does not exist.
     """
     number = 0
-    async for group in _groups(sources):
-        if isinstance(group, list | tuple):
-            await anyio.to_thread.run_sync(_require_paths, group)
-        found = _identified(group, piece, start=number)
-        number += 1
-        while batch := await anyio.to_thread.run_sync(_take, found):
-            yield batch
+    async with aclosing(_groups(sources)) as groups:
+        async for group in groups:
+            if isinstance(group, list | tuple):
+                await anyio.to_thread.run_sync(_require_paths, group)
+            found = _identified(group, piece, start=number, whole=not send_truncated)
+            number += 1
+            while batch := await anyio.to_thread.run_sync(_take, found):
+                yield batch
 
 
 async def read_paths(sources: Sources, look: Callable[[Path], _T]) -> AsyncIterator[list[_T | Unusable]]:
@@ -125,7 +133,7 @@ def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterato
         yield from (one if isinstance(one, Unusable) else look(one) for one in files_at(path_of(source)))
 
 
-async def _groups(sources: Sources) -> AsyncIterator[Iterable[Source]]:
+async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source], None]:
     """Yield a collection of sources as it is, and each item of what is only drawn as a group of its own."""
     if isinstance(sources, AsyncIterable):
         async for source in cast("AsyncIterable[Source]", sources):
@@ -186,12 +194,12 @@ def _require_paths(sources: Iterable[Source]) -> None:
             raise problem
 
 
-def _identified(sources: Iterable[Source], piece: int, *, start: int) -> Iterator[Identified]:
+def _identified(sources: Iterable[Source], piece: int, *, start: int, whole: bool) -> Iterator[Identified]:
     for number, source in enumerate(sources, start + 1):
         if isinstance(source, bytes | bytearray | memoryview):
-            yield _identify_bytes(bytes(source), f"bytes {number}")
+            yield _identify_bytes(bytes(source), f"bytes {number}", whole=whole)
         elif isinstance(source, str | os.PathLike):
-            yield from _identify_path(path_of(source), piece)
+            yield from _identify_path(path_of(source), piece, whole=whole)
         elif hasattr(source, "save_as"):
             yield _identify_dataset(source, f"data set {number}")
         else:
@@ -240,10 +248,14 @@ def _size(path: Path) -> int:
 # --- in memory ------------------------------------------------------------------------------------------------------
 
 
-def _identify_bytes(data: bytes, label: str) -> Identified:
+def _identify_bytes(data: bytes, label: str, *, whole: bool) -> Identified:
     header = read_header(data, complete=True)
+    if header is HeaderGap.UNCLEAR or (whole and not isinstance(header, HeaderGap)):
+        missing = what_is_missing(data, len(data), lambda at, size: data[at : at + size])
+        if missing is not None:
+            return Unusable(label, StoreStatus.UNREADABLE, missing, len(data))
     if isinstance(header, HeaderGap):
-        return unusable(label, header, len(data))
+        return unusable(label, header, len(data), data)
     return Usable(label, header, BytesBody(data))
 
 
@@ -255,26 +267,33 @@ def _identify_dataset(dataset: Dataset, label: str) -> Identified:
             dataset.save_as(buffer, enforce_file_format=True)
     except Exception as error:  # noqa: BLE001 - whatever pydicom makes of a caller's data set; its text may hold values
         return Unusable(label, StoreStatus.UNREADABLE, f"pydicom cannot write it ({type(error).__name__})")
-    return _identify_bytes(buffer.getvalue(), label)
+    return _identify_bytes(buffer.getvalue(), label, whole=False)  # what pydicom has just written is whole
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------
 
 
-def _identify_path(path: Path, piece: int) -> Iterator[Identified]:
-    return (one if isinstance(one, Unusable) else _identify_file(one, piece) for one in files_at(path))
+def _identify_path(path: Path, piece: int, *, whole: bool) -> Iterator[Identified]:
+    return (one if isinstance(one, Unusable) else _identify_file(one, piece, whole=whole) for one in files_at(path))
 
 
-def _identify_file(path: Path, piece: int) -> Identified:
-    found = read_beginning(path, read_header)
+def _identify_file(path: Path, piece: int, *, whole: bool) -> Identified:
+    found = read_beginning(path, read_header, whole=whole)
     if isinstance(found, Unusable):
         return found
     header, status = found
     return Usable(str(path), header, FileBody.of(path, status, piece))
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ino
+def _identity(status: os.stat_result) -> _Identity:
+    """Return what tells that a file is still the same.
+
+    The time of the last status change counts too: whoever rewrites a file in place can set its modification time back,
+    but not that one. So a change of mode, owner, links or attributes while a file is read is taken for a change of its
+    content: an error to be repeated, where the other mistake would send mixed bytes. Reading does not change it. On
+    Windows it is the time of creation, and tells nothing more.
+    """
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
 
 
 @asynccontextmanager
@@ -299,12 +318,13 @@ def _close_unwanted(opening: asyncio.Future[FileIO]) -> None:
 class FileBody:
     """A file, byte for byte, in pieces.
 
-    ``open`` raises `LocalFileError` when the file is not what it was when it was identified, before or after reading.
+    ``open`` raises `LocalFileError` when the file is not what it was when it was identified, before or after reading:
+    its size, its inode, or a time of its last change, be it only of its mode or of the links to it.
     """
 
     path: Path = field(repr=False)
     length: int
-    identity: tuple[int, int, int] = field(repr=False)
+    identity: _Identity = field(repr=False)
     piece: int
 
     @classmethod

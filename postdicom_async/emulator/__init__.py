@@ -8,7 +8,8 @@ study is a patient order, folders hold orders, and a share is a page that opens 
 from __future__ import annotations
 
 from postdicom_async.emulator.app import create_app
-from postdicom_async.emulator.context import ArchiveOptions
+from postdicom_async.emulator.context import ArchiveLimits, ArchiveOptions
 from postdicom_async.emulator.server import EmbeddedArchive, serve
+from postdicom_async.emulator.threaded import archive_in_thread
 
-__all__ = ["ArchiveOptions", "EmbeddedArchive", "create_app", "serve"]
+__all__ = ["ArchiveLimits", "ArchiveOptions", "EmbeddedArchive", "archive_in_thread", "create_app", "serve"]

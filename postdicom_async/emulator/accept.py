@@ -1,18 +1,20 @@
-"""Pure: read media types and ``Accept`` headers (RFC 9110 sections 8.3 and 12.5.1, PS3.18 section 8.7)."""
+"""Pure: read media types and ``Accept`` headers (RFC 9110 sections 8.3 and 12.5.1, PS3.18 section 8.7).
+
+Every character is looked at once: what a client sends is never given to a regular expression that goes back.
+"""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MediaType", "parse_accept", "parse_media_type", "wants_only"]
+__all__ = ["LONGEST", "MediaType", "parse_accept", "parse_media_type", "wants_only"]
 
-_PARAMETER = re.compile(r';\s*([^\s=;,"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;,"]*)')
-_RANGE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
+LONGEST = 4096
+"""Characters of a header that are worth reading; every range costs a look at each part of an answer."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,15 @@ class MediaType:
 
 def parse_media_type(text: str) -> MediaType:
     """Parse ``type/subtype; name=value; name="quoted value"``."""
-    name = text.partition(";")[0].strip().lower()
-    found = _PARAMETER.findall(text[text.find(";") :]) if ";" in text else []
-    return MediaType(name, {key.lower(): _unquote(value.strip()) for key, value in found})
+    name, *parameters = _split(text, ";")
+    found = (parameter.partition("=") for parameter in parameters)
+    values = {key.strip().lower(): _unquote(value.strip()) for key, equals, value in found if equals and key.strip()}
+    return MediaType(name.strip().lower(), values)
 
 
 def parse_accept(text: str) -> list[MediaType]:
     """Parse an ``Accept`` header, best quality first, those with quality 0 left out; nothing given means anything."""
-    ranges = [parse_media_type(part) for part in _RANGE.findall(text) if part.strip()]
+    ranges = [parse_media_type(part) for part in _split(text, ",") if part.strip()]
     wanted = [media for media in ranges or [MediaType("*/*")] if media.quality > 0]
     return sorted(wanted, key=lambda media: -media.quality)
 
@@ -55,7 +58,31 @@ def wants_only(accept: list[MediaType], name: str, *others: str) -> bool:
     return named and not any(media.covers(other) for media in accept for other in others)
 
 
+def _split(text: str, separator: str) -> list[str]:
+    """Cut a text at a character, not inside of quotes; a backslash there takes the next character along."""
+    pieces, start, is_quoted, is_escaped = [], 0, False, False
+    for at, char in enumerate(text):
+        if is_escaped:
+            is_escaped = False
+        elif is_quoted and char == "\\":
+            is_escaped = True
+        elif char == '"':
+            is_quoted = not is_quoted
+        elif char == separator and not is_quoted:
+            pieces.append(text[start:at])
+            start = at + 1
+    return [*pieces, text[start:]]
+
+
 def _unquote(value: str) -> str:
-    if len(value) > 1 and value[0] == value[-1] == '"':
-        return re.sub(r"\\(.)", r"\1", value[1:-1])
-    return value
+    """Return what is between quotes, a backslash before any character taken away."""
+    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
+        return value
+    taken, is_escaped = [], False
+    for char in value[1:-1]:
+        if char == "\\" and not is_escaped:
+            is_escaped = True
+        else:
+            taken.append(char)
+            is_escaped = False
+    return "".join(taken)

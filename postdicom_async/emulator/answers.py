@@ -10,14 +10,28 @@ from pydicom.datadict import keyword_for_tag
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from postdicom_async.emulator.accept import LONGEST, parse_accept
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from starlette.requests import Request
 
+    from postdicom_async.emulator.accept import MediaType
     from postdicom_async.emulator.header import Json
 
-__all__ = ["DICOM_JSON", "DICOM_XML", "Refusal", "base_url", "dicom_json", "header_text", "native_xml", "refusal"]
+__all__ = [
+    "DICOM_JSON",
+    "DICOM_XML",
+    "Refusal",
+    "accepted",
+    "base_url",
+    "dicom_json",
+    "header_text",
+    "native_xml",
+    "refusal",
+    "slow_down",
+]
 
 DICOM_JSON = "application/dicom+json"
 DICOM_XML = "application/dicom+xml"
@@ -28,6 +42,18 @@ class Refusal(HTTPException):
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(status, reason)
+
+
+def accepted(request: Request) -> list[MediaType]:
+    """Return what the client accepts; the ``accept`` parameter goes before the header (PS3.18 section 8.3.3.1).
+
+    Raises:
+        Refusal: 431 when it is longer than anything sensible.
+    """
+    text = request.query_params.get("accept") or ", ".join(request.headers.getlist("accept"))
+    if len(text) > LONGEST:
+        raise Refusal(431, f"what is accepted must be said in {LONGEST} characters")
+    return parse_accept(text)
 
 
 def header_text(text: str) -> str:
@@ -42,6 +68,11 @@ def refusal(status: int, reason: str, headers: Mapping[str, str] | None = None) 
     return Response(
         body, status, {**(headers or {}), "X-Error-Reason": header_text(reason)}, media_type="application/json"
     )
+
+
+def slow_down(wait: int) -> Response:
+    """Return the refusal of an attempt that was not looked at, after too many wrong ones."""
+    return refusal(429, "too many wrong passwords or keys came from there", {"Retry-After": str(wait)})
 
 
 def dicom_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

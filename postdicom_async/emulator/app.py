@@ -1,10 +1,8 @@
-"""The routes of the archive, and what stands in front of them: tolerance for slashes, and authentication."""
+"""The routes of the archive, and what they are put into: pages of other origins, the gate, how errors look."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
@@ -12,18 +10,19 @@ from typing import TYPE_CHECKING, TypeAlias
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.responses import Response
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from postdicom_async.emulator.answers import refusal
 from postdicom_async.emulator.archive_store import ArchiveStore
-from postdicom_async.emulator.cloud_bring_up import REGION_PATH, ROUTER_PATH
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
+from postdicom_async.emulator.gate import Gate
+from postdicom_async.emulator.header import UnreadableHeader
 from postdicom_async.emulator.qido import Search
 from postdicom_async.emulator.share_routes import share_routes
 from postdicom_async.emulator.stow import Stow
 from postdicom_async.emulator.vendor import vendor_routes
-from postdicom_async.emulator.vendor_actions import SHARE_PATH
 from postdicom_async.emulator.vendor_faults import Faults
 from postdicom_async.emulator.wado import Wado
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
 __all__ = ["build_app", "close_context", "create_app", "open_context", "routes_of"]
 
 Handler: TypeAlias = "Callable[[Request], Awaitable[Response]]"
@@ -45,12 +42,11 @@ _INSTANCE = _SERIES + "/instances/{instance}"
 
 
 def routes_of(context: ArchiveContext) -> list[RouteRow]:
-    """Return method, path and handler of every operation.
+    """Return method, path and handler of everything but PostDICOM's own operations.
 
     The vendor's shapes come first: in ``/studies/series/instances`` the word ``series`` is no Study Instance UID.
     """
     return [
-        *vendor_routes(context),
         *share_routes(context),
         *_vendor_shapes(context),
         *_standard_shapes(context),
@@ -133,65 +129,72 @@ def build_app(
     context: ArchiveContext, lifespan: Callable[[Starlette], object] | None = None, more: Iterable[RouteRow] = ()
 ) -> Starlette:
     """Return the application over an open archive; ``more`` are routes that go before the archive's own."""
-    table = [*more, *routes_of(context)]
+    operations = [*more, *vendor_routes(context)]  # reading and changing by GET: no HEAD may do the same
+    table = [*operations, *routes_of(context)]
+    table += [("HEAD", path, _head_of(handler)) for method, path, handler in routes_of(context) if method == "GET"]
     routes = [Route(path, handler, methods=[method]) for method, path, handler in table]
-    for route in routes:
-        (route.methods or set()).discard("HEAD")  # Starlette's gift; it would read a study to throw it away
+    for route, (method, _, _) in zip(routes, table, strict=True):
+        if method == "GET":
+            (route.methods or set()).discard("HEAD")  # Starlette's gift; it would read a study to throw it away
     app = Starlette(
         routes=routes,
         lifespan=lifespan,  # type: ignore[arg-type]
-        middleware=[Middleware(_Gate, options=context.options)],
-        exception_handlers={HTTPException: _on_refusal, Exception: _on_bug},  # type: ignore[dict-item]
+        middleware=[*_cross_origin(context.options.allow_origin), Middleware(Gate, context=context)],
+        exception_handlers={
+            HTTPException: _on_refusal,  # type: ignore[dict-item]
+            UnreadableHeader: _on_damage,  # type: ignore[dict-item]
+            OSError: _on_disk,  # type: ignore[dict-item]
+            Exception: _on_bug,
+        },
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _head_of(handler: Handler) -> Handler:
+    """Return the handler of HEAD for one of GET: status and headers are the same, and no body is ever read."""
+
+    async def head(request: Request) -> Response:
+        answer = await handler(request)
+        if isinstance(answer, StreamingResponse):
+            bare = Response(status_code=answer.status_code)
+            bare.raw_headers = answer.raw_headers
+            return bare
+        answer.body = b""
+        return answer
+
+    return head
+
+
+def _cross_origin(allowed: tuple[str, ...]) -> list[Middleware]:
+    """Return what lets pages of other origins use the archive (Fetch standard, CORS); a preflight has no password."""
+    if not allowed:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=allowed,
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            allow_headers=["*"],  # the vendor's operations have a header each
+            allow_credentials="*" not in allowed,
+            expose_headers=["Content-Disposition", "Content-Location", "Retry-After", "Warning", "X-Error-Reason"],
+        )
+    ]
 
 
 async def _on_refusal(_request: Request, error: HTTPException) -> Response:
     return refusal(error.status_code, error.detail, error.headers)
 
 
-async def _on_bug(_request: Request, error: Exception) -> Response:
+async def _on_damage(_request: Request, error: UnreadableHeader) -> Response:
+    return refusal(500, f"the stored file cannot be read: {error}")
+
+
+async def _on_disk(_request: Request, error: OSError) -> Response:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return refusal(507, "the disk of the archive is full; deleting something makes room")
     return refusal(500, f"the archive failed: {type(error).__name__}")
 
 
-class _Gate:
-    """Takes slashes off the end of the path; no password is asked of shares and of what has keys of its own."""
-
-    def __init__(self, app: ASGIApp, options: ArchiveOptions) -> None:
-        self._app = app
-        username, password = options.username, options.password
-        self._wanted = None if username is None else f"{username}:{password or ''}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        app = self._app
-        if scope["type"] == "http":
-            scope = {**scope, "path": _without_extra_slashes(scope)}
-            inner = scope["path"].removeprefix(scope.get("root_path", ""))
-            is_open = inner.startswith(f"{SHARE_PATH}/") or inner in {ROUTER_PATH, REGION_PATH}
-            if not is_open and not self._is_allowed(scope):
-                app = _unauthorized()
-        await app(scope, receive, send)
-
-    def _is_allowed(self, scope: Scope) -> bool:
-        if self._wanted is None:
-            return True
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        scheme, _, token = (given[0] if given else b"").partition(b" ")
-        try:
-            credentials = base64.b64decode(token.strip(), validate=True)
-        except (binascii.Error, ValueError):
-            return False
-        return scheme.lower() == b"basic" and hmac.compare_digest(credentials, self._wanted)
-
-
-def _unauthorized() -> Response:
-    challenge = {"WWW-Authenticate": 'Basic realm="embedded archive", charset="UTF-8"'}
-    return refusal(401, "the user name or the password is wrong or missing", challenge)
-
-
-def _without_extra_slashes(scope: Scope) -> str:
-    root, path = scope.get("root_path", ""), scope["path"]
-    inner = path.removeprefix(root) if root else path
-    return f"{root}/{inner.strip('/')}"
+async def _on_bug(_request: Request, error: Exception) -> Response:
+    return refusal(500, f"the archive failed: {type(error).__name__}")

@@ -2,11 +2,13 @@
 
 Every method blocks and may be called from any thread. A file is written under ``incoming/``, read, and renamed to
 ``studies/<study>/<series>/<instance>.dcm``; only then does the index name it. A file once named never changes: an
-instance stored anew gets a file of its own, so that a download under way never mixes two versions.
+instance stored anew gets a file of its own, so that a download under way never mixes two versions. A file there that
+the index does not name is what a process left that was killed in between; it goes when the archive is opened again.
 """
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import json
 import shutil
@@ -15,59 +17,26 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from postdicom_async.dicom.uids import is_uid
+from postdicom_async.emulator.archive_schema import ROWS, SCHEMA, UID_COLUMNS, VIEWS
 from postdicom_async.emulator.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, Level
 from postdicom_async.emulator.header import Json, read_header
+from postdicom_async.emulator.private_files import make_file, make_folder, only_mine
 from postdicom_async.emulator.vendor_schema import add_vendor_tables
 from postdicom_async.results import InstanceUids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+T = TypeVar("T")
 
 __all__ = ["ArchiveStore", "IndexRow", "Parsed", "StoredInstance", "parse_instance"]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS studies (
-    id INTEGER PRIMARY KEY, study_uid TEXT NOT NULL UNIQUE, attributes TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS series (
-    id INTEGER PRIMARY KEY, series_uid TEXT NOT NULL, study_uid TEXT NOT NULL, modality TEXT NOT NULL,
-    attributes TEXT NOT NULL, UNIQUE (study_uid, series_uid));
-CREATE TABLE IF NOT EXISTS instances (
-    id INTEGER PRIMARY KEY, instance_uid TEXT NOT NULL UNIQUE, series_uid TEXT NOT NULL, study_uid TEXT NOT NULL,
-    path TEXT NOT NULL, size INTEGER NOT NULL, transfer_syntax TEXT NOT NULL, attributes TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS series_by_uid ON series (series_uid);
-CREATE INDEX IF NOT EXISTS instances_by_study ON instances (study_uid, series_uid);
-CREATE INDEX IF NOT EXISTS instances_by_series ON instances (series_uid);
-"""
-
-_VIEWS = """
-CREATE TEMP VIEW study_rows AS
-    SELECT id, study_uid, '' AS series_uid, '' AS instance_uid, attributes, '{}', '{}',
-        (SELECT COUNT(*) FROM series c WHERE c.study_uid = s.study_uid),
-        (SELECT COUNT(*) FROM instances c WHERE c.study_uid = s.study_uid),
-        (SELECT GROUP_CONCAT(DISTINCT c.modality) FROM series c WHERE c.study_uid = s.study_uid), NULL, ''
-    FROM studies s;
-CREATE TEMP VIEW series_rows AS
-    SELECT e.id, e.study_uid, e.series_uid, '' AS instance_uid, s.attributes, e.attributes, '{}',
-        (SELECT COUNT(*) FROM series c WHERE c.study_uid = e.study_uid),
-        (SELECT COUNT(*) FROM instances c WHERE c.study_uid = e.study_uid),
-        (SELECT GROUP_CONCAT(DISTINCT c.modality) FROM series c WHERE c.study_uid = e.study_uid),
-        (SELECT COUNT(*) FROM instances c WHERE c.study_uid = e.study_uid AND c.series_uid = e.series_uid), ''
-    FROM series e JOIN studies s USING (study_uid);
-CREATE TEMP VIEW instance_rows AS
-    SELECT i.id, i.study_uid, i.series_uid, i.instance_uid, s.attributes, e.attributes, i.attributes,
-        NULL, NULL, NULL, NULL, i.path
-    FROM instances i JOIN series e USING (study_uid, series_uid) JOIN studies s USING (study_uid);
-"""
-_ROWS = {
-    Level.STUDY: "SELECT * FROM study_rows",
-    Level.SERIES: "SELECT * FROM series_rows",
-    Level.INSTANCE: "SELECT * FROM instance_rows",
-}
-_UID_COLUMNS = {"0020000D": "study_uid", "0020000E": "series_uid", "00080018": "instance_uid"}
+_RESERVED = 256 * 1024
+"""Bytes of the disk that are kept for deleting."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +97,33 @@ class ArchiveStore:
         self.folder = folder
         self._incoming = folder / "incoming"
         shutil.rmtree(self._incoming, ignore_errors=True)
-        self._incoming.mkdir(parents=True)
+        make_folder(self._incoming)
+        for old in ("studies", "documents", "reserve"):  # an older archive let others look
+            if (folder / old).exists():
+                only_mine(folder / old)
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(folder / "index.sqlite", check_same_thread=False)
+        index = folder / "index.sqlite"
+        self.is_new: bool = not index.exists()
+        for file in (index, *folder.glob("index.sqlite-*")):  # files beside the index get its mode when they are made
+            make_file(file)
+        self._database = sqlite3.connect(index, check_same_thread=False)
         self._database.execute(f"PRAGMA synchronous = {'NORMAL' if durable else 'OFF'}")
         self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.executescript(f"BEGIN;{_SCHEMA}{_VIEWS}COMMIT;")
+        self._database.executescript(f"BEGIN;{SCHEMA}{VIEWS}COMMIT;")
         add_vendor_tables(self._database)
+        if not self.is_new:  # beside an index that was lost nothing is known to be left over
+            self._sweep()
+        self._reserve = folder / "reserve"
+        self._fill_reserve()
+
+    def _sweep(self) -> None:
+        """Remove the files that the index does not name."""
+        for series in self.folder.glob("studies/*/*"):
+            uids = {"study_uid": series.parent.name, "series_uid": series.name}
+            known = {instance.path for instance in self._select_instances(self._database, uids)}
+            for file in series.glob("*.dcm"):
+                if file not in known:
+                    self._remove_file(file)
 
     def close(self) -> None:
         """Close the index; nothing may be called afterwards."""
@@ -159,11 +148,9 @@ class ArchiveStore:
         if known and known.uids == parsed.uids and _same_bytes(known, incoming, size):
             incoming.unlink()
             return known
-        with self.transaction() as database:
+        with self.placing(incoming, lambda: self._free_path(parsed.uids)) as (database, path):
+            stored = StoredInstance(parsed.uids, path, size, parsed.transfer_syntax)
             replaced = self._select_instances(database, {"instance_uid": parsed.uids.sop_instance_uid})
-            stored = StoredInstance(parsed.uids, self._free_path(parsed.uids), size, parsed.transfer_syntax)
-            stored.path.parent.mkdir(parents=True, exist_ok=True)
-            incoming.rename(stored.path)
             self._index(database, stored, parsed.attributes)
             for old in replaced:
                 self._prune(database, old.uids.study_instance_uid)
@@ -234,11 +221,16 @@ class ArchiveStore:
     def delete(self, study_instance_uid: str, series_instance_uid: str = "", sop_instance_uid: str = "") -> int:
         """Delete everything under the given UIDs; return how many instances that were."""
         wanted = _wanted(study_instance_uid, series_instance_uid, sop_instance_uid)
-        with self.transaction() as database:
+
+        def forget(database: sqlite3.Connection) -> list[StoredInstance]:
             found = self._select_instances(database, wanted)
             uids = [(old.uids.sop_instance_uid,) for old in found]
             database.executemany("DELETE FROM instances WHERE instance_uid = ?", uids)
             self._prune(database, study_instance_uid)
+            return found
+
+        files = [old.path for old in self.instances(study_instance_uid, series_instance_uid, sop_instance_uid)]
+        found = self.deleting(forget, files)
         for old in found:
             self._remove_file(old.path)
         return len(found)
@@ -274,9 +266,9 @@ class ArchiveStore:
             limit: at most so many.
             offset: leave out so many.
         """
-        clauses = [f"{_UID_COLUMNS[tag]} IN ({', '.join('?' * len(values))})" for tag, values in uids.items()]
+        clauses = [f"{UID_COLUMNS[tag]} IN ({', '.join('?' * len(values))})" for tag, values in uids.items()]
         where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
-        sql = _ROWS[level] + where + " ORDER BY id LIMIT ? OFFSET ?"
+        sql = ROWS[level] + where + " ORDER BY id LIMIT ? OFFSET ?"
         arguments = [uid for values in uids.values() for uid in values]
         with self._lock:
             found = self._database.execute(sql, [*arguments, -1 if limit is None else limit, offset]).fetchall()
@@ -301,9 +293,68 @@ class ArchiveStore:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Give the index's database to one thread at a time; what it did is undone when the block raises."""
-        with self._lock, self._database:
-            yield self._database
+        """Give the index's database to one thread at a time; what it did is undone when the block raises.
+
+        Raises:
+            OSError: ``ENOSPC`` when the disk is full.
+        """
+        try:
+            with self._lock, self._database:
+                yield self._database
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+        else:
+            return
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    @contextmanager
+    def placing(self, incoming: Path, choose: Callable[[], Path]) -> Iterator[tuple[sqlite3.Connection, Path]]:
+        """Put a file where it stays and give the database, to name it there; when that fails, the file is gone."""
+        path: Path | None = None
+        try:
+            with self.transaction() as database:
+                path = choose()
+                make_folder(path.parent)
+                incoming.rename(path)
+                yield database, path
+        except BaseException:
+            if path:
+                self._remove_file(path)
+            raise
+
+    def deleting(self, work: Callable[[sqlite3.Connection], T], files: Iterable[Path] = ()) -> T:
+        """Let a function delete from the database, also where the disk is full, and return what it returns.
+
+        Even that needs room, for the journal: the reserve gives it, else the files, which are to go anyway.
+        """
+
+        def remove_files() -> None:
+            for path in files:
+                self._remove_file(path)
+
+        ways: list[Callable[[], object]] = [lambda: self._reserve.unlink(missing_ok=True), remove_files]
+        while True:
+            try:
+                with self.transaction() as database:
+                    done = work(database)
+            except OSError as error:
+                if error.errno != errno.ENOSPC or not ways:
+                    raise
+                ways.pop(0)()
+            else:
+                self._fill_reserve()
+                return done
+
+    def _fill_reserve(self) -> None:
+        """Keep some of the disk for `deleting`; without room there is none."""
+        if self._reserve.exists():
+            return
+        make_file(self._reserve)
+        try:
+            self._reserve.write_bytes(bytes(_RESERVED))
+        except OSError:
+            self._reserve.unlink()
 
 
 def _wanted(study_uid: str, series_uid: str, instance_uid: str) -> dict[str, str]:

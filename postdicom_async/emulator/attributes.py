@@ -6,7 +6,7 @@ The index holds the attributes named here; a search that asks an instance for an
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import cache
+from functools import lru_cache
 
 from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
@@ -107,7 +107,7 @@ INDEXED_TAGS: tuple[int, ...] = tuple(
 """What is read from a file when it is stored."""
 
 
-@cache
+@lru_cache(8192)  # names come from clients
 def vr_of(tag: str) -> str:
     """Return the value representation of a tag, ``UN`` when the dictionary does not know it."""
     try:
@@ -116,7 +116,7 @@ def vr_of(tag: str) -> str:
         return "UN"
 
 
-@cache
+@lru_cache(8192)  # names come from clients
 def resolve_attribute(name: str) -> str | None:
     """Return the eight hexadecimal digits for a keyword or a tag, None when it is neither."""
     if len(name) == 8:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.responses import Response
 
+from postdicom_async.emulator.answers import slow_down
 from postdicom_async.emulator.cloud_parameters import BadParameters, json_object
 from postdicom_async.emulator.cloud_state import HttpRequest
 
@@ -54,6 +55,10 @@ class _Refused(Exception):
     """The answer is code 2 with this text."""
 
 
+class _WrongKey(_Refused):
+    """A key is not known: perhaps a guess."""
+
+
 class _BringUp:
     """The handlers. A failure is status 200 too; its text names no key."""
 
@@ -69,12 +74,19 @@ class _BringUp:
         return self._answer(request, _REGION)
 
     def _answer(self, request: Request, request_type: str) -> Response:
+        guesses, address = self._cloud.context.key_guesses, request.client.host if request.client else ""
+        if wait := guesses.begin(address):
+            return slow_down(wait)
         try:
-            return _envelope(1, self._told(request, request_type))
+            answer = _envelope(1, self._told(request, request_type))
+        except _WrongKey as wrong:
+            return _envelope(2, str(wrong))
         except (_Refused, BadParameters) as refused:
-            return _envelope(2, str(refused))
+            answer = _envelope(2, str(refused))
         except _Odd as odd:
-            return odd.answer
+            answer = odd.answer
+        guesses.right(address)
+        return answer
 
     def _told(self, request: Request, request_type: str) -> str:
         query = request.query_params
@@ -92,7 +104,7 @@ class _BringUp:
             odd = waiting.pop(0)
             raise _Odd(Response(odd.body, odd.status, media_type="text/html"))
         if not self._cloud.is_api_key(query.get("ClientUniqueId")):
-            raise _Refused("this ClientUniqueId is not known")
+            raise _WrongKey("this ClientUniqueId is not known")
         return self._session(given) if step == "session" else self._address(step, given)
 
     def _note(self, step: Step, given: Mapping[str, Any], request: Request) -> None:
@@ -110,7 +122,7 @@ class _BringUp:
     def _address(self, step: Step, given: Mapping[str, Any]) -> str:
         cloud = self._cloud
         if not cloud.is_account_key(given.get("RouterKey")):
-            raise _Refused("this RouterKey is not known")
+            raise _WrongKey("this RouterKey is not known")
         if given.get("AdapterType") != "2":
             raise _Refused("this AdapterType is not known")
         if step == "socket":
@@ -122,7 +134,7 @@ class _BringUp:
         if given.get("TransactionType") != "3":
             raise _Refused("this TransactionType is not known")
         if not (cloud.is_account_key(given.get("AccountKey")) and cloud.is_api_key(given.get("ApiKey"))):
-            raise _Refused("there is no such account")
+            raise _WrongKey("there is no such account")
         return cloud.open_session()
 
 

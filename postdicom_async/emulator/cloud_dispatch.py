@@ -52,11 +52,12 @@ _logger = logging.getLogger("postdicom_async.emulator.cloud")
 
 
 class Asked:
-    """A request with its JSON read, and the session of the socket it came on."""
+    """A request with its JSON read, the session of the socket it came on, and where that comes from."""
 
-    def __init__(self, request: Request, session: str) -> None:
+    def __init__(self, request: Request, session: str, address: str = "") -> None:
         self.request = request
         self.session = session
+        self.address = address
         self.given: dict[str, Any] = json_object(request.text)
 
     @property
@@ -154,15 +155,28 @@ class Dispatch:
         return {**self.refusal(asked, reason), "ResponseCode": 0, "Message": reason}
 
     def _require_access(self, asked: Asked) -> None:
+        guesses = self._cloud.context.key_guesses
+        if guesses.begin(asked.address):
+            raise _NoAccess("too many wrong keys came from there")
+        try:
+            self._require_keys(asked)
+        except _WrongKey:
+            raise
+        except _NoAccess:
+            guesses.right(asked.address)
+            raise
+        guesses.right(asked.address)
+
+    def _require_keys(self, asked: Asked) -> None:
         cloud, given = self._cloud, asked.given
         if asked.key[0] == SESSION:
             if session_of(given) not in cloud.sessions:
-                raise _NoAccess("there is no such session")
+                raise _WrongKey("there is no such session")
             if not self._is_of_session(given.get("OtherParameterList"), session_of(given)):
-                raise _NoAccess("OtherParameterList does not fit the session")
+                raise _WrongKey("OtherParameterList does not fit the session")
             return
         if not (cloud.is_api_key(given.get("ApiKey")) and cloud.is_account_key(given.get("AccountKey"))):
-            raise _NoAccess("ApiKey or AccountKey is wrong")
+            raise _WrongKey("ApiKey or AccountKey is wrong")
         if cloud.oddities.session_needed and asked.session not in cloud.sessions:
             raise _NoAccess("there is no session on this socket")
         if str(given.get("UserUuid")).lower() not in cloud.context.options.users:
@@ -192,3 +206,7 @@ def session_of(given: Mapping[str, Any]) -> str:
 
 class _NoAccess(Exception):
     """The keys, the session or the user is unknown."""
+
+
+class _WrongKey(_NoAccess):
+    """Perhaps a guess."""

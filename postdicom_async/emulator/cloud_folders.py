@@ -13,6 +13,8 @@ from postdicom_async.emulator.vendor_orders import Orders
 from postdicom_async.emulator.vendor_shares import Shares
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from postdicom_async.emulator.cloud_parameters import Parameters
     from postdicom_async.emulator.cloud_state import Cloud
 
@@ -66,9 +68,12 @@ class CloudFolders:
         """Delete a folder and those below it; their orders stay."""
         folder = self._folders.one(given.text("FolderUuid"))
         gone = [(one.uuid,) for one in (folder, *self._folders.below(folder.uuid))]
-        with self._store.transaction() as database:
+
+        def forget(database: sqlite3.Connection) -> None:
             database.executemany("DELETE FROM folder_orders WHERE folder_uuid = ?", gone)
             database.executemany("DELETE FROM folders WHERE uuid = ?", gone)
+
+        self._store.deleting(forget)
         return {}
 
     def add_order(self, given: Parameters) -> dict[str, Any]:
@@ -82,11 +87,9 @@ class CloudFolders:
         folder, uuids = self._folders.one(given.text("FolderUuid")), given.items("PatientOrderUuidList")
         if not set(uuids) <= set(self._folders.order_uuids(folder.uuid)):
             raise Refusal(404, "an order is not in the folder")
-        with self._store.transaction() as database:
-            database.executemany(
-                "DELETE FROM folder_orders WHERE folder_uuid = ? AND order_uuid = ?",
-                [(folder.uuid, uuid) for uuid in uuids],
-            )
+        gone = [(folder.uuid, uuid) for uuid in uuids]
+        sql = "DELETE FROM folder_orders WHERE folder_uuid = ? AND order_uuid = ?"
+        self._store.deleting(lambda database: database.executemany(sql, gone))
         return {}
 
     def _fields(self, folder: Folder, *, with_orders: bool = False) -> dict[str, Any]:

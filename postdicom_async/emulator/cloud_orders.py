@@ -12,7 +12,7 @@ from postdicom_async.emulator.cloud_parameters import BadParameters, read_parame
 from postdicom_async.emulator.cloud_schema import documents_of
 from postdicom_async.emulator.vendor_answers import order_fields, series_fields
 from postdicom_async.emulator.vendor_folders import Folders
-from postdicom_async.emulator.vendor_matching import order_matches
+from postdicom_async.emulator.vendor_matching import order_matches, require_short
 from postdicom_async.emulator.vendor_orders import Orders
 from postdicom_async.emulator.vendor_parameters import Given
 from postdicom_async.emulator.vendor_shares import Shares
@@ -40,6 +40,12 @@ _SEARCHED = {
     "StartBirthdate": "PatientBirthdateFrom",
     "EndBirthdate": "PatientBirthdateTo",
 }
+_PLACELESS = (
+    "Priority", "PatientHistory", "PatientComplaints", "PatientSymptom", "RequestingDepartment", "OrderNote1",
+    "OrderNote2",
+)  # fmt: skip
+"""Fields of ``JsonParameters`` that are documented, and whose place nobody knows: the vendor's script drops them."""
+
 _CREATED = {
     "PatientName": "PatientName",
     "PatientID": "PatientId",
@@ -57,6 +63,7 @@ _CREATED = {
     "ReferringPhysiciansName": "ReferringPhysiciansName",
     "ScheduledEquipmentUuid": "ScheduledEquipmentUuid",
     "InstitutionNameInDicom": "InstitutionNameInDicom",
+    **{name: name for name in _PLACELESS},
 }
 """Names of the Cloud API to those of the other one."""
 
@@ -100,6 +107,7 @@ class CloudOrders:
             inside = self._folders.order_uuids(self._folders.one(folder).uuid)
             orders = self._orders.some(inside)
         wanted = Given({_SEARCHED[name]: value for name, value in given.values.items() if name in _SEARCHED})
+        require_short(wanted)
         return {"SearchResultList": self._listed(order for order in orders if order_matches(order, wanted))}
 
     def create(self, given: Parameters) -> dict[str, Any]:
@@ -110,7 +118,7 @@ class CloudOrders:
         """Make an order of nested parameters."""
         flat = dict(_flattened(given.mapping("JsonParameters")))
         try:
-            values = read_parameters(tuple(f"{name}?" for name in _JSON.values()), flat)
+            values = read_parameters(tuple(f"{name}?" for name in (*_JSON.values(), *_PLACELESS)), flat)
         except BadParameters as problem:
             raise Refusal(400, f"JsonParameters: {problem}") from None
         self._note_places(given.mapping("JsonParameters"))
@@ -279,4 +287,8 @@ def _leaves(nested: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], Any]]:
 
 
 def _flattened(nested: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    return ((_JSON[place], value) for place, value in _leaves(nested) if place in _JSON)
+    for place, value in _leaves(nested):
+        if place in _JSON:
+            yield _JSON[place], value
+        elif place[-1] in _PLACELESS:
+            yield place[-1], value

@@ -29,6 +29,9 @@ _MAIL = re.compile(
     r"(?:\[[0-9]{1,3}(?:\.[0-9]{1,3}){3}\]|(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})"
 )
 
+_LONGEST_MAIL = 320
+_MOST_ITEMS = 10_000  # SQLite takes so many in one statement
+
 
 class BadParameters(ValueError):
     """The parameters cannot be used; the text names the field and shows no value."""
@@ -101,11 +104,12 @@ def read_parameters(names: tuple[str, ...], given: Mapping[str, Any]) -> Paramet
     for entry in names:
         name = entry.removesuffix("?")
         raw = given.get(name)
-        if raw is None or raw in ("", []):
+        value = None if raw is None or raw in ("", []) else _read(name, raw)
+        if value is None or value == []:
             if not entry.endswith("?"):
                 raise BadParameters(f"{name} must be given")
             continue
-        values[name] = _read(name, raw)
+        values[name] = value
     return Parameters(values)
 
 
@@ -156,8 +160,16 @@ def _guid(raw: Any) -> str:
     return str(raw).lower()
 
 
+def _items(raw: Any) -> list[Any]:
+    """Return the items of a list that are not blank: a form that was left empty sends ``[""]``."""
+    items = [item for item in _list(raw) if not isinstance(item, str) or item.strip()]
+    if len(items) > _MOST_ITEMS:
+        raise ValueError(f"at most {_MOST_ITEMS} items are expected")
+    return items
+
+
 def _guids(raw: Any) -> list[str]:
-    return list(dict.fromkeys(map(_guid, _list(raw))))
+    return list(dict.fromkeys(map(_guid, _items(raw))))
 
 
 def _date(raw: Any) -> date:
@@ -175,14 +187,14 @@ def _moment(raw: Any) -> str:
     text = _text(raw)
     day, _, time = text.partition(" ")
     _date(day)
-    if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", time):
+    if time and not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", time):  # the time may be empty (documented)
         raise ValueError("YYYY-MM-DD HH:MM is expected")
     return str(text)
 
 
 def _mail(raw: Any) -> str:
     text = _text(raw)
-    if not _MAIL.fullmatch(text):
+    if len(text) > _LONGEST_MAIL or not _MAIL.fullmatch(text):
         raise ValueError("a mail address is expected")
     return str(text)
 
@@ -212,17 +224,24 @@ def _bytes(raw: Any) -> bytes:
 _list = _of_type(list, "a list")
 _int = _of_type(int, "an integer")
 
+
+def _flag_id(raw: Any) -> int:
+    """Read a whole number, or the text of one: so the ids of flags are documented."""
+    return int(raw) if isinstance(raw, str) and re.fullmatch("-?[0-9]{1,16}", raw) else int(_int(raw))
+
+
 _Reader: TypeAlias = Callable[[Any], Any]
 _READERS: dict[str, _Reader] = {
     "text": _text,
     "guid": _guid,
     "guids": _guids,
-    "texts": lambda raw: [_text(item) for item in _list(raw)],
+    "texts": lambda raw: [_text(item) for item in _items(raw)],
     "date": _date,
     "moment": _moment,
     "mail": _mail,
     "flag": _of_type(bool, "true or false"),
     "int": _int,
+    "flag id": _flag_id,
     "count": _count,
     "number": _number,
     "object": _of_type(dict, "an object"),
@@ -244,7 +263,7 @@ _KINDS = {
         ("FileIndex", "TotalFileCount", "CurrentFilePartIndex", "CurrentFileTotalPartCount"),
         "count",
     ),
-    **dict.fromkeys(("GroupId", "FlagId"), "int"),
+    **dict.fromkeys(("GroupId", "FlagId"), "flag id"),
     "Modalities": "texts",
     "OtherParameterList": "texts",
     "PerformedDatetime": "moment",

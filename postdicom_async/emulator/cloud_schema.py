@@ -41,9 +41,13 @@ class Document:
 
 
 def add_cloud_tables(store: ArchiveStore) -> None:
-    """Make the tables unless they are there."""
+    """Make the tables unless they are there, and remove the files of documents that they do not name."""
     with store.transaction() as database:
         database.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+        known = {store.folder / path for (path,) in database.execute("SELECT path FROM cloud_documents")}
+    for file in [] if store.is_new else store.folder.glob("documents/*/*"):
+        if file not in known:
+            file.unlink()
 
 
 def documents_of(store: ArchiveStore, order_uuid: str) -> list[Document]:

@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from postdicom_async.emulator.cloud_dispatch import Asked, Dispatch, session_of
 from postdicom_async.emulator.cloud_frames import SESSION, UPLOAD, BadFrame, decode_request, encode_response
 from postdicom_async.emulator.cloud_parameters import BadParameters
+from postdicom_async.emulator.hosts import is_known_host, may_connect
 from postdicom_async.emulator.http_server import stop_listening
 
 if TYPE_CHECKING:
@@ -62,10 +63,12 @@ class CloudListener:
         self._big = asyncio.Semaphore(_BIG_AT_ONCE)
         self._numbers = 0
         self._server: Server | None = None
-        cloud.cut = self._cut
+        self._loop: asyncio.AbstractEventLoop | None = None
+        cloud.cut = self._cut_from_anywhere
 
     async def start(self, bound: socket.socket) -> None:
         """Listen on a bound socket."""
+        self._loop = asyncio.get_running_loop()
         self._server = await serve(
             self._serve,
             sock=bound,
@@ -74,6 +77,7 @@ class CloudListener:
             compression=None,
             max_size=_LARGEST,
             max_queue=4,
+            open_timeout=self._cloud.context.options.limits.head_timeout,
             ping_timeout=60,
             close_timeout=1,
             server_header=None,
@@ -100,17 +104,38 @@ class CloudListener:
         self._accepted.add(connection)
         return connection
 
+    def _cut_from_anywhere(self) -> None:
+        """Cut every connection, at once in the archive's own thread, else as soon as it gets to it."""
+        if self._loop and self._loop is not _running_loop():
+            self._loop.call_soon_threadsafe(self._cut)
+        else:
+            self._cut()
+
     def _cut(self) -> None:
         for connection in list(self._connections):
             connection.transport.abort()
 
     def _admit(self, connection: ServerConnection, opening: Opening) -> Refused | None:
+        options, headers = self._cloud.context.options, opening.headers
+        host, origins = "".join(headers.get_all("Host")[:1]), headers.get_all("Origin")
+        if len(self._connections) >= options.limits.max_connections:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections are open\n")
+        if not is_known_host(host, options.hosts):
+            return connection.respond(HTTPStatus.MISDIRECTED_REQUEST, "the archive has another name\n")
+        if not all(may_connect(origin, host, options.allow_origin) for origin in origins):
+            return connection.respond(HTTPStatus.FORBIDDEN, "pages of this origin may not connect\n")
+        return self._admit_client(connection, opening)
+
+    def _admit_client(self, connection: ServerConnection, opening: Opening) -> Refused | None:
         path, _, query = opening.path.partition("?")
         if path.rstrip("/") not in {"", self._cloud.oddities.address_ends.rstrip("/")}:
             return connection.respond(HTTPStatus.NOT_FOUND, "there is nothing here\n")
-        given = parse_qs(query)
+        given, guesses, address = parse_qs(query), self._cloud.context.key_guesses, _address_of(connection)
+        if guesses.begin(address):
+            return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "too many wrong keys came from there\n")
         if set(given) != {"ClientUniqueId"} or not self._cloud.is_api_key("".join(*given.values())):
             return connection.respond(HTTPStatus.FORBIDDEN, "ClientUniqueId is not known\n")
+        guesses.right(address)
         return None
 
     async def _serve(self, connection: ServerConnection) -> None:
@@ -175,7 +200,7 @@ class _Socket:
         if isinstance(message, str):
             raise BadFrame("a text frame came")
         request = decode_request(message)
-        asked = Asked(request, self._session)
+        asked = Asked(request, self._session, _address_of(self._connection))
         self._dispatch.note(asked, self._number)
         if asked.key in _PARTS:
             self._in_flight += 1
@@ -271,6 +296,19 @@ class _Socket:
             head = struct.pack(">BBQ", 0x82, 127, size)
         self._connection.transport.write(head + frame[: size // 2])
         self._connection.transport.close()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _address_of(connection: ServerConnection) -> str:
+    """Return the address that a connection comes from."""
+    peer: tuple[object, ...] | None = connection.remote_address
+    return str(peer[0]) if peer else ""
 
 
 def _without_data(request: Request) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -139,11 +140,11 @@ class Cloud:
 
     def is_api_key(self, given: object) -> bool:
         """Return whether this is the caller's key, in any case of its letters."""
-        return isinstance(given, str) and given.lower() == self.api_key
+        return _is_key(given, self.api_key)
 
     def is_account_key(self, given: object) -> bool:
         """Return whether this is the account's key, in any case of its letters."""
-        return isinstance(given, str) and given.lower() == self.account_key
+        return _is_key(given, self.account_key)
 
     def account(self) -> dict[str, Any]:
         """Return the account as a session's opening tells it."""
@@ -154,6 +155,11 @@ class Cloud:
         return {
             "UserList": [{**user, "InstitutionList": institutions} for user in users_of(options.users)],
         }
+
+
+def _is_key(given: object, key: str) -> bool:
+    """Compare in constant time, in any case of the letters."""
+    return isinstance(given, str) and hmac.compare_digest(given.lower().encode("utf-8", "replace"), key.encode())
 
 
 def users_of(users: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from zlib import crc32
 from postdicom_async.emulator.answers import Refusal
 from postdicom_async.emulator.archive_store import parse_instance
 from postdicom_async.emulator.cloud_orders import listed_orders, require
-from postdicom_async.emulator.header import UnreadableHeader
+from postdicom_async.emulator.header import TooLarge, UnreadableHeader
+from postdicom_async.emulator.private_files import make_file
 from postdicom_async.emulator.vendor_folders import Folders
 from postdicom_async.emulator.vendor_orders import Orders
 from postdicom_async.emulator.vendor_schema import order_uuid_of
@@ -110,7 +111,7 @@ class _Files:
                 return whole
             if assembly is None or assembly.total != total:
                 assembly = self._open[key] = _Assembly(self._store.new_incoming(), total)
-                assembly.path.touch()
+                make_file(assembly.path)
             return assembly
 
     def _finish(self, key: FileKey, assembly: _Assembly, finish: Finish) -> None:
@@ -204,6 +205,8 @@ class CloudUpload:
         """Take a whole file into the archive, as a STOW request would, and its order into the folders."""
         try:
             parsed = parse_instance(path)
+        except TooLarge as problem:
+            raise Refusal(413, str(problem)) from None
         except UnreadableHeader:
             raise Refusal(400, "the file is not DICOM") from None
         if parsed.sop_class_uid in self._options.refused_sop_classes:
@@ -225,8 +228,6 @@ class CloudUpload:
         """Attach a whole document to its order."""
         uuid, size = given.text("PatientOrderUuid"), path.stat().st_size
         kept = self._store.folder / "documents" / uuid / uuid4().hex
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(kept)
         row = (
             uuid,
             given.text("FileName"),
@@ -234,7 +235,7 @@ class CloudUpload:
             size,
             kept.relative_to(self._store.folder).as_posix(),
         )
-        with self._store.transaction() as database:
+        with self._store.placing(path, lambda: kept) as (database, _):
             database.execute(
                 "INSERT INTO cloud_documents (order_uuid, name, type, size, path) VALUES (?, ?, ?, ?, ?)", row
             )

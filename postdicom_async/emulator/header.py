@@ -8,6 +8,7 @@ what it was given. So elements stay raw, and this module turns their bytes into 
 from __future__ import annotations
 
 import base64
+import io
 import math
 import re
 import struct
@@ -16,31 +17,38 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
 from pydicom import dcmread
 from pydicom.charset import decode_bytes, python_encoding
 from pydicom.dataelem import RawDataElement
+from pydicom.filereader import read_dataset
 from pydicom.values import convert_SQ
 
 from postdicom_async.emulator.attributes import hex_tag, vr_of
+from postdicom_async.emulator.bounded_file import IsDeflated, SizedFile, TooLarge, UnreadableHeader, inflate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pydicom.dataelem import DataElement
-    from pydicom.dataset import Dataset, FileDataset
+    from pydicom.dataset import Dataset
+    from pydicom.tag import BaseTag
 
 __all__ = [
     "BULK_LIMIT",
     "Header",
     "Json",
     "PixelElement",
+    "TooLarge",
     "UnreadableHeader",
     "dataset_json",
+    "quietly",
     "raw_element",
     "read_header",
 ]
+
+T = TypeVar("T")
 
 Json: TypeAlias = dict[str, Any]
 """A data set in the DICOM JSON model: eight hexadecimal digits to ``{"vr": ..., "Value": [...]}``."""
@@ -63,10 +71,6 @@ _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _DELIMITERS = {ord("\\"), ord("^"), ord("="), 0x0A, 0x0C, 0x0D, 0x09}
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _warnings_lock = threading.Lock()
-
-
-class UnreadableHeader(ValueError):
-    """The bytes are not a DICOM file that can be read as far as its pixel data."""
 
 
 @dataclass(frozen=True)
@@ -111,39 +115,57 @@ def read_header(path: Path, tags: Sequence[int] | None = None) -> Header:
     """Read a file up to its pixel data, only ``tags`` when given.
 
     Raises:
-        UnreadableHeader: the file is not DICOM, or breaks off inside the header.
+        UnreadableHeader: the file is not DICOM, or breaks off inside the header; `TooLarge` when it unpacks to more
+            than is read at all.
     """
     try:
-        with path.open("rb") as file:
+        with SizedFile(io.FileIO(path)) as file:
             return _read(file, list(tags) if tags is not None else None)
-    except OSError:
+    except (OSError, TooLarge):
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file makes pydicom raise almost anything
         raise UnreadableHeader(f"not a readable DICOM file ({type(error).__name__})") from None
 
 
 def _read(file: BinaryIO, tags: list[int] | None) -> Header:
-    dataset = _read_quietly(file, defer_size=_DEFERRED_ABOVE, stop_before_pixels=True, specific_tags=tags)
-    element = dataset.file_meta.get_item(0x00020010)
-    syntax = _raw_text(element.value) if element is not None else IMPLICIT
-    if syntax == DEFLATED and tags is None:  # nothing in it has a place in the file: take it whole
+    def whole() -> Header:
         file.seek(0)
-        return Header(_read_quietly(file), syntax, None)
-    return Header(dataset, syntax, None if syntax == DEFLATED else _pixel_element(file, syntax))
+        dataset = dcmread(file, defer_size=_DEFERRED_ABOVE, stop_before_pixels=True, specific_tags=tags)
+        element = dataset.file_meta.get_item(0x00020010)
+        syntax = _raw_text(element.value) if element is not None else IMPLICIT
+        return Header(dataset, syntax, _pixel_element(file, syntax))
+
+    try:
+        return quietly(whole)
+    except IsDeflated as deflated:
+        start = deflated.start
+    stop = None if tags is None else _is_pixel_data
+    unpacked = inflate(file, start)
+    return Header(quietly(lambda: _read_unpacked(unpacked, stop, tags)), DEFLATED, None)
 
 
-def _read_quietly(file: BinaryIO, **how: Any) -> FileDataset:
+def _is_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag in _PIXEL_TAGS
+
+
+def _read_unpacked(
+    data: bytes, stop: Callable[[BaseTag, str | None, int], bool] | None, tags: list[int] | None
+) -> Dataset:
+    return read_dataset(io.BytesIO(data), False, True, stop_when=stop, specific_tags=tags)
+
+
+def quietly(read: Callable[[], T]) -> T:
     """Read; where warnings are errors and pydicom has one to give, read again with them switched off.
 
     ``catch_warnings`` changes the whole process for a moment, so it is kept for the case that needs it.
     """
     try:
-        return dcmread(file, **how)
+        return read()
     except Warning:
-        file.seek(0)
+        pass
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return dcmread(file, **how)
+        return read()
 
 
 def _pixel_element(file: BinaryIO, syntax: str) -> PixelElement | None:

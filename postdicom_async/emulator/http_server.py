@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import uvicorn
 
+from postdicom_async.emulator.connection import bounded
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
+
+    from postdicom_async.emulator.context import ArchiveLimits
 
 __all__ = ["QuietServer", "listen", "stop_listening"]
 
@@ -27,8 +30,8 @@ _TURNS = 5
 class QuietServer(uvicorn.Server):
     """uvicorn without signal handlers and without waiting: connections are cut when it stops."""
 
-    def __init__(self, app: object) -> None:
-        super().__init__(_config(app))
+    def __init__(self, app: object, limits: ArchiveLimits) -> None:
+        super().__init__(_config(app, limits))
         self.ready: asyncio.Event = asyncio.Event()
         self.stop: asyncio.Event = asyncio.Event()
 
@@ -67,9 +70,10 @@ class QuietServer(uvicorn.Server):
             bound.close()
 
 
-def _config(app: object) -> uvicorn.Config:
+def _config(app: object, limits: ArchiveLimits) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
+        http=bounded(limits),  # type: ignore[arg-type]  # never httptools, which has no bound for a head
         log_config=None,
         access_log=False,
         lifespan="off",

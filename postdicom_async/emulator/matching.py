@@ -7,14 +7,18 @@ other key matches nothing in an element without a value.
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from datetime import UTC, datetime, timedelta, timezone
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["fuzzy_name_matches", "is_universal", "matches", "text_matches", "time_span", "uid_list"]
+__all__ = ["LONGEST_KEY", "fuzzy_name_matches", "is_universal", "matches", "text_matches", "time_span", "uid_list"]
+
+LONGEST_KEY = 1024
+"""Characters of a key that is compared: sixteen times the longest value of most attributes (PS3.5 section 6.2)."""
 
 _NO_WILDCARDS = frozenset({"DA", "TM", "DT", "UI", "SL", "SS", "UL", "US", "SV", "UV", "FL", "FD", "AT"})
 _NUMBERS = frozenset({"IS", "DS", "SL", "SS", "UL", "US", "SV", "UV", "FL", "FD"})
@@ -86,21 +90,29 @@ def _has_wildcard(pattern: str) -> bool:
 
 
 def _wildcard_match(pattern: str, text: str) -> bool:
-    """Match greedily, going back to the last ``*`` only: never slower than pattern times text."""
-    at = in_text = 0
-    star, resume = -1, 0
-    while in_text < len(text):
-        if at < len(pattern) and pattern[at] == "*":
-            star, resume = at, in_text
-            at += 1
-        elif at < len(pattern) and pattern[at] in {"?", text[in_text]}:
-            at, in_text = at + 1, in_text + 1
-        elif star >= 0:
-            resume += 1
-            at, in_text = star + 1, resume
-        else:
+    """Look for what is between the stars one after the other: the first at the start, the last at the end.
+
+    Each look is one search in C that never goes back, over a key of bounded length (`LONGEST_KEY`).
+    """
+    first, *between = pattern.split("*")
+    if not between:
+        return bool(_piece(first).fullmatch(text))
+    start = _piece(first).match(text)
+    end = len(text) - len(between[-1])
+    if not start or end < start.end() or not _piece(between[-1]).match(text, end):
+        return False
+    at = start.end()
+    for piece in filter(None, between[:-1]):
+        found = _piece(piece).search(text, at, end)
+        if not found:
             return False
-    return not pattern[at:].strip("*")
+        at = found.end()
+    return True
+
+
+@lru_cache(1024)
+def _piece(piece: str) -> re.Pattern[str]:
+    return re.compile(re.escape(piece).replace(r"\?", "."), re.DOTALL)
 
 
 def _same_number(key: str, value: object) -> bool:
@@ -141,7 +153,7 @@ def _in_range(key: str, vr: str, value: str) -> bool:
     return first <= actual[0] <= last
 
 
-@cache
+@lru_cache(1024)
 def _range(vr: str, key: str) -> Span | None:
     single = time_span(vr, key)
     if single:
@@ -149,10 +161,20 @@ def _range(vr: str, key: str) -> Span | None:
     for at in (index for index, char in enumerate(key) if char == "-"):
         start, end = key[:at].strip(), key[at + 1 :].strip()
         first = time_span(vr, start) if start else (datetime.min.replace(tzinfo=UTC),) * 2
-        last = time_span(vr, end) if end else (datetime.max.replace(tzinfo=UTC),) * 2
+        last = time_span(vr, _within_month(vr, end)) if end else (datetime.max.replace(tzinfo=UTC),) * 2
         if first and last and (start or end):
             return first[0], last[1]
     return None
+
+
+def _within_month(vr: str, end: str) -> str:
+    """Return the end of a range with its day, from 29 to 31, moved to the last of its month: 20240231 is much sent."""
+    if vr not in {"DA", "DT"} or not (end[:8].isascii() and end[:8].isdigit() and len(end) >= 8):
+        return end
+    year, month, day = int(end[:4]), int(end[4:6]), int(end[6:8])
+    if not (year and 1 <= month <= 12 and 29 <= day <= 31):
+        return end
+    return f"{end[:6]}{min(day, monthrange(year, month)[1]):02}{end[8:]}"
 
 
 def time_span(vr: str, text: str) -> Span | None:

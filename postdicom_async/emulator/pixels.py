@@ -1,17 +1,24 @@
-"""Cut frames and bulk data out of a stored file. Blocks; nothing is decoded."""
+"""Cut frames and bulk data out of a stored file. Blocks; nothing is decoded.
+
+A file may be stored although it breaks off. What is cut out of it is known to be there before the answer begins: a
+length that goes beyond the file, and fragments without an end, are refused.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, BinaryIO
 
 from pydicom.encaps import get_frame
 from pydicom.sequence import Sequence as DicomSequence
 
 from postdicom_async.emulator.answers import Refusal
-from postdicom_async.emulator.header import raw_element, read_header
+from postdicom_async.emulator.header import UNDEFINED_LENGTH, raw_element, read_header
 from postdicom_async.emulator.multipart_writer import FileSlice, Part
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydicom.dataset import Dataset
 
     from postdicom_async.emulator.archive_store import StoredInstance
@@ -22,6 +29,7 @@ __all__ = ["bulk_parts", "frame_media_type", "frame_parts"]
 
 OCTETS = "application/octet-stream"
 _PIXEL_DATA = 0x7FE00010
+_ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _MEDIA_TYPES = {
     "1.2.840.10008.1.2.5": "image/dicom-rle",
     "1.2.840.10008.1.2.4.50": "image/jpeg",
@@ -55,7 +63,8 @@ def frame_parts(instance: StoredInstance, numbers: list[int] | None = None) -> l
     """Return frames as parts, all of them without ``numbers`` (the first is 1).
 
     Raises:
-        Refusal: 404 when there is no such frame, 501 when frames do not begin at whole bytes.
+        Refusal: 404 when there is no such frame, 501 when frames do not begin at whole bytes, 500 when the file breaks
+            off or is damaged.
     """
     header = read_header(instance.path)
     count = header.number(0x00280008, 1) or 1
@@ -69,16 +78,39 @@ def frame_parts(instance: StoredInstance, numbers: list[int] | None = None) -> l
 
 def _encapsulated(instance: StoredInstance, header: Header, wanted: list[int], count: int) -> list[Part]:
     content_type = f"{frame_media_type(instance.transfer_syntax)}; transfer-syntax={instance.transfer_syntax}"
-    parts = []
+    start = header.pixels.offset if header.pixels else 0
     with instance.path.open("rb") as file:
-        for number in wanted:
-            file.seek(header.pixels.offset if header.pixels else 0)
+        fragments = _fragments(instance.path, file, start, instance.size)
+        frames: dict[int, Source] = {}
+        for number in set(wanted):
+            if len(fragments) == count:  # each frame has at least one
+                frames[number] = fragments[number - 1]
+                continue
+            file.seek(start)
             try:
-                frame = get_frame(file, number - 1, number_of_frames=count)
+                frames[number] = bytes(get_frame(file, number - 1, number_of_frames=count))
             except (ValueError, EOFError) as error:
                 raise Refusal(500, f"the encapsulated pixel data cannot be taken apart: {error}") from None
-            parts.append(Part(content_type, bytes(frame)))
-    return parts
+    return [Part(content_type, frames[number]) for number in wanted]
+
+
+def _fragments(path: Path, file: BinaryIO, start: int, size: int) -> list[FileSlice]:
+    """Return the fragments behind the offset table (PS3.5 section A.4), by their headers alone.
+
+    Raises:
+        Refusal: 500 when one of them, or their end, is not there.
+    """
+    at, found = start, list[FileSlice]()
+    while at + 8 <= size:
+        file.seek(at)
+        group, element, length = struct.unpack("<HHI", file.read(8))
+        if (group, element) == _END:
+            return found[1:]
+        if (group, element) != _ITEM or at + 8 + length > size:
+            break
+        found.append(FileSlice(path, at + 8, length))
+        at += 8 + length
+    raise Refusal(500, "the stored file is damaged: its pixel data break off")
 
 
 def _native(instance: StoredInstance, header: Header, wanted: list[int], count: int) -> list[Part]:
@@ -103,11 +135,17 @@ def _bits_of_a_frame(header: Header) -> int:
 
 def _pixel_source(instance: StoredInstance, header: Header) -> Source:
     if header.pixels and header.pixels.length is not None:
-        return FileSlice(instance.path, header.pixels.offset, header.pixels.length)
+        return _slice_of_file(instance, header.pixels.offset, header.pixels.length)
     element = raw_element(header.dataset, _PIXEL_DATA)  # only a deflated data set holds it
     if element and element.value:
         return element.value
     raise Refusal(404, "the instance has no pixel data")
+
+
+def _slice_of_file(instance: StoredInstance, offset: int, length: int) -> FileSlice:
+    if offset + length > instance.size:
+        raise Refusal(500, "the stored file breaks off before the end of this value")
+    return FileSlice(instance.path, offset, length)
 
 
 def _slice(source: Source, offset: int, size: int) -> Source:
@@ -144,7 +182,9 @@ def _value(instance: StoredInstance, dataset: Dataset, steps: list[str]) -> Sour
     if not element or not element.length:
         raise Refusal(404, "the instance has no such bulk data")
     if element.value is None:  # left in the file for its size
-        return FileSlice(instance.path, element.value_tell, element.length)
+        return _slice_of_file(instance, element.value_tell, element.length)
+    if len(element.value) < element.length != UNDEFINED_LENGTH:
+        raise Refusal(500, "the stored file breaks off before the end of this value")
     return element.value
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from postdicom_async.dicom.uids import is_uid
-from postdicom_async.emulator.accept import parse_accept
-from postdicom_async.emulator.answers import DICOM_JSON, Refusal, base_url, dicom_json, header_text
+from postdicom_async.emulator.answers import DICOM_JSON, Refusal, accepted, base_url, dicom_json, header_text
 from postdicom_async.emulator.attributes import (
     KEPT_BY_LEVEL,
     RETURNED_BY_LEVEL,
@@ -20,7 +19,7 @@ from postdicom_async.emulator.attributes import (
     vr_of,
 )
 from postdicom_async.emulator.header import UnreadableHeader, read_header
-from postdicom_async.emulator.matching import is_universal, matches, uid_list
+from postdicom_async.emulator.matching import LONGEST_KEY, is_universal, matches, uid_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,6 +44,7 @@ _PARENTS = {
     Level.SERIES: (Level.STUDY,),
     Level.INSTANCE: (Level.STUDY, Level.SERIES),
 }
+_MOST_UIDS = 10_000  # SQLite takes so many in one statement, for each of the three levels
 _TRUNCATED = "The number of results exceeded the maximum supported by the server. Additional results can be requested."
 
 
@@ -63,6 +63,8 @@ class Query:
     fixed: frozenset[Level] = frozenset()
     """Levels whose entity the path names: their attributes are not repeated in the answer."""
     ignored: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """Names of parameters that are neither known nor an attribute's; PS3.18 section 8.3.5 has them ignored."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,7 @@ class Search:
         return await self._search(request, Level.INSTANCE)
 
     async def _search(self, request: Request, level: Level) -> Response:
-        accept = parse_accept(request.query_params.get("accept") or request.headers.get("accept", ""))
-        if not any(media.covers(name) for media in accept for name in (DICOM_JSON, "application/json")):
+        if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
             raise Refusal(406, "search results are application/dicom+json")
         query = parse_query(level, request.path_params, request.query_params.multi_items())
         options = self._context.options
@@ -108,15 +109,22 @@ def _warning(request: Request, page: Page, query: Query) -> dict[str, str]:
     texts = [_TRUNCATED] if page.truncated else []
     if query.ignored:
         texts.append(f"The following attributes are not supported and were ignored: {', '.join(query.ignored)}")
+    if query.unknown:
+        texts.append(f"The following parameters are not known and were ignored: {', '.join(query.unknown)}")
     service = base_url(request)
-    return {"Warning": ", ".join(f'299 {service} "{header_text(text)}"' for text in texts)} if texts else {}
+    return {"Warning": ", ".join(f'299 {service} "{_quoted(text)}"' for text in texts)} if texts else {}
+
+
+def _quoted(text: str) -> str:
+    """Return what may stand between quotes; names that clients make up may hold some."""
+    return header_text(text).replace("\\", "/").replace('"', "'")
 
 
 def parse_query(level: Level, path: dict[str, str], parameters: Iterable[tuple[str, str]]) -> Query:
     """Take the path and the query parameters of a search apart.
 
     Raises:
-        Refusal: 400 for what is no attribute, no number or no UID.
+        Refusal: 400 for what is no number or no UID, or longer than what it is compared with.
     """
     query = Query(level)
     for name, tag in _PATH_KEYS.items():
@@ -157,7 +165,7 @@ def _take_fields(query: Query, value: str) -> None:
         elif tag:
             query.fields.add(tag)
         elif "." not in name:  # a path into a sequence brings nothing here
-            raise Refusal(400, "includefield names an unknown attribute")
+            query.unknown.append(name)
 
 
 def _take_key(query: Query, name: str, value: str) -> None:
@@ -166,9 +174,11 @@ def _take_key(query: Query, name: str, value: str) -> None:
         return
     tag = resolve_attribute(name)
     if tag is None:
-        raise Refusal(400, "a query parameter is neither known nor an attribute")
-    if tag in _UIDS_OF[query.level]:
+        query.unknown.append(name)
+    elif tag in _UIDS_OF[query.level]:
         _take_uids(query, tag, value)
+    elif len(value) > LONGEST_KEY:
+        raise Refusal(400, f"a value to match has at most {LONGEST_KEY} characters")
     elif _is_supported(query.level, tag):
         query.filters[tag] = value
         query.fields.add(tag)  # "the attributes matched" are part of every answer
@@ -180,8 +190,10 @@ def _take_uids(query: Query, tag: str, value: str) -> None:
     if is_universal(value):
         return
     wanted = uid_list(value)
+    if len(wanted) > _MOST_UIDS:
+        raise Refusal(400, f"a list has at most {_MOST_UIDS} UIDs")
     already = query.uids.get(tag)
-    query.uids[tag] = wanted if already is None else [uid for uid in wanted if uid in already]
+    query.uids[tag] = wanted if already is None else sorted(set(wanted) & set(already))
 
 
 def _is_supported(level: Level, tag: str) -> bool:

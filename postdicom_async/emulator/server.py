@@ -15,11 +15,14 @@ from postdicom_async.emulator.cloud_parameters import is_guid
 from postdicom_async.emulator.cloud_schema import add_cloud_tables
 from postdicom_async.emulator.cloud_socket import CloudListener
 from postdicom_async.emulator.cloud_state import ACCOUNT_KEY, API_KEY, Cloud
-from postdicom_async.emulator.context import INSTITUTIONS, USER_GROUPS, USERS, ArchiveOptions
+from postdicom_async.emulator.context import INSTITUTIONS, USER_GROUPS, USERS, ArchiveLimits, ArchiveOptions
+from postdicom_async.emulator.hosts import checked_hosts, checked_origins
 from postdicom_async.emulator.http_server import QuietServer, listen
+from postdicom_async.emulator.private_files import make_file
 from postdicom_async.emulator.vendor_faults import Faults
 from postdicom_async.emulator.vendor_schema import order_uuid_of, series_uuid_of
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedArchive", "serve"]
 
 
+@public_face
 class EmbeddedArchive:
     """A DICOMweb archive on this machine, for tests and demonstrations, that speaks PostDICOM's Cloud API too.
 
@@ -57,9 +61,14 @@ class EmbeddedArchive:
         text_answers: PostDICOM's own operations answer in plain text where they do not list something.
         success_false: they refuse with status 200 and ``Success`` false.
         cloud_keys: the Cloud API's API key and account key.
+        allow_origin: origins whose pages may use the archive in a browser, such as ``https://viewer.example``; ``*`` is
+            any. Pages of the archive's own host may connect to the WebSocket without it.
+        allow_host: names, besides the loopback addresses and ``host``, under which clients reach the archive. Another
+            ``Host`` is refused: a page of anybody could be made to look like one of ours by its name's address.
+        limits: what clients may cost.
 
     Raises:
-        UsageError: a key is no GUID; on entering, when the address cannot be listened on.
+        UsageError: a key is no GUID, an origin or a host none; on entering, when the address cannot be listened on.
     """
 
     def __init__(
@@ -79,6 +88,9 @@ class EmbeddedArchive:
         text_answers: bool = False,
         success_false: bool = False,
         cloud_keys: tuple[str, str] = (API_KEY, ACCOUNT_KEY),
+        allow_origin: Iterable[str] = (),
+        allow_host: Iterable[str] = (),
+        limits: ArchiveLimits = ArchiveLimits(),  # noqa: B008 - it never changes
     ) -> None:
         if not all(is_guid(key) for key in cloud_keys):
             raise UsageError("cloud_keys: the API key and the account key must be GUIDs of a version from 1 to 5")
@@ -97,6 +109,9 @@ class EmbeddedArchive:
             _by_uuid("user_groups", user_groups),
             text_answers,
             success_false,
+            checked_origins(allow_origin),
+            checked_hosts(host, allow_host),
+            limits,
         )
         self._faults = Faults()
         self._undo: list[Callable[[], object]] = []
@@ -220,7 +235,11 @@ class EmbeddedArchive:
         """Copy files into the archive without HTTP."""
         if self._context is None:
             raise UsageError("the archive is not running: enter it with 'async with'")
-        return await self._context.run(_add_all, self.store, list(paths))
+        return await self._context.run(self.add_files, list(paths))
+
+    def add_files(self, paths: Iterable[Path]) -> list[StoredInstance]:
+        """Do the same, blocking, for code without an event loop; may be called from any thread."""
+        return [_add_one(self.store, path) for path in paths]
 
     async def __aenter__(self) -> Self:
         """Open the folder and start to listen."""
@@ -253,7 +272,7 @@ class EmbeddedArchive:
         )
         self._undo.append(lambda: close_context(context))
         cloud = await self._start_cloud(context)
-        server = self._server = QuietServer(build_app(context, more=cloud_routes(cloud)))
+        server = self._server = QuietServer(build_app(context, more=cloud_routes(cloud)), self._options.limits)
         self._faults.cut = server.cut
         self._serving = asyncio.create_task(server.serve(sockets=[bound]), name="embedded archive")
         ready = asyncio.create_task(server.ready.wait())
@@ -305,13 +324,10 @@ def _run_all(steps: list[Callable[[], object]]) -> None:
         step()
 
 
-def _add_all(store: ArchiveStore, paths: list[Path]) -> list[StoredInstance]:
-    return [_add_one(store, path) for path in paths]
-
-
 def _add_one(store: ArchiveStore, path: Path) -> StoredInstance:
     incoming = store.new_incoming()
     try:
+        make_file(incoming)
         shutil.copyfile(path, incoming)
         return store.add(incoming, parse_instance(incoming))
     finally:

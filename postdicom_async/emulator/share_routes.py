@@ -97,8 +97,13 @@ class SharePages:
             password = await _password(request)
         except _Closed as closed:
             return closed.answer
-        if share.password_hash and not await self._context.run(share.opens_with, password):
-            return _page(password_page(_path(request), wrong=True), 403, "the password is wrong")
+        if share.password_hash:
+            address, guesses = request.client.host if request.client else "", self._context.share_guesses
+            if wait := guesses.begin(address):
+                return _slow_down(wait)
+            if not await self._context.run(share.opens_with, password):
+                return _page(password_page(_path(request), wrong=True), 403, "the password is wrong")
+            guesses.right(address)
         answer = RedirectResponse(_path(request), 303, _HEADERS)
         secure = request.url.scheme == "https"
         answer.set_cookie(_COOKIE, self._key(share), path=_path(request), secure=secure, httponly=True, samesite="lax")
@@ -192,6 +197,12 @@ async def _password(request: Request) -> str:
 def _path(request: Request) -> str:
     """Return the path of the link, without the archive's host: a browser may know it by another name."""
     return f"{urlsplit(base_url(request)).path}{SHARE_PATH}/{request.path_params['token']}"
+
+
+def _slow_down(wait: int) -> Response:
+    answer = _message(429, "Too many attempts", f"Wait {wait} seconds, then open the link again.")
+    answer.headers["Retry-After"] = str(wait)
+    return answer
 
 
 def _message(status: int, title: str, words: str) -> Response:

@@ -18,10 +18,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from postdicom_async.dicom.uids import is_uid
-from postdicom_async.emulator.accept import parse_accept, parse_media_type, wants_only
-from postdicom_async.emulator.answers import DICOM_JSON, DICOM_XML, Refusal, base_url, dicom_json, native_xml
+from postdicom_async.emulator.accept import LONGEST, parse_media_type, wants_only
+from postdicom_async.emulator.answers import DICOM_JSON, DICOM_XML, Refusal, accepted, base_url, dicom_json, native_xml
 from postdicom_async.emulator.archive_store import parse_instance
-from postdicom_async.emulator.header import UnreadableHeader
+from postdicom_async.emulator.header import TooLarge, UnreadableHeader
+from postdicom_async.emulator.private_files import opener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from postdicom_async.emulator.accept import MediaType
     from postdicom_async.emulator.archive_store import Parsed
     from postdicom_async.emulator.context import ArchiveContext
     from postdicom_async.emulator.header import Json
@@ -58,10 +60,10 @@ class Outcome:
 
 
 class _RelatedParser(PushMultipartParser):  # type: ignore[misc] # multipart has no types
-    """multipart/related: parts have no Content-Disposition."""
+    """multipart/related: parts have no Content-Disposition, and none of their headers is needed."""
 
-    def _create_segment(self, headerlist: list[tuple[str, str]]) -> MultipartSegment:
-        return MultipartSegment(headerlist)
+    def _create_segment(self, _headers: list[tuple[str, str]]) -> MultipartSegment:
+        return MultipartSegment([])
 
 
 class _PartFile:
@@ -76,7 +78,7 @@ class _PartFile:
         """Write pieces at the end."""
         with self._lock:
             if not self._discarded:
-                with self.path.open("ab") as file:
+                with open(self.path, "ab", opener=opener) as file:
                     file.writelines(pieces)
 
     def discard(self) -> None:
@@ -98,6 +100,7 @@ class Stow:
         try:
             if study and not is_uid(study):
                 raise Refusal(400, "the Study Instance UID in the path is not a UID")
+            accept = accepted(request)
             boundary = _boundary(request.headers.get("content-type", ""))
             outcomes = await _Upload(self._context, study, base_url(request)).receive(request, boundary)
         except Refusal:
@@ -107,7 +110,7 @@ class Stow:
             return Response(status_code=400)  # nobody is there to read it
         if not outcomes:
             raise Refusal(400, "the request holds no part")
-        return store_answer(outcomes, request.headers.get("accept", ""), base_url(request))
+        return store_answer(outcomes, accept, base_url(request))
 
 
 class _Upload:
@@ -142,6 +145,9 @@ class _Upload:
 
     async def _on_event(self, event: MultipartSegment | bytes | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
+            most = self._context.options.limits.max_parts
+            if len(self._outcomes) >= most:
+                raise Refusal(413, f"at most {most} instances may come in one request; those before are dealt with")
             self._part = _PartFile(self._context.store.new_incoming())
         elif event is None:
             await self._finish_part()
@@ -181,6 +187,8 @@ class _Upload:
     def _add(self, path: Path) -> Outcome:
         try:
             parsed = parse_instance(path)
+        except TooLarge:
+            return Outcome(failure=OUT_OF_RESOURCES)
         except UnreadableHeader:
             return Outcome(failure=CANNOT_UNDERSTAND)
         failure = self._refused(parsed)
@@ -218,6 +226,8 @@ def _boundary(content_type: str) -> str:
     Raises:
         Refusal: 400 when it cannot be taken apart, 415 when it is something else.
     """
+    if len(content_type) > LONGEST:
+        raise Refusal(431, f"Content-Type must be at most {LONGEST} characters")
     media = parse_media_type(content_type)
     if not media.name:
         raise Refusal(400, "Content-Type is missing")
@@ -243,7 +253,7 @@ async def _drain(request: Request) -> None:
                 return
 
 
-def store_answer(outcomes: list[Outcome], accept: str, base: str) -> Response:
+def store_answer(outcomes: list[Outcome], accept: list[MediaType], base: str) -> Response:
     """Return the Store Instances Response: 200 all stored, 202 some, 409 none."""
     stored = [outcome for outcome in outcomes if outcome.failure is None]
     failed = [outcome for outcome in outcomes if outcome.failure is not None]
@@ -256,7 +266,7 @@ def store_answer(outcomes: list[Outcome], accept: str, base: str) -> Response:
     if stored:
         dataset["00081199"] = {"vr": "SQ", "Value": [_reference(outcome) for outcome in stored]}
     status = 200 if not failed else 202 if stored else 409
-    if wants_only(parse_accept(accept), DICOM_XML, DICOM_JSON, "application/json"):
+    if wants_only(accept, DICOM_XML, DICOM_JSON, "application/json"):
         return Response(native_xml(dataset), status, media_type=DICOM_XML)
     return dicom_json(dataset, status, {"X-Error-Reason": "no instance was stored"} if status == 409 else None)
 

@@ -9,7 +9,7 @@ from postdicom_async.emulator.attributes import Level
 from postdicom_async.emulator.header import UnreadableHeader, read_header
 from postdicom_async.emulator.vendor_answers import folder_fields, order_fields, series_fields, tag_fields
 from postdicom_async.emulator.vendor_folders import Folders
-from postdicom_async.emulator.vendor_matching import order_matches
+from postdicom_async.emulator.vendor_matching import order_matches, require_short
 from postdicom_async.emulator.vendor_orders import Orders
 from postdicom_async.emulator.vendor_schema import series_uuid_of
 from postdicom_async.emulator.vendor_shares import Shares
@@ -129,6 +129,7 @@ class Actions:
 
     def search_orders(self, given: Given, _base: str) -> Json:
         """Find orders."""
+        require_short(given)
         return {"PatientOrderList": self._listed(order for order in self._orders.all() if order_matches(order, given))}
 
     def order_properties(self, given: Given, _base: str) -> Json:

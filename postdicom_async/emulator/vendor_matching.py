@@ -5,13 +5,14 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING
 
-from postdicom_async.emulator.matching import text_matches
+from postdicom_async.emulator.answers import Refusal
+from postdicom_async.emulator.matching import LONGEST_KEY, text_matches
 
 if TYPE_CHECKING:
     from postdicom_async.emulator.vendor_orders import Order
     from postdicom_async.emulator.vendor_parameters import Given
 
-__all__ = ["contains", "order_matches"]
+__all__ = ["contains", "order_matches", "require_short"]
 
 _IDS = ("PatientId", "OtherPatientId", "AccessionNumber")
 _DAYS = (("StudyDateFrom", "StudyDateTo"), ("PatientBirthdateFrom", "PatientBirthdateTo"))
@@ -20,6 +21,13 @@ _DAYS = (("StudyDateFrom", "StudyDateTo"), ("PatientBirthdateFrom", "PatientBirt
 def contains(text: str, part: str) -> bool:
     """Return whether a text holds another, whatever the case and however accents are written."""
     return _folded(part) in _folded(text)
+
+
+def require_short(given: Given) -> None:
+    """Refuse with 400 a text to look for that is longer than anything it could be found in."""
+    for name, value in given.values.items():
+        if isinstance(value, str) and len(value) > LONGEST_KEY:
+            raise Refusal(400, f"{name}: at most {LONGEST_KEY} characters are looked for")
 
 
 def order_matches(order: Order, given: Given) -> bool:

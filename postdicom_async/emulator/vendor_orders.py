@@ -42,7 +42,8 @@ _KEPT_FROM_CREATION = (
     "PatientName", "PatientId", "OtherPatientId", "PatientSex", "StudyDescription", "AccessionNumber",
     "PatientComplaints", "OrderScheduledDatetime", "RequestedProcedureId", "RequestedProcedureDescription",
     "RequestingPhysician", "ReferringPhysiciansName", "ScheduledEquipmentUuid", "PerformedDatetime",
-    "InstitutionNameInDicom",
+    "InstitutionNameInDicom", "Priority", "PatientHistory", "PatientSymptom", "RequestingDepartment", "OrderNote1",
+    "OrderNote2",
 )  # fmt: skip
 
 
@@ -124,8 +125,7 @@ class Orders:
         """Delete an order, and its study with it."""
         if order.study_uid:
             self._store.delete(order.study_uid)
-        with self._store.transaction() as database:
-            database.execute("DELETE FROM orders WHERE uuid = ?", (order.uuid,))
+        self._store.deleting(lambda database: database.execute("DELETE FROM orders WHERE uuid = ?", (order.uuid,)))
 
     def instances(self, order: Order) -> list[StoredInstance]:
         """Return the files of an order, series by series."""

@@ -181,7 +181,16 @@ def _list(raw: object) -> list[Any]:
 
 
 def _list_of(read: Callable[[object], str]) -> Callable[[object], list[str]]:
-    return lambda raw: list(dict.fromkeys(read(item) for item in _list(raw)))
+    """Return a reader of lists. Blank items are no items: the C# sample writes ``[""]`` where nothing was entered."""
+    return lambda raw: list(dict.fromkeys(read(item) for item in _list(raw) if not _is_blank(item)))
+
+
+def _is_blank(item: object) -> bool:
+    """Return whether an item of a list says nothing; an object with the UUID of an order does so by an empty one."""
+    if isinstance(item, str) and item.lstrip().startswith("{"):
+        item = _json(item)
+    texts = list(item.values()) if isinstance(item, dict) else [item]
+    return bool(texts) and all(isinstance(text, str) and not text.strip() for text in texts)
 
 
 def _order_info(raw: object) -> str:

@@ -1,6 +1,6 @@
 """WADO-RS: retrieve, in the standard's URL shapes and the vendor's (PS3.18 section 10.4), and delete.
 
-Everything is handed out as it was stored; there is no transcoding and no rendering.
+Everything is handed out as it was stored, without transcoding; pictures are made in `rendered`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response, StreamingResponse
 
 from postdicom_async.dicom.uids import is_uid
-from postdicom_async.emulator.accept import MediaType, parse_accept, parse_media_type
-from postdicom_async.emulator.answers import DICOM_JSON, Refusal, base_url
+from postdicom_async.emulator.accept import MediaType, parse_media_type
+from postdicom_async.emulator.answers import DICOM_JSON, Refusal, accepted, base_url
 from postdicom_async.emulator.attributes import hex_tag
-from postdicom_async.emulator.header import UnreadableHeader, read_header
+from postdicom_async.emulator.header import read_header
 from postdicom_async.emulator.multipart_writer import FileSlice, Part, multipart_related, single_part
 from postdicom_async.emulator.pixels import bulk_parts, frame_parts
+from postdicom_async.emulator.rendered import Pictures
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,6 +39,7 @@ class Wado:
 
     def __init__(self, context: ArchiveContext) -> None:
         self._context = context
+        self._pictures = Pictures(context)
 
     async def _instances(self, request: Request) -> list[StoredInstance]:
         """Return what the path names.
@@ -65,10 +67,11 @@ class Wado:
         Raises:
             Refusal: 406 when it wants something else than what is stored.
         """
-        for media in _accepted(request):
+        kinds = [parse_media_type(kind) for kind in {part.content_type for part in parts}]
+        for media in accepted(request):
             multipart = media.covers("multipart/related")
             wanted = media if not multipart else _part_range(media)
-            if all(_satisfies(part, wanted) for part in parts):
+            if all(_satisfies(kind, wanted) for kind in kinds):
                 if multipart:
                     return multipart_related(self._context, parts)
                 if single and len(parts) == 1:
@@ -77,25 +80,23 @@ class Wado:
 
     async def metadata(self, request: Request) -> Response:
         """Handle ``…/metadata``: the DICOM JSON model, large values by ``BulkDataURI``."""
-        if not any(media.covers(name) for media in _accepted(request) for name in (DICOM_JSON, "application/json")):
+        if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
             raise Refusal(406, "metadata are application/dicom+json")
-        found = await self._instances(request)
-        return StreamingResponse(self._metadata(found, base_url(request)), media_type=DICOM_JSON)
+        found, base = await self._instances(request), base_url(request)
+        first = await self._context.run(_metadata_of, found[0], base)  # while a status can still say what is wrong
+        return StreamingResponse(self._metadata(first, found[1:], base), media_type=DICOM_JSON)
 
-    async def _metadata(self, found: list[StoredInstance], base: str) -> AsyncIterator[bytes]:
-        separator = b"["
-        for instance in found:
-            yield separator + await self._context.run(_metadata_of, instance, base)
-            separator = b","
+    async def _metadata(self, first: bytes, others: list[StoredInstance], base: str) -> AsyncIterator[bytes]:
+        yield b"[" + first
+        for instance in others:
+            yield b"," + await self._context.run(_metadata_of, instance, base)
         yield b"]"
 
     async def frames(self, request: Request) -> Response:
         """Handle ``…/frames/{numbers}``."""
-        numbers = [number.strip() for number in request.path_params["numbers"].split(",")]
-        if not all(number.isascii() and number.isdigit() and len(number) < 8 for number in numbers):
-            raise Refusal(400, "frame numbers are 1 or more, separated by commas")
+        numbers = _frame_numbers(request)
         instance = (await self._instances(request))[0]
-        parts = await self._context.run(frame_parts, instance, [int(number) for number in numbers])
+        parts = await self._context.run(frame_parts, instance, numbers)
         return self._answer(request, parts, single=True)
 
     async def bulk_data(self, request: Request) -> Response:
@@ -105,9 +106,9 @@ class Wado:
         return self._answer(request, parts, single=True)
 
     async def rendered(self, request: Request) -> Response:
-        """Refuse ``…/rendered`` and ``…/thumbnail``."""
-        await self._instances(request)
-        raise Refusal(501, "this archive does not render images")
+        """Handle ``…/rendered`` and ``…/thumbnail``."""
+        numbers = _frame_numbers(request) if "numbers" in request.path_params else None
+        return await self._pictures.answer(request, await self._instances(request), numbers)
 
     async def delete(self, request: Request) -> Response:
         """Delete a study, a series or an instance."""
@@ -118,9 +119,11 @@ class Wado:
         return Response(status_code=204)
 
 
-def _accepted(request: Request) -> list[MediaType]:
-    """Return what the client accepts; the ``accept`` parameter goes before the header (PS3.18 section 8.3.3.1)."""
-    return parse_accept(request.query_params.get("accept") or request.headers.get("accept", ""))
+def _frame_numbers(request: Request) -> list[int]:
+    numbers = [number.strip() for number in request.path_params["numbers"].split(",")]
+    if not all(number.isascii() and number.isdigit() and len(number) < 8 for number in numbers):
+        raise Refusal(400, "frame numbers are 1 or more, separated by commas")
+    return [int(number) for number in numbers]
 
 
 def _part_range(media: MediaType) -> MediaType:
@@ -128,8 +131,7 @@ def _part_range(media: MediaType) -> MediaType:
     return MediaType(media.parameters.get("type", "*/*").lower(), media.parameters)
 
 
-def _satisfies(part: Part, wanted: MediaType) -> bool:
-    stored = parse_media_type(part.content_type)
+def _satisfies(stored: MediaType, wanted: MediaType) -> bool:
     syntax = wanted.parameters.get("transfer-syntax", "*")
     return wanted.covers(stored.name) and syntax in {"*", stored.parameters.get("transfer-syntax", "*")}
 
@@ -142,10 +144,7 @@ def _file_part(instance: StoredInstance) -> Part:
 def _metadata_of(instance: StoredInstance, base: str) -> bytes:
     study, series, uid = instance.uids
     url = f"{base}/studies/{study}/series/{series}/instances/{uid}/bulkdata"
-    try:
-        header = read_header(instance.path)
-    except UnreadableHeader:
-        raise OSError("a stored file has become unreadable") from None
+    header = read_header(instance.path)
     attributes: Json = header.json(lambda path: f"{url}/{path}")
     attributes["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}  # the answer's, not the file's
     if header.pixels:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self, cast
 
 import httpx
 
 from postdicom_async.errors import PostdicomError, ProtocolError
-from postdicom_async.http.idle import IdleWatch
+from postdicom_async.http.clocks import ReadWatch, deadline_passed, least_rate_of
+from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
 from postdicom_async.http.redaction import quiet_http_logs
 from postdicom_async.http.retry import Failure
-from postdicom_async.settings import Limits
+from postdicom_async.settings import Limits, Timeouts
 
 __all__ = ["Answer", "StreamedAnswer"]
 
@@ -47,7 +50,8 @@ class StreamedAnswer:
         headers: looked up in any case.
         length: Content-Length, None when the server gave none.
 
-    ``ends_itself`` says that the transport has nothing left to do once a body has been read to its end.
+    ``patience`` is the call's, and ``silences`` how many it had met when the request began. ``ends_itself`` says that
+    the transport has nothing left to do once a body has been read to its end.
     """
 
     def __init__(
@@ -55,8 +59,11 @@ class StreamedAnswer:
         response: httpx.Response,
         *,
         operation: str,
+        kind: str,
         limits: Limits,
-        idle: float,
+        timeouts: Timeouts,
+        patience: Patience,
+        silences: int,
         release: Callable[[], None],
         ends_itself: bool = False,
     ) -> None:
@@ -65,8 +72,13 @@ class StreamedAnswer:
         self.length: int | None = _length(response.headers.get("content-length"))
         self._response = response
         self._operation = operation
+        self._kind = kind
         self._limits = limits
-        self._watch = IdleWatch(idle)
+        self._timeouts = timeouts
+        self._patience = patience
+        self._silences = silences
+        self._watch = ReadWatch(timeouts.idle_read)
+        self._rate = least_rate_of(timeouts, timeouts.idle_read)
         self._ends_itself = ends_itself
         self._ended = False
         self._release: Callable[[], None] | None = release
@@ -123,11 +135,15 @@ class StreamedAnswer:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._response.aclose()
 
+    def keep_deadline(self) -> None:
+        """Let the call's deadline hold for the waits in `chunks`; time that the caller spends in between is its own."""
+        self._watch.patience = self._patience
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives.
 
         Raises:
-            ConnectionFailed: it broke, stalled, or ended before its announced length.
+            ConnectionFailed: it broke, stalled, crawled, or ended before its announced length.
             ProtocolError: it is encoded in a way not asked for, or unpacks to far too much.
         """
         problem: Problem | None = None
@@ -175,10 +191,16 @@ class StreamedAnswer:
         raw = aiter(cast("AsyncIterable[bytes]", self._response.stream))
         while (chunk := await self._next(raw)) is not None:
             received += len(chunk)
+            if self._rate.is_too_slow(len(chunk), self._watch.waited) and received != self.length:
+                raise self._in_vain(f"the archive sends less than {self._timeouts.least_rate:g} bytes a second")
             data = decode(chunk)
             if data:
                 yield data
+            while data := decode(b""):  # what else the chunk unpacks to, with turns for others in between
+                await asyncio.sleep(0)
+                yield data
         self._ended = True
+        self._patience.heard(self._kind)
         if self.length is not None and received < self.length:
             raise self._broken("the answer ended before its announced length")
         decode(None)
@@ -189,22 +211,35 @@ class StreamedAnswer:
             with self._watch:
                 return await anext(raw, None)
         except TimeoutError:
-            problem = self._broken("the archive stopped sending")
+            problem = self._late()
         except httpx.HTTPError as error:
             problem = problem_of_exception(self._operation, error)
+        except ssl.SSLError:  # httpx's transport lets it through
+            problem = self._broken("the connection broke")
         raise problem
 
     def _decoder(self) -> Callable[[bytes | None], bytes]:
-        """Return the function that undoes Content-Encoding; called with None at the end.
+        """Return the function that undoes Content-Encoding; called with nothing for the rest, with None at the end.
 
-        We ask for none, but some proxies pack all the same. Only what zlib does is undone, and only up to a ratio.
+        Asked for is gzip, and only where the answer is JSON, but some proxies pack what they like. Only what zlib does
+        is undone, and only up to a ratio.
         """
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
         if encoding in {"identity", ""}:
             return lambda chunk: chunk or b""
         if encoding not in {"gzip", "x-gzip", "deflate"}:
             raise self._final(ProtocolError("the archive packed its answer unasked", operation=self._operation))
-        return _Inflater(self._limits.expansion, self._broken, self._final_text)
+        may_be_empty = self.end_is_marked or self.status == HTTPStatus.NO_CONTENT
+        return _Inflater(self._limits.expansion, self._broken, self._final_text, may_be_empty=may_be_empty)
+
+    def _late(self) -> Problem:
+        if self._watch.by_deadline:
+            return Problem(Failure.LOST, deadline_passed(self._operation, self._timeouts.deadline, sent=True))
+        return self._in_vain("the archive stopped sending")
+
+    def _in_vain(self, message: str) -> Problem:
+        self._patience.met_silence(self._kind, self._silences)
+        return self._broken(message)
 
     def _broken(self, message: str) -> Problem:
         return Problem(Failure.LOST, connection_failed(self._operation, message, sent=True))
@@ -217,34 +252,42 @@ class StreamedAnswer:
 
 
 _FREE_EXPANSION = 1 << 20  # small texts may pack very well
+_UNPACKED_AT_ONCE = 1 << 20  # some milliseconds of work
 
 
 class _Inflater:
-    """zlib or gzip, undone with a bound on what comes out."""
+    """zlib or gzip, undone in pieces, with a bound on what comes out of it all.
 
-    def __init__(self, ratio: int, broken: Callable[[str], Problem], refused: Callable[[str], Problem]) -> None:
+    Called with packed bytes, then with none until nothing more comes, and with None at the end.
+    """
+
+    def __init__(
+        self, ratio: int, broken: Callable[[str], Problem], refused: Callable[[str], Problem], *, may_be_empty: bool
+    ) -> None:
         self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
         self._ratio = ratio
         self._broken = broken
         self._refused = refused
+        self._may_be_empty = may_be_empty
         self._in = 0
         self._out = 0
 
     def __call__(self, chunk: bytes | None) -> bytes:
         if chunk is None:
-            if self._in and not self._zlib.eof:
+            if not self._zlib.eof and (self._in or not self._may_be_empty):
                 raise self._broken("the packed answer ended early")
             return b""
         self._in += len(chunk)
-        allowed = _FREE_EXPANSION + self._in * self._ratio - self._out
+        allowed = _FREE_EXPANSION + self._in * self._ratio
+        wanted = min(_UNPACKED_AT_ONCE, allowed - self._out + 1)
         try:
-            data = self._zlib.decompress(chunk, max(1, allowed))
+            data = self._zlib.decompress(self._zlib.unconsumed_tail + chunk, wanted)
         except zlib.error:
             raise self._refused("the packed answer is damaged") from None
         self._out += len(data)
         if self._zlib.unused_data:  # a second member: no server packs so, and nothing may be dropped silently
             raise self._refused("the packed answer is damaged")
-        if self._zlib.unconsumed_tail:
+        if self._out > allowed:
             raise self._refused("the packed answer unpacks to far more than it should")
         return data
 

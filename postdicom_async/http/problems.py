@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -21,12 +22,13 @@ from postdicom_async.errors import (
 )
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Failure, failure_of_status, parse_retry_after
-from postdicom_async.http.transport import explain_connect_failure
+from postdicom_async.http.unreached import Cause, NeverConnected, explain, words_of
 
 __all__ = [
     "Problem",
     "connection_failed",
     "outcome_unknown",
+    "problem_of_cause",
     "problem_of_exception",
     "problem_of_status",
     "problem_of_timeout",
@@ -87,9 +89,8 @@ def problem_of_exception(operation: str, error: httpx.HTTPError) -> Problem:
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return Problem(Failure.NOT_SENT, connection_failed(operation, "no connection in time", sent=False))
     if isinstance(error, _NEVER_LEFT):
-        message, can_help = explain_connect_failure(_words_of(error))
-        failure = Failure.NOT_SENT if can_help else Failure.FINAL
-        return Problem(failure, connection_failed(operation, message, sent=False, temporary=can_help))
+        cause = error.cause if isinstance(error, NeverConnected) else explain(words_of(error))
+        return problem_of_cause(operation, cause)
     if isinstance(error, _OUR_MISTAKE):
         return Problem(Failure.FINAL, UsageError("the request cannot be sent as it is", operation=operation))
     if isinstance(error, httpx.TimeoutException):
@@ -97,16 +98,21 @@ def problem_of_exception(operation: str, error: httpx.HTTPError) -> Problem:
     return Problem(Failure.LOST, connection_failed(operation, "the connection broke", sent=True))
 
 
-def _words_of(error: BaseException) -> str:
-    """Return the texts and kinds of an exception and its causes, for looking at only."""
-    behind = error.__cause__ or error.__context__
-    return str(error) if behind is None else f"{error} {type(behind).__name__} {_words_of(behind)}"
+def problem_of_cause(operation: str, cause: Cause) -> Problem:
+    """Return the problem of a connection that could not be made; the request never left."""
+    failure = Failure.NOT_SENT if cause.temporary else Failure.FINAL
+    if cause.credentials:
+        return Problem(failure, AuthenticationFailed(cause.message, operation=operation))
+    return Problem(failure, connection_failed(operation, cause.message, sent=False, temporary=cause.temporary))
 
 
 _MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {
     HTTPStatus.UNAUTHORIZED: (AuthenticationFailed, "the archive refused the credentials"),
     HTTPStatus.FORBIDDEN: (AuthenticationFailed, "this account may not do that"),
-    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: (AuthenticationFailed, "the proxy refused the credentials"),
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: (
+        AuthenticationFailed,
+        "the proxy refused the credentials or wants some: http://user:password@host:port",
+    ),
     HTTPStatus.NOT_FOUND: (
         NotFound,
         "the archive does not hold it, or the address is not that of its DICOMweb service",
@@ -122,7 +128,29 @@ _MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {
     ),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (ServerError, "the archive does not take this kind of body"),
     HTTPStatus.NOT_IMPLEMENTED: (ServerError, "the archive does not offer this"),
+    HTTPStatus.BAD_GATEWAY: (ServerError, "what stands before the archive got no usable answer from it"),
+    HTTPStatus.SERVICE_UNAVAILABLE: (ServerError, "the archive is not available at the moment"),
+    HTTPStatus.GATEWAY_TIMEOUT: (ServerError, "what stands before the archive got no answer from it in time"),
 }
+
+# nginx says in the title of a page of status 400 what another server would say in the handshake.
+_TITLES: tuple[tuple[bytes, type[PostdicomError], str], ...] = (
+    (
+        b"No required SSL certificate was sent",
+        AuthenticationFailed,
+        "the server wants a client certificate; give tls.certificate and tls.key",
+    ),
+    (
+        b"The SSL certificate error",
+        AuthenticationFailed,
+        "the server does not accept the client certificate (tls.certificate)",
+    ),
+    (
+        b"The plain HTTP request was sent to HTTPS port",
+        ServerError,
+        "the server wants https:// at this port; check the address",
+    ),
+)
 
 
 def problem_of_status(
@@ -138,25 +166,31 @@ def problem_of_status(
     """Return the problem behind an error status; ``body`` may be cut."""
     failure = failure_of_status(status)
     retry_after = parse_retry_after(headers.get("retry-after"), now)
-    kind, message = _message(status, has_retry_after=retry_after is not None)
+    titled = _titled(body) if status == HTTPStatus.BAD_REQUEST else None
+    kind, message = titled or _message(status, has_retry_after=retry_after is not None)
     error = kind(
         message,
         operation=operation,
         status=status,
-        reason=server_reason(headers, body, sent),
+        reason=None if titled else server_reason(headers, body, sent),
         temporary=failure is not Failure.FINAL,
     )
     rejected = authorization if status == HTTPStatus.UNAUTHORIZED else None
     return Problem(failure, error, retry_after=retry_after, rejected_header=rejected)
 
 
+def _titled(body: bytes) -> tuple[type[PostdicomError], str] | None:
+    title = re.search(rb"<title>([^<]*)</title>", body)
+    return next(((kind, said) for words, kind, said in _TITLES if title and words in title[1]), None)
+
+
 def _message(status: int, *, has_retry_after: bool) -> tuple[type[PostdicomError], str]:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and has_retry_after:
+        return RateLimited, "the archive asks to wait"
     if status in _MESSAGES:
         return _MESSAGES[status]
     if 300 <= status < 400:
         return ServerError, "the archive answered with a redirect, which is not followed; check the address"
-    if status == HTTPStatus.SERVICE_UNAVAILABLE and has_retry_after:
-        return RateLimited, "the archive asks to wait"
     return ServerError, "the archive failed on it" if status >= 500 else "the archive refused it"
 
 
@@ -185,7 +219,8 @@ def server_reason(headers: Mapping[str, str], body: bytes, sent: Iterable[str]) 
         return safe_reason(_reason_in_json(body), sent)
     if kind.startswith("text/plain") or not kind:
         return safe_reason(body.decode("utf-8", "replace"), sent)
-    return None  # an HTML page of a proxy says nothing that a line could hold
+    titled = _titled(body)  # else an HTML page of a proxy says nothing that a line could hold
+    return None if titled is None else titled[1]
 
 
 def _reason_in_json(body: bytes) -> str | None:

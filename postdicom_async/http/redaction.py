@@ -1,8 +1,8 @@
 """What may be shown of a request: nothing private in a log line or an error text.
 
 A URL of a search holds patient names, a header may hold a share password, and a server may repeat either in its error
-text. So the HTTP libraries' own log lines are replaced while a request of ours runs, and a server's words are shown
-only after masking.
+text. So the HTTP libraries' own log lines are replaced while a request of ours runs, and of a server's words only those
+of a vocabulary are shown.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from typing import Any, Self
 from urllib.parse import quote, quote_plus, urlsplit
 
-__all__ = ["origin_of", "quiet_http_logs", "safe_reason"]
+from postdicom_async.http.words import mask_words
+
+__all__ = ["ServerWords", "origin_of", "quiet_http_logs", "safe_reason"]
 
 _LONGEST_REASON = 240
 _MOST_READ = 1024  # characters, of which more would cost milliseconds
@@ -29,28 +32,61 @@ _PRIVATE_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?:[^\W\d_][\w'.\- ]*)?\^[\w'.\-^=]*"), "[name]"),
     (re.compile(r"(?:\b[A-Z]:\\|\\\\)(?:[^\\]*\\)*\S*", re.IGNORECASE), "[path]"),
     (re.compile(r"(?<![\d.])\d{4}-\d{2}-\d{2}(?!\.?\d)"), "[date]"),
-    (re.compile(r"(?<![\d.A-Za-z])\d{5,}(?!\.?\d)"), "[number]"),
+    (re.compile(r"(?<![\d.A-Za-z])\d{6,}(?!\.?\d)"), "[number]"),
     (re.compile(r"(?:\.{0,2}/[\w.%~+-]+){2,}/?"), "[path]"),
 )
 
 
-def safe_reason(text: str | None, sent: Iterable[str] = ()) -> str | None:
-    """Return a server's words as one short line without what was sent to it and what looks private.
+_WARNING = re.compile(r'\d{3} \S+ (".*")(?: ".*")?')  # a Warning header, RFC 9111 section 5.5
 
-    ``sent`` are values of the request (filters, credentials) that the server may repeat. UIDs and short numbers stay:
-    they say which instance and which limit.
+
+class ServerWords(str):
+    """What of a server's words may be shown.
+
+    Attributes:
+        whole: all that it said. It may name a patient: nothing here shows, logs, copies or pickles it.
+    """
+
+    __slots__ = ("whole",)
+    whole: str
+
+    def __new__(cls, shown: str, whole: str) -> Self:
+        """Keep the whole text beside what may be shown of it."""
+        words = super().__new__(cls, shown)
+        words.whole = whole
+        return words
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
+
+
+def safe_reason(text: str | None, sent: Iterable[str] = ()) -> ServerWords | None:
+    """Return a server's words as one short line without what was sent to it and what may be private.
+
+    ``sent`` are values of the request (filters, credentials) that the server may repeat. Of the rest only known words,
+    UIDs and short numbers stay (see ``words.py``): they say which instance and which limit.
     """
     if not text:
         return None
     line = " ".join("".join(char if char.isprintable() else " " for char in text[:_MOST_READ]).split())
+    line = _unquoted(line)
     spellings = {spelling for value in sent for spelling in _spellings(value.strip("*? "))}
     for spelling in sorted(spellings, key=len, reverse=True):
         if len(spelling) >= _SHORTEST_SECRET:
             line = re.sub(re.escape(spelling), _SENT, line, flags=re.IGNORECASE)
     for shape, mask in _PRIVATE_SHAPES:
         line = shape.sub(mask, line)
-    line = line.replace(_SENT, "[sent value]")
-    return (line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…") or None
+    line = mask_words(line.replace(_SENT, "[sent value]"))
+    shown = line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…"
+    return ServerWords(shown, text) if shown else None
+
+
+def _unquoted(line: str) -> str:
+    """Return the text that a whole line quotes; what is quoted within a line is somebody's name for something."""
+    warning = _WARNING.fullmatch(line)
+    line = line if warning is None else f"{line[:3]} {warning[1][1:-1]}"
+    inside = line[1:-1]
+    return inside if len(line) > 1 and line[0] == line[-1] == '"' and '"' not in inside else line
 
 
 def _spellings(value: str) -> Iterator[str]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import ipaddress
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -22,52 +21,44 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 
-from postdicom_async.errors import UsageError
+from postdicom_async.errors import PostdicomError, UsageError
+from postdicom_async.http.address import checked_url, refuse_open_credentials
 from postdicom_async.http.answer import Answer, StreamedAnswer
-from postdicom_async.http.bodies import Body
+from postdicom_async.http.call import Call, OriginPath, request_of
+from postdicom_async.http.clocks import SentBody, Watch, deadline_passed, within
 from postdicom_async.http.credentials import Auth, Credentials, credentials_from
-from postdicom_async.http.problems import Problem, problem_of_exception, problem_of_status, problem_of_timeout
-from postdicom_async.http.redaction import origin_of, quiet_http_logs
+from postdicom_async.http.patience import Patience
+from postdicom_async.http.problems import (
+    Problem,
+    connection_failed,
+    problem_of_exception,
+    problem_of_status,
+    problem_of_timeout,
+)
+from postdicom_async.http.redaction import quiet_http_logs
 from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget, decide
-from postdicom_async.http.transport import READ_AHEAD, ChosenTransport, PyreqwestTransport, choose_transport
-from postdicom_async.settings import Settings
+from postdicom_async.http.transport import ChosenTransport, PyreqwestTransport, choose_transport
+from postdicom_async.settings import Settings, Timeouts
 
-__all__ = ["Call", "Session", "is_loopback"]
+__all__ = ["Call", "Session"]
 
 _log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request, as data.
+@dataclass(slots=True)
+class _Making:
+    """A call while it is made.
 
     Attributes:
-        operation: what the caller would call it; the head of every error message.
-        path: appended to the session's address; percent-encoded already, query included.
-        repeat: what a repeat would do.
-        body: what to send, or None.
-        accepted: statuses besides 2xx that the caller reads itself.
-        private: values of the request that a server might repeat in its words.
-        read_ahead: a large answer is expected: read some of it ahead, which is quicker where it comes in small pieces.
-            If it is cut within the first 64 KiB, those may be lost.
+        attempts: how many requests were begun.
+        sent: whether the request under way has left, as far as can be told.
     """
 
-    operation: str
-    method: str
-    path: str
-    repeat: Repeat
-    headers: dict[str, str] = field(default_factory=dict, repr=False)
-    body: Body | None = field(default=None, repr=False)
-    accepted: frozenset[int] = frozenset()
-    private: Iterable[str] = field(default=(), repr=False)
-    read_ahead: bool = False
-
-
-class _OriginPath(str):
-    """A path from the root of the server instead of below the service's address."""
-
-    __slots__ = ()
+    call: Call
+    patience: Patience
+    attempts: int = 0
+    sent: bool = False
 
 
 class _Link:
@@ -106,11 +97,12 @@ class Session:
     """An httpx client with a slot limiter in front, one retry loop around, and our errors out of it."""
 
     def __init__(self, url: str, *, auth: Auth, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
-        self.url: str = _checked_url(url)
+        self.url: str = checked_url(url)
         self.settings = settings
         self._credentials = credentials_from(auth)
         self._link: _Link | None = None
-        _refuse_open_credentials(self.url, self._credentials, settings)
+        self._patience: Patience | None = None
+        refuse_open_credentials(self.url, self._credentials, settings)
         if transport is None:
             self._chosen = choose_transport(self.url, settings)
         else:
@@ -154,11 +146,25 @@ class Session:
         other.settings = settings
         return other
 
+    def one_call(self, *, at_once: bool = False) -> Session:
+        """Return a session for all requests of one call of the library, which share its deadline and its patience.
+
+        ``at_once`` says that they run side by side: the deadline is then kept by who makes them (`within`).
+        """
+        if self._patience is not None:
+            return self  # part of a call already
+        other = copy.copy(self)
+        other._patience = self._new_patience(at_once=at_once)  # noqa: SLF001 - a copy of this very class
+        return other
+
+    def _new_patience(self, *, at_once: bool = False) -> Patience:
+        return Patience(None if at_once else self.settings.timeouts.deadline, self.settings.retry.max_silences)
+
     def path_to(self, absolute: str) -> str:
         """Return the ``Call.path`` of an address on this server, which may lie outside the service's own path."""
         parts = urlsplit(absolute)
         query = f"?{parts.query}" if parts.query else ""
-        return _OriginPath(parts.path + query)
+        return OriginPath(parts.path + query)
 
     # --- calls ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +195,8 @@ class Session:
         It gets what makes the request and gives the head of an answer, which it closes itself, and raises `Problem` for
         what a repeat may mend.
         """
-        return await self._repeated(call, lambda: attempt(lambda: self._send(call)))
+        making = self._making(call)
+        return await self._in_time(making, lambda: attempt(lambda: self._send(making)))
 
     def pause(self, answer: StreamedAnswer) -> None:
         """Say that nobody reads an answer for now. Whoever waits for a slot may close it; `resume` tells."""
@@ -207,20 +214,47 @@ class Session:
         It holds a slot until it is closed. Only getting the head is repeated; a body that breaks raises from
         ``chunks()``.
         """
+        making = self._making(call)
+        answer = await self._in_time(making, lambda: self._send(making))
+        if making.patience.left is not None:
+            answer.keep_deadline()
+        return answer
 
-        async def attempt() -> StreamedAnswer:
-            return await self._send(call)
+    @property
+    def has_given_up(self) -> bool:
+        """Whether the archive was silent so often that this session, made by `one_call`, retrieves nothing more."""
+        return self._patience is not None and self._patience.is_over(Repeat.READ.name)
 
-        return await self._repeated(call, attempt)
+    def has_moved(self) -> None:
+        """Note that an answer brought something, although it did not come to its end."""
+        if self._patience is not None:
+            self._patience.heard(Repeat.READ.name)
 
-    async def _repeated(self, call: Call, attempt: Callable[[], Awaitable[_T]]) -> _T:
+    def _making(self, call: Call) -> _Making:
+        return _Making(call, self._patience or self._new_patience())
+
+    async def _in_time(self, making: _Making, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        """Run the retry loop within what is left of the call's deadline."""
+        patience, seconds, started = making.patience, self.settings.timeouts.deadline, time.monotonic()
+
+        def late() -> PostdicomError:
+            return deadline_passed(making.call.operation, seconds, sent=making.sent, attempts=making.attempts)
+
+        try:
+            return await within(patience.left, self._repeated(making, attempt), late)
+        finally:
+            patience.spend(time.monotonic() - started)
+
+    async def _repeated(self, making: _Making, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Run attempts until one succeeds or `decide` gives up. The only retry loop of the library."""
-        link = self._open_link()
+        link, call, patience = self._open_link(), making.call, making.patience
         started = time.monotonic()
-        made = 0
         refreshed = False
+        if patience.is_over(call.kind):
+            words = "the archive was silent too often and is not asked again"
+            raise connection_failed(call.operation, words, sent=False)
         while True:
-            made += 1
+            making.attempts += 1
             problem: Problem | None = None
             try:
                 result = await attempt()
@@ -230,6 +264,8 @@ class Session:
                 link.budget.earn()
                 return result
             # From here on outside the handler: an exception raised inside would keep the other as its context.
+            making.sent = False
+            making.call = replace(call, read_ahead=False)  # it would hide the beginning of what comes slowly
             if problem.rejected_header is not None and not refreshed:
                 refreshed = True
                 if await self._credentials.refresh(problem.rejected_header):
@@ -237,30 +273,40 @@ class Session:
             wait = decide(
                 call.repeat,
                 problem.failure,
-                Attempts(made, time.monotonic() - started),
+                Attempts(making.attempts, time.monotonic() - started),
                 self.settings.retry,
                 chance=random.random(),  # noqa: S311 - jitter
                 retry_after=problem.retry_after,
             )
-            if wait is None or not link.budget.spend():
-                raise problem.final(attempts=made)
-            _log.debug("%s: attempt %d failed (%s), next in %.1f s", call.operation, made, problem.failure.name, wait)
+            if wait is None or patience.is_over(call.kind) or not link.budget.spend():
+                raise problem.final(attempts=making.attempts)
+            _log.debug(
+                "%s: attempt %d failed (%s), next in %.1f s",
+                call.operation,
+                making.attempts,
+                problem.failure.name,
+                wait,
+            )
             await anyio.sleep(wait)
 
-    async def _send(self, call: Call) -> StreamedAnswer:
+    async def _send(self, making: _Making) -> StreamedAnswer:
         """Make one request; return its answer's head, or raise `Problem`."""
-        link = self._open_link()
+        link, call = self._open_link(), making.call
         holder = object()
         await link.take_slot(holder)
         answer: StreamedAnswer | None = None
+        silences = making.patience.silences
         try:
             header = await self._credentials.header()
-            response = await self._exchange(link, call, header)
+            response = await self._exchange(link, making, header)
             answer = StreamedAnswer(
                 response,
                 operation=call.operation,
+                kind=call.kind,
                 limits=self.settings.limits,
-                idle=self.settings.timeouts.idle_read,
+                timeouts=self.settings.timeouts,
+                patience=making.patience,
+                silences=silences,
                 release=lambda: link.slots.release_on_behalf_of(holder),
                 ends_itself=link.ends_itself,
             )
@@ -274,24 +320,29 @@ class Session:
             raise
         return answer
 
-    async def _exchange(self, link: _Link, call: Call, header: str | None) -> httpx.Response:
+    async def _exchange(self, link: _Link, making: _Making, header: str | None) -> httpx.Response:
         """Send the request and wait for the head of the answer; silence is bounded, the whole is not."""
-        timeouts = self.settings.timeouts
+        call, timeouts, silences = making.call, self.settings.timeouts, making.patience.silences
+        answer = min(timeouts.answer, timeouts.search_answer) if call.search else timeouts.answer
         problem: Problem | None = None
         response: httpx.Response | None = None
-        watch = asyncio.timeout(timeouts.connect + timeouts.answer)
-        stream = _WatchedBody(call.body, watch, timeouts.idle_write, timeouts.answer) if call.body else None
+        watch = Watch()
+        stream = SentBody(call.body, watch, timeouts, answer) if call.body else None
         try:
-            request = _request(link.client, self.url, call, header, stream, timeouts.connect, self.settings)
-            async with watch:
-                with quiet_http_logs():
-                    response = await link.client.send(request, stream=True)
-        except TimeoutError:
-            problem = problem_of_timeout(call.operation, sending=stream is not None and not stream.finished)
+            request = request_of(link.client, self.url, call, header, stream, self.settings)
+            making.sent = True
+            with watch, quiet_http_logs():
+                watch.expect(time.monotonic() + timeouts.connect + answer)
+                response = await link.client.send(request, stream=True)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            making.patience.met_silence(call.kind, silences)
+            problem = _problem_of_silence(call.operation, error, stream, timeouts)
         except httpx.InvalidURL:
             problem = Problem(Failure.FINAL, UsageError("the address cannot be used", operation=call.operation))
         except httpx.HTTPError as error:
             problem = problem_of_exception(call.operation, error)
+        finally:
+            watch.close()
         if problem is not None or response is None:
             raise problem or AssertionError
         return response
@@ -314,101 +365,15 @@ class Session:
         return self._link
 
 
-# --- the request ------------------------------------------------------------------------------------------------
-
-
-class _WatchedBody(httpx.AsyncByteStream):
-    """A body on its way out. Each time the socket takes a piece, the clock of silence starts anew."""
-
-    def __init__(self, body: Body, watch: asyncio.Timeout, idle: float, answer: float) -> None:
-        self._body = body
-        self._watch = watch
-        self._idle = idle
-        self._answer = answer
-        self.finished = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        now = asyncio.get_running_loop().time
-        self.finished = False
-        left = self._body.length
-        async for piece in self._body.open():
-            left -= len(piece)
-            # A transport that knows the length does not come back after the last piece.
-            self.finished = left <= 0
-            self._expect(now() + self._idle + (self._answer if self.finished else 0.0))
-            yield piece
-        self._expect(now() + self._answer)
-
-    def _expect(self, deadline: float) -> None:
-        if self._watch.when() is not None and not self._watch.expired():
-            self._watch.reschedule(deadline)
-
-
-def _request(
-    client: httpx.AsyncClient,
-    url: str,
-    call: Call,
-    authorization: str | None,
-    stream: _WatchedBody | None,
-    connect: float,
-    settings: Settings,
-) -> httpx.Request:
-    headers = {"Accept-Encoding": "identity", "User-Agent": "postdicom-async", **call.headers}
-    if authorization is not None:
-        headers["Authorization"] = authorization
-    if call.body is not None and not settings.chunked_upload:
-        headers["Content-Length"] = str(call.body.length)
-    return client.build_request(
-        call.method,
-        (origin_of(url) if isinstance(call.path, _OriginPath) else url) + call.path,
-        headers=headers,
-        content=stream,
-        timeout=httpx.Timeout(None, connect=connect),
-        extensions={READ_AHEAD: call.read_ahead},
-    )
-
-
-# --- the address ------------------------------------------------------------------------------------------------
-
-
-def _checked_url(url: str) -> str:
-    """Return the address without a trailing slash.
-
-    Raises:
-        UsageError: it is not an absolute http(s) address, or holds credentials or a query.
-    """
-    try:
-        parts = urlsplit(url)
-        port_is_valid = parts.port is None or parts.port > 0
-    except (ValueError, AttributeError):
-        raise UsageError("url: not an address; give something like https://archive.example/dicom-web") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
-        raise UsageError("url: give an absolute address such as https://archive.example/dicom-web")
-    if parts.username is not None or parts.password is not None:
-        raise UsageError("url: leave user and password out of the address and give them as auth=(user, password)")
-    if parts.query or parts.fragment:
-        raise UsageError("url: leave out everything from '?' or '#' on")
-    if any(not char.isprintable() or char.isspace() for char in url):
-        raise UsageError("url: the address holds a space or a control character")
-    return url.rstrip("/")
-
-
-def is_loopback(url: str) -> bool:
-    """Return whether an address leads to this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _refuse_open_credentials(url: str, credentials: Credentials, settings: Settings) -> None:
-    open_road = urlsplit(url).scheme == "http" and not is_loopback(url)
-    if open_road and credentials.present and not settings.allow_http_credentials:
-        raise UsageError(
-            f"url: credentials would travel unencrypted to {origin_of(url)}; use https://, "
-            "or set allow_http_credentials if that network is trusted"
-        )
+def _problem_of_silence(
+    operation: str, error: TimeoutError | httpx.TimeoutException, stream: SentBody | None, timeouts: Timeouts
+) -> Problem:
+    if isinstance(error, httpx.TimeoutException):
+        return problem_of_exception(operation, error)
+    if stream is not None and stream.too_slow:
+        message = f"the archive takes less than {timeouts.least_rate:g} bytes a second"
+        return Problem(Failure.LOST, connection_failed(operation, message, sent=True))
+    return problem_of_timeout(operation, sending=stream is not None and not stream.finished)
 
 
 def _of_the_connections(settings: Settings) -> tuple[object, ...]:
@@ -420,14 +385,3 @@ def _of_the_connections(settings: Settings) -> tuple[object, ...]:
         settings.limits.connections,
         settings.allow_http_credentials,
     )
-
-
-def same_origin(url: str, other: str) -> bool:
-    """Return whether two absolute addresses lead to the same scheme, host and port."""
-    return _origin(url) == _origin(other)
-
-
-def _origin(url: str) -> tuple[str, str, int | None]:
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or default

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from postdicom_async.http.transport import tls_context
+from postdicom_async.http.tls import tls_context
 
 if TYPE_CHECKING:
     from postdicom_async.settings import Settings

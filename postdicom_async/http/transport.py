@@ -15,14 +15,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from functools import cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from postdicom_async.errors import UsageError
+from postdicom_async.http.pyreqwest_home import load_pyreqwest
+from postdicom_async.http.tls import may_be_a_server_s_own, prove_files, tls_context
+from postdicom_async.http.unreached import NeverConnected, explain, words_of
 from postdicom_async.settings import Tls
 
 if TYPE_CHECKING:
@@ -34,10 +36,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ChosenTransport",
     "choose_transport",
-    "explain_connect_failure",
     "httpx_transport",
     "pyreqwest_transport",
-    "tls_context",
 ]
 
 _IDLE_CONNECTION_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
@@ -45,32 +45,6 @@ READ_AHEAD = "postdicom_async.read_ahead"
 """Request extension: True where a large answer is expected."""
 
 _NEVER_CONNECTED = "client error (Connect)"
-
-_CONNECT_HINTS: tuple[tuple[str, str], ...] = (
-    ("certificate", "the server's certificate could not be verified"),
-    ("tls", "no secure connection could be agreed on; is this an https:// server?"),
-    ("ssl", "no secure connection could be agreed on; is this an https:// server?"),
-    ("invalidcontenttype", "no secure connection could be agreed on; is this an https:// server?"),
-    ("dns", "the host name is not known"),
-    ("name or service", "the host name is not known"),
-    ("name resolution", "the host name is not known"),
-    ("nodename", "the host name is not known"),
-    ("refused", "the connection was refused; is the archive running at this address?"),
-    ("unreachable", "the network or host cannot be reached"),
-)
-_CERTIFICATE_HINT = _CONNECT_HINTS[0][1]
-_HINTS = frozenset(hint for _, hint in _CONNECT_HINTS)
-
-
-def explain_connect_failure(text: str) -> tuple[str, bool]:
-    """Turn a transport's text, which may hold the URL, into words of ours; and say whether a repeat can help."""
-    if text in _HINTS:  # explained before, by our own transport
-        return text, text != _CERTIFICATE_HINT
-    lowered = text.lower()
-    for word, hint in _CONNECT_HINTS:
-        if word in lowered:
-            return hint, hint != _CERTIFICATE_HINT
-    return "no connection could be made", True
 
 
 class ChosenTransport(NamedTuple):
@@ -89,18 +63,32 @@ def choose_transport(url: str, settings: Settings) -> ChosenTransport:
     # Made here where there are files to prove; it takes tens of milliseconds, and pyreqwest has its own.
     context = tls_context(settings.tls) if settings.tls != Tls() else None
     proxy = _proxy_for(url, settings)
-    if _pyreqwest_can(settings, proxy):
+    if _has_pyreqwest() and _beyond_pyreqwest(settings, proxy) is None:
         return ChosenTransport("pyreqwest", partial(pyreqwest_transport, settings, proxy=proxy))
     return ChosenTransport("httpx", partial(httpx_transport, settings, proxy=proxy, context=context))
 
 
-def _pyreqwest_can(settings: Settings, proxy: str | None) -> bool:
-    """Whether every setting can be mapped: it takes no encrypted keys, and no SOCKS proxies as we set it up."""
+def _has_pyreqwest() -> bool:
+    load_pyreqwest()
     try:
         import pyreqwest.client  # noqa: F401
     except ImportError:
         return False
-    return settings.tls.key_password is None and urlsplit(proxy or "").scheme in {"", "http", "https"}
+    return True
+
+
+def _beyond_pyreqwest(settings: Settings, proxy: str | None) -> str | None:
+    """Return which setting pyreqwest cannot do, None if it can do all of them."""
+    tls = settings.tls
+    if tls.certificate is not None and tls.key_password is not None:
+        return "tls.key_password: pyreqwest takes no encrypted key"
+    if urlsplit(proxy or "").scheme not in {"", "http", "https"}:
+        return "proxy: pyreqwest takes no SOCKS proxy as it is set up here"
+    # What httpx's transport and curl accept: a server's own certificate as its own authority. rustls does not, and it
+    # cannot be known before the handshake which certificate a server shows.
+    if tls.ca_file is not None and may_be_a_server_s_own(tls.ca_file):
+        return "tls.ca_file: pyreqwest takes only authorities, not a server's own certificate"
+    return None
 
 
 _PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})
@@ -110,7 +98,8 @@ def _proxy_for(url: str, settings: Settings) -> str | None:
     if settings.proxy or not settings.use_environment_proxies:
         return _checked_proxy(settings.proxy)
     parts = urlsplit(url)
-    if proxy_bypass(parts.hostname or ""):
+    host, with_port = parts.hostname or "", parts.netloc.rpartition("@")[2]
+    if proxy_bypass(host) or proxy_bypass(with_port):  # NO_PROXY may name a port
         return None
     proxies = getproxies()
     return _checked_proxy(proxies.get(parts.scheme) or proxies.get("all"))
@@ -129,48 +118,22 @@ def _checked_proxy(proxy: str | None) -> str | None:
     return proxy
 
 
-# --- TLS ---------------------------------------------------------------------------------------------------------
-
-
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """Return the context of these settings, which also proves that the files are usable for either transport."""
-    context = httpx.create_ssl_context(trust_env=False)
-    context.load_default_certs()
-    if tls.accept_any_certificate:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if tls.ca_file is not None:
-        _loading("tls.ca_file", tls.ca_file, lambda: context.load_verify_locations(tls.ca_file))
-    if tls.certificate is not None:
-        certificate = tls.certificate
-        _loading(
-            "tls.certificate",
-            certificate,
-            lambda: context.load_cert_chain(certificate, tls.key, tls.key_password),
-        )
-    elif tls.key is not None:
-        raise UsageError("tls.key: give tls.certificate too")
-    return context
-
-
-def _loading(argument: str, path: Path, load: Callable[[], None]) -> None:
-    try:
-        load()
-    except (OSError, ssl.SSLError) as error:
-        kind = "is not a usable PEM file" if isinstance(error, ssl.SSLError) else "cannot be read"
-        raise UsageError(f"{argument}: {path} {kind}") from None
-
-
 # --- httpx's own ---------------------------------------------------------------------------------------------------
 
 
 def httpx_transport(
     settings: Settings, *, proxy: str | None = None, context: ssl.SSLContext | None = None
 ) -> httpx.AsyncBaseTransport:
-    """Return httpx's transport. Its pool has no limit of its own: ours stands in front."""
+    """Return httpx's transport. Its pool has no limit of its own: ours stands in front.
+
+    Raises:
+        UsageError: a certificate, key or proxy setting cannot be used.
+    """
+    verify = context or tls_context(settings.tls)
     try:
         return _HttpxTransport(
-            verify=context or tls_context(settings.tls),
+            proxied=proxy is not None,
+            verify=verify,
             trust_env=False,
             proxy=proxy,
             limits=httpx.Limits(
@@ -184,18 +147,29 @@ def httpx_transport(
 
 
 class _HttpxTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport, with a pool that loses no connection.
+    """httpx's transport, with errors that say why there was no connection, and a pool that loses none.
 
     A request that is cancelled in one of the few turns between the connecting and the first byte leaves its connection
     in httpcore's pool (1.0), neither idle nor in use, for good; with as many as there are slots everything would wait.
     """
 
+    def __init__(self, *, proxied: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self._proxied = proxied
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        problem: httpx.TransportError
         try:
             return await super().handle_async_request(request)
+        except (httpx.ConnectError, httpx.ProxyError) as error:
+            problem = NeverConnected(explain(words_of(error), proxied=self._proxied))
+        except ssl.SSLError as error:  # httpx lets those through that come after the handshake
+            problem = _refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
         except BaseException:
             self._drop_the_lost()
             raise
+        self._drop_the_lost()
+        raise problem
 
     def _drop_the_lost(self) -> None:
         requests, connections = getattr(self._pool, "_requests", ()), getattr(self._pool, "_connections", [])
@@ -211,6 +185,15 @@ class _HttpxTransport(httpx.AsyncHTTPTransport):
 _closing: set[asyncio.Task[None]] = set()
 
 
+def _refused_by_alert(text: str) -> NeverConnected | None:
+    """Return the error for a server that wants another client certificate, None if a text says nothing of it.
+
+    Since TLS 1.3 a server says so when the request is on its way already; it has not read it.
+    """
+    cause = explain(text) if "alert" in text.lower() else None
+    return NeverConnected(cause) if cause is not None and cause.credentials else None
+
+
 # --- pyreqwest -----------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +202,16 @@ def pyreqwest_transport(settings: Settings, *, proxy: str | None = None) -> http
 
     As httpx would behave: no redirects, no decompression, no Referer, no proxies from the environment. No limit of
     connections is set inside, ours stands in front.
+
+    Raises:
+        UsageError: a certificate, key or proxy setting cannot be used, or not by pyreqwest.
     """
+    if settings.tls != Tls():
+        prove_files(settings.tls)
+    lacking = _beyond_pyreqwest(settings, proxy)
+    if lacking is not None:
+        raise UsageError(f"{lacking}; leave the transport to the library, or give httpx_transport(settings)")
+    load_pyreqwest()
     from pyreqwest.client import ClientBuilder
     from pyreqwest.exceptions import BuilderError
 
@@ -243,7 +235,7 @@ def pyreqwest_transport(settings: Settings, *, proxy: str | None = None) -> http
         client = _with_proxy(_with_tls(builder, settings.tls), proxy).build()
     if client is None:
         raise UsageError("proxy or tls: the settings cannot be used; check the proxy, the PEM files and SSL_CERT_FILE")
-    return PyreqwestTransport(client)
+    return PyreqwestTransport(client, proxied=proxy is not None)
 
 
 def _with_tls(builder: ClientBuilder, tls: Tls) -> ClientBuilder:
@@ -278,8 +270,9 @@ def _let_pyreqwest_end() -> None:
 class PyreqwestTransport(httpx.AsyncBaseTransport):
     """A pyreqwest client as an httpx transport, its errors mapped to httpx's without their texts (they hold URLs)."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, proxied: bool = False) -> None:
         self._client = client
+        self._proxied = proxied
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -302,7 +295,7 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
             answer = await stack.enter_async_context(builder.build_streamed())
         except BaseException as error:
             await stack.aclose()
-            problem = _mapped(error)
+            problem = _mapped(error, proxied=self._proxied)
             if problem is None:
                 raise
         if problem is not None:
@@ -338,7 +331,7 @@ class _AnswerStream(httpx.AsyncByteStream):
         await self._stack.aclose()
 
 
-def _mapped(error: BaseException) -> httpx.TransportError | None:
+def _mapped(error: BaseException, *, proxied: bool = False) -> httpx.TransportError | None:
     """Return httpx's error for a pyreqwest error, with words of ours; None for any other exception."""
     from pyreqwest import exceptions
 
@@ -346,13 +339,13 @@ def _mapped(error: BaseException) -> httpx.TransportError | None:
         return None
     details = getattr(error, "details", None) or {}
     causes = [cause["message"] for cause in details.get("causes") or []]
+    words = " ".join(cause for cause in causes if " url (" not in cause)  # a host may be called anything
     # Its ConnectError and ConnectTimeoutError also stand for connections that broke after the request had left. Only
     # this cause says that there never was one.
     if _NEVER_CONNECTED in causes:
         if isinstance(error, exceptions.RequestTimeoutError):
             return httpx.ConnectTimeout("no connection in time")
-        words = " ".join(cause for cause in causes if " url (" not in cause)  # a host may be called anything
-        return httpx.ConnectError(explain_connect_failure(words)[0])
+        return NeverConnected(explain(words, proxied=proxied))
     if isinstance(error, exceptions.RequestTimeoutError):
         return httpx.ReadTimeout("no answer in time")
-    return httpx.ReadError("the connection broke")
+    return _refused_by_alert(words) or httpx.ReadError("the connection broke")

@@ -1,7 +1,8 @@
 """What PostDICOM's operations answer: typed views over whatever came. Pure.
 
 Answers are not documented. The field names are those of the service's other API for the same objects (JavaScript
-library), so every accessor may be None, every field that came is in ``raw``, and a plain text is in ``text``.
+library), so an accessor may be None, every field that came is in ``raw``, and a plain text is in ``text``. Only what an
+object is named by is never None: without it nothing more can be done with the object.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from postdicom_async.dicom.json_stream import read_json
+from postdicom_async.errors import ProtocolError
+from postdicom_async.face import public_face
 
 __all__ = [
     "Folder",
@@ -32,6 +35,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _URL = re.compile(r"https?://[^\s\"'<>]+")
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class VendorAnswer:
     """Any answer. Its ``repr`` shows nothing of it.
@@ -45,6 +49,8 @@ class VendorAnswer:
     text: str = field(default="", repr=False)
     _inside: ClassVar[tuple[str, ...]] = ("result",)
     """Fields that may hold the object itself, in lower case."""
+    _named_by: ClassVar[tuple[str, ...]] = ()
+    """Fields that may hold the object's own UUID."""
 
     def get(self, *names: str) -> Any:
         """Return the first of these fields that is there, whatever the case of its name; else None.
@@ -78,17 +84,33 @@ class VendorAnswer:
         found = self.get_text(*names) or self.get_text("Result") or self.text.strip().strip('"')
         return found if _UUID.fullmatch(found) else None
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the answer names its object, where it has one, by a UUID."""
+        return not self._named_by or self.get_uuid(*self._named_by) is not None
+
+    def _own_uuid(self) -> str:
+        found = self.get_uuid(*self._named_by)
+        if found is None:
+            raise ProtocolError(f"the service gave an object without its {self._named_by[0]}; what it gave is in .raw")
+        return found
+
 
 class PatientOrder(VendorAnswer):
     """A patient order: the service's record of one study of one patient."""
 
     __slots__ = ()
     _inside = ("result", "patientorder")
+    _named_by = ("PatientOrderUuid", "OrderUuid")
 
     @property
-    def patient_order_uuid(self) -> str | None:
-        """``PatientOrderUuid``, also spelled ``PatientOrderUUID`` or ``OrderUuid``."""
-        return self.get_uuid("PatientOrderUuid", "OrderUuid")
+    def patient_order_uuid(self) -> str:
+        """``PatientOrderUuid``, also spelled ``PatientOrderUUID`` or ``OrderUuid``.
+
+        Raises:
+            ProtocolError: the service gave none.
+        """
+        return self._own_uuid()
 
     @property
     def institution_uuid(self) -> str | None:
@@ -136,11 +158,16 @@ class Folder(VendorAnswer):
 
     __slots__ = ()
     _inside = ("result", "folder")
+    _named_by = ("FolderUuid",)
 
     @property
-    def folder_uuid(self) -> str | None:
-        """``FolderUuid``."""
-        return self.get_uuid("FolderUuid")
+    def folder_uuid(self) -> str:
+        """``FolderUuid``.
+
+        Raises:
+            ProtocolError: the service gave none, as for the root.
+        """
+        return self._own_uuid()
 
     @property
     def folder_name(self) -> str | None:

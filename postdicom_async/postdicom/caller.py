@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from postdicom_async.http.session import Session
     from postdicom_async.postdicom.wire import Wire
 
-__all__ = ["Caller", "PrivateTexts", "is_new", "today"]
+__all__ = ["Caller", "PrivateTexts", "is_new", "require_named", "today"]
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _ANSWER_BYTES = 64 << 20
@@ -43,12 +43,14 @@ class Caller:
 
         Raises:
             UsageError: an argument is missing, malformed or too long; nothing was sent.
-            OutcomeUnknown: the request left and no answer came.
+            OutcomeUnknown: the request left and no answer came, or one that does not name what was made.
             PostdicomError: the service refused, or cannot be worked with.
         """
         operation = OPERATIONS[name]
         values = self._checked(operation, given)
-        return view(kind, await self._send(operation, values))
+        answer = view(kind, await self._send(operation, values))
+        require_named(answer, operation.title, operation.repeat)
+        return answer
 
     def search(
         self, name: Name, kind: Callable[[dict[str, Any]], _Answer], key: str, /, **given: object
@@ -63,8 +65,9 @@ class Caller:
 
         async def pages(_at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[dict[str, Any]]]:
             seen: set[str] = set()
+            session = self._session.one_call()
             for values in parts:
-                found = list_in(await self._send(operation, values))
+                found = list_in(await self._send(operation, values, session))
                 if found is None:
                     raise ProtocolError(
                         "the service answered with something other than a list", operation=operation.title
@@ -77,25 +80,28 @@ class Caller:
         """Make a read in as many requests as its lists need; return one answer each."""
         operation = OPERATIONS[name]
         parts = split(operation, self._checked(operation, given), self._wire)
-        return [view(kind, await self._send(operation, values)) for values in parts]
+        session = self._session.one_call()
+        return [view(kind, await self._send(operation, values, session)) for values in parts]
 
     def _checked(self, operation: Operation, given: Mapping[str, object]) -> Values:
         return check(operation, given, first_day=today)
 
-    async def _send(self, operation: Operation, values: Values) -> Content:
+    async def _send(self, operation: Operation, values: Values, session: Session | None = None) -> Content:
         """Make one request and return what came, unless that is a no."""
         private = PrivateTexts(values)
+        packed = {"Accept-Encoding": "gzip"} if operation.repeat is Repeat.READ else {}
         call = Call(
             operation.title,
             "GET",
             operation.path,
             operation.repeat,
-            headers={operation.header: encode(operation, values, self._wire), "Cache-Control": "no-store"},
+            headers={operation.header: encode(operation, values, self._wire), "Cache-Control": "no-store"} | packed,
             private=private,
+            search=operation.repeat is Repeat.READ,
         )
         problem: PostdicomError | None = None
         try:
-            found = await self._fetch(call)
+            found = await self._fetch(call, session or self._session)
         except (ConnectionFailed, ServerError, ProtocolError) as error:
             if operation.repeat is not Repeat.CHANGE or not _may_have_been_done(error):
                 raise
@@ -109,8 +115,8 @@ class Caller:
             )
         return found
 
-    async def _fetch(self, call: Call) -> Content:
-        answer = await self._session.fetch(call, cap=_ANSWER_BYTES, check=refuse_cut_json(call.operation))
+    async def _fetch(self, call: Call, session: Session) -> Content:
+        answer = await session.fetch(call, cap=_ANSWER_BYTES, check=refuse_cut_json(call.operation))
         aside = len(answer.body) > _PARSED_ASIDE
         found = await anyio.to_thread.run_sync(parse, answer.body) if aside else parse(answer.body)
         if is_web_page(found):
@@ -130,6 +136,16 @@ class PrivateTexts:
 
     def __iter__(self) -> Iterator[str]:
         return iter(private_texts(self._values))
+
+
+def require_named(answer: VendorAnswer, title: str, repeat: Repeat) -> None:
+    """Refuse the answer to a change that made something and does not say under which UUID.
+
+    Raises:
+        OutcomeUnknown: it was made, as far as can be told; only a search finds it.
+    """
+    if repeat is Repeat.CHANGE and not answer.is_named:
+        raise outcome_unknown(ProtocolError("the service said yes, but not under which UUID", operation=title))
 
 
 def today() -> date:

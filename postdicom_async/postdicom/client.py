@@ -6,6 +6,7 @@ import httpx
 
 from postdicom_async.dicomweb.client import DicomWeb
 from postdicom_async.dicomweb.dialects import POSTDICOM, Dialect
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.folders import Folders
 from postdicom_async.postdicom.orders import Orders
@@ -16,6 +17,7 @@ from postdicom_async.settings import Settings
 __all__ = ["PostDicom"]
 
 
+@public_face
 class PostDicom(DicomWeb):
     """A PostDICOM account, used as ``async with PostDicom(url, username, password) as archive``.
 

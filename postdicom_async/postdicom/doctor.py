@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from postdicom_async.dicomweb.dialects import DIALECTS, DICOMWEB, POSTDICOM
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError
+from postdicom_async.face import cut_frames, public_face
 from postdicom_async.postdicom.doctor_checks import Area, Check, Mark, checks_for
 from postdicom_async.postdicom.doctor_examination import Examination, Step, Verdict
 from postdicom_async.postdicom.doctor_operations import OperationProbes
@@ -51,6 +52,7 @@ class Finding:
     switch: str = ""
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """The report. It holds nothing private, but ``problem`` may hold the server's words, masked.
@@ -59,11 +61,13 @@ class Diagnosis:
         about: versions, system, transport and dialect.
         findings: in order.
         problem: why the archive cannot be used like this; None when it can.
+        tried: whether something was found in it to try searches and retrieves on.
     """
 
     about: dict[str, str]
     findings: tuple[Finding, ...]
     problem: PostdicomError | None = None
+    tried: bool = True
 
     @property
     def usable(self) -> bool:
@@ -75,12 +79,14 @@ class Diagnosis:
         problem = self.problem
         return {
             "usable": self.usable,
+            "tried": self.tried,
             "problem": None if problem is None else {"kind": type(problem).__name__, "status": problem.status},
             "about": self.about,
             "findings": [asdict(finding) for finding in self.findings],
         }
 
 
+@public_face
 async def diagnose(archive: DicomWeb) -> Diagnosis:
     """Look at an open archive and return what was found; nothing is stored, changed or deleted.
 
@@ -95,8 +101,12 @@ async def diagnose(archive: DicomWeb) -> Diagnosis:
     if wire is not None:
         steps += OperationProbes(examination, wire).steps
     problem = await _take(steps, examination)
+    if problem is not None:
+        cut_frames(problem)  # it does not leave as an exception does
     checks = checks_for(dialect, other, wire)
-    return Diagnosis(_about(archive), tuple(_finding(check, examination) for check in checks), problem)
+    return Diagnosis(
+        _about(archive), tuple(_finding(check, examination) for check in checks), problem, bool(examination.uids)
+    )
 
 
 async def _take(steps: list[Step], examination: Examination) -> PostdicomError | None:

@@ -33,6 +33,7 @@ class Area(StrEnum):
 
     CONNECTION = "Connection"
     SHAPES = "URL shapes"
+    FILTERS = "Filters"
     PAGING = "Paging"
     ANSWERS = "Answers"
     OPERATIONS = "PostDICOM's operations"
@@ -76,6 +77,7 @@ def checks_for(dialect: Dialect, other: Dialect, wire: Wire | None) -> list[Chec
         *_own_routes(dialect, is_vendor=is_vendor),
         *_other_routes(other),
         *(_dialect_fields(dialect) if is_vendor else _paging((Mark.STANDARD,), "Settings(limits=Limits(page_size=…))")),
+        *([] if is_vendor else [*_filter_form(dialect, "DICOMWEB"), _url_bytes(dialect, "DICOMWEB")]),
         *_answers(is_vendor=is_vendor),
         *([] if wire is None else [*_operations(), *_wire_fields(wire)]),
     ]
@@ -101,7 +103,7 @@ _UNTRIED_ROUTES: Final = {
     Route.SERIES: _FETCHES_ALL,
 }
 _LEVELS: Final = (Route.SEARCH_SERIES_OF_STUDY, Route.SEARCH_INSTANCES_OF_SERIES, Route.INSTANCE)
-_TRIED: Final = (Route.SEARCH_STUDIES, *_LEVELS)
+_TRIED: Final = (Route.SEARCH_STUDIES, *_LEVELS, Route.SEARCH_INSTANCES_OF_STUDY)
 
 
 def _own_routes(dialect: Dialect, *, is_vendor: bool) -> list[Check]:
@@ -160,9 +162,35 @@ def _dialect_fields(dialect: Dialect) -> list[Check]:
                 "dialect=replace(POSTDICOM, lists_by_series=False, routes=… with SEARCH_INSTANCES_OF_STUDY)",
             )
         ],
+        "filter_form": _filter_form(dialect, "POSTDICOM"),
+        "url_bytes": [_url_bytes(dialect, "POSTDICOM")],
     }
     names = [field.name for field in fields(dialect) if field.name not in {"name", "routes"}]
     return [check for name in names for check in known[name]]
+
+
+def _filter_form(dialect: Dialect, stock: str) -> list[Check]:
+    """Return the checks of how filters are written: the one that is used, and what the archive makes of each."""
+    marks = _SAMPLES if stock == "POSTDICOM" else (Mark.STANDARD,)
+    used, other = f"{dialect.filter_form}s", "tag" if dialect.filter_form == "keyword" else "keyword"
+    here = Area.FILTERS
+    return [
+        Check(
+            "filter_form",
+            here,
+            "filters are written as",
+            used,
+            marks,
+            f'dialect=replace({stock}, filter_form="{other}")',
+        ),
+        Check("keyword form", here, "search by keyword"),
+        Check("tag form", here, "search by tag"),
+    ]
+
+
+def _url_bytes(dialect: Dialect, stock: str) -> Check:
+    switch = f"dialect=replace({stock}, url_bytes=…)"
+    return Check("url_bytes", Area.FILTERS, "the longest URL", f"{dialect.url_bytes} bytes", _GUESS, switch)
 
 
 def _paging(marks: tuple[Mark, ...], switch: str) -> list[Check]:
@@ -187,7 +215,6 @@ def _answers(*, is_vendor: bool) -> list[Check]:
     here = Area.ANSWERS
     return [
         Check("search type", here, "type of a search's answer", "DICOM JSON or JSON", guess, either),
-        Check("tag keys", here, "search by tag", "attributes go out as tags", samples, either),
         Check("no match", here, "search without a match", many, guess, either),
         Check("includefield", here, "includefield", "taken", guess, "leave fields= out of searches"),
         Check("retrieve type", here, "a retrieved instance", files, samples, either),
@@ -204,14 +231,16 @@ def _answers(*, is_vendor: bool) -> list[Check]:
 def _operations() -> list[Check]:
     here, table = Area.OPERATIONS, "postdicom/operations.py, one line each"
     header, known = "GET with parameters in a header", (*_SAMPLES, Mark.DOCUMENTED)
+    one_sample = (Mark.CS, Mark.DOCUMENTED)  # the Node sample has none of these
     ascii_only = "JSON in ASCII, with \\u escapes"
     names = "JSON or text; names of the service's JavaScript library"
     return [
         Check("folders", here, "searchfolder", header, known, table),
-        Check("orders", here, "getpatientorderlist", header, known, table),
-        Check("properties", here, "getpatientorderproperties", header, known, table),
-        Check("tags", here, "getdicomtagcontent", header, known, table, "not tried: only some accounts may"),
-        Check("changes", here, "the other nine", header, known, table, _CHANGES),
+        Check("orders", here, "getpatientorderlist", header, one_sample, table),
+        Check("properties", here, "getpatientorderproperties", header, one_sample, table),
+        Check("tags", here, "getdicomtagcontent", header, one_sample, table, "not tried: only some accounts may"),
+        Check("delete", here, "deleteorder", header, one_sample, table, _CHANGES),
+        Check("changes", here, "the other eight", header, known, table, _CHANGES),
         Check("folder answer", here, "answer of searchfolder", names, _GUESS, "any other name is in .raw"),
         Check("order answer", here, "answer of getpatientorderlist", names, _GUESS, "any other name is in .raw"),
         Check("ascii", here, "names in any script", ascii_only, _GUESS, table),
@@ -223,6 +252,7 @@ _WIRE_MARKS: Final = {
     "false": (Mark.CS,),
     "inner_order_key": _SAMPLES,
     "sends_empty": _SAMPLES,
+    "absent_list": (Mark.CS,),
     "header_bytes": _GUESS,
 }
 _WIRE_TITLES: Final = {
@@ -230,6 +260,7 @@ _WIRE_TITLES: Final = {
     "false": "a false boolean",
     "inner_order_key": "key of an order in createsharelink",
     "sends_empty": "parameters not given go out empty",
+    "absent_list": "a list not given",
     "header_bytes": "bytes of parameters",
 }
 _WIRE_UNTRIED: Final = {"inner_order_key": "not tried: it would share something"}

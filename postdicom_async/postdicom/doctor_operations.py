@@ -85,12 +85,26 @@ class OperationProbes:
         status, kind, found = await self._call(Name.SEARCH_ORDERS, given)
         worked = _is_fine(status, found)
         self._all.note("orders", worked, _told(status, kind, found))
+        if self._wire.sends_empty:  # else a list that is not given is not written
+            self._all.note("wire absent_list", *await self._absent_list(given, taken=worked))
         if worked:
             self._all.note("order answer", *_names_of(found, _ORDER_NAMES))
             self._order = PatientOrder(next(iter(list_in(found) or ()), {}))
 
+    async def _absent_list(self, given: dict[str, Any], *, taken: bool) -> tuple[Verdict, str]:
+        """Return whether lists that are not given were taken; if not, whether they are in another way."""
+        if taken:
+            return Verdict.AS_ASSUMED, "taken"
+        for text in ("[]", '[""]', ""):
+            if text != self._wire.absent_list:
+                status, _, found = await self._call(Name.SEARCH_ORDERS, given, replace(self._wire, absent_list=text))
+                if _is_fine(status, found):
+                    return Verdict.OTHERWISE, f"refused; taken with absent_list={text!r}"
+        return Verdict.UNKNOWN, "not told"
+
     async def _properties(self) -> None:
-        institution, order = self._order.institution_uuid, self._order.patient_order_uuid
+        institution = self._order.institution_uuid
+        order = self._order.patient_order_uuid if self._order.is_named else ""
         if not institution or not order:
             self._all.note("properties", Verdict.UNKNOWN, "not tried: no order was found to ask about")
             return

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 from anyio import to_thread
 
 from postdicom_async.dicom.json_model import first_value
-from postdicom_async.dicomweb.dialects import Dialect, Route
+from postdicom_async.dicomweb.contradictions import contradicted, expectations
+from postdicom_async.dicomweb.dialects import Dialect, FilterForm, Route
+from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import refuse_cut_json
 from postdicom_async.dicomweb.media_types import DICOM_JSON, INSTANCE_LADDER
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError
@@ -38,6 +40,8 @@ _STUDY_UID, _SERIES_UID, _INSTANCE_UID = "0020000D", "0020000E", "00080018"
 _REFUSED_FORM: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE})
 _RUNGS: Final = ("the first: transfer-syntax=*, so as stored", "the second: no transfer syntax", "the third: unquoted")
 _HEAD_BYTES = 64 * 1024
+_LONGEST_MADE_UP = len(f",2.25.{2**128}")
+_TAGS: Final = {"study": _STUDY_UID, "series": _SERIES_UID}
 _SEARCHED: Final = (
     (Route.SEARCH_SERIES_OF_STUDY, "series", _SERIES_UID),
     (Route.SEARCH_INSTANCES_OF_SERIES, "instance", _INSTANCE_UID),
@@ -65,7 +69,9 @@ class Probes:
             Step(self._instance, essential=True),
             Step(self._paging),
             Step(self._page_limit),
-            Step(self._search_forms),
+            Step(self._filters),
+            Step(self._included_fields),
+            Step(self._long_url),
             Step(self._metadata),
             Step(self._unknown_instance),
         ]
@@ -148,24 +154,31 @@ class Probes:
     async def _series_and_instances(self) -> None:
         """Go down from the study, in both families' shapes; what either finds serves for the next level."""
         for route, name, tag in _SEARCHED:
-            uids: list[str] = []
-            for family in (self._all.other, self._dialect):  # the own shapes last: what they find counts
-                answer = await self._search(family, route)
-                found = None if answer is None else first_value(next(iter(answer.items or ()), {}), tag)
-                uids += [found] if isinstance(found, str) else []
-                if family is self._dialect and answer is not None:
-                    self._require(route, worked=bool(answer.items))
-            if uids:
-                self._all.uids[name] = uids[-1]
+            # The own shapes last: what they find counts.
+            uids = [await self._search(family, route, tag) for family in (self._all.other, self._dialect)]
+            if found := [uid for uid in uids if uid]:
+                self._all.uids[name] = found[-1]
         await self._listing_at_once()
 
-    async def _search(self, family: Dialect, route: Route) -> Seen | None:
+    async def _search(self, family: Dialect, route: Route, tag: str) -> str | None:
+        """Search below what is known; return the UID of what was found, if it is below that."""
         if not self._known(family, route):
             return None
         answer = await self._all.ask(self._with(family.path(route, **self._all.uids), "limit=1"))
-        worked = bool(answer.items)
-        self._note_shape(family, route, worked, answer.text)
-        return answer
+        parents = [(_TAGS[name], uid) for name, uid in self._all.uids.items() if name in _TAGS]
+        expected = expectations(parents, _INSTANCE_UID)
+        is_below = not any(contradicted(expected, item) for item in answer.items or ())
+        if answer.items and "?" in family.routes[route]:  # the parent is a filter, which may be ignored
+            nobody = await self._all.ask(
+                self._with(family.path(route, **dict.fromkeys(_TAGS, made_up_uid())), "limit=1")
+            )
+            is_below = is_below and not nobody.items
+        worked = bool(answer.items) and is_below
+        self._note_shape(family, route, worked, answer.text if is_below else f"{answer.text}, not of the one asked for")
+        if family is self._dialect:
+            self._require(route, worked=worked)
+        found = first_value(next(iter(answer.items or ()), {}), tag) if worked else None
+        return found if isinstance(found, str) else None
 
     def _known(self, family: Dialect, route: Route) -> bool:
         known = family.can(route, self._all.uids)
@@ -179,8 +192,9 @@ class Probes:
         if family is None:
             return
         answer = await self._all.ask(self._with(family.path(route, **self._all.uids), "limit=1"))
-        if family is not self._dialect:
-            self._note_shape(family, route, bool(answer.items), answer.text)
+        is_needed = family is self._dialect and not answer.items
+        instead = "; they are listed series by series" if is_needed else ""
+        self._note_shape(family, route, bool(answer.items), answer.text + instead)
         by_series, _ = self._all.found.get(f"route {Route.SEARCH_INSTANCES_OF_SERIES.name}", (Verdict.UNKNOWN, ""))
         if self._dialect.lists_by_series and by_series is not Verdict.UNKNOWN:
             at_once = "at once would work too" if answer.items else "at once would not work"
@@ -273,21 +287,61 @@ class Probes:
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    async def _search_forms(self) -> None:
-        nothing = await self._all.ask(self._studies(f"{_STUDY_UID}={made_up_uid()}"))
-        if nothing.items:
-            self._all.note("tag keys", Verdict.OTHERWISE, f"ignored: {nothing.text} for a UID that nobody has")
-            self._all.note("no match", Verdict.UNKNOWN, "not told: the search was not limited")
+    async def _filters(self) -> None:
+        """Search by keyword and by tag: for a study that nobody has, and for the one that was found."""
+        used = self._dialect.filter_form
+        other: FilterForm = "tag" if used == "keyword" else "keyword"
+        heeds_used, heeds_other = await self._heeds(used), await self._heeds(other)
+        if heeds_used is None:
+            self._all.note("filter_form", Verdict.UNKNOWN, "nothing was found to tell whether they are heeded")
+            return
+        also = {True: f"; so are {other}s", False: f"; {other}s are not", None: ""}[heeds_other]
+        if heeds_used:
+            self._all.note("filter_form", True, f"{used}s are heeded{also}")
+            return
+        if heeds_other:
+            found, way_out = f"{used}s are not heeded, {other}s are", f'; set filter_form="{other}"'
         else:
+            found, way_out = "neither keywords nor tags are heeded", "; whatever is searched for, check what comes back"
+        self._all.note("filter_form", Verdict.OTHERWISE, found)
+        if self._all.problem is None:
+            message = f"searches do not bring what they ask for: in filters, {found}{way_out}"
+            self._all.problem = ProtocolError(message, operation="doctor")
+
+    async def _heeds(self, form: FilterForm) -> bool | None:
+        """Return whether filters written like this are heeded, None if that cannot be told."""
+        is_used = form == self._dialect.filter_form
+        (name, _), *_ = wire_pairs([(_STUDY_UID, "")], form)
+        nothing = await self._all.ask(self._studies(self._one_of(f"{name}={made_up_uid()}")))
+        uid = self._all.uids.get("study")
+        one = nothing if uid is None or nothing.items else await self._all.ask(self._studies(f"{name}={uid}"))
+        found = [first_value(item, _STUDY_UID) for item in one.items or ()]
+        heeds: bool | None = None if uid is None and not nothing.items else found == [uid] and not nothing.items
+        text = f"ignored: {nothing.text} for a UID that nobody has" if nothing.items else one.text
+        verdict = Verdict.UNKNOWN if heeds is None else heeds if is_used else Verdict.NOTE
+        self._all.note(f"{form} form", verdict, text)
+        if is_used and nothing.items:
+            self._all.note("no match", Verdict.UNKNOWN, "not told: the search was not limited")
+        elif is_used:
             self._all.note("no match", nothing.items is not None, nothing.text)
-        if uid := self._all.uids.get("study"):
-            one = await self._all.ask(self._studies(f"{_STUDY_UID}={uid}"))
-            if not nothing.items:
-                self._all.note("tag keys", one.items is not None and len(one.items) == 1, one.text)
-        wanted = await self._all.ask(
-            self._studies(f"includefield=00081030&{_STUDY_UID}={self._all.uids.get('study', made_up_uid())}")
-        )
+        return heeds
+
+    async def _included_fields(self) -> None:
+        pairs = [("includefield", "00081030"), (_STUDY_UID, self._all.uids.get("study", made_up_uid()))]
+        query = query_string(wire_pairs(pairs, self._dialect.filter_form))
+        wanted = await self._all.ask(self._studies(self._one_of(query)))
         self._all.note("includefield", wanted.items is not None, wanted.text)
+
+    async def _long_url(self) -> None:
+        """Search for as many studies that nobody has as fit into one URL."""
+        room = (
+            self._dialect.url_bytes - len(self._all.session.url) - len(self._studies(self._one_of("StudyInstanceUID=")))
+        )
+        uids = ",".join(made_up_uid() for _ in range(room // _LONGEST_MADE_UP))
+        path = self._studies(self._one_of(query_string(wire_pairs([(_STUDY_UID, uids)], self._dialect.filter_form))))
+        answer = await self._all.ask(path)
+        words = "taken" if answer.items is not None else f"{answer.status}"
+        self._all.note("url_bytes", answer.items is not None, f"about {self._dialect.url_bytes} bytes: {words}")
 
     async def _metadata(self) -> None:
         if self._dialect.can(Route.INSTANCE, self._all.uids):
@@ -311,6 +365,10 @@ class Probes:
 
     def _studies(self, query: str) -> str:
         return self._with(self._dialect.path(Route.SEARCH_STUDIES), query)
+
+    def _one_of(self, query: str) -> str:
+        """Return the query with a limit: an archive that ignores its filter would send all it has."""
+        return f"{query}&limit=1" if self._paged else query
 
     def _with(self, path: str, query: str) -> str:
         if not query:

@@ -7,6 +7,7 @@ from datetime import date
 from uuid import UUID
 
 from postdicom_async.dicomweb.search import Results
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import Folder, ShareLink, VendorAnswer
 from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.operations import Name
@@ -14,6 +15,7 @@ from postdicom_async.postdicom.operations import Name
 __all__ = ["Folders"]
 
 
+@public_face
 class Folders:
     """Operations on folders. Every method raises as those of `Orders` do."""
 

@@ -1,8 +1,9 @@
 """The thirteen operations of PostDICOM's DICOMweb API, as one table, and how their parameters are written. Pure.
 
 Each operation is a ``GET`` without a body or a query; its parameters are one JSON object in one request header
-whose name differs from operation to operation (C# sample, Node sample). Every value is text; a list is a JSON array
-written into text. Because GETs here create and delete, each operation says for itself whether it may be repeated.
+whose name differs from operation to operation (C# sample; Node sample for nine of them). Every value is text; a list is
+a JSON array written into text. Because GETs here create and delete, each operation says for itself whether it may be
+repeated.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
-from postdicom_async.postdicom.values import Kind, Parameter, Values, ascii_json, write_value
+from postdicom_async.postdicom.values import LISTS, Kind, Parameter, Values, ascii_json, write_value
 from postdicom_async.postdicom.wire import Wire
 
 __all__ = ["OPERATIONS", "Name", "Operation", "encode", "split"]
@@ -65,7 +66,8 @@ _ORDER_INSTITUTION = _required("institution_uuid", "PatientOrderInstitutionUuid"
 _PASSWORD = Parameter("password", "SharePassword")
 _DOWNLOADABLE = Parameter("downloadable", "UserCanDownloadStudies", Kind.BOOLEAN)
 
-# Paths and headers: C# sample and Node sample. Parameters, and which are required: documented.
+# Paths and headers: C# sample and Node sample; the last four operations C# sample alone, the Node sample has none of
+# them. Parameters, and which are required: documented.
 OPERATIONS: Final[dict[Name, Operation]] = {
     Name.CREATE_SHARE_LINK: Operation(
         "create share link",
@@ -228,7 +230,7 @@ def encode(operation: Operation, values: Values, wire: Wire) -> str:
         UsageError: it is too long; the message names the argument to shorten or split.
     """
     written = {
-        parameter.wire: "" if value is None else write_value(parameter.kind, value, wire)
+        parameter.wire: _absent(parameter, wire) if value is None else write_value(parameter.kind, value, wire)
         for parameter in operation.parameters
         if (value := values.get(parameter.argument)) is not None or wire.sends_empty
     }
@@ -241,6 +243,10 @@ def encode(operation: Operation, values: Values, wire: Wire) -> str:
             operation=operation.title,
         )
     return text
+
+
+def _absent(parameter: Parameter, wire: Wire) -> str:
+    return wire.absent_list if parameter.kind in LISTS else ""
 
 
 def split(operation: Operation, values: Values, wire: Wire) -> list[Values]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from postdicom_async.dicomweb.search import Results
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import PatientOrder, TagContent, VendorAnswer
 from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.operations import Name
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Orders"]
 
 
+@public_face
 class Orders:
     """Operations on patient orders. A patient order is the service's record of one study of one patient.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from uuid import UUID
 
+from postdicom_async.face import public_face
 from postdicom_async.postdicom.answers import ShareLink
 from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.operations import Name
@@ -13,6 +14,7 @@ from postdicom_async.postdicom.operations import Name
 __all__ = ["Shares"]
 
 
+@public_face
 class Shares:
     """Operations that share orders. Every method raises as those of `Orders` do."""
 

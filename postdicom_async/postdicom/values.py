@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum, auto
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from postdicom_async.postdicom.wire import Wire
 
 __all__ = [
+    "LISTS",
     "Kind",
     "Parameter",
     "Parameters",
@@ -47,6 +48,8 @@ class Kind(Enum):
     """A date that is not in the past."""
     DATETIME = auto()
     """``YYYY-MM-DD HH:MM``."""
+    DATE_OR_DATETIME = auto()
+    """``YYYY-MM-DD HH:MM``, or the day alone."""
     BOOLEAN = auto()
     UUID_LIST = auto()
     TEXT_LIST = auto()
@@ -57,7 +60,8 @@ class Kind(Enum):
     GUID_LIST = auto()
     MAIL = auto()
     """An e-mail address."""
-    INTEGER = auto()
+    FLAG_ID = auto()
+    """A whole number, or text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,9 @@ Value: TypeAlias = str | bool | int | date | list[str]
 Values: TypeAlias = dict[str, Value]
 """Checked values by Python argument; what was not given is absent."""
 
+LISTS: Final = frozenset({Kind.UUID_LIST, Kind.TEXT_LIST, Kind.ORDER_INFO_LIST, Kind.GUID_LIST})
+"""The kinds that hold several values."""
+
 _LARGEST: Final = 2**53  # of what every reader of JSON takes for the same
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 _NAME_JOINTS: Final = re.compile(r"[\s^=]+")
@@ -102,18 +109,22 @@ _MAIL: Final = re.compile(f"{_MAIL_LOCAL}@{_MAIL_DOMAIN}")
 
 
 def check(operation: Parameters, given: Mapping[str, object], *, first_day: Callable[[], date]) -> Values:
-    """Return the values of a call, each of its kind; None and, for optional ones, empty text mean not given.
+    """Return the values of a call, each of its kind; None and, for optional ones, what is empty mean not given.
 
     ``first_day`` gives the first that is not in the past.
 
     Raises:
         UsageError: something is missing, empty, malformed, or in the past; the message names the Python argument and
             never shows the value.
+        TypeError: the operation has no such argument. It would be lost silently.
     """
+    unknown = given.keys() - {parameter.argument for parameter in operation.parameters}
+    if unknown:
+        raise TypeError(f"{operation.title}: no such argument: {', '.join(sorted(unknown))}")
     checked: Values = {}
     for parameter in operation.parameters:
         value = given.get(parameter.argument)
-        if not is_given(value):
+        if not is_given(value) or (not parameter.required and _is_empty_list(parameter.kind, value)):
             if parameter.required:
                 raise UsageError(f"{parameter.argument}: must be given", operation=operation.title)
             continue
@@ -141,6 +152,12 @@ def check_value(argument: str, kind: Kind, value: object, *, operation: str | No
 def is_given(value: object) -> bool:
     """Return whether an argument was given: neither None nor empty text."""
     return value is not None and not (_is_text(value) and not str(value))
+
+
+def _is_empty_list(kind: Kind, value: object) -> bool:
+    """Whether it is a list without items where one is taken: of an optional list that means all (documented)."""
+    is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
+    return kind in LISTS and is_list and not value
 
 
 def _is_text(value: object) -> bool:
@@ -196,9 +213,11 @@ def _mail(value: object) -> str:
     return text
 
 
-def _integer(value: object) -> int:
+def _flag_id(value: object) -> int | str:
+    if isinstance(value, str):
+        return _text(value).strip()
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("give a whole number")  # noqa: TRY004 - mapped by `check`
+        raise ValueError("give a whole number, or text")  # noqa: TRY004 - mapped by `check`
     if abs(value) > _LARGEST:
         raise ValueError("the number is too large")
     return value
@@ -224,6 +243,18 @@ def _datetime(value: object) -> datetime:
         return datetime.strptime(_text(value).strip(), "%Y-%m-%d %H:%M")  # noqa: DTZ007 - the account's local time
     except ValueError:
         raise ValueError("give a datetime, or text as YYYY-MM-DD HH:MM") from None
+
+
+def _date_or_datetime(value: object) -> date:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    for read in (_datetime, _date):
+        try:
+            return read(value)
+        except ValueError:
+            if isinstance(value, datetime):
+                raise
+    raise ValueError("give a datetime or a date, or text as YYYY-MM-DD HH:MM or YYYY-MM-DD")
 
 
 def _boolean(value: object) -> bool:
@@ -252,6 +283,7 @@ _CHECKS: Final[dict[Kind, Callable[[object], Any]]] = {
     Kind.DATE: _date,
     Kind.FUTURE_DATE: _date,
     Kind.DATETIME: _datetime,
+    Kind.DATE_OR_DATETIME: _date_or_datetime,
     Kind.BOOLEAN: _boolean,
     Kind.UUID_LIST: _list_of(_uuid),
     Kind.TEXT_LIST: _list_of(_text),
@@ -259,7 +291,7 @@ _CHECKS: Final[dict[Kind, Callable[[object], Any]]] = {
     Kind.GUID: _guid,
     Kind.GUID_LIST: _list_of(_guid),
     Kind.MAIL: _mail,
-    Kind.INTEGER: _integer,
+    Kind.FLAG_ID: _flag_id,
 }
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from postdicom_async.face import public_face
+
 __all__ = ["Wire"]
 
 KIB = 1024
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Wire:
     """What is assumed of the service.
@@ -22,8 +25,10 @@ class Wire:
         false: a false boolean (C# sample; the Node sample writes ``false``).
         inner_order_key: the key of an order inside ``PatientOrderInfoList`` (both samples; the documentation writes
             ``PatientOrderUUID``).
-        sends_empty: optional parameters that were not given go out as empty text (both samples) instead of being
-            left out.
+        sends_empty: optional parameters that were not given go out (both samples), texts and dates empty, lists as
+            ``absent_list``, instead of being left out.
+        absent_list: what a list that was not given is written as (C# sample: always a JSON array, in which a blank
+            entry is one empty item; that none of them means all is assumed; the Node sample has no optional list).
         header_bytes: the largest parameter header that is sent (assumed; servers and proxies bound header sizes).
     """
 
@@ -31,4 +36,5 @@ class Wire:
     false: str = "False"
     inner_order_key: str = "PatientOrderUuid"
     sends_empty: bool = True
+    absent_list: str = "[]"
     header_bytes: int = 8 * KIB

@@ -37,12 +37,24 @@ class Ran:
         return json.loads(self.out)
 
     @property
+    def told(self) -> Any:
+        """What the document says, beside that all is well."""
+        return told(self.out)
+
+    @property
     def error_line(self) -> str:
         """The one line that says what went wrong; fails if there is more, or a traceback."""
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         assert lines[0].startswith("error: ")
         return lines[0]
+
+
+def told(out: str) -> Any:
+    """Return the answer or the items of a document of a command that ended well."""
+    document = json.loads(out)
+    assert (document.pop("ok"), document.pop("error")) == (True, None)
+    return document["answer"] if "answer" in document else document["items"]
 
 
 class Cli:

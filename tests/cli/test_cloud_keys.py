@@ -26,6 +26,7 @@ from tests.support.faulty_server import unused_port
 
 WRONG = "1f0e5b6a-3c1d-4e57-9a10-99999999f001"
 KEYS = ("POSTDICOM_API_KEY", "POSTDICOM_ACCOUNT_KEY")
+ROUTER = "https://router.example/wssShellService/"
 BACKEND = """
 from keyring.backend import KeyringBackend
 
@@ -34,7 +35,14 @@ class Stored(KeyringBackend):
     def set_password(self, service, username, password): ...
     def delete_password(self, service, username): ...
     def get_password(self, service, username):
-        return {"api-key": "first", "account-key": "second"}.get(username) if service == "postdicom-async" else None
+        return STORED.get(username) if service == "postdicom-async" else None
+
+STORED = {
+    "api-key": "of an older version",
+    "account-key": "of an older version",
+    "api-key@https://router.example": "first",
+    "account-key@https://router.example": "second",
+}
 """
 
 
@@ -57,9 +65,12 @@ def test_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "backends_of_the_tests.Stored")
     monkeypatch.setenv("POSTDICOM_ACCOUNT_KEY", "from the environment")
-    assert password.find_cloud_keys() == ("first", "from the environment")
+    assert password.find_cloud_keys(ROUTER) == ("first", "from the environment")
     monkeypatch.delenv("POSTDICOM_ACCOUNT_KEY")
-    assert password.find_cloud_keys() == ("first", "second")
+    assert password.find_cloud_keys(ROUTER) == ("first", "second")
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError, match=r"keyring set postdicom-async api-key@https://other\.example\)"):
+        password.find_cloud_keys("https://other.example/wssShellService/")
 
 
 @pytest.mark.parametrize("missing", KEYS)
@@ -69,7 +80,7 @@ def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     for name in KEYS:
         monkeypatch.setenv(name, "" if name == missing else "there")
     with pytest.raises(UsageError, match=f"no (API|account) key: set {missing}"):
-        password.find_cloud_keys()
+        password.find_cloud_keys(ROUTER)
 
 
 @pytest.mark.parametrize("name", KEYS)

@@ -15,7 +15,7 @@ import pytest
 import postdicom_async.cli
 from postdicom_async import CloudApi
 from postdicom_async.emulator.cloud_oddities import Drop
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, told
 from tests.cli.test_operations import NOBODY, _on_a_terminal
 from tests.cloud.conftest import COLLEAGUE, GROUP, INSTITUTION, OTHER, USER
 from tests.support.canaries import CANARIES, CanaryWatch
@@ -70,7 +70,7 @@ async def test_account(cloud_cli: Cli, cloud_archive: Any) -> None:
     assert (ran.code, ran.err) == (0, "2 users\n")
     for words in ("Some Body", "other.body", USER, "North", INSTITUTION, "South", OTHER):
         assert words in ran.out
-    raw = json.loads(await ok(cloud_cli, "account", "--json"))
+    raw = told(await ok(cloud_cli, "account", "--json"))
     assert [user["UserUuid"] for user in raw["UserList"]] == [USER, COLLEAGUE]
     assert [one["InstitutionName"] for one in raw["UserList"][0]["InstitutionList"]] == ["North", "South"]
     assert cloud_archive.cloud_account_key not in json.dumps(raw)
@@ -85,10 +85,10 @@ async def test_lists(cloud_cli: Cli) -> None:
         (["users", "contacts"], "contact@example.org"),
         (["nodes", "list"], "Sample Scanner"),
     ):
-        shown, raw = await ok(cloud_cli, *words), json.loads(await ok(cloud_cli, *words, "--json"))
+        shown, raw = await ok(cloud_cli, *words), told(await ok(cloud_cli, *words, "--json"))
         assert row in shown
         assert row in raw[0].values()
-    assert json.loads(await ok(cloud_cli, "users", "list", "--json"))[0]["FullName"] == "Some Body"
+    assert told(await ok(cloud_cli, "users", "list", "--json"))[0]["FullName"] == "Some Body"
 
 
 # --- orders ---------------------------------------------------------------------------------------------------------
@@ -122,12 +122,12 @@ async def test_orders_from_first_to_last(cloud_cli: Cli, cloud_archive: Any) -> 
         )
         assert uuid in found.out
         assert (found.code, found.err) == (0, "1 order\n")
-    raw = json.loads(await ok(cli, "orders", "search", "--json", *wanted))
+    raw = told(await ok(cli, "orders", "search", "--json", *wanted))
     assert [one["PatientOrderUuid"] for one in raw] == [uuid]
 
     names = ["--institution-uuid", "South", "--patient-order-uuid", uuid]
     assert re.search(r"^ ReferringPhysiciansName +Wilson\^J$", await ok(cli, "orders", "show", *names), re.MULTILINE)
-    shown = json.loads(await ok(cli, "orders", "show", "--json", *names))
+    shown = told(await ok(cli, "orders", "show", "--json", *names))
     assert shown["PatientOrder"]["PatientId"] == "P-1"
     assert (await cli.here("cloud", "orders", "delete", "--yes", *names)).err == "order deleted\n"
     gone = await cli.here("cloud", "orders", "show", *names)
@@ -141,7 +141,7 @@ async def test_an_order_from_json(cloud_cli: Cli, cloud_archive: Any, tmp_path: 
     create = ["orders", "create-from-json", str(file), "--institution-uuid", "North"]
     file.write_text(json.dumps({"PatientName": "Doe^Jane", "PatientID": "4711", "OrderModality": "CR"}))
     uuid = await ok(cloud_cli, *create)
-    (found,) = json.loads(await ok(cloud_cli, "orders", "search", "--patient-id", "4711", "--json"))
+    (found,) = told(await ok(cloud_cli, "orders", "search", "--patient-id", "4711", "--json"))
     assert found["PatientOrderUuid"] == uuid
     cases = {
         '{"Colour": "red"}': "Colour: no such field of an order",
@@ -171,7 +171,7 @@ async def test_assignments(cloud_cli: Cli, cloud_archive: Any, order: str) -> No
         ran = await cloud_cli.here("cloud", "orders", command, *one, f"--{option}", value)
         assert (ran.code, ran.out, ran.err) == (0, "", f"order {command}ed\n")
         assert cloud_archive.cloud.executed[17, number] == 1
-    assert json.loads(await ok(cloud_cli, "orders", "search", "--institution-uuids", OTHER, "--json"))
+    assert told(await ok(cloud_cli, "orders", "search", "--institution-uuids", OTHER, "--json"))
     for command, wrong in (("assign", []), ("unassign", ["--user-uuid", USER, "--user-group-uuid", GROUP])):
         ran = await cloud_cli.here("cloud", "orders", command, *one, *wrong)
         assert ran.code == 2
@@ -184,14 +184,14 @@ async def test_groups_and_flags(cloud_cli: Cli, cloud_archive: Any, order: str) 
     group = await ok(cli, "groups", "create", "--patient-order-uuids", order, *institution)
     added = ["--connected-group-uuid", group, "--patient-order-uuids", two]
     assert (await cli.here("cloud", "groups", "add-orders", *added, *institution)).err == "orders added\n"
-    grouped = json.loads(await ok(cli, "orders", "search", "--json"))
+    grouped = told(await ok(cli, "orders", "search", "--json"))
     assert [one["ConnectedGroupUuid"] for one in grouped] == [group, group]
     await ok(cli, "groups", "remove-orders", "--patient-order-uuids", order, "--patient-order-uuids", two, *institution)
 
     flags = await cli.here("cloud", "flags", "list")
     assert (flags.code, flags.err) == (0, "5 flags\n")
     assert re.search("Priority +2 +Urgent", flags.out)
-    assert "FlagGroupList" in json.loads(await ok(cli, "flags", "list", "--json"))
+    assert "FlagGroupList" in told(await ok(cli, "flags", "list", "--json"))
     await ok(cli, "flags", "set", "--patient-order-uuid", order, "--group-id", "2", "--flag-id", "2")
     shown = await ok(cli, "orders", "show", "--patient-order-uuid", order, *institution)
     assert '[{"GroupId": 2, "FlagId": 2}]' in shown
@@ -207,20 +207,20 @@ async def test_flags_of_another_shape(cloud_cli: Cli, cloud_archive: Any) -> Non
 
 async def test_folders(cloud_cli: Cli, cloud_archive: Any, order: str, folder: str) -> None:
     cli, one = cloud_cli, ["--folder-uuid", folder]
-    below = json.loads(await ok(cli, "folders", "create", "--name", "b", "--parent-folder-uuid", folder, "--json"))
+    below = told(await ok(cli, "folders", "create", "--name", "b", "--parent-folder-uuid", folder, "--json"))
     assert below["ParentFolderUuid"] == folder
     added = ["--patient-order-uuid", order, "--folder-uuids", folder, "--institution-uuid", "North"]
     assert (await cli.here("cloud", "folders", "add-order", *added)).err == "order added\n"
     found = await cli.here("cloud", "folders", "search", "--name", "ód", "--with-orders")
     assert found.err == "1 folder\n1 order\n"
     assert order in found.out
-    raw = json.loads(await ok(cli, "folders", "search", "--parent-folder-uuid", folder, "--json"))
+    raw = told(await ok(cli, "folders", "search", "--parent-folder-uuid", folder, "--json"))
     assert [one["FolderName"] for one in raw] == ["b"]
     inside = await cli.here("cloud", "folders", "contents", *one)
     assert (inside.code, inside.err) == (0, "1 folder\n1 order\n")
     assert order in inside.out
     assert below["FolderUuid"] in inside.out
-    assert json.loads(await ok(cli, "folders", "contents", *one, "--json"))["Folder"]["FolderName"] == "Łódź"
+    assert told(await ok(cli, "folders", "contents", *one, "--json"))["Folder"]["FolderName"] == "Łódź"
     assert (await cli.here("cloud", "folders", "contents")).err == "1 folder\nno orders\n"
     in_folder = await cli.here("cloud", "orders", "in-folder", *one)
     assert (in_folder.code, in_folder.err) == (0, "1 order\n")
@@ -230,7 +230,7 @@ async def test_folders(cloud_cli: Cli, cloud_archive: Any, order: str, folder: s
     assert (await cli.here("cloud", "folders", "update", *one)).error_line.endswith("a new description or both")
     assert "Warszawa" in await ok(cli, "folders", "search")
     assert (await cli.here("cloud", "folders", "remove-orders", *one, "--patient-order-uuids", order)).code == 0
-    assert json.loads(await ok(cli, "orders", "in-folder", *one, "--json")) == []
+    assert told(await ok(cli, "orders", "in-folder", *one, "--json")) == []
     assert (await cli.here("cloud", "folders", "delete", *one, "--yes")).err == "folder deleted\n"
     assert await ok(cli, "folders", "search") == ""
 
@@ -283,7 +283,7 @@ async def test_links_to_orders(cloud_cli: Cli, cloud_archive: Any, order: str) -
     ran = await cli.here("cloud", *link)
     assert ran.out.startswith(cloud_archive.url)
     assert ran.err == "without a password: whoever has the address may look\n"
-    until = json.loads(await ok(cli, *link, "--expires", SOON, "--downloadable", "--json"))
+    until = told(await ok(cli, *link, "--expires", SOON, "--downloadable", "--json"))
     assert until["Result"].startswith(cloud_archive.url)
     mail = ["share", "email", "--patient-order-uuids", order, "--email", "a@example.org"]
     assert (await cli.here("cloud", *mail)).err == "link sent\n"
@@ -312,7 +312,7 @@ async def test_links_to_the_viewer(cloud_cli: Cli, cloud_archive: Any, order: st
         assert ran.err == "works only from the IP address that asked for it\n"
     cloud_archive.cloud.oddities.envelope = answering({"Success": True})
     ran = await cloud_cli.here("cloud", *patient)
-    assert (ran.code, json.loads(ran.out)) == (1, {"Success": True})
+    assert (ran.code, ran.json["answer"], ran.json["ok"]) == (1, {"Success": True}, False)
     assert ran.error_line == "error: the service answered, but the answer holds no address; it is on standard output"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import signal
 from collections import Counter
 from pathlib import Path
@@ -27,7 +28,7 @@ SECRET = "POSTDICOM_ANONYMIZE_SECRET"
 
 async def orders_in(cli: Cli, folder: str) -> list[str]:
     found = await cli.here("cloud", "orders", "in-folder", "--folder-uuid", folder, "--json")
-    return [order["PatientOrderUuid"] for order in found.json]
+    return [order["PatientOrderUuid"] for order in found.told]
 
 
 @pytest.fixture
@@ -104,6 +105,26 @@ async def test_an_upload_that_is_refused(cloud_cli: Cli, cloud_archive: Any, one
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["upload", "study/notes.txt", *NORTH], "nothing to upload: none of 1 files is DICOM"),
+        (["upload", "empty", *NORTH], "nothing to upload: no file was found"),
+        (["documents", "empty", *NORTH, "--patient-order-uuid", NOBODY], "nothing to upload: no file was found"),
+    ],
+)
+async def test_nothing_to_do(
+    cloud_cli: Cli, study_folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(study_folder.parent)
+    Path("empty").mkdir()
+    ran = await cloud_cli.here("cloud", *arguments)
+    assert (ran.code, ran.out, ran.err) == (0, "", f"{words}\n")
+    if arguments[0] == "upload":
+        ran = await cloud_cli.here("cloud", *arguments, "--error-if-nothing")
+        assert (ran.code, ran.error_line) == (9, f"error: {words}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         (["upload", "study"], "--institution-uuid: the account has 2"),
         (["upload", "study", "--institution-uuid", "Nowhere"], "--institution-uuid: not in the account"),
         (["upload", "study", "--institution-uuid", NOBODY], "--institution-uuid: not in the account"),
@@ -112,10 +133,7 @@ async def test_an_upload_that_is_refused(cloud_cli: Cli, cloud_archive: Any, one
         (["upload", "study", *NORTH, "--sockets", "0"], "--sockets"),
         (["upload", "study", *NORTH, "--existing", "keep"], "--existing"),
         (["upload", "missing", *NORTH], "missing: does not exist"),
-        (["upload", "study/notes.txt", *NORTH], "nothing to upload: none of 1 files is DICOM"),
-        (["upload", "empty", *NORTH], "nothing to upload: no file was found"),
         (["documents", "missing", "--patient-order-uuid", NOBODY], "missing: does not exist"),
-        (["documents", "empty", *NORTH, "--patient-order-uuid", NOBODY], "nothing to upload: no file was found"),
         (["documents", "study/notes.txt", *NORTH], "--patient-order-uuid"),
         (["documents", "study/notes.txt", *NORTH, "--patient-order-uuid", "a"], "--patient-order-uuid: not a UUID"),
     ],
@@ -154,7 +172,7 @@ async def test_documents(cloud_cli: Cli, cloud_archive: Any, one_file: Path, tmp
         ("photo.png", photo.read_bytes()),
     ]
     mixed = await cli.here("cloud", "documents", text, photo, *attach, "--json")
-    assert (mixed.code, mixed.err) == (1, "")
+    assert (mixed.code, mixed.err) == (1, "error: 1 of 2 files are not known to be stored\n")
     assert [item["status"] for item in mixed.json["items"]] == ["failed", "stored"]
     assert mixed.json["ok"] is False
     assert mixed.json["patient_order_uuids"] == [order]
@@ -188,13 +206,15 @@ async def test_interrupted(cloud_cli: Cli, cloud_archive: Any, tmp_path: Path) -
     assert (told_end.code, raw_end.code) == (130, 130)
     stopping, before, last = told_end.err.splitlines()
     assert (stopping, last) == ("stopping; Ctrl-C again ends at once", "error: interrupted")
-    assert before.startswith("before it ended: ")
-    assert before.endswith(" stored; the same command again sends only the rest")
+    # What was under way left and was not answered.
+    told_of = r"before it ended: \d+ stored(, 1 unconfirmed)?; the same command again sends only the rest"
+    assert re.fullmatch(told_of, before)
     assert raw_end.json["ok"] is False
     assert raw_end.json["error"] == "interrupted"
     assert 0 < raw_end.json["summary"]["stored"] < 40
     (order,) = raw_end.json["patient_order_uuids"]
-    assert {item["patient_order_uuid"] for item in raw_end.json["items"]} == {order}
+    stored = [item for item in raw_end.json["items"] if item["status"] == "stored"]
+    assert {item["patient_order_uuid"] for item in stored} == {order}
     cloud.oddities.latency = 0
     await asyncio.sleep(0.2)
     rest = await cloud_cli.here(*upload, tmp_path / "one", "--json")

@@ -4,6 +4,8 @@ import signal
 from pathlib import Path
 from uuid import UUID
 
+import httpx
+
 from tests.cli.conftest import Cli, ended
 
 
@@ -65,7 +67,7 @@ run()
 
 async def test_demo_on_a_full_disk(cli: Cli, tmp_path: Path) -> None:
     ran = await cli("demo", "--quiet", "--keep", tmp_path / "kept", code=FULL)
-    assert (ran.code, ran.error_line) == (5, "error: the disk is full")
+    assert (ran.code, ran.error_line) == (8, "error: the disk is full")
 
 
 async def test_serve(cli: Cli, one_file: Path, tmp_path: Path) -> None:
@@ -91,3 +93,27 @@ async def test_serve(cli: Cli, one_file: Path, tmp_path: Path) -> None:
     assert ran.code == 0
     assert password not in ran.err
     assert any(path.read_bytes() == one_file.read_bytes() for path in data.rglob("*") if path.is_file())
+
+
+async def test_serve_lets_pages_and_names_in_that_it_is_told_of(cli: Cli, tmp_path: Path) -> None:
+    page = "http://localhost:3000"
+    process = await cli.start("serve", "--port", "0", "--allow-origin", page, "--allow-host", "archive.example")
+    assert process.stdout is not None
+    address = (await process.stdout.readline()).decode().split("  ")[0]
+    async with httpx.AsyncClient(trust_env=False) as client:
+        asked = {"Origin": page, "Access-Control-Request-Method": "GET"}
+        before = await client.options(f"{address}/studies", headers=asked)
+        named = await client.get(f"{address}/studies", headers={"Host": "archive.example"})
+        strange = await client.get(f"{address}/studies", headers={"Host": "evil.example"})
+    process.send_signal(signal.SIGINT)
+    await ended(process)
+
+    assert before.headers["access-control-allow-origin"] == page
+    assert (named.status_code, strange.status_code) == (401, 421)
+
+
+async def test_serve_refuses_what_is_no_origin_or_name(cli: Cli) -> None:
+    for option, wrong in (("--allow-origin", "viewer.example"), ("--allow-host", "archive.example:80")):
+        ran = await cli("serve", "--port", "0", option, wrong)
+        assert ran.code == 2
+        assert option in ran.error_line

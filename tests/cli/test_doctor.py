@@ -86,7 +86,9 @@ async def test_operations(cli_with_archive: Cli, embedded_archive: Any, tmp_path
     assert found["answer of searchfolder"].startswith("ok: 5 of 5")
     assert found["names in any script"].startswith("ok")
     assert found["bytes of parameters"].startswith("ok: about 7")
-    assert found["the other nine"].startswith("unknown: not tried")
+    assert found["the other eight"].startswith("unknown: not tried")
+    assert found["deleteorder"].startswith("unknown: not tried")
+    assert found["a list not given"] == "ok: taken"
 
 
 # --- other habits ---------------------------------------------------------------------------------------------------
@@ -124,7 +126,9 @@ async def test_paging_that_is_ignored_and_keys_too(cli: Cli) -> None:
     assert ran.code == 1
     assert found["limit"] == "differs: ignored: 3 results for 2"
     assert found["offset"] == "differs: ignored, or the order changes"
-    assert found["search by tag"].startswith("differs: ignored")
+    assert found["search by keyword"].startswith("differs: ignored")
+    assert found["search by tag"].startswith("note: ignored")
+    assert found["filters are written as"] == "differs: neither keywords nor tags are heeded"
     assert found["reason of a failure"] == "note: none"
 
 
@@ -164,6 +168,30 @@ async def test_ways_of_writing_parameters(cli: Cli) -> None:
 
     _, found = await _examine(cli, wants_none_left_empty, "--dialect", "postdicom")
     assert found["parameters not given go out empty"] == "differs: refused; taken with sends_empty=False"
+
+
+@pytest.mark.parametrize("taken", ["[]", '[""]', ""])
+async def test_ways_of_writing_a_list_that_is_not_given(cli: Cli, taken: str) -> None:
+    def wants_one_way(request: Request) -> Reply:
+        if request.path == "/getpatientorderlist":
+            found = json.loads(request.header("GetPatientOrderListParameters"))
+            return Reply(200, body=b"[]") if found["ModalityList"] == taken else Reply(400)
+        return _json([]) if request.path in ("/studies", "/searchfolder") else Reply(404)
+
+    _, found = await _examine(cli, wants_one_way, "--dialect", "postdicom")
+    other = f"differs: refused; taken with absent_list={taken!r}"
+    assert found["a list not given"] == ("ok: taken" if taken == "[]" else other)
+    assert found["parameters not given go out empty"] == "ok: taken"
+
+
+async def test_the_doctor_names_the_sample_that_shows_an_operation(embedded_archive: Any) -> None:
+    """The Node sample has neither orders, properties, tags nor delete."""
+    async with PostDicom(embedded_archive.url, *embedded_archive.auth) as archive:
+        report = await diagnose(archive)
+    marks = {one.check: set(map(str, one.marks)) for one in report.findings}
+    for one in ("getpatientorderlist", "getpatientorderproperties", "getdicomtagcontent", "deleteorder"):
+        assert marks[one] == {"C# sample", "documented"}
+    assert marks["searchfolder"] == marks["the other eight"] == {"C# sample", "Node sample", "documented"}
 
 
 @pytest.mark.parametrize(

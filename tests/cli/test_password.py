@@ -17,6 +17,7 @@ from postdicom_async import UsageError
 from postdicom_async.cli import password
 from tests.cli.conftest import Cli
 
+URL = "https://one.example/dicom-web"
 BACKEND = """
 import sys, time
 from keyring.backend import KeyringBackend
@@ -26,7 +27,14 @@ class Stored(KeyringBackend):
     def set_password(self, service, username, password): ...
     def delete_password(self, service, username): ...
     def get_password(self, service, username):
-        return "from the keyring" if (service, username) == ("postdicom-async", "me") else None
+        return STORED.get(username) if service == "postdicom-async" else None
+
+STORED = {
+    "me": "of an older version",
+    "me@https://one.example": "of the first",
+    "me@https://two.example:8443": "of the second",
+    "me@http://[::1]:8042": "of this machine",
+}
 
 class Broken(Stored):
     def get_password(self, service, username):
@@ -53,10 +61,66 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_keyring(backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "backends_of_the_tests.Stored")
-    assert password.find_credentials("me") == ("me", "from the keyring")
+    assert password.find_credentials("me", URL) == ("me", "of the first")
     monkeypatch.setenv("POSTDICOM_PASSWORD", "from the environment")
-    assert password.find_credentials("me") == ("me", "from the environment")
-    assert password.find_credentials(None) is None
+    assert password.find_credentials("me", URL) == ("me", "from the environment")
+    assert password.find_credentials(None, URL) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "stored"),
+    [
+        ("https://one.example", "of the first"),
+        ("https://ONE.example:443/dicom-web?x=1", "of the first"),
+        ("https://two.example:8443/pacs", "of the second"),
+        ("http://[::1]:8042/dicom-web", "of this machine"),
+        ("http://one.example", None),
+        ("https://one.example:8443", None),
+        ("https://two.example", None),
+        ("https://one.example.evil.example", None),
+        ("https://three.example", None),
+        ("ftp://one.example", None),
+        ("one.example", None),
+        ("https://one.example:port", None),
+        ("", None),
+    ],
+)
+def test_each_host_has_an_entry_of_its_own(
+    backend: None, monkeypatch: pytest.MonkeyPatch, url: str, stored: str | None
+) -> None:
+    """The entry that named the user alone is never read: it would give one archive's password to another."""
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "backends_of_the_tests.Stored")
+    monkeypatch.setattr("sys.stdin", None)
+    if stored is not None:
+        assert password.find_credentials("me", url) == ("me", stored)
+        return
+    with pytest.raises(UsageError, match="no password"):
+        password.find_credentials("me", url)
+    with pytest.raises(UsageError, match="no password"):
+        password.find_credentials("somebody", url)
+
+
+def test_a_missing_password_names_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(password, "find_spec", lambda _name: None)
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError, match=r"keyring set postdicom-async USER@https://one\.example\)"):
+        password.find_credentials("somebody", "https://one.example/dicom-web")
+
+
+async def test_the_command_asks_for_the_entry_of_its_archive(
+    backend: None, cli_with_archive: Cli, tmp_path: Path
+) -> None:
+    """The archive that the command speaks to has no entry, so nothing is sent."""
+    environment = cli_with_archive.environment
+    del environment["POSTDICOM_PASSWORD"]
+    environment |= {
+        "PYTHONPATH": str(tmp_path),
+        "PYTHON_KEYRING_BACKEND": "backends_of_the_tests.Stored",
+        "POSTDICOM_USERNAME": "me",
+    }
+    ran = await cli_with_archive("search", "studies")
+    assert ran.code == 2
+    assert "no password" in ran.error_line
 
 
 @pytest.mark.parametrize("name", ["Broken", "Hanging", "Asking"])
@@ -68,7 +132,7 @@ def test_keyring_that_does_not_work(
     monkeypatch.setattr("sys.stdin", None)
     started = time.monotonic()
     with pytest.raises(UsageError, match="POSTDICOM_PASSWORD"):
-        password.find_credentials("me")
+        password.find_credentials("me", URL)
     assert time.monotonic() - started < 10
     assert capfd.readouterr() == ("", "")
 
@@ -77,14 +141,14 @@ def test_no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(password, "find_spec", lambda _name: None)
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UsageError):
-        password.find_credentials("me")
+        password.find_credentials("me", URL)
 
 
 def test_user_and_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTDICOM_TOKEN", "token")
-    assert password.find_credentials("") == "token"
+    assert password.find_credentials("", URL) == "token"
     with pytest.raises(UsageError):
-        password.find_credentials("me")
+        password.find_credentials("me", URL)
 
 
 async def test_without_a_terminal(cli_with_archive: Cli) -> None:

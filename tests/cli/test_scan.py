@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,29 @@ async def test_what_cannot_be_told(cli: Cli, tmp_path: Path) -> None:
     assert ran.code == 1
     assert f"{tmp_path / 'cut.dcm'}: unreadable: " in ran.err
     assert f"{tmp_path / 'twin-2.dcm'}: duplicate: " in ran.err
-    assert ran.err.splitlines()[-1].startswith("3 files, 1 patient, 1 study, 1 instance, ")
+    assert ran.err.splitlines()[-1] == "error: 1 of 3 files cannot be read"
+    assert ran.err.splitlines()[-2].startswith("3 files, 1 patient, 1 study, 1 instance, ")
     quiet = await cli.here("scan", tmp_path, "--quiet")
     assert quiet.code == 1
-    assert len(quiet.err.splitlines()) == 1
+    assert [line.partition(": ")[0] for line in quiet.err.splitlines()] == [str(tmp_path / "cut.dcm"), "error"]
+
+
+async def test_packed_archives_are_told(cli_with_archive: Cli, tmp_path: Path) -> None:
+    cli = cli_with_archive
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    for kind in ("zip", "gztar", "xztar", "bztar", "tar"):
+        (tmp_path / "one.dcm").write_bytes(small_dicom())
+        shutil.make_archive(str(folder / kind), kind, tmp_path, "one.dcm")
+    (folder / "notes.txt").write_text("PK")
+    scanned = await cli.here("scan", folder, "--json")
+    reasons = sorted(one["reason"] for one in scanned.json["skipped"])
+    kinds = ("bzip2", "gzip", "tar", "xz", "zip")
+    assert reasons == [*(f"a {kind} archive: unpack it" for kind in kinds), "no DICOM file (PS3.10)"]
+    told = await cli.here("scan", folder)
+    assert "6 not DICOM; 5 of them packed archives: unpack them" in told.err
+    sent = await cli.here("upload", folder)
+    assert sent.err == "nothing to upload: none of 6 files is DICOM; 5 are packed archives: unpack them\n"
 
 
 async def test_controls_of_a_terminal_do_not_reach_it(cli: Cli, one_file: Path) -> None:

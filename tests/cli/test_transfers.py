@@ -26,7 +26,7 @@ async def test_there_and_back(cli_with_archive: Cli, study_folder: Path, tmp_pat
 
     found = await cli("search", "studies", "-f", "PatientName=TEST*", "--json")
     assert (found.code, found.err) == (0, "")
-    assert [study["0020000D"]["Value"] for study in found.json] == [[uid(1)]]
+    assert [study["0020000D"]["Value"] for study in found.told] == [[uid(1)]]
 
     to = tmp_path / "back"
     got = await cli("download", "study", uid(1), "--to", to)
@@ -72,9 +72,38 @@ async def test_search_tables(cli_with_archive: Cli, study_folder: Path) -> None:
     assert series.err == ""
     assert sum(line.count(uid(1)) > 0 for line in series.out.splitlines()) == 1
     instances = await cli.here("search", "instances", "--study", uid(1), "--series", uid(1, 2), "--json")
-    assert len(instances.json) == 3
+    assert (len(instances.json["items"]), instances.json["ok"], instances.json["error"]) == (3, True, None)
     nothing = await cli.here("search", "studies", "-f", "PatientID=NOBODY", "--json")
-    assert (nothing.code, nothing.json) == (0, [])
+    assert (nothing.code, nothing.json) == (0, {"items": [], "warnings": [], "ok": True, "error": None})
+
+
+async def test_a_filter_that_is_none_of_a_study(cli_with_archive: Cli, study_folder: Path) -> None:
+    await cli_with_archive.here("upload", study_folder)
+    for key in ("Modality", "00080060"):
+        ran = await cli_with_archive.here("search", "studies", "-f", f"{key}=CT")
+        assert f"{key} is no attribute of a study: to find studies, filter by ModalitiesInStudy" in ran.err
+    for words in (["series", "-f", "Modality=CT"], ["studies", "-f", "ModalitiesInStudy=CT"]):
+        ran = await cli_with_archive.here("search", *words)
+        assert "filter by" not in ran.err
+        assert uid(1) in ran.out
+
+
+async def test_levels_in_the_singular_and_the_plural(cli_with_archive: Cli, study_folder: Path, tmp_path: Path) -> None:
+    cli = cli_with_archive
+    await cli.here("upload", study_folder)
+    for one, many, uids in (
+        ("study", "studies", [uid(1)]),
+        ("series", "series", [uid(1), uid(1, 1)]),
+        ("instance", "instances", [uid(1), uid(1, 1), uid(1, 1, 1)]),
+    ):
+        searches = [await cli.here("search", level, "--json") for level in (one, many)]
+        assert searches[0].told == searches[1].told != []
+        for level in (one, many):
+            got = await cli.here("download", level, *uids, "--to", tmp_path / one / level)
+            assert (got.code, got.err) == (0, "")
+    wrong = await cli.here("search", "patients")
+    assert wrong.code == 2
+    assert "'patients' is none of studies, series, instances" in wrong.error_line
 
 
 async def test_postdicom_dialect(cli_with_archive: Cli, one_file: Path, tmp_path: Path) -> None:
@@ -155,7 +184,9 @@ async def test_some_items_failed(cli_with_archive: Cli, study_folder: Path) -> N
     assert [line.partition(": ")[0] for line in ran.err.splitlines()] == [
         str(study_folder / "cut.dcm"),
         str(study_folder / "dangling.dcm"),
+        "error",
     ]
+    assert ran.err.endswith("error: 2 of 9 files are not known to be stored\n")
 
 
 async def test_refused_by_the_archive(cli: Cli, one_file: Path, tmp_path: Path) -> None:
@@ -191,7 +222,12 @@ async def test_nothing_to_upload(cli_with_archive: Cli, tmp_path: Path, kind: st
         "fifo": "neither a file nor a folder",
     }
     ran = await cli_with_archive.here("upload", path)
-    assert (ran.code, ran.out) == (2, "")
+    if kind in ("empty", "junk"):
+        assert (ran.code, ran.out, ran.err) == (0, "", f"{words[kind]}\n")
+        ran = await cli_with_archive.here("upload", path, "--error-if-nothing")
+        assert (ran.code, ran.out) == (9, "")
+    else:
+        assert (ran.code, ran.out) == (2, "")
     assert words[kind] in ran.error_line
 
 
@@ -222,7 +258,7 @@ async def test_results_that_nobody_reads(cli_with_archive: Cli, study_folder: Pa
         assert (ran.code, ran.err) == (0, ""), arguments
     with Path("/dev/full").open("wb") as full:
         ran = await cli("search", "instances", "-q", stdout=full)
-    assert ran.code == 5
+    assert ran.code == 8
     assert "standard output" in ran.error_line
 
 

@@ -84,6 +84,13 @@ SEARCHES = (
     listing("GetPatientOrderList", search, 1, FILTERS),
     listing("GetPatientOrderList", lambda a: a.orders.search().all(), 1, NO_FILTERS, "without anything"),
     listing(
+        "GetPatientOrderList",
+        lambda a: a.orders.search(institution_uuids=[], modalities=()).all(),
+        1,
+        NO_FILTERS,
+        "of all institutions and modalities",
+    ),
+    listing(
         "GetPatientOrderListWithDateRange",
         lambda a: search(a, study_date_from=date(2020, 1, 2), study_date_to="2020-12-31"),
         1,
@@ -178,6 +185,14 @@ ORDERS = (
         f'"InstitutionUuid":"{ONE}","PatientName":"Święty^Łukasz","PatientID":"P-1","OrderModality":"CT",'
         '"StudyDescription":"Head","PerformedDatetime":"2030-04-05 06:07"',
     ),
+    Form(
+        "CreateOrderWithMinimumParameters",
+        lambda a: a.orders.create(**NEW_ORDER, order_scheduled_datetime=date(2030, 4, 5)),
+        7,
+        f'"InstitutionUuid":"{ONE}","PatientName":"Święty^Łukasz","PatientID":"P-1","OrderModality":"CT",'
+        '"StudyDescription":"","PerformedDatetime":"2030-04-05 "',  # documented: the time may be empty
+        variant="without a description, on a day",
+    ),
     Form("CreateOrderWithFullParameters", lambda a: a.orders.create(**NEW_ORDER, **DETAILS), 7, FULL),
     Form(
         "CreateOrderWithFullParameters2",
@@ -266,6 +281,13 @@ ORDERS = (
         lambda a: a.groups.remove_orders([ONE], institution_uuid="north"),
         12,
         f'"PatientOrderInstitutionUuid":"{INSTITUTION}","PatientOrderUuidList":["{ONE}"]',
+    ),
+    Form(
+        "SetFlagToPatientOrder",
+        lambda a: a.flags.set(ONE, group_id="3", flag_id="-1"),
+        31,
+        f'"PatientOrderUuid":"{ONE}","GroupId":3,"FlagId":-1',
+        variant="by texts",
     ),
     Form(
         "SetFlagToPatientOrder",
@@ -394,6 +416,21 @@ SHARES = (
         lambda a: a.folders.share_with_groups(ONE, [TWO], expires=date(2999, 12, 31)),
         19,
         f'"FolderUuid":"{ONE}","SharedUserGroupUuidList":["{TWO}"],"ExpireDate":"2999-12-31"',
+    ),
+    Form(
+        "ShareFolderWithAccountUser",
+        lambda a: a.folders.share_with_users(ONE, [TWO], expires="2999-12-31", downloadable=True),
+        18,
+        f'"FolderUuid":"{ONE}","SharedUserUuidList":["{TWO}"],"ExpireDate":"2999-12-31","UserCanDownloadStudies":true',
+        variant="to be downloaded, as documented",
+    ),
+    Form(
+        "ShareFolderWithAccountUserGroup",
+        lambda a: a.folders.share_with_groups(ONE, [TWO], expires="2999-12-31", downloadable=False),
+        19,
+        f'"FolderUuid":"{ONE}","SharedUserGroupUuidList":["{TWO}"],"ExpireDate":"2999-12-31",'
+        '"UserCanDownloadStudies":false',
+        variant="to be looked at only, as documented",
     ),
     Form(
         "SharePatientOrder",

@@ -41,6 +41,7 @@ API_KEY = "0a0a0a0a-1111-4111-8111-aaaaaaaaaaaa"
 ACCOUNT_KEY = "0b0b0b0b-2222-4222-8222-bbbbbbbbbbbb"
 SESSION = "0c0c0c0c-3333-4333-8333-cccccccccccc"
 USER = "0d0d0d0d-4444-4444-8444-dddddddddddd"
+NEW = "0f0f0f0f-6666-4666-8666-ffffffffffff"
 INSTITUTION = "0e0e0e0e-5555-4555-8555-eeeeeeeeeeee"
 # This side may know everything; only what the client logs is looked at.
 _QUIET = logging.Logger("service of the tests", logging.CRITICAL)  # noqa: LOG001
@@ -134,6 +135,8 @@ def success(request: Received, **fields: Any) -> bytes:
     """Answer with success."""
     if request.key == (3, 4):
         fields = {"Account": ACCOUNT}
+    if request.message_type == 17:
+        fields = {"Result": NEW, **fields}  # the UUID of what was made
     top = {"SessionUniqueUuid": SESSION} if request.key == (23, 1) else {}
     return envelope_frame(request, {"ResponseCode": 1, "ResponseMessage": {"Success": True, **fields}, **top})
 
@@ -145,7 +148,8 @@ def uuid(number: int) -> str:
 
 def echo(request: Received) -> bytes:
     """Answer with what was asked for."""
-    return success(request, Result=f"https://viewer.example/{request.fields.get('PatientOrderUuid')}")
+    link = f"https://viewer.example/{request.fields.get('PatientOrderUuid')}"
+    return success(request, Result=link, FolderUuid=NEW)
 
 
 async def views(api: CloudApi, count: int) -> list[Any]:

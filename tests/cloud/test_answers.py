@@ -61,7 +61,7 @@ async def test_a_late_answer_is_for_nobody() -> None:
         assert [order.patient_order_uuid for order in await api.orders.search().all()] == [ONE]
 
 
-OK = {"ResponseCode": 1, "ResponseMessage": {"Success": True}}
+OK = {"ResponseCode": 1, "ResponseMessage": {"Success": True, "Result": ONE}}
 REFUSALS: dict[str, Any] = {
     "Success false": ({"ResponseCode": 1, "ResponseMessage": {"Success": False, "Message": "busy"}}, {}),
     "another code, a text": ({"ResponseCode": 2, "ResponseMessage": "busy"}, {}),
@@ -204,6 +204,26 @@ async def test_a_service_that_finds_the_request_too_big() -> None:
         assert len(service.sent()) == 2
 
 
+@pytest.mark.parametrize(
+    "told", [{"Success": True}, {"Success": True, "Result": "created"}, {"Success": True, "X": ONE}]
+)
+async def test_something_was_made_and_nobody_knows_under_which_uuid(told: dict[str, Any]) -> None:
+    def answer(request: Received) -> bytes:
+        return envelope_frame(request, {"ResponseCode": 1, "ResponseMessage": told})
+
+    new = {"patient_name": "X", "patient_id": "1", "modality": "CT"}
+    async with CloudService(answer) as service, service.client() as api:
+        for call in (
+            lambda: api.folders.create("X"),
+            lambda: api.orders.create(**new),
+            lambda: api.orders.create_from_json({"PatientID": "1"}),
+        ):
+            with pytest.raises(OutcomeUnknown, match="but not under which UUID; search for it before doing it again"):
+                await call()
+        assert (await api.folders.delete(ONE)).raw, "what makes nothing names nothing"
+        assert len(service.sent()) == 4
+
+
 FOUND = {"PatientOrderUuid": ONE}
 
 
@@ -226,7 +246,8 @@ FOUND = {"PatientOrderUuid": ONE}
 )
 async def test_lists_in_any_shape(told: dict[str, Any], expected: list[str | None]) -> None:
     async with CloudService(lambda request: success(request, **told)) as service, service.client() as api:
-        assert [order.patient_order_uuid for order in await api.orders.search().all()] == expected
+        found = await api.orders.search().all()
+    assert [order.patient_order_uuid if order.is_named else None for order in found] == expected
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,10 +14,10 @@ import pytest
 
 from postdicom_async import Anonymization, CloudApi, PostdicomError, UsageError
 from postdicom_async.emulator import EmbeddedArchive
-from tests.cloud.forms import ONE, TWO
+from tests.cloud.forms import FORMS, ONE, TWO, Form
 from tests.cloud.service import ACCOUNT_KEY, API_KEY, SESSION, CloudService, Received, envelope_frame, success
 from tests.faults.clients import settings, transport_of
-from tests.support.canaries import CANARIES, CanaryWatch, canary_watch
+from tests.support.canaries import CANARIES, CanaryWatch, canary_watch, frames_that_left
 from tests.support.dicom_files import small_dicom
 from tests.support.faulty_server import unused_port
 from tests.support.stream_server import StreamServer
@@ -135,6 +136,7 @@ async def test_failures(
         except PostdicomError as error:
             caught = error
     watch.feed(caught)
+    assert not isinstance(caught, BaseException) or not frames_that_left(caught)
     for outcome in getattr(caught, "outcomes", ()):
         watch.feed(outcome)
         watch.feed_text(str(outcome.reason))
@@ -163,6 +165,7 @@ async def test_the_bring_up(transport: str, step: Any, status: int, watch: Canar
             await api.__aenter__()
     watch.feed(caught.value)
     watch.feed(api)
+    assert not frames_that_left(caught.value)
 
 
 async def test_addresses_of_the_bring_up_that_fail(watch: CanaryWatch) -> None:
@@ -225,6 +228,7 @@ async def test_connections_that_break(watch: CanaryWatch) -> None:
             service.drop()
         for one in await asyncio.gather(*waiting, return_exceptions=True):
             watch.feed(one)
+            assert not isinstance(one, BaseException) or not frames_that_left(one)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +246,7 @@ def test_keys_that_are_none(keys: tuple[Any, Any], watch: CanaryWatch) -> None:
     with pytest.raises(UsageError, match=r"^(api_key|account_key): ") as caught:
         CloudApi(*keys)
     watch.feed(caught.value)
+    assert not frames_that_left(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +270,51 @@ async def test_mistakes(call: Callable[[CloudApi], Any], watch: CanaryWatch) -> 
         with pytest.raises(UsageError) as caught:
             await call(api)
     watch.feed(caught.value)
+    assert not frames_that_left(caught.value)
     assert not service.sent()
     assert not service.sent(23)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+async def test_tracebacks_of_every_operation(form: Form, watch: CanaryWatch) -> None:
+    """Refused, and in a session that is not open: neither the keys nor the arguments are in a frame that leaves."""
+    async with CloudService(no) as service, service.client(settings=QUICK) as api:
+        with pytest.raises(PostdicomError) as refused:
+            await form.call(api)
+    with pytest.raises(UsageError) as closed:
+        await form.call(CloudApi(API_KEY, ACCOUNT_KEY))
+    for error in (refused.value, closed.value):
+        watch.feed(error)
+        assert not frames_that_left(error)
+
+
+async def test_tracebacks_of_uploads_that_cannot_go_on(watch: CanaryWatch, tmp_path: Path) -> None:
+    letter = tmp_path / "letter.pdf"
+    letter.write_bytes(b"%PDF-1.4 " + NAME.encode())
+    calls: list[Callable[[CloudApi], Any]] = [
+        lambda a: a.upload(a_file(), institution_uuid=SECRET),
+        lambda a: a.upload(tmp_path / "nowhere"),
+        lambda a: a.upload_documents(letter, SECRET),
+        lambda a: a.upload_documents(tmp_path / "nowhere", ONE),
+        lambda a: a.as_user(SECRET).upload(a_file()),
+        lambda a: a.__aenter__(),
+    ]
+    async with CloudService(found) as service, service.client(settings=QUICK) as api:
+        for call in calls:
+            with pytest.raises(PostdicomError) as caught:
+                await call(api)
+            watch.feed(caught.value)
+            assert not frames_that_left(caught.value)
+
+
+async def test_tracebacks_of_calls_that_their_caller_ends(watch: CanaryWatch) -> None:
+    async with CloudService(lambda _request: None) as service, service.client() as api:
+        for name in ("create order", "search orders", "upload"):
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(0.05):
+                    await CALLS[name](api)
+            watch.feed(caught.value)
+            assert not frames_that_left(caught.value)
 
 
 async def test_logs_say_what_happens_all_the_same(caplog: pytest.LogCaptureFixture) -> None:

@@ -277,8 +277,8 @@ async def test_the_service_goes_away(account: Account, tmp_path: Path) -> None:
     await leaving
     report: Any = caught.value.report
     assert report.outcomes[0].status is StoreStatus.STORED
-    assert [one.status for one in report.outcomes[2:]] == [StoreStatus.UNCONFIRMED] * 2
-    assert "not sent or not confirmed" in report.outcomes[3].reason
+    assert [one.status for one in report.outcomes[2:]] == [StoreStatus.FAILED] * 2
+    assert report.outcomes[3].reason.startswith("not sent: ")
 
 
 async def test_progress(account: Account, tmp_path: Path) -> None:

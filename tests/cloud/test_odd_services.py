@@ -185,8 +185,12 @@ async def test_a_service_that_never_answers_is_given_up(tmp_path: Path) -> None:
         with pytest.raises(ConnectionFailed, match="upload: the service did not answer in time") as caught:
             await api.upload(tmp_path, sockets=2)
     report: Any = caught.value.report
-    assert report.counts == {StoreStatus.UNCONFIRMED: len(report.outcomes)}
     assert 6 <= len(report.outcomes) < 20
+    parts = [one for one in service.sent(23) if one.key == FILE_PART]
+    assert report.counts[StoreStatus.UNCONFIRMED] == len(parts)
+    assert 6 <= len(parts) < 9
+    rest = [one for one in report.outcomes if one.status is not StoreStatus.UNCONFIRMED]
+    assert all(one.status is StoreStatus.FAILED and one.reason.startswith("not sent: ") for one in rest)
 
 
 # --- what is there already, and folders -----------------------------------------------------------------------------
@@ -328,7 +332,8 @@ async def test_a_slow_source_keeps_nobody_waiting() -> None:
                 await api.upload(slowly(), existing="send", sockets=1)
         released.set()
     report: Any = caught.value.report
-    assert report.counts == {StoreStatus.STORED: 1, StoreStatus.UNCONFIRMED: 1}
+    assert report.counts == {StoreStatus.STORED: 1, StoreStatus.FAILED: 1}
+    assert report.failures[0].reason.startswith("not sent: ")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")

@@ -117,12 +117,13 @@ async def test_a_lost_answer_to_what_was_stored_is_asked_for_not_sent_again(acco
     assert len(cloud.sent(CHECK)) == 2
 
 
-async def test_where_nothing_may_be_asked_it_is_sent_again(account: Account) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_may_be_an_older_one_is_not_sent_blindly(account: Account, when: Any) -> None:
     cloud = account.server.cloud
-    cloud.oddities.drops.append(Drop("after", FILE_PART))
+    cloud.oddities.drops.append(Drop(when, FILE_PART))
     report = await account.api.upload(small_dicom(), institution_uuid=INSTITUTION, existing="send")
-    assert report.counts == {StoreStatus.STORED: 1}
-    assert len(cloud.sent(FILE_PART)) == 2
+    assert report.counts == {StoreStatus.STORED if when == "before" else StoreStatus.UNCONFIRMED: 1}
+    assert len(cloud.sent(FILE_PART)) == (2 if when == "before" else 1)
 
 
 async def test_what_is_never_answered_is_unconfirmed() -> None:
@@ -256,7 +257,8 @@ async def test_a_service_that_goes_away(account: Account, tmp_path: Path) -> Non
     await leaving
     report: Any = caught.value.report
     counts = report.counts
-    assert counts[StoreStatus.STORED] + counts[StoreStatus.UNCONFIRMED] == len(report.outcomes)
+    assert set(counts) <= {StoreStatus.STORED, StoreStatus.UNCONFIRMED, StoreStatus.FAILED}
+    assert all(one.reason.startswith("not sent: ") for one in report.outcomes if one.status is StoreStatus.FAILED)
     assert counts[StoreStatus.STORED] >= 2
     assert len({one.source for one in report.outcomes}) == len(report.outcomes)
     assert len(report.patient_order_uuids) == 1

@@ -61,7 +61,7 @@ def accepts(kind: Kind, value: object) -> bool:
         (Kind.GUID, GUIDS, NO_GUIDS),
         (Kind.MAIL, MAILS, NO_MAILS),
         (Kind.DATE, DATES, NO_DATES),
-        (Kind.INTEGER, [0, 1, -1, 2**40], ["5", 1.5, True, 1.0]),
+        (Kind.FLAG_ID, [0, 1, -1, 2**40, "5", "a"], [1.5, True, 1.0, " ", None]),
         (Kind.BOOLEAN, [True, False], [0, 1, "true", None]),
         (Kind.GUID_LIST, [[ONE], (ONE, ZERO), {ONE}], [ONE, [], [ONE, "no"], {ONE: 1}, 5, [None]]),
     ],
@@ -93,9 +93,9 @@ CALLS: list[tuple[Callable[[CloudApi], Any], str]] = [
     ),
     (
         lambda a: a.orders.create(
-            patient_name="X", patient_id="1", modality="CT", order_scheduled_datetime="2030-01-01"
+            patient_name="X", patient_id="1", modality="CT", order_scheduled_datetime="2030-01-01 6"
         ),
-        "order_scheduled_datetime: give a datetime, or text as YYYY-MM-DD HH:MM",
+        "order_scheduled_datetime: give a datetime or a date, or text as YYYY-MM-DD HH:MM or YYYY-MM-DD",
     ),
     (
         lambda a: a.orders.create(patient_name="X", patient_id="1", modality="CT", accession_number="1" * 17),

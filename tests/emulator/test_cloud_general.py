@@ -155,7 +155,12 @@ NOTHING: tuple[Any, ...] = (None, "", [])
 
 
 def is_optional(kind: int, name: str) -> bool:
-    return name in OPTIONAL or (kind, name) in {(3, "FolderName"), (9, "PatientOrderUuidList")}
+    return name in OPTIONAL or (kind, name) in {
+        (3, "FolderName"),
+        (9, "PatientOrderUuidList"),
+        (16, "InstitutionUuid"),  # documented without
+        (17, "InstitutionUuid"),
+    }
 
 
 def lacking_one(kind: int, given: dict[str, Any]) -> list[dict[str, Any]]:
@@ -192,7 +197,7 @@ def wrong_of(name: str, value: Any) -> list[Any]:
     if name.endswith("UuidList"):
         return [UNKNOWN, [UNKNOWN, "x"], {"0": UNKNOWN}, [None]]
     if name in {"GroupId", "FlagId"}:
-        return ["1", 1.5, True, [1]]
+        return ["x", 1.5, True, [1]]
     if isinstance(value, bool):
         return ["true", 1, [True]]
     if name == "Modalities":
@@ -200,7 +205,7 @@ def wrong_of(name: str, value: Any) -> list[Any]:
     if name == "JsonParameters":
         return ["{}", [{}], 5]
     if name == "PerformedDatetime":
-        return ["2024-01-02", "2024-13-02 03:04", 5]
+        return ["2024-01-02 3", "2024-13-02 03:04", 5]
     if name.startswith("Email"):
         return ["nobody", "a@b", 5]
     return [5, ["x"], {}, *(["2024-02-30", "yesterday"] if "Date" in name else [])]

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from postdicom_async import CloudApi
+from postdicom_async.cloud.json_parameters import ORDER_FIELDS
 from tests.emulator.cloud_support import (
     COLLEAGUE,
     GROUP,
@@ -121,6 +123,58 @@ async def test_an_order_made_of_nested_parameters(account: Account) -> None:
     assert not account.archive.cloud.deviations
 
 
+SEVEN = {
+    "Priority": "High",
+    "PatientHistory": "Ä history",
+    "PatientComplaints": "pain\nsince Monday",
+    "PatientSymptom": "cough",
+    "RequestingDepartment": "ER",
+    "OrderNote1": "first",
+    "OrderNote2": "second",
+}
+
+
+@pytest.mark.parametrize("place", ["OtherInformation", "IdentityInformation", "StudyInformation", "Documented", ""])
+async def test_fields_without_a_known_place_are_kept_wherever_they_stand(account: Account, place: str) -> None:
+    nested: dict[str, Any] = {"IdentityInformation": {}, "StudyInformation": {}, "OtherInformation": {}}
+    nested = {**nested, place: {**nested.get(place, {}), **SEVEN}} if place else {**nested, **SEVEN}
+
+    made = await account.socket.told(25, InstitutionUuid=INSTITUTION, JsonParameters=nested)
+
+    uuid = made["PatientOrderUuid"]
+    order = await properties(account.archive, account.client, uuid)
+    (listed,) = (await account.socket.told(1))["SearchResultList"]
+    for side in (made, order, listed, await order_of(account.socket, uuid, INSTITUTION)):
+        assert side.items() >= SEVEN.items()
+
+
+async def test_every_field_our_own_client_writes_is_found_again(account: Account) -> None:
+    given = {one.wire: f"value of {one.wire}" for one in ORDER_FIELDS.parameters}
+    given |= {
+        "PatientsBirthDate": "1980-02-29", "PatientSex": "F", "PerformedDatetime": "2031-12-24 08:05",
+        "ScheduledEquipmentUuid": UNKNOWN, "OrderAccessionNumber": "ACC1",
+    }  # fmt: skip
+    other_names = {"PatientsBirthDate": "PatientBirthdate", "PatientID": "PatientId",
+                   "OrderAccessionNumber": "AccessionNumber"}  # fmt: skip
+    archive = account.archive
+    async with CloudApi(
+        archive.cloud_api_key, archive.cloud_account_key, router_url=archive.router_url, user=USER
+    ) as api:
+        made = await api.orders.create_from_json(given, institution_uuid=INSTITUTION)
+
+    told = await order_of(account.socket, str(made.patient_order_uuid), INSTITUTION)
+    assert {name: told[other_names.get(name, name)] for name in given} == given
+
+
+@pytest.mark.parametrize("blank", [[""], [" ", ""], []])
+async def test_blank_items_are_none(account: Account, blank: list[Any]) -> None:
+    uuid = await create(account.socket)
+
+    assert await found(account.socket, InstitutionUuidList=blank, Modalities=blank) == [uuid]
+    reason = await account.socket.refused(21, OrderUuidList=blank)
+    assert reason == "OrderUuidList must be given"
+
+
 async def test_places_that_are_none_are_noted(account: Account) -> None:
     given = {"IdentityInformation": {"Name": "A^B", "Weight": "70"}, "OtherInformation": [], "Priority": "High"}
 
@@ -139,7 +193,7 @@ async def test_places_that_are_none_are_noted(account: Account) -> None:
     [
         ({"IdentityInformation": {"Birthdate": "1980-02-30"}}, "PatientsBirthDate"),
         ({"IdentityInformation": {"Name": 5}}, "PatientName"),
-        ({"StudyInformation": {"StudyDate": "2024-01-02"}}, "PerformedDatetime"),
+        ({"StudyInformation": {"StudyDate": "2024-01-02 25:00"}}, "PerformedDatetime"),
         ({"Modality": ["CT"]}, "OrderModality"),
         ({"ScheduledEquipmentUuid": "x"}, "ScheduledEquipmentUuid"),
     ],

@@ -132,6 +132,28 @@ def test_fuzzy_matching_compares_beginnings_of_words(key: str, expected: bool) -
     assert matches(key, "PN", [name("Doe^John^Adam")], fuzzy=True) is expected
 
 
+@pytest.mark.parametrize(
+    ("key", "vr", "value", "expected"),
+    [
+        ("20240201-20240231", "DA", "20240229", True),
+        ("20240201-20240231", "DA", "20240301", False),
+        ("-20230231", "DA", "20230228", True),
+        ("-20230229", "DA", "20230301", False),
+        ("20240401-20240431", "DA", "20240430", True),
+        ("20240201-20240232", "DA", "20240210", False),
+        ("20240201-20241331", "DA", "20240210", False),
+        ("20240231-20240331", "DA", "20240310", False),
+        ("20240231", "DA", "20240229", False),
+        ("20240201-20240231235959", "DT", "20240229120000", True),
+        ("20240201-20240231+0100", "DT", "20240229120000", True),
+    ],
+)
+def test_the_upper_end_of_a_range_may_be_a_day_the_month_does_not_have(
+    key: str, vr: str, value: str, expected: bool
+) -> None:
+    assert matches(key, vr, [value]) is expected
+
+
 @settings(deadline=None)
 @given(DATES, DATES, DATES)
 def test_date_ranges_include_both_ends(one: date, two: date, value: date) -> None:

@@ -232,7 +232,8 @@ async def test_a_hidden_page_limit_is_announced(filters: dict[str, str]) -> None
 async def test_included_fields(filled: httpx.AsyncClient, fields: str | list[str]) -> None:
     answer = await filled.get("/studies", params={"includefield": fields})
 
-    assert answer.status_code == (400 if fields == "studydescription" else 200)
+    assert answer.status_code == 200
+    assert ("studydescription" in answer.headers.get("warning", "")) is (fields == "studydescription")
 
 
 async def test_included_fields_come_from_the_index_or_the_file(filled: httpx.AsyncClient) -> None:
@@ -257,13 +258,26 @@ async def test_included_fields_come_from_the_index_or_the_file(filled: httpx.Asy
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=x", "limit=-1", "offset=1.5", "limit=²", "fuzzymatching=maybe", "NoSuchKeyword=1", "includefield=Nonsense"],
+    ["limit=x", "limit=-1", "offset=1.5", "limit=²", "fuzzymatching=maybe"],
 )
 async def test_what_is_no_query_is_400(filled: httpx.AsyncClient, query: str) -> None:
     answer = await filled.get(f"/studies?{query}")
 
     assert answer.status_code == 400
     assert answer.headers["x-error-reason"]
+
+
+async def test_unknown_parameters_are_ignored_with_a_warning(filled: httpx.AsyncClient) -> None:
+    plain = await filled.get("/studies")
+
+    answer = await filled.get('/studies?NoSuchKeyword=1&orderby=x"%0d%0a&includefield=Nonsense,StudyDate&_=1')
+
+    assert [one["0020000D"] for one in answer.json()] == [one["0020000D"] for one in plain.json()]
+    assert answer.headers["warning"].startswith("299 http://")
+    for name in ("NoSuchKeyword", "orderby", "Nonsense", "_"):
+        assert name in answer.headers["warning"]
+    assert answer.headers["warning"].count('"') == 2
+    assert "warning" not in plain.headers
 
 
 async def test_a_path_that_is_no_uid_is_400(client: httpx.AsyncClient) -> None:

@@ -12,18 +12,18 @@ import os
 import re
 import shutil
 import zlib
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from postdicom_async.emulator import EmbeddedArchive
 from tests.emulator.support import client_of
 from tests.emulator.vendor_support import create_order, told, upload
 
 if TYPE_CHECKING:
     import httpx
-
-    from postdicom_async.emulator import EmbeddedArchive
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 KEPT_IN = os.environ.get("POSTDICOM_SCREENSHOTS")  # read here: tests run without such settings
@@ -161,3 +161,82 @@ async def fetch_pages(archive: EmbeddedArchive, client: httpx.AsyncClient) -> di
             "wrong": (await visitor.post(closed, data={"password": "x"})).text,
             "missing": (await visitor.get(archive.url + "/share/x")).text,
         }
+
+
+PAGE = """
+<!DOCTYPE html><meta charset="utf-8"><title>a viewer</title><link rel="icon" href="data:,"><img src="/wait">
+<script>
+const ask = async () => {
+  const found = {};
+  try {
+    const answer = await fetch("URL/studies?NoSuch=1", {headers: {Authorization: "Basic " + btoa("demo:demo")}});
+    found.studies = (await answer.json()).length;
+    found.warning = answer.headers.get("Warning");
+    const header = {Authorization: "Basic " + btoa("demo:demo"), SearchFolderParameters: "{}"};
+    found.folders = (await (await fetch("URL/searchfolder", {headers: header})).json()).Success;
+  } catch (error) { found.error = error.name; }
+  found.socket = await new Promise((tell) => {
+    const socket = new WebSocket("SOCKET/?ClientUniqueId=KEY");
+    socket.onopen = () => tell("open"); socket.onerror = () => tell("refused");
+  });
+  document.documentElement.dataset.found = JSON.stringify(found);
+  await fetch("/done");
+};
+ask();
+</script>
+"""
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_page_of_another_origin(tmp_path: Path, allowed: bool) -> None:
+    """A viewer's page on a server of its own: the archive is there for it when it is told so, and else not at all."""
+    async with AsyncExitStack() as stack:
+        site = Folder()
+        page = await stack.enter_async_context(site)
+        archive = EmbeddedArchive(allow_origin=[page] if allowed else [])
+        await stack.enter_async_context(archive)
+        client = await stack.enter_async_context(client_of(archive))
+        await upload(archive, client)
+        text = PAGE.replace("URL", archive.url).replace("SOCKET", archive.cloud.socket_url)
+        site.page = text.replace("KEY", archive.cloud_api_key).encode()
+
+        document = await browse(tmp_path / "profile", page)
+
+    told = re.search(r'data-found="([^"]*)"', document)
+    assert told, document[:500]
+    found = json.loads(html.unescape(told[1]))
+    if allowed:
+        assert "NoSuch" in found.pop("warning")
+        assert found == {"studies": 1, "folders": True, "socket": "open"}
+    else:
+        assert found == {"error": "TypeError", "socket": "refused"}
+
+
+class Folder:
+    """A server with one page, under a name that is another host than the archive's.
+
+    The page is not loaded, and the browser does not end, before the page has said that it is done.
+    """
+
+    page = b""
+
+    def __init__(self) -> None:
+        self._done = asyncio.Event()
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        return f"http://viewer.localhost:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        if asked.startswith(b"GET /done"):
+            self._done.set()
+        elif asked.startswith(b"GET /wait"):
+            await asyncio.wait_for(self._done.wait(), 60)
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(self.page)}\r\nConnection: close"
+        writer.write(head.encode() + b"\r\n\r\n" + self.page)
+        await writer.drain()
+        writer.close()

@@ -276,14 +276,40 @@ async def test_pixel_data_shorter_than_the_header_says_are_no_frames(client: htt
     assert answer.headers["x-error-reason"]
 
 
-@pytest.mark.parametrize("end", ["rendered", "thumbnail", "frames/1/rendered", "frames/1/thumbnail"])
-async def test_rendering_is_refused(client: httpx.AsyncClient, end: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/studies",
+        "/instances?limit=1",
+        "/studies/1.2",
+        INSTANCE_PATH,
+        f"{INSTANCE_PATH}/metadata",
+        f"{INSTANCE_PATH}/frames/1",
+        f"{INSTANCE_PATH}/bulkdata/7FE00010",
+        f"{INSTANCE_PATH}/frames/9",
+        "/studies/9",
+        "/studies/x/metadata",
+    ],
+)
+async def test_head_tells_what_get_does(client: httpx.AsyncClient, path: str) -> None:
+    await store(client, encode(with_pixels("1.2", "1.2.1", "1.2.1.1", frames=3)))
+
+    get, head = await client.get(path), await client.head(path)
+
+    assert head.content == b""
+    assert head.status_code == get.status_code
+    for name in ("content-length", "x-error-reason"):
+        assert head.headers.get(name) == get.headers.get(name)
+    for name in ("content-type",):
+        assert head.headers[name].partition("boundary=")[0] == get.headers[name].partition("boundary=")[0]
+
+
+async def test_head_reads_no_file(embedded_archive: EmbeddedArchive, client: httpx.AsyncClient) -> None:
     await store(client, ONE)
+    (stored,) = embedded_archive.store.instances()
+    stored.path.unlink()
 
-    answer = await client.get(f"{INSTANCE_PATH}/{end}")
-
-    assert answer.status_code == 501
-    assert answer.headers["x-error-reason"]
+    assert (await client.head("/studies/1.2")).status_code == 200
 
 
 async def test_delete_takes_what_is_named_and_no_more(

@@ -11,10 +11,11 @@ from io import BytesIO
 import pydicom
 
 from postdicom_async import InstanceUids
+from postdicom_async.dicom.json_model import tag_of
 from tests.support.bodies import Multipart, dicom_json, json_reply, multipart_related, stow_answer
 from tests.support.exchange import Reply, Request
 
-__all__ = ["Fault", "MemoryArchive", "is_search", "name_of", "parts_sent", "uids_of"]
+__all__ = ["Fault", "MemoryArchive", "asked", "is_search", "name_of", "parts_sent", "uids_of"]
 
 Fault = Callable[[Request], Reply | None]
 _PATH = re.compile(r"/studies(?:/(?P<study>[^/]+))?(?:/series/(?P<series>[^/]+))?(?:/instances)?(?:/(?P<one>.+))?")
@@ -49,6 +50,11 @@ def parts_sent(request: Request) -> list[bytes]:
 def is_search(request: Request) -> bool:
     """Whether a request is QIDO-RS."""
     return request.method == "GET" and request.path.rpartition("/")[2] in ("studies", "series", "instances")
+
+
+def asked(request: Request) -> dict[str, str]:
+    """Return the filters of a search by tag, whichever form they came in, and its other parameters by name."""
+    return {tag_of(name) or name: value for name, value in request.query}
 
 
 @dataclass
@@ -100,7 +106,7 @@ class MemoryArchive:
 
     def count(self, request: Request, study: str | None) -> Reply:
         """Answer a search for one study, or one series of it, with the number of its instances."""
-        query = dict(request.query)
+        query = asked(request)
         wanted = (study, query.get("0020000E")) if study else (query.get("0020000D"), None)
         if not self.counts or wanted[0] is None:
             return json_reply([])

@@ -12,6 +12,7 @@ import pytest
 from postdicom_async import DicomWeb
 from postdicom_async.dicomweb import store
 from tests.faults.clients import FAST, Connect, transport_of
+from tests.faults.odd_archives import ODD, OddArchive, make_odd
 
 
 @pytest.fixture
@@ -24,10 +25,16 @@ def connect(transport_name: str) -> Connect:
     return make
 
 
+@pytest.fixture(params=ODD)
+def odd_archive(request: pytest.FixtureRequest) -> OddArchive:
+    """Give one odd archive after the other, with three studies in each."""
+    return make_odd(request.param)
+
+
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Search for what was stored as often as ever, but without seconds in between."""
-    monkeypatch.setattr(store, "_CONFIRM_AFTER", (0.0, 0.01, 0.01))
+    """Look for what was stored as often as ever, but without seconds in between."""
+    monkeypatch.setattr(store, "_LOOK_AFTER", (0.0, 0.01, 0.01))
 
 
 def open_descriptors() -> int:

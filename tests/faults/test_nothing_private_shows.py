@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from postdicom_async import DicomWeb, PostdicomError, Tls
+from postdicom_async.dicomweb.dialects import DICOMWEB
+from postdicom_async.dicomweb.search import Search
+from postdicom_async.http.retry import Repeat
+from postdicom_async.http.session import Call
 from tests.faults.archive import MemoryArchive, is_search, parts_sent, uids_of
 from tests.faults.clients import FAST, settings
 from tests.support.bodies import multipart_related, stow_answer
-from tests.support.canaries import CANARIES, CanaryWatch
+from tests.support.canaries import CANARIES, CanaryWatch, frames_that_left
 from tests.support.dicom_files import small_dicom, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request, unused_port
 
@@ -94,11 +98,13 @@ async def read_all(archive: DicomWeb) -> None:
 async def watched(watch: CanaryWatch, call: Awaitable[Any], *, must_fail: bool = False) -> None:
     """Look at all that comes out of a call."""
     failed = False
+    left_with_it: list[str] = []
     try:
         found = await call
     except PostdicomError as error:
         failed = True
         watch.feed(error, "error")
+        left_with_it = frames_that_left(error)
         watch.feed(error.report, "report on the error")
         for outcome in getattr(error.report, "outcomes", ()):
             watch.feed(outcome.reason, "reason of an outcome")
@@ -109,6 +115,7 @@ async def watched(watch: CanaryWatch, call: Awaitable[Any], *, must_fail: bool =
             watch.feed(outcome.reason, "reason of an outcome")
             watch.feed(outcome, "outcome")
     assert failed or not must_fail
+    assert not left_with_it
 
 
 @pytest.mark.parametrize("echo", echoes(""))
@@ -230,6 +237,17 @@ async def test_a_token_callable_that_fails(connect: Connect, canary_watch: Canar
 
     async with FaultyServer([]) as server, connect(server.url, auth=token) as archive:
         await watched(canary_watch, CALLS["search"](archive), must_fail=True)
+
+
+def test_reprs_of_what_is_inside(canary_watch: CanaryWatch) -> None:
+    """A crash reporter outside a public call, in a debugger or a log line of somebody's, sees these."""
+    private = tuple(CANARIES.values())
+    canary_watch.feed(Call("search", "GET", f"/x?{FILTERS}", Repeat.READ, headers={"a": private[0]}, private=private))
+    canary_watch.feed(Search("search", "/studies", pairs=tuple(FILTERS.items()), private=private, dialect=DICOMWEB))
+    archive = DicomWeb("https://x.example", auth=BASIC)
+    canary_watch.feed(archive.search_for_studies(FILTERS))
+    canary_watch.feed(archive.iter_study(STUDY))
+    canary_watch.feed(archive._session)
 
 
 def test_reprs(canary_watch: CanaryWatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import tracemalloc
@@ -49,10 +50,50 @@ async def test_an_answer_packed_unasked_is_unpacked(encoding: str, framing: Any,
     assert await searched(connect, packed(encoding, body, framing=framing, chunk_size=100)) == STUDIES
 
 
-async def test_nothing_packed_is_asked_for(connect: Connect) -> None:
-    async with FaultyServer(json_reply([])) as server, connect(server.url) as archive:
+async def test_packed_is_asked_for_where_the_answer_is_json(connect: Connect, tmp_path: Path) -> None:
+    one = (STUDY, uid(1, 1), uid(1, 1, 1))
+
+    def answer(request: Request) -> Reply:
+        return Reply(404) if request.method == "GET" and "json" not in request.header("accept") else json_reply([])
+
+    async with FaultyServer(answer) as server, connect(server.url) as archive:
         await archive.search_for_studies().all()
-    assert server.requests[0].all_headers("accept-encoding") == ["identity"]
+        await archive.search_for_instances(study_instance_uid=STUDY).all()
+        await archive.retrieve_study_metadata(STUDY).all()
+        asked = [request.all_headers("accept-encoding") for request in server.requests]
+        assert asked == [["gzip"]] * len(asked)
+        del server.requests[:]
+        for call in (
+            archive.retrieve_instance(*one),
+            archive.retrieve_instance_frames(*one, [1]),
+            archive.retrieve_instance_rendered(*one),
+            archive.retrieve_bulkdata("bulk/1"),
+            archive.download_study(STUDY, to=tmp_path, compare_with_search=False),
+            archive.delete_study(STUDY),
+            archive.upload(FILES[0]),
+        ):
+            with contextlib.suppress(PostdicomError):
+                await call
+        asked = [
+            request.all_headers("accept-encoding")
+            for request in server.requests
+            if request.method != "GET" or "json" not in request.header("accept")
+        ]
+    assert len(asked) >= 7
+    assert asked == [["identity"]] * len(asked)
+
+
+async def test_metadata_that_is_much_alike_packs_well(connect: Connect) -> None:
+    """More than 100 to 1, and honest."""
+    same = {f"0018{tag:04X}": {"vr": "LO", "Value": [f"STANDARD VALUE {tag}"]} for tag in range(0x10, 0x10 + 100)}
+    item = {"00081150": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.2"]}}
+    series = [same | {"00081140": {"vr": "SQ", "Value": [item] * 200}, "00200013": {"vr": "IS", "Value": [n]}}
+              for n in range(500)]  # fmt: skip
+    text = json.dumps(series).encode()
+    body = gzip.compress(text, 9)
+    assert len(text) > 100 * len(body)
+    async with FaultyServer(packed("gzip", body)) as server, connect(server.url) as archive:
+        assert await archive.retrieve_study_metadata(STUDY).raw.all() == series
 
 
 async def test_a_packed_study_is_unpacked(connect: Connect, tmp_path: Path) -> None:
@@ -68,11 +109,34 @@ async def test_a_packed_study_is_unpacked(connect: Connect, tmp_path: Path) -> N
     assert files_below(tmp_path) == {name_of(file): file for file in FILES}
 
 
-@pytest.mark.parametrize("cut", [5, 20, -9, -1])
-async def test_a_packed_answer_cut_inside_is_broken(cut: int, connect: Connect) -> None:
+CUTS = [
+    (framing, cut)
+    for framing in ("content-length", "chunked", "until-close", "shorter length")
+    for cut in (0, 5, 20, -9, -1)
+    if (framing, cut) != ("shorter length", 0)  # nothing, announced as nothing
+]
+
+
+@pytest.mark.parametrize(("framing", "cut"), CUTS)
+async def test_a_packed_answer_cut_inside_is_a_cut_answer(framing: Any, cut: int, connect: Connect) -> None:
+    """Repeated as any that is cut, whatever tells where it ends; and never taken for less than it was."""
     body = gzip.compress(TEXT)
-    with pytest.raises((ConnectionFailed, ProtocolError)):
-        await searched(connect, packed("gzip", body[:cut]))
+    end = len(body[:cut])
+    if framing == "shorter length":
+        broken = packed("gzip", body[:end])
+    else:
+        broken = packed("gzip", body, framing=framing, cut_after=end)
+    async with FaultyServer([broken, packed("gzip", body)]) as server, connect(server.url) as archive:
+        assert await archive.search_for_studies(limit=30).raw.all() == STUDIES
+    assert len(server.requests) == 2
+    with pytest.raises(ConnectionFailed) as caught:
+        await searched(connect, broken)
+    assert (caught.value.temporary, caught.value.attempts) == (True, 3)
+
+
+async def test_nothing_may_be_called_packed(connect: Connect) -> None:
+    nothing = Reply(204, {"Content-Encoding": "gzip"}, keep_alive=False)
+    assert await searched(connect, nothing) == []
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "aes128gcm", "x"])

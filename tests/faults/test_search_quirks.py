@@ -259,4 +259,4 @@ async def test_special_characters_arrive_as_they_are(connect: Connect) -> None:
     async with FaultyServer(json_reply([])) as server, connect(server.url) as archive:
         await archive.search_for_studies(filters).all()
     query = dict(server.requests[0].query)
-    assert (query["00100010"], query["00081030"]) == (filters["PatientName"], filters["StudyDescription"])
+    assert (query["PatientName"], query["StudyDescription"]) == (filters["PatientName"], filters["StudyDescription"])

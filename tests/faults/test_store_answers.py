@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from postdicom_async import Anonymization, ConnectionFailed, RateLimited, ServerError, StoreStatus, UploadReport
-from postdicom_async.dicomweb.store import Storing
+from postdicom_async.dicomweb.store import CONFIRMED, Storing
 from tests.faults.archive import MemoryArchive, parts_sent, uids_of
 from tests.faults.clients import FAST, settings
 from tests.support.bodies import stow_answer
@@ -94,7 +94,9 @@ SOON = format_datetime(datetime.now(UTC) - timedelta(seconds=30), usegmt=True)
 
 
 @pytest.mark.parametrize("status", [503, 429, 408])
-@pytest.mark.parametrize("after", [None, "0", "0.02", SOON, "nonsense"])
+@pytest.mark.parametrize(
+    "after", [None, "0", "0.02", SOON, "nonsense"], ids=["none", "0", "0.02", "a date", "nonsense"]
+)
 async def test_refused_then_taken_sends_the_same_bytes(status: int, after: str | None, connect: Connect) -> None:
     headers = {} if after is None else {"Retry-After": after}
     archive = MemoryArchive(fault=first_posts(Reply(status, headers)))
@@ -138,7 +140,8 @@ async def test_asked_to_wait_too_long(status: int, after: str | None, connect: C
     assert (caught.value.retry_after or 0) > 9000 or after is None
     report = caught.value.report
     assert isinstance(report, UploadReport)
-    assert set(statuses(report)) <= {UNCONFIRMED}
+    assert statuses(report) == [FAILED] * 4
+    assert {one.reason for one in report.outcomes} == {"refused: the archive asks to wait"}
 
 
 LOST = {"500": Reply(500), "502": Reply(502), "504": Reply(504), "no answer": Reply(raw=b"")}
@@ -146,7 +149,7 @@ LOST = {"500": Reply(500), "502": Reply(502), "504": Reply(504), "no answer": Re
 
 @pytest.mark.parametrize("lost", LOST)
 @pytest.mark.parametrize("kept", [4, 2, 0])
-async def test_a_lost_answer_is_resolved_by_a_search(lost: str, kept: int, connect: Connect) -> None:
+async def test_a_lost_answer_is_resolved_by_looking(lost: str, kept: int, connect: Connect) -> None:
     """What the archive had stored is not sent again, the rest is, and no byte is counted twice."""
     archive = MemoryArchive()
 
@@ -159,7 +162,7 @@ async def test_a_lost_answer_is_resolved_by_a_search(lost: str, kept: int, conne
     assert statuses(report) == [STORED] * 4
     again = [part for request in posts(server)[1:] for part in parts_sent(request)]
     assert sorted(again) == sorted(FILES[kept:])
-    assert [outcome.reason for outcome in report.outcomes].count("confirmed by a search") == kept
+    assert [outcome.reason for outcome in report.outcomes].count(CONFIRMED) == kept
     assert report.bytes_sent == sum(map(len, FILES))
 
 
@@ -175,14 +178,86 @@ KEEPING: dict[str, Callable[[Request], Reply]] = {
 
 @pytest.mark.parametrize("says", KEEPING)
 async def test_the_original_does_not_pass_for_the_anonymised_copy(says: str, connect: Connect) -> None:
-    """Several archives keep what they have, and say that all is well; a search finds the original."""
+    """Several archives keep what they have, and say that all is well. What is retrieved is the original."""
     archive = MemoryArchive(fault=lambda request: KEEPING[says](request) if request.method == "POST" else None)
     archive.stored.update({uids_of(file): file for file in FILES})
     async with FaultyServer(archive) as server, connect(server.url) as client:
         report = await client.upload(FILES, anonymize=ANON)
-    assert statuses(report) == [UNCONFIRMED] * 4
-    assert "perhaps the original" in str(report.outcomes[0].reason)
+    said_so = says not in ("says nothing", "never answers")
+    assert statuses(report) == [FAILED if said_so else UNCONFIRMED] * 4
+    assert "holds another instance with this SOP Instance UID" in str(report.outcomes[0].reason)
+    assert ("perhaps the original" in str(report.outcomes[0].reason)) == said_so
     assert not report.ok
+
+
+@pytest.mark.parametrize("says", KEEPING)
+async def test_an_archive_that_takes_the_copy_for_the_original_has_stored_it(says: str, connect: Connect) -> None:
+    """Whatever it says: what is retrieved is the copy."""
+    archive = MemoryArchive(FILES)
+
+    def store(request: Request) -> Reply | None:
+        if request.method != "POST":
+            return None
+        archive.store(request)
+        return KEEPING[says](request)
+
+    archive.fault = store
+    async with FaultyServer(archive) as server, connect(server.url) as client:
+        report = await client.upload(FILES, anonymize=ANON)
+    assert report.ok
+    assert len(posts(server)) == 1
+    assert set(FILES).isdisjoint(archive.stored.values())
+
+
+OLDER = [small_dicom(*uids_of(file), patient_id="older") for file in FILES]
+LOGIN = Reply(200, {"Content-Type": "text/html"}, b"<html><title>Sign in</title></html>")
+UNCLEAR = {**LOST, "a login page": LOGIN, "an empty answer": Reply(200), "half an answer": Reply(200, JSON, b"[{")}
+
+
+@pytest.mark.parametrize("answer", UNCLEAR)
+async def test_an_older_instance_proves_nothing(answer: str, connect: Connect) -> None:
+    """What was sent did not arrive, and a search would find the instance of that UID that was there before."""
+    archive = MemoryArchive(OLDER, fault=first_posts(*[UNCLEAR[answer]] * 9))
+    report, server = await upload(connect, archive)
+    assert statuses(report) == [UNCONFIRMED] * 4
+    assert all("holds another instance with this SOP" in str(outcome.reason) for outcome in report.outcomes)
+    assert len(posts(server)) == FAST.retry.max_attempts
+    assert sorted(archive.stored.values()) == sorted(OLDER)
+
+
+@pytest.mark.parametrize("answer", UNCLEAR)
+async def test_an_older_instance_is_replaced_when_the_store_is_repeated(answer: str, connect: Connect) -> None:
+    archive = MemoryArchive(OLDER, fault=first_posts(UNCLEAR[answer]))
+    report, server = await upload(connect, archive)
+    assert statuses(report) == [STORED] * 4
+    assert len(posts(server)) == 2
+    assert sorted(archive.stored.values()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("code", [0x0111, 0xB00E])
+@pytest.mark.parametrize("status", [200, 202, 409])
+async def test_already_there_is_true_only_of_the_same_bytes(code: int, status: int, connect: Connect) -> None:
+    """Two of what it says it has are older, one is not to be had, one is what was sent."""
+    body = stow_answer(failed=[(one, code) for one in UIDS])
+    archive = MemoryArchive([*OLDER[:2], FILES[3]], fault=first_posts(*[Reply(status, JSON, body)] * 9))
+    report, server = await upload(connect, archive)
+    assert statuses(report) == [FAILED, FAILED, UNCONFIRMED, WARNED]
+    assert [outcome.reason_code for outcome in report.outcomes] == [code] * 4
+    assert len(posts(server)) == 1
+
+
+async def test_what_an_answer_forgets_is_sent_again(connect: Connect) -> None:
+    """The first answer of 200 names two of the four, and the archive has only those."""
+
+    def forgetful(request: Request) -> Reply:
+        files = parts_sent(request)[:2]
+        archive.stored.update({uids_of(file): file for file in files})
+        return Reply(200, JSON, stow_answer(referenced=[uids_of(file).sop_instance_uid for file in files]))
+
+    archive = MemoryArchive(fault=first_posts(forgetful))
+    report, server = await upload(connect, archive)
+    assert statuses(report) == [STORED] * 4
+    assert [len(parts_sent(request)) for request in posts(server)] == [4, 2]
 
 
 @pytest.mark.parametrize("lost", LOST)
@@ -250,7 +325,8 @@ def answering(status: int, body: bytes, headers: dict[str, str] | None = None, *
     archive = MemoryArchive()
 
     def answer(request: Request) -> Reply:
-        archive.stored.update({uids_of(file): file for file in parts_sent(request)[:keeps]})
+        kept = UIDS[:keeps]
+        archive.stored.update({uids_of(file): file for file in parts_sent(request) if uids_of(file)[2] in kept})
         return Reply(status, JSON if headers is None else headers, body)
 
     archive.fault = first_posts(*[answer] * 9)
@@ -338,26 +414,18 @@ async def test_an_answer_that_names_nothing_proves_nothing(
     text = EMPTY[body] if status != 204 else b""
     report, server = await upload(connect, answering(status, text, {}, keeps=keeps))
     assert statuses(report) == [STORED] * keeps + [UNCONFIRMED] * (4 - keeps)
-    assert len(posts(server)) == 1
+    left = [] if keeps == 4 else [4 - keeps] * (FAST.retry.max_attempts - 1)
+    assert [len(parts_sent(request)) for request in posts(server)] == [4, *left]
     assert report.ok == (keeps == 4)
 
 
-async def test_an_instance_that_is_not_named_is_searched_for(connect: Connect) -> None:
+async def test_an_instance_that_is_not_named_is_looked_for(connect: Connect) -> None:
     body = stow_answer(referenced=[*UIDS[:2], "1.2.3.999"])
     report, server = await upload(connect, answering(200, body, keeps=3))
     assert statuses(report) == [STORED, STORED, STORED, UNCONFIRMED]
-    assert report.outcomes[2].reason == "confirmed by a search"
-    assert len(posts(server)) == 1
-
-
-@pytest.mark.parametrize(("count", "asked"), [(1, [UIDS[0]]), (4, [None, None]), (3, [None, UIDS[1]])])
-async def test_one_alone_is_searched_for_by_its_uid(count: int, asked: list[str | None], connect: Connect) -> None:
-    """The archive ignores the match key, and gives the whole series."""
-    report, server = await upload(connect, answering(200, b"", keeps=4), FILES[:count])
-    assert statuses(report) == [STORED] * count
-    searches = [request for request in server.requests if request.method == "GET"]
-    keys = {request.path.split("/")[4]: dict(request.query).get("00080018") for request in searches}
-    assert [keys[series] for series in sorted(keys)] == asked
+    assert report.outcomes[2].reason == CONFIRMED
+    assert report.outcomes[3].reason == "no answer names it, and the archive does not hold it"
+    assert [len(parts_sent(request)) for request in posts(server)] == [4, 1, 1]
 
 
 async def test_named_both_stored_and_failed(connect: Connect) -> None:
@@ -459,12 +527,17 @@ async def test_a_store_answer_beyond_the_cap(connect: Connect) -> None:
     assert statuses(report) == [STORED] * 4
 
 
-async def test_search_not_possible_leaves_unconfirmed(connect: Connect) -> None:
-    def fault(request: Request) -> Reply | None:
-        return Reply(200) if request.method == "POST" else Reply(501)
+@pytest.mark.parametrize(("status", "words"), [(501, "cannot be compared"), (403, "cannot be asked for it")])
+async def test_where_it_cannot_be_looked_for_it_is_unconfirmed(status: int, words: str, connect: Connect) -> None:
+    """An answer came, so sending it again would show nothing new."""
 
-    report, _ = await upload(connect, MemoryArchive(fault=fault))
+    def fault(request: Request) -> Reply | None:
+        return Reply(200) if request.method == "POST" else Reply(status)
+
+    report, server = await upload(connect, MemoryArchive(fault=fault))
     assert statuses(report) == [UNCONFIRMED] * 4
+    assert words in str(report.outcomes[0].reason)
+    assert len(posts(server)) == 1
 
 
 async def test_store_instances_is_one_request(connect: Connect) -> None:
@@ -540,9 +613,9 @@ async def test_a_source_that_changes_before_it_is_sent(
     archive = MemoryArchive()
     deliver = Storing.deliver
 
-    async def changed_first(self: Storing, batch: Any, on_bytes: Any) -> Any:
+    async def changed_first(self: Storing, *arguments: Any) -> None:
         CHANGES[change](paths[which])
-        return await deliver(self, batch, on_bytes)
+        await deliver(self, *arguments)
 
     monkeypatch.setattr(Storing, "deliver", changed_first)
     report, server = await upload(connect, archive, paths)
@@ -598,5 +671,6 @@ async def test_report_of_a_job_that_broke_in_the_middle(connect: Connect) -> Non
             await client.upload(FILES)
     report = getattr(caught.value, "report", None)
     assert isinstance(report, UploadReport)
-    assert statuses(report)[:3] == [STORED, STORED, UNCONFIRMED]
+    assert statuses(report)[:3] == [STORED, STORED, FAILED]
+    assert report.outcomes[2].reason == "refused: this account may not do that"
     assert not isinstance(caught.value, ServerError)

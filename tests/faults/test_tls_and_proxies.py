@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import ssl
+import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trustme
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from postdicom_async import AuthenticationFailed, ConnectionFailed, DicomWeb, Settings, Tls, UsageError
 from postdicom_async.http.transport import choose_transport
 from tests.faults.clients import FAST, transport_of
 from tests.support.bodies import json_reply
+from tests.support.certificates import Authority
 from tests.support.faulty_server import FaultyServer, unused_port
 from tests.support.stream_server import StreamServer
 
@@ -26,41 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EMPTY = json_reply([])
-
-
-@dataclass
-class Authority:
-    """An authority of the tests with its files."""
-
-    folder: Path
-    ca: trustme.CA = field(default_factory=trustme.CA)
-
-    def __post_init__(self) -> None:
-        self.ca_file = self.folder / "ca.pem"
-        self.ca.cert_pem.write_to_path(self.ca_file)
-
-    def server(self, *names: str, wants_client: bool = False) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.ca.issue_cert(*names).configure_cert(context)
-        if wants_client:
-            self.ca.configure_trust(context)
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
-
-    def client_files(self, password: bytes | None = None) -> tuple[Path, Path]:
-        cert = self.ca.issue_cert("client@hospital.example")
-        certificate, key = self.folder / "client.pem", self.folder / "client.key"
-        certificate.write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
-        key.write_bytes(cert.private_key_pem.bytes() if password is None else locked(cert, password))
-        return certificate, key
-
-
-def locked(cert: trustme.LeafCert, password: bytes) -> bytes:
-    return load_pem_private_key(cert.private_key_pem.bytes(), None).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.BestAvailableEncryption(password),
-    )
 
 
 @pytest.fixture
@@ -161,24 +124,6 @@ async def test_a_key_with_a_password_brings_httpx(authority: Authority) -> None:
     async with FaultyServer(EMPTY, ssl_context=context) as server, DicomWeb(server.url, settings=using) as archive:
         assert archive.transport_name == "httpx"
         assert await archive.search_for_studies(limit=1).all() == []
-
-
-@pytest.mark.parametrize("wrong", ["password", "missing certificate", "missing key", "no PEM", "ca", "key alone"])
-async def test_unusable_files_are_usage_errors(wrong: str, authority: Authority, tmp_path: Path) -> None:
-    certificate, key = authority.client_files(b"open sesame")
-    nothing, text = tmp_path / "nothing", tmp_path / "text"
-    text.write_text("no PEM")
-    tls = {
-        "password": Tls(certificate=certificate, key=key, key_password="wrong secret"),
-        "missing certificate": Tls(certificate=nothing, key=key),
-        "missing key": Tls(certificate=certificate, key=nothing),
-        "no PEM": Tls(certificate=text),
-        "ca": Tls(ca_file=text),
-        "key alone": Tls(key=key),
-    }[wrong]
-    with pytest.raises(UsageError, match=r"^tls\.") as caught:
-        DicomWeb("https://archive.example", settings=Settings(tls=tls))
-    assert "wrong secret" not in str(caught.value)
 
 
 # --- credentials in the open ----------------------------------------------------------------------------------------
@@ -340,19 +285,77 @@ async def test_the_setting_reaches_the_transport_chosen() -> None:
     assert len(proxy.seen) == 1
 
 
+@pytest.fixture
+def only(transport_name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let the library choose, on a machine that has only this transport besides httpx's."""
+    if transport_name == "httpx":
+        monkeypatch.setitem(sys.modules, "pyreqwest.client", None)
+    return transport_name
+
+
 @pytest.mark.parametrize("asked", [True, False])
-async def test_the_environment_s_proxies_only_when_asked(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_s_proxies_only_when_asked(
+    asked: bool, only: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with FaultyServer(EMPTY) as server, proxy_to(server.port) as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
         using = replace(FAST, use_environment_proxies=asked)
         async with DicomWeb(f"{server.url}/x", settings=using) as archive:
+            assert archive.transport_name == only
             assert await archive.search_for_studies(limit=1).all() == []
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         async with DicomWeb(f"{server.url}/x", settings=using) as archive:
             assert await archive.search_for_studies(limit=1).all() == []
     assert len(proxy.seen) == asked
     assert len(server.requests) == 2
+
+
+ENVIRONMENTS: list[tuple[str, str | None, bool, bool]] = [
+    ("HTTPS_PROXY", None, True, True),
+    ("https_proxy", None, True, True),
+    ("ALL_PROXY", None, True, True),
+    ("HTTPS_PROXY", "other.example", True, True),
+    ("HTTPS_PROXY", "archive.invalid", True, False),
+    ("HTTPS_PROXY", ".invalid", True, False),
+    ("HTTPS_PROXY", "archive.invalid:8443", True, False),
+    ("HTTPS_PROXY", "*", True, False),
+    ("HTTP_PROXY", None, True, False),
+    ("HTTPS_PROXY", None, False, False),
+]
+
+
+@pytest.mark.parametrize(("variable", "no_proxy", "asked", "through"), ENVIRONMENTS)
+async def test_the_environment_s_proxy_for_https(
+    variable: str,
+    no_proxy: str | None,
+    asked: bool,
+    through: bool,
+    authority: Authority,
+    only: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The name is known to the proxy alone: without it there is no way to the archive."""
+    context = authority.server("archive.invalid")
+    async with FaultyServer(EMPTY, ssl_context=context) as server, proxy_to(server.port) as proxy:
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
+        if no_proxy is not None:
+            monkeypatch.setenv("NO_PROXY", no_proxy)
+        once = replace(trusting(authority), retry=replace(FAST.retry, max_attempts=1), use_environment_proxies=asked)
+        expected = contextlib.nullcontext() if through else pytest.raises(ConnectionFailed, match="name is not known")
+        async with DicomWeb("https://archive.invalid:8443/x", settings=once) as archive:
+            assert archive.transport_name == only
+            with expected:
+                assert await archive.search_for_studies(limit=1).all() == []
+    assert proxy.seen == (["CONNECT archive.invalid:8443"] if through else [])
+
+
+async def test_a_proxy_of_the_environment_that_cannot_be_used(only: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.example")
+    using = replace(FAST, use_environment_proxies=True)
+    assert only
+    with pytest.raises(UsageError, match="proxy"):
+        DicomWeb("https://archive.invalid", settings=using)
 
 
 async def test_no_transport_looks_there_itself(transport_name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 import pytest
 
-from postdicom_async import DicomWeb, InstanceUids, LocalFileError, NotFound, PostdicomError, UsageError
+from postdicom_async import DICOMWEB, DicomWeb, InstanceUids, LocalFileError, NotFound, PostdicomError, UsageError
+from postdicom_async.dicomweb.dialects import Route
 from tests.live.conftest import VENDOR, Server
 from tests.live.support import Progress, by_uid, dataset_of, files_below, require_identical, require_stored
 from tests.support.dicom_files import small_dicom, study_files, uid
@@ -196,7 +198,7 @@ async def test_retrieve_instance(any_archive: DicomWeb, files: dict[str, bytes])
         assert found.file_meta.TransferSyntaxUID == dataset_of(files[one]).file_meta.TransferSyntaxUID
 
 
-async def test_frames(archive: DicomWeb, samples: Path) -> None:
+async def test_frames(archive: DicomWeb, archive_server: Server, samples: Path) -> None:
     (path,) = [path for path in samples.rglob("*.dcm") if "NumberOfFrames" in dataset_of(path.read_bytes())]
     ds = dataset_of(path.read_bytes())
     require_stored(await archive.upload(path), 1)
@@ -207,6 +209,11 @@ async def test_frames(archive: DicomWeb, samples: Path) -> None:
     assert await archive.retrieve_instance_frames(*uids, [2, 3, 12]) == [expected[1], expected[2], expected[11]]
     streamed = [await part.read() async for part in archive.iter_instance_frames(*uids, range(1, 13))]
     assert streamed == expected
+    address = DICOMWEB.path(Route.INSTANCE, study=uids[0], series=uids[1], instance=uids[2])
+    short = replace(DICOMWEB, url_bytes=len(archive_server.url + address + "/frames/1,2,3,4"))
+    async with DicomWeb(archive_server.url, auth=archive_server.auth, dialect=short) as client:
+        order = [12, 1, 7, *range(2, 7), 11, 10, 9, 8]
+        assert await client.retrieve_instance_frames(*uids, order) == [expected[number - 1] for number in order]
     with pytest.raises(PostdicomError):
         await archive.retrieve_instance_frames(*uids, [999])
     for wrong in ([], [0], [-1], [True]):

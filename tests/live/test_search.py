@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from postdicom_async import DicomWeb, Limits, NotFound, Retry, Timeouts, UsageError
+from postdicom_async import DICOMWEB, DicomWeb, Limits, NotFound, Retry, Timeouts, UsageError
 from postdicom_async.emulator.samples import PATIENTS
 from tests.live.conftest import EMBEDDED, Server
 from tests.live.support import require_stored
@@ -48,6 +49,11 @@ FILTERS: list[tuple[dict[str, Any], set[int]]] = [
     ({"StudyDate": "20200102"}, {1, 2, 3, 4, 5}),
     ({"StudyDate": date(2020, 1, 2)}, {1, 2, 3, 4, 5}),
     ({"StudyDate": date(2020, 1, 3)}, set()),
+    ({"StudyDate": "2020"}, {1, 2, 3, 4, 5}),
+    ({"StudyDate": "2020-01-02"}, {1, 2, 3, 4, 5}),
+    ({"StudyDate": "202001-202003"}, {1, 2, 3, 4, 5}),
+    ({"StudyDate": ("2021", None)}, set()),
+    ({"StudyTime": "03:04:05"}, {1, 2, 3, 4, 5}),
     ({"StudyDate": "20200101-20200103"}, {1, 2, 3, 4, 5}),
     ({"StudyDate": (date(2020, 1, 2), None)}, {1, 2, 3, 4, 5}),
     ({"StudyDate": (None, date(2020, 1, 1))}, set()),
@@ -59,9 +65,23 @@ FILTERS: list[tuple[dict[str, Any], set[int]]] = [
 
 @pytest.mark.parametrize(("filters", "expected"), FILTERS, ids=repr)
 async def test_filters(five: DicomWeb, filters: dict[str, Any], expected: set[int]) -> None:
-    found = await five.search_for_studies(filters).all()
+    results = five.search_for_studies(filters)
+    found = await results.all()
     assert {study.StudyInstanceUID for study in found} == {uid(number) for number in expected}
     assert all(isinstance(study, Dataset) for study in found)
+    assert results.warnings == [], "no false alarm"
+
+
+@pytest.mark.parametrize(("filters", "expected"), FILTERS, ids=repr)
+async def test_filters_in_the_other_form(
+    five: DicomWeb, archive_server: Server, filters: dict[str, Any], expected: set[int]
+) -> None:
+    """Both archives take tags as well as keywords."""
+    dialect = replace(DICOMWEB, filter_form="tag")
+    async with DicomWeb(archive_server.url, auth=archive_server.auth, dialect=dialect) as client:
+        found = await client.search_for_studies(filters, fields=["StudyDescription"]).all()
+    assert {study.StudyInstanceUID for study in found} == {uid(number) for number in expected}
+    assert all("StudyDescription" in study for study in found)
 
 
 async def test_a_space_in_a_value(five: DicomWeb, archive_server: Server) -> None:

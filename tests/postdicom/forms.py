@@ -183,7 +183,8 @@ FORMS = (
     ),
 )  # fmt: skip
 
-# With nothing optional: keys stay, empty. Our booleans have a default, which is sent.
+# With nothing optional: keys stay, empty; lists are JSON arrays, as the C# sample always writes them. Our booleans have
+# a default, which is sent.
 MINIMAL = (
     Form(
         lambda a: a.shares.create_link([ONE], expires="2999-12-31"),
@@ -241,14 +242,14 @@ MINIMAL = (
         "/getdicomtagcontent",
         "GetDicomTagContentParameters",
         '{"PatientOrderInstitutionUuid":"11111111-2222-3333-4444-555555555555",'
-        '"PatientOrderUuid":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","PatientSeriesUuid":"","DicomTagIdList":""}',
+        '"PatientOrderUuid":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","PatientSeriesUuid":"","DicomTagIdList":"[]"}',
     ),
     Form(
         lambda a: a.orders.search().all(),
         "/getpatientorderlist",
         "GetPatientOrderListParameters",
-        '{"InstitutionUuidList":"","PatientName":"","PatientId":"","OtherPatientId":"","AccessionNumber":"",'
-        '"ModalityList":"","StudyDateFrom":"","StudyDateTo":"","PatientBirthdateFrom":"","PatientBirthdateTo":""}',
+        '{"InstitutionUuidList":"[]","PatientName":"","PatientId":"","OtherPatientId":"","AccessionNumber":"",'
+        '"ModalityList":"[]","StudyDateFrom":"","StudyDateTo":"","PatientBirthdateFrom":"","PatientBirthdateTo":""}',
     ),
 )  # fmt: skip
 

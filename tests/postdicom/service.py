@@ -11,10 +11,12 @@ import httpx
 from postdicom_async import PostDicom
 from tests.faults.clients import FAST
 
-__all__ = ["Service", "as_json"]
+__all__ = ["NOTHING", "Service", "as_json"]
 
 Answering = Callable[[httpx.Request], httpx.Response]
 FOUND = {"PatientOrderUuid": "11111111-2222-3333-4444-555555555555", "Success": True}
+NOTHING = {"Result": FOUND["PatientOrderUuid"], "Found": list[object]()}
+"""Answers whatever is asked: the UUID of what was made, nothing found."""
 
 
 def as_json(value: object) -> Answering:
@@ -32,7 +34,7 @@ class Service:
 
     def __init__(self, answer: Answering | None = None) -> None:
         self.requests: list[httpx.Request] = []
-        self._answer = answer or as_json([FOUND])
+        self._answer = answer or as_json({**NOTHING, "Found": [FOUND]})
 
     def client(self, **options: Any) -> PostDicom:
         """Return a client of it, which may be used without entering it twice."""

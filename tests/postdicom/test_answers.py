@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from postdicom_async import Folder, PatientOrder, ShareLink, TagContent, VendorAnswer
+from postdicom_async import (
+    Folder,
+    Institution,
+    PatientOrder,
+    ProtocolError,
+    ShareLink,
+    TagContent,
+    User,
+    VendorAnswer,
+)
 from postdicom_async.postdicom.answers import is_web_page, list_in, parse, refusal_in, view
 from tests.postdicom.forms import ONE, TWO
 
@@ -33,7 +42,23 @@ LINK = "https://share.example/v/x?y=1#z"
     ],
 )
 def test_the_uuid_of_an_order(raw: dict[str, Any], uuid: str | None) -> None:
-    assert PatientOrder(raw).patient_order_uuid == uuid
+    order = PatientOrder(raw)
+    assert order.is_named == (uuid is not None)
+    if uuid is None:
+        with pytest.raises(ProtocolError, match=r"an object without its PatientOrderUuid; what it gave is in \.raw"):
+            assert order.patient_order_uuid
+    else:
+        assert order.patient_order_uuid == uuid
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"), [(Folder, "folder_uuid"), (User, "user_uuid"), (Institution, "institution_uuid")]
+)
+def test_what_a_thing_is_named_by_is_never_none(thing: type[VendorAnswer], name: str) -> None:
+    field = "".join(part.capitalize() for part in name.split("_"))
+    assert getattr(thing({field: ONE}), name) == ONE
+    with pytest.raises(ProtocolError, match=field):
+        getattr(thing({}), name)
 
 
 @pytest.mark.parametrize("text", [ONE, f'"{ONE}"', f" {ONE}\n"])
@@ -64,9 +89,8 @@ def test_an_order() -> None:
 
 def test_nothing_is_known_of_an_empty_answer() -> None:
     order, folder = PatientOrder({}), Folder({})
-    assert {
-        getattr(order, name) for name in dir(PatientOrder) if isinstance(getattr(PatientOrder, name), property)
-    } == {None}
+    known = {name for name in dir(PatientOrder) if isinstance(getattr(PatientOrder, name), property)}
+    assert {getattr(order, name) for name in known - {"patient_order_uuid", "is_named"}} == {None}
     assert (folder.folder_name, folder.folder_description, folder.is_shared, folder.orders) == (None, None, None, [])
     assert ShareLink({}).url is None
     assert TagContent({}).items == []

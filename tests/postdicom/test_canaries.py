@@ -11,9 +11,10 @@ import pytest
 
 from postdicom_async import OutcomeUnknown, PostDicom, PostdicomError, UsageError
 from tests.faults.clients import settings
-from tests.postdicom.forms import ONE, TWO
-from tests.support.canaries import CANARIES, CanaryWatch
+from tests.postdicom.forms import FORMS, ONE, TWO, Form
+from tests.support.canaries import CANARIES, CanaryWatch, frames_that_left
 from tests.support.faulty_server import FaultyServer, Reply, Request, unused_port
+from tests.unit.test_face import own_members
 
 SECRET = CANARIES["token"]  # the share's; the account's own is another
 ACCOUNT = (CANARIES["username"], CANARIES["password"])
@@ -21,6 +22,7 @@ NAME = CANARIES["patient_name"]
 LATER = "2999-12-31"
 JSON = {"Content-Type": "application/json"}
 Connect = Callable[..., PostDicom]
+QUICK = settings(max_attempts=1)
 
 CALLS: dict[str, Callable[[PostDicom], Any]] = {
     "create link": lambda a: a.shares.create_link([ONE], expires=LATER, password=SECRET),
@@ -44,9 +46,12 @@ CALLS: dict[str, Callable[[PostDicom], Any]] = {
 }  # fmt: skip
 
 
+ORDER = "99999999-2222-3333-4444-555555555555"
+
+
 def everything_back(request: Request) -> Reply:
     """Answer with all that was sent."""
-    return Reply(200, JSON, json.dumps([dict(request.headers)]).encode())
+    return Reply(200, JSON, json.dumps({"Result": ORDER, "Found": [dict(request.headers)]}).encode())
 
 
 def in_words(request: Request) -> str:
@@ -117,6 +122,7 @@ async def test_failures(
             await call(archive)
     assert server.requests
     canary_watch.feed(caught.value)
+    assert not frames_that_left(caught.value)
     assert "quillfeather" not in str(caught.value).lower()
 
 
@@ -128,6 +134,7 @@ async def test_no_connection(call: Callable[[PostDicom], Any], connect: Connect,
             await call(archive)
     assert not isinstance(caught.value, OutcomeUnknown)
     canary_watch.feed(caught.value)
+    assert not frames_that_left(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -148,3 +155,28 @@ async def test_mistakes(call: Callable[[PostDicom], Any], canary_watch: CanaryWa
         with pytest.raises(UsageError) as caught:
             await call(archive)
     canary_watch.feed(caught.value)
+    assert not frames_that_left(caught.value)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+async def test_tracebacks_of_every_operation(form: Form, connect: Connect) -> None:
+    """Refused, and in a session that is not open: the frames that hold arguments stay in the package."""
+    async with FaultyServer(reason_header) as server, connect(server.url, *ACCOUNT, settings=QUICK) as archive:
+        with pytest.raises(PostdicomError) as refused:
+            await form.call(archive)
+    with pytest.raises(UsageError) as closed:
+        await form.call(connect(server.url, *ACCOUNT))
+    for error in (refused.value, closed.value):
+        assert not frames_that_left(error)
+        assert error.origin
+
+
+def test_every_operation_has_a_form() -> None:
+    archive = PostDicom("http://127.0.0.1:1", *ACCOUNT)
+    written = {
+        f"{noun}.{name}"
+        for noun in ("orders", "folders", "shares")
+        for name in own_members(type(getattr(archive, noun)))
+        if not name.startswith("_")
+    }
+    assert len({form.path for form in FORMS}) == len(written) == 13

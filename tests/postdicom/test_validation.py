@@ -69,10 +69,10 @@ REFUSED: list[tuple[str, Call]] = [
     *each("patient_order_uuids", [None, [], (), [""], [None], [ONE, ""]], link),
     *each("patient_order_uuids", [None, [], ["x"]], share),
     *each("folder_uuids", [None, [], [""], iter(())], lambda v: lambda a: a.folders.add_order(ONE, v)),
-    # an empty list would find everything
-    *each("institution_uuids", [[], [""]], lambda v: search(institution_uuids=v)),
-    *each("modalities", [[], [""], [" "], [None], [1]], lambda v: search(modalities=v)),
-    *each("tags", [[], [""]], lambda v: lambda a: a.orders.tag_content(ONE, TWO, tags=v)),
+    # an item that is empty might find everything; a list that is empty does, and says so (documented)
+    *each("institution_uuids", [[""]], lambda v: search(institution_uuids=v)),
+    *each("modalities", [[""], [" "], [None], [1]], lambda v: search(modalities=v)),
+    *each("tags", [[""]], lambda v: lambda a: a.orders.tag_content(ONE, TWO, tags=v)),
     # a blank password might be trimmed, and the link open to everybody
     *each("password", [" ", "\u00a0"], lambda v: link(password=v)),
     *each("password", [" ", "\t"], lambda v: share(password=v)),

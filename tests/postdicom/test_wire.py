@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ import respx
 from postdicom_async import PostDicom
 from postdicom_async.postdicom.wire import Wire
 from tests.postdicom.forms import FORMS, MINIMAL, ONE, TWO, Form
-from tests.postdicom.service import Service, as_json
+from tests.postdicom.service import NOTHING, Service, as_json
 from tests.support.faulty_server import FaultyServer, Reply
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # "user@example.org:pässwörd:ÿ" in UTF-8.
 BASIC = "Basic dXNlckBleGFtcGxlLm9yZzpww6Rzc3fDtnJkOsO/"
 PASSWORD = "pässwörd:ÿ"
+READS = {form.path for form in FORMS if not form.changes}
 
 
 def test_all_thirteen_are_here() -> None:
@@ -30,7 +32,7 @@ def test_all_thirteen_are_here() -> None:
 @pytest.mark.parametrize("form", [*FORMS, *MINIMAL], ids=str)
 async def test_the_request(form: Form, address: str) -> None:
     router = respx.MockRouter(assert_all_called=True)
-    route = router.route(method="GET", url=f"https://account.example/dicomweb{form.path}").respond(200, json=[])
+    route = router.route(method="GET", url=f"https://account.example/dicomweb{form.path}").respond(200, json=NOTHING)
     transport = httpx.MockTransport(router.async_handler)
     async with PostDicom(address, "user@example.org", PASSWORD, transport=transport) as archive:
         await form.call(archive)
@@ -41,7 +43,7 @@ async def test_the_request(form: Form, address: str) -> None:
     assert dict(request.headers.raw) == {
         b"Host": b"account.example",
         b"Accept": b"*/*",
-        b"Accept-Encoding": b"identity",
+        b"Accept-Encoding": b"gzip" if form.path in READS else b"identity",
         b"Connection": b"keep-alive",
         b"User-Agent": b"postdicom-async",
         b"Cache-Control": b"no-store",
@@ -53,7 +55,7 @@ async def test_the_request(form: Form, address: str) -> None:
 @pytest.mark.parametrize("form", FORMS, ids=str)
 async def test_the_request_on_a_socket(form: Form, connect: Callable[..., PostDicom]) -> None:
     async with (
-        FaultyServer(Reply(body=b"[]")) as server,
+        FaultyServer(Reply(body=json.dumps(NOTHING).encode())) as server,
         connect(server.url + "/dicomweb/", "user@example.org", PASSWORD) as archive,
     ):
         await form.call(archive)
@@ -67,7 +69,7 @@ async def test_the_request_on_a_socket(form: Form, connect: Callable[..., PostDi
 
 
 async def written(form: Form, wire: Wire) -> str:
-    service = Service(as_json([]))
+    service = Service(as_json(NOTHING))
     async with service.client(wire=wire) as archive:
         await form.call(archive)
     return service.requests[0].headers[form.header]
@@ -91,6 +93,20 @@ async def test_optional_keys_can_be_left_out() -> None:
     assert await written(FORMS[2], wire) == FORMS[2].parameters
 
 
+async def test_a_list_that_is_not_given() -> None:
+    given: list[dict[str, Any]] = [{}, {"institution_uuids": [], "modalities": ()}, {"modalities": None}]
+    for lists in given:
+        service = Service()
+        async with service.client() as archive:
+            await archive.orders.search(**lists).all()
+            await archive.orders.tag_content(ONE, TWO, tags=[])
+        search, tags = service.parameters(0), service.parameters(1)
+        assert (search["InstitutionUuidList"], search["ModalityList"], tags["DicomTagIdList"]) == ("[]", "[]", "[]")
+    assert '"ModalityList":""' in await written(MINIMAL[7], Wire(absent_list=""))
+    assert '"PatientName":"","PatientId":""' in await written(MINIMAL[7], Wire(absent_list='[""]'))
+    assert r'"ModalityList":"[\"\"]"' in await written(MINIMAL[7], Wire(absent_list='[""]'))
+
+
 async def test_the_same_value_twice_in_a_list_is_sent_once() -> None:
     service = Service()
     async with service.client() as archive:
@@ -99,7 +115,7 @@ async def test_the_same_value_twice_in_a_list_is_sent_once() -> None:
 
 
 async def test_a_changed_copy_of_the_client_writes_alike() -> None:
-    service = Service(as_json([]))
+    service = Service(as_json(NOTHING))
     async with service.client(wire=Wire(true="true")) as archive:
         await archive.with_options(retry=archive.settings.retry).folders.search(with_orders=True).all()
     assert service.parameters()["GetOrdersInFolder"] == "true"

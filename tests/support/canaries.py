@@ -17,10 +17,13 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-__all__ = ["CANARIES", "CanaryWatch", "canary_watch"]
+__all__ = ["CANARIES", "CanaryWatch", "canary_watch", "frames_that_left"]
+
+TESTS = Path(__file__).parents[1]
 
 CANARIES: Mapping[str, str] = {
     "username": "cnry-user-5a7f",
@@ -54,17 +57,22 @@ class CanaryWatch:
         where = label or type(thing).__name__
         for text in _texts_of(thing):
             self.feed_text(text, where)
+        if isinstance(thing, BaseException):
+            self.feed_locals(thing)
 
     def feed_text(self, text: str | bytes, label: str = "text") -> None:
         """Look at text, such as a subprocess's output or a report file."""
         self._texts.append((label, text if isinstance(text, str) else text.decode("latin-1")))
 
-    def feed_locals(self, error: BaseException, package: str = "postdicom_async") -> None:
-        """Look at the local variables of the package's own frames in the traceback, as crash reporters do."""
-        for one in _chain(error):
-            for frame, _ in traceback.walk_tb(one.__traceback__):
-                if str(frame.f_globals.get("__name__", "")).split(".")[0] == package:
-                    self.feed_text(repr(frame.f_locals), f"locals of {frame.f_code.co_qualname}")
+    def feed_locals(self, error: BaseException) -> None:
+        """Look at the local variables in the tracebacks of an exception and of all behind it, as crash reporters do.
+
+        The frames of the tests themselves are left out: they hold what the tests made up.
+        """
+        for one in _captured(traceback.TracebackException.from_exception(error, capture_locals=True)):
+            for frame in one.stack:
+                if not Path(frame.filename).is_relative_to(TESTS):
+                    self.feed_text(repr(frame.locals), f"locals of {frame.name} in {Path(frame.filename).name}")
 
     def found(self) -> list[str]:
         """Say which canary was seen where; the canaries' own text is not repeated."""
@@ -186,6 +194,23 @@ def _spellings(value: str) -> set[str]:
         # The outermost characters mix in bits of the neighbours.
         spellings.add(encoded[(0, 2, 3)[shift] : -1])
     return {spelling.lower() for spelling in spellings if len(spelling) >= SHORTEST}
+
+
+def frames_that_left(error: BaseException) -> list[str]:
+    """Return the frames of the package in the tracebacks of an exception and of all that hangs on it."""
+    return [
+        frame.f_code.co_qualname
+        for one in _chain(error)
+        for frame, _ in traceback.walk_tb(one.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == "postdicom_async"
+    ]
+
+
+def _captured(error: traceback.TracebackException | None) -> Iterator[traceback.TracebackException]:
+    if error is not None:
+        yield error
+        for other in (error.__cause__, error.__context__, *(error.exceptions or ())):
+            yield from _captured(other)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -85,6 +85,7 @@ class Reply:
         keep_alive: leave the connection open afterwards.
         silent: read the request, then never answer.
         raw: write exactly these bytes in place of an answer.
+        again: after ``raw``, write these bytes again and again, ``pause`` seconds apart, for ever.
         reason: reason phrase instead of the usual one.
 
     """
@@ -109,6 +110,7 @@ class Reply:
     keep_alive: bool = True
     silent: bool = False
     raw: bytes | None = None
+    again: bytes | None = None
     reason: str | None = None
 
     @property

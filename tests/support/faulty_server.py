@@ -64,6 +64,7 @@ class FaultyServer:
         unexpected: requests beyond the end of the script.
         failures: what the test's own handlers raised.
 
+    ``read_rate``: bytes of a request's body read per second, where its `Reply` says nothing else.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class FaultyServer:
         on_accept: OnAccept = "serve",
         ssl_context: ssl.SSLContext | None = None,
         keep_bodies: bool = True,
+        read_rate: int | None = None,
         host: str = "127.0.0.1",
     ) -> None:
         self.requests: list[Request] = []
@@ -83,6 +85,7 @@ class FaultyServer:
         self._script = _steps(script)
         self._on_head, self._on_accept, self._ssl = on_head, on_accept, ssl_context
         self._keep_bodies, self._host = keep_bodies, host
+        self._reading = Reply(read_rate=read_rate)
         tls = ssl_context if on_accept == "serve" else None
         self._server = StreamServer(self._connection, host=host, ssl=tls, limit=HEAD_LIMIT)
 
@@ -102,6 +105,10 @@ class FaultyServer:
     async def close(self) -> None:
         """Stop listening and drop every connection."""
         await self._server.close()
+
+    def refuse(self) -> None:
+        """From now on refuse connections; those that are open stay."""
+        self._server.refuse()
 
     @property
     def port(self) -> int:
@@ -184,7 +191,7 @@ class FaultyServer:
 
     async def _receive(self, head: Request, reader: asyncio.StreamReader, early: Reply | None) -> Request:
         """Read as much of the body as the reply allows, and record the request whatever happens."""
-        plan = early or OK
+        plan = early or self._reading
         limits = (
             plan.drop_mid_request_after,
             plan.stop_reading_after,
@@ -235,6 +242,10 @@ class _Answer:
     async def _write(self) -> None:
         self.writer.write(self.reply.head() if self.reply.raw is None else self.reply.raw)
         await self.writer.drain()
+        while self.reply.again is not None:
+            self.writer.write(self.reply.again)
+            await self.writer.drain()
+            await asyncio.sleep(self.reply.pause)
         if self.reply.raw is None and self.request.method != "HEAD":
             await self._write_body()
 

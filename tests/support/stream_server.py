@@ -41,6 +41,11 @@ class StreamServer:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def refuse(self) -> None:
+        """From now on refuse connections; those that are open stay."""
+        assert self._server is not None
+        self._server.close()
+
     async def close(self) -> None:
         """Stop listening and drop every connection."""
         assert self._server is not None

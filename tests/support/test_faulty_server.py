@@ -234,6 +234,25 @@ async def test_large_answers_need_not_be_held() -> None:
         assert len(body_of(await talk(server, GET))) == 4 * 1024 * 1024
 
 
+async def test_reads_every_request_slowly() -> None:
+    async with FaultyServer(lambda request: Reply(body=request.body, keep_alive=False), read_rate=50) as server:
+        started = asyncio.get_running_loop().time()
+        assert body_of(await talk(server, POST + b"0123456789")) == b"0123456789"
+    assert asyncio.get_running_loop().time() - started > 0.15
+    assert server.requests[0].complete
+
+
+async def test_refuses_connections_and_keeps_those_there_are() -> None:
+    async with FaultyServer(repeat(Reply(body=b"ok"))) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        server.refuse()
+        with pytest.raises(ConnectionRefusedError):
+            await talk(server, GET)
+        writer.write(GET)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
 async def test_tls() -> None:
     authority = trustme.CA()
     server_side, client_side = (

@@ -9,6 +9,7 @@ import pytest
 
 from postdicom_async import Anonymization
 from postdicom_async.dicom import anonymize_plan
+from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import EXPLICIT_LITTLE, DicomProblem, encode_header
 from tests.support.anonymizing import (
     Writer,
@@ -235,6 +236,13 @@ def test_without_what_says_how_it_is_written() -> None:
     assert why(damaged[:-9]) == "its deflated data set ends early"
     start = meta_end(damaged)
     assert why(damaged[:start] + b"\x07" + damaged[start + 1 :]) == "its deflated data set is damaged"
+
+
+def test_the_end_of_a_deflated_data_set_that_zlib_holds_back() -> None:
+    """It gives no more than asked for at once, and may have used up its input before the output is all out."""
+    for size in range(256 * 1024 - 300, 256 * 1024 + 300, 7):
+        packed = b"".join(deflate([bytes(size)]))
+        assert Inflated(lambda at, count, packed=packed: packed[at : at + count], 0).size() == size  # type: ignore[misc]
 
 
 def test_uids_that_are_none() -> None:

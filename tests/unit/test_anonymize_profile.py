@@ -32,7 +32,7 @@ from tests.support.anonymizing import (
     strictly_invalid,
 )
 from tests.support.dicom_files import small_dicom
-from tests.unit.test_anonymize_files import COMPLAINTS, GOOD, PADDING, REFUSED
+from tests.unit.test_anonymize_files import COMPLAINTS, GOOD, PADDING, TRUNCATED
 
 _TABLE = import_module(anonymize_profile._TABLE)
 
@@ -187,7 +187,7 @@ def test_uids_are_consistent_over_all_files() -> None:
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.suffix == ".dcm" and "truncated" in name.name])
 def test_cut_files_are_not_sent(name: Path) -> None:
-    assert refusal(result_of(name.read_bytes(), PROFILE)) == REFUSED[name.relative_to(DATA).as_posix()]
+    assert refusal(result_of(name.read_bytes(), PROFILE)) == TRUNCATED[name.relative_to(DATA).as_posix()]
 
 
 # --- what pydicom's files do not hold ---------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ async def test_what_cannot_be_anonymised_is_an_outcome_and_not_sent(
         "5 damaged": StoreStatus.UNREADABLE,
     }
     assert [outcome.reason for outcome in report.outcomes if outcome.status is StoreStatus.UNREADABLE] == [
-        "cannot be anonymised: it ends inside PixelData (7FE0,0010)",
+        "cut off: its pixel data need 2048 bytes, 2047 are there",
         "cannot be anonymised: it ends inside an element",
         "cannot be anonymised: PatientName (0010,0010) has no value representation of PS3.5",
     ]

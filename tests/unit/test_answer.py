@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Sequence
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 
 from postdicom_async.errors import ConnectionFailed, ProtocolError
 from postdicom_async.http.answer import Answer, StreamedAnswer
+from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
-from postdicom_async.settings import Limits
+from postdicom_async.settings import Limits, Timeouts
 
 
 class Wire(httpx.AsyncByteStream):
@@ -54,7 +56,14 @@ class Made:
         self.wire = Wire(pieces, error)
         response = httpx.Response(status, headers=headers or {}, stream=self.wire)
         self.answer = StreamedAnswer(
-            response, operation="search", limits=limits or Limits(), idle=5.0, release=self._release
+            response,
+            operation="search",
+            kind="search",
+            limits=limits or Limits(),
+            timeouts=Timeouts(idle_read=5.0),
+            patience=Patience(None, 3),
+            silences=0,
+            release=self._release,
         )
 
     def _release(self) -> None:
@@ -89,7 +98,7 @@ DATA = bytes(range(256)) * 40
         ("9" * 4000, None),
     ],
 )
-def test_length(value: str | None, length: int | None) -> None:
+async def test_length(value: str | None, length: int | None) -> None:
     headers = [] if value is None else [(b"Content-Length", value.encode("latin-1"))]
     assert Made([], httpx.Headers(headers)).answer.length == length
 
@@ -104,7 +113,7 @@ def test_length(value: str | None, length: int | None) -> None:
         ({"Content-Length": "x"}, False),
     ],
 )
-def test_end_is_marked(headers: dict[str, str], marked: bool) -> None:
+async def test_end_is_marked(headers: dict[str, str], marked: bool) -> None:
     assert Made([], headers).answer.end_is_marked is marked
 
 
@@ -189,14 +198,45 @@ async def test_nothing_after_the_packed_body_is_lost_silently() -> None:
 
 
 async def test_an_empty_body_may_be_called_packed() -> None:
-    """204 with the proxy's Content-Encoding left on."""
-    assert await body_of([], {"Content-Encoding": "gzip"}) == b""
+    """204, or no bytes announced, with the proxy's Content-Encoding left on. Nothing at all is a cut."""
+    assert await Made([], {"Content-Encoding": "gzip"}, status=204).body() == b""
+    assert await body_of([], {"Content-Encoding": "gzip", "Content-Length": "0"}) == b""
+    with pytest.raises(ConnectionFailed, match="ended early"):
+        await body_of([], {"Content-Encoding": "gzip"})
 
 
 async def test_a_bomb_is_refused_early() -> None:
     bomb = zlib.compress(bytes(64 << 20), 9)
     with pytest.raises(ProtocolError, match="far more"):
         await body_of([bomb], {"Content-Encoding": "deflate"}, expansion=10)
+
+
+async def test_the_bound_is_exact() -> None:
+    data = bytes(5 << 20)
+    wire = zlib.compress(data, 9)
+    fits = -(-(len(data) - (1 << 20)) // len(wire))
+    assert await body_of([wire], {"Content-Encoding": "deflate"}, expansion=fits) == data
+    with pytest.raises(ProtocolError, match="far more"):
+        await body_of([wire], {"Content-Encoding": "deflate"}, expansion=fits - 1)
+
+
+async def test_unpacked_in_pieces_with_turns_for_others() -> None:
+    data = bytes(range(256)) * (20 << 10)
+    made = Made([zlib.compress(data)], {"Content-Encoding": "deflate"}, limits=replace(Limits(), expansion=1000))
+    turns = 0
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.ensure_future(tick())
+    pieces = [chunk async for chunk in made.answer.chunks()]
+    ticking.cancel()
+    assert b"".join(pieces) == data
+    assert max(map(len, pieces)) <= 1 << 20
+    assert turns >= len(pieces) - 1 >= 4
 
 
 async def test_a_small_text_may_pack_well() -> None:
@@ -225,3 +265,36 @@ async def test_read_some_takes_what_there_is() -> None:
     assert await Made([DATA, DATA]).answer.read_some(100) == DATA[:100]
     assert await Made([b"abc"], error=httpx.ReadError("x")).answer.read_some(100) == b"abc"
     assert await Made([b"abc"], {"Content-Encoding": "br"}).answer.read_some(100) == b""
+
+
+class SlowWire(Wire):
+    """A body whose pieces come half a second apart."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+            await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("length", [3, 4])
+async def test_a_last_byte_that_comes_late(length: int) -> None:
+    """When it is there, the answer is whole, and nothing is gained by throwing it away."""
+    wire = SlowWire([b"a", b"b", b"c", b"d"])
+    answer = StreamedAnswer(
+        httpx.Response(200, headers={"Content-Length": str(length)}, stream=wire),
+        operation="search",
+        kind="search",
+        limits=Limits(),
+        timeouts=Timeouts(idle_read=0.9, least_rate_window=0.9),
+        patience=Patience(None, 3),
+        silences=0,
+        release=lambda: None,
+    )
+    async with answer:
+        chunks = answer.chunks()
+        assert [await anext(chunks) for _ in range(2)] == [b"a", b"b"]
+        if length == 3:
+            assert await anext(chunks) == b"c"
+            return
+        with pytest.raises(ConnectionFailed, match="less than 1024 bytes a second"):
+            await anext(chunks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -115,3 +116,19 @@ def test_a_dialect_is_data_that_can_be_changed() -> None:
     other = replace(DICOMWEB, name="own", routes={**DICOMWEB.routes, Route.STORE: "/upload"}, pages=False)
     assert other.path(Route.STORE) == "/upload"
     assert DICOMWEB.path(Route.STORE) == "/studies"
+
+
+def test_how_filters_are_written() -> None:
+    """PS3.18 has both forms; both samples of PostDICOM's write tags."""
+    assert (DICOMWEB.filter_form, POSTDICOM.filter_form) == ("keyword", "tag")
+    assert replace(POSTDICOM, filter_form="keyword").filter_form == "keyword"
+
+
+@pytest.mark.parametrize(
+    ("changed", "argument"),
+    [({"filter_form": "Keyword"}, "filter_form"), ({"url_bytes": 100}, "url_bytes"), ({"url_bytes": "x"}, "url_bytes"),
+     ({"url_bytes": True}, "url_bytes")],
+)  # fmt: skip
+def test_fields_that_make_no_sense(changed: dict[str, Any], argument: str) -> None:
+    with pytest.raises(UsageError, match=f"^{argument}: give"):
+        replace(DICOMWEB, **changed)

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.valuerep import PersonName
 
-from postdicom_async.dicomweb.filters import FilterValue, filter_pairs, include_pairs, query_string
+from postdicom_async.dicom.json_model import tag_of
+from postdicom_async.dicomweb.filters import FilterValue, filter_pairs, include_pairs, query_string, wire_pairs
 from postdicom_async.errors import UsageError
+from tests.support.ids import shown
 
 VALUES: list[tuple[str, FilterValue, tuple[str, str]]] = [
     ("PatientName", "DOE*", ("00100010", "DOE*")),
@@ -61,7 +63,7 @@ VALUES: list[tuple[str, FilterValue, tuple[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "pair"), VALUES, ids=repr)
+@pytest.mark.parametrize(("name", "value", "pair"), VALUES, ids=shown)
 def test_pair(name: str, value: FilterValue, pair: tuple[str, str]) -> None:
     assert filter_pairs({name: value}) == [pair]
 
@@ -111,7 +113,7 @@ def test_unknown_attributes_are_refused(name: Any) -> None:
         ["1.2", "x\n"],
         ("a\r", None),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_values_that_cannot_match_are_refused(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^filters: "):
@@ -124,8 +126,11 @@ def test_values_that_cannot_match_are_refused(value: Any) -> None:
         "yesterday", "2020-01", "2020-1", "2020-1-2", "01-02-2020", "2020.01.02", "2020/01/02", "2020-01-02T03:04",
         "20200101-20200102-20200103", "20200101 - 20200102", "--", "\u0662020-01-01", ["20200101", "yesterday"],
         ("yesterday", None), (None, "2020-01"),
+        "20241301", "2024-13-01", "20240132", "2024-01-00", "20240001", "202413", "202400", "2024011", "240131", "1",
+        "20200102030405", "00000000-99999999", "20240101-20241301", "202413-", ["20240101", "20241301"],
+        "20240101,2024-13-01", ("20241301", None), (None, "202413"), ("20240101-20240102", None), 20241301, "2024 ",
     ],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 def test_dates_that_are_none_would_match_nothing(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^filters: StudyDate: a date is YYYYMMDD or YYYY-MM-DD, a range two of them"):
@@ -133,17 +138,92 @@ def test_dates_that_are_none_would_match_nothing(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
-    ["20240201-20240231", "1900-", "202402-202403", "2024-2025", "00000000-99999999", "20240215,20240216", "-", "2024*",
-     "*", "", "20200102030405", "2024"],
-)  # fmt: skip
+    "value", ["20240201-20240231", "20240231", "20240215,20240216", "-", "2024*", "*", "", "2024????", "2024*-2025*"]
+)
 def test_what_some_archive_matches_goes_out_as_it_is(value: str) -> None:
     assert filter_pairs({"StudyDate": value}) == [("00080020", value)]
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        ("2024", "20240101-20241231"),
+        (2024, "20240101-20241231"),
+        ("202401", "20240101-20240131"),
+        ("202402", "20240201-20240229"),
+        ("202302", "20230201-20230228"),
+        ("1900-", "19000101-"),
+        ("-2024", "-20241231"),
+        ("-202404", "-20240430"),
+        ("2024-2025", "20240101-20251231"),
+        ("202402-202403", "20240201-20240331"),
+        ("2024-20240615", "20240101-20240615"),
+        ("2024-02-15-202403", "20240215-20240331"),
+        (["2024", "20250101"], "20240101-20241231,20250101"),
+        ("202401,202403-", "20240101-20240131,20240301-"),
+        (("2024", "202506"), "20240101-20250630"),
+        ((None, "2024"), "-20241231"),
+        ((date(2024, 5, 1), "2024"), "20240501-20241231"),
+    ],
+    ids=shown,
+)
+def test_years_and_months_stand_for_all_their_days(value: Any, sent: str) -> None:
+    assert filter_pairs({"StudyDate": value}) == [("00080020", sent)]
+
+
+@pytest.mark.parametrize("value", ["20240301-20240201", "2025-2024", "202403-202402", ("20240102", date(2024, 1, 1))])
+def test_a_range_that_ends_before_it_begins_is_refused(value: Any) -> None:
+    with pytest.raises(UsageError, match="filters: StudyDate: the range ends before it begins"):
+        filter_pairs({"StudyDate": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [("10:30", "1030"), ("10:30:15.5", "103015.5"), ("10", "10"), ("10:00-1200", "1000-1200"), ("-23:59:60", "-235960"),
+     ("1030*", "1030*"), ("", ""), (["10:30", "11"], "1030,11"), (("10:30", time(11)), "1030-110000")],
+)  # fmt: skip
+def test_times_as_text(value: Any, sent: str) -> None:
+    assert filter_pairs({"StudyTime": value}) == [("00080030", sent)]
+
+
+@pytest.mark.parametrize(
+    "value", ["noon", "25", "1060", "10:3", "10:30:61", "1", "10-11-12", "20240101", date(2024, 1, 1), ("25", None)]
+)
+def test_times_that_are_none_would_match_nothing(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"^filters: StudyTime"):
+        filter_pairs({"StudyTime": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [("2024", "2024"), ("202401", "202401"), ("2024-01-31", "20240131"), ("2024-01-31T10:30:15", "20240131103015"),
+     ("20240131103015.123+0100", "20240131103015.123+0100"), ("2024-2025", "2024-2025"), ("-20240131", "-20240131"),
+     ("2024-01-31T10-2024-01-31T11", "2024013110-2024013111"), ("2024013110-0500", "2024013110-0500"),
+     ("2024*", "2024*")],
+)  # fmt: skip
+def test_dates_with_times_as_text(value: Any, sent: str) -> None:
+    assert filter_pairs({"AcquisitionDateTime": value}) == [("0008002A", sent)]
+
+
+@pytest.mark.parametrize(
+    "value", ["20241301", "2024-13-01", "20240131 10:30", "now", "2024013125", time(3), (time(3), None)]
+)
+def test_dates_with_times_that_are_none(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"^filters: AcquisitionDateTime"):
+        filter_pairs({"AcquisitionDateTime": value})
+
+
+def test_only_dates_and_times_have_ranges() -> None:
+    with pytest.raises(UsageError, match="filters: PatientID is neither a date nor a time"):
+        filter_pairs({"PatientID": ("1", "2")})
+    assert filter_pairs({"00091001": ("1", "2")}) == [("00091001", "1-2")]
 
 
 def test_a_time_is_no_date() -> None:
     with pytest.raises(UsageError, match="filters: StudyDate is a date; a time cannot match it"):
         filter_pairs({"StudyDate": time(3)})
+    with pytest.raises(UsageError, match="filters: StudyDate is a date; a time cannot match it"):
+        filter_pairs({"StudyDate": (None, time(3))})
     assert filter_pairs({"StudyDate": ["2020-01-01", "20200102"]}) == [("00080020", "20200101,20200102")]
 
 
@@ -208,14 +288,58 @@ def test_the_query_parsed_back_is_the_intent(filters: dict[str, str], strict: bo
     assert dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))) == filters
 
 
-@given(st.dates() | st.datetimes() | st.times(), st.dates() | st.none())
+@given(st.dates() | st.datetimes(), st.dates() | st.none())
 def test_moments_are_digits_of_fixed_length(moment: Any, other: date | None) -> None:
     ((_, value),) = filter_pairs({"AcquisitionDateTime": (moment, other)})
     start, _, end = value.partition("-")
-    sizes = {datetime: 14, date: 8, time: 6}
-    assert len(start) == sizes[type(moment)]
+    assert len(start) == (14 if isinstance(moment, datetime) else 8)
     assert len(end) == (0 if other is None else 8)
     assert (start + end).isdigit()
+
+
+@given(st.times() | st.datetimes(), st.times() | st.none())
+def test_times_are_digits_of_fixed_length(moment: Any, other: time | None) -> None:
+    ((_, value),) = filter_pairs({"StudyTime": (moment, other)})
+    assert [len(end) for end in value.split("-")] == [6, 0 if other is None else 6]
+
+
+@given(st.dates(), st.dates())
+def test_any_two_days_in_order_are_a_range(one: date, other: date) -> None:
+    first, last = sorted((one, other))
+    ((_, value),) = filter_pairs({"StudyDate": (first, last)})
+    assert value == f"{first.year:04}{first:%m%d}-{last.year:04}{last:%m%d}"
+    assert filter_pairs({"StudyDate": value}) == [("00080020", value)]
+
+
+@pytest.mark.parametrize(
+    ("pair", "keyword"),
+    [
+        (("00100010", "DOE*"), ("PatientName", "DOE*")),
+        (("0020000D", "1.2"), ("StudyInstanceUID", "1.2")),
+        (("00400275.00400009", "x"), ("RequestAttributesSequence.ScheduledProcedureStepID", "x")),
+        (("00091001", "private"), ("00091001", "private")),
+        (("00091001.00400009", "x"), ("00091001.00400009", "x")),
+        (("00400275.00091001", "x"), ("00400275.00091001", "x")),
+        (("00100011", "no keyword"), ("00100011", "no keyword")),
+        (("60020010", "of a repeating group"), ("60020010", "of a repeating group")),
+        (("includefield", "00081030"), ("includefield", "StudyDescription")),
+        (("includefield", "00400275.00400009"), ("includefield", "RequestAttributesSequence.ScheduledProcedureStepID")),
+        (("includefield", "00091001"), ("includefield", "00091001")),
+        (("includefield", "all"), ("includefield", "all")),
+        (("limit", "1"), ("limit", "1")),
+        (("fuzzymatching", "true"), ("fuzzymatching", "true")),
+    ],
+    ids=shown,
+)
+def test_forms(pair: tuple[str, str], keyword: tuple[str, str]) -> None:
+    assert wire_pairs([pair], "keyword") == [keyword]
+    assert wire_pairs([pair], "tag") == [pair]
+
+
+@given(TAGS)
+def test_a_keyword_leads_back_to_its_tag(tag: str) -> None:
+    ((name, _),) = wire_pairs([(tag, "x")], "keyword")
+    assert tag_of(name) == tag
 
 
 @pytest.mark.parametrize("fields", [5, 0, 1.5, True, object()])

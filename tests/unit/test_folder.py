@@ -364,7 +364,7 @@ def test_holds_what_it_says_it_is(guarded: bool, tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
-@pytest.mark.parametrize("data", [b"", b"x", small_dicom()[:200], bytes(200_000)])
+@pytest.mark.parametrize("data", [b"", b"x", small_dicom()[:200], small_dicom()[:-1], bytes(200_000)])
 def test_what_is_no_instance_is_not_held(guarded: bool, tmp_path: Path, data: bytes) -> None:
     with Opened(tmp_path) as folder:
         folder.save(NAME, [data])

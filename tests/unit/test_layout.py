@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, relative_names
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
+from tests.support.ids import shown
 
 UIDS = InstanceUids("1.2", "1.2.3", "1.2.3.4")
 
@@ -38,7 +39,7 @@ GOOD: list[tuple[Layout, tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("layout", "expected"), GOOD, ids=repr)
+@pytest.mark.parametrize(("layout", "expected"), GOOD, ids=shown)
 def test_good_layouts(layout: Layout, expected: tuple[str, ...]) -> None:
     assert relative_names(layout)(UIDS) == expected
 
@@ -130,7 +131,7 @@ def test_hostile_paths_are_refused(path: PurePath) -> None:
         relative_names(lambda _uids: path)(UIDS)
 
 
-@pytest.mark.parametrize("made", [None, 1, b"x", ["x"], ("x", "y"), object()], ids=repr)
+@pytest.mark.parametrize("made", [None, 1, b"x", ["x"], ("x", "y"), object()], ids=shown)
 def test_what_is_no_path_is_refused(made: Any) -> None:
     with pytest.raises(UsageError, match=r"^layout: "):
         relative_names(lambda _uids: made)(UIDS)

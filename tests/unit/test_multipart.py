@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from postdicom_async.dicomweb.multipart import MultipartDamage, PartEnd, PartReader, PartStart, part_framing, reader_for
 from tests.support.bodies import DICOM, Multipart, multipart_related
+from tests.support.ids import shown
 
 Parts = list[tuple[dict[str, str], bytes]]
 DICOM_HEADER = {"content-type": DICOM}
@@ -104,7 +105,7 @@ FORMS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: repr(form)[:50])
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: shown(form)[:50])
 @pytest.mark.parametrize("by", [None, 1, 2, 3, 7, 100])
 def test_every_form_in_every_size(form: dict[str, Any], by: int | None) -> None:
     boundary = form.get("boundary", "")

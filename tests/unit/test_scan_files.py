@@ -131,7 +131,7 @@ async def test_every_kind_of_file_has_its_reason(tmp_path: Path) -> None:
     assert reasons(scan) == {
         "1 empty": "not DICOM: empty file",
         "2 text": "not DICOM: no DICOM file (PS3.10)",
-        "3 cut": "unreadable: no valid Study, Series and SOP Instance UID",
+        "3 cut": "unreadable: cut off: MediaStorageSOPClassUID (0002,0002) needs 26 bytes, 14 are there",
         "4 dangling": "unreadable: does not exist",
         "5 fifo": "unreadable: not a regular file",
         "7 same": "duplicate: as large as the first one, and begins alike",
@@ -210,6 +210,21 @@ async def test_the_files_that_pydicom_ships() -> None:
     for instance in scan.instances:
         dataset = pydicom.dcmread(instance.path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
         assert dataset.SOPInstanceUID == instance.sop_instance_uid
+
+
+async def test_a_cut_file_is_not_the_instance(tmp_path: Path) -> None:
+    whole = small_dicom(pixel_bytes=300_000)
+    (tmp_path / "a").write_bytes(whole[:200_000])
+    (tmp_path / "b").write_bytes(whole)
+    (tmp_path / "c").write_bytes(small_dicom(uid(2), uid(2, 1), uid(2, 1, 1))[:-1])
+    scan = await read_files(tmp_path)
+    assert scan.paths == (tmp_path / "b",)
+    assert reasons(scan) == {
+        "a": f"unreadable: cut off: its pixel data need 300032 bytes, {200_000 - len(whole) + 300_032} are there",
+        "c": "unreadable: cut off: its pixel data need 2048 bytes, 2047 are there",
+    }
+    assert [study.study_instance_uid for study in scan.studies] == [uid(1)]
+    assert not scan.ok
 
 
 # --- hostile ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,16 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from postdicom_async.dicom.anonymize import Anonymization
+from postdicom_async.disk import files
+from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.http.bodies import Body
 from postdicom_async.results import StoreStatus
-from tests.support.dicom_files import small_dicom, study_files, uid
+from tests.support.dicom_files import JPEG, small_dicom, study_files, uid
+from tests.support.ids import shown
 
 PIECE = 1000
 
@@ -141,7 +145,7 @@ async def test_what_cannot_be_sent_is_listed_with_a_reason(tmp_path: Path) -> No
         ("1 empty", "not DICOM: empty file"),
         ("2 text", "not DICOM: no DICOM file (PS3.10)"),
         ("3 pdf", "not DICOM: no DICOM file (PS3.10)"),
-        ("4 cut", "unreadable: no valid Study, Series and SOP Instance UID"),
+        ("4 cut", "unreadable: cut off: MediaStorageSOPClassUID (0002,0002) needs 26 bytes, 14 are there"),
         ("5 no uids", "unreadable: no valid Study, Series and SOP Instance UID"),
         ("6 dangling", "unreadable: does not exist"),
         ("7 fifo", "unreadable: not a regular file"),
@@ -185,7 +189,7 @@ async def test_a_missing_path_out_of_an_iterator_is_listed(tmp_path: Path) -> No
     assert summary(await found_in(iter([tmp_path / "nothing"]))) == [("nothing", "unreadable: does not exist")]
 
 
-@pytest.mark.parametrize("path", ["n" * 300, "a\0b", "/dev/null/x"], ids=repr)
+@pytest.mark.parametrize("path", ["n" * 300, "a\0b", "/dev/null/x"], ids=shown)
 async def test_impossible_paths(path: str) -> None:
     with pytest.raises((LocalFileError, UsageError)):
         await found_in([path])
@@ -228,6 +232,65 @@ async def test_a_late_header_is_found(tmp_path: Path) -> None:
     dataset.add_new(0x00091001, "OB", bytes(200_000))
     dataset.save_as(tmp_path / "x", enforce_file_format=True)
     assert usable(await found_in(tmp_path)).header.uids.sop_instance_uid == uid(1, 1, 1)
+
+
+# --- cut off ------------------------------------------------------------------------------------------------------
+
+
+LARGE = small_dicom(pixel_bytes=1 << 20)
+ENCAPSULATED = small_dicom(transfer_syntax=JPEG, pixel_bytes=1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (small_dicom()[:-1], "cut off: its pixel data need 2048 bytes, 2047 are there"),
+        (
+            LARGE[:70_000],
+            f"cut off: its pixel data need {1 << 20} bytes, {70_000 - (len(LARGE) - (1 << 20))} are there",
+        ),
+        (ENCAPSULATED[:-8], "cut off: its pixel data have no end"),
+    ],
+    ids=["small", "large", "encapsulated"],
+)
+async def test_what_is_cut_off_is_not_sent(tmp_path: Path, data: bytes, reason: str) -> None:
+    (tmp_path / "x").write_bytes(data)
+    for source in (data, tmp_path / "x", tmp_path):
+        (one,) = await found_in(source)
+        assert isinstance(one, Unusable)
+        assert (one.status, one.reason, one.size) == (StoreStatus.UNREADABLE, reason, len(data))
+
+
+@pytest.mark.parametrize("data", [LARGE[:-1], ENCAPSULATED[:-8]])
+async def test_unless_the_caller_insists(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x").write_bytes(data)
+    for source in (data, tmp_path / "x"):
+        (one,) = [one async for group in read_sources(source, piece=PIECE, send_truncated=True) for one in group]
+        assert isinstance(one, Usable)
+        assert await content(one.body) == data
+
+
+async def test_the_end_of_a_large_file_is_looked_at_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").write_bytes(ENCAPSULATED)
+    sizes: list[int] = []
+    real = files.read_fully
+
+    def noted(file: FileIO, size: int) -> bytes:
+        data = real(file, size)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(files, "read_fully", noted)
+    usable(await found_in(tmp_path / "x"))
+    assert sizes == [64 * 1024, 8]
+
+
+async def test_a_look_that_takes_too_long_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").write_bytes(ENCAPSULATED[:-4])
+    monkeypatch.setattr(files, "_PATIENCE", -1.0)
+    usable(await found_in(tmp_path / "x"))
 
 
 # --- in memory --------------------------------------------------------------------------------------------------------
@@ -274,7 +337,7 @@ async def test_a_mixture_in_order(tmp_path: Path) -> None:
         assert [name for name, _ in summary(await found_in(sources))] == expected
 
 
-@pytest.mark.parametrize("sources", [None, 5, [None], [5], [[small_dicom()]], iter([1.5]), object()], ids=repr)
+@pytest.mark.parametrize("sources", [None, 5, [None], [5], [[small_dicom()]], iter([1.5]), object()], ids=shown)
 async def test_what_cannot_be_sent_at_all(sources: Any) -> None:
     with pytest.raises(UsageError, match=r"^sources: "):
         await found_in(sources)
@@ -344,7 +407,9 @@ async def test_pieces_of_the_right_size_again_and_again(tmp_path: Path) -> None:
         assert all(len(piece) == 777 for piece in pieces[:-1])
 
 
-@pytest.mark.parametrize("change", ["longer", "shorter", "touched", "replaced", "gone", "a folder now"])
+@pytest.mark.parametrize(
+    "change", ["longer", "shorter", "touched", "rewritten", "mode", "replaced", "gone", "a folder now"]
+)
 async def test_a_file_that_changed_before_it_is_sent(tmp_path: Path, change: str) -> None:
     path = tmp_path / "x"
     body = await body_of(path, small_dicom())
@@ -354,7 +419,7 @@ async def test_a_file_that_changed_before_it_is_sent(tmp_path: Path, change: str
     assert str(tmp_path) not in str(caught.value)
 
 
-@pytest.mark.parametrize("change", ["longer", "shorter", "touched"])
+@pytest.mark.parametrize("change", ["longer", "shorter", "touched", "rewritten"])
 async def test_a_file_that_changes_while_it_is_sent(tmp_path: Path, change: str) -> None:
     path = tmp_path / "x"
     body = await body_of(path, small_dicom())
@@ -375,6 +440,13 @@ def _change(path: Path, change: str) -> None:
             path.write_bytes(data[:-1])
         case "touched":
             os.utime(path, (1, 1))
+        case "rewritten":
+            before = path.stat()
+            with path.open("r+b") as file:
+                file.write(data[::-1])
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        case "mode":
+            path.chmod(0o400)
         case "replaced":
             other = path.with_name("other")
             shutil.copy2(path, other)
@@ -383,6 +455,24 @@ def _change(path: Path, change: str) -> None:
             path.unlink()
             if change == "a folder now":
                 path.mkdir()
+
+
+@pytest.mark.parametrize("size", [100, 300_000])
+async def test_a_file_rewritten_in_place_while_it_is_anonymised(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(small_dicom(pixel_bytes=size))
+    (source,) = await found_in(path)
+    changed = usable([await anonymized(source, Anonymization({"PatientName": "Q"}))])
+    assert await content(changed.body)
+    _change(path, "rewritten")
+    with pytest.raises(LocalFileError, match="changed while"):
+        await content(changed.body)
+
+
+async def test_reading_a_file_is_no_change(tmp_path: Path) -> None:
+    body = await body_of(tmp_path / "x", small_dicom())
+    for _ in range(2):
+        assert await content(body) == small_dicom() == (tmp_path / "x").read_bytes()
 
 
 async def test_no_repr_shows_a_path(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from postdicom_async import DicomWeb
 from postdicom_async.dicomweb import intake as intake_module
 from postdicom_async.dicomweb import upload as upload_module
 from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect
+from postdicom_async.dicomweb.retrieve import Retrieval
 from postdicom_async.dicomweb.store_answer import Verdict
 from postdicom_async.dicomweb.upload import Upload
 from postdicom_async.disk.sources import Usable
@@ -44,7 +45,9 @@ class Recorded:
     def __call__(self, *_: object) -> Recorded:
         return self
 
-    async def deliver(self, batch: Sequence[Usable], on_bytes: Callable[[int], None]) -> dict[str, Verdict]:
+    async def deliver(
+        self, batch: Sequence[Usable], on_bytes: Callable[[int], None], settle: Callable[[Usable, Verdict], None]
+    ) -> None:
         self.batches.append(list(batch))
         self.running += 1
         self.most = max(self.most, self.running)
@@ -55,8 +58,8 @@ class Recorded:
         finally:
             self.running -= 1
         on_bytes(sum(one.body.length for one in batch))
-        uids = [one.header.uids.sop_instance_uid for one in batch]
-        return {one: self.verdicts.get(one, Verdict(StoreStatus.STORED)) for one in uids}
+        for one in batch:
+            settle(one, self.verdicts.get(one.header.uids.sop_instance_uid, Verdict(StoreStatus.STORED)))
 
     def sizes(self) -> list[list[int]]:
         return [[one.body.length for one in batch] for batch in self.batches]
@@ -73,7 +76,7 @@ def an_upload(dialect: Dialect = DICOMWEB, *, study: str | None = None, progress
     transport = httpx.MockTransport(lambda _request: httpx.Response(500))
     settings = Settings(limits=replace(Limits(), **limits))
     session = Session("http://127.0.0.1", auth=None, settings=settings, transport=transport)
-    return Upload(session, dialect, study_instance_uid=study, on_progress=progress)
+    return Upload(Retrieval(session, dialect), study_instance_uid=study, on_progress=progress)
 
 
 FILES = list(study_files(12, pixel_bytes=64).values())
@@ -134,7 +137,8 @@ async def test_an_end_in_the_middle_accounts_for_every_source(recorded: Recorded
     report = caught.value.report
     assert isinstance(report, UploadReport)
     assert [outcome.status for outcome in report.outcomes[:4]] == [StoreStatus.STORED] * 4
-    assert {outcome.status for outcome in report.outcomes[4:]} == {StoreStatus.UNCONFIRMED}
+    assert {(one.status, one.reason) for one in report.outcomes[4:]} == {(StoreStatus.FAILED, "not sent: gone")}
+    assert all(outcome.temporary for outcome in report.outcomes[4:])
     assert report.bytes_sent == sum(map(len, FILES[:4]))
 
 
@@ -164,10 +168,10 @@ async def test_a_total_known_late_leaves_out_what_is_not_sent(
         await counted.wait()
         return 2, 4 + SIZE
 
-    async def after_the_total(self: Recorded, *arguments: Any) -> dict[str, Verdict]:
+    async def after_the_total(self: Recorded, *arguments: Any) -> None:
         counted.set()
         await anyio.sleep(0.01)
-        return await delay(self, *arguments)
+        await delay(self, *arguments)
 
     monkeypatch.setattr(intake_module, "measure", late)
     monkeypatch.setattr(Recorded, "deliver", after_the_total)

@@ -134,6 +134,18 @@ async def options(archive: PostDicom) -> None:
         assert_type(opened, PostDicom)
         assert_type(opened.with_options(retry=Retry(max_attempts=1)), PostDicom)
         assert_type(opened.transport_name, str)
+        order = await opened.orders.create(
+            institution_uuid="uuid",
+            patient_name="DOE^JANE",
+            patient_id="1",
+            patient_birthdate="1970-01-31",
+            modality="CT",
+        )
+        assert_type(order.patient_order_uuid, str)
+        folder = await opened.folders.create("name")
+        assert_type(folder.folder_uuid, str)
+        await opened.folders.add_order(order.patient_order_uuid, [folder.folder_uuid])
+        assert_type(await opened.orders.search(modalities=[], institution_uuids=[]).first(), PatientOrder | None)
 
 
 async def cloud(api_key: str, account_key: str) -> None:
@@ -144,6 +156,14 @@ async def cloud(api_key: str, account_key: str) -> None:
         assert_type(api.account.users[0].institutions, list[Institution])
         assert_type(await api.orders.search(study_date_from=date(2024, 1, 1)).all(), list[PatientOrder])
         assert_type(await api.orders.properties("uuid", "uuid"), PatientOrder)
+        order = await api.orders.create(
+            patient_name="DOE^JANE", patient_id="1", modality="CT", order_scheduled_datetime=date(2030, 1, 1)
+        )
+        assert_type(order.patient_order_uuid, str)
+        await api.flags.set(order.patient_order_uuid, group_id="1", flag_id=2)
+        await api.folders.share_with_users("uuid", ["uuid"], expires=date(2030, 1, 1), downloadable=True)
+        api.as_user(api.account.users[0].user_uuid)
+        assert_type(api.account.users[0].institutions[0].institution_uuid, str)
         assert_type(await api.folders.contents(), Folder)
         assert_type(await api.view.order("uuid"), ShareLink)
         assert_type(await api.users.all(), list[User])

@@ -1,0 +1,175 @@
+"""Whether an archive holds what was sent: the instance is retrieved and compared.
+
+A search proves that an instance of a UID exists, not that it is this one: an older one, or the original of an
+anonymised copy, has the same UID. So what an answer leaves open is settled by the bytes alone.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from enum import Enum
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import anyio.to_thread
+
+from postdicom_async.dicom.header import HEADER_LIMIT, data_set_start
+from postdicom_async.dicom.sameness import Sameness, compare_files
+from postdicom_async.dicomweb.parts import Part, Parts
+from postdicom_async.dicomweb.retrieve import Retrieval, Target
+from postdicom_async.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    LocalFileError,
+    NotFound,
+    PostdicomError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from postdicom_async.disk.sources import Usable
+
+__all__ = ["Confirmation", "Finding"]
+
+_OPERATION = "confirm"
+_COMPARED_WHOLE = 16 << 20  # bytes of an instance that is read by pydicom where its bytes differ
+_MORE = 1 << 20  # an archive may write the same data set this much longer
+
+
+class Finding(Enum):
+    """What a look into the archive came to. The values complete the sentence "the archive …"."""
+
+    SAME = "holds it"
+    DIFFERENT = "holds another instance with this SOP Instance UID"
+    ABSENT = "does not hold it"
+    UNCLEAR = "gives it in a form that cannot be compared"
+    UNREACHABLE = "cannot be asked for it"
+    """For the moment, or with these credentials: asking for another one would end the same way."""
+
+
+class Confirmation:
+    """Looks into the archive for instances that were sent."""
+
+    def __init__(self, retrieval: Retrieval) -> None:
+        self._retrieval = retrieval
+        self._in_memory = anyio.Semaphore(1)  # uploads run in parallel; this is rare, and may hold two copies
+
+    async def look(self, instance: Usable) -> Finding:
+        """Retrieve an instance and compare it with what was sent; everything but a cancellation is a finding."""
+        target = Target(*instance.header.uids)
+        parts = Parts(
+            [(lambda: self._retrieval.open(target, operation=_OPERATION), None)],
+            operation=f"{_OPERATION} instance",
+            max_parts=self._retrieval.session.settings.limits.parts,
+        )
+        try:
+            async with parts:
+                return await self._compared(parts, instance)
+        except NotFound:
+            return Finding.ABSENT
+        except (AuthenticationFailed, ConnectionFailed):
+            return Finding.UNREACHABLE
+        except LocalFileError:
+            return Finding.UNCLEAR  # the source changed, or is gone
+        except PostdicomError as error:
+            return Finding.UNREACHABLE if error.temporary else Finding.UNCLEAR
+
+    async def _compared(self, parts: Parts, instance: Usable) -> Finding:
+        finding = Finding.UNCLEAR
+        count = 0
+        async for part in parts:
+            count += 1
+            if count > 1:  # which of them is it?
+                return Finding.UNCLEAR
+            if instance.body.length <= _COMPARED_WHOLE:
+                async with self._in_memory:
+                    finding = await _compare_whole(instance, part)
+            else:
+                finding = await _compare_streams(instance, part)
+            if finding is not Finding.SAME:
+                return finding
+        return finding
+
+
+_FINDINGS = {
+    Sameness.SAME: Finding.SAME,
+    Sameness.DIFFERENT: Finding.DIFFERENT,
+    Sameness.UNCLEAR: Finding.UNCLEAR,
+}
+
+
+async def _compare_whole(instance: Usable, part: Part) -> Finding:
+    limit = 2 * instance.body.length + _MORE
+    received: list[bytes] = []
+    size = 0
+    async for piece in part:
+        received.append(piece)
+        size += len(piece)
+        if size > limit:
+            return Finding.UNCLEAR
+    async with _opened(instance) as pieces:
+        sent = b"".join([piece async for piece in pieces])
+    return _FINDINGS[await anyio.to_thread.run_sync(compare_files, sent, b"".join(received))]
+
+
+async def _compare_streams(instance: Usable, part: Part) -> Finding:
+    """Compare the data sets byte by byte, in flat memory; where they differ in length too, the encoding may have."""
+    async with _opened(instance) as pieces:
+        sent, received = _Stream(pieces), _Stream(aiter(part))
+        syntaxes = await sent.pass_meta(), await received.pass_meta()
+        if None in syntaxes or syntaxes[0] != syntaxes[1]:
+            return Finding.UNCLEAR
+        equal = True
+        while await sent.filled() and await received.filled():
+            size = min(len(sent.held), len(received.held))
+            equal = sent.taken(size) == received.taken(size) and equal
+        if await sent.filled() or await received.filled():
+            return Finding.UNCLEAR
+        return Finding.SAME if equal else Finding.DIFFERENT
+
+
+class _Stream:
+    """Pieces of bytes, taken in other sizes than they come.
+
+    Attributes:
+        held: what has come and was not taken.
+    """
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self.held: memoryview | bytes = b""
+        self._pieces = pieces
+
+    async def filled(self) -> bool:
+        """Wait until something is held; False at the end."""
+        while not self.held:
+            piece = await anext(self._pieces, None)
+            if piece is None:
+                return False
+            self.held = memoryview(piece)
+        return True
+
+    def taken(self, size: int) -> memoryview | bytes:
+        """Take so much of what is held."""
+        taken, self.held = self.held[:size], self.held[size:]
+        return taken
+
+    async def pass_meta(self) -> str | None:
+        """Go to the beginning of the data set; return its transfer syntax, None where it does not show."""
+        head = b""
+        while len(head) < HEADER_LIMIT:
+            piece = await anext(self._pieces, None)
+            head += piece or b""
+            if piece is None or len(head) >= _ENOUGH:
+                break
+        found = data_set_start(head)
+        self.held = memoryview(head)[found[1] :] if found else b""
+        return found[0] if found else None
+
+
+_ENOUGH = 64 * 1024  # the file meta information is far smaller
+
+
+def _opened(instance: Usable) -> aclosing[AsyncGenerator[bytes, None]]:
+    """Close the source though it may not be read to its end."""
+    return aclosing(cast("AsyncGenerator[bytes, None]", instance.body.open()))

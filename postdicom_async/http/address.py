@@ -1,0 +1,68 @@
+"""Addresses of services: which are taken, which lead to this machine, which to the same server."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from postdicom_async.errors import UsageError
+from postdicom_async.http.redaction import origin_of
+
+if TYPE_CHECKING:
+    from postdicom_async.http.credentials import Credentials
+    from postdicom_async.settings import Settings
+
+__all__ = ["checked_url", "is_loopback", "refuse_open_credentials", "same_origin"]
+
+
+def checked_url(url: str) -> str:
+    """Return the address without a trailing slash.
+
+    Raises:
+        UsageError: it is not an absolute http(s) address, or holds credentials or a query.
+    """
+    try:
+        parts = urlsplit(url)
+        port_is_valid = parts.port is None or parts.port > 0
+    except (ValueError, AttributeError):
+        raise UsageError("url: not an address; give something like https://archive.example/dicom-web") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
+        raise UsageError("url: give an absolute address such as https://archive.example/dicom-web")
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("url: leave user and password out of the address and give them as auth=(user, password)")
+    if parts.query or parts.fragment:
+        raise UsageError("url: leave out everything from '?' or '#' on")
+    if any(not char.isprintable() or char.isspace() for char in url):
+        raise UsageError("url: the address holds a space or a control character")
+    return url.rstrip("/")
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether an address leads to this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def refuse_open_credentials(url: str, credentials: Credentials, settings: Settings) -> None:
+    """Refuse to send credentials over ``http://`` to another machine, unless the settings allow it."""
+    open_road = urlsplit(url).scheme == "http" and not is_loopback(url)
+    if open_road and credentials.present and not settings.allow_http_credentials:
+        raise UsageError(
+            f"url: credentials would travel unencrypted to {origin_of(url)}; use https://, "
+            "or set allow_http_credentials if that network is trusted"
+        )
+
+
+def same_origin(url: str, other: str) -> bool:
+    """Return whether two absolute addresses lead to the same scheme, host and port."""
+    return _origin(url) == _origin(other)
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or default

@@ -1,0 +1,160 @@
+"""Certificates and keys: proven usable before anything is sent, each mistake in its own words, and never a prompt.
+
+OpenSSL asks on the terminal for the password of a key unless it is given a way to get it. Here it always is.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from postdicom_async.errors import UsageError
+from postdicom_async.settings import Tls
+
+__all__ = ["may_be_a_server_s_own", "prove_files", "tls_context"]
+
+_CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
+_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
+_PLAIN_CERTIFICATES = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
+_OF_ANOTHER = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"})
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Return the context of these settings.
+
+    Raises:
+        UsageError: a file cannot be used; the message names the setting.
+    """
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    if tls.accept_any_certificate:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.ca_file is not None:
+        # Whoever is named here is trusted by name: an intermediate authority or a server's own certificate without
+        # what is above it, as rustls and curl do it, and an authority made without the extensions that Python 3.13
+        # began to demand.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        _load_authorities(context, tls.ca_file)
+    _load_own(context, tls)
+    return context
+
+
+def prove_files(tls: Tls) -> None:
+    """Look whether the files can be used, without making a whole context.
+
+    Raises:
+        UsageError: a file cannot be used; the message names the setting.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if tls.ca_file is not None:
+        _load_authorities(context, tls.ca_file)
+    _load_own(context, tls)
+
+
+def may_be_a_server_s_own(ca_file: Path) -> bool:
+    """Return whether a file of authorities holds what may be a server's own certificate: one that could name a host.
+
+    ``openssl req -x509`` makes certificates that are an authority and a server at once; rustls refuses those from a
+    server, whatever is trusted. A certificate that names no host can only be an authority.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _load_authorities(context, ca_file)
+    authorities = context.get_ca_certs()  # only those flagged as authorities
+    return len(authorities) < context.cert_store_stats()["x509"] or any(map(_names_a_host, authorities))
+
+
+def _names_a_host(certificate: Mapping[str, Any]) -> bool:
+    """Whether OpenSSL would find a host's name in it: without alternative names the common name counts."""
+    if "subjectAltName" in certificate:
+        return True
+    subject = [pair for group in certificate.get("subject", ()) for pair in group]
+    return any(name == "commonName" and " " not in value for name, value in subject)  # no host has a space in it
+
+
+def _load_authorities(context: ssl.SSLContext, ca_file: Path) -> None:
+    _require_pem("tls.ca_file", ca_file, _CERTIFICATE, "certificate")
+    damaged = False
+    try:
+        context.load_verify_locations(ca_file)
+    except (OSError, ValueError):  # ssl.SSLError is an OSError
+        damaged = True
+    if damaged:
+        raise UsageError(f"tls.ca_file: {ca_file} is damaged, or is not a PEM file of certificates")
+
+
+def _load_own(context: ssl.SSLContext, tls: Tls) -> None:
+    """Load the client certificate and its key."""
+    if tls.certificate is None:
+        if tls.key is not None:
+            raise UsageError("tls.key: give tls.certificate too")
+        return
+    content = _require_pem("tls.certificate", tls.certificate, _CERTIFICATE, "certificate")
+    key = tls.certificate if tls.key is None else tls.key
+    if tls.key is not None:
+        _require_pem("tls.key", tls.key, _KEY, "private key")
+    elif not _KEY.search(content):
+        raise UsageError(f"tls.key: give the file of the private key; {tls.certificate} holds none")
+    problem = _loaded(context, tls, key, content)
+    if problem is not None:
+        raise UsageError(problem)
+
+
+def _loaded(context: ssl.SSLContext, tls: Tls, key: Path, content: bytes) -> str | None:
+    """Load certificate and key; return what is wrong with them, None if nothing is."""
+    asked = False
+
+    def password() -> bytes:
+        nonlocal asked
+        asked = True
+        return (tls.key_password or "").encode(errors="replace")
+
+    try:
+        context.load_cert_chain(tls.certificate or key, tls.key, password)
+    except (OSError, ValueError) as error:  # ssl.SSLError, or a password longer than OpenSSL takes
+        reason = getattr(error, "reason", None)
+    else:
+        return None
+    if reason in _OF_ANOTHER:
+        return f"tls.key: {key} is not the key of the certificate in tls.certificate"
+    if asked and tls.key_password is None:
+        return f"tls.key_password: the key in {key} is encrypted; give its password"
+    if asked:
+        return f"tls.key_password: the password does not open the key in {key}"
+    if not _can_be_read(content):
+        return f"tls.certificate: {tls.certificate} is damaged"
+    return f"tls.key: the key in {key} is damaged, or of a kind that cannot be used"
+
+
+def _can_be_read(content: bytes) -> bool:
+    """Whether the certificates of a file are whole."""
+    blocks = b"\n".join(_PLAIN_CERTIFICATES.findall(content)).decode("ascii", "replace")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=blocks)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _require_pem(argument: str, path: Path, block: re.Pattern[bytes], what: str) -> bytes:
+    """Return a file's content, in which there must be such a block."""
+    content: bytes | None = None
+    words = "cannot be read"
+    try:
+        if path.exists() and not path.is_file():
+            words = "is not a file"  # a pipe would be waited for, and is empty the second time
+        else:
+            content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        words = f"cannot be read: {(getattr(error, 'strerror', None) or 'no such path').lower()}"
+    if content is None:
+        raise UsageError(f"{argument}: {path} {words}")
+    if not block.search(content):
+        raise UsageError(f"{argument}: {path} holds no {what} in PEM form")
+    return content
