@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator
 from functools import lru_cache
+from itertools import chain
 from typing import Any, TypeAlias
 from xml.parsers import expat
 
@@ -14,7 +15,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from postdicom_async.dicom.json_stream import EndsEarly, NotJson, read_json
+from postdicom_async.dicom.json_stream import EndsEarly, JsonReader, NotJson
 
 __all__ = [
     "DicomJson",
@@ -53,14 +54,17 @@ def objects_in(body: bytes) -> list[DicomJson]:
     Raises:
         NotDicomJson: anything else, or a list that holds anything else.
     """
+    found: list[DicomJson] = []
     problem: NotDicomJson | None = None
+    reader = JsonReader(largest=len(body) + 1)
     try:
-        found = read_json(body)
+        for items in chain(reader.feed(body), reader.end()):
+            found += [data_set_in(item) for item in items]  # at once: the first that is none ends the reading
     except NotJson as error:
         problem = NotDicomJson(str(error), ends_early=isinstance(error, EndsEarly))
     if problem is not None:
         raise problem
-    return [data_set_in(item) for item in (found if isinstance(found, list) else [] if found is None else [found])]
+    return found
 
 
 def data_set_in(found: object) -> DicomJson:

@@ -6,9 +6,9 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicom.json_model import DicomJson, first_value
 from postdicom_async.dicomweb.contradictions import Contradictions, expectations
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
+from postdicom_async.dicomweb.json_answer import Turns, mark_of
 from postdicom_async.dicomweb.search import Listing, Search
 from postdicom_async.dicomweb.url_length import Pairs, queries
 from postdicom_async.errors import ProtocolError
@@ -16,11 +16,11 @@ from postdicom_async.errors import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from postdicom_async.dicom.json_model import DicomJson
     from postdicom_async.http.session import Session
 
 __all__ = ["find"]
 
-_IDENTITY = ("0020000D", "0020000E", "00080018", "00100020")  # Study, Series, SOP Instance UID, PatientID
 _PAGING_BYTES = len("&limit=1234567&offset=1234567890")
 
 
@@ -55,14 +55,17 @@ async def _joined(
                 yield page
         return
     skip, left = search.offset, min((n for n in (search.limit, at_most) if n is not None), default=None)
-    known: set[str] = set()
+    known: set[bytes] = set()
+    turns = Turns()
     for part in parts:
         # A server that ignores the list answers each part with the same: of that so many may have come before.
         whole = replace(part, offset=0, limit=None if left is None else skip + left + len(known))
-        marks: set[str] = set()
+        marks: set[bytes] = set()
         async with aclosing(Listing(session, whole).pages(None, warnings)) as pages:
             async for page in pages:
-                fresh = [item for item in page if _mark(item, search.key, marks) not in known]
+                marked = [(await mark_of(item, search.key, turns), item) for item in page]
+                marks.update(mark for mark, _ in marked)
+                fresh = [item for mark, item in marked if mark not in known]
                 skipped = min(skip, len(fresh))
                 skip -= skipped
                 wanted = fresh[skipped:][:left]
@@ -77,10 +80,3 @@ async def _joined(
 def _fits(session: Session, search: Search, pairs: Pairs) -> bool:
     query = query_string(wire_pairs(pairs, search.dialect.filter_form), strict=True)
     return len(session.url) + len(search.path) + len(query) + _PAGING_BYTES <= search.dialect.url_bytes
-
-
-def _mark(item: DicomJson, key: str, marks: set[str]) -> str:
-    """Return, and note, what tells a result apart; not a UID alone: an archive may have it under two patients."""
-    mark = "\n".join(str(first_value(item, tag)) for tag in _IDENTITY) if first_value(item, key) else repr(item)
-    marks.add(mark)
-    return mark

@@ -85,8 +85,9 @@ class Results(Generic[_T]):
         turns = Turns()
         async with _closing(self._pages(None, self.warnings)) as pages:
             async for page in pages:
-                for item in page:
-                    yield await self._converted(item, turns)
+                page.reverse()
+                while page:  # none is held longer than needed: the more there are, the longer Python's collector takes
+                    yield await self._converted(page.pop(), turns)
                     await turns()
 
     async def all(self) -> list[_T]:
@@ -209,6 +210,7 @@ class Listing:
                     async for batch in batches:
                         fresh = (await page.new_in(batch))[:left]
                         left = None if left is None else left - len(fresh)
+                        batch.clear()
                         if fresh:
                             yield fresh
             except ServerError as error:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import secrets
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.to_thread
 
 from postdicom_async.dicomweb.confirm import Confirmation, Finding
 from postdicom_async.dicomweb.dialects import Route
@@ -34,6 +36,7 @@ OPERATION = "store instances"
 # Statuses that may still tell of single instances, or that a smaller request may pass.
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 _LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds between looks into the archive
+_READ_ASIDE = 64 << 10  # a larger answer is read in a thread, so that the event loop goes on
 _MAY_CHANGE = frozenset({Finding.ABSENT, Finding.DIFFERENT})
 CONFIRMED: Final = "retrieved and found to be what was sent"
 """The reason of an instance that no answer vouched for."""
@@ -282,10 +285,11 @@ class _Delivery:
                 self._left -= sent - arrived_before
         if lost is not None:
             return _Exchange(verdicts_of("", b"", sent), lost.status, lost.reason, lost=True)
-        reason = (
-            None if 200 <= answer.status < 300 else server_reason(answer.headers, answer.body, self._session.secrets)
-        )
-        return _Exchange(verdicts_of(answer.content_type, answer.body, sent), answer.status, reason)
+        words = answer.body[: self._session.settings.limits.error_bytes]
+        reason = None if 200 <= answer.status < 300 else server_reason(answer.headers, words, self._session.secrets)
+        read = partial(verdicts_of, answer.content_type, answer.body, sent)
+        verdicts = await anyio.to_thread.run_sync(read) if len(answer.body) > _READ_ASIDE else read()
+        return _Exchange(verdicts, answer.status, reason)
 
     async def _findings(self, instances: list[Usable]) -> dict[str, Finding]:
         """Look into the archive for these, and again for those that are not there yet: archives index with a delay."""

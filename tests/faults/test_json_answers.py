@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from postdicom_async import PostDicom, PostdicomError, ProtocolError
+from postdicom_async import PostDicom, PostdicomError, ProtocolError, StoreStatus
 from postdicom_async.dicomweb import json_answer
 from postdicom_async.postdicom.doctor import diagnose
 from tests.faults.archive import MemoryArchive
@@ -413,3 +413,20 @@ async def test_results_that_came_before_are_told_by_little(connect: Connect) -> 
         tracemalloc.stop()
     assert len(marks) == 100_000
     assert held / len(marks) < 110
+
+
+@pytest.mark.parametrize("status", [200, 409])
+@pytest.mark.parametrize("piece", [b"{},", b'{"00080005":{"vr":"CS","Value":[1,2,3,4]}},', b"[[[]]],"], ids=repr)
+async def test_a_large_store_answer_confirms_nothing_and_stalls_nothing(
+    status: int, piece: bytes, connect: Connect
+) -> None:
+    text = b"[" + piece * (2 * MIB // len(piece)) + b'{"error": "index is read-only"}]'
+
+    def answer(request: Request) -> Reply:
+        return Reply(status, JSON, text) if request.method == "POST" else Reply(404)
+
+    files = list(study_files(1).values())
+    async with FaultyServer(answer) as server, connect(server.url) as archive, StallWatch() as watch:
+        (outcome,) = await archive.store_instances(files)
+    assert outcome.status is (StoreStatus.UNCONFIRMED if status == 200 else StoreStatus.FAILED)
+    assert watch.longest < STALL

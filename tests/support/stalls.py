@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from contextlib import suppress
 from typing import Self
@@ -11,12 +12,17 @@ __all__ = ["StallWatch"]
 
 
 class StallWatch:
-    """Ticks while it is entered; ``longest`` is the most that this process computed between two ticks."""
+    """Ticks while it is entered; ``longest`` is the most that this process computed between two ticks.
+
+    Python's collector, which stops everything too, has to look at what came since only: tests hold much besides.
+    """
 
     def __init__(self) -> None:
         self.longest = 0.0
 
     async def __aenter__(self) -> Self:
+        gc.collect()
+        gc.freeze()
         self._task = asyncio.create_task(self._tick())
         return self
 
@@ -25,6 +31,7 @@ class StallWatch:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+        gc.unfreeze()
 
     async def _tick(self) -> None:
         last = time.process_time()
