@@ -181,10 +181,10 @@ class CloudUpload:
                 return _Verdict(StoreStatus.FAILED, _PERHAPS_THE_ORIGINAL)
             if held is not None and (self._folder is None or held.patient_order_uuid):
                 return await self._of_held(held, StoreStatus.PRESENT, "the service has it already; not sent")
-        lost, found, order = False, None, None
+        lost, ever_lost, found, order = False, False, None, None
 
         async def attempt() -> None:
-            nonlocal lost, found, order
+            nonlocal lost, ever_lost, found, order
             found = await self._found(instance) if lost else None
             if found is None:
                 lost = sending.may_have_left = False
@@ -194,10 +194,11 @@ class CloudUpload:
                 except Problem as problem:
                     # A part that was refused or has not left is missing, whatever became of the others.
                     lost = sending.may_have_left = problem.failure is Failure.LOST
+                    ever_lost = ever_lost or lost
                     raise
 
         error = await self._session.until_done(attempt)
-        if error is not None and lost:
+        if error is not None and ever_lost:  # it may refuse in the end what it took at first, and knows of late
             found = await self._found(instance)
         self._give_up_after_many_lost(error if lost and found is None else None)
         if found is not None and not self._skips:

@@ -262,6 +262,9 @@ class _Walk:
         end, outer = self._inside[-1] if self._inside else (0, self._form)
         if tag == ITEM and end == SEQUENCE_END:
             if length == UNDEFINED:
+                # Explicit all the same, as UN was read before CP-246: as implicit, the walk would run wild.
+                if self._form is _IMPLICIT and self._peek(at + 12, 2) in _VRS:
+                    raise Doubt
                 self._inside.append((ITEM_END, self._form))
                 return at + 8
             there = self._size - at - 8

@@ -181,4 +181,4 @@ async def _collect(retrieval: Retrieval, search: Search, what: Callable[[DicomJs
 
 
 def _uid(item: DicomJson, tag: str) -> str:
-    return str(first_value(item, tag) or "").strip()
+    return str(first_value(item, tag) or "").strip("\0 \t\r\n")

@@ -12,7 +12,7 @@ from postdicom_async.dicom.json_model import DicomJson, dataset_in_parts, datase
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import JsonAnswer, Turns, is_small, mark_of
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
-from postdicom_async.errors import ServerError, UsageError
+from postdicom_async.errors import ProtocolError, ServerError, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
@@ -173,21 +173,40 @@ class Listing:
         """Yield pages, or parts of pages, until the server has no more, or repeats itself.
 
         A short page is not taken for the last one: servers cap pages below what was asked. So the end is an empty
-        page, or one without anything new, which is also how a server that ignores ``offset`` shows.
+        page, or one without anything new, which is also how a server that ignores ``offset`` shows. One that gives
+        the same again in exactly the size that was asked for heeds ``limit`` alone: then there may be more.
+
+        Raises:
+            ProtocolError: there may be more, and something will be done with the results.
         """
         left = _smaller(self._search.limit, at_most)
         offset = self._search.offset
         seen: set[bytes] = set()
+        was_full = False
         while left is None or left > 0:
             page = _Page(seen, self._search.key)
+            wanted = self._page_size(left)
             async with aclosing(self._page(left, offset, warnings, page)) as parts:
                 async for fresh in parts:
                     left = None if left is None else left - len(fresh)
                     yield fresh  # the caller's now, who may empty it
             offset += page.size
             seen |= page.marks
+            if not page.marks and page.size and was_full:
+                self._tell_of_more(warnings)
             if not page.marks or not self._form.paged:
                 return
+            was_full = page.size == wanted
+
+    def _tell_of_more(self, warnings: list[str]) -> None:
+        note = "the archive gives the same page again and again: there may be more results than these"
+        if self._search.acted_on:
+            raise ProtocolError(note, operation=self._search.operation)
+        if note not in warnings:
+            warnings.append(note)
+
+    def _page_size(self, left: int | None) -> int | None:
+        return None if self._search.page is None else min(self._search.page, left or self._search.page)
 
     async def _page(
         self, left: int | None, offset: int, warnings: list[str], page: _Page
@@ -231,8 +250,8 @@ class Listing:
     def _call(self, left: int | None, offset: int) -> Call:
         search = self._search
         pairs = wire_pairs(search.pairs, search.dialect.filter_form)
-        if self._form.paged and search.page is not None:
-            pairs += [("limit", str(min(search.page, left or search.page))), ("offset", str(offset))]
+        if self._form.paged:
+            pairs += [("limit", str(self._page_size(left))), ("offset", str(offset))]
         query = query_string(pairs, strict=self._form.strict)
         joint = "&" if "?" in search.path else "?"
         return Call(

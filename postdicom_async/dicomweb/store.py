@@ -181,6 +181,7 @@ class _Delivery:
         self._tally = Tally(on_bytes)
         self._open = {_uid(one): one for one in batch}
         self._left: set[str] = set()
+        self._lost: set[str] = set()  # of which a whole answer was lost: they may be there, whatever is said later
 
     async def run(self) -> None:
         """Send until everything is settled."""
@@ -194,24 +195,22 @@ class _Delivery:
         """Send; look for what an answer leaves open, and send again what the archive does not hold.
 
         A batch refused whole is taken apart, so that one bad instance does not keep the others out. There the archive
-        is not looked into: what was just refused is not there, and an older copy would prove nothing.
+        is not looked into: what was just refused is not there, unless an earlier answer was lost.
         """
-        parts = [list(self._open.values())]
-        rounds = 0
+        parts = [(list(self._open.values()), 1)]  # with the number of the round: what is taken apart has its own
         while parts:
-            part = parts.pop()
+            part, round_ = parts.pop()
             exchange = await self._exchange(part)
             undecided = await self._take_verdicts(part, exchange)
             if exchange.refused_whole and len(part) > 1:
-                parts.extend([one] for one in undecided)
+                parts.extend(([one], round_) for one in undecided)
                 continue
             if exchange.refused_whole:
                 reason = exchange.reason or f"the archive refused it (status {exchange.status})"
-                self._settle_all(undecided, Verdict(StoreStatus.FAILED, reason=reason))
+                await self._refuse(undecided, Verdict(StoreStatus.FAILED, reason=reason))
                 continue
             findings = await self._findings(undecided)
-            rounds += 1
-            is_last = rounds >= self._session.settings.retry.max_attempts
+            is_last = round_ >= self._session.settings.retry.max_attempts
             again: list[Usable] = []
             for one in undecided:
                 if findings[_uid(one)] is Finding.SAME:
@@ -221,8 +220,15 @@ class _Delivery:
                 else:
                     again.append(one)
             if again:
-                parts.append(again)
-                await anyio.sleep(self._back_off(rounds))
+                parts.append((again, round_ + 1))
+                await anyio.sleep(self._back_off(round_))
+
+    async def _refuse(self, instances: list[Usable], verdict: Verdict) -> None:
+        """Settle what was refused whole; an earlier request of which no answer came may have stored it all the same."""
+        doubtful = [one for one in instances if _uid(one) in self._lost]
+        findings = await self._findings(doubtful)
+        for one in instances:
+            self._settle(one, _told_apart(one, verdict, findings[_uid(one)]) if one in doubtful else verdict)
 
     def _back_off(self, rounds: int) -> float:
         retry = self._session.settings.retry
@@ -232,7 +238,8 @@ class _Delivery:
         """Settle what the answer says; return what it leaves open.
 
         Where the archive may hold another instance with that UID, its word is not enough: it says "already there" of
-        whatever it has, and it may have kept the original of an anonymised copy and say that all is well.
+        whatever it has, and it may have kept the original of an anonymised copy and say that all is well. Nor is its
+        refusal enough after an answer was lost: it may refuse what it has by then.
         """
         undecided: list[Usable] = []
         doubtful: list[tuple[Usable, Verdict]] = []
@@ -243,7 +250,7 @@ class _Delivery:
             if verdict is None or verdict.status is StoreStatus.UNCONFIRMED:
                 undecided.append(one)
             elif verdict.reason_code in KEPT_WHAT_IT_HAD or (
-                one.keeps_uid and verdict.status is not StoreStatus.FAILED
+                _uid(one) in self._lost if verdict.status is StoreStatus.FAILED else one.keeps_uid
             ):
                 doubtful.append((one, verdict))
             else:
@@ -284,6 +291,7 @@ class _Delivery:
             if not body.begun:  # cancelled before anything of it left
                 self._left -= sent - arrived_before
         if lost is not None:
+            self._lost |= sent
             return _Exchange(verdicts_of("", b"", sent), lost.status, lost.reason, lost=True)
         words = answer.body[: self._session.settings.limits.error_bytes]
         reason = None if 200 <= answer.status < 300 else server_reason(answer.headers, words, self._session.secrets)
@@ -312,10 +320,6 @@ class _Delivery:
         del self._open[_uid(one)]
         self._tell(one, verdict)
 
-    def _settle_all(self, instances: list[Usable], verdict: Verdict) -> None:
-        for one in instances:
-            self._settle(one, verdict)
-
     def _abandon(self, error: BaseException) -> None:
         """Settle what is open when the delivery ends early."""
         words = error.message if isinstance(error, PostdicomError) else "the upload was ended"
@@ -343,6 +347,8 @@ def _may_have_arrived(error: PostdicomError) -> bool:
 
 def _told_apart(instance: Usable, verdict: Verdict, finding: Finding) -> Verdict:
     """Return a verdict that holds where another instance with the same UID may be what the archive has."""
+    if verdict.status is StoreStatus.FAILED:
+        return _refused_after_a_lost_answer(verdict, finding)
     if finding is Finding.SAME:
         return replace(verdict, reason=CONFIRMED if verdict.reason is None else f"{verdict.reason}; {CONFIRMED}")
     hint = "; anonymise the UIDs too" if instance.keeps_uid else ""
@@ -352,6 +358,16 @@ def _told_apart(instance: Usable, verdict: Verdict, finding: Finding) -> Verdict
     said = verdict.reason or "stored"
     reason = f"the archive says {said!r} and {finding.value}, so that it may hold another one with its UID{hint}"
     return Verdict(StoreStatus.UNCONFIRMED, verdict.reason_code, reason)
+
+
+def _refused_after_a_lost_answer(verdict: Verdict, finding: Finding) -> Verdict:
+    """Return a verdict on what was refused, where an earlier request of unknown end may have stored it."""
+    if finding is Finding.SAME:
+        return Verdict(StoreStatus.STORED, reason=CONFIRMED)
+    if finding in _MAY_CHANGE:
+        return verdict
+    reason = f"an answer was lost, then it was refused ({verdict.reason}), and the archive {finding.value}"
+    return Verdict(StoreStatus.UNCONFIRMED, verdict.reason_code, reason, temporary=True)
 
 
 def _never_confirmed(exchange: _Exchange, finding: Finding) -> Verdict:

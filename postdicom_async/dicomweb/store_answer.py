@@ -50,6 +50,7 @@ _CODES: Final[tuple[tuple[range, str], ...]] = (
     (range(0xB00E, 0xB00F), "already stored"),
     (range(0xC000, 0xD000), "cannot understand"),
 )
+_SAYS_NOTHING = "the archive's answer does not say what became of it"
 _TRANSFER_SYNTAX_CODE = 0xC122
 _OUT_OF_RESOURCES: Final = frozenset({0x0132, *range(0xA700, 0xA800)})
 KEPT_WHAT_IT_HAD: Final = frozenset({0x0111, 0xB00E})
@@ -103,6 +104,8 @@ def _failed(item: DicomJson) -> list[tuple[str, Verdict]]:
 
 
 def _stored(entry: DicomJson) -> Verdict:
+    if _code(entry, _FAILURE_REASON):  # yes and no in one
+        return Verdict(StoreStatus.UNCONFIRMED, reason=_SAYS_NOTHING)
     code = _code(entry, _WARNING_REASON)
     if not code:
         return Verdict(StoreStatus.STORED)
@@ -135,5 +138,5 @@ def _joined(verdicts: list[Verdict]) -> Verdict:
     """Return one verdict; an answer that says nothing of an instance, or both yes and no, confirms nothing."""
     stored = [verdict for verdict in verdicts if verdict.status is not StoreStatus.FAILED]
     if not verdicts or 0 < len(stored) < len(verdicts):
-        return Verdict(StoreStatus.UNCONFIRMED, reason="the archive's answer does not say what became of it")
+        return Verdict(StoreStatus.UNCONFIRMED, reason=_SAYS_NOTHING)
     return next((verdict for verdict in verdicts if verdict.status is not StoreStatus.STORED), verdicts[0])

@@ -296,6 +296,25 @@ async def test_after_a_lost_answer_what_may_be_there_is_not_sent_blindly(there: 
         assert keys == [ANNOUNCE, FILE_PART, CHECK, FILE_PART]
 
 
+@pytest.mark.parametrize("known_late", [True, False])
+async def test_refused_after_a_lost_answer(known_late: bool) -> None:
+    """The service took the file, knows of it a moment later, and refuses it when it comes again."""
+    parts = 0
+
+    def answer(request: Received) -> bytes | None:
+        nonlocal parts
+        if request.key == CHECK:
+            return success(request, FileIfExist=known_late and parts > 1)
+        if request.key != FILE_PART:
+            return success(request)
+        parts += 1
+        return None if parts == 1 else refusal(request, "duplicate")
+
+    async with CloudService(answer) as service, service.client(settings=settings(answer=0.2)) as api:
+        (outcome,) = (await api.upload(small_dicom())).outcomes
+    assert outcome.status is (StoreStatus.STORED if known_late else StoreStatus.FAILED)
+
+
 # --- answers that are none ------------------------------------------------------------------------------------------
 
 UNCLEAR: dict[str, Any] = {

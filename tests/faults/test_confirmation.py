@@ -9,8 +9,10 @@ import pytest
 
 from postdicom_async import ConnectionFailed, PostdicomError, StoreStatus, UploadReport
 from postdicom_async.dicomweb import confirm
-from tests.faults.archive import MemoryArchive, related, uids_of
+from postdicom_async.dicomweb.store import CONFIRMED
+from tests.faults.archive import MemoryArchive, parts_sent, related, uids_of
 from tests.faults.clients import settings
+from tests.support.bodies import stow_answer
 from tests.support.dicom_files import JPEG, small_dicom, study_files
 from tests.support.faulty_server import FaultyServer, Reply, Request, unused_port
 
@@ -85,6 +87,62 @@ async def test_what_is_retrieved_instead_confirms_nothing(answer: str, connect: 
     async with FaultyServer(MemoryArchive(fault=fault)) as server, connect(server.url) as client:
         (outcome,) = (await client.upload([FILE])).outcomes
     assert outcome.status is StoreStatus.UNCONFIRMED
+
+
+# --- what is told of each instance by itself --------------------------------------------------------------------------
+
+
+async def test_instances_of_a_batch_taken_apart_are_each_sent_again(connect: Connect) -> None:
+    """Eight go one by one, and the first answer to each is lost: none has fewer attempts for what befell the others."""
+    files = list(study_files(8).values())
+    seen: set[bytes] = set()
+
+    def fault(request: Request) -> Reply | None:
+        if request.method != "POST":
+            return None
+        first, *others = parts_sent(request)
+        if others:
+            return Reply(413)
+        is_new = first not in seen
+        seen.add(first)
+        return Reply(500) if is_new else None
+
+    archive = MemoryArchive(fault=fault)
+    async with FaultyServer(archive) as server, connect(server.url) as client:
+        report = await client.upload(files)
+    assert [outcome.status for outcome in report.outcomes] == [StoreStatus.STORED] * 8
+    assert sorted(archive.stored.values()) == sorted(files)
+
+
+NAMED = stow_answer(failed=[(UIDS.sop_instance_uid, 0x0110)])
+REFUSED_LATER: dict[str, Reply] = {
+    "without a word": Reply(409),
+    "by name": Reply(409, {"Content-Type": "application/dicom+json"}, NAMED),
+}
+
+
+@pytest.mark.parametrize("how", REFUSED_LATER)
+@pytest.mark.parametrize("held", [FILE, None, "not to be had"], ids=["has it", "has it not", "not to be had"])
+async def test_refused_after_a_lost_answer(how: str, held: bytes | str | None, connect: Connect) -> None:
+    """An archive that indexes late refuses in the second request what it took in the first."""
+    posts: list[Request] = []
+
+    def fault(request: Request) -> Reply | None:
+        if request.method != "POST":
+            return Reply(403) if len(posts) > 1 and isinstance(held, str) else None
+        posts.append(request)
+        if len(posts) > 1 and isinstance(held, bytes):
+            archive.stored[UIDS] = held
+        return Reply(500) if len(posts) == 1 else REFUSED_LATER[how]
+
+    archive = MemoryArchive(fault=fault)
+    async with FaultyServer(archive) as server, connect(server.url) as client:
+        (outcome,) = (await client.upload([FILE])).outcomes
+    assert len(posts) == 2
+    if isinstance(held, bytes):
+        assert (outcome.status, outcome.reason) == (StoreStatus.STORED, CONFIRMED)
+    else:
+        assert outcome.status is (StoreStatus.FAILED if held is None else StoreStatus.UNCONFIRMED)
 
 
 # --- what never left ------------------------------------------------------------------------------------------------

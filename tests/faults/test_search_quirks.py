@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async import DICOMWEB, UsageError
+from postdicom_async import DICOMWEB, IncompleteDownload, UsageError
+from tests.faults.archive import MemoryArchive, is_search, related, uids_of
 from tests.faults.clients import FAST, settings
 from tests.support.bodies import dicom_json, json_reply
-from tests.support.dicom_files import uid
+from tests.support.dicom_files import study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.faults.clients import Connect
 
 STUDIES = [dicom_json(StudyInstanceUID=uid(n)) for n in range(1, 26)]
+TAGS = ("0020000D", "0020000E", "00080018")
 UIDS = [uid(n) for n in range(1, 26)]
 
 
@@ -260,3 +263,63 @@ async def test_special_characters_arrive_as_they_are(connect: Connect) -> None:
         await archive.search_for_studies(filters).all()
     query = dict(server.requests[0].query)
     assert (query["PatientName"], query["StudyDescription"]) == (filters["PatientName"], filters["StudyDescription"])
+
+
+# --- a server that heeds limit and ignores offset ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("page_size", "limit", "warned"), [(8, None, 1), (8, 12, 1), (8, 8, 0), (8, 3, 0), (40, None, 0)]
+)
+async def test_the_same_full_page_again_may_not_be_all(
+    page_size: int, limit: int | None, warned: int, connect: Connect
+) -> None:
+    """A page of just the size that was asked for, twice; where it is smaller, it is all there is."""
+
+    def script(request: Request) -> Reply:
+        return json_reply(STUDIES[: int(dict(request.query)["limit"])])
+
+    async with FaultyServer(script) as server, connect(server.url, settings(page_size=page_size)) as archive:
+        results = archive.search_for_studies(limit=limit)
+        assert len(await results.all()) == min(page_size, limit or len(STUDIES), len(STUDIES))
+    assert len([one for one in results.warnings if "may be more" in one]) == len(results.warnings) == warned
+
+
+async def test_a_list_that_may_not_be_all_is_no_comparison(connect: Connect, tmp_path: Path) -> None:
+    """The study breaks off after three instances, which are also all that the list ever shows."""
+    files = list(study_files(7, pixel_bytes=64).values())
+
+    def fault(request: Request) -> Reply | None:
+        if request.path == f"/studies/{uid(1)}":
+            return Reply(200, {"Content-Type": archived.content_type}, archived.body, cut_after=len(archived.body) - 9)
+        if not is_search(request) or not request.path.endswith("/instances"):
+            return None
+        every = [dict(zip(TAGS, uids_of(file), strict=True)) for file in files[: int(dict(request.query)["limit"])]]
+        return json_reply([{tag: {"vr": "UI", "Value": [one[tag]]} for tag in TAGS} for one in every])
+
+    archived = related(files[:3])
+    server = FaultyServer(MemoryArchive(files, fault=fault))
+    async with server, connect(server.url, settings(page_size=3)) as archive:
+        with pytest.raises(IncompleteDownload) as caught:
+            await archive.download_study(uid(1), to=tmp_path)
+    assert caught.value.report is not None
+    assert caught.value.report.listing == "unavailable"
+
+
+@pytest.mark.parametrize("padding", ["\0", " "])
+async def test_padded_uids_in_a_list(padding: str, connect: Connect, tmp_path: Path) -> None:
+    files = list(study_files(3, pixel_bytes=64).values())
+
+    def fault(request: Request) -> Reply | None:
+        if not is_search(request) or not request.path.endswith("/instances"):
+            return None
+        items = [
+            {tag: {"vr": "UI", "Value": [one + padding]} for tag, one in zip(TAGS, uids_of(file), strict=True)}
+            for file in files
+        ]
+        return json_reply(items)
+
+    server = FaultyServer(MemoryArchive(files, fault=fault))
+    async with server, connect(server.url) as archive:
+        report = await archive.download_study(uid(1), to=tmp_path)
+    assert (report.ok, report.listing, len(report.saved)) == (True, "compared", 3)

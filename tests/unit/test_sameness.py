@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -108,3 +109,34 @@ def test_every_cut_is_seen() -> None:
     data = small_dicom(pixel_bytes=64)
     for end in range(len(data)):
         assert compare_files(data, data[:end]) is not SAME
+
+
+def with_text(raw: bytes) -> bytes:
+    """Return a file in UTF-8 with a comment of these bytes, whether they are UTF-8 or not."""
+
+    def change(dataset: Any) -> None:
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        dataset.add_new("PatientComments", "LT", "x" * len(raw))
+
+    return rewritten(small_dicom(), change).replace(b"x" * len(raw), raw)
+
+
+def test_text_that_cannot_be_decoded_is_not_taken_for_other_text() -> None:
+    """Replaced by U+FFFD all of it looks alike; some archives write it so, and then it is lost."""
+    sent = with_text(b"caf\xe9")
+    assert compare_files(sent, with_text(b"caf\xea")) is UNCLEAR
+    assert compare_files(sent, with_text("caf\ufffd".encode())) is UNCLEAR
+    assert compare_files(with_text("café".encode()), with_text("cafè".encode())) is DIFFERENT
+
+
+@pytest.mark.parametrize("value", [math.nan, [1.0, math.nan]])
+def test_no_number_is_the_same_as_no_number(value: Any) -> None:
+    one = rewritten(small_dicom(), lambda dataset: dataset.add_new("RealWorldValueSlope", "FD", value))
+    padded = rewritten(one, lambda dataset: dataset.add_new(0xFFFCFFFC, "OB", b"\0" * 10))
+    assert compare_files(one, padded) is SAME
+    assert compare_files(small_dicom(), padded) is DIFFERENT
+
+
+def test_the_same_pixels_under_the_name_of_another_syntax_are_not_what_was_sent() -> None:
+    data = small_dicom(transfer_syntax=JPEG)
+    assert compare_files(data, data.replace(JPEG.encode(), b"1.2.840.10008.1.2.4.57")) is UNCLEAR

@@ -114,7 +114,9 @@ ODD: list[tuple[Any, tuple[StoreStatus, int | None]]] = [
     (answer(FAILURES, entry(A, failure=-1)), (FAILED, -1)),
     (answer(REFERENCED, entry(A, warning="45056")), (WARNED, 45056)),
     (answer(REFERENCED, entry(A, warning="none")), (STORED, None)),
-    (answer(REFERENCED, entry(A, failure=272)), (STORED, None)),
+    (answer(REFERENCED, entry(A, failure=272)), UNKNOWN),  # yes and no in one
+    (answer(REFERENCED, entry(A, failure=272), entry(A)), UNKNOWN),
+    (answer(REFERENCED, entry(A, failure=0)), (STORED, None)),
     ({REFERENCED: {"vr": "SQ"}, FAILURES: {"vr": "SQ", "Value": []}}, UNKNOWN),
     ({REFERENCED: None}, UNKNOWN),
     ({REFERENCED: {"vr": "SQ", "Value": {"0": entry(A)}}}, UNKNOWN),

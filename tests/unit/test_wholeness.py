@@ -101,6 +101,17 @@ def test_implicit_where_it_says_explicit_and_the_other_way_round() -> None:
         assert missing(whole[:-1]) == "cut off: its pixel data need 2048 bytes, 2047 are there"
 
 
+def test_explicit_elements_inside_of_unknown_ones_are_no_alarm() -> None:
+    """So UN was written before CP-246; as implicit, the length of the first reaches into the pixels of a large file."""
+    inner = b"\x10\0\x10\0PN\x04\0A^B "
+    unknown = b"\x11\0\x01\x10UN\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff" + inner
+    unknown += b"\xfe\xff\x0d\xe0\0\0\0\0" + SEQUENCE_END
+    for value in range(1, 400):
+        pixels = struct.pack("<H", value) * 150_000
+        pixel_data = b"\xe0\x7f\x10\0OW\0\0" + struct.pack("<I", len(pixels)) + pixels
+        assert missing(small_dicom(pixel_bytes=0) + unknown + pixel_data) is None
+
+
 def with_length(tag: bytes, length: int) -> bytes:
     data = small_dicom()
     at = data.index(tag) + 8
