@@ -21,7 +21,8 @@ __all__ = ["app"]
 
 _EPILOG = (
     "Exit codes: 0 all done, 1 some items failed, 2 usage, 3 not found, 4 authentication, 5 temporary (a repeat may "
-    "help), 130 interrupted. Results go to standard output, everything else to standard error."
+    "help), 8 no space left, 9 nothing to do (with --error-if-nothing), 130 interrupted, 143 terminated. Results go to "
+    "standard output, everything else to standard error."
 )
 
 
@@ -103,4 +104,5 @@ def _start(
     if context.invoked_subcommand is None:
         if text := context.get_help():
             output.write(text)
+        output.error("give a command, such as: postdicom demo")
         raise typer.Exit(2)

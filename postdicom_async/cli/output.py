@@ -89,6 +89,8 @@ _PHRASES = (
     ("the certificate in tls.certificate", "the certificate in --client-cert"),
     ("the credentials or wants some: http", "the credentials or wants some: --proxy http"),
     ("set allow_http_credentials", "give --allow-http"),
+    ("anonymise the UIDs too", "give --anonymize-uids too"),
+    ("give existing='send'", "give --existing send"),
     ("give them as auth=(user, password)", "give the user with --username"),
     ("give tls.certificate too", "give --client-cert too"),
     (": password: ", ": the share's password: "),

@@ -140,7 +140,8 @@ def _list_failures(failures: Iterable[StoreOutcome]) -> None:
     failures = list(failures)
     for outcome in failures[:_LISTED]:
         code = "" if outcome.reason_code is None else f" ({outcome.reason_code:04X})"
-        output.note(f"{outcome.source}: {outcome.status}{code}: {outcome.reason or 'no reason given'}")
+        reason = output.in_options(outcome.reason or "no reason given")
+        output.note(f"{outcome.source}: {outcome.status}{code}: {reason}")
     if len(failures) > _LISTED:
         output.note(f"and {len(failures) - _LISTED} more; --json lists all")
 

@@ -71,6 +71,8 @@ class Dialect:
         """Refuse values that make no sense."""
         if self.filter_form not in {"keyword", "tag"}:
             raise UsageError('filter_form: give "keyword" or "tag"')
+        if self.instances_per_store is not None and self.instances_per_store < 1:
+            raise UsageError("instances_per_store: give a number from 1 on, or None")
         if type(self.url_bytes) is not int or self.url_bytes < _SHORTEST_URL:
             raise UsageError(f"url_bytes: give a number from {_SHORTEST_URL} on")
 

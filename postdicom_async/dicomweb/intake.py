@@ -132,7 +132,8 @@ class Intake:
         report = self._report(time.monotonic() - started, problem)
         if problem is None:
             return report
-        problem.report = report if report.outcomes else None
+        # What is wrong before anything was looked at has no report; what came later has one, though it may be empty.
+        problem.report = None if isinstance(problem, UsageError | LocalFileError) and not report.outcomes else report
         raise problem
 
     async def _send_all(self, sources: Sources, send: _Send) -> None:

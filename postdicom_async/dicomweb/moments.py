@@ -14,7 +14,7 @@ _ISO_DATE = re.compile(r"(?<![0-9])([0-9]{4})-([0-9]{2})-([0-9]{2})(?![0-9])")
 _CLOCK = re.compile(r"(?<=[0-9]):(?=[0-9])|(?<=[0-9])T(?=[0-9])")
 _PART_OF_ISO_DATE = re.compile(r"\b[0-9]{4}-[0-9]{1,2}\b")
 
-# Days that no month has go through: an upper end such as 20240231 is common, and archives compare it as text.
+# Days that no month has go through as ends of ranges: 20240231 is common, and archives compare it as text.
 _MONTH, _DAY = "(?:0[1-9]|1[0-2])", "(?:0[1-9]|[12][0-9]|3[01])"
 _TIME = r"(?:[01][0-9]|2[0-3])(?:[0-5][0-9](?:(?:[0-5][0-9]|60)(?:\.[0-9]{1,6})?)?)?"
 _ZONE = "(?:[+-](?:0[0-9]|1[0-4])[0-5][0-9])?"
@@ -30,7 +30,7 @@ _WITH_WILDCARDS: Final = {vr: re.compile(f"[0-9*?{more}]*(?:-[0-9*?{more}]*)?")
                           for vr, more in (("DA", ""), ("TM", "."), ("DT", ".+"))}  # fmt: skip
 _MISTAKES: Final = {
     "DA": "a date is YYYYMMDD or YYYY-MM-DD, a range two of them joined by '-'; YYYY and YYYYMM are all their days",
-    "TM": "a time is HHMMSS or HH:MM:SS or the beginning of it, a range two of them joined by '-'",
+    "TM": "a time is HHMMSS or HH:MM:SS, a range two of them joined by '-'; HH and HHMM are all their seconds",
     "DT": "a date and time is YYYYMMDDHHMMSS or YYYY-MM-DDTHH:MM:SS or the beginning of it, a range two of them joined "
     "by '-'",
 }
@@ -42,8 +42,8 @@ TEMPORAL: Final = frozenset(_UNITS)
 def matching_moments(name: str, vr: str, text: str) -> str:
     """Return dates or times as PS3.5 writes them; what is none, and would match nothing, is refused.
 
-    Years and months among dates become the ranges of their days. Wildcards and lists go through, as some archives take
-    them.
+    Years and months among dates become the ranges of their days, hours and minutes among times those of their seconds.
+    Wildcards and lists go through, as some archives take them.
 
     Raises:
         UsageError: this is no date, time, range or list of them.
@@ -62,13 +62,24 @@ def _plain(name: str, vr: str, text: str) -> str:
     found = _RANGES[vr].fullmatch(plain)
     if found is None:
         raise _mistake(name, vr)
-    return _whole_days(name, found) if vr == "DA" else plain
+    if vr == "DA":
+        return _whole_days(name, found)
+    return _whole_seconds(plain) if vr == "TM" and found["one"] else plain
+
+
+def _whole_seconds(text: str) -> str:
+    """Return an hour or a minute as the range of its seconds, which archives compare with what they hold."""
+    if len(text) >= len("HHMMSS"):
+        return text
+    return f"{text.ljust(6, '0')}-{text + '595959'[len(text) :]}.999999"
 
 
 def _whole_days(name: str, found: re.Match[str]) -> str:
     """Return one day or nothing as it is, and what stands for several days as a range."""
     one = found["one"] or ""
     if not found["dash"] and len(one) in {0, len("YYYYMMDD")}:
+        if one and int(one[6:]) > int(_last_day(one[:6])[6:]):
+            raise UsageError(f"filters: {name}: this month has no such day")
         return one
     start, end = (one, one) if one else (found["start"], found["end"])
     first, last = start and _first_day(start), end and _last_day(end)

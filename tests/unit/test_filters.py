@@ -137,8 +137,26 @@ def test_dates_that_are_none_would_match_nothing(value: Any) -> None:
         filter_pairs({"StudyDate": value})
 
 
+@pytest.mark.parametrize("value", ["20230229", "2023-02-29", "20240431", ["20240101", "20240230"], "00000230"])
+def test_days_that_no_month_has_match_nothing(value: Any) -> None:
+    with pytest.raises(UsageError, match="filters: StudyDate: this month has no such day"):
+        filter_pairs({"StudyDate": value})
+
+
 @pytest.mark.parametrize(
-    "value", ["20240201-20240231", "20240231", "20240215,20240216", "-", "2024*", "*", "", "2024????", "2024*-2025*"]
+    "value",
+    [
+        "20240201-20240231",
+        "20240231-",
+        "20240229",
+        "20240215,20240216",
+        "-",
+        "2024*",
+        "*",
+        "",
+        "2024????",
+        "2024*-2025*",
+    ],
 )
 def test_what_some_archive_matches_goes_out_as_it_is(value: str) -> None:
     assert filter_pairs({"StudyDate": value}) == [("00080020", value)]
@@ -179,8 +197,9 @@ def test_a_range_that_ends_before_it_begins_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("value", "sent"),
-    [("10:30", "1030"), ("10:30:15.5", "103015.5"), ("10", "10"), ("10:00-1200", "1000-1200"), ("-23:59:60", "-235960"),
-     ("1030*", "1030*"), ("", ""), (["10:30", "11"], "1030,11"), (("10:30", time(11)), "1030-110000")],
+    [("10:30", "103000-103059.999999"), ("10:30:15.5", "103015.5"), ("10", "100000-105959.999999"),
+     ("10:00-1200", "1000-1200"), ("-23:59:60", "-235960"),
+     ("1030*", "1030*"), ("", ""), (["10:30:00", "11"], "103000,110000-115959.999999"), (("10:30", time(11)), "1030-110000")],
 )  # fmt: skip
 def test_times_as_text(value: Any, sent: str) -> None:
     assert filter_pairs({"StudyTime": value}) == [("00080030", sent)]
