@@ -28,6 +28,7 @@ __all__ = [
     "objects_in",
     "objects_in_xml",
     "tag_of",
+    "values_of",
 ]
 
 DicomJson: TypeAlias = dict[str, Any]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.dialects import Dialect
 
-__all__ = ["Listing", "Results", "Search", "check_page"]
+__all__ = ["Listing", "Results", "Search", "check_page", "to_dataset"]
 
 _T = TypeVar("_T")
 

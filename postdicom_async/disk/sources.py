@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FileBody",
+    "Identified",
     "Source",
     "Sources",
     "Unusable",

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from postdicom_async.settings import Settings
 
 __all__ = [
+    "READ_AHEAD",
     "ChosenTransport",
+    "PyreqwestTransport",
     "choose_transport",
     "httpx_transport",
     "pyreqwest_transport",

@@ -18,6 +18,7 @@ from postdicom_async.errors import ProtocolError
 from postdicom_async.face import public_face
 
 __all__ = [
+    "Content",
     "Folder",
     "PatientOrder",
     "ShareLink",
