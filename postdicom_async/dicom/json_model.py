@@ -126,8 +126,8 @@ def _in_upper_case(data_set: DicomJson) -> DicomJson:
 def tag_of(keyword_or_tag: str) -> str | None:
     """Return the 8 upper-case hex digits for a DICOM keyword or a tag in any spelling, None for neither."""
     plain = keyword_or_tag.strip().strip("()").replace(",", "").replace(" ", "")
-    if len(plain) == 8 and all(char in "0123456789abcdefABCDEF" for char in plain):
-        return plain.upper()
+    if len(plain) == 8 and (digits := _tag_in(plain)) is not None:
+        return digits
     keyword = keyword_or_tag.strip()
     tag = tag_for_keyword(keyword) if keyword else None  # the empty keyword is that of retired elements
     return None if tag is None else f"{tag:08X}"
