@@ -288,7 +288,7 @@ async def parts_of(body: Body, size: int) -> AsyncGenerator[bytes, None]:
         LocalFileError: the body cannot be read, or has another length than it said.
     """
     held, left = bytearray(), body.length
-    async with aclosing(body.open()) as pieces:  # type: ignore[type-var]  # every body is a generator
+    async with aclosing(body.open()) as pieces:
         async for piece in pieces:
             left -= len(piece)
             if not held and len(piece) == size:

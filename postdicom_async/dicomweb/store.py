@@ -24,7 +24,7 @@ from postdicom_async.http.session import Call
 from postdicom_async.results import StoreStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import Usable
@@ -84,7 +84,7 @@ class RelatedBody:
         """The exact Content-Length."""
         return sum(map(len, part_framing(self.boundary, len(self.parts)))) + sum(p.body.length for p in self.parts)
 
-    async def open(self) -> AsyncIterator[bytes]:
+    async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield the body from its first byte."""
         *heads, tail = part_framing(self.boundary, len(self.parts))
         self.broken = None
