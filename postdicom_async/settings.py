@@ -98,7 +98,7 @@ class Retry:
         max_retry_after: a server that asks to wait longer ends the call with `RateLimited`.
         budget: repeats a session may make in a burst; each request that succeeds earns back a tenth.
         max_silences: how often in a row one call, of however many requests, waits in vain for an archive that is
-            silent or crawls. Then it asks no more.
+            silent or crawls. Then it asks no more. In uploads of the Cloud API, for each socket.
     """
 
     max_attempts: int = 5
