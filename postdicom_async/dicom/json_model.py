@@ -15,7 +15,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from postdicom_async.dicom.json_stream import EndsEarly, JsonReader, NotJson
+from postdicom_async.dicom.json_stream import JsonReader, NotJson
 
 __all__ = [
     "DicomJson",
@@ -40,13 +40,11 @@ class NotDicomJson(ValueError):
 
     Attributes:
         found: what there is instead of a data set; None where the text is not JSON. It may hold anything.
-        ends_early: whether the text is the beginning of JSON.
     """
 
-    def __init__(self, message: str, *, found: object = None, ends_early: bool = False) -> None:
+    def __init__(self, message: str, *, found: object = None) -> None:
         super().__init__(message)
         self.found = found
-        self.ends_early = ends_early
 
 
 def objects_in(body: bytes) -> list[DicomJson]:
@@ -62,7 +60,7 @@ def objects_in(body: bytes) -> list[DicomJson]:
         for items in chain(reader.feed(body), reader.end()):
             found += [data_set_in(item) for item in items]  # at once: the first that is none ends the reading
     except NotJson as error:
-        problem = NotDicomJson(str(error), ends_early=isinstance(error, EndsEarly))
+        problem = NotDicomJson(str(error))
     if problem is not None:
         raise problem
     return found
