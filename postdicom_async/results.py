@@ -56,7 +56,7 @@ class StoreStatus(StrEnum):
     FAILED = "failed"
     """The archive refused it, or it could not be sent; see ``reason_code`` and ``reason``."""
     UNCONFIRMED = "unconfirmed"
-    """Sent, but neither the answer nor a search afterwards says that it is there."""
+    """Sent, but nothing proves that the archive holds it; see ``reason``."""
     NOT_DICOM = "not DICOM"
     UNREADABLE = "unreadable"
     """It could not be read, changed while it was, is cut off, or does not say which instance it is; see ``reason``."""
@@ -152,8 +152,8 @@ class SavedInstance:
 
 ListingCheck: TypeAlias = Literal["compared", "counted", "unavailable", "not asked"]
 """How completeness was checked with the archive (QIDO-RS): against its list of instances, or against the number it has
-of them, which is enough when as many different ones arrived in an undamaged answer. ``"unavailable"`` when it cannot be
-asked, or when its list or number contradicts what arrived (see `DownloadReport.contradicted`)."""
+of them, which is enough when as many different ones arrived in an undamaged answer. ``"unavailable"`` when it could not
+be asked, or when its list or number contradicts what arrived (see `DownloadReport.contradicted`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class DownloadReport:
         refused: how many parts were not accepted (not DICOM, not what was asked for); their data was dropped.
         bytes_received: instance bytes written.
         seconds: wall time.
-        listing: whether the archive's own list was there to compare with.
+        listing: how completeness was checked with the archive; see `ListingCheck`.
         transfer_syntax_as_stored: False when the archive only answered to a request that lets it transcode.
         contradicted: the archive's own words are wrong: it lists nothing or not all of what arrived, or counts less.
             So whether it is all cannot be told, and `ok` is False. An archive that cannot be asked contradicts nothing.

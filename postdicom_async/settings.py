@@ -98,7 +98,7 @@ class Retry:
         max_retry_after: a server that asks to wait longer ends the call with `RateLimited`.
         budget: repeats a session may make in a burst; each request that succeeds earns back a tenth.
         max_silences: how often in a row one call, of however many requests, waits in vain for an archive that is
-            silent or crawls. Then it asks no more.
+            silent or crawls. Then it asks no more. In uploads of the Cloud API, for each socket.
     """
 
     max_attempts: int = 5
@@ -127,7 +127,7 @@ class Limits:
         parallel_stores: store requests at once during an upload.
         parallel_retrieves: retrieve requests at once during a download.
         piece: bytes read from or written to disk at a time.
-        json_bytes: a JSON answer that is read as a whole: of a store, of an operation, for the doctor.
+        json_bytes: an answer that is read as a whole: of a store, of the Cloud API, for the doctor.
         json_item_bytes: one result of a search, one instance's metadata. They are read one by one as they arrive, and
             there may be any number.
         error_bytes: how much of an error's body is read.

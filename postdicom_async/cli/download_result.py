@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from postdicom_async import DownloadReport, InstanceUids, PostdicomError
 
-__all__ = ["Result", "document", "failure_text", "summary_text", "was_unchecked"]
+__all__ = ["Result", "document", "failure_text", "summary_text", "was_contradicted", "was_unchecked"]
 
 _LISTINGS: tuple[str, ...] = ("unavailable", "not asked", "compared", "counted")
 """The weakest check first: several downloads together are checked as well as the one that was checked least."""

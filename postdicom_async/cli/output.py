@@ -261,9 +261,11 @@ def write_document(content: Mapping[str, Any] | None = None, *, error: object = 
     It is ASCII: every program can read it, and no terminal is controlled by it.
     """
     _Told.document = True
-    said = None if error is None else clean(in_options(str(error)))
-    found = {"ok": error is None, "error": said, **(content or {})}
-    write(json.dumps(found, indent=2))
+    write(json.dumps({**_end(error), **(content or {})}, indent=2))
+
+
+def _end(error: object) -> dict[str, object]:
+    return {"ok": error is None, "error": None if error is None else clean(in_options(str(error)))}
 
 
 class Document:
@@ -282,8 +284,7 @@ class Document:
     def end(self, *, error: object, **content: object) -> None:
         """Write the end of the object."""
         _Told.document = True
-        said = None if error is None else clean(in_options(str(error)))
-        rest = json.dumps({**content, "ok": error is None, "error": said})
+        rest = json.dumps({**content, **_end(error)})
         write(f"{self._joint if self._joint != ',' else ''}], {rest[1:]}")
 
 

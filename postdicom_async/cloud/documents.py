@@ -100,7 +100,7 @@ class DocumentUpload:
             if isinstance(one, _Document):
                 first_with.setdefault(one.path, outcome)
             outcomes.append(outcome)
-            self._meter.finished(outcome)
+            self._meter.finished(outcome, id(one))
         orders = tuple(self._session.patient_order_uuids)
         report = UploadReport(tuple(outcomes), self._meter.bytes_done, time.monotonic() - started, orders)
         if problem is None:

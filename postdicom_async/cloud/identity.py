@@ -68,7 +68,7 @@ async def read_identity(body: Body) -> Identity:
         LocalFileError: it cannot be read, or is not what it was.
     """
     beginning, values = b"", dict[int, bytes]()
-    async with aclosing(body.open()) as pieces:  # type: ignore[type-var]  # every body is a generator
+    async with aclosing(body.open()) as pieces:
         async for piece in pieces:
             beginning += piece
             values, more = read_values(beginning, _PRIVATE | {_CHARACTER_SET})

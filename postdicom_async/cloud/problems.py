@@ -1,4 +1,4 @@
-"""Problems of a session of the Cloud API. Pure."""
+"""Problems of a session of the Cloud API."""
 
 from __future__ import annotations
 

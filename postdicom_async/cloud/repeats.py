@@ -17,10 +17,7 @@ from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget, d
 if TYPE_CHECKING:
     from postdicom_async.settings import Retry
 
-__all__ = ["MOST_SILENCES", "Repeats"]
-
-MOST_SILENCES = 3
-"""So often is the same silence met in one call: each costs the whole patience for an answer."""
+__all__ = ["Repeats"]
 
 _log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
@@ -53,7 +50,7 @@ class Repeats:
                 return result
             silences = silences + 1 if isinstance(problem, Silence) else 0
             spent = Attempts(made, time.monotonic() - started)
-            if silences == MOST_SILENCES or not await self.pause(operation, repeat, problem.failure, spent):
+            if silences == self._retry.max_silences or not await self.pause(operation, repeat, problem.failure, spent):
                 raise problem.final(attempts=made)
 
     async def pause(

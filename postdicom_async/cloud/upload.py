@@ -71,8 +71,9 @@ class _Verdict:
 
 @dataclass(slots=True)
 class _Sending:
-    """How far a file is: whether something of it may have left that no answer has settled."""
+    """How far the file of that number is: whether something of it may have left that no answer has settled."""
 
+    number: int
     may_have_left: bool = False
 
 
@@ -137,7 +138,7 @@ class CloudUpload:
     # --- one file ------------------------------------------------------------------------------------------------
 
     async def _deliver(self, file: Numbered) -> None:
-        sending = _Sending()
+        sending = _Sending(file.number)
         try:
             verdict = await self._verdict(file.instance, sending)
         except LocalFileError as error:
@@ -254,7 +255,7 @@ class CloudUpload:
             order = order_in(envelope)
             named = order.patient_order_uuid if order and order.is_named else named
             acknowledged += len(data)
-            self._intake.meter.reached(instance.header.uids, acknowledged)
+            self._intake.meter.reached(sending.number, acknowledged)
 
         try:
             async with aclosing(self._loaded(body, total, attempt, taken)) as parts:
@@ -288,7 +289,7 @@ async def parts_of(body: Body, size: int) -> AsyncGenerator[bytes, None]:
         LocalFileError: the body cannot be read, or has another length than it said.
     """
     held, left = bytearray(), body.length
-    async with aclosing(body.open()) as pieces:  # type: ignore[type-var]  # every body is a generator
+    async with aclosing(body.open()) as pieces:
         async for piece in pieces:
             left -= len(piece)
             if not held and len(piece) == size:

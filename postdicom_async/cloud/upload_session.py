@@ -12,7 +12,6 @@ import anyio
 from postdicom_async.cloud.account import choose
 from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.cloud.problems import own_problem, session_replaced
-from postdicom_async.cloud.repeats import MOST_SILENCES
 from postdicom_async.cloud.socket import Silence
 from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import Problem
@@ -209,8 +208,9 @@ class UploadSession:
     @property
     def _is_given_up(self) -> bool:
         """Whether the same silence was met so often in a row that it makes no sense to go on."""
+        most = self._connection.settings.retry.max_silences
         return any(
-            times >= MOST_SILENCES * (self._at_once if kind is FileUploadType.PROCESS_FILE else 1)
+            times >= most * (self._at_once if kind is FileUploadType.PROCESS_FILE else 1)
             for kind, times in self._silences.items()
         )
 

@@ -23,6 +23,7 @@ __all__ = [
     "DicomProblem",
     "Element",
     "Encoding",
+    "Read",
     "Window",
     "as_written",
     "dictionary_vr",

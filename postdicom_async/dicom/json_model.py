@@ -15,7 +15,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from postdicom_async.dicom.json_stream import EndsEarly, JsonReader, NotJson
+from postdicom_async.dicom.json_stream import JsonReader, NotJson
 
 __all__ = [
     "DicomJson",
@@ -28,6 +28,7 @@ __all__ = [
     "objects_in",
     "objects_in_xml",
     "tag_of",
+    "values_of",
 ]
 
 DicomJson: TypeAlias = dict[str, Any]
@@ -39,13 +40,11 @@ class NotDicomJson(ValueError):
 
     Attributes:
         found: what there is instead of a data set; None where the text is not JSON. It may hold anything.
-        ends_early: whether the text is the beginning of JSON.
     """
 
-    def __init__(self, message: str, *, found: object = None, ends_early: bool = False) -> None:
+    def __init__(self, message: str, *, found: object = None) -> None:
         super().__init__(message)
         self.found = found
-        self.ends_early = ends_early
 
 
 def objects_in(body: bytes) -> list[DicomJson]:
@@ -61,7 +60,7 @@ def objects_in(body: bytes) -> list[DicomJson]:
         for items in chain(reader.feed(body), reader.end()):
             found += [data_set_in(item) for item in items]  # at once: the first that is none ends the reading
     except NotJson as error:
-        problem = NotDicomJson(str(error), ends_early=isinstance(error, EndsEarly))
+        problem = NotDicomJson(str(error))
     if problem is not None:
         raise problem
     return found
@@ -125,8 +124,8 @@ def _in_upper_case(data_set: DicomJson) -> DicomJson:
 def tag_of(keyword_or_tag: str) -> str | None:
     """Return the 8 upper-case hex digits for a DICOM keyword or a tag in any spelling, None for neither."""
     plain = keyword_or_tag.strip().strip("()").replace(",", "").replace(" ", "")
-    if len(plain) == 8 and all(char in "0123456789abcdefABCDEF" for char in plain):
-        return plain.upper()
+    if len(plain) == 8 and (digits := _tag_in(plain)) is not None:
+        return digits
     keyword = keyword_or_tag.strip()
     tag = tag_for_keyword(keyword) if keyword else None  # the empty keyword is that of retired elements
     return None if tag is None else f"{tag:08X}"

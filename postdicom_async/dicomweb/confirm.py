@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from enum import Enum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
-from postdicom_async.dicom.header import HEADER_LIMIT, data_set_start
+from postdicom_async.dicom.header import data_set_start
 from postdicom_async.dicom.sameness import Sameness, compare_files
 from postdicom_async.dicomweb.parts import Part, Parts
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
@@ -26,7 +26,7 @@ from postdicom_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncIterator
 
     from postdicom_async.disk.sources import Usable
 
@@ -35,6 +35,7 @@ __all__ = ["Confirmation", "Finding"]
 _OPERATION = "confirm"
 _COMPARED_WHOLE = 16 << 20  # bytes of an instance that is read by pydicom where its bytes differ
 _MORE = 1 << 20  # an archive may write the same data set this much longer
+_META_BYTES = 64 * 1024  # the file meta information is far smaller
 
 
 class Finding(Enum):
@@ -108,14 +109,14 @@ async def _compare_whole(instance: Usable, part: Part) -> Finding:
         size += len(piece)
         if size > limit:
             return Finding.UNCLEAR
-    async with _opened(instance) as pieces:
+    async with aclosing(instance.body.open()) as pieces:
         sent = b"".join([piece async for piece in pieces])
     return _FINDINGS[await anyio.to_thread.run_sync(compare_files, sent, b"".join(received))]
 
 
 async def _compare_streams(instance: Usable, part: Part) -> Finding:
     """Compare the data sets byte by byte, in flat memory; where they differ in length too, the encoding may have."""
-    async with _opened(instance) as pieces:
+    async with aclosing(instance.body.open()) as pieces:
         sent, received = _Stream(pieces), _Stream(aiter(part))
         syntaxes = await sent.pass_meta(), await received.pass_meta()
         if None in syntaxes or syntaxes[0] != syntaxes[1]:
@@ -157,19 +158,8 @@ class _Stream:
     async def pass_meta(self) -> str | None:
         """Go to the beginning of the data set; return its transfer syntax, None where it does not show."""
         head = b""
-        while len(head) < HEADER_LIMIT:
-            piece = await anext(self._pieces, None)
-            head += piece or b""
-            if piece is None or len(head) >= _ENOUGH:
-                break
+        while len(head) < _META_BYTES and (piece := await anext(self._pieces, None)) is not None:
+            head += piece
         found = data_set_start(head)
         self.held = memoryview(head)[found[1] :] if found else b""
         return found[0] if found else None
-
-
-_ENOUGH = 64 * 1024  # the file meta information is far smaller
-
-
-def _opened(instance: Usable) -> aclosing[AsyncGenerator[bytes, None]]:
-    """Close the source though it may not be read to its end."""
-    return aclosing(cast("AsyncGenerator[bytes, None]", instance.body.open()))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from pydicom.datadict import keyword_for_tag
 
 from postdicom_async.dicom.json_model import DicomJson, values_of
+from postdicom_async.dicomweb.filters import LISTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,7 +23,6 @@ __all__ = ["Contradictions", "Expectation", "contradicted", "expectations"]
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _DAY = re.compile(r"[0-9]{8}")
 _DAYS = re.compile(r"(?P<first>[0-9]{8})?-(?P<last>[0-9]{8})?|(?P<one>[0-9]{8})")
-_LISTED = re.compile(r"[,\\]")
 
 _Test: TypeAlias = "Callable[[str], bool | None]"
 
@@ -73,13 +73,13 @@ def _contradicts(expected: Expectation, item: DicomJson) -> bool:
 
 
 def _uids(value: str) -> _Test:
-    wanted = {one.strip(" \0") for one in _LISTED.split(value)}
+    wanted = {one.strip(" \0") for one in LISTED.split(value)}
     return lambda text: text in wanted
 
 
 def _patient_ids(value: str) -> _Test:
     """Compare without case; some archives take lists, and some an ID with its issuer behind carets."""
-    wanted = {one.strip(" \0").casefold() for one in (value, value.partition("^")[0], *_LISTED.split(value))}
+    wanted = {one.strip(" \0").casefold() for one in (value, value.partition("^")[0], *LISTED.split(value))}
     return lambda text: text.casefold() in wanted or text.partition("^")[0].casefold() in wanted
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import quote
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
@@ -15,7 +16,7 @@ from postdicom_async.dicomweb.dialects import FilterForm
 from postdicom_async.dicomweb.moments import TEMPORAL, matching_moments
 from postdicom_async.errors import UsageError
 
-__all__ = ["FilterValue", "Filters", "filter_pairs", "include_pairs", "query_string", "vr_of", "wire_pairs"]
+__all__ = ["LISTED", "FilterValue", "Filters", "filter_pairs", "include_pairs", "query_string", "vr_of", "wire_pairs"]
 
 Moment: TypeAlias = date | datetime | time | str | None
 FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[Moment, Moment] | list[str]"
@@ -27,6 +28,9 @@ all days of a year or a month. Times are ``HHMMSS`` or ``HH:MM:SS`` or the begin
 
 Filters: TypeAlias = Mapping[str, FilterValue]
 """DICOM keyword or 8-hex tag, or a path of them joined with dots into sequences, to what it must match."""
+
+LISTED: Final = re.compile(r"[,\\]")
+"""What stands between the UIDs of a list (PS3.4 section C.2.2.2.2): a comma, and the backslash of DICOM itself."""
 
 _SAFE = "*?-,:"
 _SAFE_IN_PRACTICE = _SAFE + "^"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from postdicom_async.dicomweb.contradictions import Contradictions, expectations
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import Turns, mark_of
-from postdicom_async.dicomweb.search import Listing, Search
+from postdicom_async.dicomweb.search import Listing, Search, smaller
 from postdicom_async.dicomweb.url_length import Pairs, queries
 from postdicom_async.errors import ProtocolError
 
@@ -54,7 +54,7 @@ async def _joined(
             async for page in pages:
                 yield page
         return
-    skip, left = search.offset, min((n for n in (search.limit, at_most) if n is not None), default=None)
+    skip, left = search.offset, smaller(search.limit, at_most)
     known: set[bytes] = set()
     turns = Turns()
     for part in parts:

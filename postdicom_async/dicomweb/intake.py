@@ -233,7 +233,7 @@ class Intake:
         record = self._records[number]
         uids = record.outcome.uids
         record.outcome, record.settled = outcome, True
-        self.meter.finished(outcome)
+        self.meter.finished(outcome, number)
         first = None if uids is None else self._first_with.get(uids.sop_instance_uid)
         for other in () if first is None else first.others:
             if other.waiting is None:

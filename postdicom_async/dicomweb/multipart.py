@@ -16,7 +16,7 @@ from postdicom_async.dicomweb.media_types import MediaType, parse_media_type
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["MultipartDamage", "PartEnd", "PartReader", "PartStart", "part_framing", "reader_for"]
+__all__ = ["MultipartDamage", "PartEnd", "PartEvent", "PartReader", "PartStart", "part_framing", "reader_for"]
 
 _HEADER_BYTES = 8 * 1024
 _HEADERS = 32

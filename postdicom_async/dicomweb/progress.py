@@ -50,10 +50,10 @@ class Meter:
             self._reached[what] = size
             self.moved(size - before)
 
-    def finished(self, outcome: StoreOutcome | SavedInstance) -> None:
-        """Count an instance that reached its end."""
+    def finished(self, outcome: StoreOutcome | SavedInstance, what: Hashable = None) -> None:
+        """Count an instance that reached its end; ``what`` it was called while its bytes were counted."""
         self._instances_done += 1
-        self._reached.pop(outcome.uids, None)
+        self._reached.pop(what, None)
         if self._listener is not None:
             self._listener(InstanceFinished(self._totals(), outcome))
 

@@ -131,7 +131,7 @@ class Receiver:
             if self._spool is spool:
                 self._spool = None
             self._saved[saved.uids] = saved
-            self._meter.finished(saved)
+            self._meter.finished(saved, saved.uids)
 
         await self._disk.run(lambda: spool.complete(pieces), done)
 

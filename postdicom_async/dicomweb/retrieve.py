@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.http.answer import StreamedAnswer
 
-__all__ = ["Retrieval", "Target", "part_events"]
+__all__ = ["Retrieval", "Target", "damaged", "part_events", "part_reader", "require_parts"]
 
 # How servers refuse an Accept header: 406 by the standard, 400 (Orthanc), 415.
 _REFUSED_FORM: Final = frozenset({HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE})

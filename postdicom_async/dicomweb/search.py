@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.dialects import Dialect
 
-__all__ = ["Listing", "Results", "Search", "check_page"]
+__all__ = ["Listing", "Results", "Search", "check_page", "smaller", "to_dataset"]
 
 _T = TypeVar("_T")
 
@@ -179,7 +179,7 @@ class Listing:
         Raises:
             ProtocolError: there may be more, and something will be done with the results.
         """
-        left = _smaller(self._search.limit, at_most)
+        left = smaller(self._search.limit, at_most)
         offset = self._search.offset
         seen: set[bytes] = set()
         was_full = False
@@ -324,5 +324,6 @@ def check_page(limit: int | None, offset: int) -> None:
         raise UsageError("offset: give a number from 0 on")
 
 
-def _smaller(one: int | None, other: int | None) -> int | None:
+def smaller(one: int | None, other: int | None) -> int | None:
+    """Return the smaller of two bounds, of which None is none."""
     return min((n for n in (one, other) if n is not None), default=None)

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -24,12 +24,12 @@ from postdicom_async.http.session import Call
 from postdicom_async.results import StoreStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import Usable
 
-__all__ = ["CONFIRMED", "OPERATION", "RelatedBody", "Storing", "Tally"]
+__all__ = ["CONFIRMED", "OPERATION", "Reached", "RelatedBody", "Storing"]
 
 OPERATION = "store instances"
 
@@ -41,20 +41,8 @@ _MAY_CHANGE = frozenset({Finding.ABSENT, Finding.DIFFERENT})
 CONFIRMED: Final = "retrieved and found to be what was sent"
 """The reason of an instance that no answer vouched for."""
 
-
-class Tally:
-    """Instance bytes that were sent, each told of once however often it is sent."""
-
-    def __init__(self, on_bytes: Callable[[int], None]) -> None:
-        self._on_bytes = on_bytes
-        self._told: dict[str, int] = {}
-
-    def reached(self, instance: Usable, sent: int) -> None:
-        """Note that the first ``sent`` bytes of an instance are out."""
-        told = self._told.get(_uid(instance), 0)
-        if sent > told:
-            self._told[_uid(instance)] = sent
-            self._on_bytes(sent - told)
+Reached: TypeAlias = "Callable[[Usable, int], None]"
+"""Is told of an instance that so many of its first bytes are out; of a repeat, again."""
 
 
 @dataclass(slots=True)
@@ -63,13 +51,13 @@ class RelatedBody:
 
     Attributes:
         parts: the instances, sent byte for byte.
-        tally: told of instance bytes as they are sent.
+        reached: told of instance bytes as they are sent.
         broken: the part whose source could not be read, after ``open`` raised for it.
         begun: some of it was asked for, which happens when there is a connection for it to go out on.
     """
 
     parts: Sequence[Usable]
-    tally: Tally
+    reached: Reached
     boundary: str = field(default_factory=lambda: secrets.token_hex(16))
     broken: Usable | None = None
     begun: bool = False
@@ -84,7 +72,7 @@ class RelatedBody:
         """The exact Content-Length."""
         return sum(map(len, part_framing(self.boundary, len(self.parts)))) + sum(p.body.length for p in self.parts)
 
-    async def open(self) -> AsyncIterator[bytes]:
+    async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield the body from its first byte."""
         *heads, tail = part_framing(self.boundary, len(self.parts))
         self.broken = None
@@ -96,7 +84,7 @@ class RelatedBody:
                 async for piece in part.body.open():
                     yield piece
                     sent += len(piece)
-                    self.tally.reached(part, sent)
+                    self.reached(part, sent)
             except LocalFileError:
                 self.broken = part
                 raise
@@ -138,14 +126,14 @@ class Storing:
             self._path = dialect.path(Route.STORE)
 
     async def deliver(
-        self, batch: Sequence[Usable], on_bytes: Callable[[int], None], settle: Callable[[Usable, Verdict], None]
+        self, batch: Sequence[Usable], reached: Reached, settle: Callable[[Usable, Verdict], None]
     ) -> None:
         """Send a batch until each of its instances has a verdict; ``settle`` is called once for each of them.
 
         Raises:
             PostdicomError: the archive cannot be worked with at all (connection, credentials, address).
         """
-        await _Delivery(self, batch, on_bytes, settle).run()
+        await _Delivery(self, batch, reached, settle).run()
 
     def call(self, body: RelatedBody) -> Call:
         """Return the request that stores a body."""
@@ -172,13 +160,13 @@ class _Delivery:
         self,
         storing: Storing,
         batch: Sequence[Usable],
-        on_bytes: Callable[[int], None],
+        reached: Reached,
         settle: Callable[[Usable, Verdict], None],
     ) -> None:
         self._storing = storing
         self._session = storing.session
         self._tell = settle
-        self._tally = Tally(on_bytes)
+        self._reached = reached
         self._open = {_uid(one): one for one in batch}
         self._left: set[str] = set()
         self._lost: set[str] = set()  # of which a whole answer was lost: they may be there, whatever is said later
@@ -263,7 +251,7 @@ class _Delivery:
     async def _exchange(self, part: list[Usable]) -> _Exchange:
         """Make one request; a source that cannot be read is settled and the rest is sent without it."""
         while part:
-            body = RelatedBody(part, self._tally)
+            body = RelatedBody(part, self._reached)
             broken: LocalFileError | None = None
             try:
                 return await self._attempt(body)

@@ -81,10 +81,13 @@ class Upload:
     async def _deliver(self, batch: list[Numbered]) -> None:
         numbers = {one.instance.header.uids.sop_instance_uid: one.number for one in batch}
 
+        def reached(instance: Usable, sent: int) -> None:
+            self._intake.meter.reached(numbers[instance.header.uids.sop_instance_uid], sent)
+
         def settle(instance: Usable, verdict: Verdict) -> None:
             self._intake.settle(numbers[instance.header.uids.sop_instance_uid], _outcome(instance, verdict))
 
-        await self._storing.deliver([one.instance for one in batch], self._intake.meter.moved, settle)
+        await self._storing.deliver([one.instance for one in batch], reached, settle)
 
 
 def _batch_limits(limits: Limits, dialect: Dialect) -> Limits:

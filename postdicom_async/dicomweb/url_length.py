@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from postdicom_async.dicomweb.filters import vr_of
+from postdicom_async.dicomweb.filters import LISTED, vr_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
 __all__ = ["Pairs", "in_pieces", "queries"]
 
 _T = TypeVar("_T")
-_LISTED: Final = re.compile(r"[,\\]")
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 """A query: tags, or names of other parameters, and values."""
 
@@ -46,4 +44,4 @@ def _uids(name: str, value: str) -> list[str]:
     is_attribute = all(len(part) == 8 for part in name.split("."))
     if not is_attribute or vr_of(name) != "UI":
         return []
-    return [uid for uid in dict.fromkeys(_LISTED.split(value)) if uid]
+    return [uid for uid in dict.fromkeys(LISTED.split(value)) if uid]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
@@ -50,7 +50,7 @@ class AnonymizedBody:
     deflated_at: int | None = None
     deflated_parts: tuple[Segment, ...] = field(default=(), repr=False)
 
-    async def open(self) -> AsyncIterator[bytes]:
+    async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield the anonymised file from its first byte, the next piece read while one is being sent."""
         problem: PostdicomError | None = None
         pieces = self.pieces()

@@ -29,6 +29,7 @@ __all__ = [
     "path_of",
     "read_beginning",
     "read_fully",
+    "told_by_file",
     "unusable",
 ]
 
@@ -180,7 +181,7 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tup
             return Unusable(label, StoreStatus.NOT_DICOM, "empty file")
         with open_at_once(path) as file:
             status = os.fstat(file.fileno())  # of what is read here, should another file have come under that name
-            data, told = _told_by_file(file, read)
+            data, told = told_by_file(file, read)
             if told is HeaderGap.UNCLEAR or (whole and not isinstance(told, HeaderGap)):
                 missing = missing_in(file, data, status.st_size)
     except OSError as error:
@@ -192,8 +193,8 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tup
     return unusable(label, told, status.st_size, data) if isinstance(told, HeaderGap) else (told, status)
 
 
-def _told_by_file(file: FileIO, read: _Reader[_T]) -> tuple[bytes, _T | HeaderGap]:
-    """Read as little as tells: most headers fit into the first read. Return that with it."""
+def told_by_file(file: FileIO, read: _Reader[_T]) -> tuple[bytes, _T | HeaderGap]:
+    """Return the beginning of a file and what ``read`` tells of it; most headers fit into the first read."""
     data = read_fully(file, _FIRST_READ)
     told = read(data, complete=len(data) < _FIRST_READ)
     if told is HeaderGap.INCOMPLETE:

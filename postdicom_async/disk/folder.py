@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 
-from postdicom_async.dicom.header import HEADER_LIMIT, InstanceHeader, read_header
+from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.layout import RelativeName
-from postdicom_async.disk.files import missing_in, read_fully
+from postdicom_async.disk.files import missing_in, told_by_file
 from postdicom_async.disk.problems import local_file_error
 from postdicom_async.results import InstanceUids
 
@@ -327,11 +327,7 @@ def _header_of_open(descriptor: int) -> InstanceHeader | None:
     if not stat.S_ISREG(status.st_mode):
         return None
     with FileIO(descriptor, closefd=False) as file:
-        beginning = read_fully(file, 64 * 1024)
-        header = read_header(beginning, complete=False)
-        if not isinstance(header, InstanceHeader):
-            beginning += read_fully(file, HEADER_LIMIT - len(beginning))
-            header = read_header(beginning, complete=True)
+        beginning, header = told_by_file(file, read_header)
         whole = isinstance(header, InstanceHeader) and missing_in(file, beginning, status.st_size) is None
     return header if isinstance(header, InstanceHeader) and whole else None
 

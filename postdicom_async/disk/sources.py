@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FileBody",
+    "Identified",
     "Source",
     "Sources",
     "Unusable",
@@ -332,7 +333,7 @@ class FileBody:
         """Return the body of a file as it is now, to be read in pieces of ``piece`` bytes."""
         return cls(path, status.st_size, _identity(status), piece)
 
-    async def open(self) -> AsyncIterator[bytes]:
+    async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield the file from its first byte."""
         problem: OSError | None = None
         try:

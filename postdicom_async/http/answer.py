@@ -15,6 +15,7 @@ from typing import Self, cast
 import httpx
 
 from postdicom_async.errors import PostdicomError, ProtocolError
+from postdicom_async.http import tasks
 from postdicom_async.http.clocks import ReadWatch, deadline_passed, least_rate_of
 from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
@@ -25,7 +26,6 @@ from postdicom_async.settings import Limits, Timeouts
 __all__ = ["Answer", "StreamedAnswer"]
 
 _CLOSE_SECONDS = 5.0
-_closing: set[asyncio.Task[None]] = set()  # an event loop alone does not keep its tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +123,7 @@ class StreamedAnswer:
             finally:
                 release()
             return
-        closing = asyncio.get_running_loop().create_task(self._close())
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
+        closing = tasks.start(self._close())
         closing.add_done_callback(lambda _: release())
         await asyncio.shield(closing)
 
@@ -148,22 +146,18 @@ class StreamedAnswer:
         """
         problem: Problem | None = None
         try:
-            async for chunk in self._pieces():
+            async for chunk in self.pieces():
                 yield chunk
         except Problem as caught:
             problem = caught
         if problem is not None:
             raise problem.final(attempts=1)
 
-    def pieces(self) -> AsyncGenerator[bytes, None]:
-        """As `chunks`, but what breaks it raises `Problem`, so that the retry loop sees it."""
-        return self._pieces()
-
     async def read_all(self, cap: int) -> Answer:
         """Read the whole body. Raises `Problem`, so that the retry loop sees it."""
         pieces: list[bytes] = []
         size = 0
-        async for chunk in self._pieces():
+        async for chunk in self.pieces():
             size += len(chunk)
             if size > cap:
                 message = f"the answer is larger than the limit of {cap} bytes; narrow the request or raise the limit"
@@ -175,7 +169,7 @@ class StreamedAnswer:
         """Read up to ``cap`` bytes of an error's body; whatever goes wrong, what came is enough."""
         found = b""
         try:
-            async for chunk in self._pieces():
+            async for chunk in self.pieces():
                 found += chunk
                 if len(found) >= cap:
                     break
@@ -183,8 +177,8 @@ class StreamedAnswer:
             pass
         return found[:cap]
 
-    async def _pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yield decoded chunks; raise `Problem` for everything that breaks them."""
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """As `chunks`, but what breaks it raises `Problem`, so that the retry loop sees it."""
         decode = self._decoder()
         received = 0
         # The stream itself: aiter_raw() refuses answers that a mock transport made in one piece.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,8 +22,8 @@ class Body(Protocol):
         """Bytes that ``open`` yields."""
         ...
 
-    def open(self) -> AsyncIterator[bytes]:
-        """Return a fresh stream of the body."""
+    def open(self) -> AsyncGenerator[bytes, None]:
+        """Return a fresh stream of the body; close it where it is not read to its end."""
         ...
 
 
@@ -38,7 +38,7 @@ class BytesBody:
         """Bytes of the body."""
         return len(self.data)
 
-    async def open(self) -> AsyncIterator[bytes]:
+    async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield the data in pieces, so that its progress is seen."""
         for start in range(0, len(self.data), _PIECE):
             yield self.data[start : start + _PIECE]

@@ -36,7 +36,6 @@ _PRIVATE_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?:\.{0,2}/[\w.%~+-]+){2,}/?"), "[path]"),
 )
 
-
 _WARNING = re.compile(r'\d{3} \S+ (".*")(?: ".*")?')  # a Warning header, RFC 9111 section 5.5
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from postdicom_async.settings import Retry
 
-__all__ = ["Failure", "Repeat", "RetryBudget", "decide", "failure_of_status", "parse_retry_after"]
+__all__ = ["Attempts", "Failure", "Repeat", "RetryBudget", "decide", "failure_of_status", "parse_retry_after"]
 
 
 class Repeat(Enum):
@@ -25,7 +25,7 @@ class Repeat(Enum):
     READ = auto()
     """Nothing: it only reads."""
     STORE = auto()
-    """Store the same instances again: harmless, but an answer that was lost is resolved by a search first."""
+    """Store the same instances again: harmless, but after a lost answer only what the archive turns out not to hold."""
     CHANGE = auto()
     """Perhaps create or delete twice: repeated only when the request certainly never left."""
 

@@ -7,7 +7,6 @@ private.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import logging
 import random
@@ -22,6 +21,7 @@ import anyio
 import httpx
 
 from postdicom_async.errors import PostdicomError, UsageError
+from postdicom_async.http import tasks
 from postdicom_async.http.address import checked_url, refuse_open_credentials
 from postdicom_async.http.answer import Answer, StreamedAnswer
 from postdicom_async.http.call import Call, OriginPath, request_of
@@ -68,7 +68,6 @@ class _Link:
         self.slots = anyio.CapacityLimiter(settings.limits.connections)
         self.budget = RetryBudget(settings.retry.budget)
         self.paused: dict[StreamedAnswer, None] = {}  # answers that are open and that nobody reads, the oldest first
-        self._closing: set[asyncio.Task[None]] = set()
         transport = chosen.make()
         self.ends_itself = isinstance(transport, PyreqwestTransport)
         self.client = httpx.AsyncClient(
@@ -88,9 +87,7 @@ class _Link:
         answer = next(iter(self.paused), None)
         if answer is not None:
             del self.paused[answer]
-            closing = asyncio.get_running_loop().create_task(answer.aclose())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            tasks.start(answer.aclose())
 
 
 class Session:

@@ -7,7 +7,6 @@ Time-outs over a body are not set here: the session watches for silence itself, 
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import ssl
 import time
@@ -22,6 +21,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from postdicom_async.errors import UsageError
+from postdicom_async.http import tasks
 from postdicom_async.http.pyreqwest_home import load_pyreqwest
 from postdicom_async.http.tls import may_be_a_server_s_own, prove_files, tls_context
 from postdicom_async.http.unreached import NeverConnected, explain, words_of
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from postdicom_async.settings import Settings
 
 __all__ = [
+    "READ_AHEAD",
     "ChosenTransport",
+    "PyreqwestTransport",
     "choose_transport",
     "httpx_transport",
     "pyreqwest_transport",
@@ -177,12 +179,7 @@ class _HttpxTransport(httpx.AsyncHTTPTransport):
         for connection in list(connections):
             if id(connection) not in in_use and not connection.is_idle() and not connection.is_closed():
                 connections.remove(connection)
-                closing = asyncio.get_running_loop().create_task(connection.aclose())
-                _closing.add(closing)
-                closing.add_done_callback(_closing.discard)
-
-
-_closing: set[asyncio.Task[None]] = set()
+                tasks.start(connection.aclose())
 
 
 def _refused_by_alert(text: str) -> NeverConnected | None:

@@ -1,4 +1,4 @@
-"""Why there was no connection, from whatever a transport says, in words of ours. Pure.
+"""Why there was no connection, from whatever a transport says, in words of ours.
 
 Texts of transports may hold the address, and each names the same thing differently. One table knows them; the first
 line that fits counts, so what is told more exactly stands above.

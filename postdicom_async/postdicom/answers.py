@@ -18,6 +18,7 @@ from postdicom_async.errors import ProtocolError
 from postdicom_async.face import public_face
 
 __all__ = [
+    "Content",
     "Folder",
     "PatientOrder",
     "ShareLink",
@@ -319,7 +320,7 @@ def _json(text: str) -> Any:
     """Return what a text is as JSON, None when it is none or deeper or larger than is read."""
     try:
         # Lists and objects by a reader that is bounded and, in a thread, lets others go on.
-        is_large = text.lstrip()[:1] in ("[", "{")
-        return read_json(text.encode("utf-8", "surrogatepass")) if is_large else json.loads(text)
+        is_compound = text.lstrip()[:1] in ("[", "{")
+        return read_json(text.encode("utf-8", "surrogatepass")) if is_compound else json.loads(text)
     except (ValueError, RecursionError):
         return None

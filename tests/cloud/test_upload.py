@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,23 @@ async def test_progress(account: Account, tmp_path: Path) -> None:
     assert moved[-1] == report.bytes_sent == events[-1].totals.bytes_total
     ended = [event.outcome for event in events if isinstance(event, InstanceFinished)]
     assert len(ended) == 5 == events[-1].totals.instances_done == events[-1].totals.instances_total
+
+
+async def test_a_copy_that_comes_meanwhile_counts_no_byte_twice(account: Account) -> None:
+    data, moved = dicom_of_size(20 * PART), asyncio.Event()
+
+    async def sources() -> AsyncIterator[bytes]:
+        yield data
+        await moved.wait()
+        yield data
+
+    def progress(event: ProgressEvent) -> None:
+        if isinstance(event, BytesMoved):
+            moved.set()
+
+    report = await account.api.upload(sources(), institution_uuid=INSTITUTION, sockets=1, progress=progress)
+    assert [one.status for one in report.outcomes] == [StoreStatus.STORED, StoreStatus.DUPLICATE]
+    assert report.bytes_sent == len(data)
 
 
 async def test_an_upload_that_is_refused(account: Account) -> None:

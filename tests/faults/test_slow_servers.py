@@ -33,7 +33,7 @@ from tests.support.dicom_files import small_dicom, study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
     from pathlib import Path
 
     from tests.faults.clients import Connect
@@ -66,7 +66,7 @@ class Pieces:
         self.length = number * 100
         self._pause = pause
 
-    async def open(self) -> AsyncIterator[bytes]:
+    async def open(self) -> AsyncGenerator[bytes, None]:
         for _ in range(self.length // 100):
             await asyncio.sleep(self._pause)
             yield b"x" * 100

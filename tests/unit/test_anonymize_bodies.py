@@ -7,11 +7,11 @@ import gc
 import os
 import tracemalloc
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -312,7 +312,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 async def test_nobody_reads_on(tmp_path: Path, opened: list[Any]) -> None:
     (tmp_path / "x").write_bytes(small_dicom(pixel_bytes=4 << 20))
-    async with aclosing(stream_of(await body_at(tmp_path / "x"))) as pieces:
+    async with aclosing((await body_at(tmp_path / "x")).open()) as pieces:
         assert await anext(pieces)
     assert len(opened) >= 3
     assert all(file.closed for file in opened)
@@ -324,7 +324,7 @@ async def test_cancelled_while_it_is_read(tmp_path: Path, opened: list[Any]) -> 
     reading = asyncio.Event()
 
     async def read() -> None:
-        async with aclosing(stream_of(body)) as pieces:
+        async with aclosing(body.open()) as pieces:
             async for _ in pieces:
                 reading.set()
 
@@ -334,7 +334,3 @@ async def test_cancelled_while_it_is_read(tmp_path: Path, opened: list[Any]) -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert all(file.closed for file in opened)
-
-
-def stream_of(body: AnonymizedBody) -> AsyncGenerator[bytes, None]:
-    return cast("AsyncGenerator[bytes, None]", body.open())

@@ -22,6 +22,7 @@ from postdicom_async.dicomweb import intake as intake_module
 from postdicom_async.dicomweb import upload as upload_module
 from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect
 from postdicom_async.dicomweb.retrieve import Retrieval
+from postdicom_async.dicomweb.store import Reached
 from postdicom_async.dicomweb.store_answer import Verdict
 from postdicom_async.dicomweb.upload import Upload
 from postdicom_async.disk.sources import Usable
@@ -46,7 +47,7 @@ class Recorded:
         return self
 
     async def deliver(
-        self, batch: Sequence[Usable], on_bytes: Callable[[int], None], settle: Callable[[Usable, Verdict], None]
+        self, batch: Sequence[Usable], reached: Reached, settle: Callable[[Usable, Verdict], None]
     ) -> None:
         self.batches.append(list(batch))
         self.running += 1
@@ -57,8 +58,8 @@ class Recorded:
                 raise ConnectionFailed("gone")
         finally:
             self.running -= 1
-        on_bytes(sum(one.body.length for one in batch))
         for one in batch:
+            reached(one, one.body.length)
             settle(one, self.verdicts.get(one.header.uids.sop_instance_uid, Verdict(StoreStatus.STORED)))
 
     def sizes(self) -> list[list[int]]:

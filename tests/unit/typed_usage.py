@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import httpx
 from pydicom.dataset import Dataset
 
 from postdicom_async import (
+    DICOMWEB,
     Account,
     Anonymization,
     BytesMoved,
@@ -46,9 +48,9 @@ from postdicom_async import (
 )
 
 SETTINGS = Settings(
-    timeouts=Timeouts(connect=5),
-    retry=Retry(max_attempts=2),
-    limits=Limits(connections=4),
+    timeouts=Timeouts(connect=5, search_answer=30, least_rate=0, least_rate_window=30, deadline=20),
+    retry=Retry(max_attempts=2, max_silences=1),
+    limits=Limits(connections=4, json_item_bytes=1 << 20),
     tls=Tls(ca_file=Path("ca.pem")),
     fsync=False,
 )
@@ -76,6 +78,10 @@ def on_progress(event: ProgressEvent) -> None:
         assert_type(event, InstanceFinished)
         assert_type(event.outcome, StoreOutcome | SavedInstance)
     assert_type(event.totals.bytes_total, int | None)
+
+
+def dialects() -> None:
+    DicomWeb("https://archive.example", dialect=replace(DICOMWEB, filter_form="tag", url_bytes=4000))
 
 
 async def search(archive: DicomWeb) -> None:
@@ -107,6 +113,8 @@ async def store(archive: DicomWeb) -> None:
     outcomes = await archive.store_instances([b"bytes"], study_instance_uid="1.2")
     assert_type(outcomes, tuple[StoreOutcome, ...])
     assert_type(outcomes[0].uids, InstanceUids | None)
+    assert_type(outcomes[0].temporary, bool)
+    await archive.upload("folder", study_instance_uid="1.2", send_truncated=True)
     await archive.delete_study("1.2")
 
 
@@ -118,7 +126,12 @@ async def retrieve(archive: DicomWeb) -> None:
         assert_type(error.report.missing, tuple[InstanceUids, ...])
     except PostdicomError as error:
         assert_type(error.temporary, bool)
+        assert_type(error.origin, tuple[str, ...])
+        assert_type(error.server_words, str | None)
     else:
+        assert_type(report.contradicted, bool)
+        assert_type(report.failed, bool)
+        assert_type(report.listing, Literal["compared", "counted", "unavailable", "not asked"])
         assert_type(report.saved[0].path, Path)
     async for part in archive.iter_study("1.2"):
         async for chunk in part:
