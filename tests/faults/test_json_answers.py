@@ -374,6 +374,24 @@ async def test_requests_amid_a_large_answer_do_not_wait_for_it(connect: Connect)
             assert await asyncio.gather(*(reader(archive) for _ in range(3))) == [3000] * 3
 
 
+async def test_a_request_that_waited_before_is_not_waited_for_in_vain(connect: Connect) -> None:
+    """It was begun, in a task, while the answer was being read; now who reads that waits for the task."""
+
+    def answer(request: Request) -> Reply:
+        return Reply(200, JSON, text) if request.path.endswith("/metadata") else json_reply(STUDIES[:1])
+
+    text = b"".join(listed(3000))
+    using = settings(connections=1)
+    async with FaultyServer(answer) as server, connect(server.url, using) as archive, asyncio.timeout(60):
+        metadata = aiter(archive.retrieve_study_metadata(STUDY).raw)
+        reading = asyncio.create_task(anext(metadata))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(archive.search_for_studies(limit=1).raw.all())
+        await reading
+        assert len(await waiting) == 1
+        assert len([one async for one in metadata]) == 2999
+
+
 async def test_a_loop_that_is_left_early_gives_the_connection_back(connect: Connect) -> None:
     using = settings(connections=1)
     reply = Reply(200, JSON, b"".join(listed(3000)))
