@@ -383,13 +383,18 @@ async def test_a_request_that_waited_before_is_not_waited_for_in_vain(connect: C
     text = b"".join(listed(3000))
     using = settings(connections=1)
     async with FaultyServer(answer) as server, connect(server.url, using) as archive, asyncio.timeout(60):
-        metadata = aiter(archive.retrieve_study_metadata(STUDY).raw)
-        reading = asyncio.create_task(anext(metadata))
+        count, waiting = 0, asyncio.create_task(begin_a_little_later(archive))
+        async for _ in archive.retrieve_study_metadata(STUDY).raw:
+            if not count:
+                assert len(await waiting) == 1
+            count += 1
+    assert count == 3000
+
+
+async def begin_a_little_later(archive: DicomWeb) -> list[Any]:
+    while not archive._session._open_link().slots.borrowed_tokens:
         await asyncio.sleep(0)
-        waiting = asyncio.create_task(archive.search_for_studies(limit=1).raw.all())
-        await reading
-        assert len(await waiting) == 1
-        assert len([one async for one in metadata]) == 2999
+    return await archive.search_for_studies(limit=1).raw.all()
 
 
 async def test_a_loop_that_is_left_early_gives_the_connection_back(connect: Connect) -> None:

@@ -70,7 +70,7 @@ def test_a_proxy_that_is_no_text(proxy: Any) -> None:
 
 
 @pytest.mark.parametrize(("kind", "given"), [(DicomWeb, ["no address"]), (CloudApi, ["no key", "no key"])])
-def test_what_was_never_made_can_be_looked_at(kind: type[Any], given: list[str]) -> None:
+def test_what_was_never_made_can_be_looked_at(kind: Any, given: list[str]) -> None:
     """A class of the caller's own holds it in the frame that the error leaves, and crash reporters show it."""
     client = kind.__new__(kind)
     with pytest.raises(UsageError):
