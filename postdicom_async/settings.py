@@ -220,6 +220,8 @@ class Settings:
         for name, kind in _MEMBERS.items():
             if not isinstance(getattr(self, name), kind):
                 raise UsageError(f"{name}: give {kind.__name__}(...)")
+        if not isinstance(self.proxy, str | None):
+            raise UsageError("proxy: give an address such as http://proxy.example:3128")
 
 
 _MEMBERS: dict[str, type] = {"timeouts": Timeouts, "retry": Retry, "limits": Limits, "tls": Tls}

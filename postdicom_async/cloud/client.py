@@ -81,6 +81,8 @@ class CloudApi:
         self._user = user
 
     def __repr__(self) -> str:
+        if "_user" not in vars(self):  # the constructor refuses an argument, and a crash reporter looks at it
+            return f"<{type(self).__name__}>"
         return f"<{type(self).__name__} {origin_of(self._router_url)}>"
 
     async def __aenter__(self) -> Self:

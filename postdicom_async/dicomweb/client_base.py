@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -16,7 +17,6 @@ from postdicom_async.http.session import Session
 from postdicom_async.settings import Limits, Retry, Settings, Timeouts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
 
     import httpx
@@ -39,11 +39,15 @@ class ClientBase:
         transport: httpx.AsyncBaseTransport | None = None,
         dialect: str | Dialect = DICOMWEB,
     ) -> None:
+        if not isinstance(settings, Settings | None):
+            raise UsageError("settings: give Settings(...), or None")
         self._session = Session(url, auth=auth, settings=settings or Settings(), transport=transport)
         self._dialect = _dialect(dialect)
         self._retrieval = Retrieval(self._session, self._dialect)
 
     def __repr__(self) -> str:
+        if "_retrieval" not in vars(self):  # the constructor refuses an argument, and a crash reporter looks at it
+            return f"<{type(self).__name__}>"
         return f"<{type(self).__name__} {origin_of(self._session.url)} {self._dialect.name} {self.transport_name}>"
 
     @property
@@ -137,7 +141,8 @@ def given_uids(**uids: str | None) -> dict[str, str]:
 
 def frame_list(numbers: Sequence[int]) -> str:
     """Return frame numbers as they stand in a path."""
-    if not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers):
+    is_list = isinstance(numbers, Sequence) and not isinstance(numbers, str | bytes)
+    if not is_list or not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers):
         raise UsageError("frame_numbers: give one or more numbers from 1 on")
     return ",".join(map(str, numbers))
 

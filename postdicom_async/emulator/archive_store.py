@@ -26,6 +26,7 @@ from postdicom_async.emulator.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, Lev
 from postdicom_async.emulator.header import Json, read_header
 from postdicom_async.emulator.private_files import make_file, make_folder, only_mine
 from postdicom_async.emulator.vendor_schema import add_vendor_tables
+from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ __all__ = ["ArchiveStore", "IndexRow", "Parsed", "StoredInstance", "parse_instan
 
 _RESERVED = 256 * 1024
 """Bytes of the disk that are kept for deleting."""
+
+_WAIT_FOR_ANOTHER = 1.0
+"""Seconds that another archive on the folder may take to end."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,15 @@ class ArchiveStore:
     Args:
         folder: where the files and their index are.
         durable: keep the index whole when the machine fails; a temporary archive need not wait for the disk.
+
+    Raises:
+        UsageError: another archive has the folder open.
     """
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self.folder = folder
         self._incoming = folder / "incoming"
-        shutil.rmtree(self._incoming, ignore_errors=True)
-        make_folder(self._incoming)
+        make_folder(folder)
         for old in ("studies", "documents", "reserve"):  # an older archive let others look
             if (folder / old).exists():
                 only_mine(folder / old)
@@ -106,11 +112,10 @@ class ArchiveStore:
         self.is_new: bool = not index.exists()
         for file in (index, *folder.glob("index.sqlite-*")):  # files beside the index get its mode when they are made
             make_file(file)
-        self._database = sqlite3.connect(index, check_same_thread=False)
-        self._database.execute(f"PRAGMA synchronous = {'NORMAL' if durable else 'OFF'}")
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.executescript(f"BEGIN;{SCHEMA}{VIEWS}COMMIT;")
+        self._database = _open_index(index, durable=durable)
         add_vendor_tables(self._database)
+        shutil.rmtree(self._incoming, ignore_errors=True)  # nobody else's: the index is ours alone
+        make_folder(self._incoming)
         if not self.is_new:  # beside an index that was lost nothing is known to be left over
             self._sweep()
         self._reserve = folder / "reserve"
@@ -360,6 +365,27 @@ class ArchiveStore:
 def _wanted(study_uid: str, series_uid: str, instance_uid: str) -> dict[str, str]:
     columns = {"study_uid": study_uid, "series_uid": series_uid, "instance_uid": instance_uid}
     return {name: uid for name, uid in columns.items() if uid}
+
+
+def _open_index(index: Path, *, durable: bool) -> sqlite3.Connection:
+    """Open the index, for one archive at a time: another would sweep away what this one is about to store.
+
+    Raises:
+        UsageError: another archive has it open.
+    """
+    database = sqlite3.connect(index, check_same_thread=False, timeout=_WAIT_FOR_ANOTHER)
+    try:
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")  # until it is closed, or its process is gone
+        database.execute(f"PRAGMA synchronous = {'NORMAL' if durable else 'OFF'}")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(f"BEGIN IMMEDIATE;{SCHEMA}{VIEWS}COMMIT;")
+    except BaseException as error:
+        database.close()
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+            raise
+    else:
+        return database
+    raise UsageError(f"the folder {index.parent} is in use by another archive")
 
 
 def _kept(attributes: Json, level: Level) -> str:

@@ -32,7 +32,7 @@ _PRIVATE_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?:[^\W\d_][\w'.\- ]*)?\^[\w'.\-^=]*"), "[name]"),
     (re.compile(r"(?:\b[A-Z]:\\|\\\\)(?:[^\\]*\\)*\S*", re.IGNORECASE), "[path]"),
     (re.compile(r"(?<![\d.])\d{4}-\d{2}-\d{2}(?!\.?\d)"), "[date]"),
-    (re.compile(r"(?<![\d.A-Za-z])\d{6,}(?!\.?\d)"), "[number]"),
+    (re.compile(r"(?<![\d.A-Za-z])(?=(?:\d ?){6})\d+(?: \d+)*(?!\.?\d)"), "[number]"),  # in groups too
     (re.compile(r"(?:\.{0,2}/[\w.%~+-]+){2,}/?"), "[path]"),
 )
 

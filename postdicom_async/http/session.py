@@ -44,6 +44,7 @@ __all__ = ["Call", "Session"]
 
 _log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
+_PAUSED_SECONDS = 1.0  # so long may an answer that nobody reads keep others waiting
 
 
 @dataclass(slots=True)
@@ -79,13 +80,24 @@ class _Link:
         try:
             self.slots.acquire_on_behalf_of_nowait(holder)
         except anyio.WouldBlock:
-            self._take_back_one()
+            # Who reads the oldest may be waiting for this very request: without this both would wait for ever.
+            for answer in list(self.paused)[:1]:
+                self._take_back(answer)
             await self.slots.acquire_on_behalf_of(holder)
 
-    def _take_back_one(self) -> None:
-        # Who reads it may be waiting for this very request: without this both would wait for ever.
-        answer = next(iter(self.paused), None)
-        if answer is not None:
+    def pause(self, answer: StreamedAnswer) -> None:
+        """Note that nobody reads an answer for now."""
+        self.paused[answer] = None
+        # Who waits already saw nothing to take back. A reader that comes back soon keeps its answer all the same.
+        if self.slots.statistics().tasks_waiting:
+            asyncio.get_running_loop().call_later(_PAUSED_SECONDS, self._take_back_if_wanted, answer)
+
+    def _take_back_if_wanted(self, answer: StreamedAnswer) -> None:
+        if self.slots.statistics().tasks_waiting:
+            self._take_back(answer)
+
+    def _take_back(self, answer: StreamedAnswer) -> None:
+        if answer in self.paused:
             del self.paused[answer]
             tasks.start(answer.aclose())
 
@@ -198,7 +210,7 @@ class Session:
     def pause(self, answer: StreamedAnswer) -> None:
         """Say that nobody reads an answer for now. Whoever waits for a slot may close it; `resume` tells."""
         if self._link is not None:
-            self._link.paused[answer] = None
+            self._link.pause(answer)
 
     def resume(self, answer: StreamedAnswer) -> bool:
         """Return whether an answer that was paused is still open; from now on it stays so."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from postdicom_async import CloudApi
+from postdicom_async import CloudApi, UsageError
 from postdicom_async.emulator import EmbeddedArchive
 from tests.emulator.support import client_of, encode, make_instance, store, with_pixels
 from tests.emulator.vendor_support import create_order, refused, told
@@ -125,6 +125,40 @@ async def test_what_a_killed_process_leaves_is_swept(tmp_path: Path, method: str
         assert len(list(folder.glob("studies/**/*.dcm"))) == 1
         whole = await client.get("/studies/series/instances/1.2.3.1.1", headers={"Accept": "application/dicom"})
         assert whole.content == {b"first": first, b"later": later}[expected]
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from postdicom_async.emulator.archive_store import ArchiveStore
+
+store = ArchiveStore(Path(sys.argv[1]))
+store.new_incoming().write_bytes(b"on its way")
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_a_folder_is_for_one_archive_at_a_time(tmp_path: Path) -> None:
+    """Another one would remove what is on its way; when the first is killed, the folder is free."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        try:
+            assert other.stdout
+            assert other.stdout.readline().strip() == b"open"
+            with pytest.raises(UsageError, match="in use by another archive"):
+                async with EmbeddedArchive(tmp_path):
+                    pass
+            assert len(list((tmp_path / "incoming").iterdir())) == 1
+        finally:
+            other.kill()
+    async with EmbeddedArchive(tmp_path) as archive, client_of(archive) as client:
+        await store(client, make_instance())
+        with pytest.raises(UsageError, match="in use by another archive"):
+            async with EmbeddedArchive(tmp_path):
+                pass
+        await store(client, make_instance(PatientName="Doe^Jane"))
 
 
 async def test_beside_a_lost_index_nothing_is_swept(tmp_path: Path) -> None:

@@ -378,6 +378,29 @@ async def test_requests_amid_a_large_answer_do_not_wait_for_it(connect: Connect)
             assert await asyncio.gather(*(reader(archive) for _ in range(3))) == [3000] * 3
 
 
+async def test_a_request_that_waited_before_is_not_waited_for_in_vain(connect: Connect) -> None:
+    """It was begun, in a task, while the answer was being read; now who reads that waits for the task."""
+
+    def answer(request: Request) -> Reply:
+        return Reply(200, JSON, text) if request.path.endswith("/metadata") else json_reply(STUDIES[:1])
+
+    text = b"".join(listed(3000))
+    using = settings(connections=1)
+    async with FaultyServer(answer) as server, connect(server.url, using) as archive, asyncio.timeout(60):
+        count, waiting = 0, asyncio.create_task(begin_a_little_later(archive))
+        async for _ in archive.retrieve_study_metadata(STUDY).raw:
+            if not count:
+                assert len(await waiting) == 1
+            count += 1
+    assert count == 3000
+
+
+async def begin_a_little_later(archive: DicomWeb) -> list[Any]:
+    while not archive._session._open_link().slots.borrowed_tokens:
+        await asyncio.sleep(0)
+    return await archive.search_for_studies(limit=1).raw.all()
+
+
 async def test_a_loop_that_is_left_early_gives_the_connection_back(connect: Connect) -> None:
     using = settings(connections=1)
     reply = Reply(200, JSON, b"".join(listed(3000)))

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from postdicom_async import DicomWeb, UsageError
+from postdicom_async import CloudApi, DicomWeb, Settings, UsageError
 
 UIDS = ("1.2", "1.2.3", "1.2.3.4")
 
@@ -48,3 +48,31 @@ async def test_a_bulk_data_address_that_is_no_text(archive: DicomWeb, url: Any) 
     async with archive:
         with pytest.raises(UsageError, match=r"^url: "):
             await archive.retrieve_bulkdata(url)
+
+
+@pytest.mark.parametrize("numbers", [5, None, object(), "12", {1}])
+async def test_frame_numbers_that_are_no_list(archive: DicomWeb, numbers: Any) -> None:
+    async with archive:
+        with pytest.raises(UsageError, match=r"^frame_numbers: "):
+            await archive.retrieve_instance_frames(*UIDS, numbers)
+
+
+@pytest.mark.parametrize("settings", [5, {}, Settings])
+def test_settings_that_are_none(settings: Any) -> None:
+    with pytest.raises(UsageError, match=r"^settings: "):
+        DicomWeb("https://archive.example", settings=settings)
+
+
+@pytest.mark.parametrize("proxy", [5, b"http://proxy", object()])
+def test_a_proxy_that_is_no_text(proxy: Any) -> None:
+    with pytest.raises(UsageError, match=r"^proxy: "):
+        Settings(proxy=proxy)
+
+
+@pytest.mark.parametrize(("kind", "given"), [(DicomWeb, ["no address"]), (CloudApi, ["no key", "no key"])])
+def test_what_was_never_made_can_be_looked_at(kind: Any, given: list[str]) -> None:
+    """A class of the caller's own holds it in the frame that the error leaves, and crash reporters show it."""
+    client = kind.__new__(kind)
+    with pytest.raises(UsageError):
+        client.__init__(*given)
+    assert repr(client) == f"<{kind.__name__}>"

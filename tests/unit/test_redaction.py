@@ -97,6 +97,11 @@ MUST_NOT_SHOW: list[tuple[str, list[str]]] = [
     ("host pacs01.clinic.example refused", ["pacs01", "clinic", "example"]),
     ("connect to 10.0.0.5 failed", ["10.0.0.5"]),
     ("J. D. is unknown", ["J", "D"]),
+    ("NHS 943 476 5919 is gone", ["943", "476", "5919"]),
+    ("patient 943 476 591 is gone", ["943", "476", "591"]),
+    ("call +49 170 123 456", ["170", "123", "456"]),
+    ("12 34 56 78", ["12", "34", "56", "78"]),
+    ("dob 1931 01 31", ["1931", "01", "31"]),
 ]
 
 # The words of a server, and what must still be there.
@@ -151,6 +156,7 @@ MUST_SHOW: list[tuple[str, list[str]]] = [
     ("Share link has expired", ["Share link has expired"]),
     ("Can't connect to database", ["Can't connect to database"]),
     ("version 1.12.4", ["1.12.4"]),
+    ("status 409 12: 10 more", ["409 12", "10"]),
     ("", []),
 ]
 
