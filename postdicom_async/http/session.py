@@ -7,6 +7,7 @@ private.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import random

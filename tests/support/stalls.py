@@ -5,24 +5,33 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Self
 
-__all__ = ["StallWatch"]
+__all__ = ["StallWatch", "of_this_test_alone"]
+
+
+@contextmanager
+def of_this_test_alone() -> Iterator[None]:
+    """Let Python's collector, which stops everything, look at what came since only: tests hold much besides."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class StallWatch:
-    """Ticks while it is entered; ``longest`` is the most that this process computed between two ticks.
-
-    Python's collector, which stops everything too, has to look at what came since only: tests hold much besides.
-    """
+    """Ticks while it is entered; ``longest`` is the most that this process computed between two ticks."""
 
     def __init__(self) -> None:
         self.longest = 0.0
 
     async def __aenter__(self) -> Self:
-        gc.collect()
-        gc.freeze()
+        self._alone = of_this_test_alone()
+        self._alone.__enter__()
         self._task = asyncio.create_task(self._tick())
         return self
 
@@ -31,7 +40,7 @@ class StallWatch:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
-        gc.unfreeze()
+        self._alone.__exit__(None, None, None)
 
     async def _tick(self) -> None:
         last = time.process_time()
