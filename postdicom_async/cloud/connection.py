@@ -58,7 +58,7 @@ class Connection:
         self.wire = wire
         self._router_url = router_url
         self._transport = transport
-        self.repeats = Repeats(settings.retry)
+        self.repeats: Repeats = Repeats(settings.retry)
         self._opened: OpenedSession | None = None
         self._forgotten: OpenedSession | None = None
         self._registers = True

@@ -233,12 +233,12 @@ def _text(value: bytes) -> str:
 class NotingBytes(BytesIO):
     """Bytes that note when a read ran into their end: pydicom takes what is left of a value for all of it."""
 
-    ran_short = False
+    ran_short: bool = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read, and note whether there was less than was asked for."""
         data = super().read(size)
-        self.ran_short = self.ran_short or (size is not None and 0 < len(data) < size)
+        self.ran_short |= size is not None and 0 < len(data) < size
         return data
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import Usable
+    from postdicom_async.http.session import Session
 
 __all__ = ["CONFIRMED", "OPERATION", "Reached", "RelatedBody", "Storing"]
 
@@ -117,8 +118,8 @@ class Storing:
     """Sends batches and finds out what became of each instance."""
 
     def __init__(self, retrieval: Retrieval, study_instance_uid: str | None) -> None:
-        self.session = retrieval.session
-        self.confirmation = Confirmation(retrieval)
+        self.session: Session = retrieval.session
+        self.confirmation: Confirmation = Confirmation(retrieval)
         dialect = retrieval.dialect
         if study_instance_uid is not None and Route.STORE_IN_STUDY in dialect.routes:
             self._path = dialect.path(Route.STORE_IN_STUDY, study=study_instance_uid)
