@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.disk.sources import Usable
 
-__all__ = ["Confirmation", "Finding"]
+__all__ = ["Confirmation", "Holding"]
 
 _OPERATION = "confirm"
 _COMPARED_WHOLE = 16 << 20  # bytes of an instance that is read by pydicom where its bytes differ
@@ -38,7 +38,7 @@ _MORE = 1 << 20  # an archive may write the same data set this much longer
 _META_BYTES = 64 * 1024  # the file meta information is far smaller
 
 
-class Finding(Enum):
+class Holding(Enum):
     """What a look into the archive came to. The values complete the sentence "the archive …"."""
 
     SAME = "holds it"
@@ -56,7 +56,7 @@ class Confirmation:
         self._retrieval = retrieval
         self._in_memory = anyio.Semaphore(1)  # uploads run in parallel; this is rare, and may hold two copies
 
-    async def look(self, instance: Usable) -> Finding:
+    async def look(self, instance: Usable) -> Holding:
         """Retrieve an instance and compare it with what was sent; everything but a cancellation is a finding."""
         target = Target(*instance.header.uids)
         parts = Parts(
@@ -68,39 +68,39 @@ class Confirmation:
             async with parts:
                 return await self._compared(parts, instance)
         except NotFound:
-            return Finding.ABSENT
+            return Holding.ABSENT
         except (AuthenticationFailed, ConnectionFailed):
-            return Finding.UNREACHABLE
+            return Holding.UNREACHABLE
         except LocalFileError:
-            return Finding.UNCLEAR  # the source changed, or is gone
+            return Holding.UNCLEAR  # the source changed, or is gone
         except PostdicomError as error:
-            return Finding.UNREACHABLE if error.temporary else Finding.UNCLEAR
+            return Holding.UNREACHABLE if error.temporary else Holding.UNCLEAR
 
-    async def _compared(self, parts: Parts, instance: Usable) -> Finding:
-        finding = Finding.UNCLEAR
+    async def _compared(self, parts: Parts, instance: Usable) -> Holding:
+        finding = Holding.UNCLEAR
         count = 0
         async for part in parts:
             count += 1
             if count > 1:  # which of them is it?
-                return Finding.UNCLEAR
+                return Holding.UNCLEAR
             if instance.body.length <= _COMPARED_WHOLE:
                 async with self._in_memory:
                     finding = await _compare_whole(instance, part)
             else:
                 finding = await _compare_streams(instance, part)
-            if finding is not Finding.SAME:
+            if finding is not Holding.SAME:
                 return finding
         return finding
 
 
-_FINDINGS = {
-    Sameness.SAME: Finding.SAME,
-    Sameness.DIFFERENT: Finding.DIFFERENT,
-    Sameness.UNCLEAR: Finding.UNCLEAR,
+_HOLDINGS = {
+    Sameness.SAME: Holding.SAME,
+    Sameness.DIFFERENT: Holding.DIFFERENT,
+    Sameness.UNCLEAR: Holding.UNCLEAR,
 }
 
 
-async def _compare_whole(instance: Usable, part: Part) -> Finding:
+async def _compare_whole(instance: Usable, part: Part) -> Holding:
     limit = 2 * instance.body.length + _MORE
     received: list[bytes] = []
     size = 0
@@ -108,26 +108,26 @@ async def _compare_whole(instance: Usable, part: Part) -> Finding:
         received.append(piece)
         size += len(piece)
         if size > limit:
-            return Finding.UNCLEAR
+            return Holding.UNCLEAR
     async with aclosing(instance.body.open()) as pieces:
         sent = b"".join([piece async for piece in pieces])
-    return _FINDINGS[await anyio.to_thread.run_sync(compare_files, sent, b"".join(received))]
+    return _HOLDINGS[await anyio.to_thread.run_sync(compare_files, sent, b"".join(received))]
 
 
-async def _compare_streams(instance: Usable, part: Part) -> Finding:
+async def _compare_streams(instance: Usable, part: Part) -> Holding:
     """Compare the data sets byte by byte, in flat memory; where they differ in length too, the encoding may have."""
     async with aclosing(instance.body.open()) as pieces:
         sent, received = _Stream(pieces), _Stream(aiter(part))
         syntaxes = await sent.pass_meta(), await received.pass_meta()
         if None in syntaxes or syntaxes[0] != syntaxes[1]:
-            return Finding.UNCLEAR
+            return Holding.UNCLEAR
         equal = True
         while await sent.filled() and await received.filled():
             size = min(len(sent.held), len(received.held))
             equal = sent.taken(size) == received.taken(size) and equal
         if await sent.filled() or await received.filled():
-            return Finding.UNCLEAR
-        return Finding.SAME if equal else Finding.DIFFERENT
+            return Holding.UNCLEAR
+        return Holding.SAME if equal else Holding.DIFFERENT
 
 
 class _Stream:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import anyio
 import anyio.to_thread
 
-from postdicom_async.dicomweb.confirm import Confirmation, Finding
+from postdicom_async.dicomweb.confirm import Confirmation, Holding
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.media_types import DICOM_JSON
 from postdicom_async.dicomweb.multipart import part_framing
@@ -38,7 +38,7 @@ OPERATION = "store instances"
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 _LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds between looks into the archive
 _READ_ASIDE = 64 << 10  # a larger answer is read in a thread, so that the event loop goes on
-_MAY_CHANGE = frozenset({Finding.ABSENT, Finding.DIFFERENT})
+_MAY_CHANGE = frozenset({Holding.ABSENT, Holding.DIFFERENT})
 CONFIRMED: Final = "retrieved and found to be what was sent"
 """The reason of an instance that no answer vouched for."""
 
@@ -202,7 +202,7 @@ class _Delivery:
             is_last = round_ >= self._session.settings.retry.max_attempts
             again: list[Usable] = []
             for one in undecided:
-                if findings[_uid(one)] is Finding.SAME:
+                if findings[_uid(one)] is Holding.SAME:
                     self._settle(one, Verdict(StoreStatus.STORED, reason=CONFIRMED))
                 elif is_last or not (exchange.lost or findings[_uid(one)] in _MAY_CHANGE):
                     self._settle(one, _never_confirmed(exchange, findings[_uid(one)]))
@@ -288,15 +288,15 @@ class _Delivery:
         verdicts = await anyio.to_thread.run_sync(read) if len(answer.body) > _READ_ASIDE else read()
         return _Exchange(verdicts, answer.status, reason)
 
-    async def _findings(self, instances: list[Usable]) -> dict[str, Finding]:
+    async def _findings(self, instances: list[Usable]) -> dict[str, Holding]:
         """Look into the archive for these, and again for those that are not there yet: archives index with a delay."""
-        findings = {_uid(one): Finding.UNREACHABLE for one in instances}
+        findings = {_uid(one): Holding.UNREACHABLE for one in instances}
         missing = list(instances)
         for wait in _LOOK_AFTER if missing else ():
             await anyio.sleep(wait)
             for one in missing:
                 findings[_uid(one)] = await self._storing.confirmation.look(one)
-                if findings[_uid(one)] is Finding.UNREACHABLE:
+                if findings[_uid(one)] is Holding.UNREACHABLE:
                     return findings
             missing = [one for one in missing if findings[_uid(one)] in _MAY_CHANGE]
             if not missing:
@@ -334,14 +334,14 @@ def _may_have_arrived(error: PostdicomError) -> bool:
     return is_server_failure and error.status != HTTPStatus.SERVICE_UNAVAILABLE
 
 
-def _told_apart(instance: Usable, verdict: Verdict, finding: Finding) -> Verdict:
+def _told_apart(instance: Usable, verdict: Verdict, finding: Holding) -> Verdict:
     """Return a verdict that holds where another instance with the same UID may be what the archive has."""
     if verdict.status is StoreStatus.FAILED:
         return _refused_after_a_lost_answer(verdict, finding)
-    if finding is Finding.SAME:
+    if finding is Holding.SAME:
         return replace(verdict, reason=CONFIRMED if verdict.reason is None else f"{verdict.reason}; {CONFIRMED}")
     hint = "; anonymise the UIDs too" if instance.keeps_uid else ""
-    if finding is Finding.DIFFERENT:
+    if finding is Holding.DIFFERENT:
         perhaps = ", perhaps the original" if instance.keeps_uid else ""
         return Verdict(StoreStatus.FAILED, verdict.reason_code, f"the archive {finding.value}{perhaps}{hint}")
     said = verdict.reason or "stored"
@@ -349,9 +349,9 @@ def _told_apart(instance: Usable, verdict: Verdict, finding: Finding) -> Verdict
     return Verdict(StoreStatus.UNCONFIRMED, verdict.reason_code, reason)
 
 
-def _refused_after_a_lost_answer(verdict: Verdict, finding: Finding) -> Verdict:
+def _refused_after_a_lost_answer(verdict: Verdict, finding: Holding) -> Verdict:
     """Return a verdict on what was refused, where an earlier request of unknown end may have stored it."""
-    if finding is Finding.SAME:
+    if finding is Holding.SAME:
         return Verdict(StoreStatus.STORED, reason=CONFIRMED)
     if finding in _MAY_CHANGE:
         return verdict
@@ -359,7 +359,7 @@ def _refused_after_a_lost_answer(verdict: Verdict, finding: Finding) -> Verdict:
     return Verdict(StoreStatus.UNCONFIRMED, verdict.reason_code, reason, temporary=True)
 
 
-def _never_confirmed(exchange: _Exchange, finding: Finding) -> Verdict:
+def _never_confirmed(exchange: _Exchange, finding: Holding) -> Verdict:
     """Return the verdict on an instance that no answer named, after the last repeat."""
     said = "the answer was lost each time" if exchange.lost else "no answer names it"
     reason = f"{said}, and the archive {finding.value}"

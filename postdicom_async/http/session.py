@@ -256,7 +256,7 @@ class Session:
             patience.spend(time.monotonic() - started)
 
     async def _repeated(self, making: _Making, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """Run attempts until one succeeds or `decide` gives up. The only retry loop of the library."""
+        """Run attempts until one succeeds or `decide` gives up; `cloud.repeats` does the same for the WebSocket."""
         link, call, patience = self._open_link(), making.call, making.patience
         started = time.monotonic()
         refreshed = False
