@@ -54,7 +54,7 @@ class RelatedBody:
         parts: the instances, sent byte for byte.
         reached: told of instance bytes as they are sent.
         broken: the part whose source could not be read, after ``open`` raised for it.
-        begun: some of it was asked for, which happens when there is a connection for it to go out on.
+        begun: some of it was asked for; of a large one that happens when there is a connection for it to go out on.
     """
 
     parts: Sequence[Usable]
