@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
     from postdicom_async.dicomweb.filters import Filters
     from postdicom_async.dicomweb.parts import Part, Parts
-    from postdicom_async.dicomweb.search import Results
     from postdicom_async.disk.scan import read_files
     from postdicom_async.errors import (
         AuthenticationFailed,
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
         TransferError,
         UsageError,
     )
+    from postdicom_async.paging import Results
     from postdicom_async.postdicom.answers import Folder, PatientOrder, ShareLink, TagContent, VendorAnswer
     from postdicom_async.postdicom.client import PostDicom
     from postdicom_async.postdicom.doctor import Diagnosis, Finding, diagnose
@@ -159,7 +159,7 @@ _MODULES = {
     "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
     "dicomweb.filters": ("Filters",),
     "dicomweb.parts": ("Part", "Parts"),
-    "dicomweb.search": ("Results",),
+    "paging": ("Results",),
     "disk.scan": ("read_files",),
     "errors": (
         "AuthenticationFailed",

@@ -19,7 +19,6 @@ from postdicom_async.cloud.document_types import DocumentType, type_by_content, 
 from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.cloud.upload import parts_of
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, status_after
-from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.disk.files import Unusable, read_beginning
 from postdicom_async.disk.sources import FileBody, read_paths
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
@@ -27,6 +26,7 @@ from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
 from postdicom_async.postdicom.values import Kind, check_value
 from postdicom_async.results import StoreOutcome, StoreStatus, UploadReport
+from postdicom_async.transfer.progress import Meter
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.caller import CloudCaller

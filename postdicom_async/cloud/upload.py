@@ -20,20 +20,20 @@ from postdicom_async.cloud.identity import read_identity
 from postdicom_async.cloud.lanes import Lane, Lanes
 from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, order_in, status_after
-from postdicom_async.dicomweb.at_once import for_each
-from postdicom_async.dicomweb.intake import Intake, Numbered
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
 from postdicom_async.postdicom.values import Kind, check_value
 from postdicom_async.results import StoreOutcome, StoreStatus, UploadReport
+from postdicom_async.transfer.at_once import for_each
+from postdicom_async.transfer.intake import Intake, Numbered
 
 if TYPE_CHECKING:
+    from postdicom_async.bodies import Body
     from postdicom_async.cloud.caller import CloudCaller
     from postdicom_async.cloud.socket import FrameSocket
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Sources, Usable
-    from postdicom_async.http.bodies import Body
     from postdicom_async.results import OnProgress
 
 __all__ = ["CloudUpload", "parts_of"]

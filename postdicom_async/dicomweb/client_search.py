@@ -10,10 +10,11 @@ from postdicom_async.dicomweb.filters import Filters, filter_pairs, include_pair
 from postdicom_async.dicomweb.find import find
 from postdicom_async.dicomweb.json_answer import JsonAnswer
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
-from postdicom_async.dicomweb.search import Results, Search, check_page, to_dataset
+from postdicom_async.dicomweb.search import Search, check_page, to_dataset
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
+from postdicom_async.paging import Results
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names
-from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
-from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.disk.background import in_background
@@ -32,6 +30,8 @@ from postdicom_async.errors import (
 )
 from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, SavedInstance
+from postdicom_async.transfer.at_once import for_each
+from postdicom_async.transfer.progress import Meter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postdicom_async.dicom.layout import RelativeName
-    from postdicom_async.dicomweb.progress import Meter
     from postdicom_async.disk.folder import Folder, PartialFile
     from postdicom_async.errors import PostdicomError
     from postdicom_async.http.answer import StreamedAnswer
+    from postdicom_async.transfer.progress import Meter
 
 __all__ = ["Receiver"]
 

@@ -6,10 +6,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicomweb.at_once import for_each
-from postdicom_async.dicomweb.intake import Intake, Numbered
 from postdicom_async.dicomweb.store import OPERATION, Storing
 from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
+from postdicom_async.transfer.at_once import for_each
+from postdicom_async.transfer.intake import Intake, Numbered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.dicom.anonymize_meta import DEFLATED, plan_meta
 from postdicom_async.dicom.anonymize_plan import Planner
@@ -20,7 +21,6 @@ from postdicom_async.disk.background import in_background
 from postdicom_async.disk.problems import explain_os_error, local_file_error
 from postdicom_async.disk.sources import FileBody, Identified, Unusable, Usable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
-from postdicom_async.http.bodies import BytesBody
 from postdicom_async.results import StoreStatus
 
 __all__ = ["AnonymizedBody", "anonymized", "anonymized_now", "require_anonymization"]

@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 from aiofiles.threadpool import wrap
 
+from postdicom_async.bodies import Body, BytesBody
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.silence import unlogged
 from postdicom_async.dicom.wholeness import what_is_missing
@@ -35,7 +36,6 @@ from postdicom_async.disk.files import (
 )
 from postdicom_async.disk.problems import local_file_error
 from postdicom_async.errors import LocalFileError, UsageError
-from postdicom_async.http.bodies import Body, BytesBody
 from postdicom_async.results import StoreStatus
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from pydicom.filereader import data_element_generator, read_sequence
 from pydicom.sequence import Sequence
 
 from postdicom_async import Anonymization, StoreStatus
+from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized_now
 from postdicom_async.disk.sources import Unusable, Usable
-from postdicom_async.http.bodies import BytesBody
 from postdicom_async.results import InstanceUids
 from tests.support.dicom_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, uid
 

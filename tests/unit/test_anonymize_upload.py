@@ -188,7 +188,7 @@ async def test_a_source_that_changes_is_not_stored(
         (tmp_path / "1").write_bytes(small_dicom(patient_name=NAME))
         return result
 
-    monkeypatch.setattr("postdicom_async.dicomweb.intake.anonymized", then_changed)
+    monkeypatch.setattr("postdicom_async.transfer.intake.anonymized", then_changed)
     report = await client.upload([tmp_path / "1", tmp_path / "2"], anonymize=RULES)
     first, second = report.outcomes
     assert (first.in_archive, second.status) == (False, StoreStatus.STORED)

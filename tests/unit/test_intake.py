@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postdicom_async import Anonymization
-from postdicom_async.dicomweb import intake as intake_module
-from postdicom_async.dicomweb.at_once import for_each
-from postdicom_async.dicomweb.intake import Intake, Numbered
 from postdicom_async.errors import ConnectionFailed, LocalFileError, UsageError
 from postdicom_async.results import BytesMoved, InstanceFinished, ProgressEvent, StoreOutcome, StoreStatus, UploadReport
+from postdicom_async.transfer import intake as intake_module
+from postdicom_async.transfer.at_once import for_each
+from postdicom_async.transfer.intake import Intake, Numbered
 from tests.support.dicom_files import small_dicom, uid
 
 STORED, FAILED, DUPLICATE = StoreStatus.STORED, StoreStatus.FAILED, StoreStatus.DUPLICATE

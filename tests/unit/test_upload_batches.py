@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from postdicom_async import DicomWeb
-from postdicom_async.dicomweb import intake as intake_module
 from postdicom_async.dicomweb import upload as upload_module
 from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect
 from postdicom_async.dicomweb.retrieve import Retrieval
@@ -30,6 +29,7 @@ from postdicom_async.errors import ConnectionFailed, UsageError
 from postdicom_async.http.session import Session
 from postdicom_async.results import InstanceFinished, ProgressEvent, StoreStatus, UploadReport
 from postdicom_async.settings import Limits, Settings
+from postdicom_async.transfer import intake as intake_module
 from tests.support.bodies import stow_answer
 from tests.support.dicom_files import small_dicom, study_files, uid
 

@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, TypeAlias
 import anyio.lowlevel
 import anyio.to_thread
 
-from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
 from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import OnProgress, StoreOutcome, StoreStatus, UploadReport
+from postdicom_async.transfer.progress import Meter
 
 if TYPE_CHECKING:
+    from postdicom_async.bodies import Body
     from postdicom_async.dicom.anonymize import Anonymization
-    from postdicom_async.http.bodies import Body
 
 __all__ = ["Intake", "Numbered"]
 
