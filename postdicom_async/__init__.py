@@ -58,15 +58,15 @@ if TYPE_CHECKING:
         DownloadReport,
         InstanceFinished,
         InstanceUids,
+        Outcome,
         ProgressEvent,
         Rendered,
-        SavedInstance,
-        StoreOutcome,
-        StoreStatus,
+        Status,
         Totals,
         UploadReport,
     )
     from postdicom_async.settings import Limits, Retry, Settings, Timeouts, Tls
+    from postdicom_async.transfer.outcomes import Outcomes
 
     __version__: str
 
@@ -95,7 +95,9 @@ __all__ = [
     "Limits",
     "LocalFileError",
     "NotFound",
+    "Outcome",
     "OutcomeUnknown",
+    "Outcomes",
     "Part",
     "Parts",
     "PatientOrder",
@@ -108,7 +110,6 @@ __all__ = [
     "Results",
     "Retry",
     "Route",
-    "SavedInstance",
     "Scan",
     "ScanProgress",
     "ScanStatus",
@@ -120,8 +121,7 @@ __all__ = [
     "Settings",
     "ShareLink",
     "SkippedFile",
-    "StoreOutcome",
-    "StoreStatus",
+    "Status",
     "TagContent",
     "Timeouts",
     "Tls",
@@ -186,12 +186,12 @@ _MODULES = {
         "InstanceUids",
         "ProgressEvent",
         "Rendered",
-        "SavedInstance",
-        "StoreOutcome",
-        "StoreStatus",
+        "Outcome",
+        "Status",
         "Totals",
         "UploadReport",
     ),
+    "transfer.outcomes": ("Outcomes",),
     "settings": ("Limits", "Retry", "Settings", "Timeouts", "Tls"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
