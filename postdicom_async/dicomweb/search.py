@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from importlib import import_module
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
-from postdicom_async.dicom.json_model import DicomJson, dataset_in_parts, dataset_of
+from postdicom_async.dicom.json_model import DicomJson
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import JsonAnswer, Turns, is_small, mark_of
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Listing", "Results", "Search", "check_page", "smaller", "to_dataset"]
 
 _T = TypeVar("_T")
+_DATA_SETS = "postdicom_async.dicom.data_sets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,12 @@ class Results(Generic[_T]):
 
     async def __aiter__(self) -> AsyncIterator[_T]:
         """Yield every result."""
-        turns = Turns()
+        turns, ready = Turns(), self._prepared()
         async with _closing(self._pages(None, self.warnings)) as pages:
             async for page in pages:
                 page.reverse()
                 while page:  # none is held longer than needed: the more there are, the longer Python's collector takes
-                    yield await self._converted(page.pop(), turns)
+                    yield await self._converted(page.pop(), turns, ready)
                     await turns()
 
     async def all(self) -> list[_T]:
@@ -96,14 +100,25 @@ class Results(Generic[_T]):
 
     async def first(self) -> _T | None:
         """Return the first result, or None; only one is asked for."""
+        ready = self._prepared()
         async with _closing(self._pages(1, self.warnings)) as pages:
             async for page in pages:
                 for item in page:
-                    return await self._converted(item, Turns())
+                    return await self._converted(item, Turns(), ready)
         return None
 
-    async def _converted(self, item: DicomJson, turns: Turns) -> _T:
+    def _prepared(self) -> Awaitable[object] | None:
+        """Begin to load pydicom in a thread if data sets are wanted: it takes about as long as the first answer."""
+        if self._convert is not to_dataset or _DATA_SETS in sys.modules:
+            return None
+        return asyncio.get_running_loop().run_in_executor(None, import_module, _DATA_SETS)
+
+    async def _converted(self, item: DicomJson, turns: Turns, ready: Awaitable[object] | None) -> _T:
+        if ready is not None:
+            await ready
         if self._convert is to_dataset and not is_small(item):
+            from postdicom_async.dicom.data_sets import dataset_in_parts
+
             return cast("_T", await _in_turns(dataset_in_parts(item, self.warnings.append), turns))
         return self._convert(item, self.warnings)
 
@@ -139,6 +154,8 @@ async def _closing(pages: AsyncIterator[list[DicomJson]]) -> AsyncGenerator[Asyn
 
 def to_dataset(item: DicomJson, warnings: list[str]) -> Dataset:
     """Convert a result for `Results`."""
+    from postdicom_async.dicom.data_sets import dataset_of
+
     return dataset_of(item, warnings.append)
 
 
