@@ -153,10 +153,16 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
     aiohttp repeats GET, PUT and DELETE by itself when a connection breaks, and PostDICOM has GETs that create. It does
     so where it sees errors of its own: here they become others before it does.
     """
+    answer: aiohttp.ClientResponse | None = None
     try:
-        return await handler(request)
+        answer = await handler(request)
     except (aiohttp.ClientError, OSError) as error:
         problem = _broken(error)
+    else:
+        return answer
+    finally:
+        if answer is None:
+            await request.close()  # when a request has failed or is cancelled, nobody reads from its source any more
     raise problem
 
 
@@ -275,13 +281,18 @@ class _AnswerStream(httpx.AsyncByteStream):
                 problem = None if piece else _broken(error)
             if problem is not None:
                 raise problem
-            if not piece:
+            if piece:
+                yield piece
+            elif content.exception() is None:  # else the next turn tells
                 return
-            yield piece
 
     async def aclose(self) -> None:
-        """Give the connection back, or drop it when the body was not read to its end. It never waits."""
+        """Give the connection back, or drop it when the body was not read to its end.
+
+        It waits for nothing but the end of a request that was answered before all of it was sent.
+        """
         if self._answer.content.is_eof():
             self._answer.release()
         else:
             self._answer.close()
+        await self._answer.wait_for_close()

@@ -186,7 +186,6 @@ EVERY_MISTAKE = """
 import asyncio, sys
 from postdicom_async import DicomWeb, Settings, Tls, UsageError
 from postdicom_async.http.tls import tls_context
-from postdicom_async.http.tls import tls_context
 from postdicom_async.http.transport import AiohttpTransport
 
 async def main(given):
@@ -195,7 +194,6 @@ async def main(given):
     makers = [
         lambda: DicomWeb("https://archive.example", settings=Settings(tls=tls)),
         lambda: AiohttpTransport(Settings(tls=tls)),
-        lambda: tls_context(tls),
         lambda: tls_context(tls),
     ]
     for make in makers:
