@@ -8,16 +8,16 @@ from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader
 from postdicom_async.dicomweb.multipart import MultipartDamage, PartEnd, PartEvent, PartStart
 from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader, require_parts
 from postdicom_async.disk.background import Background
-from postdicom_async.results import InstanceUids, SavedInstance
+from postdicom_async.results import InstanceUids, Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postdicom_async.dicom.layout import RelativeName
-    from postdicom_async.dicomweb.progress import Meter
     from postdicom_async.disk.folder import Folder, PartialFile
     from postdicom_async.errors import PostdicomError
     from postdicom_async.http.answer import StreamedAnswer
+    from postdicom_async.transfer.progress import Meter
 
 __all__ = ["Receiver"]
 
@@ -40,7 +40,7 @@ class Receiver:
         folder: Folder,
         name: Callable[[InstanceUids], RelativeName],
         target: Target,
-        saved: dict[InstanceUids, SavedInstance],
+        saved: dict[InstanceUids, Outcome],
         *,
         piece: int,
         meter: Meter,
@@ -124,14 +124,15 @@ class Receiver:
         if self._header is None:
             return
         spool, pieces = self._spool_for(self._header), self._gathered()
-        saved = SavedInstance(self._header.uids, self._folder.root.joinpath(*spool.name), self._size)
-        self._meter.reached(saved.uids, saved.size)
+        uids = self._header.uids
+        saved = Outcome(str(self._folder.root.joinpath(*spool.name)), Status.SAVED, uids, self._size)
+        self._meter.reached(uids, saved.size)
 
         def done() -> None:
             if self._spool is spool:
                 self._spool = None
-            self._saved[saved.uids] = saved
-            self._meter.finished(saved, saved.uids)
+            self._saved[uids] = saved
+            self._meter.finished(saved, uids)
 
         await self._disk.run(lambda: spool.complete(pieces), done)
 

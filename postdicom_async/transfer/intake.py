@@ -21,16 +21,17 @@ from typing import TYPE_CHECKING, TypeAlias
 import anyio.lowlevel
 import anyio.to_thread
 
-from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
 from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.clocks import deadline_passed, within
-from postdicom_async.results import OnProgress, StoreOutcome, StoreStatus, UploadReport
+from postdicom_async.results import OnProgress, Outcome, Status, UploadReport
+from postdicom_async.transfer.outcomes import Gathered
+from postdicom_async.transfer.progress import Meter
 
 if TYPE_CHECKING:
+    from postdicom_async.bodies import Body
     from postdicom_async.dicom.anonymize import Anonymization
-    from postdicom_async.http.bodies import Body
 
 __all__ = ["Intake", "Numbered"]
 
@@ -39,7 +40,7 @@ _MOST_OTHERS = 8  # kept of one UID: each new one is compared with all of them
 _HELD_BYTES = 16 << 20  # of what waits and is in memory; files cost nothing
 
 _OTHER_CONTENT = "another source of this upload has the same SOP Instance UID and other content"
-_REFUSED = frozenset({StoreStatus.FAILED, StoreStatus.UNREADABLE})
+_REFUSED = frozenset({Status.FAILED, Status.UNREADABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class _Record:
         waiting: what is to be sent if the one before it is refused.
     """
 
-    outcome: StoreOutcome = field(repr=False)
+    outcome: Outcome = field(repr=False)
     settled: bool = False
     length: int = 0
     content: FileBody | bytes = field(default=b"", repr=False)
@@ -88,6 +89,7 @@ class Intake:
         piece: int,
         anonymize: Anonymization | None,
         on_progress: OnProgress | None,
+        gathered: Gathered | None = None,
         study_instance_uid: str | None = None,
         send_truncated: bool = False,
     ) -> None:
@@ -97,6 +99,7 @@ class Intake:
             raise UsageError("send_truncated: give True or False")
         require_anonymization(anonymize)
         self.meter: Meter = Meter(on_progress)
+        self._gathered = gathered or Gathered(keeps_all=True)
         self._piece = piece
         self._anonymize = anonymize
         self._study = study_instance_uid
@@ -133,7 +136,7 @@ class Intake:
         if problem is None:
             return report
         # What is wrong before anything was looked at has no report; what came later has one, though it may be empty.
-        problem.report = None if isinstance(problem, UsageError | LocalFileError) and not report.outcomes else report
+        problem.report = None if isinstance(problem, UsageError | LocalFileError) and not report.total else report
         raise problem
 
     async def _send_all(self, sources: Sources, send: _Send) -> None:
@@ -186,20 +189,20 @@ class Intake:
     async def _admitted(self, source: Identified) -> Numbered | None:
         """Return the source if it is to be sent now; else settle it here, or let it wait."""
         if isinstance(source, Unusable):
-            self._end_here(StoreOutcome(source.label, source.status, size=source.size, reason=source.reason))
+            self._end_here(Outcome(source.label, source.status, size=source.size, reason=source.reason))
             return None
         if self._study is not None and source.header.uids.study_instance_uid != self._study:
-            self._end_here(_outcome(source, StoreStatus.FAILED, "it belongs to another study"))
+            self._end_here(_outcome(source, Status.FAILED, "it belongs to another study"))
             return None
         first = self._first_with.get(source.header.uids.sop_instance_uid)
         known = None if first is None else await _alike(source.body, (first, *first.others))
         if known is not None:
-            self._end_here(_outcome(source, StoreStatus.DUPLICATE, "sent once"), twin_of=known)
+            self._end_here(_outcome(source, Status.DUPLICATE, "sent once"), twin_of=known)
             return None
         # Cancelled here, it has no place in the report yet, as one that was never drawn.
         original = _original(source.body)
         content = original if isinstance(original, FileBody) else await _digest(original)
-        record = _Record(_outcome(source, StoreStatus.FAILED), length=source.body.length, content=content)
+        record = _Record(_outcome(source, Status.FAILED), length=source.body.length, content=content)
         if first is None:
             self._first_with[source.header.uids.sop_instance_uid] = record
             return Numbered(self._note(record), source)
@@ -212,7 +215,7 @@ class Intake:
         held = _held_by(source.body) if under_way else 0
         in_the_way = any(one.settled and not one.refused for one in before)
         if in_the_way or len(before) > _MOST_OTHERS or self._held_bytes + held > _HELD_BYTES:
-            self._end_here(_outcome(source, StoreStatus.FAILED, _OTHER_CONTENT))
+            self._end_here(_outcome(source, Status.FAILED, _OTHER_CONTENT))
             return None
         first.others += (record,)
         numbered = Numbered(self._note(record), source)
@@ -228,7 +231,7 @@ class Intake:
 
     # --- outcomes ------------------------------------------------------------------------------------------------
 
-    def settle(self, number: int, outcome: StoreOutcome) -> None:
+    def settle(self, number: int, outcome: Outcome) -> None:
         """Note the end of a source that was handed out. The next that waited for it is now ready, or settled too."""
         record = self._records[number]
         uids = record.outcome.uids
@@ -243,29 +246,30 @@ class Intake:
             if record.refused:
                 self._ready.append(waited)
                 break
-            self._settle_unsent(other, _outcome(waited.instance, StoreStatus.FAILED, _OTHER_CONTENT))
+            self._settle_unsent(other, _outcome(waited.instance, Status.FAILED, _OTHER_CONTENT))
 
-    def _end_here(self, outcome: StoreOutcome, twin_of: _Record | None = None) -> None:
+    def _end_here(self, outcome: Outcome, twin_of: _Record | None = None) -> None:
         record = _Record(outcome, twin_of=twin_of)
         self._note(record)
         self._settle_unsent(record, outcome)
 
-    def _settle_unsent(self, record: _Record, outcome: StoreOutcome) -> None:
+    def _settle_unsent(self, record: _Record, outcome: Outcome) -> None:
         self.expect_fewer_bytes(outcome.size)
         record.outcome, record.settled = outcome, True
         self.meter.finished(outcome)
 
     def _report(self, seconds: float, problem: PostdicomError | None) -> UploadReport:
         why = problem or PostdicomError("cancelled", temporary=True)
-        outcomes = tuple(_final(record, why) for record in self._records)
-        return UploadReport(outcomes, self.meter.bytes_done, seconds)
+        for number, record in enumerate(self._records):
+            self._gathered.add(_final(record, why), number)
+        return UploadReport(self._gathered.outcomes, self._gathered.counts, self.meter.bytes_done, seconds)
 
 
-def _outcome(source: Usable, status: StoreStatus, reason: str | None = None) -> StoreOutcome:
-    return StoreOutcome(source.label, status, source.header.uids, source.body.length, reason=reason)
+def _outcome(source: Usable, status: Status, reason: str | None = None) -> Outcome:
+    return Outcome(source.label, status, source.header.uids, source.body.length, reason=reason)
 
 
-def _final(record: _Record, problem: PostdicomError) -> StoreOutcome:
+def _final(record: _Record, problem: PostdicomError) -> Outcome:
     """Return the outcome of a source when all is over, ``problem`` being why what was not sent was not."""
     if not record.settled:
         return replace(record.outcome, reason=f"not sent: {problem.message}", temporary=problem.temporary)
