@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from postdicom_async.face import public_face
@@ -49,20 +51,26 @@ class Results(Generic[_T]):
     """
 
     def __init__(
-        self, pages: Callable[[int | None, list[str]], AsyncIterator[list[DicomJson]]], convert: Convert[_T]
+        self,
+        pages: Callable[[int | None, list[str]], AsyncIterator[list[DicomJson]]],
+        convert: Convert[_T],
+        *,
+        made_by: str | None = None,
     ) -> None:
+        """Make the results of ``pages``; ``made_by`` names a module that ``convert`` imports and that takes long to."""
         self.warnings: list[str] = []
         self._pages = pages
         self._convert = convert
+        self._made_by = made_by
 
     async def __aiter__(self) -> AsyncIterator[_T]:
         """Yield every result."""
-        turns = Turns()
+        turns, ready = Turns(), self._prepared()
         async with _closing(self._pages(None, self.warnings)) as pages:
             async for page in pages:
                 page.reverse()
                 while page:  # none is held longer than needed: the more there are, the longer Python's collector takes
-                    yield await self._converted(page.pop(), turns)
+                    yield await self._converted(page.pop(), turns, ready)
                     await turns()
 
     async def all(self) -> list[_T]:
@@ -71,13 +79,22 @@ class Results(Generic[_T]):
 
     async def first(self) -> _T | None:
         """Return the first result, or None; only one is asked for."""
+        ready = self._prepared()
         async with _closing(self._pages(1, self.warnings)) as pages:
             async for page in pages:
                 for item in page:
-                    return await self._converted(item, Turns())
+                    return await self._converted(item, Turns(), ready)
         return None
 
-    async def _converted(self, item: DicomJson, turns: Turns) -> _T:
+    def _prepared(self) -> Awaitable[object] | None:
+        """Begin to load what converts in a thread: it takes about as long as the first answer."""
+        if self._made_by is None or self._made_by in sys.modules:
+            return None
+        return asyncio.get_running_loop().run_in_executor(None, import_module, self._made_by)
+
+    async def _converted(self, item: DicomJson, turns: Turns, ready: Awaitable[object] | None) -> _T:
+        if ready is not None:
+            await ready
         made = self._convert(item, self.warnings)
         if not isinstance(made, Generator):
             return made

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
-from postdicom_async.dicom.json_model import DicomJson, dataset_in_parts, dataset_of
+from postdicom_async.dicom.json_model import DicomJson
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import JsonAnswer, is_small, mark_of
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.dialects import Dialect
 
-__all__ = ["Listing", "Search", "check_page", "smaller", "to_dataset"]
+__all__ = ["DATA_SETS", "Listing", "Search", "check_page", "smaller", "to_dataset"]
+
+DATA_SETS = "postdicom_async.dicom.data_sets"
+"""What `to_dataset` imports: pydicom and numpy come with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class Search:
 
 def to_dataset(item: DicomJson, warnings: list[str]) -> Dataset | Generator[None, None, Dataset]:
     """Convert a result for `Results`; a large one in steps."""
+    from postdicom_async.dicom.data_sets import dataset_in_parts, dataset_of
+
     return dataset_of(item, warnings.append) if is_small(item) else dataset_in_parts(item, warnings.append)
 
 

@@ -59,7 +59,7 @@ def test_importing_is_light() -> None:
     assert not bare & {*EXTRAS, "httpx", "pydicom"}
     loaded = set(run("from postdicom_async import DicomWeb, PostDicom; import sys; print(*sys.modules)").split())
     theirs = set(run(f"import {DEPENDENCIES}, sys; print(*sys.modules)").split())
-    assert not (loaded - theirs) & {*EXTRAS, "numpy", "PIL", "sqlite3"}  # httpx loads rich where it is installed
+    assert not (loaded - theirs) & {*EXTRAS, "numpy", "PIL", "sqlite3"}
 
 
 def test_importing_takes_little_time() -> None:
