@@ -75,6 +75,7 @@ PURE = {
         "postdicom.operations",
         "postdicom.values",
         "postdicom.wire",
+        "transfer.adaptive",
     )
 }
 IMPURE = {
