@@ -77,6 +77,7 @@ PURE = {
         "postdicom.operations",
         "postdicom.values",
         "postdicom.wire",
+        "transfer.adaptive",
     )
 }
 IMPURE = {
