@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from postdicom_async.http.bodies import Body
+from postdicom_async.bodies import Body
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.transport import READ_AHEAD
 
 if TYPE_CHECKING:
     from postdicom_async.settings import Settings
@@ -32,8 +31,6 @@ class Call:
         accepted: statuses besides 2xx that the caller reads itself.
         private: values of the request that a server might repeat in its words.
         search: its answer is waited for ``timeouts.search_answer`` instead of ``timeouts.answer``.
-        read_ahead: a large answer is expected: read some of it ahead, which is quicker where it comes in small pieces.
-            If it is cut within the first 64 KiB, those may be lost.
     """
 
     operation: str
@@ -45,7 +42,6 @@ class Call:
     accepted: frozenset[int] = frozenset()
     private: Iterable[str] = field(default=(), repr=False)
     search: bool = False
-    read_ahead: bool = False
 
     @property
     def kind(self) -> str:
@@ -99,11 +95,8 @@ def request_of(
         address,
         headers=headers,
         stream=stream or httpx.ByteStream(b""),
-        extensions={
-            READ_AHEAD: call.read_ahead,
-            "timeout": {"connect": settings.timeouts.connect, "read": None, "write": None, "pool": None},
-        },
+        extensions={"timeout": {"connect": settings.timeouts.connect, "read": None, "write": None, "pool": None}},
     )
-    if isinstance(request.stream, httpx.ByteStream):
-        request.read()  # so that transports find it in one piece, as ``request.content``
+    if stream is None:
+        request.read()  # transports find an empty ``content``
     return request

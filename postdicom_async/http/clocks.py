@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -15,8 +15,8 @@ from postdicom_async.http.patience import LeastRate, Patience
 from postdicom_async.http.problems import connection_failed
 
 if TYPE_CHECKING:
+    from postdicom_async.bodies import Body
     from postdicom_async.errors import ConnectionFailed, PostdicomError
-    from postdicom_async.http.bodies import Body
     from postdicom_async.settings import Timeouts
 
 __all__ = ["Clock", "ReadWatch", "SentBody", "Watch", "deadline_passed", "least_rate_of", "within"]
@@ -177,17 +177,20 @@ class ReadWatch(Watch):
 
 
 class SentBody(httpx.AsyncByteStream):
-    """A body on its way out. The clock runs while a piece is being taken, not while its source makes the next one.
+    """A body on its way out, as it comes or in one piece.
+
+    The clock runs while a piece is being taken, not while its source makes the next one.
 
     Attributes:
         finished: whether the last piece has been handed over.
         too_slow: whether it was ended because the archive takes it too slowly.
     """
 
-    def __init__(self, body: Body, watch: Watch, timeouts: Timeouts, answer: float) -> None:
+    def __init__(self, body: Body, watch: Watch, timeouts: Timeouts, answer: float, *, whole: bool) -> None:
         self.finished: bool = False
         self.too_slow: bool = False
         self._body = body
+        self._whole = whole
         self._watch = watch
         self._idle = timeouts.idle_write
         self._answer = answer
@@ -200,7 +203,7 @@ class SentBody(httpx.AsyncByteStream):
         self.finished = False
         left = self._body.length
         watch.pause()
-        async for piece in self._body.open():
+        async for piece in _in_one(self._body) if self._whole else self._body.open():
             left -= len(piece)
             # A transport that knows the length does not come back after the last piece.
             self.finished = left <= 0
@@ -212,3 +215,7 @@ class SentBody(httpx.AsyncByteStream):
                 self.too_slow = True
                 watch.end()
         watch.expect(monotonic() + self._answer)
+
+
+async def _in_one(body: Body) -> AsyncGenerator[bytes, None]:
+    yield b"".join([piece async for piece in body.open()])

@@ -6,6 +6,7 @@ used here. So the transport is asked directly; only an ``httpx.Auth`` has its fl
 
 from __future__ import annotations
 
+import ssl
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,9 @@ from postdicom_async.http.clocks import SentBody, Watch
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception, problem_of_timeout
 from postdicom_async.http.redaction import quiet_http_logs
 from postdicom_async.http.retry import Failure
+from postdicom_async.http.unreached import refused_by_alert
 
 if TYPE_CHECKING:
-    from postdicom_async.http.bodies import Body
     from postdicom_async.http.call import Call
     from postdicom_async.http.link import Link
     from postdicom_async.settings import Settings, Timeouts
@@ -45,6 +46,7 @@ class Exchange:
         self._call = call
         self._settings = settings
         timeouts = settings.timeouts
+        self._is_small = call.body is not None and call.body.length <= _AT_ONCE and not settings.chunked_upload
         self._answer = min(timeouts.answer, timeouts.search_answer) if call.search else timeouts.answer
 
     async def run(self, header: str | None, auth: httpx.Auth | None) -> httpx.Response:
@@ -58,12 +60,12 @@ class Exchange:
         problem: Problem | None = None
         response: httpx.Response | None = None
         watch = Watch(self._link.clock)
-        stream, patience = await self._stream(call.body, watch)
+        stream = None if call.body is None else SentBody(call.body, watch, timeouts, self._answer, whole=self._is_small)
         try:
             request = request_of(self._url, call, header, stream, self._settings)
             self.begun = True
             with watch, quiet_http_logs():
-                watch.expect(monotonic() + timeouts.connect + patience + self._answer)
+                watch.expect(monotonic() + timeouts.connect + self._answer)
                 response = await (
                     self._link.transport.handle_async_request(request)
                     if auth is None
@@ -72,6 +74,9 @@ class Exchange:
         except (TimeoutError, httpx.TimeoutException) as error:
             self.met_silence = True
             problem = _problem_of_silence(call.operation, error, stream, timeouts)
+        except ssl.SSLError as error:  # httpx's own transport lets those through that come after the handshake
+            broken = refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
+            problem = problem_of_exception(call.operation, broken)
         except httpx.InvalidURL:
             problem = Problem(Failure.FINAL, UsageError("the address cannot be used", operation=call.operation))
         except httpx.HTTPError as error:
@@ -79,17 +84,6 @@ class Exchange:
         if problem is not None or response is None:
             raise problem or AssertionError
         return response
-
-    async def _stream(self, body: Body | None, watch: Watch) -> tuple[httpx.AsyncByteStream | None, float]:
-        """Return the body as the transport takes it, and the seconds it may take where nobody sees its pieces go."""
-        if body is None:
-            return None, 0.0
-        timeouts = self._settings.timeouts
-        if body.length > _AT_ONCE or self._settings.chunked_upload:
-            return SentBody(body, watch, timeouts, self._answer), 0.0
-        data = b"".join([piece async for piece in body.open()])
-        slowest = len(data) / timeouts.least_rate if timeouts.least_rate else timeouts.idle_write
-        return httpx.ByteStream(data), min(slowest, timeouts.idle_write)
 
 
 async def _authenticated(
@@ -128,12 +122,11 @@ def _readable(response: httpx.Response) -> httpx.Response:
 def _problem_of_silence(
     operation: str,
     error: TimeoutError | httpx.TimeoutException,
-    stream: httpx.AsyncByteStream | None,
+    sent: SentBody | None,
     timeouts: Timeouts,
 ) -> Problem:
     if isinstance(error, httpx.TimeoutException):
         return problem_of_exception(operation, error)
-    sent = stream if isinstance(stream, SentBody) else None
     if sent is not None and sent.too_slow:
         message = f"the archive takes less than {timeouts.least_rate:g} bytes a second"
         return Problem(Failure.LOST, connection_failed(operation, message, sent=True))

@@ -10,7 +10,6 @@ import anyio
 from postdicom_async.http import tasks
 from postdicom_async.http.clocks import Clock
 from postdicom_async.http.retry import RetryBudget
-from postdicom_async.http.transport import PyreqwestTransport
 
 if TYPE_CHECKING:
     from postdicom_async.http.answer import StreamedAnswer
@@ -32,7 +31,6 @@ class Link:
         self.clock = Clock()
         self.paused: dict[StreamedAnswer, None] = {}  # answers that are open and that nobody reads, the oldest first
         self.transport = chosen.make()
-        self.ends_itself = isinstance(self.transport, PyreqwestTransport)
         self.is_closed: bool = False
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -72,7 +72,7 @@ class Session:
 
     @property
     def transport_name(self) -> str:
-        """``"pyreqwest"``, ``"httpx"`` or ``"custom"``."""
+        """``"aiohttp"``, or ``"custom"`` for one that was passed."""
         return self._chosen.name
 
     @property
@@ -226,7 +226,6 @@ class Session:
                 return result
             # From here on outside the handler: an exception raised inside would keep the other as its context.
             making.sent = False
-            making.call = replace(call, read_ahead=False)  # it would hide the beginning of what comes slowly
             if problem.rejected_header is not None and not refreshed:
                 refreshed = True
                 if await self._credentials.refresh(problem.rejected_header):
@@ -270,7 +269,6 @@ class Session:
                 patience=making.patience,
                 silences=silences,
                 release=lambda: link.slots.release_on_behalf_of(holder),
-                ends_itself=link.ends_itself,
             )
             if not (answer.ok or answer.status in call.accepted):
                 raise await self._refusal(call, answer, header)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from postdicom_async import AuthenticationFailed, ConnectionFailed, StoreStatus
+from postdicom_async import AuthenticationFailed, ConnectionFailed, Status
 from tests.faults.archive import MemoryArchive
 from tests.faults.clients import settings
 from tests.support.bodies import dicom_json, json_reply
@@ -58,7 +58,7 @@ async def test_digest(pixel_bytes: int, cookie: str | None, connect: Connect) ->
         connect(server.url, auth=httpx.DigestAuth("ann", "pw")) as client,
     ):
         report = await client.upload(file)
-        assert [one.status for one in report.outcomes] == [StoreStatus.STORED]
+        assert [one.status for one in report.outcomes] == [Status.STORED]
         assert list(archive.stored.values()) == [file]
         again = await client.upload(file)
         assert again.ok
