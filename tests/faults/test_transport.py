@@ -364,9 +364,7 @@ async def test_a_hostile_head(case: str) -> None:
         if case == "a switch of protocols":
             assert (await sender.get(server.url)).status_code == 101
         else:
-            with pytest.raises(
-                httpx.TransportError, match=WORDS
-            ):
+            with pytest.raises(httpx.TransportError, match=WORDS):
                 await sender.get(server.url)
         assert (await sender.get(server.url)).content == b"right"
 
