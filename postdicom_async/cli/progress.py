@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from postdicom_async import ProgressEvent, SavedInstance, StoreOutcome, Totals
+    from postdicom_async import Outcome, ProgressEvent, Totals
 
 __all__ = ["Pace", "Progress"]
 
@@ -198,7 +198,7 @@ class Progress:
     """
 
     def __init__(self, title: str, *, quiet: bool) -> None:
-        self.finished: list[StoreOutcome | SavedInstance] = []
+        self.finished: list[Outcome] = []
         self._view = _view(title, quiet=quiet)
         self._pace = Pace()
         self._totals: Totals | None = None

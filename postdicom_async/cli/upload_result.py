@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from contextlib import AbstractAsyncContextManager
 
-    from postdicom_async import StoreOutcome, UploadReport
+    from postdicom_async import Outcome, UploadReport
 
 __all__ = ["ReportAsJson", "Telling", "run_upload"]
 
@@ -125,23 +125,23 @@ def _tell_partial(error: PostdicomError | Interrupted, progress: Progress, telli
         output.note(f"before it ended: {_counts_text(outcomes)}; the same command again {telling.again}")
 
 
-def _counts_text(outcomes: Iterable[StoreOutcome]) -> str:
+def _counts_text(outcomes: Iterable[Outcome]) -> str:
     return ", ".join(f"{count} {status}" for status, count in _counts(outcomes).items()) or "nothing"
 
 
-def _counts(outcomes: Iterable[StoreOutcome]) -> dict[str, int]:
+def _counts(outcomes: Iterable[Outcome]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for outcome in outcomes:
         counts[outcome.status.value] = counts.get(outcome.status.value, 0) + 1
     return counts
 
 
-def _list_failures(failures: Iterable[StoreOutcome]) -> None:
+def _list_failures(failures: Iterable[Outcome]) -> None:
     failures = list(failures)
     for outcome in failures[:_LISTED]:
         code = "" if outcome.reason_code is None else f" ({outcome.reason_code:04X})"
         reason = output.in_options(outcome.reason or "no reason given")
-        output.note(f"{outcome.source}: {outcome.status}{code}: {reason}")
+        output.note(f"{outcome.where}: {outcome.status}{code}: {reason}")
     if len(failures) > _LISTED:
         output.note(f"and {len(failures) - _LISTED} more; --json lists all")
 
@@ -154,7 +154,7 @@ def _list_orders(uuids: tuple[str, ...]) -> None:
 
 
 def _document(
-    outcomes: Iterable[StoreOutcome],
+    outcomes: Iterable[Outcome],
     size: int,
     seconds: float | None,
     orders: Iterable[str] | None,
@@ -167,10 +167,10 @@ def _document(
     }
 
 
-def _item(outcome: StoreOutcome, *, with_order: bool) -> dict[str, Any]:
+def _item(outcome: Outcome, *, with_order: bool) -> dict[str, Any]:
     uids = outcome.uids
     return {
-        "source": outcome.source,
+        "source": outcome.where,
         "status": outcome.status.value,
         "study_instance_uid": uids.study_instance_uid if uids else None,
         "series_instance_uid": uids.series_instance_uid if uids else None,

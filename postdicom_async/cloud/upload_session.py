@@ -18,7 +18,7 @@ from postdicom_async.http.problems import Problem
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget
 from postdicom_async.postdicom.answers import PatientOrder
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -266,11 +266,11 @@ class UploadSession:
         return error
 
 
-def status_after(error: PostdicomError) -> StoreStatus:
+def status_after(error: PostdicomError) -> Status:
     """Return what is known of a file whose last attempt ended so."""
     if isinstance(error, ConnectionFailed | ProtocolError):
-        return StoreStatus.UNCONFIRMED
-    return StoreStatus.FAILED
+        return Status.UNCONFIRMED
+    return Status.FAILED
 
 
 def order_in(envelope: Envelope) -> PatientOrder | None:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
 
 from postdicom_async.dicom.uids import checked_uid
 from postdicom_async.dicomweb.client_base import ClientBase, target_of
 from postdicom_async.dicomweb.upload import Upload
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
+from postdicom_async.transfer.outcomes import Gathered, Outcomes
 
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicomweb.retrieve import Target
     from postdicom_async.disk.sources import Sources
-    from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
+    from postdicom_async.results import OnProgress, Outcome, UploadReport
+    from postdicom_async.transfer.outcomes import ReportFile
 
 __all__ = ["ClientStore"]
+
+
+class _Options(NamedTuple):
+    """What an upload is asked for; see `ClientStore.upload`."""
+
+    study_instance_uid: str | None
+    anonymize: Anonymization | None
+    send_truncated: bool
 
 
 class ClientStore(ClientBase):
@@ -29,12 +40,13 @@ class ClientStore(ClientBase):
         *,
         anonymize: Anonymization | None = None,
         send_truncated: bool = False,
-    ) -> tuple[StoreOutcome, ...]:
+    ) -> tuple[Outcome, ...]:
         """Store everything in one request (PS3.18 section 10.5); one outcome a source.
 
         See `upload` for the arguments and for more than one request can carry.
         """
-        return await self._upload(study_instance_uid, anonymize, send_truncated, None).run_as_one(sources)
+        options = _Options(study_instance_uid, anonymize, send_truncated)
+        return await self._upload(options, None).run_as_one(sources)
 
     async def upload(
         self,
@@ -44,6 +56,8 @@ class ClientStore(ClientBase):
         anonymize: Anonymization | None = None,
         send_truncated: bool = False,
         progress: OnProgress | None = None,
+        report: ReportFile | None = None,
+        report_paths: bool = False,
     ) -> UploadReport:
         """Store any number of instances, in batches, several requests at a time; bytes go out as they are on disk.
 
@@ -58,6 +72,9 @@ class ClientStore(ClientBase):
                 SOP Instance UID. A file is cut off where a length in it, or a sequence or pixel data without an end,
                 says that more must come; where that cannot be told it is sent.
             progress: called with typed events.
+            report: a file that gets one JSON line a source as it ends, appended, readable for you alone. What is
+                returned then holds counts and what needs attention, so that memory stays flat for millions.
+            report_paths: write the sources' paths into it too; they may hold patients' names.
 
         Returns:
             One outcome a source. Files that are not DICOM or cannot be read are listed, not fatal; use
@@ -69,22 +86,41 @@ class ClientStore(ClientBase):
             LocalFileError: a path that was named does not exist.
             PostdicomError: the archive cannot be worked with; ``report`` on the exception says how far it came.
         """
-        return await self._upload(study_instance_uid, anonymize, send_truncated, progress).run(sources)
+        options = _Options(study_instance_uid, anonymize, send_truncated)
+        gathered = Gathered.into(report, with_paths=report_paths)
+        with closing(gathered):
+            return await self._upload(options, progress, gathered).run(sources)
 
-    def _upload(
+    def upload_each(
         self,
-        study_instance_uid: str | None,
-        anonymize: Anonymization | None,
-        send_truncated: bool,
-        progress: OnProgress | None,
-    ) -> Upload:
-        study = None if study_instance_uid is None else checked_uid(study_instance_uid, "study_instance_uid")
+        sources: Sources,
+        *,
+        study_instance_uid: str | None = None,
+        anonymize: Anonymization | None = None,
+        send_truncated: bool = False,
+        progress: OnProgress | None = None,
+    ) -> Outcomes[UploadReport]:
+        """Do what `upload` does, and give each outcome as its source ends: ``async for outcome in ...``.
+
+        Memory holds what is under way, whatever the number of sources. See `upload` for arguments and errors, which are
+        raised while the outcomes are read.
+        """
+        options = _Options(study_instance_uid, anonymize, send_truncated)
+
+        async def engine(gathered: Gathered) -> UploadReport:
+            return await self._upload(options, progress, gathered).run(sources)
+
+        return Outcomes(engine)
+
+    def _upload(self, options: _Options, progress: OnProgress | None, gathered: Gathered | None = None) -> Upload:
+        study = options.study_instance_uid
         return Upload(
             self._retrieval,
-            study_instance_uid=study,
-            anonymize=anonymize,
-            send_truncated=send_truncated,
+            study_instance_uid=None if study is None else checked_uid(study, "study_instance_uid"),
+            anonymize=options.anonymize,
+            send_truncated=options.send_truncated,
             on_progress=progress,
+            gathered=gathered,
         )
 
     # --- delete ---------------------------------------------------------------------------------------------------

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names
-from postdicom_async.dicomweb.at_once import for_each
 from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
-from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.disk.background import in_background
@@ -31,7 +29,10 @@ from postdicom_async.errors import (
     UsageError,
 )
 from postdicom_async.http.clocks import deadline_passed, within
-from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, SavedInstance
+from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome
+from postdicom_async.transfer.at_once import for_each
+from postdicom_async.transfer.outcomes import Gathered
+from postdicom_async.transfer.progress import Meter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -49,7 +50,7 @@ class _State:
 
     listed: set[InstanceUids] | None = None  # empty where the archive lists nothing, None where it cannot be asked
     present: set[InstanceUids] = field(default_factory=set)
-    saved: dict[InstanceUids, SavedInstance] = field(default_factory=dict)
+    saved: dict[InstanceUids, Outcome] = field(default_factory=dict)
     refused: int = 0
     last_error: PostdicomError | None = None
     whole: bool = False  # the target itself came to its end without damage
@@ -89,7 +90,14 @@ class Download:
     """One download into a folder. Use it once."""
 
     def __init__(
-        self, retrieval: Retrieval, target: Target, to: Path, *, layout: Layout, on_progress: OnProgress | None
+        self,
+        retrieval: Retrieval,
+        target: Target,
+        to: Path,
+        *,
+        layout: Layout,
+        on_progress: OnProgress | None,
+        gathered: Gathered | None = None,
     ) -> None:
         self._session = retrieval.session.one_call(at_once=True)
         self._retrieval = retrieval.over(self._session)
@@ -97,6 +105,7 @@ class Download:
         self._to = to
         self._name = _one_name_each(relative_names(layout))
         self._meter = Meter(on_progress)
+        self._gathered = gathered or Gathered(keeps_all=True)
         self._state = _State()
         self._asked = False
         self._known_folder = known_folder(layout, target.study, target.series)
@@ -261,8 +270,11 @@ class Download:
     def _report(self, seconds: float) -> DownloadReport:
         state = self._state
         listing, contradicted = verdict(state.arrived, state.listed, self._count, whole=state.whole)
+        for one in state.saved.values():
+            self._gathered.add(one)
         return DownloadReport(
-            saved=tuple(state.saved.values()),
+            saved=self._gathered.outcomes,
+            counts=self._gathered.counts,
             already_present=tuple(sorted(state.present)),
             missing=tuple(sorted(state.missing)),
             refused=state.refused,

@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
-from postdicom_async.dicomweb.multipart import MultipartDamage, PartEnd, PartEvent, PartStart
-from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader, require_parts
+from postdicom_async.dicomweb.multipart import PartEnd, PartEvent, PartStart
+from postdicom_async.dicomweb.retrieve import Target, part_events
 from postdicom_async.disk.background import Background
-from postdicom_async.results import InstanceUids, SavedInstance
+from postdicom_async.results import InstanceUids, Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postdicom_async.dicom.layout import RelativeName
-    from postdicom_async.dicomweb.progress import Meter
     from postdicom_async.disk.folder import Folder, PartialFile
-    from postdicom_async.errors import PostdicomError
     from postdicom_async.http.answer import StreamedAnswer
+    from postdicom_async.transfer.progress import Meter
 
 __all__ = ["Receiver"]
 
@@ -40,7 +39,7 @@ class Receiver:
         folder: Folder,
         name: Callable[[InstanceUids], RelativeName],
         target: Target,
-        saved: dict[InstanceUids, SavedInstance],
+        saved: dict[InstanceUids, Outcome],
         *,
         piece: int,
         meter: Meter,
@@ -55,7 +54,6 @@ class Receiver:
         self._disk = Background(at_once=not folder.fsync)
         self._accepted: set[InstanceUids] = set()
         self._spool: _Spool | None = None
-        self._empty = True
         self._begin()
 
     def _begin(self) -> None:
@@ -73,22 +71,12 @@ class Receiver:
             ProtocolError, ConnectionFailed: it broke; parts that were whole by then are kept.
             LocalFileError: the disk is full or failed.
         """
-        reader = part_reader(answer, _OPERATION, max_parts)
-        problem: PostdicomError | None = None
         try:
-            async for chunk in answer.chunks():
-                for event in reader.feed(chunk):
-                    await self._take(event)
-            for event in reader.close():
+            async for event in part_events(answer, _OPERATION, max_parts):
                 await self._take(event)
             await self._disk.settle()
-            require_parts(empty=self._empty)
-        except MultipartDamage as damage:
-            problem = damaged(damage, _OPERATION)
         finally:
             await self._clean_up()
-        if problem is not None:
-            raise problem
 
     async def _take(self, event: PartEvent) -> None:
         if isinstance(event, bytes):
@@ -105,7 +93,6 @@ class Receiver:
             await self._end_part()
         else:
             assert isinstance(event, PartStart)  # noqa: S101 - for the type checker
-            self._empty = False
             self._begin()
 
     async def _write_piece(self) -> None:
@@ -124,14 +111,15 @@ class Receiver:
         if self._header is None:
             return
         spool, pieces = self._spool_for(self._header), self._gathered()
-        saved = SavedInstance(self._header.uids, self._folder.root.joinpath(*spool.name), self._size)
-        self._meter.reached(saved.uids, saved.size)
+        uids = self._header.uids
+        saved = Outcome(str(self._folder.root.joinpath(*spool.name)), Status.SAVED, uids, self._size)
+        self._meter.reached(uids, saved.size)
 
         def done() -> None:
             if self._spool is spool:
                 self._spool = None
-            self._saved[saved.uids] = saved
-            self._meter.finished(saved, saved.uids)
+            self._saved[uids] = saved
+            self._meter.finished(saved, uids)
 
         await self._disk.run(lambda: spool.complete(pieces), done)
 

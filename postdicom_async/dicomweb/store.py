@@ -21,7 +21,7 @@ from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomEr
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -196,14 +196,14 @@ class _Delivery:
                 continue
             if exchange.refused_whole:
                 reason = exchange.reason or f"the archive refused it (status {exchange.status})"
-                await self._refuse(undecided, Verdict(StoreStatus.FAILED, reason=reason))
+                await self._refuse(undecided, Verdict(Status.FAILED, reason=reason))
                 continue
             findings = await self._findings(undecided)
             is_last = round_ >= self._session.settings.retry.max_attempts
             again: list[Usable] = []
             for one in undecided:
                 if findings[_uid(one)] is Holding.SAME:
-                    self._settle(one, Verdict(StoreStatus.STORED, reason=CONFIRMED))
+                    self._settle(one, Verdict(Status.STORED, reason=CONFIRMED))
                 elif is_last or not (exchange.lost or findings[_uid(one)] in _MAY_CHANGE):
                     self._settle(one, _never_confirmed(exchange, findings[_uid(one)]))
                 else:
@@ -236,10 +236,10 @@ class _Delivery:
             verdict = exchange.verdicts.get(_uid(one))
             if _uid(one) not in self._open:  # its source could not be read
                 continue
-            if verdict is None or verdict.status is StoreStatus.UNCONFIRMED:
+            if verdict is None or verdict.status is Status.UNCONFIRMED:
                 undecided.append(one)
             elif verdict.reason_code in KEPT_WHAT_IT_HAD or (
-                _uid(one) in self._lost if verdict.status is StoreStatus.FAILED else one.keeps_uid
+                _uid(one) in self._lost if verdict.status is Status.FAILED else one.keeps_uid
             ):
                 doubtful.append((one, verdict))
             else:
@@ -260,7 +260,7 @@ class _Delivery:
                 broken = error
             if body.broken is None:
                 raise broken
-            self._settle(body.broken, Verdict(StoreStatus.UNREADABLE, reason=broken.message))
+            self._settle(body.broken, Verdict(Status.UNREADABLE, reason=broken.message))
             part.remove(body.broken)
         return _Exchange({})
 
@@ -315,8 +315,8 @@ class _Delivery:
         temporary = not isinstance(error, PostdicomError) or error.temporary
         refused = isinstance(error, PostdicomError) and error.status is not None
         what = "refused" if refused else "not sent"
-        not_there = Verdict(StoreStatus.FAILED, reason=f"{what}: {words}", temporary=temporary)
-        maybe_there = Verdict(StoreStatus.UNCONFIRMED, reason=f"sent and not confirmed: {words}", temporary=True)
+        not_there = Verdict(Status.FAILED, reason=f"{what}: {words}", temporary=temporary)
+        maybe_there = Verdict(Status.UNCONFIRMED, reason=f"sent and not confirmed: {words}", temporary=True)
         for uid, one in list(self._open.items()):
             self._settle(one, maybe_there if uid in self._left else not_there)
 
@@ -336,31 +336,31 @@ def _may_have_arrived(error: PostdicomError) -> bool:
 
 def _told_apart(instance: Usable, verdict: Verdict, finding: Holding) -> Verdict:
     """Return a verdict that holds where another instance with the same UID may be what the archive has."""
-    if verdict.status is StoreStatus.FAILED:
+    if verdict.status is Status.FAILED:
         return _refused_after_a_lost_answer(verdict, finding)
     if finding is Holding.SAME:
         return replace(verdict, reason=CONFIRMED if verdict.reason is None else f"{verdict.reason}; {CONFIRMED}")
     hint = "; anonymise the UIDs too" if instance.keeps_uid else ""
     if finding is Holding.DIFFERENT:
         perhaps = ", perhaps the original" if instance.keeps_uid else ""
-        return Verdict(StoreStatus.FAILED, verdict.reason_code, f"the archive {finding.value}{perhaps}{hint}")
+        return Verdict(Status.FAILED, verdict.reason_code, f"the archive {finding.value}{perhaps}{hint}")
     said = verdict.reason or "stored"
     reason = f"the archive says {said!r} and {finding.value}, so that it may hold another one with its UID{hint}"
-    return Verdict(StoreStatus.UNCONFIRMED, verdict.reason_code, reason)
+    return Verdict(Status.UNCONFIRMED, verdict.reason_code, reason)
 
 
 def _refused_after_a_lost_answer(verdict: Verdict, finding: Holding) -> Verdict:
     """Return a verdict on what was refused, where an earlier request of unknown end may have stored it."""
     if finding is Holding.SAME:
-        return Verdict(StoreStatus.STORED, reason=CONFIRMED)
+        return Verdict(Status.STORED, reason=CONFIRMED)
     if finding in _MAY_CHANGE:
         return verdict
     reason = f"an answer was lost, then it was refused ({verdict.reason}), and the archive {finding.value}"
-    return Verdict(StoreStatus.UNCONFIRMED, verdict.reason_code, reason, temporary=True)
+    return Verdict(Status.UNCONFIRMED, verdict.reason_code, reason, temporary=True)
 
 
 def _never_confirmed(exchange: _Exchange, finding: Holding) -> Verdict:
     """Return the verdict on an instance that no answer named, after the last repeat."""
     said = "the answer was lost each time" if exchange.lost else "no answer names it"
     reason = f"{said}, and the archive {finding.value}"
-    return Verdict(StoreStatus.UNCONFIRMED, reason=reason, temporary=exchange.lost)
+    return Verdict(Status.UNCONFIRMED, reason=reason, temporary=exchange.lost)

@@ -6,10 +6,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicomweb.at_once import for_each
-from postdicom_async.dicomweb.intake import Intake, Numbered
 from postdicom_async.dicomweb.store import OPERATION, Storing
-from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
+from postdicom_async.results import OnProgress, Outcome, UploadReport
+from postdicom_async.transfer.at_once import for_each
+from postdicom_async.transfer.intake import Intake, Numbered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.store_answer import Verdict
     from postdicom_async.disk.sources import Sources, Usable
     from postdicom_async.settings import Limits
+    from postdicom_async.transfer.outcomes import Gathered
 
 __all__ = ["Upload"]
 
@@ -35,6 +36,7 @@ class Upload:
         anonymize: Anonymization | None = None,
         send_truncated: bool = False,
         on_progress: OnProgress | None,
+        gathered: Gathered | None = None,
     ) -> None:
         self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
         self._deadline = retrieval.session.settings.timeouts.deadline
@@ -45,6 +47,7 @@ class Upload:
             study_instance_uid=study_instance_uid,
             send_truncated=send_truncated,
             on_progress=on_progress,
+            gathered=gathered,
         )
 
     async def run(self, sources: Sources) -> UploadReport:
@@ -59,7 +62,7 @@ class Upload:
         async with aclosing(self._batches(admitted)) as batches:
             await for_each(batches, self._deliver, at_once=self._limits.parallel_stores)
 
-    async def run_as_one(self, sources: Sources) -> tuple[StoreOutcome, ...]:
+    async def run_as_one(self, sources: Sources) -> tuple[Outcome, ...]:
         """Send everything in one request."""
         self._limits = replace(self._limits, batch_instances=1 << 31, batch_bytes=1 << 62)
         return (await self.run(sources)).outcomes
@@ -96,8 +99,8 @@ def _batch_limits(limits: Limits, dialect: Dialect) -> Limits:
     return replace(limits, batch_instances=min(limits.batch_instances, dialect.instances_per_store))
 
 
-def _outcome(instance: Usable, verdict: Verdict) -> StoreOutcome:
-    return StoreOutcome(
+def _outcome(instance: Usable, verdict: Verdict) -> Outcome:
+    return Outcome(
         instance.label,
         verdict.status,
         instance.header.uids,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.dicom.anonymize_meta import DEFLATED, plan_meta
 from postdicom_async.dicom.anonymize_plan import Planner
@@ -20,8 +21,7 @@ from postdicom_async.disk.background import in_background
 from postdicom_async.disk.problems import explain_os_error, local_file_error
 from postdicom_async.disk.sources import FileBody, Identified, Unusable, Usable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
-from postdicom_async.http.bodies import BytesBody
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import Status
 
 __all__ = ["AnonymizedBody", "anonymized", "anonymized_now", "require_anonymization"]
 
@@ -165,7 +165,7 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
             keeps_uid = header.uids.sop_instance_uid == source.header.uids.sop_instance_uid
             return Usable(source.label, header, body, keeps_uid)
         reason = "no valid Study, Series and SOP Instance UID would be in it"
-    return Unusable(source.label, StoreStatus.UNREADABLE, f"cannot be anonymised: {reason}", source.body.length)
+    return Unusable(source.label, Status.UNREADABLE, f"cannot be anonymised: {reason}", source.body.length)
 
 
 def _planned(original: FileBody | BytesBody, anonymization: Anonymization) -> AnonymizedBody:

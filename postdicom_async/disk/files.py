@@ -16,7 +16,7 @@ from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap
 from postdicom_async.dicom.wholeness import Doubt, what_is_missing
 from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.errors import UsageError
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import Status
 
 __all__ = [
     "Folder",
@@ -45,7 +45,7 @@ class Unusable:
     """A source that cannot be sent, and why."""
 
     label: str = field(repr=False)
-    status: StoreStatus
+    status: Status
     reason: str
     size: int = 0
 
@@ -78,9 +78,9 @@ def files_at(path: Path) -> Iterator[Path | Unusable]:
     for folder in folders_at(path):
         if folder.problem is not None:
             reason = f"folder: {explain_os_error(folder.problem)}"
-            yield Unusable(str(folder.path), StoreStatus.UNREADABLE, reason)
+            yield Unusable(str(folder.path), Status.UNREADABLE, reason)
         for link in folder.links:
-            yield Unusable(str(link), StoreStatus.UNREADABLE, "a link to a folder is not followed; name the folder")
+            yield Unusable(str(link), Status.UNREADABLE, "a link to a folder is not followed; name the folder")
         yield from folder.files
 
 
@@ -120,9 +120,9 @@ def _is_folder_entry(entry: os.DirEntry[str]) -> bool:
 
 
 _GAPS = {
-    HeaderGap.NOT_DICOM: (StoreStatus.NOT_DICOM, "no DICOM file (PS3.10)"),
-    HeaderGap.INCOMPLETE: (StoreStatus.UNREADABLE, "the file ends inside its header"),
-    HeaderGap.UNCLEAR: (StoreStatus.UNREADABLE, "no valid Study, Series and SOP Instance UID"),
+    HeaderGap.NOT_DICOM: (Status.NOT_DICOM, "no DICOM file (PS3.10)"),
+    HeaderGap.INCOMPLETE: (Status.UNREADABLE, "the file ends inside its header"),
+    HeaderGap.UNCLEAR: (Status.UNREADABLE, "no valid Study, Series and SOP Instance UID"),
 }
 
 
@@ -176,20 +176,20 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tup
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            return Unusable(label, StoreStatus.UNREADABLE, "not a regular file")
+            return Unusable(label, Status.UNREADABLE, "not a regular file")
         if status.st_size == 0:
-            return Unusable(label, StoreStatus.NOT_DICOM, "empty file")
+            return Unusable(label, Status.NOT_DICOM, "empty file")
         with open_at_once(path) as file:
             status = os.fstat(file.fileno())  # of what is read here, should another file have come under that name
             data, told = told_by_file(file, read)
             if told is HeaderGap.UNCLEAR or (whole and not isinstance(told, HeaderGap)):
                 missing = missing_in(file, data, status.st_size)
     except OSError as error:
-        return Unusable(label, StoreStatus.UNREADABLE, explain_os_error(error))
+        return Unusable(label, Status.UNREADABLE, explain_os_error(error))
     except ValueError:
-        return Unusable(label, StoreStatus.UNREADABLE, "a path holds a NUL character")
+        return Unusable(label, Status.UNREADABLE, "a path holds a NUL character")
     if missing is not None:
-        return Unusable(label, StoreStatus.UNREADABLE, missing, status.st_size)
+        return Unusable(label, Status.UNREADABLE, missing, status.st_size)
     return unusable(label, told, status.st_size, data) if isinstance(told, HeaderGap) else (told, status)
 
 

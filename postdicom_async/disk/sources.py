@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 from aiofiles.threadpool import wrap
 
+from postdicom_async.bodies import Body, BytesBody
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.silence import unlogged
 from postdicom_async.dicom.wholeness import what_is_missing
@@ -35,8 +36,7 @@ from postdicom_async.disk.files import (
 )
 from postdicom_async.disk.problems import local_file_error
 from postdicom_async.errors import LocalFileError, UsageError
-from postdicom_async.http.bodies import Body, BytesBody
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import Status
 
 if TYPE_CHECKING:
     from aiofiles.threadpool.binary import AsyncFileIO
@@ -254,7 +254,7 @@ def _identify_bytes(data: bytes, label: str, *, whole: bool) -> Identified:
     if header is HeaderGap.UNCLEAR or (whole and not isinstance(header, HeaderGap)):
         missing = what_is_missing(data, len(data), lambda at, size: data[at : at + size])
         if missing is not None:
-            return Unusable(label, StoreStatus.UNREADABLE, missing, len(data))
+            return Unusable(label, Status.UNREADABLE, missing, len(data))
     if isinstance(header, HeaderGap):
         return unusable(label, header, len(data), data)
     return Usable(label, header, BytesBody(data))
@@ -267,7 +267,7 @@ def _identify_dataset(dataset: Dataset, label: str) -> Identified:
         with unlogged():
             dataset.save_as(buffer, enforce_file_format=True)
     except Exception as error:  # noqa: BLE001 - whatever pydicom makes of a caller's data set; its text may hold values
-        return Unusable(label, StoreStatus.UNREADABLE, f"pydicom cannot write it ({type(error).__name__})")
+        return Unusable(label, Status.UNREADABLE, f"pydicom cannot write it ({type(error).__name__})")
     return _identify_bytes(buffer.getvalue(), label, whole=False)  # what pydicom has just written is whole
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from postdicom_async.http.bodies import Body
+from postdicom_async.bodies import Body
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.http.retry import Repeat
 

@@ -14,8 +14,8 @@ from postdicom_async.http.patience import LeastRate, Patience
 from postdicom_async.http.problems import connection_failed
 
 if TYPE_CHECKING:
+    from postdicom_async.bodies import Body
     from postdicom_async.errors import ConnectionFailed, PostdicomError
-    from postdicom_async.http.bodies import Body
     from postdicom_async.settings import Timeouts
 
 __all__ = ["ReadWatch", "SentBody", "Watch", "deadline_passed", "least_rate_of", "within"]

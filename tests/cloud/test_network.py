@@ -11,7 +11,7 @@ import pytest
 import trustme
 from websockets.asyncio.server import serve
 
-from postdicom_async import ConnectionFailed, OutcomeUnknown, PostdicomError, StoreStatus, Tls, UsageError
+from postdicom_async import ConnectionFailed, OutcomeUnknown, PostdicomError, Status, Tls, UsageError
 from tests.cloud.cutting import CuttingProxy
 from tests.cloud.forms import ONE
 from tests.cloud.service import CloudService, Received, echo
@@ -103,7 +103,7 @@ async def test_a_proxy() -> None:
         async with service.client(settings=settings(proxy=address)) as api:
             assert (await api.view.order(ONE)).url
             report = await api.upload(small_dicom())
-            assert report.counts == {StoreStatus.STORED: 1}
+            assert report.counts == {Status.STORED: 1}
     assert all(head.startswith(b"CONNECT ") and b"Proxy-Authorization: Basic" in head for head in asked)
     assert len(asked) == service.sockets == 2
 

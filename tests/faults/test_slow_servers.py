@@ -19,7 +19,7 @@ from postdicom_async import (
     OutcomeUnknown,
     PostDicom,
     Settings,
-    StoreStatus,
+    Status,
     Timeouts,
     UploadReport,
 )
@@ -167,7 +167,7 @@ async def test_upload(fault: str, connect: Connect) -> None:
     async with FaultyServer(MemoryArchive(), on_head=on_head) as server, connect(server.url, ONCE) as archive:
         with ends_after(least_seconds(fault, "upload")):
             report = await archive.upload(source)
-    assert [one.status for one in report.outcomes] == [StoreStatus.UNCONFIRMED]
+    assert [one.status for one in report.outcomes] == [Status.UNCONFIRMED]
     assert len([one for one in server.requests if one.method == "POST"]) == 1
 
 
@@ -334,9 +334,9 @@ async def test_an_upload_to_an_archive_that_fell_silent(connect: Connect) -> Non
     asked = len([one for one in server.requests if one.method == "POST"])
     assert asked <= 3 * 4 + 4
     counts = caught.value.report.counts
-    assert set(counts) == {StoreStatus.UNCONFIRMED, StoreStatus.FAILED}
-    assert counts[StoreStatus.UNCONFIRMED] <= asked
-    not_sent = [one for one in caught.value.report.outcomes if one.status is StoreStatus.FAILED]
+    assert set(counts) == {Status.UNCONFIRMED, Status.FAILED}
+    assert counts[Status.UNCONFIRMED] <= asked
+    not_sent = [one for one in caught.value.report.outcomes if one.status is Status.FAILED]
     assert all(str(one.reason).startswith("not sent: ") for one in not_sent)
 
 
@@ -437,8 +437,8 @@ async def test_an_upload_with_a_deadline(connect: Connect) -> None:
     assert caught.value.may_have_arrived
     assert isinstance(caught.value.report, UploadReport)
     first, second, *others = (one.status for one in caught.value.report.outcomes)
-    assert (first, second) == (StoreStatus.STORED, StoreStatus.UNCONFIRMED)
-    assert set(others) <= {StoreStatus.FAILED}  # not sent
+    assert (first, second) == (Status.STORED, Status.UNCONFIRMED)
+    assert set(others) <= {Status.FAILED}  # not sent
 
 
 async def test_a_change_that_left_before_the_deadline(connect: Connect, transport_name: str) -> None:

@@ -18,7 +18,7 @@ from postdicom_async import (
     PostdicomError,
     ServerError,
     Settings,
-    StoreStatus,
+    Status,
     Tls,
 )
 from tests.faults.clients import FAST, transport_of
@@ -281,7 +281,7 @@ async def test_nginx_s_page_as_the_answer_to_a_store(verifying: int, authority: 
     async with DicomWeb(f"https://127.0.0.1:{verifying}", settings=trusting(authority)) as archive:
         with contextlib.suppress(AuthenticationFailed):
             report = await archive.upload(small_dicom())
-            assert [one.status for one in report.outcomes] == [StoreStatus.FAILED]
+            assert [one.status for one in report.outcomes] == [Status.FAILED]
             assert WANTED in (report.outcomes[0].reason or "")
 
 

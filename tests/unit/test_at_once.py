@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from postdicom_async.dicomweb.at_once import for_each
+from postdicom_async.transfer.at_once import for_each
 
 
 class Items:
