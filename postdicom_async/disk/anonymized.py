@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import anyio
 
@@ -19,7 +20,7 @@ from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader
 from postdicom_async.dicom.segments import Segment
 from postdicom_async.disk.background import in_background
 from postdicom_async.disk.problems import explain_os_error, local_file_error
-from postdicom_async.disk.sources import FileBody, Identified, Unusable, Usable
+from postdicom_async.disk.sources import FileBody, Identified, SpooledFile, Unusable, Usable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.results import Status
 
@@ -28,6 +29,7 @@ __all__ = ["AnonymizedBody", "anonymized", "anonymized_now", "require_anonymizat
 _PIECE = 512 * 1024
 
 _Read = Callable[[int, int], bytes]
+Original: TypeAlias = FileBody | BytesBody | SpooledFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class AnonymizedBody:
         deflated_parts: bytes, or offset and length in the inflated data set, deflated again after ``parts``.
     """
 
-    original: FileBody | BytesBody = field(repr=False)
+    original: Original = field(repr=False)
     parts: tuple[Segment, ...] = field(repr=False)
     length: int
     deflated_at: int | None = None
@@ -89,8 +91,8 @@ class AnonymizedBody:
             yield from deflate(_runs(self.deflated_parts, Inflated(read, self.deflated_at).read))
 
 
-def _opened(original: FileBody | BytesBody) -> AbstractContextManager[_Read]:
-    if isinstance(original, FileBody):
+def _opened(original: Original) -> AbstractContextManager[_Read]:
+    if isinstance(original, FileBody | SpooledFile):
         return original.ranges()
     data = original.data
 
@@ -151,7 +153,7 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
     require_anonymization(anonymization)
     if isinstance(source, Unusable):
         return source
-    if not isinstance(source.body, FileBody | BytesBody):
+    if not isinstance(source.body, FileBody | BytesBody | SpooledFile):
         raise UsageError("anonymize: a source is anonymised once")
     try:
         body = _planned(source.body, anonymization)
@@ -168,7 +170,7 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
     return Unusable(source.label, Status.UNREADABLE, f"cannot be anonymised: {reason}", source.body.length)
 
 
-def _planned(original: FileBody | BytesBody, anonymization: Anonymization) -> AnonymizedBody:
+def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody:
     with _opened(original) as read:
         window = Window(read)
         meta = plan_meta(window, original.length, anonymization)
