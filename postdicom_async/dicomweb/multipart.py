@@ -1,26 +1,38 @@
-"""multipart/related (RFC 2387) as DICOMweb uses it: a reader that is pushed bytes, and a writer of exact length. Pure.
+"""multipart/related (RFC 2387) as DICOMweb uses it: a scanner that is fed bytes, and a writer of exact length. Pure.
 
-The reader turns any damage, cut or excess into `MultipartDamage`; a part it has ended with `PartEnd` is whole.
+The scanner calls plain methods of a `PartTaker` for what is in a chunk, so that taking an answer apart costs no turn of
+the event loop. Any damage, cut or excess is a `MultipartDamage`; a part that has ended is whole.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
-
-from multipart import MultipartError, MultipartSegment, PushMultipartParser
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from postdicom_async.dicomweb.media_types import MediaType, parse_media_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["MultipartDamage", "PartEnd", "PartEvent", "PartReader", "PartStart", "part_framing", "reader_for"]
+__all__ = [
+    "MultipartDamage",
+    "PartEnd",
+    "PartEvent",
+    "PartEvents",
+    "PartReader",
+    "PartStart",
+    "PartTaker",
+    "part_framing",
+    "reader_for",
+]
 
-_HEADER_BYTES = 8 * 1024
-_HEADERS = 32
-_LONGEST_BOUNDARY = 256  # RFC 2046 says 70
+_HEADER_BYTES: Final = 8 * 1024  # of one line
+_HEADERS: Final = 32
+_LONGEST_BOUNDARY: Final = 256  # RFC 2046 says 70
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 section 5.6.2
+_LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 class MultipartDamage(Exception):
@@ -47,19 +59,51 @@ class PartEnd:
 PartEvent: TypeAlias = PartStart | bytes | PartEnd
 
 
+class PartTaker(Protocol):
+    """Takes what a reader finds, in order."""
+
+    def part_begins(self, headers: dict[str, str], /) -> None:
+        """Take the headers of the next part; their names are lower case."""
+        ...
+
+    def part_data(self, chunk: bytes, start: int, end: int, /) -> None:
+        """Take ``chunk[start:end]``, at least one byte: the chunk as it was fed, so that nothing need be copied."""
+        ...
+
+    def part_ends(self) -> None:
+        """Take note that the part that began last is whole."""
+        ...
+
+
+class PartEvents(list[PartEvent]):
+    """A `PartTaker` that lists what is found."""
+
+    def part_begins(self, headers: dict[str, str], /) -> None:
+        """Append a `PartStart`."""
+        self.append(PartStart(headers))
+
+    def part_data(self, chunk: bytes, start: int, end: int, /) -> None:
+        """Append the bytes."""
+        self.append(chunk[start:end])
+
+    def part_ends(self) -> None:
+        """Append a `PartEnd`."""
+        self.append(PartEnd())
+
+
 class PartReader(Protocol):
     """Takes a body apart as it arrives."""
 
-    def feed(self, chunk: bytes) -> Iterator[PartEvent]:
-        """Return the events in the next bytes; run the iterator to its end before feeding more."""
+    def feed(self, chunk: bytes) -> None:
+        """Hand over what the next bytes hold; raise `MultipartDamage` after what came before the damage."""
         ...
 
-    def close(self) -> Iterator[PartEvent]:
+    def close(self) -> None:
         """Say that the body is over; raise `MultipartDamage` if it ended early."""
         ...
 
 
-def reader_for(content_type: str, *, end_is_marked: bool, max_parts: int) -> PartReader:
+def reader_for(content_type: str, taker: PartTaker, *, end_is_marked: bool, max_parts: int) -> PartReader:
     """Return the reader for a body.
 
     ``end_is_marked`` says whether HTTP itself tells the end of the body from a cut. A multipart body has its closing
@@ -70,106 +114,193 @@ def reader_for(content_type: str, *, end_is_marked: bool, max_parts: int) -> Par
     """
     kind = parse_media_type(content_type)
     if not kind.is_multipart:
-        return _SinglePart(content_type, end_is_marked=end_is_marked)
+        return _SinglePart(content_type, taker, end_is_marked=end_is_marked)
     boundary = kind.parameters.get("boundary")
-    return _Related(boundary, max_parts) if boundary else _BoundaryFinder(max_parts)
+    return _Related(boundary, taker, max_parts) if boundary else _BoundaryFinder(taker, max_parts)
 
 
-class _RelatedParser(PushMultipartParser):  # type: ignore[misc]
-    """The form-data parser at its documented extension point: parts of any kind, without a name."""
+class _At(Enum):
+    """Where in the body the scanner stands."""
 
-    def _create_segment(self, headerlist: list[tuple[str, str]]) -> MultipartSegment:
-        return MultipartSegment(headerlist)
+    PREAMBLE = auto()
+    HEADERS = auto()
+    DATA = auto()
+    EPILOGUE = auto()
 
 
 class _Related:
-    def __init__(self, boundary: str, max_parts: int) -> None:
+    """Scans chunks for boundaries; between calls it keeps what may be the beginning of one, or of a header line.
+
+    A part with a Content-Length is not searched: the boundary must follow where the length says. A length that lies is
+    damage, and that part is never called whole: whether the length or a boundary is to be believed, nobody can tell.
+    """
+
+    def __init__(self, boundary: str, taker: PartTaker, max_parts: int) -> None:
         if len(boundary) > _LONGEST_BOUNDARY:
             raise MultipartDamage("the boundary is far too long")
-        try:
-            self._parser = _RelatedParser(
-                boundary.encode("latin-1", "replace"),
-                max_header_size=_HEADER_BYTES,
-                max_header_count=_HEADERS,
-                max_segment_count=max_parts,
-                header_charset="latin-1",
-            )
-        except MultipartError:
-            raise MultipartDamage("the boundary cannot be used") from None
+        if not boundary.isprintable():
+            raise MultipartDamage("the boundary cannot be used")
+        # With what stands before it: `bytes.find` is several times as fast for 30 bytes as it is for 10.
+        self._delimiter = b"\r\n--" + boundary.encode("latin-1", "replace")
+        self._taker = taker
+        self._max_parts = max_parts
+        self._parts = 0
+        self._at = _At.PREAMBLE
+        self._rest = b"\r\n"  # the first boundary may be the first line
+        self._lines: list[str] = []
+        self._left: int | None = None  # bytes to come of a part with a Content-Length
 
-    def feed(self, chunk: bytes) -> Iterator[PartEvent]:
-        damage: str | None = None
-        try:
-            for event in self._parser.parse(chunk):
-                if isinstance(event, bytes):
-                    yield event
-                elif event is None:
-                    yield PartEnd()
-                else:
-                    yield PartStart({name.lower(): value for name, value in event.headerlist})
-        except MultipartError as error:
-            damage = type(error).__name__
-        if damage is not None:
-            raise MultipartDamage(f"the multipart body is damaged or beyond its limits ({damage})")
+    def feed(self, chunk: bytes) -> None:
+        if self._rest:
+            chunk = self._rest + chunk
+        at, end = 0, len(chunk)
+        while at < end:
+            if self._at is _At.HEADERS:
+                after = self._header_line(chunk, at, end)
+            elif self._at is _At.EPILOGUE:
+                after = end
+            elif self._left is None:
+                after = self._searched(chunk, at, end)
+            else:
+                after = self._counted(chunk, at, end)
+            if after == at:
+                break  # the rest is not clear yet
+            at = after
+        self._rest = chunk[at:]
 
-    def close(self) -> Iterator[PartEvent]:
-        damaged = False
-        try:
-            self._parser.close()
-        except MultipartError:
-            damaged = True
-        if damaged:
+    def close(self) -> None:
+        if self._at is not _At.EPILOGUE:
             raise MultipartDamage("the answer ended before its closing boundary")
-        return iter(())
+
+    def _searched(self, chunk: bytes, at: int, end: int) -> int:
+        found = chunk.find(self._delimiter, at)
+        upto = found
+        if found < 0:
+            upto = chunk.rfind(b"\r", max(at, end - len(self._delimiter) + 1))
+            if upto < 0 or not self._delimiter.startswith(chunk[upto:]):
+                upto = end
+        if upto > at and self._at is _At.DATA:
+            self._taker.part_data(chunk, at, upto)
+        return upto if found < 0 else self._delimited(chunk, found)
+
+    def _counted(self, chunk: bytes, at: int, end: int) -> int:
+        assert self._left is not None  # noqa: S101 - for the type checker
+        if self._left:
+            upto = min(end, at + self._left)
+            self._left -= upto - at
+            self._taker.part_data(chunk, at, upto)
+            return upto
+        if chunk.startswith(self._delimiter, at):
+            return self._delimited(chunk, at)
+        if self._delimiter.startswith(chunk[at:]):
+            return at
+        raise _damage("a part is not as long as it says")
+
+    def _delimited(self, chunk: bytes, at: int) -> int:
+        """Go on behind the boundary at ``at``; stay there while what it ends with has not come."""
+        after = at + len(self._delimiter) + 2
+        mark = chunk[after - 2 : after]
+        if len(mark) < 2:
+            return at
+        if mark not in (b"\r\n", b"--"):
+            raise _damage("something else follows a boundary")
+        if self._at is _At.DATA:
+            self._taker.part_ends()
+        self._left = None
+        self._at = _At.HEADERS if mark == b"\r\n" else _At.EPILOGUE
+        self._parts += self._at is _At.HEADERS
+        if self._parts > self._max_parts:
+            raise _damage("too many parts")
+        return after
+
+    def _header_line(self, chunk: bytes, at: int, end: int) -> int:
+        line_end = chunk.find(b"\r\n", at)
+        if line_end == at:
+            self._begin_part()
+            return at + 2
+        if (end if line_end < 0 else line_end) - at > _HEADER_BYTES:
+            raise _damage("a header is too long")
+        if line_end < 0:
+            return at
+        line = chunk[at:line_end].decode("latin-1")
+        if line[0] in " \t" and self._lines:  # a header that goes on in the next line (RFC 822)
+            line = f"{self._lines.pop()} {line.strip()}"
+        if len(self._lines) >= _HEADERS or len(line) > _HEADER_BYTES:
+            raise _damage("too many headers")
+        self._lines.append(line)
+        return line_end + 2
+
+    def _begin_part(self) -> None:
+        headers: dict[str, str] = {}
+        for line in self._lines:
+            name, colon, value = line.partition(":")
+            name, value = name.strip().lower(), value.strip(" \t")
+            if not colon or not _HEADER_NAME.fullmatch(name) or "\n" in value or "\r" in value:
+                raise _damage("a header cannot be read")
+            if name == "content-length":
+                if name in headers or not _LENGTH.fullmatch(value):
+                    raise _damage("a header cannot be read")
+                self._left = int(value)
+            headers[name] = value
+        self._lines = []
+        self._at = _At.DATA
+        self._taker.part_begins(headers)
+
+
+def _damage(how: str) -> MultipartDamage:
+    return MultipartDamage(f"the multipart body is damaged or beyond its limits ({how})")
 
 
 class _BoundaryFinder:
     """For servers that forget the boundary parameter: the first line that looks like one is it."""
 
-    def __init__(self, max_parts: int) -> None:
+    def __init__(self, taker: PartTaker, max_parts: int) -> None:
+        self._taker = taker
         self._max_parts = max_parts
         self._seen = b""
         self._reader: _Related | None = None
 
-    def feed(self, chunk: bytes) -> Iterator[PartEvent]:
+    def feed(self, chunk: bytes) -> None:
         if self._reader is not None:
-            yield from self._reader.feed(chunk)
+            self._reader.feed(chunk)
             return
         self._seen += chunk
         found = re.match(rb"(?:\r\n)*--([^\r\n]{1,%d}?)[ \t]*\r\n" % _LONGEST_BOUNDARY, self._seen)
         if found is not None:
-            self._reader = _Related(found[1].decode("latin-1"), self._max_parts)
+            self._reader = _Related(found[1].decode("latin-1"), self._taker, self._max_parts)
             seen, self._seen = self._seen, b""
-            yield from self._reader.feed(seen)
+            self._reader.feed(seen)
         elif len(self._seen) > 2 * _LONGEST_BOUNDARY:
             raise MultipartDamage("a multipart answer without a boundary")
 
-    def close(self) -> Iterator[PartEvent]:
+    def close(self) -> None:
         if self._reader is None:
             raise MultipartDamage("a multipart answer without a boundary")
-        return self._reader.close()
+        self._reader.close()
 
 
 class _SinglePart:
     """A body that is one instance by itself, as some servers answer for one."""
 
-    def __init__(self, content_type: str, *, end_is_marked: bool) -> None:
+    def __init__(self, content_type: str, taker: PartTaker, *, end_is_marked: bool) -> None:
         self._headers = {"content-type": content_type}
+        self._taker = taker
         self._end_is_marked = end_is_marked
         self._started = False
 
-    def feed(self, chunk: bytes) -> Iterator[PartEvent]:
+    def feed(self, chunk: bytes) -> None:
         if not self._started:
             self._started = True
-            yield PartStart(self._headers)
-        yield chunk
+            self._taker.part_begins(self._headers)
+        if chunk:
+            self._taker.part_data(chunk, 0, len(chunk))
 
-    def close(self) -> Iterator[PartEvent]:
+    def close(self) -> None:
         if not self._started:
-            return iter(())
+            return
         if not self._end_is_marked:
             raise MultipartDamage("nothing marks the end of the answer, so that it cannot be told from a cut one")
-        return iter((PartEnd(),))
+        self._taker.part_ends()
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

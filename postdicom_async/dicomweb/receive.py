@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
-from postdicom_async.dicomweb.multipart import MultipartDamage, PartEnd, PartEvent, PartStart
-from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader, require_parts
+from postdicom_async.dicomweb.multipart import PartEnd, PartEvent, PartStart
+from postdicom_async.dicomweb.retrieve import Target, part_events
 from postdicom_async.disk.background import Background
 from postdicom_async.results import InstanceUids, Outcome, Status
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.layout import RelativeName
     from postdicom_async.disk.folder import Folder, PartialFile
-    from postdicom_async.errors import PostdicomError
     from postdicom_async.http.answer import StreamedAnswer
     from postdicom_async.transfer.progress import Meter
 
@@ -55,7 +54,6 @@ class Receiver:
         self._disk = Background(at_once=not folder.fsync)
         self._accepted: set[InstanceUids] = set()
         self._spool: _Spool | None = None
-        self._empty = True
         self._begin()
 
     def _begin(self) -> None:
@@ -73,22 +71,12 @@ class Receiver:
             ProtocolError, ConnectionFailed: it broke; parts that were whole by then are kept.
             LocalFileError: the disk is full or failed.
         """
-        reader = part_reader(answer, _OPERATION, max_parts)
-        problem: PostdicomError | None = None
         try:
-            async for chunk in answer.chunks():
-                for event in reader.feed(chunk):
-                    await self._take(event)
-            for event in reader.close():
+            async for event in part_events(answer, _OPERATION, max_parts):
                 await self._take(event)
             await self._disk.settle()
-            require_parts(empty=self._empty)
-        except MultipartDamage as damage:
-            problem = damaged(damage, _OPERATION)
         finally:
             await self._clean_up()
-        if problem is not None:
-            raise problem
 
     async def _take(self, event: PartEvent) -> None:
         if isinstance(event, bytes):
@@ -105,7 +93,6 @@ class Receiver:
             await self._end_part()
         else:
             assert isinstance(event, PartStart)  # noqa: S101 - for the type checker
-            self._empty = False
             self._begin()
 
     async def _write_piece(self) -> None:

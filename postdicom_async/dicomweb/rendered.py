@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from postdicom_async.dicomweb.multipart import MultipartDamage, PartEnd, PartStart, reader_for
+from postdicom_async.dicomweb.multipart import MultipartDamage, PartEnd, PartEvents, PartStart, reader_for
 from postdicom_async.results import Rendered
 
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ def joined(pieces: Iterable[RenderedPiece], boundary: str) -> Rendered:
     body = bytearray()
     for piece in pieces:
         count = 0
-        reader = reader_for(piece.content_type, end_is_marked=True, max_parts=piece.frames)
-        for event in (*reader.feed(piece.body), *reader.close()):
+        events = PartEvents()
+        reader = reader_for(piece.content_type, events, end_is_marked=True, max_parts=piece.frames)
+        reader.feed(piece.body)
+        reader.close()
+        for event in events:
             if isinstance(event, PartStart):
                 count += 1
                 lines = [f"{_KEPT[name]}: {value}\r\n" for name, value in event.headers.items() if name in _KEPT]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from postdicom_async.dicomweb.dialects import Dialect, Route
 from postdicom_async.dicomweb.media_types import INSTANCE_LADDER, parse_media_type
-from postdicom_async.dicomweb.multipart import MultipartDamage, PartEvent, PartReader, reader_for
+from postdicom_async.dicomweb.multipart import MultipartDamage, PartEvent, PartEvents, PartReader, PartTaker, reader_for
 from postdicom_async.errors import PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.http.answer import StreamedAnswer
 
-__all__ = ["Retrieval", "Target", "damaged", "part_events", "part_reader", "require_parts"]
+__all__ = ["Retrieval", "Target", "damaged", "part_events", "part_reader"]
 
 # How servers refuse an Accept header: 406 by the standard, 400 (Orthanc), 415.
 _REFUSED_FORM: Final = frozenset({HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE})
@@ -101,12 +101,11 @@ class Retrieval:
         suffix: str = "",
         ladder: tuple[str, ...] = INSTANCE_LADDER,
         operation: str = "retrieve",
-        read_ahead: bool = False,
     ) -> AsyncIterator[StreamedAnswer]:
         """Give the answer for a resource; the Accept header steps down the ladder until one is taken."""
         path = target.path(self.dialect, suffix)
         operation = f"{operation} {target.route}"
-        async with self.open_path(path, ladder=ladder, operation=operation, read_ahead=read_ahead) as answer:
+        async with self.open_path(path, ladder=ladder, operation=operation) as answer:
             yield answer
 
     @asynccontextmanager
@@ -117,7 +116,6 @@ class Retrieval:
         ladder: tuple[str, ...],
         operation: str,
         headers: dict[str, str] | None = None,
-        read_ahead: bool = False,
     ) -> AsyncIterator[StreamedAnswer]:
         """Give the answer for a path below the service's address.
 
@@ -125,7 +123,7 @@ class Retrieval:
             ProtocolError: the answer is a message instead of what was asked for.
             PostdicomError: whatever the session raises.
         """
-        call = Call(operation, "GET", path, Repeat.READ, headers=headers or {}, read_ahead=read_ahead)
+        call = Call(operation, "GET", path, Repeat.READ, headers=headers or {})
         async with await self._accepted(call, ladder) as answer:
             await _refuse_message(answer, operation, self.session.secrets)
             yield answer
@@ -164,14 +162,14 @@ async def _refuse_message(answer: StreamedAnswer, operation: str, secrets: tuple
         )
 
 
-def part_reader(answer: StreamedAnswer, operation: str, max_parts: int) -> PartReader:
-    """Return the reader for an answer's body.
+def part_reader(answer: StreamedAnswer, operation: str, max_parts: int, taker: PartTaker) -> PartReader:
+    """Return the reader for an answer's body, which hands over what it finds to ``taker``.
 
     Raises:
         ProtocolError: its Content-Type cannot be read.
     """
     try:
-        return reader_for(answer.content_type, end_is_marked=answer.end_is_marked, max_parts=max_parts)
+        return reader_for(answer.content_type, taker, end_is_marked=answer.end_is_marked, max_parts=max_parts)
     except MultipartDamage as damage:
         problem = damaged(damage, operation)
     raise problem
@@ -182,12 +180,6 @@ def damaged(damage: MultipartDamage, operation: str) -> PostdicomError:
     return ProtocolError(str(damage), operation=operation, temporary=True)
 
 
-def require_parts(*, empty: bool) -> None:
-    """Raise for an answer without any part: whoever asks for a resource that exists gets one at least."""
-    if empty:
-        raise MultipartDamage("the answer is empty")
-
-
 async def part_events(answer: StreamedAnswer, operation: str, max_parts: int) -> AsyncGenerator[PartEvent, None]:
     """Yield the parts of an answer as they arrive.
 
@@ -195,18 +187,31 @@ async def part_events(answer: StreamedAnswer, operation: str, max_parts: int) ->
         ProtocolError: the body is damaged or ends early.
         ConnectionFailed: it broke or stalled.
     """
-    reader = part_reader(answer, operation, max_parts)
-    problem: PostdicomError | None = None
+    events = PartEvents()
+    reader = part_reader(answer, operation, max_parts, events)
+    chunks = aiter(answer.chunks())
+    chunk: bytes | None = b""
     empty = True
-    try:
-        async for chunk in answer.chunks():
-            for event in reader.feed(chunk):
-                empty = False
-                yield event
-        for event in reader.close():
+    while chunk is not None:
+        chunk = await anext(chunks, None)
+        damage = _damage_of(reader, chunk)
+        found, events[:] = list(events), ()
+        for event in found:  # what came before the damage counts
+            empty = False
             yield event
-        require_parts(empty=empty)
+        if damage is not None:
+            raise damaged(damage, operation)
+    if empty:
+        raise damaged(MultipartDamage("the answer is empty"), operation)
+
+
+def _damage_of(reader: PartReader, chunk: bytes | None) -> MultipartDamage | None:
+    """Feed the next bytes, or say that there are no more; return what is wrong with them."""
+    try:
+        if chunk is None:
+            reader.close()
+        else:
+            reader.feed(chunk)
     except MultipartDamage as damage:
-        problem = damaged(damage, operation)
-    if problem is not None:
-        raise problem
+        return damage
+    return None

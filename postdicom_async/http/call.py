@@ -11,7 +11,6 @@ import httpx
 from postdicom_async.bodies import Body
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.transport import READ_AHEAD
 
 if TYPE_CHECKING:
     from postdicom_async.settings import Settings
@@ -31,8 +30,6 @@ class Call:
         accepted: statuses besides 2xx that the caller reads itself.
         private: values of the request that a server might repeat in its words.
         search: its answer is waited for ``timeouts.search_answer`` instead of ``timeouts.answer``.
-        read_ahead: a large answer is expected: read some of it ahead, which is quicker where it comes in small pieces.
-            If it is cut within the first 64 KiB, those may be lost.
     """
 
     operation: str
@@ -44,7 +41,6 @@ class Call:
     accepted: frozenset[int] = frozenset()
     private: Iterable[str] = field(default=(), repr=False)
     search: bool = False
-    read_ahead: bool = False
 
     @property
     def kind(self) -> str:
@@ -78,5 +74,4 @@ def request_of(
         headers=headers,
         content=stream,
         timeout=httpx.Timeout(None, connect=settings.timeouts.connect),
-        extensions={READ_AHEAD: call.read_ahead},
     )

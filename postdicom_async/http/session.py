@@ -11,9 +11,10 @@ import asyncio
 import copy
 import logging
 import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -38,7 +39,8 @@ from postdicom_async.http.problems import (
 )
 from postdicom_async.http.redaction import quiet_http_logs
 from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget, decide
-from postdicom_async.http.transport import ChosenTransport, PyreqwestTransport, choose_transport
+from postdicom_async.http.transport import ChosenTransport, choose_transport
+from postdicom_async.http.unreached import refused_by_alert
 from postdicom_async.settings import Settings, Timeouts
 
 __all__ = ["Call", "Session"]
@@ -70,10 +72,8 @@ class _Link:
         self.slots = anyio.CapacityLimiter(settings.limits.connections)
         self.budget = RetryBudget(settings.retry.budget)
         self.paused: dict[StreamedAnswer, None] = {}  # answers that are open and that nobody reads, the oldest first
-        transport = chosen.make()
-        self.ends_itself = isinstance(transport, PyreqwestTransport)
         self.client = httpx.AsyncClient(
-            transport=transport, auth=credentials.httpx_auth, trust_env=False, follow_redirects=False
+            transport=chosen.make(), auth=credentials.httpx_auth, trust_env=False, follow_redirects=False
         )
 
     async def take_slot(self, holder: object) -> None:
@@ -120,7 +120,7 @@ class Session:
 
     @property
     def transport_name(self) -> str:
-        """``"pyreqwest"``, ``"httpx"`` or ``"custom"``."""
+        """``"aiohttp"``, or ``"custom"`` for one that was passed."""
         return self._chosen.name
 
     @property
@@ -275,7 +275,6 @@ class Session:
                 return result
             # From here on outside the handler: an exception raised inside would keep the other as its context.
             making.sent = False
-            making.call = replace(call, read_ahead=False)  # it would hide the beginning of what comes slowly
             if problem.rejected_header is not None and not refreshed:
                 refreshed = True
                 if await self._credentials.refresh(problem.rejected_header):
@@ -318,7 +317,6 @@ class Session:
                 patience=making.patience,
                 silences=silences,
                 release=lambda: link.slots.release_on_behalf_of(holder),
-                ends_itself=link.ends_itself,
             )
             if not (answer.ok or answer.status in call.accepted):
                 raise await self._refusal(call, answer, header)
@@ -349,6 +347,9 @@ class Session:
             problem = _problem_of_silence(call.operation, error, stream, timeouts)
         except httpx.InvalidURL:
             problem = Problem(Failure.FINAL, UsageError("the address cannot be used", operation=call.operation))
+        except ssl.SSLError as error:  # httpx's own transport lets those through that come after the handshake
+            broken = refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
+            problem = problem_of_exception(call.operation, broken)
         except httpx.HTTPError as error:
             problem = problem_of_exception(call.operation, error)
         finally:

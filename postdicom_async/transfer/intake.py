@@ -1,9 +1,10 @@
-"""Takes the sources of an upload in: settles what is not to be sent, tells duplicates apart, keeps one outcome each.
+"""Takes the sources of an upload in: settles what is not to be sent, tells duplicates apart, gives one outcome each.
 
-Every source has one record from the moment it was read, and every record an outcome: until something else is known,
-that it was not sent. Of several sources with one SOP Instance UID only one is under way at a time. One that is byte for
-byte the same goes by the outcome of its twin; one that differs waits, and is handed out when the one before it was
-refused. Nothing ever waits for that: what is ready when all else is through is sent in a further round.
+Every source has exactly one outcome, told as soon as it is final; what is not settled when all is over was not sent.
+Of several sources with one SOP Instance UID only one is under way at a time. One that is byte for byte the same goes by
+the outcome of its twin; one that differs waits, and is handed out when the one before it was refused. Nothing ever
+waits for that: what is ready when all else is through is sent in a further round. Memory holds what is under way: what
+is settled is kept in `Seen`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import OnProgress, Outcome, Status, UploadReport
 from postdicom_async.transfer.outcomes import Gathered
 from postdicom_async.transfer.progress import Meter
+from postdicom_async.transfer.seen import Fate, Seen, Version
 
 if TYPE_CHECKING:
     from postdicom_async.bodies import Body
@@ -45,11 +47,11 @@ if TYPE_CHECKING:
 __all__ = ["Intake", "Numbered"]
 
 _HASHED_ASIDE = 128 * 1024  # a larger piece is hashed in a thread, so that the event loop goes on
+_MOST_TWINS = 10_000  # kept of what is under way; then it is sent first
 _MOST_OTHERS = 8  # kept of one UID: each new one is compared with all of them
 _HELD_BYTES = 16 << 20  # of what waits and is in memory; files cost nothing
 
 _OTHER_CONTENT = "another source of this upload has the same SOP Instance UID and other content"
-_REFUSED = frozenset({Status.FAILED, Status.UNREADABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,28 +64,19 @@ class Numbered:
 
 @dataclass(slots=True, eq=False)
 class _Record:
-    """What is kept of a source to the end: never its bytes, or a stream of data sets would fill the memory.
+    """A source that was handed out or waits, until it is settled.
 
     Attributes:
-        outcome: until it is settled, that it was not sent; the reason comes at the end.
-        content: a file, or the digest of what was in memory; as it was before it was anonymised.
-        twin_of: the one with the same bytes, which stands for it.
-        others: of the first with its UID, those that differ from it and from one another.
+        outcome: that it was not sent; the reason comes at the end.
+        version: what tells it apart.
+        twins: numbers and outcomes of those with the same bytes, which it stands for.
         waiting: what is to be sent if the one before it is refused.
     """
 
     outcome: Outcome = field(repr=False)
-    settled: bool = False
-    length: int = 0
-    content: FileBody | bytes = field(default=b"", repr=False)
-    twin_of: _Record | None = field(default=None, repr=False)
-    others: tuple[_Record, ...] = field(default=(), repr=False)
+    version: Version
+    twins: list[tuple[int, Outcome]] = field(default_factory=list, repr=False)
     waiting: Numbered | None = field(default=None, repr=False)
-
-    @property
-    def refused(self) -> bool:
-        """Whether it is known not to be in the archive, so that another source of its UID may be tried."""
-        return self.settled and self.outcome.status in _REFUSED
 
 
 _Send: TypeAlias = Callable[[AsyncIterator[Numbered]], Awaitable[None]]
@@ -113,21 +106,28 @@ class Intake:
         self._anonymize = anonymize
         self._study = study_instance_uid
         self._send_truncated = send_truncated
-        self._records: list[_Record] = []
-        self._first_with: dict[str, _Record] = {}
+        self._count = 0
+        self._open: dict[int, _Record] = {}
+        self._under_way: dict[str, list[Version]] = {}  # all that was met of a UID with something open
+        self._seen = Seen()
+        self._drawn: deque[Identified] = deque()
+        self._all_drawn = False
         self._ready: deque[Numbered] = deque()
+        self._twins = 0
         self._held_bytes = 0
         self._unsent_bytes = 0
         self._measured = False
+        self._unwritten: LocalFileError | None = None
 
     async def run(self, sources: Sources, send: _Send, operation: str, deadline: float | None) -> UploadReport:
-        """Have ``send`` send and `settle` what it is given, all within ``deadline``; return one outcome a source.
+        """Have ``send`` send and `settle` what it is given, all within ``deadline``; return the fold of the outcomes.
 
         What it was not given, or has not settled when it raises, was not sent: what may have left by then is for
         ``send`` to settle. It is called again for what waited for the end of another source.
 
         Raises:
-            PostdicomError: the archive cannot be worked with. ``report`` on it says what had been stored by then.
+            PostdicomError: the archive cannot be worked with, or the report cannot be written. ``report`` on it says
+                what had been stored by then.
         """
         started = time.monotonic()
         measuring = asyncio.ensure_future(self.measure(sources))
@@ -141,7 +141,10 @@ class Intake:
             measuring.cancel()
             with suppress(asyncio.CancelledError):
                 await measuring
-        report = self._report(time.monotonic() - started, problem)
+            self._settle_the_rest(problem or PostdicomError("cancelled", temporary=True))
+            self._seen.close()
+        seconds = time.monotonic() - started
+        report = UploadReport(self._gathered.outcomes, self._gathered.counts, self.meter.bytes_done, seconds)
         if problem is None:
             return report
         # What is wrong before anything was looked at has no report; what came later has one, though it may be empty.
@@ -149,27 +152,39 @@ class Intake:
         raise problem
 
     async def _send_all(self, sources: Sources, send: _Send) -> None:
-        async with aclosing(self.admitted(sources)) as admitted:
-            await send(admitted)
-        while self._ready:
-            async with aclosing(self._others()) as others:
-                await send(others)
-
-    async def admitted(self, sources: Sources) -> AsyncGenerator[Numbered, None]:
-        """Yield what is to be sent; everything else is settled here."""
         reading = read_sources(sources, piece=self._piece, send_truncated=self._send_truncated)
         async with aclosing(reading) as batches:
-            async for found in batches:
-                for source in found:
-                    numbered = await self._admitted(await self._anonymized(source))
-                    if numbered is not None:
-                        yield numbered
-                    while self._ready:
-                        yield self._ready.popleft()
+            while not self._all_drawn or self._ready or self._drawn:
+                async with aclosing(self._round(batches)) as admitted:
+                    await send(admitted)
+                if self._unwritten is not None:
+                    raise self._unwritten
 
-    async def _others(self) -> AsyncGenerator[Numbered, None]:
-        while self._ready:
-            yield self._ready.popleft()
+    async def _round(self, batches: AsyncGenerator[list[Identified], None]) -> AsyncGenerator[Numbered, None]:
+        """Yield what is to be sent; everything else is settled here. Ends early where too much waits for the end."""
+        while True:
+            if self._ready:
+                yield self._ready.popleft()
+                continue
+            if self._twins > _MOST_TWINS or not await self._has_room():
+                return
+            if not self._drawn:
+                batch = await anext(batches, None)
+                self._all_drawn = batch is None
+                if batch is None:
+                    return
+                self._drawn.extend(batch)
+            numbered = await self._admitted(await self._anonymized(self._drawn.popleft()))
+            if numbered is not None:
+                yield numbered
+
+    async def _has_room(self) -> bool:
+        """Wait until another source may begin; where the report cannot be written, what is under way is the last."""
+        try:
+            await self._gathered.room()
+        except LocalFileError as error:
+            self._unwritten = error
+        return self._unwritten is None
 
     async def _anonymized(self, source: Identified) -> Identified:
         """Return a source as it is to be sent; one that cannot be anonymised is not."""
@@ -203,91 +218,111 @@ class Intake:
         if self._study is not None and source.header.uids.study_instance_uid != self._study:
             self._end_here(_outcome(source, Status.FAILED, "it belongs to another study"))
             return None
-        first = self._first_with.get(source.header.uids.sop_instance_uid)
-        known = None if first is None else await _alike(source.body, (first, *first.others))
-        if known is not None:
-            self._end_here(_outcome(source, Status.DUPLICATE, "sent once"), twin_of=known)
+        uid = source.header.uids.sop_instance_uid
+        known = self._under_way.get(uid) or self._seen.of(uid)
+        twin_of = await _alike(source.body, known) if known else None
+        if twin_of is not None:
+            self._note_twin(twin_of, _outcome(source, Status.DUPLICATE, "sent once"))
             return None
         # Cancelled here, it has no place in the report yet, as one that was never drawn.
         original = _original(source.body)
         content = original if isinstance(original, FileBody) else await _digest(original)
-        record = _Record(_outcome(source, Status.FAILED), length=source.body.length, content=content)
-        if first is None:
-            self._first_with[source.header.uids.sop_instance_uid] = record
-            return Numbered(self._note(record), source)
-        return self._another(first, record, source)
-
-    def _another(self, first: _Record, record: _Record, source: Usable) -> Numbered | None:
-        """Return a source that differs from all before it under its UID if those were refused; else it may wait."""
-        before = (first, *first.others)
-        under_way = not all(one.settled for one in before)
-        held = _held_by(source.body) if under_way else 0
-        in_the_way = any(one.settled and not one.refused for one in before)
-        if in_the_way or len(before) > _MOST_OTHERS or self._held_bytes + held > _HELD_BYTES:
+        if known and not self._may_be_tried(known, source.body):
             self._end_here(_outcome(source, Status.FAILED, _OTHER_CONTENT))
             return None
-        first.others += (record,)
-        numbered = Numbered(self._note(record), source)
-        if not under_way:
+        waits = any(one.fate is None for one in known)
+        version = Version(self._number(), source.body.length, content)
+        known.append(version)
+        self._under_way[uid] = known
+        self._open[version.number] = record = _Record(_outcome(source, Status.FAILED), version)
+        numbered = Numbered(version.number, source)
+        if not waits:
             return numbered
         record.waiting = numbered
-        self._held_bytes += held
+        self._held_bytes += _held_by(source.body)
         return None
 
-    def _note(self, record: _Record) -> int:
-        self._records.append(record)
-        return len(self._records) - 1
+    def _may_be_tried(self, known: list[Version], body: Body) -> bool:
+        """Whether a source that differs from all those met under its UID may be sent if they are refused."""
+        waits = any(one.fate is None for one in known)
+        held = _held_by(body) if waits else 0
+        in_the_way = any(one.fate is not None and not one.fate.refused for one in known)
+        return not (in_the_way or len(known) > _MOST_OTHERS or self._held_bytes + held > _HELD_BYTES)
+
+    def _number(self) -> int:
+        self._count += 1
+        return self._count - 1
 
     # --- outcomes ------------------------------------------------------------------------------------------------
 
     def settle(self, number: int, outcome: Outcome) -> None:
         """Note the end of a source that was handed out. The next that waited for it is now ready, or settled too."""
-        record = self._records[number]
-        uids = record.outcome.uids
-        record.outcome, record.settled = outcome, True
-        self.meter.finished(outcome, number)
-        first = None if uids is None else self._first_with.get(uids.sop_instance_uid)
-        for other in () if first is None else first.others:
-            if other.waiting is None:
+        record = self._open[number]
+        assert record.outcome.uids is not None  # noqa: S101 - what is handed out has a header
+        uid = record.outcome.uids.sop_instance_uid
+        fate = self._close(record, outcome)
+        versions = self._under_way[uid]
+        for other in versions:
+            waited = None if other.fate is not None else self._open[other.number].waiting
+            if waited is None:
                 continue
-            waited, other.waiting = other.waiting, None
+            self._open[other.number].waiting = None
             self._held_bytes -= _held_by(waited.instance.body)
-            if record.refused:
+            if fate.refused:
                 self._ready.append(waited)
                 break
-            self._settle_unsent(other, _outcome(waited.instance, Status.FAILED, _OTHER_CONTENT))
+            self.expect_fewer_bytes(waited.instance.body.length)
+            self._close(self._open[other.number], _outcome(waited.instance, Status.FAILED, _OTHER_CONTENT))
+        if all(one.fate is not None for one in versions):
+            self._seen.put(uid, self._under_way.pop(uid))
 
-    def _end_here(self, outcome: Outcome, twin_of: _Record | None = None) -> None:
-        record = _Record(outcome, twin_of=twin_of)
-        self._note(record)
-        self._settle_unsent(record, outcome)
+    def _close(self, record: _Record, outcome: Outcome) -> Fate:
+        """Tell the end of a source, and of those it stands for."""
+        number = record.version.number
+        del self._open[number]
+        record.version.fate = fate = Fate.of(outcome)
+        self._twins -= len(record.twins)
+        self._tell(number, outcome)
+        for twin, alike in record.twins:
+            self._tell(twin, _as_twin(alike, fate))
+        return fate
 
-    def _settle_unsent(self, record: _Record, outcome: Outcome) -> None:
+    def _note_twin(self, twin_of: Version, outcome: Outcome) -> None:
+        number = self._number()
         self.expect_fewer_bytes(outcome.size)
-        record.outcome, record.settled = outcome, True
-        self.meter.finished(outcome)
+        if twin_of.fate is None:
+            self._open[twin_of.number].twins.append((number, outcome))
+            self._twins += 1
+        else:
+            self._tell(number, _as_twin(outcome, twin_of.fate))
 
-    def _report(self, seconds: float, problem: PostdicomError | None) -> UploadReport:
-        why = problem or PostdicomError("cancelled", temporary=True)
-        for number, record in enumerate(self._records):
-            self._gathered.add(_final(record, why), number)
-        return UploadReport(self._gathered.outcomes, self._gathered.counts, self.meter.bytes_done, seconds)
+    def _end_here(self, outcome: Outcome) -> None:
+        self.expect_fewer_bytes(outcome.size)
+        self._tell(self._number(), outcome)
+
+    def _tell(self, number: int, outcome: Outcome) -> None:
+        self._gathered.add(outcome, number)
+        self.meter.finished(outcome, number)
+
+    def _settle_the_rest(self, problem: PostdicomError) -> None:
+        """Tell what was not sent when all is over, ``problem`` being why; nobody waits for these, so no event does."""
+        for number, record in sorted(self._open.items()):
+            unsent = replace(record.outcome, reason=f"not sent: {problem.message}", temporary=problem.temporary)
+            self._gathered.add(unsent, number)
+            for twin, alike in record.twins:
+                self._gathered.add(_as_twin(alike, Fate.of(unsent)), twin)
+        self._open.clear()
 
 
 def _outcome(source: Usable, status: Status, reason: str | None = None) -> Outcome:
     return Outcome(source.label, status, source.header.uids, source.body.length, reason=reason)
 
 
-def _final(record: _Record, problem: PostdicomError) -> Outcome:
-    """Return the outcome of a source when all is over, ``problem`` being why what was not sent was not."""
-    if not record.settled:
-        return replace(record.outcome, reason=f"not sent: {problem.message}", temporary=problem.temporary)
-    if record.twin_of is None:
-        return record.outcome
-    sent, twin = _final(record.twin_of, problem), record.outcome
-    if not sent.in_archive:
-        twin = replace(twin, status=sent.status, reason="as the one like it", temporary=sent.temporary)
-    return replace(twin, patient_order_uuid=sent.patient_order_uuid)
+def _as_twin(twin: Outcome, fate: Fate) -> Outcome:
+    """Return the outcome of a source whose bytes another one has, of which that became."""
+    if not fate.in_archive:
+        twin = replace(twin, status=fate.status, reason="as the one like it", temporary=fate.temporary)
+    return replace(twin, patient_order_uuid=fate.patient_order_uuid)
 
 
 def _held_by(body: Body) -> int:
@@ -303,7 +338,7 @@ def _original(body: Body) -> Body:
     return body.original if isinstance(body, AnonymizedBody) else body
 
 
-async def _alike(body: Body, known: Iterable[_Record]) -> _Record | None:
+async def _alike(body: Body, known: Iterable[Version]) -> Version | None:
     """Return the one with the same bytes as ``body``; one that cannot be read is like no other."""
     own: bytes | None = None
     for one in known:

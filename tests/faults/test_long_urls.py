@@ -197,15 +197,17 @@ async def test_an_answer_with_another_number_of_frames_is_an_error(difference: i
 
 
 async def test_many_rendered_frames_come_as_one_answer(connect: Connect) -> None:
-    from postdicom_async.dicomweb.multipart import PartStart, reader_for
+    from postdicom_async.dicomweb.multipart import PartEvents, PartStart, reader_for
 
     numbers = [*range(1000, 0, -1), 5]
     async with FaultyServer(make_odd(frames=1000, longest=2048)) as server, connect(server.url) as archive:
         rendered = await archive.retrieve_instance_frames_rendered(
             *INSTANCE, numbers, parameters={"viewport": "64,64", "quality": "90"}
         )
-    reader = reader_for(rendered.media_type, end_is_marked=True, max_parts=2000)
-    events = [*reader.feed(rendered.content), *reader.close()]
+    events = PartEvents()
+    reader = reader_for(rendered.media_type, events, end_is_marked=True, max_parts=2000)
+    reader.feed(rendered.content)
+    reader.close()
     kinds = {event.media_type.essence for event in events if isinstance(event, PartStart)}
     assert kinds == {"image/jpeg"}
     assert [event for event in events if isinstance(event, bytes) and event] == [b"frame %d" % one for one in numbers]

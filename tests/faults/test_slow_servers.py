@@ -138,7 +138,7 @@ async def test_download(fault: str, connect: Connect, tmp_path: Path) -> None:
 
 
 async def test_a_large_download_that_trickles(connect: Connect, tmp_path: Path) -> None:
-    """Where much is expected, pyreqwest reads ahead of the head; once in vain, and then it does not."""
+    """Whatever is read ahead, what trickles is seen."""
     many = list(study_files(40).values())
     part = multipart_related(many)
     patient = replace(SLOW, answer=0.4, idle_read=0.4, least_rate_window=0.4)

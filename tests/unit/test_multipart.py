@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from postdicom_async.dicomweb.multipart import MultipartDamage, PartEnd, PartReader, PartStart, part_framing, reader_for
+from postdicom_async.dicomweb.multipart import (
+    MultipartDamage,
+    PartEnd,
+    PartEvent,
+    PartEvents,
+    PartStart,
+    part_framing,
+    reader_for,
+)
 from tests.support.bodies import DICOM, Multipart, multipart_related
 from tests.support.ids import shown
 
@@ -25,10 +33,30 @@ def pieces_of(data: bytes, cuts: Iterable[int]) -> Iterator[bytes]:
     return (data[start:end] for start, end in pairwise(edges) if start < end)
 
 
-def events_of(reader: PartReader, pieces: Iterable[bytes]) -> Iterator[PartStart | bytes | PartEnd]:
-    for piece in pieces:
-        yield from reader.feed(piece)
-    yield from reader.close()
+class Reading:
+    """A reader whose findings are given back call by call, those before the damage first."""
+
+    def __init__(self, content_type: str, *, marked: bool = True, max_parts: int = 10) -> None:
+        self._found = PartEvents()
+        self._reader = reader_for(content_type, self._found, end_is_marked=marked, max_parts=max_parts)
+
+    def feed(self, piece: bytes) -> Iterator[PartEvent]:
+        return self._events(lambda: self._reader.feed(piece))
+
+    def close(self) -> Iterator[PartEvent]:
+        return self._events(self._reader.close)
+
+    def _events(self, call: Callable[[], None]) -> Iterator[PartEvent]:
+        try:
+            call()
+        finally:
+            found, self._found[:] = list(self._found), ()
+            yield from found
+
+    def events(self, pieces: Iterable[bytes]) -> Iterator[PartEvent]:
+        for piece in pieces:
+            yield from self.feed(piece)
+        yield from self.close()
 
 
 def read(
@@ -39,8 +67,7 @@ def read(
     headers: dict[str, str] = {}
     data: list[bytes] | None = None
     try:
-        reader = reader_for(content_type, end_is_marked=marked, max_parts=max_parts)
-        for event in events_of(reader, pieces):
+        for event in Reading(content_type, marked=marked, max_parts=max_parts).events(pieces):
             if isinstance(event, PartStart):
                 assert data is None
                 headers, data = event.headers, []
@@ -215,6 +242,106 @@ def test_fuzz() -> None:
         read(THREE.content_type, pieces_of(bytes(changed), [rng.randrange(200)]))
 
 
+# --- Content-Length of a part -----------------------------------------------------------------------------------------
+
+
+def lengthy(parts: Sequence[bytes], lengths: Sequence[int] | None = None, **more: Any) -> Multipart:
+    """Make a body whose parts say how long they are, or lie."""
+    said = [len(part) for part in parts] if lengths is None else lengths
+    return multipart_related(parts, part_headers=lambda index, _: {"Content-Length": str(said[index])}, **more)
+
+
+@given(CONTENTS, CUTS, st.integers(0, 10_000))
+def test_parts_that_say_how_long_they_are(contents: list[bytes], cuts: list[int], end: int) -> None:
+    """Whole and cut anywhere; a boundary inside is data, as the length says."""
+    contents = [*contents, b"\r\n--b0undary-of-the-tests\r\n\r\n", b"\r\n--b0undary-of-the-tests--"]
+    made = lengthy(contents, final_crlf=False)
+    assert parts_of(made, pieces_of(made.body, cuts)) == contents
+    parts, damage = read(made.content_type, pieces_of(made.body[: end % len(made.body)], cuts))
+    assert damage is not None
+    assert [data for _, data in parts] == contents[: len(parts)]
+
+
+@given(CONTENTS, CUTS, st.integers(-40, 40).filter(bool))
+def test_a_length_that_lies_is_damage_and_its_part_never_whole(contents: list[bytes], cuts: list[int], by: int) -> None:
+    true = [len(part) for part in contents]
+    lengths = [*true[:-1], max(0, true[-1] + by)]
+    contents, lengths = [*contents, b"after it"], [*lengths, 8]
+    if lengths[:-1] == true:
+        return
+    made = lengthy(contents, lengths, boundary="b0undary-of-the-tests-2")
+    parts, damage = read(made.content_type, pieces_of(made.body, cuts))
+    assert damage is not None
+    assert [data for _, data in parts] == contents[:-2]
+
+
+def test_a_part_as_long_as_it_says_is_not_searched() -> None:
+    """What would be costly to search: a gigabyte of beginnings of boundaries, in pieces as a socket gives them."""
+    piece = b"\r\n--b0undary-of-the-test" * 2600
+    seen = Counting()
+    reader = reader_for(THREE.content_type, seen, end_is_marked=True, max_parts=1)
+    reader.feed(b"--b0undary-of-the-tests\r\nContent-Length: %d\r\n\r\n" % (len(piece) * 16_000))
+    for _ in range(16_000):
+        reader.feed(piece)
+    assert not seen.ended
+    reader.feed(b"\r\n--b0undary-of-the-tests--")
+    reader.close()
+    assert (seen.size, seen.ended, seen.copies) == (len(piece) * 16_000, 1, 0)
+
+
+class Counting:
+    """Counts what it is handed, and how often that was no chunk as it had been fed."""
+
+    def __init__(self) -> None:
+        self.size = self.ended = self.copies = 0
+        self._lengths = {len(b"\r\n--b0undary-of-the-test" * 2600)}
+
+    def part_begins(self, headers: dict[str, str]) -> None:
+        assert headers
+
+    def part_data(self, chunk: bytes, start: int, end: int) -> None:
+        assert 0 <= start < end <= len(chunk)
+        self.copies += len(chunk) not in self._lengths
+        self.size += end - start
+
+    def part_ends(self) -> None:
+        self.ended += 1
+
+
+def test_what_came_before_the_damage_is_handed_over_in_one_call() -> None:
+    found = PartEvents()
+    reader = reader_for(THREE.content_type, found, end_is_marked=True, max_parts=10)
+    damaged = THREE.body.replace(b"\r\n--b0undary-of-the-tests--", b"\r\n--b0undary-of-the-tests!!")
+    with pytest.raises(MultipartDamage, match="boundary"):
+        reader.feed(damaged)
+    assert [event for event in found if isinstance(event, bytes)] == [b"first", b"third \r\n--b0undary"]
+    assert sum(isinstance(event, PartEnd) for event in found) == 2
+
+
+def test_a_header_may_go_on_in_the_next_line() -> None:
+    body = b'--b\r\nContent-Type: application/dicom;\r\n\ttransfer-syntax="1.2"\r\n\r\nx\r\n--b--'
+    parts, damage = read("multipart/related; boundary=b", [body])
+    assert (parts, damage) == ([({"content-type": 'application/dicom; transfer-syntax="1.2"'}, b"x")], None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b" goes on",
+        b"no colon",
+        b": no name",
+        b"odd name: x",
+        b"A: \nB: x",
+        b"A: x\ny",
+        b"A: x\ry",
+        b"Content-Length: 1 1",
+    ],
+)
+def test_lines_that_are_no_headers(line: bytes) -> None:
+    body = b"--b0undary-of-the-tests\r\n" + line + b"\r\n\r\nx\r\n--b0undary-of-the-tests--"
+    assert "header cannot be read" in damage_of(THREE.content_type, body)
+
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 
@@ -276,7 +403,7 @@ def test_damage_shows_nothing_of_the_body() -> None:
 def test_time_is_linear(size: int) -> None:
     """64 MiB in pieces as a socket gives them, and a small body byte by byte."""
     total = 64 << 20 if size > 1 else 300_000
-    reader = reader_for(THREE.content_type, end_is_marked=True, max_parts=10)
+    reader = Reading(THREE.content_type)
     piece = (b"\r\n--b0undary" * size)[:size]
     started = time.perf_counter()
     list(reader.feed(b"--b0undary-of-the-tests\r\n\r\n"))
@@ -288,7 +415,7 @@ def test_time_is_linear(size: int) -> None:
 
 
 def test_a_long_preamble_is_not_gathered() -> None:
-    reader = reader_for(THREE.content_type, end_is_marked=True, max_parts=10)
+    reader = Reading(THREE.content_type)
     started = time.perf_counter()
     for _ in range(500):
         assert list(reader.feed(b"preamble\r\n" * 1000)) == []
