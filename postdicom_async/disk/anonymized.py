@@ -6,14 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
 from postdicom_async.bodies import BytesBody
-from postdicom_async.dicom.anonymize import Anonymization
-from postdicom_async.dicom.anonymize_meta import DEFLATED, plan_meta
-from postdicom_async.dicom.anonymize_plan import Planner
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem, Window, as_written
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
@@ -23,6 +20,9 @@ from postdicom_async.disk.problems import explain_os_error, local_file_error
 from postdicom_async.disk.sources import FileBody, Identified, SpooledFile, Unusable, Usable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.results import Status
+
+if TYPE_CHECKING:
+    from postdicom_async.dicom.anonymize import Anonymization
 
 __all__ = ["AnonymizedBody", "anonymized", "anonymized_now", "require_anonymization"]
 
@@ -132,7 +132,11 @@ def _gathered(runs: Iterator[bytes], size: int) -> Iterator[bytes]:
 
 def require_anonymization(anonymization: object) -> None:
     """Raise `UsageError` for an argument that is neither an `Anonymization` nor None."""
-    if anonymization is not None and not isinstance(anonymization, Anonymization):
+    if anonymization is None:
+        return
+    from postdicom_async.dicom.anonymize import Anonymization  # loaded already where there is one
+
+    if not isinstance(anonymization, Anonymization):
         raise UsageError("anonymize: give an Anonymization, or None")
 
 
@@ -171,6 +175,9 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
 
 
 def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody:
+    from postdicom_async.dicom.anonymize_meta import DEFLATED, plan_meta
+    from postdicom_async.dicom.anonymize_plan import Planner
+
     with _opened(original) as read:
         window = Window(read)
         meta = plan_meta(window, original.length, anonymization)
