@@ -13,7 +13,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from postdicom_async.disk.journal import Journal
-from postdicom_async.errors import UsageError
+from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.results import DownloadReport, Outcome, Status, UploadReport
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
 
-__all__ = ["Gathered", "Outcomes", "ReportFile"]
+__all__ = ["Gathered", "Outcomes", "ReportFile", "gathered_into"]
 
 ReportFile: TypeAlias = "str | os.PathLike[str]"
 
@@ -99,16 +99,33 @@ class Gathered:
                 self._changed.clear()
                 await self._changed.wait()
 
-    def close(self) -> None:
-        """Make the report durable.
+    def close(self) -> LocalFileError | None:
+        """Make the report durable; return why it could not be written to its end, None when it was."""
+        if self._journal is None:
+            return None
+        self._journal.close()
+        return self._journal.problem
 
-        Raises:
-            LocalFileError: it could not be written to its end.
-        """
-        if self._journal is not None:
-            self._journal.close()
-            if self._journal.problem is not None:
-                raise self._journal.problem
+
+async def gathered_into(
+    report: ReportFile | None, engine: Callable[[Gathered], Awaitable[_Report]], *, with_paths: bool
+) -> _Report:
+    """Run a transfer whose outcomes go into ``report``, or all into what is returned where that is None.
+
+    Raises:
+        LocalFileError: the file cannot be written. Where that shows only at the end, ``report`` on the error is whole.
+        PostdicomError: what ended the transfer; it says more than a report that could not be written either.
+    """
+    gathered = Gathered.into(report, with_paths=with_paths)
+    result: _Report | None = None
+    try:
+        result = await engine(gathered)
+    finally:
+        unwritten = gathered.close()
+    if unwritten is not None:
+        unwritten.report = result
+        raise unwritten
+    return result
 
 
 @public_face
