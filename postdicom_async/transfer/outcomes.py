@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from postdicom_async.disk.journal import Journal
@@ -140,7 +141,7 @@ class Outcomes(Generic[_Report]):
     def __init__(self, engine: Callable[[Gathered], Awaitable[_Report]]) -> None:
         self._engine: Callable[[Gathered], Awaitable[_Report]] = engine
         self._report: _Report | None = None
-        self._reading: AsyncGenerator[Outcome, None] | None = None
+        self._running: asyncio.Future[_Report] | None = None
 
     @property
     def report(self) -> _Report:
@@ -160,27 +161,26 @@ class Outcomes(Generic[_Report]):
             UsageError: they were read before; make the call again for another transfer.
             PostdicomError: what ended the transfer.
         """
-        if self._reading is not None:
+        if self._running is not None:
             raise UsageError("the outcomes of a transfer can be read once; make the call again for another one")
-        self._reading = self._read()
-        try:
-            async for outcome in self._reading:
-                yield outcome
-        finally:
-            await self._reading.aclose()
-
-    async def _read(self) -> AsyncGenerator[Outcome, None]:
         gathered = Gathered(keeps_all=False, streams=True)
-        engine = asyncio.ensure_future(self._engine(gathered))
+        self._running = asyncio.ensure_future(self._engine(gathered))
         try:
-            async for outcome in gathered.taken(engine):
-                yield outcome
-            self._report = engine.result()
+            async with aclosing(gathered.taken(self._running)) as outcomes:
+                async for outcome in outcomes:
+                    yield outcome
+            self._report = self._running.result()
         finally:
-            engine.cancel()
-            await asyncio.wait([engine])
-            if not engine.cancelled():
-                engine.exception()  # looked at: left early, nobody asks for it
+            await self._end()
+
+    async def _end(self) -> None:
+        """End the transfer. Left early, it is ended twice: here, and by who collects the generator that was left."""
+        if self._running is None:
+            return
+        self._running.cancel()
+        await asyncio.wait([self._running])
+        if not self._running.cancelled():
+            self._running.exception()  # looked at: left early, nobody asks for it
 
     async def __aenter__(self) -> Outcomes[_Report]:
         return self
@@ -188,5 +188,4 @@ class Outcomes(Generic[_Report]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._reading is not None:
-            await self._reading.aclose()
+        await self._end()
