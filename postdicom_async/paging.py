@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from postdicom_async.face import public_face
@@ -54,18 +52,20 @@ class Results(Generic[_T]):
         self,
         pages: Callable[[int | None, list[str]], AsyncIterator[list[DicomJson]]],
         convert: Convert[_T],
-        *,
-        made_by: str | None = None,
+        prepare: Callable[[], Awaitable[object] | None] = lambda: None,
     ) -> None:
-        """Make the results of ``pages``; ``made_by`` names a module that ``convert`` imports and that takes long to."""
+        """Take what gives pages and what converts results.
+
+        ``prepare`` begins, beside the first request, what ``convert`` needs; it is waited for before it is needed.
+        """
         self.warnings: list[str] = []
         self._pages = pages
         self._convert = convert
-        self._made_by = made_by
+        self._prepare = prepare
 
     async def __aiter__(self) -> AsyncIterator[_T]:
         """Yield every result."""
-        turns, ready = Turns(), self._prepared()
+        turns, ready = Turns(), self._prepare()
         async with _closing(self._pages(None, self.warnings)) as pages:
             async for page in pages:
                 page.reverse()
@@ -79,18 +79,12 @@ class Results(Generic[_T]):
 
     async def first(self) -> _T | None:
         """Return the first result, or None; only one is asked for."""
-        ready = self._prepared()
+        ready = self._prepare()
         async with _closing(self._pages(1, self.warnings)) as pages:
             async for page in pages:
                 for item in page:
                     return await self._converted(item, Turns(), ready)
         return None
-
-    def _prepared(self) -> Awaitable[object] | None:
-        """Begin to load what converts in a thread: it takes about as long as the first answer."""
-        if self._made_by is None or self._made_by in sys.modules:
-            return None
-        return asyncio.get_running_loop().run_in_executor(None, import_module, self._made_by)
 
     async def _converted(self, item: DicomJson, turns: Turns, ready: Awaitable[object] | None) -> _T:
         if ready is not None:

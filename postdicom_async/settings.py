@@ -162,11 +162,10 @@ class Tls:
     """Certificates. Verification is on. A path may be given as text.
 
     Attributes:
-        ca_file: PEM file of authorities trusted besides the system's, or of a server's own certificate. With one that
-            names a host itself, as ``openssl req -x509`` makes them, httpx's own transport is used.
+        ca_file: PEM file of authorities trusted besides the system's, or of a server's own certificate.
         certificate: PEM file of the client certificate, with its chain; may hold the key too.
         key: PEM file of the client key, when it is a file of its own.
-        key_password: the key's password. A key that has one needs httpx's own transport.
+        key_password: the key's password.
         accept_any_certificate: turn verification off. Patient data then goes to whoever answers.
     """
 
@@ -196,7 +195,8 @@ class Settings:
     """Everything that can be set on a session.
 
     Attributes:
-        proxy: ``http://host:port``, with ``user:password@`` if the proxy wants it.
+        proxy: ``http://host:port``, with ``user:password@`` if the proxy wants it; ``socks5://`` with the extra
+            ``socks``.
         use_environment_proxies: honour HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
         allow_http_credentials: send credentials over ``http://`` to a host that is not this machine.
         fsync: make each downloaded file and its folder durable before it counts as saved. Without it, quick writes

@@ -10,7 +10,7 @@ from postdicom_async.dicomweb.filters import Filters, filter_pairs, include_pair
 from postdicom_async.dicomweb.find import find
 from postdicom_async.dicomweb.json_answer import JsonAnswer
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
-from postdicom_async.dicomweb.search import DATA_SETS, Search, check_page, to_dataset
+from postdicom_async.dicomweb.search import Search, check_page, load_data_sets, to_dataset
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
@@ -130,7 +130,7 @@ class ClientSearch(ClientBase):
         )
         check_page(limit, offset)
         return Results(
-            lambda at_most, warnings: find(self._session, search, at_most, warnings), to_dataset, made_by=DATA_SETS
+            lambda at_most, warnings: find(self._session, search, at_most, warnings), to_dataset, load_data_sets
         )
 
     # --- metadata ------------------------------------------------------------------------------------------------
@@ -157,4 +157,4 @@ class ClientSearch(ClientBase):
             call = Call(operation, "GET", path, Repeat.READ, headers=ASKING_FOR_JSON)
             return JsonAnswer(self._session.one_call(), call, wanted=at_most, key=_INSTANCE_UID).batches()
 
-        return Results(pages, to_dataset, made_by=DATA_SETS)
+        return Results(pages, to_dataset, load_data_sets)

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Download", "plan"]
 
 _COUNT_SECONDS = 10.0
-_MANY = 32  # instances from which on the first 64 KiB are little of an answer
 _ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
 
 
@@ -252,8 +251,7 @@ class Download:
         had = len(self._state.saved)
         receiver = Receiver(folder, self._name, target, self._state.saved, piece=limits.piece, meter=self._meter)
         try:
-            many = target == self._target and (self._count or 0) >= _MANY
-            async with self._retrieval.open(target, read_ahead=many) as answer:
+            async with self._retrieval.open(target) as answer:
                 await receiver.receive(answer, limits.parts)
             self._state.whole = self._state.whole or target == self._target
         except _ENDS_THE_JOB:

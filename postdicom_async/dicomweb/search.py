@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from postdicom_async.dicom.json_model import DicomJson
@@ -25,10 +28,9 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.dialects import Dialect
 
-__all__ = ["DATA_SETS", "Listing", "Search", "check_page", "smaller", "to_dataset"]
+__all__ = ["Listing", "Search", "check_page", "load_data_sets", "smaller", "to_dataset"]
 
-DATA_SETS = "postdicom_async.dicom.data_sets"
-"""What `to_dataset` imports: pydicom and numpy come with it."""
+_DATA_SETS = "postdicom_async.dicom.data_sets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,13 @@ def to_dataset(item: DicomJson, warnings: list[str]) -> Dataset | Generator[None
     from postdicom_async.dicom.data_sets import dataset_in_parts, dataset_of
 
     return dataset_of(item, warnings.append) if is_small(item) else dataset_in_parts(item, warnings.append)
+
+
+def load_data_sets() -> Awaitable[object] | None:
+    """Begin to load pydicom in a thread, unless it is there: it takes about as long as the first answer."""
+    if _DATA_SETS in sys.modules:
+        return None
+    return asyncio.get_running_loop().run_in_executor(None, import_module, _DATA_SETS)
 
 
 class _Form(NamedTuple):

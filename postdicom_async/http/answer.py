@@ -16,7 +16,7 @@ import httpx
 
 from postdicom_async.errors import PostdicomError, ProtocolError
 from postdicom_async.http import tasks
-from postdicom_async.http.clocks import ReadWatch, deadline_passed, least_rate_of
+from postdicom_async.http.clocks import Clock, ReadWatch, deadline_passed, least_rate_of
 from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
 from postdicom_async.http.redaction import quiet_http_logs
@@ -50,8 +50,7 @@ class StreamedAnswer:
         headers: looked up in any case.
         length: Content-Length, None when the server gave none.
 
-    ``patience`` is the call's, and ``silences`` how many it had met when the request began. ``ends_itself`` says that
-    the transport has nothing left to do once a body has been read to its end.
+    ``patience`` is the call's, and ``silences`` how many it had met when the request began.
     """
 
     def __init__(
@@ -62,10 +61,10 @@ class StreamedAnswer:
         kind: str,
         limits: Limits,
         timeouts: Timeouts,
+        clock: Clock,
         patience: Patience,
         silences: int,
         release: Callable[[], None],
-        ends_itself: bool = False,
     ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
@@ -77,10 +76,8 @@ class StreamedAnswer:
         self._timeouts = timeouts
         self._patience = patience
         self._silences = silences
-        self._watch = ReadWatch(timeouts.idle_read)
+        self._watch = ReadWatch(clock, timeouts.idle_read)
         self._rate = least_rate_of(timeouts, timeouts.idle_read)
-        self._ends_itself = ends_itself
-        self._ended = False
         self._release: Callable[[], None] | None = release
 
     @property
@@ -115,13 +112,6 @@ class StreamedAnswer:
         """
         release, self._release = self._release, None
         if release is None:
-            return
-        self._watch.close()
-        if self._ended and self._ends_itself:
-            try:
-                await self._response.aclose()
-            finally:
-                release()
             return
         closing = tasks.start(self._close())
         closing.add_done_callback(lambda _: release())
@@ -193,7 +183,6 @@ class StreamedAnswer:
             while data := decode(b""):  # what else the chunk unpacks to, with turns for others in between
                 await asyncio.sleep(0)
                 yield data
-        self._ended = True
         self._patience.heard(self._kind)
         if self.length is not None and received < self.length:
             raise self._broken("the answer ended before its announced length")

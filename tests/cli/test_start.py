@@ -26,7 +26,7 @@ def test_every_public_name_is_there() -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from postdicom_async.cli.app import app; app(); print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"pydicom", "httpx", "pyreqwest", "uvloop", "starlette", "keyring"} & set(loaded)
+    assert not {"pydicom", "httpx", "aiohttp", "uvloop", "starlette", "keyring"} & set(loaded)
 
 
 def test_command_uses_public_names_only() -> None:

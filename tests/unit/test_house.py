@@ -77,6 +77,7 @@ PURE = {
         "postdicom.operations",
         "postdicom.values",
         "postdicom.wire",
+        "transfer.adaptive",
     )
 }
 IMPURE = {
@@ -228,9 +229,7 @@ def test_only_http_uses_httpx_as_a_client() -> None:
         and node.attr in CLIENT_NAMES
     ]
     assert not wrong
-    assert not [
-        module for module in MODULES if part_of(module) != "http" and "pyreqwest" in " ".join(imports_of(module))
-    ]
+    assert not [module for module in MODULES if part_of(module) != "http" and "aiohttp" in " ".join(imports_of(module))]
 
 
 def test_only_the_disk_writes_files() -> None:
