@@ -92,7 +92,8 @@ class Connecting(aiohttp.TCPConnector):
             **options,
         )
         self._proxied = proxied
-        self._factory = partial[ResponseHandler](_Protocol, loop=self._loop)
+        make: Any = partial(_Protocol, loop=self._loop)
+        self._factory = make
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout

@@ -102,9 +102,7 @@ async def test_a_proxy_gets_the_credentials_and_the_archive_does_not(
 
 async def test_a_proxy_that_hangs_up_instead_of_opening_a_way() -> None:
     async with FaultyServer(on_accept="close") as server:
-        with pytest.raises(
-            ConnectionFailed, match="the proxy, or the server behind it, hung up|the proxy did not open a way"
-        ) as caught:
+        with pytest.raises(ConnectionFailed, match=r"the proxy( did not open|, or .* hung up)") as caught:
             await searched("https://archive.invalid", replace(ONCE, proxy=server.url))
     assert not caught.value.may_have_arrived
 
