@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from postdicom_async.dicom.uids import checked_uid
@@ -10,14 +9,14 @@ from postdicom_async.dicomweb.client_base import ClientBase, target_of
 from postdicom_async.dicomweb.upload import Upload
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
-from postdicom_async.transfer.outcomes import Gathered, Outcomes
+from postdicom_async.transfer.outcomes import Outcomes, gathered_into
 
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicomweb.retrieve import Target
     from postdicom_async.disk.sources import Sources
     from postdicom_async.results import OnProgress, Outcome, UploadReport
-    from postdicom_async.transfer.outcomes import ReportFile
+    from postdicom_async.transfer.outcomes import Gathered, ReportFile
 
 __all__ = ["ClientStore"]
 
@@ -88,9 +87,11 @@ class ClientStore(ClientBase):
             PostdicomError: the archive cannot be worked with; ``report`` on the exception says how far it came.
         """
         options = _Options(study_instance_uid, anonymize, send_truncated)
-        gathered = Gathered.into(report, with_paths=report_paths)
-        with closing(gathered):
+
+        async def engine(gathered: Gathered) -> UploadReport:
             return await self._upload(options, progress, gathered).run(sources)
+
+        return await gathered_into(report, engine, with_paths=report_paths)
 
     def upload_each(
         self,

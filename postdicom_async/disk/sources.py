@@ -25,11 +25,10 @@ from postdicom_async.disk.file_body import FileBody
 from postdicom_async.disk.files import (
     Unusable,
     files_at,
-    folders_at,
-    is_folder,
     look_into,
     path_of,
     read_beginning,
+    sizes_at,
     unusable,
 )
 from postdicom_async.disk.problems import explain_os_error, local_file_error
@@ -229,35 +228,25 @@ async def measure(sources: Sources) -> tuple[int, int] | None:
     given = [sources] if _is_single(sources) else sources
     if not isinstance(given, list | tuple):
         return None
-    try:
-        paths = [path_of(one) for one in given if isinstance(one, str | os.PathLike)]
-    except UsageError:  # told where the sources are read
-        return None
-    held = [len(one) for one in given if isinstance(one, bytes)]
-    if len(paths) + len(held) < len(given):
-        return None
-    return await anyio.to_thread.run_sync(_measure, paths, held)
+    return await anyio.to_thread.run_sync(_measure, cast("Iterable[Source]", given))
 
 
-def _measure(paths: list[Path], held: list[int]) -> tuple[int, int]:
-    sizes = [*held, *(size for path in paths for size in _sizes(path))]
-    return len(sizes), sum(sizes)
-
-
-def _sizes(path: Path) -> Iterator[int]:
-    if not is_folder(path):
-        yield _size(path)
-        return
-    for folder in folders_at(path):
-        yield from (0 for _ in folder.links)
-        yield from map(_size, folder.files)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except (OSError, ValueError):
-        return 0
+def _measure(given: Iterable[Source]) -> tuple[int, int] | None:
+    instances = size = 0
+    for one in given:
+        if isinstance(one, bytes):
+            sizes = iter([len(one)])
+        elif isinstance(one, str | os.PathLike):
+            try:
+                sizes = sizes_at(path_of(one))
+            except UsageError:  # told where the sources are read
+                return None
+        else:
+            return None
+        for more in sizes:
+            instances += 1
+            size += more
+    return instances, size
 
 
 # --- in memory ------------------------------------------------------------------------------------------------------

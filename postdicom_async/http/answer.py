@@ -16,7 +16,7 @@ import httpx
 
 from postdicom_async.errors import PostdicomError, ProtocolError
 from postdicom_async.http import tasks
-from postdicom_async.http.clocks import ReadWatch, deadline_passed, least_rate_of
+from postdicom_async.http.clocks import Clock, ReadWatch, deadline_passed, least_rate_of
 from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
 from postdicom_async.http.redaction import quiet_http_logs
@@ -61,6 +61,7 @@ class StreamedAnswer:
         kind: str,
         limits: Limits,
         timeouts: Timeouts,
+        clock: Clock,
         patience: Patience,
         silences: int,
         release: Callable[[], None],
@@ -75,7 +76,7 @@ class StreamedAnswer:
         self._timeouts = timeouts
         self._patience = patience
         self._silences = silences
-        self._watch = ReadWatch(timeouts.idle_read)
+        self._watch = ReadWatch(clock, timeouts.idle_read)
         self._rate = least_rate_of(timeouts, timeouts.idle_read)
         self._release: Callable[[], None] | None = release
 
@@ -112,7 +113,6 @@ class StreamedAnswer:
         release, self._release = self._release, None
         if release is None:
             return
-        self._watch.close()
         closing = tasks.start(self._close())
         closing.add_done_callback(lambda _: release())
         await asyncio.shield(closing)

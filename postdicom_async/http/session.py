@@ -1,4 +1,4 @@
-"""One way out to the network: slots, credentials, time-outs, repeats, caps and error mapping around an httpx client.
+"""One way out to the network: slots, credentials, time-outs, repeats, caps and error mapping around an httpx transport.
 
 A call is described by a `Call` and made with ``fetch`` (the whole answer, bounded) or ``stream`` (its body as it
 arrives). Everything that can go wrong leaves here as an exception of ``postdicom_async.errors`` that holds nothing
@@ -7,11 +7,9 @@ private.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import logging
 import random
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,31 +21,23 @@ import anyio
 import httpx
 
 from postdicom_async.errors import PostdicomError, UsageError
-from postdicom_async.http import tasks
 from postdicom_async.http.address import checked_url, refuse_open_credentials
 from postdicom_async.http.answer import Answer, StreamedAnswer
-from postdicom_async.http.call import Call, OriginPath, request_of
-from postdicom_async.http.clocks import SentBody, Watch, deadline_passed, within
-from postdicom_async.http.credentials import Auth, Credentials, credentials_from
+from postdicom_async.http.call import Call, OriginPath
+from postdicom_async.http.clocks import deadline_passed, within
+from postdicom_async.http.credentials import Auth, credentials_from
+from postdicom_async.http.exchange import Exchange
+from postdicom_async.http.link import Link
 from postdicom_async.http.patience import Patience
-from postdicom_async.http.problems import (
-    Problem,
-    connection_failed,
-    problem_of_exception,
-    problem_of_status,
-    problem_of_timeout,
-)
-from postdicom_async.http.redaction import quiet_http_logs
-from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget, decide
+from postdicom_async.http.problems import Problem, connection_failed, problem_of_status
+from postdicom_async.http.retry import Attempts, Repeat, decide
 from postdicom_async.http.transport import ChosenTransport, choose_transport
-from postdicom_async.http.unreached import refused_by_alert
-from postdicom_async.settings import Settings, Timeouts
+from postdicom_async.settings import Settings
 
 __all__ = ["Call", "Session"]
 
 _log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
-_PAUSED_SECONDS = 1.0  # so long may an answer that nobody reads keep others waiting
 
 
 @dataclass(slots=True)
@@ -65,52 +55,14 @@ class _Making:
     sent: bool = False
 
 
-class _Link:
-    """What copies of a session share: the client, the slots, the budget."""
-
-    def __init__(self, settings: Settings, chosen: ChosenTransport, credentials: Credentials) -> None:
-        self.slots = anyio.CapacityLimiter(settings.limits.connections)
-        self.budget = RetryBudget(settings.retry.budget)
-        self.paused: dict[StreamedAnswer, None] = {}  # answers that are open and that nobody reads, the oldest first
-        self.client = httpx.AsyncClient(
-            transport=chosen.make(), auth=credentials.httpx_auth, trust_env=False, follow_redirects=False
-        )
-
-    async def take_slot(self, holder: object) -> None:
-        """Wait for a slot. With one free there is no detour through the event loop."""
-        try:
-            self.slots.acquire_on_behalf_of_nowait(holder)
-        except anyio.WouldBlock:
-            # Who reads the oldest may be waiting for this very request: without this both would wait for ever.
-            for answer in list(self.paused)[:1]:
-                self._take_back(answer)
-            await self.slots.acquire_on_behalf_of(holder)
-
-    def pause(self, answer: StreamedAnswer) -> None:
-        """Note that nobody reads an answer for now."""
-        self.paused[answer] = None
-        # Who waits already saw nothing to take back. A reader that comes back soon keeps its answer all the same.
-        if self.slots.statistics().tasks_waiting:
-            asyncio.get_running_loop().call_later(_PAUSED_SECONDS, self._take_back_if_wanted, answer)
-
-    def _take_back_if_wanted(self, answer: StreamedAnswer) -> None:
-        if self.slots.statistics().tasks_waiting:
-            self._take_back(answer)
-
-    def _take_back(self, answer: StreamedAnswer) -> None:
-        if answer in self.paused:
-            del self.paused[answer]
-            tasks.start(answer.aclose())
-
-
 class Session:
-    """An httpx client with a slot limiter in front, one retry loop around, and our errors out of it."""
+    """An httpx transport with a slot limiter in front, one retry loop around, and our errors out of it."""
 
     def __init__(self, url: str, *, auth: Auth, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
         self.url: str = checked_url(url)
         self.settings = settings
         self._credentials = credentials_from(auth)
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._patience: Patience | None = None
         refuse_open_credentials(self.url, self._credentials, settings)
         if transport is None:
@@ -132,14 +84,13 @@ class Session:
         """Make the client; nothing is sent."""
         if self._link is not None:
             raise UsageError("this session is open already; make another one, or a copy with with_options(...)")
-        self._link = _Link(self.settings, self._chosen, self._credentials)
+        self._link = Link(self.settings, self._chosen)
 
     async def close(self) -> None:
         """Close every connection. What is under way fails."""
         link, self._link = self._link, None
         if link is not None:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
-                await link.client.aclose()
+            await link.close()
 
     def with_settings(self, settings: Settings) -> Session:
         """Return a session on the same connections with other time-outs, retry and limits.
@@ -307,13 +258,14 @@ class Session:
         silences = making.patience.silences
         try:
             header = await self._credentials.header()
-            response = await self._exchange(link, making, header)
+            response = await self._exchanged(link, making, header)
             answer = StreamedAnswer(
                 response,
                 operation=call.operation,
                 kind=call.kind,
                 limits=self.settings.limits,
                 timeouts=self.settings.timeouts,
+                clock=link.clock,
                 patience=making.patience,
                 silences=silences,
                 release=lambda: link.slots.release_on_behalf_of(holder),
@@ -328,35 +280,16 @@ class Session:
             raise
         return answer
 
-    async def _exchange(self, link: _Link, making: _Making, header: str | None) -> httpx.Response:
-        """Send the request and wait for the head of the answer; silence is bounded, the whole is not."""
-        call, timeouts, silences = making.call, self.settings.timeouts, making.patience.silences
-        answer = min(timeouts.answer, timeouts.search_answer) if call.search else timeouts.answer
-        problem: Problem | None = None
-        response: httpx.Response | None = None
-        watch = Watch()
-        stream = SentBody(call.body, watch, timeouts, answer) if call.body else None
+    async def _exchanged(self, link: Link, making: _Making, header: str | None) -> httpx.Response:
+        """Make the exchange and note what is to be known of it, however it ends."""
+        patience, silences = making.patience, making.patience.silences
+        exchange = Exchange(link, self.url, making.call, self.settings)
         try:
-            request = request_of(link.client, self.url, call, header, stream, self.settings)
-            making.sent = True
-            with watch, quiet_http_logs():
-                watch.expect(time.monotonic() + timeouts.connect + answer)
-                response = await link.client.send(request, stream=True)
-        except (TimeoutError, httpx.TimeoutException) as error:
-            making.patience.met_silence(call.kind, silences)
-            problem = _problem_of_silence(call.operation, error, stream, timeouts)
-        except httpx.InvalidURL:
-            problem = Problem(Failure.FINAL, UsageError("the address cannot be used", operation=call.operation))
-        except ssl.SSLError as error:  # httpx's own transport lets those through that come after the handshake
-            broken = refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
-            problem = problem_of_exception(call.operation, broken)
-        except httpx.HTTPError as error:
-            problem = problem_of_exception(call.operation, error)
+            return await exchange.run(header, self._credentials.httpx_auth)
         finally:
-            watch.close()
-        if problem is not None or response is None:
-            raise problem or AssertionError
-        return response
+            making.sent = exchange.begun
+            if exchange.met_silence:
+                patience.met_silence(making.call.kind, silences)
 
     async def _refusal(self, call: Call, answer: StreamedAnswer, header: str | None) -> Problem:
         body = await answer.read_some(self.settings.limits.error_bytes)
@@ -370,21 +303,10 @@ class Session:
             authorization=header,
         )
 
-    def _open_link(self) -> _Link:
-        if self._link is None or self._link.client.is_closed:
+    def _open_link(self) -> Link:
+        if self._link is None or self._link.is_closed:
             raise UsageError("the session is not open; use it inside 'async with'")
         return self._link
-
-
-def _problem_of_silence(
-    operation: str, error: TimeoutError | httpx.TimeoutException, stream: SentBody | None, timeouts: Timeouts
-) -> Problem:
-    if isinstance(error, httpx.TimeoutException):
-        return problem_of_exception(operation, error)
-    if stream is not None and stream.too_slow:
-        message = f"the archive takes less than {timeouts.least_rate:g} bytes a second"
-        return Problem(Failure.LOST, connection_failed(operation, message, sent=True))
-    return problem_of_timeout(operation, sending=stream is not None and not stream.finished)
 
 
 def _of_the_connections(settings: Settings) -> tuple[object, ...]:
