@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicomweb.store import OPERATION, Storing
 from postdicom_async.results import OnProgress, Outcome, UploadReport
+from postdicom_async.transfer.adaptive import AtOnce
 from postdicom_async.transfer.at_once import for_each
 from postdicom_async.transfer.intake import Intake, Numbered
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from postdicom_async.transfer.outcomes import Gathered
 
 __all__ = ["Upload"]
+
+_FIRST_AT_ONCE = 3  # store requests; more where the whole gets faster by it
 
 
 class Upload:
@@ -40,7 +44,9 @@ class Upload:
     ) -> None:
         self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
         self._deadline = retrieval.session.settings.timeouts.deadline
-        self._storing = Storing(retrieval.over(retrieval.session.one_call(at_once=True)), study_instance_uid)
+        self._at_once = AtOnce(self._limits.parallel_stores, first=_FIRST_AT_ONCE)
+        one_call = retrieval.over(retrieval.session.one_call(at_once=True))
+        self._storing = Storing(one_call, study_instance_uid, lambda: self._at_once.refused(monotonic()))
         self._intake = Intake(
             piece=self._limits.piece,
             anonymize=anonymize,
@@ -60,7 +66,7 @@ class Upload:
 
     async def _send(self, admitted: AsyncIterator[Numbered]) -> None:
         async with aclosing(self._batches(admitted)) as batches:
-            await for_each(batches, self._deliver, at_once=self._limits.parallel_stores)
+            await for_each(batches, self._deliver, at_once=self._at_once)
 
     async def run_as_one(self, sources: Sources) -> tuple[Outcome, ...]:
         """Send everything in one request."""
@@ -90,7 +96,9 @@ class Upload:
         def settle(instance: Usable, verdict: Verdict) -> None:
             self._intake.settle(numbers[instance.header.uids.sop_instance_uid], _outcome(instance, verdict))
 
+        started = monotonic()
         await self._storing.deliver([one.instance for one in batch], reached, settle)
+        self._at_once.done(started, monotonic(), sum(one.instance.body.length for one in batch))
 
 
 def _batch_limits(limits: Limits, dialect: Dialect) -> Limits:
