@@ -17,7 +17,7 @@ from postdicom_async.dicom.wholeness import Doubt, what_is_missing
 from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.disk.scratch import scratch_database
 from postdicom_async.errors import UsageError
-from postdicom_async.results import Status
+from postdicom_async.results import InstanceUids, Status
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,6 +26,7 @@ __all__ = [
     "Unusable",
     "files_at",
     "is_folder",
+    "look_into",
     "missing_in",
     "open_at_once",
     "path_of",
@@ -46,12 +47,13 @@ _PATIENCE = 2.0  # seconds for a look at whether a file is whole, on a slow disk
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A source that cannot be sent, and why."""
+    """A source that cannot be sent, and why; its UIDs where they are known all the same."""
 
     label: str = field(repr=False)
     status: Status
     reason: str
     size: int = 0
+    uids: InstanceUids | None = None
 
 
 def path_of(source: str | os.PathLike[str]) -> Path:
@@ -236,7 +238,6 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tup
     With ``whole`` a DICOM file that is cut off is `Unusable`, whatever its beginning tells.
     """
     label = str(path)
-    missing: str | None = None
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -245,9 +246,7 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tup
             return Unusable(label, Status.NOT_DICOM, "empty file")
         with open_at_once(path) as file:
             status = os.fstat(file.fileno())  # of what is read here, should another file have come under that name
-            data, told = told_by_file(file, read)
-            if told is HeaderGap.UNCLEAR or (whole and not isinstance(told, HeaderGap)):
-                missing = missing_in(file, data, status.st_size)
+            data, told, missing = look_into(file, read, status.st_size, whole=whole)
     except OSError as error:
         return Unusable(label, Status.UNREADABLE, explain_os_error(error))
     except ValueError:
@@ -255,6 +254,13 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tup
     if missing is not None:
         return Unusable(label, Status.UNREADABLE, missing, status.st_size)
     return unusable(label, told, status.st_size, data) if isinstance(told, HeaderGap) else (told, status)
+
+
+def look_into(file: FileIO, read: _Reader[_T], size: int, *, whole: bool) -> tuple[bytes, _T | HeaderGap, str | None]:
+    """Return the beginning of a file, what ``read`` tells of it, and what is missing where that is looked for."""
+    data, told = told_by_file(file, read)
+    is_doubtful = told is HeaderGap.UNCLEAR or (whole and not isinstance(told, HeaderGap))
+    return data, told, missing_in(file, data, size) if is_doubtful else None
 
 
 def told_by_file(file: FileIO, read: _Reader[_T]) -> tuple[bytes, _T | HeaderGap]:

@@ -217,10 +217,11 @@ class _Body(aiohttp.Payload):
         When that fails it does not raise: who waits for the answer learns that the connection is gone, and perhaps
         finds an answer that came before. aiohttp ends this task with the answer.
         """
+        is_secure = writer.transport is not None and writer.transport.get_extra_info("sslcontext") is not None
         async with aclosing(self._measured()) as pieces:
             try:
                 async for piece in pieces:
-                    if not await _was_taken(piece, writer):
+                    if not await _was_taken(piece, writer, is_secure=is_secure):
                         break
                 else:
                     return
@@ -253,8 +254,13 @@ class _Body(aiohttp.Payload):
                 await source.aclose()
 
 
-async def _was_taken(piece: bytes, writer: AbstractStreamWriter) -> bool:
+async def _was_taken(piece: bytes, writer: AbstractStreamWriter, *, is_secure: bool) -> bool:
     try:
+        if is_secure:
+            # A write that fails takes along what nobody has read, and with TLS it cannot be had any more: let the event
+            # loop read first.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         if len(piece) >= _OWN_PIECE:
             writer.send_headers()
         await writer.write(piece)
