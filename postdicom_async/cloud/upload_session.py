@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class UploadSession:
     Attributes:
         institution_uuid: where what is uploaded will belong.
         total_bytes: what will be uploaded, as it is announced.
-        patient_order_uuids: the orders that answers have named.
+        patient_order_uuids: the orders that answers have named, at most ``most_orders``.
     """
 
     def __init__(self, caller: CloudCaller, institution: object, operation: str, *, at_once: int) -> None:
@@ -71,6 +72,7 @@ class UploadSession:
         self._silences: dict[FileUploadType, int] = {}
         self.institution_uuid: str = choose("institution_uuid", self._user.institutions, institution).identity
         self.total_bytes = 0
+        self.most_orders = sys.maxsize
         self.patient_order_uuids: dict[str, None] = {}
 
     # --- the session ---------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ class UploadSession:
 
     def note_order(self, patient_order_uuid: str | None) -> None:
         """Note an order that holds something of this upload."""
-        if patient_order_uuid:
+        if patient_order_uuid and len(self.patient_order_uuids) < self.most_orders:
             self.patient_order_uuids.setdefault(patient_order_uuid)
 
     async def ask(self, kind: FileUploadType, fields: Mapping[str, Any]) -> Envelope:
