@@ -67,7 +67,7 @@ class Present:
         if not self._known.get(study) or self._database is None:
             return False
         found = self._database.execute("SELECT series FROM listed WHERE study = ? AND instance = ?", (study, uids[2]))
-        return found.fetchone() == (uids.series_instance_uid,)
+        return bool(found.fetchone() == (uids.series_instance_uid,))
 
     async def _ask(self, study: str) -> None:
         found: set[InstanceUids] | None = None
