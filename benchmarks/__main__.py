@@ -45,7 +45,9 @@ def main() -> int:
 
 
 def _circumstances(options: argparse.Namespace) -> str:
-    runs = f"Median of {options.repeat}, sides in turn" + ("; little data: no figures" if options.quick else "")
+    runs = f"Default settings; median of {options.repeat}, sides in turn" + (
+        "; little data: no figures" if options.quick else ""
+    )
     return f"{runs}. {machine()}; {versions()}."
 
 
@@ -68,6 +70,12 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick and options.markdown:
         parser.error("--markdown is for figures, which --quick does not give")
+    if options.repeat < 1:
+        parser.error("--repeat: give a number from 1 on")
+    if not os.access(options.disk, os.W_OK | os.X_OK) or not options.disk.is_dir():
+        parser.error("--disk: give a folder that can be written to")
+    if options.markdown and (options.markdown.is_dir() or not options.markdown.absolute().parent.is_dir()):
+        parser.error("--markdown: give a file in a folder that exists")
     return options
 
 

@@ -180,8 +180,9 @@ class CloudApi:
         """Upload DICOM files in parts, over several connections (JavaScript library: the four ``UploadDicomFiles…``).
 
         Args:
-            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, or an
-                iterable or async iterable of them.
+            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, streams
+                (a `Part`, what has ``async read(n)``, and in a list any async iterable of bytes), or an iterable or
+                async iterable of them.
             institution_uuid: where the images will belong; the user's only institution without it. Its name will do.
             folder_uuid: a folder to put their orders into.
             anonymize: what to replace or remove on the way out; the files themselves stay as they are. Unless it

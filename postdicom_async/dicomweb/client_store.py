@@ -64,8 +64,9 @@ class ClientStore(ClientBase):
         """Store any number of instances, in batches, several requests at a time; bytes go out as they are on disk.
 
         Args:
-            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, or an
-                iterable or async iterable of them.
+            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, streams
+                (a `Part`, what has ``async read(n)``, and in a list any async iterable of bytes), or an iterable or
+                async iterable of them.
             study_instance_uid: refuse instances of any other study.
             anonymize: what to replace or remove on the way out; the files themselves stay as they are. What cannot be
                 anonymised is not sent. Unless it changes UIDs, each copy is retrieved and compared: where the archive

@@ -13,7 +13,7 @@ import asyncio
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -62,6 +62,23 @@ class Edge:
     async def close(self) -> None:
         """Close every connection; what is under way fails."""
         await self._session.close()
+
+    def leave(self) -> None:
+        """Close every connection from outside their event loop, which may have ended."""
+        connector = self._session.connector
+        if connector is None or connector.closed:
+            return
+        self._session.detach()
+        with suppress(RuntimeError):  # it ends just now
+            if self.loop.is_closed():
+                connector._close()  # noqa: SLF001 - the other way has to be awaited
+            else:
+                self.loop.call_soon_threadsafe(connector._close)  # noqa: SLF001
+
+    def __del__(self) -> None:
+        """Close what was forgotten, without aiohttp's complaints about objects that its user never saw."""
+        if hasattr(self, "_session"):
+            self.leave()
 
     async def send(self, request: httpx.Request, context: ssl.SSLContext | None) -> httpx.Response:
         """Send a request and return as soon as the answer's head is there."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-__all__ = ["Connecting"]
+__all__ = ["Connecting", "system_words"]
 
 _IDLE_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
 _LEFT_IN_THE_SOCKET = 1 << 20
@@ -92,7 +92,8 @@ class Connecting(aiohttp.TCPConnector):
             **options,
         )
         self._proxied = proxied
-        self._factory: partial[ResponseHandler] = partial(_Protocol, loop=self._loop)
+        make: Any = partial(_Protocol, loop=self._loop)
+        self._factory = make
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -108,11 +109,11 @@ class Connecting(aiohttp.TCPConnector):
         except aiohttp.ClientResponseError as error:
             problem = NeverConnected(explain(f"tunnel error: {error.status}"))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            problem = NeverConnected(explain(_words(error), proxied=self._proxied))
+            problem = NeverConnected(explain(system_words(error), proxied=self._proxied))
         raise problem
 
 
-def _words(error: Exception) -> str:
+def system_words(error: Exception) -> str:
     """Return what the system or OpenSSL says, for looking at only; aiohttp's own text begins with the host's name."""
     behind = getattr(error, "os_error", error)
     text = f"{type(behind).__name__} {behind}"

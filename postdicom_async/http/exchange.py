@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from postdicom_async.errors import UsageError
+from postdicom_async.face import translated
 from postdicom_async.http.call import request_of
 from postdicom_async.http.clocks import SentBody, Watch
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception, problem_of_timeout
@@ -23,11 +24,12 @@ from postdicom_async.http.unreached import refused_by_alert
 if TYPE_CHECKING:
     from postdicom_async.http.call import Call
     from postdicom_async.http.link import Link
-    from postdicom_async.settings import Settings, Timeouts
+    from postdicom_async.settings import Settings
 
 __all__ = ["Exchange"]
 
 _AT_ONCE = 64 * 1024  # a body up to this goes out in one piece: what a socket takes without waiting for the other side
+_FAILURES = (TimeoutError, httpx.HTTPError, httpx.InvalidURL, ssl.SSLError)
 
 
 class Exchange:
@@ -41,6 +43,7 @@ class Exchange:
     def __init__(self, link: Link, url: str, call: Call, settings: Settings) -> None:
         self.begun: bool = False
         self.met_silence: bool = False
+        self._sent: SentBody | None = None
         self._link = link
         self._url = url
         self._call = call
@@ -56,34 +59,32 @@ class Exchange:
             Problem: there is none.
             LocalFileError: the body cannot be read.
         """
-        call, timeouts = self._call, self._settings.timeouts
-        problem: Problem | None = None
-        response: httpx.Response | None = None
-        watch = Watch(self._link.clock)
-        stream = None if call.body is None else SentBody(call.body, watch, timeouts, self._answer, whole=self._is_small)
-        try:
-            request = request_of(self._url, call, header, stream, self._settings)
+        link, call, timeouts = self._link, self._call, self._settings.timeouts
+        watch = Watch(link.clock)
+        if call.body is not None:
+            self._sent = SentBody(call.body, watch, timeouts, self._answer, whole=self._is_small)
+        with translated(_FAILURES, self._problem_of):
+            request = request_of(self._url, call, header, self._sent, self._settings)
             self.begun = True
             with watch, quiet_http_logs():
                 watch.expect(monotonic() + timeouts.connect + self._answer)
-                response = await (
-                    self._link.transport.handle_async_request(request)
-                    if auth is None
-                    else _authenticated(self._link.transport, request, auth)
-                )
-        except (TimeoutError, httpx.TimeoutException) as error:
-            self.met_silence = True
-            problem = _problem_of_silence(call.operation, error, stream, timeouts)
-        except ssl.SSLError as error:  # httpx's own transport lets those through that come after the handshake
-            broken = refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
-            problem = problem_of_exception(call.operation, broken)
-        except httpx.InvalidURL:
-            problem = Problem(Failure.FINAL, UsageError("the address cannot be used", operation=call.operation))
-        except httpx.HTTPError as error:
-            problem = problem_of_exception(call.operation, error)
-        if problem is not None or response is None:
-            raise problem or AssertionError
-        return response
+                if auth is None:
+                    return await link.transport.handle_async_request(request)
+                return await _authenticated(link.transport, request, auth)
+
+    def _problem_of(self, error: Exception) -> Problem:
+        operation = self._call.operation
+        if isinstance(error, httpx.InvalidURL):
+            return Problem(Failure.FINAL, UsageError("the address cannot be used", operation=operation))
+        if isinstance(error, ssl.SSLError):  # httpx's own transport lets those through that come after the handshake
+            error = refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
+        self.met_silence = isinstance(error, TimeoutError | httpx.TimeoutException)
+        if isinstance(error, httpx.HTTPError):
+            return problem_of_exception(operation, error)
+        if self._sent is not None and self._sent.too_slow:
+            message = f"the archive takes less than {self._settings.timeouts.least_rate:g} bytes a second"
+            return Problem(Failure.LOST, connection_failed(operation, message, sent=True))
+        return problem_of_timeout(operation, sending=self._sent is not None and not self._sent.finished)
 
 
 async def _authenticated(
@@ -117,17 +118,3 @@ def _readable(response: httpx.Response) -> httpx.Response:
     unpacked = {b"content-encoding", b"content-length", b"transfer-encoding"}
     headers = [(name, value) for name, value in response.headers.raw if name.lower() not in unpacked]
     return httpx.Response(response.status_code, headers=headers, content=response.content)
-
-
-def _problem_of_silence(
-    operation: str,
-    error: TimeoutError | httpx.TimeoutException,
-    sent: SentBody | None,
-    timeouts: Timeouts,
-) -> Problem:
-    if isinstance(error, httpx.TimeoutException):
-        return problem_of_exception(operation, error)
-    if sent is not None and sent.too_slow:
-        message = f"the archive takes less than {timeouts.least_rate:g} bytes a second"
-        return Problem(Failure.LOST, connection_failed(operation, message, sent=True))
-    return problem_of_timeout(operation, sending=sent is not None and not sent.finished)

@@ -8,51 +8,81 @@ private.
 from __future__ import annotations
 
 import copy
-import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-import anyio
 import httpx
 
-from postdicom_async.errors import PostdicomError, UsageError
+from postdicom_async.errors import AuthenticationFailed, PostdicomError, UsageError
+from postdicom_async.events import ArchiveSilent
+from postdicom_async.face import translated
 from postdicom_async.http.address import checked_url, refuse_open_credentials
 from postdicom_async.http.answer import Answer, StreamedAnswer
 from postdicom_async.http.call import Call, OriginPath
 from postdicom_async.http.clocks import deadline_passed, within
-from postdicom_async.http.credentials import Auth, credentials_from
+from postdicom_async.http.credentials import Auth, Credentials, credentials_from
 from postdicom_async.http.exchange import Exchange
 from postdicom_async.http.link import Link
 from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_status
-from postdicom_async.http.retry import Attempts, Repeat, decide
+from postdicom_async.http.repeat import Policy, repeat
+from postdicom_async.http.retry import Failure, Repeat
+from postdicom_async.http.tell import tell
 from postdicom_async.http.transport import ChosenTransport, choose_transport
 from postdicom_async.settings import Settings
 
 __all__ = ["Call", "Session"]
 
-_log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True)
-class _Making:
-    """A call while it is made.
+class _Making(Policy):
+    """A call while it is made, and what is decided after each attempt.
 
     Attributes:
-        attempts: how many requests were begun.
         sent: whether the request under way has left, as far as can be told.
     """
 
-    call: Call
-    patience: Patience
-    attempts: int = 0
-    sent: bool = False
+    def __init__(
+        self, call: Call, link: Link, patience: Patience, credentials: Credentials, settings: Settings
+    ) -> None:
+        super().__init__(call.operation, call.repeat, settings.retry, link.budget, on_event=settings.on_event)
+        self.call = call
+        self.patience = patience
+        self.sent: bool = False
+        self._credentials = credentials
+        self._is_refreshed = False
+
+    async def mend(self, problem: Problem) -> Problem | None:
+        """Get another token where one was refused; a second refusal in a row is final."""
+        self.sent = False
+        rejected, may_refresh = problem.rejected_header, not self._is_refreshed
+        self._is_refreshed = False
+        if rejected is None or not may_refresh:
+            return problem
+        try:
+            self._is_refreshed = await self._credentials.refresh(rejected)
+        except AuthenticationFailed as error:
+            return _problem_of_credentials(error) or Problem(Failure.FINAL, error)
+        return None if self._is_refreshed else problem
+
+    def wait_after(self, problem: Problem) -> float | None:
+        """Give up too when the archive was silent too often."""
+        return None if self.patience.is_over(self.call.kind) else super().wait_after(problem)
+
+    def met_silence(self, before: int) -> None:
+        """Note that a request waited in vain which began when so many silences had been met."""
+        self.patience.met_silence(self.call.kind, before)
+        tell(self.on_event, ArchiveSilent(self.operation, self.patience.silences))
+
+
+def _problem_of_credentials(error: AuthenticationFailed) -> Problem | None:
+    """Return the problem of a request that was not made for want of a token; None where there will never be one."""
+    return Problem(Failure.NOT_SENT, error) if error.temporary else None
 
 
 class Session:
@@ -61,7 +91,7 @@ class Session:
     def __init__(self, url: str, *, auth: Auth, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
         self.url: str = checked_url(url)
         self.settings = settings
-        self._credentials = credentials_from(auth)
+        self._credentials = credentials_from(auth, on_event=settings.on_event)
         self._link: Link | None = None
         self._patience: Patience | None = None
         refuse_open_credentials(self.url, self._credentials, settings)
@@ -192,14 +222,17 @@ class Session:
             self._patience.heard(Repeat.READ.name)
 
     def _making(self, call: Call) -> _Making:
-        return _Making(call, self._patience or self._new_patience())
+        patience = self._patience or self._new_patience()
+        return _Making(call, self._open_link(), patience, self._credentials, self.settings)
 
     async def _in_time(self, making: _Making, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Run the retry loop within what is left of the call's deadline."""
         patience, seconds, started = making.patience, self.settings.timeouts.deadline, time.monotonic()
 
         def late() -> PostdicomError:
-            return deadline_passed(making.call.operation, seconds, sent=making.sent, attempts=making.attempts)
+            error = deadline_passed(making.operation, seconds, sent=making.sent, attempts=making.made)
+            making.give_up(Problem(Failure.LOST, error))
+            return error
 
         try:
             return await within(patience.left, self._repeated(making, attempt), late)
@@ -207,47 +240,10 @@ class Session:
             patience.spend(time.monotonic() - started)
 
     async def _repeated(self, making: _Making, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """Run attempts until one succeeds or `decide` gives up; `cloud.repeats` does the same for the WebSocket."""
-        link, call, patience = self._open_link(), making.call, making.patience
-        started = time.monotonic()
-        refreshed = False
-        if patience.is_over(call.kind):
+        if making.patience.is_over(making.call.kind):
             words = "the archive was silent too often and is not asked again"
-            raise connection_failed(call.operation, words, sent=False)
-        while True:
-            making.attempts += 1
-            problem: Problem | None = None
-            try:
-                result = await attempt()
-            except Problem as caught:
-                problem = caught
-            if problem is None:
-                link.budget.earn()
-                return result
-            # From here on outside the handler: an exception raised inside would keep the other as its context.
-            making.sent = False
-            if problem.rejected_header is not None and not refreshed:
-                refreshed = True
-                if await self._credentials.refresh(problem.rejected_header):
-                    continue
-            wait = decide(
-                call.repeat,
-                problem.failure,
-                Attempts(making.attempts, time.monotonic() - started),
-                self.settings.retry,
-                chance=random.random(),  # noqa: S311 - jitter
-                retry_after=problem.retry_after,
-            )
-            if wait is None or patience.is_over(call.kind) or not link.budget.spend():
-                raise problem.final(attempts=making.attempts)
-            _log.debug(
-                "%s: attempt %d failed (%s), next in %.1f s",
-                call.operation,
-                making.attempts,
-                problem.failure.name,
-                wait,
-            )
-            await anyio.sleep(wait)
+            raise connection_failed(making.operation, words, sent=False)
+        return await repeat(attempt, making)
 
     async def _send(self, making: _Making) -> StreamedAnswer:
         """Make one request; return its answer's head, or raise `Problem`."""
@@ -257,7 +253,8 @@ class Session:
         answer: StreamedAnswer | None = None
         silences = making.patience.silences
         try:
-            header = await self._credentials.header()
+            with translated(AuthenticationFailed, _problem_of_credentials):
+                header = await self._credentials.header()
             response = await self._exchanged(link, making, header)
             answer = StreamedAnswer(
                 response,
@@ -267,7 +264,7 @@ class Session:
                 timeouts=self.settings.timeouts,
                 clock=link.clock,
                 patience=making.patience,
-                silences=silences,
+                in_vain=partial(making.met_silence, silences),
                 release=lambda: link.slots.release_on_behalf_of(holder),
             )
             if not (answer.ok or answer.status in call.accepted):
@@ -282,14 +279,14 @@ class Session:
 
     async def _exchanged(self, link: Link, making: _Making, header: str | None) -> httpx.Response:
         """Make the exchange and note what is to be known of it, however it ends."""
-        patience, silences = making.patience, making.patience.silences
+        silences = making.patience.silences
         exchange = Exchange(link, self.url, making.call, self.settings)
         try:
             return await exchange.run(header, self._credentials.httpx_auth)
         finally:
             making.sent = exchange.begun
             if exchange.met_silence:
-                patience.met_silence(making.call.kind, silences)
+                making.met_silence(silences)
 
     async def _refusal(self, call: Call, answer: StreamedAnswer, header: str | None) -> Problem:
         body = await answer.read_some(self.settings.limits.error_bytes)
@@ -298,7 +295,7 @@ class Session:
             answer.status,
             answer.headers,
             body,
-            sent=(*call.private, *self.secrets),
+            sent=(*call.private, *self.secrets, *(header or "").split()),  # a token that was refreshed meanwhile too
             now=datetime.now(UTC),
             authorization=header,
         )

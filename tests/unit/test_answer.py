@@ -64,7 +64,7 @@ class Made:
             timeouts=Timeouts(idle_read=5.0),
             clock=Clock(),
             patience=Patience(None, 3),
-            silences=0,
+            in_vain=lambda: None,
             release=self._release,
         )
 
@@ -290,7 +290,7 @@ async def test_a_last_byte_that_comes_late(length: int) -> None:
         timeouts=Timeouts(idle_read=0.9, least_rate_window=0.9),
         clock=Clock(),
         patience=Patience(None, 3),
-        silences=0,
+        in_vain=lambda: None,
         release=lambda: None,
     )
     async with answer:
