@@ -9,6 +9,7 @@ from postdicom_async.dicomweb.multipart import PartEnd, PartEvent, PartStart
 from postdicom_async.dicomweb.retrieve import Target, part_events
 from postdicom_async.disk.background import Background
 from postdicom_async.results import InstanceUids, Outcome, Status
+from postdicom_async.transfer.arrivals import Taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     from postdicom_async.dicom.layout import RelativeName
     from postdicom_async.disk.folder import Folder, PartialFile
     from postdicom_async.http.answer import StreamedAnswer
+    from postdicom_async.transfer.arrivals import Answer
     from postdicom_async.transfer.progress import Meter
 
 __all__ = ["Receiver"]
 
 _OPERATION = "retrieve"
+_UNWANTED = {Taken.NEW: None, Taken.BEFORE: "", Taken.AGAIN: "a second copy"}
 _MOST_PIECES = 512  # a server that sends byte by byte must not fill memory with small objects
 
 
@@ -29,9 +32,6 @@ class Receiver:
 
     A small part is written in one go when it is whole; of a large one at most two pieces are in memory, one filling
     while the other is written.
-
-    Attributes:
-        refused: parts that are not DICOM, not what was asked for, or a second copy.
     """
 
     def __init__(
@@ -39,20 +39,18 @@ class Receiver:
         folder: Folder,
         name: Callable[[InstanceUids], RelativeName],
         target: Target,
-        saved: dict[InstanceUids, Outcome],
+        told: Answer,
         *,
         piece: int,
         meter: Meter,
     ) -> None:
-        self.refused: int = 0
         self._folder = folder
         self._name = name
         self._target = target
-        self._saved = saved
+        self._told = told
         self._piece = piece
         self._meter = meter
         self._disk = Background(at_once=not folder.fsync)
-        self._accepted: set[InstanceUids] = set()
         self._spool: _Spool | None = None
         self._begin()
 
@@ -93,6 +91,7 @@ class Receiver:
             await self._end_part()
         else:
             assert isinstance(event, PartStart)  # noqa: S101 - for the type checker
+            await self._told.room()
             self._begin()
 
     async def _write_piece(self) -> None:
@@ -118,7 +117,7 @@ class Receiver:
         def done() -> None:
             if self._spool is spool:
                 self._spool = None
-            self._saved[uids] = saved
+            self._told.note_saved(saved, uids)
             self._meter.finished(saved, uids)
 
         await self._disk.run(lambda: spool.complete(pieces), done)
@@ -137,23 +136,23 @@ class Receiver:
         if header is HeaderGap.INCOMPLETE and self._buffered < HEADER_LIMIT and not complete:
             self._enough = HEADER_LIMIT  # its header is still to come
             return
-        if isinstance(header, InstanceHeader) and self._is_wanted(header.uids):
+        uids = header.uids if isinstance(header, InstanceHeader) else None
+        why = self._unwanted(uids)
+        if why is None and isinstance(header, InstanceHeader):
             self._header = header
             return
-        self.refused += not (isinstance(header, InstanceHeader) and self._came_before(header.uids))
+        if why:
+            self._told.note_refused(uids, why)
         self._dropping = True
         self._gathered()
 
-    def _is_wanted(self, uids: InstanceUids) -> bool:
-        new = uids not in self._saved and uids not in self._accepted
-        if new and self._target.covers(uids):
-            self._accepted.add(uids)
-            return True
-        return False
-
-    def _came_before(self, uids: InstanceUids) -> bool:
-        """Whether an answer that broke off brought it: in the repeat it is neither wanted nor wrong."""
-        return uids in self._saved and uids not in self._accepted
+    def _unwanted(self, uids: InstanceUids | None) -> str | None:
+        """Return why an instance is refused, "" where it is only dropped: it is here already. None if it is wanted."""
+        if uids is None:
+            return "not a DICOM instance"
+        if not self._target.covers(uids):
+            return "not what was asked for"
+        return _UNWANTED[self._told.take(uids)]
 
     def _gathered(self) -> list[bytes]:
         pieces, self._pieces, self._buffered = self._pieces, [], 0
