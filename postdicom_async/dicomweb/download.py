@@ -21,6 +21,7 @@ from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.disk.background import in_background
 from postdicom_async.disk.folder import Folder
+from postdicom_async.disk.pool import shared_pool
 from postdicom_async.errors import (
     AuthenticationFailed,
     IncompleteDownload,
@@ -32,6 +33,7 @@ from postdicom_async.errors import (
 )
 from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, SavedInstance
+from postdicom_async.transfer.folder_sink import FolderSink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -123,7 +125,9 @@ class Download:
 
         try:
             await in_background(folder.open)
-            await within(deadline, self._fetch(folder, compare=compare), late)
+            with shared_pool() as pool:
+                self._sink = FolderSink(folder, self._name, pool, piece=self._session.settings.limits.piece)
+                await within(deadline, self._fetch(folder, compare=compare), late)
         except PostdicomError as error:
             problem = error
         finally:
@@ -138,33 +142,33 @@ class Download:
     async def _fetch(self, folder: Folder, *, compare: bool) -> None:
         await self._ask_count(compare=compare)
         if await in_background(lambda: folder.is_bare(self._known_folder)):
-            await self._fetch_everything(folder, compare=compare)
-            await self._fetch_rounds(folder, finest=1)
+            await self._fetch_everything(compare=compare)
+            await self._fetch_rounds(finest=1)
         else:
             await self._list(compare=compare)
             await self._find_present(folder)
-            await self._fetch_rounds(folder, finest=0)
+            await self._fetch_rounds(finest=0)
         if self._state.listed is not None and not self._state.arrived <= self._state.listed:
             # Stored meanwhile, or a list that does not tell: by now another way may give a better one.
             await self._list(compare=compare)
             await self._find_present(folder)
-            await self._fetch_rounds(folder, finest=1)
+            await self._fetch_rounds(finest=1)
 
-    async def _fetch_everything(self, folder: Folder, *, compare: bool) -> None:
+    async def _fetch_everything(self, *, compare: bool) -> None:
         """Ask for everything and compare afterwards: nothing of it can be there yet."""
         if self._count is None:
-            await self._fetch_while_listing(folder, compare=compare)
+            await self._fetch_while_listing(compare=compare)
         else:
-            await self._fetch_all([self._target], folder)
+            await self._fetch_all([self._target])
             if not self._state.whole or len(self._state.saved) != self._count:
                 await self._list(compare=compare)
         if self._not_found is not None and not self._state.listed:
             raise self._not_found
 
-    async def _fetch_while_listing(self, folder: Folder, *, compare: bool) -> None:
+    async def _fetch_while_listing(self, *, compare: bool) -> None:
         listing = asyncio.ensure_future(self._list(compare=compare))
         try:
-            await self._fetch_all([self._target], folder)
+            await self._fetch_all([self._target])
             await listing
         finally:
             listing.cancel()
@@ -195,13 +199,13 @@ class Download:
 
     # --- rounds ----------------------------------------------------------------------------------------------------
 
-    async def _fetch_rounds(self, folder: Folder, *, finest: int) -> None:
+    async def _fetch_rounds(self, *, finest: int) -> None:
         """Look what is missing and ask for that, each round in smaller resources; end when nothing more comes."""
         idle_rounds = 0
         retry = self._session.settings.retry
         while not self._is_done() and not self._session.has_given_up:
             had = len(self._state.saved)
-            await self._fetch_all(self._targets(finest), folder)
+            await self._fetch_all(self._targets(finest))
             idle_rounds = 0 if len(self._state.saved) > had else idle_rounds + 1
             if self._is_done() or self._gives_up(finest, idle_rounds):
                 return
@@ -224,28 +228,27 @@ class Download:
             return False  # smaller resources are still to be tried
         return idle_rounds >= (self._session.settings.retry.max_attempts if may_pass else 1)
 
-    async def _fetch_all(self, targets: Iterable[Target], folder: Folder) -> None:
+    async def _fetch_all(self, targets: Iterable[Target]) -> None:
         async def each() -> AsyncIterator[Target]:
             for target in targets:
                 yield target
 
         async def fetch(target: Target) -> None:
-            await self._fetch_one(target, folder)
+            await self._fetch_one(target)
 
         self._state.last_error = None
         await for_each(each(), fetch, at_once=self._session.settings.limits.parallel_retrieves)
 
-    async def _fetch_one(self, target: Target, folder: Folder) -> None:
+    async def _fetch_one(self, target: Target) -> None:
         """Receive one resource; what goes wrong with it is noted, unless it ends the whole download."""
         if self._session.has_given_up:
             return
-        limits = self._session.settings.limits
         had = len(self._state.saved)
-        receiver = Receiver(folder, self._name, target, self._state.saved, piece=limits.piece, meter=self._meter)
+        receiver = Receiver(self._sink, target, self._state.saved, meter=self._meter)
         try:
             many = target == self._target and (self._count or 0) >= _MANY
             async with self._retrieval.open(target, read_ahead=many) as answer:
-                await receiver.receive(answer, limits.parts)
+                await receiver.receive(answer, self._session.settings.limits.parts)
             self._state.whole = self._state.whole or target == self._target
         except _ENDS_THE_JOB:
             raise
