@@ -34,7 +34,7 @@ async def outlasting(future: asyncio.Future[Any]) -> None:
                 await asyncio.wait([future])
         except asyncio.CancelledError as error:  # the shield holds off anyio's cancellation, not asyncio's
             cancelled = error
+    if not future.cancelled():
+        future.exception()  # so that asyncio knows it to be seen
     if cancelled is not None:
-        if not future.cancelled():
-            future.exception()  # it has been seen
         raise cancelled
