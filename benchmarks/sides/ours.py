@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import Measurement, Meter, Task, files_in
-from postdicom_async import DicomWeb, Limits, PostDicom, Settings, StoreStatus, Tls
+from postdicom_async import DicomWeb, Limits, PostDicom, Settings, Status, Tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -76,4 +76,4 @@ async def uploaded(archive: DicomWeb, source: str) -> int:
     """Upload a folder; return how many instances were stored."""
     report = await archive.upload(Path(source))
     report.raise_for_failures()
-    return report.counts[StoreStatus.STORED]
+    return report.counts[Status.STORED]

@@ -28,11 +28,10 @@ from postdicom_async.transfer.progress import Meter
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Hashable
 
-    from postdicom_async.dicom.layout import RelativeName
     from postdicom_async.dicomweb.retrieve import Retrieval, Target
-    from postdicom_async.disk.folder import Folder
-    from postdicom_async.results import InstanceUids, Outcome
+    from postdicom_async.results import Outcome
     from postdicom_async.transfer.arrivals import Arrivals
+    from postdicom_async.transfer.sinks import Sink
 
 __all__ = ["Lanes"]
 
@@ -52,8 +51,7 @@ class Lanes:
         self,
         retrieval: Retrieval,
         target: Target,
-        folder: Folder,
-        name: Callable[[InstanceUids], RelativeName],
+        sink: Sink,
         arrivals: Arrivals,
         meter: Meter,
     ) -> None:
@@ -62,8 +60,7 @@ class Lanes:
         self._retrieval = retrieval
         self._session = retrieval.session
         self._target = target
-        self._folder = folder
-        self._name = name
+        self._sink = sink
         self._arrivals = arrivals
         self._meter = meter
         self._policy = AtOnce(self._session.settings.limits.parallel_retrieves)
@@ -129,14 +126,7 @@ class Lanes:
         told = self._arrivals.answer()
         problem: PostdicomError | None = None
         try:
-            receiver = Receiver(
-                self._folder,
-                self._name,
-                target,
-                told,
-                piece=self._session.settings.limits.piece,
-                meter=_LaneMeter(self._meter, self._moved),
-            )
+            receiver = Receiver(self._sink, target, told, meter=_LaneMeter(self._meter, self._moved))
             async with self._retrieval.open(target) as answer:
                 await receiver.receive(answer, self._session.settings.limits.parts)
         except PostdicomError as error:
