@@ -7,7 +7,8 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from shutil import disk_usage
+from shutil import disk_usage, rmtree
+from subprocess import CalledProcessError
 from tempfile import TemporaryDirectory, gettempdir
 
 from benchmarks.page import page_with, section_block, table_of, target_lines, targets_table
@@ -33,7 +34,7 @@ def main() -> int:
         print(f"Measured at {SETTINGS}.\n{_circumstances(options)}\n")
         for name in options.only or SECTIONS:
             bench.note(name, f"folder on {file_system(bench.disk if name == 'disk' else bench.root)}")
-            SECTIONS[name].run(bench, sizes)
+            _run(bench, name, sizes)
             print(f"{SECTIONS[name].title}\n\n{table_of(bench, name, aligned)}\n", flush=True)
             if options.markdown:
                 _write(options, bench, name)
@@ -42,6 +43,16 @@ def main() -> int:
     for words in bench.wrong:
         print(f"WRONG: {words}", file=sys.stderr)
     return 1 if bench.wrong else 0
+
+
+def _run(bench: Bench, name: str, sizes: Sizes) -> None:
+    """Measure a section; one that cannot be measured does not take the others with it."""
+    try:
+        SECTIONS[name].run(bench, sizes)
+    except (OSError, RuntimeError, CalledProcessError) as error:
+        bench.note(name, f"**ended early**: {error}")
+        for left in bench.root.iterdir():
+            rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _circumstances(options: argparse.Namespace) -> str:
