@@ -16,6 +16,7 @@ from benchmarks.runner import Bench
 from benchmarks.sections import SECTIONS
 from benchmarks.sizes import FULL, MILLION, QUICK, Sizes
 from benchmarks.table import aligned, machine, versions
+from benchmarks.targets import NOT_MEASURED
 
 SHARED_MEMORY = Path("/dev/shm")
 SETTINGS = "default settings: asyncio's own loop, fsync on, every file named, checked and renamed"
@@ -36,14 +37,17 @@ def main() -> int:
             print(f"{SECTIONS[name].title}\n\n{table_of(bench, name, aligned)}\n", flush=True)
             if options.markdown:
                 _write(options, bench, name)
-    print(f"Targets\n\n{targets_table(target_lines(bench))}")
+    measured = [line for line in target_lines(bench) if line[3] != NOT_MEASURED or not options.only]
+    print(f"Targets\n\n{targets_table(measured)}")
     for words in bench.wrong:
         print(f"WRONG: {words}", file=sys.stderr)
     return 1 if bench.wrong else 0
 
 
 def _circumstances(options: argparse.Namespace) -> str:
-    runs = f"Median of {options.repeat}, sides in turn" + ("; little data: no figures" if options.quick else "")
+    runs = f"Default settings; median of {options.repeat}, sides in turn" + (
+        "; little data: no figures" if options.quick else ""
+    )
     return f"{runs}. {machine()}; {versions()}."
 
 
@@ -66,6 +70,12 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick and options.markdown:
         parser.error("--markdown is for figures, which --quick does not give")
+    if options.repeat < 1:
+        parser.error("--repeat: give a number from 1 on")
+    if not os.access(options.disk, os.W_OK | os.X_OK) or not options.disk.is_dir():
+        parser.error("--disk: give a folder that can be written to")
+    if options.markdown and (options.markdown.is_dir() or not options.markdown.absolute().parent.is_dir()):
+        parser.error("--markdown: give a file in a folder that exists")
     return options
 
 

@@ -21,7 +21,7 @@ from typing import cast
 
 PIECE = 64 << 10
 #: Bytes held of one way. More than the line carries in half a round trip, or the bound would limit the rate.
-MOST_HELD = 4 << 20
+MOST_HELD = 8 << 20
 #: Python's epoll wakes up to a millisecond late.
 COARSE = 0.001
 END = b""

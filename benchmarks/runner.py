@@ -216,6 +216,6 @@ def run_side(side: str, task: Task, seconds: float = RUN_SECONDS) -> Measurement
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a client's process: bytecode is kept; proxies and certificates of the machine are not."""
+    """Return the environment of a client's process: bytecode is kept, proxies and certificates are not."""
     kept = {name: value for name, value in os.environ.items() if name.upper() not in OUTSIDE_SETTINGS}
     return {**kept, "PYTHONPATH": str(HOME)}

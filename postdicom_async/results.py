@@ -119,7 +119,8 @@ class UploadReport:
         counts: number of outcomes by status; statuses that did not occur are absent.
         bytes_sent: instance bytes that reached the archive, repeats not counted.
         seconds: wall time.
-        patient_order_uuids: the orders that hold them now, as far as the service named them (Cloud API).
+        patient_order_uuids: the orders that hold them now, as far as the service named them (Cloud API); with
+            ``report=`` at most 10,000, and that of each source is in the file.
     """
 
     outcomes: tuple[Outcome, ...] = field(repr=False)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from postdicom_async.errors import UsageError
+from postdicom_async.events import OnEvent
 from postdicom_async.face import public_face
 
 __all__ = ["Limits", "Retry", "Settings", "Timeouts", "Tls"]
@@ -203,6 +204,8 @@ class Settings:
             also run in the event loop instead of a thread.
         chunked_upload: send store requests chunked instead of with an exact Content-Length. Some archives
             answer 200 to a chunked request and store nothing.
+        on_event: is told what the engine meets on its way, in the event loop: see `postdicom_async.events`. What it
+            raises is logged by its class, and ignored.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -214,6 +217,7 @@ class Settings:
     allow_http_credentials: bool = False
     fsync: bool = True
     chunked_upload: bool = False
+    on_event: OnEvent | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse members of another class."""
@@ -222,6 +226,8 @@ class Settings:
                 raise UsageError(f"{name}: give {kind.__name__}(...)")
         if not isinstance(self.proxy, str | None):
             raise UsageError("proxy: give an address such as http://proxy.example:3128")
+        if self.on_event is not None and not callable(self.on_event):
+            raise UsageError("on_event: give a function that takes an event")
 
 
 _MEMBERS: dict[str, type] = {"timeouts": Timeouts, "retry": Retry, "limits": Limits, "tls": Tls}

@@ -23,7 +23,7 @@ SEARCH = """
 import asyncio, postdicom_async
 async def main():
     async with postdicom_async.DicomWeb({url!r}) as archive:
-        found = await archive.search_for_studies({{"StudyInstanceUID": {uid!r}}}, limit=1).raw.first()
+        found = await archive.search_for_studies({{"StudyInstanceUID": {uid!r}}}, limit=1){raw}.first()
     assert found is not None
 asyncio.run(main())
 """
@@ -48,7 +48,8 @@ def run_start(bench: Bench, sizes: Sizes) -> None:
 _NAMES = {
     "nothing": "`python -c pass`",
     "client": "`import postdicom_async; DicomWeb(url)`",
-    "search": "the same, and a first search answered",
+    "search": "the same, and a first search answered, as JSON",
+    "dataset": "the same, as a data set",
     "version": "`postdicom --version`",
 }
 
@@ -59,7 +60,8 @@ def _commands(url: str, uid: str) -> dict[str, list[str]]:
     return {
         "nothing": [sys.executable, "-c", "pass"],
         "client": [sys.executable, "-c", CLIENT],
-        "search": [sys.executable, "-c", SEARCH.format(url=url, uid=uid)],
+        "search": [sys.executable, "-c", SEARCH.format(url=url, uid=uid, raw=".raw")],
+        "dataset": [sys.executable, "-c", SEARCH.format(url=url, uid=uid, raw="")],
         "version": [*([command] if command else [sys.executable, "-m", "postdicom_async.cli"]), "--version"],
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout
 from postdicom_async.dicomweb.client_base import ClientBase, target_of
 from postdicom_async.dicomweb.download import Download
 from postdicom_async.errors import UsageError
-from postdicom_async.transfer.outcomes import Gathered, Outcomes
+from postdicom_async.transfer.outcomes import Gathered, Outcomes, gathered_into
 
 if TYPE_CHECKING:
     from postdicom_async.dicomweb.retrieve import Target
@@ -130,9 +129,10 @@ class ClientDownload(ClientBase):
         report: ReportFile | None,
         report_paths: bool,
     ) -> DownloadReport:
-        gathered = Gathered.into(report, with_paths=report_paths)
-        with closing(gathered):
+        async def engine(gathered: Gathered) -> DownloadReport:
             return await self._engine(target, to, layout, progress, gathered).run(compare=compare)
+
+        return await gathered_into(report, engine, with_paths=report_paths)
 
     def _engine(
         self,

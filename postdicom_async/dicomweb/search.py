@@ -16,6 +16,7 @@ from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import JsonAnswer, is_small, mark_of
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
+from postdicom_async.http import tasks
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
@@ -72,10 +73,17 @@ def to_dataset(item: DicomJson, warnings: list[str]) -> Dataset | Generator[None
 
 
 def load_data_sets() -> Awaitable[object] | None:
-    """Begin to load pydicom in a thread, unless it is there: it takes about as long as the first answer."""
-    if _DATA_SETS in sys.modules:
+    """Begin to load pydicom in a thread, unless it is there: it takes about as long as the first answer.
+
+    It begins when the caller waits for the first time, so that the request is under way.
+    """
+    if hasattr(sys.modules.get(_DATA_SETS), "dataset_of"):  # and not only while another search loads it
         return None
-    return asyncio.get_running_loop().run_in_executor(None, import_module, _DATA_SETS)
+    return tasks.start(_load())
+
+
+async def _load() -> None:
+    await asyncio.to_thread(import_module, _DATA_SETS)
 
 
 class _Form(NamedTuple):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import secrets
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
@@ -15,81 +15,35 @@ import anyio.to_thread
 from postdicom_async.dicomweb.confirm import Confirmation, Holding
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.media_types import DICOM_JSON
-from postdicom_async.dicomweb.multipart import part_framing
+from postdicom_async.dicomweb.related_body import Reached, RelatedBody, nobody
 from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, Verdict, verdicts_of
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
 from postdicom_async.results import Status
+from postdicom_async.transfer.at_once import UnderWay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import Sequence
 
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import Usable
+    from postdicom_async.http.answer import Answer
     from postdicom_async.http.session import Session
 
-__all__ = ["CONFIRMED", "OPERATION", "Reached", "RelatedBody", "Storing"]
+__all__ = ["CONFIRMED", "OPERATION", "Storing"]
 
 OPERATION = "store instances"
 
 # Statuses that may still tell of single instances, or that a smaller request may pass.
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
+_NOT_NOW = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds between looks into the archive
 _READ_ASIDE = 64 << 10  # a larger answer is read in a thread, so that the event loop goes on
 _MAY_CHANGE = frozenset({Holding.ABSENT, Holding.DIFFERENT})
 CONFIRMED: Final = "retrieved and found to be what was sent"
 """The reason of an instance that no answer vouched for."""
-
-Reached: TypeAlias = "Callable[[Usable, int], None]"
-"""Is told of an instance that so many of its first bytes are out; of a repeat, again."""
-
-
-@dataclass(slots=True)
-class RelatedBody:
-    """A multipart/related body over instances, opened anew for every attempt.
-
-    Attributes:
-        parts: the instances, sent byte for byte.
-        reached: told of instance bytes as they are sent.
-        broken: the part whose source could not be read, after ``open`` raised for it.
-        begun: some of it was asked for, which happens when there is a connection for it to go out on.
-    """
-
-    parts: Sequence[Usable]
-    reached: Reached
-    boundary: str = field(default_factory=lambda: secrets.token_hex(16))
-    broken: Usable | None = None
-    begun: bool = False
-
-    @property
-    def content_type(self) -> str:
-        """The request's Content-Type. ``type`` is quoted for .NET servers, ``boundary`` is not for old Orthanc."""
-        return f'multipart/related; type="application/dicom"; boundary={self.boundary}'
-
-    @property
-    def length(self) -> int:
-        """The exact Content-Length."""
-        return sum(map(len, part_framing(self.boundary, len(self.parts)))) + sum(p.body.length for p in self.parts)
-
-    async def open(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body from its first byte."""
-        *heads, tail = part_framing(self.boundary, len(self.parts))
-        self.broken = None
-        self.begun = True
-        for head, part in zip(heads, self.parts, strict=True):
-            yield head
-            sent = 0
-            try:
-                async for piece in part.body.open():
-                    yield piece
-                    sent += len(piece)
-                    self.reached(part, sent)
-            except LocalFileError:
-                self.broken = part
-                raise
-        yield tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +69,17 @@ class _Exchange:
 
 
 class Storing:
-    """Sends batches and finds out what became of each instance."""
+    """Sends batches and finds out what became of each instance.
 
-    def __init__(self, retrieval: Retrieval, study_instance_uid: str | None) -> None:
+    ``refused`` is called when the archive takes no more requests at once, does not answer one in time or cuts it off.
+    """
+
+    def __init__(
+        self, retrieval: Retrieval, study_instance_uid: str | None, refused: Callable[[], None] = nobody
+    ) -> None:
         self.session: Session = retrieval.session
+        self.refused: Callable[[], None] = refused
+        self.under_way: UnderWay = UnderWay()
         self.confirmation: Confirmation = Confirmation(retrieval)
         dialect = retrieval.dialect
         if study_instance_uid is not None and Route.STORE_IN_STUDY in dialect.routes:
@@ -252,7 +213,7 @@ class _Delivery:
     async def _exchange(self, part: list[Usable]) -> _Exchange:
         """Make one request; a source that cannot be read is settled and the rest is sent without it."""
         while part:
-            body = RelatedBody(part, self._reached)
+            body = RelatedBody(part, self._reached, self._storing.refused)
             broken: LocalFileError | None = None
             try:
                 return await self._attempt(body)
@@ -270,7 +231,7 @@ class _Delivery:
         self._left |= sent  # until the opposite is known: whoever is cancelled here does not come to know
         lost: PostdicomError | None = None
         try:
-            answer = await self._session.fetch(self._storing.call(body), cap=self._session.settings.limits.json_bytes)
+            answer = await self._answer(body)
         except PostdicomError as error:
             if not _may_have_arrived(error):
                 self._left -= sent - arrived_before
@@ -280,6 +241,7 @@ class _Delivery:
             if not body.begun:  # cancelled before anything of it left
                 self._left -= sent - arrived_before
         if lost is not None:
+            self._storing.refused()
             self._lost |= sent
             return _Exchange(verdicts_of("", b"", sent), lost.status, lost.reason, lost=True)
         words = answer.body[: self._session.settings.limits.error_bytes]
@@ -287,6 +249,30 @@ class _Delivery:
         read = partial(verdicts_of, answer.content_type, answer.body, sent)
         verdicts = await anyio.to_thread.run_sync(read) if len(answer.body) > _READ_ASIDE else read()
         return _Exchange(verdicts, answer.status, reason)
+
+    async def _answer(self, body: RelatedBody) -> Answer:
+        """Return the answer to one request. What is refused while others are taken waits for its turn, however long."""
+        under_way = self._storing.under_way
+        while True:
+            taken = False
+            refusal: PostdicomError | None = None
+            under_way.begins()
+            try:
+                answer = await self._session.fetch(
+                    self._storing.call(body), cap=self._session.settings.limits.json_bytes
+                )
+                taken = True
+            except PostdicomError as error:
+                refusal = error
+            finally:
+                under_way.ends(taken=taken)
+            if refusal is None:
+                return answer
+            if refusal.status not in _NOT_NOW:
+                raise refusal
+            self._storing.refused()
+            if not await under_way.another_was_taken():
+                raise refusal
 
     async def _findings(self, instances: list[Usable]) -> dict[str, Holding]:
         """Look into the archive for these, and again for those that are not there yet: archives index with a delay."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.disk.problems import local_file_error
-from postdicom_async.errors import LocalFileError
+from postdicom_async.errors import LocalFileError, UsageError
 
 if TYPE_CHECKING:
     from postdicom_async.results import Outcome
@@ -30,8 +31,11 @@ class Journal:
         """Open the file.
 
         Raises:
+            UsageError: it is no path.
             LocalFileError: it cannot be opened for writing.
         """
+        if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
+            raise UsageError("report: give the path of a file")
         self.problem: LocalFileError | None = None
         self._with_paths = with_paths
         problem: LocalFileError | None = None
@@ -62,7 +66,8 @@ class Journal:
     def close(self) -> None:
         """Make all lines durable and close the file."""
         try:
-            os.fsync(self._file)
+            if stat.S_ISREG(os.fstat(self._file).st_mode):  # a pipe or a terminal has nothing to make durable
+                os.fsync(self._file)
         except OSError as error:
             self.problem = self.problem or local_file_error("the report cannot be written", error)
         finally:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["scratch_database"]
 
@@ -15,6 +18,8 @@ def scratch_database() -> sqlite3.Connection:
     SQLite makes its file in the folder for temporary files when the pages no longer fit the cache, and unlinks it at
     once. Nothing is ever committed: it has no journal and costs no fsync. It may be used from any one thread at a time.
     """
+    import sqlite3  # here: most transfers are small and never need it
+
     database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     for setting in (f"cache_size=-{_CACHE_KIB}", "journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
         database.execute(f"PRAGMA {setting}")

@@ -13,7 +13,7 @@ import asyncio
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -62,6 +62,23 @@ class Edge:
     async def close(self) -> None:
         """Close every connection; what is under way fails."""
         await self._session.close()
+
+    def leave(self) -> None:
+        """Close every connection from outside their event loop, which may have ended."""
+        connector = self._session.connector
+        if connector is None or connector.closed:
+            return
+        self._session.detach()
+        with suppress(RuntimeError):  # it ends just now
+            if self.loop.is_closed():
+                connector._close()  # noqa: SLF001 - the other way has to be awaited
+            else:
+                self.loop.call_soon_threadsafe(connector._close)  # noqa: SLF001
+
+    def __del__(self) -> None:
+        """Close what was forgotten, without aiohttp's complaints about objects that its user never saw."""
+        if hasattr(self, "_session"):
+            self.leave()
 
     async def send(self, request: httpx.Request, context: ssl.SSLContext | None) -> httpx.Response:
         """Send a request and return as soon as the answer's head is there."""
@@ -217,10 +234,11 @@ class _Body(aiohttp.Payload):
         When that fails it does not raise: who waits for the answer learns that the connection is gone, and perhaps
         finds an answer that came before. aiohttp ends this task with the answer.
         """
+        is_secure = writer.transport is not None and writer.transport.get_extra_info("sslcontext") is not None
         async with aclosing(self._measured()) as pieces:
             try:
                 async for piece in pieces:
-                    if not await _was_taken(piece, writer):
+                    if not await _was_taken(piece, writer, is_secure=is_secure):
                         break
                 else:
                     return
@@ -253,8 +271,13 @@ class _Body(aiohttp.Payload):
                 await source.aclose()
 
 
-async def _was_taken(piece: bytes, writer: AbstractStreamWriter) -> bool:
+async def _was_taken(piece: bytes, writer: AbstractStreamWriter, *, is_secure: bool) -> bool:
     try:
+        if is_secure:
+            # A write that fails takes along what nobody has read, and with TLS it cannot be had any more: let the event
+            # loop read first.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         if len(piece) >= _OWN_PIECE:
             writer.send_headers()
         await writer.write(piece)
@@ -268,6 +291,13 @@ class _AnswerStream(httpx.AsyncByteStream):
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self._answer = answer
+        self._loop = asyncio.get_running_loop()
+
+    def __del__(self) -> None:
+        """Let go of the connection of an answer that was forgotten: aiohttp's pool would hold it."""
+        if not self._answer.closed:
+            with suppress(RuntimeError):  # the event loop has ended
+                self._loop.call_soon_threadsafe(self._answer.close)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._answer.content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import httpx
@@ -48,30 +49,54 @@ class Call:
         return "search" if self.search else self.repeat.name
 
 
+_ALWAYS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "Connection": "keep-alive",
+    "User-Agent": "postdicom-async",
+}
+_WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
+
+
 class OriginPath(str):
     """A path from the root of the server instead of below the service's address."""
 
     __slots__ = ()
 
 
+@lru_cache(maxsize=8)  # an upload sends thousands of requests to one address
+def _address_of(url: str) -> httpx.URL:
+    return httpx.URL(url)
+
+
 def request_of(
-    client: httpx.AsyncClient,
-    url: str,
-    call: Call,
-    authorization: str | None,
-    stream: httpx.AsyncByteStream | None,
-    settings: Settings,
+    url: str, call: Call, authorization: str | None, stream: httpx.AsyncByteStream | None, settings: Settings
 ) -> httpx.Request:
-    """Return the request of a call to the service at ``url``; ``stream`` is its body."""
-    headers = {"Accept-Encoding": "identity", "User-Agent": "postdicom-async", **call.headers}
+    """Return the request of a call to the service at ``url``; ``stream`` is its body.
+
+    Raises:
+        httpx.InvalidURL: the address cannot be used.
+    """
+    text = (origin_of(url) if isinstance(call.path, OriginPath) else url) + call.path
+    address = _address_of(text) if stream is not None and "?" not in text else httpx.URL(text)
+    headers = [(b"Host", address.netloc)]
+    headers += [(name.encode(), value.encode()) for name, value in (_ALWAYS | call.headers).items()]
     if authorization is not None:
-        headers["Authorization"] = authorization
-    if call.body is not None and not settings.chunked_upload:
-        headers["Content-Length"] = str(call.body.length)
-    return client.build_request(
+        headers.append((b"Authorization", authorization.encode()))
+    if call.body is None:
+        if call.method in _WITH_LENGTH:
+            headers.append((b"Content-Length", b"0"))
+    elif settings.chunked_upload:
+        headers.append((b"Transfer-Encoding", b"chunked"))
+    else:
+        headers.append((b"Content-Length", b"%d" % call.body.length))
+    request = httpx.Request(
         call.method,
-        (origin_of(url) if isinstance(call.path, OriginPath) else url) + call.path,
+        address,
         headers=headers,
-        content=stream,
-        timeout=httpx.Timeout(None, connect=settings.timeouts.connect),
+        stream=stream or httpx.ByteStream(b""),
+        extensions={"timeout": {"connect": settings.timeouts.connect, "read": None, "write": None, "pool": None}},
     )
+    if stream is None:
+        request.read()  # transports find an empty ``content``
+    return request

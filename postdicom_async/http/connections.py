@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import httpx
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 
 from postdicom_async.http.unreached import NeverConnected, explain
 
 if TYPE_CHECKING:
-    from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-__all__ = ["Connecting"]
+__all__ = ["Connecting", "system_words"]
 
 _IDLE_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
 _LEFT_IN_THE_SOCKET = 1 << 20
@@ -82,6 +82,16 @@ class _Protocol(ResponseHandler):
                 self.data_received(data)
 
 
+class _Connection(Connection):
+    """A connection in use, which is let go of without a word where its user forgot to."""
+
+    def __del__(self) -> None:
+        if self._protocol is not None:
+            with suppress(RuntimeError):  # the event loop has ended
+                drop = partial(self._connector._release, should_close=True)  # noqa: SLF001
+                self._loop.call_soon_threadsafe(drop, self._key, self._protocol)
+
+
 class Connecting(aiohttp.TCPConnector):
     """Makes connections of ours, and says in httpx's errors why there is none: the request has not left then."""
 
@@ -92,7 +102,8 @@ class Connecting(aiohttp.TCPConnector):
             **options,
         )
         self._proxied = proxied
-        self._factory: partial[ResponseHandler] = partial(_Protocol, loop=self._loop)
+        make: Any = partial(_Protocol, loop=self._loop)
+        self._factory = make
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -100,7 +111,7 @@ class Connecting(aiohttp.TCPConnector):
         """Return a connection, an idle one or a new one."""
         problem: Exception
         try:
-            return await super().connect(req, traces, timeout)
+            connection = await super().connect(req, traces, timeout)
         except TimeoutError:
             problem = httpx.ConnectTimeout("no connection in time")
         except aiohttp.InvalidURL:
@@ -108,11 +119,14 @@ class Connecting(aiohttp.TCPConnector):
         except aiohttp.ClientResponseError as error:
             problem = NeverConnected(explain(f"tunnel error: {error.status}"))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            problem = NeverConnected(explain(_words(error), proxied=self._proxied))
+            problem = NeverConnected(explain(system_words(error), proxied=self._proxied))
+        else:
+            connection.__class__ = _Connection
+            return connection
         raise problem
 
 
-def _words(error: Exception) -> str:
+def system_words(error: Exception) -> str:
     """Return what the system or OpenSSL says, for looking at only; aiohttp's own text begins with the host's name."""
     behind = getattr(error, "os_error", error)
     text = f"{type(behind).__name__} {behind}"

@@ -11,7 +11,7 @@ import httpx
 import python_socks
 from aiohttp_socks import ProxyConnector
 
-from postdicom_async.http.connections import Connecting
+from postdicom_async.http.connections import Connecting, system_words
 from postdicom_async.http.unreached import NeverConnected, explain
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class _Connector(Connecting, ProxyConnector):
         try:
             transport, theirs = await super()._connect_via_proxy(host, port, ssl, timeout)
         except python_socks.ProxyConnectionError as error:
-            problem = NeverConnected(explain(str(error), proxied=True))
+            problem = NeverConnected(explain(system_words(error), proxied=True))
         except python_socks.ProxyError as error:
             problem = NeverConnected(explain(f"tunnel error: {error}"))
         else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
@@ -116,8 +115,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         edge, self._edge = self._edge, None
         if edge is None:
             return
-        if edge.loop.is_running() and edge.loop is not asyncio.get_running_loop():
-            with suppress(RuntimeError):  # it has ended by now
-                asyncio.run_coroutine_threadsafe(edge.close(), edge.loop)
-        else:
+        if edge.loop is asyncio.get_running_loop():
             await edge.close()
+        else:
+            edge.leave()

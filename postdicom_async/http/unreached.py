@@ -142,7 +142,10 @@ _CAUSES: tuple[tuple[Cause, tuple[str, ...]], ...] = (
         ("unreachable", "no route to host"),
     ),
     (
-        Cause("the server hung up while the connection was made"),
+        Cause(
+            "the server hung up while the connection was made",
+            of_proxy="the proxy, or the server behind it, hung up while the connection was made",
+        ),
         (
             *("handshake eof", "eof occurred", "unexpected_eof", "unexpected eof", "reset by peer"),
             *("connectionreset", "brokenresourceerror"),

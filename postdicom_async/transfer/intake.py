@@ -23,7 +23,16 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
-from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
+from postdicom_async.disk.sources import (
+    FileBody,
+    Identified,
+    Sources,
+    SpooledFile,
+    Unusable,
+    Usable,
+    measure,
+    read_sources,
+)
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import OnProgress, Outcome, Status, UploadReport
@@ -204,7 +213,7 @@ class Intake:
     async def _admitted(self, source: Identified) -> Numbered | None:
         """Return the source if it is to be sent now; else settle it here, or let it wait."""
         if isinstance(source, Unusable):
-            self._end_here(Outcome(source.label, source.status, size=source.size, reason=source.reason))
+            self._end_here(Outcome(source.label, source.status, source.uids, source.size, reason=source.reason))
             return None
         if self._study is not None and source.header.uids.study_instance_uid != self._study:
             self._end_here(_outcome(source, Status.FAILED, "it belongs to another study"))
@@ -321,7 +330,7 @@ def _held_by(body: Body) -> int:
     if isinstance(body, AnonymizedBody):
         parts = sum(len(part) for part in (*body.parts, *body.deflated_parts) if isinstance(part, bytes))
         return parts + _held_by(body.original)
-    return 0 if isinstance(body, FileBody) else body.length
+    return 0 if isinstance(body, FileBody | SpooledFile) else body.length
 
 
 def _original(body: Body) -> Body:

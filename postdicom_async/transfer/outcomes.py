@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from postdicom_async.disk.journal import Journal
-from postdicom_async.errors import UsageError
+from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.results import DownloadReport, Outcome, Status, UploadReport
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
 
-__all__ = ["Gathered", "Outcomes", "ReportFile"]
+__all__ = ["Gathered", "Outcomes", "ReportFile", "gathered_into"]
 
 ReportFile: TypeAlias = "str | os.PathLike[str]"
 
@@ -99,16 +100,33 @@ class Gathered:
                 self._changed.clear()
                 await self._changed.wait()
 
-    def close(self) -> None:
-        """Make the report durable.
+    def close(self) -> LocalFileError | None:
+        """Make the report durable; return why it could not be written to its end, None when it was."""
+        if self._journal is None:
+            return None
+        self._journal.close()
+        return self._journal.problem
 
-        Raises:
-            LocalFileError: it could not be written to its end.
-        """
-        if self._journal is not None:
-            self._journal.close()
-            if self._journal.problem is not None:
-                raise self._journal.problem
+
+async def gathered_into(
+    report: ReportFile | None, engine: Callable[[Gathered], Awaitable[_Report]], *, with_paths: bool
+) -> _Report:
+    """Run a transfer whose outcomes go into ``report``, or all into what is returned where that is None.
+
+    Raises:
+        LocalFileError: the file cannot be written. Where that shows only at the end, ``report`` on the error is whole.
+        PostdicomError: what ended the transfer; it says more than a report that could not be written either.
+    """
+    gathered = Gathered.into(report, with_paths=with_paths)
+    result: _Report | None = None
+    try:
+        result = await engine(gathered)
+    finally:
+        unwritten = gathered.close()
+    if unwritten is not None:
+        unwritten.report = result
+        raise unwritten
+    return result
 
 
 @public_face
@@ -123,7 +141,7 @@ class Outcomes(Generic[_Report]):
     def __init__(self, engine: Callable[[Gathered], Awaitable[_Report]]) -> None:
         self._engine: Callable[[Gathered], Awaitable[_Report]] = engine
         self._report: _Report | None = None
-        self._reading: AsyncGenerator[Outcome, None] | None = None
+        self._running: asyncio.Future[_Report] | None = None
 
     @property
     def report(self) -> _Report:
@@ -143,27 +161,26 @@ class Outcomes(Generic[_Report]):
             UsageError: they were read before; make the call again for another transfer.
             PostdicomError: what ended the transfer.
         """
-        if self._reading is not None:
+        if self._running is not None:
             raise UsageError("the outcomes of a transfer can be read once; make the call again for another one")
-        self._reading = self._read()
-        try:
-            async for outcome in self._reading:
-                yield outcome
-        finally:
-            await self._reading.aclose()
-
-    async def _read(self) -> AsyncGenerator[Outcome, None]:
         gathered = Gathered(keeps_all=False, streams=True)
-        engine = asyncio.ensure_future(self._engine(gathered))
+        self._running = asyncio.ensure_future(self._engine(gathered))
         try:
-            async for outcome in gathered.taken(engine):
-                yield outcome
-            self._report = engine.result()
+            async with aclosing(gathered.taken(self._running)) as outcomes:
+                async for outcome in outcomes:
+                    yield outcome
+            self._report = self._running.result()
         finally:
-            engine.cancel()
-            await asyncio.wait([engine])
-            if not engine.cancelled():
-                engine.exception()  # looked at: left early, nobody asks for it
+            await self._end()
+
+    async def _end(self) -> None:
+        """End the transfer. Left early, it is ended twice: here, and by who collects the generator that was left."""
+        if self._running is None:
+            return
+        self._running.cancel()
+        await asyncio.wait([self._running])
+        if not self._running.cancelled():
+            self._running.exception()  # looked at: left early, nobody asks for it
 
     async def __aenter__(self) -> Outcomes[_Report]:
         return self
@@ -171,5 +188,4 @@ class Outcomes(Generic[_Report]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._reading is not None:
-            await self._reading.aclose()
+        await self._end()

@@ -254,7 +254,7 @@ async def test_nothing_to_send_announces_nothing(account: Account, tmp_path: Pat
         ({"institution_uuid": None}, "institution_uuid: the account has 2; name one by its UUID or its name"),
         ({"anonymize": {"PatientName": "X"}}, "anonymize: give an Anonymization, or None"),
         ({"progress": "yes"}, "progress: give a function that takes an event, or None"),
-        ({"sources": 5}, "sources: give paths, bytes, data sets, or an iterable of them"),
+        ({"sources": 5}, "sources: give paths, bytes, data sets, streams, or an iterable of them"),
     ],
 )
 async def test_mistakes(account: Account, arguments: dict[str, Any], message: str) -> None:

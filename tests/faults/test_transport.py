@@ -51,11 +51,12 @@ def run_in(loop: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 class Source(httpx.AsyncByteStream):
-    """A body that remembers whether it was closed."""
+    """A body that remembers how many pieces were taken, and whether it was closed."""
 
     def __init__(self, *pieces: bytes | Exception, pause: float = 0.0) -> None:
         self.pieces = pieces
         self.pause = pause
+        self.taken = 0
         self.closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -63,6 +64,7 @@ class Source(httpx.AsyncByteStream):
             for piece in self.pieces:
                 if isinstance(piece, Exception):
                     raise piece
+                self.taken += 1
                 yield piece
                 await asyncio.sleep(self.pause)
         finally:
@@ -199,6 +201,32 @@ def test_an_early_answer_beats_the_write_that_failed(then: str, status: int, loo
                 assert (answer.status_code, answer.content) == (status, b"too much")
                 assert source.closed
             await server.until(lambda seen: not seen.open_connections)
+
+    run_in(loop, work)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_early_answer_that_the_loop_has_not_seen(loop: str) -> None:
+    """The loop is busy when it comes, and the next it does is a write that fails."""
+
+    async def busy() -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        await asyncio.sleep(0.05)
+        yield b"x" * 1000
+        time.sleep(0.3)
+        for _ in range(10):
+            yield b"x" * 1000
+
+    def answer(connection: socket.socket) -> None:
+        time.sleep(0.1)
+        connection.sendall(TOO_MUCH)
+        connection.close()  # with something unread: the rest is met with a reset
+
+    async def work() -> None:
+        with thread_server(b"", answer) as url:
+            async with client() as sender:
+                answered = await sender.send(httpx.Request("POST", url, content=busy()))
+                assert (answered.status_code, answered.content) == (413, b"too much")
 
     run_in(loop, work)
 
@@ -452,6 +480,7 @@ def thread_server(answer: bytes, then: Callable[[socket.socket], None]) -> Itera
                 connection.close()
 
 
+TOO_MUCH = b"HTTP/1.1 413 Too much\r\nContent-Length: 8\r\n\r\ntoo much"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 STRAY = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray"
 
@@ -507,13 +536,18 @@ def test_ten_requests_cancelled_on_a_silent_server_leave_no_socket(
         context = authority.server("127.0.0.1") if secure else None
         server = FaultyServer(reply, on_head=lambda _: head, ssl_context=context, keep_bodies=False)
         async with server, client(using) as sender:
+            sources = [Source(*[b"x" * 500_000] * 100) for _ in range(10)]
             if kind == "upload":
-                calls = [sender.send(post(server.url, Source(*[b"x" * 500_000] * 40), 20_000_000)) for _ in range(10)]
+                calls = [sender.send(post(server.url, source, 50_000_000)) for source in sources]
             else:
-                calls = [sender.get(server.url) for _ in range(10)]
+                calls = [sender.get(server.url) for _ in sources]
             tasks = [asyncio.ensure_future(call) for call in calls]
             await server.until(lambda seen: seen.in_flight == 10)
-            await asyncio.sleep(0.1)
+            taken = -1
+            while taken != sum(source.taken for source in sources):  # until nothing moves any more
+                taken = sum(source.taken for source in sources)
+                await asyncio.sleep(0.2)
+            assert connections_to(server.port) == 10
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

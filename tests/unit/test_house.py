@@ -28,6 +28,7 @@ PURE = {
     f"{PACKAGE}.{name}"
     for name in (
         "errors",
+        "events",
         "results",
         "settings",
         "bodies",

@@ -17,8 +17,10 @@ from postdicom_async import Anonymization
 from postdicom_async.errors import ConnectionFailed, LocalFileError, UsageError
 from postdicom_async.results import BytesMoved, InstanceFinished, Outcome, ProgressEvent, Status, UploadReport
 from postdicom_async.transfer import intake as intake_module
+from postdicom_async.transfer import seen as seen_module
 from postdicom_async.transfer.at_once import for_each
 from postdicom_async.transfer.intake import Intake, Numbered
+from postdicom_async.transfer.outcomes import Gathered
 from tests.support.dicom_files import small_dicom, uid
 
 STORED, FAILED, DUPLICATE = Status.STORED, Status.FAILED, Status.DUPLICATE
@@ -268,6 +270,64 @@ async def test_one_slot_and_all_refused() -> None:
 def test_send_truncated_is_yes_or_no(wrong: Any) -> None:
     with pytest.raises(UsageError, match="send_truncated: give True or False"):
         Intake(piece=1, anonymize=None, on_progress=None, send_truncated=wrong)
+
+
+# --- as it comes ------------------------------------------------------------------------------------------------------
+
+
+async def told_by(consumer: Consumer, sources: Any) -> list[tuple[str, Status]]:
+    """Upload into the fold of a stream; return what it was told, in that order."""
+    told: list[tuple[str, Status]] = []
+    gathered = Gathered(keeps_all=True)
+
+    def add(outcome: Outcome, number: int = 0) -> None:
+        told.append((outcome.where, outcome.status))
+        Gathered.add(gathered, outcome, number)
+
+    gathered.add = add  # type: ignore[method-assign]
+    report = await consumer.upload(sources, gathered=gathered)
+    assert sorted(told) == sorted((one.where, one.status) for one in report.outcomes)
+    return told
+
+
+async def test_a_twin_is_told_with_the_end_of_the_one_that_stands_for_it() -> None:
+    consumer = Consumer(refusing(version(1)))
+    told = await told_by(consumer, [version(1), version(1), version(9, 9), version(9, 9)])
+    assert told == [("bytes 1", FAILED), ("bytes 2", FAILED), ("bytes 3", STORED), ("bytes 4", DUPLICATE)]
+
+
+async def test_more_twins_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they wait for is sent first, in a round of its own."""
+    monkeypatch.setattr(intake_module, "_MOST_TWINS", 3)
+    consumer = Consumer(refusing(version(1)), at_once=9)
+    consumer.delay = lambda: 0.05
+    sources = [version(1), *[version(1)] * 9, version(2), *[version(2)] * 9, version(7, 7)]
+    report = await consumer.upload(sources)
+    assert statuses(report) == [FAILED] * 10 + [STORED, *[DUPLICATE] * 9, STORED]
+    assert consumer.rounds > 2
+
+
+async def test_one_that_comes_again_when_it_was_settled_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was seen is found in the database as in memory; a refused one still makes room for another."""
+    monkeypatch.setattr(seen_module, "_RECENT", 2)
+    sources = [version(number, instance) for number in (1, 2, 1, 2) for instance in range(1, 12)]
+    consumer = Consumer(lambda data: FAILED if data in sources[:5] else STORED, at_once=1)
+    report = await consumer.upload(sources)
+    assert (
+        statuses(report)
+        == [FAILED] * 5 + [STORED] * 6 + [STORED] * 5 + [FAILED] * 6 + [FAILED] * 5 + [DUPLICATE] * 11 + [FAILED] * 6
+    )
+
+
+async def test_files_that_come_again_when_they_were_settled_long_ago(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(seen_module, "_RECENT", 2)
+    for number in range(20):
+        (tmp_path / f"a{number}\udcff").write_bytes(version(1, number))
+        (tmp_path / f"b{number}").write_bytes(version(1 + number % 2, number))
+    report = await Consumer(at_once=1).upload(tmp_path)
+    assert report.counts == {STORED: 20, DUPLICATE: 10, FAILED: 10}
 
 
 # --- whatever comes in whatever order ---------------------------------------------------------------------------------

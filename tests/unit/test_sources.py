@@ -372,6 +372,22 @@ async def test_an_exception_of_the_callers_iterable_is_the_callers() -> None:
         await found_in(broken())
 
 
+@pytest.mark.parametrize("most", [0, 1, 4, 1000])
+async def test_a_folder_with_more_names_than_are_held(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorted in memory or on disk, the order is the same."""
+    names = ["b/2", "b/1", "b/a/x", "a/1", "10", "9", "Z", "\N{LATIN SMALL LETTER U WITH DIAERESIS}", "b.dcm"]
+    for name in names:
+        (tmp_path / "f" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "f" / name).write_bytes(small_dicom())
+    (tmp_path / "f" / "b" / "link").symlink_to(tmp_path)
+    monkeypatch.setattr(files, "_MOST_NAMES", most)
+    found = [one.label.removeprefix(f"{tmp_path}/f/") for one in await found_in(tmp_path / "f")]
+    assert found == ["10", "9", "Z", "b.dcm", names[-2], "a/1", "b/link", "b/1", "b/2", "b/a/x"]
+    assert await measure(tmp_path / "f") == (10, 9 * len(small_dicom()))
+
+
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
