@@ -37,6 +37,7 @@ __all__ = ["Lanes"]
 
 _ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
 _MOST_TIMES_BACK = 5
+_LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
 
 
 class Lanes:
@@ -64,6 +65,7 @@ class Lanes:
         self._arrivals = arrivals
         self._meter = meter
         self._policy = AtOnce(self._session.settings.limits.parallel_retrieves)
+        self._looked = time.monotonic(), time.thread_time()
         self._running = 0
         self._back: deque[tuple[Target, int]] = deque()
         self._look = anyio.Event()
@@ -150,6 +152,11 @@ class Lanes:
 
     def _moved(self, since: float, now: float, size: int) -> None:
         before = self._policy.now
+        looked, used = self._looked
+        if now - looked >= _LOOK:
+            cpu = time.thread_time()
+            self._policy.held = cpu - used > _BUSY * (now - looked)
+            self._looked = now, cpu
         self._policy.done(since, now, size)
         if self._policy.now > before:
             self._look.set()
