@@ -41,14 +41,11 @@ class Arriving(NamedTuple):
 
 
 class Arrival(Protocol):
-    """One instance on its way into a sink. No call waits; `Ended` tells how it went.
-
-    Attributes:
-        where: the file it will be, None where it is none.
-    """
+    """One instance on its way into a sink. No call waits; `Ended` tells how it went."""
 
     @property
-    def where(self) -> Path | None:  # noqa: D102 - see above
+    def where(self) -> Path | None:
+        """The file it will be, None where it is none."""
         ...
 
     def write(self, pieces: Pieces, size: int, /) -> None:
