@@ -22,7 +22,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.data import make_files
 from benchmarks.measure import Measurement, Meter
-from benchmarks.table import MIB, machine
+from benchmarks.names import MIB
+from benchmarks.table import machine
 from postdicom_async import CloudApi, read_files
 from postdicom_async.emulator import EmbeddedArchive
 

@@ -1,7 +1,8 @@
 """What one operation costs over the bare call: ``python -m benchmarks.operations``.
 
 Processor time of this process for ``archive.folders.create(...)`` beside ``httpx.AsyncClient.get`` with the same
-headers on the same transport, against a small server in another process. Both in one run, in turn.
+headers, on the transport that a session gets and on httpx's own, against a small server in another process. Both in one
+run, in turn.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ import httpx
 from benchmarks.measure import cpu_seconds
 from benchmarks.table import machine
 from postdicom_async import PostDicom, Settings
-from postdicom_async.http.transport import httpx_transport, pyreqwest_transport
+from postdicom_async.http.transport import choose_transport
 
 TARGET = 1.3
-TRANSPORTS = {"pyreqwest": pyreqwest_transport, "httpx": httpx_transport}
 NAME = "Łukasz^Święty"
 BODY = b'{"Success":true,"Message":"","FolderUuid":"01234567-89ab-cdef-0123-456789abcdef"}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
@@ -37,6 +37,7 @@ HEADERS = {
     "Authorization": f"Basic {b64encode(b'demo:demo').decode()}",
 }
 Call = Callable[[], Awaitable[object]]
+Make = Callable[[], httpx.AsyncBaseTransport]
 
 
 class Answering(asyncio.Protocol):
@@ -70,12 +71,11 @@ def server() -> Iterator[str]:
             process.terminate()
 
 
-async def compare(transport: str, url: str, rounds: int, calls: int) -> tuple[float, float, float]:
+async def compare(make: Make, url: str, rounds: int, calls: int) -> tuple[float, float, float]:
     """Return seconds of the bare call, of ours, and the median over the rounds of their ratio."""
-    make, settings = TRANSPORTS[transport], Settings()
     async with (
-        httpx.AsyncClient(transport=make(settings), trust_env=False) as client,
-        PostDicom(url, "demo", "demo", transport=make(settings)) as archive,
+        httpx.AsyncClient(transport=make(), trust_env=False) as client,
+        PostDicom(url, "demo", "demo", transport=make()) as archive,
     ):
 
         async def bare() -> object:
@@ -111,8 +111,10 @@ def main() -> int:
     print(f"{'transport':<12}{'bare httpx':>12}{'PostDicom':>12}{'ratio':>8}")
     ratios = []
     with server() as url:
-        for transport in TRANSPORTS:
-            other, own, ratio = asyncio.run(compare(transport, url, options.rounds, options.calls))
+        chosen = choose_transport(url, Settings())
+        makers: dict[str, Make] = {chosen.name: chosen.make, "httpx": httpx.AsyncHTTPTransport}
+        for transport, make in makers.items():
+            other, own, ratio = asyncio.run(compare(make, url, options.rounds, options.calls))
             print(f"{transport:<12}{other * 1e6:>12.0f}{own * 1e6:>12.0f}{ratio:>8.2f}")
             ratios.append(ratio)
     print(f"\nTarget: at most {TARGET}x. {'Reached.' if max(ratios) <= TARGET else 'Missed.'}\n\n{machine()}")

@@ -1,7 +1,8 @@
 """A store server that costs next to nothing: reads every byte, answers as STOW-RS does, keeps nothing.
 
-Run as ``python -m benchmarks.sink FD`` with a listening socket inherited as file descriptor FD; several may share it.
-It knows the benchmark's own instances by the prefix of their UIDs and by their least size.
+Run as ``python -m benchmarks.sink FD LEAST`` with a listening socket inherited as file descriptor FD; several may
+share it. It knows the benchmark's own instances by the prefix of their UIDs, and that between the UID in the file meta
+group of one and that of the next there are at least LEAST bytes. Whatever is not a store gets an empty list.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING, cast
 
-from benchmarks.names import FRAME, INSTANCE_PREFIX, UID_LENGTH
+from benchmarks.names import INSTANCE_PREFIX, UID_LENGTH
 
 if TYPE_CHECKING:
     from io import BufferedReader
 
 NEEDLE = INSTANCE_PREFIX.encode()
-#: From one instance's UID in the file meta group to the next instance's there is at least a frame.
-STEP = FRAME
 PIECE = 1 << 20
 #: Bytes of the last piece kept before the new one: a UID and the class before it may be cut in two.
 KEPT = 512
@@ -29,7 +28,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Scanner:
     """Finds the UIDs of the instances in a body that arrives in pieces, looking only where one may be."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: int) -> None:
+        self._least = least
         self.buffer = bytearray(KEPT + PIECE)
         self.room = memoryview(self.buffer)[KEPT:]
         self._next = KEPT
@@ -46,8 +46,10 @@ class Scanner:
             if at < 0 or at + UID_LENGTH > end:
                 self._next = max(self._next, end - UID_LENGTH)
                 break
-            self._found.append((self._class_before(at), self.buffer[at : at + UID_LENGTH].decode()))
-            self._next = at + STEP
+            uid = self.buffer[at : at + UID_LENGTH].decode()
+            if not self._found or self._found[-1][1] != uid:  # it is in the data set once more
+                self._found.append((self._class_before(at), uid))
+            self._next = at + self._least
         self._next -= size
         self.buffer[:KEPT] = self.buffer[size:end]
 
@@ -68,9 +70,9 @@ class Scanner:
         return json.dumps({"00081199": {"vr": "SQ", "Value": items}}).encode()
 
 
-def serve(connection: socket.socket) -> None:
+def serve(connection: socket.socket, least: int) -> None:
     """Answer requests on one connection until the client ends it."""
-    scanner = Scanner()
+    scanner = Scanner(least)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with connection, cast("BufferedReader", connection.makefile("rb", buffering=1 << 16)) as stream:
         while request := stream.readline():
@@ -124,7 +126,7 @@ def main() -> None:
     listener = socket.socket(fileno=int(sys.argv[1]))
     while True:
         connection, _ = listener.accept()
-        threading.Thread(target=serve, args=(connection,), daemon=True).start()
+        threading.Thread(target=serve, args=(connection, int(sys.argv[2])), daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -1,76 +1,97 @@
-"""The figures as text: aligned columns for a terminal, or Markdown."""
+"""The figures as text: aligned columns for a terminal, Markdown for a file."""
 
 from __future__ import annotations
 
 import os
 import platform
 from datetime import datetime
-from itertools import groupby
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
+from shutil import which
+from subprocess import run
 from typing import TYPE_CHECKING
 
+from benchmarks.names import MIB
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from benchmarks.runner import Row
 
-MIB = 1 << 20
 HEADINGS = (
-    "side", "seconds", "fastest-slowest", "MB/s", "instances/s", "CPU seconds", "peak MiB", "MiB over idle"
+    "what", "side", "seconds", "fastest-slowest", "CPU seconds", "MB/s", "instances/s", "idle MiB", "over idle MiB"
 )  # fmt: skip
+TARGET_HEADINGS = ("what", "wanted", "measured", "")
+PACKAGES = ("postdicom-async", "httpx", "aiohttp", "pyreqwest", "dicomweb-client", "requests")
+PROGRAMS = (("curl", "--version"), ("nginx", "-v"), ("Orthanc", "--version"))
 
 
 def machine() -> str:
     """Name the processor, memory, kernel and Python, and today."""
     return (
         f"{_processor()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB, {platform.system()} "
-        f"{platform.release()}, {platform.python_implementation()} {platform.python_version()}, "
+        f"{'.'.join(platform.release().split('.')[:2])}, {platform.python_implementation()} "
+        f"{platform.python_version()}, "
         f"{datetime.now().astimezone():%Y-%m-%d}"
     )
 
 
-def render(rows: Sequence[Row], *, markdown: bool) -> str:
-    """All rows, one block for each case."""
-    blocks = []
-    for title, group in groupby(rows, key=lambda row: row.case.title):
-        cells = [HEADINGS, *(_cells(row) for row in group)]
-        blocks.append(_markdown(title, cells) if markdown else _aligned(title, cells))
-    return "\n\n".join(blocks)
+def versions() -> str:
+    """Name what took part, as far as it is installed."""
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    for program, option in PROGRAMS:
+        if which(program):
+            done = run([program, option], capture_output=True, text=True, check=False)
+            words = (done.stdout or done.stderr).split("\n")[0].replace("nginx version: nginx/", "nginx ").split()
+            found.append(" ".join(words[:2]))
+    return ", ".join(found)
 
 
-def bullets(title: str, lines: Iterable[str]) -> str:
-    return "\n".join([f"{title}:", "", *(f"* {line}" for line in lines)])
+def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Return a table of rows, its headings first; what is the same as in the line above is left out."""
+    titles = [None, *(row.case.title for row in rows)]
+    shown = [title if title != above else "" for above, title in pairwise(titles)]
+    return [HEADINGS, *((title or "", *_cells(row)) for title, row in zip(shown, rows, strict=True))]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    middle, walls = row.middle, [run.wall for run in row.runs]
-    over = row.over_idle
+    walls, over = [run.wall for run in row.runs], row.over_idle
     return (
         row.side,
-        f"{middle.wall:.2f}",
+        f"{row.wall:.2f}",
         f"{min(walls):.2f}-{max(walls):.2f}",
-        f"{row.case.volume / middle.wall / 1e6:.0f}",
-        f"{row.case.items / middle.wall:.0f}" if row.case.items > 1 else "",
-        f"{middle.cpu:.2f}",
-        f"{middle.peak_rss / MIB:.0f}",
+        f"{row.cpu:.2f}",
+        f"{row.case.volume / row.wall / 1e6:.0f}",
+        f"{row.case.items / row.wall:.0f}" if row.case.items > 1 else "",
+        f"{row.idle / MIB:.0f}" if row.idle else "",
         "" if over is None else f"{over / MIB:.1f}",
     )
 
 
-def _aligned(title: str, cells: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADINGS))]
-    lines = ["  ".join(_justify(cell, widths, index) for index, cell in enumerate(row)) for row in cells]
-    return "\n".join([title, *lines])
+def aligned(table: Sequence[Sequence[str]], words: int = 2) -> str:
+    """Return a table for a terminal; the first columns hold words, the others figures."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if at >= words else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    )
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _justify(cell: str, widths: Sequence[int], column: int) -> str:
-    return cell.rjust(widths[column]) if column else cell.ljust(widths[column])
-
-
-def _markdown(title: str, cells: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
-    rule = "|---|" + "--:|" * (len(HEADINGS) - 1)
-    return "\n".join([f"**{title}**", "", lines[0], rule, *lines[1:]])
+def markdown(table: Sequence[Sequence[str]], words: int = 2) -> str:
+    """Return a table as Markdown."""
+    headings, *rows = ["| " + " | ".join(row) + " |" for row in table]
+    rule = "|" + "---|" * words + "--:|" * (len(table[0]) - words)
+    return "\n".join([headings, rule, *rows])
 
 
 def _processor() -> str:

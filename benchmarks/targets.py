@@ -2,84 +2,181 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from benchmarks.sides import CURL, FLOOR, OURS_FAST, OURS_PLAIN, PEER
+from benchmarks.names import MIB
+from benchmarks.sides import CURL, OURS, OURS_NO_FSYNC, OURS_ONE_STREAM, PEER, REQUESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from benchmarks.runner import Row
 
-MIB = 1 << 20
-MEMORY_LIMIT = 32 * MIB
+MET, MISSED, NOT_MEASURED = "met", "**missed**", "not measured"
+MILLION = 1_000_000
+TWO_PLACES = frozenset({"x", " s"})
+LEAST_SCALE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was measured: rows by case and side, single figures by name."""
+
+    rows: Mapping[tuple[str, str], Row]
+    figures: Mapping[str, float]
+
+
+def found(rows: Sequence[Row], figures: Mapping[str, float]) -> Found:
+    return Found({(row.case.name, row.side): row for row in rows}, figures)
+
+
+Measure: TypeAlias = Callable[[Found], "float | None"]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """At least `least` times as fast as `side` at a case."""
+    """One thing to be reached.
 
-    case: str
-    side: str
-    least: float
+    Attributes:
+        name: what is looked at; with `rule` it is unique.
+        rule: what is wanted, in words without the figure.
+        measure: takes the figure out of what was found; None where it was not measured.
+        least, most: the bounds; one of them is given.
+        unit: stands behind the figure.
+    """
+
+    name: str
+    rule: str
+    measure: Measure
+    least: float | None = None
+    most: float | None = None
+    unit: str = "x"
+
+    @property
+    def wanted(self) -> str:
+        """The rule with its bound."""
+        bound = f"at least {self.least:g}" if self.least is not None else f"at most {self.most:g}"
+        return f"{self.rule}: {bound}{self.unit}"
+
+    def verdict(self, figure: float | None) -> str:
+        """Judge a figure."""
+        if figure is None:
+            return NOT_MEASURED
+        below = self.least is not None and figure < self.least
+        above = self.most is not None and figure > self.most
+        return MISSED if below or above else MET
+
+    def line(self, what: Found) -> tuple[str, str, str, str]:
+        """Return name, what is wanted, the figure, and the verdict."""
+        figure = self.measure(what)
+        shown = "" if figure is None else f"{figure:.{2 if self.unit in TWO_PLACES else 0}f}{self.unit}"
+        return self.name, self.wanted, shown, self.verdict(figure)
 
 
-TARGETS = (
-    Target("download-many", PEER, 6.0),
-    Target("download-many", CURL, 0.6),
-    Target("download-large", PEER, 6.0),
-    Target("download-large", CURL, 0.6),
-    Target("upload-many", PEER, 3.0),
-    Target("upload-large", PEER, 3.0),
-    Target("upload-large", CURL, 0.6),
-    Target("orthanc-download", PEER, 3.0),
-    Target("orthanc-upload", PEER, 2.5),
+# --- how a figure comes of runs: each pair of rounds gives one, since a shared machine drifts -------------------------
+
+
+def _pairs(case: str, one: str, other: str, cost: Callable[[Row], Sequence[float]]) -> Measure:
+    def measure(what: Found) -> float | None:
+        ours, theirs = what.rows.get((case, one)), what.rows.get((case, other))
+        if ours is None or theirs is None:
+            return None
+        return median(b / a for a, b in zip(cost(ours), cost(theirs), strict=False))
+
+    return measure
+
+
+def _walls(row: Row) -> list[float]:
+    return [run.wall for run in row.runs]
+
+
+def _cpus(row: Row) -> list[float]:
+    return [max(run.cpu, 1e-6) for run in row.runs]
+
+
+def speed(case: str, other: str, one: str = OURS) -> Measure:
+    """How many times as fast as another side."""
+    return _pairs(case, one, other, _walls)
+
+
+def cpu_saved(case: str, other: str) -> Measure:
+    """How many times the processor time another side takes."""
+    return _pairs(case, OURS, other, _cpus)
+
+
+def cpu_taken(case: str, other: str) -> Measure:
+    """How many times the processor time of another side is taken."""
+    return _pairs(case, other, OURS, _cpus)
+
+
+def over_idle(case: str) -> Measure:
+    """MiB over idle at the peak."""
+
+    def measure(what: Found) -> float | None:
+        row = what.rows.get((case, OURS))
+        return None if row is None or row.over_idle is None else row.over_idle / MIB
+
+    return measure
+
+
+def growth(way: str) -> Measure:
+    """MiB that a million instances take over what a thousand take."""
+
+    def measure(what: Found) -> float | None:
+        most, least = (over_idle(f"scale-{way}-{count}")(what) for count in (MILLION, LEAST_SCALE))
+        return None if most is None or least is None else most - least
+
+    return measure
+
+
+def figure(name: str) -> Measure:
+    """Take a figure as it was measured."""
+    return lambda what: what.figures.get(name)
+
+
+def against_delay(case: str) -> Measure:
+    """Compare with the rate that ``parallel_stores`` requests at once can have over a long line."""
+
+    def measure(what: Found) -> float | None:
+        row, possible = what.rows.get((case, OURS)), what.figures.get("stores-a-second")
+        return None if row is None or possible is None else row.case.items / row.wall / possible
+
+    return measure
+
+
+CT, LARGE = "download 400 x 0.5 MB", "download 1 GB"
+SINGLE = "upload, one instance a request"
+
+TARGETS: tuple[Target, ...] = (
+    Target(CT, "speed of curl", speed("plain-many", CURL), least=0.8),
+    Target(CT, "speed of dicomweb-client", speed("plain-many", PEER), least=3.3),
+    Target(CT, "processor time of curl (1.6x would be better)", cpu_taken("plain-many", CURL), most=2.0),
+    Target(f"{CT}, TLS", "speed of curl", speed("tls-many", CURL), least=0.85),
+    Target(f"{CT}, TLS", "speed of dicomweb-client", speed("tls-many", PEER), least=2.5),
+    Target(LARGE, "speed of curl", speed("plain-large", CURL), least=0.9),
+    Target(f"{LARGE}, TLS", "speed of curl", speed("tls-large", CURL), least=0.9),
+    Target(f"{CT}, disk", "speed of our own without fsync", speed("disk-many", OURS_NO_FSYNC), least=0.8),
+    Target("shaped network, 8 series", "speed of 8 curls at once", speed("shaped", CURL), least=0.75),
+    Target(
+        "Orthanc, 8 series", "speed of our own with one stream", speed("shaped-orthanc", OURS_ONE_STREAM), least=0.95
+    ),
+    Target("Orthanc down", "speed of dicomweb-client", speed("orthanc-download", PEER), least=3.0),
+    Target(f"{SINGLE}, 0.5 MB", "speed of requests", speed("single-large", REQUESTS), least=1.2),
+    Target(
+        f"{SINGLE}, 0.5 MB", "processor time of requests, over ours", cpu_saved("single-large", REQUESTS), least=1.2
+    ),
+    Target(f"{SINGLE}, 10 kB", "speed of requests", speed("single-small", REQUESTS), least=1.2),
+    Target(f"{SINGLE}, 10 kB", "processor time of requests, over ours", cpu_saved("single-small", REQUESTS), least=1.2),
+    Target(f"{SINGLE}, 30 ms", "of parallel_stores / delay", against_delay("single-delay"), least=0.8),
+    Target("16 streams, one of 4 GB, down", "over idle", over_idle("memory-download-16"), most=32, unit=" MiB"),
+    Target("16 streams, one of 4 GB, up", "over idle", over_idle("memory-upload-16"), most=32, unit=" MiB"),
+    Target("one instance of 1 GB, down", "over idle", over_idle("memory-download-1"), most=12, unit=" MiB"),
+    Target("one instance of 1 GB, up", "over idle", over_idle("memory-upload-1"), most=12, unit=" MiB"),
+    Target("1,000,000 x 1 kB, down", "over what 1,000 take", growth("download"), most=48, unit=" MiB"),
+    Target("1,000,000 x 1 kB, up", "over what 1,000 take", growth("upload"), most=48, unit=" MiB"),
+    Target("ten cancelled requests", "sockets after 1 s", figure("sockets"), most=0, unit=""),
+    Target("200 processes that end after one", "clean exits", figure("clean-exits"), least=100, unit=" %"),
+    Target("import and client, cold", "whole process", figure("start-client"), most=0.2, unit=" s"),
+    Target("postdicom --version", "whole process", figure("start-version"), most=0.25, unit=" s"),
 )
-MEMORY_CASES = ("memory-download", "memory-upload")
-
-
-def verdicts(rows: Sequence[Row]) -> list[str]:
-    """One line for each target whose case ran."""
-    found = {(row.case.name, row.side): row for row in rows}
-    lines = [line for target in TARGETS if (line := _speed(target, found))]
-    return lines + [_memory(row) for row in rows if row.case.name in MEMORY_CASES]
-
-
-def _speed(target: Target, found: dict[tuple[str, str], Row]) -> str:
-    other = found.get((target.case, target.side))
-    ours = [row for side in (OURS_FAST, OURS_PLAIN) if (row := found.get((target.case, side)))]
-    if other is None or not ours:
-        return ""
-    ratios = [ratio(row, other) for row in ours]
-    figures = ", ".join(f"{times:.2f}x on {_transport(row.side)}" for row, times in zip(ours, ratios, strict=True))
-    wanted = f"at least {target.least:g}x {target.side}"
-    return f"{_word(ratios[0] >= target.least)}: {ours[0].case.title}: {figures}; {wanted}{_floor(target, found)}"
-
-
-def _floor(target: Target, found: dict[tuple[str, str], Row]) -> str:
-    """Say how far the machine and the server let anyone go."""
-    floor, other = found.get((target.case, FLOOR)), found.get((target.case, target.side))
-    return f" (a raw socket that parses nothing: {ratio(floor, other):.2f}x)" if floor and other else ""
-
-
-def ratio(ours: Row, other: Row) -> float:
-    """How many times as fast: the median of the ratios round by round, since a shared machine drifts."""
-    return median(theirs.wall / mine.wall for mine, theirs in zip(ours.runs, other.runs, strict=False))
-
-
-def _memory(row: Row) -> str:
-    over = row.over_idle or 0
-    return (
-        f"{_word(over <= MEMORY_LIMIT)}: {row.case.title}: {over / MIB:.1f} MiB over idle on "
-        f"{_transport(row.side)}; at most {MEMORY_LIMIT // MIB} MiB"
-    )
-
-
-def _transport(side: str) -> str:
-    return side.partition("(")[2].rstrip(")")
-
-
-def _word(met: bool) -> str:
-    return "met" if met else "MISSED"

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from postdicom_async import PostDicom, PostdicomError, StoreStatus
+from postdicom_async import PostDicom, PostdicomError, Status
 
 
 async def archive_and_fetch(source: Path, target: Path) -> None:
@@ -24,8 +24,8 @@ async def archive_and_fetch(source: Path, target: Path) -> None:
         for status, count in report.counts.items():
             print(f"{status.name.lower()}: {count}")
         for outcome in report.outcomes:
-            if outcome.status is StoreStatus.FAILED:
-                print(f"{outcome.source}: {outcome.reason}", file=sys.stderr)
+            if outcome.status is Status.FAILED:
+                print(f"{outcome.where}: {outcome.reason}", file=sys.stderr)
         report.raise_for_failures()
         for study in sorted({outcome.uids.study_instance_uid for outcome in report.outcomes if outcome.uids}):
             copy = await archive.download_study(study, to=target)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
     from postdicom_async.dicomweb.filters import Filters
     from postdicom_async.dicomweb.parts import Part, Parts
-    from postdicom_async.dicomweb.search import Results
     from postdicom_async.disk.scan import read_files
     from postdicom_async.errors import (
         AuthenticationFailed,
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
         TransferError,
         UsageError,
     )
+    from postdicom_async.paging import Results
     from postdicom_async.postdicom.answers import Folder, PatientOrder, ShareLink, TagContent, VendorAnswer
     from postdicom_async.postdicom.client import PostDicom
     from postdicom_async.postdicom.doctor import Diagnosis, Finding, diagnose
@@ -58,15 +58,15 @@ if TYPE_CHECKING:
         DownloadReport,
         InstanceFinished,
         InstanceUids,
+        Outcome,
         ProgressEvent,
         Rendered,
-        SavedInstance,
-        StoreOutcome,
-        StoreStatus,
+        Status,
         Totals,
         UploadReport,
     )
     from postdicom_async.settings import Limits, Retry, Settings, Timeouts, Tls
+    from postdicom_async.transfer.outcomes import Outcomes
 
     __version__: str
 
@@ -95,7 +95,9 @@ __all__ = [
     "Limits",
     "LocalFileError",
     "NotFound",
+    "Outcome",
     "OutcomeUnknown",
+    "Outcomes",
     "Part",
     "Parts",
     "PatientOrder",
@@ -108,7 +110,6 @@ __all__ = [
     "Results",
     "Retry",
     "Route",
-    "SavedInstance",
     "Scan",
     "ScanProgress",
     "ScanStatus",
@@ -120,8 +121,7 @@ __all__ = [
     "Settings",
     "ShareLink",
     "SkippedFile",
-    "StoreOutcome",
-    "StoreStatus",
+    "Status",
     "TagContent",
     "Timeouts",
     "Tls",
@@ -159,7 +159,7 @@ _MODULES = {
     "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
     "dicomweb.filters": ("Filters",),
     "dicomweb.parts": ("Part", "Parts"),
-    "dicomweb.search": ("Results",),
+    "paging": ("Results",),
     "disk.scan": ("read_files",),
     "errors": (
         "AuthenticationFailed",
@@ -186,12 +186,12 @@ _MODULES = {
         "InstanceUids",
         "ProgressEvent",
         "Rendered",
-        "SavedInstance",
-        "StoreOutcome",
-        "StoreStatus",
+        "Outcome",
+        "Status",
         "Totals",
         "UploadReport",
     ),
+    "transfer.outcomes": ("Outcomes",),
     "settings": ("Limits", "Retry", "Settings", "Timeouts", "Tls"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -18,20 +18,23 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from postdicom_async.errors import PostdicomError
 
-__all__ = ["cut_frames", "public_face"]
+__all__ = ["cut_frames", "public_face", "translated"]
 
 _Thing = TypeVar("_Thing", bound="type | Callable[..., Any]")
 _Wrapped = Callable[..., Any]
+_Error = TypeVar("_Error", bound=BaseException)
+_Other = TypeVar("_Other", bound=BaseException)
 
 _PACKAGE = __name__.partition(".")[0]
 _LIBRARIES = sys.stdlib_module_names | {
-    "aiofiles", "anonymizer", "anyio", "certifi", "dicomanonymizer", "h11", "h2", "httpcore", "httpx", "idna",
-    "keyring", "multipart", "numpy", "PIL", "pydicom", "pyreqwest", "rich", "sniffio", "socksio", "starlette", "typer",
-    "typing_extensions", "uvicorn", "uvloop", "websockets",
+    "aiofiles", "aiohappyeyeballs", "aiohttp", "aiohttp_socks", "aiosignal", "anonymizer", "anyio", "certifi",
+    "dicomanonymizer", "h11", "h2", "httpcore", "httpx", "idna", "keyring", "multidict", "multipart", "numpy", "PIL",
+    "pydicom", "python_socks", "rich", "sniffio", "socksio", "starlette", "typer", "typing_extensions", "uvicorn",
+    "uvloop", "websockets", "yarl",
 }  # fmt: skip
 """What this package calls. A frame of these is the caller's when the caller's own code called it."""
 
@@ -124,6 +127,49 @@ def _of_generator(function: _Wrapped) -> _Wrapped:
             raise
 
     return face
+
+
+# --- one exception for another --------------------------------------------------------------------------------------
+
+
+class translated(Generic[_Error]):  # noqa: N801 - used as a statement: ``with translated(...)``
+    """``with translated(OSError, to):`` - what of these kinds is raised inside leaves as what ``to`` makes of it.
+
+    Nothing of the original hangs on the new one, neither a frame of it nor itself as its context: it may hold a URL or
+    a header. ``raise ... from None`` in a handler hides it only. Where ``to`` returns None, or the error itself, the
+    error goes through as it is. It may be used again and again, not at once.
+    """
+
+    @overload
+    def __init__(self, kinds: type[_Error], to: Callable[[_Error], BaseException | None]) -> None: ...
+    @overload  # a checker makes Exception of two kinds otherwise
+    def __init__(
+        self: translated[_Error | _Other],
+        kinds: tuple[type[_Error], type[_Other]],
+        to: Callable[[_Error | _Other], BaseException | None],
+    ) -> None: ...
+    @overload
+    def __init__(self, kinds: tuple[type[_Error], ...], to: Callable[[_Error], BaseException | None]) -> None: ...
+    def __init__(self, kinds: Any, to: Callable[[Any], BaseException | None]) -> None:
+        self._kinds = kinds
+        self._to = to
+        self._behind: BaseException | None = None
+
+    def __enter__(self) -> None:
+        self._behind = sys.exc_info()[1]  # what the caller is handling stays behind whatever leaves
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        behind, self._behind = self._behind, None
+        new = self._to(error) if isinstance(error, self._kinds) else None
+        if new is None or new is error:
+            return
+        del kind, error, trace  # this frame will be in the new one's traceback
+        try:
+            raise new
+        finally:
+            new.__context__ = behind
 
 
 # --- tracebacks -----------------------------------------------------------------------------------------------------

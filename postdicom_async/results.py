@@ -1,22 +1,18 @@
 """What callers get back: outcomes per instance, reports per job, progress events. All frozen, none holds patient data.
 
-A path may hold a patient's name, so paths are left out of every ``repr``; read ``.source`` or ``.path`` to see one.
+A path may hold a patient's name, so paths are left out of every ``repr``; read ``.where`` to see one.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from postdicom_async.errors import TransferError
 from postdicom_async.face import public_face
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "BytesMoved",
@@ -25,11 +21,10 @@ __all__ = [
     "InstanceUids",
     "ListingCheck",
     "OnProgress",
+    "Outcome",
     "ProgressEvent",
     "Rendered",
-    "SavedInstance",
-    "StoreOutcome",
-    "StoreStatus",
+    "Status",
     "Totals",
     "UploadReport",
 ]
@@ -43,8 +38,8 @@ class InstanceUids(NamedTuple):
     sop_instance_uid: str
 
 
-class StoreStatus(StrEnum):
-    """What became of one source of an upload."""
+class Status(StrEnum):
+    """What became of one instance, or of one source of an upload."""
 
     STORED = "stored"
     WARNED = "warned"
@@ -52,28 +47,35 @@ class StoreStatus(StrEnum):
     DUPLICATE = "duplicate"
     """Byte for byte the same as another source of this upload; sent once."""
     PRESENT = "present"
-    """The archive says that it has it already; not sent (Cloud API)."""
+    """There already: the archive says that it has it, or the folder holds it whole. Not moved."""
+    SAVED = "saved"
+    """Downloaded: whole under its final name, checked to be what was asked for, and durable (``settings.fsync``)."""
     FAILED = "failed"
     """The archive refused it, or it could not be sent; see ``reason_code`` and ``reason``."""
     UNCONFIRMED = "unconfirmed"
     """Sent, but nothing proves that the archive holds it; see ``reason``."""
+    MISSING = "missing"
+    """The archive lists it, and it did not arrive."""
+    REFUSED = "refused"
+    """A part of an answer that is not DICOM, not what was asked for, or a second copy; its data was dropped."""
     NOT_DICOM = "not DICOM"
     UNREADABLE = "unreadable"
     """It could not be read, changed while it was, is cut off, or does not say which instance it is; see ``reason``."""
 
 
-_IN_ARCHIVE = frozenset({StoreStatus.STORED, StoreStatus.WARNED, StoreStatus.DUPLICATE, StoreStatus.PRESENT})
-_ACCEPTABLE = _IN_ARCHIVE | {StoreStatus.NOT_DICOM}
+_IN_ARCHIVE = frozenset({Status.STORED, Status.WARNED, Status.DUPLICATE, Status.PRESENT})
+_ACCEPTABLE = _IN_ARCHIVE | {Status.SAVED, Status.NOT_DICOM}
 
 
 @dataclass(frozen=True, slots=True)
-class StoreOutcome:
-    """The end of one source.
+class Outcome:
+    """The end of one instance, or of one source that is none.
 
     Attributes:
-        source: the path, or a label such as ``"dataset 3"``, as the caller would name it.
-        status: see `StoreStatus`.
-        uids: what the file says it is; None when it could not be read.
+        where: of an upload the source: a path, or a label such as ``"dataset 3"``, as the caller would name it; of a
+            download the file that holds it now; empty where there is none.
+        status: see `Status`.
+        uids: what the instance says it is; None when it could not be read.
         size: bytes of the instance.
         reason_code: Failure Reason (0008,1197) or Warning Reason (0008,1196), when the archive gave one.
         reason: that code's name in PS3.18, or what went wrong here.
@@ -81,8 +83,8 @@ class StoreOutcome:
         temporary: whether the same source may make it later: the network or the archive was at fault, not the source.
     """
 
-    source: str = field(repr=False)
-    status: StoreStatus
+    where: str = field(repr=False)
+    status: Status
     uids: InstanceUids | None = None
     size: int = 0
     reason_code: int | None = None
@@ -91,9 +93,19 @@ class StoreOutcome:
     temporary: bool = False
 
     @property
+    def path(self) -> Path:
+        """``where`` as a path."""
+        return Path(self.where)
+
+    @property
     def in_archive(self) -> bool:
-        """Whether the archive is known to hold this instance."""
+        """Whether the archive is known to hold this instance (uploads)."""
         return self.status in _IN_ARCHIVE
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is where it was to go, or is nothing to move; else it needs attention."""
+        return self.status in _ACCEPTABLE
 
 
 @public_face
@@ -102,52 +114,42 @@ class UploadReport:
     """Every source of an upload, with exactly one outcome each, in the order they were read.
 
     Attributes:
-        outcomes: one entry a source.
+        outcomes: one entry a source; with ``report=`` they are in that file, and here are only those that need
+            attention, at most 10,000 of them.
+        counts: number of outcomes by status; statuses that did not occur are absent.
         bytes_sent: instance bytes that reached the archive, repeats not counted.
         seconds: wall time.
-        patient_order_uuids: the orders that hold them now, as far as the service named them (Cloud API).
+        patient_order_uuids: the orders that hold them now, as far as the service named them (Cloud API); with
+            ``report=`` at most 10,000, and that of each source is in the file.
     """
 
-    outcomes: tuple[StoreOutcome, ...] = field(repr=False)
+    outcomes: tuple[Outcome, ...] = field(repr=False)
+    counts: Mapping[Status, int]
     bytes_sent: int
     seconds: float
     patient_order_uuids: tuple[str, ...] = ()
 
     @property
-    def counts(self) -> Mapping[StoreStatus, int]:
-        """Number of outcomes by status; statuses that did not occur are absent."""
-        return Counter(outcome.status for outcome in self.outcomes)
+    def total(self) -> int:
+        """The number of sources."""
+        return sum(self.counts.values())
 
     @property
     def ok(self) -> bool:
         """True when every DICOM source is in the archive; files that are not DICOM do not count against it."""
-        return all(outcome.status in _ACCEPTABLE for outcome in self.outcomes)
+        return _ACCEPTABLE.issuperset(self.counts)
 
     @property
-    def failures(self) -> tuple[StoreOutcome, ...]:
+    def failures(self) -> tuple[Outcome, ...]:
         """The outcomes that need attention."""
-        return tuple(outcome for outcome in self.outcomes if outcome.status not in _ACCEPTABLE)
+        return tuple(outcome for outcome in self.outcomes if not outcome.ok)
 
     def raise_for_failures(self) -> None:
         """Raise `TransferError` unless `ok`."""
         if not self.ok:
-            message = f"{len(self.failures)} of {len(self.outcomes)} instances are not known to be stored"
+            failed = sum(number for status, number in self.counts.items() if status not in _ACCEPTABLE)
+            message = f"{failed} of {self.total} instances are not known to be stored"
             raise TransferError(message, report=self)
-
-
-@dataclass(frozen=True, slots=True)
-class SavedInstance:
-    """An instance that is whole on disk under its final name.
-
-    Attributes:
-        uids: read from the instance itself.
-        path: the file, ``folder / layout``.
-        size: bytes.
-    """
-
-    uids: InstanceUids
-    path: Path = field(repr=False)
-    size: int
 
 
 ListingCheck: TypeAlias = Literal["compared", "counted", "unavailable", "not asked"]
@@ -161,7 +163,8 @@ class DownloadReport:
     """What a download left on disk.
 
     Attributes:
-        saved: instances written by this call.
+        saved: instances written by this call; with ``report=`` they are in that file, and this is empty.
+        counts: number of instances by status; statuses that did not occur are absent.
         already_present: instances found whole in the folder, not fetched again.
         missing: instances the archive lists that did not arrive; empty unless `IncompleteDownload` was raised.
         refused: how many parts were not accepted (not DICOM, not what was asked for); their data was dropped.
@@ -174,7 +177,8 @@ class DownloadReport:
         failed: an error ended it, the one that carries this report; nothing is then known to be complete.
     """
 
-    saved: tuple[SavedInstance, ...] = field(repr=False)
+    saved: tuple[Outcome, ...] = field(repr=False)
+    counts: Mapping[Status, int]
     already_present: tuple[InstanceUids, ...] = field(repr=False)
     missing: tuple[InstanceUids, ...]
     refused: int
@@ -221,7 +225,7 @@ class InstanceFinished:
     """One instance reached its outcome."""
 
     totals: Totals
-    outcome: StoreOutcome | SavedInstance
+    outcome: Outcome
 
 
 ProgressEvent: TypeAlias = BytesMoved | InstanceFinished

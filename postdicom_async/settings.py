@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from postdicom_async.errors import UsageError
+from postdicom_async.events import OnEvent
 from postdicom_async.face import public_face
 
 __all__ = ["Limits", "Retry", "Settings", "Timeouts", "Tls"]
@@ -162,11 +163,10 @@ class Tls:
     """Certificates. Verification is on. A path may be given as text.
 
     Attributes:
-        ca_file: PEM file of authorities trusted besides the system's, or of a server's own certificate. With one that
-            names a host itself, as ``openssl req -x509`` makes them, httpx's own transport is used.
+        ca_file: PEM file of authorities trusted besides the system's, or of a server's own certificate.
         certificate: PEM file of the client certificate, with its chain; may hold the key too.
         key: PEM file of the client key, when it is a file of its own.
-        key_password: the key's password. A key that has one needs httpx's own transport.
+        key_password: the key's password.
         accept_any_certificate: turn verification off. Patient data then goes to whoever answers.
     """
 
@@ -196,13 +196,16 @@ class Settings:
     """Everything that can be set on a session.
 
     Attributes:
-        proxy: ``http://host:port``, with ``user:password@`` if the proxy wants it.
+        proxy: ``http://host:port``, with ``user:password@`` if the proxy wants it; ``socks5://`` with the extra
+            ``socks``.
         use_environment_proxies: honour HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
         allow_http_credentials: send credentials over ``http://`` to a host that is not this machine.
         fsync: make each downloaded file and its folder durable before it counts as saved. Without it, quick writes
             also run in the event loop instead of a thread.
         chunked_upload: send store requests chunked instead of with an exact Content-Length. Some archives
             answer 200 to a chunked request and store nothing.
+        on_event: is told what the engine meets on its way, in the event loop: see `postdicom_async.events`. What it
+            raises is logged by its class, and ignored.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -214,6 +217,7 @@ class Settings:
     allow_http_credentials: bool = False
     fsync: bool = True
     chunked_upload: bool = False
+    on_event: OnEvent | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse members of another class."""
@@ -222,6 +226,8 @@ class Settings:
                 raise UsageError(f"{name}: give {kind.__name__}(...)")
         if not isinstance(self.proxy, str | None):
             raise UsageError("proxy: give an address such as http://proxy.example:3128")
+        if self.on_event is not None and not callable(self.on_event):
+            raise UsageError("on_event: give a function that takes an event")
 
 
 _MEMBERS: dict[str, type] = {"timeouts": Timeouts, "retry": Retry, "limits": Limits, "tls": Tls}

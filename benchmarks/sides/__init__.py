@@ -2,66 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from shutil import which
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from benchmarks.measure import Measurement, Task
 
-OURS_FAST = "postdicom_async (pyreqwest)"
-OURS_PLAIN = "postdicom_async (httpx)"
+OURS = "postdicom_async"
+OURS_NO_FSYNC = "postdicom_async, fsync off"
+OURS_ONE_STREAM = "postdicom_async, one stream"
 PEER = "dicomweb-client"
-PEER_WHOLE = "dicomweb-client (retrieve_study)"
 CURL = "curl"
 FLOOR = "raw socket"
+REQUESTS = "requests, six threads"
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """Where a side's function is, what it imports, and whether it only downloads."""
+    """Where a side's ``run`` is, what it imports, and how its task differs from that of the others."""
 
     module: str
-    function: str
     needs: tuple[str, ...] = ()
-    only_downloads: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 _SIDES = {
-    OURS_FAST: _Side("ours", "run_on_pyreqwest", ("postdicom_async.dicomweb.client", "pyreqwest")),
-    OURS_PLAIN: _Side("ours", "run_on_httpx", ("postdicom_async.dicomweb.client",)),
-    PEER: _Side("peer", "run", ("dicomweb_client",)),
-    PEER_WHOLE: _Side("peer", "run_whole", ("dicomweb_client",), only_downloads=True),
-    CURL: _Side("curl", "run"),
-    FLOOR: _Side("raw", "run"),
+    OURS: _Side("ours"),
+    OURS_NO_FSYNC: _Side("ours", changes={"fsync": False}),
+    OURS_ONE_STREAM: _Side("ours", changes={"one_stream": True}),
+    PEER: _Side("peer", ("dicomweb_client",)),
+    CURL: _Side("curl"),
+    FLOOR: _Side("raw"),
+    REQUESTS: _Side("threads", ("requests",)),
 }
 
 
-def sides_for(action: str) -> tuple[str, ...]:
-    """Every side that can do `action`, in the order they run and are shown."""
-    return tuple(name for name, side in _SIDES.items() if action == "download" or not side.only_downloads)
-
-
-def load(name: str) -> Callable[[Task], Measurement]:
+def run(name: str, task: Task) -> Measurement:
+    """Do a task as a side would, in this process."""
     side = _SIDES[name]
-    function: Callable[[Task], Measurement] = getattr(import_module(f"benchmarks.sides.{side.module}"), side.function)
-    return function
+    function: Callable[[Task], Measurement] = import_module(f"benchmarks.sides.{side.module}").run
+    return function(replace(task, **side.changes))
 
 
 def missing(name: str) -> str:
     """Why a side cannot run here; empty when it can."""
     if name == CURL:
         return "" if which("curl") else "curl is not installed"
-    absent = [module for module in _SIDES[name].needs if not _importable(module)]
+    absent = [module for module in _SIDES[name].needs if find_spec(module) is None]
     return f"{', '.join(absent)} cannot be imported" if absent else ""
-
-
-def _importable(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False

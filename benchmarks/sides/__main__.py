@@ -5,7 +5,6 @@ import sys
 from dataclasses import asdict
 
 from benchmarks.measure import Task
-from benchmarks.sides import load
+from benchmarks.sides import run
 
-run = load(sys.argv[1])
-print(json.dumps(asdict(run(Task(**json.load(sys.stdin))))))
+print(json.dumps(asdict(run(sys.argv[1], Task(**json.load(sys.stdin))))))

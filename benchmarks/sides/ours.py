@@ -1,73 +1,79 @@
-"""Our library, on either transport: whole studies to a folder, whole folders to the archive."""
+"""Our library as its user gets it: whole studies to a folder, whole folders to the archive."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import Measurement, Meter, Task, files_in
-from postdicom_async import DicomWeb, Limits, Settings
-from postdicom_async.http.transport import httpx_transport, pyreqwest_transport
+from postdicom_async import DicomWeb, Limits, PostDicom, Settings, StoreStatus, Tls
 
 if TYPE_CHECKING:
-    from httpx import AsyncBaseTransport
+    from collections.abc import Callable, Coroutine
 
 
-Transport = Callable[[Settings], "AsyncBaseTransport"]
+def run(task: Task) -> Measurement:
+    return asyncio.run(_measured(task))
 
 
-def _loop_factory(transport: Transport) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Uvloop under pyreqwest, as the command does it; under httpx's own transport it reads far ahead into memory."""
-    if transport is not pyreqwest_transport:
-        return asyncio.new_event_loop
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
-
-
-def run_on_pyreqwest(task: Task) -> Measurement:
-    return _run(task, pyreqwest_transport)
-
-
-def run_on_httpx(task: Task) -> Measurement:
-    return _run(task, httpx_transport)
-
-
-def _run(task: Task, transport: Transport) -> Measurement:
-    with asyncio.Runner(loop_factory=_loop_factory(transport)) as runner:
-        return runner.run(_measure(task, transport))
-
-
-async def _measure(task: Task, transport: Transport) -> Measurement:
-    settings = Settings(fsync=False, limits=_limits(task.streams))
-    auth = (task.user, task.password) if task.user else None
-    async with DicomWeb(task.url, auth=auth, settings=settings, transport=transport(settings)) as archive:
+async def _measured(task: Task) -> Measurement:
+    async with _archive(task) as archive:
         return await (_download(archive, task) if task.action == "download" else _upload(archive, task))
 
 
-def _limits(streams: int) -> Limits:
-    if not streams:
-        return Limits()
-    return Limits(connections=streams, parallel_stores=streams, parallel_retrieves=streams)
+def _archive(task: Task) -> DicomWeb:
+    settings = _settings(task)
+    if task.dialect == "postdicom":
+        return PostDicom(task.url, task.user, task.password, settings=settings)
+    return DicomWeb(task.url, auth=(task.user, task.password) if task.user else None, settings=settings)
+
+
+def _settings(task: Task) -> Settings:
+    """Return the default settings, but for what the task names."""
+    settings = Settings()
+    if task.authority:
+        settings = replace(settings, tls=Tls(ca_file=Path(task.authority)))
+    if not task.fsync:
+        settings = replace(settings, fsync=False)
+    if task.one_stream:
+        settings = replace(settings, limits=Limits(parallel_retrieves=1, parallel_stores=1))
+    return settings
+
+
+async def _at_once(move: Callable[[str], Coroutine[None, None, int]], things: tuple[str, ...]) -> int:
+    async with asyncio.TaskGroup() as group:
+        jobs = [group.create_task(move(thing)) for thing in things]
+    return sum(job.result() for job in jobs)
 
 
 async def _download(archive: DicomWeb, task: Task) -> Measurement:
     with Meter() as meter:
-        async with asyncio.TaskGroup() as group:
-            jobs = [group.create_task(archive.download_study(uid, to=Path(task.target))) for uid in task.studies]
-    saved = sum(len(job.result().saved) for job in jobs)
+        saved = await _at_once(lambda study: downloaded(archive, study, task.target), task.studies)
     files, moved = files_in(task.target)
-    if files != saved or any(job.result().missing for job in jobs):
+    if files != saved:
         raise RuntimeError(f"{saved} instances reported, {files} files found")
     return meter.result(saved, moved)
 
 
 async def _upload(archive: DicomWeb, task: Task) -> Measurement:
     with Meter() as meter:
-        report = await archive.upload([Path(source) for source in task.sources])
+        stored = await _at_once(lambda source: uploaded(archive, source), task.sources)
+    return meter.result(stored, sum(files_in(source)[1] for source in task.sources))
+
+
+# --- the seam: what is called on the client, and what of its answer is kept -------------------------------------------
+
+
+async def downloaded(archive: DicomWeb, study: str, target: str) -> int:
+    """Download a study; return how many instances were saved."""
+    report = await archive.download_study(study, to=target)
+    return len(report.saved)
+
+
+async def uploaded(archive: DicomWeb, source: str) -> int:
+    """Upload a folder; return how many instances were stored."""
+    report = await archive.upload(Path(source))
     report.raise_for_failures()
-    return meter.result(len(report.outcomes), report.bytes_sent)
+    return report.counts[StoreStatus.STORED]

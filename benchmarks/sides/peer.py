@@ -4,39 +4,26 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dicomweb_client.api import DICOMwebClient
-from dicomweb_client.session_utils import create_session_from_user_pass
+from dicomweb_client.session_utils import create_session, create_session_from_user_pass
 from pydicom import dcmread
 
 from benchmarks.measure import Measurement, Meter, Task, files_in
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from pydicom import Dataset
 
 THREADS = 8
 
 
 def run(task: Task) -> Measurement:
-    client = _client(task)
-    return _download(client.iter_study, task) if task.action == "download" else _upload(client, task)
+    session = create_session_from_user_pass(task.user, task.password) if task.user else create_session()
+    session.verify = task.authority or True
+    client = DICOMwebClient(task.url, session=session)
+    return _download(client, task) if task.action == "download" else _upload(client, task)
 
 
-def run_whole(task: Task) -> Measurement:
-    return _download(_client(task).retrieve_study, task)
-
-
-def _client(task: Task) -> DICOMwebClient:
-    session = create_session_from_user_pass(task.user, task.password) if task.user else None
-    return DICOMwebClient(task.url, session=session)
-
-
-def _download(retrieve: Callable[[str], Iterable[Dataset]], task: Task) -> Measurement:
+def _download(client: DICOMwebClient, task: Task) -> Measurement:
     with Meter() as meter:
-        for dataset in retrieve(task.studies[0]):
+        for dataset in client.iter_study(task.studies[0]):
             path = Path(task.target, f"{dataset.SOPInstanceUID}.dcm")
             dataset.save_as(path, enforce_file_format=True)
     return meter.result(*files_in(task.target))
@@ -48,6 +35,6 @@ def _upload(client: DICOMwebClient, task: Task) -> Measurement:
         return len(answer.get("ReferencedSOPSequence", ()))
 
     with Meter() as meter, ThreadPoolExecutor(THREADS) as threads:
-        paths = [path for source in task.sources for path in sorted(Path(source).iterdir())]
+        paths = [path for source in task.sources for path in sorted(Path(source).rglob("*.dcm"))]
         stored = sum(threads.map(store, paths))
     return meter.result(stored, sum(path.stat().st_size for path in paths))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from benchmarks.measure import Measurement, Meter, Task
-from benchmarks.names import INSTANCE_PREFIX
+from benchmarks.names import INSTANCE_PREFIX, MULTIPART
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -26,7 +26,7 @@ def _download(task: Task) -> Measurement:
     base, buffer, moved = urlsplit(task.url), bytearray(PIECE), 0
     view = memoryview(buffer)
     with Meter() as meter, _connect(base) as connection, Path(task.target, "body").open("wb") as file:
-        target = f"{base.path}/studies/{task.studies[0]}"
+        target = f"{base.path}{task.bodies[0]}"
         accept = 'multipart/related; type="application/dicom"'
         connection.sendall(_request("GET", target, base, {"Accept": accept, **_credentials(task)}))
         while size := connection.recv_into(buffer):
@@ -39,15 +39,15 @@ def _download(task: Task) -> Measurement:
 
 
 def _upload(task: Task) -> Measurement:
-    base, size = urlsplit(task.url), Path(task.body).stat().st_size
+    base, size = urlsplit(task.url), Path(task.bodies[0]).stat().st_size
     headers = {
-        "Content-Type": f'multipart/related; type="application/dicom"; boundary={task.boundary}',
+        "Content-Type": MULTIPART,
         "Content-Length": str(size),
         "Accept": "application/dicom+json",
         **_credentials(task),
     }
     answer = b""
-    with Meter() as meter, _connect(base) as connection, Path(task.body).open("rb") as file:
+    with Meter() as meter, _connect(base) as connection, Path(task.bodies[0]).open("rb") as file:
         connection.sendall(_request("POST", f"{base.path}/studies", base, headers))
         connection.sendfile(file)
         while piece := connection.recv(PIECE):

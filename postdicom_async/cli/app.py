@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from postdicom_async.cli import cloud, folders, orders, share
-from postdicom_async.cli.demo import demo
-from postdicom_async.cli.doctor import doctor
-from postdicom_async.cli.download import download
+from postdicom_async.cli.commands import COMMANDS, Group
 from postdicom_async.cli.options import grouped
-from postdicom_async.cli.scan import scan
-from postdicom_async.cli.search import search
-from postdicom_async.cli.serve import serve
-from postdicom_async.cli.upload import upload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["app"]
 
@@ -26,67 +22,46 @@ _EPILOG = (
 )
 
 
-def _group() -> typer.Typer:
-    return typer.Typer(
+def app(words: Sequence[str] | None = None) -> typer.Typer:
+    """Return the command with all its commands, or with those alone that ``words`` name.
+
+    Making one takes a millisecond, importing it more, and there are dozens.
+    """
+    made = _filled(COMMANDS, words)
+    made.callback(invoke_without_command=True, epilog=_EPILOG)(_start)
+    return made
+
+
+def _filled(group: Group, words: Sequence[str] | None) -> typer.Typer:
+    """Return a group with what ``words`` name in it; where they name nothing there, with all names but empty groups."""
+    commands, groups = dict(group.commands), dict(group.groups)
+    named, *rest = [*_behind_dashes(words or ()), ""]
+    if named in commands:
+        commands, groups = {named: commands[named]}, {}
+    elif named in groups:
+        commands, groups = {}, {named: groups[named]}
+    elif words is not None:
+        groups = {name: Group(one.text, {}) for name, one in groups.items()}
+    made = typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,
         pretty_exceptions_show_locals=False,
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    for name, place in commands.items():
+        module, _, function = place.partition(".")
+        command = getattr(import_module(f"postdicom_async.cli.{module}"), function)
+        made.command(name, epilog=_EPILOG)(grouped(command))
+    for name, one in groups.items():
+        made.add_typer(_filled(one, None if words is None else rest), name=name, help=one.text, epilog=_EPILOG)
+    return made
 
 
-def _fill(group: typer.Typer, commands: Mapping[str, Callable[..., int]]) -> None:
-    for name, command in commands.items():
-        group.command(name, epilog=_EPILOG)(grouped(command))
+def _behind_dashes(words: Sequence[str]) -> Sequence[str]:
+    return words[1:] if words[:1] == ["--"] else words
 
 
-def _add_groups(parent: typer.Typer, groups: Mapping[str, tuple[str, Mapping[str, Callable[..., int]]]]) -> None:
-    for name, (text, commands) in groups.items():
-        group = _group()
-        _fill(group, commands)
-        parent.add_typer(group, name=name, help=text, epilog=_EPILOG)
-
-
-_COMMANDS: Mapping[str, Callable[..., int]] = {
-    "demo": demo,
-    "serve": serve,
-    "scan": scan,
-    "upload": upload,
-    "search": search,
-    "download": download,
-    "doctor": doctor,
-}
-
-_GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., int]]]] = {
-    "orders": ("PostDICOM's patient orders: search, show, create, delete, assign, tags.", {
-        "search": orders.search,
-        "show": orders.show,
-        "create": orders.create,
-        "delete": orders.delete,
-        "assign": orders.assign,
-        "tags": orders.tags,
-    }),
-    "folders": ("PostDICOM's folders of orders: search, create, add-order, share.", {
-        "search": folders.search,
-        "create": folders.create,
-        "add-order": folders.add_order,
-        "share": folders.share,
-    }),
-    "share": ("Links to PostDICOM's patient orders: orders, link.", {"orders": share.orders, "link": share.link}),
-}  # fmt: skip
-
-app: typer.Typer = _group()
-_fill(app, _COMMANDS)
-_add_groups(app, _GROUPS)
-
-_cloud = _group()
-_fill(_cloud, cloud.COMMANDS)
-_add_groups(_cloud, cloud.GROUPS)
-app.add_typer(_cloud, name="cloud", help=cloud.HELP, epilog=_EPILOG)
-
-
-@app.callback(invoke_without_command=True, epilog=_EPILOG)
 def _start(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
-    from postdicom_async import DicomWeb, SavedInstance
+    from postdicom_async import DicomWeb, Outcome
     from postdicom_async.emulator import EmbeddedArchive
 
 __all__ = ["demo"]
@@ -102,7 +102,7 @@ class _Tour:
         async with Progress("Upload", quiet=self._quiet) as progress:
             report = await archive.upload(list(sources.values()), progress=progress)
         for failure in report.failures:
-            output.note(f"{failure.source}: {failure.status}: {failure.reason}")
+            output.note(f"{failure.where}: {failure.status}: {failure.reason}")
         counts = ", ".join(f"{count} {status}" for status, count in report.counts.items())
         self._steps.append(Step("upload", len(report.outcomes), report.bytes_sent, report.seconds, counts))
         self._failed |= not report.ok
@@ -118,8 +118,8 @@ class _Tour:
         self._steps.append(Step("search by name", None, None, clock.seconds, names))
         return studies
 
-    async def _download(self, archive: DicomWeb, studies: list[Dataset]) -> list[SavedInstance]:
-        saved: list[SavedInstance] = []
+    async def _download(self, archive: DicomWeb, studies: list[Dataset]) -> list[Outcome]:
+        saved: list[Outcome] = []
         with timed() as clock:
             for number, study in enumerate(studies, 1):
                 title = f"Download study {number} of {len(studies)}"
@@ -131,7 +131,7 @@ class _Tour:
         self._steps.append(Step("download", len(saved), size, clock.seconds, f"{len(studies)} studies"))
         return saved
 
-    async def _compare(self, sources: dict[str, Path], saved: list[SavedInstance]) -> None:
+    async def _compare(self, sources: dict[str, Path], saved: list[Outcome]) -> None:
         with timed() as clock:
             differing = await asyncio.to_thread(compare, sources, saved)
         for words in differing:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from postdicom_async import DicomWeb, SavedInstance
+    from postdicom_async import DicomWeb, Outcome
 
 __all__ = ["Step", "compare", "find_names", "make_samples", "step_of", "timed"]
 
@@ -81,9 +81,9 @@ async def find_names(archive: DicomWeb) -> dict[str, bool]:
     return found
 
 
-def compare(sources: dict[str, Path], saved: Iterable[SavedInstance]) -> list[str]:
+def compare(sources: dict[str, Path], saved: Iterable[Outcome]) -> list[str]:
     """Compare what came back with what went out; return a line for each instance that is not the same."""
-    downloaded = {one.uids.sop_instance_uid: one.path for one in saved}
+    downloaded = {one.uids.sop_instance_uid: one.path for one in saved if one.uids}
     differing = [f"{uid}: did not come back" for uid in sources.keys() - downloaded.keys()]
     differing += [f"{uid}: was never sent" for uid in downloaded.keys() - sources.keys()]
     both = sources.keys() & downloaded.keys()

@@ -10,7 +10,7 @@ from postdicom_async import AuthenticationFailed, LocalFileError, NotFound, Post
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from postdicom_async import StoreOutcome
+    from postdicom_async import Outcome
 
 __all__ = ["Exit", "Interrupted", "code_of", "code_of_all", "code_of_failures"]
 
@@ -63,7 +63,7 @@ def code_of(error: PostdicomError) -> Exit:
     return Exit.TEMPORARY if error.temporary else Exit.ITEMS_FAILED
 
 
-def code_of_failures(failures: Sequence[StoreOutcome]) -> Exit:
+def code_of_failures(failures: Sequence[Outcome]) -> Exit:
     """Return the exit code of an upload by the outcomes that need attention: the same as for one download."""
     if not failures:
         return Exit.OK

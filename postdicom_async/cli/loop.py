@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from postdicom_async import PostdicomError
@@ -45,9 +44,7 @@ def run_async(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's where it and pyreqwest are installed; under httpx's own transport it reads far ahead of us."""
-    if find_spec("pyreqwest") is None:
-        return None
+    """Return uvloop's where it is installed."""
     try:
         import uvloop
     except ImportError:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["main", "run"]
 
 _NEEDED = ("typer", "rich")
+_VERSION = ["--version"]  # answered without the parser, whose import takes most of such a run
 _MEANT = {
     "--concurrency": "--connections",
     "--jobs": "--connections",
@@ -52,7 +53,7 @@ def run() -> NoReturn:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit code."""
-    if not all(map(find_spec, _NEEDED)):
+    if list(arguments) != _VERSION and not all(map(find_spec, _NEEDED)):
         output.error('the command needs more than the library: pip install "postdicom-async[cli]"')
         return Exit.USAGE
     # Read here and not from the parsed options: what goes wrong may go wrong before there are any.
@@ -83,9 +84,14 @@ def _silence_libraries() -> None:
 
 
 def _call_app(arguments: list[str]) -> int:
+    if arguments == _VERSION:
+        from postdicom_async import __version__
+
+        output.write(f"postdicom-async {__version__}")
+        return Exit.OK
     from postdicom_async.cli.app import app
 
-    code = app(args=arguments, prog_name="postdicom", standalone_mode=False)
+    code = app(arguments)(args=arguments, prog_name="postdicom", standalone_mode=False)
     return code if isinstance(code, int) else Exit.OK
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
 from postdicom_async.cloud.account import Account
@@ -24,6 +25,7 @@ from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.settings import Settings
+from postdicom_async.transfer.outcomes import Outcomes, gathered_into
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.scan import Files
     from postdicom_async.disk.sources import Sources
     from postdicom_async.results import OnProgress, UploadReport
+    from postdicom_async.transfer.outcomes import ReportFile
 
 __all__ = ["CloudApi"]
 
@@ -171,12 +174,15 @@ class CloudApi:
         send_truncated: bool = False,
         sockets: int = 4,
         progress: OnProgress | None = None,
+        report: ReportFile | None = None,
+        report_paths: bool = False,
     ) -> UploadReport:
         """Upload DICOM files in parts, over several connections (JavaScript library: the four ``UploadDicomFiles…``).
 
         Args:
-            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, or an
-                iterable or async iterable of them.
+            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, streams
+                (a `Part`, what has ``async read(n)``, and in a list any async iterable of bytes), or an iterable or
+                async iterable of them.
             institution_uuid: where the images will belong; the user's only institution without it. Its name will do.
             folder_uuid: a folder to put their orders into.
             anonymize: what to replace or remove on the way out; the files themselves stay as they are. Unless it
@@ -187,16 +193,20 @@ class CloudApi:
             send_truncated: send files that are cut off too, as for `DicomWeb.upload`.
             sockets: connections that carry parts, each one part at a time.
             progress: called with typed events.
+            report: a file that gets one JSON line a source as it ends, appended, readable for you alone. What is
+                returned then holds counts and what needs attention, so that memory stays flat for millions.
+            report_paths: write the sources' paths into it too; they may hold patients' names.
 
         Returns:
             One outcome a source, as `DicomWeb.upload` gives.
 
         Raises:
             UsageError: an argument is wrong, or the user may not work in that institution.
-            LocalFileError: a path that was named does not exist.
+            LocalFileError: a path that was named does not exist, or the report cannot be written.
             PostdicomError: the service cannot be worked with; ``report`` on the exception says how far it came.
         """
-        upload = CloudUpload(
+        make = partial(
+            CloudUpload,
             self._caller,
             institution_uuid=institution_uuid,
             folder_uuid=folder_uuid,
@@ -206,7 +216,37 @@ class CloudApi:
             sockets=sockets,
             on_progress=progress,
         )
-        return await upload.run(sources)
+        return await gathered_into(report, lambda into: make(gathered=into).run(sources), with_paths=report_paths)
+
+    def upload_each(
+        self,
+        sources: Sources,
+        *,
+        institution_uuid: UUID | str | None = None,
+        folder_uuid: UUID | str | None = None,
+        anonymize: Anonymization | None = None,
+        existing: Literal["skip", "send"] = "skip",
+        send_truncated: bool = False,
+        sockets: int = 4,
+        progress: OnProgress | None = None,
+    ) -> Outcomes[UploadReport]:
+        """Do what `upload` does, and give each outcome as its source ends: ``async for outcome in ...``.
+
+        Memory holds what is under way, whatever the number of sources. See `upload` for arguments and errors, which are
+        raised while the outcomes are read.
+        """
+        make = partial(
+            CloudUpload,
+            self._caller,
+            institution_uuid=institution_uuid,
+            folder_uuid=folder_uuid,
+            anonymize=anonymize,
+            existing=existing,
+            send_truncated=send_truncated,
+            sockets=sockets,
+            on_progress=progress,
+        )
+        return Outcomes(lambda into: make(gathered=into).run(sources))
 
     async def upload_documents(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -19,14 +20,14 @@ from postdicom_async.cloud.document_types import DocumentType, type_by_content, 
 from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.cloud.upload import parts_of
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, status_after
-from postdicom_async.dicomweb.progress import Meter
 from postdicom_async.disk.files import Unusable, read_beginning
 from postdicom_async.disk.sources import FileBody, read_paths
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
 from postdicom_async.postdicom.values import Kind, check_value
-from postdicom_async.results import StoreOutcome, StoreStatus, UploadReport
+from postdicom_async.results import Outcome, Status, UploadReport
+from postdicom_async.transfer.progress import Meter
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.caller import CloudCaller
@@ -82,8 +83,8 @@ class DocumentUpload:
         self._count = len(documents)
         self._session.total_bytes = sum(document.body.length for document in documents)
         self._meter.expect(len(found), self._session.total_bytes)
-        outcomes: list[StoreOutcome] = []
-        first_with: dict[str, StoreOutcome] = {}
+        outcomes: list[Outcome] = []
+        first_with: dict[str, Outcome] = {}
         problem: PostdicomError | None = None
         for one in found:
             first = first_with.get(one.path) if isinstance(one, _Document) else None
@@ -102,7 +103,8 @@ class DocumentUpload:
             outcomes.append(outcome)
             self._meter.finished(outcome, id(one))
         orders = tuple(self._session.patient_order_uuids)
-        report = UploadReport(tuple(outcomes), self._meter.bytes_done, time.monotonic() - started, orders)
+        counts = Counter(outcome.status for outcome in outcomes)
+        report = UploadReport(tuple(outcomes), counts, self._meter.bytes_done, time.monotonic() - started, orders)
         if problem is None:
             return report
         problem.report = report
@@ -112,22 +114,22 @@ class DocumentUpload:
         """Return what a file is; called in a thread."""
         found: tuple[DocumentType | None, os.stat_result] | Unusable = read_beginning(path, _told)
         if isinstance(found, Unusable):
-            return Unusable(found.label, StoreStatus.UNREADABLE, found.reason, found.size)
+            return Unusable(found.label, Status.UNREADABLE, found.reason, found.size)
         kind, status = found
         if not _is_writable(path.name):
-            return Unusable(str(path), StoreStatus.UNREADABLE, "its name is not UTF-8", status.st_size)
+            return Unusable(str(path), Status.UNREADABLE, "its name is not UTF-8", status.st_size)
         if kind is None or kind is not type_by_name(path.name):
             reason = (
                 "no PDF, JPEG, PNG, BMP or MP4" if kind is None else f"it is {kind.name}, but its name does not say so"
             )
-            return Unusable(str(path), StoreStatus.FAILED, reason, status.st_size)
+            return Unusable(str(path), Status.FAILED, reason, status.st_size)
         return _Document(path.name, kind, FileBody.of(path, status, self._wire.part_bytes))
 
     # --- one file ------------------------------------------------------------------------------------------------
 
-    async def _deliver(self, one: _Document | Unusable) -> StoreOutcome:
+    async def _deliver(self, one: _Document | Unusable) -> Outcome:
         if isinstance(one, Unusable):
-            return StoreOutcome(one.label, one.status, size=one.size, reason=one.reason)
+            return Outcome(one.label, one.status, size=one.size, reason=one.reason)
         self._may_be_there = False
 
         async def attempt() -> None:
@@ -148,17 +150,17 @@ class DocumentUpload:
             # Once the last part has left, nothing is repeated: the document would be attached twice.
             error = await self._session.until_done(attempt, may_repeat=may_repeat)
         except LocalFileError as unreadable:
-            return _outcome(one, StoreStatus.UNREADABLE, unreadable.message)
+            return _outcome(one, Status.UNREADABLE, unreadable.message)
         if error is None:
-            return replace(_outcome(one, StoreStatus.STORED, None), patient_order_uuid=self._order)
+            return replace(_outcome(one, Status.STORED, None), patient_order_uuid=self._order)
         return self._ended(one, error)
 
-    def _ended(self, one: _Document, error: PostdicomError) -> StoreOutcome:
+    def _ended(self, one: _Document, error: PostdicomError) -> Outcome:
         """Return the outcome of a document that will not be sent again: nothing is attached before its last part."""
-        if status_after(error) is StoreStatus.FAILED:
-            return _outcome(one, StoreStatus.FAILED, error.reason or error.message)
+        if status_after(error) is Status.FAILED:
+            return _outcome(one, Status.FAILED, error.reason or error.message)
         if self._may_be_there:
-            return _outcome(one, StoreStatus.UNCONFIRMED, error.reason or error.message)
+            return _outcome(one, Status.UNCONFIRMED, error.reason or error.message)
         return _not_sent(one, error)
 
     async def _parts(
@@ -214,18 +216,18 @@ def _told(data: bytes, *, complete: bool) -> DocumentType | None:  # noqa: ARG00
     return type_by_content(data)
 
 
-def _outcome(one: _Document, status: StoreStatus, reason: str | None) -> StoreOutcome:
-    return StoreOutcome(str(one.body.path), status, size=one.body.length, reason=reason)
+def _outcome(one: _Document, status: Status, reason: str | None) -> Outcome:
+    return Outcome(str(one.body.path), status, size=one.body.length, reason=reason)
 
 
-def _as_the_first(first: StoreOutcome) -> StoreOutcome:
+def _as_the_first(first: Outcome) -> Outcome:
     """Return the outcome of a document that was given before."""
     if first.in_archive:
-        return replace(first, status=StoreStatus.DUPLICATE, reason="given twice; attached once")
+        return replace(first, status=Status.DUPLICATE, reason="given twice; attached once")
     return replace(first, reason="as the one like it")
 
 
-def _not_sent(one: _Document | Unusable, problem: PostdicomError) -> StoreOutcome:
+def _not_sent(one: _Document | Unusable, problem: PostdicomError) -> Outcome:
     if isinstance(one, Unusable):
-        return StoreOutcome(one.label, one.status, size=one.size, reason=one.reason)
-    return _outcome(one, StoreStatus.FAILED, f"not sent: {problem.message}")
+        return Outcome(one.label, one.status, size=one.size, reason=one.reason)
+    return _outcome(one, Status.FAILED, f"not sent: {problem.message}")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Existence", "Held"]
 
+_MOST_STUDIES = 10_000  # whose answer is remembered; of one that is forgotten another file is asked for
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -59,7 +61,11 @@ class Existence:
 
     async def _noted(self, study: str, instance: Usable) -> Held | None:
         held = await self.asked(instance)
+        self._asking.pop(study, None)  # whoever still waits for it finds the answer
+        self._known.pop(study, None)
         self._known[study] = held is not None
+        if len(self._known) > _MOST_STUDIES:
+            del self._known[next(iter(self._known))]
         return held
 
     async def asked(self, instance: Usable) -> Held | None:

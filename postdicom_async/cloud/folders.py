@@ -9,9 +9,9 @@ from uuid import UUID
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.json_parameters import NEW_FOLDER_FIELDS, folder_json
 from postdicom_async.cloud.messages import Name
-from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
+from postdicom_async.paging import Results
 from postdicom_async.postdicom.answers import Folder, ShareLink, VendorAnswer
 
 __all__ = ["CloudFolders"]

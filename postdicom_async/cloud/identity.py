@@ -11,7 +11,7 @@ from postdicom_async.dicom.text import decode_text
 from postdicom_async.postdicom.values import private_texts
 
 if TYPE_CHECKING:
-    from postdicom_async.http.bodies import Body
+    from postdicom_async.bodies import Body
 
 __all__ = ["Identity", "read_identity"]
 

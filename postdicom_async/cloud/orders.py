@@ -10,9 +10,9 @@ from uuid import UUID
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.json_parameters import NEW_ORDER, ORDER_FIELDS, by_vendor_name, order_json
 from postdicom_async.cloud.messages import Name
-from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
+from postdicom_async.paging import Results
 from postdicom_async.postdicom.answers import PatientOrder, VendorAnswer
 from postdicom_async.postdicom.values import is_given
 

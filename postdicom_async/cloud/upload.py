@@ -20,26 +20,28 @@ from postdicom_async.cloud.identity import read_identity
 from postdicom_async.cloud.lanes import Lane, Lanes
 from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, order_in, status_after
-from postdicom_async.dicomweb.at_once import for_each
-from postdicom_async.dicomweb.intake import Intake, Numbered
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
 from postdicom_async.postdicom.values import Kind, check_value
-from postdicom_async.results import StoreOutcome, StoreStatus, UploadReport
+from postdicom_async.results import Outcome, Status, UploadReport
+from postdicom_async.transfer.at_once import for_each
+from postdicom_async.transfer.intake import Intake, Numbered
 
 if TYPE_CHECKING:
+    from postdicom_async.bodies import Body
     from postdicom_async.cloud.caller import CloudCaller
     from postdicom_async.cloud.socket import FrameSocket
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Sources, Usable
-    from postdicom_async.http.bodies import Body
     from postdicom_async.results import OnProgress
+    from postdicom_async.transfer.outcomes import Gathered
 
 __all__ = ["CloudUpload", "parts_of"]
 
 _OPERATION = "upload"
 _MOST_SOCKETS = 64
+_MOST_ORDERS = 10_000  # in a report that does not keep all outcomes
 _MOST_LOST = 3  # files in a row, for each socket
 _FILES_A_SOCKET = 2  # while one is sent, whether the service has another is asked
 
@@ -63,7 +65,7 @@ class _Verdict:
     ``temporary``: whether the same upload may end otherwise, as it may wherever an answer was lost.
     """
 
-    status: StoreStatus
+    status: Status
     reason: str | None = None
     patient_order_uuid: str | None = None
     temporary: bool = False
@@ -91,6 +93,7 @@ class CloudUpload:
         send_truncated: bool = False,
         sockets: int,
         on_progress: OnProgress | None,
+        gathered: Gathered | None = None,
     ) -> None:
         if existing not in ("skip", "send"):
             raise UsageError("existing: give 'skip' or 'send'")
@@ -100,6 +103,8 @@ class CloudUpload:
         self._folder_fields = {} if folder is None else {"FolderUuidList": [folder]}
         self._folder = None if folder is None else FolderEntry(caller, folder)
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=sockets)
+        if gathered is not None and not gathered.keeps_all:
+            self._session.most_orders = _MOST_ORDERS
         self._existence = Existence(self._session, folder, names_as_bytes=caller.wire.names_as_bytes)
         self._skips = existing == "skip"
         self._lanes = Lanes(caller.connection, sockets)
@@ -110,7 +115,11 @@ class CloudUpload:
         self._part = caller.wire.part_bytes
         self._deadline = caller.connection.settings.timeouts.deadline
         self._intake = Intake(
-            piece=self._part, anonymize=anonymize, send_truncated=send_truncated, on_progress=on_progress
+            piece=self._part,
+            anonymize=anonymize,
+            send_truncated=send_truncated,
+            on_progress=on_progress,
+            gathered=gathered,
         )
 
     async def run(self, sources: Sources) -> UploadReport:
@@ -142,7 +151,7 @@ class CloudUpload:
         try:
             verdict = await self._verdict(file.instance, sending)
         except LocalFileError as error:
-            verdict = _Verdict(StoreStatus.UNREADABLE, error.message)
+            verdict = _Verdict(Status.UNREADABLE, error.message)
         except PostdicomError as error:
             self._end = self._end or error
             self._settle(file, self._cut_short(sending))
@@ -157,21 +166,21 @@ class CloudUpload:
         """Return what is known of a file whose upload ended on the way."""
         why = "the upload ended" if self._end is None else self._end.message
         if sending.may_have_left:
-            return _Verdict(StoreStatus.UNCONFIRMED, f"not confirmed: {why}")
-        return _Verdict(StoreStatus.FAILED, f"not sent: {why}", temporary=self._end is None or self._end.temporary)
+            return _Verdict(Status.UNCONFIRMED, f"not confirmed: {why}")
+        return _Verdict(Status.FAILED, f"not sent: {why}", temporary=self._end is None or self._end.temporary)
 
     def _settle(self, file: Numbered, verdict: _Verdict) -> None:
         instance = file.instance
-        if verdict.status is not StoreStatus.STORED:
+        if verdict.status is not Status.STORED:
             self._intake.expect_fewer_bytes(instance.body.length)
-        outcome = StoreOutcome(
+        outcome = Outcome(
             instance.label,
             verdict.status,
             instance.header.uids,
             instance.body.length,
             reason=verdict.reason,
             patient_order_uuid=verdict.patient_order_uuid,
-            temporary=verdict.temporary or verdict.status is StoreStatus.UNCONFIRMED,
+            temporary=verdict.temporary or verdict.status is Status.UNCONFIRMED,
         )
         self._intake.settle(file.number, outcome)
 
@@ -179,9 +188,9 @@ class CloudUpload:
         if self._skips:
             held = await self._existence.of(instance)
             if held is not None and instance.keeps_uid:
-                return _Verdict(StoreStatus.FAILED, _PERHAPS_THE_ORIGINAL)
+                return _Verdict(Status.FAILED, _PERHAPS_THE_ORIGINAL)
             if held is not None and (self._folder is None or held.patient_order_uuid):
-                return await self._of_held(held, StoreStatus.PRESENT, "the service has it already; not sent")
+                return await self._of_held(held, Status.PRESENT, "the service has it already; not sent")
         lost, ever_lost, found, order = False, False, None, None
 
         async def attempt() -> None:
@@ -203,10 +212,10 @@ class CloudUpload:
             found = await self._found(instance)
         self._give_up_after_many_lost(error if lost and found is None else None)
         if found is not None and not self._skips:
-            return _Verdict(StoreStatus.UNCONFIRMED, _PERHAPS_AN_OLDER_ONE)
+            return _Verdict(Status.UNCONFIRMED, _PERHAPS_AN_OLDER_ONE)
         if found is not None:
-            return await self._of_held(found, StoreStatus.STORED, "confirmed by the service when asked")
-        return _Verdict(StoreStatus.STORED, patient_order_uuid=order) if error is None else _verdict_after(error)
+            return await self._of_held(found, Status.STORED, "confirmed by the service when asked")
+        return _Verdict(Status.STORED, patient_order_uuid=order) if error is None else _verdict_after(error)
 
     async def _found(self, instance: Usable) -> Held | None:
         """Return what the service says of a file whose answer was lost; nothing where it is to be sent again."""
@@ -220,7 +229,7 @@ class CloudUpload:
         if error is not None and self._lost_in_a_row >= _MOST_LOST * self._sockets:
             raise error
 
-    async def _of_held(self, held: Held, status: StoreStatus, reason: str) -> _Verdict:
+    async def _of_held(self, held: Held, status: Status, reason: str) -> _Verdict:
         self._session.note_order(held.patient_order_uuid)
         error = None if self._folder is None else await self._folder.add_order(held)
         return _Verdict(status, reason, held.patient_order_uuid) if error is None else _verdict_after(error)

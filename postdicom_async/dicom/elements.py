@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from postdicom_async.dicom.dictionary import keyword_of
+
 __all__ = [
     "EXPLICIT_LITTLE",
     "FRAGMENTS",
@@ -221,10 +223,8 @@ def encode_element(tag: int, vr: str, value: bytes, encoding: Encoding) -> bytes
 
 def tag_text(tag: int) -> str:
     """Return a tag as PS3.6 writes it, with its keyword where it has one."""
-    from pydicom.datadict import keyword_for_tag
-
     text = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-    keyword = keyword_for_tag(tag)
+    keyword = keyword_of(tag)
     return f"{keyword} {text}" if keyword else text
 
 

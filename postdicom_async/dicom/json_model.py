@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Generator
 from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeAlias
 from xml.parsers import expat
 
-from pydicom import config
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
-
+from postdicom_async.dicom.dictionary import tag_of_keyword
 from postdicom_async.dicom.json_stream import JsonReader, NotJson
 
 __all__ = [
     "DicomJson",
     "NotDicomJson",
     "data_set_in",
-    "dataset_in_parts",
-    "dataset_of",
     "first_value",
     "items_of",
     "objects_in",
@@ -107,7 +98,7 @@ def _is_element(element: object) -> bool:
 
 
 def _kind_of(found: dict[str, Any]) -> str:
-    by_keyword = any(key[:1].isupper() and tag_for_keyword(key) is not None for key in list(found)[:100])
+    by_keyword = any(key[:1].isupper() and tag_of_keyword(key) is not None for key in list(found)[:100])
     return "attributes under their names instead of their tags" if by_keyword else "no data set"
 
 
@@ -126,8 +117,7 @@ def tag_of(keyword_or_tag: str) -> str | None:
     plain = keyword_or_tag.strip().strip("()").replace(",", "").replace(" ", "")
     if len(plain) == 8 and (digits := _tag_in(plain)) is not None:
         return digits
-    keyword = keyword_or_tag.strip()
-    tag = tag_for_keyword(keyword) if keyword else None  # the empty keyword is that of retired elements
+    tag = tag_of_keyword(keyword_or_tag.strip())
     return None if tag is None else f"{tag:08X}"
 
 
@@ -146,69 +136,6 @@ def first_value(item: DicomJson, tag: str) -> Any:
 def items_of(item: DicomJson, tag: str) -> list[DicomJson]:
     """Return the items of a sequence."""
     return [value for value in values_of(item, tag) if isinstance(value, dict)]
-
-
-# --- to pydicom -----------------------------------------------------------------------------------------------------
-
-
-def dataset_of(item: DicomJson, problem: Callable[[str], None]) -> Dataset:
-    """Return the data set. An element whose value is not what its VR says is left out and told to ``problem``.
-
-    A value given by BulkDataURI is empty here; the raw object has the address.
-    """
-    dataset = Dataset()
-    with warnings.catch_warnings(), config.disable_value_validation():
-        warnings.simplefilter("ignore")
-        for tag, element in item.items():
-            read = _element(tag, element)
-            if read is None:
-                problem(f"element {str(tag)[:8]} has a value that cannot be read")
-            else:
-                dataset.add(read)
-    return dataset
-
-
-def dataset_in_parts(item: DicomJson, problem: Callable[[str], None]) -> Generator[None, None, Dataset]:
-    """Return the data set as `dataset_of` does, and yield between its elements, those of sequences too.
-
-    For one of very many elements, which takes seconds.
-    """
-    dataset = Dataset()
-    for tag, element in item.items():
-        read = yield from _element_in_parts(tag, element)
-        if read is None:
-            problem(f"element {str(tag)[:8]} has a value that cannot be read")
-        else:
-            dataset.add(read)
-    return dataset
-
-
-def _element_in_parts(tag: str, element: Any) -> Generator[None, None, DataElement | None]:
-    yield
-    values = values_of({tag: element}, tag)
-    if not values or element.get("vr") != "SQ":
-        return next(iter(dataset_of({tag: element}, lambda _text: None)), None)
-    items: list[Dataset] = []
-    for value in values:
-        found: list[str] = []
-        if isinstance(value, dict | None):
-            items.append((yield from dataset_in_parts(value or {}, found.append)))
-        if found or not isinstance(value, dict | None):
-            return None  # as pydicom has it: with an item that cannot be read the sequence cannot
-    return DataElement(int(tag, 16), "SQ", Sequence(items))
-
-
-_VALUE_KEYS = ("Value", "InlineBinary", "BulkDataURI")
-
-
-def _element(tag: str, element: Any) -> DataElement | None:
-    try:
-        vr = element["vr"]
-        key = next((key for key in _VALUE_KEYS if key in element), None)
-        value = element[key] if key else ""
-        return DataElement.from_json(Dataset, tag, vr, value, key, lambda _tag, _vr, _uri: b"")
-    except Exception:  # noqa: BLE001 - foreign values through a parser that may raise anything
-        return None
 
 
 # --- from XML -------------------------------------------------------------------------------------------------------

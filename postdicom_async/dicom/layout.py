@@ -13,7 +13,7 @@ from postdicom_async.dicom.uids import is_uid
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
 
-__all__ = ["DEFAULT_LAYOUT", "Layout", "RelativeName", "known_folder", "relative_names"]
+__all__ = ["DEFAULT_LAYOUT", "Layout", "RelativeName", "known_folder", "relative_names", "tells_apart"]
 
 DEFAULT_LAYOUT = "{study}/{series}/{instance}.dcm"
 
@@ -24,6 +24,7 @@ RelativeName: TypeAlias = tuple[str, ...]
 """Folder names and a file name, each safe to create below a folder."""
 
 _FIELDS = frozenset({"study", "series", "instance"})
+_OF_UIDS = frozenset("0123456789.")
 _LONGEST_NAME = 200
 _MOST_NAMES = 32
 _PLAIN_NAME = re.compile(r"[0-9](?:[0-9A-Za-z_.-]*[0-9A-Za-z_-])?", re.ASCII)
@@ -62,6 +63,17 @@ def known_folder(layout: Layout, study: str, series: str | None) -> RelativeName
             break
         names.append(part.format(**known))
     return tuple(names)
+
+
+def tells_apart(layout: Layout, *, one_series: bool) -> bool:
+    """Return whether instances of one study, or of one series, certainly have names of their own."""
+    if not isinstance(layout, str):
+        return False
+    parsed = list(string.Formatter().parse(layout))
+    fields = [field for _, field, _, _ in parsed if field is not None]
+    # Two UIDs without a letter or the like between them could be split in two ways.
+    apart = all(set(text) - _OF_UIDS for text, field, _, _ in parsed[1:] if field is not None)
+    return apart and {"instance", "series" if not one_series else "instance"} <= set(fields)
 
 
 def _from_template(template: str) -> Callable[[InstanceUids], str]:

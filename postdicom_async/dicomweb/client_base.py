@@ -52,12 +52,7 @@ class ClientBase:
 
     @property
     def transport_name(self) -> str:
-        """``"pyreqwest"``, ``"httpx"``, or ``"custom"`` for one that was passed.
-
-        httpx's is taken where pyreqwest is not installed or cannot do what the settings ask: a key with a password, a
-        SOCKS proxy, or a ``tls.ca_file`` with a certificate that could be a server's own (rustls takes no certificate
-        as an authority and from a server at once).
-        """
+        """``"aiohttp"``, or ``"custom"`` for one that was passed."""
         return self._session.transport_name
 
     @property

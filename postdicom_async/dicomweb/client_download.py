@@ -10,10 +10,12 @@ from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout
 from postdicom_async.dicomweb.client_base import ClientBase, target_of
 from postdicom_async.dicomweb.download import Download
 from postdicom_async.errors import UsageError
+from postdicom_async.transfer.outcomes import Gathered, Outcomes, gathered_into
 
 if TYPE_CHECKING:
     from postdicom_async.dicomweb.retrieve import Target
     from postdicom_async.results import DownloadReport, OnProgress
+    from postdicom_async.transfer.outcomes import ReportFile
 
 __all__ = ["ClientDownload"]
 
@@ -29,6 +31,8 @@ class ClientDownload(ClientBase):
         layout: Layout = DEFAULT_LAYOUT,
         compare_with_search: bool = True,
         progress: OnProgress | None = None,
+        report: ReportFile | None = None,
+        report_paths: bool = False,
     ) -> DownloadReport:
         """Write every instance of a study below a folder (PS3.18 section 10.4).
 
@@ -46,6 +50,9 @@ class ClientDownload(ClientBase):
                 relative path.
             compare_with_search: False leaves count and list out; a study that lacks instances then goes unnoticed.
             progress: called with typed events.
+            report: a file that gets one JSON line an instance as it ends, appended, readable for you alone. What is
+                returned then holds counts and what needs attention, so that memory stays flat for millions.
+            report_paths: write the files' paths into it too; a layout of your own may put patients' names there.
 
         Raises:
             IncompleteDownload: instances did not arrive; ``report`` names them, and what arrived is on disk.
@@ -54,7 +61,7 @@ class ClientDownload(ClientBase):
             PostdicomError: the archive cannot be worked with.
         """
         target = target_of(study_instance_uid)
-        return await self._download(target, to, layout, compare_with_search, progress)
+        return await self._download(target, to, layout, compare_with_search, progress, report, report_paths)
 
     async def download_series(
         self,
@@ -65,10 +72,12 @@ class ClientDownload(ClientBase):
         layout: Layout = DEFAULT_LAYOUT,
         compare_with_search: bool = True,
         progress: OnProgress | None = None,
+        report: ReportFile | None = None,
+        report_paths: bool = False,
     ) -> DownloadReport:
         """Write every instance of a series below a folder; see `download_study`."""
         target = target_of(study_instance_uid, series_instance_uid)
-        return await self._download(target, to, layout, compare_with_search, progress)
+        return await self._download(target, to, layout, compare_with_search, progress, report, report_paths)
 
     async def download_instance(
         self,
@@ -79,10 +88,36 @@ class ClientDownload(ClientBase):
         to: str | os.PathLike[str],
         layout: Layout = DEFAULT_LAYOUT,
         progress: OnProgress | None = None,
+        report: ReportFile | None = None,
+        report_paths: bool = False,
     ) -> DownloadReport:
         """Write one instance below a folder; see `download_study`."""
         target = target_of(study_instance_uid, series_instance_uid, sop_instance_uid)
-        return await self._download(target, to, layout, False, progress)
+        return await self._download(target, to, layout, False, progress, report, report_paths)
+
+    def download_each(
+        self,
+        study_instance_uid: str,
+        series_instance_uid: str | None = None,
+        sop_instance_uid: str | None = None,
+        *,
+        to: str | os.PathLike[str],
+        layout: Layout = DEFAULT_LAYOUT,
+        compare_with_search: bool = True,
+        progress: OnProgress | None = None,
+    ) -> Outcomes[DownloadReport]:
+        """Do what `download_study` does, and give each outcome as its instance ends: ``async for outcome in ...``.
+
+        With a series or an instance, only that. Memory holds what is under way, whatever the number of instances. See
+        `download_study` for arguments and errors, which are raised while the outcomes are read.
+        """
+        target = target_of(study_instance_uid, series_instance_uid, sop_instance_uid)
+        compare = compare_with_search and sop_instance_uid is None
+
+        async def engine(gathered: Gathered) -> DownloadReport:
+            return await self._engine(target, to, layout, progress, gathered).run(compare=compare)
+
+        return Outcomes(engine)
 
     async def _download(
         self,
@@ -91,11 +126,25 @@ class ClientDownload(ClientBase):
         layout: Layout,
         compare: bool,
         progress: OnProgress | None,
+        report: ReportFile | None,
+        report_paths: bool,
     ) -> DownloadReport:
+        async def engine(gathered: Gathered) -> DownloadReport:
+            return await self._engine(target, to, layout, progress, gathered).run(compare=compare)
+
+        return await gathered_into(report, engine, with_paths=report_paths)
+
+    def _engine(
+        self,
+        target: Target,
+        to: str | os.PathLike[str],
+        layout: Layout,
+        progress: OnProgress | None,
+        gathered: Gathered,
+    ) -> Download:
         if progress is not None and not callable(progress):
             raise UsageError("progress: give a function that takes an event")
-        download = Download(self._retrieval, target, _folder(to), layout=layout, on_progress=progress)
-        return await download.run(compare=compare)
+        return Download(self._retrieval, target, _folder(to), layout=layout, on_progress=progress, gathered=gathered)
 
 
 def _folder(to: object) -> Path:

@@ -10,10 +10,11 @@ from postdicom_async.dicomweb.filters import Filters, filter_pairs, include_pair
 from postdicom_async.dicomweb.find import find
 from postdicom_async.dicomweb.json_answer import JsonAnswer
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
-from postdicom_async.dicomweb.search import Results, Search, check_page, to_dataset
+from postdicom_async.dicomweb.search import Search, check_page, load_data_sets, to_dataset
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
+from postdicom_async.paging import Results
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -128,7 +129,9 @@ class ClientSearch(ClientBase):
             below=tuple((_TAGS[name], uid) for name, uid in uids.items()),
         )
         check_page(limit, offset)
-        return Results(lambda at_most, warnings: find(self._session, search, at_most, warnings), to_dataset)
+        return Results(
+            lambda at_most, warnings: find(self._session, search, at_most, warnings), to_dataset, load_data_sets
+        )
 
     # --- metadata ------------------------------------------------------------------------------------------------
 
@@ -154,4 +157,4 @@ class ClientSearch(ClientBase):
             call = Call(operation, "GET", path, Repeat.READ, headers=ASKING_FOR_JSON)
             return JsonAnswer(self._session.one_call(), call, wanted=at_most, key=_INSTANCE_UID).batches()
 
-        return Results(pages, to_dataset)
+        return Results(pages, to_dataset, load_data_sets)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from pydicom.datadict import keyword_for_tag
-
+from postdicom_async.dicom.dictionary import keyword_of
 from postdicom_async.dicom.json_model import DicomJson, values_of
 from postdicom_async.dicomweb.filters import LISTED
 
@@ -137,7 +136,7 @@ class Contradictions:
     @property
     def text(self) -> str:
         """One line without any value."""
-        names = " and ".join(keyword_for_tag(int(tag, 16)) for tag in self._tags)
+        names = " and ".join(keyword_of(int(tag, 16)) for tag in self._tags)
         return f"{self._wrong} of {self._results} results are not what was asked for by {names}{self._reason}"
 
     @property

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import quote
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
-from pydicom.valuerep import PersonName
-
+from postdicom_async.dicom.dictionary import keyword_of, tag_of_keyword, vr_of_tag
 from postdicom_async.dicom.json_model import tag_of
 from postdicom_async.dicomweb.dialects import FilterForm
 from postdicom_async.dicomweb.moments import TEMPORAL, matching_moments
 from postdicom_async.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydicom.valuerep import PersonName
 
 __all__ = ["LISTED", "FilterValue", "Filters", "filter_pairs", "include_pairs", "query_string", "vr_of", "wire_pairs"]
 
@@ -75,9 +76,9 @@ def _keywords(path: str) -> str:
     if not all(tag_of(part) == part for part in parts):
         return path  # "all", and parameters that are no attributes
     tags = [int(part, 16) for part in parts]
-    keywords = [keyword_for_tag(tag) for tag in tags]
+    keywords = [keyword_of(tag) for tag in tags]
     # Repeating groups share one keyword, that of retired elements is empty.
-    is_sure = all(keyword and tag_for_keyword(keyword) == tag for keyword, tag in zip(keywords, tags, strict=True))
+    is_sure = all(keyword and tag_of_keyword(keyword) == tag for keyword, tag in zip(keywords, tags, strict=True))
     return ".".join(keywords) if is_sure else path
 
 
@@ -123,8 +124,7 @@ def _range(name: str, vr: str, value: tuple[Moment, Moment]) -> str:
 
 def vr_of(path: str) -> str:
     """Return the VR of an attribute, given as a tag or a path of tags; nothing for a private or unknown one."""
-    tag = int(path.rpartition(".")[2], 16)
-    return dictionary_VR(tag) if dictionary_has_tag(tag) else ""
+    return vr_of_tag(int(path.rpartition(".")[2], 16))
 
 
 def _moment(name: str, vr: str, value: Moment) -> str:
@@ -146,9 +146,15 @@ def _moment(name: str, vr: str, value: Moment) -> str:
 
 
 def _text(name: str, value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | PersonName):
+    if isinstance(value, bool) or not (isinstance(value, str | int) or _is_person_name(value)):
         raise UsageError(f"filters: the value of {name} must be text, a number, a date, a range or a list of UIDs")
     text = str(value)
     if not all(char.isprintable() for char in text):
         raise UsageError(f"filters: the value of {name} holds a control character")
     return text
+
+
+def _is_person_name(value: object) -> bool:
+    from pydicom.valuerep import PersonName  # loaded already where there is one
+
+    return isinstance(value, PersonName)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.dicomweb.contradictions import Contradictions, expectations
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
-from postdicom_async.dicomweb.json_answer import Turns, mark_of
+from postdicom_async.dicomweb.json_answer import mark_of
 from postdicom_async.dicomweb.search import Listing, Search, smaller
 from postdicom_async.dicomweb.url_length import Pairs, queries
 from postdicom_async.errors import ProtocolError
+from postdicom_async.paging import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

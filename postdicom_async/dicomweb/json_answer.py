@@ -8,9 +8,7 @@ before the last one a mark.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from postdicom_async.dicom.json_stream import EndsEarly, JsonReader, NotJson, To
 from postdicom_async.errors import ProtocolError
 from postdicom_async.http.problems import Problem, server_reason
 from postdicom_async.http.retry import Failure
+from postdicom_async.paging import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
@@ -28,27 +27,13 @@ if TYPE_CHECKING:
     from postdicom_async.http.answer import Answer, StreamedAnswer
     from postdicom_async.http.session import Call, Session
 
-__all__ = ["JsonAnswer", "Turns", "is_small", "mark_of", "not_dicom_json", "refuse_cut_json"]
+__all__ = ["JsonAnswer", "is_small", "mark_of", "not_dicom_json", "refuse_cut_json"]
 
 _BATCH_BYTES = 1 << 20
 _BATCH_ITEMS = 5000  # small ones take twenty times their bytes
 _IDENTITY = ("0020000D", "0020000E", "00080018", "00100020")  # Study, Series, SOP Instance UID, PatientID
 _MARK_BYTES = 15  # with what Python adds just what malloc hands out anyway
-_TURN = 0.01  # seconds
 _READ_ASIDE = 64 << 10
-
-
-class Turns:
-    """Lets the event loop go on during work that takes long: ``await turns()`` often."""
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-
-    async def __call__(self) -> None:
-        """Give the others a turn if it is time."""
-        if time.monotonic() - self._since > _TURN:
-            await asyncio.sleep(0)
-            self._since = time.monotonic()
 
 
 class JsonAnswer:

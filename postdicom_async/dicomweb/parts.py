@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Self, TypeAlias
 
+from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.media_types import parse_media_type
 from postdicom_async.dicomweb.multipart import PartEnd, PartEvent, PartStart
 from postdicom_async.dicomweb.retrieve import part_events
 from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.face import public_face
+from postdicom_async.results import InstanceUids
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -19,13 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Opener", "Part", "Parts"]
 
+_INSTANCE = re.compile(r"/studies/([0-9.]+)/series/([0-9.]+)/instances/([0-9.]+)(?![^/?#])")
+
 Opener: TypeAlias = "Callable[[], AbstractAsyncContextManager[StreamedAnswer]]"
 """Makes a request when it is entered, and gives the connection back when it is left."""
 
 
 @public_face
 class Part:
-    """One instance, frame or value, as a stream of bytes that can be read once.
+    """One instance, frame or value, as a stream of bytes that can be read once. An instance can be uploaded as it is.
 
     Attributes:
         content_type: its Content-Type, as the server wrote it; empty when there is none.
@@ -46,6 +51,12 @@ class Part:
     def transfer_syntax_uid(self) -> str:
         """The transfer syntax the part's Content-Type names; empty when it names none."""
         return parse_media_type(self.content_type).parameters.get("transfer-syntax", "").strip("*")
+
+    @property
+    def uids(self) -> InstanceUids | None:
+        """The instance that its Content-Location names; None where it names none. What it holds is told by itself."""
+        named = _INSTANCE.search(self.location)
+        return InstanceUids(*named.groups()) if named is not None and all(map(is_uid, named.groups())) else None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield its bytes as they arrive. It has ended only when the part is whole; a cut raises."""

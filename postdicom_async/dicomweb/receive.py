@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
@@ -12,17 +11,20 @@ from postdicom_async.dicomweb.multipart import MultipartDamage
 from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader
 from postdicom_async.disk.background import outlasting
 from postdicom_async.errors import PostdicomError
-from postdicom_async.results import InstanceUids, SavedInstance
+from postdicom_async.results import InstanceUids, Outcome, Status
+from postdicom_async.transfer.arrivals import Taken
 from postdicom_async.transfer.sinks import Arriving
 
 if TYPE_CHECKING:
-    from postdicom_async.dicomweb.progress import Meter
     from postdicom_async.http.answer import StreamedAnswer
+    from postdicom_async.transfer.arrivals import Answer
+    from postdicom_async.transfer.progress import Meter
     from postdicom_async.transfer.sinks import Arrival, Sink
 
 __all__ = ["Receiver"]
 
 _OPERATION = "retrieve"
+_UNWANTED = {Taken.NEW: None, Taken.BEFORE: "", Taken.AGAIN: "a second copy"}
 _MOST_PIECES = 512  # a server that sends byte by byte must not fill memory with small objects
 _COPIED = 64 * 1024  # a smaller piece is copied out of its chunk, which may be many times as large
 _FIRST_LOOK = 4 * 1024  # most headers end within
@@ -33,21 +35,16 @@ class Receiver:
 
     Parts are handed to the sink as they are found, without waiting; what became of them is noted when it is known, and
     told to the caller's task between two chunks. Before it ends, every part has come to its end in the sink.
-
-    Attributes:
-        refused: parts that are not DICOM, not what was asked for, or a second copy.
     """
 
-    def __init__(self, sink: Sink, target: Target, saved: dict[InstanceUids, SavedInstance], *, meter: Meter) -> None:
-        self.refused: int = 0
+    def __init__(self, sink: Sink, target: Target, told: Answer, *, meter: Meter) -> None:
         self._sink = sink
         self._target = target
-        self._saved = saved
+        self._told = told
         self._meter = meter
-        self._accepted: set[InstanceUids] = set()
         self._under_way = 0
         self._none_under_way: asyncio.Future[None] | None = None
-        self._kept: deque[SavedInstance] = deque()
+        self._kept: deque[Outcome] = deque()
         self._problem: BaseException | None = None
         self._empty = True
         self._part: _Part | None = None
@@ -83,6 +80,7 @@ class Receiver:
         self._tell()
         if self._problem is not None:
             raise self._problem
+        await self._told.room()
         while self._sink.is_full() and self._problem is None:
             await self._sink.room()
 
@@ -141,26 +139,26 @@ class Receiver:
         if header is HeaderGap.INCOMPLETE and part.gathered < HEADER_LIMIT and not complete:
             part.enough = HEADER_LIMIT  # its header is still to come
             return False
-        if isinstance(header, InstanceHeader) and self._is_wanted(header.uids):
+        uids = header.uids if isinstance(header, InstanceHeader) else None
+        why = self._unwanted(uids)
+        if why is None and isinstance(header, InstanceHeader):
             part.header = header
             part.arrival = self._sink.open(Arriving(header, part.length), lambda problem: self._ended(part, problem))
             self._under_way += 1
             return True
-        self.refused += not (isinstance(header, InstanceHeader) and self._came_before(header.uids))
+        if why:
+            self._told.note_refused(uids, why)
         part.dropping = True
         part.taken()
         return False
 
-    def _is_wanted(self, uids: InstanceUids) -> bool:
-        new = uids not in self._saved and uids not in self._accepted
-        if new and self._target.covers(uids):
-            self._accepted.add(uids)
-            return True
-        return False
-
-    def _came_before(self, uids: InstanceUids) -> bool:
-        """Whether an answer that broke off brought it: in the repeat it is neither wanted nor wrong."""
-        return uids in self._saved and uids not in self._accepted
+    def _unwanted(self, uids: InstanceUids | None) -> str | None:
+        """Return why an instance is refused, "" where it is only dropped: it is here already. None if it is wanted."""
+        if uids is None:
+            return "not a DICOM instance"
+        if not self._target.covers(uids):
+            return "not what was asked for"
+        return _UNWANTED[self._told.take(uids)]
 
     # --- what became of it -------------------------------------------------------------------------------------------
 
@@ -170,7 +168,7 @@ class Receiver:
             self._problem = self._problem or problem
         elif part.whole:
             assert part.arrival is not None and part.header is not None  # noqa: S101, PT018 - it was identified
-            self._kept.append(SavedInstance(part.header.uids, part.arrival.where or Path(), part.size))
+            self._kept.append(Outcome(part.arrival.where, Status.SAVED, part.header.uids, part.size))
         if self._none_under_way is not None and not self._under_way:
             self._none_under_way.set_result(None)
 
@@ -178,7 +176,8 @@ class Receiver:
         """Tell what was kept, in the caller's task: a listener of the caller's may raise."""
         while self._kept:
             one = self._kept.popleft()
-            self._saved[one.uids] = one
+            assert one.uids is not None  # noqa: S101 - it was identified
+            self._told.note_saved(one, one.uids)
             self._meter.finished(one, one.uids)
 
 

@@ -101,12 +101,11 @@ class Retrieval:
         suffix: str = "",
         ladder: tuple[str, ...] = INSTANCE_LADDER,
         operation: str = "retrieve",
-        read_ahead: bool = False,
     ) -> AsyncIterator[StreamedAnswer]:
         """Give the answer for a resource; the Accept header steps down the ladder until one is taken."""
         path = target.path(self.dialect, suffix)
         operation = f"{operation} {target.route}"
-        async with self.open_path(path, ladder=ladder, operation=operation, read_ahead=read_ahead) as answer:
+        async with self.open_path(path, ladder=ladder, operation=operation) as answer:
             yield answer
 
     @asynccontextmanager
@@ -117,7 +116,6 @@ class Retrieval:
         ladder: tuple[str, ...],
         operation: str,
         headers: dict[str, str] | None = None,
-        read_ahead: bool = False,
     ) -> AsyncIterator[StreamedAnswer]:
         """Give the answer for a path below the service's address.
 
@@ -125,7 +123,7 @@ class Retrieval:
             ProtocolError: the answer is a message instead of what was asked for.
             PostdicomError: whatever the session raises.
         """
-        call = Call(operation, "GET", path, Repeat.READ, headers=headers or {}, read_ahead=read_ahead)
+        call = Call(operation, "GET", path, Repeat.READ, headers=headers or {})
         async with await self._accepted(call, ladder) as answer:
             await _refuse_message(answer, operation, self.session.secrets)
             yield answer

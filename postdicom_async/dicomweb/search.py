@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
-from contextlib import aclosing, asynccontextmanager
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Generator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
 
-from postdicom_async.dicom.json_model import DicomJson, dataset_in_parts, dataset_of
+from postdicom_async.dicom.json_model import DicomJson
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
-from postdicom_async.dicomweb.json_answer import JsonAnswer, Turns, is_small, mark_of
+from postdicom_async.dicomweb.json_answer import JsonAnswer, is_small, mark_of
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
-from postdicom_async.face import public_face
+from postdicom_async.http import tasks
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
+from postdicom_async.paging import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,9 +29,9 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.dialects import Dialect
 
-__all__ = ["Listing", "Results", "Search", "check_page", "smaller", "to_dataset"]
+__all__ = ["Listing", "Search", "check_page", "load_data_sets", "smaller", "to_dataset"]
 
-_T = TypeVar("_T")
+_DATA_SETS = "postdicom_async.dicom.data_sets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,85 +65,25 @@ class Search:
     acted_on: bool = False
 
 
-@public_face
-class Results(Generic[_T]):
-    """Results of a search or of a metadata request, fetched as they are read.
+def to_dataset(item: DicomJson, warnings: list[str]) -> Dataset | Generator[None, None, Dataset]:
+    """Convert a result for `Results`; a large one in steps."""
+    from postdicom_async.dicom.data_sets import dataset_in_parts, dataset_of
 
-    ``async for item in results``, ``await results.all()`` or ``await results.first()``. Each of them asks the archive
-    anew. ``raw`` gives the same results as DICOM JSON objects.
+    return dataset_of(item, warnings.append) if is_small(item) else dataset_in_parts(item, warnings.append)
 
-    Attributes:
-        warnings: what the archive (``Warning`` header) or the reading of its answer had to say, so far; and how many
-            results are not what the filters on UIDs, dates and Patient ID ask for.
+
+def load_data_sets() -> Awaitable[object] | None:
+    """Begin to load pydicom in a thread, unless it is there: it takes about as long as the first answer.
+
+    It begins when the caller waits for the first time, so that the request is under way.
     """
-
-    def __init__(
-        self, pages: Callable[[int | None, list[str]], AsyncIterator[list[DicomJson]]], convert: _Convert[_T]
-    ) -> None:
-        self.warnings: list[str] = []
-        self._pages = pages
-        self._convert = convert
-
-    async def __aiter__(self) -> AsyncIterator[_T]:
-        """Yield every result."""
-        turns = Turns()
-        async with _closing(self._pages(None, self.warnings)) as pages:
-            async for page in pages:
-                page.reverse()
-                while page:  # none is held longer than needed: the more there are, the longer Python's collector takes
-                    yield await self._converted(page.pop(), turns)
-                    await turns()
-
-    async def all(self) -> list[_T]:
-        """Return every result."""
-        return [item async for item in self]
-
-    async def first(self) -> _T | None:
-        """Return the first result, or None; only one is asked for."""
-        async with _closing(self._pages(1, self.warnings)) as pages:
-            async for page in pages:
-                for item in page:
-                    return await self._converted(item, Turns())
+    if hasattr(sys.modules.get(_DATA_SETS), "dataset_of"):  # and not only while another search loads it
         return None
-
-    async def _converted(self, item: DicomJson, turns: Turns) -> _T:
-        if self._convert is to_dataset and not is_small(item):
-            return cast("_T", await _in_turns(dataset_in_parts(item, self.warnings.append), turns))
-        return self._convert(item, self.warnings)
-
-    @property
-    def raw(self) -> Results[DicomJson]:
-        """The same results as DICOM JSON objects (PS3.18 annex F), nothing left out."""
-        plain: Results[DicomJson] = Results(self._pages, lambda item, _warnings: item)
-        plain.warnings = self.warnings
-        return plain
+    return tasks.start(_load())
 
 
-_Convert = Callable[[DicomJson, list[str]], _T]
-
-
-async def _in_turns(work: Generator[None, None, Dataset], turns: Turns) -> Dataset:
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return cast("Dataset", end.value)
-        await turns()
-
-
-@asynccontextmanager
-async def _closing(pages: AsyncIterator[list[DicomJson]]) -> AsyncGenerator[AsyncIterator[list[DicomJson]], None]:
-    """Close what gives pages when it is left early, so that its connection is free at once."""
-    try:
-        yield pages
-    finally:
-        if isinstance(pages, AsyncGenerator):
-            await pages.aclose()
-
-
-def to_dataset(item: DicomJson, warnings: list[str]) -> Dataset:
-    """Convert a result for `Results`."""
-    return dataset_of(item, warnings.append)
+async def _load() -> None:
+    await asyncio.to_thread(import_module, _DATA_SETS)
 
 
 class _Form(NamedTuple):

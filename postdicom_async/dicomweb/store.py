@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import secrets
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
@@ -15,81 +15,35 @@ import anyio.to_thread
 from postdicom_async.dicomweb.confirm import Confirmation, Holding
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.media_types import DICOM_JSON
-from postdicom_async.dicomweb.multipart import part_framing
+from postdicom_async.dicomweb.related_body import Reached, RelatedBody, nobody
 from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, Verdict, verdicts_of
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import Status
+from postdicom_async.transfer.at_once import UnderWay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import Sequence
 
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import Usable
+    from postdicom_async.http.answer import Answer
     from postdicom_async.http.session import Session
 
-__all__ = ["CONFIRMED", "OPERATION", "Reached", "RelatedBody", "Storing"]
+__all__ = ["CONFIRMED", "OPERATION", "Storing"]
 
 OPERATION = "store instances"
 
 # Statuses that may still tell of single instances, or that a smaller request may pass.
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
+_NOT_NOW = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds between looks into the archive
 _READ_ASIDE = 64 << 10  # a larger answer is read in a thread, so that the event loop goes on
 _MAY_CHANGE = frozenset({Holding.ABSENT, Holding.DIFFERENT})
 CONFIRMED: Final = "retrieved and found to be what was sent"
 """The reason of an instance that no answer vouched for."""
-
-Reached: TypeAlias = "Callable[[Usable, int], None]"
-"""Is told of an instance that so many of its first bytes are out; of a repeat, again."""
-
-
-@dataclass(slots=True)
-class RelatedBody:
-    """A multipart/related body over instances, opened anew for every attempt.
-
-    Attributes:
-        parts: the instances, sent byte for byte.
-        reached: told of instance bytes as they are sent.
-        broken: the part whose source could not be read, after ``open`` raised for it.
-        begun: some of it was asked for, which happens when there is a connection for it to go out on.
-    """
-
-    parts: Sequence[Usable]
-    reached: Reached
-    boundary: str = field(default_factory=lambda: secrets.token_hex(16))
-    broken: Usable | None = None
-    begun: bool = False
-
-    @property
-    def content_type(self) -> str:
-        """The request's Content-Type. ``type`` is quoted for .NET servers, ``boundary`` is not for old Orthanc."""
-        return f'multipart/related; type="application/dicom"; boundary={self.boundary}'
-
-    @property
-    def length(self) -> int:
-        """The exact Content-Length."""
-        return sum(map(len, part_framing(self.boundary, len(self.parts)))) + sum(p.body.length for p in self.parts)
-
-    async def open(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body from its first byte."""
-        *heads, tail = part_framing(self.boundary, len(self.parts))
-        self.broken = None
-        self.begun = True
-        for head, part in zip(heads, self.parts, strict=True):
-            yield head
-            sent = 0
-            try:
-                async for piece in part.body.open():
-                    yield piece
-                    sent += len(piece)
-                    self.reached(part, sent)
-            except LocalFileError:
-                self.broken = part
-                raise
-        yield tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +69,17 @@ class _Exchange:
 
 
 class Storing:
-    """Sends batches and finds out what became of each instance."""
+    """Sends batches and finds out what became of each instance.
 
-    def __init__(self, retrieval: Retrieval, study_instance_uid: str | None) -> None:
+    ``refused`` is called when the archive takes no more requests at once, does not answer one in time or cuts it off.
+    """
+
+    def __init__(
+        self, retrieval: Retrieval, study_instance_uid: str | None, refused: Callable[[], None] = nobody
+    ) -> None:
         self.session: Session = retrieval.session
+        self.refused: Callable[[], None] = refused
+        self.under_way: UnderWay = UnderWay()
         self.confirmation: Confirmation = Confirmation(retrieval)
         dialect = retrieval.dialect
         if study_instance_uid is not None and Route.STORE_IN_STUDY in dialect.routes:
@@ -196,14 +157,14 @@ class _Delivery:
                 continue
             if exchange.refused_whole:
                 reason = exchange.reason or f"the archive refused it (status {exchange.status})"
-                await self._refuse(undecided, Verdict(StoreStatus.FAILED, reason=reason))
+                await self._refuse(undecided, Verdict(Status.FAILED, reason=reason))
                 continue
             findings = await self._findings(undecided)
             is_last = round_ >= self._session.settings.retry.max_attempts
             again: list[Usable] = []
             for one in undecided:
                 if findings[_uid(one)] is Holding.SAME:
-                    self._settle(one, Verdict(StoreStatus.STORED, reason=CONFIRMED))
+                    self._settle(one, Verdict(Status.STORED, reason=CONFIRMED))
                 elif is_last or not (exchange.lost or findings[_uid(one)] in _MAY_CHANGE):
                     self._settle(one, _never_confirmed(exchange, findings[_uid(one)]))
                 else:
@@ -236,10 +197,10 @@ class _Delivery:
             verdict = exchange.verdicts.get(_uid(one))
             if _uid(one) not in self._open:  # its source could not be read
                 continue
-            if verdict is None or verdict.status is StoreStatus.UNCONFIRMED:
+            if verdict is None or verdict.status is Status.UNCONFIRMED:
                 undecided.append(one)
             elif verdict.reason_code in KEPT_WHAT_IT_HAD or (
-                _uid(one) in self._lost if verdict.status is StoreStatus.FAILED else one.keeps_uid
+                _uid(one) in self._lost if verdict.status is Status.FAILED else one.keeps_uid
             ):
                 doubtful.append((one, verdict))
             else:
@@ -252,7 +213,7 @@ class _Delivery:
     async def _exchange(self, part: list[Usable]) -> _Exchange:
         """Make one request; a source that cannot be read is settled and the rest is sent without it."""
         while part:
-            body = RelatedBody(part, self._reached)
+            body = RelatedBody(part, self._reached, self._storing.refused)
             broken: LocalFileError | None = None
             try:
                 return await self._attempt(body)
@@ -260,7 +221,7 @@ class _Delivery:
                 broken = error
             if body.broken is None:
                 raise broken
-            self._settle(body.broken, Verdict(StoreStatus.UNREADABLE, reason=broken.message))
+            self._settle(body.broken, Verdict(Status.UNREADABLE, reason=broken.message))
             part.remove(body.broken)
         return _Exchange({})
 
@@ -270,7 +231,7 @@ class _Delivery:
         self._left |= sent  # until the opposite is known: whoever is cancelled here does not come to know
         lost: PostdicomError | None = None
         try:
-            answer = await self._session.fetch(self._storing.call(body), cap=self._session.settings.limits.json_bytes)
+            answer = await self._answer(body)
         except PostdicomError as error:
             if not _may_have_arrived(error):
                 self._left -= sent - arrived_before
@@ -280,6 +241,7 @@ class _Delivery:
             if not body.begun:  # cancelled before anything of it left
                 self._left -= sent - arrived_before
         if lost is not None:
+            self._storing.refused()
             self._lost |= sent
             return _Exchange(verdicts_of("", b"", sent), lost.status, lost.reason, lost=True)
         words = answer.body[: self._session.settings.limits.error_bytes]
@@ -287,6 +249,30 @@ class _Delivery:
         read = partial(verdicts_of, answer.content_type, answer.body, sent)
         verdicts = await anyio.to_thread.run_sync(read) if len(answer.body) > _READ_ASIDE else read()
         return _Exchange(verdicts, answer.status, reason)
+
+    async def _answer(self, body: RelatedBody) -> Answer:
+        """Return the answer to one request. What is refused while others are taken waits for its turn, however long."""
+        under_way = self._storing.under_way
+        while True:
+            taken = False
+            refusal: PostdicomError | None = None
+            under_way.begins()
+            try:
+                answer = await self._session.fetch(
+                    self._storing.call(body), cap=self._session.settings.limits.json_bytes
+                )
+                taken = True
+            except PostdicomError as error:
+                refusal = error
+            finally:
+                under_way.ends(taken=taken)
+            if refusal is None:
+                return answer
+            if refusal.status not in _NOT_NOW:
+                raise refusal
+            self._storing.refused()
+            if not await under_way.another_was_taken():
+                raise refusal
 
     async def _findings(self, instances: list[Usable]) -> dict[str, Holding]:
         """Look into the archive for these, and again for those that are not there yet: archives index with a delay."""
@@ -315,8 +301,8 @@ class _Delivery:
         temporary = not isinstance(error, PostdicomError) or error.temporary
         refused = isinstance(error, PostdicomError) and error.status is not None
         what = "refused" if refused else "not sent"
-        not_there = Verdict(StoreStatus.FAILED, reason=f"{what}: {words}", temporary=temporary)
-        maybe_there = Verdict(StoreStatus.UNCONFIRMED, reason=f"sent and not confirmed: {words}", temporary=True)
+        not_there = Verdict(Status.FAILED, reason=f"{what}: {words}", temporary=temporary)
+        maybe_there = Verdict(Status.UNCONFIRMED, reason=f"sent and not confirmed: {words}", temporary=True)
         for uid, one in list(self._open.items()):
             self._settle(one, maybe_there if uid in self._left else not_there)
 
@@ -336,31 +322,31 @@ def _may_have_arrived(error: PostdicomError) -> bool:
 
 def _told_apart(instance: Usable, verdict: Verdict, finding: Holding) -> Verdict:
     """Return a verdict that holds where another instance with the same UID may be what the archive has."""
-    if verdict.status is StoreStatus.FAILED:
+    if verdict.status is Status.FAILED:
         return _refused_after_a_lost_answer(verdict, finding)
     if finding is Holding.SAME:
         return replace(verdict, reason=CONFIRMED if verdict.reason is None else f"{verdict.reason}; {CONFIRMED}")
     hint = "; anonymise the UIDs too" if instance.keeps_uid else ""
     if finding is Holding.DIFFERENT:
         perhaps = ", perhaps the original" if instance.keeps_uid else ""
-        return Verdict(StoreStatus.FAILED, verdict.reason_code, f"the archive {finding.value}{perhaps}{hint}")
+        return Verdict(Status.FAILED, verdict.reason_code, f"the archive {finding.value}{perhaps}{hint}")
     said = verdict.reason or "stored"
     reason = f"the archive says {said!r} and {finding.value}, so that it may hold another one with its UID{hint}"
-    return Verdict(StoreStatus.UNCONFIRMED, verdict.reason_code, reason)
+    return Verdict(Status.UNCONFIRMED, verdict.reason_code, reason)
 
 
 def _refused_after_a_lost_answer(verdict: Verdict, finding: Holding) -> Verdict:
     """Return a verdict on what was refused, where an earlier request of unknown end may have stored it."""
     if finding is Holding.SAME:
-        return Verdict(StoreStatus.STORED, reason=CONFIRMED)
+        return Verdict(Status.STORED, reason=CONFIRMED)
     if finding in _MAY_CHANGE:
         return verdict
     reason = f"an answer was lost, then it was refused ({verdict.reason}), and the archive {finding.value}"
-    return Verdict(StoreStatus.UNCONFIRMED, verdict.reason_code, reason, temporary=True)
+    return Verdict(Status.UNCONFIRMED, verdict.reason_code, reason, temporary=True)
 
 
 def _never_confirmed(exchange: _Exchange, finding: Holding) -> Verdict:
     """Return the verdict on an instance that no answer named, after the last repeat."""
     said = "the answer was lost each time" if exchange.lost else "no answer names it"
     reason = f"{said}, and the archive {finding.value}"
-    return Verdict(StoreStatus.UNCONFIRMED, reason=reason, temporary=exchange.lost)
+    return Verdict(Status.UNCONFIRMED, reason=reason, temporary=exchange.lost)

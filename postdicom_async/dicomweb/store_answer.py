@@ -17,7 +17,7 @@ from postdicom_async.dicom.json_model import (
     objects_in_xml,
 )
 from postdicom_async.dicomweb.media_types import parse_media_type
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +61,7 @@ KEPT_WHAT_IT_HAD: Final = frozenset({0x0111, 0xB00E})
 class Verdict:
     """What became of one instance; ``temporary`` where sending it again later may end otherwise."""
 
-    status: StoreStatus
+    status: Status
     reason_code: int | None = None
     reason: str | None = None
     temporary: bool = False
@@ -105,18 +105,18 @@ def _failed(item: DicomJson) -> list[tuple[str, Verdict]]:
 
 def _stored(entry: DicomJson) -> Verdict:
     if _code(entry, _FAILURE_REASON):  # yes and no in one
-        return Verdict(StoreStatus.UNCONFIRMED, reason=_SAYS_NOTHING)
+        return Verdict(Status.UNCONFIRMED, reason=_SAYS_NOTHING)
     code = _code(entry, _WARNING_REASON)
     if not code:
-        return Verdict(StoreStatus.STORED)
-    return Verdict(StoreStatus.WARNED, code, failure_name(code))
+        return Verdict(Status.STORED)
+    return Verdict(Status.WARNED, code, failure_name(code))
 
 
 def _refused(entry: DicomJson) -> Verdict:
     code = _code(entry, _FAILURE_REASON)
     if code is None:
-        return Verdict(StoreStatus.FAILED, None, "refused without a reason")
-    status = StoreStatus.WARNED if code in KEPT_WHAT_IT_HAD else StoreStatus.FAILED
+        return Verdict(Status.FAILED, None, "refused without a reason")
+    status = Status.WARNED if code in KEPT_WHAT_IT_HAD else Status.FAILED
     return Verdict(status, code, failure_name(code), temporary=code in _OUT_OF_RESOURCES)
 
 
@@ -136,7 +136,7 @@ def _code(entry: DicomJson, tag: str) -> int | None:
 
 def _joined(verdicts: list[Verdict]) -> Verdict:
     """Return one verdict; an answer that says nothing of an instance, or both yes and no, confirms nothing."""
-    stored = [verdict for verdict in verdicts if verdict.status is not StoreStatus.FAILED]
+    stored = [verdict for verdict in verdicts if verdict.status is not Status.FAILED]
     if not verdicts or 0 < len(stored) < len(verdicts):
-        return Verdict(StoreStatus.UNCONFIRMED, reason=_SAYS_NOTHING)
-    return next((verdict for verdict in verdicts if verdict.status is not StoreStatus.STORED), verdicts[0])
+        return Verdict(Status.UNCONFIRMED, reason=_SAYS_NOTHING)
+    return next((verdict for verdict in verdicts if verdict.status is not Status.STORED), verdicts[0])

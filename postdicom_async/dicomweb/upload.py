@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicomweb.at_once import for_each
-from postdicom_async.dicomweb.intake import Intake, Numbered
+from postdicom_async.dicomweb.present import Present
 from postdicom_async.dicomweb.store import OPERATION, Storing
-from postdicom_async.results import OnProgress, StoreOutcome, UploadReport
+from postdicom_async.errors import UsageError
+from postdicom_async.results import OnProgress, Outcome, UploadReport
+from postdicom_async.transfer.adaptive import AtOnce
+from postdicom_async.transfer.at_once import for_each
+from postdicom_async.transfer.intake import Intake, Numbered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -20,8 +24,11 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.store_answer import Verdict
     from postdicom_async.disk.sources import Sources, Usable
     from postdicom_async.settings import Limits
+    from postdicom_async.transfer.outcomes import Gathered
 
 __all__ = ["Upload"]
+
+_FIRST_AT_ONCE = 3  # store requests; more where the whole gets faster by it
 
 
 class Upload:
@@ -34,17 +41,25 @@ class Upload:
         study_instance_uid: str | None,
         anonymize: Anonymization | None = None,
         send_truncated: bool = False,
+        existing: str = "send",
         on_progress: OnProgress | None,
+        gathered: Gathered | None = None,
     ) -> None:
+        if existing not in ("skip", "send"):
+            raise UsageError("existing: give 'skip' or 'send'")
         self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
         self._deadline = retrieval.session.settings.timeouts.deadline
-        self._storing = Storing(retrieval.over(retrieval.session.one_call(at_once=True)), study_instance_uid)
+        self._at_once = AtOnce(self._limits.parallel_stores, first=_FIRST_AT_ONCE)
+        one_call = retrieval.over(retrieval.session.one_call(at_once=True))
+        self._storing = Storing(one_call, study_instance_uid, lambda: self._at_once.refused(monotonic()))
+        self._present = Present(one_call, self._storing.confirmation) if existing == "skip" else None
         self._intake = Intake(
             piece=self._limits.piece,
             anonymize=anonymize,
             study_instance_uid=study_instance_uid,
             send_truncated=send_truncated,
             on_progress=on_progress,
+            gathered=gathered,
         )
 
     async def run(self, sources: Sources) -> UploadReport:
@@ -53,13 +68,17 @@ class Upload:
         Raises:
             PostdicomError: the archive cannot be worked with. ``report`` on it says what had been stored by then.
         """
-        return await self._intake.run(sources, self._send, OPERATION, self._deadline)
+        try:
+            return await self._intake.run(sources, self._send, OPERATION, self._deadline)
+        finally:
+            if self._present is not None:
+                self._present.close()
 
     async def _send(self, admitted: AsyncIterator[Numbered]) -> None:
         async with aclosing(self._batches(admitted)) as batches:
-            await for_each(batches, self._deliver, at_once=self._limits.parallel_stores)
+            await for_each(batches, self._deliver, at_once=self._at_once)
 
-    async def run_as_one(self, sources: Sources) -> tuple[StoreOutcome, ...]:
+    async def run_as_one(self, sources: Sources) -> tuple[Outcome, ...]:
         """Send everything in one request."""
         self._limits = replace(self._limits, batch_instances=1 << 31, batch_bytes=1 << 62)
         return (await self.run(sources)).outcomes
@@ -87,7 +106,21 @@ class Upload:
         def settle(instance: Usable, verdict: Verdict) -> None:
             self._intake.settle(numbers[instance.header.uids.sop_instance_uid], _outcome(instance, verdict))
 
-        await self._storing.deliver([one.instance for one in batch], reached, settle)
+        to_send = [one.instance for one in batch if not await self._is_present(one)]
+        if not to_send:
+            return
+        started = monotonic()
+        await self._storing.deliver(to_send, reached, settle)
+        self._at_once.done(started, monotonic(), sum(instance.body.length for instance in to_send))
+
+    async def _is_present(self, one: Numbered) -> bool:
+        """Whether an instance is not to be sent for what the archive lists; then it is settled here."""
+        verdict = None if self._present is None else await self._present.verdict(one.instance)
+        if verdict is None:
+            return False
+        self._intake.expect_fewer_bytes(one.instance.body.length)
+        self._intake.settle(one.number, _outcome(one.instance, verdict))
+        return True
 
 
 def _batch_limits(limits: Limits, dialect: Dialect) -> Limits:
@@ -96,8 +129,8 @@ def _batch_limits(limits: Limits, dialect: Dialect) -> Limits:
     return replace(limits, batch_instances=min(limits.batch_instances, dialect.instances_per_store))
 
 
-def _outcome(instance: Usable, verdict: Verdict) -> StoreOutcome:
-    return StoreOutcome(
+def _outcome(instance: Usable, verdict: Verdict) -> Outcome:
+    return Outcome(
         instance.label,
         verdict.status,
         instance.header.uids,

@@ -6,28 +6,30 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
-from postdicom_async.dicom.anonymize import Anonymization
-from postdicom_async.dicom.anonymize_meta import DEFLATED, plan_meta
-from postdicom_async.dicom.anonymize_plan import Planner
+from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem, Window, as_written
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.segments import Segment
 from postdicom_async.disk.background import in_background
 from postdicom_async.disk.problems import explain_os_error, local_file_error
-from postdicom_async.disk.sources import FileBody, Identified, Unusable, Usable
+from postdicom_async.disk.sources import FileBody, Identified, SpooledFile, Unusable, Usable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
-from postdicom_async.http.bodies import BytesBody
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import Status
+
+if TYPE_CHECKING:
+    from postdicom_async.dicom.anonymize import Anonymization
 
 __all__ = ["AnonymizedBody", "anonymized", "anonymized_now", "require_anonymization"]
 
 _PIECE = 512 * 1024
 
 _Read = Callable[[int, int], bytes]
+Original: TypeAlias = FileBody | BytesBody | SpooledFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class AnonymizedBody:
         deflated_parts: bytes, or offset and length in the inflated data set, deflated again after ``parts``.
     """
 
-    original: FileBody | BytesBody = field(repr=False)
+    original: Original = field(repr=False)
     parts: tuple[Segment, ...] = field(repr=False)
     length: int
     deflated_at: int | None = None
@@ -89,8 +91,8 @@ class AnonymizedBody:
             yield from deflate(_runs(self.deflated_parts, Inflated(read, self.deflated_at).read))
 
 
-def _opened(original: FileBody | BytesBody) -> AbstractContextManager[_Read]:
-    if isinstance(original, FileBody):
+def _opened(original: Original) -> AbstractContextManager[_Read]:
+    if isinstance(original, FileBody | SpooledFile):
         return original.ranges()
     data = original.data
 
@@ -130,7 +132,11 @@ def _gathered(runs: Iterator[bytes], size: int) -> Iterator[bytes]:
 
 def require_anonymization(anonymization: object) -> None:
     """Raise `UsageError` for an argument that is neither an `Anonymization` nor None."""
-    if anonymization is not None and not isinstance(anonymization, Anonymization):
+    if anonymization is None:
+        return
+    from postdicom_async.dicom.anonymize import Anonymization  # loaded already where there is one
+
+    if not isinstance(anonymization, Anonymization):
         raise UsageError("anonymize: give an Anonymization, or None")
 
 
@@ -151,7 +157,7 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
     require_anonymization(anonymization)
     if isinstance(source, Unusable):
         return source
-    if not isinstance(source.body, FileBody | BytesBody):
+    if not isinstance(source.body, FileBody | BytesBody | SpooledFile):
         raise UsageError("anonymize: a source is anonymised once")
     try:
         body = _planned(source.body, anonymization)
@@ -165,10 +171,13 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
             keeps_uid = header.uids.sop_instance_uid == source.header.uids.sop_instance_uid
             return Usable(source.label, header, body, keeps_uid)
         reason = "no valid Study, Series and SOP Instance UID would be in it"
-    return Unusable(source.label, StoreStatus.UNREADABLE, f"cannot be anonymised: {reason}", source.body.length)
+    return Unusable(source.label, Status.UNREADABLE, f"cannot be anonymised: {reason}", source.body.length)
 
 
-def _planned(original: FileBody | BytesBody, anonymization: Anonymization) -> AnonymizedBody:
+def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody:
+    from postdicom_async.dicom.anonymize_meta import DEFLATED, plan_meta
+    from postdicom_async.dicom.anonymize_plan import Planner
+
     with _opened(original) as read:
         window = Window(read)
         meta = plan_meta(window, original.length, anonymization)

@@ -5,30 +5,34 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap
 from postdicom_async.dicom.wholeness import Doubt, what_is_missing
 from postdicom_async.disk.problems import explain_os_error
+from postdicom_async.disk.scratch import scratch_database
 from postdicom_async.errors import UsageError
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import InstanceUids, Status
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = [
-    "Folder",
     "Unusable",
     "files_at",
-    "folders_at",
     "is_folder",
+    "look_into",
     "missing_in",
     "open_at_once",
     "path_of",
     "read_beginning",
     "read_fully",
+    "sizes_at",
     "told_by_file",
     "unusable",
 ]
@@ -37,17 +41,19 @@ _T = TypeVar("_T")
 _Told = TypeVar("_Told", covariant=True)
 
 _FIRST_READ = 64 * 1024
+_MOST_NAMES = 20_000  # of one folder, in memory; what is more is sorted on disk
 _PATIENCE = 2.0  # seconds for a look at whether a file is whole, on a slow disk
 
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A source that cannot be sent, and why."""
+    """A source that cannot be sent, and why; its UIDs where they are known all the same."""
 
     label: str = field(repr=False)
-    status: StoreStatus
+    status: Status
     reason: str
     size: int = 0
+    uids: InstanceUids | None = None
 
 
 def path_of(source: str | os.PathLike[str]) -> Path:
@@ -71,45 +77,105 @@ def is_folder(path: Path) -> bool:
 
 
 def files_at(path: Path) -> Iterator[Path | Unusable]:
-    """Yield a file as it is, and every file below a folder in a stable order; what cannot be searched is told."""
+    """Yield a file as it is, and every file below a folder in a stable order; what cannot be searched is told.
+
+    However many files there are and however deep they lie (`os.walk` is recursive), memory holds the names of one
+    folder on each level, and of a folder with very many only some.
+    """
     if not is_folder(path):
         yield path
         return
-    for folder in folders_at(path):
-        if folder.problem is not None:
-            reason = f"folder: {explain_os_error(folder.problem)}"
-            yield Unusable(str(folder.path), StoreStatus.UNREADABLE, reason)
-        for link in folder.links:
-            yield Unusable(str(link), StoreStatus.UNREADABLE, "a link to a folder is not followed; name the folder")
-        yield from folder.files
-
-
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """What lies in a folder, folders left out: links to folders and files, each by name, or why that cannot be told."""
-
-    path: Path
-    links: list[Path]
-    files: list[Path]
-    problem: OSError | None = None
-
-
-def folders_at(path: Path) -> Iterator[Folder]:
-    """Yield a folder and all below it, from the top down and by name, however deep (`os.walk` is recursive)."""
-    waiting = [path]
-    while waiting:
-        folder = waiting.pop()
-        links, files, inside = list[str](), list[str](), list[str]()
+    levels = [(path, _entries(path))]
+    while levels:
+        folder, entries = levels[-1]
+        problem: OSError | None = None
         try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    kind = files if not _is_folder_entry(entry) else links if entry.is_symlink() else inside
-                    kind.append(entry.name)
+            kind, name = next(entries, (_END, ""))
         except OSError as error:
-            yield Folder(folder, [], [], error)
-            continue
-        waiting += [folder / name for name in sorted(inside, reverse=True)]
-        yield Folder(folder, [folder / name for name in sorted(links)], [folder / name for name in sorted(files)])
+            problem, kind = error, _END
+        if problem is not None:
+            yield Unusable(str(folder), Status.UNREADABLE, f"folder: {explain_os_error(problem)}")
+        if kind == _END:
+            levels.pop()
+        elif kind == _LINK:
+            reason = "a link to a folder is not followed; name the folder"
+            yield Unusable(str(folder / name), Status.UNREADABLE, reason)
+        elif kind == _FILE:
+            yield folder / name
+        else:
+            levels.append((folder / name, _entries(folder / name)))
+
+
+_LINK, _FILE, _FOLDER, _END = range(4)  # a folder's entries come in this order, those of a kind by name
+
+
+def _entries(folder: Path) -> Iterator[tuple[int, str]]:
+    """Yield what lies in a folder: links to folders, then all that is no folder, then folders, each by name.
+
+    Raises:
+        OSError: it cannot be searched; then nothing has been yielded.
+    """
+    found: list[tuple[int, bytes]] = []
+    with closing(_Sorted()) as many, os.scandir(folder) as entries:
+        for entry in entries:
+            kind = _FILE if not _is_folder_entry(entry) else _LINK if entry.is_symlink() else _FOLDER
+            found.append((kind, os.fsencode(entry.name)))
+            if len(found) > _MOST_NAMES:
+                many.add(found)
+                found.clear()
+        if many.holds_any:
+            many.add(found)
+        for kind, name in many if many.holds_any else sorted(found):
+            yield kind, os.fsdecode(name)
+
+
+class _Sorted:
+    """Names in order on disk, where there are too many for memory."""
+
+    def __init__(self) -> None:
+        self._database: sqlite3.Connection | None = None
+
+    @property
+    def holds_any(self) -> bool:
+        return self._database is not None
+
+    def add(self, names: Iterable[tuple[int, bytes]]) -> None:
+        if self._database is None:
+            self._database = scratch_database()
+            self._database.execute("CREATE TABLE names (kind, name, PRIMARY KEY (kind, name)) WITHOUT ROWID")
+        self._database.executemany("INSERT OR IGNORE INTO names VALUES (?, ?)", names)
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        assert self._database is not None  # noqa: S101 - asked before
+        yield from self._database.execute("SELECT kind, name FROM names ORDER BY kind, name")
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+
+
+def sizes_at(path: Path) -> Iterator[int]:
+    """Yield the bytes of everything that `files_at` yields, in any order; 0 where they cannot be told."""
+    if not is_folder(path):
+        yield _size(path)
+        return
+    waiting = [str(path)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if not _is_folder_entry(entry):
+                    yield _size(entry)
+                elif entry.is_symlink():
+                    yield 0
+                else:
+                    waiting.append(entry.path)
+
+
+def _size(file: Path | os.DirEntry[str]) -> int:
+    try:
+        return file.stat().st_size
+    except (OSError, ValueError):
+        return 0
 
 
 def _is_folder_entry(entry: os.DirEntry[str]) -> bool:
@@ -120,9 +186,9 @@ def _is_folder_entry(entry: os.DirEntry[str]) -> bool:
 
 
 _GAPS = {
-    HeaderGap.NOT_DICOM: (StoreStatus.NOT_DICOM, "no DICOM file (PS3.10)"),
-    HeaderGap.INCOMPLETE: (StoreStatus.UNREADABLE, "the file ends inside its header"),
-    HeaderGap.UNCLEAR: (StoreStatus.UNREADABLE, "no valid Study, Series and SOP Instance UID"),
+    HeaderGap.NOT_DICOM: (Status.NOT_DICOM, "no DICOM file (PS3.10)"),
+    HeaderGap.INCOMPLETE: (Status.UNREADABLE, "the file ends inside its header"),
+    HeaderGap.UNCLEAR: (Status.UNREADABLE, "no valid Study, Series and SOP Instance UID"),
 }
 
 
@@ -172,25 +238,29 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tup
     With ``whole`` a DICOM file that is cut off is `Unusable`, whatever its beginning tells.
     """
     label = str(path)
-    missing: str | None = None
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            return Unusable(label, StoreStatus.UNREADABLE, "not a regular file")
+            return Unusable(label, Status.UNREADABLE, "not a regular file")
         if status.st_size == 0:
-            return Unusable(label, StoreStatus.NOT_DICOM, "empty file")
+            return Unusable(label, Status.NOT_DICOM, "empty file")
         with open_at_once(path) as file:
             status = os.fstat(file.fileno())  # of what is read here, should another file have come under that name
-            data, told = told_by_file(file, read)
-            if told is HeaderGap.UNCLEAR or (whole and not isinstance(told, HeaderGap)):
-                missing = missing_in(file, data, status.st_size)
+            data, told, missing = look_into(file, read, status.st_size, whole=whole)
     except OSError as error:
-        return Unusable(label, StoreStatus.UNREADABLE, explain_os_error(error))
+        return Unusable(label, Status.UNREADABLE, explain_os_error(error))
     except ValueError:
-        return Unusable(label, StoreStatus.UNREADABLE, "a path holds a NUL character")
+        return Unusable(label, Status.UNREADABLE, "a path holds a NUL character")
     if missing is not None:
-        return Unusable(label, StoreStatus.UNREADABLE, missing, status.st_size)
+        return Unusable(label, Status.UNREADABLE, missing, status.st_size)
     return unusable(label, told, status.st_size, data) if isinstance(told, HeaderGap) else (told, status)
+
+
+def look_into(file: FileIO, read: _Reader[_T], size: int, *, whole: bool) -> tuple[bytes, _T | HeaderGap, str | None]:
+    """Return the beginning of a file, what ``read`` tells of it, and what is missing where that is looked for."""
+    data, told = told_by_file(file, read)
+    is_doubtful = told is HeaderGap.UNCLEAR or (whole and not isinstance(told, HeaderGap))
+    return data, told, missing_in(file, data, size) if is_doubtful else None
 
 
 def told_by_file(file: FileIO, read: _Reader[_T]) -> tuple[bytes, _T | HeaderGap]:

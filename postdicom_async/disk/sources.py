@@ -1,45 +1,42 @@
-"""What to upload: files, folders, data sets and bytes, each as a body that can be opened again.
+"""What to upload: files, folders, data sets, bytes and streams, each as a body that can be opened again.
 
-DICOM is recognised by content, never by name. A file that changes while it is read is an error, not a success.
+DICOM is recognised by content, never by name. Sources are taken one after the other, as there is room for them: what
+gives them is never collected, and a stream is read when its turn comes.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from io import BytesIO, FileIO
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
-import anyio
 import anyio.to_thread
-from aiofiles.threadpool import wrap
 
+from postdicom_async.bodies import Body, BytesBody
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.silence import unlogged
 from postdicom_async.dicom.wholeness import what_is_missing
+from postdicom_async.disk.file_body import FileBody
 from postdicom_async.disk.files import (
     Unusable,
     files_at,
-    folders_at,
-    is_folder,
-    open_at_once,
+    look_into,
     path_of,
     read_beginning,
-    read_fully,
+    sizes_at,
     unusable,
 )
-from postdicom_async.disk.problems import local_file_error
+from postdicom_async.disk.problems import explain_os_error, local_file_error
+from postdicom_async.disk.spool import SpooledBytes, SpooledFile, Stream, is_reader, is_stream, spooled
 from postdicom_async.errors import LocalFileError, UsageError
-from postdicom_async.http.bodies import Body, BytesBody
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import Status
 
 if TYPE_CHECKING:
-    from aiofiles.threadpool.binary import AsyncFileIO
     from pydicom.dataset import Dataset
 
 __all__ = [
@@ -47,6 +44,7 @@ __all__ = [
     "Identified",
     "Source",
     "Sources",
+    "SpooledFile",
     "Unusable",
     "Usable",
     "measure",
@@ -56,15 +54,16 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-Source: TypeAlias = "str | os.PathLike[str] | bytes | Dataset"
-"""A file, a folder (searched recursively), a whole DICOM file in memory, or a pydicom data set."""
+Source: TypeAlias = "str | os.PathLike[str] | bytes | Dataset | Stream"
+"""A file, a folder (searched recursively), a whole DICOM file in memory, a pydicom data set, or a stream of the bytes
+of a DICOM file: an object with ``async read(n)``, a `Part`, or, among others, an async iterable of bytes."""
 
 Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
-
-_Identity: TypeAlias = tuple[int, int, int, int]
+"""What gives sources; an async iterable that is not in a list is this, and no stream of bytes."""
 
 _FILES_A_HOP = 32  # read in one visit to a thread: a visit costs as much as several small reads
 _BYTES_A_HOP = 4 << 20  # in memory, drawn from the caller in one visit
+_OPEN_FILE = "an open file: give its path, or open it with aiofiles"
 _PATHS_ONLY = "sources: give paths, or an iterable of them"
 
 
@@ -103,7 +102,11 @@ async def read_sources(
             found = _identified(group, piece, start=number, whole=not send_truncated)
             number += 1
             while batch := await anyio.to_thread.run_sync(_take, found):
-                yield batch
+                if known := [one for one in batch if not isinstance(one, _Waiting)]:
+                    yield known
+                for one in batch:
+                    if isinstance(one, _Waiting):
+                        yield [await one.identified(piece, whole=not send_truncated)]
 
 
 async def read_paths(sources: Sources, look: Callable[[Path], _T]) -> AsyncIterator[list[_T | Unusable]]:
@@ -136,7 +139,7 @@ def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterato
 
 async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source], None]:
     """Yield a collection of sources as it is, and each item of what is only drawn as a group of its own."""
-    if isinstance(sources, AsyncIterable):
+    if isinstance(sources, AsyncIterable) and not _is_single(sources):
         async for source in cast("AsyncIterable[Source]", sources):
             yield iter([source])
         return
@@ -154,11 +157,14 @@ def _one(items: Iterator[Source]) -> list[Source]:
     return list(islice(items, 1))
 
 
-def _take(found: Iterator[Identified]) -> list[Identified]:
-    taken: list[Identified] = []
+def _take(found: Iterator[Identified | _Waiting]) -> list[Identified | _Waiting]:
+    """Return what comes next, at most up to a stream: it is read in the event loop, when all before it is through."""
+    taken: list[Identified | _Waiting] = []
     held = 0
     for one in islice(found, _FILES_A_HOP):
         taken.append(one)
+        if isinstance(one, _Waiting):
+            break
         if isinstance(one, Usable) and isinstance(one.body, BytesBody):
             held += one.body.length
         if held > _BYTES_A_HOP:
@@ -169,14 +175,17 @@ def _take(found: Iterator[Identified]) -> list[Identified]:
 def _as_iterable(sources: object) -> Iterable[Source]:
     if _is_single(sources):
         return [cast("Source", sources)]
+    if hasattr(sources, "read"):
+        raise UsageError(f"sources: {_OPEN_FILE}")
     if not isinstance(sources, Iterable):
-        raise UsageError("sources: give paths, bytes, data sets, or an iterable of them")
+        raise UsageError("sources: give paths, bytes, data sets, streams, or an iterable of them")
     return cast("Iterable[Source]", sources)
 
 
 def _is_single(source: object) -> bool:
-    # A Dataset is iterable (over its elements); it is told by what only it has.
-    return isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(source, "save_as")
+    # A Dataset is iterable (over its elements); it is told by what only it has. So are open files (over lines).
+    is_known = isinstance(source, str | os.PathLike | bytes | bytearray | memoryview)
+    return is_known or hasattr(source, "save_as") or is_reader(source)
 
 
 def _require_paths(sources: Iterable[Source]) -> None:
@@ -195,16 +204,20 @@ def _require_paths(sources: Iterable[Source]) -> None:
             raise problem
 
 
-def _identified(sources: Iterable[Source], piece: int, *, start: int, whole: bool) -> Iterator[Identified]:
+def _identified(sources: Iterable[Source], piece: int, *, start: int, whole: bool) -> Iterator[Identified | _Waiting]:
     for number, source in enumerate(sources, start + 1):
         if isinstance(source, bytes | bytearray | memoryview):
-            yield _identify_bytes(bytes(source), f"bytes {number}", whole=whole)
+            yield _identify_bytes(BytesBody(bytes(source)), f"bytes {number}", whole=whole)
         elif isinstance(source, str | os.PathLike):
             yield from _identify_path(path_of(source), piece, whole=whole)
         elif hasattr(source, "save_as"):
-            yield _identify_dataset(source, f"data set {number}")
+            yield _identify_dataset(cast("Dataset", source), f"data set {number}")
+        elif is_stream(source):
+            yield _Waiting(source, number)
+        elif hasattr(source, "read"):
+            raise UsageError(f"sources: item {number} is {_OPEN_FILE}")
         else:
-            raise UsageError(f"sources: item {number} is neither a path, bytes nor a data set")
+            raise UsageError(f"sources: item {number} is neither a path, bytes, a data set nor a stream of bytes")
 
 
 async def measure(sources: Sources) -> tuple[int, int] | None:
@@ -215,49 +228,40 @@ async def measure(sources: Sources) -> tuple[int, int] | None:
     given = [sources] if _is_single(sources) else sources
     if not isinstance(given, list | tuple):
         return None
-    try:
-        paths = [path_of(one) for one in given if isinstance(one, str | os.PathLike)]
-    except UsageError:  # told where the sources are read
-        return None
-    held = [len(one) for one in given if isinstance(one, bytes)]
-    if len(paths) + len(held) < len(given):
-        return None
-    return await anyio.to_thread.run_sync(_measure, paths, held)
+    return await anyio.to_thread.run_sync(_measure, cast("Iterable[Source]", given))
 
 
-def _measure(paths: list[Path], held: list[int]) -> tuple[int, int]:
-    sizes = [*held, *(size for path in paths for size in _sizes(path))]
-    return len(sizes), sum(sizes)
-
-
-def _sizes(path: Path) -> Iterator[int]:
-    if not is_folder(path):
-        yield _size(path)
-        return
-    for folder in folders_at(path):
-        yield from (0 for _ in folder.links)
-        yield from map(_size, folder.files)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except (OSError, ValueError):
-        return 0
+def _measure(given: Iterable[Source]) -> tuple[int, int] | None:
+    instances = size = 0
+    for one in given:
+        if isinstance(one, bytes):
+            sizes = iter([len(one)])
+        elif isinstance(one, str | os.PathLike):
+            try:
+                sizes = sizes_at(path_of(one))
+            except UsageError:  # told where the sources are read
+                return None
+        else:
+            return None
+        for more in sizes:
+            instances += 1
+            size += more
+    return instances, size
 
 
 # --- in memory ------------------------------------------------------------------------------------------------------
 
 
-def _identify_bytes(data: bytes, label: str, *, whole: bool) -> Identified:
+def _identify_bytes(body: BytesBody, label: str, *, whole: bool) -> Identified:
+    data = body.data
     header = read_header(data, complete=True)
     if header is HeaderGap.UNCLEAR or (whole and not isinstance(header, HeaderGap)):
         missing = what_is_missing(data, len(data), lambda at, size: data[at : at + size])
         if missing is not None:
-            return Unusable(label, StoreStatus.UNREADABLE, missing, len(data))
+            return Unusable(label, Status.UNREADABLE, missing, len(data))
     if isinstance(header, HeaderGap):
         return unusable(label, header, len(data), data)
-    return Usable(label, header, BytesBody(data))
+    return Usable(label, header, body)
 
 
 def _identify_dataset(dataset: Dataset, label: str) -> Identified:
@@ -267,8 +271,47 @@ def _identify_dataset(dataset: Dataset, label: str) -> Identified:
         with unlogged():
             dataset.save_as(buffer, enforce_file_format=True)
     except Exception as error:  # noqa: BLE001 - whatever pydicom makes of a caller's data set; its text may hold values
-        return Unusable(label, StoreStatus.UNREADABLE, f"pydicom cannot write it ({type(error).__name__})")
-    return _identify_bytes(buffer.getvalue(), label, whole=False)  # what pydicom has just written is whole
+        return Unusable(label, Status.UNREADABLE, f"pydicom cannot write it ({type(error).__name__})")
+    return _identify_bytes(BytesBody(buffer.getvalue()), label, whole=False)  # what pydicom has just written is whole
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A stream whose turn has not come yet, the so-and-so-many-th source."""
+
+    source: Stream = field(repr=False)
+    number: int
+
+    async def identified(self, piece: int, *, whole: bool) -> Identified:
+        """Read it to its end, and tell what it is."""
+        label = next(filter(None, map(self._text, ("filename", "name"))), f"stream {self.number}")
+        body = await spooled(self.source, label, piece)
+        if isinstance(body, Unusable):
+            return body
+        if body.length == 0:
+            return Unusable(label, Status.NOT_DICOM, "empty stream")
+        return await anyio.to_thread.run_sync(lambda: _identify_kept(body, label, whole=whole))
+
+    def _text(self, name: str) -> str:
+        value = getattr(self.source, name, None)  # upload forms have the first, open files the other
+        return value if isinstance(value, str) else ""
+
+
+def _identify_kept(body: SpooledBytes | SpooledFile, label: str, *, whole: bool) -> Identified:
+    if isinstance(body, SpooledBytes):
+        return _identify_bytes(body, label, whole=whole)
+    try:
+        data, header, missing = body.file.looked_at(lambda file: look_into(file, read_header, body.length, whole=whole))
+    except OSError as error:
+        return Unusable(label, Status.UNREADABLE, explain_os_error(error), body.length)
+    if missing is not None:
+        return Unusable(label, Status.UNREADABLE, missing, body.length)
+    if isinstance(header, HeaderGap):
+        return unusable(label, header, body.length, data)
+    return Usable(label, header, body)
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------
@@ -284,109 +327,3 @@ def _identify_file(path: Path, piece: int, *, whole: bool) -> Identified:
         return found
     header, status = found
     return Usable(str(path), header, FileBody.of(path, status, piece))
-
-
-def _identity(status: os.stat_result) -> _Identity:
-    """Return what tells that a file is still the same.
-
-    The time of the last status change counts too: whoever rewrites a file in place can set its modification time back,
-    but not that one. So a change of mode, owner, links or attributes while a file is read is taken for a change of its
-    content: an error to be repeated, where the other mistake would send mixed bytes. Reading does not change it. On
-    Windows it is the time of creation, and tells nothing more.
-    """
-    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
-
-
-@asynccontextmanager
-async def _opened(path: Path) -> AsyncIterator[AsyncFileIO]:
-    """Open a file and close it, even when the task is cancelled while a thread is still opening it."""
-    opening = asyncio.get_running_loop().run_in_executor(None, lambda: open_at_once(path))
-    try:
-        file = await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        opening.add_done_callback(_close_unwanted)
-        raise
-    with file:
-        yield wrap(file)
-
-
-def _close_unwanted(opening: asyncio.Future[FileIO]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
-
-
-@dataclass(frozen=True, slots=True)
-class FileBody:
-    """A file, byte for byte, in pieces.
-
-    ``open`` raises `LocalFileError` when the file is not what it was when it was identified, before or after reading:
-    its size, its inode, or a time of its last change, be it only of its mode or of the links to it.
-    """
-
-    path: Path = field(repr=False)
-    length: int
-    identity: _Identity = field(repr=False)
-    piece: int
-
-    @classmethod
-    def of(cls, path: Path, status: os.stat_result, piece: int) -> FileBody:
-        """Return the body of a file as it is now, to be read in pieces of ``piece`` bytes."""
-        return cls(path, status.st_size, _identity(status), piece)
-
-    async def open(self) -> AsyncGenerator[bytes, None]:
-        """Yield the file from its first byte."""
-        problem: OSError | None = None
-        try:
-            if self.length <= 2 * self.piece:
-                yield await asyncio.to_thread(self._read_whole)
-            else:
-                async with aclosing(self._pieces()) as pieces:
-                    async for piece in pieces:
-                        yield piece
-        except OSError as error:
-            problem = error
-        if problem is not None:
-            raise local_file_error("a source", problem)
-
-    @contextmanager
-    def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
-        """Open the file for reads by offset and size, in this thread; what was read holds when this ends in peace."""
-        with open_at_once(self.path) as file:
-            self._require_unchanged(os.fstat(file.fileno()))
-
-            def read(at: int, size: int) -> bytes:
-                file.seek(at)
-                return read_fully(file, size)
-
-            yield read
-            self._require_unchanged(os.fstat(file.fileno()))
-
-    def _read_whole(self) -> bytes:
-        """Read a small file in one visit to a thread: opening, reading and closing one by one costs four."""
-        with open_at_once(self.path) as file:
-            self._require_unchanged(os.fstat(file.fileno()))
-            data = read_fully(file, self.length)
-            self._require_unchanged(os.fstat(file.fileno()))
-        if len(data) != self.length:
-            raise LocalFileError("a source ended early while it was read")
-        return data
-
-    async def _pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yield a large file, reading the next piece while one is being sent."""
-        async with _opened(self.path) as file:
-            self._require_unchanged(os.fstat(file.fileno()))
-            left = self.length
-            ahead = asyncio.ensure_future(file.read(min(self.piece, left)))
-            try:
-                while data := await asyncio.shield(ahead):
-                    left -= len(data)
-                    ahead = asyncio.ensure_future(file.read(min(self.piece, left)))
-                    yield data
-            finally:
-                with anyio.CancelScope(shield=True):  # a thread may be reading from what is closed next
-                    await asyncio.wait([ahead])
-            self._require_unchanged(os.fstat(file.fileno()))
-
-    def _require_unchanged(self, status: os.stat_result) -> None:
-        if _identity(status) != self.identity:
-            raise LocalFileError("a source changed while it was read")

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
@@ -15,8 +15,9 @@ from typing import Self, cast
 import httpx
 
 from postdicom_async.errors import PostdicomError, ProtocolError
+from postdicom_async.face import translated
 from postdicom_async.http import tasks
-from postdicom_async.http.clocks import ReadWatch, deadline_passed, least_rate_of
+from postdicom_async.http.clocks import Clock, ReadWatch, deadline_passed, least_rate_of
 from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
 from postdicom_async.http.redaction import quiet_http_logs
@@ -50,8 +51,7 @@ class StreamedAnswer:
         headers: looked up in any case.
         length: Content-Length, None when the server gave none.
 
-    ``patience`` is the call's, and ``silences`` how many it had met when the request began. ``ends_itself`` says that
-    the transport has nothing left to do once a body has been read to its end.
+    ``patience`` is the call's, and ``in_vain`` is told when the answer was waited for in vain.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class StreamedAnswer:
         kind: str,
         limits: Limits,
         timeouts: Timeouts,
+        clock: Clock,
         patience: Patience,
-        silences: int,
+        in_vain: Callable[[], None],
         release: Callable[[], None],
-        ends_itself: bool = False,
     ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
@@ -76,11 +76,9 @@ class StreamedAnswer:
         self._limits = limits
         self._timeouts = timeouts
         self._patience = patience
-        self._silences = silences
-        self._watch = ReadWatch(timeouts.idle_read)
+        self._note_silence = in_vain
+        self._watch = ReadWatch(clock, timeouts.idle_read)
         self._rate = least_rate_of(timeouts, timeouts.idle_read)
-        self._ends_itself = ends_itself
-        self._ended = False
         self._release: Callable[[], None] | None = release
 
     @property
@@ -116,13 +114,6 @@ class StreamedAnswer:
         release, self._release = self._release, None
         if release is None:
             return
-        self._watch.close()
-        if self._ended and self._ends_itself:
-            try:
-                await self._response.aclose()
-            finally:
-                release()
-            return
         closing = tasks.start(self._close())
         closing.add_done_callback(lambda _: release())
         await asyncio.shield(closing)
@@ -144,14 +135,9 @@ class StreamedAnswer:
             ConnectionFailed: it broke, stalled, crawled, or ended before its announced length.
             ProtocolError: it is encoded in a way not asked for, or unpacks to far too much.
         """
-        problem: Problem | None = None
-        try:
+        with translated(Problem, lambda problem: problem.final(attempts=1)):
             async for chunk in self.pieces():
                 yield chunk
-        except Problem as caught:
-            problem = caught
-        if problem is not None:
-            raise problem.final(attempts=1)
 
     async def read_all(self, cap: int) -> Answer:
         """Read the whole body. Raises `Problem`, so that the retry loop sees it."""
@@ -183,7 +169,9 @@ class StreamedAnswer:
         received = 0
         # The stream itself: aiter_raw() refuses answers that a mock transport made in one piece.
         raw = aiter(cast("AsyncIterable[bytes]", self._response.stream))
-        while (chunk := await self._next(raw)) is not None:
+        # httpx's transport lets errors of TLS through.
+        failing = translated((TimeoutError, httpx.HTTPError, ssl.SSLError), self._problem_of)
+        while (chunk := await self._next(raw, failing)) is not None:
             received += len(chunk)
             if self._rate.is_too_slow(len(chunk), self._watch.waited) and received != self.length:
                 raise self._in_vain(f"the archive sends less than {self._timeouts.least_rate:g} bytes a second")
@@ -193,24 +181,21 @@ class StreamedAnswer:
             while data := decode(b""):  # what else the chunk unpacks to, with turns for others in between
                 await asyncio.sleep(0)
                 yield data
-        self._ended = True
         self._patience.heard(self._kind)
         if self.length is not None and received < self.length:
             raise self._broken("the answer ended before its announced length")
         decode(None)
 
-    async def _next(self, raw: AsyncIterator[bytes]) -> bytes | None:
-        problem: Problem | None = None
-        try:
-            with self._watch:
-                return await anext(raw, None)
-        except TimeoutError:
-            problem = self._late()
-        except httpx.HTTPError as error:
-            problem = problem_of_exception(self._operation, error)
-        except ssl.SSLError:  # httpx's transport lets it through
-            problem = self._broken("the connection broke")
-        raise problem
+    async def _next(self, raw: AsyncIterator[bytes], failing: AbstractContextManager[None]) -> bytes | None:
+        with failing, self._watch:
+            return await anext(raw, None)
+
+    def _problem_of(self, error: Exception) -> Problem:
+        if isinstance(error, TimeoutError):
+            return self._late()
+        if isinstance(error, httpx.HTTPError):
+            return problem_of_exception(self._operation, error)
+        return self._broken("the connection broke")
 
     def _decoder(self) -> Callable[[bytes | None], bytes]:
         """Return the function that undoes Content-Encoding; called with nothing for the rest, with None at the end.
@@ -232,7 +217,7 @@ class StreamedAnswer:
         return self._in_vain("the archive stopped sending")
 
     def _in_vain(self, message: str) -> Problem:
-        self._patience.met_silence(self._kind, self._silences)
+        self._note_silence()
         return self._broken(message)
 
     def _broken(self, message: str) -> Problem:

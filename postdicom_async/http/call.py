@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import httpx
 
-from postdicom_async.http.bodies import Body
+from postdicom_async.bodies import Body
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.transport import READ_AHEAD
 
 if TYPE_CHECKING:
     from postdicom_async.settings import Settings
@@ -31,8 +31,6 @@ class Call:
         accepted: statuses besides 2xx that the caller reads itself.
         private: values of the request that a server might repeat in its words.
         search: its answer is waited for ``timeouts.search_answer`` instead of ``timeouts.answer``.
-        read_ahead: a large answer is expected: read some of it ahead, which is quicker where it comes in small pieces.
-            If it is cut within the first 64 KiB, those may be lost.
     """
 
     operation: str
@@ -44,12 +42,20 @@ class Call:
     accepted: frozenset[int] = frozenset()
     private: Iterable[str] = field(default=(), repr=False)
     search: bool = False
-    read_ahead: bool = False
 
     @property
     def kind(self) -> str:
         """What is told apart where an archive is silent to some requests and answers others."""
         return "search" if self.search else self.repeat.name
+
+
+_ALWAYS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "Connection": "keep-alive",
+    "User-Agent": "postdicom-async",
+}
+_WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 
 
 class OriginPath(str):
@@ -58,25 +64,39 @@ class OriginPath(str):
     __slots__ = ()
 
 
+@lru_cache(maxsize=8)  # an upload sends thousands of requests to one address
+def _address_of(url: str) -> httpx.URL:
+    return httpx.URL(url)
+
+
 def request_of(
-    client: httpx.AsyncClient,
-    url: str,
-    call: Call,
-    authorization: str | None,
-    stream: httpx.AsyncByteStream | None,
-    settings: Settings,
+    url: str, call: Call, authorization: str | None, stream: httpx.AsyncByteStream | None, settings: Settings
 ) -> httpx.Request:
-    """Return the request of a call to the service at ``url``; ``stream`` is its body."""
-    headers = {"Accept-Encoding": "identity", "User-Agent": "postdicom-async", **call.headers}
+    """Return the request of a call to the service at ``url``; ``stream`` is its body.
+
+    Raises:
+        httpx.InvalidURL: the address cannot be used.
+    """
+    text = (origin_of(url) if isinstance(call.path, OriginPath) else url) + call.path
+    address = _address_of(text) if stream is not None and "?" not in text else httpx.URL(text)
+    headers = [(b"Host", address.netloc)]
+    headers += [(name.encode(), value.encode()) for name, value in (_ALWAYS | call.headers).items()]
     if authorization is not None:
-        headers["Authorization"] = authorization
-    if call.body is not None and not settings.chunked_upload:
-        headers["Content-Length"] = str(call.body.length)
-    return client.build_request(
+        headers.append((b"Authorization", authorization.encode()))
+    if call.body is None:
+        if call.method in _WITH_LENGTH:
+            headers.append((b"Content-Length", b"0"))
+    elif settings.chunked_upload:
+        headers.append((b"Transfer-Encoding", b"chunked"))
+    else:
+        headers.append((b"Content-Length", b"%d" % call.body.length))
+    request = httpx.Request(
         call.method,
-        (origin_of(url) if isinstance(call.path, OriginPath) else url) + call.path,
+        address,
         headers=headers,
-        content=stream,
-        timeout=httpx.Timeout(None, connect=settings.timeouts.connect),
-        extensions={READ_AHEAD: call.read_ahead},
+        stream=stream or httpx.ByteStream(b""),
+        extensions={"timeout": {"connect": settings.timeouts.connect, "read": None, "write": None, "pool": None}},
     )
+    if stream is None:
+        request.read()  # transports find an empty ``content``
+    return request

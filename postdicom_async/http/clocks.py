@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -14,11 +15,11 @@ from postdicom_async.http.patience import LeastRate, Patience
 from postdicom_async.http.problems import connection_failed
 
 if TYPE_CHECKING:
+    from postdicom_async.bodies import Body
     from postdicom_async.errors import ConnectionFailed, PostdicomError
-    from postdicom_async.http.bodies import Body
     from postdicom_async.settings import Timeouts
 
-__all__ = ["ReadWatch", "SentBody", "Watch", "deadline_passed", "least_rate_of", "within"]
+__all__ = ["Clock", "ReadWatch", "SentBody", "Watch", "deadline_passed", "least_rate_of", "within"]
 
 _T = TypeVar("_T")
 
@@ -51,18 +52,54 @@ def least_rate_of(timeouts: Timeouts, idle: float) -> LeastRate:
     return LeastRate(timeouts.least_rate, max(timeouts.least_rate_window, idle))
 
 
-class Watch:
-    """Ends a wait of the task that entered it, at a moment that may move: ``with watch: ...`` raises `TimeoutError`.
+class Clock:
+    """One timer for all the waits of a session, set anew only when it has run out or runs too long.
 
-    It may be entered again and again. One timer serves, set anew only when it has run out or runs too long:
-    ``asyncio.timeout`` around every chunk costs as much as receiving a small one. Moments are of `time.monotonic`.
+    A timer for each wait would cost as much as receiving a small piece. Moments are of `time.monotonic`.
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.waits: set[Watch] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._rings = 0.0
-        self._until: float | None = None
+        self._rings = math.inf
+
+    def ring(self, until: float) -> None:
+        """Look at the waits at this moment, or before it."""
+        if until < self._rings:
+            self.close()
+            self._rings = until
+            self._timer = asyncio.get_running_loop().call_later(until - monotonic(), self._look)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._rings = None, math.inf
+
+    def _look(self) -> None:
+        self._timer, self._rings = None, math.inf
+        now, following = monotonic(), math.inf
+        for wait in list(self.waits):
+            if wait.until <= now:
+                wait.end()
+            else:
+                following = min(following, wait.until)
+        if following < math.inf:
+            self.ring(following)
+
+
+class Watch:
+    """Ends a wait of the task that entered it, at a moment that may move: ``with watch: ...`` raises `TimeoutError`.
+
+    It may be entered again and again.
+
+    Attributes:
+        until: when the wait ends; infinity while what is waited for is not the network.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.until: float = math.inf
+        self._clock = clock
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._cancelled = False
@@ -70,11 +107,13 @@ class Watch:
     def __enter__(self) -> None:
         self._task = task = asyncio.current_task()
         self._cancelling = task.cancelling() if task is not None else 0
+        self._clock.waits.add(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._until = None
+        self.until = math.inf
+        self._clock.waits.discard(self)
         task, self._task = self._task, None
         if not self._cancelled or task is None:
             return
@@ -87,40 +126,19 @@ class Watch:
         """End the wait at this moment. Does nothing when nobody waits any more."""
         if self._task is None or self._cancelled:
             return
-        self._until = until
-        if self._timer is None or self._rings > until:
-            self._set(until)
+        self.until = until
+        self._clock.ring(until)
 
     def pause(self) -> None:
         """Let time pass: what is waited for now is not the network."""
-        self._until = None
+        self.until = math.inf
 
     def end(self) -> None:
         """End the wait now."""
         if self._task is not None and not self._cancelled:
             self._cancelled = True
+            self.until = math.inf
             self._task.cancel()
-
-    def close(self) -> None:
-        """Stop watching."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set(self, until: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._rings = until
-        self._timer = self._loop.call_later(until - monotonic(), self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        if self._until is None:
-            return  # nobody waits; the next wait sets a timer again
-        if self._until > monotonic():
-            self._set(self._until)
-        else:
-            self.end()
 
 
 class ReadWatch(Watch):
@@ -132,8 +150,8 @@ class ReadWatch(Watch):
         by_deadline: whether it is the deadline that bounds the present wait.
     """
 
-    def __init__(self, idle: float) -> None:
-        super().__init__()
+    def __init__(self, clock: Clock, idle: float) -> None:
+        super().__init__(clock)
         self.waited: float = 0.0
         self.patience: Patience | None = None
         self.by_deadline: bool = False
@@ -141,23 +159,17 @@ class ReadWatch(Watch):
         self._since = 0.0
 
     def __enter__(self) -> None:
-        # Entered once for every chunk: what `Watch` does is written out here.
-        self._task = task = asyncio.current_task()
-        self._cancelling = task.cancelling() if task is not None else 0
+        super().__enter__()
         self._since = now = monotonic()
-        self._until = until = now + (self._idle if self.patience is None else self._allowed(self.patience))
-        if self._timer is None or self._rings > until:
-            self._set(until)
+        self.expect(now + (self._idle if self.patience is None else self._allowed(self.patience)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._until = None
         self.waited = monotonic() - self._since
         if self.patience is not None:
             self.patience.spend(self.waited)
-        if self._cancelled:
-            super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
 
     def _allowed(self, patience: Patience) -> float:
         self.by_deadline = patience.left is not None and patience.left < self._idle
@@ -165,17 +177,20 @@ class ReadWatch(Watch):
 
 
 class SentBody(httpx.AsyncByteStream):
-    """A body on its way out. The clock runs while a piece is being taken, not while its source makes the next one.
+    """A body on its way out, as it comes or in one piece.
+
+    The clock runs while a piece is being taken, not while its source makes the next one.
 
     Attributes:
         finished: whether the last piece has been handed over.
         too_slow: whether it was ended because the archive takes it too slowly.
     """
 
-    def __init__(self, body: Body, watch: Watch, timeouts: Timeouts, answer: float) -> None:
+    def __init__(self, body: Body, watch: Watch, timeouts: Timeouts, answer: float, *, whole: bool) -> None:
         self.finished: bool = False
         self.too_slow: bool = False
         self._body = body
+        self._whole = whole
         self._watch = watch
         self._idle = timeouts.idle_write
         self._answer = answer
@@ -188,7 +203,7 @@ class SentBody(httpx.AsyncByteStream):
         self.finished = False
         left = self._body.length
         watch.pause()
-        async for piece in self._body.open():
+        async for piece in _in_one(self._body) if self._whole else self._body.open():
             left -= len(piece)
             # A transport that knows the length does not come back after the last piece.
             self.finished = left <= 0
@@ -200,3 +215,7 @@ class SentBody(httpx.AsyncByteStream):
                 self.too_slow = True
                 watch.end()
         watch.expect(monotonic() + self._answer)
+
+
+async def _in_one(body: Body) -> AsyncGenerator[bytes, None]:
+    yield b"".join([piece async for piece in body.open()])

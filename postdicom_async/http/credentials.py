@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import base64
+import copy
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 import httpx
 
 from postdicom_async.errors import AuthenticationFailed, UsageError
+from postdicom_async.events import CredentialsRefreshed
+from postdicom_async.face import translated
+from postdicom_async.http.tell import tell
+
+if TYPE_CHECKING:
+    from postdicom_async.events import OnEvent
 
 __all__ = ["Auth", "Credentials", "credentials_from"]
 
@@ -69,43 +76,65 @@ class _Fixed(Credentials):
 
 
 class _Refreshing(Credentials):
-    """A token from a callable. However many requests see a 401, the callable runs once."""
+    """A token from a callable. However many requests see a 401, or wait for one that fails, the callable runs once."""
 
-    def __init__(self, source: TokenSource) -> None:
+    def __init__(self, source: TokenSource, on_event: OnEvent | None) -> None:
         self._source = source
+        self._on_event = on_event
         self._token: str | None = None
         self._lock = anyio.Lock()
+        self._was_given = False
+        self._failure: AuthenticationFailed | None = None
+        self._failures = 0
 
     async def header(self) -> str | None:
-        if self._token is None:
+        while self._token is None:  # it may be refused while it is waited for
             await self.refresh(None)
         return f"Bearer {self._token}"
 
     async def refresh(self, rejected: str | None) -> bool:
+        """Get a new token; see the base class.
+
+        Raises:
+            AuthenticationFailed: there is none; ``temporary`` where the callable raised: it may give one later.
+        """
+        before = self._failures
         async with self._lock:
-            current = f"Bearer {self._token}" if self._token is not None else None
-            if current != rejected:
+            if self._failures != before and self._failure is not None:
+                raise copy.copy(self._failure)  # of who asked while this one waited
+            if self._header != rejected:
                 return True  # somebody else has refreshed it meanwhile
-            self._token = await self._ask()
-            return f"Bearer {self._token}" != rejected
+            self._token = None
+            try:
+                self._token = await self._ask()
+            except AuthenticationFailed as failure:
+                self._failure, self._failures = copy.copy(failure), self._failures + 1
+                raise
+            if self._was_given and self._header != rejected:
+                tell(self._on_event, CredentialsRefreshed())
+            self._was_given, self._failure = True, None
+            return self._header != rejected
+
+    @property
+    def _header(self) -> str | None:
+        return None if self._token is None else f"Bearer {self._token}"
 
     async def _ask(self) -> str:
-        problem: str | None = None
-        token: object = None
-        try:
+        with translated(Exception, _no_token):
             token = self._source()
-            if inspect.isawaitable(token):
-                token = await token
-        except Exception as error:  # noqa: BLE001 - a caller's code; its text may hold the secret it was after
-            problem = f"the callable that gives the token raised {type(error).__name__}"
-        if problem is None and not (isinstance(token, str) and _is_header_text(token)):
-            problem = "the callable that gives the token did not return a token as text"
-        if problem is not None:
-            raise AuthenticationFailed(problem)
-        return str(token)
+            found = await token if inspect.isawaitable(token) else token
+        if not (isinstance(found, str) and _is_header_text(found)):
+            raise AuthenticationFailed("the callable that gives the token did not return a token as text")
+        return found
 
     def secrets(self) -> tuple[str, ...]:
         return (self._token,) if self._token else ()
+
+
+def _no_token(error: Exception) -> AuthenticationFailed:
+    """Return what a caller's code raised, without its text, which may hold the secret it was after."""
+    temporary = error.temporary if isinstance(error, AuthenticationFailed) else True
+    return AuthenticationFailed(f"the callable that gives the token raised {type(error).__name__}", temporary=temporary)
 
 
 class _Delegated(Credentials):
@@ -134,8 +163,8 @@ def _basic(user: str, password: str) -> Credentials:
     return _Fixed(f"Basic {encoded}", (password, user, encoded))
 
 
-def credentials_from(auth: Auth) -> Credentials:
-    """Return the credentials for an ``auth`` argument.
+def credentials_from(auth: Auth, *, on_event: OnEvent | None = None) -> Credentials:
+    """Return the credentials for an ``auth`` argument; ``on_event`` is told when a callable gave another token.
 
     Raises:
         UsageError: ``auth`` is none of the accepted kinds.
@@ -151,5 +180,5 @@ def credentials_from(auth: Auth) -> Credentials:
             raise UsageError("auth: a bearer token must be printable ASCII without spaces")
         return _Fixed(f"Bearer {auth}", (auth,))
     if callable(auth):
-        return _Refreshing(auth)
+        return _Refreshing(auth, on_event)
     raise UsageError("auth: give (user, password), a token, a callable that returns one, or an httpx.Auth")

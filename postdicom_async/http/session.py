@@ -1,4 +1,4 @@
-"""One way out to the network: slots, credentials, time-outs, repeats, caps and error mapping around an httpx client.
+"""One way out to the network: slots, credentials, time-outs, repeats, caps and error mapping around an httpx transport.
 
 A call is described by a `Call` and made with ``fetch`` (the whole answer, bounded) or ``stream`` (its body as it
 arrives). Everything that can go wrong leaves here as an exception of ``postdicom_async.errors`` that holds nothing
@@ -7,110 +7,92 @@ private.
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-import anyio
 import httpx
 
-from postdicom_async.errors import PostdicomError, UsageError
-from postdicom_async.http import tasks
+from postdicom_async.errors import AuthenticationFailed, PostdicomError, UsageError
+from postdicom_async.events import ArchiveSilent
+from postdicom_async.face import translated
 from postdicom_async.http.address import checked_url, refuse_open_credentials
 from postdicom_async.http.answer import Answer, StreamedAnswer
-from postdicom_async.http.call import Call, OriginPath, request_of
-from postdicom_async.http.clocks import SentBody, Watch, deadline_passed, within
+from postdicom_async.http.call import Call, OriginPath
+from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.http.credentials import Auth, Credentials, credentials_from
+from postdicom_async.http.exchange import Exchange
+from postdicom_async.http.link import Link
 from postdicom_async.http.patience import Patience
-from postdicom_async.http.problems import (
-    Problem,
-    connection_failed,
-    problem_of_exception,
-    problem_of_status,
-    problem_of_timeout,
-)
-from postdicom_async.http.redaction import quiet_http_logs
-from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget, decide
-from postdicom_async.http.transport import ChosenTransport, PyreqwestTransport, choose_transport
-from postdicom_async.settings import Settings, Timeouts
+from postdicom_async.http.problems import Problem, connection_failed, problem_of_status
+from postdicom_async.http.repeat import Policy, repeat
+from postdicom_async.http.retry import Failure, Repeat
+from postdicom_async.http.tell import tell
+from postdicom_async.http.transport import ChosenTransport, choose_transport
+from postdicom_async.settings import Settings
 
 __all__ = ["Call", "Session"]
 
-_log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
-_PAUSED_SECONDS = 1.0  # so long may an answer that nobody reads keep others waiting
 
 
-@dataclass(slots=True)
-class _Making:
-    """A call while it is made.
+class _Making(Policy):
+    """A call while it is made, and what is decided after each attempt.
 
     Attributes:
-        attempts: how many requests were begun.
         sent: whether the request under way has left, as far as can be told.
     """
 
-    call: Call
-    patience: Patience
-    attempts: int = 0
-    sent: bool = False
+    def __init__(
+        self, call: Call, link: Link, patience: Patience, credentials: Credentials, settings: Settings
+    ) -> None:
+        super().__init__(call.operation, call.repeat, settings.retry, link.budget, on_event=settings.on_event)
+        self.call = call
+        self.patience = patience
+        self.sent: bool = False
+        self._credentials = credentials
+        self._is_refreshed = False
 
-
-class _Link:
-    """What copies of a session share: the client, the slots, the budget."""
-
-    def __init__(self, settings: Settings, chosen: ChosenTransport, credentials: Credentials) -> None:
-        self.slots = anyio.CapacityLimiter(settings.limits.connections)
-        self.budget = RetryBudget(settings.retry.budget)
-        self.paused: dict[StreamedAnswer, None] = {}  # answers that are open and that nobody reads, the oldest first
-        transport = chosen.make()
-        self.ends_itself = isinstance(transport, PyreqwestTransport)
-        self.client = httpx.AsyncClient(
-            transport=transport, auth=credentials.httpx_auth, trust_env=False, follow_redirects=False
-        )
-
-    async def take_slot(self, holder: object) -> None:
-        """Wait for a slot. With one free there is no detour through the event loop."""
+    async def mend(self, problem: Problem) -> Problem | None:
+        """Get another token where one was refused; a second refusal in a row is final."""
+        self.sent = False
+        rejected, may_refresh = problem.rejected_header, not self._is_refreshed
+        self._is_refreshed = False
+        if rejected is None or not may_refresh:
+            return problem
         try:
-            self.slots.acquire_on_behalf_of_nowait(holder)
-        except anyio.WouldBlock:
-            # Who reads the oldest may be waiting for this very request: without this both would wait for ever.
-            for answer in list(self.paused)[:1]:
-                self._take_back(answer)
-            await self.slots.acquire_on_behalf_of(holder)
+            self._is_refreshed = await self._credentials.refresh(rejected)
+        except AuthenticationFailed as error:
+            return _problem_of_credentials(error) or Problem(Failure.FINAL, error)
+        return None if self._is_refreshed else problem
 
-    def pause(self, answer: StreamedAnswer) -> None:
-        """Note that nobody reads an answer for now."""
-        self.paused[answer] = None
-        # Who waits already saw nothing to take back. A reader that comes back soon keeps its answer all the same.
-        if self.slots.statistics().tasks_waiting:
-            asyncio.get_running_loop().call_later(_PAUSED_SECONDS, self._take_back_if_wanted, answer)
+    def wait_after(self, problem: Problem) -> float | None:
+        """Give up too when the archive was silent too often."""
+        return None if self.patience.is_over(self.call.kind) else super().wait_after(problem)
 
-    def _take_back_if_wanted(self, answer: StreamedAnswer) -> None:
-        if self.slots.statistics().tasks_waiting:
-            self._take_back(answer)
+    def met_silence(self, before: int) -> None:
+        """Note that a request waited in vain which began when so many silences had been met."""
+        self.patience.met_silence(self.call.kind, before)
+        tell(self.on_event, ArchiveSilent(self.operation, self.patience.silences))
 
-    def _take_back(self, answer: StreamedAnswer) -> None:
-        if answer in self.paused:
-            del self.paused[answer]
-            tasks.start(answer.aclose())
+
+def _problem_of_credentials(error: AuthenticationFailed) -> Problem | None:
+    """Return the problem of a request that was not made for want of a token; None where there will never be one."""
+    return Problem(Failure.NOT_SENT, error) if error.temporary else None
 
 
 class Session:
-    """An httpx client with a slot limiter in front, one retry loop around, and our errors out of it."""
+    """An httpx transport with a slot limiter in front, one retry loop around, and our errors out of it."""
 
     def __init__(self, url: str, *, auth: Auth, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
         self.url: str = checked_url(url)
         self.settings = settings
-        self._credentials = credentials_from(auth)
-        self._link: _Link | None = None
+        self._credentials = credentials_from(auth, on_event=settings.on_event)
+        self._link: Link | None = None
         self._patience: Patience | None = None
         refuse_open_credentials(self.url, self._credentials, settings)
         if transport is None:
@@ -120,7 +102,7 @@ class Session:
 
     @property
     def transport_name(self) -> str:
-        """``"pyreqwest"``, ``"httpx"`` or ``"custom"``."""
+        """``"aiohttp"``, or ``"custom"`` for one that was passed."""
         return self._chosen.name
 
     @property
@@ -132,14 +114,13 @@ class Session:
         """Make the client; nothing is sent."""
         if self._link is not None:
             raise UsageError("this session is open already; make another one, or a copy with with_options(...)")
-        self._link = _Link(self.settings, self._chosen, self._credentials)
+        self._link = Link(self.settings, self._chosen)
 
     async def close(self) -> None:
         """Close every connection. What is under way fails."""
         link, self._link = self._link, None
         if link is not None:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
-                await link.client.aclose()
+            await link.close()
 
     def with_settings(self, settings: Settings) -> Session:
         """Return a session on the same connections with other time-outs, retry and limits.
@@ -241,14 +222,17 @@ class Session:
             self._patience.heard(Repeat.READ.name)
 
     def _making(self, call: Call) -> _Making:
-        return _Making(call, self._patience or self._new_patience())
+        patience = self._patience or self._new_patience()
+        return _Making(call, self._open_link(), patience, self._credentials, self.settings)
 
     async def _in_time(self, making: _Making, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Run the retry loop within what is left of the call's deadline."""
         patience, seconds, started = making.patience, self.settings.timeouts.deadline, time.monotonic()
 
         def late() -> PostdicomError:
-            return deadline_passed(making.call.operation, seconds, sent=making.sent, attempts=making.attempts)
+            error = deadline_passed(making.operation, seconds, sent=making.sent, attempts=making.made)
+            making.give_up(Problem(Failure.LOST, error))
+            return error
 
         try:
             return await within(patience.left, self._repeated(making, attempt), late)
@@ -256,48 +240,10 @@ class Session:
             patience.spend(time.monotonic() - started)
 
     async def _repeated(self, making: _Making, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """Run attempts until one succeeds or `decide` gives up; `cloud.repeats` does the same for the WebSocket."""
-        link, call, patience = self._open_link(), making.call, making.patience
-        started = time.monotonic()
-        refreshed = False
-        if patience.is_over(call.kind):
+        if making.patience.is_over(making.call.kind):
             words = "the archive was silent too often and is not asked again"
-            raise connection_failed(call.operation, words, sent=False)
-        while True:
-            making.attempts += 1
-            problem: Problem | None = None
-            try:
-                result = await attempt()
-            except Problem as caught:
-                problem = caught
-            if problem is None:
-                link.budget.earn()
-                return result
-            # From here on outside the handler: an exception raised inside would keep the other as its context.
-            making.sent = False
-            making.call = replace(call, read_ahead=False)  # it would hide the beginning of what comes slowly
-            if problem.rejected_header is not None and not refreshed:
-                refreshed = True
-                if await self._credentials.refresh(problem.rejected_header):
-                    continue
-            wait = decide(
-                call.repeat,
-                problem.failure,
-                Attempts(making.attempts, time.monotonic() - started),
-                self.settings.retry,
-                chance=random.random(),  # noqa: S311 - jitter
-                retry_after=problem.retry_after,
-            )
-            if wait is None or patience.is_over(call.kind) or not link.budget.spend():
-                raise problem.final(attempts=making.attempts)
-            _log.debug(
-                "%s: attempt %d failed (%s), next in %.1f s",
-                call.operation,
-                making.attempts,
-                problem.failure.name,
-                wait,
-            )
-            await anyio.sleep(wait)
+            raise connection_failed(making.operation, words, sent=False)
+        return await repeat(attempt, making)
 
     async def _send(self, making: _Making) -> StreamedAnswer:
         """Make one request; return its answer's head, or raise `Problem`."""
@@ -307,18 +253,19 @@ class Session:
         answer: StreamedAnswer | None = None
         silences = making.patience.silences
         try:
-            header = await self._credentials.header()
-            response = await self._exchange(link, making, header)
+            with translated(AuthenticationFailed, _problem_of_credentials):
+                header = await self._credentials.header()
+            response = await self._exchanged(link, making, header)
             answer = StreamedAnswer(
                 response,
                 operation=call.operation,
                 kind=call.kind,
                 limits=self.settings.limits,
                 timeouts=self.settings.timeouts,
+                clock=link.clock,
                 patience=making.patience,
-                silences=silences,
+                in_vain=partial(making.met_silence, silences),
                 release=lambda: link.slots.release_on_behalf_of(holder),
-                ends_itself=link.ends_itself,
             )
             if not (answer.ok or answer.status in call.accepted):
                 raise await self._refusal(call, answer, header)
@@ -330,32 +277,16 @@ class Session:
             raise
         return answer
 
-    async def _exchange(self, link: _Link, making: _Making, header: str | None) -> httpx.Response:
-        """Send the request and wait for the head of the answer; silence is bounded, the whole is not."""
-        call, timeouts, silences = making.call, self.settings.timeouts, making.patience.silences
-        answer = min(timeouts.answer, timeouts.search_answer) if call.search else timeouts.answer
-        problem: Problem | None = None
-        response: httpx.Response | None = None
-        watch = Watch()
-        stream = SentBody(call.body, watch, timeouts, answer) if call.body else None
+    async def _exchanged(self, link: Link, making: _Making, header: str | None) -> httpx.Response:
+        """Make the exchange and note what is to be known of it, however it ends."""
+        silences = making.patience.silences
+        exchange = Exchange(link, self.url, making.call, self.settings)
         try:
-            request = request_of(link.client, self.url, call, header, stream, self.settings)
-            making.sent = True
-            with watch, quiet_http_logs():
-                watch.expect(time.monotonic() + timeouts.connect + answer)
-                response = await link.client.send(request, stream=True)
-        except (TimeoutError, httpx.TimeoutException) as error:
-            making.patience.met_silence(call.kind, silences)
-            problem = _problem_of_silence(call.operation, error, stream, timeouts)
-        except httpx.InvalidURL:
-            problem = Problem(Failure.FINAL, UsageError("the address cannot be used", operation=call.operation))
-        except httpx.HTTPError as error:
-            problem = problem_of_exception(call.operation, error)
+            return await exchange.run(header, self._credentials.httpx_auth)
         finally:
-            watch.close()
-        if problem is not None or response is None:
-            raise problem or AssertionError
-        return response
+            making.sent = exchange.begun
+            if exchange.met_silence:
+                making.met_silence(silences)
 
     async def _refusal(self, call: Call, answer: StreamedAnswer, header: str | None) -> Problem:
         body = await answer.read_some(self.settings.limits.error_bytes)
@@ -364,26 +295,15 @@ class Session:
             answer.status,
             answer.headers,
             body,
-            sent=(*call.private, *self.secrets),
+            sent=(*call.private, *self.secrets, *(header or "").split()),  # a token that was refreshed meanwhile too
             now=datetime.now(UTC),
             authorization=header,
         )
 
-    def _open_link(self) -> _Link:
-        if self._link is None or self._link.client.is_closed:
+    def _open_link(self) -> Link:
+        if self._link is None or self._link.is_closed:
             raise UsageError("the session is not open; use it inside 'async with'")
         return self._link
-
-
-def _problem_of_silence(
-    operation: str, error: TimeoutError | httpx.TimeoutException, stream: SentBody | None, timeouts: Timeouts
-) -> Problem:
-    if isinstance(error, httpx.TimeoutException):
-        return problem_of_exception(operation, error)
-    if stream is not None and stream.too_slow:
-        message = f"the archive takes less than {timeouts.least_rate:g} bytes a second"
-        return Problem(Failure.LOST, connection_failed(operation, message, sent=True))
-    return problem_of_timeout(operation, sending=stream is not None and not stream.finished)
 
 
 def _of_the_connections(settings: Settings) -> tuple[object, ...]:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from postdicom_async.errors import UsageError
 from postdicom_async.settings import Tls
 
-__all__ = ["may_be_a_server_s_own", "prove_files", "tls_context"]
+__all__ = ["tls_context"]
 
 _CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
@@ -44,38 +42,6 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
         _load_authorities(context, tls.ca_file)
     _load_own(context, tls)
     return context
-
-
-def prove_files(tls: Tls) -> None:
-    """Look whether the files can be used, without making a whole context.
-
-    Raises:
-        UsageError: a file cannot be used; the message names the setting.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if tls.ca_file is not None:
-        _load_authorities(context, tls.ca_file)
-    _load_own(context, tls)
-
-
-def may_be_a_server_s_own(ca_file: Path) -> bool:
-    """Return whether a file of authorities holds what may be a server's own certificate: one that could name a host.
-
-    ``openssl req -x509`` makes certificates that are an authority and a server at once; rustls refuses those from a
-    server, whatever is trusted. A certificate that names no host can only be an authority.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    _load_authorities(context, ca_file)
-    authorities = context.get_ca_certs()  # only those flagged as authorities
-    return len(authorities) < context.cert_store_stats()["x509"] or any(map(_names_a_host, authorities))
-
-
-def _names_a_host(certificate: Mapping[str, Any]) -> bool:
-    """Whether OpenSSL would find a host's name in it: without alternative names the common name counts."""
-    if "subjectAltName" in certificate:
-        return True
-    subject = [pair for group in certificate.get("subject", ()) for pair in group]
-    return any(name == "commonName" and " " not in value for name, value in subject)  # no host has a space in it
 
 
 def _load_authorities(context: ssl.SSLContext, ca_file: Path) -> None:

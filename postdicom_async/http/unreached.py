@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
-__all__ = ["Cause", "NeverConnected", "explain", "words_of"]
+__all__ = ["Cause", "NeverConnected", "explain", "refused_by_alert", "words_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +119,12 @@ _CAUSES: tuple[tuple[Cause, tuple[str, ...]], ...] = (
     # A proxy in between.
     (
         _final("the proxy refused the credentials or wants some: http://user:password@host:port", credentials=True),
-        ("tunnel error: 407", "proxy authorization required", "invalid username/password"),
+        (
+            *("tunnel error: 407", "proxy authorization required", "invalid username/password"),
+            *("acceptable auth", "authentication failure"),
+        ),
     ),
-    (_NO_TUNNEL, ("tunnel error: unsuccessful", "tunnel error: unexpected")),
+    (_NO_TUNNEL, ("tunnel error: unsuccessful", "tunnel error: unexpected", "serverdisconnected")),
     # The network.
     (
         Cause("the host name is not known", of_proxy="the proxy's host name is not known"),
@@ -139,8 +142,14 @@ _CAUSES: tuple[tuple[Cause, tuple[str, ...]], ...] = (
         ("unreachable", "no route to host"),
     ),
     (
-        Cause("the server hung up while the connection was made"),
-        ("handshake eof", "eof occurred", "unexpected_eof", "unexpected eof", "reset by peer", "brokenresourceerror"),
+        Cause(
+            "the server hung up while the connection was made",
+            of_proxy="the proxy, or the server behind it, hung up while the connection was made",
+        ),
+        (
+            *("handshake eof", "eof occurred", "unexpected_eof", "unexpected eof", "reset by peer"),
+            *("connectionreset", "brokenresourceerror"),
+        ),
     ),
     (Cause("no secure connection could be agreed on; is this an https:// server?"), ("tls", "ssl")),
     (_NO_TUNNEL, ("tunnel error:",)),
@@ -152,6 +161,15 @@ def explain(text: str, *, proxied: bool = False) -> Cause:
     lowered = text.lower()
     found = next((cause for cause, words in _CAUSES if any(word in lowered for word in words)), _UNKNOWN)
     return Cause(found.of_proxy, found.temporary) if proxied and found.of_proxy else found
+
+
+def refused_by_alert(text: str) -> NeverConnected | None:
+    """Return the error for a server that wants another client certificate, None if a text says nothing of it.
+
+    Since TLS 1.3 a server says so when the request is on its way already; it has not read it.
+    """
+    cause = explain(text) if "alert" in text.lower() else None
+    return NeverConnected(cause) if cause is not None and cause.credentials else None
 
 
 def words_of(error: BaseException) -> str:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio.to_thread
 
 from postdicom_async.dicomweb.json_answer import refuse_cut_json
-from postdicom_async.dicomweb.search import Results
 from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
+from postdicom_async.paging import Results
 from postdicom_async.postdicom.answers import Content, VendorAnswer, is_web_page, list_in, parse, refusal_in, view
 from postdicom_async.postdicom.operations import OPERATIONS, Name, Operation, encode, split
 from postdicom_async.postdicom.values import Values, check, private_texts

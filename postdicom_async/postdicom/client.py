@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
+from typing import TYPE_CHECKING
 
 from postdicom_async.dicomweb.client import DicomWeb
 from postdicom_async.dicomweb.dialects import POSTDICOM, Dialect
@@ -13,6 +13,9 @@ from postdicom_async.postdicom.orders import Orders
 from postdicom_async.postdicom.shares import Shares
 from postdicom_async.postdicom.wire import Wire
 from postdicom_async.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["PostDicom"]
 

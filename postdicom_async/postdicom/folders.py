@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import date
 from uuid import UUID
 
-from postdicom_async.dicomweb.search import Results
 from postdicom_async.face import public_face
+from postdicom_async.paging import Results
 from postdicom_async.postdicom.answers import Folder, ShareLink, VendorAnswer
 from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.operations import Name

@@ -7,8 +7,8 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from postdicom_async.dicomweb.search import Results
 from postdicom_async.face import public_face
+from postdicom_async.paging import Results
 from postdicom_async.postdicom.answers import PatientOrder, TagContent, VendorAnswer
 from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.operations import Name

@@ -1,1 +1,1 @@
-"""What both APIs move instances with."""
+"""The engine of every transfer: sources, sinks, outcomes as a stream, progress, how many at once."""

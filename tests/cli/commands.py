@@ -24,5 +24,5 @@ def all_commands() -> dict[tuple[str, ...], Any]:
         for name, one in (below or {}).items():
             walk(one, (*words, name))
 
-    walk(typer.main.get_command(app), ())
+    walk(typer.main.get_command(app()), ())
     return found

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from postdicom_async import Anonymization, CloudApi, StoreStatus
+from postdicom_async import Anonymization, CloudApi, Status
 
 KIB = 1024
 STATUS = Path("/proc/self/status")
@@ -32,7 +32,7 @@ async def main(work: dict[str, Any]) -> None:
             Path(work["source"]), institution_uuid=work["institution"], sockets=8, anonymize=rules
         )
         report.raise_for_failures()
-    told = {"over_idle": memory("VmHWM") - idle, "stored": report.counts[StoreStatus.STORED]}
+    told = {"over_idle": memory("VmHWM") - idle, "stored": report.counts[Status.STORED]}
     sys.stdout.write(json.dumps(told))
 
 

@@ -14,7 +14,7 @@ from postdicom_async import (
     OutcomeUnknown,
     ProtocolError,
     ServerError,
-    StoreStatus,
+    Status,
 )
 from tests.cloud.cutting import CuttingProxy
 from tests.cloud.forms import ONE
@@ -127,7 +127,7 @@ async def test_an_upload_is_a_success_by_its_code_alone(code: Any) -> None:
 
     async with CloudService(answer) as service, service.client() as api:
         report = await api.upload(small_dicom(), existing="send")
-    assert [(one.status, one.reason) for one in report.outcomes] == [(StoreStatus.FAILED, "busy")]
+    assert [(one.status, one.reason) for one in report.outcomes] == [(Status.FAILED, "busy")]
 
 
 @pytest.mark.parametrize("kind", [4, 6, 18, 24])

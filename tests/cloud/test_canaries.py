@@ -144,7 +144,7 @@ async def test_failures(
     assert service.received
 
 
-@pytest.mark.parametrize("transport", ["httpx", "pyreqwest"])
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 @pytest.mark.parametrize("step", ["web-service", "session", "socket"])
 @pytest.mark.parametrize("status", [200, 401, 403, 404, 500, 302])
 async def test_the_bring_up(transport: str, step: Any, status: int, watch: CanaryWatch) -> None:

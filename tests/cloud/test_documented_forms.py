@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread, dcmwrite
 
-from postdicom_async import CloudApi, CloudWire, StoreStatus, UsageError
+from postdicom_async import CloudApi, CloudWire, Status, UsageError
 from postdicom_async.emulator import EmbeddedArchive
 from tests.cloud.conftest import COLLEAGUE, GROUP, INSTITUTION, OTHER, Account, client_of
 from tests.cloud.forms import ONE
@@ -111,7 +111,7 @@ async def test_a_refusal_shows_the_name_in_neither_spelling() -> None:
     async with CloudService(answer) as service, service.client() as api:
         report = await api.upload(in_utf_8("Müller^Jörg", "Ä-1"))
     (outcome,) = report.outcomes
-    assert outcome.status is StoreStatus.FAILED
+    assert outcome.status is Status.FAILED
     assert not [part for part in ("ller", "rg,", "Jörg", "-1 ") if part in str(outcome.reason)]
 
 
@@ -140,6 +140,6 @@ async def test_the_embedded_archive_takes_the_switched_forms(account: Account) -
         assert (await api.folders.share_to_upload(folder, expires=EXPIRES)).url
         await api.folders.share_to_upload_by_email(folder, "a@example.org", expires=EXPIRES)
         data = in_utf_8("Müller^Jörg", "Ä-1")
-        for status in (StoreStatus.STORED, StoreStatus.PRESENT):
+        for status in (Status.STORED, Status.PRESENT):
             report = await api.upload(data, institution_uuid=OTHER)
             assert report.counts == {status: 1}

@@ -14,7 +14,7 @@ from postdicom_async import (
     LocalFileError,
     ProgressEvent,
     ServerError,
-    StoreStatus,
+    Status,
     UsageError,
 )
 from postdicom_async.cloud.document_types import type_by_content, type_by_name
@@ -62,7 +62,7 @@ async def test_all_five_kinds(account: Account, tmp_path: Path) -> None:
     files = {f"Scan.{kind}": document(tmp_path / f"Scan.{kind}", 2000, kind) for kind in BEGINNINGS}
     order = await an_order(account)
     report = await account.api.upload_documents(tmp_path, order, institution_uuid=INSTITUTION)
-    assert report.counts == {StoreStatus.STORED: 6}
+    assert report.counts == {Status.STORED: 6}
     assert report.bytes_sent == 12_000
     assert report.patient_order_uuids == (order,)
     assert attached(account, order) == {
@@ -123,13 +123,13 @@ async def test_others_are_refused_by_name(account: Account, tmp_path: Path) -> N
     (tmp_path / "empty.pdf").write_bytes(b"")
     order = await an_order(account)
     report = await account.api.upload_documents(tmp_path, order, institution_uuid=INSTITUTION)
-    reasons = {Path(one.source).name: (one.status, one.reason) for one in report.outcomes}
+    reasons = {Path(one.where).name: (one.status, one.reason) for one in report.outcomes}
     assert reasons == {
-        "fine.pdf": (StoreStatus.STORED, None),
-        "letter.docx": (StoreStatus.FAILED, "no PDF, JPEG, PNG, BMP or MP4"),
-        "picture.png": (StoreStatus.FAILED, "it is JPEG, but its name does not say so"),
-        "nameless": (StoreStatus.FAILED, "it is PDF, but its name does not say so"),
-        "empty.pdf": (StoreStatus.UNREADABLE, "empty file"),
+        "fine.pdf": (Status.STORED, None),
+        "letter.docx": (Status.FAILED, "no PDF, JPEG, PNG, BMP or MP4"),
+        "picture.png": (Status.FAILED, "it is JPEG, but its name does not say so"),
+        "nameless": (Status.FAILED, "it is PDF, but its name does not say so"),
+        "empty.pdf": (Status.UNREADABLE, "empty file"),
     }
     assert not report.ok
     assert list(attached(account, order)) == ["fine.pdf"]
@@ -187,7 +187,7 @@ async def test_a_refused_last_part_is_not_repeated(account: Account, tmp_path: P
     order = await an_order(account)
     account.server.cloud.oddities.refused[DOCUMENT_PART] = 1
     report = await account.api.upload_documents(tmp_path, order, institution_uuid=INSTITUTION)
-    assert report.counts == {StoreStatus.FAILED: 1}
+    assert report.counts == {Status.FAILED: 1}
     assert len(account.server.cloud.sent(DOCUMENT_PART)) == 1
 
 
@@ -243,8 +243,8 @@ async def test_a_lost_last_answer_is_not_repeated(account: Account, tmp_path: Pa
     account.server.cloud.oddities.drops.append(Drop(when, DOCUMENT_PART, 2))
     report = await account.api.upload_documents(tmp_path, order, institution_uuid=INSTITUTION)
     assert [(one.status, one.reason) for one in report.outcomes] == [
-        (StoreStatus.UNCONFIRMED, "the connection broke"),
-        (StoreStatus.STORED, None),
+        (Status.UNCONFIRMED, "the connection broke"),
+        (Status.STORED, None),
     ]
     assert "B.pdf" in attached(account, order)
     assert len(account.server.cloud.sent(DOCUMENT_PART)) == 3
@@ -256,7 +256,7 @@ async def test_reasons_do_not_name_the_file(account: Account, tmp_path: Path) ->
     oddities.refused[DOCUMENT_PART] = 99
     oddities.refusal_text = "Quillfeather Jane.pdf is not wanted"
     report = await account.api.upload_documents(tmp_path, order, institution_uuid=INSTITUTION)
-    assert report.failures[0].status is StoreStatus.FAILED
+    assert report.failures[0].status is Status.FAILED
     assert report.failures[0].reason == "[sent value] is not wanted"
 
 
@@ -276,8 +276,8 @@ async def test_the_service_goes_away(account: Account, tmp_path: Path) -> None:
         await account.api.upload_documents(tmp_path, order, institution_uuid=INSTITUTION)
     await leaving
     report: Any = caught.value.report
-    assert report.outcomes[0].status is StoreStatus.STORED
-    assert [one.status for one in report.outcomes[2:]] == [StoreStatus.FAILED] * 2
+    assert report.outcomes[0].status is Status.STORED
+    assert [one.status for one in report.outcomes[2:]] == [Status.FAILED] * 2
     assert report.outcomes[3].reason.startswith("not sent: ")
 
 
@@ -327,5 +327,5 @@ async def test_never_answered(tmp_path: Path) -> None:
 
     async with CloudService(answer) as service, service.client(settings=settings(answer=0.2)) as api:
         report = await api.upload_documents(tmp_path, UNKNOWN)
-    assert report.counts == {StoreStatus.UNCONFIRMED: 1}
+    assert report.counts == {Status.UNCONFIRMED: 1}
     assert [one.key for one in service.sent(23)] == [(23, 1), DOCUMENT_PART]

@@ -20,7 +20,7 @@ from postdicom_async import (
     PostdicomError,
     ProtocolError,
     ServerError,
-    StoreStatus,
+    Status,
 )
 from tests.cloud.files import study_in
 from tests.cloud.forms import ONE
@@ -68,11 +68,11 @@ async def test_every_file_of_which_parts_are_refused_has_its_end(tmp_path: Path,
         report = await api.upload(tmp_path, sockets=4)
     counts = report.counts
     assert sum(counts.values()) == len(report.outcomes) == len(files)
-    assert set(counts) <= {StoreStatus.STORED, StoreStatus.FAILED}
+    assert set(counts) <= {Status.STORED, Status.FAILED}
     assert {one.reason for one in report.failures} <= {"busy"}
     total = next(one for one in service.sent(23) if one.key == FILE_PART).fields["CurrentFileTotalPartCount"]
     assert total > 1, "files of several parts"
-    assert sum(len(parts) == total for parts in whole.values()) >= counts.get(StoreStatus.STORED, 0)
+    assert sum(len(parts) == total for parts in whole.values()) >= counts.get(Status.STORED, 0)
 
 
 async def test_a_socket_that_was_cut_is_not_open() -> None:
@@ -187,7 +187,7 @@ async def test_parts_never_cross_sessions_when_one_ends_during_an_upload(tmp_pat
     async with Expiring() as service, service.client(wire=PARTS) as api:
         service.expire_at = expire_at
         report = await api.upload(tmp_path, sockets=3)
-    assert report.counts == {StoreStatus.STORED: 24}
+    assert report.counts == {Status.STORED: 24}
     assert len(service.asked) == 6, "renewed once"
     assert all(under == named for under, named in service.taken)
     assert len({named for _, named in service.taken}) == 2
@@ -198,7 +198,7 @@ async def test_a_document_goes_on_in_the_new_session(tmp_path: Path) -> None:
     async with Expiring() as service, service.client(wire=PARTS) as api:
         service.expire()
         report = await api.upload_documents(tmp_path, ONE)
-    assert report.counts == {StoreStatus.STORED: 1}
+    assert report.counts == {Status.STORED: 1}
 
 
 # --- silence and trickle --------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ async def test_documents_for_a_silent_service_end(tmp_path: Path, silent: tuple[
             await api.upload_documents(tmp_path, ONE)
     assert [one.key for one in service.sent(23)].count(silent) == 3, "the same silence three times is enough"
     report: Any = caught.value.report
-    assert report.counts == {StoreStatus.FAILED: 6}, "no last part has left, so that none is attached"
+    assert report.counts == {Status.FAILED: 6}, "no last part has left, so that none is attached"
     assert all(str(one.reason).startswith("not sent: ") for one in report.outcomes)
 
 
@@ -264,9 +264,9 @@ async def test_what_was_under_way_when_an_upload_ended(tmp_path: Path) -> None:
     report: Any = caught.value.report
     sent = len([one for one in service.sent(23) if one.key == FILE_PART])
     assert sent == 3
-    assert report.counts[StoreStatus.UNCONFIRMED] == 3
-    assert {one.status for one in report.outcomes} == {StoreStatus.UNCONFIRMED, StoreStatus.FAILED}
-    assert all("not sent" in str(one.reason) for one in report.outcomes if one.status is StoreStatus.FAILED)
+    assert report.counts[Status.UNCONFIRMED] == 3
+    assert {one.status for one in report.outcomes} == {Status.UNCONFIRMED, Status.FAILED}
+    assert all("not sent" in str(one.reason) for one in report.outcomes if one.status is Status.FAILED)
 
 
 # --- existing="send" ------------------------------------------------------------------------------------------------
@@ -288,11 +288,11 @@ async def test_after_a_lost_answer_what_may_be_there_is_not_sent_blindly(there: 
     (outcome,) = report.outcomes
     keys = [one.key for one in service.sent(23)]
     if there:
-        assert outcome.status is StoreStatus.UNCONFIRMED
+        assert outcome.status is Status.UNCONFIRMED
         assert "this one or an older one" in str(outcome.reason)
         assert keys == [ANNOUNCE, FILE_PART, CHECK]
     else:
-        assert outcome.status is StoreStatus.STORED
+        assert outcome.status is Status.STORED
         assert keys == [ANNOUNCE, FILE_PART, CHECK, FILE_PART]
 
 
@@ -312,7 +312,7 @@ async def test_refused_after_a_lost_answer(known_late: bool) -> None:
 
     async with CloudService(answer) as service, service.client(settings=settings(answer=0.2)) as api:
         (outcome,) = (await api.upload(small_dicom())).outcomes
-    assert outcome.status is (StoreStatus.STORED if known_late else StoreStatus.FAILED)
+    assert outcome.status is (Status.STORED if known_late else Status.FAILED)
 
 
 # --- answers that are none ------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ async def test_an_answer_that_says_neither_yes_nor_no(told: Any) -> None:
         with pytest.raises(ProtocolError, match="get view link: "):
             await api.view.order(ONE)
         report = await api.upload(small_dicom())
-    assert report.counts == {StoreStatus.UNCONFIRMED: 1}
+    assert report.counts == {Status.UNCONFIRMED: 1}
 
 
 @pytest.mark.parametrize("told", [{}, {"ResponseMessage": ""}])
@@ -381,12 +381,12 @@ async def test_an_answer_to_another_operation_is_none(kind: tuple[int, int]) -> 
                     await api.view.order(ONE)
             elif kind == FILE_PART:
                 report = await api.upload(small_dicom())
-                assert report.counts == {StoreStatus.UNCONFIRMED: 1}
+                assert report.counts == {Status.UNCONFIRMED: 1}
             else:
                 with pytest.raises(ProtocolError, match="an answer to another operation") as caught:
                     await api.upload(small_dicom())
                 report = caught.value.report  # type: ignore[assignment]
-                assert report.counts == {StoreStatus.FAILED: 1}
+                assert report.counts == {Status.FAILED: 1}
 
 
 async def test_an_answer_that_names_no_operation_is_taken() -> None:

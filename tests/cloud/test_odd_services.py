@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from postdicom_async import CloudApi, CloudWire, ConnectionFailed, PostdicomError, StoreStatus, UsageError
+from postdicom_async import CloudApi, CloudWire, ConnectionFailed, PostdicomError, Status, UsageError
 from postdicom_async.emulator.cloud_oddities import Drop
 from tests.cloud.conftest import INSTITUTION, Account
 from tests.cloud.cutting import CuttingProxy
@@ -97,7 +97,7 @@ async def test_requests_under_way_survive_that_the_session_is_given_up() -> None
     async with Stubborn(answer) as service, service.client() as api:
         creating = asyncio.create_task(api.folders.create("X"))
         report = await api.upload(small_dicom())
-        assert report.counts == {StoreStatus.STORED: 1}
+        assert report.counts == {Status.STORED: 1}
         assert len(service.asked) == 6
         answered.set()
         assert (await creating).raw
@@ -117,7 +117,7 @@ async def test_a_service_that_allows_one_socket_for_parts(tmp_path: Path, status
 
     async with OneLane() as service, service.client() as api:
         report = await api.upload(tmp_path, sockets=4)
-    assert report.counts == {StoreStatus.STORED: 12}
+    assert report.counts == {Status.STORED: 12}
     assert {part.socket for part in service.sent(23) if part.key == FILE_PART} == {2}
 
 
@@ -150,7 +150,7 @@ async def test_repeats_are_earned_back(account: Account, tmp_path: Path) -> None
         )
         async with api:
             report = await api.upload(tmp_path, institution_uuid=INSTITUTION, sockets=1)
-    assert report.counts == {StoreStatus.STORED: 90}
+    assert report.counts == {Status.STORED: 90}
     assert held_by(account.server) == files
 
 
@@ -170,7 +170,7 @@ async def test_all_sockets_at_once(account: Account, tmp_path: Path) -> None:
     dropping = asyncio.create_task(drop())
     report = await account.api.upload(tmp_path, institution_uuid=INSTITUTION, sockets=64)
     await dropping
-    assert report.counts == {StoreStatus.STORED: 130}
+    assert report.counts == {Status.STORED: 130}
     assert held_by(account.server) == files
 
 
@@ -187,10 +187,10 @@ async def test_a_service_that_never_answers_is_given_up(tmp_path: Path) -> None:
     report: Any = caught.value.report
     assert 6 <= len(report.outcomes) < 20
     parts = [one for one in service.sent(23) if one.key == FILE_PART]
-    assert report.counts[StoreStatus.UNCONFIRMED] == len(parts)
+    assert report.counts[Status.UNCONFIRMED] == len(parts)
     assert 6 <= len(parts) < 9
-    rest = [one for one in report.outcomes if one.status is not StoreStatus.UNCONFIRMED]
-    assert all(one.status is StoreStatus.FAILED and one.reason.startswith("not sent: ") for one in rest)
+    rest = [one for one in report.outcomes if one.status is not Status.UNCONFIRMED]
+    assert all(one.status is Status.FAILED and one.reason.startswith("not sent: ") for one in rest)
 
 
 # --- what is there already, and folders -----------------------------------------------------------------------------
@@ -204,7 +204,7 @@ async def test_yes_in_any_spelling(told: Any, present: bool) -> None:
 
     async with CloudService(answer) as service, service.client() as api:
         report = await api.upload(small_dicom())
-    assert report.counts == {StoreStatus.PRESENT if present else StoreStatus.STORED: 1}
+    assert report.counts == {Status.PRESENT if present else Status.STORED: 1}
     assert report.patient_order_uuids == ((ONE,) if present else ()), "an order of other files holds none of these"
 
 
@@ -214,7 +214,7 @@ async def test_an_order_that_cannot_be_put_into_the_folder_at_once(account: Acco
     folder = str((await account.api.folders.create("New")).folder_uuid)
     account.server.cloud.oddities.refused[ADD_ORDER] = 1
     report = await account.api.upload(tmp_path, institution_uuid=INSTITUTION, folder_uuid=folder)
-    assert report.counts == {StoreStatus.PRESENT: 5}
+    assert report.counts == {Status.PRESENT: 5}
     assert len((await account.api.folders.contents(folder)).orders) == 1
 
 
@@ -230,7 +230,7 @@ async def test_a_lost_file_whose_order_is_not_told_goes_into_the_folder_all_the_
 
     async with CloudService(answer) as service, service.client(settings=settings(answer=0.1)) as api:
         report = await api.upload(small_dicom(), folder_uuid=ONE)
-    assert report.counts == {StoreStatus.STORED: 1}
+    assert report.counts == {Status.STORED: 1}
     assert parts == 2
 
 
@@ -332,7 +332,7 @@ async def test_a_slow_source_keeps_nobody_waiting() -> None:
                 await api.upload(slowly(), existing="send", sockets=1)
         released.set()
     report: Any = caught.value.report
-    assert report.counts == {StoreStatus.STORED: 1, StoreStatus.FAILED: 1}
+    assert report.counts == {Status.STORED: 1, Status.FAILED: 1}
     assert report.failures[0].reason.startswith("not sent: ")
 
 
@@ -350,7 +350,7 @@ async def test_a_file_that_becomes_a_pipe(account: Account, tmp_path: Path) -> N
     async with asyncio.timeout(10):
         report = await account.api.upload(sources(), institution_uuid=INSTITUTION)
     (outcome,) = report.outcomes
-    assert outcome.status in {StoreStatus.UNREADABLE, StoreStatus.STORED}
+    assert outcome.status in {Status.UNREADABLE, Status.STORED}
 
 
 # --- arguments ------------------------------------------------------------------------------------------------------

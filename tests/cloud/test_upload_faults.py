@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from postdicom_async import CloudWire, ConnectionFailed, PostdicomError, StoreStatus
+from postdicom_async import CloudWire, ConnectionFailed, PostdicomError, Status
 from postdicom_async.emulator.cloud_oddities import Drop
 from tests.cloud.conftest import INSTITUTION, Account, client_of
 from tests.cloud.files import PART, dicom_of_size, held_by, study_in
@@ -27,7 +27,7 @@ async def test_a_refused_part_is_sent_again_with_its_file(account: Account) -> N
     data, cloud = dicom_of_size(4 * PART), account.server.cloud
     cloud.oddities.refused[FILE_PART] = 1
     report = await account.api.upload(data, institution_uuid=INSTITUTION, sockets=2)
-    assert report.counts == {StoreStatus.STORED: 1}
+    assert report.counts == {Status.STORED: 1}
     assert report.bytes_sent == len(data)
     assert list(held_by(account.server).values()) == [data]
     attempts = {part.parameters["FileIndex"] for part in cloud.sent(FILE_PART)}
@@ -42,7 +42,7 @@ async def test_what_is_always_refused_is_told_after_a_bounded_number_of_attempts
     cloud = account.server.cloud
     cloud.oddities.refused[FILE_PART] = 1000
     report = await account.api.upload(tmp_path, institution_uuid=INSTITUTION)
-    assert report.counts == {StoreStatus.FAILED: len(files)}
+    assert report.counts == {Status.FAILED: len(files)}
     assert not report.ok
     assert {one.reason for one in report.failures} == {"this refusal was asked for"}
     assert len(cloud.sent(FILE_PART)) == 3 * len(files)
@@ -56,7 +56,7 @@ async def test_a_refusal_is_repeated_less_often_than_a_lost_answer() -> None:
     patient = settings(max_attempts=9, base=0.001, cap=0.001)
     async with CloudService(answer) as service, service.client(settings=patient) as api:
         report = await api.upload(small_dicom())
-    assert report.counts == {StoreStatus.FAILED: 1}
+    assert report.counts == {Status.FAILED: 1}
     assert [one.key for one in service.sent(23)].count(FILE_PART) == 3
 
 
@@ -64,11 +64,11 @@ async def test_one_that_is_refused_keeps_no_other_out(account: Account, tmp_path
     files = study_in(tmp_path, 9)
     account.server.cloud.oddities.refused[FILE_PART] = 5
     report = await account.api.upload(tmp_path, institution_uuid=INSTITUTION, sockets=1)
-    assert report.counts[StoreStatus.STORED] >= 7
+    assert report.counts[Status.STORED] >= 7
     assert sum(report.counts.values()) == 9
     held = held_by(account.server)
     assert held.items() <= files.items()
-    assert len(held) == report.counts[StoreStatus.STORED]
+    assert len(held) == report.counts[Status.STORED]
 
 
 async def test_reasons_do_not_show_whose_file_it_is(account: Account) -> None:
@@ -92,7 +92,7 @@ async def test_dropped_at_any_part(account: Account, tmp_path: Path, when: Any, 
     cloud = account.server.cloud
     cloud.oddities.drops.append(Drop(when, FILE_PART, nth))
     report = await account.api.upload(tmp_path, institution_uuid=INSTITUTION, sockets=3)
-    assert report.counts == {StoreStatus.STORED: 5}
+    assert report.counts == {Status.STORED: 5}
     assert files.items() <= held_by(account.server).items()
     assert not cloud.oddities.drops
 
@@ -103,7 +103,7 @@ async def test_dropped_before_the_parts(account: Account, tmp_path: Path, when: 
     files = study_in(tmp_path, 3)
     account.server.cloud.oddities.drops.append(Drop(when, key))
     report = await account.api.upload(tmp_path, institution_uuid=INSTITUTION)
-    assert report.counts == {StoreStatus.STORED: 3}
+    assert report.counts == {Status.STORED: 3}
     assert held_by(account.server) == files
 
 
@@ -112,7 +112,7 @@ async def test_a_lost_answer_to_what_was_stored_is_asked_for_not_sent_again(acco
     cloud.oddities.drops.append(Drop("after", FILE_PART))
     report = await account.api.upload(small_dicom(), institution_uuid=INSTITUTION)
     (outcome,) = report.outcomes
-    assert (outcome.status, outcome.reason) == (StoreStatus.STORED, "confirmed by the service when asked")
+    assert (outcome.status, outcome.reason) == (Status.STORED, "confirmed by the service when asked")
     assert len(cloud.sent(FILE_PART)) == 1
     assert len(cloud.sent(CHECK)) == 2
 
@@ -122,7 +122,7 @@ async def test_what_may_be_an_older_one_is_not_sent_blindly(account: Account, wh
     cloud = account.server.cloud
     cloud.oddities.drops.append(Drop(when, FILE_PART))
     report = await account.api.upload(small_dicom(), institution_uuid=INSTITUTION, existing="send")
-    assert report.counts == {StoreStatus.STORED if when == "before" else StoreStatus.UNCONFIRMED: 1}
+    assert report.counts == {Status.STORED if when == "before" else Status.UNCONFIRMED: 1}
     assert len(cloud.sent(FILE_PART)) == (2 if when == "before" else 1)
 
 
@@ -133,7 +133,7 @@ async def test_what_is_never_answered_is_unconfirmed() -> None:
     async with CloudService(answer) as service, service.client(settings=QUICK) as api:
         report = await api.upload(small_dicom())
     (outcome,) = report.outcomes
-    assert (outcome.status, outcome.reason) == (StoreStatus.UNCONFIRMED, "the service did not answer in time")
+    assert (outcome.status, outcome.reason) == (Status.UNCONFIRMED, "the service did not answer in time")
     assert len(service.sent(23)) == 6, "announced, asked, sent, asked, sent, asked"
 
 
@@ -144,7 +144,7 @@ async def test_what_is_answered_in_words_nobody_can_read(result: bytes) -> None:
 
     async with CloudService(answer) as service, service.client(settings=QUICK) as api:
         report = await api.upload(small_dicom(), existing="send")
-    assert report.counts == {StoreStatus.UNCONFIRMED: 1}
+    assert report.counts == {Status.UNCONFIRMED: 1}
 
 
 # --- sessions -------------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ async def test_a_session_that_is_forgotten_on_the_way(account: Account, tmp_path
     forgetting = asyncio.create_task(forget())
     report = await account.api.upload(tmp_path, institution_uuid=INSTITUTION, sockets=2)
     await forgetting
-    assert report.counts == {StoreStatus.STORED: 12}
+    assert report.counts == {Status.STORED: 12}
     assert held_by(account.server) == files
     assert len(cloud.sent((23, 1))) == 2
 
@@ -175,7 +175,7 @@ async def test_a_session_that_only_the_new_sockets_find_forgotten(account: Accou
     await account.api.folders.search().all()
     cloud.forget_sessions()
     report = await account.api.upload(small_dicom(), institution_uuid=INSTITUTION)
-    assert report.counts == {StoreStatus.STORED: 1}
+    assert report.counts == {Status.STORED: 1}
     assert len(cloud.sent((3, 4))) == 2
 
 
@@ -204,7 +204,7 @@ async def test_sockets_of_a_lost_session_carry_nothing_of_the_new_one(tmp_path: 
 
     async with Losing(answer) as service, service.client() as api:
         report = await api.upload(tmp_path, sockets=3)
-    assert report.counts == {StoreStatus.STORED: 12}
+    assert report.counts == {Status.STORED: 12}
     assert {under for under, _ in used} == {SESSION, uuid(2)}
     assert all(under == session for under, session in used)
 
@@ -219,7 +219,7 @@ async def test_a_service_that_never_likes_registrations() -> None:
 
     async with Stubborn() as service, service.client() as api:
         report = await api.upload([small_dicom()], sockets=3)
-        assert report.counts == {StoreStatus.STORED: 1}
+        assert report.counts == {Status.STORED: 1}
     assert len(service.asked) == 6, "the session was brought up anew once, to be sure"
 
 
@@ -257,10 +257,10 @@ async def test_a_service_that_goes_away(account: Account, tmp_path: Path) -> Non
     await leaving
     report: Any = caught.value.report
     counts = report.counts
-    assert set(counts) <= {StoreStatus.STORED, StoreStatus.UNCONFIRMED, StoreStatus.FAILED}
-    assert all(one.reason.startswith("not sent: ") for one in report.outcomes if one.status is StoreStatus.FAILED)
-    assert counts[StoreStatus.STORED] >= 2
-    assert len({one.source for one in report.outcomes}) == len(report.outcomes)
+    assert set(counts) <= {Status.STORED, Status.UNCONFIRMED, Status.FAILED}
+    assert all(one.reason.startswith("not sent: ") for one in report.outcomes if one.status is Status.FAILED)
+    assert counts[Status.STORED] >= 2
+    assert len({one.where for one in report.outcomes}) == len(report.outcomes)
     assert len(report.patient_order_uuids) == 1
 
 
@@ -308,7 +308,7 @@ async def test_a_file_that_changes_on_the_way_is_never_completed(account: Accoun
     changing = asyncio.create_task(change())
     report = await account.api.upload(tmp_path, institution_uuid=INSTITUTION, sockets=1)
     await changing
-    assert report.counts == {StoreStatus.STORED: 2, StoreStatus.UNREADABLE: 1}
+    assert report.counts == {Status.STORED: 2, Status.UNREADABLE: 1}
     (failure,) = report.failures
     assert "changed while it was read" in str(failure.reason)
     sent = {part.parameters["CurrentFilePartIndex"] for part in cloud.sent(FILE_PART)}

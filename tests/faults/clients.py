@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 
 from postdicom_async import Limits, Retry, Settings, Timeouts, Tls
-from postdicom_async.http.transport import httpx_transport, pyreqwest_transport
+from postdicom_async.http.tls import tls_context
+from postdicom_async.http.transport import AiohttpTransport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,6 @@ FAST = Settings(
     fsync=False,
 )
 _GROUPS: dict[str, type[Any]] = {"timeouts": Timeouts, "retry": Retry, "limits": Limits}
-_FACTORIES = {"httpx": httpx_transport, "pyreqwest": pyreqwest_transport}
 
 
 class Connect(Protocol):
@@ -34,17 +34,19 @@ class Connect(Protocol):
     def __call__(self, url: str, settings: Settings = FAST, **arguments: Any) -> DicomWeb: ...
 
 
-def transport_of(name: str, settings: Settings, **options: Any) -> httpx.AsyncBaseTransport:
-    """Return the transport of that name."""
-    if name == "httpx" and settings.tls == Tls():
-        options["context"] = _system_certificates()
-    return _FACTORIES[name](settings, **options)
+def transport_of(name: str, settings: Settings, *, proxy: str | None = None) -> httpx.AsyncBaseTransport:
+    """Return the library's own transport, or httpx's as a caller would make it."""
+    context = _system_certificates() if settings.tls == Tls() else tls_context(settings.tls)
+    if name == "aiohttp":
+        return AiohttpTransport(settings, proxy=proxy, context=context)
+    limits = httpx.Limits(max_connections=None, keepalive_expiry=5)
+    return httpx.AsyncHTTPTransport(verify=context, trust_env=False, proxy=proxy, limits=limits)
 
 
 @cache
 def _system_certificates() -> ssl.SSLContext:
     """Read them once: it takes longer than most tests."""
-    return httpx.create_ssl_context(trust_env=False)
+    return tls_context(Tls())
 
 
 def settings(**values: Any) -> Settings:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from postdicom_async import ConnectionFailed, PostdicomError, StoreStatus, UploadReport
+from postdicom_async import ConnectionFailed, PostdicomError, Status, UploadReport
 from postdicom_async.dicomweb import confirm
 from postdicom_async.dicomweb.store import CONFIRMED
 from tests.faults.archive import MemoryArchive, parts_sent, related, uids_of
@@ -63,7 +63,7 @@ async def test_only_the_same_data_set_confirms(
     archive.stored[UIDS] = data
     async with FaultyServer(archive) as server, connect(server.url) as client:
         (outcome,) = (await client.upload([FILE])).outcomes
-    assert outcome.status is (StoreStatus.STORED if same else StoreStatus.UNCONFIRMED)
+    assert outcome.status is (Status.STORED if same else Status.UNCONFIRMED)
     assert words in str(outcome.reason)
 
 
@@ -86,7 +86,7 @@ async def test_what_is_retrieved_instead_confirms_nothing(answer: str, connect: 
 
     async with FaultyServer(MemoryArchive(fault=fault)) as server, connect(server.url) as client:
         (outcome,) = (await client.upload([FILE])).outcomes
-    assert outcome.status is StoreStatus.UNCONFIRMED
+    assert outcome.status is Status.UNCONFIRMED
 
 
 # --- what is told of each instance by itself --------------------------------------------------------------------------
@@ -110,7 +110,7 @@ async def test_instances_of_a_batch_taken_apart_are_each_sent_again(connect: Con
     archive = MemoryArchive(fault=fault)
     async with FaultyServer(archive) as server, connect(server.url) as client:
         report = await client.upload(files)
-    assert [outcome.status for outcome in report.outcomes] == [StoreStatus.STORED] * 8
+    assert [outcome.status for outcome in report.outcomes] == [Status.STORED] * 8
     assert sorted(archive.stored.values()) == sorted(files)
 
 
@@ -140,9 +140,9 @@ async def test_refused_after_a_lost_answer(how: str, held: bytes | str | None, c
         (outcome,) = (await client.upload([FILE])).outcomes
     assert len(posts) == 2
     if isinstance(held, bytes):
-        assert (outcome.status, outcome.reason) == (StoreStatus.STORED, CONFIRMED)
+        assert (outcome.status, outcome.reason) == (Status.STORED, CONFIRMED)
     else:
-        assert outcome.status is (StoreStatus.FAILED if held is None else StoreStatus.UNCONFIRMED)
+        assert outcome.status is (Status.FAILED if held is None else Status.UNCONFIRMED)
 
 
 # --- what never left ------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ async def test_what_never_left_is_not_sent(why: str, batch: int, connect: Connec
             await client.upload(files)
     report = caught.value.report
     assert isinstance(report, UploadReport)
-    assert {outcome.status for outcome in report.outcomes} == {StoreStatus.FAILED}
+    assert {outcome.status for outcome in report.outcomes} == {Status.FAILED}
     assert all(str(outcome.reason).startswith("not sent: ") for outcome in report.outcomes)
 
 
@@ -189,6 +189,6 @@ async def test_what_left_before_the_archive_went_away_is_unconfirmed(connect: Co
     report = caught.value.report
     assert isinstance(report, UploadReport)
     first, *others = report.outcomes
-    assert first.status is StoreStatus.UNCONFIRMED
+    assert first.status is Status.UNCONFIRMED
     assert str(first.reason).startswith("sent and not confirmed: ")
-    assert {(one.status, str(one.reason).partition(":")[0]) for one in others} <= {(StoreStatus.FAILED, "not sent")}
+    assert {(one.status, str(one.reason).partition(":")[0]) for one in others} <= {(Status.FAILED, "not sent")}

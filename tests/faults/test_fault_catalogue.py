@@ -19,7 +19,7 @@ from postdicom_async import (
     DicomWeb,
     DownloadReport,
     PostdicomError,
-    StoreStatus,
+    Status,
     Timeouts,
     Tls,
     UploadReport,
@@ -203,7 +203,7 @@ def checked_upload(scene: Scene, report: UploadReport | None) -> set[str]:
     """No instance is said to be in the archive that is not there as it was sent; and each has an outcome."""
     outcomes = report.outcomes if report is not None else ()
     for outcome in outcomes:
-        if outcome.status in (StoreStatus.STORED, StoreStatus.WARNED):
+        if outcome.status in (Status.STORED, Status.WARNED):
             assert outcome.uids is not None
             sent = next(file for file in FILES if uids_of(file) == outcome.uids)
             assert scene.stage.archive.stored.get(outcome.uids) == sent

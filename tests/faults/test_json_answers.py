@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from postdicom_async import PostDicom, PostdicomError, ProtocolError, StoreStatus
+from postdicom_async import PostDicom, PostdicomError, ProtocolError, Status, paging
 from postdicom_async.dicomweb import json_answer
 from postdicom_async.postdicom.doctor import diagnose
 from tests.faults.archive import MemoryArchive
@@ -425,7 +425,7 @@ async def test_an_answer_that_repeats_itself_for_ever_is_left(
 
 async def test_results_that_came_before_are_told_by_little(connect: Connect) -> None:
     """What is kept of each result, to find one that comes again."""
-    turns = json_answer.Turns()
+    turns = paging.Turns()
     marks: set[bytes] = set()
     tracemalloc.start()
     try:
@@ -451,5 +451,5 @@ async def test_a_large_store_answer_confirms_nothing_and_stalls_nothing(
     files = list(study_files(1).values())
     async with FaultyServer(answer) as server, connect(server.url) as archive, StallWatch() as watch:
         (outcome,) = await archive.store_instances(files)
-    assert outcome.status is (StoreStatus.UNCONFIRMED if status == 200 else StoreStatus.FAILED)
+    assert outcome.status is (Status.UNCONFIRMED if status == 200 else Status.FAILED)
     assert watch.longest < STALL

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async import DICOMWEB, POSTDICOM, IncompleteDownload, InstanceUids, NotFound, StoreStatus
+from postdicom_async import DICOMWEB, POSTDICOM, IncompleteDownload, InstanceUids, NotFound, Status
 from tests.faults.archive import name_of, uids_of
 from tests.faults.clients import files_below, settings
 from tests.faults.odd_archives import FILES, STUDY, make_odd, searches
@@ -175,7 +175,7 @@ async def test_without_a_list_of_a_studys_instances(
     paths = searches(server.requests)
     assert paths.count(f"/studies/{STUDY}/instances") <= (2 if status == 400 else 1), "it is remembered"
     retrieved = [one.path for one in server.requests[first:] if one.path not in paths]
-    assert retrieved == ["/studies/{}/series/{}/instances/{}".format(*report.saved[0].uids)]
+    assert retrieved == ["/studies/{}/series/{}/instances/{}".format(*(report.saved[0].uids or ()))]
 
 
 @pytest.mark.parametrize("answer", [Reply(404), json_reply([]), Reply(204)])
@@ -339,7 +339,7 @@ async def test_an_upload_is_told_of_rightly(odd_archive: OddArchive, connect: Co
     async with FaultyServer(odd_archive) as server, connect(server.url) as archive:
         report = await archive.upload(more)
     assert report.ok
-    assert dict(report.counts) == {StoreStatus.STORED: 3}
+    assert dict(report.counts) == {Status.STORED: 3}
 
 
 async def test_what_the_archive_dropped_is_not_found_by_a_search_that_ignores_filters(connect: Connect) -> None:
@@ -351,4 +351,4 @@ async def test_what_the_archive_dropped_is_not_found_by_a_search_that_ignores_fi
     for odd in ("ignores all filters", "answers [] to every search"):
         async with FaultyServer(make_odd(odd, fault=fault)) as server, connect(server.url) as archive:
             report = await archive.upload([small_dicom(uid(7), uid(7, 1), uid(7, 1, 1))])
-        assert dict(report.counts) == {StoreStatus.UNCONFIRMED: 1}
+        assert dict(report.counts) == {Status.UNCONFIRMED: 1}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from postdicom_async import CloudApi, DicomWeb, StoreStatus, UploadReport
+from postdicom_async import CloudApi, DicomWeb, Status, UploadReport
 from tests.faults.archive import MemoryArchive, parts_sent, uids_of
 from tests.faults.clients import settings
 from tests.support.bodies import stow_answer
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.faults.clients import Connect
 
-FAILED, STORED, UNREADABLE = StoreStatus.FAILED, StoreStatus.STORED, StoreStatus.UNREADABLE
+FAILED, STORED, UNREADABLE = Status.FAILED, Status.STORED, Status.UNREADABLE
 WHOLE = small_dicom(pixel_bytes=4096)
 CUT = WHOLE[:-100]
 OTHER = small_dicom(pixel_bytes=4096, patient_name="OTHER^ONE")
@@ -51,7 +51,7 @@ class Picky:
         return Reply(200 if good else 409, {"Content-Type": "application/dicom+json"}, body)
 
 
-def summary(report: UploadReport) -> list[tuple[StoreStatus, str | None]]:
+def summary(report: UploadReport) -> list[tuple[Status, str | None]]:
     return [(one.status, one.reason) for one in report.outcomes]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async import Anonymization, ConnectionFailed, RateLimited, ServerError, StoreStatus, UploadReport
+from postdicom_async import Anonymization, ConnectionFailed, RateLimited, ServerError, Status, UploadReport
 from postdicom_async.dicomweb.store import CONFIRMED, Storing
 from tests.faults.archive import MemoryArchive, parts_sent, uids_of
 from tests.faults.clients import FAST, settings
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 FILES = list(study_files(4, series=2).values())
 UIDS = [uids_of(file).sop_instance_uid for file in FILES]
 JSON = {"Content-Type": "application/dicom+json"}
-STORED, FAILED, WARNED = StoreStatus.STORED, StoreStatus.FAILED, StoreStatus.WARNED
-UNCONFIRMED, UNREADABLE = StoreStatus.UNCONFIRMED, StoreStatus.UNREADABLE
+STORED, FAILED, WARNED = Status.STORED, Status.FAILED, Status.WARNED
+UNCONFIRMED, UNREADABLE = Status.UNCONFIRMED, Status.UNREADABLE
 
 
 def posts(server: FaultyServer) -> list[Request]:
     return [request for request in server.requests if request.method == "POST"]
 
 
-def statuses(report: UploadReport) -> list[StoreStatus]:
+def statuses(report: UploadReport) -> list[Status]:
     return [outcome.status for outcome in report.outcomes]
 
 
@@ -561,7 +561,7 @@ async def test_twins_are_sent_once(connect: Connect) -> None:
     twin = small_dicom(instance=UIDS[0], series=uids_of(FILES[0])[1], patient_id="changed")
     archive = MemoryArchive()
     report, server = await upload(connect, archive, [*FILES, FILES[0], twin])
-    assert statuses(report) == [STORED] * 4 + [StoreStatus.DUPLICATE, FAILED]
+    assert statuses(report) == [STORED] * 4 + [Status.DUPLICATE, FAILED]
     assert len(parts_sent(server.requests[0])) == 4
 
 
@@ -652,7 +652,7 @@ async def test_a_source_that_changes_while_it_is_sent(change: str, connect: Conn
 async def test_everything_else_in_a_folder_is_listed(connect: Connect, tmp_path: Path) -> None:
     paths = in_files(tmp_path / "in", [*FILES, b"", b"text", FILES[0][:200]])
     report, _ = await upload(connect, MemoryArchive(), paths[0].parent)
-    assert statuses(report) == [STORED] * 4 + [StoreStatus.NOT_DICOM] * 2 + [UNREADABLE]
+    assert statuses(report) == [STORED] * 4 + [Status.NOT_DICOM] * 2 + [UNREADABLE]
 
 
 async def test_report_of_a_job_that_broke_in_the_middle(connect: Connect) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from postdicom_async import ConnectionFailed, IncompleteDownload, StoreStatus
+from postdicom_async import ConnectionFailed, IncompleteDownload, Status
 from tests.faults.archive import MemoryArchive, is_search, name_of
 from tests.faults.clients import files_below, settings
 from tests.support.bodies import dicom_json, json_reply, multipart_related, stow_answer
@@ -86,7 +86,7 @@ async def test_an_archive_that_stops_reading(kind: str, connect: Connect, tmp_pa
 
     async with FaultyServer(MemoryArchive(), on_head=on_head) as server, connect(server.url, SILENT) as archive:
         report = await archive.upload(big if kind == "bytes" else tmp_path / "big")
-    assert [one.status for one in report.outcomes] == [StoreStatus.UNCONFIRMED]
+    assert [one.status for one in report.outcomes] == [Status.UNCONFIRMED]
     assert [request.method for request in server.requests].count("GET") >= 1
 
 
@@ -118,7 +118,7 @@ async def test_a_long_upload_that_moves(kind: str, connect: Connect, tmp_path: P
     started = time.monotonic()
     async with FaultyServer([named]) as server, connect(server.url, patient) as client:
         report = await client.upload(big if kind == "bytes" else tmp_path / "big")
-    assert [one.status for one in report.outcomes] == [StoreStatus.STORED]
+    assert [one.status for one in report.outcomes] == [Status.STORED]
     assert len(server.requests) == 1
     assert server.requests[0].complete
     assert server.requests[0].size > len(big)

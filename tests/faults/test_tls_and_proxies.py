@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -117,12 +116,11 @@ async def test_no_client_certificate_where_one_is_wanted(authority: Authority, t
     assert not server.requests
 
 
-async def test_a_key_with_a_password_brings_httpx(authority: Authority) -> None:
+async def test_a_key_with_a_password(authority: Authority) -> None:
     certificate, key = authority.client_files(b"open sesame")
     using = trusting(authority, certificate=certificate, key=key, key_password="open sesame")
     context = authority.server("127.0.0.1", wants_client=True)
     async with FaultyServer(EMPTY, ssl_context=context) as server, DicomWeb(server.url, settings=using) as archive:
-        assert archive.transport_name == "httpx"
         assert await archive.search_for_studies(limit=1).all() == []
 
 
@@ -285,24 +283,13 @@ async def test_the_setting_reaches_the_transport_chosen() -> None:
     assert len(proxy.seen) == 1
 
 
-@pytest.fixture
-def only(transport_name: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let the library choose, on a machine that has only this transport besides httpx's."""
-    if transport_name == "httpx":
-        monkeypatch.setitem(sys.modules, "pyreqwest.client", None)
-    return transport_name
-
-
 @pytest.mark.parametrize("asked", [True, False])
-async def test_the_environment_s_proxies_only_when_asked(
-    asked: bool, only: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_environment_s_proxies_only_when_asked(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     async with FaultyServer(EMPTY) as server, proxy_to(server.port) as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
         using = replace(FAST, use_environment_proxies=asked)
         async with DicomWeb(f"{server.url}/x", settings=using) as archive:
-            assert archive.transport_name == only
             assert await archive.search_for_studies(limit=1).all() == []
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         async with DicomWeb(f"{server.url}/x", settings=using) as archive:
@@ -332,7 +319,6 @@ async def test_the_environment_s_proxy_for_https(
     asked: bool,
     through: bool,
     authority: Authority,
-    only: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The name is known to the proxy alone: without it there is no way to the archive."""
@@ -344,16 +330,14 @@ async def test_the_environment_s_proxy_for_https(
         once = replace(trusting(authority), retry=replace(FAST.retry, max_attempts=1), use_environment_proxies=asked)
         expected = contextlib.nullcontext() if through else pytest.raises(ConnectionFailed, match="name is not known")
         async with DicomWeb("https://archive.invalid:8443/x", settings=once) as archive:
-            assert archive.transport_name == only
             with expected:
                 assert await archive.search_for_studies(limit=1).all() == []
     assert proxy.seen == (["CONNECT archive.invalid:8443"] if through else [])
 
 
-async def test_a_proxy_of_the_environment_that_cannot_be_used(only: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_of_the_environment_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "proxy.example")
     using = replace(FAST, use_environment_proxies=True)
-    assert only
     with pytest.raises(UsageError, match="proxy"):
         DicomWeb("https://archive.invalid", settings=using)
 
@@ -362,4 +346,4 @@ async def test_no_transport_looks_there_itself(transport_name: str, monkeypatch:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_port()}")
     async with FaultyServer(EMPTY) as server:
         assert await searched(server.url, transport_name, FAST) == []
-        assert choose_transport(server.url, FAST).name == "pyreqwest"
+        assert choose_transport(server.url, FAST).name == "aiohttp"

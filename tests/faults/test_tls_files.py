@@ -186,22 +186,16 @@ EVERY_MISTAKE = """
 import asyncio, sys
 from postdicom_async import DicomWeb, Settings, Tls, UsageError
 from postdicom_async.http.tls import tls_context
-from postdicom_async.http.transport import httpx_transport, pyreqwest_transport
+from postdicom_async.http.transport import AiohttpTransport
 
 async def main(given):
     certificate, key, password = given
     tls = Tls(certificate=certificate, key=key or None, key_password=password or None)
     makers = [
         lambda: DicomWeb("https://archive.example", settings=Settings(tls=tls)),
-        lambda: httpx_transport(Settings(tls=tls)),
+        lambda: AiohttpTransport(Settings(tls=tls)),
         lambda: tls_context(tls),
     ]
-    try:
-        import pyreqwest
-    except ImportError:
-        pass
-    else:
-        makers.append(lambda: pyreqwest_transport(Settings(tls=tls)))
     for make in makers:
         try:
             make()

@@ -18,11 +18,9 @@ from postdicom_async import (
     PostdicomError,
     ServerError,
     Settings,
-    StoreStatus,
+    Status,
     Tls,
-    UsageError,
 )
-from postdicom_async.http.transport import pyreqwest_transport
 from tests.faults.clients import FAST, transport_of
 from tests.support.bodies import json_reply
 from tests.support.certificates import Authority, nginx, openssl, self_signed, tls_server
@@ -135,29 +133,7 @@ async def test_a_self_signed_certificate_as_its_own_authority(case: str, tmp_pat
     async with FaultyServer(EMPTY, ssl_context=context) as server:
         url = server.url.replace("127.0.0.1", "localhost") if case.startswith("named") else server.url
         async with DicomWeb(url, settings=using) as archive:
-            assert archive.transport_name == "httpx"
             assert await archive.search_for_studies(limit=1).all() == []
-
-
-async def test_pyreqwest_by_name_says_what_it_cannot_do(authority: Authority, tmp_path: Path) -> None:
-    pytest.importorskip("pyreqwest")
-    own, _ = self_signed(tmp_path, "/CN=127.0.0.1", "subjectAltName=IP:127.0.0.1")
-    certificate, key = authority.client_files(b"secret words")
-    locked = Tls(certificate=certificate, key=key, key_password="secret words")
-    for using, proxy, argument in (
-        (Settings(tls=Tls(ca_file=own)), None, r"^tls\.ca_file: pyreqwest"),
-        (Settings(tls=locked), None, r"^tls\.key_password: pyreqwest"),
-        (Settings(tls=Tls(certificate=certificate, key=key)), None, r"^tls\.key_password: .* is encrypted"),
-        (Settings(), "socks5://127.0.0.1:1", "^proxy: pyreqwest"),
-    ):
-        with pytest.raises(UsageError, match=argument) as caught:
-            pyreqwest_transport(using, proxy=proxy)
-        assert "secret" not in str(caught.value)
-
-
-async def test_authorities_leave_the_fast_transport(authority: Authority) -> None:
-    pytest.importorskip("pyreqwest")
-    assert DicomWeb("https://archive.example", settings=trusting(authority)).transport_name == "pyreqwest"
 
 
 async def test_an_authority_made_by_hand(tmp_path: Path, transport_name: str) -> None:
@@ -305,7 +281,7 @@ async def test_nginx_s_page_as_the_answer_to_a_store(verifying: int, authority: 
     async with DicomWeb(f"https://127.0.0.1:{verifying}", settings=trusting(authority)) as archive:
         with contextlib.suppress(AuthenticationFailed):
             report = await archive.upload(small_dicom())
-            assert [one.status for one in report.outcomes] == [StoreStatus.FAILED]
+            assert [one.status for one in report.outcomes] == [Status.FAILED]
             assert WANTED in (report.outcomes[0].reason or "")
 
 
@@ -345,13 +321,13 @@ async def test_a_proxy_that_opens_no_way(status: bytes, transport_name: str) -> 
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_cannot_be_reached(scheme: str, transport_name: str) -> None:
+async def test_a_proxy_that_cannot_be_reached(scheme: str) -> None:
     using = replace(FAST, retry=replace(FAST.retry, max_attempts=1))
     for proxy, sentence in (
         (f"http://127.0.0.1:{unused_port()}", "the proxy refused the connection"),
         ("http://proxy.invalid:3128", "the proxy's host name is not known"),
     ):
-        error = await failure(f"{scheme}://archive.invalid", transport_name, using, proxy)
+        error = await failure(f"{scheme}://archive.invalid", "aiohttp", using, proxy)
         assert sentence in str(error)
         assert isinstance(error, ConnectionFailed)
         assert not error.may_have_arrived

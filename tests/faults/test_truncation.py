@@ -153,7 +153,7 @@ def numbered(archive: DicomWeb, number: int) -> DicomWeb:
 
 def cuts(transport_name: str, *, every_nth: int = 1) -> list[int]:
     """Return where to cut: as often as told, all around the delimiters, and less often on httpx, which is slower."""
-    step = every_nth if transport_name == "pyreqwest" else 7 * every_nth
+    step = every_nth if transport_name == "aiohttp" else 7 * every_nth
     near = {
         match.start() + offset
         for match in re.finditer(DELIMITER, WHOLE.body)

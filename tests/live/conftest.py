@@ -11,7 +11,7 @@ import pytest
 from postdicom_async import DicomWeb, Limits, Settings
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.emulator.samples import write_samples
-from postdicom_async.http.transport import httpx_transport
+from tests.faults.clients import transport_of
 from tests.support.orthanc import OrthancServer
 
 SETTINGS = Settings(limits=Limits(page_size=7, batch_instances=5), fsync=False)
@@ -29,7 +29,7 @@ class Server:
 
     def client(self, transport: str = "", settings: Settings = SETTINGS) -> DicomWeb:
         """Make a client, on httpx's own transport if that is named."""
-        chosen = httpx_transport(settings) if transport == "httpx" else None
+        chosen = transport_of(transport, settings) if transport == "httpx" else None
         return DicomWeb(self.url, auth=self.auth, settings=settings, transport=chosen, dialect=self.dialect)
 
 

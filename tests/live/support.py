@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 
-from postdicom_async import BytesMoved, DownloadReport, InstanceFinished, ProgressEvent, StoreStatus, UploadReport
+from postdicom_async import BytesMoved, DownloadReport, InstanceFinished, ProgressEvent, Status, UploadReport
 from postdicom_async.dicom.header import InstanceHeader, read_header
 
 __all__ = ["Progress", "by_uid", "dataset_of", "files_below", "require_stored"]
@@ -33,12 +33,12 @@ def by_uid(paths: Iterable[Path]) -> dict[str, bytes]:
 
 def require_stored(report: UploadReport, count: int) -> None:
     assert report.ok, [(outcome.status, outcome.reason_code, outcome.reason) for outcome in report.failures]
-    assert dict(report.counts) == {StoreStatus.STORED: count}
+    assert dict(report.counts) == {Status.STORED: count}
 
 
 def require_identical(report: DownloadReport, expected: Mapping[str, bytes]) -> None:
     assert report.ok
-    saved = {one.uids.sop_instance_uid: one for one in report.saved}
+    saved = {one.uids.sop_instance_uid: one for one in report.saved if one.uids}
     assert set(saved) == set(expected)
     for uid, one in saved.items():
         assert one.path.read_bytes() == expected[uid]

@@ -75,7 +75,7 @@ async def test_only_what_is_missing_is_fetched(any_archive: DicomWeb, files: dic
     lost[0].path.unlink()
     lost[1].path.write_bytes(small_dicom()[:200])
     again = await any_archive.download_study(uid(1), to=out)
-    require_identical(again, {one.uids.sop_instance_uid: files[one.uids.sop_instance_uid] for one in lost})
+    require_identical(again, {one.uids.sop_instance_uid: files[one.uids.sop_instance_uid] for one in lost if one.uids})
     assert len(again.already_present) == 7
 
 
@@ -146,7 +146,7 @@ async def test_samples_come_back_as_they_went(archive: DicomWeb, samples: Path, 
     reports = await asyncio.gather(
         *(archive.download_study(study.StudyInstanceUID, to=tmp_path / "out") for study in studies)
     )
-    saved = {one.uids.sop_instance_uid: one.path.read_bytes() for report in reports for one in report.saved}
+    saved = {one.uids.sop_instance_uid: one.path.read_bytes() for report in reports for one in report.saved if one.uids}
     assert saved == expected
 
 

@@ -16,7 +16,7 @@ from postdicom_async import (
     LocalFileError,
     NotFound,
     PostdicomError,
-    StoreStatus,
+    Status,
     TransferError,
     UsageError,
 )
@@ -35,7 +35,7 @@ async def test_samples_with_progress(
     size = sum(path.stat().st_size for path in samples.rglob("*.dcm"))
     require_stored(report, 21)
     assert report.bytes_sent == size
-    assert [outcome.size for outcome in report.outcomes] == [Path(o.source).stat().st_size for o in report.outcomes]
+    assert [outcome.size for outcome in report.outcomes] == [Path(o.where).stat().st_size for o in report.outcomes]
     progress.require_sound(instances=21, size=size)
     assert progress.events[-1].totals.bytes_total == size
 
@@ -44,17 +44,17 @@ async def test_pydicoms_own_files_and_back(archive: DicomWeb, tmp_path: Path) ->
     paths = pydicom_test_files()
     report = await archive.upload(paths)
     assert len(paths) > 40
-    refused = [outcome for outcome in report.outcomes if outcome.status is StoreStatus.FAILED]
+    refused = [outcome for outcome in report.outcomes if outcome.status is Status.FAILED]
     assert all(outcome.in_archive or outcome in refused for outcome in report.outcomes)
     assert len(refused) <= 3, [(outcome.reason_code, outcome.reason) for outcome in refused]
     assert all(outcome.reason for outcome in refused)
-    stored = by_uid(Path(outcome.source) for outcome in report.outcomes if outcome.in_archive)
+    stored = by_uid(Path(outcome.where) for outcome in report.outcomes if outcome.in_archive)
     came_back: dict[str, bytes] = {}
     for study in {
         outcome.uids.study_instance_uid for outcome in report.outcomes if outcome.uids and outcome.in_archive
     }:
         download = await archive.download_study(study, to=tmp_path / "out")
-        came_back |= {one.uids.sop_instance_uid: one.path.read_bytes() for one in download.saved}
+        came_back |= {one.uids.sop_instance_uid: one.path.read_bytes() for one in download.saved if one.uids}
     assert came_back == stored
 
 
@@ -107,12 +107,12 @@ async def test_a_folder_with_other_files_in_it(any_archive: DicomWeb, tmp_path: 
     progress = Progress()
     report = await any_archive.upload(tmp_path, progress=progress)
     assert dict(report.counts) == {
-        StoreStatus.STORED: 3,
-        StoreStatus.NOT_DICOM: 2,
-        StoreStatus.UNREADABLE: 1,
+        Status.STORED: 3,
+        Status.NOT_DICOM: 2,
+        Status.UNREADABLE: 1,
     }
     assert not report.ok
-    assert [Path(outcome.source).name for outcome in report.failures] == ["cut"]
+    assert [Path(outcome.where).name for outcome in report.failures] == ["cut"]
     with pytest.raises(TransferError) as caught:
         report.raise_for_failures()
     assert caught.value.report is report
@@ -125,11 +125,11 @@ async def test_duplicates_within_an_upload(any_archive: DicomWeb) -> None:
     other = small_dicom(uid(1), uid(1, 1), uid(1, 1, 1), patient_id="other")
     report = await any_archive.upload([first, second, first, other, bytes(first)])
     assert [outcome.status for outcome in report.outcomes] == [
-        StoreStatus.STORED,
-        StoreStatus.STORED,
-        StoreStatus.DUPLICATE,
-        StoreStatus.FAILED,
-        StoreStatus.DUPLICATE,
+        Status.STORED,
+        Status.STORED,
+        Status.DUPLICATE,
+        Status.FAILED,
+        Status.DUPLICATE,
     ]
     assert report.bytes_sent == len(first) + len(second)
 
@@ -167,7 +167,7 @@ async def test_500_instances_at_once(archive: DicomWeb, transport_name: str, arc
 async def test_store_instances_in_one_request(any_archive: DicomWeb) -> None:
     files = study_files(12, series=2)
     outcomes = await any_archive.store_instances([*files.values(), b"not DICOM"])
-    assert [outcome.status for outcome in outcomes] == [StoreStatus.STORED] * 12 + [StoreStatus.NOT_DICOM]
+    assert [outcome.status for outcome in outcomes] == [Status.STORED] * 12 + [Status.NOT_DICOM]
     assert [outcome.uids.sop_instance_uid for outcome in outcomes if outcome.uids] == list(files)
 
 
@@ -177,7 +177,7 @@ async def test_only_one_study(archive: DicomWeb) -> None:
         (await archive.upload([own, foreign], study_instance_uid=uid(1))).outcomes,
         await archive.store_instances([own, foreign], study_instance_uid=uid(1)),
     ):
-        assert [outcome.status for outcome in outcomes] == [StoreStatus.STORED, StoreStatus.FAILED]
+        assert [outcome.status for outcome in outcomes] == [Status.STORED, Status.FAILED]
         assert outcomes[1].uids == InstanceUids(uid(2), uid(2, 1), uid(2, 1, 1))
     assert await archive.search_for_studies({"StudyInstanceUID": uid(2)}).all() == []
 

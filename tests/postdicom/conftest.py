@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +10,6 @@ from hypothesis import HealthCheck, settings
 
 from postdicom_async import PostDicom
 from tests.faults.clients import FAST, transport_of
-
-_TLS = ssl.create_default_context()
 
 settings.register_profile(
     "operations",
@@ -31,9 +28,7 @@ def connect(transport_name: str) -> Callable[..., PostDicom]:
 
     def make(url: str, username: str = "demo", password: str = "demo", **options: Any) -> PostDicom:
         chosen = options.pop("settings", FAST)
-        # One context for all: making one takes longer than a test.
-        shared = {"context": _TLS} if transport_name == "httpx" else {}
-        transport = transport_of(transport_name, chosen, **shared)
+        transport = transport_of(transport_name, chosen)
         return PostDicom(url, username, password, settings=chosen, transport=transport, **options)
 
     return make

@@ -24,11 +24,11 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator, read_sequence
 from pydicom.sequence import Sequence
 
-from postdicom_async import Anonymization, StoreStatus
+from postdicom_async import Anonymization, Status
+from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized_now
 from postdicom_async.disk.sources import Unusable, Usable
-from postdicom_async.http.bodies import BytesBody
 from postdicom_async.results import InstanceUids
 from tests.support.dicom_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, uid
 
@@ -98,7 +98,7 @@ def anonymize(data: bytes, rules: Rules | Anonymization) -> bytes:
 def refusal(result: Usable | Unusable) -> str:
     """Return why something is not sent."""
     assert isinstance(result, Unusable), result
-    return result.reason if result.status is StoreStatus.UNREADABLE else f"{result.status}: {result.reason}"
+    return result.reason if result.status is Status.UNREADABLE else f"{result.status}: {result.reason}"
 
 
 # --- an independent reading -------------------------------------------------------------------------------------------

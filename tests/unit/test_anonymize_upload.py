@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from postdicom_async import Anonymization, DicomWeb, Limits, Settings, StoreStatus, UploadReport, UsageError
+from postdicom_async import Anonymization, DicomWeb, Limits, Settings, Status, UploadReport, UsageError
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.sources import Identified
@@ -47,8 +47,8 @@ def stored(archive: EmbeddedArchive) -> dict[str, bytes]:
     return found
 
 
-def statuses(report: UploadReport) -> dict[str, StoreStatus]:
-    return {Path(outcome.source).name: outcome.status for outcome in report.outcomes}
+def statuses(report: UploadReport) -> dict[str, Status]:
+    return {Path(outcome.where).name: outcome.status for outcome in report.outcomes}
 
 
 def require_new_uids(report: UploadReport, rules: Anonymization) -> None:
@@ -99,7 +99,7 @@ async def test_every_kind_of_source(
 
     require_stored(await client.upload(sources(), anonymize=RULES), 2)
     (outcome,) = await client.store_instances(dataset_of(three), anonymize=RULES)
-    assert outcome.status is StoreStatus.STORED
+    assert outcome.status is Status.STORED
     found = stored(embedded_archive)
     for number, data in enumerate((one, two), 1):
         assert found[RULES.new_uid(uid(1, 1, number))] == anonymize(data, RULES)
@@ -126,13 +126,13 @@ async def test_what_cannot_be_anonymised_is_an_outcome_and_not_sent(
     paths = sorted(path for path in tmp_path.iterdir() if path.is_file())
     report = await client.upload(paths, anonymize=RULES)
     assert statuses(report) == {
-        "1 good": StoreStatus.STORED,
-        "2 cut": StoreStatus.UNREADABLE,
-        "3 garbage": StoreStatus.UNREADABLE,
-        "4 no DICOM": StoreStatus.NOT_DICOM,
-        "5 damaged": StoreStatus.UNREADABLE,
+        "1 good": Status.STORED,
+        "2 cut": Status.UNREADABLE,
+        "3 garbage": Status.UNREADABLE,
+        "4 no DICOM": Status.NOT_DICOM,
+        "5 damaged": Status.UNREADABLE,
     }
-    assert [outcome.reason for outcome in report.outcomes if outcome.status is StoreStatus.UNREADABLE] == [
+    assert [outcome.reason for outcome in report.outcomes if outcome.status is Status.UNREADABLE] == [
         "cut off: its pixel data need 2048 bytes, 2047 are there",
         "cannot be anonymised: it ends inside an element",
         "cannot be anonymised: PatientName (0010,0010) has no value representation of PS3.5",
@@ -150,7 +150,7 @@ async def test_a_character_set_without_the_characters(client: DicomWeb, embedded
     rules = Anonymization({"PatientName": "Świętokrzyski"})
     report = await client.upload([small_dicom()], anonymize=rules)
     (outcome,) = report.outcomes
-    assert outcome.status is StoreStatus.UNREADABLE
+    assert outcome.status is Status.UNREADABLE
     assert outcome.reason == (
         "cannot be anonymised: PatientName (0010,0010): its Specific Character Set (0008,0005) cannot hold the value"
     )
@@ -166,11 +166,11 @@ async def test_duplicates(client: DicomWeb, embedded_archive: EmbeddedArchive, t
     longer = small_dicom(patient_name="TEST^FILE^OF^ANOTHER")
     report = await client.upload([tmp_path / "1", tmp_path / "2", data, alike, longer], anonymize=RULES)
     assert [outcome.status for outcome in report.outcomes] == [
-        StoreStatus.STORED,
-        StoreStatus.DUPLICATE,
-        StoreStatus.DUPLICATE,
-        StoreStatus.FAILED,
-        StoreStatus.FAILED,
+        Status.STORED,
+        Status.DUPLICATE,
+        Status.DUPLICATE,
+        Status.FAILED,
+        Status.FAILED,
     ]
     require_new_uids(report, RULES)
     assert stored(embedded_archive) == {RULES.new_uid(uid(1, 1, 1)): anonymize(data, RULES)}
@@ -188,10 +188,10 @@ async def test_a_source_that_changes_is_not_stored(
         (tmp_path / "1").write_bytes(small_dicom(patient_name=NAME))
         return result
 
-    monkeypatch.setattr("postdicom_async.dicomweb.intake.anonymized", then_changed)
+    monkeypatch.setattr("postdicom_async.transfer.intake.anonymized", then_changed)
     report = await client.upload([tmp_path / "1", tmp_path / "2"], anonymize=RULES)
     first, second = report.outcomes
-    assert (first.in_archive, second.status) == (False, StoreStatus.STORED)
+    assert (first.in_archive, second.status) == (False, Status.STORED)
     assert "changed while it was read" in str(first.reason)
     assert set(stored(embedded_archive)) == {RULES.new_uid(uid(1, 1, 2))}
 
@@ -208,7 +208,7 @@ async def test_of_which_study_they_must_be(client: DicomWeb, embedded_archive: E
 async def test_the_basic_profile_on_all_that_pydicom_ships(client: DicomWeb, embedded_archive: EmbeddedArchive) -> None:
     profile = Anonymization.basic_profile(secret="of the tests")
     report = await client.upload(SHIPPED, anonymize=profile)
-    names = {Path(outcome.source).relative_to(DATA).as_posix(): outcome for outcome in report.outcomes}
+    names = {Path(outcome.where).relative_to(DATA).as_posix(): outcome for outcome in report.outcomes}
     assert {name: one.reason for name, one in names.items() if "DICOM" in one.status or "unreadable" in one.status} == {
         name: reason.removeprefix("not DICOM: ") for name, reason in REFUSED.items()
     }

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from postdicom_async.errors import ConnectionFailed, ProtocolError
 from postdicom_async.http.answer import Answer, StreamedAnswer
+from postdicom_async.http.clocks import Clock
 from postdicom_async.http.patience import Patience
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
@@ -61,8 +62,9 @@ class Made:
             kind="search",
             limits=limits or Limits(),
             timeouts=Timeouts(idle_read=5.0),
+            clock=Clock(),
             patience=Patience(None, 3),
-            silences=0,
+            in_vain=lambda: None,
             release=self._release,
         )
 
@@ -286,8 +288,9 @@ async def test_a_last_byte_that_comes_late(length: int) -> None:
         kind="search",
         limits=Limits(),
         timeouts=Timeouts(idle_read=0.9, least_rate_window=0.9),
+        clock=Clock(),
         patience=Patience(None, 3),
-        silences=0,
+        in_vain=lambda: None,
         release=lambda: None,
     )
     async with answer:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from postdicom_async.dicomweb.at_once import for_each
+from postdicom_async.transfer.at_once import for_each
 
 
 class Items:
@@ -93,3 +93,49 @@ async def test_one_at_a_time_keeps_the_order() -> None:
     work = Work()
     await for_each(aiter(Items(20)), work, at_once=1)
     assert work.done == list(range(20))
+
+
+# --- a limit that changes ---------------------------------------------------------------------------------------------
+
+
+class Changing:
+    """A limit that the test sets."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+
+
+async def test_a_limit_that_rises_while_nothing_ends() -> None:
+    limit, items, work = Changing(1), Items(10), Work(slow=True)
+    task = asyncio.create_task(for_each(aiter(items), work, at_once=limit))
+    await asyncio.sleep(0.05)
+    assert work.running == 1
+    limit.now = 4
+    async with asyncio.timeout(10):
+        while work.running < 4:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert (work.running, items.drawn) == (4, 4)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_when_a_limit_falls_what_runs_goes_on() -> None:
+    limit = Changing(5)
+    ran_with: list[int] = []
+    running = 0
+
+    async def work(number: int) -> None:
+        nonlocal running
+        running += 1
+        ran_with.append(running)
+        if number == 4:
+            limit.now = 2
+        await asyncio.sleep(0.01)
+        running -= 1
+
+    await for_each(aiter(Items(30)), work, at_once=limit)
+    assert len(ran_with) == 30
+    assert ran_with[:5] == [1, 2, 3, 4, 5]
+    assert max(ran_with[5:]) == 2

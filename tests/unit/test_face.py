@@ -156,6 +156,78 @@ def test_the_chain_of_a_callback_stays() -> None:
     assert own_functions(error) == ["<lambda>", "callback"]
 
 
+class Private(Exception):
+    """What a library raises, with a URL in it."""
+
+
+def reachable(error: BaseException | None) -> list[object]:
+    """Return an exception's texts, and what its chain and the frames of its traceback hold."""
+    found: list[object] = []
+    while error is not None:
+        found += [error, *error.args]
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            found += frame.f_locals.values()
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def fails(secret: str) -> None:
+    raise Private(secret)
+
+
+def translated_once(to: Callable[[Private], BaseException | None]) -> None:
+    with face.translated(Private, to):
+        fails("https://archive.example/studies?PatientName=DOE")
+
+
+async def translated_in_a_generator() -> AsyncIterator[int]:
+    with face.translated((Private, OSError), lambda _: LookupError("plain")):
+        yield 1
+        fails("https://archive.example/studies?PatientName=DOE")
+
+
+async def test_a_translated_exception_keeps_nothing_of_the_other() -> None:
+    with pytest.raises(LookupError, match="plain") as caught:
+        translated_once(lambda _: LookupError("plain"))
+    with pytest.raises(LookupError, match="plain") as later:
+        async for _ in translated_in_a_generator():
+            pass
+    for one in (caught, later):
+        assert one.value.__context__ is None
+        held = reachable(one.value)
+        assert not [thing for thing in held if isinstance(thing, Private)]
+        assert "DOE" not in repr(held)
+
+
+def test_what_is_not_translated_goes_through() -> None:
+    made: list[Private] = []
+
+    def same(error: Private) -> Private:
+        made.append(error)
+        return error
+
+    with pytest.raises(Private) as as_it_is:
+        translated_once(same)
+    assert made == [as_it_is.value]
+    with pytest.raises(Private):
+        translated_once(lambda _: None)
+    with pytest.raises(KeyError), face.translated(Private, lambda _: LookupError()):
+        raise KeyError
+
+
+def test_what_a_caller_handles_stays_behind_a_translated_exception() -> None:
+    def while_handling() -> None:
+        try:
+            raise OSError("the caller's")
+        except OSError:
+            translated_once(lambda _: LookupError("plain"))
+
+    with pytest.raises(LookupError, match="plain") as caught:
+        while_handling()
+    assert isinstance(caught.value.__context__, OSError)
+    assert caught.value.__context__.__context__ is None
+
+
 def test_groups_are_looked_into() -> None:
     def fails(secret: str) -> None:
         raise UsageError("wrong")

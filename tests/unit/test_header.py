@@ -246,9 +246,9 @@ def test_time_is_linear() -> None:
     nested = element(8, 0x1140, b"SQ", struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF), length=0xFFFFFFFF)
     for piece in (smallest, nested):
         data = file_of(piece * (2 * HEADER_LIMIT // len(piece)))
-        started = time.perf_counter()
+        started = time.process_time()
         assert isinstance(read_header(data, complete=False), HeaderGap)
-        assert time.perf_counter() - started < 5.0
+        assert time.process_time() - started < 5.0
 
 
 def test_the_header_must_begin_within_the_limit() -> None:

@@ -14,15 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postdicom_async import Anonymization
-from postdicom_async.dicomweb import intake as intake_module
-from postdicom_async.dicomweb.at_once import for_each
-from postdicom_async.dicomweb.intake import Intake, Numbered
 from postdicom_async.errors import ConnectionFailed, LocalFileError, UsageError
-from postdicom_async.results import BytesMoved, InstanceFinished, ProgressEvent, StoreOutcome, StoreStatus, UploadReport
+from postdicom_async.results import BytesMoved, InstanceFinished, Outcome, ProgressEvent, Status, UploadReport
+from postdicom_async.transfer import intake as intake_module
+from postdicom_async.transfer import seen as seen_module
+from postdicom_async.transfer.at_once import for_each
+from postdicom_async.transfer.intake import Intake, Numbered
+from postdicom_async.transfer.outcomes import Gathered
 from tests.support.dicom_files import small_dicom, uid
 
-STORED, FAILED, DUPLICATE = StoreStatus.STORED, StoreStatus.FAILED, StoreStatus.DUPLICATE
-UNREADABLE, UNCONFIRMED = StoreStatus.UNREADABLE, StoreStatus.UNCONFIRMED
+STORED, FAILED, DUPLICATE = Status.STORED, Status.FAILED, Status.DUPLICATE
+UNREADABLE, UNCONFIRMED = Status.UNREADABLE, Status.UNCONFIRMED
 IN_THE_WAY = "another source of this upload has the same SOP Instance UID and other content"
 
 
@@ -34,7 +36,7 @@ def version(number: int, instance: int = 1, *, pixel_bytes: int = 64) -> bytes:
 class Consumer:
     """Sends what it is given, some at a time, and settles it with what ``verdict`` says."""
 
-    def __init__(self, verdict: Callable[[bytes], StoreStatus] = lambda _: STORED, *, at_once: int = 2) -> None:
+    def __init__(self, verdict: Callable[[bytes], Status] = lambda _: STORED, *, at_once: int = 2) -> None:
         self.verdict = verdict
         self.at_once = at_once
         self.sent: list[bytes] = []
@@ -65,7 +67,7 @@ class Consumer:
                 self.under_way.discard(name)
             intake.settle(
                 one.number,
-                StoreOutcome(instance.label, status, instance.header.uids, instance.body.length, reason="said so"),
+                Outcome(instance.label, status, instance.header.uids, instance.body.length, reason="said so"),
             )
 
         async def send(admitted: AsyncIterator[Numbered]) -> None:
@@ -75,11 +77,11 @@ class Consumer:
         return await intake.run(sources, send, "send", None)
 
 
-def refusing(*refused: bytes, status: StoreStatus = FAILED) -> Callable[[bytes], StoreStatus]:
+def refusing(*refused: bytes, status: Status = FAILED) -> Callable[[bytes], Status]:
     return lambda data: status if data in refused else STORED
 
 
-def statuses(report: UploadReport) -> list[StoreStatus]:
+def statuses(report: UploadReport) -> list[Status]:
     return [outcome.status for outcome in report.outcomes]
 
 
@@ -104,8 +106,8 @@ async def test_when_the_first_is_refused_the_next_is_tried() -> None:
     assert consumer.sent == [version(1), version(2), version(3)]
 
 
-@pytest.mark.parametrize("status", [UNCONFIRMED, StoreStatus.WARNED, StoreStatus.PRESENT])
-async def test_only_what_is_not_there_makes_room(status: StoreStatus) -> None:
+@pytest.mark.parametrize("status", [UNCONFIRMED, Status.WARNED, Status.PRESENT])
+async def test_only_what_is_not_there_makes_room(status: Status) -> None:
     report = await Consumer(refusing(version(1), status=status)).upload([version(1), version(2)])
     assert statuses(report) == [status, FAILED]
     assert report.outcomes[1].reason == IN_THE_WAY
@@ -165,7 +167,7 @@ async def test_a_late_one_goes_out_at_once_when_the_first_was_refused() -> None:
     consumer = Consumer(at_once=1)
     settled = asyncio.Event()
 
-    def refusing_the_first(data: bytes) -> StoreStatus:
+    def refusing_the_first(data: bytes) -> Status:
         settled.set()
         return FAILED if data == version(1) else STORED
 
@@ -270,6 +272,64 @@ def test_send_truncated_is_yes_or_no(wrong: Any) -> None:
         Intake(piece=1, anonymize=None, on_progress=None, send_truncated=wrong)
 
 
+# --- as it comes ------------------------------------------------------------------------------------------------------
+
+
+async def told_by(consumer: Consumer, sources: Any) -> list[tuple[str, Status]]:
+    """Upload into the fold of a stream; return what it was told, in that order."""
+    told: list[tuple[str, Status]] = []
+    gathered = Gathered(keeps_all=True)
+
+    def add(outcome: Outcome, number: int = 0) -> None:
+        told.append((outcome.where, outcome.status))
+        Gathered.add(gathered, outcome, number)
+
+    gathered.add = add  # type: ignore[method-assign]
+    report = await consumer.upload(sources, gathered=gathered)
+    assert sorted(told) == sorted((one.where, one.status) for one in report.outcomes)
+    return told
+
+
+async def test_a_twin_is_told_with_the_end_of_the_one_that_stands_for_it() -> None:
+    consumer = Consumer(refusing(version(1)))
+    told = await told_by(consumer, [version(1), version(1), version(9, 9), version(9, 9)])
+    assert told == [("bytes 1", FAILED), ("bytes 2", FAILED), ("bytes 3", STORED), ("bytes 4", DUPLICATE)]
+
+
+async def test_more_twins_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they wait for is sent first, in a round of its own."""
+    monkeypatch.setattr(intake_module, "_MOST_TWINS", 3)
+    consumer = Consumer(refusing(version(1)), at_once=9)
+    consumer.delay = lambda: 0.05
+    sources = [version(1), *[version(1)] * 9, version(2), *[version(2)] * 9, version(7, 7)]
+    report = await consumer.upload(sources)
+    assert statuses(report) == [FAILED] * 10 + [STORED, *[DUPLICATE] * 9, STORED]
+    assert consumer.rounds > 2
+
+
+async def test_one_that_comes_again_when_it_was_settled_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was seen is found in the database as in memory; a refused one still makes room for another."""
+    monkeypatch.setattr(seen_module, "_RECENT", 2)
+    sources = [version(number, instance) for number in (1, 2, 1, 2) for instance in range(1, 12)]
+    consumer = Consumer(lambda data: FAILED if data in sources[:5] else STORED, at_once=1)
+    report = await consumer.upload(sources)
+    assert (
+        statuses(report)
+        == [FAILED] * 5 + [STORED] * 6 + [STORED] * 5 + [FAILED] * 6 + [FAILED] * 5 + [DUPLICATE] * 11 + [FAILED] * 6
+    )
+
+
+async def test_files_that_come_again_when_they_were_settled_long_ago(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(seen_module, "_RECENT", 2)
+    for number in range(20):
+        (tmp_path / f"a{number}\udcff").write_bytes(version(1, number))
+        (tmp_path / f"b{number}").write_bytes(version(1 + number % 2, number))
+    report = await Consumer(at_once=1).upload(tmp_path)
+    assert report.counts == {STORED: 20, DUPLICATE: 10, FAILED: 10}
+
+
 # --- whatever comes in whatever order ---------------------------------------------------------------------------------
 
 GIVEN = st.lists(
@@ -277,7 +337,7 @@ GIVEN = st.lists(
 )
 
 
-def expected(given_sources: list[Any], bad: set[tuple[int, int]]) -> list[StoreStatus]:
+def expected(given_sources: list[Any], bad: set[tuple[int, int]]) -> list[Status]:
     """Say what must become of each source, whenever each is sent."""
     versions: dict[int, list[int]] = {}
     for one in given_sources:
@@ -288,10 +348,10 @@ def expected(given_sources: list[Any], bad: set[tuple[int, int]]) -> list[StoreS
         for instance, numbers in versions.items()
     }
     seen: set[tuple[int, int]] = set()
-    found: list[StoreStatus] = []
+    found: list[Status] = []
     for one in given_sources:
         if not isinstance(one, tuple):
-            found.append(StoreStatus.NOT_DICOM if one == "text" else UNREADABLE)
+            found.append(Status.NOT_DICOM if one == "text" else UNREADABLE)
         elif chosen[one[0]] == one[1]:
             found.append(DUPLICATE if one in seen else STORED)
         else:

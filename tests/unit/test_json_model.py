@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from postdicom_async.dicom.data_sets import dataset_in_parts, dataset_of
 from postdicom_async.dicom.json_model import (
     NotDicomJson,
-    dataset_in_parts,
-    dataset_of,
     first_value,
     items_of,
     objects_in,

@@ -50,5 +50,5 @@ async def test_a_router_of_respx_alone() -> None:
 
 
 def test_without_a_transport_no_mock_would_see_a_request() -> None:
-    assert DicomWeb(URL).transport_name in {"pyreqwest", "httpx"}
+    assert DicomWeb(URL).transport_name == "aiohttp"
     assert DicomWeb(URL, transport=httpx.AsyncHTTPTransport()).transport_name == "custom"

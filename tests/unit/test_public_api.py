@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+from collections import Counter
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_importing_is_light() -> None:
     assert not bare & {*EXTRAS, "httpx", "pydicom"}
     loaded = set(run("from postdicom_async import DicomWeb, PostDicom; import sys; print(*sys.modules)").split())
     theirs = set(run(f"import {DEPENDENCIES}, sys; print(*sys.modules)").split())
-    assert not (loaded - theirs) & {*EXTRAS, "numpy", "PIL", "sqlite3"}  # httpx loads rich where it is installed
+    assert not (loaded - theirs) & {*EXTRAS, "numpy", "PIL", "sqlite3"}
 
 
 def test_importing_takes_little_time() -> None:
@@ -100,14 +101,21 @@ def test_an_error_is_one_line(error: errors.PostdicomError, text: str) -> None:
 
 
 def test_reports_tell_failures_from_other_files() -> None:
-    status = results.StoreStatus
-    outcomes = tuple(results.StoreOutcome(f"/QUILLFEATHER/{one}", one) for one in status)
-    report = results.UploadReport(outcomes, 10, 1.0)
+    status = results.Status
+    outcomes = tuple(results.Outcome(f"/QUILLFEATHER/{one}", one) for one in status)
+    report = results.UploadReport(outcomes, Counter(status), 10, 1.0)
     assert not report.ok
-    assert {one.status for one in report.failures} == {status.FAILED, status.UNCONFIRMED, status.UNREADABLE}
+    assert {one.status for one in report.failures} == {
+        status.FAILED,
+        status.UNCONFIRMED,
+        status.UNREADABLE,
+        status.MISSING,
+        status.REFUSED,
+    }
     assert report.counts == dict.fromkeys(status, 1)
     assert "QUILLFEATHER" not in repr(report) + repr(outcomes)
-    good = results.UploadReport(tuple(one for one in outcomes if one not in report.failures), 10, 1.0)
+    acceptable = tuple(one for one in outcomes if one not in report.failures)
+    good = results.UploadReport(acceptable, Counter(one.status for one in acceptable), 10, 1.0)
     good.raise_for_failures()
     with pytest.raises(errors.TransferError) as caught:
         report.raise_for_failures()

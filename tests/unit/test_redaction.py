@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async import ServerError, StoreOutcome, StoreStatus
+from postdicom_async import Outcome, ServerError, Status
 from postdicom_async.http import words as vocabulary
 from postdicom_async.http.redaction import origin_of, quiet_http_logs, safe_reason
 
@@ -189,7 +189,7 @@ def test_the_whole_text_is_there_for_whoever_asks_and_shows_nowhere() -> None:
         assert "4711" not in text
     for copied in (pickle.dumps(error), pickle.dumps(error.reason), pickle.dumps(copy.deepcopy(vars(error)))):
         assert b"Jane" not in copied
-    assert "Jane" not in repr(asdict(StoreOutcome("a", StoreStatus.FAILED, reason=error.reason)))
+    assert "Jane" not in repr(asdict(Outcome("a", Status.FAILED, reason=error.reason)))
 
 
 def test_an_error_without_words_has_none() -> None:

@@ -13,14 +13,14 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from postdicom_async.bodies import Body
 from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.disk import files
 from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, UsageError
-from postdicom_async.http.bodies import Body
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import Status
 from tests.support.dicom_files import JPEG, small_dicom, study_files, uid
 from tests.support.ids import shown
 
@@ -258,7 +258,7 @@ async def test_what_is_cut_off_is_not_sent(tmp_path: Path, data: bytes, reason: 
     for source in (data, tmp_path / "x", tmp_path):
         (one,) = await found_in(source)
         assert isinstance(one, Unusable)
-        assert (one.status, one.reason, one.size) == (StoreStatus.UNREADABLE, reason, len(data))
+        assert (one.status, one.reason, one.size) == (Status.UNREADABLE, reason, len(data))
 
 
 @pytest.mark.parametrize("data", [LARGE[:-1], ENCAPSULATED[:-8]])
@@ -318,7 +318,7 @@ async def test_a_data_set_that_cannot_be_written() -> None:
     dataset.PatientName = "QUILLFEATHER^J"
     (one,) = await found_in(dataset)
     assert isinstance(one, Unusable)
-    assert one.status is StoreStatus.UNREADABLE
+    assert one.status is Status.UNREADABLE
     assert "QUILL" not in one.reason
 
 
@@ -370,6 +370,22 @@ async def test_an_exception_of_the_callers_iterable_is_the_callers() -> None:
 
     with pytest.raises(LookupError, match="theirs"):
         await found_in(broken())
+
+
+@pytest.mark.parametrize("most", [0, 1, 4, 1000])
+async def test_a_folder_with_more_names_than_are_held(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorted in memory or on disk, the order is the same."""
+    names = ["b/2", "b/1", "b/a/x", "a/1", "10", "9", "Z", "\N{LATIN SMALL LETTER U WITH DIAERESIS}", "b.dcm"]
+    for name in names:
+        (tmp_path / "f" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "f" / name).write_bytes(small_dicom())
+    (tmp_path / "f" / "b" / "link").symlink_to(tmp_path)
+    monkeypatch.setattr(files, "_MOST_NAMES", most)
+    found = [one.label.removeprefix(f"{tmp_path}/f/") for one in await found_in(tmp_path / "f")]
+    assert found == ["10", "9", "Z", "b.dcm", names[-2], "a/1", "b/link", "b/1", "b/2", "b/a/x"]
+    assert await measure(tmp_path / "f") == (10, 9 * len(small_dicom()))
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------

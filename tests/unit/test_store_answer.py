@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postdicom_async.dicomweb.store_answer import failure_name, verdicts_of
-from postdicom_async.results import StoreStatus
+from postdicom_async.results import Status
 from tests.support.bodies import JSON, XML, stow_answer
 
 A, B, C = "1.2.1", "1.2.2", "1.2.3"
 STORED, WARNED, FAILED, UNCONFIRMED = (
-    StoreStatus.STORED,
-    StoreStatus.WARNED,
-    StoreStatus.FAILED,
-    StoreStatus.UNCONFIRMED,
+    Status.STORED,
+    Status.WARNED,
+    Status.FAILED,
+    Status.UNCONFIRMED,
 )
-Expected = dict[str, tuple[StoreStatus, int | None]]
+Expected = dict[str, tuple[Status, int | None]]
 
 
 def judged(content_type: str, body: bytes, sent: tuple[str, ...] = (A, B, C)) -> Expected:
@@ -88,7 +88,7 @@ def answer(tag: str, *items: Any) -> dict[str, Any]:
 
 
 REFERENCED, FAILURES = "00081199", "00081198"
-ODD: list[tuple[Any, tuple[StoreStatus, int | None]]] = [
+ODD: list[tuple[Any, tuple[Status, int | None]]] = [
     ([answer(REFERENCED, entry(A))], (STORED, None)),
     ([answer(REFERENCED, entry(B)), answer(REFERENCED, entry(A))], (STORED, None)),
     ([answer(FAILURES, entry(A, failure=272)), answer("00081190")], (FAILED, 272)),
@@ -128,7 +128,7 @@ ODD: list[tuple[Any, tuple[StoreStatus, int | None]]] = [
 
 
 @pytest.mark.parametrize(("document", "expected"), ODD, ids=lambda value: repr(value)[:60])
-def test_odd_answers(document: Any, expected: tuple[StoreStatus, int | None]) -> None:
+def test_odd_answers(document: Any, expected: tuple[Status, int | None]) -> None:
     assert judged(JSON, json.dumps(document).encode(), (A,)) == {A: expected}
 
 

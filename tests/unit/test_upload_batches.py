@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from postdicom_async import DicomWeb
-from postdicom_async.dicomweb import intake as intake_module
 from postdicom_async.dicomweb import upload as upload_module
 from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect
 from postdicom_async.dicomweb.retrieve import Retrieval
-from postdicom_async.dicomweb.store import Reached
+from postdicom_async.dicomweb.related_body import Reached
 from postdicom_async.dicomweb.store_answer import Verdict
 from postdicom_async.dicomweb.upload import Upload
 from postdicom_async.disk.sources import Usable
 from postdicom_async.errors import ConnectionFailed, UsageError
 from postdicom_async.http.session import Session
-from postdicom_async.results import InstanceFinished, ProgressEvent, StoreStatus, UploadReport
+from postdicom_async.results import InstanceFinished, ProgressEvent, Status, UploadReport
 from postdicom_async.settings import Limits, Settings
+from postdicom_async.transfer import intake as intake_module
 from tests.support.bodies import stow_answer
 from tests.support.dicom_files import small_dicom, study_files, uid
 
@@ -60,7 +60,7 @@ class Recorded:
             self.running -= 1
         for one in batch:
             reached(one, one.body.length)
-            settle(one, self.verdicts.get(one.header.uids.sop_instance_uid, Verdict(StoreStatus.STORED)))
+            settle(one, self.verdicts.get(one.header.uids.sop_instance_uid, Verdict(Status.STORED)))
 
     def sizes(self) -> list[list[int]]:
         return [[one.body.length for one in batch] for batch in self.batches]
@@ -117,17 +117,17 @@ async def test_never_more_requests_than_allowed(recorded: Recorded) -> None:
 
 
 async def test_outcomes_are_in_the_order_of_the_sources(recorded: Recorded) -> None:
-    recorded.verdicts = {uid(1, 1, 3): Verdict(StoreStatus.FAILED, 0x110, "processing failure")}
+    recorded.verdicts = {uid(1, 1, 3): Verdict(Status.FAILED, 0x110, "processing failure")}
     report = await an_upload(batch_instances=2).run([b"junk", *FILES, b"", FILES[2], FILES[4]])
     statuses = [outcome.status for outcome in report.outcomes]
-    stored, failed, junk = StoreStatus.STORED, StoreStatus.FAILED, StoreStatus.NOT_DICOM
-    assert statuses == [junk, stored, stored, failed, *([stored] * 9), junk, failed, StoreStatus.DUPLICATE]
+    stored, failed, junk = Status.STORED, Status.FAILED, Status.NOT_DICOM
+    assert statuses == [junk, stored, stored, failed, *([stored] * 9), junk, failed, Status.DUPLICATE]
     assert (report.outcomes[3].reason_code, report.outcomes[3].reason) == (0x110, "processing failure")
 
 
 async def test_another_study_is_not_sent(recorded: Recorded) -> None:
     report = await an_upload(study=uid(1)).run([FILES[0], small_dicom(uid(2), uid(2, 1), uid(2, 1, 1))])
-    assert [outcome.status for outcome in report.outcomes] == [StoreStatus.STORED, StoreStatus.FAILED]
+    assert [outcome.status for outcome in report.outcomes] == [Status.STORED, Status.FAILED]
     assert [len(batch) for batch in recorded.batches] == [1]
 
 
@@ -137,8 +137,8 @@ async def test_an_end_in_the_middle_accounts_for_every_source(recorded: Recorded
         await an_upload(batch_instances=2, parallel_stores=1).run(FILES)
     report = caught.value.report
     assert isinstance(report, UploadReport)
-    assert [outcome.status for outcome in report.outcomes[:4]] == [StoreStatus.STORED] * 4
-    assert {(one.status, one.reason) for one in report.outcomes[4:]} == {(StoreStatus.FAILED, "not sent: gone")}
+    assert [outcome.status for outcome in report.outcomes[:4]] == [Status.STORED] * 4
+    assert {(one.status, one.reason) for one in report.outcomes[4:]} == {(Status.FAILED, "not sent: gone")}
     assert all(outcome.temporary for outcome in report.outcomes[4:])
     assert report.bytes_sent == sum(map(len, FILES[:4]))
 
@@ -223,7 +223,7 @@ async def peak_of(sources: Any) -> int:
     try:
         async with DicomWeb("http://127.0.0.1", settings=settings, transport=httpx.MockTransport(answer)) as archive:
             report = await archive.upload(sources)
-        assert report.counts == {StoreStatus.STORED: MANY}
+        assert report.counts == {Status.STORED: MANY}
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -253,7 +253,7 @@ async def test_twins_of_every_kind(first: str, second: str, recorded: Recorded, 
     other = data[:-1] + bytes([data[-1] ^ 1])
     sources = [given_as(first, "a", data), given_as(second, "b", data), given_as(second, "c", other)]
     report = await an_upload().run(sources)
-    assert [one.status for one in report.outcomes] == [StoreStatus.STORED, StoreStatus.DUPLICATE, StoreStatus.FAILED]
+    assert [one.status for one in report.outcomes] == [Status.STORED, Status.DUPLICATE, Status.FAILED]
     assert recorded.sizes() == [[len(data)]]
 
 
@@ -275,5 +275,5 @@ async def test_every_source_once(picks: list[int], instances: int, size: int) ->
     assert len([event for event in events if isinstance(event, InstanceFinished)]) == len(sources)
     assert all(len(batch) <= instances for batch in made.batches)
     assert all(len(sizes) == 1 or sum(sizes) <= size for sizes in made.sizes())
-    assert report.counts.get(StoreStatus.DUPLICATE, 0) == len([pick for pick in picks if pick >= 0]) - len(sent)
+    assert report.counts.get(Status.DUPLICATE, 0) == len([pick for pick in picks if pick >= 0]) - len(sent)
     assert report.ok

@@ -26,6 +26,7 @@ from postdicom_async import (
     InstanceUids,
     Institution,
     Limits,
+    Outcome,
     PatientOrder,
     PostDicom,
     PostdicomError,
@@ -33,13 +34,11 @@ from postdicom_async import (
     Rendered,
     Results,
     Retry,
-    SavedInstance,
     Scan,
     ScanProgress,
     Settings,
     ShareLink,
-    StoreOutcome,
-    StoreStatus,
+    Status,
     Timeouts,
     Tls,
     UploadReport,
@@ -76,7 +75,7 @@ def on_progress(event: ProgressEvent) -> None:
         assert_type(event.totals.bytes_done, int)
     else:
         assert_type(event, InstanceFinished)
-        assert_type(event.outcome, StoreOutcome | SavedInstance)
+        assert_type(event.outcome, Outcome)
     assert_type(event.totals.bytes_total, int | None)
 
 
@@ -107,11 +106,11 @@ async def chunks_of_files() -> AsyncIterator[bytes]:
 async def store(archive: DicomWeb) -> None:
     report = await archive.upload(["folder", Path("file"), Dataset(), b"bytes"], progress=on_progress)
     assert_type(report, UploadReport)
-    assert_type(report.counts, Mapping[StoreStatus, int])
+    assert_type(report.counts, Mapping[Status, int])
     for source in ("folder", Path("folder"), b"bytes", Dataset(), [Path("x")], (b"x", b"y"), chunks_of_files()):
         await archive.upload(source)
     outcomes = await archive.store_instances([b"bytes"], study_instance_uid="1.2")
-    assert_type(outcomes, tuple[StoreOutcome, ...])
+    assert_type(outcomes, tuple[Outcome, ...])
     assert_type(outcomes[0].uids, InstanceUids | None)
     assert_type(outcomes[0].temporary, bool)
     await archive.upload("folder", study_instance_uid="1.2", send_truncated=True)

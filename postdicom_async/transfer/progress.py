@@ -8,8 +8,7 @@ from postdicom_async.results import (
     BytesMoved,
     InstanceFinished,
     OnProgress,
-    SavedInstance,
-    StoreOutcome,
+    Outcome,
     Totals,
 )
 
@@ -50,7 +49,7 @@ class Meter:
             self._reached[what] = size
             self.moved(size - before)
 
-    def finished(self, outcome: StoreOutcome | SavedInstance, what: Hashable = None) -> None:
+    def finished(self, outcome: Outcome, what: Hashable = None) -> None:
         """Count an instance that reached its end; ``what`` it was called while its bytes were counted."""
         self._instances_done += 1
         self._reached.pop(what, None)

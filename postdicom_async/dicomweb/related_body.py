@@ -1,0 +1,75 @@
+"""The body of a store request (PS3.18 section 10.5.2): instances byte for byte, in parts of one multipart message."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from postdicom_async.dicomweb.multipart import part_framing
+from postdicom_async.errors import LocalFileError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from postdicom_async.disk.sources import Usable
+
+__all__ = ["Reached", "RelatedBody", "nobody"]
+
+Reached: TypeAlias = "Callable[[Usable, int], None]"
+"""Is told of an instance that so many of its first bytes are out; of a repeat, again."""
+
+
+def nobody() -> None:
+    """Is told nothing."""
+
+
+@dataclass(slots=True)
+class RelatedBody:
+    """A multipart/related body over instances, opened anew for every attempt.
+
+    Attributes:
+        parts: the instances, sent byte for byte.
+        reached: told of instance bytes as they are sent.
+        refused: called when it is asked for again: the request before it was not taken.
+        broken: the part whose source could not be read, after ``open`` raised for it.
+        begun: some of it was asked for, which happens when there is a connection for it to go out on.
+    """
+
+    parts: Sequence[Usable]
+    reached: Reached
+    refused: Callable[[], None] = nobody
+    boundary: str = field(default_factory=lambda: secrets.token_hex(16))
+    broken: Usable | None = None
+    begun: bool = False
+
+    @property
+    def content_type(self) -> str:
+        """The request's Content-Type. ``type`` is quoted for .NET servers, ``boundary`` is not for old Orthanc."""
+        return f'multipart/related; type="application/dicom"; boundary={self.boundary}'
+
+    @property
+    def length(self) -> int:
+        """The exact Content-Length."""
+        return sum(map(len, part_framing(self.boundary, len(self.parts)))) + sum(p.body.length for p in self.parts)
+
+    async def open(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body from its first byte."""
+        *heads, tail = part_framing(self.boundary, len(self.parts))
+        self.broken = None
+        if self.begun:
+            self.refused()
+        self.begun = True
+        for head, part in zip(heads, self.parts, strict=True):
+            yield head
+            sent = 0
+            try:
+                async for piece in part.body.open():
+                    yield piece
+                    sent += len(piece)
+                    self.reached(part, sent)
+            except LocalFileError:
+                self.broken = part
+                raise
+        yield tail

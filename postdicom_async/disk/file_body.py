@@ -1,0 +1,133 @@
+"""A file as a body, byte for byte. One that changes while it is read is an error, not a success."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+
+from postdicom_async.disk.files import open_at_once, read_fully
+from postdicom_async.disk.problems import local_file_error
+from postdicom_async.errors import LocalFileError
+
+if TYPE_CHECKING:
+    from aiofiles.threadpool.binary import AsyncFileIO
+
+__all__ = ["FileBody"]
+
+_Identity: TypeAlias = tuple[int, int, int, int]
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    """Return what tells that a file is still the same.
+
+    The time of the last status change counts too: whoever rewrites a file in place can set its modification time back,
+    but not that one. So a change of mode, owner, links or attributes while a file is read is taken for a change of its
+    content: an error to be repeated, where the other mistake would send mixed bytes. Reading does not change it. On
+    Windows it is the time of creation, and tells nothing more.
+    """
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
+
+
+@asynccontextmanager
+async def _opened(path: Path) -> AsyncIterator[AsyncFileIO]:
+    """Open a file and close it, even when the task is cancelled while a thread is still opening it."""
+    opening = asyncio.get_running_loop().run_in_executor(None, lambda: open_at_once(path))
+    try:
+        file = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
+    from aiofiles.threadpool import wrap
+
+    with file:
+        yield wrap(file)
+
+
+def _close_unwanted(opening: asyncio.Future[FileIO]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+@dataclass(frozen=True, slots=True)
+class FileBody:
+    """A file, byte for byte, in pieces.
+
+    ``open`` raises `LocalFileError` when the file is not what it was when it was identified, before or after reading:
+    its size, its inode, or a time of its last change, be it only of its mode or of the links to it.
+    """
+
+    path: Path = field(repr=False)
+    length: int
+    identity: _Identity = field(repr=False)
+    piece: int
+
+    @classmethod
+    def of(cls, path: Path, status: os.stat_result, piece: int) -> FileBody:
+        """Return the body of a file as it is now, to be read in pieces of ``piece`` bytes."""
+        return cls(path, status.st_size, _identity(status), piece)
+
+    async def open(self) -> AsyncGenerator[bytes, None]:
+        """Yield the file from its first byte."""
+        problem: OSError | None = None
+        try:
+            if self.length <= 2 * self.piece:
+                yield await asyncio.to_thread(self._read_whole)
+            else:
+                async with aclosing(self._pieces()) as pieces:
+                    async for piece in pieces:
+                        yield piece
+        except OSError as error:
+            problem = error
+        if problem is not None:
+            raise local_file_error("a source", problem)
+
+    @contextmanager
+    def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
+        """Open the file for reads by offset and size, in this thread; what was read holds when this ends in peace."""
+        with open_at_once(self.path) as file:
+            self._require_unchanged(os.fstat(file.fileno()))
+
+            def read(at: int, size: int) -> bytes:
+                file.seek(at)
+                return read_fully(file, size)
+
+            yield read
+            self._require_unchanged(os.fstat(file.fileno()))
+
+    def _read_whole(self) -> bytes:
+        """Read a small file in one visit to a thread: opening, reading and closing one by one costs four."""
+        with open_at_once(self.path) as file:
+            self._require_unchanged(os.fstat(file.fileno()))
+            data = read_fully(file, self.length)
+            self._require_unchanged(os.fstat(file.fileno()))
+        if len(data) != self.length:
+            raise LocalFileError("a source ended early while it was read")
+        return data
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield a large file, reading the next piece while one is being sent."""
+        async with _opened(self.path) as file:
+            self._require_unchanged(os.fstat(file.fileno()))
+            left = self.length
+            ahead = asyncio.ensure_future(file.read(min(self.piece, left)))
+            try:
+                while data := await asyncio.shield(ahead):
+                    left -= len(data)
+                    ahead = asyncio.ensure_future(file.read(min(self.piece, left)))
+                    yield data
+            finally:
+                with anyio.CancelScope(shield=True):  # a thread may be reading from what is closed next
+                    await asyncio.wait([ahead])
+            self._require_unchanged(os.fstat(file.fileno()))
+
+    def _require_unchanged(self, status: os.stat_result) -> None:
+        if _identity(status) != self.identity:
+            raise LocalFileError("a source changed while it was read")

@@ -1,0 +1,92 @@
+"""A file that gets one JSON line for each instance as it ends: whoever kills the process finds every line so far true.
+
+Each line goes out in one write to the end of the file, so that two never mix and a process that is killed loses none
+that was told. What a broken machine or a full disk cut is closed with a line break by the next run; readers skip it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from postdicom_async.disk.problems import local_file_error
+from postdicom_async.errors import LocalFileError, UsageError
+
+if TYPE_CHECKING:
+    from postdicom_async.results import Outcome
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """The lines of one transfer, appended to a file that is made readable for its owner alone (0600).
+
+    Attributes:
+        problem: the first that came when a line was written; nothing is written after it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, with_paths: bool = False) -> None:
+        """Open the file.
+
+        Raises:
+            UsageError: it is no path.
+            LocalFileError: it cannot be opened for writing.
+        """
+        if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
+            raise UsageError("report: give the path of a file")
+        self.problem: LocalFileError | None = None
+        self._with_paths = with_paths
+        problem: LocalFileError | None = None
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            self._close_torn_line()
+        except OSError as error:
+            problem = local_file_error("the report cannot be written", error)
+        if problem is not None:
+            raise problem
+
+    def _close_torn_line(self) -> None:
+        size = os.fstat(self._file).st_size
+        if size and os.lseek(self._file, size - 1, os.SEEK_SET) >= 0 and os.read(self._file, 1) != b"\n":
+            os.write(self._file, b"\n")
+
+    def write(self, outcome: Outcome) -> None:
+        """Append the line of an outcome. An error is kept in ``problem``: it must not hide what became of others."""
+        if self.problem is not None:
+            return
+        line = json.dumps(line_of(outcome, with_path=self._with_paths), separators=(",", ":")).encode() + b"\n"
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+        except OSError as error:
+            self.problem = local_file_error("the report cannot be written", error)
+
+    def close(self) -> None:
+        """Make all lines durable and close the file."""
+        try:
+            if stat.S_ISREG(os.fstat(self._file).st_mode):  # a pipe or a terminal has nothing to make durable
+                os.fsync(self._file)
+        except OSError as error:
+            self.problem = self.problem or local_file_error("the report cannot be written", error)
+        finally:
+            os.close(self._file)
+
+
+def line_of(outcome: Outcome, *, with_path: bool) -> dict[str, Any]:
+    """Return what a line says of an outcome. A path may hold a patient's name: it is there only when asked for."""
+    study, series, instance = outcome.uids or (None, None, None)
+    fields = {
+        "status": outcome.status.value,
+        "study_instance_uid": study,
+        "series_instance_uid": series,
+        "sop_instance_uid": instance,
+        "bytes": outcome.size,
+        "reason_code": outcome.reason_code,
+        "reason": outcome.reason,
+        "patient_order_uuid": outcome.patient_order_uuid,
+        "temporary": outcome.temporary or None,
+        "path": outcome.where if with_path else None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,328 @@
+"""The edge to aiohttp: one httpx request out, one httpx answer back, and nothing that aiohttp adds of its own.
+
+aiohttp has the parser in C and Python's own TLS; httpx stays what the rest of the package knows. What this edge keeps
+aiohttp from, each at the place that says so: repeating a request, clipping a body, dropping bytes that came before a
+cut, calling a reset the end of a body, losing an early answer to a write that failed, letting sockets linger.
+
+This module imports aiohttp, which takes longer than most requests: it is imported with the first of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import aiohttp
+import httpx
+from yarl import URL
+
+from postdicom_async.http.connections import Connecting
+from postdicom_async.http.unreached import refused_by_alert
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
+__all__ = ["Edge"]
+
+_READ_AHEAD = 128 * 1024  # aiohttp stops reading at twice this: what a slow reader holds of each answer
+_FIELD = 64 * 1024  # of the answer's head: its first line, one field
+_FIELDS = 256
+_OWN_PIECE = 64 * 1024  # a piece as large goes out without being copied behind the request's head
+_NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+
+class Edge:
+    """A pool of aiohttp's in one event loop; its requests raise httpx's errors, in words of ours.
+
+    ``proxy`` may hold credentials; they go no further than the header that takes them to the proxy.
+    """
+
+    def __init__(self, *, connect: float, proxy: str | None) -> None:
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self._proxy, self._proxy_headers = _without_credentials(proxy)
+        self._session = aiohttp.ClientSession(
+            connector=_connector(proxy),
+            cookie_jar=_NoCookies(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect),  # name, connection, proxy and handshake
+            auto_decompress=False,
+            trust_env=False,
+            skip_auto_headers=_NOT_ADDED,
+            read_bufsize=_READ_AHEAD,
+            max_line_size=_FIELD,
+            max_field_size=_FIELD,
+            max_headers=_FIELDS,
+            middlewares=(_once,),
+        )
+
+    async def close(self) -> None:
+        """Close every connection; what is under way fails."""
+        await self._session.close()
+
+    def leave(self) -> None:
+        """Close every connection from outside their event loop, which may have ended."""
+        connector = self._session.connector
+        if connector is None or connector.closed:
+            return
+        self._session.detach()
+        with suppress(RuntimeError):  # it ends just now
+            if self.loop.is_closed():
+                connector._close()  # noqa: SLF001 - the other way has to be awaited
+            else:
+                self.loop.call_soon_threadsafe(connector._close)  # noqa: SLF001
+
+    def __del__(self) -> None:
+        """Close what was forgotten, without aiohttp's complaints about objects that its user never saw."""
+        if hasattr(self, "_session"):
+            self.leave()
+
+    async def send(self, request: httpx.Request, context: ssl.SSLContext | None) -> httpx.Response:
+        """Send a request and return as soon as the answer's head is there."""
+        headers, length, chunked = _head(request)
+        body = _body_of(request, length)
+        through: dict[str, Any] = {}
+        if self._proxy is not None:
+            through["proxy"] = self._proxy
+            if request.url.scheme == "https":
+                through["proxy_headers"] = self._proxy_headers
+            else:
+                headers += self._proxy_headers.items()
+        problem: Exception
+        try:
+            answer = await self._session.request(
+                request.method,
+                URL(str(request.url), encoded=True),
+                headers=headers,
+                data=body,
+                chunked=chunked or None,
+                allow_redirects=False,
+                ssl=True if context is None else context,
+                **through,
+            )
+        except aiohttp.InvalidURL:
+            problem = httpx.InvalidURL("the address cannot be used")
+        except httpx.TransportError as error:  # of `_once` and of the connector
+            # What stopped the sending says more than what came of that.
+            problem = body.failure if body is not None and body.failure is not None else error
+        except (ValueError, aiohttp.ClientError):  # a character that no header may have
+            problem = httpx.LocalProtocolError("the request cannot be sent as it is")
+        else:
+            if body is not None:
+                body.is_answered = True
+                if body.failure is not None:
+                    answer.close()
+                    raise body.failure
+            return httpx.Response(
+                answer.status,
+                headers=answer.raw_headers,
+                stream=_AnswerStream(answer),
+                extensions={"http_version": b"HTTP/1.0" if answer.version == aiohttp.HttpVersion10 else b"HTTP/1.1"},
+            )
+        raise problem
+
+
+def _head(request: httpx.Request) -> tuple[list[tuple[str, str]], int | None, bool]:
+    """Return the request's headers as they are spelled, its announced length, and whether it is chunked."""
+    headers, length, chunked = [], None, False
+    for name, value in request.headers.raw:
+        lowered = name.lower()
+        if lowered == b"transfer-encoding":
+            chunked = True  # aiohttp writes it itself
+            continue
+        if lowered == b"content-length":
+            length = int(value)
+        headers.append((name.decode("latin-1"), value.decode()))
+    return headers, length, chunked
+
+
+def _body_of(request: httpx.Request, length: int | None) -> _Body | None:
+    try:
+        if not request.content:
+            return None
+    except httpx.RequestNotRead:
+        pass
+    return _Body(request.stream, length)
+
+
+def _without_credentials(proxy: str | None) -> tuple[str | None, dict[str, str]]:
+    """Return a proxy's bare address, which aiohttp shows in texts, and the header with its credentials.
+
+    None for a proxy that is reached otherwise, by `_connector`.
+    """
+    if proxy is None or not proxy.startswith("http"):
+        return None, {}
+    parts = urlsplit(proxy)
+    credentials, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return proxy, {}
+    user, _, password = credentials.partition(":")
+    encoded = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    return urlunsplit(parts._replace(netloc=host)), {"Proxy-Authorization": f"Basic {encoded}"}
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request once.
+
+    aiohttp repeats GET, PUT and DELETE by itself when a connection breaks, and PostDICOM has GETs that create. It does
+    so where it sees errors of its own: here they become others before it does.
+    """
+    answer: aiohttp.ClientResponse | None = None
+    try:
+        answer = await handler(request)
+    except (aiohttp.ClientError, OSError) as error:
+        problem = _broken(error)
+    else:
+        return answer
+    finally:
+        if answer is None:
+            await request.close()  # when a request has failed or is cancelled, nobody reads from its source any more
+    raise problem
+
+
+def _broken(error: Exception) -> httpx.TransportError:
+    """Return httpx's error for a connection that broke when there had been one; the request may have arrived."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return httpx.RemoteProtocolError("the answer's head cannot be read")
+    return refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
+
+
+def _connector(proxy: str | None) -> aiohttp.TCPConnector:
+    """Return what makes connections; a SOCKS proxy is reached there, any other one by the request."""
+    if proxy is not None and proxy.startswith("socks"):
+        from postdicom_async.http.socks import socks_connector
+
+        return socks_connector(proxy)
+    # The system's own resolver, whatever else is installed.
+    return Connecting(proxied=proxy is not None, resolver=aiohttp.ThreadedResolver())
+
+
+class _NoCookies(aiohttp.DummyCookieJar):
+    """Keeps no cookies, and does not look at any: what is odd about them would be logged."""
+
+    def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
+        """Keep none."""
+
+
+# --- bodies ---------------------------------------------------------------------------------------------------------
+
+
+class _Body(aiohttp.Payload):
+    """A request's body, written by a task of aiohttp's.
+
+    Attributes:
+        failure: what its source raised, or that it was not as long as announced. The connection is dropped then.
+        is_answered: whether the answer's head is there; what fails afterwards is of no interest.
+    """
+
+    def __init__(self, stream: object, length: int | None) -> None:
+        super().__init__(stream)
+        self.failure: Exception | None = None
+        self.is_answered: bool = False
+        self._length = length
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Refuse: a body is sent, never read."""
+        raise NotImplementedError
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write all of it.
+
+        When that fails it does not raise: who waits for the answer learns that the connection is gone, and perhaps
+        finds an answer that came before. aiohttp ends this task with the answer.
+        """
+        is_secure = writer.transport is not None and writer.transport.get_extra_info("sslcontext") is not None
+        async with aclosing(self._measured()) as pieces:
+            try:
+                async for piece in pieces:
+                    if not await _was_taken(piece, writer, is_secure=is_secure):
+                        break
+                else:
+                    return
+            except Exception as error:  # noqa: BLE001 - whatever a source raises is its caller's
+                if not self.is_answered:
+                    self.failure = error
+        if self.failure is not None and writer.transport is not None:
+            writer.transport.abort()
+        await asyncio.get_running_loop().create_future()
+
+    async def _measured(self) -> AsyncGenerator[bytes, None]:
+        """Yield the pieces; the last one, with which the request is whole, when it is certain that none follows."""
+        left, last = self._length, b""
+        source = aiter(self._value)
+        try:
+            async for piece in source:
+                if left is not None:
+                    left -= len(piece)
+                    if left < 0:
+                        raise httpx.LocalProtocolError("the body is longer than announced")
+                    if left == 0:
+                        last += piece
+                        continue
+                yield piece
+            if left:
+                raise httpx.LocalProtocolError("the body is shorter than announced")
+            yield last
+        finally:
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()
+
+
+async def _was_taken(piece: bytes, writer: AbstractStreamWriter, *, is_secure: bool) -> bool:
+    try:
+        if is_secure:
+            # A write that fails takes along what nobody has read, and with TLS it cannot be had any more: let the event
+            # loop read first.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        if len(piece) >= _OWN_PIECE:
+            writer.send_headers()
+        await writer.write(piece)
+    except (OSError, aiohttp.ClientError):
+        return False
+    return True
+
+
+class _AnswerStream(httpx.AsyncByteStream):
+    """The answer's body as it arrives."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+        self._loop = asyncio.get_running_loop()
+
+    def __del__(self) -> None:
+        """Let go of the connection of an answer that was forgotten: aiohttp's pool would hold it."""
+        if not self._answer.closed:
+            with suppress(RuntimeError):  # the event loop has ended
+                self._loop.call_soon_threadsafe(self._answer.close)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        content = self._answer.content
+        while True:
+            problem: httpx.TransportError | None = None
+            try:
+                piece = await content.readany()
+            except (aiohttp.ClientError, OSError, RuntimeError) as error:
+                # Public ways to read are closed by now, but what came before the cut may hold whole instances.
+                piece = content._read_nowait(-1)  # noqa: SLF001
+                problem = None if piece else _broken(error)
+            if problem is not None:
+                raise problem
+            if piece:
+                yield piece
+            elif content.exception() is None:  # else the next turn tells
+                return
+
+    async def aclose(self) -> None:
+        """Give the connection back, or drop it when the body was not read to its end.
+
+        It waits for nothing but the end of a request that was answered before all of it was sent.
+        """
+        if self._answer.content.is_eof():
+            self._answer.release()
+        else:
+            self._answer.close()
+        await self._answer.wait_for_close()

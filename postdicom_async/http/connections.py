@@ -1,0 +1,134 @@
+"""Connections of aiohttp's that say why they could not be made, lose nothing that came, and let go of their sockets."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import httpx
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+
+from postdicom_async.http.unreached import NeverConnected, explain
+
+if TYPE_CHECKING:
+    from aiohttp.tracing import Trace
+
+__all__ = ["Connecting", "system_words"]
+
+_IDLE_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
+_LEFT_IN_THE_SOCKET = 1 << 20
+
+
+class _Protocol(ResponseHandler):
+    """One connection."""
+
+    def close(self) -> None:
+        """Let go of the socket now.
+
+        aiohttp would first hand over what is buffered, which a silent server never takes, and wait for a last word of
+        TLS. A connection is closed when nobody wants more of it.
+        """
+        self.abort()
+
+    def is_connected(self) -> bool:
+        """Whether a request may be sent on it. It is asked when an idle connection is picked.
+
+        Whatever has arrived while nobody asked for anything is no answer: the end of the connection, which the event
+        loop has not seen yet, or words without a question, which would be taken for the answer to the next.
+        """
+        return super().is_connected() and not self.should_close and not self._has_news()
+
+    def _has_news(self) -> bool:
+        socket = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if socket is None or socket.fileno() < 0:
+            return socket is not None
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(socket.fileno(), select.POLLIN)
+            return bool(poll.poll(0))
+        return bool(select.select([socket.fileno()], [], [], 0)[0])
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Take what still came, and tell a body that was cut from one that ended."""
+        if exc is not None:
+            self._take_what_came()
+        body = self._payload
+        was_whole = body is None or body.is_eof()
+        super().connection_lost(exc)
+        # aiohttp takes a reset for the end of a body that lasts until the connection ends, and forgets the reader of
+        # one whose chunks made no sense.
+        if body is not None and not was_whole and body.exception() is None and (exc is not None or not body.is_eof()):
+            body.set_exception(aiohttp.ClientPayloadError("cut"))
+
+    def _take_what_came(self) -> None:
+        """Read what the system still holds: a server that refuses a request in its middle says why and hangs up.
+
+        What is sent after that fails, and the event loop then drops the connection without looking what it brought.
+        """
+        transport = self.transport
+        if transport is None or os.name != "posix" or transport.get_extra_info("sslcontext") is not None:
+            return
+        socket = transport.get_extra_info("socket")
+        taken = 0
+        with suppress(OSError):
+            while taken < _LEFT_IN_THE_SOCKET and (data := os.read(socket.fileno(), 1 << 16)):
+                taken += len(data)
+                self.data_received(data)
+
+
+class _Connection(Connection):
+    """A connection in use, which is let go of without a word where its user forgot to."""
+
+    def __del__(self) -> None:
+        if self._protocol is not None:
+            with suppress(RuntimeError):  # the event loop has ended
+                drop = partial(self._connector._release, should_close=True)  # noqa: SLF001
+                self._loop.call_soon_threadsafe(drop, self._key, self._protocol)
+
+
+class Connecting(aiohttp.TCPConnector):
+    """Makes connections of ours, and says in httpx's errors why there is none: the request has not left then."""
+
+    def __init__(self, *, proxied: bool, **options: Any) -> None:
+        super().__init__(
+            limit=0,  # a limiter of our own stands in front
+            keepalive_timeout=_IDLE_SECONDS,
+            **options,
+        )
+        self._proxied = proxied
+        make: Any = partial(_Protocol, loop=self._loop)
+        self._factory = make
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        """Return a connection, an idle one or a new one."""
+        problem: Exception
+        try:
+            connection = await super().connect(req, traces, timeout)
+        except TimeoutError:
+            problem = httpx.ConnectTimeout("no connection in time")
+        except aiohttp.InvalidURL:
+            problem = httpx.InvalidURL("the address cannot be used")
+        except aiohttp.ClientResponseError as error:
+            problem = NeverConnected(explain(f"tunnel error: {error.status}"))
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            problem = NeverConnected(explain(system_words(error), proxied=self._proxied))
+        else:
+            connection.__class__ = _Connection
+            return connection
+        raise problem
+
+
+def system_words(error: Exception) -> str:
+    """Return what the system or OpenSSL says, for looking at only; aiohttp's own text begins with the host's name."""
+    behind = getattr(error, "os_error", error)
+    text = f"{type(behind).__name__} {behind}"
+    # asyncio says only that the call failed.
+    return " ".join([text, *(os.strerror(int(number)) for number in re.findall(r"\[Errno (\d+)\]", text))])

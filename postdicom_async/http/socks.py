@@ -1,0 +1,57 @@
+"""Connections through a SOCKS proxy, made by aiohttp-socks; the proxy looks up the names."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import httpx
+import python_socks
+from aiohttp_socks import ProxyConnector
+
+from postdicom_async.http.connections import Connecting, system_words
+from postdicom_async.http.unreached import NeverConnected, explain
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from aiohttp.client_proto import ResponseHandler
+
+__all__ = ["socks_connector"]
+
+_PORT = 1080
+
+
+def socks_connector(proxy: str) -> aiohttp.TCPConnector:
+    """Return what makes connections through ``socks5://user:password@host:port``."""
+    parts = urlsplit(proxy)
+    return _Connector(
+        host=parts.hostname,
+        port=parts.port or _PORT,
+        username=None if parts.username is None else unquote(parts.username),
+        password=None if parts.username is None else unquote(parts.password or ""),
+        rdns=True,
+        proxied=True,
+    )
+
+
+class _Connector(Connecting, ProxyConnector):
+    async def _connect_via_proxy(
+        self, host: str, port: int, ssl: ssl.SSLContext | None = None, timeout: float | None = None
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        problem: httpx.ConnectError
+        try:
+            transport, theirs = await super()._connect_via_proxy(host, port, ssl, timeout)
+        except python_socks.ProxyConnectionError as error:
+            problem = NeverConnected(explain(system_words(error), proxied=True))
+        except python_socks.ProxyError as error:
+            problem = NeverConnected(explain(f"tunnel error: {error}"))
+        else:
+            ours: Any = self._factory()
+            ours.stream = theirs  # it holds what would close the transport when nobody held it
+            transport.set_protocol(ours)
+            ours.connection_made(transport)
+            return transport, ours
+        raise problem

@@ -1,0 +1,118 @@
+"""Results that come in pages, read as a stream; each page is asked for when the one before it is used up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from postdicom_async.face import public_face
+
+if TYPE_CHECKING:
+    from postdicom_async.dicom.json_model import DicomJson
+
+__all__ = ["Convert", "Results", "Turns"]
+
+_T = TypeVar("_T")
+
+_TURN = 0.01  # seconds
+
+Convert: TypeAlias = "Callable[[DicomJson, list[str]], _T | Generator[None, None, _T]]"
+"""Makes a result of what came, noting warnings; a generator where that takes long: its steps leave others a turn."""
+
+
+class Turns:
+    """Lets the event loop go on during work that takes long: ``await turns()`` often."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    async def __call__(self) -> None:
+        """Give the others a turn if it is time."""
+        if time.monotonic() - self._since > _TURN:
+            await asyncio.sleep(0)
+            self._since = time.monotonic()
+
+
+@public_face
+class Results(Generic[_T]):
+    """Results of a search or of a metadata request, fetched as they are read.
+
+    ``async for item in results``, ``await results.all()`` or ``await results.first()``. Each of them asks the archive
+    anew. ``raw`` gives the same results as DICOM JSON objects.
+
+    Attributes:
+        warnings: what the archive (``Warning`` header) or the reading of its answer had to say, so far; and how many
+            results are not what the filters on UIDs, dates and Patient ID ask for.
+    """
+
+    def __init__(
+        self,
+        pages: Callable[[int | None, list[str]], AsyncIterator[list[DicomJson]]],
+        convert: Convert[_T],
+        prepare: Callable[[], Awaitable[object] | None] = lambda: None,
+    ) -> None:
+        """Take what gives pages and what converts results.
+
+        ``prepare`` begins, beside the first request, what ``convert`` needs; it is waited for before it is needed.
+        """
+        self.warnings: list[str] = []
+        self._pages = pages
+        self._convert = convert
+        self._prepare = prepare
+
+    async def __aiter__(self) -> AsyncIterator[_T]:
+        """Yield every result."""
+        turns, ready = Turns(), self._prepare()
+        async with _closing(self._pages(None, self.warnings)) as pages:
+            async for page in pages:
+                page.reverse()
+                while page:  # none is held longer than needed: the more there are, the longer Python's collector takes
+                    yield await self._converted(page.pop(), turns, ready)
+                    await turns()
+
+    async def all(self) -> list[_T]:
+        """Return every result."""
+        return [item async for item in self]
+
+    async def first(self) -> _T | None:
+        """Return the first result, or None; only one is asked for."""
+        ready = self._prepare()
+        async with _closing(self._pages(1, self.warnings)) as pages:
+            async for page in pages:
+                for item in page:
+                    return await self._converted(item, Turns(), ready)
+        return None
+
+    async def _converted(self, item: DicomJson, turns: Turns, ready: Awaitable[object] | None) -> _T:
+        if ready is not None:
+            await ready
+        made = self._convert(item, self.warnings)
+        if not isinstance(made, Generator):
+            return made
+        while True:
+            try:
+                next(made)
+            except StopIteration as end:
+                result: _T = end.value
+                return result
+            await turns()
+
+    @property
+    def raw(self) -> Results[DicomJson]:
+        """The same results as DICOM JSON objects (PS3.18 annex F), nothing left out."""
+        plain: Results[DicomJson] = Results(self._pages, lambda item, _warnings: item)
+        plain.warnings = self.warnings
+        return plain
+
+
+@asynccontextmanager
+async def _closing(pages: AsyncIterator[list[DicomJson]]) -> AsyncGenerator[AsyncIterator[list[DicomJson]], None]:
+    """Close what gives pages when it is left early, so that its connection is free at once."""
+    try:
+        yield pages
+    finally:
+        if isinstance(pages, AsyncGenerator):
+            await pages.aclose()

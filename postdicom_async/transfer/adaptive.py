@@ -1,0 +1,172 @@
+"""How many requests run at once: as many as make the whole faster. Pure: times are arguments, nothing is awaited.
+
+A trial compares two levels: the throughput of all work at the level before, and at the one tried. It starts as TCP
+does, doubling while that pays; the first time it does not, it steps back and from then on tries a neighbour now and
+then, above and below in turn, ever more seldom as long as nothing is gained. An archive that refuses (429, 503), does
+not answer in time or cuts halves the level, and that level is not tried again for a while.
+
+Throughput is counted by ends: a window begins when the first piece of work that began at a level ends, so that
+opening a connection is not held against it, and lasts for so many ends a lane. That is exact for pieces that run in
+step and for those that do not, without knowing anything about what is still under way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["AtOnce"]
+
+_ENDS_A_LANE = 3
+_SHORTEST = 0.03  # seconds of a window while the level is found
+_SHORTEST_SETTLED = 0.25
+_GAIN = 0.10  # of the whole throughput, the least that counts as measurable
+_GAIN_OF_ADDED = 0.25  # of what so many more could bring: what they cost an archive must pay
+_LOSS = 0.04  # fewer are as good if they bring so much less at most
+_NOISE = 1.5  # differences between windows of one level, counted so many times, are no gain
+_FIRST_WAIT, _LONGEST_WAIT = 8, 128  # windows between trials
+_ONE_REFUSAL = 1.0  # seconds in which refusals are those of requests that were under way together
+_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 320.0  # seconds before a refused level is tried again
+
+
+@dataclass(slots=True)
+class _Window:
+    """What has ended since it began."""
+
+    began: float
+    ends: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What a trial is compared with."""
+
+    level: int
+    rate: float
+
+
+class AtOnce:
+    """A level between 1 and ``most``, moved by what work at it brought.
+
+    Whoever runs the work starts pieces while fewer than `now` are under way, and tells of every end. What runs when
+    the level falls goes on.
+
+    Args:
+        most: the upper bound.
+        first: where to start; trials do not go below it, only refusals do.
+    """
+
+    def __init__(self, most: int, *, first: int = 1) -> None:
+        self._most = max(1, most)
+        self._first = self._now = min(max(1, first), self._most)
+        self._changed = float("-inf")
+        self._window: _Window | None = None
+        self._rate: float | None = None  # at this level, smoothed
+        self._noise = 0.0
+        self._base: _Base | None = None  # while a trial is under way
+        self._doubling = True
+        self._upwards = True
+        self._calm = 0  # windows since the last trial
+        self._wait = _FIRST_WAIT
+        self._ceiling = self._most + 1  # refused
+        self._ceiling_until = self._refused_at = float("-inf")
+        self._pause = _FIRST_PAUSE
+
+    @property
+    def now(self) -> int:
+        """How many may be under way."""
+        return self._now
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has found that more, or more than it may, bring nothing."""
+        return not self._doubling or self._now == self._most
+
+    def done(self, started: float, ended: float, size: int) -> None:
+        """Note the end of a piece of work, or of a part of a long one, such as one instance of a series.
+
+        Args:
+            started: when it began, in seconds of any one clock: the request, or the end of the part before it.
+            ended: now.
+            size: bytes.
+        """
+        window = self._window
+        if window is None:
+            if started >= self._changed:
+                self._window = _Window(ended)
+            return
+        window.ends += 1
+        window.size += size
+        seconds = ended - window.began
+        shortest = _SHORTEST if self._doubling else _SHORTEST_SETTLED
+        in_step = window.ends % self._now == 0  # those that end together are all counted, or none
+        if window.ends >= _ENDS_A_LANE * self._now and seconds >= shortest and in_step:
+            self._window = _Window(ended)
+            self._measured(window.size / seconds, ended)
+
+    def refused(self, now: float) -> None:
+        """Note that the archive refused a request for now, did not answer it in time, or cut it off."""
+        if now - self._refused_at < _ONE_REFUSAL:
+            return
+        self._refused_at = now
+        self._ceiling, self._ceiling_until = max(2, self._now), now + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        base = self._base
+        level = base.level if base is not None and base.level < self._now else max(1, self._now // 2)
+        self._doubling, self._upwards, self._base, self._rate = False, True, None, None
+        self._calm, self._wait = 0, _FIRST_WAIT
+        self._go_to(level, now)
+
+    # --- trials ------------------------------------------------------------------------------------------------------
+
+    def _measured(self, rate: float, now: float) -> None:
+        if self._base is not None:
+            self._judge(self._base, rate, now)
+            return
+        if self._rate is not None:
+            self._noise += 0.25 * (abs(rate / self._rate - 1.0) - self._noise) if self._rate else 0.0
+        self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
+        self._calm += 1
+        if self._doubling or self._calm >= self._wait:
+            self._try_another(now)
+
+    def _judge(self, base: _Base, rate: float, now: float) -> None:
+        """End a trial: keep the new level, or go back."""
+        self._base, self._calm = None, 0
+        if self._is_better(base, rate):
+            self._rate, self._wait = rate, _FIRST_WAIT
+            self._try_another(now)  # on in the same direction, this being what it is compared with
+            return
+        self._doubling, self._upwards = False, not self._upwards
+        self._wait = min(2 * self._wait, _LONGEST_WAIT)
+        self._rate = base.rate
+        self._go_to(base.level, now)
+
+    def _is_better(self, base: _Base, rate: float) -> bool:
+        gain = rate / base.rate - 1.0 if base.rate else float(rate > 0)
+        if self._now < base.level:
+            return gain >= -_LOSS
+        return gain >= max(_GAIN, _GAIN_OF_ADDED * (self._now / base.level - 1), _NOISE * self._noise)
+
+    def _try_another(self, now: float) -> None:
+        level = self._neighbour(now)
+        if level == self._now:
+            self._upwards = self._doubling or not self._upwards
+            level = self._now if self._doubling else self._neighbour(now)
+        self._calm = 0
+        if level != self._now:
+            self._base = _Base(self._now, self._rate or 0.0)
+            self._go_to(level, now)
+
+    def _neighbour(self, now: float) -> int:
+        """Return the level to try in the present direction, this one where there is none."""
+        highest = self._most
+        if now < self._ceiling_until:
+            highest = min(highest, self._ceiling - 1)
+        step = self._now if self._doubling else max(1, self._now // 4)
+        if self._upwards:
+            return max(self._now, min(self._now + step, highest))
+        return max(min(self._now, self._first), self._now - step)
+
+    def _go_to(self, level: int, now: float) -> None:
+        self._now, self._changed, self._window = level, now, None

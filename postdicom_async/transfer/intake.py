@@ -1,0 +1,363 @@
+"""Takes the sources of an upload in: settles what is not to be sent, tells duplicates apart, gives one outcome each.
+
+Every source has exactly one outcome, told as soon as it is final; what is not settled when all is over was not sent.
+Of several sources with one SOP Instance UID only one is under way at a time. One that is byte for byte the same goes by
+the outcome of its twin; one that differs waits, and is handed out when the one before it was refused. Nothing ever
+waits for that: what is ready when all else is through is sent in a further round. Memory holds what is under way: what
+is settled is kept in `Seen`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio.lowlevel
+import anyio.to_thread
+
+from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
+from postdicom_async.disk.sources import (
+    FileBody,
+    Identified,
+    Sources,
+    SpooledFile,
+    Unusable,
+    Usable,
+    measure,
+    read_sources,
+)
+from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.http.clocks import deadline_passed, within
+from postdicom_async.results import OnProgress, Outcome, Status, UploadReport
+from postdicom_async.transfer.outcomes import Gathered
+from postdicom_async.transfer.progress import Meter
+from postdicom_async.transfer.seen import Fate, Seen, Version
+
+if TYPE_CHECKING:
+    from postdicom_async.bodies import Body
+    from postdicom_async.dicom.anonymize import Anonymization
+
+__all__ = ["Intake", "Numbered"]
+
+_HASHED_ASIDE = 128 * 1024  # a larger piece is hashed in a thread, so that the event loop goes on
+_MOST_TWINS = 10_000  # kept of what is under way; then it is sent first
+_MOST_OTHERS = 8  # kept of one UID: each new one is compared with all of them
+_HELD_BYTES = 16 << 20  # of what waits and is in memory; files cost nothing
+
+_OTHER_CONTENT = "another source of this upload has the same SOP Instance UID and other content"
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A source with its place in the report."""
+
+    number: int
+    instance: Usable
+
+
+@dataclass(slots=True, eq=False)
+class _Record:
+    """A source that was handed out or waits, until it is settled.
+
+    Attributes:
+        outcome: that it was not sent; the reason comes at the end.
+        version: what tells it apart.
+        twins: numbers and outcomes of those with the same bytes, which it stands for.
+        waiting: what is to be sent if the one before it is refused.
+    """
+
+    outcome: Outcome = field(repr=False)
+    version: Version
+    twins: list[tuple[int, Outcome]] = field(default_factory=list, repr=False)
+    waiting: Numbered | None = field(default=None, repr=False)
+
+
+_Send: TypeAlias = Callable[[AsyncIterator[Numbered]], Awaitable[None]]
+
+
+class Intake:
+    """The sources of one upload and their outcomes. Use it once."""
+
+    def __init__(
+        self,
+        *,
+        piece: int,
+        anonymize: Anonymization | None,
+        on_progress: OnProgress | None,
+        gathered: Gathered | None = None,
+        study_instance_uid: str | None = None,
+        send_truncated: bool = False,
+    ) -> None:
+        if on_progress is not None and not callable(on_progress):
+            raise UsageError("progress: give a function that takes an event, or None")
+        if not isinstance(send_truncated, bool):
+            raise UsageError("send_truncated: give True or False")
+        require_anonymization(anonymize)
+        self.meter: Meter = Meter(on_progress)
+        self._gathered = gathered or Gathered(keeps_all=True)
+        self._piece = piece
+        self._anonymize = anonymize
+        self._study = study_instance_uid
+        self._send_truncated = send_truncated
+        self._count = 0
+        self._open: dict[int, _Record] = {}
+        self._under_way: dict[str, list[Version]] = {}  # all that was met of a UID with something open
+        self._seen = Seen()
+        self._drawn: deque[Identified] = deque()
+        self._all_drawn = False
+        self._ready: deque[Numbered] = deque()
+        self._twins = 0
+        self._held_bytes = 0
+        self._unsent_bytes = 0
+        self._measured = False
+        self._unwritten: LocalFileError | None = None
+
+    async def run(self, sources: Sources, send: _Send, operation: str, deadline: float | None) -> UploadReport:
+        """Have ``send`` send and `settle` what it is given, all within ``deadline``; return the fold of the outcomes.
+
+        What it was not given, or has not settled when it raises, was not sent: what may have left by then is for
+        ``send`` to settle. It is called again for what waited for the end of another source.
+
+        Raises:
+            PostdicomError: the archive cannot be worked with, or the report cannot be written. ``report`` on it says
+                what had been stored by then.
+        """
+        started = time.monotonic()
+        measuring = asyncio.ensure_future(self.measure(sources))
+        problem: PostdicomError | None = None
+        try:
+            late = partial(deadline_passed, operation, deadline, sent=True)
+            await within(deadline, self._send_all(sources, send), late)
+        except PostdicomError as error:
+            problem = error
+        finally:
+            measuring.cancel()
+            with suppress(asyncio.CancelledError):
+                await measuring
+            self._settle_the_rest(problem or PostdicomError("cancelled", temporary=True))
+            self._seen.close()
+        seconds = time.monotonic() - started
+        report = UploadReport(self._gathered.outcomes, self._gathered.counts, self.meter.bytes_done, seconds)
+        if problem is None:
+            return report
+        # What is wrong before anything was looked at has no report; what came later has one, though it may be empty.
+        problem.report = None if isinstance(problem, UsageError | LocalFileError) and not report.total else report
+        raise problem
+
+    async def _send_all(self, sources: Sources, send: _Send) -> None:
+        reading = read_sources(sources, piece=self._piece, send_truncated=self._send_truncated)
+        async with aclosing(reading) as batches:
+            while not self._all_drawn or self._ready or self._drawn:
+                async with aclosing(self._round(batches)) as admitted:
+                    await send(admitted)
+                if self._unwritten is not None:
+                    raise self._unwritten
+
+    async def _round(self, batches: AsyncGenerator[list[Identified], None]) -> AsyncGenerator[Numbered, None]:
+        """Yield what is to be sent; everything else is settled here. Ends early where too much waits for the end."""
+        while True:
+            if self._ready:
+                yield self._ready.popleft()
+                continue
+            if self._twins > _MOST_TWINS or not await self._has_room():
+                return
+            if not self._drawn:
+                batch = await anext(batches, None)
+                self._all_drawn = batch is None
+                if batch is None:
+                    return
+                self._drawn.extend(batch)
+            numbered = await self._admitted(await self._anonymized(self._drawn.popleft()))
+            if numbered is not None:
+                yield numbered
+
+    async def _has_room(self) -> bool:
+        """Wait until another source may begin; where the report cannot be written, what is under way is the last."""
+        try:
+            await self._gathered.room()
+        except LocalFileError as error:
+            self._unwritten = error
+        return self._unwritten is None
+
+    async def _anonymized(self, source: Identified) -> Identified:
+        """Return a source as it is to be sent; one that cannot be anonymised is not."""
+        if self._anonymize is None or isinstance(source, Unusable):
+            return source
+        changed = await anonymized(source, self._anonymize)
+        if isinstance(changed, Usable):
+            self.expect_fewer_bytes(source.body.length - changed.body.length)
+        return changed
+
+    async def measure(self, sources: Sources) -> int:
+        """Tell the meter, once, how much there will be; return the bytes, 0 where they cannot be told."""
+        expected = None if self._measured else await measure(sources)
+        self._measured = True
+        if expected is None:
+            return 0
+        instances, size = expected
+        self.meter.expect(instances, size - self._unsent_bytes)
+        return size
+
+    def expect_fewer_bytes(self, size: int) -> None:
+        """Note bytes that will not be sent."""
+        self._unsent_bytes += size  # the total may be known only later
+        self.meter.expect_fewer_bytes(size)
+
+    async def _admitted(self, source: Identified) -> Numbered | None:
+        """Return the source if it is to be sent now; else settle it here, or let it wait."""
+        if isinstance(source, Unusable):
+            self._end_here(Outcome(source.label, source.status, source.uids, source.size, reason=source.reason))
+            return None
+        if self._study is not None and source.header.uids.study_instance_uid != self._study:
+            self._end_here(_outcome(source, Status.FAILED, "it belongs to another study"))
+            return None
+        uid = source.header.uids.sop_instance_uid
+        known = self._under_way.get(uid) or self._seen.of(uid)
+        twin_of = await _alike(source.body, known) if known else None
+        if twin_of is not None:
+            self._note_twin(twin_of, _outcome(source, Status.DUPLICATE, "sent once"))
+            return None
+        # Cancelled here, it has no place in the report yet, as one that was never drawn.
+        original = _original(source.body)
+        content = original if isinstance(original, FileBody) else await _digest(original)
+        if known and not self._may_be_tried(known, source.body):
+            self._end_here(_outcome(source, Status.FAILED, _OTHER_CONTENT))
+            return None
+        waits = any(one.fate is None for one in known)
+        version = Version(self._number(), source.body.length, content)
+        known.append(version)
+        self._under_way[uid] = known
+        self._open[version.number] = record = _Record(_outcome(source, Status.FAILED), version)
+        numbered = Numbered(version.number, source)
+        if not waits:
+            return numbered
+        record.waiting = numbered
+        self._held_bytes += _held_by(source.body)
+        return None
+
+    def _may_be_tried(self, known: list[Version], body: Body) -> bool:
+        """Whether a source that differs from all those met under its UID may be sent if they are refused."""
+        waits = any(one.fate is None for one in known)
+        held = _held_by(body) if waits else 0
+        in_the_way = any(one.fate is not None and not one.fate.refused for one in known)
+        return not (in_the_way or len(known) > _MOST_OTHERS or self._held_bytes + held > _HELD_BYTES)
+
+    def _number(self) -> int:
+        self._count += 1
+        return self._count - 1
+
+    # --- outcomes ------------------------------------------------------------------------------------------------
+
+    def settle(self, number: int, outcome: Outcome) -> None:
+        """Note the end of a source that was handed out. The next that waited for it is now ready, or settled too."""
+        record = self._open[number]
+        assert record.outcome.uids is not None  # noqa: S101 - what is handed out has a header
+        uid = record.outcome.uids.sop_instance_uid
+        fate = self._close(record, outcome)
+        versions = self._under_way[uid]
+        for other in versions:
+            waited = None if other.fate is not None else self._open[other.number].waiting
+            if waited is None:
+                continue
+            self._open[other.number].waiting = None
+            self._held_bytes -= _held_by(waited.instance.body)
+            if fate.refused:
+                self._ready.append(waited)
+                break
+            self.expect_fewer_bytes(waited.instance.body.length)
+            self._close(self._open[other.number], _outcome(waited.instance, Status.FAILED, _OTHER_CONTENT))
+        if all(one.fate is not None for one in versions):
+            self._seen.put(uid, self._under_way.pop(uid))
+
+    def _close(self, record: _Record, outcome: Outcome) -> Fate:
+        """Tell the end of a source, and of those it stands for."""
+        number = record.version.number
+        del self._open[number]
+        record.version.fate = fate = Fate.of(outcome)
+        self._twins -= len(record.twins)
+        self._tell(number, outcome)
+        for twin, alike in record.twins:
+            self._tell(twin, _as_twin(alike, fate))
+        return fate
+
+    def _note_twin(self, twin_of: Version, outcome: Outcome) -> None:
+        number = self._number()
+        self.expect_fewer_bytes(outcome.size)
+        if twin_of.fate is None:
+            self._open[twin_of.number].twins.append((number, outcome))
+            self._twins += 1
+        else:
+            self._tell(number, _as_twin(outcome, twin_of.fate))
+
+    def _end_here(self, outcome: Outcome) -> None:
+        self.expect_fewer_bytes(outcome.size)
+        self._tell(self._number(), outcome)
+
+    def _tell(self, number: int, outcome: Outcome) -> None:
+        self._gathered.add(outcome, number)
+        self.meter.finished(outcome, number)
+
+    def _settle_the_rest(self, problem: PostdicomError) -> None:
+        """Tell what was not sent when all is over, ``problem`` being why; nobody waits for these, so no event does."""
+        for number, record in sorted(self._open.items()):
+            unsent = replace(record.outcome, reason=f"not sent: {problem.message}", temporary=problem.temporary)
+            self._gathered.add(unsent, number)
+            for twin, alike in record.twins:
+                self._gathered.add(_as_twin(alike, Fate.of(unsent)), twin)
+        self._open.clear()
+
+
+def _outcome(source: Usable, status: Status, reason: str | None = None) -> Outcome:
+    return Outcome(source.label, status, source.header.uids, source.body.length, reason=reason)
+
+
+def _as_twin(twin: Outcome, fate: Fate) -> Outcome:
+    """Return the outcome of a source whose bytes another one has, of which that became."""
+    if not fate.in_archive:
+        twin = replace(twin, status=fate.status, reason="as the one like it", temporary=fate.temporary)
+    return replace(twin, patient_order_uuid=fate.patient_order_uuid)
+
+
+def _held_by(body: Body) -> int:
+    """Return the bytes of a body that are in memory."""
+    if isinstance(body, AnonymizedBody):
+        parts = sum(len(part) for part in (*body.parts, *body.deflated_parts) if isinstance(part, bytes))
+        return parts + _held_by(body.original)
+    return 0 if isinstance(body, FileBody | SpooledFile) else body.length
+
+
+def _original(body: Body) -> Body:
+    """Return what an anonymised body is made from: two originals are not one because they look alike now."""
+    return body.original if isinstance(body, AnonymizedBody) else body
+
+
+async def _alike(body: Body, known: Iterable[Version]) -> Version | None:
+    """Return the one with the same bytes as ``body``; one that cannot be read is like no other."""
+    own: bytes | None = None
+    for one in known:
+        if one.length == body.length:
+            try:
+                own = own or await _digest(_original(body))
+                if own == (one.content if isinstance(one.content, bytes) else await _digest(one.content)):
+                    return one
+            except LocalFileError:
+                continue
+    return None
+
+
+async def _digest(body: Body) -> bytes:
+    digest = hashlib.sha256()
+    async for piece in body.open():
+        if len(piece) > _HASHED_ASIDE:
+            await anyio.to_thread.run_sync(digest.update, piece)
+        else:
+            digest.update(piece)
+            await anyio.lowlevel.checkpoint()
+    return digest.digest()

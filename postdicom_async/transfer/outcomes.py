@@ -1,0 +1,191 @@
+"""Outcomes as a stream: a transfer tells of each instance once, as it ends; every report is a fold over that.
+
+`Gathered` is the fold. It holds counts, and of the outcomes themselves what its maker asked for: all of them, those
+that need attention, or a few that a reader has still to take. So nothing here grows with the number of instances
+unless a caller wants it. Who makes outcomes awaits `Gathered.room` before it begins the next instance: a slow reader,
+or a report that cannot be written, is felt there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from postdicom_async.disk.journal import Journal
+from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.face import public_face
+from postdicom_async.results import DownloadReport, Outcome, Status, UploadReport
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from types import TracebackType
+
+__all__ = ["Gathered", "Outcomes", "ReportFile", "gathered_into"]
+
+ReportFile: TypeAlias = "str | os.PathLike[str]"
+
+_Report = TypeVar("_Report", UploadReport, DownloadReport)
+
+_MOST_FAILURES = 10_000  # kept where not all are
+_MOST_WAITING = 256  # outcomes that a reader has still to take
+
+
+class Gathered:
+    """What became of the instances of one transfer so far.
+
+    Attributes:
+        counts: number of outcomes by status.
+        keeps_all: whether every outcome is kept, or only those that need attention.
+    """
+
+    def __init__(self, *, keeps_all: bool, journal: Journal | None = None, streams: bool = False) -> None:
+        self.counts: Counter[Status] = Counter()
+        self.keeps_all: bool = keeps_all
+        self._journal = journal
+        self._kept: list[tuple[int, Outcome]] = []
+        self._waiting: deque[Outcome] | None = deque() if streams else None
+        self._changed = asyncio.Event()
+
+    @classmethod
+    def into(cls, report: ReportFile | None, *, with_paths: bool) -> Gathered:
+        """Return the fold of a call that gives a report: of everything, or of what needs attention beside a file.
+
+        Raises:
+            LocalFileError: the file cannot be written.
+        """
+        journal = None if report is None else Journal(report, with_paths=with_paths)
+        return cls(keeps_all=journal is None, journal=journal)
+
+    def add(self, outcome: Outcome, number: int = 0) -> None:
+        """Take the outcome of an instance; ``number`` is its place among those that are kept."""
+        self.counts[outcome.status] += 1
+        if self.keeps_all or not (outcome.ok or len(self._kept) >= _MOST_FAILURES):
+            self._kept.append((number, outcome))
+        if self._journal is not None:
+            self._journal.write(outcome)
+        if self._waiting is not None:
+            self._waiting.append(outcome)
+            self._changed.set()
+
+    async def room(self) -> None:
+        """Wait until another instance may begin.
+
+        Raises:
+            LocalFileError: the report cannot be written, so that what becomes of it would not be known.
+        """
+        if self._journal is not None and self._journal.problem is not None:
+            raise self._journal.problem
+        while self._waiting is not None and len(self._waiting) >= _MOST_WAITING:
+            self._changed.clear()
+            await self._changed.wait()
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What is kept, in the order of their numbers."""
+        return tuple(outcome for _, outcome in sorted(self._kept, key=lambda one: one[0]))
+
+    async def taken(self, engine: asyncio.Future[_Report]) -> AsyncGenerator[Outcome, None]:
+        """Yield what waits until ``engine``, which adds it, has ended."""
+        waiting = self._waiting
+        assert waiting is not None  # noqa: S101 - made with streams=True
+        engine.add_done_callback(lambda _: self._changed.set())
+        while waiting or not engine.done():
+            while waiting:
+                yield waiting.popleft()
+                self._changed.set()
+            if not engine.done():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def close(self) -> LocalFileError | None:
+        """Make the report durable; return why it could not be written to its end, None when it was."""
+        if self._journal is None:
+            return None
+        self._journal.close()
+        return self._journal.problem
+
+
+async def gathered_into(
+    report: ReportFile | None, engine: Callable[[Gathered], Awaitable[_Report]], *, with_paths: bool
+) -> _Report:
+    """Run a transfer whose outcomes go into ``report``, or all into what is returned where that is None.
+
+    Raises:
+        LocalFileError: the file cannot be written. Where that shows only at the end, ``report`` on the error is whole.
+        PostdicomError: what ended the transfer; it says more than a report that could not be written either.
+    """
+    gathered = Gathered.into(report, with_paths=with_paths)
+    result: _Report | None = None
+    try:
+        result = await engine(gathered)
+    finally:
+        unwritten = gathered.close()
+    if unwritten is not None:
+        unwritten.report = result
+        raise unwritten
+    return result
+
+
+@public_face
+class Outcomes(Generic[_Report]):
+    """The outcomes of one transfer, each as its instance ends: ``async for outcome in outcomes``.
+
+    The transfer begins with the reading and goes no faster than it. Leaving early ends it; inside ``async with`` that
+    is done by the time the block is left. What ends the transfer as a whole is raised after the last outcome, and its
+    ``report`` holds the counts.
+    """
+
+    def __init__(self, engine: Callable[[Gathered], Awaitable[_Report]]) -> None:
+        self._engine: Callable[[Gathered], Awaitable[_Report]] = engine
+        self._report: _Report | None = None
+        self._running: asyncio.Future[_Report] | None = None
+
+    @property
+    def report(self) -> _Report:
+        """The counts, and what needs attention, at most 10,000 outcomes; known when all have been read.
+
+        Raises:
+            UsageError: there are more to read, or an error ended the transfer.
+        """
+        if self._report is None:
+            raise UsageError("report: read the outcomes to their end first")
+        return self._report
+
+    async def __aiter__(self) -> AsyncGenerator[Outcome, None]:
+        """Yield every outcome.
+
+        Raises:
+            UsageError: they were read before; make the call again for another transfer.
+            PostdicomError: what ended the transfer.
+        """
+        if self._running is not None:
+            raise UsageError("the outcomes of a transfer can be read once; make the call again for another one")
+        gathered = Gathered(keeps_all=False, streams=True)
+        self._running = asyncio.ensure_future(self._engine(gathered))
+        try:
+            async with aclosing(gathered.taken(self._running)) as outcomes:
+                async for outcome in outcomes:
+                    yield outcome
+            self._report = self._running.result()
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        """End the transfer. Left early, it is ended twice: here, and by who collects the generator that was left."""
+        if self._running is None:
+            return
+        self._running.cancel()
+        await asyncio.wait([self._running])
+        if not self._running.cancelled():
+            self._running.exception()  # looked at: left early, nobody asks for it
+
+    async def __aenter__(self) -> Outcomes[_Report]:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end()

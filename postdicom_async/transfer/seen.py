@@ -1,0 +1,119 @@
+"""What an upload has met under each SOP Instance UID: enough to tell what comes later apart, in bounded memory.
+
+An upload may have millions of instances, and any of them may come again. What is under way is kept by `Intake`; once
+all that was met under a UID is settled it goes here: a few hundred stay in memory, the rest in a private database.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from postdicom_async.disk.scratch import scratch_database
+from postdicom_async.disk.sources import FileBody
+from postdicom_async.results import Outcome, Status
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["Fate", "Seen", "Version"]
+
+_RECENT = 256  # UIDs; so many go into the database in one go of about a millisecond
+_REFUSED = frozenset({Status.FAILED, Status.UNREADABLE})
+
+
+class Fate(NamedTuple):
+    """What became of a source, as far as those like it share it."""
+
+    status: Status
+    temporary: bool
+    patient_order_uuid: str | None
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Fate:
+        """Return the fate of a source with that outcome."""
+        return cls(outcome.status, outcome.temporary, outcome.patient_order_uuid)
+
+    @property
+    def in_archive(self) -> bool:
+        """Whether the archive is known to hold it."""
+        return Outcome("", self.status).in_archive
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is known not to be in the archive, so that another source of its UID may be tried."""
+        return self.status in _REFUSED
+
+
+@dataclass(slots=True, eq=False)
+class Version:
+    """One of the contents met under a UID; never its bytes, or a stream of data sets would fill the memory.
+
+    Attributes:
+        number: the source's place in the report.
+        length: its bytes as they are sent.
+        content: a file, or the digest of what was in memory; as it was before it was anonymised.
+        fate: None while it is under way or waits.
+    """
+
+    number: int
+    length: int
+    content: FileBody | bytes = field(repr=False)
+    fate: Fate | None = None
+
+
+class Seen:
+    """The settled versions of each UID."""
+
+    def __init__(self) -> None:
+        self._recent: dict[str, list[Version]] = {}
+        self._database: sqlite3.Connection | None = None
+
+    def put(self, uid: str, versions: list[Version]) -> None:
+        """Keep all versions of a UID, each with its fate."""
+        self._recent[uid] = versions
+        if len(self._recent) > _RECENT:
+            self._write()
+
+    def of(self, uid: str) -> list[Version]:
+        """Return the versions of a UID in the order in which they came; none where it is new."""
+        found = self._recent.get(uid)
+        if found is not None or self._database is None:
+            return found or []
+        row = self._database.execute("SELECT versions FROM seen WHERE uid = ?", (uid,)).fetchone()
+        return [] if row is None else [_version(*fields) for fields in json.loads(row[0])]
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._recent.clear()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _write(self) -> None:
+        if self._database is None:
+            self._database = scratch_database()
+            self._database.execute("CREATE TABLE seen (uid TEXT PRIMARY KEY, versions TEXT) WITHOUT ROWID")
+        rows = [(uid, json.dumps([_fields(one) for one in versions])) for uid, versions in self._recent.items()]
+        self._database.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?)", rows)
+        self._recent.clear()
+
+
+def _fields(version: Version) -> list[Any]:
+    content = version.content
+    kept = content.hex() if isinstance(content, bytes) else [str(content.path), *content.identity, content.piece]
+    return [version.number, version.length, kept, version.fate]
+
+
+def _version(number: int, length: int, kept: str | list[Any], fate: list[Any]) -> Version:
+    status, temporary, order = fate
+    return Version(number, length, _content(kept), Fate(Status(status), temporary, order))
+
+
+def _content(kept: str | list[Any]) -> FileBody | bytes:
+    if isinstance(kept, str):
+        return bytes.fromhex(kept)
+    path, size, modified, inode, changed, piece = kept
+    return FileBody(Path(path), size, (size, modified, inode, changed), piece)

@@ -1,0 +1,82 @@
+"""How many store requests run at once, on real sockets: more where the archive gains, fewer where it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+
+from postdicom_async import DicomWeb, RateLimited, Status, UploadReport
+from tests.faults.archive import MemoryArchive
+from tests.faults.clients import settings
+from tests.support.dicom_files import study_files, uid
+from tests.support.faulty_server import FaultyServer, Reply, Request
+
+
+class Crowded:
+    """An archive that takes so many store requests at a time and says 429 to the others."""
+
+    def __init__(self, allowed: int, *, seconds: float = 0.02, status: int = 429, **headers: str) -> None:
+        self.archive = MemoryArchive()
+        self.allowed = allowed
+        self.seconds = seconds
+        self.status = status
+        self.headers = headers
+        self.running = self.most = self.taken = self.refused = 0
+
+    def __call__(self, request: Request) -> Reply | Awaitable[Reply]:
+        if request.method != "POST":
+            return self.archive(request)
+        if self.running >= self.allowed:
+            self.refused += 1
+            return Reply(self.status, self.headers)
+        return self._take(request)
+
+    async def _take(self, request: Request) -> Reply:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await asyncio.sleep(self.seconds)
+        self.running -= 1
+        self.taken += 1
+        return self.archive(request)
+
+
+async def upload(crowd: Crowded, count: int, **limits: Any) -> tuple[UploadReport, FaultyServer]:
+    quick = settings(batch_instances=1, **limits)
+    async with FaultyServer(crowd, keep_bodies=True) as server, DicomWeb(server.url, settings=quick) as archive:
+        report = await archive.upload(list(study_files(count, pixel_bytes=64).values()))
+    return report, server
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("seconds", [0.002, 0.05])
+@pytest.mark.parametrize("allowed", [1, 2, 4])
+async def test_an_archive_that_takes_only_so_many_loses_nothing(allowed: int, seconds: float, status: int) -> None:
+    """However quick the client gives up on one request: what is refused waits for its turn, and is stored once."""
+    crowd = Crowded(allowed, seconds=seconds, status=status)
+    report, _ = await upload(crowd, 120, parallel_stores=12, budget=3, max_attempts=2)
+    assert report.counts == {Status.STORED: 120}
+    assert {one.sop_instance_uid for one in crowd.archive.stored} == {uid(1, 1, number) for number in range(1, 121)}
+    assert crowd.taken == 120, "nothing is sent again that was taken"
+    assert crowd.most <= allowed
+    assert crowd.refused < 120, "it steps back"
+
+
+async def test_more_at_once_where_that_is_faster() -> None:
+    crowd = Crowded(100, seconds=0.05)
+    report, server = await upload(crowd, 400, parallel_stores=8)
+    assert report.ok
+    assert crowd.refused == 0
+    assert 3 < crowd.most <= 8
+    assert server.peak_in_flight == crowd.most
+
+
+async def test_an_archive_that_refuses_everything_ends_the_upload() -> None:
+    crowd = Crowded(0)
+    with pytest.raises(RateLimited) as caught:
+        await upload(crowd, 20, parallel_stores=4, max_attempts=2)
+    assert isinstance(caught.value.report, UploadReport)
+    assert caught.value.report.counts.keys() == {Status.FAILED}
+    assert crowd.refused <= 4 * 2 + 2

@@ -1,0 +1,364 @@
+"""The ways to an archive (names, proxies, SOCKS), and where a transport lives: event loops, threads, processes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import gc
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from postdicom_async import AuthenticationFailed, ConnectionFailed, DicomWeb, PostdicomError, Settings, Tls, UsageError
+from postdicom_async.http import transport as transports
+from postdicom_async.http.transport import AiohttpTransport
+from tests.faults.clients import FAST, settings
+from tests.faults.test_tls_and_proxies import closing, proxy_to, pump
+from tests.faults.test_transport import connections_to
+from tests.support.bodies import json_reply
+from tests.support.certificates import Authority
+from tests.support.faulty_server import FaultyServer, Reply, unused_port
+from tests.support.stream_server import StreamServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+EMPTY = json_reply([])
+ONCE = settings(max_attempts=1)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority")
+
+
+async def searched(url: str, using: Settings) -> Any:
+    async with DicomWeb(url, settings=using) as archive:
+        assert archive.transport_name == "aiohttp"
+        return await archive.search_for_studies(limit=1).all()
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_name_that_is_looked_up_for_ever_is_no_connection_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def for_ever(*_: object, **__: object) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", for_ever)
+    with pytest.raises(ConnectionFailed, match="no connection in time") as caught:
+        await searched("http://archive.example", settings(max_attempts=1, connect=0.2))
+    assert not caught.value.may_have_arrived
+
+
+async def test_the_time_to_connect_counts_a_proxy_s_silence_too() -> None:
+    async with FaultyServer(on_accept="silent") as server:
+        for proxy in (server.url, server.url.replace("http", "socks5")):
+            using = replace(settings(max_attempts=1, connect=0.2), proxy=proxy)
+            with pytest.raises(ConnectionFailed, match="no connection in time") as caught:
+                await searched("https://archive.invalid", using)
+            assert not caught.value.may_have_arrived
+
+
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f.1"])
+async def test_an_address_that_is_not_written_as_one(host: str) -> None:
+    """Some systems would take it for an address; no list of hosts does."""
+    with pytest.raises((UsageError, ConnectionFailed)):
+        await searched(f"http://{host}:{unused_port()}", ONCE)
+
+
+# --- proxies --------------------------------------------------------------------------------------------------------
+
+USERS = {
+    "me:secret": ("me", "secret"),
+    "me:a%40b%3Ac%2Fd": ("me", "a@b:c/d"),
+    "%C3%A9tienne:p%C3%A4ss": ("étienne", "päss"),
+    "me:": ("me", ""),
+    "me": ("me", ""),
+}
+
+
+@pytest.mark.parametrize("secure", [True, False])
+@pytest.mark.parametrize("user", USERS)
+async def test_a_proxy_gets_the_credentials_and_the_archive_does_not(
+    user: str, secure: bool, authority: Authority
+) -> None:
+    wanted = base64.b64encode(":".join(USERS[user]).encode()).decode()
+    context = authority.server("archive.invalid") if secure else None
+    using = replace(FAST, tls=Tls(ca_file=authority.ca_file))
+    async with FaultyServer(EMPTY, ssl_context=context) as server, proxy_to(server.port, wanted) as proxy:
+        using = replace(using, proxy=f"http://{user}@127.0.0.1:{proxy.port}")
+        url = f"http{'s' if secure else ''}://archive.invalid/x"
+        assert await searched(url, using) == []
+    assert [line.split()[0] for line in proxy.seen] == ["CONNECT" if secure else "GET"]
+    assert secure is not bool(server.requests[0].all_headers("proxy-authorization"))
+
+
+async def test_a_proxy_that_hangs_up_instead_of_opening_a_way() -> None:
+    async with FaultyServer(on_accept="close") as server:
+        with pytest.raises(ConnectionFailed, match=r"the proxy( did not open|, or .* hung up)") as caught:
+            await searched("https://archive.invalid", replace(ONCE, proxy=server.url))
+    assert not caught.value.may_have_arrived
+
+
+# --- SOCKS ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Socks:
+    """A SOCKS 5 proxy: every way leads to one port, or is refused with that code."""
+
+    port_behind: int
+    wants: tuple[str, str] | None = None
+    refuses: int = 0
+    seen: list[str] = field(default_factory=list)
+    port: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError), closing(writer):
+            methods = await reader.readexactly((await reader.readexactly(2))[1])
+            if self.wants is None:
+                writer.write(b"\x05\x00")
+            elif 2 not in methods:
+                writer.write(b"\x05\xff")
+                return
+            else:
+                writer.write(b"\x05\x02")
+                await reader.readexactly(1)
+                given = (await short_text(reader), await short_text(reader))
+                writer.write(b"\x01\x00" if given == self.wants else b"\x01\x01")
+                if given != self.wants:
+                    return
+            command = await reader.readexactly(4)
+            host = await short_text(reader) if command[3] == 3 else "an address"
+            port = int.from_bytes(await reader.readexactly(2), "big")
+            self.seen.append(f"{host}:{port}")
+            writer.write(b"\x05" + bytes([self.refuses]) + b"\x00\x01" + bytes(6))
+            if not self.refuses:
+                there, back = await asyncio.open_connection("127.0.0.1", self.port_behind)
+                with closing(back):
+                    await asyncio.gather(pump(reader, back), pump(there, writer))
+
+
+async def short_text(reader: asyncio.StreamReader) -> str:
+    return (await reader.readexactly((await reader.readexactly(1))[0])).decode()
+
+
+@contextlib.asynccontextmanager
+async def socks_to(port: int, wants: tuple[str, str] | None = None, refuses: int = 0) -> AsyncIterator[Socks]:
+    proxy = Socks(port, wants, refuses)
+    async with StreamServer(proxy.serve) as server:
+        proxy.port = server.port
+        yield proxy
+    await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+@pytest.mark.parametrize("secure", [True, False])
+async def test_through_a_socks_proxy(scheme: str, secure: bool, authority: Authority) -> None:
+    """The proxy looks up the name, which nobody else knows."""
+    context = authority.server("archive.invalid") if secure else None
+    async with FaultyServer(EMPTY, ssl_context=context) as server, socks_to(server.port, ("me", "p@ss")) as proxy:
+        using = replace(FAST, tls=Tls(ca_file=authority.ca_file), proxy=f"{scheme}://me:p%40ss@127.0.0.1:{proxy.port}")
+        async with DicomWeb(f"http{'s' if secure else ''}://archive.invalid/x", settings=using) as archive:
+            for _ in range(3):
+                assert await archive.search_for_studies(limit=1).all() == []
+        await server.until(lambda seen: not seen.open_connections)
+    assert proxy.seen == [f"archive.invalid:{443 if secure else 80}"]
+    assert len(server.requests) == 3
+
+
+SOCKS_REFUSALS: dict[str, tuple[str, int, str, type[PostdicomError]]] = {
+    "another password": ("me:no@", 0, "the proxy refused the credentials or wants some", AuthenticationFailed),
+    "no password": ("", 0, "the proxy refused the credentials or wants some", AuthenticationFailed),
+    "a rule": ("me:yes@", 2, "the proxy did not open a way to the archive", ConnectionFailed),
+    "nobody there": ("me:yes@", 5, "refused", ConnectionFailed),
+}
+
+
+@pytest.mark.parametrize("case", SOCKS_REFUSALS)
+async def test_a_socks_proxy_that_refuses(case: str) -> None:
+    user, code, words, kind = SOCKS_REFUSALS[case]
+    async with socks_to(unused_port(), ("me", "yes"), code) as proxy:
+        with pytest.raises(kind, match=words) as caught:
+            await searched("http://archive.invalid", replace(ONCE, proxy=f"socks5://{user}127.0.0.1:{proxy.port}"))
+    assert not getattr(caught.value, "may_have_arrived", False)
+    assert caught.value.__context__ is None
+
+
+async def test_a_socks_proxy_that_is_not_there() -> None:
+    with pytest.raises(ConnectionFailed, match="the proxy refused the connection") as caught:
+        await searched("http://archive.invalid", replace(ONCE, proxy=f"socks5://me:secret@127.0.0.1:{unused_port()}"))
+    assert "secret" not in repr((caught.value, caught.value.__context__))
+
+
+async def test_ten_requests_cancelled_behind_a_socks_proxy_leave_no_connection() -> None:
+    async with FaultyServer(Reply(silent=True)) as server, socks_to(server.port) as proxy:
+        using = replace(FAST, proxy=f"socks5://127.0.0.1:{proxy.port}")
+        async with DicomWeb("http://archive.invalid", settings=using) as archive:
+            tasks = [asyncio.ensure_future(archive.search_for_studies().all()) for _ in range(10)]
+            await server.until(lambda seen: seen.in_flight == 10)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert len(proxy.seen) == 10
+
+
+def test_socks_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transports, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"^proxy: SOCKS needs .* pip install \"postdicom-async\[socks\]\""):
+        DicomWeb("https://archive.example", settings=Settings(proxy="socks5://127.0.0.1:1080"))
+
+
+# --- event loops, threads, processes --------------------------------------------------------------------------------
+
+
+def test_a_transport_begins_anew_in_another_event_loop() -> None:
+    """In one after the other, closed or not, and what was forgotten is not complained about."""
+    transport = AiohttpTransport(FAST)
+    complaints: list[Any] = []
+
+    async def use(*, close: bool) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        async with FaultyServer(Reply(keep_alive=False)) as server:
+            for _ in range(2):
+                answer = await transport.handle_async_request(httpx.Request("GET", server.url))
+                await answer.aread()
+                await answer.aclose()
+            if close:
+                await transport.aclose()
+
+    for close in (True, False, False, True):
+        asyncio.run(use(close=close))
+    asyncio.run(transport.aclose())
+    gc.collect()
+    assert not complaints
+
+
+def test_a_transport_closed_from_another_thread() -> None:
+    transport = AiohttpTransport(FAST)
+    used, closed = threading.Event(), threading.Event()
+
+    async def use() -> None:
+        async with FaultyServer() as server:
+            answer = await transport.handle_async_request(httpx.Request("GET", server.url))
+            await answer.aclose()
+            assert server.open_connections == 1
+            used.set()
+            await asyncio.to_thread(closed.wait, 10)
+            await server.until(lambda seen: not seen.open_connections)
+
+    thread = threading.Thread(target=asyncio.run, args=(use(),))
+    thread.start()
+    assert used.wait(10)
+    asyncio.run(transport.aclose())
+    closed.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_forgotten_answer_lets_go_of_its_connection() -> None:
+    """Whatever the garbage collector finds first."""
+    complaints: list[Any] = []
+
+    async def use() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        async with FaultyServer(Reply(body=b"x" * 1000, stall_after=10)) as server:
+            transport = AiohttpTransport(FAST)
+            for _ in range(3):
+                answer: Any = await transport.handle_async_request(httpx.Request("GET", server.url))
+                answer.circle = answer
+            del answer
+            assert connections_to(server.port) == 3
+            gc.collect()
+            await server.until(lambda seen: not connections_to(seen.port))
+            await transport.aclose()
+
+    asyncio.run(use())
+    assert not complaints
+
+
+def test_a_forgotten_transport_lets_go_of_its_connections() -> None:
+    complaints: list[Any] = []
+
+    async def use() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        async with FaultyServer() as server:
+            transport = AiohttpTransport(FAST)
+            answer = await transport.handle_async_request(httpx.Request("GET", server.url))
+            await answer.aclose()
+            del transport, answer
+            gc.collect()
+            await server.until(lambda seen: not seen.open_connections)
+
+    asyncio.run(use())
+    assert not complaints
+
+
+def run(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "always", "-c", code, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_nothing_of_aiohttp_is_imported_before_the_first_request() -> None:
+    code = """
+import asyncio, sys
+from postdicom_async import DicomWeb
+
+async def main():
+    async with DicomWeb("https://archive.example"):
+        pass
+
+asyncio.run(main())
+print([name for name in ("aiohttp", "yarl", "aiohttp_socks") if name in sys.modules])
+"""
+    ended = run(code)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[]\n", "")
+
+
+ENDINGS = """
+import asyncio, contextlib, sys
+from postdicom_async import DicomWeb, PostdicomError, Retry, Settings
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = asyncio
+url, how, loop = sys.argv[1:]
+
+async def search(archive):
+    with contextlib.suppress(PostdicomError):
+        await archive.search_for_studies(limit=1).all()
+
+async def main():
+    async with DicomWeb(url, settings=Settings(retry=Retry(max_attempts=1))) as archive:
+        tasks = [asyncio.create_task(search(archive)) for _ in range(5)]
+        await asyncio.sleep(0.3 if how == "left" else 0)
+        if how != "left":
+            await asyncio.wait(tasks, timeout=0.3)
+        if how == "raises":
+            raise SystemExit(0)
+
+(uvloop if loop == "uvloop" else asyncio).run(main())
+"""
+
+
+@pytest.mark.parametrize("server", ["answers", "is silent", "hangs up", "is not there", "wants TLS"])
+@pytest.mark.parametrize("how", ["left", "raises"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_a_process_ends_cleanly(server: str, how: str, loop: str) -> None:
+    """Right after its last request, or in the middle of one; with nothing said at its end."""
+    replies = {"is silent": Reply(silent=True), "hangs up": Reply(drop_after_request=True)}
+    async with FaultyServer(replies.get(server, EMPTY)) as archive:
+        url = f"http://127.0.0.1:{unused_port()}" if server == "is not there" else archive.url
+        if server == "wants TLS":
+            url = url.replace("http:", "https:")
+        ended = await asyncio.to_thread(run, ENDINGS, url, how, loop)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
