@@ -19,7 +19,6 @@ from postdicom_async.dicomweb.listing import count_by_series, count_instances, l
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.disk.background import in_background
 from postdicom_async.disk.folder import Folder
-from postdicom_async.disk.pool import shared_pool
 from postdicom_async.errors import IncompleteDownload, PostdicomError, UsageError
 from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome, Status
@@ -59,7 +58,8 @@ class Download:
         self._gathered = gathered or Gathered(keeps_all=True)
         self._arrivals = Arrivals(target.study, self._gathered)
         self._name = _one_name_each(layout, target, self._arrivals)
-        self._lanes: Lanes
+        self._sink = FolderSink(self._folder, self._name, piece=self._session.settings.limits.piece)
+        self._lanes = Lanes(self._retrieval, target, self._sink, self._arrivals, self._meter)
         self._whole = False  # the target itself came to its end without damage
         self._asked = False
         self._known_folder = known_folder(layout, target.study, target.series)
@@ -84,9 +84,7 @@ class Download:
         try:
             try:
                 await in_background(self._folder.open)
-                with shared_pool() as pool:
-                    sink = FolderSink(self._folder, self._name, pool, piece=self._session.settings.limits.piece)
-                    self._lanes = Lanes(self._retrieval, self._target, sink, self._arrivals, self._meter)
+                with self._sink:
                     await within(deadline, self._fetch(compare=compare), late)
             except PostdicomError as error:
                 problem = error

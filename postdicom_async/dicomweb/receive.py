@@ -44,7 +44,7 @@ class Receiver:
         self._meter = meter
         self._under_way = 0
         self._none_under_way: asyncio.Future[None] | None = None
-        self._kept: deque[tuple[Outcome, InstanceUids]] = deque()
+        self._kept: deque[Outcome] = deque()
         self._problem: BaseException | None = None
         self._empty = True
         self._part: _Part | None = None
@@ -80,9 +80,9 @@ class Receiver:
         self._tell()
         if self._problem is not None:
             raise self._problem
+        await self._told.room()
         while self._sink.is_full() and self._problem is None:
             await self._sink.room()
-        await self._told.room()
 
     async def _clean_up(self) -> None:
         """Drop the part that did not end, and wait for the others, whatever becomes of this task."""
@@ -168,17 +168,17 @@ class Receiver:
             self._problem = self._problem or problem
         elif part.whole:
             assert part.arrival is not None and part.header is not None  # noqa: S101, PT018 - it was identified
-            where = "" if part.arrival.where is None else str(part.arrival.where)
-            self._kept.append((Outcome(where, Status.SAVED, part.header.uids, part.size), part.header.uids))
+            self._kept.append(Outcome(part.arrival.where, Status.SAVED, part.header.uids, part.size))
         if self._none_under_way is not None and not self._under_way:
             self._none_under_way.set_result(None)
 
     def _tell(self) -> None:
         """Tell what was kept, in the caller's task: a listener of the caller's may raise."""
         while self._kept:
-            outcome, uids = self._kept.popleft()
-            self._told.note_saved(outcome, uids)
-            self._meter.finished(outcome, uids)
+            one = self._kept.popleft()
+            assert one.uids is not None  # noqa: S101 - it was identified
+            self._told.note_saved(one, one.uids)
+            self._meter.finished(one, one.uids)
 
 
 class _Part:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import lru_cache, partial
-from pathlib import Path
+from typing import Self
 
 from postdicom_async.dicom.layout import RelativeName
 from postdicom_async.disk.folder import Folder, PartialFile
-from postdicom_async.disk.pool import DiskPool
+from postdicom_async.disk.pool import DiskPool, shared_pool
 from postdicom_async.results import InstanceUids
 from postdicom_async.transfer.sinks import Arrival, Arriving, Ended, Pieces
 
@@ -23,20 +24,30 @@ _LEAST_HELD = 32 * 1024  # what the smallest file counts as, so that the waiting
 class FolderSink:
     """A `Sink` of files, each written under a temporary name, made durable, and then given its final one.
 
+    It is entered for as long as it is used.
+
     An instance that comes whole is one piece of work for the pool's threads; a large one is written as it arrives.
     Without fsync, work is done in the event loop as long as it is quick: writing half a megabyte into the page cache
     takes less time than handing it to a thread. After a slow one the threads are used for a while.
     """
 
-    def __init__(
-        self, folder: Folder, name: Callable[[InstanceUids], RelativeName], pool: DiskPool, *, piece: int
-    ) -> None:
+    def __init__(self, folder: Folder, name: Callable[[InstanceUids], RelativeName], *, piece: int) -> None:
         self.piece: int = piece
         self.folder: Folder = folder
         self._name = name
-        self._pool = pool
+        self._threads: AbstractContextManager[DiskPool] | None = None
         self._slow_turns = 0
-        self._path_of = lru_cache(64)(lambda parts: folder.root.joinpath(*parts))
+        self._beginning_of_path = lru_cache(64)(lambda parts: str(folder.root.joinpath(*parts, "x"))[:-1])
+
+    def __enter__(self) -> Self:
+        self._threads = shared_pool()
+        self._pool = self._threads.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.__exit__(None, None, None)
 
     def open(self, arriving: Arriving, ended: Ended, /) -> Arrival:
         """Name the file; it is made when there is something to write.
@@ -45,7 +56,7 @@ class FolderSink:
             UsageError: the layout gives it no name, or that of another instance.
         """
         name = self._name(arriving.header.uids)
-        return _Filing(self, name, self._path_of(name[:-1]) / name[-1], ended)
+        return _Filing(self, name, self._beginning_of_path(name[:-1]) + name[-1], ended)
 
     def is_full(self) -> bool:
         """Whether `room` would wait."""
@@ -83,8 +94,8 @@ class FolderSink:
 class _Filing:
     """One file. What arrives while a thread works on it waits for that thread, in order."""
 
-    def __init__(self, sink: FolderSink, name: RelativeName, where: Path, ended: Ended) -> None:
-        self.where: Path | None = where
+    def __init__(self, sink: FolderSink, name: RelativeName, where: str, ended: Ended) -> None:
+        self.where: str = where
         self._sink = sink
         self._name = name
         self._ended = ended

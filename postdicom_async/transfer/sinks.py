@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from postdicom_async.dicom.header import InstanceHeader
@@ -44,8 +43,8 @@ class Arrival(Protocol):
     """One instance on its way into a sink. No call waits; `Ended` tells how it went."""
 
     @property
-    def where(self) -> Path | None:
-        """The file it will be, None where it is none."""
+    def where(self) -> str:
+        """The file it will be, empty where it is none."""
         ...
 
     def write(self, pieces: Pieces, size: int, /) -> None:
@@ -118,7 +117,7 @@ class Verifier:
 
 
 class _Digest:
-    where: Path | None = None
+    where: str = ""
 
     def __init__(self, header: InstanceHeader, verified: Callable[[Verified], None], ended: Ended) -> None:
         self._header = header
@@ -288,7 +287,7 @@ class Passing:
 class _Handing:
     """The receiving end of a `Passing`. What is whole in memory is kept as far as the archive it came from goes."""
 
-    where: Path | None = None
+    where: str = ""
 
     def __init__(self, passing: Passing, ended: Ended) -> None:
         self._passing = passing

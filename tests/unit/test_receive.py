@@ -19,10 +19,9 @@ from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
 from postdicom_async.disk import pool as pool_module
 from postdicom_async.disk.folder import Folder
-from postdicom_async.disk.pool import DiskPool, shared_pool
 from postdicom_async.errors import LocalFileError, ProtocolError
 from postdicom_async.http.answer import StreamedAnswer
-from postdicom_async.results import InstanceFinished, InstanceUids, Outcome, ProgressEvent, Status
+from postdicom_async.results import InstanceFinished, InstanceUids, Outcome, ProgressEvent
 from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.folder_sink import FolderSink
 from postdicom_async.transfer.outcomes import Gathered
@@ -62,21 +61,23 @@ class Answer:
 class Case:
     """A folder that is received into."""
 
-    def __init__(self, root: Path, pool: DiskPool, *, fsync: bool, piece: int) -> None:
+    def __init__(self, root: Path, *, fsync: bool, piece: int) -> None:
         self.root = root
         self.folder = Folder(root, fsync=fsync)
         self.folder.open()
+        self.told: list[ProgressEvent] = []
         self.gathered = Gathered(keeps_all=True)
         self.arrivals = Arrivals(STUDY, self.gathered)
-        self.told: list[ProgressEvent] = []
-        self.sink = FolderSink(self.folder, relative_names("{series}/{instance}"), pool, piece=piece)
+        self.sink = FolderSink(self.folder, relative_names("{series}/{instance}"), piece=piece)
 
-    async def receive(self, answer: Answer, on_progress: Callable[[ProgressEvent], None] | None = None) -> Receiver:
-        receiver = Receiver(
-            self.sink, Target(STUDY), self.arrivals.answer(), meter=Meter(on_progress or self.told.append)
-        )
+    async def receive(self, answer: Answer, on_progress: Callable[[ProgressEvent], None] | None = None) -> None:
+        meter = Meter(on_progress or self.told.append)
+        receiver = Receiver(self.sink, Target(STUDY), self.arrivals.answer(), meter=meter)
         await receiver.receive(cast("StreamedAnswer", answer), 10_000)
-        return receiver
+
+    @property
+    def saved(self) -> dict[InstanceUids, Outcome]:
+        return {one.uids: one for one in self.gathered.outcomes if one.uids is not None}
 
     @property
     def saved(self) -> dict[InstanceUids, Outcome]:
@@ -87,20 +88,21 @@ class Case:
 
     def require_honest(self, contents: Sequence[bytes]) -> None:
         """Fail unless what is said to be saved is there and whole, and nothing else is there."""
-        assert self.on_disk() == {one[2]: contents[int(one[2].split(".")[-1])] for one in self.saved}
-        assert all(one.path.read_bytes() and one.size == one.path.stat().st_size for one in self.saved.values())
+        assert self.on_disk() == {uids[2]: contents[int(uids[2].split(".")[-1])] for uids in self.saved}
+        assert all(one.size == one.path.stat().st_size for one in self.saved.values())
         finished = [event.outcome for event in self.told if isinstance(event, InstanceFinished)]
-        assert sorted(finished, key=lambda one: one.uids or ()) == [one for _, one in sorted(self.saved.items())]
+        assert sorted(finished, key=lambda one: one.uids or ()) == [self.saved[uids] for uids in sorted(self.saved)]
+        assert self.arrivals.here == len(self.saved)
 
 
 @contextmanager
 def receiving(root: Path, *, fsync: bool = True, piece: int = 512 * 1024) -> Iterator[Case]:
-    with shared_pool() as pool:
-        case = Case(root, pool, fsync=fsync, piece=piece)
+    case = Case(root, fsync=fsync, piece=piece)
+    with case.sink:
         yield case
-        assert not pool.is_full()
-        assert pool._held == 0
-        case.folder.close()
+        assert case.sink._pool._held == 0
+    case.folder.close()
+    case.arrivals.close()
 
 
 @pytest.mark.parametrize("fsync", [True, False])
@@ -146,6 +148,9 @@ class Held:
 
         monkeypatch.setattr(os, "fsync", fsync)
 
+    async def by_all_threads(self) -> None:
+        await until(lambda: self.waiting == pool_module.AT_ONCE)
+
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
@@ -167,7 +172,7 @@ async def test_saved_only_when_its_folder_is_durable(
         case.folder.borrow((uid(7, 1),)).users -= 1  # made now, so that only files are waited for
         held = Held(monkeypatch, directories=directories)
         task = asyncio.create_task(case.receive(Answer(multipart_related(contents))))
-        await until(lambda: held.waiting == pool_module.AT_ONCE)
+        await held.by_all_threads()
         await asyncio.sleep(0.02)
         assert held.waiting == pool_module.AT_ONCE
         assert case.saved == {}
@@ -195,7 +200,7 @@ async def test_a_slow_disk_holds_back_the_network(tmp_path: Path, monkeypatch: p
         with receiving(tmp_path / name) as case, monkeypatch.context() as patched:
             held = Held(patched, directories=False)
             task = asyncio.create_task(case.receive(Answer(made, chunks)))
-            await until(lambda: held.waiting == pool_module.AT_ONCE)  # noqa: B023
+            await held.by_all_threads()
             await asyncio.sleep(0.05)
             so_far = asked * 16_384
             assert so_far <= pool_module.MOST_BYTES + 600_000
@@ -340,7 +345,7 @@ async def test_a_listener_that_raises_ends_it_in_the_caller_s_task(tmp_path: Pat
     with receiving(tmp_path) as case:
         with pytest.raises(Enough):
             await case.receive(Answer(multipart_related(files(5))), listener)
-        assert case.on_disk().keys() >= {one[2] for one in case.saved}
+        assert case.on_disk().keys() >= {uids[2] for uids in case.saved}
         assert not any(name.startswith(".") for name in case.on_disk())
 
 
