@@ -79,10 +79,6 @@ class Case:
     def saved(self) -> dict[InstanceUids, Outcome]:
         return {one.uids: one for one in self.gathered.outcomes if one.uids is not None}
 
-    @property
-    def saved(self) -> dict[InstanceUids, Outcome]:
-        return {one.uids: one for one in self.gathered.outcomes if one.uids and one.status is Status.SAVED}
-
     def on_disk(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
 
