@@ -20,6 +20,8 @@ from postdicom_async.dicomweb.store_answer import Verdict
 from postdicom_async.disk.scratch import scratch_database
 from postdicom_async.errors import PostdicomError
 from postdicom_async.results import Status
+from postdicom_async.transfer.arrivals import Arrivals
+from postdicom_async.transfer.outcomes import Gathered
 
 if TYPE_CHECKING:
     import sqlite3
@@ -70,16 +72,21 @@ class Present:
         return bool(found.fetchone() == (uids.series_instance_uid,))
 
     async def _ask(self, study: str) -> None:
-        found: set[InstanceUids] | None = None
-        with suppress(PostdicomError):  # all is sent; if the archive cannot be worked with, that will tell
-            found = await list_instances(self._retrieval, Target(study))
-        if found:
-            self._keep(found)
+        listing = Arrivals(study, Gathered(keeps_all=False))
+        lists_something = False
+        try:
+            with suppress(PostdicomError):  # all is sent; if the archive cannot be worked with, that will tell
+                lists_something = await list_instances(self._retrieval, Target(study), listing)
+            if lists_something:
+                async for some in listing.missing_slices():
+                    self._keep(some)
+        finally:
+            listing.close()
         if len(self._known) >= _MOST_STUDIES:
             del self._known[next(iter(self._known))]
-        self._known[study] = bool(found)
+        self._known[study] = lists_something
 
-    def _keep(self, found: set[InstanceUids]) -> None:
+    def _keep(self, found: list[InstanceUids]) -> None:
         if self._database is None:
             self._database = scratch_database()
             self._database.execute(
