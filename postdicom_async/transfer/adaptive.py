@@ -1,9 +1,11 @@
 """How many requests run at once: as many as make the whole faster. Pure: times are arguments, nothing is awaited.
 
 A trial compares two levels: the throughput of all work at the level before, and at the one tried. It starts as TCP
-does, doubling while that pays; the first time it does not, it steps back and from then on tries a neighbour now and
-then, above and below in turn, ever more seldom as long as nothing is gained. An archive that refuses (429, 503), does
-not answer in time or cuts halves the level, and that level is not tried again for a while.
+does, doubling while that pays, and from one slow stream with four; the first time it does not, it steps back and from
+then on tries a neighbour now and then, above and below in turn, ever more seldom as long as nothing is gained. A clear
+gain is believed at once, and doubling goes on; that there is none only after a longer look, since a short one may be
+chance. An archive that refuses (429, 503), does not answer in time or cuts ends a trial, or halves the level, and that
+level is not tried again for a while.
 
 Throughput is counted by ends: a window begins when the first piece of work that began at a level ends, so that
 opening a connection is not held against it, and lasts for so many ends a lane. That is exact for pieces that run in
@@ -22,6 +24,7 @@ _GAIN = 0.10  # of the whole throughput, the least that counts as measurable
 _GAIN_OF_ADDED = 0.25  # of what so many more could bring: what they cost an archive must pay
 _CLEAR = 0.5  # of the same: so much is no chance
 _LOSS = 0.04  # fewer are as good if they bring so much less at most
+_SLOW = 80e6  # bytes a second; one stream of less may well be held back by its connection, so four are tried at once
 _NOISE = 1.5  # differences between windows of one level, counted so many times, are no gain
 _FIRST_WAIT, _LONGEST_WAIT = 2, 128  # windows between trials
 _WAIT_AFTER_REFUSAL = 8
@@ -178,6 +181,8 @@ class AtOnce:
         if now < self._ceiling_until:
             highest = min(highest, self._ceiling - 1)
         step = self._now if self._doubling else max(1, self._now // 4)
+        if self._doubling and self._now == 1 and (self._rate or 0.0) < _SLOW:
+            step = 3
         if self._upwards:
             highest = self._now if self.held else highest
             return max(self._now, min(self._now + step, highest))
