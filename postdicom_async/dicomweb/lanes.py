@@ -29,7 +29,7 @@ from postdicom_async.http.retry import Failure
 from postdicom_async.transfer.adaptive import AtOnce
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
     from postdicom_async.dicomweb.retrieve import Retrieval, Target
     from postdicom_async.events import OnEvent
