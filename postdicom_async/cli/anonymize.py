@@ -67,15 +67,18 @@ class Anonymizing:
             return Anonymization(rules, remap_uids=self.anonymize_uids, secret=_secret())
         return None
 
-    def again(self, *, skips_existing: bool) -> str:
-        """Return what the same command would do after an upload that ended early."""
+    def again(self, *, skips_existing: bool, knows_copies: bool = False) -> str:
+        """Return what the same command would do after an upload that ended early.
+
+        ``knows_copies`` says that it tells a copy that was sent from the original under the same UID.
+        """
         changes_uids = self.anonymize_uids or self.anonymize_profile is Profile.BASIC
         if changes_uids and _secret() is None:
             return f"sends everything once more under other UIDs, for want of {_SECRET}"
         if not skips_existing:
             return "sends everything once more"
-        changes = changes_uids or self.anonymize or self.anonymize_profile
-        return "sends only the rest" if changes_uids or not changes else "sends only the rest and fails for the others"
+        keeps_uids = not changes_uids and bool(self.anonymize or self.anonymize_profile)
+        return "sends only the rest" + (" and fails for the others" if keeps_uids and not knows_copies else "")
 
 
 def _secret() -> str | None:

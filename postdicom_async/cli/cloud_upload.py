@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +12,8 @@ from postdicom_async.cli.cloud_connection import CloudAccount, CloudInstitution
 from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.orders import Order
 from postdicom_async.cli.paths import given_path, require_readable
-from postdicom_async.cli.upload import SendTruncated, Sources
-from postdicom_async.cli.upload_result import ReportAsJson, Telling, run_upload
+from postdicom_async.cli.upload import Existing, SendTruncated, Sources
+from postdicom_async.cli.upload_result import ReportAsJson, Reporting, Telling, run_upload
 
 if TYPE_CHECKING:
     from postdicom_async import UploadReport
@@ -23,18 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["documents", "upload"]
 
 
-class Existing(StrEnum):
-    """What is done with a file that the service says it has."""
-
-    SKIP = "skip"
-    SEND = "send"
-
-
 def upload(
     paths: Sources,
     account: CloudAccount,
     common: Common,
     anonymizing: Anonymizing,
+    reporting: Reporting,
     institution_uuid: CloudInstitution = None,
     folder_uuid: Annotated[
         str | None,
@@ -56,7 +49,7 @@ def upload(
     every DICOM file is known to be there, 1 when some are not, 5 when a repeat may help with all of those.
     """
     require_readable(paths)
-    rules = anonymizing.rules()
+    rules, into = anonymizing.rules(), reporting.checked()
     api = account.cloud()
 
     async def send(progress: Progress) -> UploadReport:
@@ -69,10 +62,19 @@ def upload(
             send_truncated=send_truncated,
             sockets=sockets,
             progress=progress,
+            report=into.report,
+            report_paths=into.report_paths,
         )
 
     again = anonymizing.again(skips_existing=existing is Existing.SKIP)
-    telling = Telling(as_json, common.quiet, again, with_orders=True, error_if_nothing=error_if_nothing)
+    telling = Telling(
+        as_json,
+        common.quiet,
+        again,
+        with_orders=True,
+        error_if_nothing=error_if_nothing,
+        keeps_all=into.report is None,
+    )
     return run_upload(api, send, telling)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from os import environ
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from postdicom_async import Outcome, ProgressEvent, Totals
+    from postdicom_async import Outcome, ProgressEvent, Status, Totals
 
 __all__ = ["Pace", "Progress"]
 
 _WINDOW = 10.0
+_MOST_KEPT = 10_000
 
 
 # --- pure -----------------------------------------------------------------------------------------------------------
@@ -194,11 +195,16 @@ class Progress:
     """Listens to a transfer and shows it; used as ``async with``, passed as ``progress=``.
 
     Attributes:
-        finished: the outcome of every instance that reached its end, which is what is known if the rest never comes.
+        counts: how many instances reached each end, which is what is known if the rest never comes.
+        finished: their outcomes; without ``keeps_all`` those that need attention, at most 10,000.
+        bytes_done: bytes moved.
     """
 
-    def __init__(self, title: str, *, quiet: bool) -> None:
+    def __init__(self, title: str, *, quiet: bool, keeps_all: bool = True) -> None:
+        self.counts: Counter[Status] = Counter()
         self.finished: list[Outcome] = []
+        self.bytes_done: int = 0
+        self._keeps_all = keeps_all
         self._view = _view(title, quiet=quiet)
         self._pace = Pace()
         self._totals: Totals | None = None
@@ -207,8 +213,12 @@ class Progress:
     def __call__(self, event: ProgressEvent) -> None:
         """Take an event of the transfer."""
         self._totals = event.totals
-        outcome = getattr(event, "outcome", None)
-        if outcome is not None:
+        self.bytes_done = event.totals.bytes_done
+        outcome: Outcome | None = getattr(event, "outcome", None)
+        if outcome is None:
+            return
+        self.counts[outcome.status] += 1
+        if self._keeps_all or not (outcome.ok or len(self.finished) >= _MOST_KEPT):
             self.finished.append(outcome)
 
     async def __aenter__(self) -> Self:

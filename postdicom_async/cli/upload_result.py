@@ -3,30 +3,60 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from postdicom_async import PostdicomError
+from postdicom_async import Outcome, PostdicomError, Status, UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted, code_of_failures
 from postdicom_async.cli.loop import run_async
+from postdicom_async.cli.paths import given_path
 from postdicom_async.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from postdicom_async import Outcome, UploadReport
+    from postdicom_async import UploadReport
 
-__all__ = ["ReportAsJson", "Telling", "run_upload"]
+__all__ = ["ReportAsJson", "Reporting", "Telling", "run_upload"]
 
 _LISTED = 20
-_SENT = ("stored", "warned")
 
 ReportAsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Write one JSON document: a summary and the outcome of every file.")
 ]
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """Where the outcome of every file goes while the upload runs."""
+
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            parser=given_path,
+            help="Append one JSON line for each file as it ends, readable for you alone. --json then holds counts and "
+            "what needs attention, and memory stays flat however many there are.",
+        ),
+    ] = None
+    report_paths: Annotated[
+        bool, typer.Option("--report-paths", help="Write the files' paths into it too; they may name patients.")
+    ] = False
+
+    def checked(self) -> Reporting:
+        """Return it.
+
+        Raises:
+            UsageError: one option is of no use without the other.
+        """
+        if self.report_paths and self.report is None:
+            raise UsageError("--report-paths: give --report too")
+        return self
 
 
 @dataclass(frozen=True)
@@ -39,6 +69,7 @@ class Telling:
         again: what the same command would do after an upload that ended early.
         with_orders: with the patient orders that the service named.
         error_if_nothing: nothing to send is a failure.
+        keeps_all: every outcome is told, not only what needs attention.
     """
 
     as_json: bool
@@ -46,6 +77,7 @@ class Telling:
     again: str
     with_orders: bool = False
     error_if_nothing: bool = False
+    keeps_all: bool = True
 
 
 def run_upload(
@@ -59,7 +91,7 @@ def run_upload(
         PostdicomError: the archive cannot be worked with.
         Interrupted: the user stopped it.
     """
-    progress = Progress("Upload", quiet=telling.quiet)
+    progress = Progress("Upload", quiet=telling.quiet, keeps_all=telling.keeps_all)
 
     async def work() -> UploadReport:
         async with progress, client:
@@ -78,14 +110,14 @@ def _tell(report: UploadReport, telling: Telling) -> int:
     orders = report.patient_order_uuids if telling.with_orders else None
     code, line = _end_of(report, telling)
     if telling.as_json:
-        found = _document(report.outcomes, report.bytes_sent, report.seconds, orders)
+        found = _document(report.outcomes, report.counts, report.bytes_sent, report.seconds, orders)
         output.write_document(found, error=None if code == Exit.OK else line)
     else:
-        _list_failures(report.failures)
+        _list_failures(report)
         if not telling.quiet and not _is_nothing(report):
             rate = output.rate_text(report.bytes_sent, report.seconds)
             size, seconds = output.size_text(report.bytes_sent), output.time_text(report.seconds)
-            output.write(f"{_counts_text(report.outcomes)}; {size} in {seconds}, {rate}")
+            output.write(f"{_counts_text(report.counts)}; {size} in {seconds}, {rate}")
             _list_orders(orders or ())
     if code != Exit.OK:
         output.error(line or "")
@@ -95,55 +127,52 @@ def _tell(report: UploadReport, telling: Telling) -> int:
 
 
 def _is_nothing(report: UploadReport) -> bool:
-    return all(outcome.status == "not DICOM" for outcome in report.outcomes)
+    return set(report.counts) <= {Status.NOT_DICOM}
+
+
+def _failed(report: UploadReport) -> int:
+    return sum(number for status, number in report.counts.items() if not Outcome("", status).ok)
 
 
 def _end_of(report: UploadReport, telling: Telling) -> tuple[Exit, str | None]:
     """Return the exit code, and in one line why it is not that all is stored."""
     if _is_nothing(report):
-        found = f"none of {len(report.outcomes)} files is DICOM" if report.outcomes else "no file was found"
+        found = f"none of {report.total} files is DICOM" if report.total else "no file was found"
         archives = sum("unpack it" in (outcome.reason or "") for outcome in report.outcomes)
         hint = f"; {archives} are packed archives: unpack them" if archives else ""
         return (Exit.NOTHING if telling.error_if_nothing else Exit.OK), f"nothing to upload: {found}{hint}"
     if report.ok:
         return Exit.OK, None
-    words = f"{len(report.failures)} of {len(report.outcomes)} files are not known to be stored"
+    words = f"{_failed(report)} of {report.total} files are not known to be stored"
     return code_of_failures(report.failures), words
 
 
 def _tell_partial(error: PostdicomError | Interrupted, progress: Progress, telling: Telling) -> None:
     """Tell what had been done before it ended."""
-    report: Any = getattr(error, "report", None)
-    outcomes: list[Any] = list(report.outcomes) if report is not None else list(progress.finished)
+    report: UploadReport | None = getattr(error, "report", None)
+    counts = progress.counts if report is None else report.counts
     if telling.as_json:
-        sent = sum(outcome.size for outcome in outcomes if outcome.status in _SENT)
+        outcomes = progress.finished if report is None else report.outcomes
+        seconds = None if report is None else report.seconds
         named = {outcome.patient_order_uuid: None for outcome in outcomes if outcome.patient_order_uuid}
-        orders = (report.patient_order_uuids if report else tuple(named)) if telling.with_orders else None
-        found = _document(outcomes, sent, report.seconds if report else None, orders)
-        output.write_document(found, error=error)
-    elif any(outcome.in_archive for outcome in outcomes):
-        output.note(f"before it ended: {_counts_text(outcomes)}; the same command again {telling.again}")
+        orders = (tuple(named) if report is None else report.patient_order_uuids) if telling.with_orders else None
+        size = progress.bytes_done if report is None else report.bytes_sent
+        output.write_document(_document(outcomes, counts, size, seconds, orders), error=error)
+    elif any(Outcome("", status).in_archive for status in counts):
+        output.note(f"before it ended: {_counts_text(counts)}; the same command again {telling.again}")
 
 
-def _counts_text(outcomes: Iterable[Outcome]) -> str:
-    return ", ".join(f"{count} {status}" for status, count in _counts(outcomes).items()) or "nothing"
+def _counts_text(counts: Mapping[Status, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in counts.items()) or "nothing"
 
 
-def _counts(outcomes: Iterable[Outcome]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for outcome in outcomes:
-        counts[outcome.status.value] = counts.get(outcome.status.value, 0) + 1
-    return counts
-
-
-def _list_failures(failures: Iterable[Outcome]) -> None:
-    failures = list(failures)
-    for outcome in failures[:_LISTED]:
+def _list_failures(report: UploadReport) -> None:
+    for outcome in report.failures[:_LISTED]:
         code = "" if outcome.reason_code is None else f" ({outcome.reason_code:04X})"
         reason = output.in_options(outcome.reason or "no reason given")
         output.note(f"{outcome.where}: {outcome.status}{code}: {reason}")
-    if len(failures) > _LISTED:
-        output.note(f"and {len(failures) - _LISTED} more; --json lists all")
+    if _failed(report) > _LISTED:
+        output.note(f"and {_failed(report) - _LISTED} more; --json lists all")
 
 
 def _list_orders(uuids: tuple[str, ...]) -> None:
@@ -155,15 +184,16 @@ def _list_orders(uuids: tuple[str, ...]) -> None:
 
 def _document(
     outcomes: Iterable[Outcome],
+    counts: Mapping[Status, int],
     size: int,
     seconds: float | None,
     orders: Iterable[str] | None,
 ) -> dict[str, Any]:
-    items = [_item(outcome, with_order=orders is not None) for outcome in outcomes]
+    by_status = {status.value: number for status, number in counts.items()}
     return {
-        "summary": {"instances": len(items), **_counts(outcomes), "bytes": size, "seconds": seconds},
+        "summary": {"instances": sum(counts.values()), **by_status, "bytes": size, "seconds": seconds},
         **({} if orders is None else {"patient_order_uuids": list(orders)}),
-        "items": items,
+        "items": [_item(outcome, with_order=orders is not None) for outcome in outcomes],
     }
 
 

@@ -44,9 +44,9 @@ class Crowded:
 
 
 async def upload(crowd: Crowded, count: int, **limits: Any) -> tuple[UploadReport, FaultyServer]:
-    async with FaultyServer(crowd, keep_bodies=True) as server:
-        async with DicomWeb(server.url, settings=settings(batch_instances=1, **limits)) as archive:
-            report = await archive.upload(list(study_files(count, pixel_bytes=64).values()))
+    quick = settings(batch_instances=1, **limits)
+    async with FaultyServer(crowd, keep_bodies=True) as server, DicomWeb(server.url, settings=quick) as archive:
+        report = await archive.upload(list(study_files(count, pixel_bytes=64).values()))
     return report, server
 
 

@@ -91,7 +91,12 @@ async def test_a_killed_upload_leaves_a_report_that_is_true(
 ) -> None:
     report = tmp_path / "report.jsonl"
     report.touch()
-    work = {"url": server.url, "auth": server.auth, "source": str(private_folder(tmp_path)), "report": str(report)}
+    work: dict[str, Any] = {
+        "url": server.url,
+        "auth": server.auth,
+        "source": str(private_folder(tmp_path)),
+        "report": str(report),
+    }
     if kind == "Cloud":
         work |= {"keys": [server.cloud_api_key, server.cloud_account_key], "url": server.router_url}
         work |= {"user": server.cloud_user_uuid, "institution": server.institution_uuid}
