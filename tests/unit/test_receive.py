@@ -405,10 +405,10 @@ async def test_quick_writes_run_in_the_event_loop_and_slow_ones_leave_it(
     def writev(descriptor: int, pieces: Any) -> int:
         threads.append(threading.get_ident())
         if len(threads) == 10:
-            threading.Event().wait(0.02)
+            threading.Event().wait(0.6)
         return real(descriptor, pieces)
 
-    monkeypatch.setattr("postdicom_async.transfer.folder_sink._PATIENCE", 0.01)
+    monkeypatch.setattr("postdicom_async.transfer.folder_sink._PATIENCE", 0.5)
     monkeypatch.setattr(os, "writev", writev)
     with receiving(tmp_path, fsync=False) as case:
         await case.receive(Answer(multipart_related(files(40))))
