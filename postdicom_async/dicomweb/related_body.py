@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from contextlib import aclosing
@@ -67,6 +68,7 @@ class RelatedBody:
         if self.begun:
             self.refused()
         self.begun = True
+        await self._look_at_files()
         gathered: list[bytes] = []  # small parts go out together: a write of each costs more than its bytes
         small: list[Usable] = []
         size = 0
@@ -90,6 +92,14 @@ class RelatedBody:
         yield b"".join((*gathered, tail))
         self._are_out(small)
 
+    async def _look_at_files(self) -> None:
+        """Find out whether a file that was read when it was identified has changed: all in one visit to a thread."""
+        held = [(part, part.body) for part in self.parts if isinstance(part.body, HeldFile)]
+        if held:
+            self.broken, problem = await asyncio.to_thread(_first_changed, held)
+            if problem is not None:
+                raise problem
+
     def _are_out(self, parts: list[Usable]) -> None:
         for part in parts:
             self.reached(part, part.body.length)
@@ -104,3 +114,12 @@ class RelatedBody:
         except LocalFileError:
             self.broken = part
             raise
+
+
+def _first_changed(held: list[tuple[Usable, HeldFile]]) -> tuple[Usable | None, LocalFileError | None]:
+    for part, file in held:
+        try:
+            file.require_unchanged()
+        except LocalFileError as problem:
+            return part, problem
+    return None, None
