@@ -18,7 +18,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from postdicom_async.errors import PostdicomError
 
@@ -27,6 +27,7 @@ __all__ = ["cut_frames", "public_face", "translated"]
 _Thing = TypeVar("_Thing", bound="type | Callable[..., Any]")
 _Wrapped = Callable[..., Any]
 _Error = TypeVar("_Error", bound=BaseException)
+_Other = TypeVar("_Other", bound=BaseException)
 
 _PACKAGE = __name__.partition(".")[0]
 _LIBRARIES = sys.stdlib_module_names | {
@@ -139,9 +140,17 @@ class translated(Generic[_Error]):  # noqa: N801 - used as a statement: ``with t
     error goes through as it is. It may be used again and again, not at once.
     """
 
+    @overload
+    def __init__(self, kinds: type[_Error], to: Callable[[_Error], BaseException | None]) -> None: ...
+    @overload  # a checker makes Exception of two kinds otherwise
     def __init__(
-        self, kinds: type[_Error] | tuple[type[_Error], ...], to: Callable[[_Error], BaseException | None]
-    ) -> None:
+        self: translated[_Error | _Other],
+        kinds: tuple[type[_Error], type[_Other]],
+        to: Callable[[_Error | _Other], BaseException | None],
+    ) -> None: ...
+    @overload
+    def __init__(self, kinds: tuple[type[_Error], ...], to: Callable[[_Error], BaseException | None]) -> None: ...
+    def __init__(self, kinds: Any, to: Callable[[Any], BaseException | None]) -> None:
         self._kinds = kinds
         self._to = to
         self._behind: BaseException | None = None

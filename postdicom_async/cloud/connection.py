@@ -24,6 +24,7 @@ from postdicom_async.cloud.problems import own_problem, session_replaced
 from postdicom_async.cloud.repeats import Repeats
 from postdicom_async.cloud.socket import FrameSocket, open_socket
 from postdicom_async.errors import AuthenticationFailed, PostdicomError, ProtocolError, UsageError
+from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem, connection_failed, outcome_unknown
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Failure, Repeat
@@ -58,7 +59,7 @@ class Connection:
         self.wire = wire
         self._router_url = router_url
         self._transport = transport
-        self.repeats: Repeats = Repeats(settings.retry)
+        self.repeats: Repeats = Repeats(settings)
         self._opened: OpenedSession | None = None
         self._forgotten: OpenedSession | None = None
         self._registers = True
@@ -314,6 +315,13 @@ class Connection:
         """
         text, session_uuid = compact_json(fields, self.keys), ""
 
+        def problem_of(error: ProtocolError | Problem) -> Problem:
+            if isinstance(error, Problem) and (error.failure is not Failure.LOST or repeat is not Repeat.CHANGE):
+                return error
+            became = error.error if isinstance(error, Problem) else error
+            became.operation = operation
+            return Problem(Failure.FINAL, outcome_unknown(became) if repeat is Repeat.CHANGE else became)
+
         async def attempt() -> Envelope:
             nonlocal session_uuid
             socket = await self._main_socket()
@@ -321,18 +329,9 @@ class Connection:
             message_id = self._next_id()
             zero = self.wire.trailing_zero
             frame = encode_request(MessageType.GENERAL, message_id, management_type, text, trailing_zero=zero)
-            problem: PostdicomError
-            try:
+            with translated((ProtocolError, Problem), problem_of):
                 found = await socket.request(operation, message_id, management_type, frame)
                 return (await self._read_general(found)).require_clear()
-            except ProtocolError as error:
-                problem = error
-            except Problem as lost:
-                if lost.failure is not Failure.LOST or repeat is not Repeat.CHANGE:
-                    raise
-                problem = lost.error
-            problem.operation = operation
-            raise Problem(Failure.FINAL, outcome_unknown(problem) if repeat is Repeat.CHANGE else problem)
 
         self._require_opened()
         envelope = await self.repeats.run(operation, repeat, attempt)

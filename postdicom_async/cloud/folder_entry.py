@@ -8,7 +8,9 @@ import anyio
 
 from postdicom_async.cloud.messages import Name
 from postdicom_async.errors import PostdicomError
-from postdicom_async.http.retry import Attempts, Failure, Repeat
+from postdicom_async.face import translated
+from postdicom_async.http.problems import Problem
+from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.postdicom.answers import VendorAnswer
 
 if TYPE_CHECKING:
@@ -40,25 +42,19 @@ class FolderEntry:
 
     async def _added(self, held: Held) -> PostdicomError | None:
         """Try a few times: that an order is put into a folder twice changes nothing."""
-        made = 0
-        while (error := await self._add(held)) is not None:
-            made += 1
-            connection, spent = self._caller.connection, Attempts(made, 0.0)
-            if made == _MOST_TRIES or not await connection.repeats.pause(
-                _OPERATION, Repeat.READ, Failure.REFUSED, spent
-            ):
-                break
-        return error
 
-    async def _add(self, held: Held) -> PostdicomError | None:
+        async def attempt() -> None:
+            with translated(PostdicomError, lambda error: Problem(Failure.REFUSED, error)):
+                await self._caller.call(
+                    Name.ADD_ORDER_TO_FOLDER,
+                    VendorAnswer,
+                    institution_uuid=held.institution_uuid,
+                    patient_order_uuid=held.patient_order_uuid,
+                    folder_uuids=[self._folder_uuid],
+                )
+
         try:
-            await self._caller.call(
-                Name.ADD_ORDER_TO_FOLDER,
-                VendorAnswer,
-                institution_uuid=held.institution_uuid,
-                patient_order_uuid=held.patient_order_uuid,
-                folder_uuids=[self._folder_uuid],
-            )
+            await self._caller.connection.repeats.run(_OPERATION, Repeat.READ, attempt, at_most=_MOST_TRIES)
         except PostdicomError as error:
             return error
         return None

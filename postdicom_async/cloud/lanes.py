@@ -69,17 +69,12 @@ class Lanes:
         while True:
             await self._room.acquire()
             lane = self._idle.pop()
-            problem: Problem | None = None
             try:
                 return lane, await self._opened(lane, session_uuid)
-            except Problem as caught:
-                problem = caught
-            except BaseException:
-                self.give_back(lane)
-                raise
-            if lane.is_open or not self._any_is_open:
-                self.give_back(lane)
-                raise problem
+            except BaseException as error:
+                if not isinstance(error, Problem) or lane.is_open or not self._any_is_open:
+                    self.give_back(lane)
+                    raise
             # A service may allow fewer sockets than were asked for. The room of this one is never returned.
             self._working.remove(lane)
 

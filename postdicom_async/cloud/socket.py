@@ -15,6 +15,7 @@ from websockets.typing import Origin
 
 from postdicom_async.cloud.frames import Response, addressed_to, decode_response
 from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
+from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_cause
 from postdicom_async.http.retry import Failure
 from postdicom_async.http.tls import tls_context
@@ -56,9 +57,8 @@ async def open_socket(url: str, *, settings: Settings, wire: CloudWire) -> Frame
         Problem: there is no connection, or the service refuses it.
         UsageError: a certificate or key cannot be used.
     """
-    problem: Problem | None = None
     context = tls_context(settings.tls) if url.lower().startswith("wss:") else None
-    try:
+    with translated((OSError, WebSocketException, TimeoutError, ImportError, ValueError), _problem_of_opening):
         connection = await _Connect(
             url,
             ssl=context,
@@ -73,10 +73,6 @@ async def open_socket(url: str, *, settings: Settings, wire: CloudWire) -> Frame
             max_size=settings.limits.json_bytes,
             logger=_SILENT,
         )
-    except (OSError, WebSocketException, TimeoutError, ImportError, ValueError) as error:
-        problem = _problem_of_opening(error)
-    if problem is not None:  # outside the handler: the library's exception may hold the address
-        raise problem
     return FrameSocket(connection, settings, wire.response_types)
 
 
@@ -134,39 +130,38 @@ class FrameSocket:
             raise Problem(Failure.NOT_SENT, connection_failed(operation, "the connection is closed", sent=False))
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._pending[message_id] = answer
-        problem: Problem | None = None
-        try:
-            await self._send(operation, frame)
-            async with asyncio.timeout(within or self._timeouts.answer):
-                found = await answer
-            if found.management_type in (management_type, _NO_OPERATION):
-                return found
-            crossed = ProtocolError("an answer to another operation came", operation=operation)
-            problem = Problem(Failure.LOST, crossed)
-        except TimeoutError:
+
+        def problem_of(error: TimeoutError | _Lost) -> Problem:
+            if isinstance(error, _Lost):
+                return error.problem(operation)
             message = "the service did not answer in time"
-            problem = Silence(Failure.LOST, connection_failed(operation, message, sent=True))
-        except _Lost as lost:
-            problem = lost.problem(operation)
+            return Silence(Failure.LOST, connection_failed(operation, message, sent=True))
+
+        try:
+            with translated((TimeoutError, _Lost), problem_of):
+                await self._send(operation, frame)
+                async with asyncio.timeout(within or self._timeouts.answer):
+                    found = await answer
         finally:
             del self._pending[message_id]
             _take_exception(answer)
-        raise problem
+        if found.management_type not in (management_type, _NO_OPERATION):
+            crossed = ProtocolError("an answer to another operation came", operation=operation)
+            raise Problem(Failure.LOST, crossed)
+        return found
 
     async def _send(self, operation: str, frame: bytes) -> None:
-        problem: Problem | None = None
-        try:
+        def problem_of(error: TimeoutError | ConnectionClosed) -> Problem:
+            if isinstance(error, ConnectionClosed):
+                return _Lost().problem(operation)
+            self._connection.transport.abort()  # half a frame may be out; nothing else can follow it
+            message = "the service stopped taking data"
+            return Problem(Failure.LOST, connection_failed(operation, message, sent=True))
+
+        with translated((TimeoutError, ConnectionClosed), problem_of):
             async with asyncio.timeout(self._timeouts.idle_write) as limit:
                 with self._moved_on(limit):
                     await self._connection.send(frame)
-        except TimeoutError:
-            self._connection.transport.abort()  # half a frame may be out; nothing else can follow it
-            message = "the service stopped taking data"
-            problem = Problem(Failure.LOST, connection_failed(operation, message, sent=True))
-        except ConnectionClosed:
-            problem = _Lost().problem(operation)
-        if problem is not None:
-            raise problem
 
     @contextmanager
     def _moved_on(self, limit: asyncio.Timeout) -> Iterator[None]:

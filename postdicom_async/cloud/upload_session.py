@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,11 @@ from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.cloud.problems import own_problem, session_replaced
 from postdicom_async.cloud.socket import Silence
 from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
+from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.redaction import safe_reason
-from postdicom_async.http.retry import Attempts, Failure, Repeat, RetryBudget
+from postdicom_async.http.repeat import Policy, repeat
+from postdicom_async.http.retry import Failure, Repeat, RetryBudget
 from postdicom_async.postdicom.answers import PatientOrder
 from postdicom_async.results import Status
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.caller import CloudCaller
     from postdicom_async.cloud.envelope import Envelope
     from postdicom_async.cloud.socket import FrameSocket
+    from postdicom_async.settings import Settings
 
 __all__ = ["Attempt", "UploadSession", "order_in", "status_after"]
 
@@ -94,12 +96,8 @@ class UploadSession:
             return self._session_uuid, self._opened_under
 
     async def _announced(self, account_session: str) -> Envelope:
-        problem: Problem | None = None
-        try:
+        with translated(Problem, own_problem):
             return await self._announce(account_session)
-        except Problem as lost:
-            problem = lost
-        raise own_problem(problem)
 
     async def _announce(self, account_session: str) -> Envelope:
         size = self.total_bytes / KIB
@@ -189,26 +187,24 @@ class UploadSession:
         data: bytes = b"",
         socket: FrameSocket | None = None,
     ) -> Envelope:
-        problem: Problem
-        try:
+        def problem_of(error: ProtocolError | Silence) -> Problem:
+            if isinstance(error, Silence):
+                self._silences[kind] = self._silences.get(kind, 0) + 1
+                return error
+            error.operation = self._operation
+            return Problem(Failure.LOST, error)  # it was taken or not; nobody can read which
+
+        with translated((ProtocolError, Silence), problem_of):
             envelope = await self._connection.upload_call(
                 self._operation, kind, fields, user_uuid=self._user.identity, data=data, socket=socket
             )
-        except ProtocolError as error:
-            error.operation = self._operation
-            problem = Problem(Failure.LOST, error)  # it was taken or not; nobody can read which
-        except Silence as silence:
-            self._silences[kind] = self._silences.get(kind, 0) + 1
-            problem = silence
-        else:
-            self._silences.pop(kind, None)
-            if envelope.refusal is None or not await self._connection.was_renewed(account_session):
-                return envelope
-            problem = session_replaced()
-        raise problem
+        self._silences.pop(kind, None)
+        if envelope.refusal is not None and await self._connection.was_renewed(account_session):
+            raise session_replaced()
+        return envelope
 
     @property
-    def _is_given_up(self) -> bool:
+    def is_given_up(self) -> bool:
         """Whether the same silence was met so often in a row that it makes no sense to go on."""
         most = self._connection.settings.retry.max_silences
         return any(
@@ -239,33 +235,53 @@ class UploadSession:
         Raises:
             PostdicomError: the service cannot be reached any more; it makes no sense to go on with other files.
         """
-        made, refused, waited = 0, 0, 0.0
-        while True:
-            made += 1
-            problem: Problem | None = None
-            try:
-                await attempt()
-            except Problem as caught:
-                problem = caught
-            if problem is None:
-                self._budget.earn()
-                return None
-            is_refusal = problem.failure is Failure.REFUSED
-            refused += is_refusal
-            is_given_up = self._is_given_up and not is_refusal
-            if refused == _MOST_REFUSALS or is_given_up or not may_repeat(problem):
-                break
-            before = time.monotonic()
-            spent = Attempts(made, waited)
-            if not await self._connection.repeats.pause(
-                self._operation, Repeat.READ, problem.failure, spent, budget=self._budget, free=is_refusal
-            ):
-                break
-            waited += time.monotonic() - before
-        error = problem.final(attempts=made)
-        if is_given_up or problem.failure in {Failure.NOT_SENT, Failure.FINAL}:
-            raise error
-        return error
+        policy = _OfFile(self, self._operation, self._connection.settings, self._budget, may_repeat)
+        try:
+            await repeat(attempt, policy)
+        except PostdicomError as error:
+            if policy.last is None or error is not policy.last.error or policy.ends_upload:
+                raise
+            return error
+        return None
+
+
+class _OfFile(Policy):
+    """Decides after each attempt at one file.
+
+    Attributes:
+        last: what became of the last attempt, when there is to be no other.
+        ends_upload: whether it makes no sense to go on with other files.
+    """
+
+    def __init__(
+        self,
+        session: UploadSession,
+        operation: str,
+        settings: Settings,
+        budget: RetryBudget,
+        may_repeat: Callable[[Problem], bool],
+    ) -> None:
+        super().__init__(operation, Repeat.READ, settings.retry, budget, on_event=settings.on_event, waits_only=True)
+        self.last: Problem | None = None
+        self.ends_upload: bool = False
+        self._session = session
+        self._may_repeat = may_repeat
+        self._refused = 0
+
+    def wait_after(self, problem: Problem) -> float | None:
+        """Return the seconds until the next attempt, None where a refusal or silence was met often enough."""
+        is_refusal = problem.failure is Failure.REFUSED
+        self._refused += is_refusal
+        is_over = not is_refusal and self._session.is_given_up
+        self.ends_upload = is_over or problem.failure in {Failure.NOT_SENT, Failure.FINAL}
+        if is_over or self._refused == _MOST_REFUSALS or not self._may_repeat(problem):
+            return None
+        return self._wait_after(problem, free=is_refusal)
+
+    def give_up(self, problem: Problem) -> None:
+        """Note that there will be no other attempt."""
+        self.last = problem
+        super().give_up(problem)
 
 
 def status_after(error: PostdicomError) -> Status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 from collections.abc import Callable
 from pathlib import PurePath
@@ -12,7 +13,7 @@ from postdicom_async.dicom.uids import is_uid
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
 
-__all__ = ["DEFAULT_LAYOUT", "Layout", "RelativeName", "known_folder", "relative_names"]
+__all__ = ["DEFAULT_LAYOUT", "Layout", "RelativeName", "known_folder", "relative_names", "tells_apart"]
 
 DEFAULT_LAYOUT = "{study}/{series}/{instance}.dcm"
 
@@ -23,8 +24,10 @@ RelativeName: TypeAlias = tuple[str, ...]
 """Folder names and a file name, each safe to create below a folder."""
 
 _FIELDS = frozenset({"study", "series", "instance"})
+_OF_UIDS = frozenset("0123456789.")
 _LONGEST_NAME = 200
 _MOST_NAMES = 32
+_PLAIN_NAME = re.compile(r"[0-9](?:[0-9A-Za-z_.-]*[0-9A-Za-z_-])?", re.ASCII)
 _FORBIDDEN = frozenset('<>:"|?*\\/')
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 
@@ -62,6 +65,17 @@ def known_folder(layout: Layout, study: str, series: str | None) -> RelativeName
     return tuple(names)
 
 
+def tells_apart(layout: Layout, *, one_series: bool) -> bool:
+    """Return whether instances of one study, or of one series, certainly have names of their own."""
+    if not isinstance(layout, str):
+        return False
+    parsed = list(string.Formatter().parse(layout))
+    fields = [field for _, field, _, _ in parsed if field is not None]
+    # Two UIDs without a letter or the like between them could be split in two ways.
+    apart = all(set(text) - _OF_UIDS for text, field, _, _ in parsed[1:] if field is not None)
+    return apart and {"instance", "series" if not one_series else "instance"} <= set(fields)
+
+
 def _from_template(template: str) -> Callable[[InstanceUids], str]:
     try:
         parsed = list(string.Formatter().parse(template))
@@ -92,6 +106,11 @@ def _checked(path: object) -> RelativeName:
 
 
 def _is_safe(name: str) -> bool:
+    # Most names are UIDs: what begins with a digit and holds nothing else can be no device and leave no folder.
+    return (len(name) <= _LONGEST_NAME and _PLAIN_NAME.fullmatch(name) is not None) or _is_safe_though_odd(name)
+
+
+def _is_safe_though_odd(name: str) -> bool:
     return (
         0 < len(name.encode("utf-8", "replace")) <= _LONGEST_NAME
         and not name.startswith(".")

@@ -5,85 +5,36 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names
-from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
-from postdicom_async.dicomweb.receive import Receiver
+from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names, tells_apart
+from postdicom_async.dicomweb.download_plan import MANY, MOST_SERIES, pays_by_series, plan
+from postdicom_async.dicomweb.lanes import Lanes
+from postdicom_async.dicomweb.listing import count_by_series, count_instances, list_instances, verdict
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.disk.background import in_background
 from postdicom_async.disk.folder import Folder
-from postdicom_async.errors import (
-    AuthenticationFailed,
-    IncompleteDownload,
-    LocalFileError,
-    NotFound,
-    PostdicomError,
-    RateLimited,
-    UsageError,
-)
+from postdicom_async.errors import IncompleteDownload, PostdicomError, UsageError
 from postdicom_async.http.clocks import deadline_passed, within
-from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome
-from postdicom_async.transfer.at_once import for_each
+from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome, Status
+from postdicom_async.transfer.arrivals import Arrivals
+from postdicom_async.transfer.folder_sink import FolderSink
 from postdicom_async.transfer.outcomes import Gathered
 from postdicom_async.transfer.progress import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
-__all__ = ["Download", "plan"]
+__all__ = ["Download"]
 
 _COUNT_SECONDS = 10.0
-_ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
-
-
-@dataclass(slots=True)
-class _State:
-    """What is known while a download runs."""
-
-    listed: set[InstanceUids] | None = None  # empty where the archive lists nothing, None where it cannot be asked
-    present: set[InstanceUids] = field(default_factory=set)
-    saved: dict[InstanceUids, Outcome] = field(default_factory=dict)
-    refused: int = 0
-    last_error: PostdicomError | None = None
-    whole: bool = False  # the target itself came to its end without damage
-
-    @property
-    def arrived(self) -> set[InstanceUids]:
-        return self.present | self.saved.keys()
-
-    @property
-    def missing(self) -> set[InstanceUids]:
-        return (self.listed or set()) - self.arrived
-
-
-def plan(target: Target, listed: set[InstanceUids], missing: set[InstanceUids], finest: int) -> list[Target]:
-    """Return what to ask for: the largest resources of which everything is missing. Pure.
-
-    ``finest`` bounds the size: 0 allows the target itself, 1 series, 2 only instances. A server may fail at a large
-    resource and still give the small ones.
-    """
-    if finest == 0 and missing == listed:
-        return [target]
-    by_series: dict[tuple[str, str], set[InstanceUids]] = {}
-    for uids in sorted(missing):
-        by_series.setdefault(uids[:2], set()).add(uids)
-    targets: list[Target] = []
-    sizes = Counter(uids[:2] for uids in listed)
-    for (study, series), wanted in by_series.items():
-        everything = len(wanted) == sizes[study, series]
-        if finest <= 1 and everything and target.instance is None:
-            targets.append(Target(study, series))
-        else:
-            targets.extend(Target(*uids) for uids in sorted(wanted))
-    return targets
+_T = TypeVar("_T")
 
 
 class Download:
@@ -102,14 +53,16 @@ class Download:
         self._session = retrieval.session.one_call(at_once=True)
         self._retrieval = retrieval.over(self._session)
         self._target = target
-        self._to = to
-        self._name = _one_name_each(relative_names(layout))
+        self._folder = Folder(to, fsync=self._session.settings.fsync)
         self._meter = Meter(on_progress)
         self._gathered = gathered or Gathered(keeps_all=True)
-        self._state = _State()
+        self._arrivals = Arrivals(target.study, self._gathered)
+        self._name = _one_name_each(layout, target, self._arrivals)
+        self._sink = FolderSink(self._folder, self._name, piece=self._session.settings.limits.piece)
+        self._lanes = Lanes(self._retrieval, target, self._sink, self._arrivals, self._meter)
+        self._whole = False  # the target itself came to its end without damage
         self._asked = False
         self._known_folder = known_folder(layout, target.study, target.series)
-        self._not_found: NotFound | None = None
         self._count: int | None = None
 
     async def run(self, *, compare: bool) -> DownloadReport:
@@ -122,7 +75,6 @@ class Download:
             PostdicomError: the archive cannot be worked with.
         """
         started = time.monotonic()
-        folder = Folder(self._to, fsync=self._session.settings.fsync)
         problem: PostdicomError | None = None
         deadline = self._session.settings.timeouts.deadline
 
@@ -130,49 +82,77 @@ class Download:
             return deadline_passed(f"retrieve {self._target.route}", deadline, sent=True)
 
         try:
-            await in_background(folder.open)
-            await within(deadline, self._fetch(folder, compare=compare), late)
-        except PostdicomError as error:
-            problem = error
+            try:
+                await in_background(self._folder.open)
+                with self._sink:
+                    await within(deadline, self._fetch(compare=compare), late)
+            except PostdicomError as error:
+                problem = error
+            finally:
+                self._folder.close()
+            report = await self._report(started)
         finally:
-            folder.close()
-        report = self._report(time.monotonic() - started)
+            self._arrivals.close()
         problem = problem or self._shortfall(report)
         if problem is None:
             return report
         problem.report = replace(report, failed=True)
         raise problem
 
-    async def _fetch(self, folder: Folder, *, compare: bool) -> None:
+    async def _fetch(self, *, compare: bool) -> None:
         await self._ask_count(compare=compare)
-        if await in_background(lambda: folder.is_bare(self._known_folder)):
-            await self._fetch_everything(folder, compare=compare)
-            await self._fetch_rounds(folder, finest=1)
+        if await in_background(lambda: self._folder.is_bare(self._known_folder)):
+            await self._fetch_everything(compare=compare)
+            await self._fetch_rounds(finest=1)
         else:
             await self._list(compare=compare)
-            await self._find_present(folder)
-            await self._fetch_rounds(folder, finest=0)
-        if self._state.listed is not None and not self._state.arrived <= self._state.listed:
+            await self._find_present()
+            await self._fetch_rounds(finest=0)
+        if self._arrivals.outside:
             # Stored meanwhile, or a list that does not tell: by now another way may give a better one.
             await self._list(compare=compare)
-            await self._find_present(folder)
-            await self._fetch_rounds(folder, finest=1)
+            await self._find_present()
+            await self._fetch_rounds(finest=1)
 
-    async def _fetch_everything(self, folder: Folder, *, compare: bool) -> None:
+    async def _fetch_everything(self, *, compare: bool) -> None:
         """Ask for everything and compare afterwards: nothing of it can be there yet."""
         if self._count is None:
-            await self._fetch_while_listing(folder, compare=compare)
+            await self._fetch_while_listing(compare=compare)
         else:
-            await self._fetch_all([self._target], folder)
-            if not self._state.whole or len(self._state.saved) != self._count:
+            series = await self._series_side_by_side()
+            if series:
+                self._whole = await self._lanes.fetch(_each(series))
+            if not self._arrivals.here:
+                await self._fetch_target()
+            if not self._whole or self._arrivals.here != self._count:
                 await self._list(compare=compare)
-        if self._not_found is not None and not self._state.listed:
-            raise self._not_found
+        if self._lanes.not_found is not None and not self._lists_something:
+            raise self._lanes.not_found
 
-    async def _fetch_while_listing(self, folder: Folder, *, compare: bool) -> None:
+    async def _fetch_target(self) -> None:
+        self._whole = await self._lanes.fetch(_each([self._target]))
+
+    async def _series_side_by_side(self) -> list[Target]:
+        """Return the series of a study to be asked for instead of it, none where that does not pay; largest first."""
+        if self._target.series is not None or (self._count or 0) < MANY or not self._may_be_parallel:
+            return []
+        counts = await self._in_little_time(count_by_series(self._retrieval, self._target.study, MOST_SERIES)) or {}
+        if sum(counts.values()) != self._count or not pays_by_series(counts):
+            return []
+        return [Target(self._target.study, uid) for uid in sorted(counts, key=lambda uid: (-counts[uid], uid))]
+
+    @property
+    def _may_be_parallel(self) -> bool:
+        return self._session.settings.limits.parallel_retrieves > 1
+
+    @property
+    def _lists_something(self) -> bool:
+        return self._arrivals.listed is not None and self._arrivals.listed.size > 0
+
+    async def _fetch_while_listing(self, *, compare: bool) -> None:
         listing = asyncio.ensure_future(self._list(compare=compare))
         try:
-            await self._fetch_all([self._target], folder)
+            await self._fetch_target()
             await listing
         finally:
             listing.cancel()
@@ -180,37 +160,53 @@ class Download:
 
     async def _ask_count(self, *, compare: bool) -> None:
         if compare and self._target.instance is None:
-            with suppress(TimeoutError):  # it saves time, or it is not worth it
-                async with asyncio.timeout(_COUNT_SECONDS):
-                    self._count = await count_instances(self._retrieval, self._target)
+            self._count = await self._in_little_time(count_instances(self._retrieval, self._target))
         if self._count is not None:
             self._asked = True
             self._meter.expect(self._count, None)
 
-    async def _list(self, *, compare: bool) -> None:
-        target = self._target
-        if target.series is not None and target.instance is not None:
-            self._state.listed = {InstanceUids(target.study, target.series, target.instance)}
-        elif compare:
-            self._state.listed = await list_instances(self._retrieval, target, self._state.arrived)
-            self._asked = True
-        if self._state.listed:
-            self._meter.expect(len(self._state.listed), None)
+    async def _in_little_time(self, question: Awaitable[_T]) -> _T | None:
+        """Ask what saves time, or is not worth it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_COUNT_SECONDS):
+                return await question
+        return None
 
-    async def _find_present(self, folder: Folder) -> None:
-        for some in _slices(sorted(self._state.missing), 256):
-            self._state.present.update(await in_background(partial(_held, folder, self._name, some)))
+    async def _list(self, *, compare: bool) -> None:
+        target, arrivals = self._target, self._arrivals
+        if target.series is not None and target.instance is not None:
+            only = arrivals.new_list()
+            only.update([InstanceUids(target.study, target.series, target.instance)])
+            await arrivals.adopt(only)
+        elif compare:
+            await list_instances(self._retrieval, target, arrivals)
+            self._asked = True
+        if arrivals.listed is not None and arrivals.listed.size:
+            self._meter.expect(arrivals.listed.size, None)
+
+    async def _find_present(self) -> None:
+        """Look which of the listed instances the folder holds."""
+        root = self._folder.root
+        async for some in self._arrivals.missing_slices():
+            names = [self._name(uids) for uids in some]
+            held = await in_background(partial(_held, self._folder, names, some))
+            for uids, name in zip(some, names, strict=True):
+                if uids in held:
+                    self._arrivals.note_present(uids, str(root.joinpath(*name)))
+            await self._arrivals.room()
 
     # --- rounds ----------------------------------------------------------------------------------------------------
 
-    async def _fetch_rounds(self, folder: Folder, *, finest: int) -> None:
+    async def _fetch_rounds(self, *, finest: int) -> None:
         """Look what is missing and ask for that, each round in smaller resources; end when nothing more comes."""
         idle_rounds = 0
         retry = self._session.settings.retry
         while not self._is_done() and not self._session.has_given_up:
-            had = len(self._state.saved)
-            await self._fetch_all(self._targets(finest), folder)
-            idle_rounds = 0 if len(self._state.saved) > had else idle_rounds + 1
+            had = self._arrivals.saved
+            targets = plan(self._target, self._arrivals, finest, side_by_side=self._may_be_parallel)
+            is_whole = await self._lanes.fetch(targets)
+            self._whole = self._whole or (is_whole and not self._lists_something)
+            idle_rounds = 0 if self._arrivals.saved > had else idle_rounds + 1
             if self._is_done() or self._gives_up(finest, idle_rounds):
                 return
             if idle_rounds:
@@ -218,68 +214,34 @@ class Download:
             finest = min(2, finest + 1)
 
     def _is_done(self) -> bool:
-        return not self._state.missing if self._state.listed else self._state.whole
-
-    def _targets(self, finest: int) -> list[Target]:
-        if not self._state.listed:
-            return [self._target]
-        return plan(self._target, self._state.listed, self._state.missing, finest)
+        return not self._arrivals.missing if self._lists_something else self._whole
 
     def _gives_up(self, finest: int, idle_rounds: int) -> bool:
-        error = self._state.last_error
+        error = self._lanes.last_error
         may_pass = error is not None and error.temporary
-        if self._state.listed and finest < 2 and self._target.instance is None:
+        if self._lists_something and finest < 2 and self._target.instance is None:
             return False  # smaller resources are still to be tried
         return idle_rounds >= (self._session.settings.retry.max_attempts if may_pass else 1)
 
-    async def _fetch_all(self, targets: Iterable[Target], folder: Folder) -> None:
-        async def each() -> AsyncIterator[Target]:
-            for target in targets:
-                yield target
-
-        async def fetch(target: Target) -> None:
-            await self._fetch_one(target, folder)
-
-        self._state.last_error = None
-        await for_each(each(), fetch, at_once=self._session.settings.limits.parallel_retrieves)
-
-    async def _fetch_one(self, target: Target, folder: Folder) -> None:
-        """Receive one resource; what goes wrong with it is noted, unless it ends the whole download."""
-        if self._session.has_given_up:
-            return
-        limits = self._session.settings.limits
-        had = len(self._state.saved)
-        receiver = Receiver(folder, self._name, target, self._state.saved, piece=limits.piece, meter=self._meter)
-        try:
-            async with self._retrieval.open(target) as answer:
-                await receiver.receive(answer, limits.parts)
-            self._state.whole = self._state.whole or target == self._target
-        except _ENDS_THE_JOB:
-            raise
-        except PostdicomError as error:
-            self._state.last_error = error
-            if isinstance(error, NotFound) and target == self._target:
-                self._not_found = error
-        finally:
-            self._state.refused += receiver.refused
-            if len(self._state.saved) > had:
-                self._session.has_moved()
-
     # --- the end ---------------------------------------------------------------------------------------------------
 
-    def _report(self, seconds: float) -> DownloadReport:
-        state = self._state
-        listing, contradicted = verdict(state.arrived, state.listed, self._count, whole=state.whole)
-        for one in state.saved.values():
-            self._gathered.add(one)
+    async def _report(self, started: float) -> DownloadReport:
+        arrivals = self._arrivals
+        total = None if arrivals.listed is None else arrivals.listed.size
+        listing, contradicted = verdict(arrivals.here, total, arrivals.outside, self._count, whole=self._whole)
+        if arrivals.missing:
+            async for some in arrivals.missing_slices():
+                for uids in some:
+                    self._gathered.add(Outcome("", Status.MISSING, uids, reason="it did not arrive"))
+        outcomes = self._gathered.outcomes
         return DownloadReport(
-            saved=self._gathered.outcomes,
+            saved=tuple(one for one in outcomes if one.status is Status.SAVED),
             counts=self._gathered.counts,
-            already_present=tuple(sorted(state.present)),
-            missing=tuple(sorted(state.missing)),
-            refused=state.refused,
-            bytes_received=sum(one.size for one in state.saved.values()),
-            seconds=seconds,
+            already_present=tuple(sorted(arrivals.present)),
+            missing=tuple(sorted(one.uids for one in outcomes if one.status is Status.MISSING and one.uids)),
+            refused=arrivals.refused,
+            bytes_received=arrivals.size,
+            seconds=time.monotonic() - started,
             listing=listing if self._asked else "not asked",
             transfer_syntax_as_stored=self._retrieval.as_stored,
             contradicted=contradicted,
@@ -289,46 +251,53 @@ class Download:
         """Return the error that this is not all; None where it is."""
         if self._is_done():
             return self._count_shortfall(report)
-        if self._not_found is not None and (not self._state.listed or self._target.instance is not None):
-            return self._not_found
-        cause = self._state.last_error
+        if self._lanes.not_found is not None and (not self._lists_something or self._target.instance is not None):
+            return self._lanes.not_found
+        cause = self._lanes.last_error
         words = f": {cause}" if cause else ""
         if report.refused and not cause:
             words = f"; {report.refused} parts came that are not DICOM, or not what was asked for"
-        if report.missing:
-            total = len(self._state.listed or ())
-            message = f"{len(report.missing)} of {total} instances did not arrive{words}"
+        here = self._arrivals.here
+        if self._arrivals.missing and self._arrivals.listed is not None:
+            message = f"{self._arrivals.missing} of {self._arrivals.listed.size} instances did not arrive{words}"
         else:
-            here = len(report.saved) + len(report.already_present)
             arrived = f"{here} instances arrived" if here else "no instance arrived"
             message = f"{arrived}, and there is no list to tell what is missing{words}"
         return IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
 
     def _count_shortfall(self, report: DownloadReport) -> IncompleteDownload | None:
         """Believe neither a list nor an answer that brings less than the archive counts."""
-        here = len(report.saved) + len(report.already_present)
+        here = self._arrivals.here
         if self._count is None or here >= self._count:
             return None
         message = f"{here} instances are here, the archive counts {self._count} and does not name the others"
         return IncompleteDownload(message, report=report)
 
 
-def _one_name_each(name: Callable[[InstanceUids], RelativeName]) -> Callable[[InstanceUids], RelativeName]:
-    """Return the same naming, which refuses to give two instances one name: one of them would be lost."""
-    owners: dict[RelativeName, InstanceUids] = {}
+def _one_name_each(layout: Layout, target: Target, arrivals: Arrivals) -> Callable[[InstanceUids], RelativeName]:
+    """Return the naming of a layout, which refuses to give two instances one name: one of them would be lost."""
+    name = relative_names(layout)
+    if tells_apart(layout, one_series=target.series is not None):
+        return name
+    owners = arrivals.names
 
     def checked(uids: InstanceUids) -> RelativeName:
-        given = name(uids)
-        if owners.setdefault(given, uids) != uids:
+        given, owner = name(uids), f"{uids.series_instance_uid} {uids.sop_instance_uid}"
+        key = (0, "/".join(given))
+        known = owners.get(key)
+        if known is None:
+            owners.put(key, owner)
+        elif known != owner:
             raise UsageError("layout: it gives two instances the same name")
         return given
 
     return checked
 
 
-def _held(folder: Folder, name: Callable[[InstanceUids], RelativeName], some: list[InstanceUids]) -> list[InstanceUids]:
-    return [uids for uids in some if folder.holds(name(uids), uids)]
+def _held(folder: Folder, names: list[RelativeName], some: list[InstanceUids]) -> set[InstanceUids]:
+    return {uids for uids, name in zip(some, names, strict=True) if folder.holds(name, uids)}
 
 
-def _slices(items: list[InstanceUids], size: int) -> Iterable[list[InstanceUids]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+async def _each(targets: list[Target]) -> AsyncGenerator[Target, None]:
+    for target in targets:
+        yield target

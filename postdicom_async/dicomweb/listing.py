@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,8 +17,9 @@ from postdicom_async.dicomweb.search import Search
 from postdicom_async.dicomweb.url_length import Pairs
 from postdicom_async.errors import AuthenticationFailed, NotFound, PostdicomError, ProtocolError, ServerError
 from postdicom_async.results import InstanceUids, ListingCheck
+from postdicom_async.transfer.arrivals import Arrivals, Listed
 
-__all__ = ["count_instances", "list_instances", "verdict"]
+__all__ = ["count_by_series", "count_instances", "list_instances", "verdict"]
 
 _OPERATION = "list instances"
 _STUDY = "0020000D"
@@ -70,34 +71,59 @@ def _number(value: object) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
-async def list_instances(
-    retrieval: Retrieval, target: Target, arrived: AbstractSet[InstanceUids] = frozenset()
-) -> set[InstanceUids] | None:
-    """Return what the archive lists below a target, or None when it cannot be asked.
+async def count_by_series(retrieval: Retrieval, study: str, most: int) -> dict[str, int] | None:
+    """Return how many instances each series of a study has, None for more than ``most`` or where that is not said."""
+    if not retrieval.dialect.can(Route.SEARCH_SERIES_OF_STUDY, {"study"}):
+        return None
+    path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=study)
+    pairs = (("includefield", _COUNT_OF_SERIES),)
+    # Not by pages: the last one would cost one more request. A capped list does not add up to the study's count.
+    search = replace(_search(retrieval, path, pairs, key=_SERIES, below=((_STUDY, study),)), page=None)
+    counts: dict[str, int] = {}
+    try:
+        async with aclosing(find(retrieval.session, search, most + 1, [])) as pages:
+            async for page in pages:
+                for item in page:
+                    series, count = _uid(item, _SERIES), _number(first_value(item, _COUNT_OF_SERIES))
+                    if not is_uid(series) or not count or series in counts:
+                        return None
+                    counts[series] = count
+    except AuthenticationFailed:
+        raise
+    except PostdicomError:
+        return None  # the study is then asked for as one
+    return counts if len(counts) <= most else None
+
+
+async def list_instances(retrieval: Retrieval, target: Target, arrivals: Arrivals) -> bool:
+    """Have ``arrivals`` adopt what the archive lists below a target, None when it cannot be asked.
 
     Not every archive offers every list, and some answer with an empty one instead of saying so. So one that lists
-    nothing, or not what has arrived, counts only when no other way gives a better one.
+    nothing, or not what has arrived, counts only when no other way gives a better one, and False is returned.
 
     Raises:
         PostdicomError: the connection or the credentials failed.
     """
-    poor: set[InstanceUids] | None = None
+    before, poor = arrivals.listed, None
     for way in _ways(retrieval, target):
+        found = arrivals.new_list()
         try:
-            found = await way()
+            await way(found)
         except (NotFound, ProtocolError, ServerError) as error:
             if error.temporary:
                 raise
             continue  # not offered, or contradicts what was asked for
-        if found and arrived <= found:
+        if await arrivals.adopt(found):
             if target.series is None:
                 retrieval.lists_by_series = way.func is _by_series
-            return found
+            return True
         poor = found if poor is None else poor
-    return poor
+        await arrivals.adopt(before)
+    await arrivals.adopt(poor)
+    return False
 
 
-def _ways(retrieval: Retrieval, target: Target) -> list[partial[Coroutine[Any, Any, set[InstanceUids]]]]:
+def _ways(retrieval: Retrieval, target: Target) -> list[partial[Coroutine[Any, Any, None]]]:
     """Return how to list the instances of a target, best first."""
     named = {"study", "series"} if target.series else {"study"}
     routes = [Route.SEARCH_INSTANCES_OF_SERIES, Route.SEARCH_INSTANCES_OF_STUDY]
@@ -110,36 +136,35 @@ def _ways(retrieval: Retrieval, target: Target) -> list[partial[Coroutine[Any, A
 
 
 def verdict(
-    arrived: AbstractSet[InstanceUids], listed: AbstractSet[InstanceUids] | None, count: int | None, *, whole: bool
+    here: int, listed: int | None, outside: int, count: int | None, *, whole: bool
 ) -> tuple[ListingCheck, bool]:
     """Return how completeness was checked, and whether the archive's words contradict what arrived. Pure.
 
     Args:
-        arrived: what is here.
-        listed: what the archive lists, None where it cannot be asked.
+        here: how many instances arrived or were there.
+        listed: how many the archive lists, None where it cannot be asked.
+        outside: how many of those that are here are not among them.
         count: how many it says it has, None where it does not say.
         whole: the answer came to its end without damage.
     """
-    if listed and arrived <= listed:
+    if listed and not outside:
         return "compared", False
-    if whole and count == len(arrived):
+    if whole and count == here:
         return "counted", False
-    contradicted = (listed is not None and not arrived <= listed) or (count is not None and count < len(arrived))
-    return "unavailable", contradicted
+    return "unavailable", bool(outside) or (count is not None and count < here)
 
 
-async def _by_series(retrieval: Retrieval, target: Target) -> set[InstanceUids]:
+async def _by_series(retrieval: Retrieval, target: Target, found: Listed) -> None:
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=target.study)
     search = _search(retrieval, path, key=_SERIES, below=((_STUDY, target.study),))
-    series = await _collect(retrieval, search, lambda item: _uid(item, _SERIES))
-    found: set[InstanceUids] = set()
+    series: set[str] = set()
+    await _collect(retrieval, search, lambda item: _uid(item, _SERIES), series.update)
     for one in series:
         if is_uid(one):
-            found |= await _of(retrieval, Target(target.study, one), Route.SEARCH_INSTANCES_OF_SERIES)
-    return found
+            await _of(retrieval, Target(target.study, one), Route.SEARCH_INSTANCES_OF_SERIES, found)
 
 
-async def _of(retrieval: Retrieval, target: Target, route: Route) -> set[InstanceUids]:
+async def _of(retrieval: Retrieval, target: Target, route: Route, found: Listed) -> None:
     path = retrieval.dialect.path(route, study=target.study, series=target.series or "")
     asked_for = ((_STUDY, target.study), *([] if target.series is None else [(_SERIES, target.series)]))
     pairs: Pairs = ()
@@ -153,8 +178,10 @@ async def _of(retrieval: Retrieval, target: Target, route: Route) -> set[Instanc
             _uid(item, _STUDY) or target.study, _uid(item, _SERIES) or named_series, _uid(item, _INSTANCE)
         )
 
-    found = await _collect(retrieval, _search(retrieval, path, pairs, key=_INSTANCE, below=asked_for), uids)
-    return {one for one in found if all(map(is_uid, one)) and target.covers(one)}
+    def keep(some: Iterable[InstanceUids]) -> None:
+        found.update(one for one in some if all(map(is_uid, one)) and target.covers(one))
+
+    await _collect(retrieval, _search(retrieval, path, pairs, key=_INSTANCE, below=asked_for), uids, keep)
 
 
 def _search(retrieval: Retrieval, path: str, pairs: Pairs = (), *, key: str, below: Pairs) -> Search:
@@ -171,13 +198,13 @@ def _search(retrieval: Retrieval, path: str, pairs: Pairs = (), *, key: str, bel
     )
 
 
-async def _collect(retrieval: Retrieval, search: Search, what: Callable[[DicomJson], _T]) -> set[_T]:
+async def _collect(
+    retrieval: Retrieval, search: Search, what: Callable[[DicomJson], _T], keep: Callable[[Iterable[_T]], None]
+) -> None:
     """Page through a search, keeping of each result only what is wanted: results are large, and there may be many."""
-    found: set[_T] = set()
     async for page in find(retrieval.session, search, None, []):
-        found.update(what(item) for item in page)
+        keep([what(item) for item in page])
         page.clear()
-    return found
 
 
 def _uid(item: DicomJson, tag: str) -> str:

@@ -291,6 +291,13 @@ class _AnswerStream(httpx.AsyncByteStream):
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self._answer = answer
+        self._loop = asyncio.get_running_loop()
+
+    def __del__(self) -> None:
+        """Let go of the connection of an answer that was forgotten: aiohttp's pool would hold it."""
+        if not self._answer.closed:
+            with suppress(RuntimeError):  # the event loop has ended
+                self._loop.call_soon_threadsafe(self._answer.close)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._answer.content

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import httpx
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 
 from postdicom_async.http.unreached import NeverConnected, explain
 
 if TYPE_CHECKING:
-    from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
 __all__ = ["Connecting", "system_words"]
@@ -82,6 +82,16 @@ class _Protocol(ResponseHandler):
                 self.data_received(data)
 
 
+class _Connection(Connection):
+    """A connection in use, which is let go of without a word where its user forgot to."""
+
+    def __del__(self) -> None:
+        if self._protocol is not None:
+            with suppress(RuntimeError):  # the event loop has ended
+                drop = partial(self._connector._release, should_close=True)  # noqa: SLF001
+                self._loop.call_soon_threadsafe(drop, self._key, self._protocol)
+
+
 class Connecting(aiohttp.TCPConnector):
     """Makes connections of ours, and says in httpx's errors why there is none: the request has not left then."""
 
@@ -101,7 +111,7 @@ class Connecting(aiohttp.TCPConnector):
         """Return a connection, an idle one or a new one."""
         problem: Exception
         try:
-            return await super().connect(req, traces, timeout)
+            connection = await super().connect(req, traces, timeout)
         except TimeoutError:
             problem = httpx.ConnectTimeout("no connection in time")
         except aiohttp.InvalidURL:
@@ -110,6 +120,9 @@ class Connecting(aiohttp.TCPConnector):
             problem = NeverConnected(explain(f"tunnel error: {error.status}"))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             problem = NeverConnected(explain(system_words(error), proxied=self._proxied))
+        else:
+            connection.__class__ = _Connection
+            return connection
         raise problem
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trustme
+import websockets.asyncio.client
 from websockets.asyncio.server import serve
 
 from postdicom_async import ConnectionFailed, OutcomeUnknown, PostdicomError, Status, Tls, UsageError
@@ -123,7 +124,11 @@ async def test_a_proxy_that_does_not_work(answer: bytes) -> None:
     assert service.sockets == 0
 
 
-async def test_a_socks_proxy_without_its_library() -> None:
+async def test_a_socks_proxy_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lacking(*_: object, **_options: object) -> None:  # as websockets defines it where python-socks is not
+        raise ImportError("connecting through a SOCKS proxy requires python-socks")
+
+    monkeypatch.setattr(websockets.asyncio.client, "connect_socks_proxy", lacking)
     async with CloudService(echo) as service:
         with pytest.raises(UsageError, match="proxy: a SOCKS proxy needs the package python-socks"):
             await service.client(settings=settings(proxy="socks5://127.0.0.1:1", max_attempts=1)).__aenter__()

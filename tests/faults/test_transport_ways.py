@@ -20,6 +20,7 @@ from postdicom_async.http import transport as transports
 from postdicom_async.http.transport import AiohttpTransport
 from tests.faults.clients import FAST, settings
 from tests.faults.test_tls_and_proxies import closing, proxy_to, pump
+from tests.faults.test_transport import connections_to
 from tests.support.bodies import json_reply
 from tests.support.certificates import Authority
 from tests.support.faulty_server import FaultyServer, Reply, unused_port
@@ -261,6 +262,27 @@ def test_a_transport_closed_from_another_thread() -> None:
     closed.set()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_forgotten_answer_lets_go_of_its_connection() -> None:
+    """Whatever the garbage collector finds first."""
+    complaints: list[Any] = []
+
+    async def use() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        async with FaultyServer(Reply(body=b"x" * 1000, stall_after=10)) as server:
+            transport = AiohttpTransport(FAST)
+            for _ in range(3):
+                answer: Any = await transport.handle_async_request(httpx.Request("GET", server.url))
+                answer.circle = answer
+            del answer
+            assert connections_to(server.port) == 3
+            gc.collect()
+            await server.until(lambda seen: not connections_to(seen.port))
+            await transport.aclose()
+
+    asyncio.run(use())
+    assert not complaints
 
 
 def test_a_forgotten_transport_lets_go_of_its_connections() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -106,7 +107,7 @@ def test_more_are_added_quickly_where_each_connection_carries_its_own() -> None:
 def test_nothing_is_added_where_the_bottleneck_is_shared() -> None:
     run = simulate(AtOnce(8), Server(lambda _: 50.0 * MB), size=0.5 * MB, seconds=60)
     assert run.share_at(1, 1, since=1.0) > 0.95
-    assert max(level for _, level in run.levels) == 2
+    assert max(level for _, level in run.levels) == 4
 
 
 def test_it_settles_where_the_shared_bottleneck_is_reached() -> None:
@@ -116,7 +117,7 @@ def test_it_settles_where_the_shared_bottleneck_is_reached() -> None:
 
 
 def falls(streams: int) -> float:
-    """An archive that is slower with more: 1.38 s with one stream, 2.46 with four."""
+    """Carry less with more streams: what took 1.38 s with one takes 2.46 with four."""
     return 150 * MB / (1 + 0.26 * (streams - 1))
 
 
@@ -179,7 +180,7 @@ def test_it_never_swings(server: Server) -> None:
     run = simulate(AtOnce(8), server, size=0.5 * MB, seconds=120)
     late = [(at, level) for at, level in run.levels if at > 10]
     assert len(late) < 40
-    assert all(abs(one[1] - other[1]) <= 2 for one, other in zip(late, late[1:], strict=False))
+    assert all(abs(one[1] - other[1]) <= 2 for one, other in itertools.pairwise(late))
 
 
 def test_large_pieces_are_measured_by_whole_rounds() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.dicomweb.download import plan
+from postdicom_async.dicomweb.download_plan import plan as plan_of
 from postdicom_async.dicomweb.retrieve import Target
 from postdicom_async.results import InstanceUids
+from postdicom_async.transfer.arrivals import Arrivals
+from postdicom_async.transfer.outcomes import Gathered
 
 STUDY = Target("1")
 
@@ -17,9 +22,48 @@ def instances(series: int, count: int) -> set[InstanceUids]:
     return {InstanceUids("1", f"1.{one}", f"1.{one}.{n}") for one in range(series) for n in range(count)}
 
 
+def plan(
+    target: Target,
+    listed: set[InstanceUids],
+    missing: Iterable[InstanceUids],
+    finest: int,
+    *,
+    side_by_side: bool = True,
+) -> list[Target]:
+    async def planned() -> list[Target]:
+        arrivals = Arrivals("1", Gathered(keeps_all=False))
+        found = arrivals.new_list()
+        found.update(sorted(listed))
+        await arrivals.adopt(found)
+        for uids in listed - set(missing):
+            arrivals.note_present(uids, "")
+        targets = [one async for one in plan_of(target, arrivals, finest, side_by_side=side_by_side)]
+        arrivals.close()
+        return targets
+
+    return asyncio.run(planned())
+
+
 def test_everything_missing_asks_for_the_target() -> None:
     listed = instances(3, 4)
     assert plan(STUDY, listed, listed, 0) == [STUDY]
+
+
+def test_a_large_study_is_asked_for_by_series_from_the_largest_on() -> None:
+    listed = instances(3, 16) | {InstanceUids("1", "1.1", "1.1.99")}
+    assert plan(STUDY, listed, listed, 0) == [Target("1", "1.1"), Target("1", "1.0"), Target("1", "1.2")]
+    assert plan(STUDY, listed, listed, 0, side_by_side=False) == [STUDY]
+
+
+@pytest.mark.parametrize(("series", "count"), [(1, 1000), (50, 4), (3, 10)])
+def test_one_series_and_many_tiny_ones_are_asked_for_together(series: int, count: int) -> None:
+    listed = instances(series, count)
+    assert plan(STUDY, listed, listed, 0) == [STUDY]
+
+
+def test_a_series_is_not_asked_for_by_itself_again() -> None:
+    listed = instances(1, 100)
+    assert plan(Target("1", "1.0"), listed, listed, 0) == [Target("1", "1.0")]
 
 
 def test_the_second_round_asks_by_series_and_the_third_by_instance() -> None:
@@ -47,7 +91,7 @@ def test_a_single_instance_is_never_asked_for_as_its_series(finest: int) -> None
     assert plan(target, only, only, finest) == [target]
 
 
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 2), st.data())
+@given(st.integers(1, 4), st.integers(1, 12), st.integers(0, 2), st.data())
 def test_exactly_the_missing_are_asked_for_once(series: int, count: int, finest: int, data: st.DataObject) -> None:
     listed = instances(series, count)
     missing = set(data.draw(st.lists(st.sampled_from(sorted(listed)), unique=True)))

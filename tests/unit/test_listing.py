@@ -38,4 +38,6 @@ def test_verdict(
     whole: bool,
     expected: tuple[str, bool],
 ) -> None:
-    assert verdict(arrived, listed, count, whole=whole) == expected
+    outside = 0 if listed is None else len(arrived - listed)
+    total = None if listed is None else len(listed)
+    assert verdict(len(arrived), total, outside, count, whole=whole) == expected

@@ -1,0 +1,207 @@
+"""Several requests for one download, as many at once as make it faster.
+
+What each lane receives is told to an `AtOnce` piece by piece, so that a lane more is tried, kept or given up while
+large answers are under way. What an archive refuses because of the others goes back to the end of the queue: nothing
+is lost by having asked for too much. An archive that refuses the only request ends the download, as it always did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from postdicom_async.dicomweb.receive import Receiver
+from postdicom_async.errors import (
+    AuthenticationFailed,
+    LocalFileError,
+    NotFound,
+    PostdicomError,
+    RateLimited,
+    UsageError,
+)
+from postdicom_async.events import AttemptFailed, Event
+from postdicom_async.http.retry import Failure
+from postdicom_async.transfer.adaptive import AtOnce
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from postdicom_async.dicomweb.retrieve import Retrieval, Target
+    from postdicom_async.events import OnEvent
+    from postdicom_async.http.answer import StreamedAnswer
+    from postdicom_async.transfer.arrivals import Arrivals
+    from postdicom_async.transfer.progress import Meter
+    from postdicom_async.transfer.sinks import Sink
+
+__all__ = ["Lanes"]
+
+_ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
+_TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
+_MOST_TIMES_BACK = 5
+_SAMPLE = 0.01  # seconds
+_LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
+
+
+class Lanes:
+    """The requests of one download.
+
+    Attributes:
+        last_error: of the latest `fetch`, what went wrong last, None where nothing did.
+        not_found: the archive says that it does not hold the target.
+    """
+
+    def __init__(
+        self,
+        retrieval: Retrieval,
+        target: Target,
+        sink: Sink,
+        arrivals: Arrivals,
+        meter: Meter,
+    ) -> None:
+        self.last_error: PostdicomError | None = None
+        self.not_found: NotFound | None = None
+        self._session = retrieval.session.with_settings(
+            replace(retrieval.session.settings, on_event=self._watching(retrieval.session.settings.on_event))
+        )
+        self._retrieval = retrieval.over(self._session)
+        self._target = target
+        self._sink = sink
+        self._arrivals = arrivals
+        self._meter = meter
+        self._policy = AtOnce(self._session.settings.limits.parallel_retrieves)
+        self._looked = time.monotonic(), time.thread_time()
+        self._lanes: set[_Lane] = set()
+        self._running = 0
+        self._back: deque[tuple[Target, int]] = deque()
+        self._look = anyio.Event()
+
+    async def fetch(self, targets: AsyncGenerator[Target, None]) -> bool:
+        """Receive everything; return whether each answer came to its end without damage.
+
+        What goes wrong with one is noted, unless it ends the whole download.
+        """
+        self.last_error = None
+        failures: list[Exception] = []
+        ends: list[bool] = []
+
+        async def guarded(target: Target, times_back: int) -> None:
+            try:
+                ends.append(await self._fetch_one(target, times_back))
+            except Exception as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+                group.cancel_scope.cancel()
+            finally:
+                self._running -= 1
+                self._look.set()
+
+        async with anyio.create_task_group() as group:
+            sampling = asyncio.ensure_future(self._sample())
+            try:
+                async for target, times_back in self._drawn(targets):
+                    self._running += 1
+                    group.start_soon(guarded, target, times_back)
+            except Exception as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+                group.cancel_scope.cancel()
+            finally:
+                sampling.cancel()
+        await targets.aclose()
+        if failures:
+            raise failures[0]
+        return all(ends)
+
+    async def _drawn(self, targets: AsyncGenerator[Target, None]) -> AsyncGenerator[tuple[Target, int], None]:
+        """Yield what is to be asked for, each when there is room for it; end when nothing is under way any more."""
+        target: Target | None = None
+        is_over = False
+        while True:
+            self._look = anyio.Event()
+            if self._running < self._policy.now:
+                target = None if is_over else await anext(targets, None)
+                is_over = target is None
+                if target is not None:
+                    yield target, 0
+                    continue
+                if self._back:
+                    yield self._back.popleft()
+                    continue
+            if not self._running:
+                return
+            await self._look.wait()
+
+    async def _fetch_one(self, target: Target, times_back: int) -> bool:
+        """Receive one resource; return whether its answer came to its end without damage."""
+        if self._session.has_given_up:
+            return False
+        told = self._arrivals.answer()
+        lane = _Lane(time.monotonic())
+        self._lanes.add(lane)
+        problem: PostdicomError | None = None
+        try:
+            receiver = Receiver(self._sink, target, told, meter=self._meter)
+            async with self._retrieval.open(target) as lane.answer:
+                await receiver.receive(lane.answer, self._session.settings.limits.parts)
+        except PostdicomError as error:
+            problem = error
+        finally:
+            self._lanes.discard(lane)
+            if lane.answer is not None and lane.answer.received > lane.received:
+                self._policy.done(lane.since, time.monotonic(), lane.answer.received - lane.received)
+            if told.saved:
+                self._session.has_moved()
+        if problem is None:
+            return True
+        if problem.temporary or isinstance(problem, RateLimited):
+            self._policy.refused(time.monotonic())
+            if self._running > 1 and times_back < _MOST_TIMES_BACK and not told.saved:
+                self._back.append((target, times_back + 1))
+                return True
+        if isinstance(problem, _ENDS_THE_JOB):
+            raise problem
+        self.last_error = problem
+        if isinstance(problem, NotFound) and target == self._target:
+            self.not_found = problem
+        return False
+
+    def _watching(self, on_event: OnEvent | None) -> OnEvent:
+        """Return what learns of each attempt that failed, also where a repeat then succeeds."""
+
+        def watch(event: Event) -> None:
+            if isinstance(event, AttemptFailed) and event.failure in _TOO_MUCH:
+                self._policy.refused(time.monotonic())
+            if on_event is not None:
+                on_event(event)
+
+        return watch
+
+    async def _sample(self) -> None:
+        """Tell the policy what each answer brought, many times a second: large ones take minutes."""
+        while True:
+            await asyncio.sleep(_SAMPLE)
+            now, before = time.monotonic(), self._policy.now
+            for lane in self._lanes:
+                received = 0 if lane.answer is None else lane.answer.received
+                if received > lane.received:
+                    self._policy.done(lane.since, now, received - lane.received)
+                    lane.since, lane.received = now, received
+            looked, used = self._looked
+            if now - looked >= _LOOK:
+                cpu = time.thread_time()
+                self._policy.held = cpu - used > _BUSY * (now - looked)
+                self._looked = now, cpu
+            if self._policy.now > before:
+                self._look.set()
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """A request under way, and how much of its answer was told to the policy."""
+
+    since: float
+    answer: StreamedAnswer | None = None
+    received: int = 0

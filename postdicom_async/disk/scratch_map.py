@@ -1,0 +1,126 @@
+"""What must be remembered of every instance, in memory that does not grow: the latest in a dict, the rest on disk.
+
+A `Scratch` is one private database, opened when the first of its maps outgrows its dict: a small transfer never has
+one. Before the database is asked for a key, a filter of bits tells most that are not there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+from postdicom_async.disk.scratch import scratch_database
+from postdicom_async.errors import LocalFileError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Sequence
+
+__all__ = ["Key", "Scratch", "ScratchMap"]
+
+Key: TypeAlias = tuple[int, str | bytes]
+"""A number and a text; what has the same number lies together on disk."""
+
+_V = TypeVar("_V", int, str)
+_T = TypeVar("_T")
+
+_RECENT = 1024  # written in one go: some milliseconds
+_FILTER_BYTES = 1 << 21  # at a million keys it errs once in seventy; with more the database is asked more often
+_LAST, _SHIFT = _FILTER_BYTES - 1, 32
+
+
+class Scratch:
+    """A database that is opened when it is needed."""
+
+    def __init__(self) -> None:
+        self._database: sqlite3.Connection | None = None
+        self._tables = 0
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        """Return what a query gives.
+
+        Raises:
+            LocalFileError: the folder for temporary files is full or cannot be written to.
+        """
+        return self._run(lambda database: database.execute(query, values).fetchall())
+
+    def write(self, command: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run a command for each of some rows.
+
+        Raises:
+            LocalFileError: the folder for temporary files is full or cannot be written to.
+        """
+        self._run(lambda database: database.executemany(command, rows))
+
+    def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        from sqlite3 import Error  # here: most transfers are small and never need it
+
+        try:
+            if self._database is None:
+                self._database = scratch_database()
+            return work(self._database)
+        except Error as error:
+            words = str(error)
+        raise LocalFileError(f"the folder for temporary files: {words}")
+
+    def new_table(self) -> str:
+        """Make a table of keys and values and return its name."""
+        self._tables += 1
+        name = f"t{self._tables}"
+        self.rows(f"CREATE TABLE {name} (a, b, value, PRIMARY KEY (a, b)) WITHOUT ROWID")
+        return name
+
+    def close(self) -> None:
+        """Forget everything."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+
+class ScratchMap(Generic[_V]):
+    """Values by key; nothing is ever taken out."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self._recent: dict[Key, _V] = {}
+        self._table = ""
+        self._filter = bytearray()
+
+    def get(self, key: Key) -> _V | None:
+        """Return the value of a key, None where there is none."""
+        found = self._recent.get(key)
+        if found is not None or not self._table:
+            return found
+        number, bits = hash(key), self._filter
+        if not (bits[number >> _SHIFT & _LAST] >> (number & 7) & 1 and bits[number >> 3 & _LAST] >> (number & 7) & 1):
+            return None
+        query = f"SELECT value FROM {self._table} WHERE a = ? AND b = ?"  # noqa: S608 - our own names
+        rows = self._scratch.rows(query, key)
+        return rows[0][0] if rows else None
+
+    def put(self, key: Key, value: _V) -> None:
+        """Set the value of a key."""
+        self._recent[key] = value
+        if len(self._recent) >= _RECENT:
+            self.table()
+
+    def table(self) -> str:
+        """Write what has gathered; return the name of the table (columns a, b, value), which then holds everything."""
+        if not self._table:
+            self._table = self._scratch.new_table()
+            self._filter = bytearray(_FILTER_BYTES)
+        rows = sorted((a, b, value) for (a, b), value in self._recent.items())
+        bits = self._filter
+        for number in map(hash, self._recent):
+            bits[number >> _SHIFT & _LAST] |= 1 << (number & 7)
+            bits[number >> 3 & _LAST] |= 1 << (number & 7)
+        command = f"INSERT OR REPLACE INTO {self._table} VALUES (?, ?, ?)"  # noqa: S608
+        self._scratch.write(command, rows)
+        self._recent.clear()
+        return self._table
+
+    def drop(self) -> None:
+        """Forget everything in it."""
+        if self._table:
+            self._scratch.rows(f"DROP TABLE {self._table}")
+        self._recent.clear()
+        self._filter, self._table = bytearray(), ""

@@ -1,0 +1,295 @@
+"""What a download knows of every instance: what arrived and by which answer, and what the archive lists.
+
+Memory holds counters and the latest instances; the rest lies in a `Scratch` (see there). Passes over everything go in
+slices, between which the event loop goes on. What arrives during such a pass is counted by whoever comes second: the
+pass if it is still to come there, the arrival itself if the pass has been there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import TYPE_CHECKING, NamedTuple
+
+from postdicom_async.disk.scratch_map import Key, Scratch, ScratchMap
+from postdicom_async.results import InstanceUids, Outcome, Status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable
+
+    from postdicom_async.transfer.outcomes import Gathered
+
+__all__ = ["Answer", "Arrivals", "Listed", "Series", "Taken"]
+
+_SLICE = 1000
+_BEGINNING: Key = (-1, "")
+_END: Key = (1 << 62, "")
+_MOST_SERIES = 4096  # whose numbers are at hand
+_MOST_PRESENT = 10_000  # kept where not all outcomes are
+
+
+class Taken(Enum):
+    """Whether a part of an answer is wanted."""
+
+    NEW = auto()
+    BEFORE = auto()
+    """It is here already: another answer brought it, or the folder held it. Neither wanted nor wrong."""
+    AGAIN = auto()
+    """This answer brought it already."""
+
+
+class Series(NamedTuple):
+    """A series as far as it is listed."""
+
+    uid: str
+    listed: int
+    missing: int
+
+
+class _Numbers:
+    """Numbers for series, so that a UID of theirs is not kept with each instance."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._numbers: ScratchMap[int] = ScratchMap(scratch)
+        self._uids: ScratchMap[str] = ScratchMap(scratch)
+        self._at_hand: dict[str, int] = {}
+        self._size = 0
+
+    def of(self, series: str) -> int:
+        number = self._at_hand.get(series)
+        if number is None:
+            number = self._numbers.get((0, series))
+            if number is None:
+                self._size += 1
+                number = self._size
+                self._numbers.put((0, series), number)
+                self._uids.put((number, ""), series)
+            if len(self._at_hand) >= _MOST_SERIES:
+                self._at_hand.clear()
+            self._at_hand[series] = number
+        return number
+
+    def uid(self, number: int) -> str:
+        return self._uids.get((number, "")) or ""
+
+
+class Listed:
+    """What an archive lists, or a part of it.
+
+    Attributes:
+        size: number of instances.
+    """
+
+    def __init__(self, scratch: Scratch, numbers: _Numbers) -> None:
+        self.size: int = 0
+        self.keys: ScratchMap[int] = ScratchMap(scratch)
+        self._numbers = numbers
+
+    def update(self, some: Iterable[InstanceUids]) -> None:
+        """Add instances."""
+        for uids in some:
+            key = (self._numbers.of(uids.series_instance_uid), uids.sop_instance_uid)
+            if self.keys.get(key) is None:
+                self.keys.put(key, 0)
+                self.size += 1
+
+    def drop(self) -> None:
+        """Forget it."""
+        self.keys.drop()
+        self.size = 0
+
+
+class Arrivals:
+    """The instances of one study, or of a part of one. Everything is called from the event loop.
+
+    Attributes:
+        here: instances that are whole in the folder.
+        saved: those of them that arrived now.
+        refused: parts that were not accepted.
+        size: bytes that arrived.
+        listed: what the archive lists, empty where it lists nothing, None where it cannot be asked; see `adopt`.
+        outside: instances that are here and not in that list.
+        present: instances that were in the folder before, all where every outcome is kept, else some.
+    """
+
+    def __init__(self, study: str, gathered: Gathered) -> None:
+        self.here: int = 0
+        self.saved: int = 0
+        self.refused: int = 0
+        self.size: int = 0
+        self.listed: Listed | None = None
+        self.outside: int = 0
+        self.present: list[InstanceUids] = []
+        self._study = study
+        self._gathered = gathered
+        self._scratch = Scratch()
+        self._numbers = _Numbers(self._scratch)
+        self._states: ScratchMap[int] = ScratchMap(self._scratch)  # which answer, and in the lowest bit whether here
+        self._answers = 0
+        self._counted_to = _BEGINNING  # in `outside`
+        self.names: ScratchMap[str] = ScratchMap(self._scratch)
+
+    def close(self) -> None:
+        """Forget everything but the counters."""
+        self._scratch.close()
+
+    def answer(self) -> Answer:
+        """Return what one answer is told to."""
+        self._answers += 1
+        return Answer(self, self._answers)
+
+    def _key(self, uids: InstanceUids) -> Key:
+        return self._numbers.of(uids.series_instance_uid), uids.sop_instance_uid
+
+    def holds(self, uids: InstanceUids) -> bool:
+        """Return whether an instance is here."""
+        return bool((self._states.get(self._key(uids)) or 0) & 1)
+
+    # --- arriving ----------------------------------------------------------------------------------------------------
+
+    def take(self, uids: InstanceUids, number: int) -> Taken:
+        """Note that answer ``number`` brings an instance."""
+        key = self._key(uids)
+        state = self._states.get(key)
+        if state is not None and state >> 1 == number:
+            return Taken.AGAIN
+        if state is not None and state & 1:
+            return Taken.BEFORE
+        self._states.put(key, number << 1)
+        return Taken.NEW
+
+    def note_saved(self, outcome: Outcome, uids: InstanceUids, number: int) -> None:
+        """Note that an instance of answer ``number`` is on disk, whole."""
+        if self._arrive(uids, number):
+            self.saved += 1
+            self.size += outcome.size
+            self._gathered.add(outcome)
+
+    def note_present(self, uids: InstanceUids, where: str, size: int = 0) -> None:
+        """Note that the folder holds an instance."""
+        if self._arrive(uids, 0):
+            if self._gathered.keeps_all or len(self.present) < _MOST_PRESENT:
+                self.present.append(uids)
+            self._gathered.add(Outcome(where, Status.PRESENT, uids, size))
+
+    def note_refused(self, uids: InstanceUids | None, reason: str) -> None:
+        """Note a part that was dropped."""
+        self.refused += 1
+        self._gathered.add(Outcome("", Status.REFUSED, uids, reason=reason))
+
+    async def room(self) -> None:
+        """Wait until another instance may begin."""
+        await self._gathered.room()
+
+    def _arrive(self, uids: InstanceUids, number: int) -> bool:
+        key = self._key(uids)
+        state = self._states.get(key) or 0
+        self._states.put(key, number << 1 | 1)
+        if state & 1:
+            return False
+        self.here += 1
+        if self.listed is not None and key <= self._counted_to:
+            self.outside += self.listed.keys.get(key) is None
+        return True
+
+    # --- compared with the list --------------------------------------------------------------------------------------
+
+    def new_list(self) -> Listed:
+        """Return an empty list, to be filled and adopted."""
+        return Listed(self._scratch, self._numbers)
+
+    async def adopt(self, listed: Listed | None) -> bool:
+        """Take a list for the archive's; return whether it has something, and all that is here."""
+        self.listed, self.outside, self._counted_to = listed, 0, _BEGINNING
+        if listed is None:
+            return False
+        is_new = not self.here
+        while not is_new:
+            rows = self._slice(self._states, listed.keys, self._counted_to)
+            if not rows:
+                break
+            self.outside += sum(state & 1 and value is None for *_, state, value in rows)
+            self._counted_to = rows[-1][:2]
+            await asyncio.sleep(0)
+        self._counted_to = _END
+        return bool(listed.size and not self.outside)
+
+    @property
+    def missing(self) -> int:
+        """How many of the listed instances are not here."""
+        return 0 if self.listed is None else self.listed.size - (self.here - self.outside)
+
+    async def missing_slices(self, series: str | None = None) -> AsyncGenerator[list[InstanceUids], None]:
+        """Yield what is listed and not here, some at a time, series by series; or only that of one series."""
+        only = None if series is None else self._numbers.of(series)
+        async for rows in self._listed_slices(only):
+            found = [(a, b) for a, b, _, state in rows if not (state or 0) & 1]
+            if found:
+                yield [InstanceUids(self._study, self._numbers.uid(a), str(b)) for a, b in found]
+
+    async def series(self) -> AsyncGenerator[Series, None]:
+        """Yield every listed series."""
+        number, listed, missing = 0, 0, 0
+        async for rows in self._listed_slices(None):
+            for a, _, _, state in rows:
+                if a != number:
+                    if listed:
+                        yield Series(self._numbers.uid(number), listed, missing)
+                    number, listed, missing = a, 0, 0
+                listed += 1
+                missing += not (state or 0) & 1
+        if listed:
+            yield Series(self._numbers.uid(number), listed, missing)
+
+    async def _listed_slices(
+        self, only: int | None
+    ) -> AsyncGenerator[list[tuple[int, str | bytes, int, int | None]], None]:
+        listed = self.listed
+        after: Key = _BEGINNING if only is None else (only, "")
+        while listed is not None and listed.size:
+            rows = [row for row in self._slice(listed.keys, self._states, after) if only in (None, row[0])]
+            if not rows:
+                return
+            yield rows
+            after = rows[-1][:2]
+            await asyncio.sleep(0)
+
+    def _slice(
+        self, one: ScratchMap[int], other: ScratchMap[int], after: Key
+    ) -> list[tuple[int, str | bytes, int, int | None]]:
+        """Return the next entries of ``one``, each with the value that ``other`` has for its key."""
+        query = (
+            f"SELECT x.a, x.b, x.value, y.value FROM {one.table()} x LEFT JOIN {other.table()} y "  # noqa: S608
+            f"ON y.a = x.a AND y.b = x.b WHERE (x.a, x.b) > (?, ?) ORDER BY x.a, x.b LIMIT {_SLICE}"
+        )
+        return self._scratch.rows(query, after)
+
+
+class Answer:
+    """One answer, of which each instance is wanted once.
+
+    Attributes:
+        saved: how many instances it brought so far.
+    """
+
+    def __init__(self, arrivals: Arrivals, number: int) -> None:
+        self.saved: int = 0
+        self._arrivals = arrivals
+        self._number = number
+
+    def take(self, uids: InstanceUids) -> Taken:
+        """Say whether a part is wanted."""
+        return self._arrivals.take(uids, self._number)
+
+    def note_saved(self, outcome: Outcome, uids: InstanceUids) -> None:
+        """Note that an instance is on disk, whole and under its name."""
+        self.saved += 1
+        self._arrivals.note_saved(outcome, uids, self._number)
+
+    def note_refused(self, uids: InstanceUids | None, reason: str) -> None:
+        """Note a part that was dropped."""
+        self._arrivals.note_refused(uids, reason)
+
+    async def room(self) -> None:
+        """Wait until another instance may begin."""
+        await self._arrivals.room()
