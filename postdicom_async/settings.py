@@ -125,7 +125,8 @@ class Limits:
         page_size: results asked for per search request.
         batch_instances: instances in one store request.
         batch_bytes: bytes in one store request; a larger instance goes alone.
-        parallel_stores: store requests at once during an upload.
+        parallel_stores: store requests at once during an upload, at most: it begins with three, goes on to more while
+            the whole gets faster, and steps back where the archive refuses or does not answer in time.
         parallel_retrieves: retrieve requests at once during a download.
         piece: bytes read from or written to disk at a time.
         json_bytes: an answer that is read as a whole: of a store, of the Cloud API, for the doctor.
