@@ -89,7 +89,7 @@ REPLIES = {
     "503": (Reply(503), True),
     "408": (Reply(408), True),
     "502": (Reply(502), True),
-    "cut": (Reply(reset=True, cut_after=0), True),
+    "cut": (Reply(body=b"{" * 100, reset=True, cut_after=10), True),
     "no answer in time": (Reply(delay_before=60), True),
     "400": (Reply(400), False),
     "409": (Reply(409), False),
