@@ -29,16 +29,14 @@ from postdicom_async.http.retry import Failure
 from postdicom_async.transfer.adaptive import AtOnce
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
-    from postdicom_async.dicom.layout import RelativeName
     from postdicom_async.dicomweb.retrieve import Retrieval, Target
-    from postdicom_async.disk.folder import Folder
     from postdicom_async.events import OnEvent
     from postdicom_async.http.answer import StreamedAnswer
-    from postdicom_async.results import InstanceUids
     from postdicom_async.transfer.arrivals import Arrivals
     from postdicom_async.transfer.progress import Meter
+    from postdicom_async.transfer.sinks import Sink
 
 __all__ = ["Lanes"]
 
@@ -61,8 +59,7 @@ class Lanes:
         self,
         retrieval: Retrieval,
         target: Target,
-        folder: Folder,
-        name: Callable[[InstanceUids], RelativeName],
+        sink: Sink,
         arrivals: Arrivals,
         meter: Meter,
     ) -> None:
@@ -73,8 +70,7 @@ class Lanes:
         )
         self._retrieval = retrieval.over(self._session)
         self._target = target
-        self._folder = folder
-        self._name = name
+        self._sink = sink
         self._arrivals = arrivals
         self._meter = meter
         self._policy = AtOnce(self._session.settings.limits.parallel_retrieves)
@@ -147,10 +143,9 @@ class Lanes:
         self._lanes.add(lane)
         problem: PostdicomError | None = None
         try:
-            limits = self._session.settings.limits
-            receiver = Receiver(self._folder, self._name, target, told, piece=limits.piece, meter=self._meter)
+            receiver = Receiver(self._sink, target, told, meter=self._meter)
             async with self._retrieval.open(target) as lane.answer:
-                await receiver.receive(lane.answer, limits.parts)
+                await receiver.receive(lane.answer, self._session.settings.limits.parts)
         except PostdicomError as error:
             problem = error
         finally:

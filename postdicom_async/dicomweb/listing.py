@@ -77,7 +77,7 @@ async def count_by_series(retrieval: Retrieval, study: str, most: int) -> dict[s
         return None
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=study)
     pairs = (("includefield", _COUNT_OF_SERIES),)
-    # Not by pages: the last would cost one more request. A list that is capped does not add up to the study's count.
+    # Not by pages: the last one would cost one more request. A capped list does not add up to the study's count.
     search = replace(_search(retrieval, path, pairs, key=_SERIES, below=((_STUDY, study),)), page=None)
     counts: dict[str, int] = {}
     try:

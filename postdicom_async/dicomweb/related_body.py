@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from postdicom_async.bodies import BytesBody
 from postdicom_async.dicomweb.multipart import part_framing
+from postdicom_async.disk.file_body import HeldFile
 from postdicom_async.errors import LocalFileError
 
 if TYPE_CHECKING:
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import Usable
 
 __all__ = ["Reached", "RelatedBody", "nobody"]
+
+_SMALL = 64 * 1024  # bytes of a part that is in memory and goes out with others
+_GATHERED = 128 * 1024
 
 Reached: TypeAlias = "Callable[[Usable, int], None]"
 """Is told of an instance that so many of its first bytes are out; of a repeat, again."""
@@ -61,15 +67,40 @@ class RelatedBody:
         if self.begun:
             self.refused()
         self.begun = True
+        gathered: list[bytes] = []  # small parts go out together: a write of each costs more than its bytes
+        small: list[Usable] = []
+        size = 0
         for head, part in zip(heads, self.parts, strict=True):
-            yield head
-            sent = 0
-            try:
-                async for piece in part.body.open():
-                    yield piece
-                    sent += len(piece)
-                    self.reached(part, sent)
-            except LocalFileError:
-                self.broken = part
-                raise
-        yield tail
+            gathered.append(head)
+            body = part.body
+            data = body.data if isinstance(body, HeldFile | BytesBody) and body.length <= _SMALL else None
+            if data is not None:
+                gathered.append(data)
+                small.append(part)
+                size += body.length
+                if size < _GATHERED:
+                    continue
+            yield b"".join(gathered)
+            self._are_out(small)
+            gathered, small, size = [], [], 0
+            if data is None:
+                async with aclosing(self._pieces(part)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+        yield b"".join((*gathered, tail))
+        self._are_out(small)
+
+    def _are_out(self, parts: list[Usable]) -> None:
+        for part in parts:
+            self.reached(part, part.body.length)
+
+    async def _pieces(self, part: Usable) -> AsyncGenerator[bytes, None]:
+        sent = 0
+        try:
+            async for piece in part.body.open():
+                yield piece
+                sent += len(piece)
+                self.reached(part, sent)
+        except LocalFileError:
+            self.broken = part
+            raise

@@ -17,7 +17,7 @@ from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader
 from postdicom_async.dicom.segments import Segment
 from postdicom_async.disk.background import in_background
 from postdicom_async.disk.problems import explain_os_error, local_file_error
-from postdicom_async.disk.sources import FileBody, Identified, SpooledFile, Unusable, Usable
+from postdicom_async.disk.sources import FileBody, HeldFile, Identified, SpooledFile, Unusable, Usable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.results import Status
 
@@ -29,7 +29,7 @@ __all__ = ["AnonymizedBody", "anonymized", "anonymized_now", "require_anonymizat
 _PIECE = 512 * 1024
 
 _Read = Callable[[int, int], bytes]
-Original: TypeAlias = FileBody | BytesBody | SpooledFile
+Original: TypeAlias = FileBody | HeldFile | BytesBody | SpooledFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
     require_anonymization(anonymization)
     if isinstance(source, Unusable):
         return source
-    if not isinstance(source.body, FileBody | BytesBody | SpooledFile):
+    if not isinstance(source.body, FileBody | HeldFile | BytesBody | SpooledFile):
         raise UsageError("anonymize: a source is anonymised once")
     try:
         body = _planned(source.body, anonymization)

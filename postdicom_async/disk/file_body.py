@@ -9,31 +9,18 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import anyio
 
-from postdicom_async.disk.files import open_at_once, read_fully
+from postdicom_async.disk.files import FileIdentity, identity_of, open_at_once, read_fully
 from postdicom_async.disk.problems import local_file_error
 from postdicom_async.errors import LocalFileError
 
 if TYPE_CHECKING:
     from aiofiles.threadpool.binary import AsyncFileIO
 
-__all__ = ["FileBody"]
-
-_Identity: TypeAlias = tuple[int, int, int, int]
-
-
-def _identity(status: os.stat_result) -> _Identity:
-    """Return what tells that a file is still the same.
-
-    The time of the last status change counts too: whoever rewrites a file in place can set its modification time back,
-    but not that one. So a change of mode, owner, links or attributes while a file is read is taken for a change of its
-    content: an error to be repeated, where the other mistake would send mixed bytes. Reading does not change it. On
-    Windows it is the time of creation, and tells nothing more.
-    """
-    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
+__all__ = ["FileBody", "HeldFile"]
 
 
 @asynccontextmanager
@@ -66,13 +53,13 @@ class FileBody:
 
     path: Path = field(repr=False)
     length: int
-    identity: _Identity = field(repr=False)
+    identity: FileIdentity = field(repr=False)
     piece: int
 
     @classmethod
     def of(cls, path: Path, status: os.stat_result, piece: int) -> FileBody:
         """Return the body of a file as it is now, to be read in pieces of ``piece`` bytes."""
-        return cls(path, status.st_size, _identity(status), piece)
+        return cls(path, status.st_size, identity_of(status), piece)
 
     async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield the file from its first byte."""
@@ -129,5 +116,26 @@ class FileBody:
             self._require_unchanged(os.fstat(file.fileno()))
 
     def _require_unchanged(self, status: os.stat_result) -> None:
-        if _identity(status) != self.identity:
+        if identity_of(status) != self.identity:
             raise LocalFileError("a source changed while it was read")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFile:
+    """A small file that was read whole when it was identified: opened once, and sent as it was then.
+
+    Attributes:
+        file: where it comes from; what is kept of it when it has been sent.
+    """
+
+    file: FileBody
+    data: bytes = field(repr=False)
+
+    @property
+    def length(self) -> int:
+        """Bytes of the file."""
+        return len(self.data)
+
+    async def open(self) -> AsyncGenerator[bytes, None]:
+        """Yield it."""
+        yield self.data

@@ -24,7 +24,7 @@ from postdicom_async.http.address import checked_url, refuse_open_credentials
 from postdicom_async.http.answer import Answer, StreamedAnswer
 from postdicom_async.http.call import Call, OriginPath
 from postdicom_async.http.clocks import deadline_passed, within
-from postdicom_async.http.credentials import Auth, Credentials, credentials_from
+from postdicom_async.http.credentials import Auth, Credentials, Unset, credentials_from
 from postdicom_async.http.exchange import Exchange
 from postdicom_async.http.link import Link
 from postdicom_async.http.patience import Patience
@@ -122,11 +122,12 @@ class Session:
         if link is not None:
             await link.close()
 
-    def with_settings(self, settings: Settings) -> Session:
-        """Return a session on the same connections with other time-outs, retry and limits.
+    def with_settings(self, settings: Settings, *, auth: Auth | Unset = Unset.UNSET) -> Session:
+        """Return a session on the same connections with other time-outs, retry and limits, perhaps of somebody else.
 
         Raises:
-            UsageError: a setting that belongs to the connections themselves would change.
+            UsageError: a setting that belongs to the connections themselves would change, or ``auth`` is none, or would
+                travel unencrypted.
         """
         if _of_the_connections(settings) != _of_the_connections(self.settings):
             raise UsageError(
@@ -135,6 +136,9 @@ class Session:
             )
         other = copy.copy(self)
         other.settings = settings
+        if not isinstance(auth, Unset):
+            other._credentials = credentials_from(auth, on_event=settings.on_event)  # noqa: SLF001 - a copy of this very class
+            refuse_open_credentials(self.url, other._credentials, settings)  # noqa: SLF001
         return other
 
     def one_call(self, *, at_once: bool = False) -> Session:

@@ -174,7 +174,7 @@ async def falling_silent(first: bytes) -> AsyncIterator[tuple[str, asyncio.Event
     """Answer each request with some bytes and no more; tell when one was asked, and when it was hung up.
 
     Without any bytes the head comes late: a request that is waited for no more may have to wait for its answer to
-    find out (pyreqwest), but then it must take none of it.
+    find out, but then it must take none of it.
     """
     asked, gone = asyncio.Event(), asyncio.Event()
 
