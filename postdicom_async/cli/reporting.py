@@ -24,8 +24,8 @@ class Reporting:
             "--report",
             metavar="FILE",
             parser=given_path,
-            help="Append one JSON line for each file or instance as it ends, readable for you alone. --json then holds counts and "
-            "what needs attention, and memory stays flat however many there are.",
+            help="Append one JSON line for each file or instance as it ends, readable for you alone. --json then holds "
+            "counts and what needs attention, and memory stays flat however many there are.",
         ),
     ] = None
     report_paths: Annotated[
