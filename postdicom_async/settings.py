@@ -125,7 +125,8 @@ class Limits:
         page_size: results asked for per search request.
         batch_instances: instances in one store request.
         batch_bytes: bytes in one store request; a larger instance goes alone.
-        parallel_stores: store requests at once during an upload.
+        parallel_stores: store requests at once during an upload, at most: it begins with three, goes on to more while
+            the whole gets faster, and steps back where the archive refuses or does not answer in time.
         parallel_retrieves: retrieve requests at once during a download.
         parallel_searches: searches and requests for metadata at once, and lookups of PostDICOM's operations; the other
             connections are left to transfers.

@@ -72,6 +72,8 @@ class _Making(Policy):
 
     def wait_after(self, problem: Problem) -> float | None:
         """Give up too when the archive was silent too often."""
+        if self.call.not_taken is not None and problem.failure is not Failure.FINAL:
+            self.call.not_taken()
         return None if self.patience.is_over(self.call.kind) else super().wait_after(problem)
 
     def met_silence(self, before: int) -> None:
