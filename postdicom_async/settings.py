@@ -126,7 +126,8 @@ class Limits:
         batch_instances: instances in one store request.
         batch_bytes: bytes in one store request; a larger instance goes alone.
         parallel_stores: store requests at once during an upload.
-        parallel_retrieves: retrieve requests at once during a download.
+        parallel_retrieves: the most retrieve requests at once during a download: one at first, then as many as make it
+            faster.
         piece: bytes read from or written to disk at a time.
         json_bytes: an answer that is read as a whole: of a store, of the Cloud API, for the doctor.
         json_item_bytes: one result of a search, one instance's metadata. They are read one by one as they arrive, and
@@ -143,7 +144,7 @@ class Limits:
     batch_instances: int = 20
     batch_bytes: int = 32 * MIB
     parallel_stores: int = 6
-    parallel_retrieves: int = 4
+    parallel_retrieves: int = 8
     piece: int = 512 * KIB
     json_bytes: int = 256 * MIB
     json_item_bytes: int = 64 * MIB
