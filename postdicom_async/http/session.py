@@ -133,8 +133,8 @@ class Session:
         """
         if _of_the_connections(settings) != _of_the_connections(self.settings):
             raise UsageError(
-                "with_options: tls, proxy, timeouts.connect and limits.connections belong to the open connections; "
-                "make a new session for other values"
+                "with_options: tls, proxy, timeouts.connect, limits.connections and limits.parallel_searches belong to "
+                "the open connections; make a new session for other values"
             )
         other = copy.copy(self)
         other.settings = settings
@@ -255,7 +255,7 @@ class Session:
         """Make one request; return its answer's head, or raise `Problem`."""
         link, call = self._open_link(), making.call
         holder = object()
-        await link.take_slot(holder)
+        await link.take_slot(holder, listing=call.is_listing)
         answer: StreamedAnswer | None = None
         silences = making.patience.silences
         try:
@@ -271,7 +271,7 @@ class Session:
                 clock=link.clock,
                 patience=making.patience,
                 in_vain=partial(making.met_silence, silences),
-                release=lambda: link.slots.release_on_behalf_of(holder),
+                release=partial(link.give_back, holder, listing=call.is_listing),
             )
             if not (answer.ok or answer.status in call.accepted):
                 raise await self._refusal(call, answer, header)
@@ -279,7 +279,7 @@ class Session:
             if answer is not None:
                 await answer.aclose()
             else:
-                link.slots.release_on_behalf_of(holder)
+                link.give_back(holder, listing=call.is_listing)
             raise
         return answer
 
@@ -319,5 +319,6 @@ def _of_the_connections(settings: Settings) -> tuple[object, ...]:
         settings.use_environment_proxies,
         settings.timeouts.connect,
         settings.limits.connections,
+        settings.limits.parallel_searches,
         settings.allow_http_credentials,
     )

@@ -76,7 +76,7 @@ def test_it_says_what_sets_would_say(
                     here.add(uids)
         assert arrivals.here == len(here)
         assert arrivals.here == gathered.counts[Status.SAVED] + gathered.counts[Status.PRESENT]
-        assert {uids for uids in UIDS if arrivals.holds(uids)} == here
+        assert {uids for uids in UIDS if arrivals.has(uids)} == here
         assert arrivals.size == 7 * arrivals.saved
         missing = [uids async for some in arrivals.missing_slices() for uids in some]
         assert sorted(missing) == sorted((listed or set()) - here)
