@@ -119,7 +119,7 @@ class Intake:
         self._held_bytes = 0
         self._unsent_bytes = 0
         self._measured = False
-        self._unwritten: LocalFileError | None = None
+        self._disk_problem: LocalFileError | None = None
 
     async def run(self, sources: Sources, send: _Send, operation: str, deadline: float | None) -> UploadReport:
         """Have ``send`` send and `settle` what it is given, all within ``deadline``; return the fold of the outcomes.
@@ -159,8 +159,8 @@ class Intake:
             while not self._all_drawn or self._ready or self._drawn:
                 async with aclosing(self._round(batches)) as admitted:
                     await send(admitted)
-                if self._unwritten is not None:
-                    raise self._unwritten
+                if self._disk_problem is not None:
+                    raise self._disk_problem
 
     async def _round(self, batches: AsyncGenerator[list[Identified], None]) -> AsyncGenerator[Numbered, None]:
         """Yield what is to be sent; everything else is settled here. Ends early where too much waits for the end."""
@@ -181,12 +181,12 @@ class Intake:
                 yield numbered
 
     async def _has_room(self) -> bool:
-        """Wait until another source may begin; where the report cannot be written, what is under way is the last."""
+        """Wait until another source may begin; where its end could not be kept, what is under way is the last."""
         try:
             await self._gathered.room()
         except LocalFileError as error:
-            self._unwritten = error
-        return self._unwritten is None
+            self._disk_problem = error
+        return self._disk_problem is None
 
     async def _anonymized(self, source: Identified) -> Identified:
         """Return a source as it is to be sent; one that cannot be anonymised is not."""
@@ -276,7 +276,10 @@ class Intake:
             self.expect_fewer_bytes(waited.instance.body.length)
             self._close(self._open[other.number], _outcome(waited.instance, Status.FAILED, _OTHER_CONTENT))
         if all(one.fate is not None for one in versions):
-            self._seen.put(uid, self._under_way.pop(uid))
+            try:
+                self._seen.put(uid, self._under_way.pop(uid))
+            except LocalFileError as error:  # it must not hide what became of others: they are settled first
+                self._disk_problem = error
 
     def _close(self, record: _Record, outcome: Outcome) -> Fate:
         """Tell the end of a source, and of those it stands for."""
