@@ -11,13 +11,15 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from postdicom_async.disk.problems import local_file_error
+from postdicom_async.disk.problems import explained, local_file_error
 from postdicom_async.errors import LocalFileError, UsageError
 
 if TYPE_CHECKING:
     from postdicom_async.results import Outcome
 
 __all__ = ["Journal"]
+
+_UNWRITABLE = "the report cannot be written"
 
 
 class Journal:
@@ -38,14 +40,9 @@ class Journal:
             raise UsageError("report: give the path of a file")
         self.problem: LocalFileError | None = None
         self._with_paths = with_paths
-        problem: LocalFileError | None = None
-        try:
+        with explained(_UNWRITABLE):
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             self._close_torn_line()
-        except OSError as error:
-            problem = local_file_error("the report cannot be written", error)
-        if problem is not None:
-            raise problem
 
     def _close_torn_line(self) -> None:
         size = os.fstat(self._file).st_size
@@ -61,7 +58,7 @@ class Journal:
             while line:
                 line = line[os.write(self._file, line) :]
         except OSError as error:
-            self.problem = local_file_error("the report cannot be written", error)
+            self.problem = local_file_error(_UNWRITABLE, error)
 
     def close(self) -> None:
         """Make all lines durable and close the file."""
@@ -69,7 +66,7 @@ class Journal:
             if stat.S_ISREG(os.fstat(self._file).st_mode):  # a pipe or a terminal has nothing to make durable
                 os.fsync(self._file)
         except OSError as error:
-            self.problem = self.problem or local_file_error("the report cannot be written", error)
+            self.problem = self.problem or local_file_error(_UNWRITABLE, error)
         finally:
             os.close(self._file)
 

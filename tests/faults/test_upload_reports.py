@@ -171,7 +171,7 @@ async def test_no_room_for_what_must_be_remembered_ends_the_upload_and_what_ran_
     archive = MemoryArchive()
     async with FaultyServer(archive) as server:
         async with DicomWeb(server.url, settings=settings(batch_instances=4, parallel_stores=2)) as client:
-            with pytest.raises(LocalFileError, match="the folder for temporary files: .*full") as caught:
+            with pytest.raises(LocalFileError, match=r"the folder for temporary files: .*full") as caught:
                 await client.upload(private_folder(tmp_path))
         told = caught.value.report
     assert isinstance(told, UploadReport)
