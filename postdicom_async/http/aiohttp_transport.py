@@ -322,6 +322,13 @@ class _AnswerStream(httpx.AsyncByteStream):
             elif content.exception() is None:  # else the next turn tells
                 return
 
+    def close_at_once(self) -> bool:
+        """Give the connection back if nothing has to be waited for, which is so after most answers."""
+        if not self._answer.content.is_eof() or self._answer._writer is not None:  # noqa: SLF001 - kept for that
+            return False
+        self._answer.release()
+        return True
+
     async def aclose(self) -> None:
         """Give the connection back, or drop it when the body was not read to its end.
 
