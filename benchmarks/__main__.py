@@ -7,7 +7,8 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from shutil import disk_usage
+from shutil import disk_usage, rmtree
+from subprocess import CalledProcessError
 from tempfile import TemporaryDirectory, gettempdir
 
 from benchmarks.page import page_with, section_block, table_of, target_lines, targets_table
@@ -24,19 +25,19 @@ SETTINGS = "default settings: asyncio's own loop, fsync on, every file named, ch
 
 def main() -> int:
     options = _options()
-    sizes = _sizes(options)
+    sizes, circumstances = _sizes(options), _circumstances(options)
     with (
         TemporaryDirectory(prefix="dicomweb-bench-", dir=_place(sizes.needed)) as folder,
         TemporaryDirectory(prefix="dicomweb-bench-", dir=options.disk) as disk,
     ):
         bench = Bench(Path(folder), Path(disk), options.repeat)
-        print(f"Measured at {SETTINGS}.\n{_circumstances(options)}\n")
+        print(f"Measured at {SETTINGS}.\n{circumstances}\n")
         for name in options.only or SECTIONS:
             bench.note(name, f"folder on {file_system(bench.disk if name == 'disk' else bench.root)}")
-            SECTIONS[name].run(bench, sizes)
+            _run(bench, name, sizes)
             print(f"{SECTIONS[name].title}\n\n{table_of(bench, name, aligned)}\n", flush=True)
             if options.markdown:
-                _write(options, bench, name)
+                _write(options.markdown, bench, name, circumstances)
     measured = [line for line in target_lines(bench) if line[3] != NOT_MEASURED or not options.only]
     print(f"Targets\n\n{targets_table(measured)}")
     for words in bench.wrong:
@@ -44,18 +45,28 @@ def main() -> int:
     return 1 if bench.wrong else 0
 
 
+def _run(bench: Bench, name: str, sizes: Sizes) -> None:
+    """Measure a section; one that cannot be measured does not take the others with it."""
+    try:
+        SECTIONS[name].run(bench, sizes)
+    except (OSError, RuntimeError, CalledProcessError) as error:
+        bench.note(name, f"**ended early**: {error}")
+        for left in bench.root.iterdir():
+            rmtree(left) if left.is_dir() else left.unlink()
+
+
 def _circumstances(options: argparse.Namespace) -> str:
     runs = f"Default settings; median of {options.repeat}, sides in turn" + (
         "; little data: no figures" if options.quick else ""
     )
-    return f"{runs}. {machine()}; {versions()}."
+    busy = f"load {os.getloadavg()[0]:.1f} before" if hasattr(os, "getloadavg") else "load unknown"
+    return f"{runs}. {machine()}, {busy}; {versions()}."
 
 
-def _write(options: argparse.Namespace, bench: Bench, name: str) -> None:
+def _write(page: Path, bench: Bench, name: str, circumstances: str) -> None:
     """Write what there is so far: a long run that is ended loses nothing."""
-    page: Path = options.markdown
     old = page.read_text(encoding="utf-8") if page.exists() else ""
-    block = section_block(bench, name, SECTIONS[name].title, _circumstances(options))
+    block = section_block(bench, name, SECTIONS[name].title, circumstances)
     page.write_text(page_with(old, {name: block}, target_lines(bench)), encoding="utf-8")
 
 

@@ -34,6 +34,7 @@ class Task:
         authority: PEM file of the authority to trust; empty for plain HTTP.
         dialect: ``dicomweb`` or ``postdicom``; in the second each instance has a request of its own.
         fsync: False to switch off what makes files durable; the default is what users get.
+        each: True to take the outcomes one by one and keep none; the default has a report of all of them.
         one_stream: True to have one request at a time; the default is what users get.
     """
 
@@ -48,6 +49,7 @@ class Task:
     authority: str = ""
     dialect: str = "dicomweb"
     fsync: bool = True
+    each: bool = False
     one_stream: bool = False
 
 

@@ -23,7 +23,7 @@ HEADINGS = (
     "what", "side", "seconds", "fastest-slowest", "CPU seconds", "MB/s", "instances/s", "idle MiB", "over idle MiB"
 )  # fmt: skip
 TARGET_HEADINGS = ("what", "wanted", "measured", "")
-PACKAGES = ("postdicom-async", "httpx", "aiohttp", "pyreqwest", "dicomweb-client", "requests")
+PACKAGES = ("postdicom-async", "httpx", "aiohttp", "dicomweb-client", "requests")
 PROGRAMS = (("curl", "--version"), ("nginx", "-v"), ("Orthanc", "--version"))
 
 

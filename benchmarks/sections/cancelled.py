@@ -131,6 +131,10 @@ def _cancel(server: Silent, requests: int, after: float) -> tuple[int, tuple[flo
             time.sleep(after)
             left, started = server.open, time.perf_counter()
             _, errors = process.communicate("\n", timeout=PATIENCE)
+        except RuntimeError as error:
+            process.kill()
+            _, errors = process.communicate()
+            raise RuntimeError(f"{error}: {(errors.strip() or 'no words').splitlines()[-1]}") from None
         finally:
             process.kill()
     return left, (time.perf_counter() - started, process.returncode == 0 and not errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -12,7 +13,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.data import Study, write_study
-from benchmarks.runner import HOME, Bench, Lines, environment, tell
+from benchmarks.measure import cpu_seconds
+from benchmarks.runner import Bench, Lines, environment, tell
 from benchmarks.servers import static_server
 
 if TYPE_CHECKING:
@@ -27,20 +29,28 @@ async def main():
     assert found is not None
 asyncio.run(main())
 """
-HEADINGS = ("what", "seconds", "fastest-slowest", "over `python -c pass`")
+HEADINGS = ("what", "seconds", "fastest-slowest", "over `python -c pass`", "CPU seconds")
 
 
 def run_start(bench: Bench, sizes: Sizes) -> None:
     written = write_study(bench.root, Study(101, 1))
     with static_server(bench.root) as url:
-        took = _times(_commands(url, written.study.uid), sizes.starts)
+        took, cpu = _times(_commands(url, written.study.uid), sizes.starts)
     written.remove()
     nothing = median(took["nothing"])
     rows = []
     for name, words in _NAMES.items():
         middle = median(took[name])
         bench.figures[f"start-{name}"] = middle
-        rows.append((words, f"{middle:.3f}", f"{min(took[name]):.3f}-{max(took[name]):.3f}", f"{middle - nothing:.3f}"))
+        rows.append(
+            (
+                words,
+                f"{middle:.3f}",
+                f"{min(took[name]):.3f}-{max(took[name]):.3f}",
+                f"{middle - nothing:.3f}",
+                f"{median(cpu[name]):.3f}",
+            )
+        )
     bench.lines["start"] = Lines(HEADINGS, rows)
     bench.note("start", f"whole processes, median of {sizes.starts}, in turn; bytecode compiled, files cached")
 
@@ -66,16 +76,16 @@ def _commands(url: str, uid: str) -> dict[str, list[str]]:
     }
 
 
-def _times(commands: dict[str, list[str]], starts: int) -> dict[str, list[float]]:
-    """Start each once to compile the bytecode, then in turn."""
+def _times(commands: dict[str, list[str]], starts: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Start each once to compile the bytecode, then in turn; return seconds, and processor seconds."""
     took: dict[str, list[float]] = {name: [] for name in commands}
+    spent: dict[str, list[float]] = {name: [] for name in commands}
     tell("start: processes")
     for round_ in range(starts + 1):
         for name, command in commands.items():
-            started = time.perf_counter()
-            subprocess.run(
-                command, check=True, capture_output=True, cwd=os.sep, env=environment() | {"PYTHONPATH": str(HOME)}
-            )
+            before, started = cpu_seconds(resource.RUSAGE_CHILDREN), time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True, cwd=os.sep, env=environment())
             if round_:
                 took[name].append(time.perf_counter() - started)
-    return took
+                spent[name].append(cpu_seconds(resource.RUSAGE_CHILDREN) - before)
+    return took, spent

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import Measurement, Meter, Task, files_in
-from postdicom_async import DicomWeb, Limits, PostDicom, Settings, StoreStatus, Tls
+from postdicom_async import DicomWeb, Limits, PostDicom, Settings, Status, Tls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterable, Callable, Coroutine
+
+    from postdicom_async import Outcome
 
 
 def run(task: Task) -> Measurement:
@@ -43,14 +45,13 @@ def _settings(task: Task) -> Settings:
 
 
 async def _at_once(move: Callable[[str], Coroutine[None, None, int]], things: tuple[str, ...]) -> int:
-    async with asyncio.TaskGroup() as group:
-        jobs = [group.create_task(move(thing)) for thing in things]
-    return sum(job.result() for job in jobs)
+    return sum(await asyncio.gather(*map(move, things)))
 
 
 async def _download(archive: DicomWeb, task: Task) -> Measurement:
+    fetch = downloaded_each if task.each else downloaded
     with Meter() as meter:
-        saved = await _at_once(lambda study: downloaded(archive, study, task.target), task.studies)
+        saved = await _at_once(lambda study: fetch(archive, study, task.target), task.studies)
     files, moved = files_in(task.target)
     if files != saved:
         raise RuntimeError(f"{saved} instances reported, {files} files found")
@@ -58,12 +59,13 @@ async def _download(archive: DicomWeb, task: Task) -> Measurement:
 
 
 async def _upload(archive: DicomWeb, task: Task) -> Measurement:
+    send = uploaded_each if task.each else uploaded
     with Meter() as meter:
-        stored = await _at_once(lambda source: uploaded(archive, source), task.sources)
+        stored = await _at_once(lambda source: send(archive, source), task.sources)
     return meter.result(stored, sum(files_in(source)[1] for source in task.sources))
 
 
-# --- the seam: what is called on the client, and what of its answer is kept -------------------------------------------
+# --- what is called on the client, and what of its answer is kept -----------------------------------------------------
 
 
 async def downloaded(archive: DicomWeb, study: str, target: str) -> int:
@@ -72,8 +74,25 @@ async def downloaded(archive: DicomWeb, study: str, target: str) -> int:
     return len(report.saved)
 
 
+async def downloaded_each(archive: DicomWeb, study: str, target: str) -> int:
+    """Do the same, and keep nothing of the outcomes."""
+    return await _counted(archive.download_each(study, to=target), Status.SAVED)
+
+
 async def uploaded(archive: DicomWeb, source: str) -> int:
     """Upload a folder; return how many instances were stored."""
     report = await archive.upload(Path(source))
     report.raise_for_failures()
-    return report.counts[StoreStatus.STORED]
+    return report.counts[Status.STORED]
+
+
+async def uploaded_each(archive: DicomWeb, source: str) -> int:
+    """Do the same, and keep nothing of the outcomes."""
+    return await _counted(archive.upload_each(Path(source)), Status.STORED)
+
+
+async def _counted(outcomes: AsyncIterable[Outcome], status: Status) -> int:
+    count = 0
+    async for outcome in outcomes:
+        count += outcome.status is status
+    return count

@@ -12,8 +12,9 @@ from postdicom_async.cli.cloud_connection import CloudAccount, CloudInstitution
 from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.orders import Order
 from postdicom_async.cli.paths import given_path, require_readable
+from postdicom_async.cli.reporting import Reporting
 from postdicom_async.cli.upload import Existing, SendTruncated, Sources
-from postdicom_async.cli.upload_result import ReportAsJson, Reporting, Telling, run_upload
+from postdicom_async.cli.upload_result import ReportAsJson, Telling, run_upload
 
 if TYPE_CHECKING:
     from postdicom_async import UploadReport

@@ -32,6 +32,7 @@ from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common, ErrorIfNothing, level_of
 from postdicom_async.cli.paths import given_path, leaving_no_empty, require_writable
 from postdicom_async.cli.progress import Progress
+from postdicom_async.cli.reporting import Reporting
 
 if TYPE_CHECKING:
     from postdicom_async import DicomWeb, DownloadReport
@@ -76,6 +77,7 @@ def download(
     ],
     connection: Connection,
     common: Common,
+    reporting: Reporting,
     layout: Annotated[
         str, typer.Option("--layout", metavar="TEMPLATE", help="Where an instance lies below the folder.")
     ] = "{study}/{series}/{instance}.dcm",
@@ -90,8 +92,9 @@ def download(
     continues what was interrupted. What arrived is compared with the archive's own count or list.
     """
     targets = targets_of(level, uids)
+    into = reporting.checked()
     require_writable(to, "--to")
-    job = _Job(connection.client(), level, targets, to, layout, quiet=common.quiet)
+    job = _Job(connection.client(), level, targets, to, layout, into, quiet=common.quiet)
     try:
         with leaving_no_empty(to):
             run_async(job.run)
@@ -124,7 +127,7 @@ def _end_of(results: list[Result], *, error_if_nothing: bool) -> tuple[Exit, str
     code = code_of_all([_code_of(result) for result in results])
     if code is not Exit.OK:
         return code, failure_text(results)
-    if error_if_nothing and not any(result.saved for result in results):
+    if error_if_nothing and not any(result.saved_count for result in results):
         return Exit.NOTHING, "nothing to download: everything is there already"
     return Exit.OK, None
 
@@ -144,6 +147,7 @@ class _Job:
     targets: list[tuple[str, ...]]
     to: Path
     layout: str
+    into: Reporting
     quiet: bool
     results: list[Result] = field(default_factory=list)
     progress: Progress | None = None
@@ -167,9 +171,18 @@ class _Job:
     async def _one(self, target: tuple[str, ...]) -> DownloadReport:
         number = f" {len(self.results) + 1} of {len(self.targets)}" if len(self.targets) > 1 else ""
         call = getattr(self.archive, f"download_{self.level}")
-        async with Progress(f"Download{number}", quiet=self.quiet) as self.progress:
+        into = self.into
+        keeps_all = into.report is None
+        async with Progress(f"Download{number}", quiet=self.quiet, keeps_all=keeps_all) as self.progress:
             try:
-                report: DownloadReport = await call(*target, to=self.to, layout=self.layout, progress=self.progress)
+                report: DownloadReport = await call(
+                    *target,
+                    to=self.to,
+                    layout=self.layout,
+                    progress=self.progress,
+                    report=into.report,
+                    report_paths=into.report_paths,
+                )
             except UsageError as error:
                 raise _in_arguments(error) from None
         return report
@@ -177,10 +190,9 @@ class _Job:
     def unfinished(self, error: PostdicomError | Interrupted) -> Result:
         """Return what is known of the item that was under way."""
         target = self.targets[len(self.results)] if len(self.results) < len(self.targets) else ()
-        saved = tuple(self.progress.finished) if self.progress else ()
-        if isinstance(error, Interrupted):
-            return Result(target, None, None, saved)
-        return Result(target, getattr(error, "report", None), error, saved)
+        seen = self.progress
+        report = None if isinstance(error, Interrupted) else getattr(error, "report", None)
+        return Result(target, report, None if isinstance(error, Interrupted) else error, seen)
 
 
 def _in_arguments(error: UsageError) -> UsageError:
@@ -192,7 +204,7 @@ def _tell(results: list[Result], error: object, *, as_json: bool, quiet: bool) -
     if as_json:
         output.write_document(document(results), error=error)
         return
-    if quiet or (isinstance(error, Exception) and not any(result.saved for result in results)):
+    if quiet or (isinstance(error, Exception) and not any(result.saved_count for result in results)):
         return
     text = summary_text(results)
     if not isinstance(error, Exception):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from postdicom_async import Status
 from postdicom_async.cli import output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from postdicom_async import DownloadReport, InstanceUids, PostdicomError
+    from postdicom_async import DownloadReport, Outcome, PostdicomError
+    from postdicom_async.cli.progress import Progress
 
 __all__ = ["Result", "document", "failure_text", "summary_text", "was_contradicted", "was_unchecked"]
 
@@ -26,18 +28,37 @@ class Result:
         target: its UIDs, from the study down.
         report: what the library says; None where it did not come so far.
         error: why it failed, None if it did not.
-        seen: what was saved as far as the progress told, for when there is no report.
+        seen: the progress of it, for when there is no report.
     """
 
     target: tuple[str, ...]
     report: DownloadReport | None
     error: PostdicomError | None = None
-    seen: tuple[Any, ...] = ()
+    seen: Progress | None = None
 
     @property
-    def saved(self) -> tuple[Any, ...]:
-        """The instances written by this command."""
-        return self.seen if self.report is None else self.report.saved
+    def saved(self) -> tuple[Outcome, ...]:
+        """The instances written by this command; none with ``--report``, where they are in that file."""
+        if self.report is not None:
+            return self.report.saved
+        return tuple(one for one in self.seen.finished if one.status is Status.SAVED) if self.seen is not None else ()
+
+    @property
+    def saved_count(self) -> int:
+        """How many instances this command wrote."""
+        return self.count(Status.SAVED)
+
+    @property
+    def size(self) -> int:
+        """Their bytes."""
+        if self.report is not None:
+            return self.report.bytes_received
+        return sum(one.size for one in self.saved) or (self.seen.bytes_done if self.seen and self.saved_count else 0)
+
+    def count(self, status: Status) -> int:
+        """Return how many instances came to an end."""
+        counts = self.report.counts if self.report is not None else self.seen.counts if self.seen is not None else {}
+        return counts.get(status, 0)
 
 
 def summary_text(results: Iterable[Result]) -> str:
@@ -90,11 +111,11 @@ def _numbers(results: Iterable[Result]) -> dict[str, Any]:
     results = list(results)
     reports = [result.report for result in results if result.report is not None]
     return {
-        "saved": sum(len(result.saved) for result in results),
-        "already present": sum(len(report.already_present) for report in reports),
-        "missing": sum(len(report.missing) for report in reports),
+        "saved": sum(result.saved_count for result in results),
+        "already present": sum(result.count(Status.PRESENT) for result in results),
+        "missing": sum(result.count(Status.MISSING) for result in results),
         "refused": sum(report.refused for report in reports),
-        "bytes": sum(one.size for result in results for one in result.saved),
+        "bytes": sum(result.size for result in results),
         "seconds": sum(report.seconds for report in reports),
     }
 
@@ -105,7 +126,7 @@ def _listing(results: Iterable[Result]) -> str | None:
 
 
 def _items(result: Result) -> list[dict[str, Any]]:
-    items = [_item("saved", one.uids, path=str(one.path), size=one.size) for one in result.saved]
+    items = [_item("saved", one.uids or (), path=one.where, size=one.size) for one in result.saved]
     if result.report is not None:
         items += [_item("already present", uids) for uids in result.report.already_present]
         items += [_item("missing", uids, reason="it did not arrive") for uids in result.report.missing]
@@ -116,7 +137,7 @@ def _items(result: Result) -> list[dict[str, Any]]:
 
 def _item(
     status: str,
-    uids: InstanceUids | tuple[str, ...],
+    uids: tuple[str, ...],
     *,
     path: str | None = None,
     size: int | None = None,

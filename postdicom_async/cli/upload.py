@@ -12,7 +12,8 @@ from postdicom_async.cli.anonymize import Anonymizing
 from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.paths import given_path, require_readable
-from postdicom_async.cli.upload_result import ReportAsJson, Reporting, Telling, run_upload
+from postdicom_async.cli.reporting import Reporting
+from postdicom_async.cli.upload_result import ReportAsJson, Telling, run_upload
 
 if TYPE_CHECKING:
     from postdicom_async import UploadReport

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from postdicom_async import Outcome, PostdicomError, Status, UsageError
+from postdicom_async import Outcome, PostdicomError, Status
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted, code_of_failures
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.paths import given_path
 from postdicom_async.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -21,42 +19,13 @@ if TYPE_CHECKING:
 
     from postdicom_async import UploadReport
 
-__all__ = ["ReportAsJson", "Reporting", "Telling", "run_upload"]
+__all__ = ["ReportAsJson", "Telling", "run_upload"]
 
 _LISTED = 20
 
 ReportAsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Write one JSON document: a summary and the outcome of every file.")
 ]
-
-
-@dataclass(frozen=True)
-class Reporting:
-    """Where the outcome of every file goes while the upload runs."""
-
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            "--report",
-            metavar="FILE",
-            parser=given_path,
-            help="Append one JSON line for each file as it ends, readable for you alone. --json then holds counts and "
-            "what needs attention, and memory stays flat however many there are.",
-        ),
-    ] = None
-    report_paths: Annotated[
-        bool, typer.Option("--report-paths", help="Write the files' paths into it too; they may name patients.")
-    ] = False
-
-    def checked(self) -> Reporting:
-        """Return it.
-
-        Raises:
-            UsageError: one option is of no use without the other.
-        """
-        if self.report_paths and self.report is None:
-            raise UsageError("--report-paths: give --report too")
-        return self
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from postdicom_async.cloud.document_types import DocumentType, type_by_content, 
 from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.cloud.upload import parts_of
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, status_after
-from postdicom_async.disk.files import Unusable, read_beginning
+from postdicom_async.disk.files import Beginning, Unusable, read_beginning
 from postdicom_async.disk.sources import FileBody, read_paths
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
@@ -112,10 +112,10 @@ class DocumentUpload:
 
     def _look(self, path: Path) -> _Document | Unusable:
         """Return what a file is; called in a thread."""
-        found: tuple[DocumentType | None, os.stat_result] | Unusable = read_beginning(path, _told)
+        found: Beginning[DocumentType | None] | Unusable = read_beginning(path, _told)
         if isinstance(found, Unusable):
             return Unusable(found.label, Status.UNREADABLE, found.reason, found.size)
-        kind, status = found
+        kind, status = found.told, found.status
         if not _is_writable(path.name):
             return Unusable(str(path), Status.UNREADABLE, "its name is not UTF-8", status.st_size)
         if kind is None or kind is not type_by_name(path.name):

@@ -34,12 +34,18 @@ _WANTED = frozenset({_TRANSFER_SYNTAX, _SOP_CLASS, _SOP_INSTANCE, _STUDY_INSTANC
 
 _LONGEST_VALUE = 4096  # of an element wanted; the rest of a longer one is left out
 
+_PLAIN = struct.Struct("<HH2sH")
+
 _ITEM = 0xFFFEE000
 _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 
 # Value representations with a 32-bit length (PS3.5 table 7.1-1).
+_SHORT_VRS = frozenset(
+    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
+     b"ST", b"TM", b"UI", b"UL", b"US"}
+)  # fmt: skip
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 
 
@@ -175,6 +181,8 @@ def _walk(
     depth = 0
     end = len(data)
     while True:
+        if little and explicit and not depth:
+            at = _behind_plain(data, at, wanted, last)
         if at + 8 > end:
             raise _Short
         group, element = short.unpack_from(data, at)
@@ -195,6 +203,18 @@ def _walk(
         at = value_at + length
         if depth == 0 and tag == last:
             return at
+
+
+def _behind_plain(data: bytes, at: int, wanted: frozenset[int], last: int) -> int:
+    """Step over what most of a header is, quickly: elements of a 16-bit length which nobody wants."""
+    unpack, end = _PLAIN.unpack_from, len(data) - 8
+    while at <= end:
+        group, element, vr, length = unpack(data, at)
+        tag = group << 16 | element
+        if tag >= last or vr not in _SHORT_VRS or tag in wanted:
+            break
+        at += 8 + length
+    return at
 
 
 def _nesting(tag: int, length: int, *, may_nest: bool) -> int:

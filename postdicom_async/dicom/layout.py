@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 from collections.abc import Callable
 from pathlib import PurePath
@@ -26,6 +27,7 @@ _FIELDS = frozenset({"study", "series", "instance"})
 _OF_UIDS = frozenset("0123456789.")
 _LONGEST_NAME = 200
 _MOST_NAMES = 32
+_PLAIN_NAME = re.compile(r"[0-9](?:[0-9A-Za-z_.-]*[0-9A-Za-z_-])?", re.ASCII)
 _FORBIDDEN = frozenset('<>:"|?*\\/')
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 
@@ -104,6 +106,11 @@ def _checked(path: object) -> RelativeName:
 
 
 def _is_safe(name: str) -> bool:
+    # Most names are UIDs: what begins with a digit and holds nothing else can be no device and leave no folder.
+    return (len(name) <= _LONGEST_NAME and _PLAIN_NAME.fullmatch(name) is not None) or _is_safe_though_odd(name)
+
+
+def _is_safe_though_odd(name: str) -> bool:
     return (
         0 < len(name.encode("utf-8", "replace")) <= _LONGEST_NAME
         and not name.startswith(".")

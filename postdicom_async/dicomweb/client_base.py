@@ -12,6 +12,7 @@ from postdicom_async.dicomweb.dialects import DIALECTS, DICOMWEB, Dialect
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.dicomweb.url_length import in_pieces
 from postdicom_async.errors import UsageError
+from postdicom_async.http.credentials import Unset
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.http.session import Session
 from postdicom_async.settings import Limits, Retry, Settings, Timeouts
@@ -76,11 +77,17 @@ class ClientBase:
         retry: Retry | None = None,
         limits: Limits | None = None,
         fsync: bool | None = None,
+        auth: Auth | Unset = Unset.UNSET,
     ) -> Self:
         """Return a copy with other settings on the same connections, valid as long as this one is open.
 
+        With ``auth``, every request of the copy is made in that name, and none in another: a web backend makes such a
+        copy for each of its users, or requests. They share the connections, so nothing is to be used that authenticates
+        a connection instead of a request (NTLM, Negotiate). ``auth=None`` sends no credentials.
+
         Raises:
-            UsageError: ``timeouts.connect`` or ``limits.connections`` would change.
+            UsageError: ``timeouts.connect``, ``limits.connections`` or ``limits.parallel_searches`` would change;
+                ``auth`` is not what the constructor takes, or would travel unencrypted.
         """
         old = self.settings
         settings = replace(
@@ -91,7 +98,7 @@ class ClientBase:
             fsync=old.fsync if fsync is None else fsync,
         )
         other = copy.copy(self)
-        other._session = self._session.with_settings(settings)  # noqa: SLF001 - a copy of this very class
+        other._session = self._session.with_settings(settings, auth=auth)  # noqa: SLF001 - a copy of this very class
         other._retrieval = self._retrieval.over(other._session)  # noqa: SLF001
         return other
 

@@ -23,6 +23,7 @@ from postdicom_async.errors import IncompleteDownload, PostdicomError, UsageErro
 from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome, Status
 from postdicom_async.transfer.arrivals import Arrivals
+from postdicom_async.transfer.folder_sink import FolderSink
 from postdicom_async.transfer.outcomes import Gathered
 from postdicom_async.transfer.progress import Meter
 
@@ -57,7 +58,8 @@ class Download:
         self._gathered = gathered or Gathered(keeps_all=True)
         self._arrivals = Arrivals(target.study, self._gathered)
         self._name = _one_name_each(layout, target, self._arrivals)
-        self._lanes = Lanes(self._retrieval, target, self._folder, self._name, self._arrivals, self._meter)
+        self._sink = FolderSink(self._folder, self._name, piece=self._session.settings.limits.piece)
+        self._lanes = Lanes(self._retrieval, target, self._sink, self._arrivals, self._meter)
         self._whole = False  # the target itself came to its end without damage
         self._asked = False
         self._known_folder = known_folder(layout, target.study, target.series)
@@ -82,7 +84,8 @@ class Download:
         try:
             try:
                 await in_background(self._folder.open)
-                await within(deadline, self._fetch(compare=compare), late)
+                with self._sink:
+                    await within(deadline, self._fetch(compare=compare), late)
             except PostdicomError as error:
                 problem = error
             finally:

@@ -16,6 +16,7 @@ import anyio.to_thread
 
 from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, data_set_in, first_value
 from postdicom_async.dicom.json_stream import EndsEarly, JsonReader, NotJson, TooMuch, read_json
+from postdicom_async.disk.scratch_map import Marks
 from postdicom_async.errors import ProtocolError
 from postdicom_async.http.problems import Problem, server_reason
 from postdicom_async.http.retry import Failure
@@ -60,7 +61,7 @@ class JsonAnswer:
         self._session, self._call, self._key, self._see_head = session, call, key, see_head
         self.was_left: bool = False
         self._left = wanted
-        self._given: set[bytes] = set()
+        self._given = Marks()
         self._answer: StreamedAnswer | None = None
         self._pieces: AsyncGenerator[bytes, None] | None = None
         self._reader = self._new_reader()
@@ -85,13 +86,14 @@ class JsonAnswer:
                     self._session.pause(self._answer)
                 yield batch
         finally:
+            self._given.close()
             await self._close()
 
     async def _note(self, batch: list[DicomJson]) -> None:
-        known = len(self._given)
+        known = self._given.size
         for item in batch:
             self._given.add(await mark_of(item, self._key, self._turns))
-        if batch and len(self._given) == known:
+        if batch and self._given.size == known:
             raise self._endless().final(attempts=1)
 
     def _endless(self) -> Problem:
@@ -113,7 +115,7 @@ class JsonAnswer:
         self._see_head(self._answer.headers)
         self._pieces = self._answer.pieces()
         self._reader = self._new_reader()
-        self._is_first = not self._given
+        self._is_first = not self._given.size
         self._skipped = 0
 
     def _new_reader(self) -> JsonReader:
@@ -166,10 +168,10 @@ class JsonAnswer:
 
     async def _is_new(self, data_set: DicomJson) -> bool:
         """Return whether a data set of an answer that was asked for again was not given before."""
-        if await mark_of(data_set, self._key, self._turns) not in self._given:
+        if self._given.number_of(await mark_of(data_set, self._key, self._turns)) is None:
             return True
         self._skipped += 1
-        if self._skipped > 2 * len(self._given):
+        if self._skipped > 2 * self._given.size:
             raise self._endless()
         return False
 

@@ -7,8 +7,10 @@ is lost by having asked for too much. An archive that refuses the only request e
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -22,22 +24,27 @@ from postdicom_async.errors import (
     RateLimited,
     UsageError,
 )
+from postdicom_async.events import AttemptFailed, Event
+from postdicom_async.http.retry import Failure
 from postdicom_async.transfer.adaptive import AtOnce
-from postdicom_async.transfer.progress import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Hashable
+    from collections.abc import AsyncGenerator
 
-    from postdicom_async.dicom.layout import RelativeName
     from postdicom_async.dicomweb.retrieve import Retrieval, Target
-    from postdicom_async.disk.folder import Folder
-    from postdicom_async.results import InstanceUids, Outcome
+    from postdicom_async.events import OnEvent
+    from postdicom_async.http.answer import StreamedAnswer
     from postdicom_async.transfer.arrivals import Arrivals
+    from postdicom_async.transfer.progress import Meter
+    from postdicom_async.transfer.sinks import Sink
 
 __all__ = ["Lanes"]
 
 _ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
+_TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
 _MOST_TIMES_BACK = 5
+_SAMPLE = 0.01  # seconds
+_LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
 
 
 class Lanes:
@@ -52,21 +59,23 @@ class Lanes:
         self,
         retrieval: Retrieval,
         target: Target,
-        folder: Folder,
-        name: Callable[[InstanceUids], RelativeName],
+        sink: Sink,
         arrivals: Arrivals,
         meter: Meter,
     ) -> None:
         self.last_error: PostdicomError | None = None
         self.not_found: NotFound | None = None
-        self._retrieval = retrieval
-        self._session = retrieval.session
+        self._session = retrieval.session.with_settings(
+            replace(retrieval.session.settings, on_event=self._watching(retrieval.session.settings.on_event))
+        )
+        self._retrieval = retrieval.over(self._session)
         self._target = target
-        self._folder = folder
-        self._name = name
+        self._sink = sink
         self._arrivals = arrivals
         self._meter = meter
         self._policy = AtOnce(self._session.settings.limits.parallel_retrieves)
+        self._looked = time.monotonic(), time.thread_time()
+        self._lanes: set[_Lane] = set()
         self._running = 0
         self._back: deque[tuple[Target, int]] = deque()
         self._look = anyio.Event()
@@ -91,6 +100,7 @@ class Lanes:
                 self._look.set()
 
         async with anyio.create_task_group() as group:
+            sampling = asyncio.ensure_future(self._sample())
             try:
                 async for target, times_back in self._drawn(targets):
                     self._running += 1
@@ -98,6 +108,8 @@ class Lanes:
             except Exception as error:  # noqa: BLE001 - raised below
                 failures.append(error)
                 group.cancel_scope.cancel()
+            finally:
+                sampling.cancel()
         await targets.aclose()
         if failures:
             raise failures[0]
@@ -127,21 +139,19 @@ class Lanes:
         if self._session.has_given_up:
             return False
         told = self._arrivals.answer()
+        lane = _Lane(time.monotonic())
+        self._lanes.add(lane)
         problem: PostdicomError | None = None
         try:
-            receiver = Receiver(
-                self._folder,
-                self._name,
-                target,
-                told,
-                piece=self._session.settings.limits.piece,
-                meter=_LaneMeter(self._meter, self._moved),
-            )
-            async with self._retrieval.open(target) as answer:
-                await receiver.receive(answer, self._session.settings.limits.parts)
+            receiver = Receiver(self._sink, target, told, meter=self._meter)
+            async with self._retrieval.open(target) as lane.answer:
+                await receiver.receive(lane.answer, self._session.settings.limits.parts)
         except PostdicomError as error:
             problem = error
         finally:
+            self._lanes.discard(lane)
+            if lane.answer is not None and lane.answer.received > lane.received:
+                self._policy.done(lane.since, time.monotonic(), lane.answer.received - lane.received)
             if told.saved:
                 self._session.has_moved()
         if problem is None:
@@ -158,31 +168,40 @@ class Lanes:
             self.not_found = problem
         return False
 
-    def _moved(self, since: float, now: float, size: int) -> None:
-        before = self._policy.now
-        self._policy.done(since, now, size)
-        if self._policy.now > before:
-            self._look.set()
+    def _watching(self, on_event: OnEvent | None) -> OnEvent:
+        """Return what learns of each attempt that failed, also where a repeat then succeeds."""
+
+        def watch(event: Event) -> None:
+            if isinstance(event, AttemptFailed) and event.failure in _TOO_MUCH:
+                self._policy.refused(time.monotonic())
+            if on_event is not None:
+                on_event(event)
+
+        return watch
+
+    async def _sample(self) -> None:
+        """Tell the policy what each answer brought, many times a second: large ones take minutes."""
+        while True:
+            await asyncio.sleep(_SAMPLE)
+            now, before = time.monotonic(), self._policy.now
+            for lane in self._lanes:
+                received = 0 if lane.answer is None else lane.answer.received
+                if received > lane.received:
+                    self._policy.done(lane.since, now, received - lane.received)
+                    lane.since, lane.received = now, received
+            looked, used = self._looked
+            if now - looked >= _LOOK:
+                cpu = time.thread_time()
+                self._policy.held = cpu - used > _BUSY * (now - looked)
+                self._looked = now, cpu
+            if self._policy.now > before:
+                self._look.set()
 
 
-class _LaneMeter(Meter):
-    """Passes on what a receiver tells, and tells when how much of it moved."""
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """A request under way, and how much of its answer was told to the policy."""
 
-    def __init__(self, meter: Meter, moved: Callable[[float, float, int], None]) -> None:
-        super().__init__(None)
-        self._meter = meter
-        self._moved = moved
-        self._since = time.monotonic()
-        self._what: Hashable = None
-        self._size = 0
-
-    def reached(self, what: Hashable, size: int) -> None:
-        """Count the bytes of an instance up to ``size``."""
-        self._meter.reached(what, size)
-        now = time.monotonic()
-        self._moved(self._since, now, size - self._size if what == self._what else size)
-        self._since, self._what, self._size = now, what, size
-
-    def finished(self, outcome: Outcome, what: Hashable = None) -> None:
-        """Count an instance that reached its end."""
-        self._meter.finished(outcome, what)
+    since: float
+    answer: StreamedAnswer | None = None
+    received: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -76,7 +77,8 @@ async def count_by_series(retrieval: Retrieval, study: str, most: int) -> dict[s
         return None
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=study)
     pairs = (("includefield", _COUNT_OF_SERIES),)
-    search = _search(retrieval, path, pairs, key=_SERIES, below=((_STUDY, study),))
+    # Not by pages: the last one would cost one more request. A capped list does not add up to the study's count.
+    search = replace(_search(retrieval, path, pairs, key=_SERIES, below=((_STUDY, study),)), page=None)
     counts: dict[str, int] = {}
     try:
         async with aclosing(find(retrieval.session, search, most + 1, [])) as pages:

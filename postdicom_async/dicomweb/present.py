@@ -7,7 +7,7 @@ had, or that contradicts itself, leaves nothing out.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -20,9 +20,12 @@ from postdicom_async.dicomweb.store_answer import Verdict
 from postdicom_async.disk.scratch import scratch_database
 from postdicom_async.errors import PostdicomError
 from postdicom_async.results import Status
+from postdicom_async.transfer.arrivals import Arrivals
+from postdicom_async.transfer.outcomes import Gathered
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
     from postdicom_async.disk.sources import Usable
     from postdicom_async.results import InstanceUids
@@ -70,16 +73,18 @@ class Present:
         return bool(found.fetchone() == (uids.series_instance_uid,))
 
     async def _ask(self, study: str) -> None:
-        found: set[InstanceUids] | None = None
-        with suppress(PostdicomError):  # all is sent; if the archive cannot be worked with, that will tell
-            found = await list_instances(self._retrieval, Target(study))
-        if found:
-            self._keep(found)
+        found = False
+        with closing(Arrivals(study, Gathered(keeps_all=False))) as nothing_yet:
+            with suppress(PostdicomError):  # all is sent; if the archive cannot be worked with, that will tell
+                found = await list_instances(self._retrieval, Target(study), nothing_yet)
+            if found:
+                async for some in nothing_yet.missing_slices():
+                    self._keep(some)
         if len(self._known) >= _MOST_STUDIES:
             del self._known[next(iter(self._known))]
-        self._known[study] = bool(found)
+        self._known[study] = found
 
-    def _keep(self, found: set[InstanceUids]) -> None:
+    def _keep(self, found: Iterable[InstanceUids]) -> None:
         if self._database is None:
             self._database = scratch_database()
             self._database.execute(

@@ -1,66 +1,59 @@
-"""One answer into a folder: parts are named by what they say they are, checked against what was asked, and written."""
+"""One answer into a sink: parts are named by what they say they are, and checked against what was asked."""
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
-from postdicom_async.dicomweb.multipart import PartEnd, PartEvent, PartStart
-from postdicom_async.dicomweb.retrieve import Target, part_events
-from postdicom_async.disk.background import Background
+from postdicom_async.dicomweb.multipart import MultipartDamage
+from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader
+from postdicom_async.disk.background import outlasting
+from postdicom_async.errors import PostdicomError
 from postdicom_async.results import InstanceUids, Outcome, Status
 from postdicom_async.transfer.arrivals import Taken
+from postdicom_async.transfer.sinks import Arriving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from postdicom_async.dicom.layout import RelativeName
-    from postdicom_async.disk.folder import Folder, PartialFile
     from postdicom_async.http.answer import StreamedAnswer
     from postdicom_async.transfer.arrivals import Answer
     from postdicom_async.transfer.progress import Meter
+    from postdicom_async.transfer.sinks import Arrival, Sink
 
 __all__ = ["Receiver"]
 
 _OPERATION = "retrieve"
 _UNWANTED = {Taken.NEW: None, Taken.BEFORE: "", Taken.AGAIN: "a second copy"}
 _MOST_PIECES = 512  # a server that sends byte by byte must not fill memory with small objects
+_COPIED = 64 * 1024  # a smaller piece is copied out of its chunk, which may be many times as large
+_ENOUGH = 64 * 1024  # gathered of small pieces before they are taken apart
+_LONGEST_HELD = 0.005  # seconds
+_FIRST_LOOK = 4 * 1024  # most headers end within
 
 
 class Receiver:
-    """Writes the parts of one answer. Use it once.
+    """Takes the parts of one answer; a `PartTaker`. Use it once.
 
-    A small part is written in one go when it is whole; of a large one at most two pieces are in memory, one filling
-    while the other is written.
+    Parts are handed to the sink as they are found, without waiting; what became of them is noted when it is known, and
+    told to the caller's task between two chunks. Before it ends, every part has come to its end in the sink.
     """
 
-    def __init__(
-        self,
-        folder: Folder,
-        name: Callable[[InstanceUids], RelativeName],
-        target: Target,
-        told: Answer,
-        *,
-        piece: int,
-        meter: Meter,
-    ) -> None:
-        self._folder = folder
-        self._name = name
+    def __init__(self, sink: Sink, target: Target, told: Answer, *, meter: Meter) -> None:
+        self._sink = sink
         self._target = target
         self._told = told
-        self._piece = piece
         self._meter = meter
-        self._disk = Background(at_once=not folder.fsync)
-        self._spool: _Spool | None = None
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pieces: list[bytes] = []
-        self._buffered = 0
-        self._enough = self._piece
-        self._size = 0
-        self._header: InstanceHeader | None = None
-        self._dropping = False
+        self._under_way = 0
+        self._none_under_way: asyncio.Future[None] | None = None
+        self._kept: deque[Outcome] = deque()
+        self._problem: BaseException | None = None
+        self._empty = True
+        self._handed_over = False
+        self._part: _Part | None = None
 
     async def receive(self, answer: StreamedAnswer, max_parts: int) -> None:
         """Read the answer to its end.
@@ -69,82 +62,109 @@ class Receiver:
             ProtocolError, ConnectionFailed: it broke; parts that were whole by then are kept.
             LocalFileError: the disk is full or failed.
         """
+        reader = part_reader(answer, _OPERATION, max_parts, self)
+        gathering = _Gathering(reader.feed)
+        problem: PostdicomError | None = None
         try:
-            async for event in part_events(answer, _OPERATION, max_parts):
-                await self._take(event)
-            await self._disk.settle()
+            async for chunk in answer.chunks():
+                gathering.add(chunk)
+                if self._handed_over:  # most pieces of a large part are only gathered, and cost nothing else
+                    self._handed_over = False
+                    await self._keep_pace()
+            gathering.flush()
+            reader.close()
+            if self._empty:
+                raise MultipartDamage("the answer is empty")
+        except MultipartDamage as damage:
+            problem = damaged(damage, _OPERATION)
+        except PostdicomError as error:
+            problem = error
+            with suppress(MultipartDamage, PostdicomError):  # what had come by then counts
+                gathering.flush()
         finally:
+            gathering.stop()
             await self._clean_up()
+        if self._problem is not None:
+            raise self._problem
+        if problem is not None:
+            raise problem
 
-    async def _take(self, event: PartEvent) -> None:
-        if isinstance(event, bytes):
-            if self._dropping:
-                return
-            self._pieces.append(event)
-            self._buffered += len(event)
-            self._size += len(event)
-            if len(self._pieces) >= _MOST_PIECES:
-                self._pieces = [b"".join(self._pieces)]
-            if self._buffered >= self._enough:
-                await self._write_piece()
-        elif isinstance(event, PartEnd):
-            await self._end_part()
-        else:
-            assert isinstance(event, PartStart)  # noqa: S101 - for the type checker
-            await self._told.room()
-            self._begin()
+    async def _keep_pace(self) -> None:
+        self._tell()
+        if self._problem is not None:
+            raise self._problem
+        await self._told.room()
+        while self._sink.is_full() and self._problem is None:
+            await self._sink.room()
 
-    async def _write_piece(self) -> None:
-        """Write what has gathered of a large part."""
-        if self._header is None:
-            self._identify(complete=False)
-        if self._header is None:
+    async def _clean_up(self) -> None:
+        """Drop the part that did not end, and wait for the others, whatever becomes of this task."""
+        part, self._part = self._part, None
+        if part is not None and part.arrival is not None:
+            part.arrival.drop()
+        try:
+            if self._under_way:
+                self._none_under_way = asyncio.get_running_loop().create_future()
+                await outlasting(self._none_under_way)
+        finally:
+            self._tell()
+
+    # --- what the reader finds ---------------------------------------------------------------------------------------
+
+    def part_begins(self, headers: dict[str, str], /) -> None:
+        """Begin a part."""
+        self._empty = False
+        length = headers.get("content-length")
+        self._part = _Part(self._sink.piece, int(length) if length else None)
+
+    def part_data(self, chunk: bytes, start: int, end: int, /) -> None:
+        """Take some of it."""
+        part = self._part
+        assert part is not None  # noqa: S101 - the reader calls in order
+        if part.dropping:
             return
-        spool, pieces = self._spool_for(self._header), self._gathered()
-        self._meter.reached(self._header.uids, self._size)
-        await self._disk.run(lambda: spool.write(pieces))
+        part.add(chunk, start, end)
+        if part.gathered >= part.enough:
+            self._hand_over(part)
 
-    async def _end_part(self) -> None:
-        if self._header is None and not self._dropping:
-            self._identify(complete=True)
-        if self._header is None:
-            return
-        spool, pieces = self._spool_for(self._header), self._gathered()
-        uids = self._header.uids
-        saved = Outcome(str(self._folder.root.joinpath(*spool.name)), Status.SAVED, uids, self._size)
-        self._meter.reached(uids, saved.size)
+    def part_ends(self) -> None:
+        """Hand the rest over."""
+        part, self._part = self._part, None
+        assert part is not None  # noqa: S101 - the reader calls in order
+        if not part.dropping and self._is_identified(part, complete=True):
+            assert part.arrival is not None and part.header is not None  # noqa: S101, PT018 - identified
+            part.whole = True
+            self._meter.reached(part.header.uids, part.size)
+            part.arrival.end(*part.taken())
 
-        def done() -> None:
-            if self._spool is spool:
-                self._spool = None
-            self._told.note_saved(saved, uids)
-            self._meter.finished(saved, uids)
+    def _hand_over(self, part: _Part) -> None:
+        """Hand over what has gathered of a large part."""
+        if self._is_identified(part, complete=False):
+            assert part.arrival is not None and part.header is not None  # noqa: S101, PT018 - identified
+            self._meter.reached(part.header.uids, part.size)
+            part.arrival.write(*part.taken())
 
-        await self._disk.run(lambda: spool.complete(pieces), done)
-
-    def _spool_for(self, header: InstanceHeader) -> _Spool:
-        if self._spool is None or self._spool.uids != header.uids:
-            self._spool = _Spool(self._folder, self._name(header.uids), header.uids)
-        return self._spool
-
-    def _identify(self, *, complete: bool) -> None:
+    def _is_identified(self, part: _Part, *, complete: bool) -> bool:
         """Find out which instance the part is; drop what is not wanted."""
-        first = self._pieces[0] if self._pieces else b""
-        header = read_header(first, complete=complete and len(self._pieces) < 2)
-        if not isinstance(header, InstanceHeader) and len(self._pieces) > 1:
-            header = read_header(b"".join(self._pieces), complete=complete)
-        if header is HeaderGap.INCOMPLETE and self._buffered < HEADER_LIMIT and not complete:
-            self._enough = HEADER_LIMIT  # its header is still to come
-            return
+        self._handed_over = True
+        if part.header is not None:
+            return True
+        header = part.read_header(complete=complete)
+        if header is HeaderGap.INCOMPLETE and part.gathered < HEADER_LIMIT and not complete:
+            part.enough = HEADER_LIMIT  # its header is still to come
+            return False
         uids = header.uids if isinstance(header, InstanceHeader) else None
         why = self._unwanted(uids)
         if why is None and isinstance(header, InstanceHeader):
-            self._header = header
-            return
+            part.header = header
+            part.arrival = self._sink.open(Arriving(header, part.length), lambda problem: self._ended(part, problem))
+            self._under_way += 1
+            return True
         if why:
             self._told.note_refused(uids, why)
-        self._dropping = True
-        self._gathered()
+        part.dropping = True
+        part.taken()
+        return False
 
     def _unwanted(self, uids: InstanceUids | None) -> str | None:
         """Return why an instance is refused, "" where it is only dropped: it is here already. None if it is wanted."""
@@ -154,39 +174,108 @@ class Receiver:
             return "not what was asked for"
         return _UNWANTED[self._told.take(uids)]
 
-    def _gathered(self) -> list[bytes]:
-        pieces, self._pieces, self._buffered = self._pieces, [], 0
-        return pieces
+    # --- what became of it -------------------------------------------------------------------------------------------
 
-    async def _clean_up(self) -> None:
-        await self._disk.finish()
-        if self._spool is not None:
-            self._spool.discard()
+    def _ended(self, part: _Part, problem: BaseException | None) -> None:
+        self._under_way -= 1
+        if problem is not None:
+            self._problem = self._problem or problem
+        elif part.whole:
+            assert part.arrival is not None and part.header is not None  # noqa: S101, PT018 - it was identified
+            self._kept.append(Outcome(part.arrival.where, Status.SAVED, part.header.uids, part.size))
+        if self._none_under_way is not None and not self._under_way:
+            self._none_under_way.set_result(None)
+
+    def _tell(self) -> None:
+        """Tell what was kept, in the caller's task: a listener of the caller's may raise."""
+        while self._kept:
+            one = self._kept.popleft()
+            assert one.uids is not None  # noqa: S101 - it was identified
+            self._told.note_saved(one, one.uids)
+            self._meter.finished(one, one.uids)
 
 
-class _Spool:
-    """The file of one part, made when there is something to write. Its calls block."""
+class _Gathering:
+    """Joins small pieces before they are read: taking apart costs by the piece, and some servers send 8 KiB ones.
 
-    def __init__(self, folder: Folder, name: RelativeName, uids: InstanceUids) -> None:
-        self.name = name
-        self.uids = uids
-        self._folder = folder
-        self._file: PartialFile | None = None
+    What has gathered is read when it is enough, or a few milliseconds old: nothing is held back from a slow answer.
+    What is wrong with it then is raised by the next call.
+    """
 
-    def write(self, pieces: list[bytes]) -> None:
-        if self._file is None:
-            self._file = self._folder.create(self.name)
-        self._file.write(pieces)
+    def __init__(self, feed: Callable[[bytes], None]) -> None:
+        self._feed = feed
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._problem: Exception | None = None
 
-    def complete(self, pieces: list[bytes]) -> None:
+    def add(self, piece: bytes) -> None:
+        if self._problem is not None:
+            raise self._problem
+        if len(piece) >= _ENOUGH and not self._pieces:
+            self._feed(piece)
+            return
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size >= _ENOUGH or len(self._pieces) >= _MOST_PIECES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LONGEST_HELD, self._is_old)
+
+    def flush(self) -> None:
+        if self._problem is not None:
+            raise self._problem
+        if self._pieces:
+            pieces, self._pieces, self._size = self._pieces, [], 0
+            self._feed(b"".join(pieces))
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _is_old(self) -> None:
+        self._timer = None
         try:
-            self.write(pieces)
-            if self._file is not None:
-                self._file.commit()
-        finally:
-            self.discard()
+            self.flush()
+        except Exception as error:  # noqa: BLE001 - for the task that receives
+            self._problem = error
 
-    def discard(self) -> None:
-        if self._file is not None:
-            self._file.discard()
-            self._file = None
+
+class _Part:
+    """The part that is arriving."""
+
+    __slots__ = ("arrival", "dropping", "enough", "gathered", "header", "length", "pieces", "size", "whole")
+
+    def __init__(self, enough: int, length: int | None) -> None:
+        self.enough: int = enough
+        self.length: int | None = length
+        self.pieces: list[bytes | memoryview] = []
+        self.gathered: int = 0
+        self.size: int = 0
+        self.header: InstanceHeader | None = None
+        self.arrival: Arrival | None = None
+        self.dropping: bool = False
+        self.whole: bool = False
+
+    def add(self, chunk: bytes, start: int, end: int) -> None:
+        size = end - start
+        if size == len(chunk):
+            self.pieces.append(chunk)
+        else:
+            self.pieces.append(chunk[start:end] if size < _COPIED else memoryview(chunk)[start:end])
+        self.gathered += size
+        self.size += size
+        if len(self.pieces) >= _MOST_PIECES:
+            self.pieces = [b"".join(self.pieces)]
+
+    def taken(self) -> tuple[list[bytes | memoryview], int]:
+        taken = self.pieces, self.gathered
+        self.pieces, self.gathered = [], 0
+        return taken
+
+    def read_header(self, *, complete: bool) -> InstanceHeader | HeaderGap:
+        first = bytes(self.pieces[0][:_FIRST_LOOK]) if self.pieces else b""
+        header = read_header(first, complete=complete and len(first) == self.gathered)
+        if not isinstance(header, InstanceHeader) and len(first) < self.gathered:
+            header = read_header(b"".join(self.pieces), complete=complete)
+        return header

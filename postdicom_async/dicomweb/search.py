@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Generator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib import import_module
@@ -15,6 +15,7 @@ from postdicom_async.dicom.json_model import DicomJson
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import JsonAnswer, is_small, mark_of
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
+from postdicom_async.disk.scratch_map import Marks
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
 from postdicom_async.http import tasks
 from postdicom_async.http.redaction import safe_reason
@@ -125,22 +126,21 @@ class Listing:
         """
         left = smaller(self._search.limit, at_most)
         offset = self._search.offset
-        seen: set[bytes] = set()
         was_full = False
-        while left is None or left > 0:
-            page = _Page(seen, self._search.key)
-            wanted = self._page_size(left)
-            async with aclosing(self._page(left, offset, warnings, page)) as parts:
-                async for fresh in parts:
-                    left = None if left is None else left - len(fresh)
-                    yield fresh  # the caller's now, who may empty it
-            offset += page.size
-            seen |= page.marks
-            if not page.marks and page.size and was_full:
-                self._tell_of_more(warnings)
-            if not page.marks or not self._form.paged:
-                return
-            was_full = page.size == wanted
+        with closing(Marks()) as seen:
+            while left is None or left > 0:
+                page = _Page(seen, self._search.key)
+                wanted = self._page_size(left)
+                async with aclosing(self._page(left, offset, warnings, page)) as parts:
+                    async for fresh in parts:
+                        left = None if left is None else left - len(fresh)
+                        yield fresh  # the caller's now, who may empty it
+                offset += page.size
+                if not page.new and page.size and was_full:
+                    self._tell_of_more(warnings)
+                if not page.new or not self._form.paged:
+                    return
+                was_full = page.size == wanted
 
     def _tell_of_more(self, warnings: list[str]) -> None:
         note = "the archive gives the same page again and again: there may be more results than these"
@@ -219,23 +219,24 @@ class _Page:
 
     Attributes:
         size: results that came, new or not.
-        marks: of those that are new.
+        new: how many different ones of them no earlier page had.
         is_late: whether something came, of this page or an earlier one.
     """
 
-    def __init__(self, seen: set[bytes], key: str) -> None:
+    def __init__(self, seen: Marks, key: str) -> None:
         self.size: int = 0
-        self.marks: set[bytes] = set()
+        self.new: int = 0
         self._seen, self._key = seen, key
+        self._number = seen.size + 1  # of the page; larger than that of any with something new
         self._turns = Turns()
 
     @property
     def is_late(self) -> bool:
-        return bool(self._seen or self.size)
+        return bool(self._seen.size or self.size)
 
     def begin_again(self) -> None:
         """Expect the page once more, from its beginning."""
-        self._seen |= self.marks
+        self._number = self._seen.size + 1
         self.size = 0
 
     async def new_in(self, batch: list[DicomJson]) -> list[DicomJson]:
@@ -246,7 +247,7 @@ class _Page:
         wholes: dict[bytes, set[bytes]] = {}
         for item in batch:
             mark = await mark_of(item, self._key, self._turns)
-            if mark in self._seen:
+            if self._seen.number_of(mark) not in (None, self._number):
                 continue
             first = first_with.setdefault(mark, item)
             if first is not item:
@@ -256,7 +257,7 @@ class _Page:
                     continue
                 known.add(whole)
             fresh.append(item)
-        self.marks.update(first_with)
+        self.new += sum(self._seen.add(mark, self._number) for mark in first_with)
         return fresh
 
 

@@ -17,7 +17,7 @@ from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader
 from postdicom_async.dicom.segments import Segment
 from postdicom_async.disk.background import in_background
 from postdicom_async.disk.problems import explain_os_error, local_file_error
-from postdicom_async.disk.sources import FileBody, Identified, SpooledFile, Unusable, Usable
+from postdicom_async.disk.sources import FileBody, HeldFile, Identified, SpooledFile, Unusable, Usable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.results import Status
 
@@ -157,10 +157,11 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
     require_anonymization(anonymization)
     if isinstance(source, Unusable):
         return source
-    if not isinstance(source.body, FileBody | BytesBody | SpooledFile):
+    original = source.body.file if isinstance(source.body, HeldFile) else source.body
+    if not isinstance(original, FileBody | BytesBody | SpooledFile):
         raise UsageError("anonymize: a source is anonymised once")
     try:
-        body = _planned(source.body, anonymization)
+        body = _planned(original, anonymization)
         header = _header_of(body)
     except (DicomProblem, LocalFileError) as problem:
         reason = problem.reason or str(problem)

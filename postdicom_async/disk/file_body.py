@@ -9,31 +9,18 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import anyio
 
-from postdicom_async.disk.files import open_at_once, read_fully
+from postdicom_async.disk.files import FileIdentity, identity_of, open_at_once, read_fully
 from postdicom_async.disk.problems import local_file_error
 from postdicom_async.errors import LocalFileError
 
 if TYPE_CHECKING:
     from aiofiles.threadpool.binary import AsyncFileIO
 
-__all__ = ["FileBody"]
-
-_Identity: TypeAlias = tuple[int, int, int, int]
-
-
-def _identity(status: os.stat_result) -> _Identity:
-    """Return what tells that a file is still the same.
-
-    The time of the last status change counts too: whoever rewrites a file in place can set its modification time back,
-    but not that one. So a change of mode, owner, links or attributes while a file is read is taken for a change of its
-    content: an error to be repeated, where the other mistake would send mixed bytes. Reading does not change it. On
-    Windows it is the time of creation, and tells nothing more.
-    """
-    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
+__all__ = ["FileBody", "HeldFile"]
 
 
 @asynccontextmanager
@@ -66,13 +53,13 @@ class FileBody:
 
     path: Path = field(repr=False)
     length: int
-    identity: _Identity = field(repr=False)
+    identity: FileIdentity = field(repr=False)
     piece: int
 
     @classmethod
     def of(cls, path: Path, status: os.stat_result, piece: int) -> FileBody:
         """Return the body of a file as it is now, to be read in pieces of ``piece`` bytes."""
-        return cls(path, status.st_size, _identity(status), piece)
+        return cls(path, status.st_size, identity_of(status), piece)
 
     async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield the file from its first byte."""
@@ -93,21 +80,21 @@ class FileBody:
     def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
         """Open the file for reads by offset and size, in this thread; what was read holds when this ends in peace."""
         with open_at_once(self.path) as file:
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
 
             def read(at: int, size: int) -> bytes:
                 file.seek(at)
                 return read_fully(file, size)
 
             yield read
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
 
     def _read_whole(self) -> bytes:
         """Read a small file in one visit to a thread: opening, reading and closing one by one costs four."""
         with open_at_once(self.path) as file:
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
             data = read_fully(file, self.length)
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
         if len(data) != self.length:
             raise LocalFileError("a source ended early while it was read")
         return data
@@ -115,7 +102,7 @@ class FileBody:
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield a large file, reading the next piece while one is being sent."""
         async with _opened(self.path) as file:
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
             left = self.length
             ahead = asyncio.ensure_future(file.read(min(self.piece, left)))
             try:
@@ -126,8 +113,45 @@ class FileBody:
             finally:
                 with anyio.CancelScope(shield=True):  # a thread may be reading from what is closed next
                     await asyncio.wait([ahead])
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
 
-    def _require_unchanged(self, status: os.stat_result) -> None:
-        if _identity(status) != self.identity:
+    def require_unchanged(self, status: os.stat_result) -> None:
+        """Raise `LocalFileError` unless this is the status of the file as it was identified."""
+        if identity_of(status) != self.identity:
             raise LocalFileError("a source changed while it was read")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFile:
+    """A small file that was read whole when it was identified, so that it is opened once.
+
+    Attributes:
+        file: where it comes from; what is kept of it when it has been sent.
+    """
+
+    file: FileBody
+    data: bytes = field(repr=False)
+
+    @property
+    def length(self) -> int:
+        """Bytes of the file."""
+        return len(self.data)
+
+    async def open(self) -> AsyncGenerator[bytes, None]:
+        """Yield it, unless it is not what it was."""
+        await asyncio.to_thread(self.require_unchanged)
+        yield self.data
+
+    def require_unchanged(self) -> None:
+        """Look at the file, in this thread.
+
+        Raises:
+            LocalFileError: it is not what it was when it was read.
+        """
+        problem: OSError | None = None
+        try:
+            self.file.require_unchanged(self.file.path.stat())
+        except OSError as error:
+            problem = error
+        if problem is not None:
+            raise local_file_error("a source", problem)

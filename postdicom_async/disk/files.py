@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap
 from postdicom_async.dicom.wholeness import Doubt, what_is_missing
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     import sqlite3
 
 __all__ = [
+    "Beginning",
+    "FileIdentity",
     "Unusable",
     "files_at",
+    "identity_of",
     "is_folder",
     "look_into",
     "missing_in",
@@ -36,6 +39,8 @@ __all__ = [
     "told_by_file",
     "unusable",
 ]
+
+FileIdentity: TypeAlias = tuple[int, int, int, int]
 
 _T = TypeVar("_T")
 _Told = TypeVar("_Told", covariant=True)
@@ -232,7 +237,21 @@ class _Reader(Protocol[_Told]):
     def __call__(self, data: bytes, *, complete: bool) -> _Told | HeaderGap: ...
 
 
-def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tuple[_T, os.stat_result] | Unusable:
+class Beginning(NamedTuple, Generic[_T]):
+    """What the first bytes of a file told.
+
+    Attributes:
+        told: by the reader.
+        status: of the file as it was opened.
+        content: all of a small file, which did not change while it was read; empty for a larger one.
+    """
+
+    told: _T
+    status: os.stat_result
+    content: bytes
+
+
+def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> Beginning[_T] | Unusable:
     """Return what ``read`` tells of a file, or why it tells nothing; never raises for what a file is.
 
     With ``whole`` a DICOM file that is cut off is `Unusable`, whatever its beginning tells.
@@ -247,13 +266,29 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> tup
         with open_at_once(path) as file:
             status = os.fstat(file.fileno())  # of what is read here, should another file have come under that name
             data, told, missing = look_into(file, read, status.st_size, whole=whole)
+            is_all = len(data) == status.st_size <= _FIRST_READ and identity_of(os.fstat(file.fileno())) == identity_of(
+                status
+            )
     except OSError as error:
         return Unusable(label, Status.UNREADABLE, explain_os_error(error))
     except ValueError:
         return Unusable(label, Status.UNREADABLE, "a path holds a NUL character")
     if missing is not None:
         return Unusable(label, Status.UNREADABLE, missing, status.st_size)
-    return unusable(label, told, status.st_size, data) if isinstance(told, HeaderGap) else (told, status)
+    if isinstance(told, HeaderGap):
+        return unusable(label, told, status.st_size, data)
+    return Beginning(told, status, data if is_all else b"")
+
+
+def identity_of(status: os.stat_result) -> FileIdentity:
+    """Return what tells that a file is still the same.
+
+    The time of the last status change counts too: whoever rewrites a file in place can set its modification time back,
+    but not that one. So a change of mode, owner, links or attributes while a file is read is taken for a change of its
+    content: an error to be repeated, where the other mistake would send mixed bytes. Reading does not change it. On
+    Windows it is the time of creation, and tells nothing more.
+    """
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
 
 
 def look_into(file: FileIO, read: _Reader[_T], size: int, *, whole: bool) -> tuple[bytes, _T | HeaderGap, str | None]:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from io import FileIO
+from itertools import count
 from pathlib import Path
 
 from postdicom_async.dicom.header import InstanceHeader, read_header
@@ -44,8 +45,19 @@ _PARTIAL_SUFFIX = ".part"
 _ABANDONED_SECONDS = 3600.0
 
 
+class _Directory:
+    """An open directory, shared by the files on their way into it. It is counted under the folder's lock."""
+
+    __slots__ = ("descriptor", "left", "users")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor: int = descriptor
+        self.users: int = 0
+        self.left: bool = False  # to be closed by the last user
+
+
 class Folder:
-    """A folder that is written to by calls that block; run them in a thread, one at a time for one file.
+    """A folder that is written to by calls that block; threads may share it, one at a time for one file.
 
     Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data.
     """
@@ -53,8 +65,10 @@ class Folder:
     def __init__(self, root: Path, *, fsync: bool) -> None:
         self.root = root
         self.fsync: bool = fsync
-        self._directories: dict[RelativeName, int] = {}
-        self._lock = threading.Lock()  # several streams may write into one folder, each from its thread
+        self._directories: dict[RelativeName, _Directory] = {}
+        self._lock = threading.Lock()
+        self._own = secrets.token_hex(8)
+        self._numbers = count()
 
     def open(self) -> None:
         """Make the folder where it does not exist, and hold on to it.
@@ -69,7 +83,7 @@ class Folder:
         except OSError as error:
             problem = local_file_error(str(self.root), error)
         else:
-            self._directories[()] = root
+            self._directories[()] = _Directory(root)
             self._clear_abandoned(root, ())
             return
         raise problem
@@ -86,12 +100,12 @@ class Folder:
             LocalFileError: it cannot be made.
         """
         try:
-            return PartialFile(self, self._borrow(name[:-1]), name)
+            return PartialFile(self, self.borrow(name[:-1]), name)
         except OSError as error:
             problem = local_file_error("/".join(name), error)
         raise problem
 
-    def save(self, name: RelativeName, pieces: Sequence[bytes]) -> None:
+    def save(self, name: RelativeName, pieces: Sequence[bytes | memoryview]) -> None:
         """Write a whole file in one go.
 
         Raises:
@@ -121,7 +135,7 @@ class Folder:
         try:
             with self._lock:
                 directory = self._directory(parts, make=False)
-                with os.scandir(directory if _GUARDED else self.root.joinpath(*parts)) as entries:
+                with os.scandir(directory.descriptor if _GUARDED else self.root.joinpath(*parts)) as entries:
                     return next(entries, None) is None
         except FileNotFoundError:
             return True
@@ -133,18 +147,25 @@ class Folder:
         if not _GUARDED:
             return os.open(self.root.joinpath(*name), flags)
         with self._lock:
-            return os.open(name[-1], flags | os.O_NOFOLLOW, dir_fd=self._directory(name[:-1], make=False))
+            return os.open(name[-1], flags | os.O_NOFOLLOW, dir_fd=self._directory(name[:-1], make=False).descriptor)
 
     # --- directories -------------------------------------------------------------------------------------------------
 
-    def _borrow(self, parts: RelativeName) -> int:
-        """Return a descriptor that the caller closes: the folder closes its own when many are open."""
+    def borrow(self, parts: RelativeName) -> _Directory:
+        """Return the directory of a folder below the root, made where it does not exist; to be given back."""
         with self._lock:
-            descriptor = self._directory(parts)
-            return os.dup(descriptor) if descriptor >= 0 else -1
+            directory = self._directory(parts)
+            directory.users += 1
+            return directory
 
-    def _directory(self, parts: RelativeName, *, make: bool = True) -> int:
-        """Return the descriptor of a folder below the root, making it step by step."""
+    def give_back(self, directory: _Directory) -> None:
+        """Take note that a user of it is done."""
+        with self._lock:
+            directory.users -= 1
+            _close_unused(directory)
+
+    def _directory(self, parts: RelativeName, *, make: bool = True) -> _Directory:
+        """Return a folder below the root, making it step by step."""
         if () not in self._directories:
             raise OSError(errno.EBADF, "the folder is closed")
         known = parts in self._directories
@@ -154,19 +175,24 @@ class Folder:
             self._forget(keep_root=True)
         parent = self._directory(parts[:-1], make=make)
         descriptor = self._step(parent, parts, make=make)
-        self._directories[parts] = descriptor
+        if not known:
+            self._directories[parts] = _Directory(descriptor)
         if make and not known:
             self._clear_abandoned(descriptor, parts)
-        return descriptor
+        return self._directories[parts]
 
-    def _step(self, parent: int, parts: RelativeName, *, make: bool) -> int:
+    def _step(self, parent: _Directory, parts: RelativeName, *, make: bool) -> int:
         if not _GUARDED:
             return self._unguarded_step(parts, make=make)
         if make:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(parts[-1], 0o700, dir_fd=parent)
-                self._make_durable(parent)
-        return os.open(parts[-1], _DIRECTORY, dir_fd=parent)
+                os.mkdir(parts[-1], 0o700, dir_fd=parent.descriptor)
+                try:
+                    self._make_durable(parent)
+                except OSError:  # the next file must not find it there, and take it for durable
+                    os.rmdir(parts[-1], dir_fd=parent.descriptor)
+                    raise
+        return os.open(parts[-1], _DIRECTORY, dir_fd=parent.descriptor)
 
     def _unguarded_step(self, parts: RelativeName, *, make: bool) -> int:
         path = self.root.joinpath(*parts)
@@ -187,31 +213,35 @@ class Folder:
                         self.remove(descriptor, parts, entry.name)
 
     def _forget(self, *, keep_root: bool = False) -> None:
-        root = self._directories.pop((), -1)
-        for descriptor in self._directories.values():
-            _close(descriptor)
+        kept = self._directories.pop((), None) if keep_root else None
+        for directory in self._directories.values():
+            directory.left = True
+            _close_unused(directory)
         self._directories.clear()
-        if keep_root:
-            self._directories[()] = root
-        else:
-            _close(root)
+        if kept is not None:
+            self._directories[()] = kept
 
     # --- what a partial file asks of its folder ----------------------------------------------------------------------
 
-    def open_new(self, directory: int, parts: RelativeName, name: str) -> int:
+    def partial_name(self) -> str:
+        """Return a name nobody else uses: a random one for this object, with a number."""
+        return f"{_PARTIAL_PREFIX}{self._own}-{next(self._numbers)}{_PARTIAL_SUFFIX}"
+
+    def open_new(self, directory: _Directory, parts: RelativeName, name: str) -> int:
         """Create a file that must not exist yet; return its descriptor."""
         if _GUARDED:
-            return os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
+            return os.open(name, _NEW_FILE, 0o600, dir_fd=directory.descriptor)
         return os.open(self.root.joinpath(*parts, name), _NEW_FILE, 0o600)
 
-    def rename(self, directory: int, parts: RelativeName, old: str, new: str) -> None:
+    def rename(self, directory: _Directory, parts: RelativeName, old: str, new: str) -> None:
         """Give a file its final name; a file or link of that name is replaced, a link never followed."""
         if _GUARDED:
-            os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+            os.rename(old, new, src_dir_fd=directory.descriptor, dst_dir_fd=directory.descriptor)
             try:
                 self._make_durable(directory)
             except OSError:
-                self.remove(directory, parts, new)  # it would count as whole, and may not outlive a crash
+                # It would count as whole, and may not outlive a crash.
+                self.remove(directory.descriptor, parts, new)
                 raise
         else:
             folder = self.root.joinpath(*parts)
@@ -225,9 +255,10 @@ class Folder:
             else:
                 self.root.joinpath(*parts, name).unlink()
 
-    def _make_durable(self, descriptor: int) -> None:
-        if self.fsync and descriptor >= 0 and sys.platform != "win32":
-            os.fsync(descriptor)
+    def _make_durable(self, directory: _Directory) -> None:
+        # Files that end at the same moment each ask for it: the file system's journal does it once for all of them.
+        if self.fsync and directory.descriptor >= 0 and sys.platform != "win32":
+            os.fsync(directory.descriptor)
 
     def make_file_durable(self, descriptor: int) -> None:
         """Flush a file to the disk, when the folder is set to."""
@@ -238,22 +269,23 @@ class Folder:
 class PartialFile:
     """A file on its way: written under a temporary name in the folder it will stay in.
 
-    It owns ``directory``, a descriptor, and closes it in ``discard``.
+    It borrows ``directory``, and gives it back in ``discard``.
     """
 
-    def __init__(self, folder: Folder, directory: int, name: RelativeName) -> None:
+    def __init__(self, folder: Folder, directory: _Directory, name: RelativeName) -> None:
         self._folder = folder
         self._parts = name[:-1]
         self._name = name[-1]
-        self._partial = f"{_PARTIAL_PREFIX}{secrets.token_hex(8)}{_PARTIAL_SUFFIX}"
-        self._directory = directory
+        self._partial = folder.partial_name()
+        self._directory: _Directory | None = directory
+        self._descriptor = -1
         try:
-            self._descriptor = folder.open_new(self._directory, self._parts, self._partial)
+            self._descriptor = folder.open_new(directory, self._parts, self._partial)
         except OSError:
-            self._close_directory()
+            folder.give_back(directory)
             raise
 
-    def write(self, pieces: Sequence[bytes]) -> None:
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Append all of ``pieces``, without joining them.
 
         Raises:
@@ -274,6 +306,7 @@ class PartialFile:
         Raises:
             LocalFileError: it could not be done.
         """
+        assert self._directory is not None  # noqa: S101 - it was not discarded
         try:
             self._folder.make_file_durable(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1  # closed even where closing fails
@@ -290,14 +323,20 @@ class PartialFile:
         """Remove what was not committed. Does nothing after ``commit``."""
         descriptor, self._descriptor = self._descriptor, -1
         _close(descriptor)
+        directory, self._directory = self._directory, None
+        if directory is None:
+            return
         if self._partial:
-            self._folder.remove(self._directory, self._parts, self._partial)
+            self._folder.remove(directory.descriptor, self._parts, self._partial)
             self._partial = ""
-        self._close_directory()
+        self._folder.give_back(directory)
 
-    def _close_directory(self) -> None:
-        directory, self._directory = self._directory, -1
-        _close(directory)
+
+def _close_unused(directory: _Directory) -> None:
+    """Close a directory that its folder has let go of, when nobody uses it any more."""
+    if directory.left and not directory.users:
+        descriptor, directory.descriptor = directory.descriptor, -1
+        _close(descriptor)
 
 
 def _close(descriptor: int) -> None:
@@ -332,7 +371,7 @@ def _header_of_open(descriptor: int) -> InstanceHeader | None:
     return header if isinstance(header, InstanceHeader) and whole else None
 
 
-def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
+def _write_all(descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:
     if not hasattr(os, "writev"):
         for piece in pieces:
             _write_one(descriptor, piece)
@@ -343,7 +382,7 @@ def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
         _write_one(descriptor, b"".join(pieces)[written:])
 
 
-def _write_one(descriptor: int, data: bytes) -> None:
+def _write_one(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

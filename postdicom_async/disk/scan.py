@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from postdicom_async.dicom.scan import Facts, Grouping, NoInstance, read_facts
 from postdicom_async.dicom.scan_tree import Scan, ScanProgress, ScanStatus, SkippedFile
-from postdicom_async.disk.files import Unusable, read_beginning
+from postdicom_async.disk.files import Beginning, Unusable, read_beginning
 from postdicom_async.disk.sources import measure, read_paths
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
@@ -68,10 +68,10 @@ class _Instance:
 
 def _look(path: Path) -> _Instance | SkippedFile | Unusable:
     """Read one file, in a thread."""
-    found: tuple[Facts | NoInstance, os.stat_result] | Unusable = read_beginning(path, read_facts, whole=True)
+    found: Beginning[Facts | NoInstance] | Unusable = read_beginning(path, read_facts, whole=True)
     if isinstance(found, Unusable):
         return found
-    facts, status = found
+    facts, status = found.told, found.status
     if isinstance(facts, NoInstance):
         return SkippedFile(path, ScanStatus.DICOMDIR, "a directory of other files", status.st_size)
     return _Instance(path, status.st_size, facts)

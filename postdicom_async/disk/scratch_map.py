@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Key", "Scratch", "ScratchMap"]
+__all__ = ["Key", "Marks", "Scratch", "ScratchMap"]
 
 Key: TypeAlias = tuple[int, str | bytes]
 """A number and a text; what has the same number lies together on disk."""
@@ -124,3 +124,34 @@ class ScratchMap(Generic[_V]):
             self._scratch.rows(f"DROP TABLE {self._table}")
         self._recent.clear()
         self._filter, self._table = bytearray(), ""
+
+
+class Marks:
+    """Short marks of what has been seen, each with the number that it was first added with. Close it.
+
+    Attributes:
+        size: how many there are.
+    """
+
+    def __init__(self) -> None:
+        self.size: int = 0
+        self._scratch = Scratch()
+        self._numbers: ScratchMap[int] = ScratchMap(self._scratch)
+
+    def number_of(self, mark: bytes) -> int | None:
+        """Return the number of a mark, None where it was not added."""
+        return self._numbers.get((0, mark))
+
+    def add(self, mark: bytes, number: int = 0) -> bool:
+        """Add a mark; return whether it is new."""
+        if self._numbers.get((0, mark)) is not None:
+            return False
+        self._numbers.put((0, mark), number)
+        self.size += 1
+        return True
+
+    def close(self) -> None:
+        """Forget them."""
+        self._numbers.drop()
+        self._scratch.close()
+        self.size = 0

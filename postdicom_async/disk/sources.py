@@ -21,7 +21,7 @@ from postdicom_async.bodies import Body, BytesBody
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.silence import unlogged
 from postdicom_async.dicom.wholeness import what_is_missing
-from postdicom_async.disk.file_body import FileBody
+from postdicom_async.disk.file_body import FileBody, HeldFile
 from postdicom_async.disk.files import (
     Unusable,
     files_at,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FileBody",
+    "HeldFile",
     "Identified",
     "Source",
     "Sources",
@@ -325,5 +326,5 @@ def _identify_file(path: Path, piece: int, *, whole: bool) -> Identified:
     found = read_beginning(path, read_header, whole=whole)
     if isinstance(found, Unusable):
         return found
-    header, status = found
-    return Usable(str(path), header, FileBody.of(path, status, piece))
+    body = FileBody.of(path, found.status, piece)
+    return Usable(str(path), found.told, HeldFile(body, found.content) if 0 < len(found.content) <= piece else body)

@@ -50,6 +50,7 @@ class StreamedAnswer:
         status: the HTTP status.
         headers: looked up in any case.
         length: Content-Length, None when the server gave none.
+        received: bytes of the body that came so far, as they were sent.
 
     ``patience`` is the call's, and ``in_vain`` is told when the answer was waited for in vain.
     """
@@ -70,6 +71,7 @@ class StreamedAnswer:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.length: int | None = _length(response.headers.get("content-length"))
+        self.received: int = 0
         self._response = response
         self._operation = operation
         self._kind = kind
@@ -166,14 +168,13 @@ class StreamedAnswer:
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """As `chunks`, but what breaks it raises `Problem`, so that the retry loop sees it."""
         decode = self._decoder()
-        received = 0
         # The stream itself: aiter_raw() refuses answers that a mock transport made in one piece.
         raw = aiter(cast("AsyncIterable[bytes]", self._response.stream))
         # httpx's transport lets errors of TLS through.
         failing = translated((TimeoutError, httpx.HTTPError, ssl.SSLError), self._problem_of)
         while (chunk := await self._next(raw, failing)) is not None:
-            received += len(chunk)
-            if self._rate.is_too_slow(len(chunk), self._watch.waited) and received != self.length:
+            self.received += len(chunk)
+            if self._rate.is_too_slow(len(chunk), self._watch.waited) and self.received != self.length:
                 raise self._in_vain(f"the archive sends less than {self._timeouts.least_rate:g} bytes a second")
             data = decode(chunk)
             if data:
@@ -182,7 +183,7 @@ class StreamedAnswer:
                 await asyncio.sleep(0)
                 yield data
         self._patience.heard(self._kind)
-        if self.length is not None and received < self.length:
+        if self.length is not None and self.received < self.length:
             raise self._broken("the answer ended before its announced length")
         decode(None)
 

@@ -6,6 +6,7 @@ import base64
 import copy
 import inspect
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
@@ -19,11 +20,17 @@ from postdicom_async.http.tell import tell
 if TYPE_CHECKING:
     from postdicom_async.events import OnEvent
 
-__all__ = ["Auth", "Credentials", "credentials_from"]
+__all__ = ["Auth", "Credentials", "Unset", "credentials_from"]
 
 TokenSource: TypeAlias = Callable[[], str | Awaitable[str]]
 Auth: TypeAlias = tuple[str, str] | str | TokenSource | httpx.Auth | None
 """``(user, password)``, a bearer token, a callable giving one (plain or async), an ``httpx.Auth``, or None."""
+
+
+class Unset(Enum):
+    """Says that an argument was not given, where None says something of its own."""
+
+    UNSET = auto()
 
 
 class Credentials:

@@ -1,9 +1,11 @@
 """How many requests run at once: as many as make the whole faster. Pure: times are arguments, nothing is awaited.
 
 A trial compares two levels: the throughput of all work at the level before, and at the one tried. It starts as TCP
-does, doubling while that pays; the first time it does not, it steps back and from then on tries a neighbour now and
-then, above and below in turn, ever more seldom as long as nothing is gained. An archive that refuses (429, 503), does
-not answer in time or cuts halves the level, and that level is not tried again for a while.
+does, doubling while that pays, and from one slow stream with four; the first time it does not, it steps back and from
+then on tries a neighbour now and then, above and below in turn, ever more seldom as long as nothing is gained. A clear
+gain is believed at once, and doubling goes on; that there is none only after a longer look, since a short one may be
+chance. An archive that refuses (429, 503), does not answer in time or cuts ends a trial, or halves the level, and that
+level is not tried again for a while.
 
 Throughput is counted by ends: a window begins when the first piece of work that began at a level ends, so that
 opening a connection is not held against it, and lasts for so many ends a lane. That is exact for pieces that run in
@@ -17,13 +19,15 @@ from dataclasses import dataclass
 __all__ = ["AtOnce"]
 
 _ENDS_A_LANE = 3
-_SHORTEST = 0.03  # seconds of a window while the level is found
-_SHORTEST_SETTLED = 0.25
+_SHORT, _LONG = 0.03, 0.25  # seconds of a window: at least, and where it is not clear at once what it says
 _GAIN = 0.10  # of the whole throughput, the least that counts as measurable
 _GAIN_OF_ADDED = 0.25  # of what so many more could bring: what they cost an archive must pay
+_CLEAR = 0.5  # of the same: so much is no chance
 _LOSS = 0.04  # fewer are as good if they bring so much less at most
+_SLOW = 80e6  # bytes a second; one stream of less may well be held back by its connection, so four are tried at once
 _NOISE = 1.5  # differences between windows of one level, counted so many times, are no gain
-_FIRST_WAIT, _LONGEST_WAIT = 8, 128  # windows between trials
+_FIRST_WAIT, _LONGEST_WAIT = 2, 128  # windows between trials
+_WAIT_AFTER_REFUSAL = 8
 _ONE_REFUSAL = 1.0  # seconds in which refusals are those of requests that were under way together
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 320.0  # seconds before a refused level is tried again
 
@@ -54,9 +58,13 @@ class AtOnce:
     Args:
         most: the upper bound.
         first: where to start; trials do not go below it, only refusals do.
+
+    Attributes:
+        held: set by whoever runs the work while it is that itself which takes all its time: more are not tried then.
     """
 
     def __init__(self, most: int, *, first: int = 1) -> None:
+        self.held: bool = False
         self._most = max(1, most)
         self._first = self._now = min(max(1, first), self._most)
         self._changed = float("-inf")
@@ -98,11 +106,14 @@ class AtOnce:
         window.ends += 1
         window.size += size
         seconds = ended - window.began
-        shortest = _SHORTEST if self._doubling else _SHORTEST_SETTLED
         in_step = window.ends % self._now == 0  # those that end together are all counted, or none
-        if window.ends >= _ENDS_A_LANE * self._now and seconds >= shortest and in_step:
+        if window.ends < _ENDS_A_LANE * self._now or not in_step or seconds < _SHORT:
+            return
+        rate = window.size / seconds
+        is_clear = self._is_gain(rate, _CLEAR) if self._base is not None else self._doubling
+        if is_clear or seconds >= _LONG:
             self._window = _Window(ended)
-            self._measured(window.size / seconds, ended)
+            self._measured(rate, ended, is_clear=is_clear)
 
     def refused(self, now: float) -> None:
         """Note that the archive refused a request for now, did not answer it in time, or cut it off."""
@@ -114,14 +125,14 @@ class AtOnce:
         base = self._base
         level = base.level if base is not None and base.level < self._now else max(1, self._now // 2)
         self._doubling, self._upwards, self._base, self._rate = False, True, None, None
-        self._calm, self._wait = 0, _FIRST_WAIT
+        self._calm, self._wait = 0, _WAIT_AFTER_REFUSAL
         self._go_to(level, now)
 
     # --- trials ------------------------------------------------------------------------------------------------------
 
-    def _measured(self, rate: float, now: float) -> None:
+    def _measured(self, rate: float, now: float, *, is_clear: bool) -> None:
         if self._base is not None:
-            self._judge(self._base, rate, now)
+            self._judge(self._base, rate, now, is_clear=is_clear)
             return
         if self._rate is not None:
             self._noise += 0.25 * (abs(rate / self._rate - 1.0) - self._noise) if self._rate else 0.0
@@ -130,11 +141,13 @@ class AtOnce:
         if self._doubling or self._calm >= self._wait:
             self._try_another(now)
 
-    def _judge(self, base: _Base, rate: float, now: float) -> None:
+    def _judge(self, base: _Base, rate: float, now: float, *, is_clear: bool) -> None:
         """End a trial: keep the new level, or go back."""
+        is_better = is_clear or self._is_gain(rate, _GAIN_OF_ADDED)
         self._base, self._calm = None, 0
-        if self._is_better(base, rate):
+        if is_better:
             self._rate, self._wait = rate, _FIRST_WAIT
+            self._doubling = self._doubling or is_clear
             self._try_another(now)  # on in the same direction, this being what it is compared with
             return
         self._doubling, self._upwards = False, not self._upwards
@@ -142,11 +155,15 @@ class AtOnce:
         self._rate = base.rate
         self._go_to(base.level, now)
 
-    def _is_better(self, base: _Base, rate: float) -> bool:
+    def _is_gain(self, rate: float, share: float) -> bool:
+        """Return whether a trial brings that share of what so many more could bring; or so many fewer as much."""
+        base = self._base
+        if base is None:
+            return False
         gain = rate / base.rate - 1.0 if base.rate else float(rate > 0)
         if self._now < base.level:
-            return gain >= -_LOSS
-        return gain >= max(_GAIN, _GAIN_OF_ADDED * (self._now / base.level - 1), _NOISE * self._noise)
+            return share < _CLEAR and gain >= -_LOSS
+        return gain >= max(_GAIN, share * (self._now / base.level - 1), _NOISE * self._noise)
 
     def _try_another(self, now: float) -> None:
         level = self._neighbour(now)
@@ -164,7 +181,10 @@ class AtOnce:
         if now < self._ceiling_until:
             highest = min(highest, self._ceiling - 1)
         step = self._now if self._doubling else max(1, self._now // 4)
+        if self._doubling and self._now == 1 and (self._rate or 0.0) < _SLOW:
+            step = 3
         if self._upwards:
+            highest = self._now if self.held else highest
             return max(self._now, min(self._now + step, highest))
         return max(min(self._now, self._first), self._now - step)
 

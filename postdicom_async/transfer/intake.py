@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import anyio.lowlevel
 import anyio.to_thread
 
+from postdicom_async.bodies import BytesBody
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
 from postdicom_async.disk.sources import (
     FileBody,
+    HeldFile,
     Identified,
     Sources,
     SpooledFile,
@@ -334,8 +336,12 @@ def _held_by(body: Body) -> int:
 
 
 def _original(body: Body) -> Body:
-    """Return what an anonymised body is made from: two originals are not one because they look alike now."""
-    return body.original if isinstance(body, AnonymizedBody) else body
+    """Return what an anonymised body is made from: two originals are not one because they look alike now.
+
+    Of a file that is held it is the file: what is kept of an instance is never its bytes.
+    """
+    original = body.original if isinstance(body, AnonymizedBody) else body
+    return original.file if isinstance(original, HeldFile) else original
 
 
 async def _alike(body: Body, known: Iterable[Version]) -> Version | None:
@@ -353,6 +359,8 @@ async def _alike(body: Body, known: Iterable[Version]) -> Version | None:
 
 
 async def _digest(body: Body) -> bytes:
+    if isinstance(body, BytesBody) and body.length <= _HASHED_ASIDE:
+        return hashlib.sha256(body.data).digest()
     digest = hashlib.sha256()
     async for piece in body.open():
         if len(piece) > _HASHED_ASIDE:

@@ -6,7 +6,7 @@ all that was met under a UID is settled it goes here: a few hundred stay in memo
 
 from __future__ import annotations
 
-import json
+import marshal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fate", "Seen", "Version"]
 
+_MARKS = 1 << 23
 _RECENT = 256  # UIDs; so many go into the database in one go of about a millisecond
 _REFUSED = frozenset({Status.FAILED, Status.UNREADABLE})
 
@@ -70,6 +71,7 @@ class Seen:
     def __init__(self) -> None:
         self._recent: dict[str, list[Version]] = {}
         self._database: sqlite3.Connection | None = None
+        self._marks = bytearray()  # a bit for each UID in the database, and for a few more: most need no look into it
 
     def put(self, uid: str, versions: list[Version]) -> None:
         """Keep all versions of a UID, each with its fate."""
@@ -82,8 +84,11 @@ class Seen:
         found = self._recent.get(uid)
         if found is not None or self._database is None:
             return found or []
+        mark = hash(uid) % _MARKS
+        if not self._marks[mark >> 3] & 1 << (mark & 7):
+            return []
         row = self._database.execute("SELECT versions FROM seen WHERE uid = ?", (uid,)).fetchone()
-        return [] if row is None else [_version(*fields) for fields in json.loads(row[0])]
+        return [] if row is None else [_version(*fields) for fields in marshal.loads(row[0])]  # noqa: S302 - written below
 
     def close(self) -> None:
         """Forget everything."""
@@ -95,25 +100,27 @@ class Seen:
     def _write(self) -> None:
         if self._database is None:
             self._database = scratch_database()
-            self._database.execute("CREATE TABLE seen (uid TEXT PRIMARY KEY, versions TEXT) WITHOUT ROWID")
-        rows = [(uid, json.dumps([_fields(one) for one in versions])) for uid, versions in self._recent.items()]
+            self._database.execute("CREATE TABLE seen (uid TEXT PRIMARY KEY, versions BLOB) WITHOUT ROWID")
+            self._marks = bytearray(_MARKS >> 3)
+        rows = [(uid, marshal.dumps([_fields(one) for one in versions])) for uid, versions in self._recent.items()]
+        for uid in self._recent:
+            mark = hash(uid) % _MARKS
+            self._marks[mark >> 3] |= 1 << (mark & 7)
         self._database.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?)", rows)
         self._recent.clear()
 
 
-def _fields(version: Version) -> list[Any]:
-    content = version.content
-    kept = content.hex() if isinstance(content, bytes) else [str(content.path), *content.identity, content.piece]
-    return [version.number, version.length, kept, version.fate]
+def _fields(version: Version) -> tuple[Any, ...]:
+    content, fate = version.content, version.fate
+    assert fate is not None  # noqa: S101 - only what is settled comes here
+    kept = (
+        content if isinstance(content, bytes) else (str(content.path), content.length, content.identity, content.piece)
+    )
+    return version.number, version.length, kept, fate.status.value, fate.temporary, fate.patient_order_uuid
 
 
-def _version(number: int, length: int, kept: str | list[Any], fate: list[Any]) -> Version:
-    status, temporary, order = fate
-    return Version(number, length, _content(kept), Fate(Status(status), temporary, order))
-
-
-def _content(kept: str | list[Any]) -> FileBody | bytes:
-    if isinstance(kept, str):
-        return bytes.fromhex(kept)
-    path, size, modified, inode, changed, piece = kept
-    return FileBody(Path(path), size, (size, modified, inode, changed), piece)
+def _version(
+    number: int, length: int, kept: bytes | tuple[Any, ...], status: str, temporary: bool, order: str | None
+) -> Version:
+    content = kept if isinstance(kept, bytes) else FileBody(Path(kept[0]), *kept[1:])
+    return Version(number, length, content, Fate(Status(status), temporary, order))

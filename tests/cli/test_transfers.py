@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,25 @@ async def test_a_study_of_more_than_one_page(cli: Cli, embedded_archive: Any, tm
     assert (await cli.here("download", "study", uid(1), "--to", to)).out.startswith("205 saved;")
     again = await cli.here("download", "study", uid(1), "--to", to, "--json")
     assert again.json["summary"]["already_present"] == 205
+
+
+async def test_a_download_into_a_report(cli_with_archive: Cli, study_folder: Path, tmp_path: Path) -> None:
+    cli = cli_with_archive
+    await cli.here("upload", study_folder, "--quiet")
+    to, report = tmp_path / "to", tmp_path / "report.jsonl"
+    got = await cli("download", "study", uid(1), "--to", to, "--report", report, "--json")
+    assert got.code == 0
+    assert got.json["summary"]["saved"] == 6
+    assert got.json["summary"]["bytes"] == sum(path.stat().st_size for path in to.rglob("*.dcm"))
+    assert got.json["items"] == []
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["saved"] * 6
+    assert not any("path" in line for line in lines)
+    again = await cli.here("download", "study", uid(1), "--to", to, "--report", report, "--report-paths")
+    assert again.out.startswith("0 saved, 6 already present")
+    later = [json.loads(line) for line in report.read_text().splitlines()][6:]
+    assert {line["status"] for line in later} == {"present"}
+    assert all(Path(line["path"]).is_file() for line in later)
+    bad = await cli.here("download", "study", uid(1), "--to", to, "--report-paths")
+    assert bad.code == 2
+    assert "--report" in bad.error_line

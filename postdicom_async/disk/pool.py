@@ -1,0 +1,120 @@
+"""Threads that make files durable, some at a time; what waits for them is bounded, so that the network is held back.
+
+One fsync after another takes ten times as long as eight at once, which a file system writes down together. The pool
+never blocks the event loop: work is given without waiting, and whoever gives it asks for `DiskPool.room` in between.
+
+State: what waits belongs to the lock; what is in hand, and what has ended, to the event loop. A thread takes the next
+work itself, and wakes the loop once for all that ended meanwhile: a change of thread costs more than a small file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeAlias
+
+__all__ = ["DiskPool", "shared_pool"]
+
+AT_ONCE = 8
+MOST_BYTES = 8 << 20
+
+Ended: TypeAlias = Callable[[BaseException | None], None]
+"""Called in the event loop with what the work raised; it must not raise."""
+
+
+class DiskPool:
+    """Runs work in up to `AT_ONCE` threads. Its methods are called in the event loop it was made in."""
+
+    def __init__(self) -> None:
+        self.users: int = 0
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="postdicom-disk")
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Callable[[], None], Ended]] = deque()
+        self._busy = 0
+        self._ended: deque[tuple[Ended, BaseException | None]] = deque()
+        self._woken = False
+        self._held = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def start(self, work: Callable[[], None], ended: Ended) -> None:
+        """Run ``work`` when a thread is free; it waits in memory until then."""
+        with self._lock:
+            self._waiting.append((work, ended))
+            if self._busy == AT_ONCE:
+                return
+            self._busy += 1
+        self._threads.submit(self._run)
+
+    def hold(self, size: int) -> None:
+        """Count bytes that wait to be written; give the same number back with `release`."""
+        self._held += size
+        if self._held >= MOST_BYTES:
+            self._room.clear()
+
+    def release(self, size: int) -> None:
+        """Count bytes off that were held."""
+        self._held -= size
+        if self._held < MOST_BYTES:
+            self._room.set()
+
+    def is_full(self) -> bool:
+        """Whether `room` would wait."""
+        return self._held >= MOST_BYTES
+
+    async def room(self) -> None:
+        """Wait until so little is held that there may be more."""
+        await self._room.wait()
+
+    def close(self) -> None:
+        """Let the threads end. All work must have ended."""
+        self._threads.shutdown(wait=False)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._busy -= 1
+                    return
+                work, ended = self._waiting.popleft()
+            problem: BaseException | None = None
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever gave the work
+                problem = error
+            with self._lock:
+                self._ended.append((ended, problem))
+                wake, self._woken = not self._woken, True
+            del work, ended, problem  # nothing of it stays while the thread waits
+            if wake:
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        with self._lock:
+            self._woken = False
+            told, self._ended = self._ended, deque()
+        for ended, problem in told:
+            ended(problem)
+
+
+_shared: dict[asyncio.AbstractEventLoop, DiskPool] = {}
+
+
+@contextmanager
+def shared_pool() -> Iterator[DiskPool]:
+    """Give the pool of the running event loop: all downloads together write so much at once and hold so much."""
+    loop = asyncio.get_running_loop()
+    pool = _shared.get(loop) or _shared.setdefault(loop, DiskPool())
+    pool.users += 1
+    try:
+        yield pool
+    finally:
+        pool.users -= 1
+        if not pool.users:
+            del _shared[loop]
+            pool.close()

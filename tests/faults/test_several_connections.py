@@ -1,0 +1,204 @@
+"""One study over several connections: by series, as many at once as the archive gains by, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from postdicom_async import DicomWeb, IncompleteDownload, Outcome, Status
+from postdicom_async.events import AttemptFailed
+from tests.faults.archive import MemoryArchive, related
+from tests.faults.clients import files_below, settings
+from tests.support.bodies import dicom_json, json_reply
+from tests.support.dicom_files import study_files, uid
+from tests.support.faulty_server import FaultyServer, Reply, Request
+
+SERIES, EACH = 8, 8
+FILES = study_files(SERIES * EACH, series=SERIES)
+
+
+def is_retrieve(request: Request) -> bool:
+    return "accept" in {name.lower() for name, _ in request.headers} and "multipart" in request.header("accept")
+
+
+@dataclass
+class LongLine:
+    """An archive of one study that counts its series, and sends each answer in pieces with pauses.
+
+    Attributes:
+        allows: retrieves at once; what is more is answered 429.
+        refuses: series are answered with this status.
+        at_once: retrieves under way.
+        most: the most that were.
+        asked: the last part of each retrieve's path but one: "studies", "series", "instances".
+    """
+
+    allows: int = 100
+    refuses: int = 0
+    pause: float = 0.02
+    at_once: int = 0
+    most: int = 0
+    refused: int = 0
+    series_counted: bool = True
+    asked: list[str] = field(default_factory=list)
+    archive: MemoryArchive = field(default_factory=lambda: MemoryArchive(FILES.values(), counts=True))
+
+    def __call__(self, request: Request) -> Reply:
+        kind = request.path.split("/")[-2]
+        if not is_retrieve(request):
+            if request.path.endswith("/series") and "SeriesInstanceUID" not in dict(request.query):
+                return json_reply(self.series() if self.series_counted else [])
+            return self.archive(request)
+        self.asked.append(kind)
+        if kind == "series" and self.refuses:
+            return Reply(self.refuses)
+        if self.at_once >= self.allows:
+            self.refused += 1
+            return Reply(429, {"Retry-After": "0"})
+        reply = self.archive(request)
+        assert isinstance(reply.body, bytes)
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        return Reply(200, reply.headers, self.pieces(reply.body), framing="chunked", pause=self.pause)
+
+    def series(self) -> list[dict[str, object]]:
+        counts = Counter(one.series_instance_uid for one in self.archive.stored)
+        return [dicom_json(SeriesInstanceUID=uid, NumberOfSeriesRelatedInstances=n) for uid, n in counts.items()]
+
+    def pieces(self, body: bytes) -> Iterator[bytes]:
+        try:
+            for start in range(0, len(body), 512):
+                yield body[start : start + 512]
+        finally:
+            self.at_once -= 1
+
+
+async def download(line: LongLine, to: Path, **values: object) -> object:
+    async with (
+        FaultyServer(line) as server,
+        DicomWeb(server.url, settings=settings(**values)) as archive,
+    ):
+        report = await archive.download_study(uid(1), to=to)
+    assert report.ok
+    assert report.counts == {Status.SAVED: SERIES * EACH}
+    assert files_below(to) == {f"{uid(1)}/{name}": data for name, data in by_name().items()}
+    return report
+
+
+def by_name() -> dict[str, bytes]:
+    return {f"{uid(1, 1 + index % SERIES)}/{name}.dcm": data for index, (name, data) in enumerate(FILES.items())}
+
+
+async def test_series_come_side_by_side_where_each_connection_is_slow(tmp_path: Path) -> None:
+    line = LongLine()
+    await download(line, tmp_path)
+    assert line.asked == ["series"] * SERIES
+    assert line.most >= 3
+
+
+async def test_the_setting_is_the_bound(tmp_path: Path) -> None:
+    line = LongLine(pause=0.005)
+    await download(line, tmp_path / "two", parallel_retrieves=2)
+    assert line.most <= 2
+    one = LongLine(pause=0)
+    await download(one, tmp_path / "one", parallel_retrieves=1)
+    assert one.asked == ["studies"]
+
+
+async def test_an_archive_that_allows_two_at_once_loses_nothing(tmp_path: Path) -> None:
+    line = LongLine(allows=2)
+    events: list[object] = []
+    await download(line, tmp_path, on_event=events.append)
+    assert line.most == 2
+    assert line.refused
+    assert any(isinstance(one, AttemptFailed) and one.status == 429 for one in events)
+
+
+async def test_a_small_study_is_one_request(tmp_path: Path) -> None:
+    line = LongLine(archive=MemoryArchive(study_files(12, series=3).values(), counts=True))
+    async with FaultyServer(line) as server, DicomWeb(server.url, settings=settings()) as archive:
+        report = await archive.download_study(uid(1), to=tmp_path)
+        asked = len(server.requests)
+    assert report.ok
+    assert line.asked == ["studies"]
+    assert asked == 2, "the count, and the study"
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("status", [0, 404, 501])
+async def test_an_archive_that_gives_no_series_gives_the_study(status: int, counted: bool, tmp_path: Path) -> None:
+    line = LongLine(pause=0, refuses=status, series_counted=counted)
+    await download(line, tmp_path)
+    assert "instances" not in line.asked
+    assert ("studies" in line.asked) == (not counted or status > 0)
+
+
+async def test_a_series_that_breaks_off_is_asked_for_again(tmp_path: Path) -> None:
+    line = LongLine(pause=0)
+    broken: list[str] = []
+    answer = line.archive.retrieve
+
+    def breaking(study: str, series: str | None, instance: str | None) -> Reply:
+        reply = answer(study, series, instance)
+        if series is not None and instance is None and not broken:
+            broken.append(series)
+            assert isinstance(reply.body, bytes)
+            return Reply(200, reply.headers, reply.body[: len(reply.body) // 2])
+        return reply
+
+    line.archive.retrieve = breaking  # type: ignore[method-assign]
+    report = await download(line, tmp_path)
+    assert broken
+    assert getattr(report, "listing", None) == "compared"
+
+
+# --- outcomes ---------------------------------------------------------------------------------------------------------
+
+
+async def test_every_end_is_told_once_and_is_in_the_report(tmp_path: Path) -> None:
+    files = study_files(40, series=2)
+    archive = MemoryArchive(files.values(), counts=True)
+    lost = next(iter(archive.stored))
+    data = archive.stored[lost]
+    to, told = tmp_path / "to", tmp_path / "report.jsonl"
+    there = to.joinpath(*list(archive.stored)[1][:2]) / f"{list(archive.stored)[1][2]}.dcm"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(archive.stored[list(archive.stored)[1]])
+    real = archive.retrieve
+
+    def retrieve(study: str, series: str | None, instance: str | None) -> Reply:
+        if instance is not None and instance == lost.sop_instance_uid:
+            return Reply(404)
+        if series is not None and instance is None:
+            others = [one for one in archive.below(study, series).values() if one != data]
+            return related([*others, b"nonsense" * 40, others[0]]).reply()
+        return real(study, series, instance)
+
+    archive.retrieve = retrieve  # type: ignore[method-assign]
+    async with FaultyServer(archive) as server, DicomWeb(server.url, settings=settings()) as client:
+        with pytest.raises(IncompleteDownload) as caught:
+            await client.download_study(uid(1), to=to, report=told)
+        each = client.download_each(uid(1), to=tmp_path / "each")
+        outcomes: list[Outcome] = [one async for one in each]
+    assert Counter(one.status for one in outcomes) == {Status.SAVED: 40} == each.report.counts
+    assert each.report.ok
+    report = caught.value.report
+    assert report is not None
+    lines = [json.loads(line) for line in told.read_text().splitlines()]
+    assert Counter(line["status"] for line in lines) == {str(one): n for one, n in report.counts.items()}
+    assert report.counts[Status.SAVED] == 38
+    assert report.counts[Status.PRESENT] == 1
+    assert report.counts[Status.MISSING] == 1
+    assert report.counts[Status.REFUSED] == report.refused > 0
+    assert report.saved == ()
+    assert report.missing == (lost,)
+    assert len(report.already_present) == 1
+    assert not any("path" in line for line in lines)
+    saved = {line["sop_instance_uid"] for line in lines if line["status"] == "saved"}
+    assert len(saved) == 38
+    assert {path.stem for path in to.rglob("*.dcm")} == saved | {there.stem}
