@@ -43,6 +43,10 @@ class ClientDownload(ClientBase):
         what arrived, it is that too, ``report.contradicted`` is True and ``report.ok`` False: nothing is known to be
         missing, so nothing is raised, but nothing shows that it is all.
 
+        It begins with one connection. A study of several series, each of a fair size, is asked for by series, and of a
+        long answer instances are asked for besides, as many at once as make the whole faster
+        (``settings.limits.parallel_retrieves``).
+
         Args:
             study_instance_uid: which study.
             to: the folder, made where it does not exist.
@@ -51,7 +55,8 @@ class ClientDownload(ClientBase):
             compare_with_search: False leaves count and list out; a study that lacks instances then goes unnoticed.
             progress: called with typed events.
             report: a file that gets one JSON line an instance as it ends, appended, readable for you alone. What is
-                returned then holds counts and what needs attention, so that memory stays flat for millions.
+                returned then holds counts, and at most 10,000 instances each of what was there and of what needs
+                attention, so that memory stays flat for millions.
             report_paths: write the files' paths into it too; a layout of your own may put patients' names there.
 
         Raises:

@@ -28,7 +28,7 @@ from postdicom_async.transfer.outcomes import Gathered
 from postdicom_async.transfer.progress import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from pathlib import Path
 
 __all__ = ["Download"]
@@ -119,27 +119,35 @@ class Download:
         if self._count is None:
             await self._fetch_while_listing(compare=compare)
         else:
-            series = await self._series_side_by_side()
-            if series:
-                self._whole = await self._lanes.fetch(_each(series))
+            counts = await self._count_series()
+            if pays_by_series(counts):
+                await self._fetch_series(counts)
             if not self._arrivals.here:
-                await self._fetch_target()
+                await self._fetch_target(counts)
             if not self._whole or self._arrivals.here != self._count:
                 await self._list(compare=compare)
         if self._lanes.not_found is not None and not self._lists_something:
             raise self._lanes.not_found
 
-    async def _fetch_target(self) -> None:
-        self._whole = await self._lanes.fetch(_each([self._target]))
+    async def _fetch_target(self, counts: Mapping[str, int]) -> None:
+        expected = {self._target: next(iter(counts.items()))} if len(counts) == 1 else {}
+        self._whole = await self._lanes.fetch(_each([self._target]), expected)
 
-    async def _series_side_by_side(self) -> list[Target]:
-        """Return the series of a study to be asked for instead of it, none where that does not pay; largest first."""
-        if self._target.series is not None or (self._count or 0) < MANY or not self._may_be_parallel:
-            return []
+    async def _fetch_series(self, counts: Mapping[str, int]) -> None:
+        """Ask for the series of a study instead of it, the largest first."""
+        largest_first = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+        expected = {Target(self._target.study, uid): (uid, count) for uid, count in largest_first}
+        self._whole = await self._lanes.fetch(_each(list(expected)), expected)
+
+    async def _count_series(self) -> Mapping[str, int]:
+        """Return how many instances each series of the target has; nothing where that is of no use, or not known."""
+        count = self._count or 0
+        if count < MANY or not self._may_be_parallel:
+            return {}
+        if self._target.series is not None:
+            return {self._target.series: count}
         counts = await self._in_little_time(count_by_series(self._retrieval, self._target.study, MOST_SERIES)) or {}
-        if sum(counts.values()) != self._count or not pays_by_series(counts):
-            return []
-        return [Target(self._target.study, uid) for uid in sorted(counts, key=lambda uid: (-counts[uid], uid))]
+        return counts if sum(counts.values()) == count else {}
 
     @property
     def _may_be_parallel(self) -> bool:
@@ -152,7 +160,7 @@ class Download:
     async def _fetch_while_listing(self, *, compare: bool) -> None:
         listing = asyncio.ensure_future(self._list(compare=compare))
         try:
-            await self._fetch_target()
+            await self._fetch_target({})
             await listing
         finally:
             listing.cancel()

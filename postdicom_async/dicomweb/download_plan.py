@@ -49,5 +49,5 @@ async def plan(target: Target, arrivals: Arrivals, finest: int, *, side_by_side:
             yield Target(target.study, one.uid)
             continue
         async for some in arrivals.missing_slices(one.uid):
-            for target in (Target(*uids) for uids in some if not arrivals.holds(uids)):
+            for target in (Target(*uids) for uids in some if not arrivals.has(uids)):
                 yield target

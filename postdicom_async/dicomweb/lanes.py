@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass, replace
+from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 
+from postdicom_async.dicomweb.helping import Helping, Lane
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.errors import (
     AuthenticationFailed,
@@ -29,11 +31,10 @@ from postdicom_async.http.retry import Failure
 from postdicom_async.transfer.adaptive import AtOnce
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
     from postdicom_async.dicomweb.retrieve import Retrieval, Target
     from postdicom_async.events import OnEvent
-    from postdicom_async.http.answer import StreamedAnswer
     from postdicom_async.transfer.arrivals import Arrivals
     from postdicom_async.transfer.progress import Meter
     from postdicom_async.transfer.sinks import Sink
@@ -75,23 +76,31 @@ class Lanes:
         self._meter = meter
         self._policy = AtOnce(self._session.settings.limits.parallel_retrieves)
         self._looked = time.monotonic(), time.thread_time()
-        self._lanes: set[_Lane] = set()
+        self._lanes: set[Lane] = set()
+        self._helping = Helping(self._retrieval, arrivals)
+        self._expected: Mapping[Target, tuple[str, int]] = {}
         self._running = 0
         self._back: deque[tuple[Target, int]] = deque()
         self._look = anyio.Event()
 
-    async def fetch(self, targets: AsyncGenerator[Target, None]) -> bool:
+    async def fetch(
+        self, targets: AsyncGenerator[Target, None], expected: Mapping[Target, tuple[str, int]] | None = None
+    ) -> bool:
         """Receive everything; return whether each answer came to its end without damage.
 
-        What goes wrong with one is noted, unless it ends the whole download.
+        What goes wrong with one is noted, unless it ends the whole download. ``expected`` tells of targets that are one
+        series, which, and how many instances it has: of what takes long, others may take over some.
         """
         self.last_error = None
+        self._expected = expected or {}
         failures: list[Exception] = []
-        ends: list[bool] = []
+        whole = True
 
-        async def guarded(target: Target, times_back: int) -> None:
+        async def guarded(target: Target, times_back: int, helps: Lane | None) -> None:
+            nonlocal whole
             try:
-                ends.append(await self._fetch_one(target, times_back))
+                came_whole = await self._fetch_one(target, times_back, helps)
+                whole = whole and came_whole
             except Exception as error:  # noqa: BLE001 - raised below
                 failures.append(error)
                 group.cancel_scope.cancel()
@@ -102,9 +111,10 @@ class Lanes:
         async with anyio.create_task_group() as group:
             sampling = asyncio.ensure_future(self._sample())
             try:
-                async for target, times_back in self._drawn(targets):
-                    self._running += 1
-                    group.start_soon(guarded, target, times_back)
+                async with aclosing(self._drawn(targets)) as drawn:
+                    async for one in drawn:
+                        self._running += 1
+                        group.start_soon(guarded, *one)
             except Exception as error:  # noqa: BLE001 - raised below
                 failures.append(error)
                 group.cancel_scope.cancel()
@@ -113,52 +123,49 @@ class Lanes:
         await targets.aclose()
         if failures:
             raise failures[0]
-        return all(ends)
+        return whole
 
-    async def _drawn(self, targets: AsyncGenerator[Target, None]) -> AsyncGenerator[tuple[Target, int], None]:
+    async def _drawn(
+        self, targets: AsyncGenerator[Target, None]
+    ) -> AsyncGenerator[tuple[Target, int, Lane | None], None]:
         """Yield what is to be asked for, each when there is room for it; end when nothing is under way any more."""
         target: Target | None = None
         is_over = False
         while True:
             self._look = anyio.Event()
-            if self._running < self._policy.now:
-                target = None if is_over else await anext(targets, None)
+            has_room = self._running < self._policy.now
+            if has_room and not is_over:
+                target = await anext(targets, None)
                 is_over = target is None
                 if target is not None:
-                    yield target, 0
+                    yield target, 0, None
                     continue
-                if self._back:
-                    yield self._back.popleft()
-                    continue
+            if has_room and self._back:
+                yield *self._back.popleft(), None
+                continue
             if not self._running:
                 return
+            if is_over and self._expected:
+                await self._helping.prepare(self._lanes, time.monotonic())
+                taken_over = self._helping.next(self._lanes) if has_room else None
+                if taken_over is not None:
+                    yield taken_over[0], 0, taken_over[1]
+                    continue
             await self._look.wait()
 
-    async def _fetch_one(self, target: Target, times_back: int) -> bool:
+    async def _fetch_one(self, target: Target, times_back: int, helps: Lane | None) -> bool:
         """Receive one resource; return whether its answer came to its end without damage."""
         if self._session.has_given_up:
             return False
-        told = self._arrivals.answer()
-        lane = _Lane(time.monotonic())
-        self._lanes.add(lane)
-        problem: PostdicomError | None = None
-        try:
-            receiver = Receiver(self._sink, target, told, meter=self._meter)
-            async with self._retrieval.open(target) as lane.answer:
-                await receiver.receive(lane.answer, self._session.settings.limits.parts)
-        except PostdicomError as error:
-            problem = error
-        finally:
-            self._lanes.discard(lane)
-            if lane.answer is not None and lane.answer.received > lane.received:
-                self._policy.done(lane.since, time.monotonic(), lane.answer.received - lane.received)
-            if told.saved:
-                self._session.has_moved()
+        now = time.monotonic()
+        lane = Lane(target, self._arrivals.answer(), now, now, helps=helps)
+        lane.series, lane.expected = self._expected.get(target, ("", 0))
+        problem = await self._receive(lane)
         if problem is None:
-            return True
+            return not lane.scope.cancelled_caught
         if problem.temporary or isinstance(problem, RateLimited):
             self._policy.refused(time.monotonic())
-            if self._running > 1 and times_back < _MOST_TIMES_BACK and not told.saved:
+            if self._running > 1 and times_back < _MOST_TIMES_BACK and not lane.told.saved:
                 self._back.append((target, times_back + 1))
                 return True
         if isinstance(problem, _ENDS_THE_JOB):
@@ -167,6 +174,27 @@ class Lanes:
         if isinstance(problem, NotFound) and target == self._target:
             self.not_found = problem
         return False
+
+    async def _receive(self, lane: Lane) -> PostdicomError | None:
+        """Receive one answer; return what went wrong with it."""
+        self._lanes.add(lane)
+        try:
+            receiver = Receiver(self._sink, lane.target, lane.told, meter=self._meter)
+            with lane.scope:
+                async with self._retrieval.open(lane.target) as lane.answer:
+                    await receiver.receive(lane.answer, self._session.settings.limits.parts)
+        except PostdicomError as error:
+            return error
+        finally:
+            self._lanes.discard(lane)
+            if lane.answer is not None and lane.answer.received > lane.received:
+                self._policy.done(lane.since, time.monotonic(), lane.answer.received - lane.received)
+            if lane.told.saved:
+                self._session.has_moved()
+            if lane.helps is not None:
+                lane.helps.helped += lane.told.saved
+                lane.helps.leave_if_all_is_here()
+        return None
 
     def _watching(self, on_event: OnEvent | None) -> OnEvent:
         """Return what learns of each attempt that failed, also where a repeat then succeeds."""
@@ -184,7 +212,8 @@ class Lanes:
         while True:
             await asyncio.sleep(_SAMPLE)
             now, before = time.monotonic(), self._policy.now
-            for lane in self._lanes:
+            for lane in list(self._lanes):
+                lane.leave_if_all_is_here()
                 received = 0 if lane.answer is None else lane.answer.received
                 if received > lane.received:
                     self._policy.done(lane.since, now, received - lane.received)
@@ -194,14 +223,6 @@ class Lanes:
                 cpu = time.thread_time()
                 self._policy.held = cpu - used > _BUSY * (now - looked)
                 self._looked = now, cpu
-            if self._policy.now > before:
+            is_to_help = self._expected and any(lane.is_long(now) and not lane.is_listed for lane in self._lanes)
+            if self._policy.now > before or is_to_help:
                 self._look.set()
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """A request under way, and how much of its answer was told to the policy."""
-
-    since: float
-    answer: StreamedAnswer | None = None
-    received: int = 0

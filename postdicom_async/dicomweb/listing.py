@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from postdicom_async.dicom.json_model import DicomJson, first_value
 from postdicom_async.dicom.uids import is_uid
@@ -17,9 +17,9 @@ from postdicom_async.dicomweb.search import Search
 from postdicom_async.dicomweb.url_length import Pairs
 from postdicom_async.errors import AuthenticationFailed, NotFound, PostdicomError, ProtocolError, ServerError
 from postdicom_async.results import InstanceUids, ListingCheck
-from postdicom_async.transfer.arrivals import Arrivals, Listed
+from postdicom_async.transfer.arrivals import Arrivals
 
-__all__ = ["count_by_series", "count_instances", "list_instances", "verdict"]
+__all__ = ["count_by_series", "count_instances", "each_listed", "list_instances", "verdict"]
 
 _OPERATION = "list instances"
 _STUDY = "0020000D"
@@ -29,6 +29,7 @@ _COUNT_OF_STUDY = "00201208"  # Number of Study Related Instances
 _COUNT_OF_SERIES = "00201209"  # Number of Series Related Instances
 _PAGE = 200
 _T = TypeVar("_T")
+_Keep: TypeAlias = Callable[[Iterable[InstanceUids]], None]
 
 
 async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
@@ -108,7 +109,7 @@ async def list_instances(retrieval: Retrieval, target: Target, arrivals: Arrival
     for way in _ways(retrieval, target):
         found = arrivals.new_list()
         try:
-            await way(found)
+            await way(found.update)
         except (NotFound, ProtocolError, ServerError) as error:
             if error.temporary:
                 raise
@@ -121,6 +122,15 @@ async def list_instances(retrieval: Retrieval, target: Target, arrivals: Arrival
         await arrivals.adopt(before)
     await arrivals.adopt(poor)
     return False
+
+
+async def each_listed(retrieval: Retrieval, series: Target, keep: _Keep) -> None:
+    """Give the instances of a series in the order of the archive's list, page by page, each perhaps more than once.
+
+    Raises:
+        PostdicomError: they cannot be listed.
+    """
+    await _of(retrieval, series, Route.SEARCH_INSTANCES_OF_SERIES, keep)
 
 
 def _ways(retrieval: Retrieval, target: Target) -> list[partial[Coroutine[Any, Any, None]]]:
@@ -154,7 +164,7 @@ def verdict(
     return "unavailable", bool(outside) or (count is not None and count < here)
 
 
-async def _by_series(retrieval: Retrieval, target: Target, found: Listed) -> None:
+async def _by_series(retrieval: Retrieval, target: Target, found: _Keep) -> None:
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=target.study)
     search = _search(retrieval, path, key=_SERIES, below=((_STUDY, target.study),))
     series: set[str] = set()
@@ -164,7 +174,7 @@ async def _by_series(retrieval: Retrieval, target: Target, found: Listed) -> Non
             await _of(retrieval, Target(target.study, one), Route.SEARCH_INSTANCES_OF_SERIES, found)
 
 
-async def _of(retrieval: Retrieval, target: Target, route: Route, found: Listed) -> None:
+async def _of(retrieval: Retrieval, target: Target, route: Route, found: _Keep) -> None:
     path = retrieval.dialect.path(route, study=target.study, series=target.series or "")
     asked_for = ((_STUDY, target.study), *([] if target.series is None else [(_SERIES, target.series)]))
     pairs: Pairs = ()
@@ -179,7 +189,7 @@ async def _of(retrieval: Retrieval, target: Target, route: Route, found: Listed)
         )
 
     def keep(some: Iterable[InstanceUids]) -> None:
-        found.update(one for one in some if all(map(is_uid, one)) and target.covers(one))
+        found(one for one in some if all(map(is_uid, one)) and target.covers(one))
 
     await _collect(retrieval, _search(retrieval, path, pairs, key=_INSTANCE, below=asked_for), uids, keep)
 

@@ -270,6 +270,7 @@ class _Delivery:
                 return answer
             if refusal.status not in _NOT_NOW:
                 raise refusal
+            body.begun = False  # whoever is cancelled while it waits knows that it was refused
             if not await under_way.another_was_taken():
                 raise refusal
 

@@ -138,10 +138,10 @@ class Arrivals:
         self._answers += 1
         return Answer(self, self._answers)
 
-    def _key(self, uids: InstanceUids) -> Key:
-        return self._numbers.of(uids.series_instance_uid), uids.sop_instance_uid
+    def _key(self, uids: tuple[str, str, str]) -> Key:
+        return self._numbers.of(uids[1]), uids[2]
 
-    def holds(self, uids: InstanceUids) -> bool:
+    def has(self, uids: tuple[str, str, str]) -> bool:
         """Return whether an instance is here."""
         return bool((self._states.get(self._key(uids)) or 0) & 1)
 
@@ -158,12 +158,14 @@ class Arrivals:
         self._states.put(key, number << 1)
         return Taken.NEW
 
-    def note_saved(self, outcome: Outcome, uids: InstanceUids, number: int) -> None:
-        """Note that an instance of answer ``number`` is on disk, whole."""
-        if self._arrive(uids, number):
+    def note_saved(self, outcome: Outcome, uids: InstanceUids, number: int) -> bool:
+        """Note that an instance of answer ``number`` is on disk, whole; return whether it was not before."""
+        is_new = self._arrive(uids, number)
+        if is_new:
             self.saved += 1
             self.size += outcome.size
             self._gathered.add(outcome)
+        return is_new
 
     def note_present(self, uids: InstanceUids, where: str, size: int = 0) -> None:
         """Note that the folder holds an instance."""
@@ -269,7 +271,7 @@ class Answer:
     """One answer, of which each instance is wanted once.
 
     Attributes:
-        saved: how many instances it brought so far.
+        saved: how many instances it brought so far that were not here.
     """
 
     def __init__(self, arrivals: Arrivals, number: int) -> None:
@@ -283,8 +285,7 @@ class Answer:
 
     def note_saved(self, outcome: Outcome, uids: InstanceUids) -> None:
         """Note that an instance is on disk, whole and under its name."""
-        self.saved += 1
-        self._arrivals.note_saved(outcome, uids, self._number)
+        self.saved += self._arrivals.note_saved(outcome, uids, self._number)
 
     def note_refused(self, uids: InstanceUids | None, reason: str) -> None:
         """Note a part that was dropped."""

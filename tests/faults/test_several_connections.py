@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from postdicom_async import DicomWeb, IncompleteDownload, Outcome, Status
+from postdicom_async.dicomweb import helping
 from postdicom_async.events import AttemptFailed
 from tests.faults.archive import MemoryArchive, related
 from tests.faults.clients import files_below, settings
@@ -202,3 +203,20 @@ async def test_every_end_is_told_once_and_is_in_the_report(tmp_path: Path) -> No
     saved = {line["sop_instance_uid"] for line in lines if line["status"] == "saved"}
     assert len(saved) == 38
     assert {path.stem for path in to.rglob("*.dcm")} == saved | {there.stem}
+
+
+async def test_a_giant_series_is_helped_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes that have nothing else to do ask for instances, and the answer is left when all is here."""
+    monkeypatch.setattr(helping, "_LONG", 0.5)
+    monkeypatch.setattr(helping, "_LOOK_AFTER", 0.1)
+    files = study_files(90)
+    line = LongLine(archive=MemoryArchive(files.values(), counts=True), pause=0.01)
+    async with FaultyServer(line) as server, DicomWeb(server.url, settings=settings()) as archive:
+        report = await archive.download_study(uid(1), to=tmp_path)
+    assert report.ok
+    assert report.listing == "compared"
+    assert report.counts == {Status.SAVED: 90}
+    assert files_below(tmp_path) == {f"{uid(1)}/{uid(1, 1)}/{name}.dcm": data for name, data in files.items()}
+    assert line.asked.count("studies") == 1
+    assert 10 < line.asked.count("instances") < 90
+    assert line.most > 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import Awaitable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +112,23 @@ async def test_what_makes_it_step_back(kind: str, monkeypatch: pytest.MonkeyPatc
         async with FaultyServer(archive) as server, DicomWeb(server.url, settings=quick) as client:
             await client.upload(list(study_files(2, pixel_bytes=64).values()))
     assert bool(refusals) is steps_back
+
+
+async def test_what_was_refused_and_waits_when_all_ends_was_not_stored(tmp_path: Path) -> None:
+    """One is under way and may be stored; those that were refused beside it are known not to be."""
+    crowd = Crowded(1, seconds=60)
+    quick = settings(batch_instances=1, max_attempts=1)
+    report = tmp_path / "report"
+    async with FaultyServer(crowd) as server, DicomWeb(server.url, settings=quick) as archive:
+        files = list(study_files(9, pixel_bytes=64).values())
+        sending = asyncio.create_task(archive.upload(files, report=report))
+        async with asyncio.timeout(30):
+            while crowd.refused < 2:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        sending.cancel()
+        with suppress(asyncio.CancelledError):
+            await sending
+    statuses = Counter(json.loads(line)["status"] for line in report.read_text().splitlines())
+    assert statuses["unconfirmed"] == 1
+    assert statuses.keys() == {"unconfirmed", "failed"}

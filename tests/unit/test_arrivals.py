@@ -30,6 +30,7 @@ def outcome(uids: InstanceUids, size: int = 7) -> Outcome:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything soon goes to the database, and passes have many slices."""
     monkeypatch.setattr(scratch_map, "_RECENT", 3)
+    monkeypatch.setattr(scratch_map, "_FILTER_FROM", 10)
     monkeypatch.setattr(module, "_SLICE", 4)
     monkeypatch.setattr(module, "_MOST_SERIES", 2)
 
@@ -76,7 +77,7 @@ def test_it_says_what_sets_would_say(
                     here.add(uids)
         assert arrivals.here == len(here)
         assert arrivals.here == gathered.counts[Status.SAVED] + gathered.counts[Status.PRESENT]
-        assert {uids for uids in UIDS if arrivals.holds(uids)} == here
+        assert {uids for uids in UIDS if arrivals.has(uids)} == here
         assert arrivals.size == 7 * arrivals.saved
         missing = [uids async for some in arrivals.missing_slices() for uids in some]
         assert sorted(missing) == sorted((listed or set()) - here)
