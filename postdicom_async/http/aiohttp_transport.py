@@ -23,7 +23,7 @@ import httpx
 from yarl import URL
 
 from postdicom_async.http.connections import Connecting
-from postdicom_async.http.unreached import refused_by_alert
+from postdicom_async.http.unreached import UnreadableHead, refused_by_alert
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -188,7 +188,7 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
 def _broken(error: Exception) -> httpx.TransportError:
     """Return httpx's error for a connection that broke when there had been one; the request may have arrived."""
     if isinstance(error, aiohttp.ClientResponseError):
-        return httpx.RemoteProtocolError("the answer's head cannot be read")
+        return UnreadableHead("the answer's head cannot be read")
     return refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
 
 
