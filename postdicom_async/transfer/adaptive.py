@@ -24,10 +24,12 @@ _GAIN = 0.10  # of the whole throughput, the least that counts as measurable
 _GAIN_OF_ADDED = 0.25  # of what so many more could bring: what they cost an archive must pay
 _CLEAR = 0.5  # of the same: so much is no chance
 _LOSS = 0.04  # fewer are as good if they bring so much less at most
-_SLOW = 80e6  # bytes a second; one stream of less may well be held back by its connection, so four are tried at once
+# Bytes a second: one stream of less may well be held back by its connection, so four are tried at once. Of more, the
+# archive or this machine is the bound: a trial is worth its cost only in what takes long.
+_SLOW = 80e6
 _NOISE = 1.5  # differences between windows of one level, counted so many times, are no gain
 _FIRST_WAIT, _LONGEST_WAIT = 2, 128  # windows between trials
-_WAIT_AFTER_REFUSAL = 8
+_CAREFUL_WAIT = 8  # after a refusal, and before the first trial beside a fast stream
 _ONE_REFUSAL = 1.0  # seconds in which refusals are those of requests that were under way together
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 320.0  # seconds before a refused level is tried again
 
@@ -110,7 +112,8 @@ class AtOnce:
         if window.ends < _ENDS_A_LANE * self._now or not in_step or seconds < _SHORT:
             return
         rate = window.size / seconds
-        is_clear = self._is_gain(rate, _CLEAR) if self._base is not None else self._doubling
+        is_fast = self._now == 1 and rate >= _SLOW
+        is_clear = self._is_gain(rate, _CLEAR) if self._base is not None else self._doubling and not is_fast
         if is_clear or seconds >= _LONG:
             self._window = _Window(ended)
             self._measured(rate, ended, is_clear=is_clear)
@@ -125,7 +128,7 @@ class AtOnce:
         base = self._base
         level = base.level if base is not None and base.level < self._now else max(1, self._now // 2)
         self._doubling, self._upwards, self._base, self._rate = False, True, None, None
-        self._calm, self._wait = 0, _WAIT_AFTER_REFUSAL
+        self._calm, self._wait = 0, _CAREFUL_WAIT
         self._go_to(level, now)
 
     # --- trials ------------------------------------------------------------------------------------------------------
@@ -138,7 +141,8 @@ class AtOnce:
             self._noise += 0.25 * (abs(rate / self._rate - 1.0) - self._noise) if self._rate else 0.0
         self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
         self._calm += 1
-        if self._doubling or self._calm >= self._wait:
+        is_fast = self._now == 1 and self._rate >= _SLOW
+        if self._calm >= (_CAREFUL_WAIT if self._doubling and is_fast else 1 if self._doubling else self._wait):
             self._try_another(now)
 
     def _judge(self, base: _Base, rate: float, now: float, *, is_clear: bool) -> None:

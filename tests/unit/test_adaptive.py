@@ -127,6 +127,12 @@ def test_an_archive_that_is_slower_with_more_is_asked_one_by_one() -> None:
     assert run.moved > 0.95 * falls(1) * 20
 
 
+def test_a_fast_stream_is_left_alone_at_first() -> None:
+    """What is over in a second or two gains nothing from a trial."""
+    run = simulate(AtOnce(8), Server(falls), size=0.5 * MB, seconds=1.9)
+    assert run.levels == [(0.0, 1)]
+
+
 def test_first_is_not_gone_below_without_a_refusal() -> None:
     run = simulate(AtOnce(6, first=3), Server(falls), size=0.5 * MB, seconds=20)
     assert run.share_at(3, 3) > 0.9
