@@ -33,7 +33,8 @@ MANY = 32  # instances from which on an answer may be worth help
 _FEW = 8  # instances a series, on average: requests for fewer wait longer than they receive
 _MOST_SERIES = 1000
 _SLOW = 80e6  # bytes a second; more is as fast as most lines, and asking for parts costs an archive more than the whole
-_SEEN = 0.04  # seconds in which that shows
+_OPENING = 0.25  # seconds
+_SEEN = 0.03  # seconds in which that shows
 _LONG = 2.0  # seconds that the rest must take for its instances to be asked for one by one
 _LOOK_AFTER = 0.5  # seconds in which that shows
 _MOST_LISTED = 5000  # instances at the end of the list that may be taken over
@@ -62,6 +63,10 @@ class Lane:
     first: float = 0.0
     answer: StreamedAnswer | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    def is_opening(self, now: float) -> bool:
+        """Whether its first bytes are still to come, and may soon."""
+        return not self.first and now - self.began < _OPENING
 
 
 class Helping:

@@ -44,7 +44,7 @@ __all__ = ["Lanes"]
 _ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
 _TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
 _MOST_TIMES_BACK = 5
-_SAMPLE = 0.01  # seconds
+_SAMPLE = 0.005  # seconds
 _LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
 
 
@@ -214,11 +214,14 @@ class Lanes:
         while True:
             await asyncio.sleep(_SAMPLE)
             now, before = time.monotonic(), self._policy.now
+            # A level is judged from when its lanes move: what the others bring until then says nothing of it.
+            opens = self._policy.is_beginning and any(one.is_opening(now) for one in self._lanes)
             for lane in self._lanes:
                 received = 0 if lane.answer is None else lane.answer.received
                 if received > lane.received:
                     lane.first = lane.first or now
-                    self._policy.done(lane.since, now, received - lane.received)
+                    if not opens:
+                        self._policy.done(lane.since, now, received - lane.received)
                     lane.since, lane.received = now, received
             self._leave_if_all_is_here()
             looked, used = self._looked

@@ -62,7 +62,7 @@ class AtOnce:
         first: where to start; trials do not go below it, only refusals do.
 
     Attributes:
-        held: set by whoever runs the work while it is that itself which takes all its time: more are not tried then.
+        held: set by whoever runs the work while more would be of no use: it is busy itself, or has nothing to begin.
     """
 
     def __init__(self, most: int, *, first: int = 1) -> None:
@@ -75,6 +75,7 @@ class AtOnce:
         self._noise = 0.0
         self._base: _Base | None = None  # while a trial is under way
         self._doubling = True
+        self._is_put_off = False  # a trial, because of `held`
         self._upwards = True
         self._calm = 0  # windows since the last trial
         self._wait = _FIRST_WAIT
@@ -88,9 +89,9 @@ class AtOnce:
         return self._now
 
     @property
-    def is_settled(self) -> bool:
-        """Whether it has found that more, or more than it may, bring nothing."""
-        return not self._doubling or self._now == self._most
+    def is_beginning(self) -> bool:
+        """Whether nothing has ended yet that counts for this level."""
+        return self._window is None
 
     def done(self, started: float, ended: float, size: int) -> None:
         """Note the end of a piece of work, or of a part of a long one, such as one instance of a series.
@@ -104,6 +105,9 @@ class AtOnce:
         if window is None:
             if started >= self._changed:
                 self._window = _Window(ended)
+            return
+        if self._is_put_off and not self.held:
+            self._try_another(ended)
             return
         window.ends += 1
         window.size += size
@@ -128,6 +132,7 @@ class AtOnce:
         base = self._base
         level = base.level if base is not None and base.level < self._now else max(1, self._now // 2)
         self._doubling, self._upwards, self._base, self._rate = False, True, None, None
+        self._is_put_off = False
         self._calm, self._wait = 0, _CAREFUL_WAIT
         self._go_to(level, now)
 
@@ -170,6 +175,7 @@ class AtOnce:
         return gain >= max(_GAIN, share * (self._now / base.level - 1), _NOISE * self._noise)
 
     def _try_another(self, now: float) -> None:
+        self._is_put_off = self.held and self._doubling
         level = self._neighbour(now)
         if level == self._now:
             self._upwards = self._doubling or not self._upwards
