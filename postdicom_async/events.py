@@ -48,11 +48,11 @@ class ArchiveSilent:
 
     Attributes:
         operation: what it was for.
-        in_a_row: how often that happened in this call without an answer in between.
+        silences: how often that has happened in this call; requests side by side count once.
     """
 
     operation: str
-    in_a_row: int
+    silences: int
 
 
 @public_face

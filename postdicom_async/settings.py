@@ -125,9 +125,12 @@ class Limits:
         page_size: results asked for per search request.
         batch_instances: instances in one store request.
         batch_bytes: bytes in one store request; a larger instance goes alone.
-        parallel_stores: store requests at once during an upload.
-        parallel_retrieves: the most retrieve requests at once during a download: one at first, then as many as make it
+        parallel_stores: store requests at once during an upload, at most: it begins with three, goes on to more while
+            the whole gets faster, and steps back where the archive refuses or does not answer in time.
+        parallel_retrieves: retrieve requests at once during a download, at most: one at first, then as many as make it
             faster.
+        parallel_searches: searches and requests for metadata at once, and lookups of PostDICOM's operations; the other
+            connections are left to transfers.
         piece: bytes read from or written to disk at a time.
         json_bytes: an answer that is read as a whole: of a store, of the Cloud API, for the doctor.
         json_item_bytes: one result of a search, one instance's metadata. They are read one by one as they arrive, and
@@ -145,6 +148,7 @@ class Limits:
     batch_bytes: int = 32 * MIB
     parallel_stores: int = 6
     parallel_retrieves: int = 8
+    parallel_searches: int = 4
     piece: int = 512 * KIB
     json_bytes: int = 256 * MIB
     json_item_bytes: int = 64 * MIB

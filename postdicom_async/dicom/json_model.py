@@ -9,6 +9,7 @@ from xml.parsers import expat
 
 from postdicom_async.dicom.dictionary import tag_of_keyword
 from postdicom_async.dicom.json_stream import JsonReader, NotJson
+from postdicom_async.face import translated
 
 __all__ = [
     "DicomJson",
@@ -45,15 +46,10 @@ def objects_in(body: bytes) -> list[DicomJson]:
         NotDicomJson: anything else, or a list that holds anything else.
     """
     found: list[DicomJson] = []
-    problem: NotDicomJson | None = None
     reader = JsonReader(largest=len(body) + 1)
-    try:
+    with translated(NotJson, lambda error: NotDicomJson(str(error))):
         for items in chain(reader.feed(body), reader.end()):
             found += [data_set_in(item) for item in items]  # at once: the first that is none ends the reading
-    except NotJson as error:
-        problem = NotDicomJson(str(error))
-    if problem is not None:
-        raise problem
     return found
 
 

@@ -86,8 +86,8 @@ class ClientBase:
         a connection instead of a request (NTLM, Negotiate). ``auth=None`` sends no credentials.
 
         Raises:
-            UsageError: ``timeouts.connect`` or ``limits.connections`` would change; ``auth`` is not what the
-                constructor takes, or would travel unencrypted.
+            UsageError: ``timeouts.connect``, ``limits.connections`` or ``limits.parallel_searches`` would change;
+                ``auth`` is not what the constructor takes, or would travel unencrypted.
         """
         old = self.settings
         settings = replace(

@@ -154,7 +154,7 @@ class ClientSearch(ClientBase):
         path = target.path(self._dialect, "/metadata")
 
         def pages(at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[DicomJson]]:
-            call = Call(operation, "GET", path, Repeat.READ, headers=ASKING_FOR_JSON)
+            call = Call(operation, "GET", path, Repeat.READ, headers=ASKING_FOR_JSON, metadata=True)
             return JsonAnswer(self._session.one_call(), call, wanted=at_most, key=_INSTANCE_UID).batches()
 
         return Results(pages, to_dataset, load_data_sets)

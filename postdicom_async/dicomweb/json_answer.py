@@ -18,6 +18,7 @@ from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, data_set_i
 from postdicom_async.dicom.json_stream import EndsEarly, JsonReader, NotJson, TooMuch, read_json
 from postdicom_async.disk.scratch_map import Marks
 from postdicom_async.errors import ProtocolError
+from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem, server_reason
 from postdicom_async.http.retry import Failure
 from postdicom_async.paging import Turns
@@ -150,8 +151,7 @@ class JsonAnswer:
 
     async def _take(self, found: Iterator[list[Any]], batch: list[DicomJson]) -> bool:
         """Add what was found to a batch; False when more came than is wanted."""
-        problem: Problem | None = None
-        try:
+        with translated((NotJson, NotDicomJson), self._problem):
             for items in found:
                 for item in items:
                     if self._left is not None and len(batch) >= self._left:
@@ -160,10 +160,6 @@ class JsonAnswer:
                     if self._is_first or await self._is_new(data_set):
                         batch.append(data_set)
                 await self._turns()
-        except (NotJson, NotDicomJson) as error:
-            problem = self._problem(error)
-        if problem is not None:
-            raise problem
         return self._left is None or len(batch) < self._left or not self._reader.is_amid
 
     async def _is_new(self, data_set: DicomJson) -> bool:

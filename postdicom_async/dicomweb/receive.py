@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
@@ -16,6 +17,8 @@ from postdicom_async.transfer.arrivals import Taken
 from postdicom_async.transfer.sinks import Arriving
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from postdicom_async.http.answer import StreamedAnswer
     from postdicom_async.transfer.arrivals import Answer
     from postdicom_async.transfer.progress import Meter
@@ -27,6 +30,8 @@ _OPERATION = "retrieve"
 _UNWANTED = {Taken.NEW: None, Taken.BEFORE: "", Taken.AGAIN: "a second copy"}
 _MOST_PIECES = 512  # a server that sends byte by byte must not fill memory with small objects
 _COPIED = 64 * 1024  # a smaller piece is copied out of its chunk, which may be many times as large
+_ENOUGH = 64 * 1024  # gathered of small pieces before they are taken apart
+_LONGEST_HELD = 0.005  # seconds
 _FIRST_LOOK = 4 * 1024  # most headers end within
 
 
@@ -47,6 +52,7 @@ class Receiver:
         self._kept: deque[Outcome] = deque()
         self._problem: BaseException | None = None
         self._empty = True
+        self._handed_over = False
         self._part: _Part | None = None
 
     async def receive(self, answer: StreamedAnswer, max_parts: int) -> None:
@@ -57,11 +63,15 @@ class Receiver:
             LocalFileError: the disk is full or failed.
         """
         reader = part_reader(answer, _OPERATION, max_parts, self)
+        gathering = _Gathering(reader.feed)
         problem: PostdicomError | None = None
         try:
             async for chunk in answer.chunks():
-                reader.feed(chunk)
-                await self._keep_pace()
+                gathering.add(chunk)
+                if self._handed_over:  # most pieces of a large part are only gathered, and cost nothing else
+                    self._handed_over = False
+                    await self._keep_pace()
+            gathering.flush()
             reader.close()
             if self._empty:
                 raise MultipartDamage("the answer is empty")
@@ -69,7 +79,10 @@ class Receiver:
             problem = damaged(damage, _OPERATION)
         except PostdicomError as error:
             problem = error
+            with suppress(MultipartDamage, PostdicomError):  # what had come by then counts
+                gathering.flush()
         finally:
+            gathering.stop()
             await self._clean_up()
         if self._problem is not None:
             raise self._problem
@@ -133,6 +146,7 @@ class Receiver:
 
     def _is_identified(self, part: _Part, *, complete: bool) -> bool:
         """Find out which instance the part is; drop what is not wanted."""
+        self._handed_over = True
         if part.header is not None:
             return True
         header = part.read_header(complete=complete)
@@ -179,6 +193,52 @@ class Receiver:
             assert one.uids is not None  # noqa: S101 - it was identified
             self._told.note_saved(one, one.uids)
             self._meter.finished(one, one.uids)
+
+
+class _Gathering:
+    """Joins small pieces before they are read: taking apart costs by the piece, and some servers send 8 KiB ones.
+
+    What has gathered is read when it is enough, or a few milliseconds old: nothing is held back from a slow answer.
+    What is wrong with it then is raised by the next call.
+    """
+
+    def __init__(self, feed: Callable[[bytes], None]) -> None:
+        self._feed = feed
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._problem: Exception | None = None
+
+    def add(self, piece: bytes) -> None:
+        if self._problem is not None:
+            raise self._problem
+        if len(piece) >= _ENOUGH and not self._pieces:
+            self._feed(piece)
+            return
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size >= _ENOUGH or len(self._pieces) >= _MOST_PIECES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LONGEST_HELD, self._is_old)
+
+    def flush(self) -> None:
+        if self._problem is not None:
+            raise self._problem
+        if self._pieces:
+            pieces, self._pieces, self._size = self._pieces, [], 0
+            self._feed(b"".join(pieces))
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _is_old(self) -> None:
+        self._timer = None
+        try:
+            self.flush()
+        except Exception as error:  # noqa: BLE001 - for the task that receives
+            self._problem = error
 
 
 class _Part:

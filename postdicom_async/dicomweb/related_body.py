@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from contextlib import aclosing
@@ -18,17 +19,13 @@ if TYPE_CHECKING:
 
     from postdicom_async.disk.sources import Usable
 
-__all__ = ["Reached", "RelatedBody", "nobody"]
+__all__ = ["Reached", "RelatedBody"]
 
 _SMALL = 64 * 1024  # bytes of a part that is in memory and goes out with others
 _GATHERED = 128 * 1024
 
 Reached: TypeAlias = "Callable[[Usable, int], None]"
 """Is told of an instance that so many of its first bytes are out; of a repeat, again."""
-
-
-def nobody() -> None:
-    """Is told nothing."""
 
 
 @dataclass(slots=True)
@@ -38,35 +35,34 @@ class RelatedBody:
     Attributes:
         parts: the instances, sent byte for byte.
         reached: told of instance bytes as they are sent.
-        refused: called when it is asked for again: the request before it was not taken.
         broken: the part whose source could not be read, after ``open`` raised for it.
         begun: some of it was asked for, which happens when there is a connection for it to go out on.
+        length: the exact Content-Length.
     """
 
     parts: Sequence[Usable]
     reached: Reached
-    refused: Callable[[], None] = nobody
     boundary: str = field(default_factory=lambda: secrets.token_hex(16))
     broken: Usable | None = None
     begun: bool = False
+    length: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count once; it is asked for several times."""
+        framing = part_framing(self.boundary, len(self.parts))
+        self.length = sum(map(len, framing)) + sum(part.body.length for part in self.parts)
 
     @property
     def content_type(self) -> str:
         """The request's Content-Type. ``type`` is quoted for .NET servers, ``boundary`` is not for old Orthanc."""
         return f'multipart/related; type="application/dicom"; boundary={self.boundary}'
 
-    @property
-    def length(self) -> int:
-        """The exact Content-Length."""
-        return sum(map(len, part_framing(self.boundary, len(self.parts)))) + sum(p.body.length for p in self.parts)
-
     async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield the body from its first byte."""
         *heads, tail = part_framing(self.boundary, len(self.parts))
         self.broken = None
-        if self.begun:
-            self.refused()
         self.begun = True
+        await self._look_at_files()
         gathered: list[bytes] = []  # small parts go out together: a write of each costs more than its bytes
         small: list[Usable] = []
         size = 0
@@ -90,6 +86,14 @@ class RelatedBody:
         yield b"".join((*gathered, tail))
         self._are_out(small)
 
+    async def _look_at_files(self) -> None:
+        """Find out whether a file that was read when it was identified has changed: all in one visit to a thread."""
+        held = [(part, part.body) for part in self.parts if isinstance(part.body, HeldFile)]
+        if held:
+            self.broken, problem = await asyncio.to_thread(_first_changed, held)
+            if problem is not None:
+                raise problem
+
     def _are_out(self, parts: list[Usable]) -> None:
         for part in parts:
             self.reached(part, part.body.length)
@@ -104,3 +108,12 @@ class RelatedBody:
         except LocalFileError:
             self.broken = part
             raise
+
+
+def _first_changed(held: list[tuple[Usable, HeldFile]]) -> tuple[Usable | None, LocalFileError | None]:
+    for part, file in held:
+        try:
+            file.require_unchanged()
+        except LocalFileError as problem:
+            return part, problem
+    return None, None

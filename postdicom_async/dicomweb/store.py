@@ -15,7 +15,7 @@ import anyio.to_thread
 from postdicom_async.dicomweb.confirm import Confirmation, Holding
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.media_types import DICOM_JSON
-from postdicom_async.dicomweb.related_body import Reached, RelatedBody, nobody
+from postdicom_async.dicomweb.related_body import Reached, RelatedBody
 from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, Verdict, verdicts_of
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
@@ -71,14 +71,14 @@ class _Exchange:
 class Storing:
     """Sends batches and finds out what became of each instance.
 
-    ``refused`` is called when the archive takes no more requests at once, does not answer one in time or cuts it off.
+    ``not_taken`` is called for each request that the archive refuses for now, does not answer in time or cuts off.
     """
 
     def __init__(
-        self, retrieval: Retrieval, study_instance_uid: str | None, refused: Callable[[], None] = nobody
+        self, retrieval: Retrieval, study_instance_uid: str | None, not_taken: Callable[[], None] | None = None
     ) -> None:
         self.session: Session = retrieval.session
-        self.refused: Callable[[], None] = refused
+        self._not_taken = not_taken
         self.under_way: UnderWay = UnderWay()
         self.confirmation: Confirmation = Confirmation(retrieval)
         dialect = retrieval.dialect
@@ -107,6 +107,7 @@ class Storing:
             headers={"Content-Type": body.content_type, "Accept": DICOM_JSON},
             body=body,
             accepted=_READ_STATUSES,
+            not_taken=self._not_taken,
         )
 
 
@@ -213,7 +214,7 @@ class _Delivery:
     async def _exchange(self, part: list[Usable]) -> _Exchange:
         """Make one request; a source that cannot be read is settled and the rest is sent without it."""
         while part:
-            body = RelatedBody(part, self._reached, self._storing.refused)
+            body = RelatedBody(part, self._reached)
             broken: LocalFileError | None = None
             try:
                 return await self._attempt(body)
@@ -241,7 +242,6 @@ class _Delivery:
             if not body.begun:  # cancelled before anything of it left
                 self._left -= sent - arrived_before
         if lost is not None:
-            self._storing.refused()
             self._lost |= sent
             return _Exchange(verdicts_of("", b"", sent), lost.status, lost.reason, lost=True)
         words = answer.body[: self._session.settings.limits.error_bytes]
@@ -270,7 +270,7 @@ class _Delivery:
                 return answer
             if refusal.status not in _NOT_NOW:
                 raise refusal
-            self._storing.refused()
+            body.begun = False  # whoever is cancelled while it waits knows that it was refused
             if not await under_way.another_was_taken():
                 raise refusal
 

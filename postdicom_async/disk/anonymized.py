@@ -29,7 +29,7 @@ __all__ = ["AnonymizedBody", "anonymized", "anonymized_now", "require_anonymizat
 _PIECE = 512 * 1024
 
 _Read = Callable[[int, int], bytes]
-Original: TypeAlias = FileBody | HeldFile | BytesBody | SpooledFile
+Original: TypeAlias = FileBody | BytesBody | SpooledFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +157,11 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
     require_anonymization(anonymization)
     if isinstance(source, Unusable):
         return source
-    if not isinstance(source.body, FileBody | HeldFile | BytesBody | SpooledFile):
+    original = source.body.file if isinstance(source.body, HeldFile) else source.body
+    if not isinstance(original, FileBody | BytesBody | SpooledFile):
         raise UsageError("anonymize: a source is anonymised once")
     try:
-        body = _planned(source.body, anonymization)
+        body = _planned(original, anonymization)
         header = _header_of(body)
     except (DicomProblem, LocalFileError) as problem:
         reason = problem.reason or str(problem)

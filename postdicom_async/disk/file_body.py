@@ -80,21 +80,21 @@ class FileBody:
     def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
         """Open the file for reads by offset and size, in this thread; what was read holds when this ends in peace."""
         with open_at_once(self.path) as file:
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
 
             def read(at: int, size: int) -> bytes:
                 file.seek(at)
                 return read_fully(file, size)
 
             yield read
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
 
     def _read_whole(self) -> bytes:
         """Read a small file in one visit to a thread: opening, reading and closing one by one costs four."""
         with open_at_once(self.path) as file:
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
             data = read_fully(file, self.length)
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
         if len(data) != self.length:
             raise LocalFileError("a source ended early while it was read")
         return data
@@ -102,7 +102,7 @@ class FileBody:
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield a large file, reading the next piece while one is being sent."""
         async with _opened(self.path) as file:
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
             left = self.length
             ahead = asyncio.ensure_future(file.read(min(self.piece, left)))
             try:
@@ -113,16 +113,17 @@ class FileBody:
             finally:
                 with anyio.CancelScope(shield=True):  # a thread may be reading from what is closed next
                     await asyncio.wait([ahead])
-            self._require_unchanged(os.fstat(file.fileno()))
+            self.require_unchanged(os.fstat(file.fileno()))
 
-    def _require_unchanged(self, status: os.stat_result) -> None:
+    def require_unchanged(self, status: os.stat_result) -> None:
+        """Raise `LocalFileError` unless this is the status of the file as it was identified."""
         if identity_of(status) != self.identity:
             raise LocalFileError("a source changed while it was read")
 
 
 @dataclass(frozen=True, slots=True)
 class HeldFile:
-    """A small file that was read whole when it was identified: opened once, and sent as it was then.
+    """A small file that was read whole when it was identified, so that it is opened once.
 
     Attributes:
         file: where it comes from; what is kept of it when it has been sent.
@@ -137,5 +138,20 @@ class HeldFile:
         return len(self.data)
 
     async def open(self) -> AsyncGenerator[bytes, None]:
-        """Yield it."""
+        """Yield it, unless it is not what it was."""
+        await asyncio.to_thread(self.require_unchanged)
         yield self.data
+
+    def require_unchanged(self) -> None:
+        """Look at the file, in this thread.
+
+        Raises:
+            LocalFileError: it is not what it was when it was read.
+        """
+        problem: OSError | None = None
+        try:
+            self.file.require_unchanged(self.file.path.stat())
+        except OSError as error:
+            problem = error
+        if problem is not None:
+            raise local_file_error("a source", problem)

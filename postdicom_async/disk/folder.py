@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from io import FileIO
+from itertools import count
 from pathlib import Path
 
 from postdicom_async.dicom.header import InstanceHeader, read_header
@@ -66,6 +67,8 @@ class Folder:
         self.fsync: bool = fsync
         self._directories: dict[RelativeName, _Directory] = {}
         self._lock = threading.Lock()
+        self._own = secrets.token_hex(8)
+        self._numbers = count()
 
     def open(self) -> None:
         """Make the folder where it does not exist, and hold on to it.
@@ -220,6 +223,10 @@ class Folder:
 
     # --- what a partial file asks of its folder ----------------------------------------------------------------------
 
+    def partial_name(self) -> str:
+        """Return a name nobody else uses: a random one for this object, with a number."""
+        return f"{_PARTIAL_PREFIX}{self._own}-{next(self._numbers)}{_PARTIAL_SUFFIX}"
+
     def open_new(self, directory: _Directory, parts: RelativeName, name: str) -> int:
         """Create a file that must not exist yet; return its descriptor."""
         if _GUARDED:
@@ -269,7 +276,7 @@ class PartialFile:
         self._folder = folder
         self._parts = name[:-1]
         self._name = name[-1]
-        self._partial = f"{_PARTIAL_PREFIX}{secrets.token_hex(8)}{_PARTIAL_SUFFIX}"
+        self._partial = folder.partial_name()
         self._directory: _Directory | None = directory
         self._descriptor = -1
         try:

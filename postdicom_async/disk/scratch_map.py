@@ -1,7 +1,7 @@
 """What must be remembered of every instance, in memory that does not grow: the latest in a dict, the rest on disk.
 
 A `Scratch` is one private database, opened when the first of its maps outgrows its dict: a small transfer never has
-one. Before the database is asked for a key, a filter of bits tells most that are not there.
+one. Before a large table is asked for a key, a filter of bits tells most that are not there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _V = TypeVar("_V", int, str)
 _T = TypeVar("_T")
 
 _RECENT = 1024  # written in one go: some milliseconds
+_FILTER_FROM = 4096  # keys; with fewer the database answers as quickly
 _FILTER_BYTES = 1 << 21  # at a million keys it errs once in seventy; with more the database is asked more often
 _LAST, _SHIFT = _FILTER_BYTES - 1, 32
 
@@ -83,7 +84,8 @@ class ScratchMap(Generic[_V]):
         self._scratch = scratch
         self._recent: dict[Key, _V] = {}
         self._table = ""
-        self._filter = bytearray()
+        self._filter = bytearray()  # of what is in the table, once that is large
+        self._written = 0
 
     def get(self, key: Key) -> _V | None:
         """Return the value of a key, None where there is none."""
@@ -91,7 +93,9 @@ class ScratchMap(Generic[_V]):
         if found is not None or not self._table:
             return found
         number, bits = hash(key), self._filter
-        if not (bits[number >> _SHIFT & _LAST] >> (number & 7) & 1 and bits[number >> 3 & _LAST] >> (number & 7) & 1):
+        if bits and not (
+            bits[number >> _SHIFT & _LAST] >> (number & 7) & 1 and bits[number >> 3 & _LAST] >> (number & 7) & 1
+        ):
             return None
         query = f"SELECT value FROM {self._table} WHERE a = ? AND b = ?"  # noqa: S608 - our own names
         rows = self._scratch.rows(query, key)
@@ -107,23 +111,30 @@ class ScratchMap(Generic[_V]):
         """Write what has gathered; return the name of the table (columns a, b, value), which then holds everything."""
         if not self._table:
             self._table = self._scratch.new_table()
-            self._filter = bytearray(_FILTER_BYTES)
         rows = sorted((a, b, value) for (a, b), value in self._recent.items())
-        bits = self._filter
-        for number in map(hash, self._recent):
-            bits[number >> _SHIFT & _LAST] |= 1 << (number & 7)
-            bits[number >> 3 & _LAST] |= 1 << (number & 7)
         command = f"INSERT OR REPLACE INTO {self._table} VALUES (?, ?, ?)"  # noqa: S608
         self._scratch.write(command, rows)
+        self._written += len(rows)
+        if self._filter:
+            self._admit(self._recent)
+        elif self._written >= _FILTER_FROM:
+            self._filter = bytearray(_FILTER_BYTES)
+            self._admit(self._scratch.rows(f"SELECT a, b FROM {self._table}"))  # noqa: S608
         self._recent.clear()
         return self._table
+
+    def _admit(self, keys: Iterable[Key]) -> None:
+        bits = self._filter
+        for number in map(hash, keys):
+            bits[number >> _SHIFT & _LAST] |= 1 << (number & 7)
+            bits[number >> 3 & _LAST] |= 1 << (number & 7)
 
     def drop(self) -> None:
         """Forget everything in it."""
         if self._table:
             self._scratch.rows(f"DROP TABLE {self._table}")
         self._recent.clear()
-        self._filter, self._table = bytearray(), ""
+        self._filter, self._table, self._written = bytearray(), "", 0
 
 
 class Marks:

@@ -14,6 +14,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Edge"]
 
 _READ_AHEAD = 128 * 1024  # aiohttp stops reading at twice this: what a slow reader holds of each answer
+_PIECES_IN_A_ROW = 8
 _FIELD = 64 * 1024  # of the answer's head: its first line, one field
 _FIELDS = 256
 _OWN_PIECE = 64 * 1024  # a piece as large goes out without being copied behind the request's head
@@ -301,7 +303,11 @@ class _AnswerStream(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._answer.content
-        while True:
+        for turn in count(1):
+            if turn % _PIECES_IN_A_ROW == 0:
+                # anyio's scopes cancel a task only while it waits for what has not happened yet, and a quick archive
+                # has always sent more by then: a browser that has gone would be downloaded for.
+                await asyncio.sleep(0)
             problem: httpx.TransportError | None = None
             try:
                 piece = await content.readany()

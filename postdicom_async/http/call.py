@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -31,6 +31,8 @@ class Call:
         accepted: statuses besides 2xx that the caller reads itself.
         private: values of the request that a server might repeat in its words.
         search: its answer is waited for ``timeouts.search_answer`` instead of ``timeouts.answer``.
+        metadata: it asks for what is told of instances; ``limits.parallel_searches`` bounds it, as it bounds searches.
+        not_taken: called at the end of each attempt that was refused for now, not answered in time, cut off or failed.
     """
 
     operation: str
@@ -42,6 +44,13 @@ class Call:
     accepted: frozenset[int] = frozenset()
     private: Iterable[str] = field(default=(), repr=False)
     search: bool = False
+    metadata: bool = False
+    not_taken: Callable[[], None] | None = field(default=None, repr=False)
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether it is bounded as searches are, so that they never take all connections from transfers."""
+        return self.search or self.metadata
 
     @property
     def kind(self) -> str:

@@ -85,7 +85,7 @@ class _Protocol(ResponseHandler):
 class _Connection(Connection):
     """A connection in use, which is let go of without a word where its user forgot to."""
 
-    def __del__(self) -> None:
+    def __del__(self, _warnings: Any = None, /) -> None:
         if self._protocol is not None:
             with suppress(RuntimeError):  # the event loop has ended
                 drop = partial(self._connector._release, should_close=True)  # noqa: SLF001

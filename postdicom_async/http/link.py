@@ -27,6 +27,7 @@ class Link:
 
     def __init__(self, settings: Settings, chosen: ChosenTransport) -> None:
         self.slots = anyio.CapacityLimiter(settings.limits.connections)
+        self.listings = anyio.CapacityLimiter(settings.limits.parallel_searches)
         self.budget = RetryBudget(settings.retry.budget)
         self.clock = Clock()
         self.paused: dict[StreamedAnswer, None] = {}  # answers that are open and that nobody reads, the oldest first
@@ -40,25 +41,49 @@ class Link:
         with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_SECONDS):
             await self.transport.aclose()
 
-    async def take_slot(self, holder: object) -> None:
-        """Wait for a slot. With one free there is no detour through the event loop."""
+    async def take_slot(self, holder: object, *, listing: bool) -> None:
+        """Wait for a slot, and first for one of the few that searches and metadata may have of them.
+
+        With one free there is no detour through the event loop.
+        """
+        if listing:
+            await self._take(self.listings, holder)
         try:
-            self.slots.acquire_on_behalf_of_nowait(holder)
+            await self._take(self.slots, holder)
+        except BaseException:
+            if listing:
+                self.listings.release_on_behalf_of(holder)
+            raise
+
+    async def _take(self, limiter: anyio.CapacityLimiter, holder: object) -> None:
+        try:
+            limiter.acquire_on_behalf_of_nowait(holder)
         except anyio.WouldBlock:
-            # Who reads the oldest may be waiting for this very request: without this both would wait for ever.
+            # Who reads the oldest may be waiting for this very request: without this both would wait for ever. Only
+            # listings are ever paused, so that a slot of either kind comes free.
             for answer in list(self.paused)[:1]:
                 self._take_back(answer)
-            await self.slots.acquire_on_behalf_of(holder)
+            await limiter.acquire_on_behalf_of(holder)
+
+    def give_back(self, holder: object, *, listing: bool) -> None:
+        """Free a slot."""
+        self.slots.release_on_behalf_of(holder)
+        if listing:
+            self.listings.release_on_behalf_of(holder)
+
+    @property
+    def _is_waited_for(self) -> bool:
+        return bool(self.slots.statistics().tasks_waiting or self.listings.statistics().tasks_waiting)
 
     def pause(self, answer: StreamedAnswer) -> None:
         """Note that nobody reads an answer for now."""
         self.paused[answer] = None
         # Who waits already saw nothing to take back. A reader that comes back soon keeps its answer all the same.
-        if self.slots.statistics().tasks_waiting:
+        if self._is_waited_for:
             asyncio.get_running_loop().call_later(_PAUSED_SECONDS, self._take_back_if_wanted, answer)
 
     def _take_back_if_wanted(self, answer: StreamedAnswer) -> None:
-        if self.slots.statistics().tasks_waiting:
+        if self._is_waited_for:
             self._take_back(answer)
 
     def _take_back(self, answer: StreamedAnswer) -> None:

@@ -113,6 +113,8 @@ _HTTP_LOGGERS = (
     "httpcore.http2",
     "httpcore.proxy",
     "httpcore.socks",
+    "aiohttp.client",
+    "aiohttp.internal",
 )
 
 
@@ -128,7 +130,7 @@ def _install_filters() -> None:
 
 @contextmanager
 def quiet_http_logs() -> Iterator[None]:
-    """Drop what httpx and httpcore log in this context: URLs, and headers of answers.
+    """Drop what httpx, httpcore and aiohttp log in this context: URLs, and headers of answers.
 
     Only requests made inside are affected; an application's own use of httpx logs as before.
     """

@@ -72,6 +72,8 @@ class _Making(Policy):
 
     def wait_after(self, problem: Problem) -> float | None:
         """Give up too when the archive was silent too often."""
+        if self.call.not_taken is not None and problem.failure is not Failure.FINAL:
+            self.call.not_taken()
         return None if self.patience.is_over(self.call.kind) else super().wait_after(problem)
 
     def met_silence(self, before: int) -> None:
@@ -131,8 +133,8 @@ class Session:
         """
         if _of_the_connections(settings) != _of_the_connections(self.settings):
             raise UsageError(
-                "with_options: tls, proxy, timeouts.connect and limits.connections belong to the open connections; "
-                "make a new session for other values"
+                "with_options: tls, proxy, timeouts.connect, limits.connections and limits.parallel_searches belong to "
+                "the open connections; make a new session for other values"
             )
         other = copy.copy(self)
         other.settings = settings
@@ -253,7 +255,7 @@ class Session:
         """Make one request; return its answer's head, or raise `Problem`."""
         link, call = self._open_link(), making.call
         holder = object()
-        await link.take_slot(holder)
+        await link.take_slot(holder, listing=call.is_listing)
         answer: StreamedAnswer | None = None
         silences = making.patience.silences
         try:
@@ -269,7 +271,7 @@ class Session:
                 clock=link.clock,
                 patience=making.patience,
                 in_vain=partial(making.met_silence, silences),
-                release=lambda: link.slots.release_on_behalf_of(holder),
+                release=partial(link.give_back, holder, listing=call.is_listing),
             )
             if not (answer.ok or answer.status in call.accepted):
                 raise await self._refusal(call, answer, header)
@@ -277,7 +279,7 @@ class Session:
             if answer is not None:
                 await answer.aclose()
             else:
-                link.slots.release_on_behalf_of(holder)
+                link.give_back(holder, listing=call.is_listing)
             raise
         return answer
 
@@ -317,5 +319,6 @@ def _of_the_connections(settings: Settings) -> tuple[object, ...]:
         settings.use_environment_proxies,
         settings.timeouts.connect,
         settings.limits.connections,
+        settings.limits.parallel_searches,
         settings.allow_http_credentials,
     )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio.to_thread
 
 from postdicom_async.dicomweb.json_answer import refuse_cut_json
-from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
+from postdicom_async.errors import ConnectionFailed, OutcomeUnknown, PostdicomError, ProtocolError, ServerError
+from postdicom_async.face import translated
 from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
@@ -99,15 +100,13 @@ class Caller:
             private=private,
             search=operation.repeat is Repeat.READ,
         )
-        problem: PostdicomError | None = None
-        try:
+
+        def unknown(error: PostdicomError) -> OutcomeUnknown | None:
+            is_open = operation.repeat is Repeat.CHANGE and _may_have_been_done(error)
+            return outcome_unknown(error) if is_open else None
+
+        with translated((ConnectionFailed, ServerError, ProtocolError), unknown):
             found = await self._fetch(call, session or self._session)
-        except (ConnectionFailed, ServerError, ProtocolError) as error:
-            if operation.repeat is not Repeat.CHANGE or not _may_have_been_done(error):
-                raise
-            problem = outcome_unknown(error)
-        if problem is not None:
-            raise problem
         reason = refusal_in(found)
         if reason is not None:
             raise ServerError(

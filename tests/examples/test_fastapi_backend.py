@@ -173,8 +173,7 @@ async def _still_serves(backend: Backend) -> bool:
 async def falling_silent(first: bytes) -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event]]:
     """Answer each request with some bytes and no more; tell when one was asked, and when it was hung up.
 
-    Without any bytes the head comes late: a request that is waited for no more may have to wait for its answer to
-    find out, but then it must take none of it.
+    Without any bytes the head comes late, and then nobody must take it.
     """
     asked, gone = asyncio.Event(), asyncio.Event()
 

@@ -15,7 +15,7 @@ from postdicom_async import DicomWeb, PostdicomError
 from postdicom_async.disk.folder import Folder
 from tests.faults.archive import MemoryArchive, is_search, name_of
 from tests.faults.clients import files_below, settings
-from tests.support.bodies import json_reply
+from tests.support.bodies import dicom_json, json_reply
 from tests.support.dicom_files import small_dicom, study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
 
@@ -151,7 +151,7 @@ async def test_five_thousand_cancellations_then_everything_works(
 async def test_never_more_in_flight_than_slots(connect: Connect) -> None:
     async with (
         FaultyServer(json_reply([], delay_before=0.005)) as server,
-        connect(server.url, settings(connections=5)) as archive,
+        connect(server.url, settings(connections=5, parallel_searches=5)) as archive,
     ):
         await asyncio.gather(*[archive.search_for_studies(limit=1).all() for _ in range(60)])
     assert server.peak_in_flight == 5
@@ -267,3 +267,76 @@ async def test_no_exception_is_left_unseen(status: int, search_is_slow: bool, co
     gc.collect()
     await asyncio.sleep(0)
     assert not unseen
+
+
+# --- searches beside transfers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["searches", "metadata"])
+async def test_searches_never_take_all_connections(kind: str, connect: Connect, tmp_path: Path) -> None:
+    """Sixty that hang, and a download that goes on beside them."""
+    archive = MemoryArchive(FILES)
+    release = asyncio.Event()
+
+    async def answer(request: Request) -> Reply:
+        if "PatientID" in request.target or "metadata" in request.target:
+            await release.wait()
+            return json_reply([])
+        return archive(request)
+
+    using = settings(connections=6, answer=60, search_answer=60)
+    async with FaultyServer(answer) as server, connect(server.url, using) as client:
+        asked = [
+            client.search_for_studies({"PatientID": "1"}, limit=1).all()
+            if kind == "searches"
+            else client.retrieve_study_metadata(STUDY).all()
+            for _ in range(60)
+        ]
+        waiting = asyncio.ensure_future(asyncio.gather(*asked))
+        await server.until(lambda seen: seen.in_flight == 4)
+        async with asyncio.timeout(20):
+            async with client.iter_study(STUDY) as parts:
+                assert len([await part.read() async for part in parts]) == len(FILES)
+            assert (await client.upload(FILES[0])).ok
+        assert server.in_flight == 4
+        release.set()
+        await waiting
+        link = client._session._open_link()
+        assert link.listings.borrowed_tokens == link.slots.borrowed_tokens == 0
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+async def test_searches_within_searches_do_not_wait_for_one_another(depth: int, connect: Connect) -> None:
+    """More streamed listings open than may run at once, each waiting for one within it."""
+    rows = [dicom_json(StudyInstanceUID=uid(number)) for number in range(1, 400)]
+    reply = json_reply(rows, chunk_size=4096)
+    using = settings(connections=16, parallel_searches=2, page_size=1000)
+
+    async def nested(archive: DicomWeb, level: int) -> int:
+        count = 0
+        async for _ in archive.search_for_studies({"PatientID": str(level)}, limit=399):
+            count += 1
+            if count == 1 and level:
+                assert await nested(archive, level - 1) == 399
+        return count
+
+    async with FaultyServer(reply) as server, connect(server.url, using) as archive, asyncio.timeout(60):
+        assert await asyncio.gather(*(nested(archive, depth) for _ in range(3))) == [399] * 3
+        assert server.peak_in_flight <= 2
+        assert archive._session._open_link().listings.borrowed_tokens == 0
+
+
+async def test_a_search_cancelled_while_it_waits_keeps_no_slot(connect: Connect) -> None:
+    using = settings(connections=1, parallel_searches=4)
+    async with FaultyServer([Reply(silent=True), *[json_reply([])] * 8]) as server, connect(server.url, using) as one:
+        silent = asyncio.create_task(one.delete_study(STUDY))
+        await server.until(lambda seen: seen.in_flight == 1)
+        for _ in range(8):
+            await cancelled_at(one.search_for_studies(limit=1).all(), 0.01)
+        silent.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await silent
+        async with asyncio.timeout(20):
+            assert await asyncio.gather(*(one.search_for_studies(limit=1).all() for _ in range(8))) == [[]] * 8
+        link = one._session._open_link()
+        assert link.listings.borrowed_tokens == link.slots.borrowed_tokens == 0

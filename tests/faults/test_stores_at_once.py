@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import Awaitable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from postdicom_async import DicomWeb, RateLimited, Status, UploadReport
+from postdicom_async import AuthenticationFailed, DicomWeb, RateLimited, Status, UploadReport
+from postdicom_async.transfer.adaptive import AtOnce
 from tests.faults.archive import MemoryArchive
 from tests.faults.clients import settings
 from tests.support.dicom_files import study_files, uid
@@ -80,3 +85,50 @@ async def test_an_archive_that_refuses_everything_ends_the_upload() -> None:
     assert isinstance(caught.value.report, UploadReport)
     assert caught.value.report.counts.keys() == {Status.FAILED}
     assert crowd.refused <= 4 * 2 + 2
+
+
+REPLIES = {
+    "429": (Reply(429), True),
+    "503": (Reply(503), True),
+    "408": (Reply(408), True),
+    "502": (Reply(502), True),
+    "cut": (Reply(body=b"{" * 100, reset=True, cut_after=10), True),
+    "no answer in time": (Reply(delay_before=60), True),
+    "400": (Reply(400), False),
+    "409": (Reply(409), False),
+    "401": (Reply(401), False),
+}
+
+
+@pytest.mark.parametrize("kind", REPLIES)
+async def test_what_makes_it_step_back(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, steps_back = REPLIES[kind]
+    refusals: list[float] = []
+    monkeypatch.setattr(AtOnce, "refused", lambda _, now: refusals.append(now))
+    archive = MemoryArchive(fault=lambda request: next(replies, None) if request.method == "POST" else None)
+    replies = iter([first])
+    quick = settings(answer=0.5, idle_read=0.5)
+    with suppress(AuthenticationFailed):
+        async with FaultyServer(archive) as server, DicomWeb(server.url, settings=quick) as client:
+            await client.upload(list(study_files(2, pixel_bytes=64).values()))
+    assert bool(refusals) is steps_back
+
+
+async def test_what_was_refused_and_waits_when_all_ends_was_not_stored(tmp_path: Path) -> None:
+    """One is under way and may be stored; those that were refused beside it are known not to be."""
+    crowd = Crowded(1, seconds=60)
+    quick = settings(batch_instances=1, max_attempts=1)
+    report = tmp_path / "report"
+    async with FaultyServer(crowd) as server, DicomWeb(server.url, settings=quick) as archive:
+        files = list(study_files(9, pixel_bytes=64).values())
+        sending = asyncio.create_task(archive.upload(files, report=report))
+        async with asyncio.timeout(30):
+            while crowd.refused < 2:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        sending.cancel()
+        with suppress(asyncio.CancelledError):
+            await sending
+    statuses = Counter(json.loads(line)["status"] for line in report.read_text().splitlines())
+    assert statuses["unconfirmed"] == 1
+    assert statuses.keys() == {"unconfirmed", "failed"}

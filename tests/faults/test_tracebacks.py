@@ -87,6 +87,8 @@ CALLS: dict[str, Call] = {
     "store_instances": lambda a, _: a.store_instances([FILE, pydicom.dcmread(BytesIO(FILE))]),
     "upload": lambda a, folder: a.upload([folder, FILE], anonymize=ANONYMIZE),
     "upload iterable": lambda a, _: a.upload(several()),
+    "upload_each": lambda a, folder: each(a.upload_each([folder, FILE], anonymize=ANONYMIZE)),
+    "download_each": lambda a, folder: each(a.download_each(STUDY, to=folder / CANARIES["path"])),
     "download_study": lambda a, folder: a.download_study(STUDY, to=folder / CANARIES["path"]),
     "download_series": lambda a, folder: a.download_series(STUDY, SERIES, to=folder / CANARIES["path"]),
     "download_instance": lambda a, folder: a.download_instance(*UIDS, to=folder / CANARIES["path"]),

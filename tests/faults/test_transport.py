@@ -8,11 +8,14 @@ import gzip
 import logging
 import random
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import anyio
 import httpx
 import pytest
 
@@ -517,6 +520,49 @@ async def test_more_than_was_asked_for_is_no_answer_to_the_next(extra: bytes) ->
             for _ in range(turns):
                 await asyncio.sleep(0)
             assert (await sender.get(server.url)).content == b"right"
+
+
+POUR = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as listening:
+    print(listening.getsockname()[1], flush=True)
+    for _ in range(10):
+        connection, _ = listening.accept()
+        connection.recv(65536)
+        try:
+            connection.sendall(b"HTTP/1.1 200 OK\\r\\n\\r\\n")
+            for _ in range(1000):
+                connection.sendall(bytes(1 << 20))
+        except OSError:
+            pass
+"""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_scope_of_anyio_s_ends_a_stream_that_never_runs_dry(loop: str) -> None:
+    """As web backends use it: a browser that has gone is not downloaded for."""
+    after = 0
+
+    async def read(url: str) -> None:
+        nonlocal after
+        async with client() as sender, sender.stream("GET", url) as answer:
+            with anyio.CancelScope() as scope:
+                # Seen together with what has come, as the end of another connection would be.
+                threading.Timer(0.1, asyncio.get_running_loop().call_soon_threadsafe, (scope.cancel,)).start()
+                async for piece in answer.aiter_raw():
+                    after += len(piece) if scope.cancel_called else 0
+                    time.sleep(0.001)  # something is done with it, and more has come by then
+
+    async def work() -> None:
+        with subprocess.Popen([sys.executable, "-c", POUR], stdout=subprocess.PIPE, text=True) as pouring:
+            assert pouring.stdout is not None
+            url = f"http://127.0.0.1:{int(pouring.stdout.readline())}"
+            for _ in range(10):
+                await read(url)
+            pouring.kill()
+        assert after < 64 * MIB
+
+    run_in(loop, work)
 
 
 # --- letting go -----------------------------------------------------------------------------------------------------

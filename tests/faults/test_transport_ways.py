@@ -201,7 +201,7 @@ async def test_a_socks_proxy_that_is_not_there() -> None:
 
 async def test_ten_requests_cancelled_behind_a_socks_proxy_leave_no_connection() -> None:
     async with FaultyServer(Reply(silent=True)) as server, socks_to(server.port) as proxy:
-        using = replace(FAST, proxy=f"socks5://127.0.0.1:{proxy.port}")
+        using = settings(parallel_searches=10, proxy=f"socks5://127.0.0.1:{proxy.port}")
         async with DicomWeb("http://archive.invalid", settings=using) as archive:
             tasks = [asyncio.ensure_future(archive.search_for_studies().all()) for _ in range(10)]
             await server.until(lambda seen: seen.in_flight == 10)

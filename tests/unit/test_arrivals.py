@@ -30,6 +30,7 @@ def outcome(uids: InstanceUids, size: int = 7) -> Outcome:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything soon goes to the database, and passes have many slices."""
     monkeypatch.setattr(scratch_map, "_RECENT", 3)
+    monkeypatch.setattr(scratch_map, "_FILTER_FROM", 10)
     monkeypatch.setattr(module, "_SLICE", 4)
     monkeypatch.setattr(module, "_MOST_SERIES", 2)
 

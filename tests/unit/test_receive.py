@@ -19,7 +19,7 @@ from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
 from postdicom_async.disk import pool as pool_module
 from postdicom_async.disk.folder import Folder
-from postdicom_async.errors import LocalFileError, ProtocolError
+from postdicom_async.errors import ConnectionFailed, LocalFileError, ProtocolError
 from postdicom_async.http.answer import StreamedAnswer
 from postdicom_async.results import InstanceFinished, InstanceUids, Outcome, ProgressEvent
 from postdicom_async.transfer.arrivals import Arrivals
@@ -123,6 +123,56 @@ async def test_a_cut_answer_keeps_what_was_whole_and_nothing_else(tmp_path: Path
                 await case.receive(Answer(Multipart(made.content_type, made.body[:end])))
             assert len(case.saved) == made.body[:end].count(b"\r\n--b0undary-of-the-tests\r\n")
             case.require_honest(contents)
+
+
+async def test_what_came_is_not_held_back_when_nothing_more_comes(tmp_path: Path) -> None:
+    """Small pieces are gathered before they are read, but not from an answer that stands still."""
+    contents, go = files(3), asyncio.Event()
+    made = multipart_related(contents)
+    end_of_second = made.body.index(b"\r\n--b0undary-of-the-tests\r\n", made.body.index(contents[1][-50:]))
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, end_of_second + 27, 100):
+            yield made.body[at : min(at + 100, end_of_second + 27)]
+        await go.wait()
+        yield made.body[end_of_second + 27 :]
+
+    with receiving(tmp_path) as case:
+        task = asyncio.create_task(case.receive(Answer(made, chunks)))
+        await until(lambda: len([name for name in case.on_disk() if not name.startswith(".")]) == 2)
+        go.set()
+        await task
+        case.require_honest(contents)
+
+
+async def test_what_came_before_the_connection_broke_counts(tmp_path: Path) -> None:
+    contents = files(3)
+    made = multipart_related(contents)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(made.body) - 10, 500):
+            yield made.body[at : min(at + 500, len(made.body) - 10)]
+        raise ConnectionFailed("the connection broke", operation="retrieve")
+
+    with receiving(tmp_path) as case:
+        with pytest.raises(ConnectionFailed):
+            await case.receive(Answer(made, chunks))
+        assert len(case.saved) == 2
+        case.require_honest(contents)
+
+
+async def test_damage_in_an_answer_that_stands_still_is_told_with_the_next_piece(tmp_path: Path) -> None:
+    made = multipart_related(files(2))
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield made.body[:-200].replace(b"application/dicom", b"application/dicom\r\nno header")
+        await asyncio.sleep(0.1)
+        for _ in range(1000):
+            yield b"x"
+        raise AssertionError
+
+    with receiving(tmp_path) as case, pytest.raises(ProtocolError, match="header"):
+        await case.receive(Answer(made, chunks))
 
 
 # --- what saved means -----------------------------------------------------------------------------------------------
