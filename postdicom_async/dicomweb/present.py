@@ -17,14 +17,13 @@ from postdicom_async.dicomweb.listing import list_instances
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.dicomweb.store import CONFIRMED
 from postdicom_async.dicomweb.store_answer import Verdict
-from postdicom_async.disk.scratch import scratch_database
+from postdicom_async.disk.scratch_map import Scratch
 from postdicom_async.errors import PostdicomError
 from postdicom_async.results import Status
 from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.outcomes import Gathered
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable
 
     from postdicom_async.disk.sources import Usable
@@ -43,7 +42,8 @@ class Present:
         self._confirmation = confirmation
         self._known: dict[str, bool] = {}
         self._asking: dict[str, anyio.Lock] = {}
-        self._database: sqlite3.Connection | None = None
+        self._scratch = Scratch()
+        self._has_table = False
 
     async def verdict(self, instance: Usable) -> Verdict | None:
         """Return what is to be told of an instance that is not to be sent; None for one that is."""
@@ -67,35 +67,33 @@ class Present:
                 if study not in self._known:
                     await self._ask(study)
                     self._asking.pop(study, None)
-        if not self._known.get(study) or self._database is None:
+        if not self._known.get(study):
             return False
-        found = self._database.execute("SELECT series FROM listed WHERE study = ? AND instance = ?", (study, uids[2]))
-        return bool(found.fetchone() == (uids.series_instance_uid,))
+        found = self._scratch.rows("SELECT series FROM listed WHERE study = ? AND instance = ?", (study, uids[2]))
+        return found == [(uids.series_instance_uid,)]
 
     async def _ask(self, study: str) -> None:
         found = False
-        with closing(Arrivals(study, Gathered(keeps_all=False))) as nothing_yet:
-            with suppress(PostdicomError):  # all is sent; if the archive cannot be worked with, that will tell
-                found = await list_instances(self._retrieval, Target(study), nothing_yet)
-            if found:
+        # Without a list all is sent; if the archive cannot be worked with, that will tell.
+        with suppress(PostdicomError), closing(Arrivals(study, Gathered(keeps_all=False))) as nothing_yet:
+            if await list_instances(self._retrieval, Target(study), nothing_yet):
                 async for some in nothing_yet.missing_slices():
                     self._keep(some)
+                found = True
         if len(self._known) >= _MOST_STUDIES:
             del self._known[next(iter(self._known))]
         self._known[study] = found
 
     def _keep(self, found: Iterable[InstanceUids]) -> None:
-        if self._database is None:
-            self._database = scratch_database()
-            self._database.execute(
+        if not self._has_table:
+            self._scratch.rows(
                 "CREATE TABLE listed (study TEXT, instance TEXT, series TEXT, PRIMARY KEY (study, instance)) "
                 "WITHOUT ROWID"
             )
+            self._has_table = True
         rows = ((study, instance, series) for study, series, instance in found)
-        self._database.executemany("INSERT OR REPLACE INTO listed VALUES (?, ?, ?)", rows)
+        self._scratch.write("INSERT OR REPLACE INTO listed VALUES (?, ?, ?)", rows)
 
     def close(self) -> None:
         """Forget the lists."""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+        self._scratch.close()

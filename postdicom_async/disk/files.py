@@ -10,17 +10,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap
 from postdicom_async.dicom.wholeness import Doubt, what_is_missing
 from postdicom_async.disk.problems import explain_os_error
-from postdicom_async.disk.scratch import scratch_database
+from postdicom_async.disk.scratch_map import Scratch
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids, Status
-
-if TYPE_CHECKING:
-    import sqlite3
 
 __all__ = [
     "Beginning",
@@ -138,25 +135,24 @@ class _Sorted:
     """Names in order on disk, where there are too many for memory."""
 
     def __init__(self) -> None:
-        self._database: sqlite3.Connection | None = None
-
-    @property
-    def holds_any(self) -> bool:
-        return self._database is not None
+        self.holds_any: bool = False
+        self._scratch = Scratch()
 
     def add(self, names: Iterable[tuple[int, bytes]]) -> None:
-        if self._database is None:
-            self._database = scratch_database()
-            self._database.execute("CREATE TABLE names (kind, name, PRIMARY KEY (kind, name)) WITHOUT ROWID")
-        self._database.executemany("INSERT OR IGNORE INTO names VALUES (?, ?)", names)
+        if not self.holds_any:
+            self._scratch.rows("CREATE TABLE names (kind, name, PRIMARY KEY (kind, name)) WITHOUT ROWID")
+            self.holds_any = True
+        self._scratch.write("INSERT OR IGNORE INTO names VALUES (?, ?)", names)
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        assert self._database is not None  # noqa: S101 - asked before
-        yield from self._database.execute("SELECT kind, name FROM names ORDER BY kind, name")
+        query = "SELECT kind, name FROM names WHERE (kind, name) > (?, ?) ORDER BY kind, name LIMIT 1000"
+        last: tuple[int, bytes] = (-1, b"")
+        while rows := self._scratch.rows(query, last):
+            yield from rows
+            last = rows[-1]
 
     def close(self) -> None:
-        if self._database is not None:
-            self._database.close()
+        self._scratch.close()
 
 
 def sizes_at(path: Path) -> Iterator[int]:

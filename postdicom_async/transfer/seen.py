@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from postdicom_async.disk.scratch import scratch_database
+from postdicom_async.disk.scratch_map import Scratch
 from postdicom_async.disk.sources import FileBody
 from postdicom_async.results import Outcome, Status
 
 if TYPE_CHECKING:
-    import sqlite3
+    from collections.abc import Iterable
 
 __all__ = ["Fate", "Seen", "Version"]
 
@@ -69,44 +69,51 @@ class Seen:
     """The settled versions of each UID."""
 
     def __init__(self) -> None:
-        self._recent: dict[str, list[Version]] = {}
-        self._database: sqlite3.Connection | None = None
+        # Tuples: whoever was given the versions of a UID adds one that is under way, and that is not for the database.
+        self._recent: dict[str, tuple[Version, ...]] = {}
+        self._scratch = Scratch()
         self._marks = bytearray()  # a bit for each UID in the database, and for a few more: most need no look into it
 
-    def put(self, uid: str, versions: list[Version]) -> None:
-        """Keep all versions of a UID, each with its fate."""
-        self._recent[uid] = versions
+    def put(self, uid: str, versions: Iterable[Version]) -> None:
+        """Keep all versions of a UID, each with its fate.
+
+        Raises:
+            LocalFileError: the folder for temporary files is full or cannot be written to.
+        """
+        self._recent[uid] = tuple(versions)
         if len(self._recent) > _RECENT:
             self._write()
 
     def of(self, uid: str) -> list[Version]:
-        """Return the versions of a UID in the order in which they came; none where it is new."""
+        """Return the versions of a UID in the order in which they came; none where it is new.
+
+        Raises:
+            LocalFileError: the folder for temporary files cannot be read.
+        """
         found = self._recent.get(uid)
-        if found is not None or self._database is None:
-            return found or []
+        if found is not None or not self._marks:
+            return list(found or ())
         mark = hash(uid) % _MARKS
         if not self._marks[mark >> 3] & 1 << (mark & 7):
             return []
-        row = self._database.execute("SELECT versions FROM seen WHERE uid = ?", (uid,)).fetchone()
-        return [] if row is None else [_version(*fields) for fields in marshal.loads(row[0])]  # noqa: S302 - written below
+        rows = self._scratch.rows("SELECT versions FROM seen WHERE uid = ?", (uid,))
+        return [_version(*fields) for row in rows for fields in marshal.loads(row[0])]  # noqa: S302 - written below
 
     def close(self) -> None:
         """Forget everything."""
         self._recent.clear()
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+        self._marks = bytearray()
+        self._scratch.close()
 
     def _write(self) -> None:
-        if self._database is None:
-            self._database = scratch_database()
-            self._database.execute("CREATE TABLE seen (uid TEXT PRIMARY KEY, versions BLOB) WITHOUT ROWID")
+        if not self._marks:
+            self._scratch.rows("CREATE TABLE seen (uid TEXT PRIMARY KEY, versions BLOB) WITHOUT ROWID")
             self._marks = bytearray(_MARKS >> 3)
         rows = [(uid, marshal.dumps([_fields(one) for one in versions])) for uid, versions in self._recent.items()]
         for uid in self._recent:
             mark = hash(uid) % _MARKS
             self._marks[mark >> 3] |= 1 << (mark & 7)
-        self._database.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?)", rows)
+        self._scratch.write("INSERT OR REPLACE INTO seen VALUES (?, ?)", rows)
         self._recent.clear()
 
 
