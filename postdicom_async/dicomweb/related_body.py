@@ -83,6 +83,7 @@ class RelatedBody:
                 async with aclosing(self._pieces(part)) as pieces:
                     async for piece in pieces:
                         yield piece
+                        del piece  # not kept while the next is read
         yield b"".join((*gathered, tail))
         self._are_out(small)
 
@@ -102,8 +103,9 @@ class RelatedBody:
         sent = 0
         try:
             async for piece in part.body.open():
-                yield piece
                 sent += len(piece)
+                yield piece
+                del piece
                 self.reached(part, sent)
         except LocalFileError:
             self.broken = part
