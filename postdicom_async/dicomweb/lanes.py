@@ -31,7 +31,7 @@ from postdicom_async.http.retry import Failure
 from postdicom_async.transfer.adaptive import AtOnce
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator
 
     from postdicom_async.dicomweb.retrieve import Retrieval, Target
     from postdicom_async.events import OnEvent
@@ -44,7 +44,7 @@ __all__ = ["Lanes"]
 _ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
 _TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
 _MOST_TIMES_BACK = 5
-_SAMPLE = 0.01  # seconds
+_SAMPLE = 0.005  # seconds
 _LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
 
 
@@ -76,30 +76,29 @@ class Lanes:
         self._meter = meter
         self._policy = AtOnce(self._session.settings.limits.parallel_retrieves)
         self._looked = time.monotonic(), time.thread_time()
+        self._is_busy = False
         self._lanes: set[Lane] = set()
-        self._helping = Helping(self._retrieval, arrivals)
-        self._expected: Mapping[Target, tuple[str, int]] = {}
+        self._helping: Helping | None = None
+        self._nothing_left = False  # to be begun
         self._running = 0
         self._back: deque[tuple[Target, int]] = deque()
         self._look = anyio.Event()
 
-    async def fetch(
-        self, targets: AsyncGenerator[Target, None], expected: Mapping[Target, tuple[str, int]] | None = None
-    ) -> bool:
+    async def fetch(self, targets: AsyncGenerator[Target, None], helping: Helping | None = None) -> bool:
         """Receive everything; return whether each answer came to its end without damage.
 
-        What goes wrong with one is noted, unless it ends the whole download. ``expected`` tells of targets that are one
-        series, which, and how many instances it has: of what takes long, others may take over some.
+        What goes wrong with one is noted, unless it ends the whole download. ``helping`` tells what else may be asked
+        for when there are no more targets.
         """
         self.last_error = None
-        self._expected = expected or {}
+        self._helping, self._nothing_left = helping, False
         failures: list[Exception] = []
         whole = True
 
-        async def guarded(target: Target, times_back: int, helps: Lane | None) -> None:
+        async def guarded(target: Target, times_back: int) -> None:
             nonlocal whole
             try:
-                came_whole = await self._fetch_one(target, times_back, helps)
+                came_whole = await self._fetch_one(target, times_back)
                 whole = whole and came_whole
             except Exception as error:  # noqa: BLE001 - raised below
                 failures.append(error)
@@ -125,41 +124,41 @@ class Lanes:
             raise failures[0]
         return whole
 
-    async def _drawn(
-        self, targets: AsyncGenerator[Target, None]
-    ) -> AsyncGenerator[tuple[Target, int, Lane | None], None]:
+    async def _drawn(self, targets: AsyncGenerator[Target, None]) -> AsyncGenerator[tuple[Target, int], None]:
         """Yield what is to be asked for, each when there is room for it; end when nothing is under way any more."""
-        target: Target | None = None
-        is_over = False
+        is_over, target = False, None
         while True:
             self._look = anyio.Event()
-            has_room = self._running < self._policy.now
-            if has_room and not is_over:
+            if target is None and not is_over:  # one ahead, to know whether there are more
                 target = await anext(targets, None)
                 is_over = target is None
-                if target is not None:
-                    yield target, 0, None
-                    continue
+            has_room = self._running < self._policy.now
+            if has_room and target is not None:
+                yield target, 0
+                target = None
+                continue
             if has_room and self._back:
-                yield *self._back.popleft(), None
+                yield self._back.popleft()
                 continue
             if not self._running:
                 return
-            if is_over and self._expected:
-                await self._helping.prepare(self._lanes, time.monotonic())
-                taken_over = self._helping.next(self._lanes) if has_room else None
-                if taken_over is not None:
-                    yield taken_over[0], 0, taken_over[1]
+            if is_over and self._helping is not None:
+                now = time.monotonic()
+                if any(self._helping.is_due(lane, now) for lane in self._lanes):
+                    await self._helping.prepare()
+                besides = self._helping.next() if has_room else None
+                if besides is not None:
+                    yield besides, 0
                     continue
+            self._nothing_left = is_over and not self._back and not (self._helping and self._helping.has_some)
             await self._look.wait()
 
-    async def _fetch_one(self, target: Target, times_back: int, helps: Lane | None) -> bool:
+    async def _fetch_one(self, target: Target, times_back: int) -> bool:
         """Receive one resource; return whether its answer came to its end without damage."""
         if self._session.has_given_up:
             return False
         now = time.monotonic()
-        lane = Lane(target, self._arrivals.answer(), now, now, helps=helps)
-        lane.series, lane.expected = self._expected.get(target, ("", 0))
+        lane = Lane(target, self._arrivals.answer(), now, now)
         problem = await self._receive(lane)
         if problem is None:
             return not lane.scope.cancelled_caught
@@ -191,9 +190,7 @@ class Lanes:
                 self._policy.done(lane.since, time.monotonic(), lane.answer.received - lane.received)
             if lane.told.saved:
                 self._session.has_moved()
-            if lane.helps is not None:
-                lane.helps.helped += lane.told.saved
-                lane.helps.leave_if_all_is_here()
+            self._leave_if_all_is_here()
         return None
 
     def _watching(self, on_event: OnEvent | None) -> OnEvent:
@@ -207,22 +204,32 @@ class Lanes:
 
         return watch
 
+    def _leave_if_all_is_here(self) -> None:
+        if self._helping is not None and self._helping.is_over and len(self._lanes) > 1:
+            for lane in self._lanes:
+                lane.scope.cancel()
+
     async def _sample(self) -> None:
         """Tell the policy what each answer brought, many times a second: large ones take minutes."""
         while True:
             await asyncio.sleep(_SAMPLE)
             now, before = time.monotonic(), self._policy.now
-            for lane in list(self._lanes):
-                lane.leave_if_all_is_here()
+            # A level is judged from when its lanes move: what the others bring until then says nothing of it.
+            opens = self._policy.is_beginning and any(one.is_opening(now) for one in self._lanes)
+            for lane in self._lanes:
                 received = 0 if lane.answer is None else lane.answer.received
                 if received > lane.received:
-                    self._policy.done(lane.since, now, received - lane.received)
+                    lane.first = lane.first or now
+                    if not opens:
+                        self._policy.done(lane.since, now, received - lane.received)
                     lane.since, lane.received = now, received
+            self._leave_if_all_is_here()
             looked, used = self._looked
             if now - looked >= _LOOK:
                 cpu = time.thread_time()
-                self._policy.held = cpu - used > _BUSY * (now - looked)
+                self._is_busy = cpu - used > _BUSY * (now - looked)
                 self._looked = now, cpu
-            is_to_help = self._expected and any(lane.is_long(now) and not lane.is_listed for lane in self._lanes)
-            if self._policy.now > before or is_to_help:
+            self._policy.held = self._is_busy or self._nothing_left
+            is_due = self._helping is not None and any(self._helping.is_due(lane, now) for lane in self._lanes)
+            if self._policy.now > before or is_due:
                 self._look.set()

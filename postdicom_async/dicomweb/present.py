@@ -72,13 +72,13 @@ class Present:
     async def _ask(self, study: str) -> None:
         self._asked += 1
         number, found = self._asked, False
-        with closing(Arrivals(study, Gathered(keeps_all=False))) as nothing_yet:
-            with suppress(PostdicomError):  # all is sent; if the archive cannot be worked with, that will tell
-                found = await list_instances(self._retrieval, Target(study), nothing_yet)
-            if found:
+        # Without a list all is sent; if the archive cannot be worked with, that will tell.
+        with suppress(PostdicomError), closing(Arrivals(study, Gathered(keeps_all=False))) as nothing_yet:
+            if await list_instances(self._retrieval, Target(study), nothing_yet):
                 async for some in nothing_yet.missing_slices():
                     for _, series, instance in some:
                         self._series.put((number, instance), series)
+                found = True
         if len(self._known) >= _MOST_STUDIES:
             del self._known[next(iter(self._known))]
         self._known[study] = number if found else 0

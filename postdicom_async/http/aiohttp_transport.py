@@ -23,7 +23,7 @@ import httpx
 from yarl import URL
 
 from postdicom_async.http.connections import Connecting
-from postdicom_async.http.unreached import refused_by_alert
+from postdicom_async.http.unreached import UnreadableHead, refused_by_alert
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -188,7 +188,7 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
 def _broken(error: Exception) -> httpx.TransportError:
     """Return httpx's error for a connection that broke when there had been one; the request may have arrived."""
     if isinstance(error, aiohttp.ClientResponseError):
-        return httpx.RemoteProtocolError("the answer's head cannot be read")
+        return UnreadableHead("the answer's head cannot be read")
     return refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
 
 
@@ -242,6 +242,7 @@ class _Body(aiohttp.Payload):
                 async for piece in pieces:
                     if not await _was_taken(piece, writer, is_secure=is_secure):
                         break
+                    del piece  # not kept while the next is read
                 else:
                     return
             except Exception as error:  # noqa: BLE001 - whatever a source raises is its caller's
@@ -265,6 +266,7 @@ class _Body(aiohttp.Payload):
                         last += piece
                         continue
                 yield piece
+                del piece
             if left:
                 raise httpx.LocalProtocolError("the body is shorter than announced")
             yield last
@@ -286,6 +288,23 @@ async def _was_taken(piece: bytes, writer: AbstractStreamWriter, *, is_secure: b
     except (OSError, aiohttp.ClientError):
         return False
     return True
+
+
+async def _next_of(content: aiohttp.StreamReader) -> bytes:
+    """Return what comes next: a large piece as it came, small ones together; empty at the end.
+
+    ``readany`` would join large ones, too: half a megabyte more for each answer, and copied.
+    """
+    while (problem := content.exception()) is None and not content.at_eof():
+        if not content._buffer:  # noqa: SLF001
+            await content._wait("read")  # noqa: SLF001
+        elif len(content._buffer[0]) >= _OWN_PIECE:  # noqa: SLF001
+            return content._read_nowait_chunk(-1)  # noqa: SLF001
+        else:
+            return content._read_nowait(-1)  # noqa: SLF001
+    if problem is not None:
+        raise problem
+    return b""
 
 
 class _AnswerStream(httpx.AsyncByteStream):
@@ -310,7 +329,7 @@ class _AnswerStream(httpx.AsyncByteStream):
                 await asyncio.sleep(0)
             problem: httpx.TransportError | None = None
             try:
-                piece = await content.readany()
+                piece = await _next_of(content)
             except (aiohttp.ClientError, OSError, RuntimeError) as error:
                 # Public ways to read are closed by now, but what came before the cut may hold whole instances.
                 piece = content._read_nowait(-1)  # noqa: SLF001
@@ -321,6 +340,13 @@ class _AnswerStream(httpx.AsyncByteStream):
                 yield piece
             elif content.exception() is None:  # else the next turn tells
                 return
+
+    def close_at_once(self) -> bool:
+        """Give the connection back if nothing has to be waited for, which is so after most answers."""
+        if not self._answer.content.is_eof() or self._answer._writer is not None:  # noqa: SLF001 - kept for that
+            return False
+        self._answer.release()
+        return True
 
     async def aclose(self) -> None:
         """Give the connection back, or drop it when the body was not read to its end.

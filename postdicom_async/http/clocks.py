@@ -209,9 +209,11 @@ class SentBody(httpx.AsyncByteStream):
             self.finished = left <= 0
             given = monotonic()
             watch.expect(given + self._idle + (self._answer if self.finished else 0.0))
+            size = len(piece)
             yield piece
+            del piece  # each stream would hold two while the next is read
             watch.pause()
-            if rate.is_too_slow(len(piece), monotonic() - given) and not self.finished:
+            if rate.is_too_slow(size, monotonic() - given) and not self.finished:
                 self.too_slow = True
                 watch.end()
         watch.expect(monotonic() + self._answer)

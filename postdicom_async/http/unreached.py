@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
-__all__ = ["Cause", "NeverConnected", "explain", "refused_by_alert", "words_of"]
+__all__ = ["Cause", "NeverConnected", "UnreadableHead", "explain", "refused_by_alert", "words_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,10 @@ class NeverConnected(httpx.ConnectError):
     def __init__(self, cause: Cause) -> None:
         super().__init__(cause.message)
         self.cause = cause
+
+
+class UnreadableHead(httpx.RemoteProtocolError):
+    """What came is not the head of an HTTP answer, or a larger one than is read."""
 
 
 def _final(message: str, *, credentials: bool = False) -> Cause:

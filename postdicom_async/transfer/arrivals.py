@@ -283,9 +283,15 @@ class Answer:
         """Say whether a part is wanted."""
         return self._arrivals.take(uids, self._number)
 
-    def note_saved(self, outcome: Outcome, uids: InstanceUids) -> None:
-        """Note that an instance is on disk, whole and under its name."""
-        self.saved += self._arrivals.note_saved(outcome, uids, self._number)
+    def has(self, uids: InstanceUids) -> bool:
+        """Return whether an instance is here, whichever answer brought it."""
+        return self._arrivals.has(uids)
+
+    def note_saved(self, outcome: Outcome, uids: InstanceUids) -> bool:
+        """Note that an instance is on disk, whole and under its name; return whether it was not before."""
+        is_new = self._arrivals.note_saved(outcome, uids, self._number)
+        self.saved += is_new
+        return is_new
 
     def note_refused(self, uids: InstanceUids | None, reason: str) -> None:
         """Note a part that was dropped."""

@@ -20,8 +20,10 @@ from postdicom_async import (
     AuthenticationFailed,
     CloudApi,
     DicomWeb,
+    InstanceFinished,
     LocalFileError,
     Outcome,
+    ProgressEvent,
     ServerError,
     Status,
     UploadReport,
@@ -313,3 +315,24 @@ async def test_what_ends_an_upload_is_raised_after_the_last_outcome() -> None:
     assert len(outcomes) == len({one.where for one in outcomes})
     assert isinstance(caught.value.report, UploadReport)
     assert caught.value.report.total == len(outcomes)
+
+
+async def test_a_listener_that_raises_leaves_a_report_that_is_true(
+    client: DicomWeb | CloudApi, server: EmbeddedArchive, tmp_path: Path
+) -> None:
+    class Enough(Exception):
+        pass
+
+    def listener(event: ProgressEvent) -> None:
+        if isinstance(event, InstanceFinished) and event.totals.instances_done >= 7:
+            raise Enough
+
+    report = tmp_path / "report.jsonl"
+    with pytest.raises(Enough):
+        await client.upload(private_folder(tmp_path, 60), progress=listener, report=report)
+    lines = [line for line in lines_of(report) if line["status"] != "not DICOM"]
+    by_status = {status: {line["sop_instance_uid"] for line in lines if line["status"] == status} for status in Status}
+    assert len(by_status[Status.STORED]) >= 7
+    assert by_status[Status.STORED] <= held(server)
+    assert not by_status[Status.FAILED] & held(server), "what is there was not left out"
+    assert held(server) <= by_status[Status.STORED] | by_status[Status.UNCONFIRMED]
