@@ -21,12 +21,17 @@ def outcome(number: int) -> Outcome:
     return Outcome("where", Status.SAVED, InstanceUids("1.1", "1.2", f"1.3.{number}"), 7)
 
 
+def in_a_file(path: Path) -> None:
+    path.parent.rmdir()
+    path.parent.touch()
+
+
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder": (Path.mkdir, "a folder is in the way"),
     "link to nowhere": (lambda path: path.symlink_to(path.parent / "none" / "there"), "does not exist"),
     "link to itself": (lambda path: path.symlink_to(path), "a symbolic link is in the way"),
     "pipe": (os.mkfifo, "nobody reads the pipe"),
-    "below a file": (lambda path: path.parent.rmdir() or path.parent.touch(), "not a folder is in the way"),
+    "below a file": (in_a_file, "not a folder is in the way"),
 }
 
 
@@ -58,7 +63,8 @@ def test_whoever_reads_a_pipe_gets_every_line_and_may_leave(tmp_path: Path) -> N
     journal = Journal(path)
     for number in range(5000):
         journal.write(outcome(number))
-    assert journal.problem is None
+    before: LocalFileError | None = journal.problem
+    assert before is None
     thread.join(20)
     assert [json.loads(line)["sop_instance_uid"] for line in read] == [f"1.3.{number}" for number in range(5000)]
     journal.write(outcome(1))
