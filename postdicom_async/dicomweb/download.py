@@ -245,7 +245,9 @@ class Download:
                     self._gathered.add(Outcome("", Status.MISSING, uids, reason="it did not arrive"))
         outcomes = self._gathered.outcomes
         return DownloadReport(
-            saved=tuple(one for one in outcomes if one.status is Status.SAVED),
+            saved=tuple(
+                sorted((one for one in outcomes if one.status is Status.SAVED), key=lambda one: one.uids or ())
+            ),
             counts=self._gathered.counts,
             already_present=tuple(sorted(arrivals.present)),
             missing=tuple(sorted(one.uids for one in outcomes if one.status is Status.MISSING and one.uids)),
