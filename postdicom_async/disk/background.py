@@ -48,17 +48,23 @@ class QuickWork:
     """Disk work that takes microseconds on most disks, less than handing it to a thread and back.
 
     It is done in the event loop as long as it is quick. After a slow call (a network drive, a sleeping disk) a thread
-    does it for a while.
+    does it for a while. What it opens must be closed when it returns.
     """
 
     def __init__(self) -> None:
         self._slow_turns = 0
 
     async def run(self, work: Callable[[], _T]) -> _T:
-        """Run ``work`` and return its result; what it opens must be closed when it returns."""
-        if self._slow_turns:
-            self._slow_turns -= 1
-            return await asyncio.to_thread(work)
+        """Run ``work`` and return its result."""
+        return self.here(work) if self.is_quick() else await asyncio.to_thread(work)
+
+    def is_quick(self) -> bool:
+        """Whether the next work is to be done `here`; if not, in a thread."""
+        self._slow_turns, slow = max(0, self._slow_turns - 1), self._slow_turns
+        return not slow
+
+    def here(self, work: Callable[[], _T]) -> _T:
+        """Run ``work`` in this thread and return its result, noting whether it was quick."""
         started = time.perf_counter()
         try:
             return work()
