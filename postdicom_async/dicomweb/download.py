@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -19,7 +20,7 @@ from postdicom_async.dicomweb.listing import count_by_series, count_instances, l
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.disk.background import in_background
 from postdicom_async.disk.folder import Folder
-from postdicom_async.errors import IncompleteDownload, PostdicomError, UsageError
+from postdicom_async.errors import AuthenticationFailed, IncompleteDownload, PostdicomError, UsageError
 from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome, Status
 from postdicom_async.transfer.arrivals import Arrivals
@@ -137,7 +138,14 @@ class Download:
         """Ask for the series of a study instead of it, the largest first."""
         largest_first = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
         expected = {Target(self._target.study, uid): (uid, count) for uid, count in largest_first}
-        self._whole = await self._lanes.fetch(_each(list(expected)), expected)
+        forbidden: AuthenticationFailed | None = None
+        try:
+            self._whole = await self._lanes.fetch(_each(list(expected)), expected)
+        except AuthenticationFailed as error:
+            forbidden = error
+        # Who may not have a single series may still have the study.
+        if forbidden is not None and (forbidden.status != HTTPStatus.FORBIDDEN or self._arrivals.here):
+            raise forbidden
 
     async def _count_series(self) -> Mapping[str, int]:
         """Return how many instances each series of the target has; nothing where that is of no use, or not known."""

@@ -97,6 +97,10 @@ class Helping:
                 return
         self._rest.clear()
 
+    def stop(self) -> None:
+        """Take over nothing more: instances cannot be had one by one."""
+        self._rest.clear()
+
     def next(self, lanes: set[Lane]) -> tuple[Target, Lane] | None:
         """Return an instance to be asked for, and of which answer it is; None where there is none."""
         while self._rest and self._lane in lanes:

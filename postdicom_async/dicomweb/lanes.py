@@ -1,8 +1,9 @@
 """Several requests for one download, as many at once as make it faster.
 
 What each lane receives is told to an `AtOnce` piece by piece, so that a lane more is tried, kept or given up while
-large answers are under way. What an archive refuses because of the others goes back to the end of the queue: nothing
-is lost by having asked for too much. An archive that refuses the only request ends the download, as it always did.
+large answers are under way. What an archive refuses because of the others goes back to the end of the queue, however
+often: nothing is lost by having asked for too much. An archive that refuses the only request ends the download, as it
+always did; one that forbids a series gives the others first.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections import deque
 from contextlib import aclosing
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import anyio
@@ -41,9 +43,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Lanes"]
 
-_ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
+_ENDS_ALL = (LocalFileError, UsageError)
+_ENDS_THE_JOB = (AuthenticationFailed, RateLimited)
 _TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
-_MOST_TIMES_BACK = 5
+_MOST_TIMES_BACK = 5  # then it waits until nothing else is under way
 _SAMPLE = 0.01  # seconds
 _LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
 
@@ -81,6 +84,7 @@ class Lanes:
         self._expected: Mapping[Target, tuple[str, int]] = {}
         self._running = 0
         self._back: deque[tuple[Target, int]] = deque()
+        self._forbidden: PostdicomError | None = None
         self._look = anyio.Event()
 
     async def fetch(
@@ -91,7 +95,7 @@ class Lanes:
         What goes wrong with one is noted, unless it ends the whole download. ``expected`` tells of targets that are one
         series, which, and how many instances it has: of what takes long, others may take over some.
         """
-        self.last_error = None
+        self.last_error = self._forbidden = None
         self._expected = expected or {}
         failures: list[Exception] = []
         whole = True
@@ -121,8 +125,8 @@ class Lanes:
             finally:
                 sampling.cancel()
         await targets.aclose()
-        if failures:
-            raise failures[0]
+        if failures or self._forbidden is not None:
+            raise failures[0] if failures else self._forbidden or AssertionError
         return whole
 
     async def _drawn(
@@ -140,7 +144,7 @@ class Lanes:
                 if target is not None:
                     yield target, 0, None
                     continue
-            if has_room and self._back:
+            if has_room and self._back and (self._back[0][1] < _MOST_TIMES_BACK or not self._running):
                 yield *self._back.popleft(), None
                 continue
             if not self._running:
@@ -163,17 +167,31 @@ class Lanes:
         problem = await self._receive(lane)
         if problem is None:
             return not lane.scope.cancelled_caught
-        if problem.temporary or isinstance(problem, RateLimited):
+        if isinstance(problem, _ENDS_ALL):
+            raise problem
+        may_pass = problem.temporary or isinstance(problem, RateLimited)
+        if may_pass:
             self._policy.refused(time.monotonic())
-            if self._running > 1 and times_back < _MOST_TIMES_BACK and not lane.told.saved:
-                self._back.append((target, times_back + 1))
-                return True
-        if isinstance(problem, _ENDS_THE_JOB):
+        if helps is not None:  # it comes with the answer that was to be helped, which goes on
+            if not may_pass:
+                self._helping.stop()
+            return True
+        if may_pass and self._running > 1 and not lane.told.saved:
+            self._back.append((target, times_back + 1))
+            return True
+        self._note(problem, target)
+        return False
+
+    def _note(self, problem: PostdicomError, target: Target) -> None:
+        """Note what went wrong with one resource; raise what ends the download."""
+        is_for_one = problem.status == HTTPStatus.FORBIDDEN and self._expected
+        if is_for_one and (self._running > 1 or self._arrivals.here):
+            self._forbidden = problem  # the others are given
+        elif isinstance(problem, _ENDS_THE_JOB):
             raise problem
         self.last_error = problem
         if isinstance(problem, NotFound) and target == self._target:
             self.not_found = problem
-        return False
 
     async def _receive(self, lane: Lane) -> PostdicomError | None:
         """Receive one answer; return what went wrong with it."""
