@@ -363,18 +363,25 @@ asyncio.run(main())
 @pytest.mark.parametrize("secure", [True, False])
 @pytest.mark.parametrize("scheme", ["", "socks5"])
 def test_a_first_request_does_not_stop_the_event_loop(secure: bool, scheme: str) -> None:
-    """The import of aiohttp, and the reading of the system's certificates, are done in a thread; once for all who wait."""
+    """To import aiohttp and to read the system's certificates is a thread's work, done once for all who wait."""
     nobody = f"127.0.0.1:{unused_port()}"
     ended = run(BEGINNING, f"http{'s' if secure else ''}://{nobody}", scheme and f"{scheme}://{nobody}")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{int(secure)}\n", "")
 
 
+def preparing_takes(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = AiohttpTransport._prepare
+
+    def slowly(transport: AiohttpTransport, *, secure: bool) -> Any:
+        time.sleep(seconds)
+        return prepare(transport, secure=secure)
+
+    monkeypatch.setattr(AiohttpTransport, "_prepare", slowly)
+
+
 async def test_first_requests_at_once_share_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some of them are cancelled while aiohttp is imported."""
-    prepare = AiohttpTransport._prepare
-    monkeypatch.setattr(
-        AiohttpTransport, "_prepare", lambda self, secure: (time.sleep(0.05), prepare(self, secure=secure))[1]
-    )
+    preparing_takes(0.05, monkeypatch)
     async with FaultyServer() as server:
         transport = AiohttpTransport(FAST)
         tasks = [asyncio.create_task(searched_raw(transport, server.url)) for _ in range(30)]
@@ -398,10 +405,7 @@ async def searched_raw(transport: AiohttpTransport, url: str) -> int:
 
 
 async def test_closed_while_the_first_request_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare = AiohttpTransport._prepare
-    monkeypatch.setattr(
-        AiohttpTransport, "_prepare", lambda self, secure: (time.sleep(0.1), prepare(self, secure=secure))[1]
-    )
+    preparing_takes(0.1, monkeypatch)
     async with FaultyServer() as server:
         transport = AiohttpTransport(FAST)
         task = asyncio.create_task(searched_raw(transport, server.url))
