@@ -17,15 +17,13 @@ from postdicom_async.dicomweb.listing import list_instances
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.dicomweb.store import CONFIRMED
 from postdicom_async.dicomweb.store_answer import Verdict
-from postdicom_async.disk.scratch_map import Scratch
+from postdicom_async.disk.scratch import Scratch, ScratchMap
 from postdicom_async.errors import PostdicomError
 from postdicom_async.results import Status
 from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.outcomes import Gathered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from postdicom_async.disk.sources import Usable
     from postdicom_async.results import InstanceUids
 
@@ -40,10 +38,11 @@ class Present:
     def __init__(self, retrieval: Retrieval, confirmation: Confirmation) -> None:
         self._retrieval = retrieval
         self._confirmation = confirmation
-        self._known: dict[str, bool] = {}
+        self._known: dict[str, int] = {}  # the number of a study's list, 0 where it leaves nothing out
         self._asking: dict[str, anyio.Lock] = {}
+        self._asked = 0
         self._scratch = Scratch()
-        self._has_table = False
+        self._series: ScratchMap[str] = ScratchMap(self._scratch)  # by number and SOP Instance UID
 
     async def verdict(self, instance: Usable) -> Verdict | None:
         """Return what is to be told of an instance that is not to be sent; None for one that is."""
@@ -67,32 +66,22 @@ class Present:
                 if study not in self._known:
                     await self._ask(study)
                     self._asking.pop(study, None)
-        if not self._known.get(study):
-            return False
-        found = self._scratch.rows("SELECT series FROM listed WHERE study = ? AND instance = ?", (study, uids[2]))
-        return found == [(uids.series_instance_uid,)]
+        number = self._known.get(study, 0)
+        return number > 0 and self._series.get((number, uids.sop_instance_uid)) == uids.series_instance_uid
 
     async def _ask(self, study: str) -> None:
-        found = False
+        self._asked += 1
+        number, found = self._asked, False
         # Without a list all is sent; if the archive cannot be worked with, that will tell.
         with suppress(PostdicomError), closing(Arrivals(study, Gathered(keeps_all=False))) as nothing_yet:
             if await list_instances(self._retrieval, Target(study), nothing_yet):
                 async for some in nothing_yet.missing_slices():
-                    self._keep(some)
+                    for _, series, instance in some:
+                        self._series.put((number, instance), series)
                 found = True
         if len(self._known) >= _MOST_STUDIES:
             del self._known[next(iter(self._known))]
-        self._known[study] = found
-
-    def _keep(self, found: Iterable[InstanceUids]) -> None:
-        if not self._has_table:
-            self._scratch.rows(
-                "CREATE TABLE listed (study TEXT, instance TEXT, series TEXT, PRIMARY KEY (study, instance)) "
-                "WITHOUT ROWID"
-            )
-            self._has_table = True
-        rows = ((study, instance, series) for study, series, instance in found)
-        self._scratch.write("INSERT OR REPLACE INTO listed VALUES (?, ?, ?)", rows)
+        self._known[study] = number if found else 0
 
     def close(self) -> None:
         """Forget the lists."""

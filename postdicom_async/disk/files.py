@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from io import FileIO
@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap
 from postdicom_async.dicom.wholeness import Doubt, what_is_missing
 from postdicom_async.disk.problems import explain_os_error
-from postdicom_async.disk.scratch_map import Scratch
+from postdicom_async.disk.scratch import Scratch, ScratchMap
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids, Status
 
@@ -116,43 +116,16 @@ def _entries(folder: Path) -> Iterator[tuple[int, str]]:
 
     Raises:
         OSError: it cannot be searched; then nothing has been yielded.
+        LocalFileError: there are very many, and the folder for temporary files has no room for their names.
     """
-    found: list[tuple[int, bytes]] = []
-    with closing(_Sorted()) as many, os.scandir(folder) as entries:
-        for entry in entries:
-            kind = _FILE if not _is_folder_entry(entry) else _LINK if entry.is_symlink() else _FOLDER
-            found.append((kind, os.fsencode(entry.name)))
-            if len(found) > _MOST_NAMES:
-                many.add(found)
-                found.clear()
-        if many.holds_any:
-            many.add(found)
-        for kind, name in many if many.holds_any else sorted(found):
+    with closing(Scratch()) as scratch:
+        names: ScratchMap[int] = ScratchMap(scratch, held=_MOST_NAMES)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                kind = _FILE if not _is_folder_entry(entry) else _LINK if entry.is_symlink() else _FOLDER
+                names.put((kind, os.fsencode(entry.name)), 0)
+        for kind, name in names.keys():  # noqa: SIM118 - no dict
             yield kind, os.fsdecode(name)
-
-
-class _Sorted:
-    """Names in order on disk, where there are too many for memory."""
-
-    def __init__(self) -> None:
-        self.holds_any: bool = False
-        self._scratch = Scratch()
-
-    def add(self, names: Iterable[tuple[int, bytes]]) -> None:
-        if not self.holds_any:
-            self._scratch.rows("CREATE TABLE names (kind, name, PRIMARY KEY (kind, name)) WITHOUT ROWID")
-            self.holds_any = True
-        self._scratch.write("INSERT OR IGNORE INTO names VALUES (?, ?)", names)
-
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        query = "SELECT kind, name FROM names WHERE (kind, name) > (?, ?) ORDER BY kind, name LIMIT 1000"
-        last: tuple[int, bytes] = (-1, b"")
-        while rows := self._scratch.rows(query, last):
-            yield from rows
-            last = rows[-1]
-
-    def close(self) -> None:
-        self._scratch.close()
 
 
 def sizes_at(path: Path) -> Iterator[int]:

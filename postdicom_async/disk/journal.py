@@ -13,13 +13,16 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from postdicom_async.disk.problems import local_file_error
+from postdicom_async.disk.problems import explained, local_file_error
 from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.face import translated
 
 if TYPE_CHECKING:
     from postdicom_async.results import Outcome
 
 __all__ = ["Journal"]
+
+_UNWRITABLE = "the report cannot be written"
 
 
 class Journal:
@@ -40,14 +43,9 @@ class Journal:
             raise UsageError("report: give the path of a file")
         self.problem: LocalFileError | None = None
         self._with_paths = with_paths
-        problem: LocalFileError | None = None
-        try:
+        with explained(_UNWRITABLE):
             self._file = _opened(path)
             self._close_torn_line()
-        except OSError as error:
-            problem = local_file_error("the report cannot be written", error)
-        if problem is not None:
-            raise problem
 
     def _close_torn_line(self) -> None:
         status = os.fstat(self._file)
@@ -66,7 +64,7 @@ class Journal:
             while line:
                 line = line[os.write(self._file, line) :]
         except OSError as error:
-            self.problem = local_file_error("the report cannot be written", error)
+            self.problem = local_file_error(_UNWRITABLE, error)
 
     def close(self) -> None:
         """Make all lines durable and close the file."""
@@ -74,7 +72,7 @@ class Journal:
             if stat.S_ISREG(os.fstat(self._file).st_mode):  # a pipe or a terminal has nothing to make durable
                 os.fsync(self._file)
         except OSError as error:
-            self.problem = self.problem or local_file_error("the report cannot be written", error)
+            self.problem = self.problem or local_file_error(_UNWRITABLE, error)
         finally:
             os.close(self._file)
 
@@ -92,16 +90,14 @@ def _opened(path: str | os.PathLike[str]) -> int:
         is_pipe = False
     if not is_pipe:
         return os.open(path, flags | os.O_RDWR, 0o600)
-    try:
+    with translated(OSError, _where_nobody_reads):
         file = os.open(path, flags | os.O_WRONLY | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        file = -1
-    if file < 0:
-        raise OSError(errno.ENXIO, "nobody reads the pipe")
     os.set_blocking(file, True)
     return file
+
+
+def _where_nobody_reads(error: OSError) -> OSError | None:
+    return OSError(errno.ENXIO, "nobody reads the pipe") if error.errno == errno.ENXIO else None
 
 
 def line_of(outcome: Outcome, *, with_path: bool) -> dict[str, Any]:

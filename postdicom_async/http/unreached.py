@@ -52,7 +52,7 @@ _NO_TUNNEL = Cause("the proxy did not open a way to the archive")
 
 _REFUSALS_OF_OURS = ("unknown ca", "bad certificate", "certificate unknown", "certificate revoked", "access denied")
 
-# Words are looked for in lower case: OpenSSL's, rustls' and hyper's, the system's.
+# Words are looked for in lower case: OpenSSL's, the system's, and those of transports on rustls that a caller passes.
 _CAUSES: tuple[tuple[Cause, tuple[str, ...]], ...] = (
     # The other side refuses us, and says so with an alert of TLS.
     (

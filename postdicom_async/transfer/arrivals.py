@@ -11,7 +11,7 @@ import asyncio
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
-from postdicom_async.disk.scratch_map import Key, Scratch, ScratchMap
+from postdicom_async.disk.scratch import Key, Scratch, ScratchMap
 from postdicom_async.results import InstanceUids, Outcome, Status
 
 if TYPE_CHECKING:

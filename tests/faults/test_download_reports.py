@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from postdicom_async import DicomWeb, LocalFileError, Status, UsageError
-from postdicom_async.disk import scratch_map
+from postdicom_async.disk import scratch
 from tests.faults.archive import MemoryArchive, is_search
 from tests.faults.clients import settings
 from tests.support.bodies import dicom_json, json_reply, multipart_related
@@ -147,7 +147,8 @@ class Large:
 async def test_memory_does_not_grow_with_the_number_of_instances(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scratch_map, "_RECENT", 64)
+    monkeypatch.setattr(scratch, "_RECENT", 64)
+    monkeypatch.setattr(scratch, "_FILTER_FROM", 1 << 30)  # it is made once, sooner where the disk is slow
 
     async def kept(count: int) -> int:
         """Return what is in memory when nearly all have come, and more than a reader may lag behind are to come."""

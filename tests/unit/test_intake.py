@@ -15,11 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postdicom_async import Anonymization
-from postdicom_async.disk import scratch_map
+from postdicom_async.disk import scratch
 from postdicom_async.errors import ConnectionFailed, LocalFileError, UsageError
 from postdicom_async.results import BytesMoved, InstanceFinished, Outcome, ProgressEvent, Status, UploadReport
 from postdicom_async.transfer import intake as intake_module
-from postdicom_async.transfer import seen as seen_module
 from postdicom_async.transfer.at_once import for_each
 from postdicom_async.transfer.intake import Intake, Numbered
 from postdicom_async.transfer.outcomes import Gathered
@@ -315,7 +314,7 @@ async def test_more_twins_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_one_that_comes_again_when_it_was_settled_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was seen is found in the database as in memory; a refused one still makes room for another."""
-    monkeypatch.setattr(seen_module, "_RECENT", 2)
+    monkeypatch.setattr(scratch, "_RECENT", 2)
     sources = [version(number, instance) for number in (1, 2, 1, 2) for instance in range(1, 12)]
     consumer = Consumer(lambda data: FAILED if data in sources[:5] else STORED, at_once=1)
     report = await consumer.upload(sources)
@@ -328,7 +327,7 @@ async def test_one_that_comes_again_when_it_was_settled_long_ago(monkeypatch: py
 async def test_files_that_come_again_when_they_were_settled_long_ago(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(seen_module, "_RECENT", 2)
+    monkeypatch.setattr(scratch, "_RECENT", 2)
     for number in range(20):
         (tmp_path / f"a{number}\udcff").write_bytes(version(1, number))
         (tmp_path / f"b{number}").write_bytes(version(1 + number % 2, number))
@@ -366,8 +365,8 @@ async def test_a_full_folder_for_temporary_files_is_a_plain_error_and_hides_noth
     def full() -> sqlite3.Connection:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(scratch_map, "scratch_database", full)
-    monkeypatch.setattr(seen_module, "_RECENT", 4)
+    monkeypatch.setattr(scratch, "_new_database", full)
+    monkeypatch.setattr(scratch, "_RECENT", 5)
     consumer = Consumer(at_once=3)
     with pytest.raises(LocalFileError, match=r"temporary files.*full") as caught:
         await consumer.upload([version(1, instance) for instance in range(100)])

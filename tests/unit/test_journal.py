@@ -21,7 +21,7 @@ def outcome(number: int) -> Outcome:
     return Outcome("where", Status.SAVED, InstanceUids("1.1", "1.2", f"1.3.{number}"), 7)
 
 
-def in_a_file(path: Path) -> None:
+def below_a_file(path: Path) -> None:
     path.parent.rmdir()
     path.parent.touch()
 
@@ -31,7 +31,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "link to nowhere": (lambda path: path.symlink_to(path.parent / "none" / "there"), "does not exist"),
     "link to itself": (lambda path: path.symlink_to(path), "a symbolic link is in the way"),
     "pipe": (os.mkfifo, "nobody reads the pipe"),
-    "below a file": (in_a_file, "not a folder is in the way"),
+    "below a file": (below_a_file, "not a folder is in the way"),
 }
 
 
@@ -58,17 +58,17 @@ def test_whoever_reads_a_pipe_gets_every_line_and_may_leave(tmp_path: Path) -> N
         with os.fdopen(reading, "rb") as file:
             read.extend(file.readline() for _ in range(5000))
 
+    journal = Journal(path)  # before anybody reads: a pipe that nobody writes to is at its end
     thread = threading.Thread(target=reader, daemon=True)
     thread.start()
-    journal = Journal(path)
     for number in range(5000):
         journal.write(outcome(number))
-    before: LocalFileError | None = journal.problem
-    assert before is None
+    assert journal.problem is None
     thread.join(20)
     assert [json.loads(line)["sop_instance_uid"] for line in read] == [f"1.3.{number}" for number in range(5000)]
     journal.write(outcome(1))
-    assert isinstance(journal.problem, LocalFileError)
+    problem: LocalFileError | None = journal.problem
+    assert problem is not None
     journal.close()
 
 

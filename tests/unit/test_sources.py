@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from postdicom_async.bodies import Body
 from postdicom_async.dicom.anonymize import Anonymization
-from postdicom_async.disk import files, scratch_map
+from postdicom_async.disk import files, scratch
 from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
@@ -389,9 +389,6 @@ async def test_a_folder_with_more_names_than_are_held(
     assert await measure(tmp_path / "f") == (10, 9 * len(small_dicom()))
 
 
-# --- measuring --------------------------------------------------------------------------------------------------------
-
-
 async def test_a_folder_with_many_names_where_there_is_no_room_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -399,11 +396,14 @@ async def test_a_folder_with_many_names_where_there_is_no_room_for_them(
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(files, "_MOST_NAMES", 3)
-    monkeypatch.setattr(scratch_map, "scratch_database", full)
+    monkeypatch.setattr(scratch, "_new_database", full)
     for number in range(10):
         (tmp_path / f"{number}").touch()
     with pytest.raises(LocalFileError, match=r"temporary files.*full"):
         await found_in(tmp_path)
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
 
 
 async def test_measure(tmp_path: Path, study: dict[str, bytes]) -> None:
