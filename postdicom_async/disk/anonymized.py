@@ -8,14 +8,12 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-import anyio
-
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem, Window, as_written
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.segments import Segment
-from postdicom_async.disk.background import in_background
+from postdicom_async.disk.background import in_background, outlasting
 from postdicom_async.disk.problems import explain_os_error, local_file_error
 from postdicom_async.disk.sources import FileBody, HeldFile, Identified, SpooledFile, Unusable, Usable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
@@ -66,12 +64,11 @@ class AnonymizedBody:
         except DicomProblem:
             problem = LocalFileError("a source changed while it was read")
         finally:
-            with anyio.CancelScope(shield=True):  # a thread may be reading from what is closed next
-                await asyncio.wait([ahead])
-            if ahead.done() and not ahead.cancelled():
-                ahead.exception()  # looked at, where nobody awaits it
-            with suppress(ValueError):  # still running after a second cancellation: it closes itself later
-                pieces.close()
+            try:
+                await outlasting(ahead)  # a thread may be reading from what is closed next
+            finally:
+                with suppress(ValueError):  # still running where the loop itself has ended: it closes itself later
+                    pieces.close()
         if problem is not None:
             raise problem
 
