@@ -22,10 +22,11 @@ AFTER = 1.0
 PATIENCE = 60.0
 CLIENT = """
 import asyncio, sys
-from postdicom_async import DicomWeb
+from postdicom_async import DicomWeb, Limits, Settings
 
 async def main():
-    async with DicomWeb(sys.argv[1]) as archive:
+    limits = Limits(parallel_searches=int(sys.argv[2]))  # fewer of them would be under way otherwise
+    async with DicomWeb(sys.argv[1], settings=Settings(limits=limits)) as archive:
         tasks = [asyncio.create_task(archive.search_for_studies().first()) for _ in range(int(sys.argv[2]))]
         await asyncio.to_thread(sys.stdin.readline)  # until all of them have arrived
         for task in tasks:

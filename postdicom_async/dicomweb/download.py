@@ -18,7 +18,7 @@ from postdicom_async.dicomweb.helping import MANY, Helping
 from postdicom_async.dicomweb.lanes import Lanes
 from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.disk.background import in_background
+from postdicom_async.disk.background import in_background, outlasting
 from postdicom_async.disk.folder import Folder
 from postdicom_async.errors import IncompleteDownload, PostdicomError, UsageError
 from postdicom_async.http.clocks import deadline_passed, within
@@ -165,7 +165,7 @@ class Download:
             await listing
         finally:
             listing.cancel()
-            await asyncio.wait([listing])
+            await outlasting(listing)
 
     async def _ask_count(self, *, compare: bool) -> None:
         if compare and self._target.instance is None:

@@ -132,6 +132,11 @@ class Helping:
         series = Target(self._target.study, self._series)
         await each_listed(self._retrieval, series, lambda some: self._rest.extend(Target(*uids) for uids in some))
 
+    def stop(self) -> None:
+        """Take over nothing more: what is smaller cannot be had by itself."""
+        self._rest.clear()
+        self._series_asked = self._instances_asked = True
+
     def next(self) -> Target | None:
         """Return what to ask for besides, None where there is nothing."""
         while self._rest:

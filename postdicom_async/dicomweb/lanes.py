@@ -1,8 +1,9 @@
 """Several requests for one download, as many at once as make it faster.
 
 What each lane receives is told to an `AtOnce` piece by piece, so that a lane more is tried, kept or given up while
-large answers are under way. What an archive refuses because of the others goes back to the end of the queue: nothing
-is lost by having asked for too much. An archive that refuses the only request ends the download, as it always did.
+large answers are under way. What an archive refuses because of the others goes back to the end of the queue, however
+often: nothing is lost by having asked for too much. An archive that refuses the only request ends the download, as it
+always did; one that forbids a series gives the others first.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections import deque
 from contextlib import aclosing
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import anyio
@@ -41,9 +43,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Lanes"]
 
-_ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
+_ENDS_ALL = (LocalFileError, UsageError)
+_ENDS_THE_JOB = (AuthenticationFailed, RateLimited)
 _TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
-_MOST_TIMES_BACK = 5
+_MOST_TIMES_BACK = 5  # then it waits until nothing else is under way
 _SAMPLE = 0.005  # seconds
 _LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
 
@@ -82,6 +85,7 @@ class Lanes:
         self._nothing_left = False  # to be begun
         self._running = 0
         self._back: deque[tuple[Target, int]] = deque()
+        self._forbidden: PostdicomError | None = None
         self._look = anyio.Event()
 
     async def fetch(self, targets: AsyncGenerator[Target, None], helping: Helping | None = None) -> bool:
@@ -90,15 +94,15 @@ class Lanes:
         What goes wrong with one is noted, unless it ends the whole download. ``helping`` tells what else may be asked
         for when there are no more targets.
         """
-        self.last_error = None
+        self.last_error = self._forbidden = None
         self._helping, self._nothing_left = helping, False
         failures: list[Exception] = []
         whole = True
 
-        async def guarded(target: Target, times_back: int) -> None:
+        async def guarded(target: Target, times_back: int, is_help: bool) -> None:
             nonlocal whole
             try:
-                came_whole = await self._fetch_one(target, times_back)
+                came_whole = await self._fetch_one(target, times_back, is_help=is_help)
                 whole = whole and came_whole
             except Exception as error:  # noqa: BLE001 - raised below
                 failures.append(error)
@@ -120,11 +124,11 @@ class Lanes:
             finally:
                 sampling.cancel()
         await targets.aclose()
-        if failures:
-            raise failures[0]
+        if failures or self._forbidden is not None:
+            raise failures[0] if failures else self._forbidden or AssertionError
         return whole
 
-    async def _drawn(self, targets: AsyncGenerator[Target, None]) -> AsyncGenerator[tuple[Target, int], None]:
+    async def _drawn(self, targets: AsyncGenerator[Target, None]) -> AsyncGenerator[tuple[Target, int, bool], None]:
         """Yield what is to be asked for, each when there is room for it; end when nothing is under way any more."""
         is_over, target = False, None
         while True:
@@ -134,11 +138,11 @@ class Lanes:
                 is_over = target is None
             has_room = self._running < self._policy.now
             if has_room and target is not None:
-                yield target, 0
+                yield target, 0, False
                 target = None
                 continue
-            if has_room and self._back:
-                yield self._back.popleft()
+            if has_room and self._back and (self._back[0][1] < _MOST_TIMES_BACK or not self._running):
+                yield *self._back.popleft(), False
                 continue
             if not self._running:
                 return
@@ -148,13 +152,13 @@ class Lanes:
                     await self._helping.prepare()
                 besides = self._helping.next() if has_room else None
                 if besides is not None:
-                    yield besides, 0
+                    yield besides, 0, True
                     continue
             self._nothing_left = is_over and not self._back and not (self._helping and self._helping.has_some)
             await self._look.wait()
 
-    async def _fetch_one(self, target: Target, times_back: int) -> bool:
-        """Receive one resource; return whether its answer came to its end without damage."""
+    async def _fetch_one(self, target: Target, times_back: int, *, is_help: bool) -> bool:
+        """Receive one resource; return whether its answer came to its end without damage, or is not needed for that."""
         if self._session.has_given_up:
             return False
         now = time.monotonic()
@@ -162,17 +166,31 @@ class Lanes:
         problem = await self._receive(lane)
         if problem is None:
             return not lane.scope.cancelled_caught
-        if problem.temporary or isinstance(problem, RateLimited):
+        if isinstance(problem, _ENDS_ALL):
+            raise problem
+        may_pass = problem.temporary or isinstance(problem, RateLimited)
+        if may_pass:
             self._policy.refused(time.monotonic())
-            if self._running > 1 and times_back < _MOST_TIMES_BACK and not lane.told.saved:
-                self._back.append((target, times_back + 1))
-                return True
-        if isinstance(problem, _ENDS_THE_JOB):
+        if is_help:  # it comes with the answer that was to be helped, which goes on
+            if self._helping is not None and not may_pass:
+                self._helping.stop()
+            return True
+        if may_pass and self._running > 1 and not lane.told.saved:
+            self._back.append((target, times_back + 1))
+            return True
+        self._note(problem, target)
+        return False
+
+    def _note(self, problem: PostdicomError, target: Target) -> None:
+        """Note what went wrong with one resource; raise what ends the download."""
+        is_for_one = problem.status == HTTPStatus.FORBIDDEN and target != self._target
+        if is_for_one and (self._running > 1 or self._arrivals.here):
+            self._forbidden = problem  # the others are given
+        elif isinstance(problem, _ENDS_THE_JOB):
             raise problem
         self.last_error = problem
         if isinstance(problem, NotFound) and target == self._target:
             self.not_found = problem
-        return False
 
     async def _receive(self, lane: Lane) -> PostdicomError | None:
         """Receive one answer; return what went wrong with it."""

@@ -8,14 +8,12 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-import anyio
-
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem, Window, as_written
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.segments import Segment
-from postdicom_async.disk.background import in_background
+from postdicom_async.disk.background import in_background, outlasting
 from postdicom_async.disk.problems import explain_os_error, explained
 from postdicom_async.disk.sources import FileBody, HeldFile, Identified, SpooledFile, Unusable, Usable
 from postdicom_async.errors import LocalFileError, UsageError
@@ -63,12 +61,11 @@ class AnonymizedBody:
                     ahead = asyncio.ensure_future(asyncio.to_thread(next, pieces, b""))
                     yield data
             finally:
-                with anyio.CancelScope(shield=True):  # a thread may be reading from what is closed next
-                    await asyncio.wait([ahead])
-                if ahead.done() and not ahead.cancelled():
-                    ahead.exception()  # looked at, where nobody awaits it
-                with suppress(ValueError):  # still running after a second cancellation: it closes itself later
-                    pieces.close()
+                try:
+                    await outlasting(ahead)  # a thread may be reading from what is closed next
+                finally:
+                    with suppress(ValueError):  # still running where the loop itself has ended: it closes itself later
+                        pieces.close()
 
     def pieces(self) -> Generator[bytes, None, None]:
         """Yield the file, reading as it is iterated over; close it if it is not read to its end."""

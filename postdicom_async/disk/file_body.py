@@ -11,8 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
-
+from postdicom_async.disk.background import outlasting
 from postdicom_async.disk.files import FileIdentity, identity_of, open_at_once, read_fully
 from postdicom_async.disk.problems import explained
 from postdicom_async.errors import LocalFileError
@@ -106,8 +105,7 @@ class FileBody:
                     ahead = asyncio.ensure_future(file.read(min(self.piece, left)))
                     yield data
             finally:
-                with anyio.CancelScope(shield=True):  # a thread may be reading from what is closed next
-                    await asyncio.wait([ahead])
+                await outlasting(ahead)  # a thread may be reading from what is closed next
             self.require_unchanged(os.fstat(file.fileno()))
 
     def require_unchanged(self, status: os.stat_result) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -82,8 +84,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     As httpx would behave: no redirects, no cookies, no decompression, no header that was not given, no proxies from the
     environment. No limit of connections is set inside, the session's stands in front.
 
-    It can be made outside an event loop and costs nothing until the first request, which imports aiohttp. Its
-    connections belong to the loop that made them; in another loop it begins anew.
+    It can be made outside an event loop and costs nothing until the first request. That one imports aiohttp and reads
+    the system's certificates, a tenth of a second and more, in a thread: the event loop goes on. Connections belong to
+    the loop that made them; each loop has its own.
 
     Raises:
         UsageError: a certificate or key cannot be used.
@@ -93,29 +96,51 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._settings = settings
         self._proxy = proxy
         self._context = tls_context(settings.tls) if context is None and settings.tls != Tls() else context
-        self._edge: Edge | None = None
+        self._edges: dict[asyncio.AbstractEventLoop, Edge] = {}
+        self._make_edge: Callable[[], Edge] | None = None
+        self._closings = 0
+        self._preparing = threading.Lock()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return as soon as the answer's head is there; httpx's errors hold no URL."""
-        edge = self._edge
-        if edge is None or edge.loop is not asyncio.get_running_loop():
-            await self.aclose()
-            self._edge = edge = self._new_edge()
-        if self._context is None and (request.url.scheme == "https" or (self._proxy or "").startswith("https")):
-            self._context = tls_context(self._settings.tls)
+        secure = request.url.scheme == "https" or (self._proxy or "").startswith("https")
+        make = self._make_edge
+        if make is None or (secure and self._context is None):
+            closings = self._closings
+            make = await asyncio.to_thread(self._prepare, secure=secure)
+            if closings != self._closings:
+                raise httpx.ConnectError("closed before there was a connection")
+        loop = asyncio.get_running_loop()
+        edge = self._edges.get(loop)
+        if edge is None:
+            self._leave([ended for ended in list(self._edges) if ended.is_closed()])
+            self._edges[loop] = edge = make()
         return await edge.send(request, self._context)
 
-    def _new_edge(self) -> Edge:
-        from postdicom_async.http.aiohttp_transport import Edge
+    def _prepare(self, *, secure: bool) -> Callable[[], Edge]:
+        """Do in a thread what takes long, once, however many requests wait for it."""
+        with self._preparing:
+            if secure and self._context is None:
+                self._context = tls_context(self._settings.tls)
+            if self._make_edge is None:
+                from postdicom_async.http.aiohttp_transport import Edge
 
-        return Edge(connect=self._settings.timeouts.connect, proxy=self._proxy)
+                if (self._proxy or "").startswith("socks"):
+                    import_module("postdicom_async.http.socks")
+                self._make_edge = partial(Edge, connect=self._settings.timeouts.connect, proxy=self._proxy)
+            return self._make_edge
+
+    def _leave(self, loops: Iterable[asyncio.AbstractEventLoop]) -> None:
+        """Let go of the connections of other event loops than the one that runs here."""
+        for loop in loops:
+            edge = self._edges.pop(loop, None)
+            if edge is not None:
+                edge.leave()
 
     async def aclose(self) -> None:
         """Close every connection."""
-        edge, self._edge = self._edge, None
-        if edge is None:
-            return
-        if edge.loop is asyncio.get_running_loop():
+        self._closings += 1
+        edge = self._edges.pop(asyncio.get_running_loop(), None)
+        self._leave(list(self._edges))
+        if edge is not None:
             await edge.close()
-        else:
-            edge.leave()

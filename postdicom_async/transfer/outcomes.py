@@ -13,6 +13,7 @@ from collections import Counter, deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+from postdicom_async.disk.background import outlasting
 from postdicom_async.disk.journal import Journal
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
@@ -178,9 +179,7 @@ class Outcomes(Generic[_Report]):
         if self._running is None:
             return
         self._running.cancel()
-        await asyncio.wait([self._running])
-        if not self._running.cancelled():
-            self._running.exception()  # looked at: left early, nobody asks for it
+        await outlasting(self._running)
 
     async def __aenter__(self) -> Outcomes[_Report]:
         return self

@@ -12,6 +12,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from postdicom_async import DicomWeb, LocalFileError, Status, UsageError
@@ -111,6 +112,40 @@ async def test_whoever_leaves_early_ends_the_download(tmp_path: Path) -> None:
         assert not list(tmp_path.rglob("*.part"))
         with pytest.raises(UsageError):
             _ = outcomes.report
+
+
+@pytest.mark.parametrize("how", ["scope", "cancelled", "cancelled twice"])
+async def test_whoever_is_cancelled_while_he_reads_leaves_nothing_under_way(how: str, tmp_path: Path) -> None:
+    """When the block is left the transfer has ended, also where the block stands in a scope that is cancelled."""
+    archive = in_pieces(MemoryArchive(study_files(200).values(), counts=True), 0.005)
+    left: set[asyncio.Task[object]] = set()
+
+    async def read(client: DicomWeb, scope: anyio.CancelScope, some: asyncio.Event) -> None:
+        before = asyncio.all_tasks()
+        try:
+            with scope:
+                async with client.download_each(uid(1), to=tmp_path) as outcomes:
+                    async for _ in outcomes:
+                        some.set()
+        finally:
+            left.update(task for task in asyncio.all_tasks() - before if "engine" in str(task.get_coro()))
+
+    async with FaultyServer(archive) as server, DicomWeb(server.url, settings=settings()) as client:
+        scope, some = anyio.CancelScope(), asyncio.Event()
+        reading = asyncio.create_task(read(client, scope, some))
+        await some.wait()
+        if how == "scope":
+            scope.cancel()
+        else:
+            reading.cancel()
+        if how == "cancelled twice":
+            await asyncio.sleep(0)
+            reading.cancel()
+        await asyncio.wait([reading])
+    assert scope.cancelled_caught == (how == "scope")
+    assert reading.cancelled() == (how != "scope")
+    assert not left
+    assert not list(tmp_path.rglob("*.part"))
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -322,6 +323,123 @@ print([name for name in ("aiohttp", "yarl", "aiohttp_socks") if name in sys.modu
 """
     ended = run(code)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[]\n", "")
+
+
+BEGINNING = """
+import asyncio, sys, threading
+from postdicom_async import DicomWeb, PostdicomError, Retry, Settings
+from postdicom_async.http import transport
+
+imported, read = {}, []
+
+def note(what, words):
+    if what == "import":
+        imported.setdefault(words[0], threading.current_thread())
+
+sys.addaudithook(note)
+made = transport.tls_context
+transport.tls_context = lambda tls: (read.append(threading.current_thread()), made(tls))[1]
+
+async def search(archive):
+    try:
+        await archive.search_for_studies(limit=1).all()
+    except PostdicomError as error:
+        return error
+
+async def main():
+    settings = Settings(proxy=sys.argv[2] or None, retry=Retry(max_attempts=1))
+    async with DicomWeb(sys.argv[1], settings=settings) as archive:
+        tasks = [asyncio.create_task(search(archive)) for _ in range(5)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.wait(tasks)
+    slow = [imported[name] for name in ("aiohttp", *["aiohttp_socks"] * bool(sys.argv[2]))] + read
+    assert threading.main_thread() not in slow, slow
+    print(len(read))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("secure", [True, False])
+@pytest.mark.parametrize("scheme", ["", "socks5"])
+def test_a_first_request_does_not_stop_the_event_loop(secure: bool, scheme: str) -> None:
+    """To import aiohttp and to read the system's certificates is a thread's work, done once for all who wait."""
+    nobody = f"127.0.0.1:{unused_port()}"
+    ended = run(BEGINNING, f"http{'s' if secure else ''}://{nobody}", scheme and f"{scheme}://{nobody}")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{int(secure)}\n", "")
+
+
+def preparing_takes(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = AiohttpTransport._prepare
+
+    def slowly(transport: AiohttpTransport, *, secure: bool) -> Any:
+        time.sleep(seconds)
+        return prepare(transport, secure=secure)
+
+    monkeypatch.setattr(AiohttpTransport, "_prepare", slowly)
+
+
+async def test_first_requests_at_once_share_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of them are cancelled while aiohttp is imported."""
+    preparing_takes(0.05, monkeypatch)
+    async with FaultyServer() as server:
+        transport = AiohttpTransport(FAST)
+        tasks = [asyncio.create_task(searched_raw(transport, server.url)) for _ in range(30)]
+        await asyncio.sleep(0.01)
+        for task in tasks[::3]:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(one) for one in ends] == [asyncio.CancelledError, int, int] * 10
+        before = server.connections
+        await searched_raw(transport, server.url)
+        assert server.connections == before <= 20
+        await transport.aclose()
+        await server.until(lambda seen: not seen.open_connections)
+
+
+async def searched_raw(transport: AiohttpTransport, url: str) -> int:
+    answer = await transport.handle_async_request(httpx.Request("GET", url))
+    await answer.aread()
+    await answer.aclose()
+    return answer.status_code
+
+
+async def test_closed_while_the_first_request_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    preparing_takes(0.1, monkeypatch)
+    async with FaultyServer() as server:
+        transport = AiohttpTransport(FAST)
+        task = asyncio.create_task(searched_raw(transport, server.url))
+        await asyncio.sleep(0.02)
+        await transport.aclose()
+        with pytest.raises(httpx.ConnectError):
+            await task
+        assert not server.connections
+
+
+def test_two_event_loops_at_once_have_connections_of_their_own() -> None:
+    transport = AiohttpTransport(FAST)
+    problems: list[Exception] = []
+
+    async def use() -> None:
+        async with FaultyServer(Reply(body=b"x" * 1000, delay_before=0.002)) as server:
+            for _ in range(50):
+                await searched_raw(transport, server.url)
+            assert server.connections == 1
+
+    def run_one() -> None:
+        try:
+            asyncio.run(use())
+        except Exception as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=run_one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not problems
+    asyncio.run(transport.aclose())
 
 
 ENDINGS = """
