@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -31,20 +30,22 @@ async def until(told: Told, count: int) -> None:
 
 async def test_as_many_at_once_as_it_says_and_never_more(pool: DiskPool) -> None:
     lock, running, most, told = threading.Lock(), 0, 0, Told()
+    together = threading.Barrier(pool_module.AT_ONCE, timeout=20)  # as many must be there for any to go on
 
     def work() -> None:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
-        time.sleep(0.002)
+        together.wait()
         with lock:
             running -= 1
 
-    for _ in range(100):
+    for _ in range(96):
         pool.start(work, told.append)
-    await until(told, 100)
+    await until(told, 96)
     assert most == pool_module.AT_ONCE == 8
+    assert told == [None] * 96
 
 
 async def test_the_event_loop_goes_on_while_all_threads_are_busy(pool: DiskPool) -> None:
