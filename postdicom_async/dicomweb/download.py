@@ -145,7 +145,7 @@ class Download:
         finally:
             for one in listing:
                 one.cancel()
-                await asyncio.wait([one])
+                await outlasting(one)
 
     def _helping(self, expected: int | None, begins: Callable[[], None] = lambda: None) -> Helping | None:
         """Return what may be asked for besides the target, None where that is not worth it or not known."""
