@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from postdicom_async import OutcomeUnknown, PostDicom
+from tests.faults.clients import FAST
 from tests.faults.test_transport import LOOPS, OK, STRAY, client, connections_to, run_in
+from tests.postdicom.forms import FORMS
 from tests.support.faulty_server import FaultyServer, Reply
 from tests.support.stream_server import StreamServer
 
@@ -26,12 +29,14 @@ class Wire:
     Attributes:
         heads: the requests, with the connection each came on.
         after: the answer to a second request on one connection.
+        keeps: so many requests are answered on one connection, which ends then.
     """
 
     def __init__(self, *answers: bytes) -> None:
         self.answers = list(answers)
         self.heads: list[tuple[int, bytes]] = []
         self.after = RIGHT
+        self.keeps = 1000
         self.connections = self.port = 0
         self.url = ""
 
@@ -40,12 +45,12 @@ class Wire:
         self.connections += 1
         requests = 0
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
+            while requests < self.keeps:
                 self.heads.append((number, await reader.readuntil(b"\r\n\r\n")))
                 requests += 1
                 writer.write(self.answers.pop(0) if self.answers else RIGHT if requests == 1 else self.after)
                 await writer.drain()
-        writer.transport.abort()
+        writer.close()
 
 
 @contextlib.asynccontextmanager
@@ -209,3 +214,46 @@ async def test_a_proxy_that_refuses_in_many_words_keeps_no_connection(status: by
                 await sender.get("https://archive.invalid")
         while connections_to(proxy.port):
             await asyncio.sleep(0.01)
+
+
+# --- requests that must not be made twice -----------------------------------------------------------------------------
+
+CHANGES = [form for form in FORMS if form.changes][:6]
+SAYS_YES = b'{"Success":true,"Result":"11111111-2222-3333-4444-555555555555"}'
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(SAYS_YES) + SAYS_YES
+LATER = b"HTTP/1.1 102 Processing\r\n\r\n"
+ENDINGS = {
+    **{
+        f"cut after {number}": ANSWER[:number]
+        for number in (0, 1, 9, 17, 60, len(ANSWER) - len(SAYS_YES), len(ANSWER) - 1)
+    },
+    "an interim answer only": LATER,
+    "rubbish": b"\x00\xff rubbish\r\n\r\n",
+    "chunks that make no sense": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "another length": ANSWER.replace(b"Content-Length: ", b"Content-Length: 9"),
+    "two answers": ANSWER + ANSWER,
+    "more than the answer": ANSWER + b"more",
+    "an interim answer and the answer": LATER + ANSWER,
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_get_that_changes_something_is_made_once(ending: str, loop: str) -> None:
+    """On a new and on a kept connection, which ends then; counted at the service."""
+
+    async def work() -> None:
+        for before in (0, 1):
+            for form in CHANGES:
+                async with wire(*[ANSWER] * before, ENDINGS[ending]) as server:
+                    server.keeps = before + 1
+                    async with PostDicom(server.url, "demo", "demo", settings=FAST) as service:
+                        for _ in range(before):
+                            await form.call(service)
+                        with contextlib.suppress(OutcomeUnknown):
+                            await form.call(service)
+                    assert len(server.heads) == before + 1
+                    assert {number for number, _ in server.heads} == {0}
+                    assert all(head.startswith(b"GET ") for _, head in server.heads)
+
+    run_in(loop, work)
