@@ -20,7 +20,7 @@ from postdicom_async.dicomweb.listing import count_instances, list_instances, ve
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.disk.background import in_background, outlasting
 from postdicom_async.disk.folder import Folder
-from postdicom_async.errors import IncompleteDownload, PostdicomError, UsageError
+from postdicom_async.errors import IncompleteDownload, LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome, Status
 from postdicom_async.transfer.arrivals import Arrivals
@@ -145,7 +145,7 @@ class Download:
         finally:
             for one in listing:
                 one.cancel()
-                await asyncio.wait([one])
+                await outlasting(one)
 
     def _helping(self, expected: int | None, begins: Callable[[], None] = lambda: None) -> Helping | None:
         """Return what may be asked for besides the target, None where that is not worth it or not known."""
@@ -243,6 +243,8 @@ class Download:
             async for some in arrivals.missing_slices():
                 for uids in some:
                     self._gathered.add(Outcome("", Status.MISSING, uids, reason="it did not arrive"))
+                with suppress(LocalFileError):  # a report that cannot be written hides nothing of what is missing
+                    await self._gathered.room()
         outcomes = self._gathered.outcomes
         return DownloadReport(
             saved=tuple(

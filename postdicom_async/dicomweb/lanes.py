@@ -158,7 +158,10 @@ class Lanes:
         lane = Lane(target, self._arrivals.answer(), now, now)
         problem = await self._receive(lane)
         if problem is None:
-            return not lane.scope.cancelled_caught
+            is_whole = not lane.scope.cancelled_caught
+            if is_whole and not is_help and self._helping is not None:
+                self._leave_help()
+            return is_whole or is_help
         if isinstance(problem, _ENDS_ALL):
             raise problem
         may_pass = problem.temporary or isinstance(problem, RateLimited)
@@ -216,9 +219,17 @@ class Lanes:
         return watch
 
     def _leave_if_all_is_here(self) -> None:
+        """Leave what is under way, unless it is the one answer for everything: it may come to its own end."""
         if self._helping is not None and self._helping.is_over and len(self._lanes) > 1:
             for lane in self._lanes:
                 lane.scope.cancel()
+
+    def _leave_help(self) -> None:
+        """Leave what was asked for besides: the answer for everything has come."""
+        if self._helping is not None:
+            self._helping.stop()
+        for lane in self._lanes:
+            lane.scope.cancel()
 
     async def _sample(self) -> None:
         """Tell the policy what each answer brought, many times a second: large ones take minutes."""

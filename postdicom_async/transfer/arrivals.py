@@ -205,14 +205,14 @@ class Arrivals:
         self.listed, self.outside, self._counted_to = listed, 0, _BEGINNING
         if listed is None:
             return False
-        is_new = not self.here
-        while not is_new:
-            rows = self._slice(self._states, listed.keys, self._counted_to)
-            if not rows:
-                break
-            self.outside += sum(state & 1 and value is None for *_, state, value in rows)
-            self._counted_to = rows[-1][:2]
-            await asyncio.sleep(0)
+        try:
+            while self.here and (rows := self._slice(self._states, listed.keys, self._counted_to)):
+                self.outside += sum(state & 1 and value is None for *_, state, value in rows)
+                self._counted_to = rows[-1][:2]
+                await asyncio.sleep(0)
+        except BaseException:  # cancelled: a list that is compared in part would say that all is here
+            self.listed, self.outside, self._counted_to = None, 0, _BEGINNING
+            raise
         self._counted_to = _END
         return bool(listed.size and not self.outside)
 

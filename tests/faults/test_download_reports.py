@@ -15,8 +15,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from postdicom_async import DicomWeb, LocalFileError, Status, UsageError
+from postdicom_async import DicomWeb, IncompleteDownload, LocalFileError, Outcome, Status, UsageError
 from postdicom_async.disk import scratch
+from postdicom_async.transfer import arrivals
 from tests.faults.archive import MemoryArchive, is_search
 from tests.faults.clients import settings
 from tests.support.bodies import dicom_json, json_reply, multipart_related
@@ -112,6 +113,34 @@ async def test_whoever_leaves_early_ends_the_download(tmp_path: Path) -> None:
         assert not list(tmp_path.rglob("*.part"))
         with pytest.raises(UsageError):
             _ = outcomes.report
+
+
+async def test_what_is_missing_is_told_as_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an archive that lists much and gives nothing, no more is held than what its reader is behind."""
+    monkeypatch.setattr(arrivals, "_SLICE", 100)
+    lists = Large(600)
+    missing: list[Outcome] = []
+
+    async def read(client: DicomWeb) -> None:
+        told = client.download_each(uid(1), to=tmp_path)
+        async for outcome in told:
+            missing.append(outcome)
+            if len(missing) == 1:
+                await asyncio.sleep(0.2)
+                with pytest.raises(UsageError, match="read the outcomes to their end"):
+                    _ = told.report
+                assert any("engine" in str(task.get_coro()) for task in asyncio.all_tasks())
+
+    async with (
+        FaultyServer(lambda request: lists(request) if is_search(request) else Reply(404)) as server,
+        DicomWeb(server.url, settings=settings()) as client,
+    ):
+        with pytest.raises(IncompleteDownload) as caught:
+            await read(client)
+    assert {outcome.status for outcome in missing} == {Status.MISSING}
+    assert len({outcome.uids for outcome in missing}) == 600
+    assert caught.value.report is not None
+    assert caught.value.report.counts == {Status.MISSING: 600}
 
 
 @pytest.mark.parametrize("how", ["scope", "cancelled", "cancelled twice"])

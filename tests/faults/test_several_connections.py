@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,25 @@ async def test_a_forbidden_series_does_not_keep_the_others_out(at_once: int, tmp
     assert caught.value.report is not None
     assert caught.value.report.counts[Status.SAVED] == (SERIES - 1) * EACH
     assert files_below(tmp_path) == {f"{uid(1)}/{n}": data for n, data in by_name().items() if f"{uid(1, 3)}/" not in n}
+
+
+async def test_help_that_has_not_ended_is_left_when_everything_has_come(tmp_path: Path) -> None:
+    line = LongLine(pause=0.005)
+
+    def slow_to_help(request: Request) -> Reply:
+        reply = line(request)
+        is_help = is_retrieve(request) and "/series/" in request.path
+        return replace(reply, pause=3600) if is_help else reply
+
+    async with (
+        FaultyServer(slow_to_help) as server,
+        DicomWeb(server.url, settings=settings(parallel_retrieves=2, idle_read=3600)) as archive,
+    ):
+        async with asyncio.timeout(60):
+            report = await archive.download_study(uid(1), to=tmp_path)
+    assert report.ok
+    assert "series" in line.asked
+    assert files_below(tmp_path) == {f"{uid(1)}/{name}": data for name, data in by_name().items()}
 
 
 async def test_a_small_study_is_one_request(tmp_path: Path) -> None:

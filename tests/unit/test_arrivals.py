@@ -94,6 +94,30 @@ def test_it_says_what_sets_would_say(
 
 
 @pytest.mark.usefixtures("tiny")
+def test_a_list_that_was_compared_in_part_is_none() -> None:
+    async def run() -> None:
+        arrivals = Arrivals("1", Gathered(keeps_all=False))
+        answer = arrivals.answer()
+        for uids in UIDS:
+            answer.take(uids)
+            answer.note_saved(outcome(uids), uids)
+        found = arrivals.new_list()
+        found.update(UIDS[:-1])  # the last that is here is outside
+        comparing = asyncio.ensure_future(arrivals.adopt(found))
+        await asyncio.sleep(0)
+        comparing.cancel()
+        await asyncio.wait([comparing])
+        assert comparing.cancelled()
+        assert arrivals.listed is None
+        assert (arrivals.outside, arrivals.missing) == (0, 0)
+        assert not await arrivals.adopt(found)
+        assert arrivals.outside == 1
+        arrivals.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("tiny")
 def test_what_arrives_while_a_list_is_compared_is_counted_once() -> None:
     async def run() -> None:
         arrivals = Arrivals("1", Gathered(keeps_all=False))
