@@ -9,6 +9,7 @@ always did; one that forbids a series gives the others first.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import deque
 from contextlib import aclosing
@@ -31,6 +32,7 @@ from postdicom_async.errors import (
 from postdicom_async.events import AttemptFailed, Event
 from postdicom_async.http.retry import Failure
 from postdicom_async.transfer.adaptive import AtOnce
+from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -96,36 +98,27 @@ class Lanes:
         """
         self.last_error = self._forbidden = None
         self._helping, self._nothing_left = helping, False
-        failures: list[Exception] = []
         whole = True
 
-        async def guarded(target: Target, times_back: int, is_help: bool) -> None:
+        async def fetch_one(one: tuple[Target, int, bool]) -> None:
             nonlocal whole
+            target, times_back, is_help = one
+            self._running += 1  # before anything else is drawn
             try:
                 came_whole = await self._fetch_one(target, times_back, is_help=is_help)
                 whole = whole and came_whole
-            except Exception as error:  # noqa: BLE001 - raised below
-                failures.append(error)
-                group.cancel_scope.cancel()
             finally:
                 self._running -= 1
                 self._look.set()
 
-        async with anyio.create_task_group() as group:
-            sampling = asyncio.ensure_future(self._sample())
-            try:
-                async with aclosing(self._drawn(targets)) as drawn:
-                    async for one in drawn:
-                        self._running += 1
-                        group.start_soon(guarded, *one)
-            except Exception as error:  # noqa: BLE001 - raised below
-                failures.append(error)
-                group.cancel_scope.cancel()
-            finally:
-                sampling.cancel()
-        await targets.aclose()
-        if failures or self._forbidden is not None:
-            raise failures[0] if failures else self._forbidden or AssertionError
+        sampling = asyncio.ensure_future(self._sample())
+        try:
+            async with aclosing(targets), aclosing(self._drawn(targets)) as drawn:
+                await for_each(drawn, fetch_one, at_once=sys.maxsize)  # how many is for `_drawn` to say
+        finally:
+            sampling.cancel()
+        if self._forbidden is not None:
+            raise self._forbidden
         return whole
 
     async def _drawn(self, targets: AsyncGenerator[Target, None]) -> AsyncGenerator[tuple[Target, int, bool], None]:
