@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.transfer.outcomes import Gathered
 
-__all__ = ["Answer", "Arrivals", "Listed", "Series", "Taken"]
+__all__ = ["Arrivals", "Listed", "OneAnswer", "Series", "Taken"]
 
 _SLICE = 1000
 _BEGINNING: Key = (-1, "")
@@ -133,10 +133,10 @@ class Arrivals:
         """Forget everything but the counters."""
         self._scratch.close()
 
-    def answer(self) -> Answer:
+    def answer(self) -> OneAnswer:
         """Return what one answer is told to."""
         self._answers += 1
-        return Answer(self, self._answers)
+        return OneAnswer(self, self._answers)
 
     def _key(self, uids: tuple[str, str, str]) -> Key:
         return self._numbers.of(uids[1]), uids[2]
@@ -267,8 +267,8 @@ class Arrivals:
         return self._scratch.rows(query, after)
 
 
-class Answer:
-    """One answer, of which each instance is wanted once.
+class OneAnswer:
+    """What one answer brings, each instance of it wanted once.
 
     Attributes:
         saved: how many instances it brought so far that were not here.
