@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from postdicom_async.disk.scratch import Key, Scratch, ScratchMap
 from postdicom_async.results import InstanceUids, Outcome, Status
+from postdicom_async.transfer.outcomes import MOST_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -25,7 +26,6 @@ _SLICE = 1000
 _BEGINNING: Key = (-1, "")
 _END: Key = (1 << 62, "")
 _MOST_SERIES = 4096  # whose numbers are at hand
-_MOST_PRESENT = 10_000  # kept where not all outcomes are
 
 
 class Taken(Enum):
@@ -170,7 +170,7 @@ class Arrivals:
     def note_present(self, uids: InstanceUids, where: str, size: int = 0) -> None:
         """Note that the folder holds an instance."""
         if self._arrive(uids, 0):
-            if self._gathered.keeps_all or len(self.present) < _MOST_PRESENT:
+            if self._gathered.keeps_all or len(self.present) < MOST_KEPT:
                 self.present.append(uids)
             self._gathered.add(Outcome(where, Status.PRESENT, uids, size))
 
