@@ -159,7 +159,6 @@ _MODULES = {
     "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
     "dicomweb.filters": ("Filters",),
     "dicomweb.parts": ("Part", "Parts"),
-    "paging": ("Results",),
     "disk.scan": ("read_files",),
     "errors": (
         "AuthenticationFailed",
@@ -175,6 +174,7 @@ _MODULES = {
         "TransferError",
         "UsageError",
     ),
+    "paging": ("Results",),
     "postdicom.answers": ("Folder", "PatientOrder", "ShareLink", "TagContent", "VendorAnswer"),
     "postdicom.client": ("PostDicom",),
     "postdicom.doctor": ("Diagnosis", "Finding", "diagnose"),
@@ -184,15 +184,15 @@ _MODULES = {
         "DownloadReport",
         "InstanceFinished",
         "InstanceUids",
+        "Outcome",
         "ProgressEvent",
         "Rendered",
-        "Outcome",
         "Status",
         "Totals",
         "UploadReport",
     ),
-    "transfer.outcomes": ("Outcomes",),
     "settings": ("Limits", "Retry", "Settings", "Timeouts", "Tls"),
+    "transfer.outcomes": ("Outcomes",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

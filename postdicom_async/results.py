@@ -163,11 +163,13 @@ class DownloadReport:
     """What a download left on disk.
 
     Attributes:
-        saved: instances written by this call; with ``report=`` they are in that file, and this is empty.
+        saved: instances written by this call, in the order of their UIDs; with ``report=`` they are in that file, and
+            this is empty.
         counts: number of instances by status; statuses that did not occur are absent.
         already_present: instances found whole in the folder, not fetched again. With ``report=`` and in
             ``download_each`` at most 10,000 of them are kept, as of those that need attention; ``counts`` tells of all.
-        missing: instances the archive lists that did not arrive; empty unless `IncompleteDownload` was raised.
+        missing: instances the archive lists that did not arrive, as many of them as of ``already_present``; empty
+            unless `IncompleteDownload` was raised.
         refused: how many parts were not accepted (not DICOM, not what was asked for); their data was dropped.
         bytes_received: instance bytes written.
         seconds: wall time.

@@ -55,7 +55,7 @@ class CloudApi:
         user: UUID, user name or full name of the user; not needed when the account has one.
         router_url: where addresses and the session are asked for; without it that of ``CloudWire``.
         settings: limits, time-outs, retry, TLS, proxy.
-        transport: an httpx transport for the HTTP requests, instead of the fastest one here.
+        transport: an httpx transport for the HTTP requests, instead of ours on aiohttp.
         wire: what is assumed of the service; see `CloudWire`.
 
     Raises:

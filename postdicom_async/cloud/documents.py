@@ -102,6 +102,7 @@ class DocumentUpload:
                 first_with.setdefault(one.path, outcome)
             outcomes.append(outcome)
             self._meter.finished(outcome, id(one))
+            self._meter.check()
         orders = tuple(self._session.patient_order_uuids)
         counts = Counter(outcome.status for outcome in outcomes)
         report = UploadReport(tuple(outcomes), counts, self._meter.bytes_done, time.monotonic() - started, orders)

@@ -73,8 +73,8 @@ class UploadSession:
         self._at_once = at_once
         self._silences: dict[FileUploadType, int] = {}
         self.institution_uuid: str = choose("institution_uuid", self._user.institutions, institution).identity
-        self.total_bytes = 0
-        self.most_orders = sys.maxsize
+        self.total_bytes: int = 0
+        self.most_orders: int = sys.maxsize
         self.patient_order_uuids: dict[str, None] = {}
 
     # --- the session ---------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ class DicomWeb(ClientSearch, ClientStore, ClientDownload, ClientRetrieve, Client
         auth: ``(user, password)``, a bearer token, a callable that gives one (asked again once after a 401, however
             many requests saw it), any ``httpx.Auth``, or None.
         settings: limits, time-outs, retry, TLS, proxy.
-        transport: an httpx transport to use instead of the fastest one here; its own settings then count.
+        transport: an httpx transport to use instead of ours on aiohttp; its own settings then count.
         dialect: the server's URL shapes, ``"dicomweb"`` or ``"postdicom"``, or a `Dialect` of your own.
 
     Raises:

@@ -11,6 +11,7 @@ from postdicom_async.dicomweb.client_base import ClientBase, header_value, targe
 from postdicom_async.dicomweb.multipart import MultipartDamage
 from postdicom_async.dicomweb.rendered import RenderedPiece, joined
 from postdicom_async.errors import ProtocolError, UsageError
+from postdicom_async.face import translated
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
 from postdicom_async.results import Rendered
@@ -93,11 +94,8 @@ class ClientRendered(ClientBase):
                 return one
             answers.append(RenderedPiece(count, one.media_type, one.content))
             left -= len(one.content)
-        try:
+        with translated(MultipartDamage, _too_many):
             return joined(answers, token_hex(16))
-        except MultipartDamage as damage:
-            problem = ProtocolError(f"{damage}; ask for fewer frames at a time", operation="retrieve rendered frames")
-        raise problem
 
     async def retrieve_study_thumbnail(self, study_instance_uid: str, *, media_type: str = "image/jpeg") -> Rendered:
         """Return a picture that stands for a study (PS3.18 section 10.4.1.1.4)."""
@@ -136,6 +134,10 @@ class ClientRendered(ClientBase):
         call = Call(operation, "GET", path, Repeat.READ, headers={"Accept": header_value(media_type, "media_type")})
         answer = await self._session.fetch(call, cap=self.settings.limits.in_memory_bytes if cap is None else cap)
         return Rendered(answer.body, answer.content_type)
+
+
+def _too_many(damage: MultipartDamage) -> ProtocolError:
+    return ProtocolError(f"{damage}; ask for fewer frames at a time", operation="retrieve rendered frames")
 
 
 def _query(parameters: Mapping[str, str] | None, joint: str = "?") -> str:

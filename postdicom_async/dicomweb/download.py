@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names, tells_apart
-from postdicom_async.dicomweb.download_plan import MANY, MOST_SERIES, pays_by_series, plan
+from postdicom_async.dicomweb.download_plan import plan
+from postdicom_async.dicomweb.helping import MANY, Helping
 from postdicom_async.dicomweb.lanes import Lanes
-from postdicom_async.dicomweb.listing import count_by_series, count_instances, list_instances, verdict
+from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.disk.background import in_background
+from postdicom_async.disk.background import in_background, outlasting
 from postdicom_async.disk.folder import Folder
-from postdicom_async.errors import IncompleteDownload, PostdicomError, UsageError
+from postdicom_async.errors import IncompleteDownload, LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome, Status
 from postdicom_async.transfer.arrivals import Arrivals
@@ -28,7 +29,7 @@ from postdicom_async.transfer.outcomes import Gathered
 from postdicom_async.transfer.progress import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
 __all__ = ["Download"]
@@ -119,39 +120,39 @@ class Download:
         if self._count is None:
             await self._fetch_while_listing(compare=compare)
         else:
-            counts = await self._count_series()
-            if pays_by_series(counts):
-                await self._fetch_series(counts)
-            if not self._arrivals.here:
-                await self._fetch_target(counts)
-            if not self._whole or self._arrivals.here != self._count:
+            await self._fetch_target(self._count)
+            if (not self._whole or self._arrivals.here != self._count) and self._arrivals.listed is None:
                 await self._list(compare=compare)
         if self._lanes.not_found is not None and not self._lists_something:
             raise self._lanes.not_found
 
-    async def _fetch_target(self, counts: Mapping[str, int]) -> None:
-        expected = {self._target: next(iter(counts.items()))} if len(counts) == 1 else {}
-        self._whole = await self._lanes.fetch(_each([self._target]), expected)
+    async def _fetch_target(self, expected: int | None) -> None:
+        """Ask for everything at once, and for parts of it besides where that is slow; list it then meanwhile.
 
-    async def _fetch_series(self, counts: Mapping[str, int]) -> None:
-        """Ask for the series of a study instead of it, the largest first."""
-        largest_first = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-        expected = {Target(self._target.study, uid): (uid, count) for uid, count in largest_first}
-        self._whole = await self._lanes.fetch(_each(list(expected)), expected)
+        An answer that was left when as many had come as the archive counts proves less than one that ended.
+        """
+        listing: list[asyncio.Future[None]] = []
 
-    async def _count_series(self) -> Mapping[str, int]:
-        """Return how many instances each series of the target has; nothing where that is of no use, or not known."""
-        count = self._count or 0
-        if count < MANY or not self._may_be_parallel:
-            return {}
-        if self._target.series is not None:
-            return {self._target.series: count}
-        counts = await self._in_little_time(count_by_series(self._retrieval, self._target.study, MOST_SERIES)) or {}
-        return counts if sum(counts.values()) == count else {}
+        def list_meanwhile() -> None:
+            if not listing:
+                listing.append(asyncio.ensure_future(self._list(compare=True)))
 
-    @property
-    def _may_be_parallel(self) -> bool:
-        return self._session.settings.limits.parallel_retrieves > 1
+        try:
+            self._whole = await self._lanes.fetch(_each([self._target]), self._helping(expected, list_meanwhile))
+            if listing and not self._whole:
+                with suppress(PostdicomError):  # asked again, it will tell
+                    await listing[0]
+        finally:
+            for one in listing:
+                one.cancel()
+                await outlasting(one)
+
+    def _helping(self, expected: int | None, begins: Callable[[], None] = lambda: None) -> Helping | None:
+        """Return what may be asked for besides the target, None where that is not worth it or not known."""
+        parallel = self._session.settings.limits.parallel_retrieves > 1
+        if self._target.instance is not None or (expected or 0) < MANY or not parallel:
+            return None
+        return Helping(self._retrieval, self._arrivals, self._target, expected or 0, begins)
 
     @property
     def _lists_something(self) -> bool:
@@ -160,11 +161,11 @@ class Download:
     async def _fetch_while_listing(self, *, compare: bool) -> None:
         listing = asyncio.ensure_future(self._list(compare=compare))
         try:
-            await self._fetch_target({})
+            await self._fetch_target(None)
             await listing
         finally:
             listing.cancel()
-            await asyncio.wait([listing])
+            await outlasting(listing)
 
     async def _ask_count(self, *, compare: bool) -> None:
         if compare and self._target.instance is None:
@@ -211,8 +212,9 @@ class Download:
         retry = self._session.settings.retry
         while not self._is_done() and not self._session.has_given_up:
             had = self._arrivals.saved
-            targets = plan(self._target, self._arrivals, finest, side_by_side=self._may_be_parallel)
-            is_whole = await self._lanes.fetch(targets)
+            expected = self._arrivals.listed.size if finest == 0 and self._arrivals.listed is not None else None
+            targets = plan(self._target, self._arrivals, finest)
+            is_whole = await self._lanes.fetch(targets, None if self._arrivals.here else self._helping(expected))
             self._whole = self._whole or (is_whole and not self._lists_something)
             idle_rounds = 0 if self._arrivals.saved > had else idle_rounds + 1
             if self._is_done() or self._gives_up(finest, idle_rounds):
@@ -241,9 +243,13 @@ class Download:
             async for some in arrivals.missing_slices():
                 for uids in some:
                     self._gathered.add(Outcome("", Status.MISSING, uids, reason="it did not arrive"))
+                with suppress(LocalFileError):  # a report that cannot be written hides nothing of what is missing
+                    await self._gathered.room()
         outcomes = self._gathered.outcomes
         return DownloadReport(
-            saved=tuple(one for one in outcomes if one.status is Status.SAVED),
+            saved=tuple(
+                sorted((one for one in outcomes if one.status is Status.SAVED), key=lambda one: one.uids or ())
+            ),
             counts=self._gathered.counts,
             already_present=tuple(sorted(arrivals.present)),
             missing=tuple(sorted(one.uids for one in outcomes if one.status is Status.MISSING and one.uids)),

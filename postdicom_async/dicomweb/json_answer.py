@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, data_set_in, first_value
 from postdicom_async.dicom.json_stream import EndsEarly, JsonReader, NotJson, TooMuch, read_json
-from postdicom_async.disk.scratch_map import Marks
+from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError
 from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem, server_reason

@@ -1,17 +1,20 @@
 """Several requests for one download, as many at once as make it faster.
 
 What each lane receives is told to an `AtOnce` piece by piece, so that a lane more is tried, kept or given up while
-large answers are under way. What an archive refuses because of the others goes back to the end of the queue: nothing
-is lost by having asked for too much. An archive that refuses the only request ends the download, as it always did.
+large answers are under way. What an archive refuses because of the others goes back to the end of the queue, however
+often: nothing is lost by having asked for too much. An archive that refuses the only request ends the download, as it
+always did; one that forbids a series gives the others first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import deque
 from contextlib import aclosing
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import anyio
@@ -29,9 +32,10 @@ from postdicom_async.errors import (
 from postdicom_async.events import AttemptFailed, Event
 from postdicom_async.http.retry import Failure
 from postdicom_async.transfer.adaptive import AtOnce
+from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator
 
     from postdicom_async.dicomweb.retrieve import Retrieval, Target
     from postdicom_async.events import OnEvent
@@ -41,10 +45,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Lanes"]
 
-_ENDS_THE_JOB = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
+_ENDS_ALL = (LocalFileError, UsageError)
+_ENDS_THE_JOB = (AuthenticationFailed, RateLimited)
 _TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
-_MOST_TIMES_BACK = 5
-_SAMPLE = 0.01  # seconds
+_MOST_TIMES_BACK = 5  # then it waits until nothing else is under way
+_SAMPLE = 0.005  # seconds
 _LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
 
 
@@ -76,104 +81,112 @@ class Lanes:
         self._meter = meter
         self._policy = AtOnce(self._session.settings.limits.parallel_retrieves)
         self._looked = time.monotonic(), time.thread_time()
+        self._is_busy = False
         self._lanes: set[Lane] = set()
-        self._helping = Helping(self._retrieval, arrivals)
-        self._expected: Mapping[Target, tuple[str, int]] = {}
+        self._helping: Helping | None = None
+        self._nothing_left = False  # to be begun
         self._running = 0
         self._back: deque[tuple[Target, int]] = deque()
+        self._forbidden: PostdicomError | None = None
         self._look = anyio.Event()
 
-    async def fetch(
-        self, targets: AsyncGenerator[Target, None], expected: Mapping[Target, tuple[str, int]] | None = None
-    ) -> bool:
+    async def fetch(self, targets: AsyncGenerator[Target, None], helping: Helping | None = None) -> bool:
         """Receive everything; return whether each answer came to its end without damage.
 
-        What goes wrong with one is noted, unless it ends the whole download. ``expected`` tells of targets that are one
-        series, which, and how many instances it has: of what takes long, others may take over some.
+        What goes wrong with one is noted, unless it ends the whole download. ``helping`` tells what else may be asked
+        for when there are no more targets.
         """
-        self.last_error = None
-        self._expected = expected or {}
-        failures: list[Exception] = []
+        self.last_error = self._forbidden = None
+        self._helping, self._nothing_left = helping, False
         whole = True
 
-        async def guarded(target: Target, times_back: int, helps: Lane | None) -> None:
+        async def fetch_one(one: tuple[Target, int, bool]) -> None:
             nonlocal whole
+            target, times_back, is_help = one
+            self._running += 1  # before anything else is drawn
             try:
-                came_whole = await self._fetch_one(target, times_back, helps)
+                came_whole = await self._fetch_one(target, times_back, is_help=is_help)
                 whole = whole and came_whole
-            except Exception as error:  # noqa: BLE001 - raised below
-                failures.append(error)
-                group.cancel_scope.cancel()
             finally:
                 self._running -= 1
                 self._look.set()
 
-        async with anyio.create_task_group() as group:
-            sampling = asyncio.ensure_future(self._sample())
-            try:
-                async with aclosing(self._drawn(targets)) as drawn:
-                    async for one in drawn:
-                        self._running += 1
-                        group.start_soon(guarded, *one)
-            except Exception as error:  # noqa: BLE001 - raised below
-                failures.append(error)
-                group.cancel_scope.cancel()
-            finally:
-                sampling.cancel()
-        await targets.aclose()
-        if failures:
-            raise failures[0]
+        sampling = asyncio.ensure_future(self._sample())
+        try:
+            async with aclosing(targets), aclosing(self._drawn(targets)) as drawn:
+                await for_each(drawn, fetch_one, at_once=sys.maxsize)  # how many is for `_drawn` to say
+        finally:
+            sampling.cancel()
+        if self._forbidden is not None:
+            raise self._forbidden
         return whole
 
-    async def _drawn(
-        self, targets: AsyncGenerator[Target, None]
-    ) -> AsyncGenerator[tuple[Target, int, Lane | None], None]:
+    async def _drawn(self, targets: AsyncGenerator[Target, None]) -> AsyncGenerator[tuple[Target, int, bool], None]:
         """Yield what is to be asked for, each when there is room for it; end when nothing is under way any more."""
-        target: Target | None = None
-        is_over = False
+        is_over, target = False, None
         while True:
             self._look = anyio.Event()
-            has_room = self._running < self._policy.now
-            if has_room and not is_over:
+            if target is None and not is_over:  # one ahead, to know whether there are more
                 target = await anext(targets, None)
                 is_over = target is None
-                if target is not None:
-                    yield target, 0, None
-                    continue
-            if has_room and self._back:
-                yield *self._back.popleft(), None
+            has_room = self._running < self._policy.now
+            if has_room and target is not None:
+                yield target, 0, False
+                target = None
+                continue
+            if has_room and self._back and (self._back[0][1] < _MOST_TIMES_BACK or not self._running):
+                yield *self._back.popleft(), False
                 continue
             if not self._running:
                 return
-            if is_over and self._expected:
-                await self._helping.prepare(self._lanes, time.monotonic())
-                taken_over = self._helping.next(self._lanes) if has_room else None
-                if taken_over is not None:
-                    yield taken_over[0], 0, taken_over[1]
+            if is_over and self._helping is not None:
+                now = time.monotonic()
+                if any(self._helping.is_due(lane, now) for lane in self._lanes):
+                    await self._helping.prepare()
+                besides = self._helping.next() if has_room else None
+                if besides is not None:
+                    yield besides, 0, True
                     continue
+            self._nothing_left = is_over and not self._back and not (self._helping and self._helping.has_some)
             await self._look.wait()
 
-    async def _fetch_one(self, target: Target, times_back: int, helps: Lane | None) -> bool:
-        """Receive one resource; return whether its answer came to its end without damage."""
+    async def _fetch_one(self, target: Target, times_back: int, *, is_help: bool) -> bool:
+        """Receive one resource; return whether its answer came to its end without damage, or is not needed for that."""
         if self._session.has_given_up:
             return False
         now = time.monotonic()
-        lane = Lane(target, self._arrivals.answer(), now, now, helps=helps)
-        lane.series, lane.expected = self._expected.get(target, ("", 0))
+        lane = Lane(target, self._arrivals.answer(), now, now)
         problem = await self._receive(lane)
         if problem is None:
-            return not lane.scope.cancelled_caught
-        if problem.temporary or isinstance(problem, RateLimited):
+            is_whole = not lane.scope.cancelled_caught
+            if is_whole and not is_help and self._helping is not None:
+                self._leave_help()
+            return is_whole or is_help
+        if isinstance(problem, _ENDS_ALL):
+            raise problem
+        may_pass = problem.temporary or isinstance(problem, RateLimited)
+        if may_pass:
             self._policy.refused(time.monotonic())
-            if self._running > 1 and times_back < _MOST_TIMES_BACK and not lane.told.saved:
-                self._back.append((target, times_back + 1))
-                return True
-        if isinstance(problem, _ENDS_THE_JOB):
+        if is_help:  # it comes with the answer that was to be helped, which goes on
+            if self._helping is not None and not may_pass:
+                self._helping.stop()
+            return True
+        if may_pass and self._running > 1 and not lane.told.saved:
+            self._back.append((target, times_back + 1))
+            return True
+        self._note(problem, target)
+        return False
+
+    def _note(self, problem: PostdicomError, target: Target) -> None:
+        """Note what went wrong with one resource; raise what ends the download."""
+        is_for_one = problem.status == HTTPStatus.FORBIDDEN and target != self._target
+        if is_for_one and (self._running > 1 or self._arrivals.here):
+            self._forbidden = problem  # the others are given
+        elif isinstance(problem, _ENDS_THE_JOB):
             raise problem
         self.last_error = problem
         if isinstance(problem, NotFound) and target == self._target:
             self.not_found = problem
-        return False
 
     async def _receive(self, lane: Lane) -> PostdicomError | None:
         """Receive one answer; return what went wrong with it."""
@@ -191,9 +204,7 @@ class Lanes:
                 self._policy.done(lane.since, time.monotonic(), lane.answer.received - lane.received)
             if lane.told.saved:
                 self._session.has_moved()
-            if lane.helps is not None:
-                lane.helps.helped += lane.told.saved
-                lane.helps.leave_if_all_is_here()
+            self._leave_if_all_is_here()
         return None
 
     def _watching(self, on_event: OnEvent | None) -> OnEvent:
@@ -207,22 +218,40 @@ class Lanes:
 
         return watch
 
+    def _leave_if_all_is_here(self) -> None:
+        """Leave what is under way, unless it is the one answer for everything: it may come to its own end."""
+        if self._helping is not None and self._helping.is_over and len(self._lanes) > 1:
+            for lane in self._lanes:
+                lane.scope.cancel()
+
+    def _leave_help(self) -> None:
+        """Leave what was asked for besides: the answer for everything has come."""
+        if self._helping is not None:
+            self._helping.stop()
+        for lane in self._lanes:
+            lane.scope.cancel()
+
     async def _sample(self) -> None:
         """Tell the policy what each answer brought, many times a second: large ones take minutes."""
         while True:
             await asyncio.sleep(_SAMPLE)
             now, before = time.monotonic(), self._policy.now
-            for lane in list(self._lanes):
-                lane.leave_if_all_is_here()
+            # A level is judged from when its lanes move: what the others bring until then says nothing of it.
+            opens = self._policy.is_beginning and any(one.is_opening(now) for one in self._lanes)
+            for lane in self._lanes:
                 received = 0 if lane.answer is None else lane.answer.received
                 if received > lane.received:
-                    self._policy.done(lane.since, now, received - lane.received)
+                    lane.first = lane.first or now
+                    if not opens:
+                        self._policy.done(lane.since, now, received - lane.received)
                     lane.since, lane.received = now, received
+            self._leave_if_all_is_here()
             looked, used = self._looked
             if now - looked >= _LOOK:
                 cpu = time.thread_time()
-                self._policy.held = cpu - used > _BUSY * (now - looked)
+                self._is_busy = cpu - used > _BUSY * (now - looked)
                 self._looked = now, cpu
-            is_to_help = self._expected and any(lane.is_long(now) and not lane.is_listed for lane in self._lanes)
-            if self._policy.now > before or is_to_help:
+            self._policy.held = self._is_busy or self._nothing_left
+            is_due = self._helping is not None and any(self._helping.is_due(lane, now) for lane in self._lanes)
+            if self._policy.now > before or is_due:
                 self._look.set()

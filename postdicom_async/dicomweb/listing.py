@@ -89,10 +89,8 @@ async def count_by_series(retrieval: Retrieval, study: str, most: int) -> dict[s
                     if not is_uid(series) or not count or series in counts:
                         return None
                     counts[series] = count
-    except AuthenticationFailed:
-        raise
     except PostdicomError:
-        return None  # the study is then asked for as one
+        return None  # the study is then asked for as one, and tells what is wrong
     return counts if len(counts) <= most else None
 
 

@@ -17,16 +17,13 @@ from postdicom_async.dicomweb.listing import list_instances
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.dicomweb.store import CONFIRMED
 from postdicom_async.dicomweb.store_answer import Verdict
-from postdicom_async.disk.scratch import scratch_database
+from postdicom_async.disk.scratch import Scratch, ScratchMap
 from postdicom_async.errors import PostdicomError
 from postdicom_async.results import Status
 from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.outcomes import Gathered
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterable
-
     from postdicom_async.disk.sources import Usable
     from postdicom_async.results import InstanceUids
 
@@ -41,9 +38,11 @@ class Present:
     def __init__(self, retrieval: Retrieval, confirmation: Confirmation) -> None:
         self._retrieval = retrieval
         self._confirmation = confirmation
-        self._known: dict[str, bool] = {}
+        self._known: dict[str, int] = {}  # the number of a study's list, 0 where it leaves nothing out
         self._asking: dict[str, anyio.Lock] = {}
-        self._database: sqlite3.Connection | None = None
+        self._asked = 0
+        self._scratch = Scratch()
+        self._series: ScratchMap[str] = ScratchMap(self._scratch)  # by number and SOP Instance UID
 
     async def verdict(self, instance: Usable) -> Verdict | None:
         """Return what is to be told of an instance that is not to be sent; None for one that is."""
@@ -67,35 +66,23 @@ class Present:
                 if study not in self._known:
                     await self._ask(study)
                     self._asking.pop(study, None)
-        if not self._known.get(study) or self._database is None:
-            return False
-        found = self._database.execute("SELECT series FROM listed WHERE study = ? AND instance = ?", (study, uids[2]))
-        return bool(found.fetchone() == (uids.series_instance_uid,))
+        number = self._known.get(study, 0)
+        return number > 0 and self._series.get((number, uids.sop_instance_uid)) == uids.series_instance_uid
 
     async def _ask(self, study: str) -> None:
-        found = False
-        with closing(Arrivals(study, Gathered(keeps_all=False))) as nothing_yet:
-            with suppress(PostdicomError):  # all is sent; if the archive cannot be worked with, that will tell
-                found = await list_instances(self._retrieval, Target(study), nothing_yet)
-            if found:
+        self._asked += 1
+        number, found = self._asked, False
+        # Without a list all is sent; if the archive cannot be worked with, that will tell.
+        with suppress(PostdicomError), closing(Arrivals(study, Gathered(keeps_all=False))) as nothing_yet:
+            if await list_instances(self._retrieval, Target(study), nothing_yet):
                 async for some in nothing_yet.missing_slices():
-                    self._keep(some)
+                    for _, series, instance in some:
+                        self._series.put((number, instance), series)
+                found = True
         if len(self._known) >= _MOST_STUDIES:
             del self._known[next(iter(self._known))]
-        self._known[study] = found
-
-    def _keep(self, found: Iterable[InstanceUids]) -> None:
-        if self._database is None:
-            self._database = scratch_database()
-            self._database.execute(
-                "CREATE TABLE listed (study TEXT, instance TEXT, series TEXT, PRIMARY KEY (study, instance)) "
-                "WITHOUT ROWID"
-            )
-        rows = ((study, instance, series) for study, series, instance in found)
-        self._database.executemany("INSERT OR REPLACE INTO listed VALUES (?, ?, ?)", rows)
+        self._known[study] = number if found else 0
 
     def close(self) -> None:
         """Forget the lists."""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+        self._scratch.close()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postdicom_async.http.answer import StreamedAnswer
-    from postdicom_async.transfer.arrivals import Answer
+    from postdicom_async.transfer.arrivals import OneAnswer
     from postdicom_async.transfer.progress import Meter
     from postdicom_async.transfer.sinks import Arrival, Sink
 
@@ -42,7 +42,7 @@ class Receiver:
     told to the caller's task between two chunks. Before it ends, every part has come to its end in the sink.
     """
 
-    def __init__(self, sink: Sink, target: Target, told: Answer, *, meter: Meter) -> None:
+    def __init__(self, sink: Sink, target: Target, told: OneAnswer, *, meter: Meter) -> None:
         self._sink = sink
         self._target = target
         self._told = told
@@ -84,6 +84,7 @@ class Receiver:
         finally:
             gathering.stop()
             await self._clean_up()
+        self._meter.check()
         if self._problem is not None:
             raise self._problem
         if problem is not None:
@@ -91,6 +92,7 @@ class Receiver:
 
     async def _keep_pace(self) -> None:
         self._tell()
+        self._meter.check()
         if self._problem is not None:
             raise self._problem
         await self._told.room()
@@ -134,15 +136,20 @@ class Receiver:
         if not part.dropping and self._is_identified(part, complete=True):
             assert part.arrival is not None and part.header is not None  # noqa: S101, PT018 - identified
             part.whole = True
-            self._meter.reached(part.header.uids, part.size)
+            self._count(part.header.uids, part.size)
             part.arrival.end(*part.taken())
 
     def _hand_over(self, part: _Part) -> None:
         """Hand over what has gathered of a large part."""
         if self._is_identified(part, complete=False):
             assert part.arrival is not None and part.header is not None  # noqa: S101, PT018 - identified
-            self._meter.reached(part.header.uids, part.size)
+            self._count(part.header.uids, part.size)
             part.arrival.write(*part.taken())
+
+    def _count(self, uids: InstanceUids, size: int) -> None:
+        """Count bytes that arrived, unless another answer brought the instance meanwhile: its bytes are counted."""
+        if not self._told.has(uids):
+            self._meter.reached(uids, size)
 
     def _is_identified(self, part: _Part, *, complete: bool) -> bool:
         """Find out which instance the part is; drop what is not wanted."""
@@ -187,12 +194,12 @@ class Receiver:
             self._none_under_way.set_result(None)
 
     def _tell(self) -> None:
-        """Tell what was kept, in the caller's task: a listener of the caller's may raise."""
+        """Tell what was kept, in the caller's task; of two answers that brought one instance, the first did."""
         while self._kept:
             one = self._kept.popleft()
             assert one.uids is not None  # noqa: S101 - it was identified
-            self._told.note_saved(one, one.uids)
-            self._meter.finished(one, one.uids)
+            if self._told.note_saved(one, one.uids):
+                self._meter.finished(one, one.uids)
 
 
 class _Gathering:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable
 from contextlib import aclosing
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicomweb.multipart import part_framing
+from postdicom_async.disk.background import QuickWork
 from postdicom_async.disk.file_body import HeldFile
 from postdicom_async.errors import LocalFileError
 
@@ -88,10 +88,10 @@ class RelatedBody:
         self._are_out(small)
 
     async def _look_at_files(self) -> None:
-        """Find out whether a file that was read when it was identified has changed: all in one visit to a thread."""
+        """Find out whether a file that was read when it was identified has changed."""
         held = [(part, part.body) for part in self.parts if isinstance(part.body, HeldFile)]
         if held:
-            self.broken, problem = await asyncio.to_thread(_first_changed, held)
+            self.broken, problem = await _looks.run(lambda: _first_changed(held))
             if problem is not None:
                 raise problem
 
@@ -110,6 +110,9 @@ class RelatedBody:
         except LocalFileError:
             self.broken = part
             raise
+
+
+_looks = QuickWork()
 
 
 def _first_changed(held: list[tuple[Usable, HeldFile]]) -> tuple[Usable | None, LocalFileError | None]:

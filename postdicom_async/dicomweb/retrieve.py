@@ -12,6 +12,7 @@ from postdicom_async.dicomweb.dialects import Dialect, Route
 from postdicom_async.dicomweb.media_types import INSTANCE_LADDER, parse_media_type
 from postdicom_async.dicomweb.multipart import MultipartDamage, PartEvent, PartEvents, PartReader, PartTaker, reader_for
 from postdicom_async.errors import PostdicomError, ProtocolError, ServerError
+from postdicom_async.face import translated
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
@@ -168,11 +169,8 @@ def part_reader(answer: StreamedAnswer, operation: str, max_parts: int, taker: P
     Raises:
         ProtocolError: its Content-Type cannot be read.
     """
-    try:
+    with translated(MultipartDamage, lambda damage: damaged(damage, operation)):
         return reader_for(answer.content_type, taker, end_is_marked=answer.end_is_marked, max_parts=max_parts)
-    except MultipartDamage as damage:
-        problem = damaged(damage, operation)
-    raise problem
 
 
 def damaged(damage: MultipartDamage, operation: str) -> PostdicomError:

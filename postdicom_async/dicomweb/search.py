@@ -15,7 +15,7 @@ from postdicom_async.dicom.json_model import DicomJson
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import JsonAnswer, is_small, mark_of
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
-from postdicom_async.disk.scratch_map import Marks
+from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
 from postdicom_async.http import tasks
 from postdicom_async.http.redaction import safe_reason

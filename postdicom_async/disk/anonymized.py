@@ -8,17 +8,16 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-import anyio
-
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem, Window, as_written
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.segments import Segment
-from postdicom_async.disk.background import in_background
-from postdicom_async.disk.problems import explain_os_error, local_file_error
+from postdicom_async.disk.background import in_background, outlasting
+from postdicom_async.disk.problems import explain_os_error, explained
 from postdicom_async.disk.sources import FileBody, HeldFile, Identified, SpooledFile, Unusable, Usable
-from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.face import translated
 from postdicom_async.results import Status
 
 if TYPE_CHECKING:
@@ -54,26 +53,19 @@ class AnonymizedBody:
 
     async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield the anonymised file from its first byte, the next piece read while one is being sent."""
-        problem: PostdicomError | None = None
         pieces = self.pieces()
         ahead = asyncio.ensure_future(asyncio.to_thread(next, pieces, b""))
-        try:
-            while data := await asyncio.shield(ahead):
-                ahead = asyncio.ensure_future(asyncio.to_thread(next, pieces, b""))
-                yield data
-        except OSError as error:
-            problem = local_file_error("a source", error)
-        except DicomProblem:
-            problem = LocalFileError("a source changed while it was read")
-        finally:
-            with anyio.CancelScope(shield=True):  # a thread may be reading from what is closed next
-                await asyncio.wait([ahead])
-            if ahead.done() and not ahead.cancelled():
-                ahead.exception()  # looked at, where nobody awaits it
-            with suppress(ValueError):  # still running after a second cancellation: it closes itself later
-                pieces.close()
-        if problem is not None:
-            raise problem
+        with explained("a source"), translated(DicomProblem, _changed):
+            try:
+                while data := await asyncio.shield(ahead):
+                    ahead = asyncio.ensure_future(asyncio.to_thread(next, pieces, b""))
+                    yield data
+            finally:
+                try:
+                    await outlasting(ahead)  # a thread may be reading from what is closed next
+                finally:
+                    with suppress(ValueError):  # still running where the loop itself has ended: it closes itself later
+                        pieces.close()
 
     def pieces(self) -> Generator[bytes, None, None]:
         """Yield the file, reading as it is iterated over; close it if it is not read to its end."""
@@ -83,12 +75,16 @@ class AnonymizedBody:
                 length += len(piece)
                 yield piece
         if length != self.length:
-            raise LocalFileError("a source changed while it was read")
+            raise _changed()
 
     def _runs(self, read: _Read) -> Iterator[bytes]:
         yield from _runs(self.parts, read)
         if self.deflated_at is not None:
             yield from deflate(_runs(self.deflated_parts, Inflated(read, self.deflated_at).read))
+
+
+def _changed(_: DicomProblem | None = None) -> LocalFileError:
+    return LocalFileError("a source changed while it was read")
 
 
 def _opened(original: Original) -> AbstractContextManager[_Read]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
 
-__all__ = ["in_background", "outlasting"]
+__all__ = ["QuickWork", "in_background", "outlasting"]
 
 _T = TypeVar("_T")
+
+_QUICK = 0.003  # seconds that the event loop may stand still for one call
+_SLOW_TURNS = 64
 
 
 async def in_background(work: Callable[[], _T]) -> _T:
@@ -38,3 +42,32 @@ async def outlasting(future: asyncio.Future[Any]) -> None:
         future.exception()  # so that asyncio knows it to be seen
     if cancelled is not None:
         raise cancelled
+
+
+class QuickWork:
+    """Disk work that takes microseconds on most disks, less than handing it to a thread and back.
+
+    It is done in the event loop as long as it is quick. After a slow call (a network drive, a sleeping disk) a thread
+    does it for a while. What it opens must be closed when it returns.
+    """
+
+    def __init__(self) -> None:
+        self._slow_turns = 0
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        """Run ``work`` and return its result."""
+        return self.here(work) if self.is_quick() else await asyncio.to_thread(work)
+
+    def is_quick(self) -> bool:
+        """Whether the next work is to be done `here`; if not, in a thread."""
+        self._slow_turns, slow = max(0, self._slow_turns - 1), self._slow_turns
+        return not slow
+
+    def here(self, work: Callable[[], _T]) -> _T:
+        """Run ``work`` in this thread and return its result, noting whether it was quick."""
+        started = time.perf_counter()
+        try:
+            return work()
+        finally:
+            if time.perf_counter() - started > _QUICK:
+                self._slow_turns = _SLOW_TURNS

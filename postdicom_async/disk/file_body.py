@@ -11,10 +11,9 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
-
+from postdicom_async.disk.background import outlasting
 from postdicom_async.disk.files import FileIdentity, identity_of, open_at_once, read_fully
-from postdicom_async.disk.problems import local_file_error
+from postdicom_async.disk.problems import explained
 from postdicom_async.errors import LocalFileError
 
 if TYPE_CHECKING:
@@ -63,18 +62,13 @@ class FileBody:
 
     async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield the file from its first byte."""
-        problem: OSError | None = None
-        try:
+        with explained("a source"):
             if self.length <= 2 * self.piece:
                 yield await asyncio.to_thread(self._read_whole)
             else:
                 async with aclosing(self._pieces()) as pieces:
                     async for piece in pieces:
                         yield piece
-        except OSError as error:
-            problem = error
-        if problem is not None:
-            raise local_file_error("a source", problem)
 
     @contextmanager
     def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
@@ -111,8 +105,7 @@ class FileBody:
                     ahead = asyncio.ensure_future(file.read(min(self.piece, left)))
                     yield data
             finally:
-                with anyio.CancelScope(shield=True):  # a thread may be reading from what is closed next
-                    await asyncio.wait([ahead])
+                await outlasting(ahead)  # a thread may be reading from what is closed next
             self.require_unchanged(os.fstat(file.fileno()))
 
     def require_unchanged(self, status: os.stat_result) -> None:
@@ -148,10 +141,5 @@ class HeldFile:
         Raises:
             LocalFileError: it is not what it was when it was read.
         """
-        problem: OSError | None = None
-        try:
+        with explained("a source"):
             self.file.require_unchanged(self.file.path.stat())
-        except OSError as error:
-            problem = error
-        if problem is not None:
-            raise local_file_error("a source", problem)

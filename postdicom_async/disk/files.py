@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap
 from postdicom_async.dicom.wholeness import Doubt, what_is_missing
 from postdicom_async.disk.problems import explain_os_error
-from postdicom_async.disk.scratch import scratch_database
+from postdicom_async.disk.scratch import Scratch, ScratchMap
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids, Status
-
-if TYPE_CHECKING:
-    import sqlite3
 
 __all__ = [
     "Beginning",
@@ -119,44 +116,16 @@ def _entries(folder: Path) -> Iterator[tuple[int, str]]:
 
     Raises:
         OSError: it cannot be searched; then nothing has been yielded.
+        LocalFileError: there are very many, and the folder for temporary files has no room for their names.
     """
-    found: list[tuple[int, bytes]] = []
-    with closing(_Sorted()) as many, os.scandir(folder) as entries:
-        for entry in entries:
-            kind = _FILE if not _is_folder_entry(entry) else _LINK if entry.is_symlink() else _FOLDER
-            found.append((kind, os.fsencode(entry.name)))
-            if len(found) > _MOST_NAMES:
-                many.add(found)
-                found.clear()
-        if many.holds_any:
-            many.add(found)
-        for kind, name in many if many.holds_any else sorted(found):
+    with closing(Scratch()) as scratch:
+        names: ScratchMap[int] = ScratchMap(scratch, held=_MOST_NAMES)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                kind = _FILE if not _is_folder_entry(entry) else _LINK if entry.is_symlink() else _FOLDER
+                names.put((kind, os.fsencode(entry.name)), 0)
+        for kind, name in names.keys():  # noqa: SIM118 - no dict
             yield kind, os.fsdecode(name)
-
-
-class _Sorted:
-    """Names in order on disk, where there are too many for memory."""
-
-    def __init__(self) -> None:
-        self._database: sqlite3.Connection | None = None
-
-    @property
-    def holds_any(self) -> bool:
-        return self._database is not None
-
-    def add(self, names: Iterable[tuple[int, bytes]]) -> None:
-        if self._database is None:
-            self._database = scratch_database()
-            self._database.execute("CREATE TABLE names (kind, name, PRIMARY KEY (kind, name)) WITHOUT ROWID")
-        self._database.executemany("INSERT OR IGNORE INTO names VALUES (?, ?)", names)
-
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        assert self._database is not None  # noqa: S101 - asked before
-        yield from self._database.execute("SELECT kind, name FROM names ORDER BY kind, name")
-
-    def close(self) -> None:
-        if self._database is not None:
-            self._database.close()
 
 
 def sizes_at(path: Path) -> Iterator[int]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.layout import RelativeName
 from postdicom_async.disk.files import missing_in, told_by_file
-from postdicom_async.disk.problems import local_file_error
+from postdicom_async.disk.problems import explained
 from postdicom_async.results import InstanceUids
 
 __all__ = ["Folder", "PartialFile"]
@@ -76,17 +76,12 @@ class Folder:
         Raises:
             LocalFileError: it cannot be made or opened.
         """
-        try:
+        with explained(str(self.root)):
             _make_with_parents(self.root)
             # The root itself may be a link: it is the caller's choice.
             root = os.open(self.root, _DIRECTORY & ~getattr(os, "O_NOFOLLOW", 0)) if _GUARDED else -1
-        except OSError as error:
-            problem = local_file_error(str(self.root), error)
-        else:
-            self._directories[()] = _Directory(root)
-            self._clear_abandoned(root, ())
-            return
-        raise problem
+        self._directories[()] = _Directory(root)
+        self._clear_abandoned(root, ())
 
     def close(self) -> None:
         """Let go of it."""
@@ -99,11 +94,8 @@ class Folder:
         Raises:
             LocalFileError: it cannot be made.
         """
-        try:
+        with explained("/".join(name)):
             return PartialFile(self, self.borrow(name[:-1]), name)
-        except OSError as error:
-            problem = local_file_error("/".join(name), error)
-        raise problem
 
     def save(self, name: RelativeName, pieces: Sequence[bytes | memoryview]) -> None:
         """Write a whole file in one go.
@@ -277,6 +269,7 @@ class PartialFile:
         self._parts = name[:-1]
         self._name = name[-1]
         self._partial = folder.partial_name()
+        self._explained = explained("/".join(name))
         self._directory: _Directory | None = directory
         self._descriptor = -1
         try:
@@ -291,14 +284,9 @@ class PartialFile:
         Raises:
             LocalFileError: the disk is full or failed.
         """
-        try:
+        with self._explained:
             for start in range(0, len(pieces), _MOST_BUFFERS):
                 _write_all(self._descriptor, pieces[start : start + _MOST_BUFFERS])
-        except OSError as error:
-            problem = local_file_error("/".join((*self._parts, self._name)), error)
-        else:
-            return
-        raise problem
 
     def commit(self) -> None:
         """Make the file durable, then give it its final name.
@@ -307,17 +295,12 @@ class PartialFile:
             LocalFileError: it could not be done.
         """
         assert self._directory is not None  # noqa: S101 - it was not discarded
-        try:
+        with self._explained:
             self._folder.make_file_durable(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1  # closed even where closing fails
             os.close(descriptor)
             self._folder.rename(self._directory, self._parts, self._partial, self._name)
-        except OSError as error:
-            problem = local_file_error("/".join((*self._parts, self._name)), error)
-        else:
-            self._partial = ""
-            return
-        raise problem
+        self._partial = ""
 
     def discard(self) -> None:
         """Remove what was not committed. Does nothing after ``commit``."""

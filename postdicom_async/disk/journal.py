@@ -6,18 +6,23 @@ that was told. What a broken machine or a full disk cut is closed with a line br
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from postdicom_async.disk.problems import local_file_error
+from postdicom_async.disk.problems import explained, local_file_error
 from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.face import translated
 
 if TYPE_CHECKING:
     from postdicom_async.results import Outcome
 
 __all__ = ["Journal"]
+
+_UNWRITABLE = "the report cannot be written"
 
 
 class Journal:
@@ -38,18 +43,16 @@ class Journal:
             raise UsageError("report: give the path of a file")
         self.problem: LocalFileError | None = None
         self._with_paths = with_paths
-        problem: LocalFileError | None = None
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        with explained(_UNWRITABLE):
+            self._file = _opened(path)
             self._close_torn_line()
-        except OSError as error:
-            problem = local_file_error("the report cannot be written", error)
-        if problem is not None:
-            raise problem
 
     def _close_torn_line(self) -> None:
-        size = os.fstat(self._file).st_size
-        if size and os.lseek(self._file, size - 1, os.SEEK_SET) >= 0 and os.read(self._file, 1) != b"\n":
+        status = os.fstat(self._file)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return
+        os.lseek(self._file, status.st_size - 1, os.SEEK_SET)
+        if os.read(self._file, 1) != b"\n":
             os.write(self._file, b"\n")
 
     def write(self, outcome: Outcome) -> None:
@@ -61,7 +64,7 @@ class Journal:
             while line:
                 line = line[os.write(self._file, line) :]
         except OSError as error:
-            self.problem = local_file_error("the report cannot be written", error)
+            self.problem = local_file_error(_UNWRITABLE, error)
 
     def close(self) -> None:
         """Make all lines durable and close the file."""
@@ -69,9 +72,32 @@ class Journal:
             if stat.S_ISREG(os.fstat(self._file).st_mode):  # a pipe or a terminal has nothing to make durable
                 os.fsync(self._file)
         except OSError as error:
-            self.problem = self.problem or local_file_error("the report cannot be written", error)
+            self.problem = self.problem or local_file_error(_UNWRITABLE, error)
         finally:
             os.close(self._file)
+
+
+def _opened(path: str | os.PathLike[str]) -> int:
+    """Open the file to be appended to, made where it does not exist.
+
+    A pipe is opened for writing alone, and not waited for: one that is held open for reading too would fill and never
+    tell that its reader has gone, nor that there is none.
+    """
+    flags = os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+    try:
+        is_pipe = stat.S_ISFIFO(Path(os.fsdecode(path)).stat().st_mode)
+    except FileNotFoundError:
+        is_pipe = False
+    if not is_pipe:
+        return os.open(path, flags | os.O_RDWR, 0o600)
+    with translated(OSError, _where_nobody_reads):
+        file = os.open(path, flags | os.O_WRONLY | os.O_NONBLOCK)
+    os.set_blocking(file, True)
+    return file
+
+
+def _where_nobody_reads(error: OSError) -> OSError | None:
+    return OSError(errno.ENXIO, "nobody reads the pipe") if error.errno == errno.ENXIO else None
 
 
 def line_of(outcome: Outcome, *, with_path: bool) -> dict[str, Any]:

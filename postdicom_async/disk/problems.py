@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 
 from postdicom_async.errors import LocalFileError
+from postdicom_async.face import translated
 
-__all__ = ["explain_os_error", "local_file_error"]
+__all__ = ["explain_os_error", "explained", "local_file_error"]
 
 _WORDS: dict[int, str] = {
     errno.ENOENT: "does not exist",
@@ -40,3 +41,8 @@ def local_file_error(what: str, error: OSError) -> LocalFileError:
     problem = LocalFileError(f"{what}: {explain_os_error(error)}", temporary=error.errno in _MAY_PASS)
     problem.disk_full = error.errno in _FULL
     return problem
+
+
+def explained(what: str) -> translated[OSError]:
+    """Return a context out of which a failing system call comes as the `LocalFileError` on ``what``."""
+    return translated(OSError, lambda error: local_file_error(what, error))

@@ -31,9 +31,10 @@ from postdicom_async.disk.files import (
     sizes_at,
     unusable,
 )
-from postdicom_async.disk.problems import explain_os_error, local_file_error
+from postdicom_async.disk.problems import explain_os_error, explained
 from postdicom_async.disk.spool import SpooledBytes, SpooledFile, Stream, is_reader, is_stream, spooled
-from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.errors import UsageError
+from postdicom_async.face import translated
 from postdicom_async.results import Status
 
 if TYPE_CHECKING:
@@ -141,8 +142,13 @@ def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterato
 async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source], None]:
     """Yield a collection of sources as it is, and each item of what is only drawn as a group of its own."""
     if isinstance(sources, AsyncIterable) and not _is_single(sources):
-        async for source in cast("AsyncIterable[Source]", sources):
-            yield iter([source])
+        drawn = aiter(cast("AsyncIterable[Source]", sources))
+        try:
+            async for source in drawn:
+                yield iter([source])
+        finally:  # what has gone wrong in a generator of the caller's is raised where it is closed
+            if isinstance(drawn, AsyncGenerator):
+                await drawn.aclose()
         return
     given = _as_iterable(sources)
     if isinstance(given, Collection):
@@ -192,17 +198,13 @@ def _is_single(source: object) -> bool:
 def _require_paths(sources: Iterable[Source]) -> None:
     for source in sources:
         if isinstance(source, str | os.PathLike):
-            problem: LocalFileError | UsageError
             path = path_of(source)
-            try:
+            with explained(f"sources: {path}"), translated(ValueError, _holds_nul):
                 path.stat()
-            except OSError as error:
-                problem = local_file_error(f"sources: {path}", error)
-            except ValueError:
-                problem = UsageError("sources: a path holds a NUL character")
-            else:
-                continue
-            raise problem
+
+
+def _holds_nul(_: ValueError) -> UsageError:
+    return UsageError("sources: a path holds a NUL character")
 
 
 def _identified(sources: Iterable[Source], piece: int, *, start: int, whole: bool) -> Iterator[Identified | _Waiting]:

@@ -23,8 +23,9 @@ import anyio.to_thread
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.disk.files import Unusable, read_fully
-from postdicom_async.disk.problems import explain_os_error, local_file_error
+from postdicom_async.disk.problems import explain_os_error, explained
 from postdicom_async.errors import LocalFileError, PostdicomError
+from postdicom_async.face import translated
 from postdicom_async.results import InstanceUids, Status
 
 if TYPE_CHECKING:
@@ -152,15 +153,10 @@ class _Kept:
 
     def _write(self) -> _PrivateFile:
         held, self._held, self._unwritten, self._lease = self._held, [], 0, None
-        problem: _NoRoom | None = None
-        try:
+        with translated(OSError, lambda error: _NoRoom(error.errno, error.strerror)):
             file = self._file = self._file or _PrivateFile()
             for data in held:
                 file.append(data)
-        except OSError as error:
-            problem = _NoRoom(error.errno, error.strerror)
-        if problem is not None:
-            raise problem
         return file
 
 
@@ -260,14 +256,9 @@ class SpooledFile:
 
     async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield it from its first byte."""
-        problem: LocalFileError | None = None
-        try:
+        with explained("a stream that was kept"):
             for at in range(0, self.length, self.piece):
                 yield await asyncio.to_thread(self._read, at, min(self.piece, self.length - at))
-        except OSError as error:
-            problem = local_file_error("a stream that was kept", error)
-        if problem is not None:
-            raise problem
 
     @contextmanager
     def ranges(self) -> Iterator[Callable[[int, int], bytes]]:

@@ -14,6 +14,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -22,8 +23,9 @@ import aiohttp
 import httpx
 from yarl import URL
 
+from postdicom_async.face import translated
 from postdicom_async.http.connections import Connecting
-from postdicom_async.http.unreached import refused_by_alert
+from postdicom_async.http.unreached import UnreadableHead, refused_by_alert
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -93,8 +95,7 @@ class Edge:
                 through["proxy_headers"] = self._proxy_headers
             else:
                 headers += self._proxy_headers.items()
-        problem: Exception
-        try:
+        with translated((httpx.TransportError, aiohttp.ClientError, ValueError), partial(_why_no_answer, body)):
             answer = await self._session.request(
                 request.method,
                 URL(str(request.url), encoded=True),
@@ -105,26 +106,26 @@ class Edge:
                 ssl=True if context is None else context,
                 **through,
             )
-        except aiohttp.InvalidURL:
-            problem = httpx.InvalidURL("the address cannot be used")
-        except httpx.TransportError as error:  # of `_once` and of the connector
-            # What stopped the sending says more than what came of that.
-            problem = body.failure if body is not None and body.failure is not None else error
-        except (ValueError, aiohttp.ClientError):  # a character that no header may have
-            problem = httpx.LocalProtocolError("the request cannot be sent as it is")
-        else:
-            if body is not None:
-                body.is_answered = True
-                if body.failure is not None:
-                    answer.close()
-                    raise body.failure
-            return httpx.Response(
-                answer.status,
-                headers=answer.raw_headers,
-                stream=_AnswerStream(answer),
-                extensions={"http_version": b"HTTP/1.0" if answer.version == aiohttp.HttpVersion10 else b"HTTP/1.1"},
-            )
-        raise problem
+        if body is not None:
+            body.is_answered = True
+            if body.failure is not None:
+                answer.close()
+                raise body.failure
+        return httpx.Response(
+            answer.status,
+            headers=answer.raw_headers,
+            stream=_AnswerStream(answer),
+            extensions={"http_version": b"HTTP/1.0" if answer.version == aiohttp.HttpVersion10 else b"HTTP/1.1"},
+        )
+
+
+def _why_no_answer(body: _Body | None, error: Exception) -> Exception:
+    if isinstance(error, aiohttp.InvalidURL):
+        return httpx.InvalidURL("the address cannot be used")
+    if not isinstance(error, httpx.TransportError):  # a character that no header may have
+        return httpx.LocalProtocolError("the request cannot be sent as it is")
+    # Of `_once` and of the connector; what stopped the sending says more than what came of that.
+    return body.failure if body is not None and body.failure is not None else error
 
 
 def _head(request: httpx.Request) -> tuple[list[tuple[str, str]], int | None, bool]:
@@ -174,21 +175,18 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
     """
     answer: aiohttp.ClientResponse | None = None
     try:
-        answer = await handler(request)
-    except (aiohttp.ClientError, OSError) as error:
-        problem = _broken(error)
-    else:
+        with translated((aiohttp.ClientError, OSError), _broken):
+            answer = await handler(request)
         return answer
     finally:
         if answer is None:
             await request.close()  # when a request has failed or is cancelled, nobody reads from its source any more
-    raise problem
 
 
 def _broken(error: Exception) -> httpx.TransportError:
     """Return httpx's error for a connection that broke when there had been one; the request may have arrived."""
     if isinstance(error, aiohttp.ClientResponseError):
-        return httpx.RemoteProtocolError("the answer's head cannot be read")
+        return UnreadableHead("the answer's head cannot be read")
     return refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
 
 
@@ -340,6 +338,13 @@ class _AnswerStream(httpx.AsyncByteStream):
                 yield piece
             elif content.exception() is None:  # else the next turn tells
                 return
+
+    def close_at_once(self) -> bool:
+        """Give the connection back if nothing has to be waited for, which is so after most answers."""
+        if not self._answer.content.is_eof() or self._answer._writer is not None:  # noqa: SLF001 - kept for that
+            return False
+        self._answer.release()
+        return True
 
     async def aclose(self) -> None:
         """Give the connection back, or drop it when the body was not read to its end.

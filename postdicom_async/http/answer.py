@@ -116,6 +116,10 @@ class StreamedAnswer:
         release, self._release = self._release, None
         if release is None:
             return
+        close_at_once = getattr(self._response.stream, "close_at_once", None)  # a transport of ours has it
+        if close_at_once is not None and close_at_once():
+            release()
+            return
         closing = tasks.start(self._close())
         closing.add_done_callback(lambda _: release())
         await asyncio.shield(closing)

@@ -17,6 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 
+from postdicom_async.face import translated
 from postdicom_async.http.unreached import NeverConnected, explain
 
 if TYPE_CHECKING:
@@ -176,21 +177,19 @@ class Connecting(aiohttp.TCPConnector):
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
         """Return a connection, an idle one or a new one."""
-        problem: Exception
-        try:
+        with translated((aiohttp.ClientError, OSError, ValueError), self._why_not):
             connection = await super().connect(req, traces, timeout)
-        except TimeoutError:
-            problem = httpx.ConnectTimeout("no connection in time")
-        except aiohttp.InvalidURL:
-            problem = httpx.InvalidURL("the address cannot be used")
-        except aiohttp.ClientResponseError as error:
-            problem = NeverConnected(explain(f"tunnel error: {error.status}"))
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            problem = NeverConnected(explain(system_words(error), proxied=self._proxied))
-        else:
-            connection.__class__ = _Connection
-            return connection
-        raise problem
+        connection.__class__ = _Connection
+        return connection
+
+    def _why_not(self, error: Exception) -> Exception:
+        if isinstance(error, TimeoutError):
+            return httpx.ConnectTimeout("no connection in time")
+        if isinstance(error, aiohttp.InvalidURL):
+            return httpx.InvalidURL("the address cannot be used")
+        if isinstance(error, aiohttp.ClientResponseError):
+            return NeverConnected(explain(f"tunnel error: {error.status}"))
+        return NeverConnected(explain(system_words(error), proxied=self._proxied))
 
 
 def system_words(error: Exception) -> str:

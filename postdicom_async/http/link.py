@@ -13,6 +13,8 @@ from postdicom_async.http.clocks import Clock
 from postdicom_async.http.retry import RetryBudget
 
 if TYPE_CHECKING:
+    import httpx
+
     from postdicom_async.http.answer import StreamedAnswer
     from postdicom_async.http.transport import ChosenTransport
     from postdicom_async.settings import Settings
@@ -24,15 +26,25 @@ _CLOSE_SECONDS = 5.0
 
 
 class Link:
-    """The open connections of a session and of its copies."""
+    """The open connections of a session and of its copies.
+
+    Attributes:
+        slots: one for each request in flight.
+        listings: one for each of them that is a search or asks for metadata.
+        budget: of repeats.
+        clock: of all waits for the network.
+        paused: answers that are open and that nobody reads, the oldest first.
+        transport: makes the requests.
+        is_closed: whether it is of no use any more.
+    """
 
     def __init__(self, settings: Settings, chosen: ChosenTransport) -> None:
-        self.slots = anyio.CapacityLimiter(settings.limits.connections)
-        self.listings = anyio.CapacityLimiter(settings.limits.parallel_searches)
-        self.budget = RetryBudget(settings.retry.budget)
-        self.clock = Clock()
-        self.paused: dict[StreamedAnswer, None] = {}  # answers that are open and that nobody reads, the oldest first
-        self.transport = chosen.make()
+        self.slots: anyio.CapacityLimiter = anyio.CapacityLimiter(settings.limits.connections)
+        self.listings: anyio.CapacityLimiter = anyio.CapacityLimiter(settings.limits.parallel_searches)
+        self.budget: RetryBudget = RetryBudget(settings.retry.budget)
+        self.clock: Clock = Clock()
+        self.paused: dict[StreamedAnswer, None] = {}
+        self.transport: httpx.AsyncBaseTransport = chosen.make()
         self.is_closed: bool = False
         self._loop = asyncio.get_running_loop()
 

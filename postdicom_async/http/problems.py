@@ -22,7 +22,7 @@ from postdicom_async.errors import (
 )
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Failure, failure_of_status, parse_retry_after
-from postdicom_async.http.unreached import Cause, NeverConnected, explain, words_of
+from postdicom_async.http.unreached import Cause, NeverConnected, UnreadableHead, explain, words_of
 
 __all__ = [
     "Problem",
@@ -95,7 +95,10 @@ def problem_of_exception(operation: str, error: httpx.HTTPError) -> Problem:
         return Problem(Failure.FINAL, UsageError("the request cannot be sent as it is", operation=operation))
     if isinstance(error, httpx.TimeoutException):
         return problem_of_timeout(operation, sending=isinstance(error, httpx.WriteTimeout))
-    return Problem(Failure.LOST, connection_failed(operation, "the connection broke", sent=True))
+    message = "the connection broke"
+    if isinstance(error, UnreadableHead):
+        message = "the head of the answer is not HTTP, or larger than is read (64 KiB a field, 256 fields)"
+    return Problem(Failure.LOST, connection_failed(operation, message, sent=True))
 
 
 def problem_of_cause(operation: str, cause: Cause) -> Problem:

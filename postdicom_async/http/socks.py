@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
-import httpx
 import python_socks
 from aiohttp_socks import ProxyConnector
 
+from postdicom_async.face import translated
 from postdicom_async.http.connections import Connecting, system_words
 from postdicom_async.http.unreached import NeverConnected, explain
 
@@ -41,17 +41,16 @@ class _Connector(Connecting, ProxyConnector):
     async def _connect_via_proxy(
         self, host: str, port: int, ssl: ssl.SSLContext | None = None, timeout: float | None = None
     ) -> tuple[asyncio.Transport, ResponseHandler]:
-        problem: httpx.ConnectError
-        try:
+        with translated((python_socks.ProxyConnectionError, python_socks.ProxyError), _never_connected):
             transport, theirs = await super()._connect_via_proxy(host, port, ssl, timeout)
-        except python_socks.ProxyConnectionError as error:
-            problem = NeverConnected(explain(system_words(error), proxied=True))
-        except python_socks.ProxyError as error:
-            problem = NeverConnected(explain(f"tunnel error: {error}"))
-        else:
-            ours: Any = self._factory()
-            ours.stream = theirs  # it holds what would close the transport when nobody held it
-            transport.set_protocol(ours)
-            ours.connection_made(transport)
-            return transport, ours
-        raise problem
+        ours: Any = self._factory()
+        ours.stream = theirs  # it holds what would close the transport when nobody held it
+        transport.set_protocol(ours)
+        ours.connection_made(transport)
+        return transport, ours
+
+
+def _never_connected(error: Exception) -> NeverConnected:
+    if isinstance(error, python_socks.ProxyConnectionError):
+        return NeverConnected(explain(system_words(error), proxied=True))
+    return NeverConnected(explain(f"tunnel error: {error}"))

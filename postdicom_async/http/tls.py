@@ -35,7 +35,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     if tls.ca_file is not None:
         # Whoever is named here is trusted by name: an intermediate authority or a server's own certificate without
-        # what is above it, as rustls and curl do it, and an authority made without the extensions that Python 3.13
+        # what is above it, as curl does it, and an authority made without the extensions that Python 3.13
         # began to demand.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
-__all__ = ["Cause", "NeverConnected", "explain", "refused_by_alert", "words_of"]
+__all__ = ["Cause", "NeverConnected", "UnreadableHead", "explain", "refused_by_alert", "words_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,10 @@ class NeverConnected(httpx.ConnectError):
         self.cause = cause
 
 
+class UnreadableHead(httpx.RemoteProtocolError):
+    """What came is not the head of an HTTP answer, or a larger one than is read."""
+
+
 def _final(message: str, *, credentials: bool = False) -> Cause:
     return Cause(message, temporary=False, credentials=credentials)
 
@@ -48,7 +52,7 @@ _NO_TUNNEL = Cause("the proxy did not open a way to the archive")
 
 _REFUSALS_OF_OURS = ("unknown ca", "bad certificate", "certificate unknown", "certificate revoked", "access denied")
 
-# Words are looked for in lower case: OpenSSL's, rustls' and hyper's, the system's.
+# Words are looked for in lower case: OpenSSL's, the system's, and those of transports on rustls that a caller passes.
 _CAUSES: tuple[tuple[Cause, tuple[str, ...]], ...] = (
     # The other side refuses us, and says so with an alert of TLS.
     (

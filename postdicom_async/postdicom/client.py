@@ -29,7 +29,7 @@ class PostDicom(DicomWeb):
         username: the account's user name, an e-mail address.
         password: its password.
         settings: limits, time-outs, retry, TLS, proxy.
-        transport: an httpx transport to use instead of the fastest one here.
+        transport: an httpx transport to use instead of ours on aiohttp.
         dialect: what is assumed of the service's URL shapes; see ``dialects.POSTDICOM``.
         wire: what is assumed of how its operations are written; see `Wire`.
 

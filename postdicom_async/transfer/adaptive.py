@@ -24,10 +24,12 @@ _GAIN = 0.10  # of the whole throughput, the least that counts as measurable
 _GAIN_OF_ADDED = 0.25  # of what so many more could bring: what they cost an archive must pay
 _CLEAR = 0.5  # of the same: so much is no chance
 _LOSS = 0.04  # fewer are as good if they bring so much less at most
-_SLOW = 80e6  # bytes a second; one stream of less may well be held back by its connection, so four are tried at once
+# Bytes a second: one stream of less may well be held back by its connection, so four are tried at once. Of more, the
+# archive or this machine is the bound: a trial is worth its cost only in what takes long.
+_SLOW = 80e6
 _NOISE = 1.5  # differences between windows of one level, counted so many times, are no gain
 _FIRST_WAIT, _LONGEST_WAIT = 2, 128  # windows between trials
-_WAIT_AFTER_REFUSAL = 8
+_CAREFUL_WAIT = 8  # after a refusal, and before the first trial beside a fast stream
 _ONE_REFUSAL = 1.0  # seconds in which refusals are those of requests that were under way together
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 320.0  # seconds before a refused level is tried again
 
@@ -60,7 +62,7 @@ class AtOnce:
         first: where to start; trials do not go below it, only refusals do.
 
     Attributes:
-        held: set by whoever runs the work while it is that itself which takes all its time: more are not tried then.
+        held: set by whoever runs the work while more would be of no use: it is busy itself, or has nothing to begin.
     """
 
     def __init__(self, most: int, *, first: int = 1) -> None:
@@ -73,6 +75,7 @@ class AtOnce:
         self._noise = 0.0
         self._base: _Base | None = None  # while a trial is under way
         self._doubling = True
+        self._is_put_off = False  # a trial, because of `held`
         self._upwards = True
         self._calm = 0  # windows since the last trial
         self._wait = _FIRST_WAIT
@@ -86,9 +89,9 @@ class AtOnce:
         return self._now
 
     @property
-    def is_settled(self) -> bool:
-        """Whether it has found that more, or more than it may, bring nothing."""
-        return not self._doubling or self._now == self._most
+    def is_beginning(self) -> bool:
+        """Whether nothing has ended yet that counts for this level."""
+        return self._window is None
 
     def done(self, started: float, ended: float, size: int) -> None:
         """Note the end of a piece of work, or of a part of a long one, such as one instance of a series.
@@ -103,6 +106,9 @@ class AtOnce:
             if started >= self._changed:
                 self._window = _Window(ended)
             return
+        if self._is_put_off and not self.held:
+            self._try_another(ended)
+            return
         window.ends += 1
         window.size += size
         seconds = ended - window.began
@@ -110,7 +116,8 @@ class AtOnce:
         if window.ends < _ENDS_A_LANE * self._now or not in_step or seconds < _SHORT:
             return
         rate = window.size / seconds
-        is_clear = self._is_gain(rate, _CLEAR) if self._base is not None else self._doubling
+        is_fast = self._now == 1 and rate >= _SLOW
+        is_clear = self._is_gain(rate, _CLEAR) if self._base is not None else self._doubling and not is_fast
         if is_clear or seconds >= _LONG:
             self._window = _Window(ended)
             self._measured(rate, ended, is_clear=is_clear)
@@ -125,7 +132,8 @@ class AtOnce:
         base = self._base
         level = base.level if base is not None and base.level < self._now else max(1, self._now // 2)
         self._doubling, self._upwards, self._base, self._rate = False, True, None, None
-        self._calm, self._wait = 0, _WAIT_AFTER_REFUSAL
+        self._is_put_off = False
+        self._calm, self._wait = 0, _CAREFUL_WAIT
         self._go_to(level, now)
 
     # --- trials ------------------------------------------------------------------------------------------------------
@@ -138,7 +146,8 @@ class AtOnce:
             self._noise += 0.25 * (abs(rate / self._rate - 1.0) - self._noise) if self._rate else 0.0
         self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
         self._calm += 1
-        if self._doubling or self._calm >= self._wait:
+        is_fast = self._now == 1 and self._rate >= _SLOW
+        if self._calm >= (_CAREFUL_WAIT if self._doubling and is_fast else 1 if self._doubling else self._wait):
             self._try_another(now)
 
     def _judge(self, base: _Base, rate: float, now: float, *, is_clear: bool) -> None:
@@ -166,6 +175,7 @@ class AtOnce:
         return gain >= max(_GAIN, share * (self._now / base.level - 1), _NOISE * self._noise)
 
     def _try_another(self, now: float) -> None:
+        self._is_put_off = self.held and self._doubling
         level = self._neighbour(now)
         if level == self._now:
             self._upwards = self._doubling or not self._upwards

@@ -11,21 +11,21 @@ import asyncio
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
-from postdicom_async.disk.scratch_map import Key, Scratch, ScratchMap
+from postdicom_async.disk.scratch import Key, Scratch, ScratchMap
 from postdicom_async.results import InstanceUids, Outcome, Status
+from postdicom_async.transfer.outcomes import MOST_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
     from postdicom_async.transfer.outcomes import Gathered
 
-__all__ = ["Answer", "Arrivals", "Listed", "Series", "Taken"]
+__all__ = ["Arrivals", "Listed", "OneAnswer", "Series", "Taken"]
 
 _SLICE = 1000
 _BEGINNING: Key = (-1, "")
 _END: Key = (1 << 62, "")
 _MOST_SERIES = 4096  # whose numbers are at hand
-_MOST_PRESENT = 10_000  # kept where not all outcomes are
 
 
 class Taken(Enum):
@@ -133,10 +133,10 @@ class Arrivals:
         """Forget everything but the counters."""
         self._scratch.close()
 
-    def answer(self) -> Answer:
+    def answer(self) -> OneAnswer:
         """Return what one answer is told to."""
         self._answers += 1
-        return Answer(self, self._answers)
+        return OneAnswer(self, self._answers)
 
     def _key(self, uids: tuple[str, str, str]) -> Key:
         return self._numbers.of(uids[1]), uids[2]
@@ -170,7 +170,7 @@ class Arrivals:
     def note_present(self, uids: InstanceUids, where: str, size: int = 0) -> None:
         """Note that the folder holds an instance."""
         if self._arrive(uids, 0):
-            if self._gathered.keeps_all or len(self.present) < _MOST_PRESENT:
+            if self._gathered.keeps_all or len(self.present) < MOST_KEPT:
                 self.present.append(uids)
             self._gathered.add(Outcome(where, Status.PRESENT, uids, size))
 
@@ -205,14 +205,14 @@ class Arrivals:
         self.listed, self.outside, self._counted_to = listed, 0, _BEGINNING
         if listed is None:
             return False
-        is_new = not self.here
-        while not is_new:
-            rows = self._slice(self._states, listed.keys, self._counted_to)
-            if not rows:
-                break
-            self.outside += sum(state & 1 and value is None for *_, state, value in rows)
-            self._counted_to = rows[-1][:2]
-            await asyncio.sleep(0)
+        try:
+            while self.here and (rows := self._slice(self._states, listed.keys, self._counted_to)):
+                self.outside += sum(state & 1 and value is None for *_, state, value in rows)
+                self._counted_to = rows[-1][:2]
+                await asyncio.sleep(0)
+        except BaseException:  # cancelled: a list that is compared in part would say that all is here
+            self.listed, self.outside, self._counted_to = None, 0, _BEGINNING
+            raise
         self._counted_to = _END
         return bool(listed.size and not self.outside)
 
@@ -267,8 +267,8 @@ class Arrivals:
         return self._scratch.rows(query, after)
 
 
-class Answer:
-    """One answer, of which each instance is wanted once.
+class OneAnswer:
+    """What one answer brings, each instance of it wanted once.
 
     Attributes:
         saved: how many instances it brought so far that were not here.
@@ -283,9 +283,15 @@ class Answer:
         """Say whether a part is wanted."""
         return self._arrivals.take(uids, self._number)
 
-    def note_saved(self, outcome: Outcome, uids: InstanceUids) -> None:
-        """Note that an instance is on disk, whole and under its name."""
-        self.saved += self._arrivals.note_saved(outcome, uids, self._number)
+    def has(self, uids: InstanceUids) -> bool:
+        """Return whether an instance is here, whichever answer brought it."""
+        return self._arrivals.has(uids)
+
+    def note_saved(self, outcome: Outcome, uids: InstanceUids) -> bool:
+        """Note that an instance is on disk, whole and under its name; return whether it was not before."""
+        is_new = self._arrivals.note_saved(outcome, uids, self._number)
+        self.saved += is_new
+        return is_new
 
     def note_refused(self, uids: InstanceUids | None, reason: str) -> None:
         """Note a part that was dropped."""

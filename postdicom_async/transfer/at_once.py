@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+import asyncio
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import anyio
 
@@ -13,6 +14,7 @@ __all__ = ["Limit", "UnderWay", "for_each"]
 
 _T = TypeVar("_T")
 
+_END: Any = object()
 _LOOK_AGAIN = 0.25  # seconds: a limit may rise while nothing ends
 
 
@@ -30,41 +32,97 @@ async def for_each(items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None
 
     When a limit falls, what runs goes on, and nothing is begun before there is room again. The first exception cancels
     the rest and is raised as it is, not inside a group.
+
+    All items are drawn by the task that calls this. Behind them may be a generator of the user's, and what that has
+    entered (a time-out, a group of tasks) belongs to one task: cancelled through another, its failure would be lost.
     """
-    failures: list[Exception] = []
-    running = 0
-    ended = anyio.Event()
+    await _Workers(items, work, at_once).run()
 
-    async def guarded(item: _T) -> None:
-        nonlocal running
+
+class _Workers(Generic[_T]):
+    """Tasks that are given another item when they are through with one: a task for each costs like a small request."""
+
+    def __init__(self, items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None]], at_once: int | Limit) -> None:
+        self._items = items
+        self._work = work
+        self._at_once = at_once
+        self._busy = 0
+        self._idle: list[asyncio.Future[_T]] = []
+        self._is_over = False
+        self._waiting: asyncio.Future[None] | None = None  # for room
+        self._timer: asyncio.TimerHandle | None = None
+        self._failures: list[Exception] = []
+        self._group = anyio.create_task_group()
+
+    async def run(self) -> None:
+        async with self._group:
+            try:
+                await self._room()
+                async for item in self._items:
+                    self._give(item)
+                    await self._room()
+            except Exception as error:  # noqa: BLE001 - raised in the end
+                self._fail(error)
+            finally:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._items_are_over()
+        if self._failures:
+            raise self._failures[0]
+
+    def _fail(self, error: Exception) -> None:
+        self._failures.append(error)
+        self._group.cancel_scope.cancel()
+
+    def _has_room(self) -> bool:
+        return self._busy < (self._at_once if isinstance(self._at_once, int) else self._at_once.now)
+
+    async def _room(self) -> None:
+        while not self._has_room():
+            self._waiting = asyncio.get_running_loop().create_future()
+            if not isinstance(self._at_once, int) and self._timer is None:
+                self._look_again()
+            await self._waiting
+
+    def _look_again(self) -> None:
+        """Look now and then whether a limit has risen while nothing ends."""
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look_again)
+        self._look()
+
+    def _look(self) -> None:
+        if self._waiting is not None and not self._waiting.done() and self._has_room():
+            self._waiting.set_result(None)
+
+    def _give(self, item: _T) -> None:
+        self._busy += 1
+        while self._idle:
+            worker = self._idle.pop()
+            if not worker.done():
+                worker.set_result(item)
+                return
+        self._group.start_soon(self._run_one, item)
+
+    def _items_are_over(self) -> None:
+        self._is_over = True
+        for worker in self._idle:
+            if not worker.done():
+                worker.set_result(_END)
+
+    async def _run_one(self, item: _T) -> None:
         try:
-            await work(item)
-        except Exception as error:  # noqa: BLE001 - raised below
-            failures.append(error)
-            group.cancel_scope.cancel()
-        finally:
-            running -= 1
-            ended.set()
-
-    async def room() -> None:
-        nonlocal ended
-        while running >= (at_once if isinstance(at_once, int) else at_once.now):
-            ended = anyio.Event()
-            with anyio.move_on_after(None if isinstance(at_once, int) else _LOOK_AGAIN):
-                await ended.wait()
-
-    async with anyio.create_task_group() as group:
-        try:
-            await room()
-            async for item in items:
-                running += 1
-                group.start_soon(guarded, item)
-                await room()
-        except Exception as error:  # noqa: BLE001 - raised below
-            failures.append(error)
-            group.cancel_scope.cancel()
-    if failures:
-        raise failures[0]
+            while item is not _END:
+                try:
+                    await self._work(item)
+                finally:
+                    self._busy -= 1
+                    self._look()
+                if self._is_over:
+                    return
+                waiting: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+                self._idle.append(waiting)
+                item = await waiting
+        except Exception as error:  # noqa: BLE001 - raised in the end
+            self._fail(error)
 
 
 class UnderWay:

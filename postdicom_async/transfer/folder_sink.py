@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from typing import Self
 
 from postdicom_async.dicom.layout import RelativeName
+from postdicom_async.disk.background import QuickWork
 from postdicom_async.disk.folder import Folder, PartialFile
 from postdicom_async.disk.pool import DiskPool, shared_pool
 from postdicom_async.results import InstanceUids
@@ -16,8 +16,6 @@ from postdicom_async.transfer.sinks import Arrival, Arriving, Ended, Pieces
 
 __all__ = ["FolderSink"]
 
-_PATIENCE = 0.003  # seconds that the event loop may stand still for one call
-_SLOW_TURNS = 64
 _LEAST_HELD = 32 * 1024  # what the smallest file counts as, so that the waiting ones are bounded in number too
 
 
@@ -28,7 +26,7 @@ class FolderSink:
 
     An instance that comes whole is one piece of work for the pool's threads; a large one is written as it arrives.
     Without fsync, work is done in the event loop as long as it is quick: writing half a megabyte into the page cache
-    takes less time than handing it to a thread. After a slow one the threads are used for a while.
+    takes less time than handing it to a thread.
     """
 
     def __init__(self, folder: Folder, name: Callable[[InstanceUids], RelativeName], *, piece: int) -> None:
@@ -36,7 +34,7 @@ class FolderSink:
         self.folder: Folder = folder
         self._name = name
         self._threads: AbstractContextManager[DiskPool] | None = None
-        self._slow_turns = 0
+        self._quick = QuickWork()
         self._beginning_of_path = lru_cache(64)(lambda parts: str(folder.root.joinpath(*parts, "x"))[:-1])
 
     def __enter__(self) -> Self:
@@ -76,18 +74,14 @@ class FolderSink:
 
     def run(self, work: Callable[[], None], ended: Ended) -> None:
         """Do work on the disk: here, or in a thread."""
-        if self.folder.fsync or self._slow_turns:
-            self._slow_turns = max(0, self._slow_turns - 1)
+        if self.folder.fsync or not self._quick.is_quick():
             self._pool.start(work, ended)
             return
         problem: BaseException | None = None
-        started = time.perf_counter()
         try:
-            work()
+            self._quick.here(work)
         except Exception as error:  # noqa: BLE001 - as a thread would
             problem = error
-        if time.perf_counter() - started > _PATIENCE:
-            self._slow_turns = _SLOW_TURNS
         ended(problem)
 
 

@@ -14,7 +14,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,6 +24,7 @@ import anyio.to_thread
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
+from postdicom_async.disk.background import outlasting
 from postdicom_async.disk.sources import (
     FileBody,
     HeldFile,
@@ -119,7 +120,7 @@ class Intake:
         self._held_bytes = 0
         self._unsent_bytes = 0
         self._measured = False
-        self._unwritten: LocalFileError | None = None
+        self._nothing_more: Exception | None = None  # why nothing else begins; what is under way comes to its end
 
     async def run(self, sources: Sources, send: _Send, operation: str, deadline: float | None) -> UploadReport:
         """Have ``send`` send and `settle` what it is given, all within ``deadline``; return the fold of the outcomes.
@@ -141,10 +142,9 @@ class Intake:
             problem = error
         finally:
             measuring.cancel()
-            with suppress(asyncio.CancelledError):
-                await measuring
             self._settle_the_rest(problem or PostdicomError("cancelled", temporary=True))
             self._seen.close()
+            await outlasting(measuring)
         seconds = time.monotonic() - started
         report = UploadReport(self._gathered.outcomes, self._gathered.counts, self.meter.bytes_done, seconds)
         if problem is None:
@@ -159,12 +159,13 @@ class Intake:
             while not self._all_drawn or self._ready or self._drawn:
                 async with aclosing(self._round(batches)) as admitted:
                     await send(admitted)
-                if self._unwritten is not None:
-                    raise self._unwritten
+                if self._nothing_more is not None:
+                    raise self._nothing_more
+                self.meter.check()
 
     async def _round(self, batches: AsyncGenerator[list[Identified], None]) -> AsyncGenerator[Numbered, None]:
         """Yield what is to be sent; everything else is settled here. Ends early where too much waits for the end."""
-        while True:
+        while self._nothing_more is None:
             if self._ready:
                 yield self._ready.popleft()
                 continue
@@ -176,17 +177,25 @@ class Intake:
                 if batch is None:
                     return
                 self._drawn.extend(batch)
-            numbered = await self._admitted(await self._anonymized(self._drawn.popleft()))
+            numbered: Numbered | None = None
+            try:
+                numbered = await self._admitted(await self._anonymized(self._drawn.popleft()))
+            except LocalFileError as error:  # what was seen, or a stream that was kept, cannot be read again
+                self._nothing_more = error
             if numbered is not None:
                 yield numbered
 
     async def _has_room(self) -> bool:
-        """Wait until another source may begin; where the report cannot be written, what is under way is the last."""
+        """Wait until another source may begin.
+
+        Where the report cannot be written, or the listener fails, what is under way is the last.
+        """
         try:
             await self._gathered.room()
         except LocalFileError as error:
-            self._unwritten = error
-        return self._unwritten is None
+            self._nothing_more = error
+        self._nothing_more = self._nothing_more or self.meter.problem
+        return self._nothing_more is None
 
     async def _anonymized(self, source: Identified) -> Identified:
         """Return a source as it is to be sent; one that cannot be anonymised is not."""
@@ -276,7 +285,10 @@ class Intake:
             self.expect_fewer_bytes(waited.instance.body.length)
             self._close(self._open[other.number], _outcome(waited.instance, Status.FAILED, _OTHER_CONTENT))
         if all(one.fate is not None for one in versions):
-            self._seen.put(uid, self._under_way.pop(uid))
+            try:
+                self._seen.put(uid, self._under_way.pop(uid))
+            except LocalFileError as error:  # it must not hide what became of others
+                self._nothing_more = error
 
     def _close(self, record: _Record, outcome: Outcome) -> Fate:
         """Tell the end of a source, and of those it stands for."""

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+from postdicom_async.disk.background import outlasting
 from postdicom_async.disk.journal import Journal
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
 
-__all__ = ["Gathered", "Outcomes", "ReportFile", "gathered_into"]
+__all__ = ["MOST_KEPT", "Gathered", "Outcomes", "ReportFile", "gathered_into"]
 
 ReportFile: TypeAlias = "str | os.PathLike[str]"
 
 _Report = TypeVar("_Report", UploadReport, DownloadReport)
 
-_MOST_FAILURES = 10_000  # kept where not all are
+MOST_KEPT = 10_000  # of each kind that a report holds where it does not hold all
 _MOST_WAITING = 256  # outcomes that a reader has still to take
 
 
@@ -62,7 +63,7 @@ class Gathered:
     def add(self, outcome: Outcome, number: int = 0) -> None:
         """Take the outcome of an instance; ``number`` is its place among those that are kept."""
         self.counts[outcome.status] += 1
-        if self.keeps_all or not (outcome.ok or len(self._kept) >= _MOST_FAILURES):
+        if self.keeps_all or not (outcome.ok or len(self._kept) >= MOST_KEPT):
             self._kept.append((number, outcome))
         if self._journal is not None:
             self._journal.write(outcome)
@@ -178,9 +179,7 @@ class Outcomes(Generic[_Report]):
         if self._running is None:
             return
         self._running.cancel()
-        await asyncio.wait([self._running])
-        if not self._running.cancelled():
-            self._running.exception()  # looked at: left early, nobody asks for it
+        await outlasting(self._running)
 
     async def __aenter__(self) -> Outcomes[_Report]:
         return self

@@ -9,6 +9,7 @@ from postdicom_async.results import (
     InstanceFinished,
     OnProgress,
     Outcome,
+    ProgressEvent,
     Totals,
 )
 
@@ -16,9 +17,15 @@ __all__ = ["Meter"]
 
 
 class Meter:
-    """Totals of one transfer. Without a listener it only counts."""
+    """Totals of one transfer. Without a listener it only counts.
+
+    Attributes:
+        problem: what the listener raised; it is called no more. Where bytes move it is raised at once. Where an
+            instance has ended it must not hide what became of others: `check` raises it, when that is noted.
+    """
 
     def __init__(self, listener: OnProgress | None) -> None:
+        self.problem: Exception | None = None
         self._listener = listener
         self._instances_done = 0
         self._bytes_done = 0
@@ -40,7 +47,8 @@ class Meter:
         """Count bytes that went over the wire for the first time."""
         self._bytes_done += size
         if self._listener is not None:
-            self._listener(BytesMoved(self._totals()))
+            self._say(BytesMoved(self._totals()))
+            self.check()
 
     def reached(self, what: Hashable, size: int) -> None:
         """Count the bytes of an instance up to ``size``; those counted in an earlier attempt at it are not again."""
@@ -54,7 +62,20 @@ class Meter:
         self._instances_done += 1
         self._reached.pop(what, None)
         if self._listener is not None:
-            self._listener(InstanceFinished(self._totals(), outcome))
+            self._say(InstanceFinished(self._totals(), outcome))
+
+    def check(self) -> None:
+        """Raise what the listener raised."""
+        if self.problem is not None:
+            raise self.problem
+
+    def _say(self, event: ProgressEvent) -> None:
+        if self._listener is None or self.problem is not None:
+            return
+        try:
+            self._listener(event)
+        except Exception as error:  # noqa: BLE001 - the caller's code; raised by `check`
+            self.problem = error
 
     @property
     def bytes_done(self) -> int:

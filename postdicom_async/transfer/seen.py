@@ -1,7 +1,7 @@
 """What an upload has met under each SOP Instance UID: enough to tell what comes later apart, in bounded memory.
 
 An upload may have millions of instances, and any of them may come again. What is under way is kept by `Intake`; once
-all that was met under a UID is settled it goes here: a few hundred stay in memory, the rest in a private database.
+all that was met under a UID is settled it goes here, and most of it to disk (see `Scratch`).
 """
 
 from __future__ import annotations
@@ -9,19 +9,14 @@ from __future__ import annotations
 import marshal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from postdicom_async.disk.scratch import scratch_database
+from postdicom_async.disk.scratch import Scratch, ScratchMap
 from postdicom_async.disk.sources import FileBody
 from postdicom_async.results import Outcome, Status
 
-if TYPE_CHECKING:
-    import sqlite3
-
 __all__ = ["Fate", "Seen", "Version"]
 
-_MARKS = 1 << 23
-_RECENT = 256  # UIDs; so many go into the database in one go of about a millisecond
 _REFUSED = frozenset({Status.FAILED, Status.UNREADABLE})
 
 
@@ -69,45 +64,30 @@ class Seen:
     """The settled versions of each UID."""
 
     def __init__(self) -> None:
-        self._recent: dict[str, list[Version]] = {}
-        self._database: sqlite3.Connection | None = None
-        self._marks = bytearray()  # a bit for each UID in the database, and for a few more: most need no look into it
+        self._scratch = Scratch()
+        self._versions: ScratchMap[bytes] = ScratchMap(self._scratch)
 
     def put(self, uid: str, versions: list[Version]) -> None:
-        """Keep all versions of a UID, each with its fate."""
-        self._recent[uid] = versions
-        if len(self._recent) > _RECENT:
-            self._write()
+        """Keep all versions of a UID, each with its fate.
+
+        Raises:
+            LocalFileError: the folder for temporary files is full or cannot be written to.
+        """
+        self._versions.put((0, uid), marshal.dumps([_fields(one) for one in versions]))
 
     def of(self, uid: str) -> list[Version]:
-        """Return the versions of a UID in the order in which they came; none where it is new."""
-        found = self._recent.get(uid)
-        if found is not None or self._database is None:
-            return found or []
-        mark = hash(uid) % _MARKS
-        if not self._marks[mark >> 3] & 1 << (mark & 7):
-            return []
-        row = self._database.execute("SELECT versions FROM seen WHERE uid = ?", (uid,)).fetchone()
-        return [] if row is None else [_version(*fields) for fields in marshal.loads(row[0])]  # noqa: S302 - written below
+        """Return the versions of a UID in the order in which they came; none where it is new.
+
+        Raises:
+            LocalFileError: as `put`.
+        """
+        found = self._versions.get((0, uid))
+        return [] if found is None else [_version(*fields) for fields in marshal.loads(found)]  # noqa: S302 - by `put`
 
     def close(self) -> None:
         """Forget everything."""
-        self._recent.clear()
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-
-    def _write(self) -> None:
-        if self._database is None:
-            self._database = scratch_database()
-            self._database.execute("CREATE TABLE seen (uid TEXT PRIMARY KEY, versions BLOB) WITHOUT ROWID")
-            self._marks = bytearray(_MARKS >> 3)
-        rows = [(uid, marshal.dumps([_fields(one) for one in versions])) for uid, versions in self._recent.items()]
-        for uid in self._recent:
-            mark = hash(uid) % _MARKS
-            self._marks[mark >> 3] |= 1 << (mark & 7)
-        self._database.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?)", rows)
-        self._recent.clear()
+        self._scratch.close()
+        self._versions = ScratchMap(self._scratch)
 
 
 def _fields(version: Version) -> tuple[Any, ...]:

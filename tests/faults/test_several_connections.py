@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from postdicom_async import DicomWeb, IncompleteDownload, Outcome, Status
-from postdicom_async.dicomweb import helping
+from postdicom_async import (
+    AuthenticationFailed,
+    DicomWeb,
+    IncompleteDownload,
+    InstanceFinished,
+    Outcome,
+    ProgressEvent,
+    Status,
+)
+from postdicom_async.dicomweb import helping, lanes
 from postdicom_async.events import AttemptFailed
 from tests.faults.archive import MemoryArchive, related
 from tests.faults.clients import files_below, settings
@@ -98,7 +107,8 @@ def by_name() -> dict[str, bytes]:
 async def test_series_come_side_by_side_where_each_connection_is_slow(tmp_path: Path) -> None:
     line = LongLine()
     await download(line, tmp_path)
-    assert line.asked == ["series"] * SERIES
+    assert line.asked[0] == "studies", "one at first"
+    assert 3 <= line.asked.count("series") <= SERIES
     assert line.most >= 3
 
 
@@ -120,6 +130,55 @@ async def test_an_archive_that_allows_two_at_once_loses_nothing(tmp_path: Path) 
     assert any(isinstance(one, AttemptFailed) and one.status == 429 for one in events)
 
 
+async def test_what_is_refused_again_and_again_waits_until_it_is_the_only_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download never ends for what was refused while others were given."""
+    monkeypatch.setattr(lanes, "_MOST_TIMES_BACK", 0)
+    line = LongLine(allows=2)
+    await download(line, tmp_path, max_attempts=1)
+    assert line.refused
+
+
+@pytest.mark.parametrize("at_once", [2, 8])
+async def test_a_forbidden_series_does_not_keep_the_others_out(at_once: int, tmp_path: Path) -> None:
+    line = LongLine(pause=0.005)
+
+    def forbidding(request: Request) -> Reply:
+        if is_retrieve(request) and "/series/" not in request.path:
+            return Reply(501)  # so that series are asked for
+        return Reply(403) if is_retrieve(request) and f"{uid(1, 3)}" in request.path else line(request)
+
+    async with (
+        FaultyServer(forbidding) as server,
+        DicomWeb(server.url, settings=settings(parallel_retrieves=at_once)) as archive,
+    ):
+        with pytest.raises(AuthenticationFailed) as caught:
+            await archive.download_study(uid(1), to=tmp_path)
+    assert caught.value.report is not None
+    assert caught.value.report.counts[Status.SAVED] == (SERIES - 1) * EACH
+    assert files_below(tmp_path) == {f"{uid(1)}/{n}": data for n, data in by_name().items() if f"{uid(1, 3)}/" not in n}
+
+
+async def test_help_that_has_not_ended_is_left_when_everything_has_come(tmp_path: Path) -> None:
+    line = LongLine(pause=0.005)
+
+    def slow_to_help(request: Request) -> Reply:
+        reply = line(request)
+        is_help = is_retrieve(request) and "/series/" in request.path
+        return replace(reply, pause=3600) if is_help else reply
+
+    async with (
+        FaultyServer(slow_to_help) as server,
+        DicomWeb(server.url, settings=settings(parallel_retrieves=2, idle_read=3600)) as archive,
+    ):
+        async with asyncio.timeout(60):
+            report = await archive.download_study(uid(1), to=tmp_path)
+    assert report.ok
+    assert "series" in line.asked
+    assert files_below(tmp_path) == {f"{uid(1)}/{name}": data for name, data in by_name().items()}
+
+
 async def test_a_small_study_is_one_request(tmp_path: Path) -> None:
     line = LongLine(archive=MemoryArchive(study_files(12, series=3).values(), counts=True))
     async with FaultyServer(line) as server, DicomWeb(server.url, settings=settings()) as archive:
@@ -131,16 +190,19 @@ async def test_a_small_study_is_one_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("counted", [True, False])
-@pytest.mark.parametrize("status", [0, 404, 501])
-async def test_an_archive_that_gives_no_series_gives_the_study(status: int, counted: bool, tmp_path: Path) -> None:
-    line = LongLine(pause=0, refuses=status, series_counted=counted)
+@pytest.mark.parametrize("status", [0, 403, 404, 501])
+async def test_an_archive_that_gives_no_series_gives_the_study_all_the_same(
+    status: int, counted: bool, tmp_path: Path
+) -> None:
+    line = LongLine(pause=0.005, refuses=status, series_counted=counted)
     await download(line, tmp_path)
+    assert line.asked[0] == "studies"
     assert "instances" not in line.asked
-    assert ("studies" in line.asked) == (not counted or status > 0)
+    assert ("series" in line.asked) == counted
 
 
 async def test_a_series_that_breaks_off_is_asked_for_again(tmp_path: Path) -> None:
-    line = LongLine(pause=0)
+    line = LongLine(pause=0.01)
     broken: list[str] = []
     answer = line.archive.retrieve
 
@@ -220,3 +282,27 @@ async def test_a_giant_series_is_helped_from_its_end(tmp_path: Path, monkeypatch
     assert line.asked.count("studies") == 1
     assert 10 < line.asked.count("instances") < 90
     assert line.most > 1
+
+
+@pytest.mark.parametrize("reply", [Reply(403), Reply(404), Reply(429, {"Retry-After": "0"}), Reply(500), Reply(200)])
+async def test_help_that_fails_harms_nothing(reply: Reply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helping, "_LONG", 0.5)
+    monkeypatch.setattr(helping, "_LOOK_AFTER", 0.1)
+    monkeypatch.setattr(lanes, "_MOST_TIMES_BACK", 1)
+    files = study_files(60)
+    line = LongLine(archive=MemoryArchive(files.values(), counts=True), pause=0.01)
+
+    def failing(request: Request) -> Reply:
+        is_help = is_retrieve(request) and "/instances/" in request.path
+        line.asked.extend(["instances"] * is_help)
+        return reply if is_help else line(request)
+
+    events: list[ProgressEvent] = []
+    async with FaultyServer(failing) as server, DicomWeb(server.url, settings=settings(budget=1000)) as archive:
+        report = await archive.download_study(uid(1), to=tmp_path, progress=events.append)
+    assert report.ok
+    assert report.counts == {Status.SAVED: 60}
+    assert files_below(tmp_path) == {f"{uid(1)}/{uid(1, 1)}/{name}.dcm": data for name, data in files.items()}
+    assert line.asked.count("studies") == 1
+    assert line.asked.count("instances")
+    assert sum(isinstance(event, InstanceFinished) for event in events) == 60

@@ -19,7 +19,7 @@ import anyio
 import httpx
 import pytest
 
-from postdicom_async import Settings, Tls
+from postdicom_async import ConnectionFailed, DicomWeb, Settings, Tls
 from postdicom_async.http.transport import AiohttpTransport
 from tests.faults.clients import settings
 from tests.support.certificates import Authority
@@ -370,6 +370,14 @@ async def test_a_hostile_head(case: str) -> None:
             with pytest.raises(httpx.TransportError, match=WORDS):
                 await sender.get(server.url)
         assert (await sender.get(server.url)).content == b"right"
+
+
+@pytest.mark.parametrize("case", ["one field of 2 MB", "20,000 fields", "no HTTP"])
+async def test_a_head_that_cannot_be_read_is_named(case: str) -> None:
+    using = settings(max_attempts=1)
+    async with FaultyServer(Reply(raw=HOSTILE_HEADS[case])) as server, DicomWeb(server.url, settings=using) as archive:
+        with pytest.raises(ConnectionFailed, match="the head of the answer is not HTTP, or larger than is read"):
+            await archive.search_for_studies(limit=1).all()
 
 
 async def test_headers_are_what_was_sent() -> None:

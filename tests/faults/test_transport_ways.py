@@ -204,12 +204,13 @@ async def test_ten_requests_cancelled_behind_a_socks_proxy_leave_no_connection()
     async with FaultyServer(Reply(silent=True)) as server, socks_to(server.port) as proxy:
         using = settings(parallel_searches=10, proxy=f"socks5://127.0.0.1:{proxy.port}")
         async with DicomWeb("http://archive.invalid", settings=using) as archive:
-            tasks = [asyncio.ensure_future(archive.search_for_studies().all()) for _ in range(10)]
+            tasks = [asyncio.ensure_future(archive.delete_study("1.2.3")) for _ in range(10)]
             await server.until(lambda seen: seen.in_flight == 10)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             assert len(proxy.seen) == 10
+            await server.until(lambda _: not connections_to(proxy.port), timeout=1)
 
 
 def test_socks_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -19,13 +20,16 @@ from postdicom_async import (
     AuthenticationFailed,
     CloudApi,
     DicomWeb,
+    InstanceFinished,
     LocalFileError,
     Outcome,
+    ProgressEvent,
     ServerError,
     Status,
     UploadReport,
     UsageError,
 )
+from postdicom_async.disk import scratch
 from postdicom_async.emulator import EmbeddedArchive
 from tests.cloud.conftest import client_of
 from tests.faults.archive import MemoryArchive
@@ -156,6 +160,27 @@ async def test_a_full_disk_ends_the_upload_and_what_ran_is_settled(tmp_path: Pat
     assert isinstance(told, UploadReport)
     assert told.counts == {Status.STORED: len(archive.stored)}
     assert 1 <= len(archive.stored) < 20
+
+
+async def test_no_room_for_what_must_be_remembered_ends_the_upload_and_what_ran_is_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(scratch, "_RECENT", 6)
+    monkeypatch.setattr(scratch, "_new_database", full)
+    archive = MemoryArchive()
+    async with FaultyServer(archive) as server:
+        async with DicomWeb(server.url, settings=settings(batch_instances=4, parallel_stores=2)) as client:
+            with pytest.raises(LocalFileError, match=r"the folder for temporary files: .*full") as caught:
+                await client.upload(private_folder(tmp_path))
+        told = caught.value.report
+    assert isinstance(told, UploadReport)
+    assert {status for status in told.counts if status is not Status.FAILED} == {Status.STORED}
+    assert {one.uids for one in told.outcomes if one.in_archive} == set(archive.stored)
+    assert all("not sent" in (one.reason or "") for one in told.failures)
+    assert len(archive.stored) < MANY
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
@@ -290,3 +315,24 @@ async def test_what_ends_an_upload_is_raised_after_the_last_outcome() -> None:
     assert len(outcomes) == len({one.where for one in outcomes})
     assert isinstance(caught.value.report, UploadReport)
     assert caught.value.report.total == len(outcomes)
+
+
+async def test_a_listener_that_raises_leaves_a_report_that_is_true(
+    client: DicomWeb | CloudApi, server: EmbeddedArchive, tmp_path: Path
+) -> None:
+    class Enough(Exception):
+        pass
+
+    def listener(event: ProgressEvent) -> None:
+        if isinstance(event, InstanceFinished) and event.totals.instances_done >= 7:
+            raise Enough
+
+    report = tmp_path / "report.jsonl"
+    with pytest.raises(Enough):
+        await client.upload(private_folder(tmp_path, 60), progress=listener, report=report)
+    lines = [line for line in lines_of(report) if line["status"] != "not DICOM"]
+    by_status = {status: {line["sop_instance_uid"] for line in lines if line["status"] == status} for status in Status}
+    assert len(by_status[Status.STORED]) >= 7
+    assert by_status[Status.STORED] <= held(server)
+    assert not by_status[Status.FAILED] & held(server), "what is there was not left out"
+    assert held(server) <= by_status[Status.STORED] | by_status[Status.UNCONFIRMED]

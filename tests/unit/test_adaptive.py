@@ -127,6 +127,24 @@ def test_an_archive_that_is_slower_with_more_is_asked_one_by_one() -> None:
     assert run.moved > 0.95 * falls(1) * 20
 
 
+def test_a_fast_stream_is_left_alone_at_first() -> None:
+    """What is over in a second or two gains nothing from a trial."""
+    run = simulate(AtOnce(8), Server(falls), size=0.5 * MB, seconds=1.9)
+    assert run.levels == [(0.0, 1)]
+
+
+def test_while_it_is_held_nothing_is_tried_and_then_at_once() -> None:
+    policy, now = AtOnce(8), 0.0
+    policy.held = True
+    for _ in range(200):
+        policy.done(now, now + 0.01, MB // 2)
+        now += 0.01
+    assert policy.now == 1
+    policy.held = False
+    policy.done(now, now + 0.01, MB // 2)
+    assert policy.now == 4
+
+
 def test_first_is_not_gone_below_without_a_refusal() -> None:
     run = simulate(AtOnce(6, first=3), Server(falls), size=0.5 * MB, seconds=20)
     assert run.share_at(3, 3) > 0.9

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postdicom_async.disk import scratch_map
-from postdicom_async.disk.scratch_map import Scratch, ScratchMap
+from postdicom_async.disk import scratch
+from postdicom_async.disk.scratch import Scratch, ScratchMap
 from postdicom_async.errors import LocalFileError
 from postdicom_async.results import InstanceUids, Outcome, Status
 from postdicom_async.transfer import arrivals as module
@@ -29,8 +29,8 @@ def outcome(uids: InstanceUids, size: int = 7) -> Outcome:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything soon goes to the database, and passes have many slices."""
-    monkeypatch.setattr(scratch_map, "_RECENT", 3)
-    monkeypatch.setattr(scratch_map, "_FILTER_FROM", 10)
+    monkeypatch.setattr(scratch, "_RECENT", 3)
+    monkeypatch.setattr(scratch, "_FILTER_FROM", 10)
     monkeypatch.setattr(module, "_SLICE", 4)
     monkeypatch.setattr(module, "_MOST_SERIES", 2)
 
@@ -94,6 +94,30 @@ def test_it_says_what_sets_would_say(
 
 
 @pytest.mark.usefixtures("tiny")
+def test_a_list_that_was_compared_in_part_is_none() -> None:
+    async def run() -> None:
+        arrivals = Arrivals("1", Gathered(keeps_all=False))
+        answer = arrivals.answer()
+        for uids in UIDS:
+            answer.take(uids)
+            answer.note_saved(outcome(uids), uids)
+        found = arrivals.new_list()
+        found.update(UIDS[:-1])  # the last that is here is outside
+        comparing = asyncio.ensure_future(arrivals.adopt(found))
+        await asyncio.sleep(0)
+        comparing.cancel()
+        await asyncio.wait([comparing])
+        assert comparing.cancelled()
+        assert arrivals.listed is None
+        assert (arrivals.outside, arrivals.missing) == (0, 0)
+        assert not await arrivals.adopt(found)
+        assert arrivals.outside == 1
+        arrivals.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("tiny")
 def test_what_arrives_while_a_list_is_compared_is_counted_once() -> None:
     async def run() -> None:
         arrivals = Arrivals("1", Gathered(keeps_all=False))
@@ -146,7 +170,7 @@ def test_a_full_disk_for_temporary_files_is_a_plain_error(monkeypatch: pytest.Mo
     def full() -> sqlite3.Connection:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(scratch_map, "scratch_database", full)
+    monkeypatch.setattr(scratch, "_new_database", full)
     table: ScratchMap[int] = ScratchMap(Scratch())
 
     def fill() -> None:
@@ -162,7 +186,7 @@ def test_nothing_is_opened_for_a_small_transfer(tmp_path: Path, monkeypatch: pyt
     def never() -> sqlite3.Connection:
         raise AssertionError
 
-    monkeypatch.setattr(scratch_map, "scratch_database", never)
+    monkeypatch.setattr(scratch, "_new_database", never)
     arrivals = Arrivals("1", Gathered(keeps_all=True))
     answer = arrivals.answer()
     for n in range(500):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 
 from postdicom_async.transfer.at_once import for_each
+from tests.support.virtual_time import in_virtual_time
 
 
 class Items:
@@ -62,15 +64,18 @@ async def test_every_item_once_and_never_more_than_allowed(count: int, at_once: 
     assert work.running == 0
 
 
-async def test_an_item_is_drawn_only_when_there_is_room() -> None:
-    items, work = Items(10), Work(slow=True)
-    task = asyncio.create_task(for_each(aiter(items), work, at_once=3))
-    await asyncio.sleep(0.05)
-    assert items.drawn == 3
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert sorted(work.cancelled) == [0, 1, 2]
+def test_an_item_is_drawn_only_when_there_is_room() -> None:
+    async def run() -> None:
+        items, work = Items(10), Work(slow=True)
+        task = asyncio.create_task(for_each(aiter(items), work, at_once=3))
+        await asyncio.sleep(60)
+        assert items.drawn == 3
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sorted(work.cancelled) == [0, 1, 2]
+
+    in_virtual_time(run)
 
 
 async def test_the_first_exception_ends_the_rest_and_comes_out_plain() -> None:
@@ -105,20 +110,22 @@ class Changing:
         self.now = now
 
 
-async def test_a_limit_that_rises_while_nothing_ends() -> None:
-    limit, items, work = Changing(1), Items(10), Work(slow=True)
-    task = asyncio.create_task(for_each(aiter(items), work, at_once=limit))
-    await asyncio.sleep(0.05)
-    assert work.running == 1
-    limit.now = 4
-    async with asyncio.timeout(10):
-        while work.running < 4:
-            await asyncio.sleep(0.01)
-    await asyncio.sleep(0.05)
-    assert (work.running, items.drawn) == (4, 4)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+def test_a_limit_that_rises_while_nothing_ends() -> None:
+    async def run() -> None:
+        limit, items, work = Changing(1), Items(10), Work(slow=True)
+        task = asyncio.create_task(for_each(aiter(items), work, at_once=limit))
+        await asyncio.sleep(60)
+        assert work.running == 1
+        limit.now = 4
+        await asyncio.sleep(1)
+        assert (work.running, items.drawn) == (4, 4)
+        await asyncio.sleep(60)
+        assert (work.running, items.drawn) == (4, 4)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    in_virtual_time(run)
 
 
 async def test_when_a_limit_falls_what_runs_goes_on() -> None:
@@ -139,3 +146,20 @@ async def test_when_a_limit_falls_what_runs_goes_on() -> None:
     assert len(ran_with) == 30
     assert ran_with[:5] == [1, 2, 3, 4, 5]
     assert max(ran_with[5:]) == 2
+
+
+async def test_all_items_are_drawn_by_the_task_that_asks_for_them() -> None:
+    """What a generator has entered, a time-out or a group of tasks, belongs to one task."""
+    drawing: set[object] = set()
+
+    async def items() -> AsyncIterator[int]:
+        async with anyio.create_task_group():
+            for number in range(30):
+                drawing.add(asyncio.current_task())
+                await asyncio.sleep(0.001 * (number % 3))
+                yield number
+
+    work = Work()
+    await for_each(items(), work, at_once=4)
+    assert sorted(work.done) == list(range(30))
+    assert drawing == {asyncio.current_task()}

@@ -31,20 +31,22 @@ async def until(told: Told, count: int) -> None:
 
 async def test_as_many_at_once_as_it_says_and_never_more(pool: DiskPool) -> None:
     lock, running, most, told = threading.Lock(), 0, 0, Told()
+    together = threading.Barrier(pool_module.AT_ONCE, timeout=20)  # as many must be there for any to go on
 
     def work() -> None:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
-        time.sleep(0.002)
+        together.wait()
         with lock:
             running -= 1
 
-    for _ in range(100):
+    for _ in range(96):
         pool.start(work, told.append)
-    await until(told, 100)
+    await until(told, 96)
     assert most == pool_module.AT_ONCE == 8
+    assert told == [None] * 96
 
 
 async def test_the_event_loop_goes_on_while_all_threads_are_busy(pool: DiskPool) -> None:
@@ -116,3 +118,31 @@ async def test_one_pool_for_an_event_loop_whose_threads_end_with_the_last_user()
             await asyncio.sleep(0.001)
     with shared_pool() as later:
         assert later is not pool
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3])
+async def test_where_the_system_gives_few_threads_or_none_the_work_is_done_all_the_same(
+    allowed: int, pool: DiskPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may allow no more; nobody is left to wait for what no thread will do."""
+    real, left = threading.Thread.start, [allowed]
+
+    def start(thread: threading.Thread) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    done, told = [0], Told()
+
+    def work() -> None:
+        time.sleep(0.0005)
+        done[0] += 1
+
+    for _ in range(3):
+        for _ in range(40):
+            pool.start(work, told.append)
+        await asyncio.sleep(0.005)
+    await until(told, 120)
+    assert done == [120]

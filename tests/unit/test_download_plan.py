@@ -37,7 +37,7 @@ def plan(
         await arrivals.adopt(found)
         for uids in listed - set(missing):
             arrivals.note_present(uids, "")
-        targets = [one async for one in plan_of(target, arrivals, finest, side_by_side=side_by_side)]
+        targets = [one async for one in plan_of(target, arrivals, finest)]
         arrivals.close()
         return targets
 
@@ -49,21 +49,9 @@ def test_everything_missing_asks_for_the_target() -> None:
     assert plan(STUDY, listed, listed, 0) == [STUDY]
 
 
-def test_a_large_study_is_asked_for_by_series_from_the_largest_on() -> None:
+def test_the_largest_series_comes_first() -> None:
     listed = instances(3, 16) | {InstanceUids("1", "1.1", "1.1.99")}
-    assert plan(STUDY, listed, listed, 0) == [Target("1", "1.1"), Target("1", "1.0"), Target("1", "1.2")]
-    assert plan(STUDY, listed, listed, 0, side_by_side=False) == [STUDY]
-
-
-@pytest.mark.parametrize(("series", "count"), [(1, 1000), (50, 4), (3, 10)])
-def test_one_series_and_many_tiny_ones_are_asked_for_together(series: int, count: int) -> None:
-    listed = instances(series, count)
-    assert plan(STUDY, listed, listed, 0) == [STUDY]
-
-
-def test_a_series_is_not_asked_for_by_itself_again() -> None:
-    listed = instances(1, 100)
-    assert plan(Target("1", "1.0"), listed, listed, 0) == [Target("1", "1.0")]
+    assert plan(STUDY, listed, listed, 1) == [Target("1", "1.1"), Target("1", "1.0"), Target("1", "1.2")]
 
 
 def test_the_second_round_asks_by_series_and_the_third_by_instance() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postdicom_async import Anonymization
+from postdicom_async.disk import scratch
 from postdicom_async.errors import ConnectionFailed, LocalFileError, UsageError
 from postdicom_async.results import BytesMoved, InstanceFinished, Outcome, ProgressEvent, Status, UploadReport
 from postdicom_async.transfer import intake as intake_module
-from postdicom_async.transfer import seen as seen_module
 from postdicom_async.transfer.at_once import for_each
 from postdicom_async.transfer.intake import Intake, Numbered
 from postdicom_async.transfer.outcomes import Gathered
@@ -44,10 +45,12 @@ class Consumer:
         self.under_way: set[str] = set()
         self.delay: Callable[[], float] = lambda: 0.0
         self.events: list[ProgressEvent] = []
+        self.listener: Callable[[ProgressEvent], None] = self.events.append
+        self.before: Callable[[bytes], Awaitable[None]] | None = None
         self.ends_at = 1 << 30
 
     async def upload(self, sources: Any, **options: Any) -> UploadReport:
-        intake = Intake(piece=1000, anonymize=options.pop("anonymize", None), on_progress=self.events.append, **options)
+        intake = Intake(piece=1000, anonymize=options.pop("anonymize", None), on_progress=self.listener, **options)
 
         async def deliver(one: Numbered) -> None:
             instance = one.instance
@@ -57,6 +60,8 @@ class Consumer:
             try:
                 data = b"".join([piece async for piece in instance.body.open()])
                 self.sent.append(data)
+                if self.before is not None:
+                    await self.before(data)
                 await asyncio.sleep(self.delay())
                 if len(self.sent) > self.ends_at:
                     raise ConnectionFailed("gone")
@@ -309,7 +314,7 @@ async def test_more_twins_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_one_that_comes_again_when_it_was_settled_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was seen is found in the database as in memory; a refused one still makes room for another."""
-    monkeypatch.setattr(seen_module, "_RECENT", 2)
+    monkeypatch.setattr(scratch, "_RECENT", 2)
     sources = [version(number, instance) for number in (1, 2, 1, 2) for instance in range(1, 12)]
     consumer = Consumer(lambda data: FAILED if data in sources[:5] else STORED, at_once=1)
     report = await consumer.upload(sources)
@@ -322,12 +327,87 @@ async def test_one_that_comes_again_when_it_was_settled_long_ago(monkeypatch: py
 async def test_files_that_come_again_when_they_were_settled_long_ago(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(seen_module, "_RECENT", 2)
+    monkeypatch.setattr(scratch, "_RECENT", 2)
     for number in range(20):
         (tmp_path / f"a{number}\udcff").write_bytes(version(1, number))
         (tmp_path / f"b{number}").write_bytes(version(1 + number % 2, number))
     report = await Consumer(at_once=1).upload(tmp_path)
     assert report.counts == {STORED: 20, DUPLICATE: 10, FAILED: 10}
+
+
+async def test_one_that_is_under_way_again_while_many_others_are_settled() -> None:
+    """It was refused, comes again with other content, and is not for the database before that is settled too."""
+    consumer = Consumer(refusing(version(1)), at_once=3)
+    others_are_through = asyncio.Event()
+
+    async def deliver_slowly(data: bytes) -> None:
+        if data == version(2):
+            await others_are_through.wait()
+
+    consumer.before = deliver_slowly
+
+    async def sources() -> AsyncIterator[bytes]:
+        yield version(1)
+        while not consumer.sent:
+            await asyncio.sleep(0)
+        yield version(2)
+        for instance in range(2, 600):
+            yield version(1, instance)
+        others_are_through.set()
+
+    report = await consumer.upload(sources())
+    assert report.counts == {FAILED: 1, STORED: 599}
+
+
+async def test_a_full_folder_for_temporary_files_is_a_plain_error_and_hides_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(scratch, "_new_database", full)
+    monkeypatch.setattr(scratch, "_RECENT", 5)
+    consumer = Consumer(at_once=3)
+    with pytest.raises(LocalFileError, match=r"temporary files.*full") as caught:
+        await consumer.upload([version(1, instance) for instance in range(100)])
+    report = caught.value.report
+    assert isinstance(report, UploadReport)
+    assert report.counts == {STORED: len(consumer.sent)}
+    assert 5 <= len(consumer.sent) <= 8
+
+
+@pytest.mark.parametrize("at", [1, 2, 5])
+async def test_a_listener_that_raises_ends_it_and_hides_nothing(at: int) -> None:
+    class Enough(Exception):
+        pass
+
+    def listener(event: ProgressEvent) -> None:
+        if isinstance(event, InstanceFinished) and event.totals.instances_done >= at:
+            raise Enough
+
+    consumer = Consumer(at_once=2)
+    consumer.listener = listener
+    gathered = Gathered(keeps_all=True)
+    sources = [version(1, 1 + number // 2) for number in range(40)]  # each twice
+    with pytest.raises(Enough):
+        await consumer.upload(sources, gathered=gathered)
+    assert gathered.counts[STORED] == len(consumer.sent) < 20
+    assert gathered.counts[FAILED] == 0
+    assert gathered.counts[DUPLICATE] >= len(consumer.sent) - 2
+
+
+async def test_a_listener_that_raises_at_the_very_end() -> None:
+    class Enough(Exception):
+        pass
+
+    def listener(event: ProgressEvent) -> None:
+        if isinstance(event, InstanceFinished) and event.totals.instances_done == 3:
+            raise Enough
+
+    consumer = Consumer(at_once=5)
+    consumer.listener = listener
+    with pytest.raises(Enough):
+        await consumer.upload([version(1, 1), version(1, 2), version(1, 3)])
 
 
 # --- whatever comes in whatever order ---------------------------------------------------------------------------------

@@ -408,7 +408,7 @@ async def test_quick_writes_run_in_the_event_loop_and_slow_ones_leave_it(
             threading.Event().wait(0.6)
         return real(descriptor, pieces)
 
-    monkeypatch.setattr("postdicom_async.transfer.folder_sink._PATIENCE", 0.5)
+    monkeypatch.setattr("postdicom_async.disk.background._QUICK", 0.5)
     monkeypatch.setattr(os, "writev", writev)
     with receiving(tmp_path, fsync=False) as case:
         await case.receive(Answer(multipart_related(files(40))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from postdicom_async.bodies import Body
 from postdicom_async.dicom.anonymize import Anonymization
-from postdicom_async.disk import files
+from postdicom_async.disk import files, scratch
 from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.problems import explain_os_error
 from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
@@ -386,6 +387,20 @@ async def test_a_folder_with_more_names_than_are_held(
     found = [one.label.removeprefix(f"{tmp_path}/f/") for one in await found_in(tmp_path / "f")]
     assert found == ["10", "9", "Z", "b.dcm", names[-2], "a/1", "b/link", "b/1", "b/2", "b/a/x"]
     assert await measure(tmp_path / "f") == (10, 9 * len(small_dicom()))
+
+
+async def test_a_folder_with_many_names_where_there_is_no_room_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(files, "_MOST_NAMES", 3)
+    monkeypatch.setattr(scratch, "_new_database", full)
+    for number in range(10):
+        (tmp_path / f"{number}").touch()
+    with pytest.raises(LocalFileError, match=r"temporary files.*full"):
+        await found_in(tmp_path)
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ from postdicom_async import (
     Institution,
     Limits,
     Outcome,
+    Outcomes,
+    Part,
     PatientOrder,
     PostDicom,
     PostdicomError,
@@ -45,13 +47,30 @@ from postdicom_async import (
     User,
     read_files,
 )
+from postdicom_async.events import ArchiveSilent, AttemptFailed, CredentialsRefreshed, Event, GaveUp
+
+
+def on_event(event: Event) -> None:
+    if isinstance(event, AttemptFailed):
+        assert_type(event.attempt, int)
+        assert_type(event.status, int | None)
+        assert_type(event.next_in, float)
+    elif isinstance(event, GaveUp):
+        assert_type(event.attempts, int)
+        assert_type(event.temporary, bool)
+    elif isinstance(event, ArchiveSilent):
+        assert_type(event.silences, int)
+    else:
+        assert_type(event, CredentialsRefreshed)
+
 
 SETTINGS = Settings(
     timeouts=Timeouts(connect=5, search_answer=30, least_rate=0, least_rate_window=30, deadline=20),
     retry=Retry(max_attempts=2, max_silences=1),
-    limits=Limits(connections=4, json_item_bytes=1 << 20),
+    limits=Limits(connections=4, json_item_bytes=1 << 20, parallel_searches=2, parallel_retrieves=4),
     tls=Tls(ca_file=Path("ca.pem")),
     fsync=False,
+    on_event=on_event,
 )
 
 
@@ -103,6 +122,19 @@ async def chunks_of_files() -> AsyncIterator[bytes]:
     yield b""
 
 
+class Reader:
+    async def read(self, size: int, /) -> bytes:
+        return b""[:size]
+
+
+async def streams(archive: DicomWeb, part: Part) -> None:
+    assert_type(part.uids, InstanceUids | None)
+    await archive.upload(part)
+    await archive.upload(Reader())
+    await archive.upload([part, Reader(), chunks_of_files(), Path("file")])
+    await archive.upload(archive.iter_study("1.2"))
+
+
 async def store(archive: DicomWeb) -> None:
     report = await archive.upload(["folder", Path("file"), Dataset(), b"bytes"], progress=on_progress)
     assert_type(report, UploadReport)
@@ -113,8 +145,35 @@ async def store(archive: DicomWeb) -> None:
     assert_type(outcomes, tuple[Outcome, ...])
     assert_type(outcomes[0].uids, InstanceUids | None)
     assert_type(outcomes[0].temporary, bool)
-    await archive.upload("folder", study_instance_uid="1.2", send_truncated=True)
+    await archive.upload("folder", study_instance_uid="1.2", send_truncated=True, existing="skip")
+    await archive.store_instances([b"bytes"], existing="skip")
+    kept = await archive.upload("folder", report=Path("report.jsonl"), report_paths=True)
+    assert_type(kept.outcomes, tuple[Outcome, ...])
     await archive.delete_study("1.2")
+
+
+async def one_by_one(archive: DicomWeb, api: CloudApi) -> None:
+    sending = archive.upload_each("folder", existing="skip", progress=on_progress)
+    assert_type(sending, Outcomes[UploadReport])
+    async with sending as outcomes:
+        async for outcome in outcomes:
+            assert_type(outcome, Outcome)
+            assert_type(outcome.status, Status)
+            assert_type(outcome.ok, bool)
+            assert_type(outcome.in_archive, bool)
+            assert_type(outcome.where, str)
+            assert_type(outcome.size, int)
+            assert_type(outcome.reason_code, int | None)
+            assert_type(outcome.reason, str | None)
+            assert_type(outcome.patient_order_uuid, str | None)
+    assert_type(outcomes.report, UploadReport)
+    arriving = archive.download_each("1.2", "1.3", to="out", compare_with_search=False)
+    assert_type(arriving, Outcomes[DownloadReport])
+    async for outcome in arriving:
+        assert_type(outcome.path, Path)
+    assert_type(arriving.report.counts, Mapping[Status, int])
+    assert_type(api.upload_each(["folder"], existing="send", sockets=2), Outcomes[UploadReport])
+    await api.upload("folder", report="report.jsonl", report_paths=True)
 
 
 async def retrieve(archive: DicomWeb) -> None:
@@ -131,7 +190,10 @@ async def retrieve(archive: DicomWeb) -> None:
         assert_type(report.contradicted, bool)
         assert_type(report.failed, bool)
         assert_type(report.listing, Literal["compared", "counted", "unavailable", "not asked"])
+        assert_type(report.saved, tuple[Outcome, ...])
         assert_type(report.saved[0].path, Path)
+    await archive.download_series("1.2", "1.3", to="out", report="report.jsonl", report_paths=True)
+    await archive.download_instance("1.2", "1.3", "1.4", to="out", report=Path("report.jsonl"))
     async for part in archive.iter_study("1.2"):
         async for chunk in part:
             assert_type(chunk, bytes)
@@ -145,6 +207,8 @@ async def options(archive: PostDicom) -> None:
     async with archive as opened:
         assert_type(opened, PostDicom)
         assert_type(opened.with_options(retry=Retry(max_attempts=1)), PostDicom)
+        for auth in (("user", "password"), "token", token, httpx.BasicAuth("user", "password"), None):
+            assert_type(opened.with_options(auth=auth), PostDicom)
         assert_type(opened.transport_name, str)
         order = await opened.orders.create(
             institution_uuid="uuid",
