@@ -168,7 +168,7 @@ class DownloadReport:
         counts: number of instances by status; statuses that did not occur are absent.
         already_present: instances found whole in the folder, not fetched again. With ``report=`` and in
             ``download_each`` at most 10,000 of them are kept, as of those that need attention; ``counts`` tells of all.
-        missing: instances the archive lists that did not arrive, as many as are kept of ``already_present``; empty
+        missing: instances the archive lists that did not arrive, as many of them as of ``already_present``; empty
             unless `IncompleteDownload` was raised.
         refused: how many parts were not accepted (not DICOM, not what was asked for); their data was dropped.
         bytes_received: instance bytes written.

@@ -36,6 +36,7 @@ class DiskPool:
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Callable[[], None], WhenDone]] = deque()
         self._busy = 0
+        self._has_threads = False
         self._ended: deque[tuple[WhenDone, BaseException | None]] = deque()
         self._woken = False
         self._held = 0
@@ -43,13 +44,22 @@ class DiskPool:
         self._room.set()
 
     def start(self, work: Callable[[], None], ended: WhenDone) -> None:
-        """Run ``work`` when a thread is free; it waits in memory until then."""
+        """Run ``work`` when a thread is free; it waits in memory until then.
+
+        Where the system gives no more threads those that there are do it, and without any it is done here.
+        """
         with self._lock:
             self._waiting.append((work, ended))
-            if self._busy == AT_ONCE:
+            if self._busy == AT_ONCE and self._has_threads:
                 return
             self._busy += 1
-        self._threads.submit(self._run)
+        try:
+            self._threads.submit(self._run)
+        except RuntimeError:
+            if not self._has_threads:
+                self._run()
+        else:
+            self._has_threads = True
 
     def hold(self, size: int) -> None:
         """Count bytes that wait to be written; give the same number back with `release`."""
@@ -79,7 +89,7 @@ class DiskPool:
         while True:
             with self._lock:
                 if not self._waiting:
-                    self._busy -= 1
+                    self._busy = max(0, self._busy - 1)  # what was given to a thread that did not start may run late
                     return
                 work, ended = self._waiting.popleft()
             problem: BaseException | None = None

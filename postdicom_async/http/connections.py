@@ -5,29 +5,68 @@ from __future__ import annotations
 import os
 import re
 import select
+import ssl
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import httpx
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 
 from postdicom_async.face import translated
 from postdicom_async.http.unreached import NeverConnected, explain
 
 if TYPE_CHECKING:
+    from aiohttp.http import RawResponseMessage
+    from aiohttp.streams import StreamReader
     from aiohttp.tracing import Trace
 
 __all__ = ["Connecting", "system_words"]
 
 _IDLE_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
 _LEFT_IN_THE_SOCKET = 1 << 20
+_MOST_INTERIM = 32  # answers of status 1xx before one that counts
+_HEAD_ENDS = b"\r\n\r\n"
 
 
 class _Protocol(ResponseHandler):
     """One connection."""
+
+    _interim = 0
+
+    def set_response_params(self, **options: Any) -> None:
+        """Expect an answer."""
+        self._payload = None
+        self._interim = 0
+        super().set_response_params(**options)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived: a head first, then what is behind it.
+
+        aiohttp forgets a whole answer for what it cannot read behind it, such as the body of a 204.
+        """
+        while self._payload is None and 3 < (end := data.find(_HEAD_ENDS) + len(_HEAD_ENDS)) < len(data):
+            super().data_received(data[:end])
+            if self.exception() is not None:
+                return
+            data = data[end:]
+        super().data_received(data)
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Hand a head over; aiohttp would read past any number of those that only say that there will be one."""
+        if 100 <= data[0].code < 200 and data[0].code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._payload = None
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                self.set_exception(HttpProcessingError())
+                if self.transport is not None:
+                    self.transport.abort()
+                return
+        super().feed_data(data, size)
 
     def close(self) -> None:
         """Let go of the socket now.
@@ -43,7 +82,18 @@ class _Protocol(ResponseHandler):
         Whatever has arrived while nobody asked for anything is no answer: the end of the connection, which the event
         loop has not seen yet, or words without a question, which would be taken for the answer to the next.
         """
-        return super().is_connected() and not self.should_close and not self._has_news()
+        return (
+            super().is_connected() and not self.should_close and not self._has_news() and not self._has_begun_another()
+        )
+
+    def _has_begun_another(self) -> bool:
+        """Whether an answer has begun behind the last one: what follows would be taken for the answer to the next."""
+        if self._parser is None or (self._payload is not None and not self._payload.is_eof()):
+            return False
+        try:
+            return self._parser.feed_eof() is not None
+        except Exception:  # noqa: BLE001 - whatever it is, it is more than nothing
+            return True
 
     def _has_news(self) -> bool:
         socket = self.transport.get_extra_info("socket") if self.transport is not None else None
@@ -59,6 +109,8 @@ class _Protocol(ResponseHandler):
         """Take what still came, and tell a body that was cut from one that ended."""
         if exc is not None:
             self._take_what_came()
+        elif self._was_cut_off():
+            exc = ConnectionAbortedError()
         body = self._payload
         was_whole = body is None or body.is_eof()
         super().connection_lost(exc)
@@ -66,6 +118,21 @@ class _Protocol(ResponseHandler):
         # one whose chunks made no sense.
         if body is not None and not was_whole and body.exception() is None and (exc is not None or not body.is_eof()):
             body.set_exception(aiohttp.ClientPayloadError("cut"))
+
+    def _was_cut_off(self) -> bool:
+        """Whether TLS ended without its last word (RFC 8446 section 6.1): anybody in between can end a connection so.
+
+        asyncio and uvloop take it for an end like any other.
+        """
+        tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
+        if tls is None:
+            return False
+        try:
+            return bool(tls.read(1))
+        except ssl.SSLZeroReturnError:
+            return False
+        except (OSError, ValueError):
+            return True
 
     def _take_what_came(self) -> None:
         """Read what the system still holds: a server that refuses a request in its middle says why and hangs up.

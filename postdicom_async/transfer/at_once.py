@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import anyio
@@ -15,6 +14,7 @@ __all__ = ["Limit", "UnderWay", "for_each"]
 
 _T = TypeVar("_T")
 
+_END: Any = object()
 _LOOK_AGAIN = 0.25  # seconds: a limit may rise while nothing ends
 
 
@@ -27,72 +27,102 @@ class Limit(Protocol):
         ...
 
 
-_END: Any = object()
-
-
 async def for_each(items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None]], *, at_once: int | Limit) -> None:
     """Run ``work`` on every item, ``at_once`` of them at a time; an item is drawn only when there is room for it.
 
     When a limit falls, what runs goes on, and nothing is begun before there is room again. The first exception cancels
     the rest and is raised as it is, not inside a group.
+
+    All items are drawn by the task that calls this. Behind them may be a generator of the user's, and what that has
+    entered (a time-out, a group of tasks) belongs to one task: cancelled through another, its failure would be lost.
     """
     await _Workers(items, work, at_once).run()
 
 
 class _Workers(Generic[_T]):
-    """Tasks that go on with the next item when they are through with one: one for each item costs like a small request.
-
-    One of them at most is drawing an item. Whoever has drawn one starts another worker where there is room, and none
-    begins an item beyond the limit.
-    """
+    """Tasks that are given another item when they are through with one: a task for each costs like a small request."""
 
     def __init__(self, items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None]], at_once: int | Limit) -> None:
         self._items = items
         self._work = work
         self._at_once = at_once
-        self._drawing = asyncio.Lock()
-        self._count = 0
+        self._busy = 0
+        self._idle: list[asyncio.Future[_T]] = []
         self._is_over = False
+        self._waiting: asyncio.Future[None] | None = None  # for room
+        self._timer: asyncio.TimerHandle | None = None
         self._failures: list[Exception] = []
         self._group = anyio.create_task_group()
-        self._watching = anyio.CancelScope()
 
     async def run(self) -> None:
         async with self._group:
-            self._grow()
-            with self._watching:
-                while self._count:  # a limit may rise while nothing ends
-                    await anyio.sleep(math.inf if isinstance(self._at_once, int) else _LOOK_AGAIN)
-                    self._grow()
+            try:
+                await self._room()
+                async for item in self._items:
+                    self._give(item)
+                    await self._room()
+            except Exception as error:  # noqa: BLE001 - raised in the end
+                self._fail(error)
+            finally:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._items_are_over()
         if self._failures:
             raise self._failures[0]
 
-    def _limit(self) -> int:
-        return self._at_once if isinstance(self._at_once, int) else self._at_once.now
+    def _fail(self, error: Exception) -> None:
+        self._failures.append(error)
+        self._group.cancel_scope.cancel()
 
-    def _grow(self) -> None:
-        """Start a worker if it may begin an item, unless one is still drawing its own."""
-        if self._count < self._limit() and not (self._is_over or self._failures or self._drawing.locked()):
-            self._count += 1
-            self._group.start_soon(self._run_one)
+    def _has_room(self) -> bool:
+        return self._busy < (self._at_once if isinstance(self._at_once, int) else self._at_once.now)
 
-    async def _run_one(self) -> None:
+    async def _room(self) -> None:
+        while not self._has_room():
+            self._waiting = asyncio.get_running_loop().create_future()
+            if not isinstance(self._at_once, int) and self._timer is None:
+                self._look_again()
+            await self._waiting
+
+    def _look_again(self) -> None:
+        """Look now and then whether a limit has risen while nothing ends."""
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look_again)
+        self._look()
+
+    def _look(self) -> None:
+        if self._waiting is not None and not self._waiting.done() and self._has_room():
+            self._waiting.set_result(None)
+
+    def _give(self, item: _T) -> None:
+        self._busy += 1
+        while self._idle:
+            worker = self._idle.pop()
+            if not worker.done():
+                worker.set_result(item)
+                return
+        self._group.start_soon(self._run_one, item)
+
+    def _items_are_over(self) -> None:
+        self._is_over = True
+        for worker in self._idle:
+            if not worker.done():
+                worker.set_result(_END)
+
+    async def _run_one(self, item: _T) -> None:
         try:
-            while self._count <= self._limit():
-                async with self._drawing:
-                    item = _END if self._is_over else await anext(self._items, _END)
-                    self._is_over = item is _END
+            while item is not _END:
+                try:
+                    await self._work(item)
+                finally:
+                    self._busy -= 1
+                    self._look()
                 if self._is_over:
-                    break
-                self._grow()
-                await self._work(item)
+                    return
+                waiting: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+                self._idle.append(waiting)
+                item = await waiting
         except Exception as error:  # noqa: BLE001 - raised in the end
-            self._failures.append(error)
-            self._group.cancel_scope.cancel()
-        finally:
-            self._count -= 1
-            if not self._count:
-                self._watching.cancel()
+            self._fail(error)
 
 
 class UnderWay:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import pytest
 from starlette.datastructures import UploadFile
 
-from postdicom_async import PostdicomError, Status, UploadReport
+from postdicom_async import DicomWeb, PostdicomError, Status, UploadReport
 from postdicom_async.disk import spool
 from tests.cloud.conftest import INSTITUTION, Account, account
 from tests.cloud.files import PART, dicom_of_size, held_by
 from tests.faults.archive import MemoryArchive, uids_of
+from tests.faults.clients import settings
 from tests.support.dicom_files import small_dicom, study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
 
@@ -152,3 +154,39 @@ async def test_into_the_cloud_api(account: Account, kept_in: str) -> None:
     report = await account.api.upload([streamed(data)], institution_uuid=INSTITUTION, sockets=2)
     assert report.ok
     assert list(held_by(account.server).values()) == [data]
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("kind", ["tasks", "time-out"])
+async def test_what_fails_behind_the_callers_generator_is_raised(kind: str, at_once: int) -> None:
+    """Tasks of its own fill a queue: when one fails, what it did not give is not passed over."""
+    files = list(study_files(40).values())
+
+    async def produce(queue: asyncio.Queue[bytes]) -> None:
+        for number, data in enumerate(files):
+            if number == 20:
+                raise LookupError("theirs")
+            await queue.put(data)
+
+    async def sources() -> AsyncIterator[bytes]:
+        queue: asyncio.Queue[bytes] = asyncio.Queue(2)
+        if kind == "tasks":
+            async with asyncio.TaskGroup() as group:
+                group.create_task(produce(queue))
+                while True:
+                    yield await queue.get()
+        else:
+            async with asyncio.timeout(0.5):
+                yield files[0]
+                await asyncio.sleep(3600)
+
+    archive = MemoryArchive()
+    limits = settings(batch_instances=1, parallel_stores=at_once)
+    async with FaultyServer(archive) as server, DicomWeb(server.url, settings=limits) as client:
+        async with asyncio.timeout(60):
+            with pytest.raises(BaseException) as caught:
+                await client.upload(sources())
+    assert isinstance(caught.value, TimeoutError if kind == "time-out" else BaseExceptionGroup)
+    if isinstance(caught.value, BaseExceptionGroup):
+        assert caught.value.subgroup(LookupError)
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 
 from postdicom_async.transfer.at_once import for_each
@@ -145,3 +146,20 @@ async def test_when_a_limit_falls_what_runs_goes_on() -> None:
     assert len(ran_with) == 30
     assert ran_with[:5] == [1, 2, 3, 4, 5]
     assert max(ran_with[5:]) == 2
+
+
+async def test_all_items_are_drawn_by_the_task_that_asks_for_them() -> None:
+    """What a generator has entered, a time-out or a group of tasks, belongs to one task."""
+    drawing: set[object] = set()
+
+    async def items() -> AsyncIterator[int]:
+        async with anyio.create_task_group():
+            for number in range(30):
+                drawing.add(asyncio.current_task())
+                await asyncio.sleep(0.001 * (number % 3))
+                yield number
+
+    work = Work()
+    await for_each(items(), work, at_once=4)
+    assert sorted(work.done) == list(range(30))
+    assert drawing == {asyncio.current_task()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -117,3 +118,31 @@ async def test_one_pool_for_an_event_loop_whose_threads_end_with_the_last_user()
             await asyncio.sleep(0.001)
     with shared_pool() as later:
         assert later is not pool
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3])
+async def test_where_the_system_gives_few_threads_or_none_the_work_is_done_all_the_same(
+    allowed: int, pool: DiskPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may allow no more; nobody is left to wait for what no thread will do."""
+    real, left = threading.Thread.start, [allowed]
+
+    def start(thread: threading.Thread) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    done, told = [0], Told()
+
+    def work() -> None:
+        time.sleep(0.0005)
+        done[0] += 1
+
+    for _ in range(3):
+        for _ in range(40):
+            pool.start(work, told.append)
+        await asyncio.sleep(0.005)
+    await until(told, 120)
+    assert done == [120]
