@@ -27,6 +27,7 @@ from postdicom_async.postdicom.values import Kind, check_value
 from postdicom_async.results import Outcome, Status, UploadReport
 from postdicom_async.transfer.at_once import for_each
 from postdicom_async.transfer.intake import Intake, Numbered
+from postdicom_async.transfer.outcomes import MOST_KEPT
 
 if TYPE_CHECKING:
     from postdicom_async.bodies import Body
@@ -41,7 +42,6 @@ __all__ = ["CloudUpload", "parts_of"]
 
 _OPERATION = "upload"
 _MOST_SOCKETS = 64
-_MOST_ORDERS = 10_000  # in a report that does not keep all outcomes
 _MOST_LOST = 3  # files in a row, for each socket
 _FILES_A_SOCKET = 2  # while one is sent, whether the service has another is asked
 
@@ -104,7 +104,7 @@ class CloudUpload:
         self._folder = None if folder is None else FolderEntry(caller, folder)
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=sockets)
         if gathered is not None and not gathered.keeps_all:
-            self._session.most_orders = _MOST_ORDERS
+            self._session.most_orders = MOST_KEPT
         self._existence = Existence(self._session, folder, names_as_bytes=caller.wire.names_as_bytes)
         self._skips = existing == "skip"
         self._lanes = Lanes(caller.connection, sockets)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.http.answer import StreamedAnswer
-    from postdicom_async.transfer.arrivals import Answer, Arrivals
+    from postdicom_async.transfer.arrivals import Arrivals, OneAnswer
 
 __all__ = ["MANY", "Helping", "Lane"]
 
@@ -56,7 +56,7 @@ class Lane:
     """
 
     target: Target
-    told: Answer
+    told: OneAnswer
     began: float
     since: float
     received: int = 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postdicom_async.http.answer import StreamedAnswer
-    from postdicom_async.transfer.arrivals import Answer
+    from postdicom_async.transfer.arrivals import OneAnswer
     from postdicom_async.transfer.progress import Meter
     from postdicom_async.transfer.sinks import Arrival, Sink
 
@@ -42,7 +42,7 @@ class Receiver:
     told to the caller's task between two chunks. Before it ends, every part has come to its end in the sink.
     """
 
-    def __init__(self, sink: Sink, target: Target, told: Answer, *, meter: Meter) -> None:
+    def __init__(self, sink: Sink, target: Target, told: OneAnswer, *, meter: Meter) -> None:
         self._sink = sink
         self._target = target
         self._told = told

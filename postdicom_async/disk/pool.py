@@ -22,7 +22,7 @@ __all__ = ["DiskPool", "shared_pool"]
 AT_ONCE = 8
 MOST_BYTES = 8 << 20
 
-Ended: TypeAlias = Callable[[BaseException | None], None]
+WhenDone: TypeAlias = Callable[[BaseException | None], None]
 """Called in the event loop with what the work raised; it must not raise."""
 
 
@@ -34,16 +34,16 @@ class DiskPool:
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="postdicom-disk")
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Callable[[], None], Ended]] = deque()
+        self._waiting: deque[tuple[Callable[[], None], WhenDone]] = deque()
         self._busy = 0
         self._has_threads = False
-        self._ended: deque[tuple[Ended, BaseException | None]] = deque()
+        self._ended: deque[tuple[WhenDone, BaseException | None]] = deque()
         self._woken = False
         self._held = 0
         self._room = asyncio.Event()
         self._room.set()
 
-    def start(self, work: Callable[[], None], ended: Ended) -> None:
+    def start(self, work: Callable[[], None], ended: WhenDone) -> None:
         """Run ``work`` when a thread is free; it waits in memory until then.
 
         Where the system gives no more threads those that there are do it, and without any it is done here.

@@ -48,7 +48,7 @@ def deadline_passed(operation: str, seconds: float | None, *, sent: bool, attemp
 
 
 def least_rate_of(timeouts: Timeouts, idle: float) -> LeastRate:
-    """Return a meter for one direction. Silence shorter than ``idle`` is allowed, so no window is shorter than it."""
+    """Return what measures one direction. Silence shorter than ``idle`` is allowed, so no window is shorter than it."""
     return LeastRate(timeouts.least_rate, max(timeouts.least_rate_window, idle))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import ssl
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -108,6 +109,8 @@ class _Protocol(ResponseHandler):
         """Take what still came, and tell a body that was cut from one that ended."""
         if exc is not None:
             self._take_what_came()
+        elif self._was_cut_off():
+            exc = ConnectionAbortedError()
         body = self._payload
         was_whole = body is None or body.is_eof()
         super().connection_lost(exc)
@@ -115,6 +118,21 @@ class _Protocol(ResponseHandler):
         # one whose chunks made no sense.
         if body is not None and not was_whole and body.exception() is None and (exc is not None or not body.is_eof()):
             body.set_exception(aiohttp.ClientPayloadError("cut"))
+
+    def _was_cut_off(self) -> bool:
+        """Whether TLS ended without its last word (RFC 8446 section 6.1): anybody in between can end a connection so.
+
+        asyncio and uvloop take it for an end like any other.
+        """
+        tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
+        if tls is None:
+            return False
+        try:
+            return bool(tls.read(1))
+        except ssl.SSLZeroReturnError:
+            return False
+        except (OSError, ValueError):
+            return True
 
     def _take_what_came(self) -> None:
         """Read what the system still holds: a server that refuses a request in its middle says why and hangs up.

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from postdicom_async.disk.scratch import Key, Scratch, ScratchMap
 from postdicom_async.results import InstanceUids, Outcome, Status
+from postdicom_async.transfer.outcomes import MOST_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
     from postdicom_async.transfer.outcomes import Gathered
 
-__all__ = ["Answer", "Arrivals", "Listed", "Series", "Taken"]
+__all__ = ["Arrivals", "Listed", "OneAnswer", "Series", "Taken"]
 
 _SLICE = 1000
 _BEGINNING: Key = (-1, "")
 _END: Key = (1 << 62, "")
 _MOST_SERIES = 4096  # whose numbers are at hand
-_MOST_PRESENT = 10_000  # kept where not all outcomes are
 
 
 class Taken(Enum):
@@ -133,10 +133,10 @@ class Arrivals:
         """Forget everything but the counters."""
         self._scratch.close()
 
-    def answer(self) -> Answer:
+    def answer(self) -> OneAnswer:
         """Return what one answer is told to."""
         self._answers += 1
-        return Answer(self, self._answers)
+        return OneAnswer(self, self._answers)
 
     def _key(self, uids: tuple[str, str, str]) -> Key:
         return self._numbers.of(uids[1]), uids[2]
@@ -170,7 +170,7 @@ class Arrivals:
     def note_present(self, uids: InstanceUids, where: str, size: int = 0) -> None:
         """Note that the folder holds an instance."""
         if self._arrive(uids, 0):
-            if self._gathered.keeps_all or len(self.present) < _MOST_PRESENT:
+            if self._gathered.keeps_all or len(self.present) < MOST_KEPT:
                 self.present.append(uids)
             self._gathered.add(Outcome(where, Status.PRESENT, uids, size))
 
@@ -267,8 +267,8 @@ class Arrivals:
         return self._scratch.rows(query, after)
 
 
-class Answer:
-    """One answer, of which each instance is wanted once.
+class OneAnswer:
+    """What one answer brings, each instance of it wanted once.
 
     Attributes:
         saved: how many instances it brought so far that were not here.

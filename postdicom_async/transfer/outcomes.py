@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
 
-__all__ = ["Gathered", "Outcomes", "ReportFile", "gathered_into"]
+__all__ = ["MOST_KEPT", "Gathered", "Outcomes", "ReportFile", "gathered_into"]
 
 ReportFile: TypeAlias = "str | os.PathLike[str]"
 
 _Report = TypeVar("_Report", UploadReport, DownloadReport)
 
-_MOST_FAILURES = 10_000  # kept where not all are
+MOST_KEPT = 10_000  # of each kind that a report holds where it does not hold all
 _MOST_WAITING = 256  # outcomes that a reader has still to take
 
 
@@ -63,7 +63,7 @@ class Gathered:
     def add(self, outcome: Outcome, number: int = 0) -> None:
         """Take the outcome of an instance; ``number`` is its place among those that are kept."""
         self.counts[outcome.status] += 1
-        if self.keeps_all or not (outcome.ok or len(self._kept) >= _MOST_FAILURES):
+        if self.keeps_all or not (outcome.ok or len(self._kept) >= MOST_KEPT):
             self._kept.append((number, outcome))
         if self._journal is not None:
             self._journal.write(outcome)

@@ -31,9 +31,12 @@ class Issuer:
         self.asked = 0
         self.down = 0
         self.pause = 0.0
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def __call__(self) -> str:
         self.asked += 1
+        await self.gate.wait()
         await asyncio.sleep(self.pause)
         if self.down:
             self.down -= 1
@@ -96,14 +99,21 @@ async def test_a_token_that_expires_during_streamed_uploads(connect: Connect) ->
 
 
 async def test_all_who_were_refused_share_one_refresh_and_its_failure(connect: Connect) -> None:
-    issuer = Issuer()
-    using = settings(max_attempts=1)
-    async with (
-        FaultyServer(lambda request: EMPTY if issuer.takes(request) else Reply(401)) as server,
-        connect(server.url, using, auth=issuer) as archive,
-    ):
+    issuer, refused = Issuer(), 0
+
+    def answer(request: Request) -> Reply:
+        nonlocal refused
+        if issuer.takes(request):
+            return EMPTY
+        refused += 1
+        if refused == 4:
+            issuer.gate.set()
+        return Reply(401)
+
+    async with FaultyServer(answer) as server, connect(server.url, settings(max_attempts=1), auth=issuer) as archive:
         await archive.search_for_studies(limit=1).all()
-        issuer.left, issuer.down, issuer.pause = 0, 1, 0.3
+        issuer.left, issuer.down, issuer.pause = 0, 1, 0.5  # after the gate: until all have seen that they are refused
+        issuer.gate.clear()
         searches = [archive.search_for_studies(limit=1).all() for _ in range(4)]
         ends = await asyncio.gather(*searches, return_exceptions=True)
         assert all(isinstance(end, AuthenticationFailed) and end.temporary for end in ends)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import ssl
+import threading
 import tracemalloc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from postdicom_async import OutcomeUnknown, PostDicom
-from tests.faults.clients import FAST
+from postdicom_async import OutcomeUnknown, PostDicom, Tls
+from tests.faults.clients import FAST, settings
 from tests.faults.test_transport import LOOPS, OK, STRAY, client, connections_to, run_in
 from tests.postdicom.forms import FORMS
+from tests.support.certificates import Authority
 from tests.support.faulty_server import FaultyServer, Reply
 from tests.support.stream_server import StreamServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 WORDS = r"^(the connection broke|the answer's head cannot be read)$"
 
@@ -214,6 +219,45 @@ async def test_a_proxy_that_refuses_in_many_words_keeps_no_connection(status: by
                 await sender.get("https://archive.invalid")
         while connections_to(proxy.port):
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("says_so", [True, False])
+def test_an_end_of_tls_without_its_last_word_is_a_cut(
+    says_so: bool, version: ssl.TLSVersion, loop: str, tmp_path: Path
+) -> None:
+    """Where only the end of the connection ends a body, anybody in between could shorten it otherwise."""
+    authority = Authority(tmp_path)
+    context = authority.server("127.0.0.1")
+    context.maximum_version = version
+    using = settings(tls=Tls(ca_file=authority.ca_file))
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        secure = context.wrap_socket(connection, server_side=True)
+        secure.recv(65536)
+        secure.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1000)
+        if says_so:
+            with contextlib.suppress(OSError):
+                secure.unwrap()
+        secure.close()  # of itself it says nothing
+
+    async def work() -> None:
+        found = b""
+        expected: Any = contextlib.nullcontext() if says_so else pytest.raises(httpx.ReadError, match=WORDS)
+        async with client(using) as sender:
+            with expected:
+                async with sender.stream("GET", f"https://127.0.0.1:{listening.getsockname()[1]}") as answer:
+                    async for piece in answer.aiter_raw():
+                        found += piece
+        assert found == b"x" * 1000
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        run_in(loop, work)
+        thread.join(10)
 
 
 # --- requests that must not be made twice -----------------------------------------------------------------------------

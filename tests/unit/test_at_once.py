@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from postdicom_async.transfer.at_once import for_each
+from tests.support.virtual_time import in_virtual_time
 
 
 class Items:
@@ -63,15 +64,18 @@ async def test_every_item_once_and_never_more_than_allowed(count: int, at_once: 
     assert work.running == 0
 
 
-async def test_an_item_is_drawn_only_when_there_is_room() -> None:
-    items, work = Items(10), Work(slow=True)
-    task = asyncio.create_task(for_each(aiter(items), work, at_once=3))
-    await asyncio.sleep(0.05)
-    assert items.drawn == 3
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert sorted(work.cancelled) == [0, 1, 2]
+def test_an_item_is_drawn_only_when_there_is_room() -> None:
+    async def run() -> None:
+        items, work = Items(10), Work(slow=True)
+        task = asyncio.create_task(for_each(aiter(items), work, at_once=3))
+        await asyncio.sleep(60)
+        assert items.drawn == 3
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sorted(work.cancelled) == [0, 1, 2]
+
+    in_virtual_time(run)
 
 
 async def test_the_first_exception_ends_the_rest_and_comes_out_plain() -> None:
@@ -106,20 +110,22 @@ class Changing:
         self.now = now
 
 
-async def test_a_limit_that_rises_while_nothing_ends() -> None:
-    limit, items, work = Changing(1), Items(10), Work(slow=True)
-    task = asyncio.create_task(for_each(aiter(items), work, at_once=limit))
-    await asyncio.sleep(0.05)
-    assert work.running == 1
-    limit.now = 4
-    async with asyncio.timeout(10):
-        while work.running < 4:
-            await asyncio.sleep(0.01)
-    await asyncio.sleep(0.05)
-    assert (work.running, items.drawn) == (4, 4)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+def test_a_limit_that_rises_while_nothing_ends() -> None:
+    async def run() -> None:
+        limit, items, work = Changing(1), Items(10), Work(slow=True)
+        task = asyncio.create_task(for_each(aiter(items), work, at_once=limit))
+        await asyncio.sleep(60)
+        assert work.running == 1
+        limit.now = 4
+        await asyncio.sleep(1)
+        assert (work.running, items.drawn) == (4, 4)
+        await asyncio.sleep(60)
+        assert (work.running, items.drawn) == (4, 4)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    in_virtual_time(run)
 
 
 async def test_when_a_limit_falls_what_runs_goes_on() -> None:
