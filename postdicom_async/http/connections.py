@@ -57,15 +57,21 @@ class _Protocol(ResponseHandler):
         super().data_received(data)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Hand a head over; aiohttp would read past any number of those that only say that there will be one."""
-        if 100 <= data[0].code < 200 and data[0].code != HTTPStatus.SWITCHING_PROTOCOLS:
+        """Hand a head over, if it is to be believed.
+
+        aiohttp would read past any number of heads that only say that there will be one, and takes what calls itself
+        chunked in an odd way for a body without a marked end.
+        """
+        head = data[0]
+        if 100 <= head.code < 200 and head.code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._payload = None
             self._interim += 1
-            if self._interim > _MOST_INTERIM:
-                self.set_exception(HttpProcessingError())
-                if self.transport is not None:
-                    self.transport.abort()
-                return
+        is_odd = not head.chunked and "chunked" in str(head.headers.getall("Transfer-Encoding", ())).lower()
+        if is_odd or self._interim > _MOST_INTERIM:
+            self.set_exception(HttpProcessingError())
+            if self.transport is not None:
+                self.transport.abort()
+            return
         super().feed_data(data, size)
 
     def close(self) -> None:
