@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
     from aiohttp.tracing import Trace
 
-__all__ = ["Connecting", "system_words"]
+__all__ = ["Connecting", "close_without_loop", "system_words"]
 
 _IDLE_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
 _LEFT_IN_THE_SOCKET = 1 << 20
@@ -196,6 +196,18 @@ class Connecting(aiohttp.TCPConnector):
         if isinstance(error, aiohttp.ClientResponseError):
             return NeverConnected(explain(f"tunnel error: {error.status}"))
         return NeverConnected(explain(system_words(error), proxied=self._proxied))
+
+
+def close_without_loop(connector: aiohttp.BaseConnector) -> None:
+    """Close the sockets of a connector whose event loop has ended; in order each would need a turn of it."""
+    idle = [protocol for kept in connector._conns.values() for protocol, _ in kept]  # noqa: SLF001
+    for protocol in [*idle, *connector._acquired]:  # noqa: SLF001
+        above: Any = protocol.transport
+        transport = getattr(getattr(above, "_ssl_protocol", above), "_transport", above)  # what is below TLS
+        with suppress(RuntimeError, AttributeError):  # the first is what the loop says; uvloop closes them itself
+            transport._call_connection_lost(None)  # noqa: SLF001
+    with suppress(RuntimeError):
+        connector._close()  # noqa: SLF001
 
 
 def system_words(error: Exception) -> str:
