@@ -97,13 +97,12 @@ class Lanes:
         for when there are no more targets.
         """
         self.last_error = self._forbidden = None
-        self._helping, self._nothing_left = helping, False
+        self._helping, self._nothing_left, self._running = helping, False, 0
         whole = True
 
         async def fetch_one(one: tuple[Target, int, bool]) -> None:
             nonlocal whole
             target, times_back, is_help = one
-            self._running += 1  # before anything else is drawn
             try:
                 came_whole = await self._fetch_one(target, times_back, is_help=is_help)
                 whole = whole and came_whole
@@ -131,10 +130,12 @@ class Lanes:
                 is_over = target is None
             has_room = self._running < self._policy.now
             if has_room and target is not None:
+                self._running += 1  # here: it is looked at before the next one is drawn
                 yield target, 0, False
                 target = None
                 continue
             if has_room and self._back and (self._back[0][1] < _MOST_TIMES_BACK or not self._running):
+                self._running += 1
                 yield *self._back.popleft(), False
                 continue
             if not self._running:
@@ -145,6 +146,7 @@ class Lanes:
                     await self._helping.prepare()
                 besides = self._helping.next() if has_room else None
                 if besides is not None:
+                    self._running += 1
                     yield besides, 0, True
                     continue
             self._nothing_left = is_over and not self._back and not (self._helping and self._helping.has_some)
