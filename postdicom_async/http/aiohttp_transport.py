@@ -24,7 +24,7 @@ import httpx
 from yarl import URL
 
 from postdicom_async.face import translated
-from postdicom_async.http.connections import Connecting
+from postdicom_async.http.connections import Connecting, close_without_loop
 from postdicom_async.http.unreached import UnreadableHead, refused_by_alert
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Edge:
         self._session.detach()
         with suppress(RuntimeError):  # it ends just now
             if self.loop.is_closed():
-                connector._close()  # noqa: SLF001 - the other way has to be awaited
+                close_without_loop(connector)
             else:
                 self.loop.call_soon_threadsafe(connector._close)  # noqa: SLF001
 

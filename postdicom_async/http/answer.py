@@ -96,7 +96,8 @@ class StreamedAnswer:
     @property
     def end_is_marked(self) -> bool:
         """Whether the end of the body is told apart from a cut: by a length, by chunks, or by HTTP/2."""
-        chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
+        # Only as the last coding, spelled exactly so: parsers read until the connection ends otherwise.
+        chunked = self.headers.get("transfer-encoding", "").lower().rpartition(",")[2].strip(" ") == "chunked"
         return self.length is not None or chunked or self._response.http_version.startswith("HTTP/2")
 
     async def __aenter__(self) -> Self:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
     from aiohttp.tracing import Trace
 
-__all__ = ["Connecting", "system_words"]
+__all__ = ["Connecting", "close_without_loop", "system_words"]
 
 _IDLE_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
 _LEFT_IN_THE_SOCKET = 1 << 20
@@ -57,15 +57,21 @@ class _Protocol(ResponseHandler):
         super().data_received(data)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Hand a head over; aiohttp would read past any number of those that only say that there will be one."""
-        if 100 <= data[0].code < 200 and data[0].code != HTTPStatus.SWITCHING_PROTOCOLS:
+        """Hand a head over, if it is to be believed.
+
+        aiohttp would read past any number of heads that only say that there will be one, and takes what calls itself
+        chunked in an odd way for a body without a marked end.
+        """
+        head = data[0]
+        if 100 <= head.code < 200 and head.code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._payload = None
             self._interim += 1
-            if self._interim > _MOST_INTERIM:
-                self.set_exception(HttpProcessingError())
-                if self.transport is not None:
-                    self.transport.abort()
-                return
+        is_odd = not head.chunked and "chunked" in str(head.headers.getall("Transfer-Encoding", ())).lower()
+        if is_odd or self._interim > _MOST_INTERIM:
+            self.set_exception(HttpProcessingError())
+            if self.transport is not None:
+                self.transport.abort()
+            return
         super().feed_data(data, size)
 
     def close(self) -> None:
@@ -190,6 +196,18 @@ class Connecting(aiohttp.TCPConnector):
         if isinstance(error, aiohttp.ClientResponseError):
             return NeverConnected(explain(f"tunnel error: {error.status}"))
         return NeverConnected(explain(system_words(error), proxied=self._proxied))
+
+
+def close_without_loop(connector: aiohttp.BaseConnector) -> None:
+    """Close the sockets of a connector whose event loop has ended; in order each would need a turn of it."""
+    idle = [protocol for kept in connector._conns.values() for protocol, _ in kept]  # noqa: SLF001
+    for protocol in [*idle, *connector._acquired]:  # noqa: SLF001
+        above: Any = protocol.transport
+        transport = getattr(getattr(above, "_ssl_protocol", above), "_transport", above)  # what is below TLS
+        with suppress(RuntimeError, AttributeError):  # the first is what the loop says; uvloop closes them itself
+            transport._call_connection_lost(None)  # noqa: SLF001
+    with suppress(RuntimeError):
+        connector._close()  # noqa: SLF001
 
 
 def system_words(error: Exception) -> str:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+import anyio
+import anyio.to_thread
 import httpx
 
 from postdicom_async.errors import UsageError
@@ -107,7 +109,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         make = self._make_edge
         if make is None or (secure and self._context is None):
             closings = self._closings
-            make = await asyncio.to_thread(self._prepare, secure=secure)
+            # Not in asyncio's own threads: all of them may be at work that waits for this very request.
+            prepare = partial(self._prepare, secure=secure)
+            make = await anyio.to_thread.run_sync(prepare, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
             if closings != self._closings:
                 raise httpx.ConnectError("closed before there was a connection")
         loop = asyncio.get_running_loop()

@@ -173,6 +173,27 @@ async def test_chunks(case: str) -> None:
         assert (await sender.get(server.url)).content == b"right"
 
 
+CODINGS = {
+    **dict.fromkeys((b"chunked", b" CHUNKED", b"gzip, chunked", b"x\r\nTransfer-Encoding: chunked"), True),
+    **dict.fromkeys((b"xchunked", b"chunked, gzip", b"chunked\t", b'"chunked"', b"chunked;q=1"), False),
+    b"chunked\r\nTransfer-Encoding: identity": False,
+}
+
+
+@pytest.mark.parametrize("chunks", [True, False])
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_what_calls_itself_chunked_is_read_so_or_refused(coding: bytes, chunks: bool) -> None:
+    """Never until the connection ends, which would be taken for the end of a body that was to have a marked one."""
+    body = b"5\r\nright\r\n0\r\n\r\n" if chunks else b"right"
+    reply = Reply(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + coding + b"\r\n\r\n" + body, keep_alive=False)
+    async with FaultyServer(reply) as server, client() as sender, asyncio.timeout(10):
+        if chunks and CODINGS[coding]:
+            assert (await sender.get(server.url)).content == b"right"
+        else:
+            with pytest.raises(httpx.TransportError, match=WORDS):
+                await sender.get(server.url)
+
+
 @pytest.mark.parametrize("again", [b"X: y\r\n" * 100, b"x" * 1000, b"1\r\nx\r\n" * 100])
 async def test_a_head_or_trailer_without_end_takes_no_memory(again: bytes) -> None:
     raw = (

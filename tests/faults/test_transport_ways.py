@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,14 @@ from postdicom_async.http import transport as transports
 from postdicom_async.http.transport import AiohttpTransport
 from tests.faults.clients import FAST, settings
 from tests.faults.test_tls_and_proxies import closing, proxy_to, pump
-from tests.faults.test_transport import connections_to
+from tests.faults.test_transport import LOOPS, connections_to, run_in
 from tests.support.bodies import json_reply
 from tests.support.certificates import Authority
 from tests.support.faulty_server import FaultyServer, Reply, unused_port
 from tests.support.stream_server import StreamServer
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
@@ -244,6 +246,30 @@ def test_a_transport_begins_anew_in_another_event_loop() -> None:
     assert not complaints
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("secure", [True, False])
+def test_connections_of_an_event_loop_that_has_ended_are_closed(secure: bool, loop: str, authority: Authority) -> None:
+    """By the next loop that has to do with them; uvloop does it itself, and complains."""
+    transport = AiohttpTransport(settings(tls=Tls(ca_file=authority.ca_file)))
+    context = authority.server("127.0.0.1") if secure else None
+
+    async def use(url: str) -> None:
+        for answer in [await transport.handle_async_request(httpx.Request("GET", url)) for _ in range(3)]:
+            await answer.aread()
+            await answer.aclose()
+        left = await transport.handle_async_request(httpx.Request("GET", url))
+        assert left.status_code == 200
+
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        with served_elsewhere(*[Reply(body=b"x" * 100)] * 4, context=context) as url:
+            run_in(loop, lambda: use(url))
+            run_in(loop, transport.aclose)
+            gc.collect()
+            assert not connections_to(int(url.rpartition(":")[2]))
+    assert loop == "uvloop" or not [str(one.message) for one in complaints if "unclosed" in str(one.message)]
+
+
 def test_a_transport_closed_from_another_thread() -> None:
     transport = AiohttpTransport(FAST)
     used, closed = threading.Event(), threading.Event()
@@ -370,6 +396,19 @@ def test_a_first_request_does_not_stop_the_event_loop(secure: bool, scheme: str)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{int(secure)}\n", "")
 
 
+async def test_a_first_request_while_all_threads_wait_for_it() -> None:
+    """The event loop's own threads may be at work that needs the archive."""
+    loop = asyncio.get_running_loop()
+    async with FaultyServer() as server:
+        transport = AiohttpTransport(FAST)
+
+        def wait_for_it() -> int:
+            return asyncio.run_coroutine_threadsafe(searched_raw(transport, server.url), loop).result(20)
+
+        assert set(await asyncio.gather(*(asyncio.to_thread(wait_for_it) for _ in range(64)))) == {200}
+        await transport.aclose()
+
+
 def preparing_takes(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = AiohttpTransport._prepare
 
@@ -418,13 +457,13 @@ async def test_closed_while_the_first_request_is_prepared(monkeypatch: pytest.Mo
 
 
 @contextlib.contextmanager
-def served_elsewhere(*script: Reply) -> Iterator[str]:
+def served_elsewhere(*script: Reply, context: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve from an event loop in a thread; give the address."""
     ready, done = threading.Event(), threading.Event()
     urls: list[str] = []
 
     async def serve() -> None:
-        async with FaultyServer(script) as server:
+        async with FaultyServer(script, ssl_context=context) as server:
             urls.append(server.url)
             ready.set()
             await asyncio.to_thread(done.wait, 60)

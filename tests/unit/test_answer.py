@@ -112,6 +112,9 @@ async def test_length(value: str | None, length: int | None) -> None:
         ({"Content-Length": "5"}, True),
         ({"Transfer-Encoding": "chunked"}, True),
         ({"Transfer-Encoding": "gzip, Chunked"}, True),
+        ({"Transfer-Encoding": "chunked, gzip"}, False),
+        ({"Transfer-Encoding": "xchunked"}, False),
+        ({"Transfer-Encoding": "chunked;q=1"}, False),
         ({"Content-Length": "x"}, False),
     ],
 )
