@@ -103,7 +103,6 @@ class Lanes:
         async def fetch_one(one: tuple[Target, int, bool]) -> None:
             nonlocal whole
             target, times_back, is_help = one
-            self._running += 1  # before anything else is drawn
             try:
                 came_whole = await self._fetch_one(target, times_back, is_help=is_help)
                 whole = whole and came_whole
@@ -130,25 +129,29 @@ class Lanes:
                 target = await anext(targets, None)
                 is_over = target is None
             has_room = self._running < self._policy.now
+            one: tuple[Target, int, bool] | None = None
             if has_room and target is not None:
-                yield target, 0, False
-                target = None
-                continue
-            if has_room and self._back and (self._back[0][1] < _MOST_TIMES_BACK or not self._running):
-                yield *self._back.popleft(), False
-                continue
-            if not self._running:
+                one, target = (target, 0, False), None
+            elif has_room and self._back and (self._back[0][1] < _MOST_TIMES_BACK or not self._running):
+                one = (*self._back.popleft(), False)
+            elif not self._running:
                 return
-            if is_over and self._helping is not None:
-                now = time.monotonic()
-                if any(self._helping.is_due(lane, now) for lane in self._lanes):
-                    await self._helping.prepare()
-                besides = self._helping.next() if has_room else None
-                if besides is not None:
-                    yield besides, 0, True
-                    continue
+            elif is_over and self._helping is not None:
+                besides = await self._besides(self._helping, has_room=has_room)
+                one = None if besides is None else (besides, 0, True)
+            if one is not None:
+                self._running += 1  # now: it is begun only after the next has been asked for
+                yield one
+                continue
             self._nothing_left = is_over and not self._back and not (self._helping and self._helping.has_some)
             await self._look.wait()
+
+    async def _besides(self, helping: Helping, *, has_room: bool) -> Target | None:
+        """Return what is to be asked for besides the answers under way."""
+        now = time.monotonic()
+        if any(helping.is_due(lane, now) for lane in self._lanes):
+            await helping.prepare()
+        return helping.next() if has_room else None
 
     async def _fetch_one(self, target: Target, times_back: int, *, is_help: bool) -> bool:
         """Receive one resource; return whether its answer came to its end without damage, or is not needed for that."""
