@@ -50,6 +50,7 @@ _ENDS_THE_JOB = (AuthenticationFailed, RateLimited)
 _TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
 _MOST_TIMES_BACK = 5  # then it waits until nothing else is under way
 _SAMPLE = 0.005  # seconds
+_LAST_WORD = 0.1  # seconds: the end of an answer comes right behind its last instance
 _LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
 
 
@@ -85,6 +86,7 @@ class Lanes:
         self._lanes: set[Lane] = set()
         self._helping: Helping | None = None
         self._nothing_left = False  # to be begun
+        self._all_here = 0.0  # since when, 0 before
         self._running = 0
         self._back: deque[tuple[Target, int]] = deque()
         self._forbidden: PostdicomError | None = None
@@ -97,7 +99,7 @@ class Lanes:
         for when there are no more targets.
         """
         self.last_error = self._forbidden = None
-        self._helping, self._nothing_left = helping, False
+        self._helping, self._nothing_left, self._all_here = helping, False, 0.0
         whole = True
 
         async def fetch_one(one: tuple[Target, int, bool]) -> None:
@@ -222,8 +224,15 @@ class Lanes:
         return watch
 
     def _leave_if_all_is_here(self) -> None:
-        """Leave what is under way, unless it is the one answer for everything: it may come to its own end."""
-        if self._helping is not None and self._helping.is_over and len(self._lanes) > 1:
+        """Leave what is under way; the one answer for everything has a moment to come to its own end.
+
+        Where nothing was taken over it has all the time there is: it may bring more than was counted.
+        """
+        if self._helping is None or not self._helping.is_over:
+            return
+        now = time.monotonic()
+        self._all_here = self._all_here or now
+        if len(self._lanes) > 1 or (self._helping.has_begun and now - self._all_here >= _LAST_WORD):
             for lane in self._lanes:
                 lane.scope.cancel()
 
