@@ -99,7 +99,7 @@ class Lanes:
         for when there are no more targets.
         """
         self.last_error = self._forbidden = None
-        self._helping, self._nothing_left, self._all_here = helping, False, 0.0
+        self._helping, self._nothing_left, self._all_here, self._running = helping, False, 0.0, 0
         whole = True
 
         async def fetch_one(one: tuple[Target, int, bool]) -> None:

@@ -156,8 +156,8 @@ async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source], None]:
         return
     items = iter(given)
     # What is there is sent while the caller's iterator takes its time; when all is over, nobody waits for it.
-    while drawn := await anyio.to_thread.run_sync(_one, items, abandon_on_cancel=True):
-        yield iter(drawn)
+    while one := await anyio.to_thread.run_sync(_one, items, abandon_on_cancel=True):
+        yield iter(one)
 
 
 def _one(items: Iterator[Source]) -> list[Source]:

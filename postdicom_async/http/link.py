@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from postdicom_async.errors import UsageError
 from postdicom_async.http import tasks
 from postdicom_async.http.clocks import Clock
 from postdicom_async.http.retry import RetryBudget
@@ -45,6 +46,21 @@ class Link:
         self.paused: dict[StreamedAnswer, None] = {}
         self.transport: httpx.AsyncBaseTransport = chosen.make()
         self.is_closed: bool = False
+        self._loop = asyncio.get_running_loop()
+
+    def enter_loop(self) -> None:
+        """See to it that all of this works in the event loop that runs here.
+
+        Raises:
+            UsageError: another one is at work with it; what waits there for a slot would never be woken from here.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return
+        if self._loop.is_running():
+            raise UsageError("the client is open in another event loop that is running; open one in each")
+        self._loop = loop
+        self.clock = Clock()  # the timer of a loop that has ended never rings
 
     async def close(self) -> None:
         """Close every connection. What is under way fails."""

@@ -309,6 +309,7 @@ class Session:
     def _open_link(self) -> Link:
         if self._link is None or self._link.is_closed:
             raise UsageError("the session is not open; use it inside 'async with'")
+        self._link.enter_loop()
         return self._link
 
 

@@ -233,7 +233,7 @@ async def test_links_with_the_names_of_temporary_files(
     victim.write_bytes(b"precious")
     place = folder / Path(name_of(FILES[0])).parent
     place.mkdir(parents=True)
-    (place / ".postdicom-guessed.part").symlink_to(victim)
+    (place / ".postdicom-guessed-0.part").symlink_to(victim)
     async with FaultyServer(MemoryArchive(FILES)) as server, connect(server.url) as archive:
         with pytest.raises(LocalFileError):
             await archive.download_study(STUDY, to=folder)

@@ -28,7 +28,7 @@ from tests.support.faulty_server import FaultyServer, Reply, unused_port
 from tests.support.stream_server import StreamServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 EMPTY = json_reply([])
@@ -415,6 +415,57 @@ async def test_closed_while_the_first_request_is_prepared(monkeypatch: pytest.Mo
         with pytest.raises(httpx.ConnectError):
             await task
         assert not server.connections
+
+
+@contextlib.contextmanager
+def served_elsewhere(*script: Reply) -> Iterator[str]:
+    """Serve from an event loop in a thread; give the address."""
+    ready, done = threading.Event(), threading.Event()
+    urls: list[str] = []
+
+    async def serve() -> None:
+        async with FaultyServer(script) as server:
+            urls.append(server.url)
+            ready.set()
+            await asyncio.to_thread(done.wait, 60)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield urls[0]
+    finally:
+        done.set()
+        thread.join(10)
+
+
+def test_a_client_in_one_event_loop_after_the_other() -> None:
+    """Time-outs still come, too: the timer of a loop that has ended never rings."""
+    using = settings(max_attempts=1, answer=1, idle_read=1)
+
+    async def begin(archive: DicomWeb) -> None:
+        await archive.__aenter__()
+        assert await archive.search_for_studies(limit=1).all() == []
+
+    async def go_on(archive: DicomWeb) -> None:
+        assert await archive.search_for_studies(limit=1).all() == []
+        async with asyncio.timeout(30):
+            with pytest.raises(ConnectionFailed, match="did not answer in time"):
+                await archive.search_for_studies(limit=1).all()
+        await archive.__aexit__(None, None, None)
+
+    with served_elsewhere(EMPTY, EMPTY, Reply(silent=True)) as url:
+        archive = DicomWeb(url, settings=using)
+        asyncio.run(begin(archive))
+        asyncio.run(go_on(archive))
+
+
+async def test_a_client_is_not_shared_by_event_loops_that_run() -> None:
+    async with FaultyServer(EMPTY) as server, DicomWeb(server.url, settings=FAST) as archive:
+        with pytest.raises(UsageError, match="open in another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(archive.search_for_studies(limit=1).all()))
+        assert await archive.search_for_studies(limit=1).all() == []
+    assert len(server.requests) == 1
 
 
 def test_two_event_loops_at_once_have_connections_of_their_own() -> None:
