@@ -45,7 +45,7 @@ class Status(StrEnum):
     WARNED = "warned"
     """Stored, and the archive says it changed or dropped something; see ``reason``."""
     DUPLICATE = "duplicate"
-    """Byte for byte the same as another source of this upload; sent once."""
+    """Byte for byte the same as another source of this upload; sent once at most."""
     PRESENT = "present"
     """There already: the archive says that it has it, or the folder holds it whole. Not moved."""
     SAVED = "saved"

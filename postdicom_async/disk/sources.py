@@ -142,13 +142,13 @@ def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterato
 async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source], None]:
     """Yield a collection of sources as it is, and each item of what is only drawn as a group of its own."""
     if isinstance(sources, AsyncIterable) and not _is_single(sources):
-        drawn = aiter(cast("AsyncIterable[Source]", sources))
+        each = aiter(cast("AsyncIterable[Source]", sources))
         try:
-            async for source in drawn:
+            async for source in each:
                 yield iter([source])
         finally:  # what has gone wrong in a generator of the caller's is raised where it is closed
-            if isinstance(drawn, AsyncGenerator):
-                await drawn.aclose()
+            if isinstance(each, AsyncGenerator):
+                await each.aclose()
         return
     given = _as_iterable(sources)
     if isinstance(given, Collection):

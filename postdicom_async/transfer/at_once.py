@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -52,6 +53,7 @@ class _Workers(Generic[_T]):
         self._waiting: asyncio.Future[None] | None = None  # for room
         self._timer: asyncio.TimerHandle | None = None
         self._failures: list[Exception] = []
+        self._was_cancelled = False
         self._group = anyio.create_task_group()
 
     async def run(self) -> None:
@@ -69,6 +71,9 @@ class _Workers(Generic[_T]):
                 self._items_are_over()
         if self._failures:
             raise self._failures[0]
+        if self._was_cancelled:  # a scope that is cancelled may reach this task last, or never while it does not wait
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            raise asyncio.CancelledError
 
     def _fail(self, error: Exception) -> None:
         self._failures.append(error)
@@ -121,6 +126,9 @@ class _Workers(Generic[_T]):
                 waiting: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
                 self._idle.append(waiting)
                 item = await waiting
+        except asyncio.CancelledError:
+            self._was_cancelled = True  # its item is not through: this is no end like any other
+            raise
         except Exception as error:  # noqa: BLE001 - raised in the end
             self._fail(error)
 

@@ -336,6 +336,8 @@ def _as_twin(twin: Outcome, fate: Fate) -> Outcome:
     """Return the outcome of a source whose bytes another one has, of which that became."""
     if not fate.in_archive:
         twin = replace(twin, status=fate.status, reason="as the one like it", temporary=fate.temporary)
+    elif fate.status is Status.PRESENT:
+        twin = replace(twin, reason="as the one like it, which is there already")
     return replace(twin, patient_order_uuid=fate.patient_order_uuid)
 
 

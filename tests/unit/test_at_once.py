@@ -163,3 +163,18 @@ async def test_all_items_are_drawn_by_the_task_that_asks_for_them() -> None:
     await for_each(items(), work, at_once=4)
     assert sorted(work.done) == list(range(30))
     assert drawing == {asyncio.current_task()}
+
+
+async def test_work_that_is_cancelled_by_itself_is_no_end_like_any_other() -> None:
+    """Its item is not through: whoever asked would take it for done, or ask for it for ever."""
+
+    async def work(number: int) -> None:
+        await asyncio.sleep(0)
+        if number == 3:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await for_each(aiter(Items(10)), work, at_once=2)
+    with anyio.move_on_after(0.01) as scope:
+        await for_each(aiter(Items(10)), Work(slow=True), at_once=2)
+    assert scope.cancelled_caught

@@ -118,6 +118,12 @@ async def test_only_what_is_not_there_makes_room(status: Status) -> None:
     assert report.outcomes[1].reason == IN_THE_WAY
 
 
+async def test_one_like_another_that_is_there_already_was_not_sent() -> None:
+    report = await Consumer(lambda _: Status.PRESENT).upload([version(1), version(1)])
+    assert statuses(report) == [Status.PRESENT, DUPLICATE]
+    assert report.outcomes[1].reason == "as the one like it, which is there already"
+
+
 async def test_one_that_becomes_unreadable_makes_room(tmp_path: Path) -> None:
     (tmp_path / "1").write_bytes(version(1))
     (tmp_path / "2").write_bytes(version(2))
