@@ -128,7 +128,7 @@ async def test_the_setting_is_the_bound(tmp_path: Path) -> None:
 
 
 async def test_an_archive_that_allows_two_at_once_loses_nothing(tmp_path: Path) -> None:
-    line = LongLine(allows=2)
+    line = LongLine(allows=2, pause=0.01)
     events: list[object] = []
     await download(line, tmp_path, on_event=events.append)
     assert line.most == 2
@@ -141,7 +141,7 @@ async def test_what_is_refused_again_and_again_waits_until_it_is_the_only_reques
 ) -> None:
     """A download never ends for what was refused while others were given."""
     monkeypatch.setattr(lanes, "_MOST_TIMES_BACK", 0)
-    line = LongLine(allows=2)
+    line = LongLine(allows=2, pause=0.01)
     await download(line, tmp_path, max_attempts=1)
     assert line.refused
 
