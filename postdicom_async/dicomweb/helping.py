@@ -73,11 +73,15 @@ class Helping:
     """What may be taken over of one answer for all there is, which has ``expected`` instances.
 
     ``begins`` is called when something is taken over.
+
+    Attributes:
+        has_begun: whether something was.
     """
 
     def __init__(
         self, retrieval: Retrieval, arrivals: Arrivals, target: Target, expected: int, begins: Callable[[], None]
     ) -> None:
+        self.has_begun: bool = False
         self._retrieval = retrieval
         self._begins = begins
         self._arrivals = arrivals
@@ -142,6 +146,7 @@ class Helping:
         while self._rest:
             target = self._rest.pop()
             if target.instance is None or not self._arrivals.has((target.study, target.series or "", target.instance)):
+                self.has_begun = True
                 self._begins()
                 return target
         return None

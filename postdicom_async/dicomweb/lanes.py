@@ -50,6 +50,7 @@ _ENDS_THE_JOB = (AuthenticationFailed, RateLimited)
 _TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
 _MOST_TIMES_BACK = 5  # then it waits until nothing else is under way
 _SAMPLE = 0.005  # seconds
+_LAST_WORD = 0.1  # seconds: the end of an answer comes right behind its last instance
 _LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
 
 
@@ -85,6 +86,7 @@ class Lanes:
         self._lanes: set[Lane] = set()
         self._helping: Helping | None = None
         self._nothing_left = False  # to be begun
+        self._all_here = 0.0  # since when, 0 before
         self._running = 0
         self._back: deque[tuple[Target, int]] = deque()
         self._forbidden: PostdicomError | None = None
@@ -97,7 +99,7 @@ class Lanes:
         for when there are no more targets.
         """
         self.last_error = self._forbidden = None
-        self._helping, self._nothing_left, self._running = helping, False, 0
+        self._helping, self._nothing_left, self._all_here, self._running = helping, False, 0.0, 0
         whole = True
 
         async def fetch_one(one: tuple[Target, int, bool]) -> None:
@@ -129,28 +131,29 @@ class Lanes:
                 target = await anext(targets, None)
                 is_over = target is None
             has_room = self._running < self._policy.now
+            one: tuple[Target, int, bool] | None = None
             if has_room and target is not None:
-                self._running += 1  # here: it is looked at before the next one is drawn
-                yield target, 0, False
-                target = None
-                continue
-            if has_room and self._back and (self._back[0][1] < _MOST_TIMES_BACK or not self._running):
-                self._running += 1
-                yield *self._back.popleft(), False
-                continue
-            if not self._running:
+                one, target = (target, 0, False), None
+            elif has_room and self._back and (self._back[0][1] < _MOST_TIMES_BACK or not self._running):
+                one = (*self._back.popleft(), False)
+            elif not self._running:
                 return
-            if is_over and self._helping is not None:
-                now = time.monotonic()
-                if any(self._helping.is_due(lane, now) for lane in self._lanes):
-                    await self._helping.prepare()
-                besides = self._helping.next() if has_room else None
-                if besides is not None:
-                    self._running += 1
-                    yield besides, 0, True
-                    continue
+            elif is_over and self._helping is not None:
+                besides = await self._besides(self._helping, has_room=has_room)
+                one = None if besides is None else (besides, 0, True)
+            if one is not None:
+                self._running += 1  # now: it is begun only after the next has been asked for
+                yield one
+                continue
             self._nothing_left = is_over and not self._back and not (self._helping and self._helping.has_some)
             await self._look.wait()
+
+    async def _besides(self, helping: Helping, *, has_room: bool) -> Target | None:
+        """Return what is to be asked for besides the answers under way."""
+        now = time.monotonic()
+        if any(helping.is_due(lane, now) for lane in self._lanes):
+            await helping.prepare()
+        return helping.next() if has_room else None
 
     async def _fetch_one(self, target: Target, times_back: int, *, is_help: bool) -> bool:
         """Receive one resource; return whether its answer came to its end without damage, or is not needed for that."""
@@ -221,8 +224,15 @@ class Lanes:
         return watch
 
     def _leave_if_all_is_here(self) -> None:
-        """Leave what is under way, unless it is the one answer for everything: it may come to its own end."""
-        if self._helping is not None and self._helping.is_over and len(self._lanes) > 1:
+        """Leave what is under way; the one answer for everything has a moment to come to its own end.
+
+        Where nothing was taken over it has all the time there is: it may bring more than was counted.
+        """
+        if self._helping is None or not self._helping.is_over:
+            return
+        now = time.monotonic()
+        self._all_here = self._all_here or now
+        if len(self._lanes) > 1 or (self._helping.has_begun and now - self._all_here >= _LAST_WORD):
             for lane in self._lanes:
                 lane.scope.cancel()
 
