@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import aclosing, closing
@@ -10,6 +9,9 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
+
+import anyio
+import anyio.to_thread
 
 from postdicom_async.dicom.json_model import DicomJson
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
@@ -84,7 +86,8 @@ def load_data_sets() -> Awaitable[object] | None:
 
 
 async def _load() -> None:
-    await asyncio.to_thread(import_module, _DATA_SETS)
+    # Not in asyncio's own threads: all of them may be at work that waits for this very search.
+    await anyio.to_thread.run_sync(import_module, _DATA_SETS, limiter=anyio.CapacityLimiter(1))
 
 
 class _Form(NamedTuple):
