@@ -131,13 +131,15 @@ class Receiver:
 
     def part_ends(self) -> None:
         """Hand the rest over."""
-        part, self._part = self._part, None
+        part = self._part
         assert part is not None  # noqa: S101 - the reader calls in order
         if not part.dropping and self._is_identified(part, complete=True):
             assert part.arrival is not None and part.header is not None  # noqa: S101, PT018 - identified
-            part.whole = True
+            # What the caller listens with may raise: until it has not, the part is one that did not end, to be dropped.
             self._count(part.header.uids, part.size)
+            part.whole = True
             part.arrival.end(*part.taken())
+        self._part = None
 
     def _hand_over(self, part: _Part) -> None:
         """Hand over what has gathered of a large part."""

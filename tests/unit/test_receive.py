@@ -21,7 +21,7 @@ from postdicom_async.disk import pool as pool_module
 from postdicom_async.disk.folder import Folder
 from postdicom_async.errors import ConnectionFailed, LocalFileError, ProtocolError
 from postdicom_async.http.answer import StreamedAnswer
-from postdicom_async.results import InstanceFinished, InstanceUids, Outcome, ProgressEvent
+from postdicom_async.results import BytesMoved, InstanceFinished, InstanceUids, Outcome, ProgressEvent
 from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.folder_sink import FolderSink
 from postdicom_async.transfer.outcomes import Gathered
@@ -380,17 +380,22 @@ async def test_a_cancellation_waits_for_the_threads(tmp_path: Path, monkeypatch:
         case.require_honest(contents)
 
 
-async def test_a_listener_that_raises_ends_it_in_the_caller_s_task(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [InstanceFinished, BytesMoved])
+@pytest.mark.parametrize("piece", [512 * 1024, 1000])
+async def test_a_listener_that_raises_ends_it_in_the_caller_s_task(
+    kind: type[ProgressEvent], piece: int, tmp_path: Path
+) -> None:
     class Enough(Exception):
         pass
 
     def listener(event: ProgressEvent) -> None:
-        if isinstance(event, InstanceFinished):
+        if isinstance(event, kind):
             raise Enough
 
-    with receiving(tmp_path) as case:
+    with receiving(tmp_path, piece=piece) as case:
         with pytest.raises(Enough):
-            await case.receive(Answer(multipart_related(files(5))), listener)
+            async with asyncio.timeout(20):
+                await case.receive(Answer(multipart_related(files(5))), listener)
         assert case.on_disk().keys() >= {uids[2] for uids in case.saved}
         assert not any(name.startswith(".") for name in case.on_disk())
 
