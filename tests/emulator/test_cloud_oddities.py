@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,9 @@ async def test_missing_answers(account: Account) -> None:
     await make(account.socket, "x")
 
     assert len(lost) == 2
+    async with asyncio.timeout(10):  # nothing tells when those are done
+        while account.archive.cloud.executed[17, 2] < 3 or await folders(account) < 3:
+            await asyncio.sleep(0.01)
     assert await folders(account) == account.archive.cloud.executed[17, 2] == 3, "they were done"
 
 
