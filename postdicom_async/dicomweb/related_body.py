@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicomweb.multipart import part_framing
-from postdicom_async.disk.background import QuickWork
 from postdicom_async.disk.file_body import HeldFile
 from postdicom_async.errors import LocalFileError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from postdicom_async.disk.sources import Usable
 
@@ -89,11 +88,10 @@ class RelatedBody:
 
     async def _look_at_files(self) -> None:
         """Find out whether a file that was read when it was identified has changed."""
-        held = [(part, part.body) for part in self.parts if isinstance(part.body, HeldFile)]
-        if held:
-            self.broken, problem = await _looks.run(lambda: _first_changed(held))
-            if problem is not None:
-                raise problem
+        for part in self.parts:
+            if isinstance(part.body, HeldFile):
+                with self._breaking(part):
+                    await part.body.look()
 
     def _are_out(self, parts: list[Usable]) -> None:
         for part in parts:
@@ -101,24 +99,18 @@ class RelatedBody:
 
     async def _pieces(self, part: Usable) -> AsyncGenerator[bytes, None]:
         sent = 0
-        try:
+        with self._breaking(part):
             async for piece in part.body.open():
                 sent += len(piece)
                 yield piece
                 del piece
                 self.reached(part, sent)
+
+    @contextmanager
+    def _breaking(self, part: Usable) -> Iterator[None]:
+        """Note of which part the source could not be read."""
+        try:
+            yield
         except LocalFileError:
             self.broken = part
             raise
-
-
-_looks = QuickWork()
-
-
-def _first_changed(held: list[tuple[Usable, HeldFile]]) -> tuple[Usable | None, LocalFileError | None]:
-    for part, file in held:
-        try:
-            file.require_unchanged()
-        except LocalFileError as problem:
-            return part, problem
-    return None, None

@@ -11,7 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postdicom_async.disk.background import outlasting
+from postdicom_async.disk.background import QuickWork, outlasting
 from postdicom_async.disk.files import FileIdentity, identity_of, open_at_once, read_fully
 from postdicom_async.disk.problems import explained
 from postdicom_async.errors import LocalFileError
@@ -132,14 +132,17 @@ class HeldFile:
 
     async def open(self) -> AsyncGenerator[bytes, None]:
         """Yield it, unless it is not what it was."""
-        await asyncio.to_thread(self.require_unchanged)
+        await self.look()
         yield self.data
 
-    def require_unchanged(self) -> None:
-        """Look at the file, in this thread.
+    async def look(self) -> None:
+        """Look at the file.
 
         Raises:
             LocalFileError: it is not what it was when it was read.
         """
         with explained("a source"):
-            self.file.require_unchanged(self.file.path.stat())
+            self.file.require_unchanged(await _looks.run(self.file.path.stat))
+
+
+_looks = QuickWork()
