@@ -10,12 +10,14 @@ from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout
 from postdicom_async.dicomweb.client_base import ClientBase, target_of
 from postdicom_async.dicomweb.download import Download
 from postdicom_async.errors import UsageError
-from postdicom_async.transfer.outcomes import Gathered, Outcomes, gathered_into
+from postdicom_async.transfer.outcomes import Outcomes, gathered_into
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from postdicom_async.dicomweb.retrieve import Target
     from postdicom_async.results import DownloadReport, OnProgress
-    from postdicom_async.transfer.outcomes import ReportFile
+    from postdicom_async.transfer.outcomes import Gathered, ReportFile
 
 __all__ = ["ClientDownload"]
 
@@ -43,8 +45,8 @@ class ClientDownload(ClientBase):
         what arrived, it is that too, ``report.contradicted`` is True and ``report.ok`` False: nothing is known to be
         missing, so nothing is raised, but nothing shows that it is all.
 
-        It begins with one connection. A study of several series, each of a fair size, is asked for by series, and of a
-        long answer instances are asked for besides, as many at once as make the whole faster
+        It begins with one request for everything. Where that is slow, other connections take over series of the study,
+        and of an answer that takes long its instances, as many at once as make the whole faster
         (``settings.limits.parallel_retrieves``).
 
         Args:
@@ -118,11 +120,7 @@ class ClientDownload(ClientBase):
         """
         target = target_of(study_instance_uid, series_instance_uid, sop_instance_uid)
         compare = compare_with_search and sop_instance_uid is None
-
-        async def engine(gathered: Gathered) -> DownloadReport:
-            return await self._engine(target, to, layout, progress, gathered).run(compare=compare)
-
-        return Outcomes(engine)
+        return Outcomes(self._downloading(target, to, layout, compare, progress))
 
     async def _download(
         self,
@@ -134,22 +132,21 @@ class ClientDownload(ClientBase):
         report: ReportFile | None,
         report_paths: bool,
     ) -> DownloadReport:
-        async def engine(gathered: Gathered) -> DownloadReport:
-            return await self._engine(target, to, layout, progress, gathered).run(compare=compare)
-
+        engine = self._downloading(target, to, layout, compare, progress)
         return await gathered_into(report, engine, with_paths=report_paths)
 
-    def _engine(
-        self,
-        target: Target,
-        to: str | os.PathLike[str],
-        layout: Layout,
-        progress: OnProgress | None,
-        gathered: Gathered,
-    ) -> Download:
-        if progress is not None and not callable(progress):
-            raise UsageError("progress: give a function that takes an event")
-        return Download(self._retrieval, target, _folder(to), layout=layout, on_progress=progress, gathered=gathered)
+    def _downloading(
+        self, target: Target, to: str | os.PathLike[str], layout: Layout, compare: bool, progress: OnProgress | None
+    ) -> Callable[[Gathered], Awaitable[DownloadReport]]:
+        async def engine(gathered: Gathered) -> DownloadReport:
+            if progress is not None and not callable(progress):
+                raise UsageError("progress: give a function that takes an event")
+            download = Download(
+                self._retrieval, target, _folder(to), layout=layout, on_progress=progress, gathered=gathered
+            )
+            return await download.run(compare=compare)
+
+        return engine
 
 
 def _folder(to: object) -> Path:

@@ -12,6 +12,8 @@ from postdicom_async.http.session import Call
 from postdicom_async.transfer.outcomes import Outcomes, gathered_into
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicomweb.retrieve import Target
     from postdicom_async.disk.sources import Sources
@@ -94,11 +96,7 @@ class ClientStore(ClientBase):
             PostdicomError: the archive cannot be worked with; ``report`` on the exception says how far it came.
         """
         options = _Options(study_instance_uid, anonymize, send_truncated, existing)
-
-        async def engine(gathered: Gathered) -> UploadReport:
-            return await self._upload(options, progress, gathered).run(sources)
-
-        return await gathered_into(report, engine, with_paths=report_paths)
+        return await gathered_into(report, self._uploading(sources, options, progress), with_paths=report_paths)
 
     def upload_each(
         self,
@@ -116,11 +114,15 @@ class ClientStore(ClientBase):
         raised while the outcomes are read.
         """
         options = _Options(study_instance_uid, anonymize, send_truncated, existing)
+        return Outcomes(self._uploading(sources, options, progress))
 
+    def _uploading(
+        self, sources: Sources, options: _Options, progress: OnProgress | None
+    ) -> Callable[[Gathered], Awaitable[UploadReport]]:
         async def engine(gathered: Gathered) -> UploadReport:
             return await self._upload(options, progress, gathered).run(sources)
 
-        return Outcomes(engine)
+        return engine
 
     def _upload(self, options: _Options, progress: OnProgress | None, gathered: Gathered | None = None) -> Upload:
         study = options.study_instance_uid

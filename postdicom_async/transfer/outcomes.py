@@ -50,16 +50,6 @@ class Gathered:
         self._waiting: deque[Outcome] | None = deque() if streams else None
         self._changed = asyncio.Event()
 
-    @classmethod
-    def into(cls, report: ReportFile | None, *, with_paths: bool) -> Gathered:
-        """Return the fold of a call that gives a report: of everything, or of what needs attention beside a file.
-
-        Raises:
-            LocalFileError: the file cannot be written.
-        """
-        journal = None if report is None else Journal(report, with_paths=with_paths)
-        return cls(keeps_all=journal is None, journal=journal)
-
     def add(self, outcome: Outcome, number: int = 0) -> None:
         """Take the outcome of an instance; ``number`` is its place among those that are kept."""
         self.counts[outcome.status] += 1
@@ -118,7 +108,8 @@ async def gathered_into(
         LocalFileError: the file cannot be written. Where that shows only at the end, ``report`` on the error is whole.
         PostdicomError: what ended the transfer; it says more than a report that could not be written either.
     """
-    gathered = Gathered.into(report, with_paths=with_paths)
+    journal = None if report is None else Journal(report, with_paths=with_paths)
+    gathered = Gathered(keeps_all=journal is None, journal=journal)
     result: _Report | None = None
     try:
         result = await engine(gathered)
