@@ -80,7 +80,9 @@ class Lanes:
         self._sink = sink
         self._arrivals = arrivals
         self._meter = meter
-        self._policy = AtOnce(self._session.settings.limits.parallel_retrieves)
+        most = self._session.settings.limits.parallel_retrieves
+        self._policy = AtOnce(most)
+        self._may_be_several = most > 1 and target.instance is None  # else there is nothing to decide
         self._looked = time.monotonic(), time.thread_time()
         self._is_busy = False
         self._lanes: set[Lane] = set()
@@ -112,12 +114,13 @@ class Lanes:
                 self._running -= 1
                 self._look.set()
 
-        sampling = asyncio.ensure_future(self._sample())
+        sampling = asyncio.ensure_future(self._sample()) if self._may_be_several else None
         try:
             async with aclosing(targets), aclosing(self._drawn(targets)) as drawn:
                 await for_each(drawn, fetch_one, at_once=sys.maxsize)  # how many is for `_drawn` to say
         finally:
-            sampling.cancel()
+            if sampling is not None:
+                sampling.cancel()
         if self._forbidden is not None:
             raise self._forbidden
         return whole
