@@ -21,6 +21,7 @@ from tests.faults.archive import MemoryArchive, is_search
 from tests.faults.clients import settings
 from tests.support.bodies import dicom_json, json_reply, multipart_related
 from tests.support.dicom_files import small_dicom, study_files, uid
+from tests.support.elsewhere import killed_amid_its_report
 from tests.support.faulty_server import FaultyServer, Reply, Request
 
 ROOT = Path(__file__).parents[2]
@@ -52,14 +53,7 @@ async def test_a_killed_download_leaves_a_report_that_is_true(tmp_path: Path) ->
     files = study_files(MANY, series=3)
     to, report = tmp_path / "to", tmp_path / "report.jsonl"
     async with FaultyServer(in_pieces(MemoryArchive(files.values(), counts=True), 0.002)) as server:
-        arguments = (server.url, uid(1), str(to), str(report))
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", CLIENT, *arguments, cwd=ROOT)
-        async with asyncio.timeout(60):
-            while not report.exists() or report.read_bytes().count(b"\n") < 20:
-                assert process.returncode is None
-                await asyncio.sleep(0.002)
-        process.kill()
-        assert await process.wait() == -signal.SIGKILL
+        await killed_amid_its_report(report, "-c", CLIENT, server.url, uid(1), str(to), str(report))
         killed = report.read_text()
         lines = [json.loads(line) for line in killed.splitlines()]
         assert 20 <= len(lines) < MANY
@@ -71,7 +65,9 @@ async def test_a_killed_download_leaves_a_report_that_is_true(tmp_path: Path) ->
         assert stat.S_IMODE(report.stat().st_mode) == 0o600
         assert "patient-of-mine" not in killed
 
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", CLIENT, *arguments, cwd=ROOT)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", CLIENT, server.url, uid(1), str(to), str(report), cwd=ROOT
+        )
         async with asyncio.timeout(60):
             assert await process.wait() == 0
     again = [json.loads(line) for line in report.read_text()[len(killed) :].splitlines()]

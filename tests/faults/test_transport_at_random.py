@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from postdicom_async.http.transport import AiohttpTransport
 from tests.faults.clients import settings
 from tests.faults.test_transport import LOOPS, STRAY, connections_to, run_in
 from tests.support.certificates import Authority
+from tests.support.elsewhere import serving_elsewhere
 from tests.support.stream_server import StreamServer
 
 if TYPE_CHECKING:
@@ -95,23 +95,8 @@ class Anything:
 @contextlib.contextmanager
 def served(anything: Anything, context: ssl.SSLContext | None) -> Iterator[int]:
     """Serve from a thread; give the port."""
-    ready, done = threading.Event(), threading.Event()
-    ports: list[int] = []
-
-    async def serve() -> None:
-        async with StreamServer(anything.serve, ssl=context) as server:
-            ports.append(server.port)
-            ready.set()
-            await asyncio.to_thread(done.wait, 300)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield ports[0]
-    finally:
-        done.set()
-        thread.join(30)
+    with serving_elsewhere(lambda: StreamServer(anything.serve, ssl=context)) as server:
+        yield server.port
 
 
 class Client:

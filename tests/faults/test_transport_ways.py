@@ -25,6 +25,7 @@ from tests.faults.test_tls_and_proxies import closing, proxy_to, pump
 from tests.faults.test_transport import LOOPS, connections_to, run_in
 from tests.support.bodies import dicom_json, json_reply
 from tests.support.certificates import Authority
+from tests.support.elsewhere import serving_elsewhere
 from tests.support.faulty_server import FaultyServer, Reply, unused_port
 from tests.support.stream_server import StreamServer
 
@@ -51,23 +52,8 @@ async def searched(url: str, using: Settings) -> Any:
 @contextlib.contextmanager
 def served_elsewhere(*script: Reply, context: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve from an event loop in a thread; give the address."""
-    ready, done = threading.Event(), threading.Event()
-    urls: list[str] = []
-
-    async def serve() -> None:
-        async with FaultyServer(script, ssl_context=context) as server:
-            urls.append(server.url)
-            ready.set()
-            await asyncio.to_thread(done.wait, 60)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield urls[0]
-    finally:
-        done.set()
-        thread.join(10)
+    with serving_elsewhere(lambda: FaultyServer(script, ssl_context=context)) as server:
+        yield server.url
 
 
 # --- names ----------------------------------------------------------------------------------------------------------

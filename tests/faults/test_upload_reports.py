@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import stat
-import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -36,6 +35,7 @@ from tests.faults.archive import MemoryArchive
 from tests.faults.clients import settings
 from tests.support.canaries import CANARIES, CanaryWatch
 from tests.support.dicom_files import small_dicom, uid
+from tests.support.elsewhere import killed_amid_its_report
 from tests.support.faulty_server import FaultyServer, Reply, Request
 
 ROOT = Path(__file__).parents[2]
@@ -105,15 +105,7 @@ async def test_a_killed_upload_leaves_a_report_that_is_true(
         work |= {"keys": [server.cloud_api_key, server.cloud_account_key], "url": server.router_url}
         work |= {"user": server.cloud_user_uuid, "institution": server.institution_uuid}
     report.unlink()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.faults.report_client", json.dumps(work), cwd=ROOT
-    )
-    async with asyncio.timeout(60):
-        while not report.exists() or report.read_bytes().count(b"\n") < 20:
-            assert process.returncode is None
-            await asyncio.sleep(0.002)
-    process.kill()
-    assert await process.wait() == -signal.SIGKILL
+    await killed_amid_its_report(report, "-m", "tests.faults.report_client", json.dumps(work))
     lines = lines_of(report)
     assert 20 <= len(lines) <= MANY
     assert {line["status"] for line in lines} <= {"stored", "not DICOM"}
