@@ -53,7 +53,8 @@ async def test_a_killed_download_leaves_a_report_that_is_true(tmp_path: Path) ->
     files = study_files(MANY, series=3)
     to, report = tmp_path / "to", tmp_path / "report.jsonl"
     async with FaultyServer(in_pieces(MemoryArchive(files.values(), counts=True), 0.002)) as server:
-        await killed_amid_its_report(report, "-c", CLIENT, server.url, uid(1), str(to), str(report))
+        arguments = ("-c", CLIENT, server.url, uid(1), str(to), str(report))
+        await killed_amid_its_report(report, *arguments)
         killed = report.read_text()
         lines = [json.loads(line) for line in killed.splitlines()]
         assert 20 <= len(lines) < MANY
