@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import mark_of
 from postdicom_async.dicomweb.search import Listing, Search, smaller
 from postdicom_async.dicomweb.url_length import Pairs, queries
+from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError
 from postdicom_async.paging import Turns
 
@@ -56,26 +57,26 @@ async def _joined(
                 yield page
         return
     skip, left = search.offset, smaller(search.limit, at_most)
-    known: set[bytes] = set()
     turns = Turns()
-    for part in parts:
-        # A server that ignores the list answers each part with the same: of that so many may have come before.
-        whole = replace(part, offset=0, limit=None if left is None else skip + left + len(known))
-        marks: set[bytes] = set()
-        async with aclosing(Listing(session, whole).pages(None, warnings)) as pages:
-            async for page in pages:
-                marked = [(await mark_of(item, search.key, turns), item) for item in page]
-                marks.update(mark for mark, _ in marked)
-                fresh = [item for mark, item in marked if mark not in known]
-                skipped = min(skip, len(fresh))
-                skip -= skipped
-                wanted = fresh[skipped:][:left]
-                left = None if left is None else left - len(wanted)
-                if wanted:
-                    yield wanted
-                if left == 0:
-                    return
-        known |= marks
+    with closing(Marks()) as known:
+        for number, part in enumerate(parts):
+            # A server that ignores the list answers each part with the same: of that so many may have come before.
+            whole = replace(part, offset=0, limit=None if left is None else skip + left + known.size)
+            async with aclosing(Listing(session, whole).pages(None, warnings)) as pages:
+                async for page in pages:
+                    fresh: list[DicomJson] = []
+                    for item in page:
+                        mark = await mark_of(item, search.key, turns)
+                        if known.add(mark, number) or known.number_of(mark) == number:  # of no earlier part
+                            fresh.append(item)
+                    skipped = min(skip, len(fresh))
+                    skip -= skipped
+                    wanted = fresh[skipped:][:left]
+                    left = None if left is None else left - len(wanted)
+                    if wanted:
+                        yield wanted
+                    if left == 0:
+                        return
 
 
 def _fits(session: Session, search: Search, pairs: Pairs) -> bool:

@@ -66,9 +66,7 @@ async def test_a_killed_download_leaves_a_report_that_is_true(tmp_path: Path) ->
         assert stat.S_IMODE(report.stat().st_mode) == 0o600
         assert "patient-of-mine" not in killed
 
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", CLIENT, server.url, uid(1), str(to), str(report), cwd=ROOT
-        )
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT)
         async with asyncio.timeout(60):
             assert await process.wait() == 0
     again = [json.loads(line) for line in report.read_text()[len(killed) :].splitlines()]
