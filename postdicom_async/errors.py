@@ -12,8 +12,11 @@
     ├── ServerError            the archive: it refused or failed (other 4xx, 5xx)
     ├── ProtocolError          the archive's software: its answer is not what PS3.18 says
     ├── LocalFileError         this machine: a folder or file cannot be read or written
-    └── TransferError          some instances did not make it; ``report`` says which
-        └── IncompleteDownload     what arrived whole was kept, ``report.missing`` names the rest
+    ├── TransferError          some instances did not make it; ``report`` says which
+    │   └── IncompleteDownload     what arrived whole was kept, ``report.missing`` names the rest
+    ├── LedgerUnusable         the ledger of a job: damaged, of a newer version, or of another job
+    │   └── LedgerLocked           another process runs that job
+    └── LimitReached           a guard of a job: more would be deleted than is allowed
 
 An exception holds an operation's name, a status, the server's reason (masked, see ``http/redaction.py``), how
 many attempts were made and whether a repeat can help. It never holds a URL, a header, a body, a credential or
@@ -32,6 +35,9 @@ __all__ = [
     "AuthenticationFailed",
     "ConnectionFailed",
     "IncompleteDownload",
+    "LedgerLocked",
+    "LedgerUnusable",
+    "LimitReached",
     "LocalFileError",
     "NotFound",
     "OutcomeUnknown",
@@ -170,3 +176,17 @@ class IncompleteDownload(TransferError):
     """Instances are missing after every repeat; those that arrived whole are on disk, under ``report.saved``."""
 
     report: DownloadReport
+
+
+class LedgerUnusable(PostdicomError):
+    """The ledger of a job cannot be used: it is damaged, of a newer version, of another job, or no ledger."""
+
+
+class LedgerLocked(LedgerUnusable):
+    """Another process runs this job."""
+
+    temporary_by_default = True
+
+
+class LimitReached(PostdicomError):
+    """A guard stopped a job: it would delete more than it may. Nothing was deleted beyond it."""

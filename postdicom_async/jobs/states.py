@@ -1,0 +1,149 @@
+"""What may become of an item of a job, and why: one table of states, one of reasons. Pure.
+
+An item is an instance that the source has, or a thing that lies there and is none. It is in exactly one state, so that
+what was discovered is always the sum over the states.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from postdicom_async.results import Outcome, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MOVES", "SETTLED", "Ended", "Reason", "State", "ended", "reason_code", "reason_text"]
+
+
+class State(IntEnum):
+    """Where an item stands. The numbers are those of the ledger."""
+
+    PENDING = 0
+    RUNNING = 1
+    DONE = 2
+    """Moved by this job, and named by the target as stored, or written and made durable."""
+    PRESENT = 3
+    """The target had it before: listed there, or the study was equal by count and not listed."""
+    EXCLUDED = 4
+    """Not for this job: not DICOM, outside a filter."""
+    FAILED = 5
+    UNCONFIRMED = 6
+    """Sent, and nothing proves that the target holds it."""
+    DELETED = 7
+    """At the target and no more at the source; deleted by this job."""
+
+
+SETTLED: Final = frozenset(State) - {State.PENDING, State.RUNNING}
+
+MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType({
+    State.PENDING: frozenset({State.RUNNING, State.PRESENT, State.EXCLUDED, State.FAILED}),
+    State.RUNNING: frozenset({State.PENDING, *SETTLED} - {State.DELETED}),
+    State.DONE: frozenset({State.DELETED, State.FAILED, State.PENDING}),  # verification found otherwise; sent anew
+    State.PRESENT: frozenset({State.DELETED, State.FAILED, State.PENDING}),
+    State.EXCLUDED: frozenset({State.PENDING}),
+    State.FAILED: frozenset({State.PENDING, State.PRESENT, State.EXCLUDED, State.DELETED}),
+    State.UNCONFIRMED: frozenset({State.PENDING, State.DONE, State.PRESENT, State.FAILED, State.DELETED}),
+    State.DELETED: frozenset({State.PENDING, State.PRESENT}),
+})  # fmt: skip
+"""Which states may follow which."""
+
+
+class Reason(IntEnum):
+    """Why, in numbers below 100. An HTTP status is 1000 and itself, a Failure or Warning Reason (0008,1197) 0x10000 and
+    itself: see `reason_code`.
+    """
+
+    NONE = 0
+    NOT_DICOM = 1
+    FILTER = 2
+    UNREADABLE = 3
+    DUPLICATE_FILE = 4
+    OTHER_CONTENT = 5
+    NOT_ARRIVED = 6
+    NOT_CONFIRMED = 7
+    REFUSED = 8
+    CONNECTION = 9
+    GONE = 10
+    NOT_LISTED = 11
+    DIFFERENT = 12
+    CANNOT_COMPARE = 13
+    EQUAL_BY_COUNT = 14
+    ANONYMIZE = 15
+    NOT_FROM_HERE = 16
+    LOCAL_FILE = 17
+    UNEXPECTED = 18
+
+
+_TEXTS: Final = MappingProxyType({
+    Reason.NONE: "",
+    Reason.NOT_DICOM: "not DICOM",
+    Reason.FILTER: "outside the filter",
+    Reason.UNREADABLE: "cannot be read, or is cut off",
+    Reason.DUPLICATE_FILE: "the same bytes as another file",
+    Reason.OTHER_CONTENT: "another file has its SOP Instance UID and other content",
+    Reason.NOT_ARRIVED: "the source lists it and did not send it",
+    Reason.NOT_CONFIRMED: "sent, and nothing proves that it is there",
+    Reason.REFUSED: "the target refused it",
+    Reason.CONNECTION: "the network, or a server that was out of order",
+    Reason.GONE: "no more at the source",
+    Reason.NOT_LISTED: "the target does not list it",
+    Reason.DIFFERENT: "the target holds another instance with its UID",
+    Reason.CANNOT_COMPARE: "the target gives it in a form that cannot be compared",
+    Reason.EQUAL_BY_COUNT: "equal by count, not listed",
+    Reason.ANONYMIZE: "cannot be anonymised",
+    Reason.NOT_FROM_HERE: "not copied by this job, so not deleted",
+    Reason.LOCAL_FILE: "a file or folder of this machine",
+    Reason.UNEXPECTED: "unexpected",
+})  # fmt: skip
+_HTTP, _DICOM = 1000, 0x10000
+
+
+def reason_code(*, status: int | None = None, dicom: int | None = None) -> int:
+    """Return the number for an HTTP status or a reason code of PS3.4 annex GG."""
+    return _DICOM + dicom if dicom is not None else _HTTP + (status or 0)
+
+
+def reason_text(code: int) -> str:
+    """Return a reason in words; unknown numbers of a newer version as such."""
+    if code >= _DICOM:
+        return f"the target's reason {code - _DICOM:04X}"
+    if code >= _HTTP:
+        return f"HTTP status {code - _HTTP}"
+    return _TEXTS[Reason(code)] if code in _TEXTS else f"reason {code}"
+
+
+class Ended(NamedTuple):
+    """What an outcome means for an item: ``temporary`` where another attempt may end otherwise."""
+
+    state: State
+    reason: int = Reason.NONE
+    temporary: bool = False
+
+
+_BY_STATUS: Final[Mapping[Status, Ended]] = MappingProxyType({
+    Status.STORED: Ended(State.DONE),
+    Status.WARNED: Ended(State.DONE),
+    Status.SAVED: Ended(State.DONE),
+    Status.DUPLICATE: Ended(State.DONE),
+    Status.PRESENT: Ended(State.PRESENT),
+    Status.FAILED: Ended(State.FAILED, Reason.REFUSED),
+    Status.UNCONFIRMED: Ended(State.UNCONFIRMED, Reason.NOT_CONFIRMED),
+    Status.MISSING: Ended(State.FAILED, Reason.NOT_ARRIVED, temporary=True),
+    Status.REFUSED: Ended(State.FAILED, Reason.NOT_ARRIVED, temporary=True),
+    Status.NOT_DICOM: Ended(State.EXCLUDED, Reason.NOT_DICOM),
+    Status.UNREADABLE: Ended(State.FAILED, Reason.UNREADABLE),
+})  # fmt: skip
+
+
+def ended(outcome: Outcome) -> Ended:
+    """Return what the outcome of a transfer means for its item."""
+    found = _BY_STATUS[outcome.status]
+    reason = found.reason
+    if outcome.reason_code is not None:
+        reason = reason_code(dicom=outcome.reason_code)
+    elif outcome.temporary and outcome.status is Status.FAILED:
+        reason = Reason.CONNECTION
+    return Ended(found.state, int(reason), found.temporary or outcome.temporary)

@@ -1,0 +1,144 @@
+"""What a job has come to: what reports, pages and the terminal show. Pure data, read from a ledger; nothing private."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from postdicom_async.jobs.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Facts", "ItemLine", "Moment", "MonthLine", "ReasonLine", "SeriesLine", "StudyLine", "Summary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a job is.
+
+    Attributes:
+        job: its name: that of its ledger file.
+        verb: ``"copy"``, ``"sync"`` or ``"verify"``.
+        source, target: the ends' names as they may be shown.
+        created: when.
+        verify: ``"none"``, ``"listed"`` or ``"bytes"``.
+        phase: ``"discovering"``, ``"moving"``, ``"verifying"``, ``"deleting"``, ``"complete"``.
+        run: how often it has been started anew, from 1 on.
+    """
+
+    job: str
+    verb: str
+    source: str
+    target: str
+    created: datetime
+    verify: str
+    phase: str
+    run: int = 1
+
+
+class Count(NamedTuple):
+    """Instances and their bytes."""
+
+    instances: int = 0
+    bytes: int = 0
+
+
+class Moment(NamedTuple):
+    """A minute of a job: what was moved in it. ``at`` is seconds since the epoch, the minute's beginning."""
+
+    at: float
+    instances: int
+    bytes: int
+
+
+class MonthLine(NamedTuple):
+    """Studies of one month; ``month`` is YYYYMM, 0 for undated ones."""
+
+    month: int
+    studies: int
+    discovered: int
+    settled: int
+    failed: int
+
+
+class ReasonLine(NamedTuple):
+    """Items of one state and reason, with some of their SOP Instance UIDs."""
+
+    state: State
+    reason: int
+    instances: int
+    examples: tuple[str, ...] = ()
+
+
+class StudyLine(NamedTuple):
+    """A study: counts by state; ``basis`` is ``"found"``, ``"equal by count"`` or ``"listed"``."""
+
+    uid: str
+    month: int
+    basis: str
+    counts: Mapping[State, Count]
+
+
+class SeriesLine(NamedTuple):
+    """A series of a study."""
+
+    uid: str
+    counts: Mapping[State, Count]
+
+
+class ItemLine(NamedTuple):
+    """An item as reports write it. ``uid`` is empty, and ``item`` a digest, for what is no instance."""
+
+    study: str
+    series: str
+    uid: str
+    state: State
+    reason: int
+    attempts: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A job as it stands.
+
+    Attributes:
+        facts: what it is.
+        counts: instances and bytes by state; states that do not occur are absent.
+        studies: how many were found.
+        equal_by_count: studies that were equal by count, so that their instances were not listed.
+        discovery_complete: every study of the source has been found, so that totals are final.
+        verified: items that were found at the target after the run (at level ``bytes``: compared).
+        mismatches: items that verification found absent or different.
+        coerced: elements that the target changed, by tag (``"00100020"``), and in how many instances.
+        reasons: why, by state, the most frequent first.
+        months: progress by study date.
+        moments: what was moved when, by minutes.
+        seconds: how long the job has run in all, waiting for windows and outages not counted.
+        notes: what else is to be known, one line each: an outage, a pause, a guard that stopped deletions.
+    """
+
+    facts: Facts
+    counts: Mapping[State, Count]
+    studies: int = 0
+    equal_by_count: int = 0
+    discovery_complete: bool = False
+    verified: int = 0
+    mismatches: int = 0
+    coerced: Mapping[str, int] = field(default_factory=dict)
+    reasons: tuple[ReasonLine, ...] = ()
+    months: tuple[MonthLine, ...] = ()
+    moments: tuple[Moment, ...] = ()
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def discovered(self) -> int:
+        """Every instance, and everything that is none, that was found: the sum over the states."""
+        return sum(count.instances for count in self.counts.values())
+
+    def of(self, state: State) -> Count:
+        """Return instances and bytes in a state."""
+        return self.counts.get(state, Count())
