@@ -32,7 +32,7 @@ class DataSetDigest:
         if self._head is not None:
             taken = _META_BYTES - len(self._head)
             self._head += data[:taken]
-            data = data[taken:] if len(data) > taken else b""
+            data = memoryview(data)[taken:]
             if len(self._head) >= self._next_look:
                 self._next_look = min(2 * len(self._head), _META_BYTES)
                 self._look(at_end=False)
