@@ -1,4 +1,4 @@
-"""One run of a job, phase by phase. The phase stands in the ledger, so that whoever comes after a kill goes on there."""
+"""One run of a job, phase by phase. The phase stands in the ledger: whoever comes after a kill goes on there."""
 
 from __future__ import annotations
 
