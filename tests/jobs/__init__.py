@@ -1,0 +1,1 @@
+"""Whole archives: copy, sync, verify."""
