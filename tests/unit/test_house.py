@@ -85,6 +85,7 @@ PURE = {
         "dicomweb.store_answer",
         "dicomweb.url_length",
         "disk.problems",
+        "jobs.folder_match",
         "postdicom.answers",
         "postdicom.doctor_checks",
         "postdicom.operations",
