@@ -1,1 +1,1 @@
-"""Tests of jobs."""
+"""Jobs: what moves an archive, and what proves it."""
