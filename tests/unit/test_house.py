@@ -31,7 +31,10 @@ FLOORS = {
     "cloud": {"dicom", "http", "disk", "transfer", "postdicom"},
     "profiles": {"disk", "dicomweb", "postdicom", "cloud"},
 }
-TOP = {f"{PACKAGE}.{name}" for name in ("bodies", "errors", "events", "face", "paging", "results", "settings")}
+TOP = {
+    f"{PACKAGE}.{name}"
+    for name in ("bodies", "errors", "events", "face", "markup", "paging", "results", "settings")
+}
 FACE = f"{PACKAGE}.face"  # touches nothing, but awaits what it wraps
 
 # No I/O, no clock, no randomness, no logging; of ours they import only one another and what callers get.
@@ -45,6 +48,16 @@ PURE = {
         "bodies",
         "http.patience",
         "http.retry",
+        "jobs.eta",
+        "jobs.page",
+        "jobs.page_charts",
+        "jobs.page_style",
+        "jobs.page_words",
+        "jobs.report_lines",
+        "jobs.states",
+        "jobs.summary",
+        "jobs.sums",
+        "markup",
         "cloud.account",
         "cloud.document_types",
         "cloud.envelope",
