@@ -29,8 +29,12 @@ FLOORS = {
     "dicomweb": {"dicom", "http", "disk", "transfer"},
     "postdicom": {"dicom", "http", "dicomweb"},
     "cloud": {"dicom", "http", "disk", "transfer", "postdicom"},
+    "profiles": {"disk", "dicomweb", "postdicom", "cloud"},
 }
-TOP = {f"{PACKAGE}.{name}" for name in ("bodies", "errors", "events", "face", "paging", "results", "settings")}
+TOP = {
+    f"{PACKAGE}.{name}"
+    for name in ("bodies", "errors", "events", "face", "markup", "paging", "results", "settings")
+}
 FACE = f"{PACKAGE}.face"  # touches nothing, but awaits what it wraps
 
 # No I/O, no clock, no randomness, no logging; of ours they import only one another and what callers get.
@@ -44,6 +48,16 @@ PURE = {
         "bodies",
         "http.patience",
         "http.retry",
+        "jobs.eta",
+        "jobs.page",
+        "jobs.page_charts",
+        "jobs.page_style",
+        "jobs.page_words",
+        "jobs.report_lines",
+        "jobs.states",
+        "jobs.summary",
+        "jobs.sums",
+        "markup",
         "cloud.account",
         "cloud.document_types",
         "cloud.envelope",
@@ -60,6 +74,7 @@ PURE = {
         "dicom.anonymize_values",
         "dicom.data_sets",
         "dicom.deflated",
+        "dicom.digest",
         "dicom.dictionary",
         "dicom.elements",
         "dicom.header",
@@ -84,11 +99,13 @@ PURE = {
         "dicomweb.store_answer",
         "dicomweb.url_length",
         "disk.problems",
+        "jobs.folder_match",
         "postdicom.answers",
         "postdicom.doctor_checks",
         "postdicom.operations",
         "postdicom.values",
         "postdicom.wire",
+        "profiles.model",
         "transfer.adaptive",
         "transfer.progress",
     )
