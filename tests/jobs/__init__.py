@@ -1,0 +1,1 @@
+"""Jobs: what moves an archive, and what proves it."""
