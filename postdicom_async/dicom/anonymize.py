@@ -11,10 +11,11 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from postdicom_async.dicom.anonymize_profile import profile_actions
-from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, actions_of, tag_of
+from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, Kind, actions_of, tag_of
 from postdicom_async.dicom.elements import tag_text
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
+from postdicom_async.results import InstanceUids
 
 __all__ = ["Anonymization"]
 
@@ -170,6 +171,17 @@ class Anonymization:
             ((tag, action) for tag, action in self._exact.items() if action.insert and not tag >> 16 & 1),
             key=lambda pair: pair[0],
         )
+
+    def uids_after(self, uids: InstanceUids) -> InstanceUids:
+        """Return the UIDs that an instance has when it was anonymised."""
+        tags = (0x0020000D, 0x0020000E, 0x00080018)
+        return InstanceUids(*(self._uid_after(tag, uid) for tag, uid in zip(tags, uids, strict=True)))
+
+    def _uid_after(self, tag: int, old: str) -> str:
+        action = self.action(tag, "UI")
+        if action is None:
+            return old
+        return self.new_uid(old) if action.kind is Kind.REMAP else action.text
 
     def new_uid(self, old: str) -> str:
         """Return the UID that replaces one; those of PS3.6 replace themselves."""

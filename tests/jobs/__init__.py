@@ -1,1 +1,1 @@
-"""Whole archives: copy, sync, verify."""
+"""Jobs: what moves an archive, and what proves it."""

@@ -60,6 +60,7 @@ PURE = {
         "dicom.anonymize_values",
         "dicom.data_sets",
         "dicom.deflated",
+        "dicom.digest",
         "dicom.dictionary",
         "dicom.elements",
         "dicom.header",
