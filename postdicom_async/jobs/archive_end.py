@@ -19,6 +19,7 @@ from postdicom_async.dicomweb.retrieve import Target
 from postdicom_async.dicomweb.studies import ask_study, each_study, probe
 from postdicom_async.dicomweb.upload import Stores, Upload
 from postdicom_async.errors import NotFound, UsageError
+from postdicom_async.http.address import place_of
 from postdicom_async.http.redaction import origin_of
 from postdicom_async.jobs.ends import Feature, ListedInstance, ListedStudy
 from postdicom_async.jobs.storing import stored
@@ -61,7 +62,7 @@ class ArchiveEnd:
         self._filters = tuple(filter_pairs(filters))
         dialect = self._retrieval.dialect
         self.name: str = origin_of(self._session.url) if name is None else name
-        self.identity: str = self._session.url.rstrip("/")
+        self.identity: str = place_of(self._session.url)
         self.features: Feature = Feature.LISTS | Feature.OPENS | Feature.STORES | Feature.CONFIRMS
         if Route.STUDY in dialect.routes and Route.INSTANCE in dialect.routes:
             self.features |= Feature.DELETES

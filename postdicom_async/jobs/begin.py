@@ -22,7 +22,7 @@ from postdicom_async.jobs.job import Job, JobParts
 from postdicom_async.jobs.ledger import Ledger
 from postdicom_async.jobs.outage import PATIENCE
 from postdicom_async.jobs.pace import Pace
-from postdicom_async.jobs.specs import EndSpec, end_of, parse_end
+from postdicom_async.jobs.specs import EndSpec, end_of, spec_of
 
 if TYPE_CHECKING:
     import os
@@ -150,6 +150,7 @@ async def resume(job: str | os.PathLike[str], *, pace: Pace | None = None, patie
 
     Args:
         job: the file of its ledger, its name, or a part of it that no other has.
+        pace, patience: see `copy`.
 
     Raises:
         UsageError: there is none; or it anonymises, whose rules and secret are not kept: make the whole call again.
@@ -161,7 +162,7 @@ async def resume(job: str | os.PathLike[str], *, pace: Pace | None = None, patie
         raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
     how = How(first=_places(kept.get("first") or ()), **{name: kept[name] for name in _KEPT})
-    return await _begun(_Asked(*ends, how, path, False, pace or Pace(), patience))
+    return await _begun(_Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience))
 
 
 # --- within ---------------------------------------------------------------------------------------------------------
@@ -182,20 +183,18 @@ class _Asked:
 
 async def _begun(asked: _Asked) -> Job:
     _require_level(asked.how)
-    specs = [parse_end(one) if isinstance(one, str) else one for one in (asked.source, asked.target)]
+    specs = [spec_of(asked.source), spec_of(asked.target)]
     path, digest = await in_background(lambda: _place_of(asked, specs))
     if asked.new:
         await _forget(path)
-    source, target = (
-        await in_background(lambda spec=spec, what=what: end_of(spec, index=places.beside(path, what)))
-        for spec, what in zip(specs, ("source", "target"), strict=True)
-    )
+    source = await in_background(lambda: end_of(specs[0], index=places.beside(path, "source")))
+    target = await in_background(lambda: end_of(specs[1], index=places.beside(path, "target"), target=True))
     _require_features(asked.how, source, target)
     ledger = await _ledger(path, asked.how, source, target, digest)
     try:
         await in_background(lambda: places.Private(path).write(_kept(asked.how, specs)))
     except BaseException:
-        await ledger.__aexit__()
+        await ledger.__aexit__(None, None, None)
         raise
     return Job(JobParts(ledger, source, target, asked.how, asked.pace, asked.patience))
 

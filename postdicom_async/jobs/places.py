@@ -18,6 +18,7 @@ import json
 import os
 import re
 import secrets
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,14 +53,12 @@ def state_folder() -> Path:
     if given:
         folder = Path(given)
     else:
-        try:
-            from platformdirs import user_state_path
-        except ImportError:
-            user_state_path = None
-        if user_state_path is None:
+        if find_spec("platformdirs") is None:
             raise UsageError(
                 'job: name a file, or pip install "postdicom-async[cli]" so that the state folder is found'
             )
+        from platformdirs import user_state_path
+
         folder = user_state_path("postdicom") / "jobs"
     with explained("the folder of the jobs"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
