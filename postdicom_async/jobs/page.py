@@ -24,7 +24,15 @@ from postdicom_async.jobs.page_words import (
     verb_words,
 )
 from postdicom_async.jobs.states import State, reason_text
-from postdicom_async.jobs.sums import STATE_NAMES, at_target, contradictions, equal_instances, reasons_of, total
+from postdicom_async.jobs.sums import (
+    STATE_NAMES,
+    at_target,
+    contradictions,
+    equal_instances,
+    reasons_of,
+    settled,
+    total,
+)
 from postdicom_async.markup import Html, element, empty, joined
 
 if TYPE_CHECKING:
@@ -177,6 +185,8 @@ def _lead(summary: Summary) -> str:
         ends.append(f"of {count(doubtful)} it is not known whether they arrived")
     if left:
         ends.append(f"{count(left)} are still to be done")
+    if summary.expected:
+        ends.append(f"{counted(summary.expected, 'instance')} in other studies are not looked at yet")
     if not summary.discovery_complete:
         found += " so far, and the source is still being listed"
     words = ", ".join(ends[:-1]) + (" and " if len(ends) > 1 else "") + ends[-1] if ends else "none failed"
@@ -274,8 +284,16 @@ def _dates(summary: Summary) -> Html:
         years.setdefault(line.month // 100 if 1 <= line.month % 100 <= 12 else 0, []).append(line)
     rows = [_year_row(year, years[year]) for year in sorted(years, key=lambda year: (year == 0, -year))]
     columns = ("Year", "Studies#", "Instances#", "Settled#", "Failed#", "Progress")
-    numbers = [(line.studies, line.discovered, line.settled, line.failed) for line in summary.months]
-    whole = [sum(values) for values in zip(*numbers, strict=True)]
+    lines = summary.months
+    studies, failed = sum(line.studies for line in lines), summary.of(State.FAILED).instances
+    whole = summary.discovered, settled(summary), failed
+    dated = (
+        sum(line.discovered for line in lines),
+        sum(line.settled for line in lines),
+        sum(line.failed for line in lines),
+    )
+    if dated[0] < whole[0]:  # what is no instance is in no study
+        rows.append(("No instance", "", *(count(all_ - some) for all_, some in zip(whole, dated, strict=True)), ""))
     legend = element(
         "ul",
         *(
@@ -285,16 +303,16 @@ def _dates(summary: Summary) -> Html:
         class_="legend",
     )
     chart = month_chart(summary.months)
-    shown = table("By year of the study", columns, rows, foot=("All", *map(count, whole), ""))
+    shown = table("By year of the study", columns, rows, foot=("All", *map(count, (studies, *whole)), ""))
     return _section("Progress by study date", chart, legend if chart else Html(), shown)
 
 
 def _year_row(year: int, lines: Sequence[MonthLine]) -> tuple[str | Html, ...]:
     studies, discovered = sum(line.studies for line in lines), sum(line.discovered for line in lines)
-    settled, failed = sum(line.settled for line in lines), sum(line.failed for line in lines)
+    ended, failed = sum(line.settled for line in lines), sum(line.failed for line in lines)
     name = f"{year:04}" if year else "Undated"
-    bar = share_bar(f"year-{year}", f"{name}: progress", settled - failed, failed, discovered)
-    return name, count(studies), count(discovered), count(settled), count(failed), bar
+    bar = share_bar(f"year-{year}", f"{name}: progress", ended - failed, failed, discovered)
+    return name, count(studies), count(discovered), count(ended), count(failed), bar
 
 
 def _verification(summary: Summary) -> Html:
