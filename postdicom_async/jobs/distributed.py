@@ -171,7 +171,7 @@ class _Run:
 
     def _hand_out(self) -> None:
         client, workers = self._link.client, len(self._link.workers)
-        if client is None or not workers:
+        if not (self._link.stands and workers):
             return
         room = AHEAD * workers - self._flights.flying
         while room > 0 and (chunk := self._flights.take()) is not None:
