@@ -66,7 +66,8 @@ async def copy(
     """Begin to move what the source has and the target has not; what was begun before goes on where it stopped.
 
     Args:
-        source, target: clients that are not open, paths, texts such as ``"hospital:?StudyDate=20240101-"``, or specs.
+        source: a client that is not open, a path, a text such as ``"hospital:?StudyDate=20240101-"``, or a spec.
+        target: the same.
         verify: what is proven in the end: ``"none"``; ``"listed"``, every instance is in the target's own list;
             ``"bytes"``, every instance is retrieved again and compared.
         full: compare the instances of every study; without it those whose counts are equal are taken for equal.
@@ -106,12 +107,23 @@ async def sync(
     """Begin to do what `copy` does, and delete at the target what the source has no more, if that is asked for.
 
     Nothing is deleted after any error, from a source that lists nothing or contradicts itself, or with ``anonymize``;
-    and of each study the source is asked once more right before. See `copy` for the other arguments and errors.
+    and of each study the source is asked once more right before.
 
     Args:
+        source: see `copy`, as for all that is not named here.
+        target: see `copy`.
         delete: ``"copied"`` what this job copied, ``"all"`` everything within the filters that the source has not.
         max_delete: the share of the target's instances, 0 to 1, that may be deleted; more is `LimitReached`, and then
             nothing is.
+        verify: see `copy`.
+        full: see `copy`.
+        first: see `copy`.
+        anonymize: see `copy`.
+        job: see `copy`.
+        new: see `copy`.
+        attempts: see `copy`.
+        pace: see `copy`.
+        patience: see `copy`.
     """
     if delete not in ("", "copied", "all"):
         raise UsageError("delete: give 'copied' or 'all', or nothing")
@@ -150,7 +162,8 @@ async def resume(job: str | os.PathLike[str], *, pace: Pace | None = None, patie
 
     Args:
         job: the file of its ledger, its name, or a part of it that no other has.
-        pace, patience: see `copy`.
+        pace: see `copy`.
+        patience: see `copy`.
 
     Raises:
         UsageError: there is none; or it anonymises, whose rules and secret are not kept: make the whole call again.

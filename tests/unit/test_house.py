@@ -32,8 +32,7 @@ FLOORS = {
     "profiles": {"disk", "dicomweb", "postdicom", "cloud"},
 }
 TOP = {
-    f"{PACKAGE}.{name}"
-    for name in ("bodies", "errors", "events", "face", "markup", "paging", "results", "settings")
+    f"{PACKAGE}.{name}" for name in ("bodies", "errors", "events", "face", "markup", "paging", "results", "settings")
 }
 FACE = f"{PACKAGE}.face"  # touches nothing, but awaits what it wraps
 
@@ -48,15 +47,6 @@ PURE = {
         "bodies",
         "http.patience",
         "http.retry",
-        "jobs.eta",
-        "jobs.page",
-        "jobs.page_charts",
-        "jobs.page_style",
-        "jobs.page_words",
-        "jobs.report_lines",
-        "jobs.states",
-        "jobs.summary",
-        "jobs.sums",
         "markup",
         "cloud.account",
         "cloud.document_types",
@@ -99,13 +89,22 @@ PURE = {
         "dicomweb.store_answer",
         "dicomweb.url_length",
         "disk.problems",
-        "jobs.folder_match",
         "jobs.chunks",
-        "jobs.flights",
-        "jobs.states",
         "jobs.clouds",
+        "jobs.ends",
+        "jobs.eta",
+        "jobs.flights",
+        "jobs.folder_match",
+        "jobs.ledger_schema",
+        "jobs.page",
+        "jobs.page_charts",
+        "jobs.page_style",
+        "jobs.page_words",
+        "jobs.plan",
+        "jobs.report_lines",
         "jobs.states",
         "jobs.summary",
+        "jobs.sums",
         "jobs.weather",
         "jobs.windows",
         "postdicom.answers",
