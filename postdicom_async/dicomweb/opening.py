@@ -84,6 +84,7 @@ class Opening:
         within: the study, or the series that all that is wanted belongs to.
         wanted: Series and SOP Instance UIDs.
         whole: it is all that the archive has there.
+        once: bodies may be given that can be read only once.
         probe: asks the archive the cheapest question, and raises where it cannot be worked with.
     """
 
@@ -94,6 +95,7 @@ class Opening:
         wanted: Iterable[tuple[str, str]],
         *,
         whole: bool,
+        once: bool,
         probe: Callable[[], Awaitable[None]],
     ) -> None:
         self._retrieves = retrieves
@@ -106,7 +108,7 @@ class Opening:
         self._gave = False
         self._in_vain = 0
         self._problem: PostdicomError | None = None
-        self._sink = HoldingSink(self._given)
+        self._sink = HoldingSink(self._given, passes=once)
         self.left: dict[tuple[str, str], None] = dict.fromkeys(wanted)
         self.arriving: set[tuple[str, str]] = set()
 

@@ -63,7 +63,7 @@ class ArchiveEnd:
         dialect = self._retrieval.dialect
         self.name: str = origin_of(self._session.url) if name is None else name
         self.identity: str = place_of(self._session.url)
-        self.features: Feature = Feature.LISTS | Feature.OPENS | Feature.STORES | Feature.CONFIRMS
+        self.features: Feature = Feature.LISTS | Feature.OPENS | Feature.STORES | Feature.CONFIRMS | Feature.PASSES
         if Route.STUDY in dialect.routes and Route.INSTANCE in dialect.routes:
             self.features |= Feature.DELETES
         self._stores = Stores(self._session.settings.limits.parallel_stores)
@@ -120,12 +120,13 @@ class ArchiveEnd:
     # --- instances ----------------------------------------------------------------------------------------------------
 
     async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
-        """Yield what is wanted; see `ends.End.open`. A large body may be one that can be opened once."""
+        """Yield what is wanted; see `ends.End.open`."""
         opening = Opening(
             self._retrieves,
             Target(wanted.study, wanted.series),
             ((one.series, one.uid) for one in wanted.instances),
             whole=wanted.whole,
+            once=wanted.once,
             probe=self.probe,
         )
         async with aclosing(opening.each()) as each:

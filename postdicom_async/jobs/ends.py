@@ -35,6 +35,8 @@ class Feature(Flag):
     CONFIRMS = auto()
     """Says of an instance whether it has it."""
     DELETES = auto()
+    PASSES = auto()
+    """Stores what comes as it comes: reads each body once, so that one may be given that can be read only once."""
 
 
 class ListedStudy(NamedTuple):
@@ -76,12 +78,14 @@ class Wanted:
         series: the one series they all belong to; None where there are several.
         instances: which ones.
         whole: they are all that the source has of the study, or of that series.
+        once: each body will be read once at most, and soon: a large one need not be kept until it is whole.
     """
 
     study: str
     series: str | None
     instances: Sequence[ListedInstance]
     whole: bool = False
+    once: bool = False
 
 
 class End(Protocol):
