@@ -63,16 +63,15 @@ class _There(Enum):
 class FolderStore:
     """What stores in one folder; several calls may be under way.
 
-    Args:
-        sink: where to; entered.
-        name: the layout.
-        stored: is told the name of each file that was made.
+    Attributes:
+        sink: where to.
     """
 
     def __init__(
         self, sink: FolderSink, name: Callable[[InstanceUids], RelativeName], stored: Callable[[RelativeName], None]
     ) -> None:
-        self._sink = sink
+        """Take a sink that was entered, the layout, and what is told the name of each file that was made."""
+        self.sink: FolderSink = sink
         self._name = name
         self._stored = stored
         self._looks = QuickWork()
@@ -102,7 +101,7 @@ class FolderStore:
         """
         name = self._name(source.header.uids)
         async with self._alone(name):
-            if await self._looks.run(partial(os.path.lexists, self._sink.folder.root.joinpath(*name))):
+            if await self._looks.run(partial(os.path.lexists, self.sink.folder.root.joinpath(*name))):
                 there = await self._compared(source, name)
                 if isinstance(there, Outcome):
                     return there
@@ -129,7 +128,7 @@ class FolderStore:
     async def _write(self, source: Usable) -> Outcome:
         """Write an instance; it is whole under its name in the end, or nothing of it is there."""
         ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-        arrival = self._sink.open(Arriving(source.header, source.body.length), ended.set_result)
+        arrival = self.sink.open(Arriving(source.header, source.body.length), ended.set_result)
         pieces: list[bytes | memoryview] = []
         held = total = 0
         whole = False
@@ -139,7 +138,7 @@ class FolderStore:
                 async for piece in stream:
                     pieces.append(piece)
                     held, total = held + len(piece), total + len(piece)
-                    if held >= self._sink.piece and total < source.body.length:
+                    if held >= self.sink.piece and total < source.body.length:
                         arrival.write(pieces, held)
                         pieces, held = [], 0
                         await self._room(ended)
@@ -162,8 +161,8 @@ class FolderStore:
         return _outcome(source, Status.SAVED) if whole else _broken(source, broken)
 
     async def _room(self, ended: asyncio.Future[BaseException | None]) -> None:
-        while self._sink.is_full() and not ended.done():
-            await self._sink.room()
+        while self.sink.is_full() and not ended.done():
+            await self.sink.room()
 
     # --- what lies there already -------------------------------------------------------------------------------------
 
@@ -172,7 +171,7 @@ class FolderStore:
         opened: list[FileIO] = []  # a list: whoever is cancelled while it is opened finds it here, to be closed
         broken: PostdicomError | None = None
         try:
-            await in_background(lambda: opened.append(FileIO(self._sink.folder.open_existing(name))))
+            await in_background(lambda: opened.append(FileIO(self.sink.folder.open_existing(name))))
             return await _difference(source.body, opened[0])
         except OSError:
             return _There.OTHER  # a link, or what may not be read: it is left alone
