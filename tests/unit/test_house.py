@@ -29,7 +29,7 @@ FLOORS = {
     "dicomweb": {"dicom", "http", "disk", "transfer"},
     "postdicom": {"dicom", "http", "dicomweb"},
     "cloud": {"dicom", "http", "disk", "transfer", "postdicom"},
-    "profiles": {"disk", "dicomweb", "postdicom", "cloud"},
+    "profiles": {"http", "disk", "dicomweb", "postdicom", "cloud"},
 }
 TOP = {f"{PACKAGE}.{name}" for name in ("bodies", "errors", "events", "face", "paging", "results", "settings")}
 FACE = f"{PACKAGE}.face"  # touches nothing, but awaits what it wraps
