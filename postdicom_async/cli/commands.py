@@ -94,6 +94,9 @@ COMMANDS: Final = Group(
         "upload": "upload.upload",
         "search": "search.search",
         "download": "download.download",
+        "copy": "copy.copy",
+        "sync": "copy.sync",
+        "verify": "copy.verify",
         "doctor": "doctor.doctor",
     },
     {

@@ -121,7 +121,7 @@ class Deleting:
         return {one.uid async for some in end.instances(study) for one in some}
 
     async def _delete(self, candidate: _Candidate) -> None:
-        """Delete, unless the source has it after all; one instance at a time where the target has others of the study."""
+        """Delete, unless the source has it after all; one by one where the target has others of the study."""
         context = self._context
         at_source = await self._uids(context.source, candidate.study)
         at_target = await self._uids(context.target, candidate.study)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from postdicom_async.jobs.chunks import Chunk
 from postdicom_async.jobs.ends import ListedInstance, Wanted
-from postdicom_async.jobs.ledger import ItemRow, Stage, StudyRow
+from postdicom_async.jobs.ledger_schema import ItemRow, Stage, StudyRow
 from postdicom_async.jobs.states import Reason, State
 
 __all__ = ["Comparison", "Decision", "chunks_of", "decide", "expected_at_target", "gone", "planned_items"]
@@ -58,12 +58,9 @@ class Comparison:
 
 def decide(study: StudyRow, how: Comparison) -> Decision:
     """Return what is to be done with a study that the source lists in this run."""
-    if (
-        how.full
-        or study.at_source is None
-        or (study.stage in (Stage.FOUND, Stage.PLANNED) and study.planned is not None)
-    ):
-        return Decision.LIST  # the last one: some of it was not settled
+    is_half_done = study.stage in (Stage.FOUND, Stage.PLANNED) and study.planned is not None
+    if how.full or study.at_source is None or is_half_done:
+        return Decision.LIST
     settled = study.stage in (Stage.EQUAL, Stage.MOVED, Stage.VERIFIED) and study.planned == study.at_source
     if not how.target_lists:
         return Decision.NOTHING if settled else Decision.LIST

@@ -1,4 +1,4 @@
-"""One run of a job, phase by phase. The phase stands in the ledger, so that whoever comes after a kill goes on there."""
+"""One run of a job, phase by phase. The phase stands in the ledger: whoever comes after a kill goes on there."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ class Run:
             return
         ledger.put("run", int(ledger.fact("run") or 0) + 1)
         ledger.put("phase", PHASES[0])
+        ledger.put("discovery_complete", False)
         if self._context.run > 1:
             await ledger.reset([State.FAILED, State.UNCONFIRMED])
         await ledger.commit()

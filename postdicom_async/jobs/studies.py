@@ -32,11 +32,8 @@ async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:
     Raises:
         PostdicomError: an end cannot be asked.
     """
-    listed = [
-        one
-        async for some in context.listing(context.source, lambda: context.source.instances(study.uid))
-        for one in some
-    ]
+    pages = context.listing(context.source, lambda: context.source.instances(study.uid))
+    listed = [one async for some in pages for one in some]
     held = await held_at_target(context, study)
     known = {(row.series, row.uid): row for row in await context.ledger.items(study.id)}
     rows = sorted(planned_items(listed, held, known, context.comparison, context.uid_at_target))

@@ -16,7 +16,7 @@ from postdicom_async.jobs.ledger import Stage
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.studies import every_study, held_at_target, plan_study
 from postdicom_async.jobs.summary import ItemLine
-from postdicom_async.jobs.verification import Verified, verify_bytes
+from postdicom_async.jobs.verification import Finding, Verified, verify_bytes
 from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = ["Verifying"]
 _AT_ONCE = 4
 _LOOKS = (0.0, 2.0, 8.0)  # seconds before a study is listed again: archives index with a delay
 _AT_TARGET = (State.DONE, State.PRESENT)
+_ABSENT_OR_OTHER = frozenset({Reason.NOT_LISTED, Reason.NOT_CONFIRMED, Reason.DIFFERENT})
 
 
 class Verifying:
@@ -109,9 +110,9 @@ class Verifying:
                 problem = error
             if problem is not None:
                 waited = [await context.outages.outlasted(end, problem) for end in (context.source, context.target)]
-                if not any(waited):
-                    raise problem
-                continue
+                if any(waited):
+                    continue
+                found |= {row.uid: Verified(row.uid, Finding.CANNOT_COMPARE) for row in some if row.uid not in found}
             at += len(some)
             for verified in found.values():
                 context.ledger.note_coerced(verified.tags)
@@ -122,9 +123,10 @@ class Verifying:
         return equal
 
     def _settle(self, study: StudyRow, rows: set[ItemRow], reason: int) -> None:
-        ends = [ItemEnd(row.series, row.uid, State.FAILED, reason, size=row.size) for row in sorted(rows)]
+        state = State.FAILED if reason in _ABSENT_OR_OTHER else State.UNCONFIRMED
+        ends = [ItemEnd(row.series, row.uid, state, reason, size=row.size) for row in sorted(rows)]
         if not ends:
             return
         self._context.ledger.settle(study.id, ends)
         for row in sorted(rows):
-            self._context.tell(ItemLine(study.uid, row.series, row.uid, State.FAILED, reason, row.attempts, row.size))
+            self._context.tell(ItemLine(study.uid, row.series, row.uid, state, reason, row.attempts, row.size))

@@ -18,6 +18,7 @@ import pytest
 from postdicom_async import UsageError
 from postdicom_async.cli import output, password
 from postdicom_async.emulator.cloud_oddities import Drop, HttpAnswer
+from postdicom_async.profiles import keyring_entries
 from tests.cli.commands import all_commands
 from tests.cli.conftest import Cli
 from tests.cli.test_cloud_operations import answering
@@ -75,7 +76,7 @@ def test_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("missing", KEYS)
 def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    monkeypatch.setattr(password, "find_spec", lambda _name: None)
+    monkeypatch.setattr(keyring_entries, "find_spec", lambda _name: None)
     monkeypatch.setattr("sys.stdin", None)
     for name in KEYS:
         monkeypatch.setenv(name, "" if name == missing else "there")
