@@ -47,6 +47,7 @@ class Discovery:
         async for some in every_study(self._context, run=self._context.run):
             for study in some:
                 self._decide(study)
+        self._context.ledger.put("discovery_complete", True)
 
     async def _list_source(self) -> None:
         context = self._context
@@ -63,8 +64,9 @@ class Discovery:
         if excluded is None:
             return
         ledger = self._context.ledger
+        await ledger.note_studies([ListedStudy("")], at_target=False, run=self._context.run)
         nothing = await ledger.study("")
-        assert nothing is not None  # noqa: S101 - every ledger has it
+        assert nothing is not None  # noqa: S101 - it was noted
         known = {("", row.uid): row for row in await ledger.items(nothing.id)}
         listed = [one async for some in excluded() for one in some]
         ledger.plan(nothing.id, planned_items(listed, None, known, self._context.comparison))

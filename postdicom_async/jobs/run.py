@@ -71,6 +71,7 @@ class Run:
             return
         ledger.put("run", int(ledger.fact("run") or 0) + 1)
         ledger.put("phase", PHASES[0])
+        ledger.put("discovery_complete", False)
         if self._context.run > 1:
             await ledger.reset([State.FAILED, State.UNCONFIRMED])
         await ledger.commit()

@@ -41,7 +41,7 @@ SETTLED: Final = frozenset(State) - {State.PENDING, State.RUNNING}
 MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType({
     State.PENDING: frozenset({State.RUNNING, State.PRESENT, State.EXCLUDED, State.FAILED}),
     State.RUNNING: frozenset({State.PENDING, *SETTLED} - {State.DELETED}),
-    State.DONE: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING}),  # verification found otherwise; sent anew
+    State.DONE: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING}),  # verification says so
     State.PRESENT: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING}),
     State.EXCLUDED: frozenset({State.PENDING}),
     State.FAILED: frozenset({State.PENDING, State.PRESENT, State.EXCLUDED, State.DELETED}),
