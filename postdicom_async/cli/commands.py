@@ -100,6 +100,17 @@ COMMANDS: Final = Group(
         "doctor": "doctor.doctor",
     },
     {
+        "jobs": Group("Whole archives on their way: list, show, resume, retry, pause, continue, stop, set, report.", {
+            "list": "jobs.list_",
+            "show": "jobs.show",
+            "resume": "jobs.resume",
+            "retry": "jobs.retry",
+            "pause": "jobs.pause",
+            "continue": "jobs.unpause",
+            "stop": "jobs.stop",
+            "set": "jobs.set_",
+            "report": "jobs.report",
+        }),
         "orders": Group("PostDICOM's patient orders: search, show, create, delete, assign, tags.", {
             "search": "orders.search",
             "show": "orders.show",

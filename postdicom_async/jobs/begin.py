@@ -23,6 +23,7 @@ from postdicom_async.jobs.ledger import Ledger
 from postdicom_async.jobs.outage import PATIENCE
 from postdicom_async.jobs.pace import Pace
 from postdicom_async.jobs.specs import EndSpec, end_of, spec_of
+from postdicom_async.jobs.states import State
 
 if TYPE_CHECKING:
     import os
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends import End
     from postdicom_async.jobs.specs import EndLike
 
-__all__ = ["copy", "resume", "sync", "verify"]
+__all__ = ["copy", "resume", "retry", "sync", "verify"]
 
 VerifyLevel = Literal["none", "listed", "bytes"]
 
@@ -176,6 +177,31 @@ async def resume(job: str | os.PathLike[str], *, pace: Pace | None = None, patie
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
     how = How(first=_places(kept.get("first") or ()), **{name: kept[name] for name in _KEPT})
     return await _begun(_Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience))
+
+
+@public_face
+async def retry(
+    job: str | os.PathLike[str],
+    *,
+    reasons: Iterable[int] | None = None,
+    pace: Pace | None = None,
+    patience: float = PATIENCE,
+) -> Job:
+    """Begin to try again what failed or is unconfirmed in a job, and nothing else.
+
+    Args:
+        job: see `resume`, as for errors.
+        reasons: only what ended so for one of these (`Reason`); all without it.
+        pace: see `copy`.
+        patience: see `copy`.
+    """
+    path = await in_background(lambda: places.find_job(str(job)))
+    chosen = None if reasons is None else list(reasons)
+    ledger = await Ledger.open(path)
+    async with ledger:
+        await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=chosen)
+        ledger.put("phase", "moving")
+    return await resume(path, pace=pace, patience=patience)
 
 
 # --- within ---------------------------------------------------------------------------------------------------------

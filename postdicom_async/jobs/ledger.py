@@ -71,7 +71,7 @@ class Ledger:
         self._database: sqlite3.Connection | None = None
         self._book: Book | None = None
         self._facts: dict[str, Any] = {}
-        self._gathered: deque[tuple[Callable[[Book], None], int]] = deque()
+        self._gathered: deque[Callable[[Book], None]] = deque()
         self._size = 0
         self._ending = False
         self._timer: asyncio.TimerHandle | None = None
@@ -201,10 +201,15 @@ class Ledger:
         await outlasting(running)
         return running.result()
 
+    def _must_be_open(self) -> None:
+        if self._ending:
+            raise UsageError("the ledger is closed")
+
     # --- groups ------------------------------------------------------------------------------------------------------
 
     def _gather(self, change: Callable[[Book], None], size: int = 1) -> None:
-        self._gathered.append((change, size))
+        self._must_be_open()
+        self._gathered.append(change)
         self._size += size
         if self.problem is not None or self._writing is not None:
             return  # it is written when `commit` succeeds again, or after the group that is being written
@@ -244,7 +249,7 @@ class Ledger:
             return
         try:
             with explained_by_sqlite():
-                self._open_book.write(change for change, _ in group)
+                self._open_book.write(group)
         except BaseException:
             self._gathered.extendleft(reversed(group))
             raise
@@ -263,6 +268,7 @@ class Ledger:
             with explained_by_sqlite():
                 return question(self._open_book)
 
+        self._must_be_open()
         await anyio.lowlevel.checkpoint_if_cancelled()
         answer = await self._in_thread(work)
         self.problem = None
@@ -289,8 +295,7 @@ class Ledger:
 
         New ones of the source become FOUND, with a position: those in ``first`` by the number there, then the newest
         month first, undated ones last. Of known ones the count and the run are noted; the stage stays, and with
-        ``first`` the position is set anew. What only the target lists is kept too, with ``seen`` 0. A study with the
-        UID "" is for what is no instance: it is no study of the counts.
+        ``first`` the position is set anew. What only the target lists is kept too, with ``seen`` 0.
         """
         noted = list(studies)
         await self._read(
@@ -322,7 +327,7 @@ class Ledger:
         return [study.row for study in found]
 
     async def study(self, uid: str) -> StudyRow | None:
-        """Return one."""
+        """Return one. Every ledger has one with the UID "", for what is no instance; no end lists it."""
         found = await self._read(lambda book: book.study_of(uid))
         return None if found is None else found.row
 

@@ -114,7 +114,8 @@ def side_files(path: Path) -> tuple[Path, Path]:
 def connected(path: Path, mode: str) -> sqlite3.Connection:
     """Open a ledger: ``rw``, ``ro``, or ``immutable`` for one that nobody writes."""
     how = "mode=ro&immutable=1" if mode == "immutable" else f"mode={mode}"
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None, timeout=10)
+    where = f"{path.absolute().as_uri()}?{how}"
+    database = sqlite3.connect(where, uri=True, isolation_level=None, timeout=10, check_same_thread=False)
     try:
         for setting in ("synchronous=FULL", "cell_size_check=ON", "temp_store=MEMORY", "cache_size=-16000"):
             database.execute(f"PRAGMA {setting}")
@@ -137,15 +138,18 @@ def make(path: Path, facts: Mapping[str, str]) -> None:
     with closing(connected(made, "rw")) as database:
         database.execute(f"PRAGMA page_size={PAGE_SIZE}")
         database.execute("PRAGMA journal_mode=WAL")
-        database.execute("BEGIN")
+        database.execute("BEGIN IMMEDIATE")
         database.execute(f"PRAGMA application_id={APPLICATION_ID}")
         database.execute(f"PRAGMA user_version={VERSION}")
         for command in SCHEMA:
             database.execute(command)
-        book = Book(database)
-        for name, value in facts.items():
-            book.put(name, value)
         database.execute("COMMIT")
+        Book(database).write(
+            [
+                Book.note_nothing,
+                *(lambda book, name=name, value=value: book.put(name, value) for name, value in facts.items()),
+            ]
+        )
     put_in_place(made, path)
 
 

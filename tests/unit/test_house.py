@@ -29,7 +29,7 @@ FLOORS = {
     "dicomweb": {"dicom", "http", "disk", "transfer"},
     "postdicom": {"dicom", "http", "dicomweb"},
     "cloud": {"dicom", "http", "disk", "transfer", "postdicom"},
-    "profiles": {"disk", "dicomweb", "postdicom", "cloud"},
+    "profiles": {"http", "disk", "dicomweb", "postdicom", "cloud"},
 }
 TOP = {
     f"{PACKAGE}.{name}" for name in ("bodies", "errors", "events", "face", "markup", "paging", "results", "settings")
