@@ -26,7 +26,7 @@ from postdicom_async.disk.files import missing_in, told_by_file
 from postdicom_async.disk.problems import explained
 from postdicom_async.results import InstanceUids
 
-__all__ = ["Folder", "PartialFile"]
+__all__ = ["Folder", "PartialFile", "is_partial"]
 
 _GUARDED = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -43,6 +43,11 @@ _MOST_BUFFERS = 512  # below IOV_MAX of every system
 _PARTIAL_PREFIX = ".postdicom-"
 _PARTIAL_SUFFIX = ".part"
 _ABANDONED_SECONDS = 3600.0
+
+
+def is_partial(name: str) -> bool:
+    """Return whether a file of that name is one on its way, or was left by a process that was killed."""
+    return name.startswith(_PARTIAL_PREFIX) and name.endswith(_PARTIAL_SUFFIX)
 
 
 class _Directory:
@@ -113,7 +118,7 @@ class Folder:
     def holds(self, name: RelativeName, uids: InstanceUids) -> bool:
         """Return whether a regular file of that name is there, says that it is that instance, and is not cut off."""
         try:
-            descriptor = self._open_existing(name)
+            descriptor = self.open_existing(name)
             try:
                 header = _header_of_open(descriptor)
             finally:
@@ -134,7 +139,12 @@ class Folder:
         except OSError:
             return False
 
-    def _open_existing(self, name: RelativeName) -> int:
+    def open_existing(self, name: RelativeName) -> int:
+        """Open what has a name for reading, following no link; return its descriptor.
+
+        Raises:
+            OSError: it is not there, or is a link.
+        """
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         if not _GUARDED:
             return os.open(self.root.joinpath(*name), flags)
@@ -199,7 +209,7 @@ class Folder:
         where: int | Path = descriptor if _GUARDED else self.root.joinpath(*parts)
         with contextlib.suppress(OSError), os.scandir(where) as entries:
             for entry in entries:
-                if entry.name.startswith(_PARTIAL_PREFIX) and entry.name.endswith(_PARTIAL_SUFFIX):
+                if is_partial(entry.name):
                     status = entry.stat(follow_symlinks=False)
                     if time.time() - status.st_mtime > _ABANDONED_SECONDS:
                         self.remove(descriptor, parts, entry.name)

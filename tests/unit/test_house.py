@@ -29,8 +29,11 @@ FLOORS = {
     "dicomweb": {"dicom", "http", "disk", "transfer"},
     "postdicom": {"dicom", "http", "dicomweb"},
     "cloud": {"dicom", "http", "disk", "transfer", "postdicom"},
+    "profiles": {"http", "disk", "dicomweb", "postdicom", "cloud"},
 }
-TOP = {f"{PACKAGE}.{name}" for name in ("bodies", "errors", "events", "face", "paging", "results", "settings")}
+TOP = {
+    f"{PACKAGE}.{name}" for name in ("bodies", "errors", "events", "face", "markup", "paging", "results", "settings")
+}
 FACE = f"{PACKAGE}.face"  # touches nothing, but awaits what it wraps
 
 # No I/O, no clock, no randomness, no logging; of ours they import only one another and what callers get.
@@ -44,6 +47,7 @@ PURE = {
         "bodies",
         "http.patience",
         "http.retry",
+        "markup",
         "cloud.account",
         "cloud.document_types",
         "cloud.envelope",
@@ -88,11 +92,30 @@ PURE = {
         "dicomweb.store_answer",
         "dicomweb.url_length",
         "disk.problems",
+        "jobs.chunks",
+        "jobs.clouds",
+        "jobs.ends",
+        "jobs.eta",
+        "jobs.flights",
+        "jobs.folder_match",
+        "jobs.ledger_schema",
+        "jobs.page",
+        "jobs.page_charts",
+        "jobs.page_style",
+        "jobs.page_words",
+        "jobs.plan",
+        "jobs.report_lines",
+        "jobs.states",
+        "jobs.summary",
+        "jobs.sums",
+        "jobs.weather",
+        "jobs.windows",
         "postdicom.answers",
         "postdicom.doctor_checks",
         "postdicom.operations",
         "postdicom.values",
         "postdicom.wire",
+        "profiles.model",
         "transfer.adaptive",
         "transfer.progress",
     )
