@@ -43,6 +43,21 @@ class Odd:
             raise self.error
 
 
+class Once:
+    """A body that can be read once, as one that passes through."""
+
+    def __init__(self, source: Usable) -> None:
+        self.source = source
+        self.length = source.body.length
+        self._read = False
+
+    async def open(self) -> AsyncGenerator[bytes, None]:
+        assert not self._read
+        self._read = True
+        async for piece in self.source.body.open():
+            yield piece
+
+
 def names_of(root: Path) -> set[str]:
     """Return what lies in a folder, and see that nothing else does: no partial file."""
     return set(files_below(root)) if root.exists() else set()
@@ -111,8 +126,10 @@ async def test_a_beginning_left_by_another_program_is_made_whole(tmp_path: Path)
     small, large = small_dicom(), small_dicom(instance=uid(1, 1, 2), pixel_bytes=17 << 20)
     name = f"{uid(1)}/{uid(1, 1)}/{{}}.dcm"
     written(tmp_path, {name.format(uid(1, 1, 1)): b"", name.format(uid(1, 1, 2)): large[: 2 << 20]})
+    once = [Once(usable(data)) for data in (small, large)]
     async with FolderEnd(tmp_path, fsync=False) as end:
-        assert {one.status for one in await stored(end, [small, large])} == {Status.SAVED}
+        outcomes = [one async for one in end.store(each(replace(one.source, body=one) for one in once))]
+        assert {one.status for one in outcomes} == {Status.SAVED}
     assert sorted(files_below(tmp_path).values(), key=len) == [small, large]
 
 
@@ -389,8 +406,14 @@ async def test_a_folder_that_is_unmounted_meanwhile(tmp_path: Path) -> None:
             await opened(end, uid(1), listed)
         assert caught.value.temporary
         root.mkdir()
-        with pytest.raises(LocalFileError, match="another"):
-            await opened(end, uid(1), listed)
+        for question in (lambda: opened(end, uid(1), listed), end.probe, end.refresh):
+            with pytest.raises(LocalFileError, match="another") as caught:
+                await question()
+            assert caught.value.temporary, "it may be mounted again"
+        root.rmdir()
+        (tmp_path / "elsewhere").rename(root)
+        await end.probe()
+        assert await opened(end, uid(1), listed)
 
 
 # --- deleting --------------------------------------------------------------------------------------------------------
