@@ -303,7 +303,9 @@ class FolderEnd:
     async def _opened_store(self) -> FolderStore:
         async with self._opening:
             if self._store is None:
-                folder = Folder(self._root, fsync=self._fsync)
+                # Of one job one process writes: what an earlier one left half written is its own, to be cleared.
+                owner = "" if self._index_path is None else (await self._opened_index()).mark(b"")
+                folder = Folder(self._root, fsync=self._fsync, owner=owner)
                 with translated(LocalFileError, of_the_folder):
                     await in_background(folder.open)
                 await in_background(self._reader.require_folder)

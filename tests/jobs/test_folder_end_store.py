@@ -6,6 +6,7 @@ import asyncio
 import errno
 import itertools
 import os
+import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -309,6 +310,37 @@ async def test_the_sink_for_downloads(tmp_path: Path) -> None:
         await end.note([usable(data).header.uids])
         assert await end.study(uid(1)) == ListedStudy(uid(1), "20200102", 1)
     assert list(files_below(tmp_path).values()) == [data]
+
+
+async def test_what_a_killed_process_left_half_written_is_cleared_by_the_next(tmp_path: Path) -> None:
+    root, index = tmp_path / "root", tmp_path / "index"
+    code = f"""
+import asyncio, os
+from pathlib import Path
+from postdicom_async.jobs.folder_end import FolderEnd
+async def main():
+    async with FolderEnd(Path({str(root)!r}), index=Path({str(index)!r}), target=True) as end:
+        async with end.sink() as sink:
+            sink.folder.create(("half",)).write([b"half"])
+            sink.folder.create(("a", "b", "half")).write([b"half"])
+            os._exit(9)
+asyncio.run(main())
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 9
+    (root / ".postdicom-of-another-job.part").write_bytes(b"half")
+    assert len(names_of(root)) == 3
+    async with FolderEnd(root, index=index, target=True, layout="a/b/{instance}") as end:
+        async with end.sink() as sink:  # what is on its way now stays
+            mine = sink.folder.create(("x", "y"))
+            for number in range(100):
+                sink.folder.save((f"{number}", "z"), [b"x"])
+            sink.folder.save(("x", "z"), [b"x"])
+            mine.commit()
+            mine.discard()
+        await stored(end, [small_dicom()])
+    left = {name for name in names_of(root) if name.endswith(".part")}
+    assert left == {".postdicom-of-another-job.part"}
+    assert {f"a/b/{uid(1, 1, 1)}", "x/y"} <= names_of(root)
 
 
 @pytest.mark.parametrize("layout", ["{study}", "{patient}/{instance}", "{instance"])
