@@ -8,6 +8,7 @@ how many retrieve and store requests run at once is one policy each.
 from __future__ import annotations
 
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from postdicom_async.dicomweb.client import DicomWeb
@@ -16,7 +17,7 @@ from postdicom_async.dicomweb.filters import filter_pairs
 from postdicom_async.dicomweb.listing import list_as_counted
 from postdicom_async.dicomweb.opening import Opening, Retrieves
 from postdicom_async.dicomweb.retrieve import Target
-from postdicom_async.dicomweb.studies import ask_study, each_study, probe
+from postdicom_async.dicomweb.studies import Studies, ask_study, probe
 from postdicom_async.dicomweb.upload import Stores, Upload
 from postdicom_async.errors import NotFound, UsageError
 from postdicom_async.http.address import place_of
@@ -27,7 +28,7 @@ from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.outcomes import Gathered, Outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
     from postdicom_async.dicom.anonymize import Anonymization
@@ -37,17 +38,20 @@ if TYPE_CHECKING:
 
 __all__ = ["ArchiveEnd"]
 
+_LACKS_UNDATED = "the archive cuts its lists of studies: some without a study date may not have been found"
+
 
 class ArchiveEnd:
-    """An archive as an `ends.End`. The client is opened and closed with it.
+    """An archive as an `ends.End`. A client that is not open is opened and closed with it.
 
     Args:
-        client: the archive, not yet open.
+        client: the archive.
         name: how it is shown; its origin without it.
         filters: DICOM keywords or tags to what studies must match, as for ``search_for_studies``.
 
     Attributes:
         name, identity, features: see `ends.End`.
+        notes: what is to be known of its lists, a line each.
 
     Raises:
         UsageError: an argument is wrong.
@@ -56,9 +60,8 @@ class ArchiveEnd:
     def __init__(self, client: DicomWeb, *, name: str | None = None, filters: Mapping[str, Any] | None = None) -> None:
         if not isinstance(client, DicomWeb):
             raise UsageError("client: give a DicomWeb(...)")
-        self._client = client
-        self._retrieval = client._retrieval  # noqa: SLF001 - of this package
-        self._session = self._retrieval.session
+        self._take(client)
+        self._opens = False
         self._filters = tuple(filter_pairs(filters))
         dialect = self._retrieval.dialect
         self.name: str = origin_of(self._session.url) if name is None else name
@@ -66,29 +69,46 @@ class ArchiveEnd:
         self.features: Feature = Feature.LISTS | Feature.OPENS | Feature.STORES | Feature.CONFIRMS | Feature.PASSES
         if Route.STUDY in dialect.routes and Route.INSTANCE in dialect.routes:
             self.features |= Feature.DELETES
+        self.notes: list[str] = []
+
+    def _take(self, client: DicomWeb) -> None:
+        self._client = client
+        self._retrieval = client._retrieval  # noqa: SLF001 - of this package
+        self._session = self._retrieval.session
         self._stores = Stores(self._session.settings.limits.parallel_stores)
         self._retrieves = Retrieves(self._retrieval)
+
+    def pace_requests(self, before_request: Callable[[], Awaitable[None]]) -> None:
+        """Have something awaited before every request that this end makes; call it before the end is opened."""
+        session = self._session.with_settings(replace(self._session.settings, before_request=before_request))
+        self._take(self._client._over(session))  # noqa: SLF001 - of this package
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
+        self._opens = not self._session.is_open
+        if self._opens:
+            await self._client.__aenter__()
         self._retrieves = Retrieves(self._retrieval)  # on the connections that are open now
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.__aexit__(kind, error, trace)
+        if self._opens:
+            await self._client.__aexit__(kind, error, trace)
 
     # --- lists --------------------------------------------------------------------------------------------------------
 
     async def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:
         """Yield every study within the filters; see `ends.End.studies`."""
-        async with aclosing(each_study(self._retrieval, self._filters, since, until)) as slices:
+        studies = Studies(self._retrieval, self._filters, since, until)
+        async with aclosing(studies.each()) as slices:
             async for some in slices:
                 yield [ListedStudy(*one) for one in some]
+        if studies.may_lack_undated and _LACKS_UNDATED not in self.notes:
+            self.notes.append(_LACKS_UNDATED)
 
     async def study(self, study: str) -> ListedStudy | None:
         """Return what the archive says of one study, whether or not the filters let it in."""
@@ -108,8 +128,16 @@ class ArchiveEnd:
         found = await ask_study(self._retrieval, study)
         if found is None:
             return
+        first = [found.instances]
+
+        async def count() -> int | None:
+            if first:
+                return first.pop()
+            again = await ask_study(self._retrieval, study)
+            return 0 if again is None else again.instances
+
         with closing(Arrivals(study, Gathered(keeps_all=False))) as arrivals:
-            await list_as_counted(self._retrieval, Target(study), arrivals, found[2])
+            await list_as_counted(self._retrieval, Target(study), arrivals, count)
             async for some in arrivals.missing_slices():
                 yield [ListedInstance(uids.series_instance_uid, uids.sop_instance_uid) for uids in some]
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from getpass import getpass
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
+from postdicom_async.http.address import place_of
 from postdicom_async.profiles.fields import with_fields
 from postdicom_async.profiles.secrets import credentials_of, find_secret, keys_of
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.client import CloudApi
+    from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.dicomweb.client import DicomWeb
+    from postdicom_async.postdicom.client import PostDicom
     from postdicom_async.profiles.model import Profile
     from postdicom_async.profiles.secrets import Ask
     from postdicom_async.settings import Limits, Settings
 
-__all__ = ["assumptions_of", "client_of", "limits_of", "settings_of"]
+__all__ = ["assumptions_of", "client_of", "cloud_client", "is_at", "limits_of", "open_profile", "settings_of"]
 
 
 def settings_of(profile: Profile, *, alone: bool = True) -> Settings:
@@ -55,33 +61,48 @@ def limits_of(profile: Profile) -> Limits:
 
 
 def client_of(
-    profile: Profile, *, settings: Settings | None = None, alone: bool = True, ask: Ask | None = None
+    profile: Profile,
+    *,
+    settings: Settings | None = None,
+    assumed: tuple[Any, ...] | None = None,
+    alone: bool = True,
+    ask: Ask | None = None,
 ) -> DicomWeb | CloudApi:
     """Return the client, not yet open: `PostDicom` is a `DicomWeb`. May ask the keyring, which blocks.
 
-    ``alone`` says that the caller speaks to this archive only, so that the plain variables count.
+    Args:
+        profile: the archive.
+        settings: in the place of `settings_of`.
+        assumed: in the place of `assumptions_of`.
+        alone: the caller speaks to this archive only, so that the plain variables count.
+        ask: asks somebody for a secret that is found nowhere.
 
     Raises:
         UsageError: a value of the profile is wrong, or a secret is missing and there is nobody to ask.
     """
     settings = settings_of(profile, alone=alone) if settings is None else settings
+    assumed = assumptions_of(profile) if assumed is None else assumed
     if profile.kind == "cloud":
-        return _cloud(profile, settings, alone, ask)
+        profile = replace(profile, router_url=profile.router_url or assumed[0].router_url)
+        return cloud_client(profile, keys_of(profile, alone=alone, ask=ask), settings, assumed[0])
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.postdicom.client import PostDicom
 
-    dialect, *wire = assumptions_of(profile)
+    dialect, *wire = assumed
     auth = credentials_of(profile, alone=alone, ask=ask)
     if wire and isinstance(auth, tuple):
         return PostDicom(profile.url, *auth, settings=settings, dialect=dialect, wire=wire[0])
     return DicomWeb(profile.url, auth=auth, settings=settings, dialect=dialect)
 
 
-def _cloud(profile: Profile, settings: Settings, alone: bool, ask: Ask | None) -> CloudApi:
+def cloud_client(profile: Profile, keys: tuple[str, str], settings: Settings, wire: CloudWire) -> CloudApi:
+    """Return the client of an account of the Cloud API, not yet open.
+
+    Raises:
+        UsageError: a key is none.
+    """
     from postdicom_async.cloud.client import CloudApi
 
-    (wire,) = assumptions_of(profile)
-    keys = keys_of(profile, alone=alone, ask=ask)
     user, router_url = profile.username or None, profile.router_url or None
     return CloudApi(*keys, user=user, router_url=router_url, settings=settings, wire=wire)
 
@@ -104,3 +125,33 @@ def assumptions_of(profile: Profile) -> tuple[Any, ...]:
         bases = (POSTDICOM, Wire()) if profile.kind == "postdicom" else (DICOMWEB,)
     texts = [f"{name}={value}" for name, value in profile.options]
     return with_fields(texts, *bases, where=f"profile {profile.name}: options")
+
+
+def is_at(profile: Profile, address: str) -> bool:
+    """Whether an address is that of this archive, however it is spelt."""
+    known = profile.router_url or assumptions_of(profile)[0].router_url if profile.kind == "cloud" else profile.url
+    try:
+        return place_of(address) == place_of(known)
+    except ValueError:
+        return False
+
+
+@public_face
+def open_profile(name: str, *, ask: bool = False) -> DicomWeb | PostDicom | CloudApi:
+    """Return the client of a named archive, to be used in ``async with``.
+
+    Its secret comes from ``POSTDICOM_PASSWORD_NAME`` (or ``TOKEN``, ``API_KEY``, ``ACCOUNT_KEY``), a file that the
+    profile names, ``$CREDENTIALS_DIRECTORY``, the variable without the name, or the keyring. Asking the keyring takes
+    up to ten seconds, in which the thread stands still.
+
+    Args:
+        name: of the profile.
+        ask: ask in the terminal for what is found nowhere.
+
+    Raises:
+        UsageError: there is no such profile, it cannot be used, or a secret is missing.
+        LocalFileError: a file cannot be read.
+    """
+    from postdicom_async.profiles.file import load_profile
+
+    return client_of(load_profile(name), ask=getpass if ask else None)

@@ -41,7 +41,7 @@ class Supervised:
         self._command = command
         self._log = log
         self._environment = environment
-        self._ended = threading.Event()
+        self._ended, self._killed = threading.Event(), threading.Event()
         self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0
         self._thread = threading.Thread(target=self._keep)
@@ -54,9 +54,11 @@ class Supervised:
                     self._command, stdout=log, stderr=log, env=self._environment, cwd=ROOT, start_new_session=True
                 )
             self.starts += 1
-            self.process.wait()
+            while self.process.poll() is None and not self._killed.is_set():
+                time.sleep(0.02)
             with contextlib.suppress(ProcessLookupError):  # it, and what it started
                 os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     def kill(self) -> None:
         """Kill the process as it stands; it is started again."""
@@ -74,8 +76,7 @@ class Supervised:
     def close(self) -> None:
         """Kill it for good."""
         self._ended.set()
-        if self.process is not None:
-            self.kill()
+        self._killed.set()
         self._thread.join(20)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
@@ -12,9 +14,12 @@ from typing import Any
 
 import pytest
 
-distributed = pytest.importorskip("distributed")
+pytest.importorskip("distributed")
+
+from distributed import Security
 
 from postdicom_async.errors import ConnectionFailed, UsageError
+from postdicom_async.jobs import scheduler
 from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.distributed import DaskDispatcher, tls
 from postdicom_async.jobs.states import Reason, State
@@ -43,10 +48,11 @@ class Drawn:
         raise StopAsyncIteration
 
 
-def dispatcher(cluster: Cluster, **more: Any) -> DaskDispatcher:
-    return DaskDispatcher(
-        cluster.address, chores.work, source=chores.FakeSpec("a"), target=chores.FakeSpec("b"), **more
-    )
+def dispatcher(
+    cluster: Cluster, task: Any = chores.work, *, source: str = "a", target: str = "b", **more: Any
+) -> DaskDispatcher:
+    source_end, target_end = chores.FakeSpec(source), chores.FakeSpec(target)
+    return DaskDispatcher(cluster.address, task, source=source_end, target=target_end, **more)
 
 
 class Told:
@@ -231,8 +237,9 @@ async def test_whoever_stops_taking_results_stops_the_workers(tmp_path: Path) ->
     with running_cluster(tmp_path, workers=1) as cluster:
         async with dispatcher(cluster, options=0.2) as taken:
             async with aclosing(taken.run(Drawn(chores.chunks_of(9)))) as results:
-                await anext(results)
-                await until(lambda: len(chores.lines(tmp_path, "begun")) >= 3)
+                async for _, end in results:
+                    if isinstance(end, ChunkEnd) and len(chores.lines(tmp_path, "begun")) >= 3:
+                        break
             begun = len(chores.lines(tmp_path, "begun"))
             done = len(chores.lines(tmp_path, "done"))
             await asyncio.sleep(1.5)  # longer than a chunk takes
@@ -292,7 +299,8 @@ def other_version(folder: Path) -> Path:
     return place.parent
 
 
-async def test_patience_ends(tmp_path: Path) -> None:
+async def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "ANSWERS_WITHIN", 2.0)
     with running_cluster(tmp_path, workers=0) as cluster:
         async with dispatcher(cluster, patience=1) as taken:
             with pytest.raises(ConnectionFailed, match=r"^no worker for 1 s; the same command goes on"):
@@ -302,7 +310,8 @@ async def test_patience_ends(tmp_path: Path) -> None:
                 await told_by(taken, Drawn(chores.chunks_of(2)))
 
 
-async def test_no_scheduler_at_all() -> None:
+async def test_no_scheduler_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "ANSWERS_WITHIN", 1.0)
     with pytest.raises(ConnectionFailed, match=r"^scheduler: nothing answers at its address"):
         async with DaskDispatcher(f"tcp://127.0.0.1:{unused_port()}", chores.work):
             pass
@@ -331,10 +340,18 @@ def test_tls_without_certificates_of_both_sides_is_refused(missing: str) -> None
     files = {
         name: None if name == missing else "x.pem" for name in ("tls_ca_file", "tls_client_cert", "tls_client_key")
     }
-    security = distributed.Security(require_encryption=missing != "require_encryption", **files)
+    made: Any = Security
+    security = made(require_encryption=missing != "require_encryption", **files)
     for chosen in (security, None):
         with pytest.raises(UsageError, match=r"^scheduler: tls:// needs the files"):
             DaskDispatcher("tls://archive.example:8786", chores.work, security=chosen)
+
+
+def come_without_certificate(port: int, ca_file: Path) -> None:
+    nobody = ssl.create_default_context(cafile=str(ca_file))
+    nobody.check_hostname = False
+    with socket.create_connection(("127.0.0.1", port)) as raw, nobody.wrap_socket(raw) as secure:
+        secure.read()  # TLS 1.3 tells only now that a certificate is missing
 
 
 async def test_over_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
@@ -346,6 +363,8 @@ async def test_over_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
         async with dispatcher(cluster, security=tls(str(ours.ca_file), str(certificate), str(key))) as taken:
             told = await told_by(taken, Drawn(chunks))
         told.is_exactly(chunks)
+        with pytest.raises(ssl.SSLError):
+            come_without_certificate(cluster.port, ours.ca_file)
         foreign = tls(str(ours.ca_file), *map(str, theirs.client_files()))
         with pytest.raises(ConnectionFailed, match="certificate is refused"):
             async with dispatcher(cluster, security=foreign):
