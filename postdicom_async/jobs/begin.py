@@ -23,6 +23,7 @@ from postdicom_async.jobs.job import Job, JobParts
 from postdicom_async.jobs.ledger import Ledger
 from postdicom_async.jobs.outage import PATIENCE
 from postdicom_async.jobs.pace import Pace
+from postdicom_async.jobs.profile_limits import fill_in
 from postdicom_async.jobs.specs import EndSpec, end_of, spec_of
 from postdicom_async.jobs.states import State
 
@@ -237,6 +238,8 @@ async def _begun(asked: _Asked) -> Job:
     _require_level(asked.how)
     specs = [spec_of(asked.source), spec_of(asked.target)]
     path, digest = await in_background(lambda: _place_of(asked, specs))
+    named = [spec for spec in specs if isinstance(spec, EndSpec) and spec.kind == "profile"]
+    fill_in(asked.pace, await in_background(lambda: [spec.profile() for spec in named]))
     if asked.new:
         await _forget(path)
     alone = sum(isinstance(spec, EndSpec) and spec.is_archive for spec in specs) == 1
