@@ -93,7 +93,7 @@ class Outages:
         return is_outage
 
     async def to_be_repeated(self, end: End, problem: PostdicomError, made: int) -> bool:
-        """Return whether a question that failed is to be asked again, when that makes sense: after an outage, else twice.
+        """Return whether a question that failed is to be asked again, when that makes sense.
 
         Raises:
             PostdicomError: see `outlasted`.
