@@ -47,6 +47,9 @@ class Discovery:
         async for some in every_study(self._context, run=self._context.run):
             for study in some:
                 self._decide(study)
+        for end in (self._context.source, self._context.target):
+            for text in getattr(end, "notes", ()):
+                self._context.ledger.note(f"{end.name}: {text}")
         self._context.ledger.put("discovery_complete", True)
 
     async def _list_source(self) -> None:

@@ -10,6 +10,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from postdicom_async.dicom.anonymize_rules import CANNOT_ANONYMIZE
 from postdicom_async.results import Outcome, Status
 
 if TYPE_CHECKING:
@@ -144,4 +145,6 @@ def ended(outcome: Outcome) -> Ended:
         reason = reason_code(dicom=outcome.reason_code)
     elif outcome.temporary and outcome.status is Status.FAILED:
         reason = Reason.CONNECTION
+    elif outcome.status is Status.UNREADABLE and (outcome.reason or "").startswith(CANNOT_ANONYMIZE):
+        reason = Reason.ANONYMIZE
     return Ended(found.state, int(reason), found.temporary or outcome.temporary)
