@@ -130,6 +130,13 @@ COMMANDS: Final = Group(
             "link": "share.link",
         }),
         "cloud": _CLOUD,
+        "profiles": Group("Named archives, for --profile NAME and NAME: : add, list, show, test, remove.", {
+            "add": "profiles.add",
+            "list": "profiles.list_profiles",
+            "show": "profiles.show",
+            "test": "profiles.test",
+            "remove": "profiles.remove",
+        }),
     },
 )  # fmt: skip
 """What the command ``postdicom`` itself takes."""

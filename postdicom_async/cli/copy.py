@@ -13,6 +13,7 @@ from postdicom_async.cli.anonymize import Anonymizing
 from postdicom_async.cli.job_options import Ends, JobFile, Pacing, VerifyLevel, first_studies
 from postdicom_async.cli.job_run import Telling, run_job
 from postdicom_async.cli.options import Common, ErrorIfNothing
+from postdicom_async.cli.password import asking
 from postdicom_async.cli.paths import given_path
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def copy(
             attempts=attempts,
             pace=pace,
             patience=pacing.patience * 3600,
+            ask=asking(),
         )
 
     return run_job(begin, Telling("copy", common.quiet, as_json, error_if_nothing))
@@ -135,6 +137,7 @@ def sync(
             attempts=attempts,
             pace=pace,
             patience=pacing.patience * 3600,
+            ask=asking(),
         )
 
     return run_job(begin, Telling("sync", common.quiet, as_json, error_if_nothing))
@@ -173,6 +176,7 @@ def verify(
             new=job.new,
             pace=pace,
             patience=pacing.patience * 3600,
+            ask=asking(),
         )
 
     return run_job(begin, Telling("verify", common.quiet, as_json))

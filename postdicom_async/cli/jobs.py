@@ -16,6 +16,7 @@ from postdicom_async.cli.job_options import JobName, Pacing
 from postdicom_async.cli.job_run import Telling, counts_text, document_of, run_job, told_reasons
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
+from postdicom_async.cli.password import asking
 from postdicom_async.cli.paths import given_path
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def resume(job: JobName, pacing: Pacing, common: Common, as_json: _AsJson = Fals
     pace = pacing.pace()
 
     async def begin() -> Job:
-        return await jobs.resume(job, pace=pace, patience=pacing.patience * 3600)
+        return await jobs.resume(job, pace=pace, patience=pacing.patience * 3600, ask=asking())
 
     return run_job(begin, Telling("resume", common.quiet, as_json))
 
@@ -95,7 +96,7 @@ def retry(
     pace = pacing.pace()
 
     async def begin() -> Job:
-        return await jobs.retry(job, reasons=reason, pace=pace, patience=pacing.patience * 3600)
+        return await jobs.retry(job, reasons=reason, pace=pace, patience=pacing.patience * 3600, ask=asking())
 
     return run_job(begin, Telling("retry", common.quiet, as_json))
 

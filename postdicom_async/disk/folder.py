@@ -214,6 +214,11 @@ class Folder:
                     if time.time() - status.st_mtime > _ABANDONED_SECONDS:
                         self.remove(descriptor, parts, entry.name)
 
+    def look_again(self) -> None:
+        """Hold on to no folder below the root any longer: some were deleted."""
+        with self._lock:
+            self._forget(keep_root=True)
+
     def _forget(self, *, keep_root: bool = False) -> None:
         kept = self._directories.pop((), None) if keep_root else None
         for directory in self._directories.values():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.jobs.ends import End
     from postdicom_async.jobs.specs import EndLike
+    from postdicom_async.profiles.secrets import Ask
 
 __all__ = ["copy", "resume", "retry", "sync", "verify"]
 
@@ -63,6 +65,7 @@ async def copy(
     attempts: int = 3,
     pace: Pace | None = None,
     patience: float = PATIENCE,
+    ask: Ask | None = None,
 ) -> Job:
     """Begin to move what the source has and the target has not; what was begun before goes on where it stopped.
 
@@ -79,13 +82,14 @@ async def copy(
         attempts: how often an item is tried.
         pace: how fast, and when.
         patience: seconds of an outage of either end, after which the job ends and may be gone on with.
+        ask: asks somebody for a password that is found nowhere, given the prompt.
 
     Raises:
         UsageError: an argument makes no sense, or both ends are one place.
         LedgerUnusable: the ledger is another job's, damaged, or in use (`LedgerLocked`).
     """
     how = How("copy", verify, full, _places(first), anonymize, attempts)
-    return await _begun(_Asked(source, target, how, _path(job), new, pace or Pace(), patience))
+    return await _begun(_Asked(source, target, how, _path(job), new, pace or Pace(), patience, ask))
 
 
 @public_face
@@ -104,6 +108,7 @@ async def sync(
     attempts: int = 3,
     pace: Pace | None = None,
     patience: float = PATIENCE,
+    ask: Ask | None = None,
 ) -> Job:
     """Begin to do what `copy` does, and delete at the target what the source has no more, if that is asked for.
 
@@ -125,6 +130,7 @@ async def sync(
         attempts: see `copy`.
         pace: see `copy`.
         patience: see `copy`.
+        ask: see `copy`.
     """
     if delete not in ("", "copied", "all"):
         raise UsageError("delete: give 'copied' or 'all', or nothing")
@@ -133,7 +139,7 @@ async def sync(
     if delete and anonymize is not None:
         raise UsageError("delete: not with anonymize: what the target holds cannot be told from what was never sent")
     how = How("sync", verify, full, _places(first), anonymize, attempts, delete=delete, max_delete=float(max_delete))
-    return await _begun(_Asked(source, target, how, _path(job), new, pace or Pace(), patience))
+    return await _begun(_Asked(source, target, how, _path(job), new, pace or Pace(), patience, ask))
 
 
 @public_face
@@ -147,6 +153,7 @@ async def verify(
     new: bool = False,
     pace: Pace | None = None,
     patience: float = PATIENCE,
+    ask: Ask | None = None,
 ) -> Job:
     """Begin to compare two ends; nothing is changed at either.
 
@@ -154,17 +161,20 @@ async def verify(
     with ``level="bytes"`` also what it holds otherwise. See `copy` for the other arguments and errors.
     """
     how = How("verify", level, True, {}, anonymize)
-    return await _begun(_Asked(source, target, how, _path(job), new, pace or Pace(), patience))
+    return await _begun(_Asked(source, target, how, _path(job), new, pace or Pace(), patience, ask))
 
 
 @public_face
-async def resume(job: str | os.PathLike[str], *, pace: Pace | None = None, patience: float = PATIENCE) -> Job:
+async def resume(
+    job: str | os.PathLike[str], *, pace: Pace | None = None, patience: float = PATIENCE, ask: Ask | None = None
+) -> Job:
     """Go on with a job that is named by its ledger, as it was begun.
 
     Args:
         job: the file of its ledger, its name, or a part of it that no other has.
         pace: see `copy`.
         patience: see `copy`.
+        ask: see `copy`.
 
     Raises:
         UsageError: there is none; or it anonymises, whose rules and secret are not kept: make the whole call again.
@@ -176,7 +186,7 @@ async def resume(job: str | os.PathLike[str], *, pace: Pace | None = None, patie
         raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
     how = How(first=_places(kept.get("first") or ()), **{name: kept[name] for name in _KEPT})
-    return await _begun(_Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience))
+    return await _begun(_Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask))
 
 
 @public_face
@@ -186,6 +196,7 @@ async def retry(
     reasons: Iterable[int] | None = None,
     pace: Pace | None = None,
     patience: float = PATIENCE,
+    ask: Ask | None = None,
 ) -> Job:
     """Begin to try again what failed or is unconfirmed in a job, and nothing else.
 
@@ -194,6 +205,7 @@ async def retry(
         reasons: only what ended so for one of these (`Reason`); all without it.
         pace: see `copy`.
         patience: see `copy`.
+        ask: see `copy`.
     """
     path = await in_background(lambda: places.find_job(str(job)))
     chosen = None if reasons is None else list(reasons)
@@ -201,7 +213,7 @@ async def retry(
     async with ledger:
         await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=chosen)
         ledger.put("phase", "moving")
-    return await resume(path, pace=pace, patience=patience)
+    return await resume(path, pace=pace, patience=patience, ask=ask)
 
 
 # --- within ---------------------------------------------------------------------------------------------------------
@@ -218,6 +230,7 @@ class _Asked:
     new: bool
     pace: Pace
     patience: float
+    ask: Ask | None
 
 
 async def _begun(asked: _Asked) -> Job:
@@ -226,8 +239,10 @@ async def _begun(asked: _Asked) -> Job:
     path, digest = await in_background(lambda: _place_of(asked, specs))
     if asked.new:
         await _forget(path)
-    source = await in_background(lambda: end_of(specs[0], index=places.beside(path, "source")))
-    target = await in_background(lambda: end_of(specs[1], index=places.beside(path, "target"), target=True))
+    alone = sum(isinstance(spec, EndSpec) and spec.is_archive for spec in specs) == 1
+    opened = partial(end_of, alone=alone, ask=asked.ask)
+    source = await in_background(lambda: opened(specs[0], index=places.beside(path, "source")))
+    target = await in_background(lambda: opened(specs[1], index=places.beside(path, "target"), target=True))
     _require_features(asked.how, source, target)
     ledger = await _ledger(path, asked.how, source, target, digest)
     try:

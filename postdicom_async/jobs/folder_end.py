@@ -339,6 +339,8 @@ class FolderEnd:
         async for rows in listing.files(study):
             chosen = [row for row in rows if wanted is None or _is_meant(row, wanted)]
             problem = await in_background(partial(self._delete_files, listing.index, chosen)) or problem
+        if self._store is not None:
+            self._store.sink.folder.look_again()
         if problem is not None:
             raise problem
 

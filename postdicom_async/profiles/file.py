@@ -35,7 +35,7 @@ def profiles_file() -> Path:
     except ImportError:
         pass
     else:
-        return user_config_path("postdicom-async", appauthor=False) / "profiles.toml"
+        return user_config_path("postdicom") / "profiles.toml"
     raise UsageError(
         'profiles need platformdirs: pip install "postdicom-async[cli]", or set POSTDICOM_CONFIG to a file'
     )

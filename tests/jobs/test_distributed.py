@@ -347,6 +347,13 @@ def test_tls_without_certificates_of_both_sides_is_refused(missing: str) -> None
             DaskDispatcher("tls://archive.example:8786", chores.work, security=chosen)
 
 
+def come_without_certificate(port: int, ca_file: Path) -> None:
+    nobody = ssl.create_default_context(cafile=str(ca_file))
+    nobody.check_hostname = False
+    with socket.create_connection(("127.0.0.1", port)) as raw, nobody.wrap_socket(raw) as secure:
+        secure.read()  # TLS 1.3 tells only now that a certificate is missing
+
+
 async def test_over_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
     ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
     certificate, key = ours.client_files()
@@ -356,11 +363,8 @@ async def test_over_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
         async with dispatcher(cluster, security=tls(str(ours.ca_file), str(certificate), str(key))) as taken:
             told = await told_by(taken, Drawn(chunks))
         told.is_exactly(chunks)
-        with pytest.raises(ssl.SSLError), socket.create_connection(("127.0.0.1", cluster.port)) as raw:
-            nobody = ssl.create_default_context(cafile=str(ours.ca_file))
-            nobody.check_hostname = False
-            with nobody.wrap_socket(raw) as secure:
-                secure.read()  # TLS 1.3 tells of a certificate that is missing only now
+        with pytest.raises(ssl.SSLError):
+            come_without_certificate(cluster.port, ours.ca_file)
         foreign = tls(str(ours.ca_file), *map(str, theirs.client_files()))
         with pytest.raises(ConnectionFailed, match="certificate is refused"):
             async with dispatcher(cluster, security=foreign):
