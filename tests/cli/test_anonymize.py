@@ -114,7 +114,9 @@ async def test_a_table_of_patients_and_a_map_of_uids(
     cli_with_archive: Cli, embedded_archive: Any, study_folder: Path, secret_file: Path, tmp_path: Path
 ) -> None:
     """One patient is in the table, the other is not; the same again under the same secret sends nothing new."""
-    olds = {str(dcmread(path).SOPInstanceUID) for path in study_folder.iterdir()}
+    olds = {
+        str(dcmread(path).SOPInstanceUID) for path in study_folder.iterdir() if path.read_bytes()[128:132] == b"DICM"
+    }
     (study_folder / "other").write_bytes(small_dicom(instance=uid(1, 1, 99), patient_id=CANARIES["patient_id"]))
     table, uids = tmp_path / "patients.csv", tmp_path / "uids.csv"
     table.write_text(f"PatientID;PatientID;PatientName\nT-1;S-001;{CANARIES['patient_name']}\n")
