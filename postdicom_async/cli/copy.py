@@ -11,6 +11,7 @@ import typer
 from postdicom_async import UsageError
 from postdicom_async.cli.anonymize import Anonymizing
 from postdicom_async.cli.job_options import Ends, JobFile, Pacing, VerifyLevel, first_studies
+from postdicom_async.cli.job_plan import show_plans
 from postdicom_async.cli.job_run import Telling, run_job
 from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.password import asking
@@ -44,6 +45,9 @@ _First: TypeAlias = Annotated[
 _Attempts: TypeAlias = Annotated[
     int, typer.Option("--attempts", min=1, metavar="N", help="How often an instance is tried, in waves.")
 ]
+_DryRun: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
+]
 _AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document: the summary.")]
 
 
@@ -64,6 +68,7 @@ def copy(
     full: _Full = False,
     first: _First = None,
     attempts: _Attempts = 3,
+    dry_run: _DryRun = False,
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
@@ -75,6 +80,19 @@ def copy(
     from postdicom_async import jobs
 
     rules, pace, studies = anonymizing.rules(), pacing.pace(), first_studies(first)
+    if dry_run:
+        plans = jobs.dry_run(
+            ends.source,
+            ends.target,
+            full=full,
+            first=studies,
+            anonymize=rules,
+            job=job.job,
+            new=job.new,
+            pace=pace,
+            ask=asking(),
+        )
+        return show_plans(plans, as_json=as_json)
 
     async def begin() -> Job:
         return await jobs.copy(
@@ -115,6 +133,7 @@ def sync(
     full: _Full = False,
     first: _First = None,
     attempts: _Attempts = 3,
+    dry_run: _DryRun = False,
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
@@ -122,6 +141,20 @@ def sync(
     from postdicom_async import jobs
 
     pace, studies, share = pacing.pace(), first_studies(first), _share(max_delete)
+    if dry_run:
+        plans = jobs.dry_run(
+            ends.source,
+            ends.target,
+            verb="sync",
+            delete="" if delete is None else delete.value,
+            full=full,
+            first=studies,
+            job=job.job,
+            new=job.new,
+            pace=pace,
+            ask=asking(),
+        )
+        return show_plans(plans, as_json=as_json)
 
     async def begin() -> Job:
         return await jobs.sync(
