@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -81,7 +81,14 @@ def copy(
     from postdicom_async import jobs
 
     rules, pace, studies = anonymizing.rules(), pacing.pace(), first_studies(moving.first)
-    asked = {"full": moving.full, "first": studies, "anonymize": rules, "job": job.job, "new": job.new, "pace": pace}
+    asked: dict[str, Any] = {
+        "full": moving.full,
+        "first": studies,
+        "anonymize": rules,
+        "job": job.job,
+        "new": job.new,
+        "pace": pace,
+    }
     begin = partial(
         jobs.copy,
         ends.source,
@@ -121,7 +128,13 @@ def sync(
     from postdicom_async import jobs
 
     share, studies = _share(max_delete), first_studies(moving.first)
-    asked = {"full": moving.full, "first": studies, "job": job.job, "new": job.new, "pace": pacing.pace()}
+    asked: dict[str, Any] = {
+        "full": moving.full,
+        "first": studies,
+        "job": job.job,
+        "new": job.new,
+        "pace": pacing.pace(),
+    }
     begin = partial(
         jobs.sync,
         ends.source,
@@ -135,7 +148,7 @@ def sync(
         **asked,
     )
     if moving.dry_run:
-        wanted = "" if delete is None else delete.value
+        wanted: Literal["", "copied", "all"] = "" if delete is None else delete.value
         plans = jobs.dry_run(ends.source, ends.target, verb="sync", delete=wanted, ask=asking(), **asked)
         return show_plans(plans, as_json=as_json)
     return run_job(begin, Telling("sync", common.quiet, as_json, error_if_nothing))
