@@ -14,7 +14,7 @@ from postdicom_async import UsageError
 from postdicom_async.cli.anonymize import Anonymizing
 from postdicom_async.cli.job_options import Ends, JobFile, Pacing, VerifyLevel, first_studies
 from postdicom_async.cli.job_plan import show_plans
-from postdicom_async.cli.job_run import Telling, run_job
+from postdicom_async.cli.job_run import Limits, Telling, run_job
 from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.password import asking
 from postdicom_async.cli.paths import given_path
@@ -51,9 +51,33 @@ class Moving:
     attempts: Annotated[
         int, typer.Option("--attempts", min=1, metavar="N", help="How often an instance is tried, in waves.")
     ] = 3
+    every: Annotated[
+        float | None,
+        typer.Option(
+            "--every",
+            min=0.01,
+            metavar="MINUTES",
+            help="When all is done, begin anew after so long, and again, until Ctrl-C: for what still arrives.",
+        ),
+    ] = None
+    max_duration: Annotated[
+        float | None,
+        typer.Option(
+            "--max-duration", min=0.01, metavar="MINUTES", help="Stop then, with 8; the same command goes on later."
+        ),
+    ] = None
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Work for a minute, and tell how long the whole takes. What was moved counts."),
+    ] = False
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
     ] = False
+
+    def limits(self) -> Limits:
+        """Return how long it may run."""
+        minutes = None if self.max_duration is None else self.max_duration * 60
+        return Limits(minutes, self.probe, None if self.every is None else self.every * 60)
 
 
 class Delete(StrEnum):
@@ -101,7 +125,7 @@ def copy(
     )
     if moving.dry_run:
         return show_plans(jobs.dry_run(ends.source, ends.target, ask=asking(), **asked), as_json=as_json)
-    return run_job(begin, Telling("copy", common.quiet, as_json, error_if_nothing))
+    return run_job(begin, Telling("copy", common.quiet, as_json, error_if_nothing), moving.limits())
 
 
 def sync(
@@ -151,7 +175,7 @@ def sync(
         wanted: Literal["", "copied", "all"] = "" if delete is None else delete.value
         plans = jobs.dry_run(ends.source, ends.target, verb="sync", delete=wanted, ask=asking(), **asked)
         return show_plans(plans, as_json=as_json)
-    return run_job(begin, Telling("sync", common.quiet, as_json, error_if_nothing))
+    return run_job(begin, Telling("sync", common.quiet, as_json, error_if_nothing), moving.limits())
 
 
 class Level(StrEnum):

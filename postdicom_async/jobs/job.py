@@ -176,7 +176,7 @@ class Job:
             control = await stack.enter_async_context(ControlServer(control_paths(self.path), handlers))
             if control.problem is not None:
                 parts.ledger.note(control.problem)
-            await Run(context, dispatcher, self._gate).go()
+            await Run(context, dispatcher, self._gate, is_open=lambda: self.pace.is_open).go()
 
     async def _status(self) -> dict[str, Any]:
         phase = self._parts.ledger.fact("phase")
