@@ -6,9 +6,11 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from postdicom_async.profiles.fields import options_of, values_of, with_fields
+from postdicom_async import profiles
 
 __all__ = ["PANEL", "Assumed", "options_of", "values_of", "with_fields"]
+
+options_of, values_of, with_fields = profiles.options_of, profiles.values_of, profiles.with_fields
 
 PANEL = "Connection"
 """Where the help shows the options that say which archive and how."""

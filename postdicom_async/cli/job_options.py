@@ -80,8 +80,8 @@ class Pacing:
         str,
         typer.Option(
             metavar="TIMES",
-            help="When it may work: 'Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00', a time zone such as Europe/Berlin behind "
-            "it.",
+            help="When it may work: 'Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00', and behind it a time zone such as "
+            "Europe/Berlin.",
         ),
     ] = ""
     patience: Annotated[

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs import Job, Summary
 
-__all__ = ["Telling", "code_of_job", "document_of", "run_job", "tell"]
+__all__ = ["Telling", "code_of_job", "counts_text", "document_of", "run_job", "tell", "told_reasons"]
 
 _MISMATCHES = frozenset({Reason.NOT_LISTED, Reason.DIFFERENT, Reason.NOT_CONFIRMED, Reason.CANNOT_COMPARE, Reason.GONE})
 _BAD = (State.FAILED, State.UNCONFIRMED)
@@ -70,15 +70,21 @@ def tell(summary: Summary, telling: Telling) -> int:
             output.write(counts_text(summary))
             for note in summary.notes:
                 output.note(note)
-        for reason in summary.reasons:
-            if reason.state in _BAD:
-                examples = ", ".join(reason.examples[:3])
-                output.note(
-                    f"{reason.instances} {reason.state.name.lower()}: {reason_text(reason.reason)} ({examples})"
-                )
+        for line in told_reasons(summary):
+            output.note(line)
     if code != Exit.OK:
         output.error(line)
     return code
+
+
+def told_reasons(summary: Summary) -> list[str]:
+    """Return a line for each reason of what failed, or is not confirmed."""
+    return [
+        f"{one.instances} {one.state.name.lower()}, reason {one.reason}: {reason_text(one.reason)}"
+        + (f" ({', '.join(one.examples[:3])})" if one.examples else "")
+        for one in summary.reasons
+        if one.state in _BAD
+    ]
 
 
 def _tell_partial(summary: Summary, telling: Telling) -> None:

@@ -1,4 +1,4 @@
-"""Where the credentials come from: environment, keyring, prompt; never an argument, which every user could read."""
+"""What is asked for in a terminal, unseen. Where else secrets come from: `postdicom_async.profiles.secrets`."""
 
 from __future__ import annotations
 
@@ -10,34 +10,14 @@ from typing import TYPE_CHECKING
 
 from postdicom_async import UsageError
 from postdicom_async.cli import output
-from postdicom_async.profiles.model import Profile
-from postdicom_async.profiles.secrets import credentials_of, keys_of
 
 if TYPE_CHECKING:
-    from postdicom_async.profiles.secrets import Ask
+    from postdicom_async import profiles
 
-__all__ = ["asking", "find_cloud_keys", "find_credentials", "find_share_password"]
-
-
-def find_credentials(username: str | None, url: str) -> tuple[str, str] | str | None:
-    """Return ``(user, password)`` for an archive without a profile, a bearer token, or None for no credentials.
-
-    Raises:
-        UsageError: both a user and a token are given, or there is no password and nobody to ask.
-    """
-    return credentials_of(Profile("", url=url, username=username or ""), ask=asking())
+__all__ = ["asking", "find_share_password"]
 
 
-def find_cloud_keys(router_url: str) -> tuple[str, str]:
-    """Return the API key and the account key of the Cloud API for an account without a profile.
-
-    Raises:
-        UsageError: one is missing, and there is nobody to ask.
-    """
-    return keys_of(Profile("", kind="cloud", router_url=router_url), ask=asking())
-
-
-def asking() -> Ask | None:
+def asking() -> profiles.Ask | None:
     """Return what asks somebody for a secret; None if nobody is there."""
     return (lambda prompt: _ask(output.clean(prompt))) if _somebody_is_there() else None
 

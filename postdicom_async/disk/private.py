@@ -45,6 +45,7 @@ class FileLock:
                     return False
                 if _is_still(file, self._path):
                     self._file = file
+                    keep_private(self._path)
                     return True
                 os.close(file)  # who had it removed it in between: it guards nothing any more
 
@@ -82,6 +83,7 @@ def make_folder(path: Path) -> None:
     if not path.exists():
         make_folder(path.parent)
         path.mkdir(_FOLDER, exist_ok=True)
+        path.chmod(_FOLDER)
 
 
 def make_private(path: Path) -> None:
@@ -93,7 +95,7 @@ def make_private(path: Path) -> None:
 
 
 def keep_private(path: Path) -> None:
-    """Take away what others may do with a file."""
+    """Take away what others may do with a file, and give its user what a umask took."""
     if stat.S_IMODE(path.stat().st_mode) != _FILE:
         path.chmod(_FILE)
 

@@ -1,21 +1,22 @@
 """A small file of the user's own (0600) that processes change one after another, each whole or not at all.
 
 It is replaced by a rename, so that a reader finds the old text or the new one. Whoever changes it holds a lock on a
-second file beside it, ``NAME.lock``: the file itself is another one after each change.
+second file beside it, ``NAME.lock``, while there is one: the file itself is another one after each change. Blocks.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
-import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from postdicom_async.disk.private import FileLock, make_folder
 from postdicom_async.disk.problems import explained, local_file_error
-from postdicom_async.errors import UsageError
+from postdicom_async.disk.whole_file import whole_file
+from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ __all__ = ["change", "read", "read_secret"]
 
 _LARGEST = 1024 * 1024
 _LARGEST_SECRET = 64 * 1024
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_PATIENCE, _PAUSE = 30.0, 0.01  # seconds
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a FIFO would wait for its writer
 
 
@@ -103,54 +104,24 @@ def change(path: Path, what: str, to: Callable[[str | None], str | None]) -> Non
     """
     path = Path(os.path.realpath(path))
     with explained(what):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
     with _locked(path.with_name(path.name + ".lock"), what):
         text = to(read(path, what))
         if text is not None:
-            with explained(what):
-                _replace(path, text.encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    descriptor = os.open(partial, _NEW, 0o600)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-    if sys.platform != "win32":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            with whole_file(path, what) as file:
+                file.write(text)
 
 
 @contextlib.contextmanager
 def _locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock, waiting for whoever holds it: they change a line and go. It ends with the process."""
-    with explained(what):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    """Hold a lock, and wait for it: whoever has it changes a line and goes."""
+    lock = FileLock(path)
+    until = time.monotonic() + _PATIENCE
+    while not lock.take():
+        if time.monotonic() > until:
+            raise LocalFileError(f"{what}: another process is changing it", temporary=True)
+        time.sleep(_PAUSE)
     try:
-        with explained(what):
-            _lock(descriptor)
         yield
     finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock.let_go()

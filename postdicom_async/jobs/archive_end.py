@@ -8,6 +8,7 @@ how many retrieve and store requests run at once is one policy each.
 from __future__ import annotations
 
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from postdicom_async.dicomweb.client import DicomWeb
@@ -27,7 +28,7 @@ from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.outcomes import Gathered, Outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
     from postdicom_async.dicom.anonymize import Anonymization
@@ -41,10 +42,10 @@ _LACKS_UNDATED = "the archive cuts its lists of studies: some without a study da
 
 
 class ArchiveEnd:
-    """An archive as an `ends.End`. The client is opened and closed with it.
+    """An archive as an `ends.End`. A client that is not open is opened and closed with it.
 
     Args:
-        client: the archive, not yet open.
+        client: the archive.
         name: how it is shown; its origin without it.
         filters: DICOM keywords or tags to what studies must match, as for ``search_for_studies``.
 
@@ -59,9 +60,8 @@ class ArchiveEnd:
     def __init__(self, client: DicomWeb, *, name: str | None = None, filters: Mapping[str, Any] | None = None) -> None:
         if not isinstance(client, DicomWeb):
             raise UsageError("client: give a DicomWeb(...)")
-        self._client = client
-        self._retrieval = client._retrieval  # noqa: SLF001 - of this package
-        self._session = self._retrieval.session
+        self._take(client)
+        self._opens = False
         self._filters = tuple(filter_pairs(filters))
         dialect = self._retrieval.dialect
         self.name: str = origin_of(self._session.url) if name is None else name
@@ -70,21 +70,34 @@ class ArchiveEnd:
         if Route.STUDY in dialect.routes and Route.INSTANCE in dialect.routes:
             self.features |= Feature.DELETES
         self.notes: list[str] = []
+
+    def _take(self, client: DicomWeb) -> None:
+        self._client = client
+        self._retrieval = client._retrieval  # noqa: SLF001 - of this package
+        self._session = self._retrieval.session
         self._stores = Stores(self._session.settings.limits.parallel_stores)
         self._retrieves = Retrieves(self._retrieval)
+
+    def pace_requests(self, before_request: Callable[[], Awaitable[None]]) -> None:
+        """Have something awaited before every request that this end makes; call it before the end is opened."""
+        session = self._session.with_settings(replace(self._session.settings, before_request=before_request))
+        self._take(self._client._over(session))  # noqa: SLF001 - of this package
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
+        self._opens = not self._session.is_open
+        if self._opens:
+            await self._client.__aenter__()
         self._retrieves = Retrieves(self._retrieval)  # on the connections that are open now
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.__aexit__(kind, error, trace)
+        if self._opens:
+            await self._client.__aexit__(kind, error, trace)
 
     # --- lists --------------------------------------------------------------------------------------------------------
 

@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias
 
-from postdicom_async.disk.sources import Unusable, Usable
-
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from types import TracebackType
 
     from postdicom_async.dicom.anonymize import Anonymization
+    from postdicom_async.disk.sources import Unusable, Usable
     from postdicom_async.results import InstanceUids, Outcome
 
 __all__ = ["End", "Feature", "Identified", "ListedInstance", "ListedStudy", "Wanted"]
 
-Identified: TypeAlias = Usable | Unusable
+Identified: TypeAlias = "Usable | Unusable"
 
 
 class Feature(Flag):

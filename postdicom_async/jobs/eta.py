@@ -94,6 +94,7 @@ def _looked_up(summary: Summary) -> int:
 
 def _left(summary: Summary) -> Count:
     left = total(summary, _LEFT)
+    left = Count(left.instances + summary.expected, left.bytes)
     if summary.facts.phase != "verifying" or summary.facts.verb == "verify":
         return left
     return Count(left.instances + max(0, summary.of(State.DONE).instances - _looked_up(summary)), left.bytes)

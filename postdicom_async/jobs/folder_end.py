@@ -32,6 +32,7 @@ from postdicom_async.jobs.folder_read import FolderReader
 from postdicom_async.jobs.folder_scan import Looked, look, scan_folder, settle_uid
 from postdicom_async.jobs.folder_store import FolderStore, of_the_folder
 from postdicom_async.jobs.states import Reason
+from postdicom_async.results import InstanceUids
 from postdicom_async.transfer.folder_sink import FolderSink
 from postdicom_async.transfer.outcomes import Gathered
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicom.layout import RelativeName
     from postdicom_async.jobs.ends import Identified, ListedInstance, ListedStudy, Wanted
     from postdicom_async.jobs.folder_index import FileRow
-    from postdicom_async.results import InstanceUids, Outcome
+    from postdicom_async.results import Outcome
 
 __all__ = ["FolderEnd"]
 
@@ -89,7 +90,7 @@ class FolderEnd:
         """
         self.name: str = "folder"
         self.identity: str = os.path.realpath(path)
-        self.features: Feature = Feature.LISTS | Feature.OPENS | Feature.STORES | Feature.CONFIRMS | Feature.DELETES
+        self.features: Feature = ~Feature(0)
         self._root = Path(self.identity)
         self._index_path = index
         self._filter = StudyFilter(filters)
@@ -105,7 +106,7 @@ class FolderEnd:
         self._reader = FolderReader(self._root)
         self._writing = ExitStack()
         self._opening = asyncio.Lock()
-        self._sink: FolderSink | None = None
+        self._store: FolderStore | None = None
         self._unnoted: list[RelativeName] = []
 
     def __repr__(self) -> str:
@@ -118,7 +119,7 @@ class FolderEnd:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let go of the folder and its index; what was stored is noted first."""
-        self._sink = None
+        self._store = None
         self._writing.close()
         index = self._index
         if index is not None:
@@ -157,6 +158,7 @@ class FolderEnd:
                 raise LocalFileError(message, temporary=True)
             self._searched = True
             return
+        await in_background(self._reader.require_folder)
         await scan_folder(self.identity, index, self._filter.texts, self._on_scan)
         self._searched = True
 
@@ -221,26 +223,36 @@ class FolderEnd:
             LocalFileError: the folder itself is gone, or another one is there.
             UsageError: it never was there.
         """
-        if not all(one.place for one in wanted.instances):
-            wanted = replace(wanted, instances=await self._placed(wanted))
-        async with aclosing(self._reader.open(wanted)) as found:
+        async with aclosing(self._reader.open(await self.placed(wanted))) as found:
             async for one in found:
                 yield one
 
-    async def _placed(self, wanted: Wanted) -> list[ListedInstance]:
-        """Return the wanted with their places, as far as they have one."""
+    async def placed(self, wanted: Wanted) -> Wanted:
+        """Return the wanted with their places as far as they are known, for a worker that has no index.
 
-        def find(index: FolderIndex) -> list[ListedInstance]:
-            rows = [None if one.place else index.find(wanted.study, one.series, one.uid) for one in wanted.instances]
-            pairs = zip(wanted.instances, rows, strict=True)
-            return [one._replace(place=row.place) if row else one for one, row in pairs]
-
+        What lies where the layout would put it is found there; the folder is searched for what the index has not.
+        """
+        if all(one.place for one in wanted.instances):
+            return wanted
         index = await self._opened_index()
-        found = await in_background(partial(find, index))
-        if all(one.place for one in found):
-            return found  # what an earlier run knew will do: each file is looked at when it is opened
-        await self._listing()
-        return await in_background(partial(find, index))
+        # What an earlier run knew will do: each file is looked at when it is opened.
+        found = await in_background(partial(self._find, index, wanted))
+        if not all(one.place for one in found.instances):
+            await self._listing()
+            found = await in_background(partial(self._find, index, found))
+        return found
+
+    def _find(self, index: FolderIndex, wanted: Wanted) -> Wanted:
+        def place(one: ListedInstance) -> str:
+            row = index.find(wanted.study, one.series, one.uid)
+            if row is not None:
+                return row.place
+            name = self._layout(InstanceUids(wanted.study, one.series, one.uid))
+            return "/".join(name) if os.path.lexists(self._root.joinpath(*name)) else ""
+
+        return replace(
+            wanted, instances=[one if one.place else one._replace(place=place(one)) for one in wanted.instances]
+        )
 
     # --- as a target -------------------------------------------------------------------------------------------------
 
@@ -257,7 +269,7 @@ class FolderEnd:
                 outcome, is not there.
         """
         require_anonymization(anonymize)
-        store = FolderStore(await self._opened_sink(), self._layout, self._unnoted.append)
+        store = await self._opened_store()
         gathered = Gathered(keeps_all=False, streams=True)
         running: asyncio.Future[Any] = asyncio.ensure_future(store.run(sources, anonymize, gathered))
         try:
@@ -280,7 +292,7 @@ class FolderEnd:
         size in bounded memory. A file of that name is replaced, so ask for what is known not to be there; the outcome's
         ``where`` is a path, to be left behind. Tell `note` what was saved.
         """
-        yield await self._opened_sink()
+        yield (await self._opened_store()).sink
 
     async def note(self, saved: Iterable[InstanceUids]) -> None:
         """Have the index know what a `sink` saved."""
@@ -288,19 +300,24 @@ class FolderEnd:
         if len(self._unnoted) >= _NOTED:
             await self._note_stored()
 
-    async def _opened_sink(self) -> FolderSink:
+    async def _opened_store(self) -> FolderStore:
         async with self._opening:
-            if self._sink is None:
-                folder = Folder(self._root, fsync=self._fsync)
+            if self._store is None:
+                # Of one job one process writes: what an earlier one left half written is its own, to be cleared.
+                owner = "" if self._index_path is None else (await self._opened_index()).mark(b"")
+                folder = Folder(self._root, fsync=self._fsync, owner=owner)
                 with translated(LocalFileError, of_the_folder):
                     await in_background(folder.open)
+                await in_background(self._reader.require_folder)
                 self._writing.callback(folder.close)
-                self._sink = self._writing.enter_context(FolderSink(folder, self._layout, piece=_PIECE))
-        return self._sink
+                sink = self._writing.enter_context(FolderSink(folder, self._layout, piece=_PIECE))
+                self._store = FolderStore(sink, self._layout, self._unnoted.append)
+        return self._store
 
     async def _note_stored(self) -> None:
         """Put what was stored into the index, where there has been a search: the next one finds it otherwise."""
-        names, self._unnoted = self._unnoted, []
+        names = self._unnoted.copy()
+        self._unnoted.clear()
         if names and self._searched:
             await in_background(partial(self._note_files, await self._opened_index(), names))
 
@@ -326,6 +343,8 @@ class FolderEnd:
         async for rows in listing.files(study):
             chosen = [row for row in rows if wanted is None or _is_meant(row, wanted)]
             problem = await in_background(partial(self._delete_files, listing.index, chosen)) or problem
+        if self._store is not None:
+            self._store.sink.folder.look_again()
         if problem is not None:
             raise problem
 
@@ -350,17 +369,19 @@ class FolderEnd:
 
         Raises:
             UsageError: it does not exist.
-            LocalFileError: it cannot be listed, or written to.
+            LocalFileError: it cannot be listed, or written to; it is not there any more, and may come back.
         """
         await in_background(self._probe)
 
     def _probe(self) -> None:
+        if self._reader.has_looked:
+            self._reader.require_folder()
         if self._is_there():
             with translated(OSError, partial(local_file_error, "the folder")), os.scandir(self._root) as entries:
                 next(entries, None)
-        if self._sink is not None:
+        if self._store is not None:
             with translated(LocalFileError, of_the_folder):
-                partial_file = self._sink.folder.create(("probe",))
+                partial_file = self._store.sink.folder.create(("probe",))
                 try:
                     partial_file.write([bytes(_TRIED)])
                 finally:

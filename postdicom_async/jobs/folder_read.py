@@ -40,8 +40,13 @@ class FolderReader:
         self._root = root
         self._device: tuple[int, int] | None = None
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether it was there before."""
+        return self._device is not None
+
     async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
-        """Yield what is wanted in its order, the next group being read meanwhile.
+        """Yield what is wanted and there, in its order, the next group being read meanwhile.
 
         Raises:
             LocalFileError: the folder itself is gone, or another one is there.
@@ -65,18 +70,13 @@ class FolderReader:
     def _reading(self, study: str, some: Sequence[ListedInstance]) -> asyncio.Future[list[Identified]]:
         return asyncio.ensure_future(in_background(partial(self._identify_all, study, some)))
 
-    # --- in a thread -------------------------------------------------------------------------------------------------
+    def require_folder(self) -> None:
+        """See that the folder is there, the same as at first; blocks.
 
-    def _identify_all(self, study: str, some: Sequence[ListedInstance]) -> list[Identified]:
-        self._require_folder()
-        inside: dict[Path, bool] = {}
-        found = [self._identify(study, one, inside) for one in some]
-        if any(isinstance(one, Unusable) for one in found):
-            self._require_folder()
-        return found
-
-    def _require_folder(self) -> None:
-        """Raise unless the folder is there, the same as at first."""
+        Raises:
+            UsageError: there never was one.
+            LocalFileError: it is gone, or another one is in its place; it may come back.
+        """
         missing = False
         with translated(OSError, partial(local_file_error, "the folder")):
             try:
@@ -84,15 +84,26 @@ class FolderReader:
             except FileNotFoundError:
                 missing = True
         if missing and self._device is None:
-            raise UsageError("the source folder does not exist")
+            raise UsageError("the folder does not exist")
         if missing or (self._device or (status.st_dev, status.st_ino)) != (status.st_dev, status.st_ino):
             raise LocalFileError("the folder is gone, or another one was put in its place", temporary=True)
         self._device = (status.st_dev, status.st_ino)
 
-    def _identify(self, study: str, one: ListedInstance, inside: dict[Path, bool]) -> Identified:
-        parts = one.place.split("/")
+    # --- in a thread -------------------------------------------------------------------------------------------------
+
+    def _identify_all(self, study: str, some: Sequence[ListedInstance]) -> list[Identified]:
+        self.require_folder()
+        inside: dict[Path, bool] = {}
+        found = [self._identify(study, one, inside) for one in some]
+        if any(one is None or isinstance(one, Unusable) for one in found):
+            self.require_folder()
+        return [one for one in found if one is not None]
+
+    def _identify(self, study: str, one: ListedInstance, inside: dict[Path, bool]) -> Identified | None:
+        """Return a file as it is now, None where it is gone."""
         if not one.place:
-            return Unusable(one.uid, Status.UNREADABLE, "it is not in the folder any more", one.size)
+            return None
+        parts = one.place.split("/")
         if "\0" in one.place or any(part in {"", ".", ".."} for part in parts):
             return Unusable(one.uid, Status.UNREADABLE, "its place is not in the folder", one.size)
         path = self._root.joinpath(*parts)
@@ -102,7 +113,8 @@ class FolderReader:
             return Unusable(one.uid, Status.UNREADABLE, "its place is not in the folder", one.size)
         found = read_beginning(path, read_header, whole=True)
         if isinstance(found, Unusable):
-            return Unusable(one.uid, Status.UNREADABLE, found.reason, found.size)
+            is_gone = not found.size and not os.path.lexists(path)
+            return None if is_gone else Unusable(one.uid, Status.UNREADABLE, found.reason, found.size)
         if found.told.uids != InstanceUids(study, one.series, one.uid):
             return Unusable(one.uid, Status.UNREADABLE, "the file is another instance by now", found.status.st_size)
         body = FileBody.of(path, found.status, _PIECE)

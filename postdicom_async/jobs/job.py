@@ -13,19 +13,22 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from postdicom_async.disk.background import in_background, outlasting
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
+from postdicom_async.jobs.archive_end import ArchiveEnd
 from postdicom_async.jobs.chunk_runner import ChunkOptions
 from postdicom_async.jobs.context import Context, How
+from postdicom_async.jobs.control import ControlServer, control_paths, handlers_of
 from postdicom_async.jobs.dispatch import LocalDispatcher
 from postdicom_async.jobs.ledger import LedgerReader
-from postdicom_async.jobs.outage import PATIENCE, Outages
+from postdicom_async.jobs.outage import Outages
 from postdicom_async.jobs.pace import Pace
 from postdicom_async.jobs.run import Run
 from postdicom_async.jobs.verification import digest_of
+from postdicom_async.jobs.weather import Patience
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,7 +53,7 @@ class JobParts:
     target: End
     how: How = field(default_factory=How)
     pace: Pace = field(default_factory=Pace)
-    patience: float = PATIENCE
+    patience: float = Patience().outage
 
 
 @public_face
@@ -151,11 +154,15 @@ class Job:
     ) -> None:
         await self.stop()
 
-    # --- the work ------------------------------------------------------------------------------------------------------
+    # --- the work ----------------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         parts = self._parts
-        outages = Outages(patience=parts.patience, tell=parts.ledger.note)
+        for end in (parts.source, parts.target):
+            if isinstance(end, ArchiveEnd):
+                end.pace_requests(parts.pace.request)
+        patience = Patience(outage=parts.patience)
+        outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note)
         context = Context(parts.ledger, parts.source, parts.target, parts.how, outages, self._tell)
         options = ChunkOptions(
             anonymize=parts.how.anonymize, pace=parts.pace.bytes, digest=_digest if self._compares_bytes else None
@@ -165,8 +172,16 @@ class Job:
             await stack.enter_async_context(parts.ledger)
             await stack.enter_async_context(parts.source)
             await stack.enter_async_context(parts.target)
-            stack.push_async_callback(outages.close)
+            handlers = handlers_of(parts.pace, status=self._status, stop=self._working.cancel)
+            control = await stack.enter_async_context(ControlServer(control_paths(self.path), handlers))
+            if control.problem is not None:
+                parts.ledger.note(control.problem)
             await Run(context, dispatcher, self._gate).go()
+
+    async def _status(self) -> dict[str, Any]:
+        phase = self._parts.ledger.fact("phase")
+        counts = await self._parts.ledger.counts()
+        return {"phase": phase, "counts": {state.name.lower(): count for state, (count, _) in counts.items()}}
 
     @property
     def _compares_bytes(self) -> bool:

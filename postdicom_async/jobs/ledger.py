@@ -26,7 +26,7 @@ from postdicom_async.disk.private import FileLock, keep_private, make_folder
 from postdicom_async.disk.problems import explained
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, PostdicomError, UsageError
 from postdicom_async.jobs.ledger_book import Book
-from postdicom_async.jobs.ledger_file import connected, examine, explained_by_sqlite, make, refuse_foreign
+from postdicom_async.jobs.ledger_file import connected, examine, explained_by_sqlite, make
 from postdicom_async.jobs.ledger_lines import items_of
 from postdicom_async.jobs.ledger_reader import LedgerReader
 from postdicom_async.jobs.ledger_schema import ItemRow, Stage, StudyRow
@@ -71,7 +71,7 @@ class Ledger:
         self._database: sqlite3.Connection | None = None
         self._book: Book | None = None
         self._facts: dict[str, Any] = {}
-        self._gathered: deque[tuple[Callable[[Book], None], int]] = deque()
+        self._gathered: deque[Callable[[Book], None]] = deque()
         self._size = 0
         self._ending = False
         self._timer: asyncio.TimerHandle | None = None
@@ -129,7 +129,6 @@ class Ledger:
             if not self.path.parent.is_dir():
                 raise LedgerUnusable("there is no such ledger")
             self._take_lock()
-            refuse_foreign(self.path)
             examine(self.path, identity)
             keep_private(self.path)
             self._connect()
@@ -201,10 +200,15 @@ class Ledger:
         await outlasting(running)
         return running.result()
 
+    def _must_be_open(self) -> None:
+        if self._ending:
+            raise UsageError("the ledger is closed")
+
     # --- groups ------------------------------------------------------------------------------------------------------
 
     def _gather(self, change: Callable[[Book], None], size: int = 1) -> None:
-        self._gathered.append((change, size))
+        self._must_be_open()
+        self._gathered.append(change)
         self._size += size
         if self.problem is not None or self._writing is not None:
             return  # it is written when `commit` succeeds again, or after the group that is being written
@@ -244,7 +248,7 @@ class Ledger:
             return
         try:
             with explained_by_sqlite():
-                self._open_book.write(change for change, _ in group)
+                self._open_book.write(group)
         except BaseException:
             self._gathered.extendleft(reversed(group))
             raise
@@ -263,6 +267,7 @@ class Ledger:
             with explained_by_sqlite():
                 return question(self._open_book)
 
+        self._must_be_open()
         await anyio.lowlevel.checkpoint_if_cancelled()
         answer = await self._in_thread(work)
         self.problem = None
@@ -289,8 +294,7 @@ class Ledger:
 
         New ones of the source become FOUND, with a position: those in ``first`` by the number there, then the newest
         month first, undated ones last. Of known ones the count and the run are noted; the stage stays, and with
-        ``first`` the position is set anew. What only the target lists is kept too, with ``seen`` 0. A study with the
-        UID "" is for what is no instance: it is no study of the counts.
+        ``first`` the position is set anew. What only the target lists is kept too, with ``seen`` 0.
         """
         noted = list(studies)
         await self._read(
@@ -322,7 +326,7 @@ class Ledger:
         return [study.row for study in found]
 
     async def study(self, uid: str) -> StudyRow | None:
-        """Return one."""
+        """Return one. Every ledger has one with the UID "", for what is no instance; no end lists it."""
         found = await self._read(lambda book: book.study_of(uid))
         return None if found is None else found.row
 

@@ -124,7 +124,7 @@ class Book:
         (last,) = self.database.execute("SELECT coalesce(max(id), 0) FROM study").fetchone()
         for uid, date, instances in sorted(listed, key=lambda study: study.date, reverse=True):
             old = self.study_of(uid)
-            new = old or Study(last + 1, uid, _month(uid, date), 0, None, None, None, 0, 0, Stage.FOUND, 0, 0)
+            new = old or Study(last + 1, uid, _month(date), 0, None, None, None, 0, 0, Stage.FOUND, 0, 0)
             last = max(last, new.id)
             if at_target:
                 new = new._replace(at_target=instances, seen_at_target=run)
@@ -133,6 +133,10 @@ class Book:
             if old is None or first is not None:
                 new = new._replace(position=_position(new, first or {}))
             self._save(old, new)
+
+    def note_nothing(self) -> None:
+        """Add the line for what is no instance: it is no study of the counts, and no end lists it."""
+        self._save(None, Study(1, "", -1, _FIRST, None, None, None, 0, 0, Stage.FOUND, 0, 0))
 
     def set_stage(self, number: int, stage: Stage, planned: int | None) -> None:
         """Let a study go on; what is EQUAL counts what it has beyond its items as present."""
@@ -330,10 +334,8 @@ def _fact(name: str, value: str, mark: int) -> tuple[str, Any]:
     return name, json.loads(value)
 
 
-def _month(uid: str, date: str) -> int:
+def _month(date: str) -> int:
     """Return YYYYMM; 0 for what is no date."""
-    if not uid:
-        return -1
     return int(date[:6]) if len(date) == _DATE and date.isascii() and date.isdigit() else 0
 
 
@@ -341,4 +343,4 @@ def _position(study: Study, first: Mapping[str, int]) -> int:
     """Return the place of a study: as it was ordered, then by month; within a month by number. No day can be seen."""
     if study.uid in first:
         return first[study.uid] - _FIRST
-    return -study.month if study.uid else _FIRST
+    return -study.month

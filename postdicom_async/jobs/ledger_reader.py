@@ -9,13 +9,14 @@ Lines are given as they are asked for; memory stays flat.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from sqlite3 import ProgrammingError
 from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.jobs.ledger_book import Book
-from postdicom_async.jobs.ledger_file import checked_reader, explained_by_sqlite
-from postdicom_async.jobs.ledger_lines import item_in
+from postdicom_async.jobs.ledger_file import checked_reader, explained_by_sqlite, side_files, tidy
+from postdicom_async.jobs.ledger_lines import item_in, of_states
 from postdicom_async.jobs.ledger_schema import LISTED_BY_REASON, Stage, Study
 from postdicom_async.jobs.states import SETTLED, Reason, State
 from postdicom_async.jobs.summary import (
@@ -58,11 +59,14 @@ class LedgerReader:
             LocalFileError: it cannot be read.
         """
         self.path = path
+        self._nobody_writes = not any(beside.exists() for beside in side_files(path))
         self._database = checked_reader(path)
 
     def close(self) -> None:
         """Let go of it."""
         self._database.close()
+        if self._nobody_writes:
+            tidy(self.path)
 
     @contextmanager
     def still(self) -> Iterator[None]:
@@ -76,7 +80,8 @@ class LedgerReader:
                 self._database.execute("SELECT count(*) FROM fact").fetchone()  # SQLite's begins with the first reading
                 yield
             finally:
-                self._database.execute("ROLLBACK")
+                with suppress(ProgrammingError):  # it was closed meanwhile
+                    self._database.execute("ROLLBACK")
 
     def facts(self) -> Mapping[str, Any]:
         """Return every fact; see `ledger_schema`."""
@@ -99,7 +104,7 @@ class LedgerReader:
                 counts=_by_state((state, instances, size) for _, state, _, instances, size in totals),
                 studies=studies,
                 equal_by_count=equal,
-                discovery_complete=bool(facts.get("discovery_complete")),
+                discovery_complete=facts.get("phase") not in (None, "", "discovering"),
                 verified=verified,
                 mismatches=sum(
                     instances
@@ -164,17 +169,16 @@ class LedgerReader:
     def studies(self, *, states: Sequence[State] | None = None) -> Iterator[StudyLine]:
         """Yield studies by position; those that have something in some states. Everything they have is counted.
 
-        What is no instance is among them, under the UID "".
+        What is no instance is among them, under the UID "", and not what only the target lists.
         """
-        book = Book(self._database)
+        chosen, values = of_states(states)
+        where = f"id IN (SELECT study FROM tally WHERE instances > 0{chosen})" + (" OR seen > 0" if not chosen else "")
+        book, after = Book(self._database), (-(1 << 62), 0)
         with self.still():
-            after = (-(1 << 62), 0)
-            while studies := book.studies("(position, id) > (?, ?)", after, _SLICE):
+            while studies := book.studies(f"(position, id) > (?, ?) AND ({where})", (*after, *values), _SLICE):
                 for study in studies:
-                    after = (study.position, study.id)
-                    counts = self._counts_of(study)
-                    if states is None or any(state in counts for state in states):
-                        yield StudyLine(study.uid, max(0, study.month), _basis(study), counts)
+                    yield StudyLine(study.uid, max(0, study.month), _basis(study), self._counts_of(study))
+                after = studies[-1].position, studies[-1].id
 
     def _counts_of(self, study: Study) -> Mapping[State, Count]:
         return _by_state(
@@ -199,25 +203,20 @@ class LedgerReader:
         Raises:
             LedgerUnusable: a line is not what was written.
         """
-        where, values = ["1"], list[object]()
-        if states is not None:
-            where += [f"item.state IN ({','.join('?' * len(states))})"]
-            values += [int(state) for state in states]
-            if set(states) <= set(LISTED_BY_REASON):
-                where += [f"item.state IN ({_listed_by_reason()})"]  # so that SQLite sees which index helps
+        chosen, values = of_states(states)
+        if states is not None and set(states) <= set(LISTED_BY_REASON):
+            chosen += f" AND state IN ({_listed_by_reason()})"  # so that SQLite sees which index helps
+        tables = "item CROSS JOIN series ON series.id = item.series CROSS JOIN study ON study.id = series.study WHERE 1"
         if study is not None:
-            where += ["study.uid = ?"]
-            values += [study]
+            tables = (
+                "study CROSS JOIN series ON series.study = study.id CROSS JOIN item ON item.series = series.id "
+                "WHERE study.uid = ?"
+            )
         with self.still():
             lines = self._database.execute(
-                "SELECT study.id, study.uid, series.uid, item.uid, item.state, reason, attempts, size, digest, "
-                "item.mark FROM item CROSS JOIN series ON series.id = item.series CROSS JOIN study "
-                f"ON study.id = series.study WHERE {' AND '.join(where)}"
-                if study is None
-                else "SELECT study.id, study.uid, series.uid, item.uid, item.state, reason, attempts, size, digest, "
-                "item.mark FROM study CROSS JOIN series ON series.study = study.id CROSS JOIN item "
-                f"ON item.series = series.id WHERE {' AND '.join(where)}",
-                values,
+                "SELECT study.id, study.uid, series.uid, item.uid, state, reason, attempts, size, digest, item.mark "
+                f"FROM {tables}{chosen}",
+                (*([] if study is None else [study]), *values),
             )
             for line in lines:
                 yield _item_line(line)

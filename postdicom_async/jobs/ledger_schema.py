@@ -25,9 +25,9 @@ note       lines for people, with their time
 
 ``mark`` is a checksum over the line, so that a changed bit is noticed when the line is read.
 
-================== ====================================================================================================
+================== ===================================================================================================
 fact               what it is
-================== ====================================================================================================
+================== ===================================================================================================
 verb               ``copy``, ``sync`` or ``verify``
 source, target     the names of the ends as they may be shown
 created            ISO 8601, with the offset to UTC
@@ -35,11 +35,10 @@ verify             ``none``, ``listed`` or ``bytes``
 phase              ``discovering``, ``moving``, ``verifying``, ``deleting``, ``complete``
 run                how often it was started anew, from 1 on
 seconds            how long it has run in all
-discovery_complete whether every study of the source has been found
 identity           a keyed digest of what the job is about; a ledger with another is another job's
 parts              of a partitioned ledger: which part has which token, and which are back (``partition``)
 part               of a part: its number, its token, and the job it belongs to
-================== ====================================================================================================
+================== ===================================================================================================
 
 Others are the engine's own.
 """
@@ -188,7 +187,7 @@ class Study(NamedTuple):
     def shares(self) -> tuple[int, int, int, int, int]:
         """What it adds to the calendar: studies, equal, waiting, expected, verified."""
         if not self.seen or not self.uid:
-            return 0, 0, 0, 0, self.verified
+            return 0, 0, 0, 0, 0
         waits = self.stage == Stage.FOUND
         equal = self.stage == Stage.EQUAL or self.unlisted > 0
         return 1, int(equal), int(waits), (self.at_source or 0) if waits else 0, self.verified

@@ -18,10 +18,14 @@ import json
 import os
 import re
 import secrets
+import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from postdicom_async.disk.private import FileLock, forget, make_folder
 from postdicom_async.disk.problems import explained
+from postdicom_async.disk.whole_file import whole_file
 from postdicom_async.errors import LedgerUnusable, UsageError
 
 __all__ = [
@@ -52,17 +56,15 @@ def state_folder() -> Path:
     if given:
         folder = Path(given)
     else:
-        try:
-            from platformdirs import user_state_path
-        except ImportError:
-            user_state_path = None
-        if user_state_path is None:
+        if find_spec("platformdirs") is None:
             raise UsageError(
                 'job: name a file, or pip install "postdicom-async[cli]" so that the state folder is found'
             )
+        from platformdirs import user_state_path
+
         folder = user_state_path("postdicom") / "jobs"
     with explained("the folder of the jobs"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
     return folder
 
 
@@ -76,12 +78,19 @@ def pair_digest(*parts: str) -> str:
 
 def _key() -> bytes:
     path = state_folder() / "key"
+    lock = FileLock(path.with_name("key.lock"))
     with explained("the key of the jobs"):
-        with contextlib.suppress(FileExistsError):
-            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(made, "wb") as file:
-                file.write(secrets.token_bytes(32))
-        return path.read_bytes()
+        while not path.exists():  # of several that begin at once, one makes it
+            if lock.take():
+                try:
+                    if not path.exists():
+                        with whole_file(path, "the key of the jobs") as file:
+                            file.write(secrets.token_hex(32))
+                finally:
+                    lock.let_go()
+            else:
+                time.sleep(0.01)
+        return bytes.fromhex(path.read_text(encoding="ascii"))
 
 
 def job_path(verb: str, source: str, target: str, digest: str) -> Path:
@@ -120,14 +129,9 @@ def find_job(name: str) -> Path:
 
 
 def remove_job(ledger: Path) -> None:
-    """Remove a ledger and what lies beside it.
-
-    Raises:
-        LocalFileError: a file cannot be removed.
-    """
-    with explained("the ledger"):
-        for suffix in ("", *_BESIDE):
-            ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
+    """Remove a ledger and what lies beside it."""
+    for suffix in ("", *_BESIDE):
+        forget(ledger.with_name(ledger.name + suffix))
 
 
 class Private:
@@ -142,14 +146,8 @@ class Private:
         Raises:
             LocalFileError: it cannot be written.
         """
-        aside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}")
-        with explained("the file beside the ledger"):
-            made = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(made, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self._path)
+        with whole_file(self._path, "the file beside the ledger") as file:
+            json.dump(content, file)
 
     def read(self) -> dict[str, Any]:
         """Return what was written.

@@ -9,9 +9,11 @@ from postdicom_async.disk.whole_file import whole_file
 from postdicom_async.errors import UsageError
 from postdicom_async.jobs.page import page
 from postdicom_async.jobs.report_lines import csv_lines, json_lines
+from postdicom_async.jobs.summary import Count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from postdicom_async.jobs.states import State
@@ -25,6 +27,10 @@ _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "cs
 
 class Reader(Protocol):
     """What reports and pages need of a ledger: see `ledger.LedgerReader`."""
+
+    def still(self) -> AbstractContextManager[None]:
+        """Answer everything inside from one state of the ledger."""
+        ...
 
     def summary(self) -> Summary:
         """Return the job as it stands."""
@@ -60,8 +66,10 @@ def format_of(path: Path) -> str:
     raise UsageError(f"report: name it {', '.join(sorted(_ENDINGS))}, or give the format")
 
 
-def report_lines(reader: Reader, form: str, *, version: str, now: datetime | None = None) -> Iterable[str]:
-    """Return the text of a report, piece by piece: memory is flat however many items there are. Blocking.
+def report_lines(reader: Reader, form: str, *, version: str, now: datetime | None = None) -> Iterator[str]:
+    """Yield the text of a report, piece by piece: memory is flat however many items there are. Blocking.
+
+    All of it is read from one state of the ledger.
 
     Args:
         reader: of the ledger.
@@ -74,14 +82,32 @@ def report_lines(reader: Reader, form: str, *, version: str, now: datetime | Non
     """
     if form not in FORMATS:
         raise UsageError(f"report: give one of {', '.join(FORMATS)}, not {form!r}")
-    summary = reader.summary()
-    written = now or datetime.now(UTC)
-    if form == "html":
-        return [page(summary, version=version, written=written)]
-    if form == "csv":
-        return csv_lines(reader.studies(), reader.items())
-    moment = written.isoformat(timespec="seconds")
-    return json_lines(summary, reader.studies(), reader.items(), version=version, written=moment)
+    return _lines(reader, form, version, now or datetime.now(UTC))
+
+
+def _lines(reader: Reader, form: str, version: str, now: datetime) -> Iterator[str]:
+    with reader.still():
+        if form == "html":
+            yield page(reader.summary(), version=version, written=now)
+        elif form == "csv":
+            yield from csv_lines(_unlisted(reader), reader.items())
+        else:
+            moment = now.isoformat(timespec="seconds")
+            yield from json_lines(reader.summary(), _unlisted(reader), reader.items(), version=version, written=moment)
+
+
+def _unlisted(reader: Reader) -> Iterator[StudyLine]:
+    """Yield studies that were equal by count, with what was not listed of them: some of it may have been, before."""
+    for study in reader.studies():
+        if study.basis != "equal by count":
+            continue
+        counts: dict[State, Count] = dict(study.counts)
+        for item in reader.items(study=study.uid):
+            instances, size = counts[item.state]
+            counts[item.state] = Count(instances - 1, size - item.size)
+        left = {state: count for state, count in counts.items() if count.instances}
+        if left:
+            yield study._replace(counts=left)
 
 
 def write_report(path: Path, reader: Reader, form: str = "", *, version: str = "", now: datetime | None = None) -> None:

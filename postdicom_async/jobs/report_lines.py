@@ -12,7 +12,6 @@ from collections import Counter
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from postdicom_async.dicom.uids import is_uid
 from postdicom_async.jobs.states import Reason, State, reason_text
 from postdicom_async.jobs.sums import contradictions
 
@@ -54,7 +53,7 @@ def json_lines(
 
     Args:
         summary: the job as it stands.
-        studies: those to be looked at for being equal by count; others are passed over.
+        studies: those that were equal by count, with the counts of what was not listed of them.
         items: every item.
         version: of this program.
         written: when, in ISO 8601.
@@ -94,23 +93,21 @@ def _harmless(value: object) -> object:
 
 def _records(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterator[dict[str, Any]]:
     for study in studies:
-        if study.basis == "equal by count":
-            yield from _equal(study)
+        for state, count in study.counts.items():
+            record = _record("study", state, Reason.EQUAL_BY_COUNT, study=study.uid, instances=count.instances)
+            yield record | {"bytes": count.bytes}
     yield from map(_item, items)
 
 
-def _equal(study: StudyLine) -> Iterator[dict[str, Any]]:
-    for state, count in study.counts.items():
-        record = _record("study", state, Reason.EQUAL_BY_COUNT, study=study.uid, instances=count.instances)
-        yield record | {"bytes": count.bytes}
-
-
 def _item(item: ItemLine) -> dict[str, Any]:
-    is_instance = is_uid(item.uid)
     record = _record("item", item.state, item.reason, study=item.study, instances=1)
-    record |= {"series": item.series, "attempts": item.attempts, "bytes": item.size}
-    record["instance" if is_instance else "item"] = item.uid
-    return record
+    return record | {
+        "series": item.series,
+        "instance": item.uid,
+        "item": item.item,
+        "attempts": item.attempts,
+        "bytes": item.size,
+    }
 
 
 def _record(kind: str, state: State, reason: int, *, study: str, instances: int) -> dict[str, Any]:

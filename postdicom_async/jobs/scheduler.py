@@ -67,6 +67,13 @@ def checked_address(address: str, security: Security | None) -> str:
     return full
 
 
+class _OneConnection(Client):
+    """A client that does not connect again by itself: it would, for a while, into the log, with tracebacks."""
+
+    async def _reconnect(self, *_: Any, **__: Any) -> None:
+        self.scheduler_comm = None  # which ends its reading; `Link.look` sees that it is not running
+
+
 class Link:
     """A connection to a scheduler, or none.
 
@@ -89,9 +96,14 @@ class Link:
         self.workers = frozenset()
         self.refused = None
 
+    @property
+    def stands(self) -> bool:
+        """There is a connection, and it is not known to be broken."""
+        return self.client is not None and self.client.status == "running"
+
     async def connect(self) -> bool:
         """Connect; return whether it could be done."""
-        made: Any = Client
+        made: Any = _OneConnection
         client = made(
             self._address,
             asynchronous=True,
@@ -119,7 +131,7 @@ class Link:
     async def look(self) -> bool:
         """See which workers there are, and greet new ones; return whether the scheduler is there."""
         client = self.client
-        if client is None or client.status != "running":
+        if not self.stands:
             return False
         try:
             async with asyncio.timeout(ANSWERS_WITHIN):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends import End
     from postdicom_async.profiles.secrets import Ask
 
-__all__ = ["EndLike", "EndSpec", "end_of", "parse_end"]
+__all__ = ["EndLike", "EndSpec", "end_of", "parse_end", "spec_of"]
 
 EndLike: TypeAlias = "DicomWeb | CloudApi | str | os.PathLike[str] | EndSpec | End"
 """What may stand for an end: a client, text as `parse_end` takes it, a path, a spec, an end."""
@@ -86,7 +86,7 @@ class EndSpec:
             UsageError: there is no such profile, or it cannot be used.
         """
         if self.kind == "folder":
-            return f"folder {os.path.normcase(os.path.realpath(self.place))}"
+            return os.path.normcase(os.path.realpath(self.place))
         profile = self.profile()
         if profile.kind != "cloud":
             return place_of(profile.url)
@@ -109,11 +109,14 @@ class EndSpec:
             raise UsageError("a folder has no profile")
         return Profile("", kind=self.kind, url=self.place, username=self.username)
 
-    def open(self, index: Path | None = None, *, alone: bool = False, ask: Ask | None = None) -> End:
+    def open(
+        self, index: Path | None = None, *, target: bool = False, alone: bool = False, ask: Ask | None = None
+    ) -> End:
         """Return the end, not yet entered. May ask the keyring: it blocks up to ten seconds.
 
         Args:
             index: a folder's index, kept beside the job.
+            target: a folder that does not exist is an empty one.
             alone: no other archive takes part, so that variables such as ``POSTDICOM_PASSWORD`` are meant for this.
             ask: asks somebody for a secret that is found nowhere, given the prompt.
 
@@ -122,13 +125,15 @@ class EndSpec:
         """
         if self.kind == "folder":
             end = _end_class("folder_end.FolderEnd")
-            return cast("End", end(Path(self.place), index=index, filters=dict(self.filters) or None))
+            return cast("End", end(Path(self.place), index=index, filters=dict(self.filters) or None, target=target))
+        from postdicom_async.jobs.profile_limits import limited_settings
         from postdicom_async.profiles.opening import client_of
 
         profile = self._with_user(self.profile(), alone=alone)
         if profile.kind == "cloud" and self.filters:
             raise UsageError(f"{self.shown}: the Cloud API is not searched by filters")
-        return _end_of_client(client_of(profile, alone=alone, ask=ask), self, profile)
+        settings = limited_settings(profile, alone=alone)
+        return _end_of_client(client_of(profile, settings=settings, alone=alone, ask=ask), self, profile)
 
     def _with_user(self, profile: Profile, *, alone: bool) -> Profile:
         """Return the profile with POSTDICOM_USERNAME, if that belongs to an address that is named without a user."""
@@ -231,6 +236,20 @@ def _filters(query: str, more: Mapping[str, str] | None) -> tuple[tuple[str, str
     return tuple(sorted(pairs))
 
 
+def spec_of(given: EndLike, *, filters: Mapping[str, str] | None = None) -> EndLike:
+    """Return a spec for text and paths, anything else as it is.
+
+    Raises:
+        UsageError: the text can be read as no end.
+    """
+    if isinstance(given, str):
+        return parse_end(given, filters=filters)
+    if isinstance(given, os.PathLike):
+        place = os.path.abspath(os.fspath(given))  # noqa: PTH100 - links stay
+        return EndSpec("folder", place, filters=_filters("", filters))
+    return given
+
+
 # --- whatever stands for an end --------------------------------------------------------------------------------------
 
 
@@ -239,6 +258,7 @@ def end_of(
     given: EndLike,
     *,
     index: Path | None = None,
+    target: bool = False,
     filters: Mapping[str, str] | None = None,
     alone: bool = False,
     ask: Ask | None = None,
@@ -248,13 +268,9 @@ def end_of(
     Raises:
         UsageError: it is none of these, or cannot be opened; see `EndSpec.open`.
     """
-    if isinstance(given, str):
-        given = parse_end(given, filters=filters)
-    elif isinstance(given, os.PathLike):
-        place = os.path.abspath(os.fspath(given))  # noqa: PTH100 - links stay
-        given = EndSpec("folder", place, filters=_filters("", filters))
+    given = spec_of(given, filters=filters)
     if isinstance(given, EndSpec):
-        return given.open(index, alone=alone, ask=ask)
+        return given.open(index, target=target, alone=alone, ask=ask)
     if all(hasattr(given, name) for name in ("identity", "features", "studies")):
         return cast("End", given)
     return _end_of_client(given, None, None, filters=dict(filters or {}))

@@ -1,42 +1,89 @@
 """Named archives: ``profiles.toml`` in the user's configuration folder says where each is, and as whom; no secret.
 
->>> from postdicom_async.profiles import open_profile
->>> async with open_profile("hospital") as archive: ...
+>>> from postdicom_async import profiles
+>>> async with profiles.open_profile("hospital") as archive: ...
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from postdicom_async.face import public_face
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from postdicom_async.cloud.client import CloudApi
-    from postdicom_async.dicomweb.client import DicomWeb
-    from postdicom_async.postdicom.client import PostDicom
+    from postdicom_async.profiles.fields import options_of, values_of, with_fields
+    from postdicom_async.profiles.file import (
+        add_profile,
+        load_profile,
+        load_profiles,
+        open_profile,
+        profiles_file,
+        remove_profile,
+    )
+    from postdicom_async.profiles.keyring_entries import forget, keep
+    from postdicom_async.profiles.model import Profile
+    from postdicom_async.profiles.opening import (
+        assumptions_of,
+        check_profile,
+        client_of,
+        cloud_client,
+        is_at,
+        settings_of,
+    )
+    from postdicom_async.profiles.secrets import (
+        Ask,
+        Found,
+        SecretName,
+        credentials_of,
+        entries_of,
+        find_secret,
+        keys_of,
+        places_of,
+    )
 
-__all__ = ["open_profile"]
+__all__ = [
+    "Ask",
+    "Found",
+    "Profile",
+    "SecretName",
+    "add_profile",
+    "assumptions_of",
+    "check_profile",
+    "client_of",
+    "cloud_client",
+    "credentials_of",
+    "entries_of",
+    "find_secret",
+    "forget",
+    "is_at",
+    "keep",
+    "keys_of",
+    "load_profile",
+    "load_profiles",
+    "open_profile",
+    "options_of",
+    "places_of",
+    "profiles_file",
+    "remove_profile",
+    "settings_of",
+    "values_of",
+    "with_fields",
+]
 
+# Imported when they are first asked for, as at the top of the package: the command's help needs none of them.
+_MODULES = {
+    "fields": ("options_of", "values_of", "with_fields"),
+    "file": ("add_profile", "load_profile", "load_profiles", "open_profile", "profiles_file", "remove_profile"),
+    "keyring_entries": ("forget", "keep"),
+    "model": ("Profile",),
+    "opening": ("assumptions_of", "check_profile", "client_of", "cloud_client", "is_at", "settings_of"),
+    "secrets": ("Ask", "Found", "SecretName", "credentials_of", "entries_of", "find_secret", "keys_of", "places_of"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-@public_face
-def open_profile(name: str, *, ask: bool = False) -> DicomWeb | PostDicom | CloudApi:
-    """Return the client of a named archive, to be used in ``async with``.
+if not TYPE_CHECKING:  # a checker that saw this would let misspelt names pass
 
-    Its secret comes from ``POSTDICOM_PASSWORD_NAME`` (or ``TOKEN``, ``API_KEY``, ``ACCOUNT_KEY``), a file that the
-    profile names, ``$CREDENTIALS_DIRECTORY``, the variable without the name, or the keyring. Asking the keyring takes
-    up to ten seconds, in which the thread stands still.
-
-    Args:
-        name: of the profile.
-        ask: ask in the terminal for what is found nowhere.
-
-    Raises:
-        UsageError: there is no such profile, it cannot be used, or a secret is missing.
-        LocalFileError: a file cannot be read.
-    """
-    from getpass import getpass
-
-    from postdicom_async.profiles.file import load_profile
-    from postdicom_async.profiles.opening import client_of
-
-    return client_of(load_profile(name), ask=getpass if ask else None)
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return value

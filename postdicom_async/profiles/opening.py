@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.errors import UsageError
+from postdicom_async.face import translated
+from postdicom_async.http.address import checked_url, place_of
 from postdicom_async.profiles.fields import with_fields
 from postdicom_async.profiles.secrets import credentials_of, find_secret, keys_of
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.client import CloudApi
+    from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.profiles.model import Profile
     from postdicom_async.profiles.secrets import Ask
     from postdicom_async.settings import Limits, Settings
 
-__all__ = ["assumptions_of", "client_of", "limits_of", "settings_of"]
+__all__ = [
+    "assumptions_of",
+    "check_profile",
+    "client_of",
+    "cloud_client",
+    "is_at",
+    "limits_of",
+    "settings_of",
+]
 
 
 def settings_of(profile: Profile, *, alone: bool = True) -> Settings:
@@ -55,33 +68,48 @@ def limits_of(profile: Profile) -> Limits:
 
 
 def client_of(
-    profile: Profile, *, settings: Settings | None = None, alone: bool = True, ask: Ask | None = None
+    profile: Profile,
+    *,
+    settings: Settings | None = None,
+    assumed: tuple[Any, ...] | None = None,
+    alone: bool = True,
+    ask: Ask | None = None,
 ) -> DicomWeb | CloudApi:
     """Return the client, not yet open: `PostDicom` is a `DicomWeb`. May ask the keyring, which blocks.
 
-    ``alone`` says that the caller speaks to this archive only, so that the plain variables count.
+    Args:
+        profile: the archive.
+        settings: in the place of `settings_of`.
+        assumed: in the place of `assumptions_of`.
+        alone: the caller speaks to this archive only, so that the plain variables count.
+        ask: asks somebody for a secret that is found nowhere.
 
     Raises:
         UsageError: a value of the profile is wrong, or a secret is missing and there is nobody to ask.
     """
     settings = settings_of(profile, alone=alone) if settings is None else settings
+    assumed = assumptions_of(profile) if assumed is None else assumed
     if profile.kind == "cloud":
-        return _cloud(profile, settings, alone, ask)
+        profile = replace(profile, router_url=profile.router_url or assumed[0].router_url)
+        return cloud_client(profile, keys_of(profile, alone=alone, ask=ask), settings, assumed[0])
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.postdicom.client import PostDicom
 
-    dialect, *wire = assumptions_of(profile)
+    dialect, *wire = assumed
     auth = credentials_of(profile, alone=alone, ask=ask)
     if wire and isinstance(auth, tuple):
         return PostDicom(profile.url, *auth, settings=settings, dialect=dialect, wire=wire[0])
     return DicomWeb(profile.url, auth=auth, settings=settings, dialect=dialect)
 
 
-def _cloud(profile: Profile, settings: Settings, alone: bool, ask: Ask | None) -> CloudApi:
+def cloud_client(profile: Profile, keys: tuple[str, str], settings: Settings, wire: CloudWire) -> CloudApi:
+    """Return the client of an account of the Cloud API, not yet open.
+
+    Raises:
+        UsageError: a key is none.
+    """
     from postdicom_async.cloud.client import CloudApi
 
-    (wire,) = assumptions_of(profile)
-    keys = keys_of(profile, alone=alone, ask=ask)
     user, router_url = profile.username or None, profile.router_url or None
     return CloudApi(*keys, user=user, router_url=router_url, settings=settings, wire=wire)
 
@@ -104,3 +132,30 @@ def assumptions_of(profile: Profile) -> tuple[Any, ...]:
         bases = (POSTDICOM, Wire()) if profile.kind == "postdicom" else (DICOMWEB,)
     texts = [f"{name}={value}" for name, value in profile.options]
     return with_fields(texts, *bases, where=f"profile {profile.name}: options")
+
+
+def check_profile(profile: Profile) -> None:
+    """Refuse a profile that no client can be made of, whatever its secret.
+
+    Raises:
+        UsageError: address, options or files cannot be used.
+    """
+    assumptions_of(profile)
+    settings_of(profile)
+    for key in ("url", "router_url"):
+        if address := getattr(profile, key):
+            with translated(UsageError, partial(_of_key, profile, key)):
+                checked_url(address)
+
+
+def _of_key(profile: Profile, key: str, error: UsageError) -> UsageError:
+    return UsageError(f"profile {profile.name}: {key}: {error.message.removeprefix('url: ')}")
+
+
+def is_at(profile: Profile, address: str) -> bool:
+    """Whether an address is that of this archive, however it is spelt."""
+    known = profile.router_url or assumptions_of(profile)[0].router_url if profile.kind == "cloud" else profile.url
+    try:
+        return place_of(address) == place_of(known)
+    except ValueError:
+        return False

@@ -84,6 +84,14 @@ def test_nothing_is_said_that_is_not_known() -> None:
     assert Eta().note(Summary(facts(phase="discovering"), {}), BEGIN) == Pace()
 
 
+def test_what_is_not_planned_yet_is_to_be_done_too() -> None:
+    eta = Eta()
+    for at in range(0, 60, 2):
+        pace = eta.note(job(at * 10, 0, seconds=at, expected=1000), BEGIN + at)
+    assert pace.seconds == pytest.approx(100)
+    assert pace.fraction == pytest.approx(580 / 1580)
+
+
 def test_a_job_that_stands_still_has_no_time_left() -> None:
     eta = Eta()
     for at in range(0, 1000, 10):

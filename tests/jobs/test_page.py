@@ -85,14 +85,16 @@ def test_the_totals_of_the_years_are_those_of_the_job() -> None:
         numbers = (sum(line.studies for line in lines), sum(line.discovered for line in lines))
         assert f"{year} {numbers[0]:,} {numbers[1]:,}" in words
     assert "Undated 31 2,213" in words
+    assert "No instance 1,800 1,800 0" in words
     assert f"All {summary.studies:,} {summary.discovered:,}" in words
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"months": (MonthLine(202401, 1, 99, 99, 0),)}, "100 were discovered, and 99 by study date"),
+        ({"months": (MonthLine(202401, 1, 99, 30, 0),)}, "100 were discovered, and 99 by study date"),
         ({"months": (MonthLine(202401, 1, 100, 29, 0),)}, "30 are settled, and 29 by study date"),
+        ({"months": (MonthLine(202401, 1, 101, 30, 0),)}, "100 were discovered, and 101 by study date"),
         ({"counts": {State.FAILED: Count(1, 1)}, "months": ()}, "1 are failed, and reasons are known of 0"),
     ],
 )

@@ -36,7 +36,8 @@ def reader() -> FakeReader:
         ItemLine("1.2", "1.2.2", "1.2.2.3", State.UNCONFIRMED, Reason.NOT_CONFIRMED, 1, 800),
         ItemLine("1.3", "1.3.1", "1.3.1.1", State.DELETED, Reason.GONE, 0, 0),
         ItemLine("1.3", "1.3.1", "1.3.1.2", State.PENDING, 0, 0, 700),
-        ItemLine("", "", DIGEST, State.EXCLUDED, Reason.NOT_DICOM, 0, 12),
+        ItemLine("", "", "", State.EXCLUDED, Reason.NOT_DICOM, 0, 12, DIGEST),
+        ItemLine("1.9", "1.9.1", "1.9.1.1", State.DONE, 0, 1, 500),
     ]
     counts: dict[State, Count] = {}
     for item in items:
@@ -45,7 +46,7 @@ def reader() -> FakeReader:
     counts[State.PRESENT] = Count(counts[State.PRESENT].instances + 250, 900)
     studies = [
         StudyLine("1.2", 202401, "listed", {}),
-        StudyLine("1.9", 0, "equal by count", {State.PRESENT: Count(250, 0)}),
+        StudyLine("1.9", 0, "equal by count", {State.PRESENT: Count(250, 0), State.DONE: Count(1, 500)}),
     ]
     reasons = (
         ReasonLine(State.PRESENT, Reason.EQUAL_BY_COUNT, 250),
@@ -74,13 +75,13 @@ def test_json_lines_hold_every_item_and_add_up(tmp_path: Path) -> None:
     }  # fmt: skip
     assert lines[4]["reason_code"] == 0x1A700
     assert lines[4]["reason"] == "the target's reason A700"
-    assert [line["symbol"] for line in lines] == list("=+=*!!-?~")
+    assert [line["symbol"] for line in lines] == list("=+=*!!-?~+")
     assert lines[0] == {
         "kind": "study", "symbol": "=", "state": "present", "study": "1.9", "reason_code": Reason.EQUAL_BY_COUNT,
         "reason": "equal by count, not listed", "bytes": 0, "instances": 250,
     }  # fmt: skip
-    assert lines[-1]["item"] == DIGEST
-    assert "instance" not in lines[-1]
+    assert lines[-2]["item"] == DIGEST
+    assert "instance" not in lines[-2]
     seen: Counter[str] = Counter()
     for line in lines:
         seen[line["state"]] += line["instances"]
@@ -108,7 +109,7 @@ def test_csv_has_the_same_columns_and_sums(tmp_path: Path) -> None:
     with (tmp_path / "report.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
-    assert [row["symbol"] for row in rows] == list("=+=*!!-?~")
+    assert [row["symbol"] for row in rows] == list("=+=*!!-?~+")
     assert sum(int(row["instances"]) for row in rows) == reader().told.discovered
     assert [row["instance"] for row in rows][1:3] == ["1.2.1.1", "1.2.1.2"]
 
@@ -117,13 +118,14 @@ def test_csv_has_the_same_columns_and_sums(tmp_path: Path) -> None:
 def test_nothing_in_a_csv_is_a_formula(tmp_path: Path, begin: str) -> None:
     text = begin + 'HYPERLINK("http://evil.example","x")'
     one = reader()
-    one.item_lines = [ItemLine(text, text, text, State.DONE, 0, 1, 1)]
+    one.item_lines = [ItemLine(text, text, text, State.DONE, 0, 1, 1, text)]
+    one.study_lines = ()
 
     write_report(tmp_path / "report.csv", one, version="9.9", now=NOW)
 
     with (tmp_path / "report.csv").open(encoding="utf-8", newline="") as file:
-        row = list(csv.DictReader(file))[1]
-    assert [row[name] for name in ("study", "series", "item")] == ["'" + text] * 3
+        row = next(csv.DictReader(file))
+    assert [row[name] for name in ("study", "series", "instance", "item")] == ["'" + text] * 4
     assert len(row["symbol"]) == 1
 
 
@@ -159,7 +161,7 @@ def test_a_report_is_whole_or_as_it_was(tmp_path: Path, error: BaseException) ->
     one = reader()
 
     with pytest.raises(type(error)):
-        write_report(path, Breaking(one.told, one.study_lines, (), one.item_lines, error=error), version="9.9")
+        write_report(path, Breaking(one.told, (), (), one.item_lines, error=error), version="9.9")
 
     assert path.read_text() == "the old one"
     assert list(tmp_path.iterdir()) == [path]
