@@ -268,8 +268,7 @@ async def test_a_slow_taker_holds_the_network_back(lengths: bool) -> None:
             before = sent[0]
             await asyncio.sleep(0.3)
         assert before < 60 * MIB
-        async for one in opening:
-                    kept.append(one)  # noqa: PERF401
+        taken += [one async for one in opening]
         assert {one.label: await content(one) for one in taken} == {uids_of(one).sop_instance_uid: one for one in BIG}
 
 
