@@ -191,6 +191,15 @@ def _refuse_what_is_no_file(path: Path) -> None:
         raise LedgerUnusable(_NO_LEDGER if path.exists() or path.is_symlink() else "there is no such ledger")
 
 
+def is_ledger(path: Path) -> bool:
+    """Return whether a file calls itself a ledger, whatever its state: it may be removed when a job begins afresh."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(72)
+    return head.startswith(b"SQLite format 3") and head[68:72] == APPLICATION_ID.to_bytes(4, "big")
+
+
 def _is_settled(path: Path) -> bool:
     """Whether the file itself holds all, and SQLite's log nothing."""
     log = side_files(path)[0]
