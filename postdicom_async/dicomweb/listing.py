@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -131,14 +131,19 @@ async def list_instances(retrieval: Retrieval, target: Target, arrivals: Arrival
     return False
 
 
-async def list_as_counted(retrieval: Retrieval, target: Target, arrivals: Arrivals, count: int | None) -> None:
-    """Have ``arrivals`` adopt a list of a study that is there: the first with ``count`` instances, else the longest.
+async def list_as_counted(
+    retrieval: Retrieval, target: Target, arrivals: Arrivals, count: Callable[[], Awaitable[int | None]]
+) -> None:
+    """Have ``arrivals`` adopt a list of a study that is there: the first that agrees with the count, else the longest.
+
+    ``count`` asks the archive how many there are; it is asked again where the lists are shorter, since what was there
+    may have been deleted meanwhile.
 
     Raises:
         ProtocolError: every list is shorter than the count, or empty.
         PostdicomError: the archive cannot be asked.
     """
-    best, problem = arrivals.new_list(), None
+    expected, best, problem = await count(), arrivals.new_list(), None
     for way in _ways(retrieval, target):
         found = arrivals.new_list()
         try:
@@ -150,13 +155,15 @@ async def list_as_counted(retrieval: Retrieval, target: Target, arrivals: Arriva
             continue
         if found.size > best.size:
             best = found
-        if found.size and found.size == (found.size if count is None else count):
+        if found.size and expected in (None, found.size):
             retrieval.lists_by_series = way.func is _by_series
             break
     if not best.size and problem is not None:
         raise problem
-    if best.size < max(1, count or 0):
-        words = f"it has {'some' if count is None else count} instances, and lists {best.size}"
+    if best.size < max(1, expected or 0):
+        expected = await count()
+    if best.size < max(1, expected or 0):
+        words = f"it has {'some' if expected is None else expected} instances, and lists {best.size}"
         raise ProtocolError(f"the archive contradicts itself about a study: {words}", operation=_OPERATION)
     await arrivals.adopt(best)
 

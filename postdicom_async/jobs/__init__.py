@@ -8,10 +8,24 @@
         summary = await job.wait()
 """
 
-from postdicom_async.jobs.begin import copy, resume, retry, sync, verify
+from postdicom_async.jobs.begin import copy, dry_run, resume, retry, sync, verify
 from postdicom_async.jobs.job import Job
 from postdicom_async.jobs.pace import Pace
+from postdicom_async.jobs.preview import StudyPlan
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import Summary
 
-__all__ = ["Job", "Pace", "Reason", "State", "Summary", "copy", "resume", "retry", "sync", "verify"]
+__all__ = [
+    "Job",
+    "Pace",
+    "Reason",
+    "State",
+    "StudyPlan",
+    "Summary",
+    "copy",
+    "dry_run",
+    "resume",
+    "retry",
+    "sync",
+    "verify",
+]

@@ -17,7 +17,7 @@ from postdicom_async.dicomweb.filters import filter_pairs
 from postdicom_async.dicomweb.listing import list_as_counted
 from postdicom_async.dicomweb.opening import Opening, Retrieves
 from postdicom_async.dicomweb.retrieve import Target
-from postdicom_async.dicomweb.studies import ask_study, each_study, probe
+from postdicom_async.dicomweb.studies import Studies, ask_study, probe
 from postdicom_async.dicomweb.upload import Stores, Upload
 from postdicom_async.errors import NotFound, UsageError
 from postdicom_async.http.address import place_of
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ArchiveEnd"]
 
+_LACKS_UNDATED = "the archive cuts its lists of studies: some without a study date may not have been found"
+
 
 class ArchiveEnd:
     """An archive as an `ends.End`. A client that is not open is opened and closed with it.
@@ -49,6 +51,7 @@ class ArchiveEnd:
 
     Attributes:
         name, identity, features: see `ends.End`.
+        notes: what is to be known of its lists, a line each.
 
     Raises:
         UsageError: an argument is wrong.
@@ -66,6 +69,7 @@ class ArchiveEnd:
         self.features: Feature = Feature.LISTS | Feature.OPENS | Feature.STORES | Feature.CONFIRMS | Feature.PASSES
         if Route.STUDY in dialect.routes and Route.INSTANCE in dialect.routes:
             self.features |= Feature.DELETES
+        self.notes: list[str] = []
 
     def _take(self, client: DicomWeb) -> None:
         self._client = client
@@ -99,9 +103,12 @@ class ArchiveEnd:
 
     async def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:
         """Yield every study within the filters; see `ends.End.studies`."""
-        async with aclosing(each_study(self._retrieval, self._filters, since, until)) as slices:
+        studies = Studies(self._retrieval, self._filters, since, until)
+        async with aclosing(studies.each()) as slices:
             async for some in slices:
                 yield [ListedStudy(*one) for one in some]
+        if studies.may_lack_undated and _LACKS_UNDATED not in self.notes:
+            self.notes.append(_LACKS_UNDATED)
 
     async def study(self, study: str) -> ListedStudy | None:
         """Return what the archive says of one study, whether or not the filters let it in."""
@@ -121,8 +128,16 @@ class ArchiveEnd:
         found = await ask_study(self._retrieval, study)
         if found is None:
             return
+        first = [found.instances]
+
+        async def count() -> int | None:
+            if first:
+                return first.pop()
+            again = await ask_study(self._retrieval, study)
+            return 0 if again is None else again.instances
+
         with closing(Arrivals(study, Gathered(keeps_all=False))) as arrivals:
-            await list_as_counted(self._retrieval, Target(study), arrivals, found[2])
+            await list_as_counted(self._retrieval, Target(study), arrivals, count)
             async for some in arrivals.missing_slices():
                 yield [ListedInstance(uids.series_instance_uid, uids.sop_instance_uid) for uids in some]
 

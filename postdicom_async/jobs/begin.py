@@ -1,55 +1,37 @@
-"""How a job begins: its ends are made, its ledger is found or made, and what makes no sense is refused before anything.
-
-`copy`, `sync`, `verify` and `resume` are what callers have; each gives a `Job` that runs.
-"""
+"""What begins a job or goes on with one: `copy`, `sync`, `verify`, `resume`, `retry`; and `dry_run`, which shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Literal
 
-from postdicom_async.dicom.uids import checked_uid
 from postdicom_async.disk.background import in_background
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.jobs import places
+from postdicom_async.jobs.asked import KEPT, Asked, begun, order_of, path_of
 from postdicom_async.jobs.context import How
-from postdicom_async.jobs.ends import Feature
-from postdicom_async.jobs.job import Job, JobParts
+from postdicom_async.jobs.job import Job
 from postdicom_async.jobs.ledger import Ledger
-from postdicom_async.jobs.outage import PATIENCE
 from postdicom_async.jobs.pace import Pace
-from postdicom_async.jobs.profile_limits import fill_in
-from postdicom_async.jobs.specs import EndSpec, end_of, spec_of
+from postdicom_async.jobs.preview import StudyPlan, preview
+from postdicom_async.jobs.specs import EndSpec
 from postdicom_async.jobs.states import State
+from postdicom_async.jobs.weather import Patience
 
 if TYPE_CHECKING:
     import os
 
     from postdicom_async.dicom.anonymize import Anonymization
-    from postdicom_async.jobs.ends import End
     from postdicom_async.jobs.specs import EndLike
     from postdicom_async.profiles.secrets import Ask
 
-__all__ = ["copy", "resume", "retry", "sync", "verify"]
+__all__ = ["copy", "dry_run", "resume", "retry", "sync", "verify"]
+
+PATIENCE = Patience().outage
 
 VerifyLevel = Literal["none", "listed", "bytes"]
-
-_NEEDED = {
-    "copy": (Feature.LISTS | Feature.OPENS, Feature.STORES),
-    "sync": (Feature.LISTS | Feature.OPENS, Feature.STORES),
-    "verify": (Feature.LISTS, Feature.LISTS),
-}
-_WORDS = {
-    Feature.LISTS: "cannot say what it has",
-    Feature.OPENS: "gives no instances",
-    Feature.STORES: "takes no instances",
-    Feature.DELETES: "deletes nothing",
-}
 
 
 @public_face
@@ -89,8 +71,8 @@ async def copy(
         UsageError: an argument makes no sense, or both ends are one place.
         LedgerUnusable: the ledger is another job's, damaged, or in use (`LedgerLocked`).
     """
-    how = How("copy", verify, full, _places(first), anonymize, attempts)
-    return await _begun(_Asked(source, target, how, _path(job), new, pace or Pace(), patience, ask))
+    how = How("copy", verify, full, order_of(first), anonymize, attempts)
+    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask))
 
 
 @public_face
@@ -139,8 +121,8 @@ async def sync(
         raise UsageError("max_delete: give a share from 0 to 1, such as 0.01")
     if delete and anonymize is not None:
         raise UsageError("delete: not with anonymize: what the target holds cannot be told from what was never sent")
-    how = How("sync", verify, full, _places(first), anonymize, attempts, delete=delete, max_delete=float(max_delete))
-    return await _begun(_Asked(source, target, how, _path(job), new, pace or Pace(), patience, ask))
+    how = How("sync", verify, full, order_of(first), anonymize, attempts, delete=delete, max_delete=float(max_delete))
+    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask))
 
 
 @public_face
@@ -162,7 +144,30 @@ async def verify(
     with ``level="bytes"`` also what it holds otherwise. See `copy` for the other arguments and errors.
     """
     how = How("verify", level, True, {}, anonymize)
-    return await _begun(_Asked(source, target, how, _path(job), new, pace or Pace(), patience, ask))
+    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask))
+
+
+@public_face
+async def dry_run(
+    source: EndLike,
+    target: EndLike,
+    *,
+    verb: Literal["copy", "sync"] = "copy",
+    delete: Literal["", "copied", "all"] = "",
+    full: bool = False,
+    first: Iterable[str] = (),
+    anonymize: Anonymization | None = None,
+    job: str | os.PathLike[str] | None = None,
+    new: bool = False,
+    pace: Pace | None = None,
+    ask: Ask | None = None,
+) -> AsyncGenerator[StudyPlan, None]:
+    """Yield what `copy` or `sync` would do with each study; nothing is changed. See there for the arguments."""
+    how = How(verb, "none", full, order_of(first), anonymize, delete=delete)
+    asked = Asked(source, target, how, path_of(job), new, pace or Pace(), 0.0, ask)
+    async with aclosing(preview(asked)) as plans:
+        async for plan in plans:
+            yield plan
 
 
 @public_face
@@ -186,8 +191,8 @@ async def resume(
     if kept.get("anonymizes"):
         raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
-    how = How(first=_places(kept.get("first") or ()), **{name: kept[name] for name in _KEPT})
-    return await _begun(_Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask))
+    how = How(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
+    return await begun(Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask))
 
 
 @public_face
@@ -215,128 +220,3 @@ async def retry(
         await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=chosen)
         ledger.put("phase", "moving")
     return await resume(path, pace=pace, patience=patience, ask=ask)
-
-
-# --- within ---------------------------------------------------------------------------------------------------------
-
-_KEPT = ("verb", "verify", "full", "attempts", "delete", "max_delete")
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    source: EndLike
-    target: EndLike
-    how: How
-    path: Path | None
-    new: bool
-    pace: Pace
-    patience: float
-    ask: Ask | None
-
-
-async def _begun(asked: _Asked) -> Job:
-    _require_level(asked.how)
-    specs = [spec_of(asked.source), spec_of(asked.target)]
-    path, digest = await in_background(lambda: _place_of(asked, specs))
-    named = [spec for spec in specs if isinstance(spec, EndSpec) and spec.kind == "profile"]
-    fill_in(asked.pace, await in_background(lambda: [spec.profile() for spec in named]))
-    if asked.new:
-        await _forget(path)
-    alone = sum(isinstance(spec, EndSpec) and spec.is_archive for spec in specs) == 1
-    opened = partial(end_of, alone=alone, ask=asked.ask)
-    source = await in_background(lambda: opened(specs[0], index=places.beside(path, "source")))
-    target = await in_background(lambda: opened(specs[1], index=places.beside(path, "target"), target=True))
-    _require_features(asked.how, source, target)
-    ledger = await _ledger(path, asked.how, source, target, digest)
-    try:
-        await in_background(lambda: places.Private(path).write(_kept(asked.how, specs)))
-    except BaseException:
-        await ledger.__aexit__(None, None, None)
-        raise
-    return Job(JobParts(ledger, source, target, asked.how, asked.pace, asked.patience))
-
-
-def _require_level(how: How) -> None:
-    if how.verify not in ("none", "listed", "bytes"):
-        raise UsageError("verify: give 'none', 'listed' or 'bytes'")
-    if not isinstance(how.attempts, int) or how.attempts < 1:
-        raise UsageError("attempts: give a number from 1 on")
-
-
-def _place_of(asked: _Asked, specs: list[Any]) -> tuple[Path, str]:
-    """Return the file of the ledger, and what tells this pair of ends from every other."""
-    source, target = (_identity(spec) for spec in specs)
-    if source == target:
-        raise UsageError("source and target are the same place")
-    filters = [repr(getattr(spec, "filters", "")) for spec in specs]
-    rules = asked.how.anonymize
-    digest = places.pair_digest(asked.how.verb, source, target, *filters, "" if rules is None else rules.fingerprint())
-    if asked.path is not None:
-        return asked.path, digest
-    return places.job_path(asked.how.verb, _shown(specs[0]), _shown(specs[1]), digest), digest
-
-
-def _identity(spec: Any) -> str:
-    if isinstance(spec, EndSpec):
-        return spec.identity()
-    return str(end_of(spec).identity)
-
-
-def _shown(spec: Any) -> str:
-    return spec.shown if isinstance(spec, EndSpec) else str(end_of(spec).name)
-
-
-async def _forget(path: Path) -> None:
-    """Remove an earlier ledger, unless somebody works with it.
-
-    Raises:
-        LedgerLocked: another process does.
-    """
-    if await in_background(path.exists):
-        ledger = await Ledger.open(path)
-        await ledger.__aexit__(None, None, None)
-        await in_background(lambda: places.remove_job(path))
-
-
-def _require_features(how: How, source: End, target: End) -> None:
-    needed = dict(zip(("source", "target"), _NEEDED[how.verb], strict=True))
-    if how.delete:
-        needed["target"] |= Feature.DELETES | Feature.LISTS
-    for end, name in ((source, "source"), (target, "target")):
-        for feature in needed[name]:
-            if feature not in end.features:
-                raise UsageError(f"{name}: {end.name} {_WORDS[feature]}")
-
-
-async def _ledger(path: Path, how: How, source: End, target: End, digest: str) -> Ledger:
-    if await in_background(path.exists):
-        return await Ledger.open(path, identity=digest)
-    facts = {
-        "verb": how.verb,
-        "source": source.name,
-        "target": target.name,
-        "verify": how.verify,
-        "identity": digest,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    return await Ledger.create(path, facts)
-
-
-def _kept(how: How, specs: list[Any]) -> dict[str, Any]:
-    """Return what `resume` needs; a client has no words for it."""
-    ends = [spec.private if isinstance(spec, EndSpec) else None for spec in specs]
-    return {
-        "source": ends[0],
-        "target": ends[1],
-        "anonymizes": how.anonymize is not None,
-        "first": sorted(how.first, key=lambda uid: how.first[uid]),
-        **{name: getattr(how, name) for name in _KEPT},
-    }
-
-
-def _places(first: Iterable[str]) -> dict[str, int]:
-    return {checked_uid(uid, "first"): number for number, uid in enumerate(first)}
-
-
-def _path(job: str | os.PathLike[str] | None) -> Path | None:
-    return None if job is None else Path(job)

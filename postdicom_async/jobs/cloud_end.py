@@ -108,24 +108,21 @@ class CloudEnd:
 
     # --- what it cannot -----------------------------------------------------------------------------------------------
 
-    async def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:  # noqa: ARG002 - the protocol
+    def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:  # noqa: ARG002 - the protocol
         """Refuse: the Cloud API is not searched by study."""
         raise _cannot("list studies")
-        yield []
 
     async def study(self, study: str) -> ListedStudy | None:  # noqa: ARG002 - the protocol
         """Refuse."""
         raise _cannot("list studies")
 
-    async def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:  # noqa: ARG002 - the protocol
+    def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:  # noqa: ARG002 - the protocol
         """Refuse."""
         raise _cannot("list instances")
-        yield []
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:  # noqa: ARG002 - the protocol
+    def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:  # noqa: ARG002 - the protocol
         """Refuse."""
         raise _cannot("give images")
-        yield
 
     async def delete(self, study: str, instances: Sequence[InstanceUids] | None) -> None:  # noqa: ARG002 - the protocol
         """Refuse."""

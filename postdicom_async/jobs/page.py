@@ -36,14 +36,14 @@ from postdicom_async.jobs.sums import (
 from postdicom_async.markup import Html, element, empty, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
     from postdicom_async.jobs.summary import Facts, MonthLine, ReasonLine, Summary
 
 __all__ = ["document", "page", "parts", "table", "title_of"]
 
-_POLICY = f"default-src 'none'; style-src {source_of(STYLE)}; base-uri 'none'; form-action 'none'"
+_POLICY = f"default-src 'none'; style-src {source_of(STYLE)}; img-src data:; base-uri 'none'; form-action 'none'"
 _PRIVACY = (
     "Studies, series and instances are named by their UIDs alone. To whoever has the archive, a UID is the way to a "
     "patient: keep this page as such."
@@ -70,8 +70,8 @@ def title_of(facts: Facts) -> str:
     return f"{verb_words(facts)}: {facts.source} \N{RIGHTWARDS ARROW} {facts.target}"
 
 
-def document(title: str, body: Html, *, head: Html | None = None) -> str:
-    """Return an HTML document with the style sheet in it."""
+def document(title: str, body: Html, *, head: Html | None = None, style: Html | None = None) -> str:
+    """Return an HTML document with the style sheet in it, or with what names one."""
     heading = element(
         "head",
         empty("meta", charset="utf-8"),
@@ -81,23 +81,31 @@ def document(title: str, body: Html, *, head: Html | None = None) -> str:
         empty("meta", name="referrer", content="no-referrer"),
         empty("link", rel="icon", href="data:,"),
         element("title", title),
-        element("style", Html(STYLE)),
+        style or element("style", Html(STYLE)),
     )
     return f"<!DOCTYPE html>\n{element('html', heading, element('body', body), lang='en')}\n"
 
 
-def parts(summary: Summary, *, facts: Sequence[tuple[str, str]] = ()) -> dict[str, Html]:
-    """Return the sections of a page by their ids, in order; one that has nothing to show is empty."""
+def parts(
+    summary: Summary, *, facts: Sequence[tuple[str, str]] = (), more: Callable[[ReasonLine], Html] | None = None
+) -> dict[str, Html]:
+    """Return the sections of a page by their ids, in order; one that has nothing to show is empty.
+
+    Args:
+        summary: the job.
+        facts: what else stands among the facts.
+        more: returns what is shown beside a reason.
+    """
     made = {
         "top": _top(summary, facts),
         "sums": _alarm(summary),
         "totals": _totals(summary),
-        "failed": _reasons(summary, State.FAILED, "Failed"),
-        "unconfirmed": _reasons(summary, State.UNCONFIRMED, "Unconfirmed"),
+        "failed": _reasons(summary, State.FAILED, "Failed", more),
+        "unconfirmed": _reasons(summary, State.UNCONFIRMED, "Unconfirmed", more),
         "rate": _section("Rate over time", rate_charts(summary.moments)) if summary.moments else Html(),
         "dates": _dates(summary),
         "verification": _verification(summary),
-        "excluded": _reasons(summary, State.EXCLUDED, "Excluded"),
+        "excluded": _reasons(summary, State.EXCLUDED, "Excluded", more),
         "notes": _notes(summary),
     }
     return {name: element("div", part, id=name) for name, part in made.items()}
@@ -111,11 +119,15 @@ def table(
     foot: Sequence[str] = (),
     below: Collection[int] = (),
 ) -> Html:
-    """Return a table: the first column holds the rows' headings; columns whose names end in ``#`` hold numbers.
+    """Return a table whose first column holds the rows' headings.
+
+    Columns whose names end in ``#`` hold numbers, and those that end in ``~`` are left out where there is little room.
 
     Rows whose numbers are in ``below`` say what the row above is made of.
     """
-    classes: list[str | bool] = ["n" if name.endswith("#") else False for name in columns]
+    classes: list[str | bool] = [
+        " ".join(word for mark, word in (("#", "n"), ("~", "roomy")) if mark in name[-2:]) or False for name in columns
+    ]
 
     def cells(row: Sequence[str | Html]) -> Html:
         first, *rest = row
@@ -123,7 +135,7 @@ def table(
         return joined(element("th", first, scope="row"), *others)
 
     names = (
-        element("th", name.rstrip("#"), scope="col", class_=class_)
+        element("th", name.rstrip("#~"), scope="col", class_=class_)
         for name, class_ in zip(columns, classes, strict=True)
     )
     content = [
@@ -260,13 +272,18 @@ def _present_rows(summary: Summary) -> list[tuple[str, ...]]:
     return [(name, count(number), share(number, summary.discovered), "") for name, number in lines]
 
 
-def _reasons(summary: Summary, state: State, heading: str) -> Html:
+def _reasons(summary: Summary, state: State, heading: str, more: Callable[[ReasonLine], Html] | None) -> Html:
     lines = reasons_of(summary, state)
     number = summary.of(state).instances
     if not number:
         return Html()
     rows = [
-        (reason_text(line.reason) or "no reason is known", count(line.instances), _examples(line)) for line in lines
+        (
+            reason_text(line.reason) or "no reason is known",
+            count(line.instances),
+            joined(_examples(line), more(line) if more else Html()),
+        )
+        for line in lines
     ]
     shown = table(f"{heading}, by reason", ("Reason", "Items#", "For example"), rows) if rows else Html()
     return _section(f"{heading}: {count(number)}", element("p", MEANINGS[state], class_="quiet"), shown)
@@ -283,7 +300,7 @@ def _dates(summary: Summary) -> Html:
     for line in summary.months:
         years.setdefault(line.month // 100 if 1 <= line.month % 100 <= 12 else 0, []).append(line)
     rows = [_year_row(year, years[year]) for year in sorted(years, key=lambda year: (year == 0, -year))]
-    columns = ("Year", "Studies#", "Instances#", "Settled#", "Failed#", "Progress")
+    columns = ("Year", "Studies#~", "Instances#", "Settled#", "Failed#", "Progress~")
     lines = summary.months
     studies, failed = sum(line.studies for line in lines), summary.of(State.FAILED).instances
     whole = summary.discovered, settled(summary), failed

@@ -48,8 +48,10 @@ dl { margin: 0; }
 dt { color: var(--quiet); font-size: .85rem; }
 dd { margin: 0; font-variant-numeric: tabular-nums; }
 .numbers { margin-top: 2rem; display: grid; gap: 1.25rem 2rem;
-  grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); }
-.numbers dd { font-size: 1.75rem; line-height: 1.25; font-weight: 600; letter-spacing: -.015em; }
+  grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
+.numbers dd { font-size: 1.75rem; line-height: 1.25; font-weight: 600; letter-spacing: -.015em;
+  overflow-wrap: break-word; }
+.numbers > div { min-width: 0; }
 .numbers dd small { display: block; font-size: .85rem; font-weight: 400; letter-spacing: 0; color: var(--quiet); }
 .facts { margin-top: 1.75rem; padding-top: 1.25rem; border-top: 1px solid var(--line); display: grid; gap: .9rem 2rem;
   grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); font-size: .95rem; }
@@ -87,7 +89,8 @@ code { font: .85em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mo
 .charts { display: grid; gap: 2rem; }
 figure { margin: 0; min-width: 0; }
 figcaption { margin-bottom: .6rem; font-size: .95rem; }
-figcaption b { font-weight: 600; }
+figcaption b { font-weight: 600; display: block; }
+figcaption .quiet { font-size: .875rem; }
 .frame { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: .3rem .6rem; font-size: .75rem;
   color: var(--quiet); font-variant-numeric: tabular-nums; }
 .y { display: flex; flex-direction: column; justify-content: space-between; text-align: right; line-height: 1; }
@@ -95,7 +98,7 @@ figcaption b { font-weight: 600; }
 .grid { stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
 .x { grid-column: 2; display: flex; justify-content: space-between; }
 g:hover rect { opacity: .75; }
-.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.25rem; margin: .8rem 0 0; padding: 0; list-style: none;
+.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.25rem; margin: .8rem 0 1.75rem; padding: 0; list-style: none;
   font-size: .85rem; color: var(--quiet); }
 .notes { margin: 0; padding-left: 1.2rem; max-width: 46rem; }
 .notes li { margin-bottom: .35rem; }
@@ -106,7 +109,9 @@ footer { margin-top: 3rem; padding-top: 1.25rem; padding-bottom: 3rem; font-size
   .numbers { grid-template-columns: 1fr 1fr; }
   .numbers dd { font-size: 1.45rem; }
   .roomy { display: none; }
-  th, td { padding-right: .6rem; }
+  th, td { padding-right: .5rem; }
+  table { font-size: .875rem; }
+  thead th { font-size: .8rem; }
 }
 @media print {
   :root {
@@ -124,6 +129,9 @@ footer { margin-top: 3rem; padding-top: 1.25rem; padding-bottom: 3rem; font-size
   figure, tr, .alarm, .numbers { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   thead { display: table-header-group; }
+  tfoot { display: table-row-group; }
+  .numbers dd { font-size: 1.35rem; }
+  .numbers { grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); }
   .wide { overflow: visible; }
 }
 """

@@ -28,7 +28,7 @@ class Run:
     def __init__(
         self,
         context: Context,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatcher | None,
         gate: Callable[[], Awaitable[None]],
         *,
         splits_series: bool = False,
@@ -45,6 +45,7 @@ class Run:
             PostdicomError: it cannot go on now; the ledger says how far it came.
         """
         await self._begin()
+        assert self._dispatcher is not None  # noqa: S101 - only a preview has none
         phases: dict[str, Callable[[], Awaitable[None]]] = {
             "discovering": Discovery(self._context).run,
             "moving": self._move,
@@ -64,6 +65,12 @@ class Run:
             ledger.put("phase", PHASES[number + 1])
             await ledger.commit()
 
+    async def prepare(self) -> None:
+        """Do what comes before anything is moved."""
+        await self._begin()
+        if self._context.ledger.fact("phase") == PHASES[0]:
+            await Discovery(self._context).run()
+
     async def _begin(self) -> None:
         """Begin another run where the last came to its end: what failed in it is tried again."""
         ledger = self._context.ledger
@@ -80,5 +87,6 @@ class Run:
         if self._context.how.verb == "verify":
             await Verifying(self._context).compare()
             return
+        assert self._dispatcher is not None  # noqa: S101 - only a preview has none
         moving = Moving(self._context, self._dispatcher, self._gate, splits_series=self._splits_series)
         await moving.run()

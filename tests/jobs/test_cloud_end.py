@@ -132,9 +132,9 @@ async def test_what_it_cannot_is_refused_in_one_line(server: EmbeddedArchive) ->
     end = cloud_end(server)
     assert end.features == Feature.STORES | Feature.CONFIRMS
     assert server.cloud_api_key not in repr(end) + end.name + end.identity
-    for asked in (end.studies(), end.instances(STUDY), end.open(Wanted(STUDY, None, []))):
+    for ask in (end.studies, lambda: end.instances(STUDY), lambda: end.open(Wanted(STUDY, None, []))):
         with pytest.raises(UsageError, match="the Cloud API cannot"):
-            await anext(asked)
+            ask()
     with pytest.raises(UsageError, match="the Cloud API cannot"):
         await end.study(STUDY)
     with pytest.raises(UsageError, match="the Cloud API cannot"):

@@ -124,7 +124,7 @@ def test_nothing_in_a_csv_is_a_formula(tmp_path: Path, begin: str) -> None:
     write_report(tmp_path / "report.csv", one, version="9.9", now=NOW)
 
     with (tmp_path / "report.csv").open(encoding="utf-8", newline="") as file:
-        row = list(csv.DictReader(file))[0]
+        row = next(csv.DictReader(file))
     assert [row[name] for name in ("study", "series", "instance", "item")] == ["'" + text] * 4
     assert len(row["symbol"]) == 1
 
