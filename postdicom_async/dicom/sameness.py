@@ -1,29 +1,55 @@
 """Whether two files hold one instance: the same data set, whatever file meta information stands before it. Pure.
 
 An archive may write the preamble and the file meta information (PS3.10 section 7.1) anew, drop padding and group
-lengths, or write the length of a sequence in its other form. None of that changes the instance.
+lengths, or write the length of a sequence in its other form. None of that changes the instance. Where something does,
+it is told by tag and never by value; what archives may change on their own account is told apart from the rest.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import MutableSequence
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.dicom.header import NotingBytes, data_set_start
 from postdicom_async.dicom.silence import in_silence
 
 if TYPE_CHECKING:
-    from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
 
-__all__ = ["Sameness", "compare_files"]
+__all__ = ["Difference", "Differences", "Sameness", "compare_files", "differences", "is_coercible"]
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _SAME_VALUES = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})  # written with VRs or without, the same bytes
 _DATA_SET_TRAILING_PADDING = 0xFFFCFFFC
+_CHARACTER_SET = 0x00080005
 _REPLACED = "\ufffd"  # what pydicom puts in the place of bytes that it cannot decode
+
+_PATIENT_GROUP: Final = 0x0010
+_COERCIBLE: Final = frozenset({
+    _CHARACTER_SET,  # the text is compared decoded, so that it is the same text
+    0x00080015,  # Instance Coercion DateTime
+    0x00080020, 0x00080030, 0x00080050, 0x00080051,  # Study Date and Time, Accession Number and its issuer
+    0x00080054, 0x00080056, 0x00081190,  # Retrieve AE Title, Instance Availability, Retrieve URL
+    0x00080090, 0x00080096, 0x00081030, 0x00081032,  # Referring Physician's Name and identification, the study's words
+    0x00080201,  # Timezone Offset From UTC
+    0x00200010,  # Study ID
+    0x00400275,  # Request Attributes Sequence
+    0x00120062, 0x00120063, 0x00120064,  # that it was de-identified, and how
+    0x04000550, 0x04000561,  # Modified, and Original, Attributes Sequence
+})  # fmt: skip
+
+
+def is_coercible(tag: int) -> bool:
+    """Return whether an archive may change an element on its own account, and say so (PS3.4 section B.4.1.3).
+
+    These are what is told of patient and study, which archives reconcile with what they know (IHE PIR), the character
+    set, and what records such changes (Original Attributes Sequence, PS3.3 section C.12.1.1.9). UIDs, and all that
+    says something of the image, are not.
+    """
+    return tag >> 16 == _PATIENT_GROUP or tag in _COERCIBLE
 
 
 class Sameness(Enum):
@@ -35,46 +61,142 @@ class Sameness(Enum):
     """They are written in different transfer syntaxes, or one of them cannot be read."""
 
 
+class Difference(Enum):
+    """What an archive made of an instance."""
+
+    SAME = "same"
+    COERCED = "coerced"
+    """Only elements differ that it may change on its own account; see `is_coercible`."""
+    DIFFERENT = "different"
+    CANNOT_COMPARE = "cannot compare"
+    """They are written in different transfer syntaxes, or one of them cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """How two data sets differ, by the tags of the outermost elements (``"00100010"``) and never by values.
+
+    Attributes:
+        kind: what that means.
+        changed: elements that both have, with another value.
+        added: what only the one that was received has.
+        removed: what only the one that was sent has.
+        undecoded: those of ``changed`` whose text or numbers cannot be decoded; that their bytes differ is certain.
+    """
+
+    kind: Difference
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    undecoded: tuple[str, ...] = ()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Every element that differs, in order."""
+        return tuple(sorted({*self.changed, *self.added, *self.removed}))
+
+    @property
+    def sameness(self) -> Sameness:
+        """Whether it is the instance that was sent, to the last value."""
+        if self.kind in (Difference.SAME, Difference.CANNOT_COMPARE):
+            return Sameness.SAME if self.kind is Difference.SAME else Sameness.UNCLEAR
+        # What cannot be decoded all looks alike: it may be the same text, written in two ways.
+        return Sameness.UNCLEAR if self.tags and {*self.tags} == {*self.undecoded} else Sameness.DIFFERENT
+
+
 def compare_files(sent: bytes, received: bytes) -> Sameness:
-    """Return whether two whole files hold the same data set.
+    """Return whether two whole files hold the same data set."""
+    return differences(sent, received).sameness
+
+
+def differences(sent: bytes, received: bytes) -> Differences:
+    """Return how the data sets of two whole files differ.
 
     Bytes are compared first; only where they differ are both read by pydicom and compared element by element.
     """
+    cannot = Differences(Difference.CANNOT_COMPARE)
     if sent == received:
-        return Sameness.SAME
+        return Differences(Difference.SAME)
     one, other = data_set_start(sent), data_set_start(received)
     if one is None or other is None:
-        return Sameness.UNCLEAR
+        return cannot
     (syntax, start), (other_syntax, other_start) = one, other
     if syntax == other_syntax and memoryview(sent)[start:] == memoryview(received)[other_start:]:
-        return Sameness.SAME
-    # pydicom would inflate without a bound what an archive sends.
-    equal = None if _DEFLATED in (syntax, other_syntax) else _equal_elements(sent, received)
-    if syntax != other_syntax and not (equal and {syntax, other_syntax} <= _SAME_VALUES):
-        # Another one changes values that mean the same: compressed pixels, the order of bytes. Where it did not,
-        # one of the two is not written in what it names.
-        return Sameness.UNCLEAR
-    return Sameness.UNCLEAR if equal is None else Sameness.SAME if equal else Sameness.DIFFERENT
+        return Differences(Difference.SAME)
+    # pydicom would inflate without a bound what an archive sends. Another syntax changes values that mean the same:
+    # compressed pixels, the order of bytes.
+    if syntax == _DEFLATED or (syntax != other_syntax and not {syntax, other_syntax} <= _SAME_VALUES):
+        return cannot
+    found = _differing_elements(sent, received)
+    if found is None or (syntax != other_syntax and found.kind is Difference.DIFFERENT):
+        return cannot  # VRs that only one of the two has make values look different
+    return found
 
 
-def _equal_elements(sent: bytes, received: bytes) -> bool | None:
+def _differing_elements(sent: bytes, received: bytes) -> Differences | None:
     import pydicom  # it takes long to import, and is seldom needed here
 
     try:
         with in_silence():
             sources = NotingBytes(sent), NotingBytes(received)
             one, other = (pydicom.dcmread(source) for source in sources)
-            return None if any(source.ran_short for source in sources) else _same(one, other)
+            return None if any(source.ran_short for source in sources) else _between(one, other)
     except Exception:  # noqa: BLE001 - a parser on foreign bytes may raise anything
+        return None
+
+
+def _between(one: Dataset, other: Dataset) -> Differences:
+    tags, others = _tags(one), _tags(other)
+    as_raw = _raw_value(one, _CHARACTER_SET) == _raw_value(other, _CHARACTER_SET)
+    changed: list[int] = []
+    undecoded: list[int] = []
+    for tag in sorted(tags & others):
+        if as_raw and (raw := _raw_value(one, tag)) is not None and raw == _raw_value(other, tag):
+            continue
+        equal = _equal_element(one, other, tag)
+        if not equal:
+            changed.append(tag)
+        if equal is None:
+            undecoded.append(tag)
+    differing = {*changed, *(tags ^ others)}
+    kind = Difference.COERCED if all(map(is_coercible, differing)) else Difference.DIFFERENT
+    return Differences(
+        kind if differing else Difference.SAME,
+        _named(changed),
+        _named(others - tags),
+        _named(tags - others),
+        _named(undecoded),
+    )
+
+
+def _named(tags: set[int] | list[int]) -> tuple[str, ...]:
+    return tuple(f"{tag:08X}" for tag in sorted(tags))
+
+
+def _raw_value(dataset: Dataset, tag: int) -> tuple[Any, ...] | None:
+    """Return VR and bytes of an element that was not decoded yet; None of any other."""
+    from pydicom.dataelem import RawDataElement
+
+    element = dataset.get_item(tag) if tag in dataset else ()
+    if element == ():
+        return ()
+    return (element.VR, element.value) if isinstance(element, RawDataElement) else None
+
+
+def _equal_element(one: Dataset, other: Dataset, tag: int) -> bool | None:
+    """Compare an element; None where one of the two cannot be decoded whole, so that others would look like it."""
+    try:
+        element, another = one[tag], other[tag]
+        return bool(element.VR == another.VR and _same_value(element.value, another.value))
+    except Exception:  # noqa: BLE001 - values of foreign files through a parser that may raise anything
         return None
 
 
 def _same(one: Dataset, other: Dataset) -> bool:
     """Compare what counts: no group lengths, no padding at the end."""
-    elements, others = _elements(one), _elements(other)
-    return elements.keys() == others.keys() and all(
-        element.VR == others[tag].VR and _same_value(element.value, others[tag].value)
-        for tag, element in elements.items()
+    tags = _tags(one)
+    return tags == _tags(other) and all(
+        one[tag].VR == other[tag].VR and _same_value(one[tag].value, other[tag].value) for tag in tags
     )
 
 
@@ -98,9 +220,5 @@ def _same_value(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _elements(dataset: Dataset) -> dict[int, DataElement]:
-    return {
-        int(element.tag): element
-        for element in dataset
-        if element.tag.element != 0 and element.tag != _DATA_SET_TRAILING_PADDING
-    }
+def _tags(dataset: Dataset) -> set[int]:
+    return {int(tag) for tag in dataset.keys() if tag.element != 0 and tag != _DATA_SET_TRAILING_PADDING}  # noqa: SIM118

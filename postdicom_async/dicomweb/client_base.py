@@ -100,9 +100,13 @@ class ClientBase:
             fsync=old.fsync if fsync is None else fsync,
             before_request=before_request or old.before_request,
         )
+        return self._over(self._session.with_settings(settings, auth=auth))
+
+    def _over(self, session: Session) -> Self:
+        """Return a copy with another session on the same connections."""
         other = copy.copy(self)
-        other._session = self._session.with_settings(settings, auth=auth)  # noqa: SLF001 - a copy of this very class
-        other._retrieval = self._retrieval.over(other._session)  # noqa: SLF001
+        other._session = session  # noqa: SLF001 - a copy of this very class
+        other._retrieval = self._retrieval.over(session)  # noqa: SLF001
         return other
 
     def _frame_pieces(self, target: Target, numbers: Sequence[int], tail: str = "") -> list[tuple[int, str]]:

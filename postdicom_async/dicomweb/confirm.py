@@ -6,16 +6,14 @@ anonymised copy, has the same UID. So what an answer leaves open is settled by t
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import nullcontext
 from enum import Enum
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 
-from postdicom_async.dicom.header import data_set_start
-from postdicom_async.dicom.sameness import Sameness, compare_files
-from postdicom_async.dicomweb.parts import Part, Parts
+from postdicom_async.dicom.sameness import Sameness
+from postdicom_async.dicomweb.parts import Parts
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.errors import (
     AuthenticationFailed,
@@ -24,18 +22,14 @@ from postdicom_async.errors import (
     NotFound,
     PostdicomError,
 )
+from postdicom_async.transfer.comparing import COMPARED_WHOLE, compared
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from postdicom_async.disk.sources import Usable
 
 __all__ = ["Confirmation", "Holding"]
 
 _OPERATION = "confirm"
-_COMPARED_WHOLE = 16 << 20  # bytes of an instance that is read by pydicom where its bytes differ
-_MORE = 1 << 20  # an archive may write the same data set this much longer
-_META_BYTES = 64 * 1024  # the file meta information is far smaller
 
 
 class Holding(Enum):
@@ -47,6 +41,13 @@ class Holding(Enum):
     UNCLEAR = "gives it in a form that cannot be compared"
     UNREACHABLE = "cannot be asked for it"
     """For the moment, or with these credentials: asking for another one would end the same way."""
+
+
+_HOLDINGS = {
+    Sameness.SAME: Holding.SAME,
+    Sameness.DIFFERENT: Holding.DIFFERENT,
+    Sameness.UNCLEAR: Holding.UNCLEAR,
+}
 
 
 class Confirmation:
@@ -83,83 +84,8 @@ class Confirmation:
             count += 1
             if count > 1:  # which of them is it?
                 return Holding.UNCLEAR
-            if instance.body.length <= _COMPARED_WHOLE:
-                async with self._in_memory:
-                    finding = await _compare_whole(instance, part)
-            else:
-                finding = await _compare_streams(instance, part)
+            async with self._in_memory if instance.body.length <= COMPARED_WHOLE else nullcontext():
+                finding = _HOLDINGS[(await compared(instance.body, aiter(part))).sameness]
             if finding is not Holding.SAME:
                 return finding
         return finding
-
-
-_HOLDINGS = {
-    Sameness.SAME: Holding.SAME,
-    Sameness.DIFFERENT: Holding.DIFFERENT,
-    Sameness.UNCLEAR: Holding.UNCLEAR,
-}
-
-
-async def _compare_whole(instance: Usable, part: Part) -> Holding:
-    limit = 2 * instance.body.length + _MORE
-    received: list[bytes] = []
-    size = 0
-    async for piece in part:
-        received.append(piece)
-        size += len(piece)
-        if size > limit:
-            return Holding.UNCLEAR
-    async with aclosing(instance.body.open()) as pieces:
-        sent = b"".join([piece async for piece in pieces])
-    return _HOLDINGS[await anyio.to_thread.run_sync(compare_files, sent, b"".join(received))]
-
-
-async def _compare_streams(instance: Usable, part: Part) -> Holding:
-    """Compare the data sets byte by byte, in flat memory; where they differ in length too, the encoding may have."""
-    async with aclosing(instance.body.open()) as pieces:
-        sent, received = _Stream(pieces), _Stream(aiter(part))
-        syntaxes = await sent.pass_meta(), await received.pass_meta()
-        if None in syntaxes or syntaxes[0] != syntaxes[1]:
-            return Holding.UNCLEAR
-        equal = True
-        while await sent.filled() and await received.filled():
-            size = min(len(sent.held), len(received.held))
-            equal = sent.taken(size) == received.taken(size) and equal
-        if await sent.filled() or await received.filled():
-            return Holding.UNCLEAR
-        return Holding.SAME if equal else Holding.DIFFERENT
-
-
-class _Stream:
-    """Pieces of bytes, taken in other sizes than they come.
-
-    Attributes:
-        held: what has come and was not taken.
-    """
-
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self.held: memoryview | bytes = b""
-        self._pieces = pieces
-
-    async def filled(self) -> bool:
-        """Wait until something is held; False at the end."""
-        while not self.held:
-            piece = await anext(self._pieces, None)
-            if piece is None:
-                return False
-            self.held = memoryview(piece)
-        return True
-
-    def taken(self, size: int) -> memoryview | bytes:
-        """Take so much of what is held."""
-        taken, self.held = self.held[:size], self.held[size:]
-        return taken
-
-    async def pass_meta(self) -> str | None:
-        """Go to the beginning of the data set; return its transfer syntax, None where it does not show."""
-        head = b""
-        while len(head) < _META_BYTES and (piece := await anext(self._pieces, None)) is not None:
-            head += piece
-        found = data_set_start(head)
-        self.held = memoryview(head)[found[1] :] if found else b""
-        return found[0] if found else None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from postdicom_async.emulator.html_writer import Html, element, empty, joined
 from postdicom_async.emulator.share_style import STYLE
+from postdicom_async.markup import Html, element, empty, joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -112,6 +112,11 @@ class Session:
         """What must not show in a server's words."""
         return self._credentials.secrets()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be made."""
+        return self._link is not None
+
     async def open(self) -> None:
         """Make the client; nothing is sent."""
         if self._link is not None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from postdicom_async.jobs.ends import Wanted
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
+    from postdicom_async.jobs.ends import Wanted
     from postdicom_async.jobs.states import State
 
 __all__ = ["Chunk", "ChunkEnd", "Dispatcher", "ItemEnd"]
@@ -63,6 +62,7 @@ class ChunkEnd(NamedTuple):
         temporary: the end may work again later: an outage. Its items have burned no attempt.
         message: one line for people, without anything private.
         retry_after: seconds the archive asked to wait.
+        disk_full: space is used up: nothing helps but making room.
     """
 
     failed_end: str = ""
@@ -70,11 +70,12 @@ class ChunkEnd(NamedTuple):
     temporary: bool = False
     message: str = ""
     retry_after: float | None = None
+    disk_full: bool = False
 
 
 class Dispatcher(Protocol):
     """Runs chunks, here or on other machines, and gives what becomes of them as it happens."""
 
-    def run(self, chunks: AsyncIterator[Chunk]) -> AsyncIterator[tuple[Chunk, ItemEnd | ChunkEnd]]:
+    def run(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[tuple[Chunk, ItemEnd | ChunkEnd], None]:
         """Take chunks as there is room for them; yield their items' ends, and for each chunk one `ChunkEnd`, last."""
         ...

@@ -10,6 +10,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from postdicom_async.dicom.anonymize_rules import CANNOT_ANONYMIZE
 from postdicom_async.results import Outcome, Status
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ SETTLED: Final = frozenset(State) - {State.PENDING, State.RUNNING}
 MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType({
     State.PENDING: frozenset({State.RUNNING, State.PRESENT, State.EXCLUDED, State.FAILED}),
     State.RUNNING: frozenset({State.PENDING, *SETTLED} - {State.DELETED}),
-    State.DONE: frozenset({State.DELETED, State.FAILED, State.PENDING}),  # verification found otherwise; sent anew
-    State.PRESENT: frozenset({State.DELETED, State.FAILED, State.PENDING}),
+    State.DONE: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING}),  # verification says so
+    State.PRESENT: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING}),
     State.EXCLUDED: frozenset({State.PENDING}),
     State.FAILED: frozenset({State.PENDING, State.PRESENT, State.EXCLUDED, State.DELETED}),
     State.UNCONFIRMED: frozenset({State.PENDING, State.DONE, State.PRESENT, State.FAILED, State.DELETED}),
@@ -52,9 +53,7 @@ MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType({
 
 
 class Reason(IntEnum):
-    """Why, in numbers below 100. An HTTP status is 1000 and itself, a Failure or Warning Reason (0008,1197) 0x10000 and
-    itself: see `reason_code`.
-    """
+    """Why, in numbers below 100; see `reason_code` for those of HTTP and of DICOM."""
 
     NONE = 0
     NOT_DICOM = 1
@@ -146,4 +145,6 @@ def ended(outcome: Outcome) -> Ended:
         reason = reason_code(dicom=outcome.reason_code)
     elif outcome.temporary and outcome.status is Status.FAILED:
         reason = Reason.CONNECTION
+    elif outcome.status is Status.UNREADABLE and (outcome.reason or "").startswith(CANNOT_ANONYMIZE):
+        reason = Reason.ANONYMIZE
     return Ended(found.state, int(reason), found.temporary or outcome.temporary)

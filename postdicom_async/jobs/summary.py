@@ -98,6 +98,7 @@ class ItemLine(NamedTuple):
     reason: int
     attempts: int
     size: int
+    item: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class Summary:
         moments: what was moved when, by minutes.
         seconds: how long the job has run in all, waiting for windows and outages not counted.
         notes: what else is to be known, one line each: an outage, a pause, a guard that stopped deletions.
+        expected: instances that the source says it has in studies that are not planned yet.
     """
 
     facts: Facts
@@ -133,6 +135,7 @@ class Summary:
     moments: tuple[Moment, ...] = ()
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    expected: int = 0
 
     @property
     def discovered(self) -> int:

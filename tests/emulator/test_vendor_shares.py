@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive, create_app
-from postdicom_async.emulator.html_writer import element, empty, joined
+from postdicom_async.markup import element, empty, joined
 from postdicom_async.emulator.samples import write_benchmark_series
 from postdicom_async.emulator.share_page import Section, share_page
 from postdicom_async.emulator.share_style import STYLE

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from postdicom_async import ConnectionFailed, PostdicomError, Status, UploadReport
-from postdicom_async.dicomweb import confirm
 from postdicom_async.dicomweb.store import CONFIRMED
+from postdicom_async.transfer import comparing
 from tests.faults.archive import MemoryArchive, parts_sent, related, uids_of
 from tests.faults.clients import settings
 from tests.support.bodies import stow_answer
@@ -53,7 +53,7 @@ async def test_only_the_same_data_set_confirms(
 ) -> None:
     """Small instances are compared in memory, large ones as they arrive; the last answer is lost each time."""
     if not in_memory:
-        monkeypatch.setattr(confirm, "_COMPARED_WHOLE", 1 << 20)
+        monkeypatch.setattr(comparing, "COMPARED_WHOLE", 1 << 20)
     data, same, words = HELD[held]
 
     def fault(request: Request) -> Reply | None:

@@ -1,0 +1,118 @@
+"""The work of one worker: the instances of one chunk, from the source to the target, and one end for each of them.
+
+Nothing here knows of a ledger: it runs in the process of the job, or in one on another machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from postdicom_async.disk.sources import Unusable
+from postdicom_async.errors import PostdicomError
+from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
+from postdicom_async.jobs.ends import Feature
+from postdicom_async.jobs.states import Ended, Reason, State, ended
+
+if TYPE_CHECKING:
+    from postdicom_async.dicom.anonymize import Anonymization
+    from postdicom_async.disk.sources import Usable
+    from postdicom_async.jobs.ends import End, Identified, ListedInstance
+    from postdicom_async.results import Outcome
+
+__all__ = ["ChunkOptions", "Digest", "run_chunk"]
+
+Digest: TypeAlias = "Callable[[Usable], Awaitable[bytes]]"
+
+
+async def _at_once(_: int) -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkOptions:
+    """How chunks are moved.
+
+    Attributes:
+        anonymize: what is changed on the way.
+        pace: awaited before an instance of so many bytes goes on.
+        digest: makes what tells an instance apart, where it is to be compared later.
+    """
+
+    anonymize: Anonymization | None = None
+    pace: Callable[[int], Awaitable[None]] = _at_once
+    digest: Digest | None = field(default=None, repr=False)
+
+
+async def run_chunk(
+    source: End, target: End, chunk: Chunk, options: ChunkOptions
+) -> AsyncGenerator[ItemEnd | ChunkEnd, None]:
+    """Move a chunk; yield the end of each of its items as it is known, and last a `ChunkEnd`.
+
+    An item of which nothing is said was not begun, or what became of it is not known: it is to be moved again.
+    """
+    if Feature.PASSES in target.features and options.anonymize is None and options.digest is None:
+        chunk = replace(chunk, wanted=replace(chunk.wanted, once=True))
+    moving = _Moving(source, chunk, options)
+    problem: PostdicomError | None = None
+    try:
+        async with aclosing(target.store(moving.opened(), anonymize=options.anonymize)) as outcomes:
+            async for outcome in outcomes:
+                yield moving.end_of(outcome)
+    except PostdicomError as error:
+        problem = error
+    if problem is None and moving.problem is None:
+        for one in moving.open.values():  # the source gave all it has of what was wanted
+            yield ItemEnd(one.series, one.uid, State.FAILED, Reason.NOT_ARRIVED, True, one.size)
+    yield _chunk_end("target", problem) if problem is not None else _chunk_end("source", moving.problem)
+
+
+def _chunk_end(which: str, problem: PostdicomError | None) -> ChunkEnd:
+    if problem is None:
+        return ChunkEnd()
+    kind = type(problem).__name__
+    return ChunkEnd(
+        which, kind, problem.temporary, str(problem), problem.retry_after, getattr(problem, "disk_full", False)
+    )
+
+
+class _Moving:
+    """One chunk on its way.
+
+    Attributes:
+        open: by their UIDs the instances that have not been opened, or whose end is not known.
+        problem: why the source could not be read to its end.
+    """
+
+    def __init__(self, source: End, chunk: Chunk, options: ChunkOptions) -> None:
+        self.open: dict[str, ListedInstance] = {one.uid: one for one in chunk.wanted.instances}
+        self.problem: PostdicomError | None = None
+        self._source = source
+        self._chunk = chunk
+        self._options = options
+        self._digests: dict[str, bytes] = {}
+
+    async def opened(self) -> AsyncGenerator[Identified, None]:
+        """Yield what the source gives; where it fails, what came until then is all."""
+        digest = self._options.digest
+        try:
+            async with aclosing(self._source.open(self._chunk.wanted)) as instances:
+                async for one in instances:
+                    await self._options.pace(one.size if isinstance(one, Unusable) else one.body.length)
+                    if digest is not None and not isinstance(one, Unusable):
+                        self._digests[one.label] = await digest(one)
+                    yield one
+        except PostdicomError as error:
+            self.problem = error
+
+    def end_of(self, outcome: Outcome) -> ItemEnd:
+        one = self.open.pop(outcome.where)
+        found = ended(outcome)
+        if found.state is State.FAILED and outcome.uids is None:  # it never became what is sent
+            found = Ended(found.state, Reason.UNREADABLE, found.temporary)
+        digest = self._digests.pop(one.uid, b"") if found.state is State.DONE else b""
+        return ItemEnd(
+            one.series, one.uid, found.state, found.reason, found.temporary, outcome.size or one.size, digest
+        )

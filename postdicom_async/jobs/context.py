@@ -1,0 +1,110 @@
+"""What the phases of a job share: its ledger, its ends, how it is to be done, and how an end that fails is asked."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
+
+from postdicom_async.errors import PostdicomError
+from postdicom_async.jobs.ends import Feature
+from postdicom_async.jobs.plan import Comparison
+
+if TYPE_CHECKING:
+    from postdicom_async.dicom.anonymize import Anonymization
+    from postdicom_async.jobs.ends import End
+    from postdicom_async.jobs.ledger import Ledger
+    from postdicom_async.jobs.outage import Outages
+    from postdicom_async.jobs.summary import ItemLine
+
+__all__ = ["Context", "How"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a job is to be done.
+
+    Attributes:
+        verb: ``"copy"``, ``"sync"`` or ``"verify"``.
+        verify: ``"none"``, ``"listed"`` or ``"bytes"``.
+        full: compare the instances of every study, whatever the counts.
+        first: studies to begin with, by their place in the order.
+        anonymize: what is changed on the way.
+        attempts: how often an item is tried in a run.
+        chunk: instances in a chunk.
+        delete: what of the target is deleted that the source has no more: ``""`` nothing, ``"copied"`` what this job
+            copied, ``"all"``.
+        max_delete: the share of the target's instances that may be deleted, 0 to 1.
+        wave: seconds until failed items are tried again, by the number of attempts made.
+    """
+
+    verb: str = "copy"
+    verify: str = "listed"
+    full: bool = False
+    first: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    anonymize: Anonymization | None = None
+    attempts: int = 3
+    chunk: int = 500
+    delete: str = ""
+    max_delete: float = 0.01
+    wave: Callable[[int], float] = lambda attempts: 30.0 * attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One run of a job."""
+
+    ledger: Ledger
+    source: End
+    target: End
+    how: How
+    outages: Outages
+    tell: Callable[[ItemLine], None]
+
+    @property
+    def run(self) -> int:
+        """Which run this is, from 1 on."""
+        return int(self.ledger.fact("run") or 1)
+
+    @property
+    def comparison(self) -> Comparison:
+        """How the ends are compared."""
+        rules = self.how.anonymize
+        return Comparison(
+            self.run,
+            target_lists=Feature.LISTS in self.target.features,
+            full=self.how.full or self.how.verb == "verify",
+            maps_uids=rules is not None and rules.remap_uids,
+            keeps_uids=rules is not None and not rules.remap_uids,
+        )
+
+    def uid_at_target(self, uid: str) -> str:
+        """Return what a UID of the source is at the target."""
+        rules = self.how.anonymize
+        return rules.new_uid(uid) if rules is not None and rules.remap_uids else uid
+
+    async def listing(
+        self, end: End, pages: Callable[[], AsyncGenerator[list[_T], None]]
+    ) -> AsyncGenerator[list[_T], None]:
+        """Yield what an end lists; where an outage ends that, from its beginning again.
+
+        Raises:
+            PostdicomError: it cannot be listed.
+        """
+        for made in itertools.count(1):
+            problem: PostdicomError | None = None
+            try:
+                async with aclosing(pages()) as parts:
+                    async for part in parts:
+                        yield part
+            except PostdicomError as error:
+                problem = error
+            if problem is None:
+                return
+            if not await self.outages.to_be_repeated(end, problem, made):
+                raise problem

@@ -1,0 +1,148 @@
+"""The last phase of a sync: deletes at the target what the source has no more, behind every guard there is.
+
+Nothing is deleted unless the whole run before it was clean: both ends listed without a contradiction, no item failed,
+unconfirmed or pending, a source that is not empty, not more than the share that is allowed. And of each study, the
+source is asked once more right before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from postdicom_async.errors import LimitReached
+from postdicom_async.jobs.chunks import ItemEnd
+from postdicom_async.jobs.ledger import ItemRow
+from postdicom_async.jobs.plan import gone
+from postdicom_async.jobs.states import Reason, State
+from postdicom_async.jobs.studies import every_study
+from postdicom_async.jobs.summary import ItemLine
+from postdicom_async.results import InstanceUids
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from postdicom_async.jobs.context import Context
+    from postdicom_async.jobs.ends import End
+
+__all__ = ["Deleting"]
+
+_UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
+_AT_TARGET = (State.DONE, State.PRESENT)
+
+
+class _Candidate(NamedTuple):
+    """What may be deleted of a study at the target: ``rows`` as the ledger knows them, by their UIDs at the source."""
+
+    study: str
+    study_id: int | None
+    rows: tuple[ItemRow, ...]
+
+
+class Deleting:
+    """The deletions of one run. Use it once."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._all = context.how.delete == "all"
+
+    async def run(self) -> None:
+        """Delete what is to be deleted.
+
+        Raises:
+            LimitReached: it would be more than is allowed; nothing was deleted.
+            PostdicomError: an end cannot be asked, or refuses.
+        """
+        context = self._context
+        if not context.how.delete:
+            return
+        why = await self._why_not()
+        if why:
+            context.ledger.note(f"nothing was deleted: {why}")
+            return
+        number = 0
+        async for candidate in self._candidates():
+            number += len(candidate.rows)
+        counts = await context.ledger.counts()
+        held = sum(counts.get(state, (0, 0))[0] for state in _AT_TARGET)
+        if number > context.how.max_delete * held:
+            text = f"{number} instances would be deleted and {held} kept, more than --max-delete allows"
+            context.ledger.note(f"nothing was deleted: {text}")
+            raise LimitReached(f"{text}; nothing was deleted")
+        async for candidate in self._candidates():
+            await self._delete(candidate)
+
+    async def planned(self) -> AsyncGenerator[tuple[str, int], None]:
+        """Yield the studies of which something would be deleted, and of how many instances, if all else goes well."""
+        async for candidate in self._candidates():
+            yield candidate.study, len(candidate.rows)
+
+    async def _why_not(self) -> str:
+        counts = await self._context.ledger.counts()
+        left = sum(counts.get(state, (0, 0))[0] for state in _UNSETTLED)
+        if left:
+            return f"{left} instances failed, or are not known to be at the target"
+        if not await self._context.ledger.studies(run=self._context.run, limit=1):
+            return "the source lists nothing"
+        if self._context.ledger.fact("source_unsure"):
+            return "the source may not have listed all it has"
+        return ""
+
+    async def _candidates(self) -> AsyncGenerator[_Candidate, None]:
+        """Yield what the source has no more; with ``--delete=all`` also what it never had."""
+        context = self._context
+        async for some in every_study(context, run=context.run, unseen=True):
+            for study in some:
+                rows = await context.ledger.items(study.id, states=_AT_TARGET)
+                if chosen := [row for row in rows if self._all or row.state is State.DONE]:
+                    yield _Candidate(study.uid, study.id, tuple(chosen))
+        async for some in every_study(context, run=context.run):
+            for study in some:
+                rows = await context.ledger.items(study.id, states=_AT_TARGET)
+                if chosen := gone(rows, delete_all=self._all):
+                    yield _Candidate(study.uid, study.id, tuple(chosen))
+        if self._all:
+            async for candidate in self._never_at_source():
+                yield candidate
+
+    async def _never_at_source(self) -> AsyncGenerator[_Candidate, None]:
+        context = self._context
+        async for some in context.listing(context.target, context.target.studies):
+            for listed in some:
+                known = await context.ledger.study(listed.uid)
+                is_there = known is not None and known.seen == context.run
+                if known is not None and is_there and (listed.instances or 0) <= (known.at_source or 0):
+                    continue
+                of_source = await self._uids(context.source, listed.uid) if is_there else set()
+                held = [one async for part in context.target.instances(listed.uid) for one in part]
+                before = await context.ledger.items(known.id, states=_AT_TARGET) if known is not None else []
+                of_ledger = {row.uid for row in before}  # those are candidates by themselves
+                rows = [
+                    ItemRow(one.series, one.uid, State.PRESENT, size=one.size)
+                    for one in held
+                    if one.uid not in of_source and one.uid not in of_ledger
+                ]
+                if rows:
+                    yield _Candidate(listed.uid, None, tuple(rows))
+
+    async def _uids(self, end: End, study: str) -> set[str]:
+        return {one.uid async for some in end.instances(study) for one in some}
+
+    async def _delete(self, candidate: _Candidate) -> None:
+        """Delete, unless the source has it after all; one by one where the target has others of the study."""
+        context = self._context
+        at_source = await self._uids(context.source, candidate.study)
+        at_target = await self._uids(context.target, candidate.study)
+        rows = [row for row in candidate.rows if row.uid not in at_source and row.uid in at_target]
+        if not rows:
+            return
+        uids = [InstanceUids(candidate.study, row.series, row.uid) for row in rows]
+        is_all = at_target == {row.uid for row in rows}
+        await context.target.delete(candidate.study, None if is_all else uids)
+        if candidate.study_id is not None:
+            ends = [ItemEnd(row.series, row.uid, State.DELETED, Reason.GONE, size=row.size) for row in rows]
+            context.ledger.settle(candidate.study_id, ends)
+            await context.ledger.commit()
+        for row in rows:
+            context.tell(
+                ItemLine(candidate.study, row.series, row.uid, State.DELETED, Reason.GONE, row.attempts, row.size)
+            )

@@ -1,0 +1,119 @@
+"""Finds the studies of both ends, and decides by their counts which are to be looked into.
+
+Only lists that came to their end without a contradiction count: an end that fails half-way is asked from the beginning.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from postdicom_async.errors import PostdicomError
+from postdicom_async.jobs.ends import Feature, ListedStudy
+from postdicom_async.jobs.ledger import Stage
+from postdicom_async.jobs.plan import Decision, decide, planned_items
+from postdicom_async.jobs.studies import every_study
+from postdicom_async.transfer.at_once import for_each
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from postdicom_async.jobs.context import Context
+    from postdicom_async.jobs.ledger import StudyRow
+
+__all__ = ["Discovery"]
+
+_FEW = 50  # studies: so few are asked for one by one at the target, which may have millions
+_AT_ONCE = 4
+
+
+class Discovery:
+    """The first phase of a run. Use it once."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._found = 0
+        self._dates: list[str] = []  # the earliest and the latest; the ledger keeps months alone
+
+    async def run(self) -> None:
+        """Note what the ends list, and how each study is to be taken.
+
+        Raises:
+            PostdicomError: an end cannot be listed.
+        """
+        await self._list_source()
+        await self._list_what_is_none()
+        if Feature.LISTS in self._context.target.features:
+            await self._list_target()
+        async for some in every_study(self._context, run=self._context.run):
+            for study in some:
+                self._decide(study)
+        for end in (self._context.source, self._context.target):
+            for text in getattr(end, "notes", ()):
+                self._context.ledger.note(f"{end.name}: {text}")
+        self._context.ledger.put("source_unsure", bool(getattr(self._context.source, "notes", ())))
+        self._context.ledger.put("discovery_complete", True)
+
+    async def _list_source(self) -> None:
+        context = self._context
+        async for some in context.listing(context.source, context.source.studies):
+            self._found += len(some)
+            dates = [one.date for one in some if one.date]
+            if dates:
+                self._dates = [min([*self._dates[:1], *dates]), max([*self._dates[1:], *dates])]
+            await context.ledger.note_studies(some, at_target=False, run=context.run, first=context.how.first)
+
+    async def _list_what_is_none(self) -> None:
+        """Note what lies in a folder and is no instance, so that everything that was found has an end."""
+        excluded = getattr(self._context.source, "excluded", None)
+        if excluded is None:
+            return
+        ledger = self._context.ledger
+        await ledger.note_studies([ListedStudy("")], at_target=False, run=self._context.run)
+        nothing = await ledger.study("")
+        assert nothing is not None  # noqa: S101 - it was noted
+        known = {("", row.uid): row for row in await ledger.items(nothing.id)}
+        listed = [one async for some in excluded() for one in some]
+        ledger.plan(nothing.id, planned_items(listed, None, known, self._context.comparison))
+
+    async def _list_target(self) -> None:
+        context = self._context
+        how = context.comparison
+        if self._found <= _FEW or how.maps_uids:
+            await for_each(self._one_by_one(), self._ask_target, at_once=_AT_ONCE)
+            return
+        since, until = self._dates or ["", ""]
+
+        def pages() -> AsyncGenerator[list[ListedStudy], None]:
+            return context.target.studies(since=since, until=until)
+
+        async for some in context.listing(context.target, pages):
+            await context.ledger.note_studies(some, at_target=True, run=context.run)
+
+    async def _one_by_one(self) -> AsyncGenerator[StudyRow, None]:
+        async for some in every_study(self._context, run=self._context.run):
+            for study in some:
+                yield study
+
+    async def _ask_target(self, study: StudyRow) -> None:
+        context = self._context
+        found: ListedStudy | None = None
+        for made in itertools.count(1):
+            problem: PostdicomError | None = None
+            try:
+                found = await context.target.study(context.uid_at_target(study.uid))
+            except PostdicomError as error:
+                problem = error
+            if problem is None:
+                break
+            if not await context.outages.to_be_repeated(context.target, problem, made):
+                raise problem
+        if found is not None:
+            await context.ledger.note_studies([found._replace(uid=study.uid)], at_target=True, run=context.run)
+
+    def _decide(self, study: StudyRow) -> None:
+        decision = decide(study, self._context.comparison)
+        if decision is Decision.LIST:
+            self._context.ledger.set_stage(study.id, Stage.FOUND)
+        elif decision is Decision.EQUAL:
+            self._context.ledger.set_stage(study.id, Stage.EQUAL, planned=study.at_source)

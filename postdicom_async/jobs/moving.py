@@ -1,0 +1,272 @@
+"""The phase that moves: studies become chunks, chunks are given out, and what comes back is written down.
+
+What this holds is what is under way: which chunks, what each of their items came to that is not final, and which
+studies are to be tried again and when. Everything else is in the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from postdicom_async import errors
+from postdicom_async.disk.background import outlasting
+from postdicom_async.jobs.chunks import ChunkEnd, ItemEnd
+from postdicom_async.jobs.ledger import Stage
+from postdicom_async.jobs.plan import chunks_of
+from postdicom_async.jobs.states import SETTLED, Reason, State, reason_code
+from postdicom_async.jobs.studies import every_study, plan_study
+from postdicom_async.jobs.summary import ItemLine
+from postdicom_async.transfer.at_once import for_each
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from postdicom_async.jobs.chunks import Chunk, Dispatcher
+    from postdicom_async.jobs.context import Context
+    from postdicom_async.jobs.ledger import ItemRow, StudyRow
+
+__all__ = ["Moving"]
+
+_STUDIES_AHEAD = 4  # whose instances are being listed while others move
+_CHUNKS_AHEAD = 8
+
+
+@dataclass(slots=True)
+class _Out:
+    """A chunk that was given out.
+
+    Attributes:
+        open: of which items nothing is known yet.
+        held_back: those that failed and may not if they are tried again: decided when the chunk has ended.
+    """
+
+    chunk: Chunk
+    open: set[tuple[str, str]]
+    held_back: list[ItemEnd] = field(default_factory=list)
+
+
+class Moving:
+    """The moving of one run. Use it once.
+
+    Args:
+        context: of the job.
+        dispatcher: runs chunks.
+        gate: awaited before a chunk is given out: pauses and windows.
+        splits_series: no chunk has more instances than ``how.chunk``.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        dispatcher: Dispatcher,
+        gate: Callable[[], Awaitable[None]],
+        *,
+        splits_series: bool = False,
+    ) -> None:
+        self._context = context
+        self._dispatcher = dispatcher
+        self._gate = gate
+        self._splits_series = splits_series
+        self._numbers = itertools.count(1)
+        self._out: dict[int, _Out] = {}
+        self._attempts: dict[tuple[int, str, str], int] = {}  # of what is out
+        self._left: dict[int, int] = {}  # chunks of a study that have not ended
+        self._rows: dict[int, StudyRow] = {}  # of the studies under way
+        self._again: list[tuple[float, int, int]] = []  # when a study is tried again
+        self._due: set[int] = set()  # the studies in it
+        self._changed = asyncio.Event()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asking: set[asyncio.Task[None]] = set()
+        self._ahead: asyncio.Queue[Chunk | None] = asyncio.Queue(_CHUNKS_AHEAD)
+
+    async def run(self) -> None:
+        """Move everything that is pending.
+
+        Raises:
+            PostdicomError: an end cannot be worked with; what became of each item is in the ledger.
+        """
+        tasks = [asyncio.ensure_future(self._plan_all()), asyncio.ensure_future(self._move_all()), self._failure]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in [*tasks, *self._asking]:
+                task.cancel()
+            for task in [*tasks, *self._asking]:
+                await outlasting(task)
+        for task in tasks:
+            if not task.cancelled() and (problem := task.exception()) is not None:
+                raise problem
+
+    async def _move_all(self) -> None:
+        async with aclosing(self._chunks()) as chunks, aclosing(self._dispatcher.run(chunks)) as ends:
+            async for chunk, end in ends:
+                if not isinstance(end, ChunkEnd):
+                    self._item_ended(chunk, end)
+                elif end.failed_end:  # an outage may last for hours: what else comes back is written down meanwhile
+                    asking = asyncio.ensure_future(self._failed_chunk_ended(chunk, end))
+                    self._asking.add(asking)
+                    asking.add_done_callback(self._asked)
+                else:
+                    for one in (self._context.source, self._context.target):
+                        self._context.outages.succeeded(one)
+                    self._chunk_ended(chunk, end, is_outage=False)
+        self._failure.cancel()  # nothing more can fail
+
+    # --- what is given out -------------------------------------------------------------------------------------------
+
+    async def _plan_all(self) -> None:
+        """Put the chunks of every study into the queue: first what was planned before, then the others."""
+        await for_each(self._studies(), self._plan, at_once=_STUDIES_AHEAD)
+        await self._ahead.put(None)
+
+    async def _studies(self) -> AsyncGenerator[StudyRow, None]:
+        for stage in (Stage.PLANNED, Stage.FOUND):
+            async for some in every_study(self._context, stage, run=self._context.run):
+                for study in some:
+                    yield study
+
+    async def _plan(self, study: StudyRow) -> None:
+        context = self._context
+        items = await (context.ledger.items(study.id) if study.stage is Stage.PLANNED else plan_study(context, study))
+        for chunk in self._begun(study, items):
+            await self._ahead.put(chunk)
+
+    def _begun(self, study: StudyRow, items: list[ItemRow]) -> list[Chunk]:
+        """Return the chunks of what is pending in a study; one without any has ended."""
+        chunks = self._chunks_of(study, items)
+        self._rows[study.id] = study
+        self._left[study.id] = self._left.get(study.id, 0) + len(chunks)
+        self._study_may_have_ended(study.id)
+        return chunks
+
+    def _chunks_of(self, study: StudyRow, items: list[ItemRow]) -> list[Chunk]:
+        for one in items:
+            if one.state is State.PENDING:
+                self._attempts[study.id, one.series, one.uid] = one.attempts
+        return chunks_of(
+            study, items, most=self._context.how.chunk, numbers=self._numbers, splits_series=self._splits_series
+        )
+
+    async def _chunks(self) -> AsyncGenerator[Chunk, None]:
+        """Yield chunks as they are to be given out: those of a first attempt, then those of further waves."""
+        while (chunk := await self._ahead.get()) is not None:
+            yield await self._given_out(chunk)
+        while self._out or self._again:
+            self._changed.clear()
+            wait = self._again[0][0] - time.monotonic() if self._again else None
+            if wait is None or wait > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), wait)
+                continue
+            study_id = heapq.heappop(self._again)[2]
+            self._due.discard(study_id)
+            for chunk in self._begun(self._rows[study_id], await self._context.ledger.items(study_id)):
+                yield await self._given_out(chunk)
+
+    async def _given_out(self, chunk: Chunk) -> Chunk:
+        await self._gate()
+        await self._context.outages.clear()
+        keys = [(one.series, one.uid) for one in chunk.wanted.instances]
+        self._out[chunk.number] = _Out(chunk, set(keys))
+        self._context.ledger.run_items(chunk.study_id, keys)
+        return chunk
+
+    # --- what comes back ---------------------------------------------------------------------------------------------
+
+    def _item_ended(self, chunk: Chunk, end: ItemEnd) -> None:
+        out = self._out[chunk.number]
+        out.open.discard((end.series, end.uid))
+        if end.temporary and end.state is not State.DONE:
+            out.held_back.append(end)
+        else:
+            self._settle(chunk, [end])
+
+    async def _failed_chunk_ended(self, chunk: Chunk, end: ChunkEnd) -> None:
+        """Find out whether an end that failed a chunk can be worked with at all; wait until it can."""
+        failed = self._context.source if end.failed_end == "source" else self._context.target
+        is_outage = await self._context.outages.outlasted(failed, _problem_of(end), chunk=chunk.number)
+        self._chunk_ended(chunk, end, is_outage=is_outage)
+
+    def _asked(self, asking: asyncio.Task[None]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled() and (problem := asking.exception()) is not None and not self._failure.done():
+            self._failure.set_exception(problem)
+
+    def _chunk_ended(self, chunk: Chunk, end: ChunkEnd, *, is_outage: bool) -> None:
+        """Settle what is left of a chunk, unless an outage took it: then it costs nobody an attempt."""
+        out = self._out.pop(chunk.number)
+        left = [ItemEnd(*key, State.FAILED, _reason_of(end), end.temporary or not end.failed_end) for key in out.open]
+        if is_outage:
+            pending = [one._replace(state=State.PENDING, reason=Reason.NONE) for one in (*out.held_back, *left)]
+            self._settle(chunk, pending, attempt_counts=False)
+            self._try_again(chunk, 0)
+        else:
+            self._fail_or_try_again(chunk, [*out.held_back, *left])
+        self._left[chunk.study_id] -= 1
+        self._study_may_have_ended(chunk.study_id)
+        self._changed.set()
+
+    def _fail_or_try_again(self, chunk: Chunk, failed: list[ItemEnd]) -> None:
+        for one in failed:
+            made = self._attempts.get((chunk.study_id, one.series, one.uid), 0) + 1
+            if one.temporary and made < self._context.how.attempts:
+                self._settle(chunk, [one._replace(state=State.PENDING)])
+                self._try_again(chunk, made)
+            else:
+                self._settle(chunk, [one])
+
+    def _try_again(self, chunk: Chunk, attempts: int) -> None:
+        """Have a study's pending items given out again, all of them together, after a wave's wait."""
+        if chunk.study_id not in self._due:
+            wait = self._context.how.wave(attempts) if attempts else 0.0
+            self._due.add(chunk.study_id)
+            heapq.heappush(self._again, (time.monotonic() + wait, chunk.number, chunk.study_id))
+
+    def _settle(self, chunk: Chunk, ends: list[ItemEnd], *, attempt_counts: bool = True) -> None:
+        self._context.ledger.settle(chunk.study_id, ends, attempt_counts=attempt_counts)
+        for one in ends:
+            made = self._attempts.pop((chunk.study_id, one.series, one.uid), 0) + attempt_counts
+            if one.state in SETTLED:
+                line = ItemLine(chunk.wanted.study, one.series, one.uid, one.state, one.reason, made, one.size)
+                self._context.tell(line)
+
+    def _study_may_have_ended(self, study_id: int) -> None:
+        if not self._left.get(study_id) and study_id not in self._due:
+            self._left.pop(study_id, None)
+            self._rows.pop(study_id, None)
+            self._context.ledger.set_stage(study_id, Stage.MOVED)
+
+
+_REASONS = {
+    errors.NotFound: Reason.GONE,
+    errors.AuthenticationFailed: reason_code(status=403),
+    errors.ConnectionFailed: Reason.CONNECTION,
+    errors.RateLimited: reason_code(status=429),
+    errors.LocalFileError: Reason.LOCAL_FILE,
+    errors.ServerError: Reason.REFUSED,
+}
+
+
+def _reason_of(end: ChunkEnd) -> int:
+    """Return why the items of a chunk failed of which nothing else is known."""
+    if end.failed_end == "source" and end.error == errors.ServerError.__name__:
+        return int(Reason.NOT_ARRIVED)
+    named = {kind.__name__: reason for kind, reason in _REASONS.items()}
+    return int(named.get(end.error, Reason.UNEXPECTED if end.failed_end else Reason.NONE))
+
+
+def _problem_of(end: ChunkEnd) -> errors.PostdicomError:
+    """Return the error that ended a chunk, which may have been on another machine."""
+    kinds = (errors.UsageError, errors.AuthenticationFailed, errors.ConnectionFailed, errors.RateLimited)
+    if end.error == errors.LocalFileError.__name__:
+        full = errors.LocalFileError(end.message, temporary=end.temporary)
+        full.disk_full = end.disk_full
+        return full
+    kind = {one.__name__: one for one in kinds}.get(end.error, errors.PostdicomError)
+    return kind(end.message, temporary=end.temporary, retry_after=end.retry_after)

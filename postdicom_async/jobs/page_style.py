@@ -1,0 +1,142 @@
+"""The style sheet of a job's pages: for a phone, a desk, a dark room and paper. Pure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+__all__ = ["STYLE", "source_of"]
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --page: #fff; --soft: #f5f7f8; --text: #15202b; --quiet: #55616e; --line: #dfe4e8; --track: #e3e8ec;
+  --accent: #0b6272; --present: #8fbcc4; --running: #4d94a1; --bad: #b3261e; --doubtful: #8a5a00; --mark: #d98e04;
+  --grey: #9aa5b0; --bad-soft: #fdf1f0; --on-accent: #fff;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #10161c; --soft: #182028; --text: #e6ebf0; --quiet: #9fabb8; --line: #2a343e; --track: #2a343e;
+    --accent: #62c4d3; --present: #2f6f7b; --running: #4793a0; --bad: #ff8f87; --doubtful: #f0b95a; --mark: #f0b95a;
+    --grey: #6b7885; --bad-soft: #2a1a1b; --on-accent: #06252b;
+  }
+}
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
+body {
+  margin: 0; background: var(--page); color: var(--text); overflow-wrap: anywhere;
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif;
+}
+main, footer { max-width: 62rem; margin: 0 auto; padding: 0 1.25rem; }
+main { padding-top: 2.5rem; }
+.kind { margin: 0; display: flex; flex-wrap: wrap; gap: .4rem .8rem; align-items: center; font-weight: 600;
+  color: var(--quiet); }
+.pill { padding: .1rem .7rem; border: 1px solid currentColor; border-radius: 1rem; font-size: .875rem; }
+.pill, .pill.good { color: var(--accent); }
+.pill.bad, .bad { color: var(--bad); }
+.pill.doubtful { color: var(--doubtful); }
+h1 { margin: .5rem 0 0; font-size: clamp(1.5rem, 1.1rem + 2vw, 2.25rem); line-height: 1.2; font-weight: 650;
+  letter-spacing: -.01em; }
+h1 .to { color: var(--accent); font-weight: 400; }
+.lead { margin: .75rem 0 0; max-width: 44rem; font-size: 1.1rem; color: var(--quiet); }
+h2 { margin: 0 0 .9rem; font-size: 1.25rem; font-weight: 640; letter-spacing: -.005em; }
+h3 { margin: 1.75rem 0 .35rem; font-size: 1rem; font-weight: 640; }
+section { margin-top: 2.75rem; padding-top: 2rem; border-top: 1px solid var(--line); }
+p { margin: .35rem 0 .8rem; max-width: 46rem; }
+.quiet { color: var(--quiet); }
+dl { margin: 0; }
+dt { color: var(--quiet); font-size: .85rem; }
+dd { margin: 0; font-variant-numeric: tabular-nums; }
+.numbers { margin-top: 2rem; display: grid; gap: 1.25rem 2rem;
+  grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
+.numbers dd { font-size: 1.75rem; line-height: 1.25; font-weight: 600; letter-spacing: -.015em;
+  overflow-wrap: break-word; }
+.numbers > div { min-width: 0; }
+.numbers dd small { display: block; font-size: .85rem; font-weight: 400; letter-spacing: 0; color: var(--quiet); }
+.facts { margin-top: 1.75rem; padding-top: 1.25rem; border-top: 1px solid var(--line); display: grid; gap: .9rem 2rem;
+  grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); font-size: .95rem; }
+.alarm { margin-top: 2rem; padding: 1rem 1.25rem; border: 2px solid var(--bad); border-radius: .5rem;
+  background: var(--bad-soft); }
+.alarm h2 { margin: 0 0 .25rem; color: var(--bad); }
+.alarm ul { margin: .25rem 0 0; padding-left: 1.2rem; }
+svg { display: block; width: 100%; }
+.bar { height: .9rem; border-radius: .25rem; background: var(--track); margin-bottom: 1.25rem; }
+.bar.small { height: .5rem; min-width: 5rem; margin: 0; border-radius: .15rem; }
+rect.done, .swatch.done { fill: var(--accent); background: var(--accent); }
+rect.present, .swatch.present { fill: var(--present); background: var(--present); }
+rect.running, .swatch.running { fill: var(--running); background: var(--running); }
+rect.failed, .swatch.failed { fill: var(--bad); background: var(--bad); }
+rect.unconfirmed, .swatch.unconfirmed { fill: var(--mark); background: var(--mark); }
+rect.excluded, .swatch.excluded { fill: var(--grey); background: var(--grey); }
+rect.deleted, .swatch.deleted { fill: var(--quiet); background: var(--quiet); }
+rect.pending, .swatch.pending { fill: var(--track); background: var(--track); }
+.swatch { display: inline-block; width: .7rem; height: .7rem; margin-right: .6rem; border-radius: .15rem; }
+.wide { overflow-x: auto; }
+table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+th, td { padding: .5rem .9rem .5rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
+  font-weight: 400; overflow-wrap: break-word; }
+th:last-child, td:last-child { padding-right: 0; }
+thead th { font-size: .85rem; color: var(--quiet); vertical-align: bottom; }
+tfoot th, tfoot td { font-weight: 650; border-bottom: 0; border-top: 2px solid var(--text); }
+tr.part th { padding-left: 1.35rem; }
+tr.part th, tr.part td { color: var(--quiet); }
+.n { text-align: right; white-space: nowrap; }
+td:has(> .bar) { width: 40%; vertical-align: middle; }
+.uids { overflow-wrap: anywhere; }
+code { font: .85em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+.uids { margin: 0; padding: 0; list-style: none; color: var(--quiet); }
+.charts { display: grid; gap: 2rem; }
+figure { margin: 0; min-width: 0; }
+figcaption { margin-bottom: .6rem; font-size: .95rem; }
+figcaption b { font-weight: 600; display: block; }
+figcaption .quiet { font-size: .875rem; }
+.frame { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: .3rem .6rem; font-size: .75rem;
+  color: var(--quiet); font-variant-numeric: tabular-nums; }
+.y { display: flex; flex-direction: column; justify-content: space-between; text-align: right; line-height: 1; }
+.plot { height: 9.5rem; overflow: visible; }
+.grid { stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
+.x { grid-column: 2; display: flex; justify-content: space-between; }
+g:hover rect { opacity: .75; }
+.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.25rem; margin: .8rem 0 1.75rem; padding: 0; list-style: none;
+  font-size: .85rem; color: var(--quiet); }
+.notes { margin: 0; padding-left: 1.2rem; max-width: 46rem; }
+.notes li { margin-bottom: .35rem; }
+footer { margin-top: 3rem; padding-top: 1.25rem; padding-bottom: 3rem; font-size: .85rem; color: var(--quiet); }
+@media (min-width: 52rem) { .charts { grid-template-columns: 1fr 1fr; } }
+@media (max-width: 34rem) {
+  main { padding-top: 1.5rem; }
+  .numbers { grid-template-columns: 1fr 1fr; }
+  .numbers dd { font-size: 1.45rem; }
+  .roomy { display: none; }
+  th, td { padding-right: .5rem; }
+  table { font-size: .875rem; }
+  thead th { font-size: .8rem; }
+}
+@media print {
+  :root {
+    color-scheme: light;
+    --page: #fff; --soft: #fff; --text: #000; --quiet: #444; --line: #bbb; --track: #ddd; --bad-soft: #fff;
+    --accent: #0b6272; --present: #8fbcc4; --running: #4d94a1; --bad: #b3261e; --doubtful: #8a5a00; --mark: #d98e04;
+    --grey: #9aa5b0;
+  }
+  @page { margin: 16mm; }
+  html { font-size: 10pt; }
+  main, footer { max-width: none; padding-left: 0; padding-right: 0; }
+  main { padding-top: 0; }
+  section { margin-top: 1.75rem; padding-top: 1.25rem; }
+  rect, .swatch, .bar { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
+  figure, tr, .alarm, .numbers { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+  thead { display: table-header-group; }
+  tfoot { display: table-row-group; }
+  .numbers dd { font-size: 1.35rem; }
+  .numbers { grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); }
+  .wide { overflow: visible; }
+}
+"""
+
+
+def source_of(text: str) -> str:
+    """Return how a Content Security Policy names an inline style sheet or script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"

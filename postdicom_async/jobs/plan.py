@@ -1,0 +1,170 @@
+"""What is to be done with a study, with its items, and in which chunks. Pure.
+
+A study is compared by its counts first. Its instances are listed where the counts differ, where an end does not count,
+or where everything is to be compared. So a second run over two archives that agree asks for two lists of studies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from itertools import groupby
+from typing import TypeAlias
+
+from postdicom_async.jobs.chunks import Chunk
+from postdicom_async.jobs.ends import ListedInstance, Wanted
+from postdicom_async.jobs.ledger_schema import ItemRow, Stage, StudyRow
+from postdicom_async.jobs.states import Reason, State
+
+__all__ = ["Comparison", "Decision", "chunks_of", "decide", "expected_at_target", "gone", "planned_items"]
+
+Key: TypeAlias = tuple[str, str]
+"""Series and SOP Instance UID."""
+
+_NOT_HERE = frozenset({State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED})
+_AT_TARGET = frozenset({State.DONE, State.PRESENT})
+_EXCLUDED = frozenset({Reason.NOT_DICOM, Reason.FILTER, Reason.DUPLICATE_FILE})
+
+
+class Decision(Enum):
+    """What is to be done with a study."""
+
+    NOTHING = auto()
+    """It was moved, and nothing has changed since."""
+    EQUAL = auto()
+    """Equal by count: its instances are not listed."""
+    LIST = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How the ends are compared.
+
+    Attributes:
+        run: which one this is.
+        target_lists: the target says what it has.
+        full: list the instances of every study, whatever the counts.
+        maps_uids: instances have other UIDs at the target.
+        keeps_uids: instances are changed on the way and keep their UIDs: what the target lists may be the originals.
+    """
+
+    run: int
+    target_lists: bool
+    full: bool = False
+    maps_uids: bool = False
+    keeps_uids: bool = False
+
+
+def decide(study: StudyRow, how: Comparison) -> Decision:
+    """Return what is to be done with a study that the source lists in this run."""
+    is_half_done = study.stage in (Stage.FOUND, Stage.PLANNED) and study.planned is not None
+    if how.full or study.at_source is None or is_half_done:
+        return Decision.LIST
+    settled = study.stage in (Stage.EQUAL, Stage.MOVED, Stage.VERIFIED) and study.planned == study.at_source
+    if not how.target_lists:
+        return Decision.NOTHING if settled else Decision.LIST
+    if expected_at_target(study, how) != study.at_source or study.at_source == 0:
+        return Decision.LIST
+    if settled:
+        return Decision.NOTHING
+    return Decision.LIST if how.keeps_uids else Decision.EQUAL
+
+
+def expected_at_target(study: StudyRow, how: Comparison) -> int | None:
+    """Return how many instances of a study the target says it has; 0 where its list does not name it."""
+    return study.at_target if study.seen_at_target == how.run else 0
+
+
+def planned_items(
+    listed: Iterable[ListedInstance],
+    held: Collection[str] | None,
+    known: Mapping[Key, ItemRow],
+    how: Comparison,
+    new_uid: Callable[[str], str] = str,
+) -> Iterator[ItemRow]:
+    """Yield how each item is to stand.
+
+    Args:
+        listed: what the source has now.
+        held: the SOP Instance UIDs that the target lists in this study, None where it cannot be asked.
+        known: what the ledger has of it.
+        how: see `Comparison`.
+        new_uid: what an instance's UID is at the target.
+    """
+    left = dict(known)
+    for one in listed:
+        before = left.pop((one.series, one.uid), None)
+        state, reason = _state_of(one, None if held is None else new_uid(one.uid) in held, before, how)
+        is_same = before is not None and before.state is state
+        attempts = before.attempts if before is not None and state is State.PENDING and is_same else 0
+        digest = before.digest if before is not None and is_same else b""
+        size = one.size or (before.size if before else 0)
+        yield ItemRow(one.series, one.uid, state, reason, attempts, size, digest)
+    for before in left.values():  # no more at the source
+        if before.state in _AT_TARGET:
+            yield before._replace(reason=Reason.GONE)
+        elif before.state in (State.PENDING, State.RUNNING, State.FAILED):
+            yield before._replace(state=State.EXCLUDED, reason=Reason.GONE)
+
+
+def _state_of(one: ListedInstance, is_held: bool | None, before: ItemRow | None, how: Comparison) -> tuple[State, int]:
+    was = before.state if before is not None else None
+    if one.flaw:
+        return (State.EXCLUDED if one.flaw in _EXCLUDED else State.FAILED), one.flaw
+    if is_held is None:  # the ledger alone knows
+        return (was, Reason.NONE) if was in _AT_TARGET else (State.PENDING, Reason.NONE)
+    if not is_held:
+        return State.PENDING, Reason.NONE
+    if was is State.DONE:
+        return State.DONE, Reason.NONE
+    return (State.PENDING if how.keeps_uids else State.PRESENT), Reason.NONE
+
+
+def gone(items: Iterable[ItemRow], *, delete_all: bool) -> list[ItemRow]:
+    """Return what may be deleted at the target of items that the source has no more."""
+    states = _AT_TARGET if delete_all else frozenset({State.DONE})
+    return [one for one in items if one.state in states and one.reason == Reason.GONE]
+
+
+# --- chunks ---------------------------------------------------------------------------------------------------------
+
+
+def chunks_of(
+    study: StudyRow, items: Sequence[ItemRow], *, most: int, numbers: Iterator[int], splits_series: bool = False
+) -> list[Chunk]:
+    """Return the pending items of a study in chunks: all of a small one together, of a larger one series by series.
+
+    Args:
+        study: whose.
+        items: all its items in the ledger, by series.
+        most: instances in a chunk. A series that is wanted whole may have more, since it costs an archive least when it
+            is asked for as one.
+        numbers: gives the chunks' numbers.
+        splits_series: no chunk has more than ``most`` all the same.
+    """
+    sizes = {series: sum(1 for _ in some) for series, some in groupby(items, key=lambda one: one.series)}
+    groups: list[list[ItemRow]] = [[]]
+    for series, group in groupby((one for one in items if one.state is State.PENDING), key=lambda one: one.series):
+        some = list(group)
+        if not series:
+            continue
+        if len(groups[-1]) + len(some) <= most:
+            groups[-1].extend(some)
+        elif len(some) == sizes[series] and not splits_series:
+            groups.insert(0, some)
+        else:
+            groups.extend(some[at : at + most] for at in range(0, len(some), most))
+    return [_chunk(study, some, sizes, next(numbers)) for some in groups if some]
+
+
+def _chunk(study: StudyRow, some: Sequence[ItemRow], sizes: Mapping[str, int], number: int) -> Chunk:
+    all_series = {one.series for one in some}
+    series = next(iter(all_series)) if len(all_series) == 1 else None
+    wanted = Wanted(
+        study.uid,
+        series,
+        tuple(ListedInstance(one.series, one.uid, one.size) for one in some),
+        whole=len(some) == (sum(sizes.values()) if series is None else sizes[series]),
+    )
+    return Chunk(number, 1, study.id, wanted)

@@ -1,0 +1,92 @@
+"""One run of a job, phase by phase. The phase stands in the ledger: whoever comes after a kill goes on there."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from postdicom_async.jobs.deleting import Deleting
+from postdicom_async.jobs.discovery import Discovery
+from postdicom_async.jobs.moving import Moving
+from postdicom_async.jobs.states import State
+from postdicom_async.jobs.verifying import Verifying
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from postdicom_async.jobs.chunks import Dispatcher
+    from postdicom_async.jobs.context import Context
+
+__all__ = ["Run"]
+
+PHASES = ("discovering", "moving", "verifying", "deleting", "complete")
+
+
+class Run:
+    """One run: it begins, or goes on where another was ended."""
+
+    def __init__(
+        self,
+        context: Context,
+        dispatcher: Dispatcher | None,
+        gate: Callable[[], Awaitable[None]],
+        *,
+        splits_series: bool = False,
+    ) -> None:
+        self._context = context
+        self._dispatcher = dispatcher
+        self._gate = gate
+        self._splits_series = splits_series
+
+    async def go(self) -> None:
+        """Do what is left of it.
+
+        Raises:
+            PostdicomError: it cannot go on now; the ledger says how far it came.
+        """
+        await self._begin()
+        assert self._dispatcher is not None  # noqa: S101 - only a preview has none
+        phases: dict[str, Callable[[], Awaitable[None]]] = {
+            "discovering": Discovery(self._context).run,
+            "moving": self._move,
+            "verifying": Verifying(self._context).run,
+            "deleting": Deleting(self._context).run,
+        }
+        ledger = self._context.ledger
+        for number, phase in enumerate(PHASES[:-1]):
+            if ledger.fact("phase") != phase:
+                continue
+            started = time.monotonic()
+            try:
+                await self._gate()
+                await phases[phase]()
+            finally:
+                ledger.put("seconds", float(ledger.fact("seconds") or 0.0) + time.monotonic() - started)
+            ledger.put("phase", PHASES[number + 1])
+            await ledger.commit()
+
+    async def prepare(self) -> None:
+        """Do what comes before anything is moved."""
+        await self._begin()
+        if self._context.ledger.fact("phase") == PHASES[0]:
+            await Discovery(self._context).run()
+
+    async def _begin(self) -> None:
+        """Begin another run where the last came to its end: what failed in it is tried again."""
+        ledger = self._context.ledger
+        if ledger.fact("phase") in PHASES[:-1]:
+            return
+        ledger.put("run", int(ledger.fact("run") or 0) + 1)
+        ledger.put("phase", PHASES[0])
+        ledger.put("discovery_complete", False)
+        if self._context.run > 1:
+            await ledger.reset([State.FAILED, State.UNCONFIRMED])
+        await ledger.commit()
+
+    async def _move(self) -> None:
+        if self._context.how.verb == "verify":
+            await Verifying(self._context).compare()
+            return
+        assert self._dispatcher is not None  # noqa: S101 - only a preview has none
+        moving = Moving(self._context, self._dispatcher, self._gate, splits_series=self._splits_series)
+        await moving.run()

@@ -1,0 +1,57 @@
+"""The studies of a job one by one: in their order, and what is to be done with the instances of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from postdicom_async.jobs.ledger import Stage
+from postdicom_async.jobs.plan import planned_items
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from postdicom_async.jobs.context import Context
+    from postdicom_async.jobs.ledger import ItemRow, StudyRow
+
+__all__ = ["every_study", "held_at_target", "plan_study"]
+
+
+async def every_study(
+    context: Context, stage: Stage | None = None, *, run: int | None = None, unseen: bool = False
+) -> AsyncGenerator[list[StudyRow], None]:
+    """Yield the studies of the ledger in their order, some at a time; what is changed meanwhile may come or not."""
+    after = (-(1 << 62), 0)
+    while some := await context.ledger.studies(stage, after=after, run=run, unseen=unseen):
+        yield [study for study in some if study.uid]
+        after = some[-1].position, some[-1].id
+
+
+async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:
+    """List the instances of a study at both ends; note how each is to stand, and return them.
+
+    Raises:
+        PostdicomError: an end cannot be asked.
+    """
+    pages = context.listing(context.source, lambda: context.source.instances(study.uid))
+    listed = [one async for some in pages for one in some]
+    held = await held_at_target(context, study)
+    known = {(row.series, row.uid): row for row in await context.ledger.items(study.id)}
+    rows = sorted(planned_items(listed, held, known, context.comparison, context.uid_at_target))
+    context.ledger.plan(study.id, rows)
+    context.ledger.set_stage(study.id, Stage.PLANNED, planned=len(listed))
+    return rows
+
+
+async def held_at_target(context: Context, study: StudyRow, *, afresh: bool = False) -> set[str] | None:
+    """Return the SOP Instance UIDs that the target lists in a study, None where it cannot be asked.
+
+    A study that its list of studies, which was whole, does not name is not asked for again unless ``afresh``.
+    """
+    how = context.comparison
+    if not how.target_lists:
+        return None
+    if not afresh and study.seen_at_target != how.run and not how.full:
+        return set()
+    uid = context.uid_at_target(study.uid)
+    pages = context.listing(context.target, lambda: context.target.instances(uid))
+    return {one.uid async for some in pages for one in some}

@@ -1,0 +1,132 @@
+"""The phase that proves: what is settled as moved or present is looked for at the target, after everything was moved.
+
+Level ``listed`` asks the target for its list of each study; ``bytes`` retrieves every instance and compares it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from postdicom_async.errors import PostdicomError
+from postdicom_async.jobs.chunks import ItemEnd
+from postdicom_async.jobs.ends import Feature
+from postdicom_async.jobs.ledger import Stage
+from postdicom_async.jobs.states import Reason, State
+from postdicom_async.jobs.studies import every_study, held_at_target, plan_study
+from postdicom_async.jobs.summary import ItemLine
+from postdicom_async.jobs.verification import Finding, Verified, verify_bytes
+from postdicom_async.transfer.at_once import for_each
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from postdicom_async.jobs.context import Context
+    from postdicom_async.jobs.ledger import ItemRow, StudyRow
+
+__all__ = ["Verifying"]
+
+_AT_ONCE = 4
+_LOOKS = (0.0, 2.0, 8.0)  # seconds before a study is listed again: archives index with a delay
+_AT_TARGET = (State.DONE, State.PRESENT)
+_ABSENT_OR_OTHER = frozenset({Reason.NOT_LISTED, Reason.NOT_CONFIRMED, Reason.DIFFERENT})
+
+
+class Verifying:
+    """The verification of one run. Use it once."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def run(self) -> None:
+        """Look for everything that was moved.
+
+        Raises:
+            PostdicomError: the target cannot be asked.
+        """
+        context = self._context
+        if context.how.verify == "none":
+            return
+        if Feature.LISTS not in context.target.features:
+            context.ledger.note("the target cannot be asked what it has: its own answers are the proof")
+            return
+        await for_each(self._of(Stage.MOVED), self._verify, at_once=_AT_ONCE)
+
+    async def compare(self) -> None:
+        """List the instances of every study at both ends: what the target does not list has failed (verify)."""
+        await for_each(self._of(Stage.FOUND, Stage.PLANNED), self._compare, at_once=_AT_ONCE)
+
+    async def _compare(self, study: StudyRow) -> None:
+        rows = await plan_study(self._context, study)
+        self._settle(study, {row for row in rows if row.state is State.PENDING}, Reason.NOT_LISTED)
+        self._context.ledger.set_stage(study.id, Stage.MOVED)
+
+    async def _of(self, *stages: Stage) -> AsyncGenerator[StudyRow, None]:
+        for stage in stages:
+            async for some in every_study(self._context, stage, run=self._context.run):
+                for study in some:
+                    yield study
+
+    async def _verify(self, study: StudyRow) -> None:
+        ledger = self._context.ledger
+        rows = await ledger.items(study.id, states=_AT_TARGET)
+        missing = await self._not_listed(study, rows)
+        found = [row for row in rows if row not in missing]
+        self._settle(study, missing, Reason.NOT_LISTED)
+        if self._context.how.verify == "bytes":
+            found = await self._equal(study, found)
+        ledger.note_verified(study.id, len(found))
+        ledger.set_stage(study.id, Stage.VERIFIED)
+
+    async def _not_listed(self, study: StudyRow, rows: list[ItemRow]) -> set[ItemRow]:
+        missing = set(rows)
+        if self._context.how.verb == "verify":  # it has just been listed
+            return set()
+        for wait in _LOOKS:
+            if not missing:
+                break
+            await asyncio.sleep(wait)
+            held = await held_at_target(self._context, study, afresh=True)
+            missing = {row for row in missing if self._context.uid_at_target(row.uid) not in (held or ())}
+        return missing
+
+    async def _equal(self, study: StudyRow, rows: list[ItemRow]) -> list[ItemRow]:
+        """Compare the bytes of a study's items; return those that are the same, or changed as an archive may."""
+        context = self._context
+        by_uid = {row.uid: row for row in rows}
+        equal: list[ItemRow] = []
+        at = 0
+        while at < len(rows):  # in chunks: an outage in the middle costs one of them
+            some = rows[at : at + context.how.chunk]
+            found: dict[str, Verified] = {}
+            problem: PostdicomError | None = None
+            checks = verify_bytes(context.source, context.target, study.uid, some, anonymize=context.how.anonymize)
+            try:
+                async with aclosing(checks) as each:
+                    async for verified in each:
+                        found[verified.uid] = verified
+            except PostdicomError as error:
+                problem = error
+            if problem is not None:
+                waited = [await context.outages.outlasted(end, problem) for end in (context.source, context.target)]
+                if any(waited):
+                    continue
+                found |= {row.uid: Verified(row.uid, Finding.CANNOT_COMPARE) for row in some if row.uid not in found}
+            at += len(some)
+            for verified in found.values():
+                context.ledger.note_coerced(verified.tags)
+                if verified.finding.ok:
+                    equal.append(by_uid[verified.uid])
+                else:
+                    self._settle(study, {by_uid[verified.uid]}, verified.finding.reason)
+        return equal
+
+    def _settle(self, study: StudyRow, rows: set[ItemRow], reason: int) -> None:
+        state = State.FAILED if reason in _ABSENT_OR_OTHER else State.UNCONFIRMED
+        ends = [ItemEnd(row.series, row.uid, state, reason, size=row.size) for row in sorted(rows)]
+        if not ends:
+            return
+        self._context.ledger.settle(study.id, ends)
+        for row in sorted(rows):
+            self._context.tell(ItemLine(study.uid, row.series, row.uid, state, reason, row.attempts, row.size))
