@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -17,38 +19,41 @@ from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.password import asking
 from postdicom_async.cli.paths import given_path
 
-if TYPE_CHECKING:
-    from postdicom_async.jobs import Job
-
 __all__ = ["copy", "sync", "verify"]
 
-_Verify: TypeAlias = Annotated[
-    VerifyLevel,
-    typer.Option(
-        "--verify",
-        help="What is proven in the end: listed asks the target for its list of every study, bytes retrieves and "
-        "compares everything that was moved.",
-    ),
-]
-_Full: TypeAlias = Annotated[
-    bool, typer.Option("--full", help="Compare the instances of every study, also where the counts are equal.")
-]
-_First: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--first",
-        metavar="FILE",
-        parser=given_path,
-        help="Begin with these studies: one Study Instance UID a line. Then the newest come first.",
-    ),
-]
-_Attempts: TypeAlias = Annotated[
-    int, typer.Option("--attempts", min=1, metavar="N", help="How often an instance is tried, in waves.")
-]
-_DryRun: TypeAlias = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
-]
 _AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document: the summary.")]
+
+
+@dataclass(frozen=True)
+class Moving:
+    """What is moved, and how it is proven."""
+
+    verify: Annotated[
+        VerifyLevel,
+        typer.Option(
+            "--verify",
+            help="What is proven in the end: listed asks the target for its list of every study, bytes retrieves and "
+            "compares everything that was moved.",
+        ),
+    ] = VerifyLevel.LISTED
+    full: Annotated[
+        bool, typer.Option("--full", help="Compare the instances of every study, also where the counts are equal.")
+    ] = False
+    first: Annotated[
+        Path | None,
+        typer.Option(
+            "--first",
+            metavar="FILE",
+            parser=given_path,
+            help="Begin with these studies: one Study Instance UID a line. Then the newest come first.",
+        ),
+    ] = None
+    attempts: Annotated[
+        int, typer.Option("--attempts", min=1, metavar="N", help="How often an instance is tried, in waves.")
+    ] = 3
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
+    ] = False
 
 
 class Delete(StrEnum):
@@ -60,15 +65,11 @@ class Delete(StrEnum):
 
 def copy(
     ends: Ends,
+    moving: Moving,
     job: JobFile,
     pacing: Pacing,
     anonymizing: Anonymizing,
     common: Common,
-    verify: _Verify = VerifyLevel.LISTED,
-    full: _Full = False,
-    first: _First = None,
-    attempts: _Attempts = 3,
-    dry_run: _DryRun = False,
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
@@ -79,42 +80,26 @@ def copy(
     """
     from postdicom_async import jobs
 
-    rules, pace, studies = anonymizing.rules(), pacing.pace(), first_studies(first)
-    if dry_run:
-        plans = jobs.dry_run(
-            ends.source,
-            ends.target,
-            full=full,
-            first=studies,
-            anonymize=rules,
-            job=job.job,
-            new=job.new,
-            pace=pace,
-            ask=asking(),
-        )
-        return show_plans(plans, as_json=as_json)
-
-    async def begin() -> Job:
-        return await jobs.copy(
-            ends.source,
-            ends.target,
-            verify=verify.value,
-            full=full,
-            first=studies,
-            anonymize=rules,
-            job=job.job,
-            new=job.new,
-            attempts=attempts,
-            pace=pace,
-            patience=pacing.patience * 3600,
-            ask=asking(),
-        )
-
+    rules, pace, studies = anonymizing.rules(), pacing.pace(), first_studies(moving.first)
+    asked = {"full": moving.full, "first": studies, "anonymize": rules, "job": job.job, "new": job.new, "pace": pace}
+    begin = partial(
+        jobs.copy,
+        ends.source,
+        ends.target,
+        verify=moving.verify.value,
+        attempts=moving.attempts,
+        patience=pacing.patience * 3600,
+        ask=asking(),
+        **asked,
+    )
+    if moving.dry_run:
+        return show_plans(jobs.dry_run(ends.source, ends.target, ask=asking(), **asked), as_json=as_json)
     return run_job(begin, Telling("copy", common.quiet, as_json, error_if_nothing))
 
 
 def sync(
     ends: Ends,
+    moving: Moving,
     job: JobFile,
     pacing: Pacing,
     common: Common,
@@ -129,50 +114,30 @@ def sync(
     max_delete: Annotated[
         str, typer.Option("--max-delete", metavar="PERCENT", help="Delete nothing if it would be more than that.")
     ] = "1%",
-    verify: _Verify = VerifyLevel.LISTED,
-    full: _Full = False,
-    first: _First = None,
-    attempts: _Attempts = 3,
-    dry_run: _DryRun = False,
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
     """Do what copy does, and with --delete remove at TARGET what SOURCE has no more."""
     from postdicom_async import jobs
 
-    pace, studies, share = pacing.pace(), first_studies(first), _share(max_delete)
-    if dry_run:
-        plans = jobs.dry_run(
-            ends.source,
-            ends.target,
-            verb="sync",
-            delete="" if delete is None else delete.value,
-            full=full,
-            first=studies,
-            job=job.job,
-            new=job.new,
-            pace=pace,
-            ask=asking(),
-        )
+    share, studies = _share(max_delete), first_studies(moving.first)
+    asked = {"full": moving.full, "first": studies, "job": job.job, "new": job.new, "pace": pacing.pace()}
+    begin = partial(
+        jobs.sync,
+        ends.source,
+        ends.target,
+        delete="" if delete is None else delete.value,
+        max_delete=share,
+        verify=moving.verify.value,
+        attempts=moving.attempts,
+        patience=pacing.patience * 3600,
+        ask=asking(),
+        **asked,
+    )
+    if moving.dry_run:
+        wanted = "" if delete is None else delete.value
+        plans = jobs.dry_run(ends.source, ends.target, verb="sync", delete=wanted, ask=asking(), **asked)
         return show_plans(plans, as_json=as_json)
-
-    async def begin() -> Job:
-        return await jobs.sync(
-            ends.source,
-            ends.target,
-            delete="" if delete is None else delete.value,
-            max_delete=share,
-            verify=verify.value,
-            full=full,
-            first=studies,
-            job=job.job,
-            new=job.new,
-            attempts=attempts,
-            pace=pace,
-            patience=pacing.patience * 3600,
-            ask=asking(),
-        )
-
     return run_job(begin, Telling("sync", common.quiet, as_json, error_if_nothing))
 
 
@@ -197,21 +162,18 @@ def verify(
     """Compare SOURCE with TARGET; nothing is changed at either. Ends with 6 where they differ."""
     from postdicom_async import jobs
 
-    rules, pace = anonymizing.rules(), pacing.pace()
-
-    async def begin() -> Job:
-        return await jobs.verify(
-            ends.source,
-            ends.target,
-            level=level.value,
-            anonymize=rules,
-            job=job.job,
-            new=job.new,
-            pace=pace,
-            patience=pacing.patience * 3600,
-            ask=asking(),
-        )
-
+    begin = partial(
+        jobs.verify,
+        ends.source,
+        ends.target,
+        level=level.value,
+        anonymize=anonymizing.rules(),
+        job=job.job,
+        new=job.new,
+        pace=pacing.pace(),
+        patience=pacing.patience * 3600,
+        ask=asking(),
+    )
     return run_job(begin, Telling("verify", common.quiet, as_json))
 
 

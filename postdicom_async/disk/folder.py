@@ -64,15 +64,17 @@ class _Directory:
 class Folder:
     """A folder that is written to by calls that block; threads may share it, one at a time for one file.
 
-    Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data.
+    Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data. What is
+    left of one by the same ``owner``, of which there is one at a time, is cleared at once; by others, after an hour.
     """
 
-    def __init__(self, root: Path, *, fsync: bool) -> None:
+    def __init__(self, root: Path, *, fsync: bool, owner: str = "") -> None:
         self.root = root
         self.fsync: bool = fsync
         self._directories: dict[RelativeName, _Directory] = {}
         self._lock = threading.Lock()
-        self._own = secrets.token_hex(8)
+        self._owned = f"{_PARTIAL_PREFIX}{owner}-" if owner else ""
+        self._own = f"{owner}-{secrets.token_hex(8)}" if owner else secrets.token_hex(8)
         self._numbers = count()
 
     def open(self) -> None:
@@ -205,13 +207,14 @@ class Folder:
         return -1
 
     def _clear_abandoned(self, descriptor: int, parts: RelativeName) -> None:
-        """Remove partial files that nobody has written to for an hour: a killed process leaves them."""
+        """Remove partial files that a killed process left: its owner's, and what nobody has written to for an hour."""
         where: int | Path = descriptor if _GUARDED else self.root.joinpath(*parts)
         with contextlib.suppress(OSError), os.scandir(where) as entries:
             for entry in entries:
                 if is_partial(entry.name):
+                    is_owned = self._owned and entry.name.startswith(self._owned) and self._own not in entry.name
                     status = entry.stat(follow_symlinks=False)
-                    if time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                    if is_owned or time.time() - status.st_mtime > _ABANDONED_SECONDS:
                         self.remove(descriptor, parts, entry.name)
 
     def look_again(self) -> None:

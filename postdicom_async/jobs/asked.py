@@ -20,6 +20,7 @@ from postdicom_async.jobs.job import Job, JobParts
 from postdicom_async.jobs.ledger import Ledger
 from postdicom_async.jobs.ledger_file import refuse_foreign
 from postdicom_async.jobs.pace import Pace
+from postdicom_async.jobs.profile_limits import fill_in
 from postdicom_async.jobs.specs import EndSpec, end_of, spec_of
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ async def ends_of(asked: Asked, *, with_index: bool = True) -> Ends:
     _require_level(asked.how)
     specs = [spec_of(asked.source), spec_of(asked.target)]
     path, digest = await in_background(lambda: _place_of(asked, specs))
+    named = [spec for spec in specs if isinstance(spec, EndSpec) and spec.kind == "profile"]
+    fill_in(asked.pace, await in_background(lambda: [spec.profile() for spec in named]))
     alone = sum(isinstance(spec, EndSpec) and spec.is_archive for spec in specs) == 1
     opened = partial(end_of, alone=alone, ask=asked.ask)
     indexes = [places.beside(path, what) if with_index else None for what in ("source", "target")]

@@ -14,11 +14,11 @@ from postdicom_async.jobs.asked import KEPT, Asked, begun, order_of, path_of
 from postdicom_async.jobs.context import How
 from postdicom_async.jobs.job import Job
 from postdicom_async.jobs.ledger import Ledger
-from postdicom_async.jobs.outage import PATIENCE
 from postdicom_async.jobs.pace import Pace
 from postdicom_async.jobs.preview import StudyPlan, preview
 from postdicom_async.jobs.specs import EndSpec
 from postdicom_async.jobs.states import State
+from postdicom_async.jobs.weather import Patience
 
 if TYPE_CHECKING:
     import os
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from postdicom_async.profiles.secrets import Ask
 
 __all__ = ["copy", "dry_run", "resume", "retry", "sync", "verify"]
+
+PATIENCE = Patience().outage
 
 VerifyLevel = Literal["none", "listed", "bytes"]
 

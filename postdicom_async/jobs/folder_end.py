@@ -90,7 +90,7 @@ class FolderEnd:
         """
         self.name: str = "folder"
         self.identity: str = os.path.realpath(path)
-        self.features: Feature = Feature.LISTS | Feature.OPENS | Feature.STORES | Feature.CONFIRMS | Feature.DELETES
+        self.features: Feature = ~Feature(0)
         self._root = Path(self.identity)
         self._index_path = index
         self._filter = StudyFilter(filters)
@@ -158,6 +158,7 @@ class FolderEnd:
                 raise LocalFileError(message, temporary=True)
             self._searched = True
             return
+        await in_background(self._reader.require_folder)
         await scan_folder(self.identity, index, self._filter.texts, self._on_scan)
         self._searched = True
 
@@ -302,9 +303,12 @@ class FolderEnd:
     async def _opened_store(self) -> FolderStore:
         async with self._opening:
             if self._store is None:
-                folder = Folder(self._root, fsync=self._fsync)
+                # Of one job one process writes: what an earlier one left half written is its own, to be cleared.
+                owner = "" if self._index_path is None else (await self._opened_index()).mark(b"")
+                folder = Folder(self._root, fsync=self._fsync, owner=owner)
                 with translated(LocalFileError, of_the_folder):
                     await in_background(folder.open)
+                await in_background(self._reader.require_folder)
                 self._writing.callback(folder.close)
                 sink = self._writing.enter_context(FolderSink(folder, self._layout, piece=_PIECE))
                 self._store = FolderStore(sink, self._layout, self._unnoted.append)
@@ -365,11 +369,13 @@ class FolderEnd:
 
         Raises:
             UsageError: it does not exist.
-            LocalFileError: it cannot be listed, or written to.
+            LocalFileError: it cannot be listed, or written to; it is not there any more, and may come back.
         """
         await in_background(self._probe)
 
     def _probe(self) -> None:
+        if self._reader.has_looked:
+            self._reader.require_folder()
         if self._is_there():
             with translated(OSError, partial(local_file_error, "the folder")), os.scandir(self._root) as entries:
                 next(entries, None)

@@ -40,6 +40,11 @@ class FolderReader:
         self._root = root
         self._device: tuple[int, int] | None = None
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether it was there before."""
+        return self._device is not None
+
     async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
         """Yield what is wanted and there, in its order, the next group being read meanwhile.
 
@@ -65,18 +70,13 @@ class FolderReader:
     def _reading(self, study: str, some: Sequence[ListedInstance]) -> asyncio.Future[list[Identified]]:
         return asyncio.ensure_future(in_background(partial(self._identify_all, study, some)))
 
-    # --- in a thread -------------------------------------------------------------------------------------------------
+    def require_folder(self) -> None:
+        """See that the folder is there, the same as at first; blocks.
 
-    def _identify_all(self, study: str, some: Sequence[ListedInstance]) -> list[Identified]:
-        self._require_folder()
-        inside: dict[Path, bool] = {}
-        found = [self._identify(study, one, inside) for one in some]
-        if any(one is None or isinstance(one, Unusable) for one in found):
-            self._require_folder()
-        return [one for one in found if one is not None]
-
-    def _require_folder(self) -> None:
-        """Raise unless the folder is there, the same as at first."""
+        Raises:
+            UsageError: there never was one.
+            LocalFileError: it is gone, or another one is in its place; it may come back.
+        """
         missing = False
         with translated(OSError, partial(local_file_error, "the folder")):
             try:
@@ -88,6 +88,16 @@ class FolderReader:
         if missing or (self._device or (status.st_dev, status.st_ino)) != (status.st_dev, status.st_ino):
             raise LocalFileError("the folder is gone, or another one was put in its place", temporary=True)
         self._device = (status.st_dev, status.st_ino)
+
+    # --- in a thread -------------------------------------------------------------------------------------------------
+
+    def _identify_all(self, study: str, some: Sequence[ListedInstance]) -> list[Identified]:
+        self.require_folder()
+        inside: dict[Path, bool] = {}
+        found = [self._identify(study, one, inside) for one in some]
+        if any(one is None or isinstance(one, Unusable) for one in found):
+            self.require_folder()
+        return [one for one in found if one is not None]
 
     def _identify(self, study: str, one: ListedInstance, inside: dict[Path, bool]) -> Identified | None:
         """Return a file as it is now, None where it is gone."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from enum import Enum, auto
 from functools import partial
 from io import FileIO
@@ -29,13 +29,13 @@ from postdicom_async.transfer.sinks import Arriving
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from postdicom_async.bodies import Body
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicom.layout import RelativeName
     from postdicom_async.disk.sources import Identified
     from postdicom_async.results import InstanceUids
     from postdicom_async.transfer.folder_sink import FolderSink
     from postdicom_async.transfer.outcomes import Gathered
+    from postdicom_async.transfer.sinks import Arrival
 
 __all__ = ["FolderStore", "of_the_folder"]
 
@@ -101,14 +101,8 @@ class FolderStore:
         """
         name = self._name(source.header.uids)
         async with self._alone(name):
-            if await self._looks.run(partial(os.path.lexists, self.sink.folder.root.joinpath(*name))):
-                there = await self._compared(source, name)
-                if isinstance(there, Outcome):
-                    return there
-                if there is not _There.BEGINNING:
-                    same = there is _There.SAME
-                    return _outcome(source, Status.PRESENT if same else Status.FAILED, "" if same else _OTHER)
-            outcome = await self._write(source)
+            is_there = await self._looks.run(partial(os.path.lexists, self.sink.folder.root.joinpath(*name)))
+            outcome = await (self._write_beside(source, name) if is_there else self._write(source))
         if outcome.status is Status.SAVED:
             self._stored(name)
         return outcome
@@ -125,92 +119,109 @@ class FolderStore:
             del self._at_work[name]
             done.set()
 
-    async def _write(self, source: Usable) -> Outcome:
-        """Write an instance; it is whole under its name in the end, or nothing of it is there."""
+    async def _write_beside(self, source: Usable, name: RelativeName) -> Outcome:
+        """Do what `_write` does where something has that name."""
+        opened: list[FileIO] = []  # a list: whoever is cancelled while it is opened finds it here, to be closed
+        try:
+            with suppress(OSError):
+                await in_background(lambda: opened.append(FileIO(self.sink.folder.open_existing(name))))
+            if not opened or not S_ISREG(os.fstat(opened[0].fileno()).st_mode):
+                return _outcome(source, Status.FAILED, _OTHER)  # a link, a folder, or what may not be read
+            return await self._write(source, _Rival(opened[0], source.body.length))
+        finally:
+            for file in opened:
+                file.close()
+
+    async def _write(self, source: Usable, rival: _Rival | None = None) -> Outcome:
+        """Write an instance; it is whole under its name in the end, or nothing of it is there.
+
+        The body is read once. Where something has that name, it is compared meanwhile, and what is written is dropped
+        unless it is the rest of it.
+        """
         ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         arrival = self.sink.open(Arriving(source.header, source.body.length), ended.set_result)
-        pieces: list[bytes | memoryview] = []
-        held = total = 0
-        whole = False
+        kept = False
         broken: PostdicomError | None = None
+        there, total = _There.BEGINNING, 0
         try:
-            async with aclosing(source.body.open()) as stream:
-                async for piece in stream:
-                    pieces.append(piece)
-                    held, total = held + len(piece), total + len(piece)
-                    if held >= self.sink.piece and total < source.body.length:
-                        arrival.write(pieces, held)
-                        pieces, held = [], 0
-                        await self._room(ended)
-                    if ended.done():
-                        break
-            whole = total == source.body.length
-            if whole:
+            pieces, held, total = await self._carry(source, arrival, ended, rival)
+            if rival is not None:
+                there = await in_background(rival.found)
+            kept = total == source.body.length and there is _There.BEGINNING
+            if kept:
                 arrival.end(pieces, held)
         except PostdicomError as error:
             broken = error
         finally:
-            if not whole:
+            if not kept:
                 arrival.drop()
             await outlasting(ended)
         problem = ended.result()
-        if isinstance(problem, LocalFileError):
-            raise of_the_folder(problem)
         if problem is not None:
-            raise problem
-        return _outcome(source, Status.SAVED) if whole else _broken(source, broken)
+            raise of_the_folder(problem) if isinstance(problem, LocalFileError) else problem
+        if there is _There.OTHER:
+            return _outcome(source, Status.FAILED, _OTHER)
+        if broken is not None or total != source.body.length:
+            return _broken(source, broken)
+        return _outcome(source, Status.SAVED if kept else Status.PRESENT)
 
-    async def _room(self, ended: asyncio.Future[BaseException | None]) -> None:
-        while self.sink.is_full() and not ended.done():
-            await self.sink.room()
+    async def _carry(
+        self, source: Usable, arrival: Arrival, ended: asyncio.Future[BaseException | None], rival: _Rival | None
+    ) -> tuple[list[bytes | memoryview], int, int]:
+        """Write a body but for its last pieces; return these, their size, and how many bytes there were in all.
 
-    # --- what lies there already -------------------------------------------------------------------------------------
-
-    async def _compared(self, source: Usable, name: RelativeName) -> _There | Outcome:
-        """Return what lies under a name, or the outcome of a source that cannot be read."""
-        opened: list[FileIO] = []  # a list: whoever is cancelled while it is opened finds it here, to be closed
-        broken: PostdicomError | None = None
-        try:
-            await in_background(lambda: opened.append(FileIO(self.sink.folder.open_existing(name))))
-            return await _difference(source.body, opened[0])
-        except OSError:
-            return _There.OTHER  # a link, or what may not be read: it is left alone
-        except PostdicomError as error:
-            broken = error
-        finally:
-            for file in opened:
-                file.close()
-        return _broken(source, broken)
-
-
-async def _difference(body: Body, file: FileIO) -> _There:
-    status = os.fstat(file.fileno())
-    if not S_ISREG(status.st_mode):
-        return _There.OTHER
-    small = max(body.length, status.st_size) <= _COMPARED
-    pieces: list[bytes] = []
-    equal = True
-    async with aclosing(body.open()) as stream:
-        async for piece in stream:
-            if equal:
-                there = await in_background(partial(read_fully, file, len(piece)))
-                equal = there == piece[: len(there)]
-            if small:
+        It is left early where the disk has failed, or the rival is known to be another one.
+        """
+        pieces: list[bytes | memoryview] = []
+        held = total = 0
+        async with aclosing(source.body.open()) as stream:
+            async for piece in stream:
                 pieces.append(piece)
-            elif not equal:
-                return _There.OTHER
-    if equal and status.st_size <= body.length:
-        return _There.SAME if status.st_size == body.length else _There.BEGINNING
-    if not small:
-        return _There.OTHER
-    return await in_background(partial(_same_data_set, file, status.st_size, b"".join(pieces)))
+                held, total = held + len(piece), total + len(piece)
+                if ended.done() or (rival is not None and not await in_background(partial(rival.meets, piece))):
+                    break
+                if held >= self.sink.piece and total < source.body.length:
+                    arrival.write(pieces, held)
+                    pieces, held = [], 0
+                    while self.sink.is_full() and not ended.done():
+                        await self.sink.room()
+        return pieces, held, total
 
 
-def _same_data_set(file: FileIO, size: int, data: bytes) -> _There:
-    """Compare data sets: an archive may write what stands before them anew each time it is asked."""
-    file.seek(0)
-    same = compare_files(data, read_fully(file, size)) is Sameness.SAME
-    return _There.SAME if same else _There.OTHER
+class _Rival:
+    """A file that has the name of an instance, compared with it piece by piece, in a thread."""
+
+    def __init__(self, file: FileIO, length: int) -> None:
+        self._file = file
+        self._length = length
+        self._size = os.fstat(file.fileno()).st_size
+        self._equal = True
+        self._kept: list[bytes] | None = [] if max(length, self._size) <= _COMPARED else None
+
+    def meets(self, piece: bytes) -> bool:
+        """Compare the next bytes; return whether there is still something to find out."""
+        if self._equal:
+            try:
+                there = read_fully(self._file, len(piece))
+                self._equal = there == piece[: len(there)]
+            except OSError:
+                self._equal, self._kept = False, None
+        if self._kept is not None:
+            self._kept.append(piece)
+        return self._equal or self._kept is not None
+
+    def found(self) -> _There:
+        """Return what the file is to the instance."""
+        if self._equal and self._size <= self._length:
+            return _There.SAME if self._size == self._length else _There.BEGINNING
+        if self._equal or self._kept is None:
+            return _There.OTHER
+        try:  # an archive may write what stands before the data set anew each time it is asked
+            self._file.seek(0)
+            there = read_fully(self._file, self._size)
+        except OSError:
+            return _There.OTHER
+        return _There.SAME if compare_files(b"".join(self._kept), there) is Sameness.SAME else _There.OTHER
 
 
 class _Call:

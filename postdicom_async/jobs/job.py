@@ -24,10 +24,11 @@ from postdicom_async.jobs.context import Context, How
 from postdicom_async.jobs.control import ControlServer, control_paths, handlers_of
 from postdicom_async.jobs.dispatch import LocalDispatcher
 from postdicom_async.jobs.ledger import LedgerReader
-from postdicom_async.jobs.outage import PATIENCE, Outages
+from postdicom_async.jobs.outage import Outages
 from postdicom_async.jobs.pace import Pace
 from postdicom_async.jobs.run import Run
 from postdicom_async.jobs.verification import digest_of
+from postdicom_async.jobs.weather import Patience
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -52,7 +53,7 @@ class JobParts:
     target: End
     how: How = field(default_factory=How)
     pace: Pace = field(default_factory=Pace)
-    patience: float = PATIENCE
+    patience: float = Patience().outage
 
 
 @public_face
@@ -160,7 +161,8 @@ class Job:
         for end in (parts.source, parts.target):
             if isinstance(end, ArchiveEnd):
                 end.pace_requests(parts.pace.request)
-        outages = Outages(patience=parts.patience, tell=parts.ledger.note)
+        patience = Patience(outage=parts.patience)
+        outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note)
         context = Context(parts.ledger, parts.source, parts.target, parts.how, outages, self._tell)
         options = ChunkOptions(
             anonymize=parts.how.anonymize, pace=parts.pace.bytes, digest=_digest if self._compares_bytes else None
@@ -170,7 +172,6 @@ class Job:
             await stack.enter_async_context(parts.ledger)
             await stack.enter_async_context(parts.source)
             await stack.enter_async_context(parts.target)
-            stack.push_async_callback(outages.close)
             handlers = handlers_of(parts.pace, status=self._status, stop=self._working.cancel)
             control = await stack.enter_async_context(ControlServer(control_paths(self.path), handlers))
             if control.problem is not None:

@@ -26,7 +26,7 @@ from postdicom_async.disk.private import FileLock, keep_private, make_folder
 from postdicom_async.disk.problems import explained
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, PostdicomError, UsageError
 from postdicom_async.jobs.ledger_book import Book
-from postdicom_async.jobs.ledger_file import connected, examine, explained_by_sqlite, make, refuse_foreign
+from postdicom_async.jobs.ledger_file import connected, examine, explained_by_sqlite, make
 from postdicom_async.jobs.ledger_lines import items_of
 from postdicom_async.jobs.ledger_reader import LedgerReader
 from postdicom_async.jobs.ledger_schema import ItemRow, Stage, StudyRow
@@ -129,7 +129,6 @@ class Ledger:
             if not self.path.parent.is_dir():
                 raise LedgerUnusable("there is no such ledger")
             self._take_lock()
-            refuse_foreign(self.path)
             examine(self.path, identity)
             keep_private(self.path)
             self._connect()

@@ -126,12 +126,14 @@ class EndSpec:
         if self.kind == "folder":
             end = _end_class("folder_end.FolderEnd")
             return cast("End", end(Path(self.place), index=index, filters=dict(self.filters) or None, target=target))
+        from postdicom_async.jobs.profile_limits import limited_settings
         from postdicom_async.profiles.opening import client_of
 
         profile = self._with_user(self.profile(), alone=alone)
         if profile.kind == "cloud" and self.filters:
             raise UsageError(f"{self.shown}: the Cloud API is not searched by filters")
-        return _end_of_client(client_of(profile, alone=alone, ask=ask), self, profile)
+        settings = limited_settings(profile, alone=alone)
+        return _end_of_client(client_of(profile, settings=settings, alone=alone, ask=ask), self, profile)
 
     def _with_user(self, profile: Profile, *, alone: bool) -> Profile:
         """Return the profile with POSTDICOM_USERNAME, if that belongs to an address that is named without a user."""

@@ -64,7 +64,7 @@ class Spec(Protocol):
     def __hash__(self) -> int: ...
 
     def open(self) -> End:
-        """Return the end, with the credentials that this machine has for it."""
+        """Return the end, with the credentials that this machine has for it. It may block."""
         ...
 
 
@@ -76,8 +76,7 @@ class Parcel:
         job: a random word that tells this run from others on the same scheduler.
         chunk: what is to be moved.
         source, target: where the ends are; no secrets.
-        options: how it is to be moved; no secrets.
-        share: the part of the job's rates that this worker may use, above 0 and at most 1.
+        options: how it is to be moved, and how fast by this worker; no secrets.
         version: of this package, where it was packed.
     """
 
@@ -86,7 +85,6 @@ class Parcel:
     source: Any = None
     target: Any = None
     options: Any = None
-    share: float = 1.0
     version: str = field(default=VERSION)
 
     def __repr__(self) -> str:
@@ -126,7 +124,8 @@ class _Kept:
     async def _keep(self, opened: Callable[[], End]) -> None:
         problem: BaseException | None = None
         try:
-            async with opened() as end:
+            made = await asyncio.to_thread(opened)
+            async with made as end:
                 self._end.set_result(end)
                 await self._unused.wait()
         except asyncio.CancelledError:

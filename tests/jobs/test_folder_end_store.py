@@ -6,6 +6,7 @@ import asyncio
 import errno
 import itertools
 import os
+import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -41,6 +42,21 @@ class Odd:
             yield self.data[at : at + 700]
         if self.error is not None:
             raise self.error
+
+
+class Once:
+    """A body that can be read once, as one that passes through."""
+
+    def __init__(self, source: Usable) -> None:
+        self.source = source
+        self.length = source.body.length
+        self._read = False
+
+    async def open(self) -> AsyncGenerator[bytes, None]:
+        assert not self._read
+        self._read = True
+        async for piece in self.source.body.open():
+            yield piece
 
 
 def names_of(root: Path) -> set[str]:
@@ -111,8 +127,10 @@ async def test_a_beginning_left_by_another_program_is_made_whole(tmp_path: Path)
     small, large = small_dicom(), small_dicom(instance=uid(1, 1, 2), pixel_bytes=17 << 20)
     name = f"{uid(1)}/{uid(1, 1)}/{{}}.dcm"
     written(tmp_path, {name.format(uid(1, 1, 1)): b"", name.format(uid(1, 1, 2)): large[: 2 << 20]})
+    once = [Once(usable(data)) for data in (small, large)]
     async with FolderEnd(tmp_path, fsync=False) as end:
-        assert {one.status for one in await stored(end, [small, large])} == {Status.SAVED}
+        outcomes = [one async for one in end.store(each(replace(one.source, body=one) for one in once))]
+        assert {one.status for one in outcomes} == {Status.SAVED}
     assert sorted(files_below(tmp_path).values(), key=len) == [small, large]
 
 
@@ -294,6 +312,37 @@ async def test_the_sink_for_downloads(tmp_path: Path) -> None:
     assert list(files_below(tmp_path).values()) == [data]
 
 
+async def test_what_a_killed_process_left_half_written_is_cleared_by_the_next(tmp_path: Path) -> None:
+    root, index = tmp_path / "root", tmp_path / "index"
+    code = f"""
+import asyncio, os
+from pathlib import Path
+from postdicom_async.jobs.folder_end import FolderEnd
+async def main():
+    async with FolderEnd(Path({str(root)!r}), index=Path({str(index)!r}), target=True) as end:
+        async with end.sink() as sink:
+            sink.folder.create(("half",)).write([b"half"])
+            sink.folder.create(("a", "b", "half")).write([b"half"])
+            os._exit(9)
+asyncio.run(main())
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 9
+    (root / ".postdicom-of-another-job.part").write_bytes(b"half")
+    assert len(names_of(root)) == 3
+    async with FolderEnd(root, index=index, target=True, layout="a/b/{instance}") as end:
+        async with end.sink() as sink:  # what is on its way now stays
+            mine = sink.folder.create(("x", "y"))
+            for number in range(100):
+                sink.folder.save((f"{number}", "z"), [b"x"])
+            sink.folder.save(("x", "z"), [b"x"])
+            mine.commit()
+            mine.discard()
+        await stored(end, [small_dicom()])
+    left = {name for name in names_of(root) if name.endswith(".part")}
+    assert left == {".postdicom-of-another-job.part"}
+    assert {f"a/b/{uid(1, 1, 1)}", "x/y"} <= names_of(root)
+
+
 @pytest.mark.parametrize("layout", ["{study}", "{patient}/{instance}", "{instance"])
 def test_layouts_are_checked_at_once(tmp_path: Path, layout: str) -> None:
     with pytest.raises(UsageError, match="layout"):
@@ -389,8 +438,14 @@ async def test_a_folder_that_is_unmounted_meanwhile(tmp_path: Path) -> None:
             await opened(end, uid(1), listed)
         assert caught.value.temporary
         root.mkdir()
-        with pytest.raises(LocalFileError, match="another"):
-            await opened(end, uid(1), listed)
+        for question in (lambda: opened(end, uid(1), listed), end.probe, end.refresh):
+            with pytest.raises(LocalFileError, match="another") as caught:
+                await question()
+            assert caught.value.temporary, "it may be mounted again"
+        root.rmdir()
+        (tmp_path / "elsewhere").rename(root)
+        await end.probe()
+        assert await opened(end, uid(1), listed)
 
 
 # --- deleting --------------------------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def test_opening_by_profile(config: Path, ends: list[str], monkeypatch: pytest.M
 def test_opening_the_rest(ends: list[str], tmp_path: Path, config: Path) -> None:
     folder: Any = end_of(tmp_path / "x", index=tmp_path / "index", filters={"StudyDate": "20240101"})
     assert folder.args == (tmp_path / "x",)
-    assert folder.kwargs == {"index": tmp_path / "index", "filters": {"00080020": "20240101"}}
+    assert folder.kwargs == {"index": tmp_path / "index", "filters": {"00080020": "20240101"}, "target": False}
     client = PostDicom(URL, "a", "b")
     end: Any = end_of(client)
     assert (end.args, end.kwargs) == ((client,), {"name": None, "filters": None})
