@@ -129,6 +129,8 @@ def _require_level(how: How) -> None:
         raise UsageError("verify: give 'none', 'listed' or 'bytes'")
     if not isinstance(how.attempts, int) or how.attempts < 1:
         raise UsageError("attempts: give a number from 1 on")
+    if how.anonymize is not None and not how.anonymize.is_repeatable:
+        raise UsageError("anonymize: give a secret, so that the job makes the same UIDs and IDs when it goes on")
 
 
 def _place_of(asked: Asked, specs: list[Any]) -> tuple[Path, str]:
