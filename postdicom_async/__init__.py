@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
     from postdicom_async.dicomweb.filters import Filters
     from postdicom_async.dicomweb.parts import Part, Parts
+    from postdicom_async.disk.patient_table import PatientTable
     from postdicom_async.disk.scan import read_files
+    from postdicom_async.disk.uid_map import UidMap
     from postdicom_async.errors import (
         AuthenticationFailed,
         ConnectionFailed,
@@ -91,13 +93,13 @@ __all__ = [
     "Finding",
     "Folder",
     "IncompleteDownload",
-    "LedgerLocked",
-    "LedgerUnusable",
-    "LimitReached",
     "InstanceFinished",
     "InstanceUids",
     "Institution",
     "Layout",
+    "LedgerLocked",
+    "LedgerUnusable",
+    "LimitReached",
     "Limits",
     "LocalFileError",
     "NotFound",
@@ -107,6 +109,7 @@ __all__ = [
     "Part",
     "Parts",
     "PatientOrder",
+    "PatientTable",
     "PostDicom",
     "PostdicomError",
     "ProgressEvent",
@@ -133,6 +136,7 @@ __all__ = [
     "Tls",
     "Totals",
     "TransferError",
+    "UidMap",
     "UploadReport",
     "UsageError",
     "User",
@@ -165,7 +169,9 @@ _MODULES = {
     "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
     "dicomweb.filters": ("Filters",),
     "dicomweb.parts": ("Part", "Parts"),
+    "disk.patient_table": ("PatientTable",),
     "disk.scan": ("read_files",),
+    "disk.uid_map": ("UidMap",),
     "errors": (
         "AuthenticationFailed",
         "ConnectionFailed",

@@ -6,7 +6,7 @@ Times are seconds, sizes bytes. All classes are frozen; ``DicomWeb.with_options`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -211,6 +211,11 @@ class Settings:
             answer 200 to a chunked request and store nothing.
         on_event: is told what the engine meets on its way, in the event loop: see `postdicom_async.events`. What it
             raises is logged by its class, and ignored.
+        before_request: is awaited before every request to the archive, a repeat too, and before a connection is taken
+            for it, so that whoever waits in it holds none: for a rate of requests. It may take any time: that is no
+            silence of the archive. ``timeouts.deadline`` and ``retry.max_seconds`` count it. What it raises ends the
+            call. Not asked for are requests of a callable that gives credentials, and messages on the Cloud API's
+            sockets.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -223,6 +228,7 @@ class Settings:
     fsync: bool = True
     chunked_upload: bool = False
     on_event: OnEvent | None = field(default=None, repr=False)
+    before_request: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse members of another class."""
@@ -233,6 +239,8 @@ class Settings:
             raise UsageError("proxy: give an address such as http://proxy.example:3128")
         if self.on_event is not None and not callable(self.on_event):
             raise UsageError("on_event: give a function that takes an event")
+        if self.before_request is not None and not callable(self.before_request):
+            raise UsageError("before_request: give a function without arguments that can be awaited")
 
 
 _MEMBERS: dict[str, type] = {"timeouts": Timeouts, "retry": Retry, "limits": Limits, "tls": Tls}

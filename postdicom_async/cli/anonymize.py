@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from postdicom_async import Anonymization, UsageError
+from postdicom_async import Anonymization, PatientTable, UidMap, UsageError
+from postdicom_async.cli.paths import given_path
 
-__all__ = ["Anonymizing", "Profile"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Anonymizing", "PatientIds", "Profile"]
 
 _SECRET = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105 - its name
+_LONGEST_SECRET = 64 * 1024
 
 
 class Profile(StrEnum):
@@ -21,6 +28,12 @@ class Profile(StrEnum):
 
     VENDOR = "vendor"
     BASIC = "basic"
+
+
+class PatientIds(StrEnum):
+    """How new Patient IDs are made."""
+
+    KEYED = "keyed"
 
 
 @dataclass(frozen=True)
@@ -44,45 +57,120 @@ class Anonymizing:
         bool,
         typer.Option(
             "--anonymize-uids",
-            help="Give every study, series and instance another UID; the same again under the same "
-            f"{_SECRET}, else new ones each time.",
+            help="Give every study, series and instance another UID; the same again under the same secret "
+            f"({_SECRET}, --anonymize-secret-file), else new ones each time.",
         ),
     ] = False
+    anonymize_patient_ids: Annotated[
+        PatientIds | None,
+        typer.Option(help="Give every patient another Patient ID; the same again under the same secret."),
+    ] = None
+    anonymize_patients: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=given_path,
+            help="Give each patient values of its own, from a CSV file: PatientID is who it is, other columns are what "
+            "is set. Nothing is sent of patients who are not in it.",
+        ),
+    ] = None
+    anonymize_secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=given_path,
+            help=f"Read the secret from a file that only you can read, not {_SECRET}.",
+        ),
+    ] = None
+    uid_map: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=given_path,
+            help="Write which UIDs became which to a CSV file, readable for you alone; one that is there is gone on "
+            "with.",
+        ),
+    ] = None
 
     def rules(self) -> Anonymization | None:
         """Return what was asked for, None for nothing.
 
         Raises:
-            UsageError: a tag or a value is wrong.
+            UsageError: a tag, a value, the table or the secret is wrong, or an option does nothing without another.
+            LocalFileError: a file cannot be read or written.
         """
         given = [_rule(text) for text in self.anonymize or ()]
         rules = dict(given)
         if len(rules) < len(given):
             raise UsageError("--anonymize: a tag is given twice")
-        if self.anonymize_profile is Profile.VENDOR:
-            return Anonymization.vendor_tags(rules, remap_uids=self.anonymize_uids, secret=_secret())
-        if self.anonymize_profile is Profile.BASIC:
-            return Anonymization.basic_profile(rules, secret=_secret())
-        if rules or self.anonymize_uids:
-            return Anonymization(rules, remap_uids=self.anonymize_uids, secret=_secret())
-        return None
+        if not (rules or self.anonymize_profile or self.anonymize_uids or self._is_by_patient):
+            if self.anonymize_secret_file is not None or self.uid_map is not None:
+                unused = "--uid-map" if self.uid_map is not None else "--anonymize-secret-file"
+                raise UsageError(f"{unused}: say what to anonymise, with --anonymize-uids for example")
+            return None
+        if self.uid_map is not None and not self._changes_uids:
+            raise UsageError("--uid-map: no UID becomes another one without --anonymize-uids")
+        how: dict[str, Any] = {
+            "secret": self._secret(),
+            "patient_ids": self.anonymize_patient_ids and self.anonymize_patient_ids.value,
+            "patients": self.anonymize_patients and PatientTable.from_csv(self.anonymize_patients),
+        }
+        if self.anonymize_profile is not Profile.BASIC:
+            how["remap_uids"] = self.anonymize_uids
+        make = self._maker()
+        made = make(rules, **how)
+        # The map is opened last, so that no mistake leaves one behind.
+        return made if self.uid_map is None else make(rules, **how, uid_map=UidMap(self.uid_map))
+
+    def _maker(self) -> Callable[..., Anonymization]:
+        if self.anonymize_profile is None:
+            return Anonymization
+        return Anonymization.basic_profile if self.anonymize_profile is Profile.BASIC else Anonymization.vendor_tags
+
+    @property
+    def _is_by_patient(self) -> bool:
+        return self.anonymize_patient_ids is not None or self.anonymize_patients is not None
+
+    @property
+    def _changes_uids(self) -> bool:
+        return self.anonymize_uids or self.anonymize_profile is Profile.BASIC
 
     def again(self, *, skips_existing: bool, knows_copies: bool = False) -> str:
         """Return what the same command would do after an upload that ended early.
 
         ``knows_copies`` says that it tells a copy that was sent from the original under the same UID.
         """
-        changes_uids = self.anonymize_uids or self.anonymize_profile is Profile.BASIC
-        if changes_uids and _secret() is None:
+        if self._changes_uids and self._secret() is None:
             return f"sends everything once more under other UIDs, for want of {_SECRET}"
         if not skips_existing:
             return "sends everything once more"
-        keeps_uids = not changes_uids and bool(self.anonymize or self.anonymize_profile)
+        changes = bool(self.anonymize or self.anonymize_profile or self._is_by_patient)
+        keeps_uids = not self._changes_uids and changes
         return "sends only the rest" + (" and fails for the others" if keeps_uids and not knows_copies else "")
 
+    def _secret(self) -> str | bytes | None:
+        return _secret_in(self.anonymize_secret_file) if self.anonymize_secret_file else os.environ.get(_SECRET) or None
 
-def _secret() -> str | None:
-    return os.environ.get(_SECRET) or None
+
+def _secret_in(path: Path) -> bytes:
+    """Return what a private file holds, without the line break at its end.
+
+    Raises:
+        UsageError: it cannot be read, or others can read it too.
+    """
+    problem = "cannot be read"
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if os.name == "posix" and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                problem = "others can read it; run chmod 600 on it"
+            elif secret := file.read(_LONGEST_SECRET).rstrip(b"\r\n"):
+                return secret
+            else:
+                problem = "it is empty"
+    except OSError:
+        pass
+    raise UsageError(f"--anonymize-secret-file: {problem}")
 
 
 def _rule(text: str) -> tuple[str, str | None]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from postdicom_async import UsageError, profiles
 from postdicom_async.cli import output
 from postdicom_async.cli.assumed import PANEL, Assumed, with_fields
-from postdicom_async.cli.connection import Road
-from postdicom_async.cli.password import find_cloud_keys
+from postdicom_async.cli.connection import Named, Road
+from postdicom_async.cli.password import asking
 from postdicom_async.cli.vendor import option
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ _RouterUrl: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True)
-class _Login:
+class _Login(Named):
     """In whose name, and where."""
 
     user: _User = None
@@ -62,17 +63,31 @@ class _Login:
 class CloudAccount(Road, _Login):  # the fields of the last base come first, in the help too
     """One account of the Cloud API, as the command line names it."""
 
+    def archive(self) -> profiles.Profile:
+        """Return which account this is, keys apart; without ``--profile`` it has no name.
+
+        Raises:
+            UsageError: there is no such profile, or not of the Cloud API.
+        """
+        found = self.found("router_url", self.router_url)
+        if found is None:
+            found = profiles.Profile("", kind="cloud", router_url=self.router_url or "", username=self.user or "")
+        elif found.kind != "cloud":
+            raise UsageError(f"profile {found.name} is of kind {found.kind}; the Cloud API needs kind cloud")
+        elif self.user and "user" in self.typed:
+            found = replace(found, username=self.user)
+        return self.by_road(found)
+
     def cloud(self) -> CloudApi:
         """Return its client, not yet open; asks for keys that are missing if there is somebody to ask.
 
         Raises:
             UsageError: an option or a key is missing or wrong.
         """
-        from postdicom_async import CloudApi, CloudWire
-
-        settings, (wire,) = self.settings(), with_fields(self.assumed, CloudWire())
-        router_url = self.router_url or None
-        keys = find_cloud_keys(router_url or wire.router_url)
-        client = CloudApi(*keys, user=self.user or None, router_url=router_url, settings=settings, wire=wire)
+        profile = self.archive()
+        assumed = with_fields(self.assumed, *profiles.assumptions_of(profile))
+        profile = replace(profile, router_url=profile.router_url or assumed[0].router_url)
+        settings, keys = self.settings(profile), profiles.keys_of(profile, ask=asking())
+        client = profiles.cloud_client(profile, keys, settings, assumed[0])
         output.conceal(*keys)
         return client

@@ -94,9 +94,23 @@ COMMANDS: Final = Group(
         "upload": "upload.upload",
         "search": "search.search",
         "download": "download.download",
+        "copy": "copy.copy",
+        "sync": "copy.sync",
+        "verify": "copy.verify",
         "doctor": "doctor.doctor",
     },
     {
+        "jobs": Group("Whole archives on their way: list, show, resume, retry, pause, continue, stop, set, report.", {
+            "list": "jobs.list_",
+            "show": "jobs.show",
+            "resume": "jobs.resume",
+            "retry": "jobs.retry",
+            "pause": "jobs.pause",
+            "continue": "jobs.unpause",
+            "stop": "jobs.stop",
+            "set": "jobs.set_",
+            "report": "jobs.report",
+        }),
         "orders": Group("PostDICOM's patient orders: search, show, create, delete, assign, tags.", {
             "search": "orders.search",
             "show": "orders.show",
@@ -116,6 +130,13 @@ COMMANDS: Final = Group(
             "link": "share.link",
         }),
         "cloud": _CLOUD,
+        "profiles": Group("Named archives, for --profile NAME and NAME: : add, list, show, test, remove.", {
+            "add": "profiles.add",
+            "list": "profiles.list_profiles",
+            "show": "profiles.show",
+            "test": "profiles.test",
+            "remove": "profiles.remove",
+        }),
     },
 )  # fmt: skip
 """What the command ``postdicom`` itself takes."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from os import environ
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 import typer
 
-from postdicom_async import UsageError
+from postdicom_async import UsageError, profiles
 from postdicom_async.cli.assumed import PANEL, Assumed, with_fields
-from postdicom_async.cli.password import find_credentials
+from postdicom_async.cli.options import typed_options
+from postdicom_async.cli.password import asking
 from postdicom_async.cli.paths import given_path
 
 if TYPE_CHECKING:
     from postdicom_async import DicomWeb, PostDicom, Settings
 
-__all__ = ["Account", "Connection", "DialectName", "Road"]
+__all__ = ["Account", "Connection", "DialectName", "Named", "Road"]
 
 
 class DialectName(StrEnum):
@@ -28,6 +28,16 @@ class DialectName(StrEnum):
     POSTDICOM = "postdicom"
 
 
+_ProfileName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        envvar="POSTDICOM_PROFILE",
+        metavar="NAME",
+        help="A named archive (postdicom profiles list). Options given here win over what it says.",
+        rich_help_panel=PANEL,
+    ),
+]
 _Url: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -152,7 +162,35 @@ _Attempts: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True)
-class Road:
+class Named:
+    """A named archive, if one is named."""
+
+    profile: _ProfileName = None
+    typed: frozenset[str] = typed_options()
+
+    def found(self, option: str, address: str | None) -> profiles.Profile | None:
+        """Return the profile; None if there is none, or an address on the command line outranks it.
+
+        The command line outranks the environment. Of an address and a profile of one rank neither does: the
+        credentials of one archive would go to the other.
+
+        Raises:
+            UsageError: there is no such profile, or it is not the archive at the address.
+        """
+        if not self.profile:
+            return None
+        is_typed, address_is_typed = "profile" in self.typed, option in self.typed
+        if address and address_is_typed > is_typed:
+            return None
+        found = profiles.load_profile(self.profile)
+        if address and address_is_typed == is_typed and not profiles.is_at(found, address):
+            words = f"--{option.replace('_', '-')} and --profile" if is_typed else "POSTDICOM_PROFILE and an address"
+            raise UsageError(f"{words} are both given, and name two archives; leave one out")
+        return found
+
+
+@dataclass(frozen=True)
+class Road(Named):
     """How whatever service is reached."""
 
     ca_file: _CaFile = None
@@ -165,37 +203,44 @@ class Road:
     attempts: _Attempts = 5
     deadline: _Deadline = None
 
-    def settings(self) -> Settings:
-        """Return the library's settings.
+    def by_road(self, profile: profiles.Profile) -> profiles.Profile:
+        """Return a profile with these options in the place of what it says.
 
         Raises:
             UsageError: an option names a file that is not there.
         """
-        from postdicom_async import Limits, Retry, Settings, Timeouts, Tls
+        for name in ("ca_file", "client_cert", "client_key"):
+            file = getattr(self, name)
+            if file is not None and not file.is_file():
+                raise UsageError(f"--{name.replace('_', '-')}: there is no such file")
+        given: dict[str, Any] = {"ca_file": self.ca_file or profile.ca_file}
+        if self.client_cert is not None or self.client_key is not None:
+            given |= {"client_cert": self.client_cert, "client_key": self.client_key}
+        if self.proxy and ("proxy" in self.typed or not profile.proxy):
+            given["proxy"] = self.proxy
+        if self.connections is not None:
+            given |= {"connections": self.connections, "parallel_stores": None, "parallel_retrieves": None}
+        return replace(
+            profile,
+            environment_proxy=self.environment_proxy or profile.environment_proxy,
+            allow_http=self.allow_http or profile.allow_http,
+            **given,
+        )
 
-        files = {"--ca-file": self.ca_file, "--client-cert": self.client_cert, "--client-key": self.client_key}
-        for option, file in files.items():
-            _require_file(option, file)
-        tls = Tls(
-            ca_file=self.ca_file,
-            certificate=self.client_cert,
-            key=self.client_key,
-            key_password=environ.get("POSTDICOM_KEY_PASSWORD") or None,
-        )
-        n = self.connections
-        return Settings(
-            timeouts=Timeouts(deadline=self.deadline),
-            retry=Retry(max_attempts=self.attempts),
-            limits=Limits() if n is None else Limits(connections=n, parallel_stores=n, parallel_retrieves=n),
-            tls=tls,
-            proxy=self.proxy or None,
-            use_environment_proxies=self.environment_proxy,
-            allow_http_credentials=self.allow_http,
-        )
+    def settings(self, profile: profiles.Profile) -> Settings:
+        """Return the library's settings for a profile that `by_road` returned.
+
+        Raises:
+            UsageError: the profile names a file that is not there.
+        """
+        from postdicom_async import Retry, Timeouts
+
+        retry, timeouts = Retry(max_attempts=self.attempts), Timeouts(deadline=self.deadline)
+        return replace(profiles.settings_of(profile), timeouts=timeouts, retry=retry)
 
 
 @dataclass(frozen=True)
-class _Login:
+class _Login(Named):
     """Which archive, and as whom."""
 
     url: _Url = None
@@ -213,19 +258,39 @@ class Account(Road, _Login):  # the fields of the last base come first, in the h
         Raises:
             UsageError: an option is missing or wrong.
         """
-        from postdicom_async import POSTDICOM, PostDicom, Wire
+        from postdicom_async import PostDicom
 
-        url, settings = self._url(), self.settings()
-        dialect, wire = with_fields(self.assumed, POSTDICOM, Wire())
-        credentials = find_credentials(self.username, url)
-        if not isinstance(credentials, tuple):
+        profile = self.archive(DialectName.POSTDICOM)
+        if profile.kind != DialectName.POSTDICOM.value:
+            raise UsageError(f"profile {profile.name} is of kind {profile.kind}; PostDICOM's operations need postdicom")
+        client = self.client_of(profile)
+        if not isinstance(client, PostDicom):
             raise UsageError("PostDICOM asks for a user name: give --username or set POSTDICOM_USERNAME")
-        return PostDicom(url, *credentials, settings=settings, dialect=dialect, wire=wire)
+        return client
 
-    def _url(self) -> str:
-        if not self.url:
-            raise UsageError("no address: give --url or set POSTDICOM_URL")
-        return self.url
+    def archive(self, kind: DialectName, *, is_given: bool = False) -> profiles.Profile:
+        """Return which archive this is, secrets apart: that of the profile, changed by what else is given.
+
+        Without a profile it has no name, and is of this kind; with one only where the kind ``is_given`` too.
+
+        Raises:
+            UsageError: there is no address, no such profile, or not for this.
+        """
+        found = self.found("url", self.url)
+        if found is None:
+            if not self.url:
+                raise UsageError("no address: give --url or set POSTDICOM_URL, or give --profile")
+            return self.by_road(profiles.Profile("", kind=kind.value, url=self.url, username=self.username or ""))
+        if found.kind == "cloud":
+            raise UsageError(f"profile {found.name} is of the Cloud API; postdicom cloud takes it")
+        username = self.username if self.username and "username" in self.typed else found.username
+        return self.by_road(replace(found, username=username, kind=kind.value if is_given else found.kind))
+
+    def client_of(self, profile: profiles.Profile) -> DicomWeb:
+        """Return the client for what `archive` returned."""
+        assumed = with_fields(self.assumed, *profiles.assumptions_of(profile))
+        settings = self.settings(profile)
+        return cast("DicomWeb", profiles.client_of(profile, settings=settings, assumed=assumed, ask=asking()))
 
 
 @dataclass(frozen=True)
@@ -240,23 +305,11 @@ class Connection(Account):
         Raises:
             UsageError: an option is missing or wrong.
         """
-        from postdicom_async import DicomWeb, PostDicom
-
-        url, settings = self._url(), self.settings()
-        dialect, *wire = self.assumptions()
-        auth = find_credentials(self.username, url)
-        if wire and isinstance(auth, tuple):
-            return PostDicom(url, *auth, settings=settings, dialect=dialect, wire=wire[0])
-        return DicomWeb(url, auth=auth, settings=settings, dialect=dialect)
+        return self.client_of(self._archive())
 
     def assumptions(self) -> tuple[Any, ...]:
         """Return what is assumed of the archive: its dialect, and for PostDICOM how its operations are written."""
-        from postdicom_async import DICOMWEB, POSTDICOM, Wire
+        return with_fields(self.assumed, *profiles.assumptions_of(self._archive()))
 
-        bases = (POSTDICOM, Wire()) if self.dialect is DialectName.POSTDICOM else (DICOMWEB,)
-        return with_fields(self.assumed, *bases)
-
-
-def _require_file(option: str, file: Path | None) -> None:
-    if file is not None and not file.is_file():
-        raise UsageError(f"{option}: there is no such file")
+    def _archive(self) -> profiles.Profile:
+        return self.archive(self.dialect, is_given="dialect" in self.typed)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from postdicom_async import AuthenticationFailed, LocalFileError, NotFound, PostdicomError, UsageError
+from postdicom_async import (
+    AuthenticationFailed,
+    LedgerUnusable,
+    LimitReached,
+    LocalFileError,
+    NotFound,
+    PostdicomError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +35,12 @@ class Exit(IntEnum):
     AUTHENTICATION = 4
     TEMPORARY = 5
     """The same command may succeed later: the network, an archive that is busy or out of order."""
+    VERIFICATION = 6
+    """What was verified is not at the target as it should be."""
+    LEDGER = 7
+    """Another process runs this job, or its ledger cannot be used."""
     LIMIT = 8
-    """Space is used up: nothing helps but making room."""
+    """A limit is reached: space is used up, or more would be deleted than is allowed."""
     NOTHING = 9
     """There was nothing to do, and --error-if-nothing asked to be told so."""
     INTERRUPTED = 130
@@ -38,6 +50,8 @@ _BY_TYPE: tuple[tuple[type[PostdicomError], Exit], ...] = (
     (UsageError, Exit.USAGE),
     (NotFound, Exit.NOT_FOUND),
     (AuthenticationFailed, Exit.AUTHENTICATION),
+    (LedgerUnusable, Exit.LEDGER),
+    (LimitReached, Exit.LIMIT),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Common", "ErrorIfNothing", "grouped", "level_of"]
+__all__ = ["Common", "ErrorIfNothing", "grouped", "level_of", "typed_options"]
 
 _Level = TypeVar("_Level", bound=StrEnum)
 _LEVELS = (("study", "studies"), ("series",), ("instance", "instances"))
@@ -31,6 +31,14 @@ class Common:
     debug: Annotated[
         bool, typer.Option("--debug", help="Show where an error came from. The output may hold patient data.")
     ] = False
+
+
+_TYPED = "typed"
+
+
+def typed_options() -> Any:
+    """Return a field of a group that is no option: it holds the names of those given on the command line itself."""
+    return field(default=frozenset(), metadata={_TYPED: True})
 
 
 def level_of(kind: type[_Level]) -> Callable[[str], _Level]:
@@ -63,9 +71,15 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
         else:
             parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
 
-    def call(**values: Any) -> int:
+    asks_for_typed = any(one.metadata.get(_TYPED) for kind in groups.values() for one in fields(kind))
+    if asks_for_typed:
+        parameters.append(_parameter("context", typer.Context))
+
+    def call(context: typer.Context | None = None, **values: Any) -> int:
+        typed = frozenset(name for name in values if context and _is_typed(context, name))
         for name, kind in groups.items():
-            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            taken = {one.name: typed if one.metadata.get(_TYPED) else values.pop(one.name) for one in fields(kind)}
+            values[name] = kind(**taken)
         return command(**values)
 
     call.__name__, call.__doc__ = command.__name__, _unwrapped(command.__doc__ or "")
@@ -74,17 +88,22 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
     return call
 
 
+def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 @cache  # dozens of commands share a few groups, and reading one takes a millisecond
 def _parameters_of(group: type[Any]) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(group)
+        _parameter(one.name, hints[one.name], inspect.Parameter.empty if one.default is MISSING else one.default)
+        for one in fields(group)
+        if not one.metadata.get(_TYPED)
     ]
 
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hmac
-import re
-import uuid
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
+from typing import Any, Final, Literal, Protocol
 
+from postdicom_async.dicom.anonymize_patients import (
+    ISSUED_BY,
+    PATIENT_ID,
+    Patient,
+    PatientRows,
+    keyed_patient_id,
+)
 from postdicom_async.dicom.anonymize_profile import profile_actions
-from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, Kind, actions_of, tag_of
+from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, Kind, action_of, actions_of, tag_of
+from postdicom_async.dicom.anonymize_uids import key_of, new_uid, says_which
 from postdicom_async.dicom.elements import tag_text
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.results import InstanceUids
 
-__all__ = ["Anonymization"]
+__all__ = ["Anonymization", "UidRecorder"]
 
 # The nine tags that PostDICOM's own uploader offers, with values that leave a valid study.
 _VENDOR_TAGS: dict[str, str | None] = {
@@ -32,12 +39,17 @@ _VENDOR_TAGS: dict[str, str | None] = {
     "AccessionNumber": "",
 }
 
-# UIDs that say what something is, not which one it is.
-_KINDS = re.compile(
-    r"ClassUID|SOPClass|TransferSyntax|CodingSchemeUID|ContextUID|MappingResource|TemplateUID|ImplementationClass"
-    r"|PrivateDataElement"
-)
-_LEAST_SECRET = 8  # bytes
+
+class UidRecorder(Protocol):
+    """Writes down which UIDs became which others; see `UidMap`."""
+
+    def record(self, old: InstanceUids, new: InstanceUids) -> None:
+        """Write it down, durably, before the instance is sent.
+
+        Raises:
+            LocalFileError: it cannot be written; then the instance is not sent.
+        """
+        ...
 
 
 @public_face
@@ -69,6 +81,16 @@ class Anonymization:
         secret: what the new UIDs are derived from: ``2.25.`` and the number of a UUID from HMAC-SHA256(secret, UID)
             (PS3.5 annex B.2). Give the same one (at least 8 bytes) to get the same UIDs in another upload; without one
             they are consistent only within this object.
+        patient_ids: ``"keyed"`` gives every patient another Patient ID, the same one always to the same one: 20
+            letters and digits from HMAC-SHA256(secret, Issuer of Patient ID and Patient ID). Whoever has none keeps
+            none.
+        patients: what each patient's elements become, from a table; see `PatientTable`. They go before ``rules`` and
+            ``patient_ids``, and what is absent is added at the top level. Of a patient who is not in it nothing is
+            sent.
+        uid_map: where it is written down which UIDs became which; see `UidMap`.
+
+    Where a patient gets another ID by ``patient_ids`` or ``patients``, Issuer of Patient ID and its qualifiers are
+    removed unless something names them too: the new ID is none of theirs.
 
     Raises:
         UsageError: a key or value is wrong; the message names the tag.
@@ -80,22 +102,126 @@ class Anonymization:
     remap_uids: bool = field(default=False, kw_only=True)
     remove_private: bool = field(default=False, kw_only=True)
     secret: str | bytes | None = field(default=None, kw_only=True)
+    patient_ids: Literal["keyed"] | None = field(default=None, kw_only=True)
+    patients: PatientRows | None = field(default=None, kw_only=True)
+    uid_map: UidRecorder | None = field(default=None, kw_only=True)
     _exact: Mapping[int, Action] = field(init=False)
     _masked: tuple[tuple[int, int, Action], ...] = field(init=False, default=())
     _key: bytes = field(init=False)
+    _given: frozenset[int] = field(init=False)
+    _elsewhere: tuple[str, str] | None = field(init=False, default=None)
+    """Where the secret is not here: the fingerprint of what this was made from, and the digest of its table."""
 
     def __post_init__(self) -> None:
         actions = actions_of(self.rules, insert=self.insert_absent)
+        _require_patients(self.patient_ids, self.patients, actions)
         if self.remove_private:
             _require_no_private(actions)
+            _require_no_private(dict.fromkeys(self.patients.columns if self.patients is not None else (), DUMMY))
+        object.__setattr__(self, "_given", frozenset(actions))
         object.__setattr__(self, "_exact", actions)
         object.__setattr__(self, "rules", MappingProxyType(dict(self.rules)))
-        object.__setattr__(self, "_key", _key_of(self.secret))
+        object.__setattr__(self, "_key", key_of(self.secret))
 
     def __repr__(self) -> str:
         """Show how much is changed and no value: what replaces a name may be a name."""
-        flags = [name for name in ("insert_absent", "sequences", "remap_uids", "remove_private") if getattr(self, name)]
+        flags = [name for name in _FLAGS if getattr(self, name)]
         return f"Anonymization({', '.join([f'{len(self._exact)} rules', *flags])})"
+
+    # --- for other machines, and for whoever goes on later ----------------------------------------------------------
+
+    def __copy__(self) -> Anonymization:
+        """Return itself: nothing of it changes."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Anonymization:
+        """Return itself: nothing of it changes."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: never a secret or a table of patients."""
+        if self._key:
+            raise UsageError("anonymize: its secret does not travel; send what without_secret() returns")
+        return {**vars(self), "rules": dict(self.rules)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make one of what was pickled."""
+        vars(self).update({**state, "rules": MappingProxyType(state["rules"])})
+
+    @property
+    def needs_secret(self) -> bool:
+        """Whether anything is derived from the secret, so that without one each object makes other copies."""
+        return self.remap_uids or self.patient_ids == "keyed"
+
+    def without_secret(self) -> Anonymization:
+        """Return the same rules to be sent to other machines: no secret, no table of patients, no map of UIDs.
+
+        Raises:
+            UsageError: new UIDs or IDs are derived from a secret, and none was given that others could be told.
+        """
+        if self.needs_secret and self.secret is None and self._elsewhere is None:
+            raise UsageError("anonymize: give a secret, so that other machines make the same UIDs and IDs")
+        return self._with(secret=None, patients=None, uid_map=None, _key=b"", _elsewhere=self._marks())
+
+    def with_secret(
+        self,
+        secret: str | bytes | None,
+        *,
+        patients: PatientRows | None = None,
+        uid_map: UidRecorder | None = None,
+    ) -> Anonymization:
+        """Return the rules with what `without_secret` took away.
+
+        Raises:
+            UsageError: it is not the same secret, or not the same table, as where they come from.
+        """
+        made = self._with(secret=secret, patients=patients, uid_map=uid_map, _key=key_of(secret), _elsewhere=None)
+        if made._marks() != self._marks():  # noqa: SLF001 - another one of this class
+            raise UsageError("anonymize: another secret, or another table of patients, than where the rules come from")
+        return made
+
+    def _with(self, **changed: Any) -> Anonymization:
+        made = object.__new__(type(self))
+        vars(made).update({**vars(self), **changed})
+        return made
+
+    def _marks(self) -> tuple[str, str]:
+        if self._elsewhere is not None:
+            return self._elsewhere
+        table = self.patients.digest if self.patients is not None else b""
+        return self.fingerprint(), hmac.digest(self._key_of_marks, table, "sha256").hex()
+
+    @property
+    def _key_of_marks(self) -> bytes:
+        return self._key if self.needs_secret or self.secret is not None else b"no secret"
+
+    def description(self) -> Mapping[str, Any]:
+        """Return what is changed, as JSON can hold it: tags and what is done to them, and never a value."""
+        done = {Kind.TEXT: "replace", Kind.EMPTY: "empty", Kind.REMOVE: "remove"}
+        table = None
+        if self.patients is not None:
+            columns = [f"{tag:08X}" for tag in self.patients.columns]
+            table = {"columns": columns, "by_issuer": self.patients.by_issuer}
+        return {
+            "rules": {f"{tag:08X}": done[self._exact[tag].kind] for tag in sorted(self._given)},
+            "basic_profile": bool(self._masked),
+            **{name: getattr(self, name) for name in _FLAGS},
+            "patient_ids": self.patient_ids,
+            "patients": table,
+        }
+
+    def fingerprint(self) -> str:
+        """Return 32 hexadecimal digits that tell these rules, values and secret from others, and give none away.
+
+        Where a secret was given it is keyed with it, so that nobody else can try values out. Where one is needed and
+        none was given, every object has another fingerprint, as it makes other UIDs. Of a table of patients only the
+        columns count: patients who were missing may be added to it while a job goes on.
+        """
+        if self._elsewhere is not None:
+            return self._elsewhere[0]
+        rules = {f"{tag:08X}": self._exact[tag].text for tag in sorted(self._given)}
+        whole = json.dumps(["Anonymization", self.description(), rules], sort_keys=True)
+        return hmac.digest(self._key_of_marks, whole.encode(), "sha256").hex()[:32]
 
     @classmethod
     def vendor_tags(
@@ -107,6 +233,9 @@ class Anonymization:
         remap_uids: bool = False,
         remove_private: bool = False,
         secret: str | bytes | None = None,
+        patient_ids: Literal["keyed"] | None = None,
+        patients: PatientRows | None = None,
+        uid_map: UidRecorder | None = None,
     ) -> Anonymization:
         """Return rules for the nine tags that PostDICOM's own uploader anonymises.
 
@@ -115,29 +244,48 @@ class Anonymization:
         top. Much stays that identifies a patient (birth date, UIDs, dates); see `basic_profile`.
         """
         return cls(
-            _over_vendor_tags(rules),
+            _over_vendor_tags(rules, keyed=patient_ids is not None),
             insert_absent=insert_absent,
             sequences=sequences,
             remap_uids=remap_uids,
             remove_private=remove_private,
             secret=secret,
+            patient_ids=patient_ids,
+            patients=patients,
+            uid_map=uid_map,
         )
 
     @classmethod
     def basic_profile(
-        cls, rules: Mapping[str, str | None] | None = None, *, secret: str | bytes | None = None
+        cls,
+        rules: Mapping[str, str | None] | None = None,
+        *,
+        secret: str | bytes | None = None,
+        patient_ids: Literal["keyed"] | None = None,
+        patients: PatientRows | None = None,
+        uid_map: UidRecorder | None = None,
     ) -> Anonymization:
         """Return the Basic Application Level Confidentiality Profile of PS3.15 annex E (table E.1-1), no options.
 
         Private elements are removed, UIDs remapped, dates emptied or made dummies, and PatientIdentityRemoved,
         DeidentificationMethod, its code and LongitudinalTemporalInformationModified are set. ``rules`` go before
         it, say to give patients numbers: ``{"PatientID": "S-001"}``; what they name is also inserted. Without such
-        numbers all patients have one and the same ID, and an archive takes them for one. Pixels are not looked at.
+        numbers, ``patient_ids`` or ``patients`` all patients have one and the same ID, and an archive takes them for
+        one. Pixels are not looked at.
 
         Raises:
             UsageError: the extra ``anonymize`` is not installed, or as for `Anonymization`.
         """
-        made = cls(rules or {}, insert_absent=True, remap_uids=True, remove_private=True, secret=secret)
+        made = cls(
+            rules or {},
+            insert_absent=True,
+            remap_uids=True,
+            remove_private=True,
+            secret=secret,
+            patient_ids=patient_ids,
+            patients=patients,
+            uid_map=uid_map,
+        )
         exact, masked = profile_actions()
         object.__setattr__(made, "_exact", exact | dict(made._exact))
         object.__setattr__(made, "_masked", masked)
@@ -155,15 +303,42 @@ class Anonymization:
                 return action
         if self.remove_private and tag >> 16 & 1:
             return REMOVE
-        return REMAP if self.remap_uids and vr == "UI" and _says_which(tag) else None
+        return REMAP if self.remap_uids and vr == "UI" and says_which(tag) else None
 
     def dummy(self, tag: int, vr: str) -> Action | None:
         """Return what is done to an element of a sequence that is made a dummy."""
         if self.remove_private and tag >> 16 & 1:
             return REMOVE
         if vr == "UI":
-            return REMAP if _says_which(tag) else None
+            return REMAP if says_which(tag) else None
         return DUMMY
+
+    @property
+    def is_by_patient(self) -> bool:
+        """Whether what is done depends on whose file it is."""
+        return self.patient_ids is not None or self.patients is not None
+
+    def of_patient(self, patient: Patient) -> dict[int, Action]:
+        """Return what is done to elements because of whose file it is; it goes before everything else.
+
+        Raises:
+            DicomProblem: the patient is not in the table.
+            UsageError: the secret, or the table, is on another machine.
+        """
+        self._require_here()
+        actions: dict[int, Action] = {}
+        if self.patient_ids is not None:
+            actions[PATIENT_ID] = action_of(keyed_patient_id(self._key, patient), insert=bool(patient.patient_id))
+        if self.patients is not None:
+            actions |= self.patients.values_of(patient)
+        if PATIENT_ID in actions:
+            removed = {tag: REMOVE for tag in ISSUED_BY if tag not in self._given}
+            actions = removed | actions
+        return actions
+
+    def _require_here(self) -> None:
+        if self._elsewhere is not None:
+            raise UsageError("anonymize: the secret is not here; give it by with_secret()")
 
     def insertions(self) -> list[tuple[int, Action]]:
         """Return what is added where it is absent, by tag."""
@@ -185,10 +360,20 @@ class Anonymization:
 
     def new_uid(self, old: str) -> str:
         """Return the UID that replaces one; those of PS3.6 replace themselves."""
-        if not old or _is_registered(old):
-            return old
-        digest = hmac.digest(self._key, old.encode("utf-8", "surrogateescape"), "sha256")
-        return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
+        self._require_here()
+        return new_uid(self._key, old)
+
+
+_FLAGS: Final = ("insert_absent", "sequences", "remap_uids", "remove_private")
+
+
+def _require_patients(patient_ids: object, patients: object, actions: Mapping[int, Action]) -> None:
+    if patient_ids not in (None, "keyed"):
+        raise UsageError('anonymize: patient_ids: "keyed", or None')
+    if patients is not None and not isinstance(patients, PatientRows):
+        raise UsageError("anonymize: patients: give a PatientTable, or None")
+    if patient_ids is not None and PATIENT_ID in actions:
+        raise UsageError("anonymize: PatientID (0010,0020): give a rule, or patient_ids")
 
 
 def _require_no_private(actions: Mapping[int, Action]) -> None:
@@ -197,31 +382,10 @@ def _require_no_private(actions: Mapping[int, Action]) -> None:
             raise UsageError(f"anonymize: {tag_text(tag)}: all private elements are removed")
 
 
-def _over_vendor_tags(rules: Mapping[str, str | None] | None) -> Mapping[str, str | None]:
+def _over_vendor_tags(rules: Any, *, keyed: bool) -> Any:
     """Return the vendor's rules with others on top, which may name the tags in another way."""
+    rules = {} if rules is None else rules
     if not isinstance(rules, Mapping):
-        return _VENDOR_TAGS if rules is None else rules
-    named = {tag_of(key) for key in rules}
+        return rules
+    named = {tag_of(key) for key in rules} | ({PATIENT_ID} if keyed else set())
     return {key: value for key, value in _VENDOR_TAGS.items() if tag_of(key) not in named} | dict(rules)
-
-
-def _key_of(secret: object) -> bytes:
-    if secret is None:
-        return uuid.uuid4().bytes + uuid.uuid4().bytes  # fresh for each object, so that nobody can guess the UIDs
-    key = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
-    if not isinstance(key, bytes) or len(key) < _LEAST_SECRET:
-        raise UsageError(f"anonymize: secret: text or bytes, at least {_LEAST_SECRET} of them")
-    return key
-
-
-@lru_cache(maxsize=4096)
-def _says_which(tag: int) -> bool:
-    from pydicom.datadict import keyword_for_tag
-
-    return tag >> 16 > 2 and not _KINDS.search(keyword_for_tag(tag))  # file meta follows the data set
-
-
-def _is_registered(value: str) -> bool:
-    from pydicom._uid_dict import UID_dictionary
-
-    return value in UID_dictionary

@@ -7,11 +7,10 @@ group lengths of changed groups are dropped (PS3.5 section 7.2: retired), that o
 
 from __future__ import annotations
 
-from bisect import bisect
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from postdicom_async.dicom.anonymize_level import Level, Mode
+from postdicom_async.dicom.anonymize_patients import ISSUER, PATIENT_ID, Patient
 from postdicom_async.dicom.anonymize_rules import Action, Kind
 from postdicom_async.dicom.anonymize_values import DUMMIES, check_value, encode_value
 from postdicom_async.dicom.elements import (
@@ -35,83 +34,21 @@ from postdicom_async.dicom.elements import (
     tag_text,
 )
 from postdicom_async.dicom.segments import Segments
+from postdicom_async.dicom.text import decode_text
 
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
 
-__all__ = ["Level", "Planner"]
+__all__ = ["Planner"]
 
 _DEEPEST = 100
 _MOST_HELD = 64 << 20  # bytes written anew in one file; a plan is held until the file is sent
 _PART_COST = 200
-_MOST_CHUNKS = 20_000
 _LONGEST_UIDS = 1 << 20
+_LONGEST_ID = 1024
 _CHARACTER_SET = 0x00080005
 _TRAILING_PADDING = 0xFFFCFFFC
 _CODE = (0x00080100, 0x00080102, 0x00080104)
-
-
-class _Mode(Enum):
-    RULES = auto()
-    KEEP = auto()
-    """Nothing is changed; the end of something is looked for."""
-    DUMMY = auto()
-
-
-@dataclass(slots=True)
-class Level:
-    """The elements of a data set or item while they are looked at.
-
-    Attributes:
-        above: chunks of all that it lies in.
-        apart: tags that may come between two elements, sorted; None where every element stands alone.
-    """
-
-    encoding: Encoding
-    mode: _Mode = _Mode.RULES
-    character_sets: tuple[str, ...] = ()
-    depth: int = 0
-    above: int = 0
-    apart: list[int] | None = field(default_factory=list)
-    chunks: list[tuple[int, Segments]] = field(default_factory=list)
-    _changed_groups: set[int] = field(default_factory=set)
-    _open: int | None = None
-    """The last tag, while what follows can be joined to its chunk."""
-
-    def add(self, tag: int, chunk: Segments, *, changed: bool) -> None:
-        """Append an element as it will be; neighbours that stay as they are share a chunk."""
-        if changed:
-            self._changed_groups.add(tag >> 16)
-        if not chunk.parts:
-            return
-        if not changed and self._joins(tag):
-            self.chunks[-1][1].extend(chunk)
-        else:
-            self.chunks.append((tag, chunk))
-        self._open = None if changed or tag & 0xFFFF == 0 else tag
-        if self.above + len(self.chunks) > _MOST_CHUNKS:
-            raise DicomProblem("it has too many elements")
-
-    def _joins(self, tag: int) -> bool:
-        if self._open is None or self.apart is None or self._open >> 16 != tag >> 16 or not tag & 0xFFFF:
-            return False
-        return bisect(self.apart, self._open) == bisect(self.apart, tag)
-
-    def insert(self, tag: int, data: bytes) -> None:
-        """Put an element where it belongs by its tag."""
-        place = next((n for n, (other, _) in enumerate(self.chunks) if other > tag), len(self.chunks))
-        chunk = Segments()
-        chunk.write(data)
-        self.chunks.insert(place, (tag, chunk))
-        self._changed_groups.add(tag >> 16)
-
-    def joined(self) -> Segments:
-        """Return everything, without the group lengths that are wrong now."""
-        whole = Segments()
-        for tag, chunk in self.chunks:
-            if tag & 0xFFFF or tag >> 16 not in self._changed_groups:
-                whole.extend(chunk)
-        return whole
 
 
 class Planner:
@@ -125,6 +62,8 @@ class Planner:
         self._window = window
         self._wanted = anonymization
         self._held = 0
+        self._of_patient: dict[int, Action] = {}
+        self._places: set[int] = set()
         self.written: dict[int, str] = {}
 
     def data_set(self, at: int, end: int, encoding: Encoding) -> Segments:
@@ -133,7 +72,11 @@ class Planner:
         Raises:
             DicomProblem: it cannot be understood to its end, or a value does not fit into it.
         """
-        absent = {tag: action for tag, action in self._wanted.insertions() if tag >> 16 > 2}
+        if self._wanted.is_by_patient:
+            self._of_patient = self._wanted.of_patient(self._patient(at, end, encoding))
+        inserted = {tag: action for tag, action in self._of_patient.items() if action.insert and not tag >> 16 & 1}
+        absent = {tag: action for tag, action in self._wanted.insertions() if tag >> 16 > 2} | inserted
+        absent = {tag: absent[tag] for tag in sorted(absent) if tag in inserted or tag not in self._of_patient}
         level = Level(encoding, apart=list(absent))
         while at < end and not self._only_zeros(at, end):
             element = read_element(self._window, at, end, encoding)
@@ -143,6 +86,29 @@ class Planner:
             # As if it were there already.
             level.insert(tag, self._replaced(Element(tag, dictionary_vr(tag), 0, 0, 0), action, level))
         return level.joined()
+
+    def _patient(self, at: int, end: int, encoding: Encoding) -> Patient:
+        """Return whose file it is; elements before that are stepped over."""
+        level = Level(encoding, Mode.KEEP)
+        found: dict[int, str] = {}
+        while at < end and not self._only_zeros(at, end):
+            element = read_element(self._window, at, end, encoding)
+            if element.tag > ISSUER:
+                break
+            if element.tag == _CHARACTER_SET:
+                level.character_sets = self._character_sets(element)
+            if element.tag in (PATIENT_ID, ISSUER) and element.tag not in found:
+                found[element.tag] = self._decoded(element, level)
+                self._places.add(at)
+            at = self._end_of(element, end, level)
+        return Patient(found.get(PATIENT_ID, ""), found.get(ISSUER, ""))
+
+    def _decoded(self, element: Element, level: Level) -> str:
+        value = self._value(element, _LONGEST_ID)
+        text = decode_text(value, "\\".join(level.character_sets).encode("latin-1"))
+        if "\ufffd" in text:  # all of it looks alike, so that two patients would become one
+            raise DicomProblem(f"{tag_text(element.tag)} cannot be decoded")
+        return text
 
     def _only_zeros(self, at: int, end: int) -> bool:
         """Whether there is nothing but padding: some software fills files up.
@@ -165,6 +131,8 @@ class Planner:
         """Add an element to its level as it will be; return where it ends."""
         if element.tag in (ITEM, ITEM_END, SEQUENCE_END):
             raise DicomProblem("a delimiter is out of place")
+        if self._of_patient and level.depth == 0 and element.tag in (PATIENT_ID, ISSUER):
+            self._require_known(element)
         action = self._action(element, level)
         if element.tag == _CHARACTER_SET:
             level.character_sets = self._character_sets(element)
@@ -181,12 +149,19 @@ class Planner:
         level.add(element.tag, chunk, changed=changed)
         return over
 
+    def _require_known(self, element: Element) -> None:
+        """Raise `DicomProblem` for a second ID, or one out of order, which leaves open whose file it is."""
+        if element.at not in self._places:
+            raise DicomProblem(f"{tag_text(element.tag)} is not where it belongs")
+
     def _action(self, element: Element, level: Level) -> Action | None:
-        if level.mode is _Mode.KEEP or element.tag == _CHARACTER_SET:
+        if level.mode is Mode.KEEP or element.tag == _CHARACTER_SET:
             return None
         if element.tag == _TRAILING_PADDING:
             return Action(Kind.REMOVE)  # it means nothing (PS3.10 section 7.2) and may hold anything
-        choose = self._wanted.dummy if level.mode is _Mode.DUMMY else self._wanted.action
+        if level.mode is Mode.RULES and element.tag in self._of_patient:
+            return self._of_patient[element.tag]
+        choose = self._wanted.dummy if level.mode is Mode.DUMMY else self._wanted.action
         return choose(element.tag, _true_vr(element))
 
     def _content(self, element: Element, end: int, level: Level, action: Action | None, chunk: Segments) -> int:
@@ -194,9 +169,9 @@ class Planner:
         inner = items_encoding(self._window, element, level.encoding)
         dummy = action is not None and action.kind is Kind.DUMMY
         if inner is not None and not (dummy and inner is FRAGMENTS):
-            mode = _Mode.DUMMY if dummy else level.mode
-            if mode is _Mode.RULES and not self._wanted.sequences:
-                mode = _Mode.KEEP
+            mode = Mode.DUMMY if dummy else level.mode
+            if mode is Mode.RULES and not self._wanted.sequences:
+                mode = Mode.KEEP
             return self._sequence(element, inner, end, level, mode, chunk)
         over = self._end_of(element, end, level)
         if action is None or element.length == 0:
@@ -216,7 +191,7 @@ class Planner:
         if inner is FRAGMENTS:
             return self._fragments_end(element, end)
         assert inner is not None  # noqa: S101 - what has no length is a sequence
-        return self._sequence(element, inner, end, level, _Mode.KEEP, Segments())
+        return self._sequence(element, inner, end, level, Mode.KEEP, Segments())
 
     def _fragments_end(self, element: Element, end: int) -> int:
         at = element.value_at
@@ -230,7 +205,7 @@ class Planner:
 
     # --- sequences ------------------------------------------------------------------------------------------------
 
-    def _sequence(self, element: Element, inner: Encoding, end: int, level: Level, mode: _Mode, chunk: Segments) -> int:
+    def _sequence(self, element: Element, inner: Encoding, end: int, level: Level, mode: Mode, chunk: Segments) -> int:
         """Append a sequence, its items as they will be; return where it ends."""
         if inner is FRAGMENTS:
             over = self._fragments_end(element, end)
@@ -250,7 +225,7 @@ class Planner:
             chunk.write(encode_header(element.tag, element.vr, content.length, encoding))
         chunk.extend(content)
 
-    def _items(self, element: Element, inner: Encoding, end: int, level: Level, mode: _Mode) -> tuple[Segments, int]:
+    def _items(self, element: Element, inner: Encoding, end: int, level: Level, mode: Mode) -> tuple[Segments, int]:
         items = Segments()
         unknown = element.vr == "UN" and level.encoding.explicit
         at = element.value_at

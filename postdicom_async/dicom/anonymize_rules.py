@@ -6,12 +6,29 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Final
 
 from postdicom_async.dicom.anonymize_values import check_value
 from postdicom_async.dicom.elements import dictionary_vr, tag_text
 from postdicom_async.errors import UsageError
 
-__all__ = ["DUMMY", "EMPTY", "REMAP", "REMOVE", "Action", "Kind", "actions_of", "tag_of"]
+__all__ = [
+    "CANNOT_ANONYMIZE",
+    "DUMMY",
+    "EMPTY",
+    "NEEDED",
+    "REMAP",
+    "REMOVE",
+    "Action",
+    "Kind",
+    "action_of",
+    "actions_of",
+    "objection",
+    "tag_of",
+]
+
+CANNOT_ANONYMIZE: Final = "cannot be anonymised"
+"""How the reason begins of a source that is not sent because of its rules."""
 
 
 class Kind(Enum):
@@ -43,7 +60,8 @@ _HEX = re.compile(r"x?([0-9a-f]{8})|(\()?([0-9a-f]{4}), ?([0-9a-f]{4})(?(2)\))",
 
 # These say how the rest is written, or follow from it.
 _PROTECTED = frozenset({0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00080005})
-_NEEDED = frozenset({0x00080016, 0x00080018, 0x0020000D, 0x0020000E})
+NEEDED: Final = frozenset({0x00080016, 0x00080018, 0x0020000D, 0x0020000E})
+"""No instance is without these."""
 
 
 def tag_of(key: object) -> int:
@@ -80,12 +98,16 @@ def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Ac
         tag = tag_of(key)
         if tag in actions:
             raise UsageError(f"anonymize: {tag_text(tag)} is given twice")
-        _require_allowed(tag, value)
-        actions[tag] = _action(value, insert=insert)
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"anonymize: {tag_text(tag)}: give text, or None to remove it")
+        if found := objection(tag, value):
+            raise UsageError(f"anonymize: {tag_text(tag)}: {found}")
+        actions[tag] = action_of(value, insert=insert)
     return actions
 
 
-def _action(value: str | None, *, insert: bool) -> Action:
+def action_of(value: str | None, *, insert: bool) -> Action:
+    """Return what a rule's value does."""
     if value is None:
         return REMOVE
     if not value:
@@ -93,14 +115,12 @@ def _action(value: str | None, *, insert: bool) -> Action:
     return Action(Kind.TEXT, value, insert=insert)
 
 
-def _require_allowed(tag: int, value: object) -> None:
+def objection(tag: int, value: str | None) -> str | None:
+    """Return why an element cannot be given a value, without the value; None where it can."""
     if tag in _PROTECTED or tag & 0xFFFF == 0 or tag >> 16 == 0xFFFE or tag >> 16 == 0:
-        raise UsageError(f"anonymize: {tag_text(tag)} says how a file is written; it is kept right by itself")
-    if value is not None and not isinstance(value, str):
-        raise UsageError(f"anonymize: {tag_text(tag)}: give text, or None to remove it")
-    if not value and tag in _NEEDED:
-        raise UsageError(f"anonymize: {tag_text(tag)}: no instance is without it")
+        return "it says how a file is written; it is kept right by itself"
+    if not value and tag in NEEDED:
+        return "no instance is without it"
     if value and (problem := check_value(dictionary_vr(tag), value)):
-        raise UsageError(f"anonymize: {tag_text(tag)}: {problem}")
-    if value and tag in _NEEDED and "\\" in value:
-        raise UsageError(f"anonymize: {tag_text(tag)}: one UID")
+        return problem
+    return "one UID" if value and tag in NEEDED and "\\" in value else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,15 @@ from postdicom_async.errors import AuthenticationFailed, NotFound, PostdicomErro
 from postdicom_async.results import InstanceUids, ListingCheck
 from postdicom_async.transfer.arrivals import Arrivals
 
-__all__ = ["count_by_series", "count_instances", "each_listed", "list_instances", "verdict"]
+__all__ = [
+    "as_count",
+    "count_by_series",
+    "count_instances",
+    "each_listed",
+    "list_as_counted",
+    "list_instances",
+    "verdict",
+]
 
 _OPERATION = "list instances"
 _STUDY = "0020000D"
@@ -59,7 +67,7 @@ async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
         async with aclosing(find(retrieval.session, search, None, [])) as pages:
             async for page in pages:
                 for item in page:
-                    return _number(first_value(item, count)) if _uid(item, key) == wanted else None
+                    return as_count(first_value(item, count)) if _uid(item, key) == wanted else None
     except AuthenticationFailed:
         raise
     except PostdicomError:
@@ -67,7 +75,8 @@ async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
     return None
 
 
-def _number(value: object) -> int | None:
+def as_count(value: object) -> int | None:
+    """Return a count that an archive says, None where it is none."""
     text = str(value)
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
@@ -85,7 +94,7 @@ async def count_by_series(retrieval: Retrieval, study: str, most: int) -> dict[s
         async with aclosing(find(retrieval.session, search, most + 1, [])) as pages:
             async for page in pages:
                 for item in page:
-                    series, count = _uid(item, _SERIES), _number(first_value(item, _COUNT_OF_SERIES))
+                    series, count = _uid(item, _SERIES), as_count(first_value(item, _COUNT_OF_SERIES))
                     if not is_uid(series) or not count or series in counts:
                         return None
                     counts[series] = count
@@ -120,6 +129,43 @@ async def list_instances(retrieval: Retrieval, target: Target, arrivals: Arrival
         await arrivals.adopt(before)
     await arrivals.adopt(poor)
     return False
+
+
+async def list_as_counted(
+    retrieval: Retrieval, target: Target, arrivals: Arrivals, count: Callable[[], Awaitable[int | None]]
+) -> None:
+    """Have ``arrivals`` adopt a list of a study that is there: the first that agrees with the count, else the longest.
+
+    ``count`` asks the archive how many there are; it is asked again where the lists are shorter, since what was there
+    may have been deleted meanwhile.
+
+    Raises:
+        ProtocolError: every list is shorter than the count, or empty.
+        PostdicomError: the archive cannot be asked.
+    """
+    expected, best, problem = await count(), arrivals.new_list(), None
+    for way in _ways(retrieval, target):
+        found = arrivals.new_list()
+        try:
+            await way(found.update)
+        except (NotFound, ProtocolError, ServerError) as error:
+            if error.temporary:
+                raise
+            problem = problem or error
+            continue
+        if found.size > best.size:
+            best = found
+        if found.size and expected in (None, found.size):
+            retrieval.lists_by_series = way.func is _by_series
+            break
+    if not best.size and problem is not None:
+        raise problem
+    if best.size < max(1, expected or 0):
+        expected = await count()
+    if best.size < max(1, expected or 0):
+        words = f"it has {'some' if expected is None else expected} instances, and lists {best.size}"
+        raise ProtocolError(f"the archive contradicts itself about a study: {words}", operation=_OPERATION)
+    await arrivals.adopt(best)
 
 
 async def each_listed(retrieval: Retrieval, series: Target, keep: _Keep) -> None:

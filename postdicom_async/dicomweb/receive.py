@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicomweb.multipart import MultipartDamage
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postdicom_async.http.answer import StreamedAnswer
-    from postdicom_async.transfer.arrivals import OneAnswer
     from postdicom_async.transfer.progress import Meter
     from postdicom_async.transfer.sinks import Arrival, Sink
 
-__all__ = ["Receiver"]
+__all__ = ["Receiver", "Told"]
 
 _OPERATION = "retrieve"
 _UNWANTED = {Taken.NEW: None, Taken.BEFORE: "", Taken.AGAIN: "a second copy"}
@@ -35,6 +34,30 @@ _LONGEST_HELD = 0.005  # seconds
 _FIRST_LOOK = 4 * 1024  # most headers end within
 
 
+class Told(Protocol):
+    """What learns of one answer's parts, as a `OneAnswer` does."""
+
+    def take(self, uids: InstanceUids) -> Taken:
+        """Say whether a part is wanted."""
+        ...
+
+    def has(self, uids: InstanceUids) -> bool:
+        """Return whether an instance is here, whichever answer brought it."""
+        ...
+
+    def note_saved(self, outcome: Outcome, uids: InstanceUids) -> bool:
+        """Note that an instance is kept, whole; return whether it was not before."""
+        ...
+
+    def note_refused(self, uids: InstanceUids | None, reason: str) -> None:
+        """Note a part that was dropped."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until another instance may begin."""
+        ...
+
+
 class Receiver:
     """Takes the parts of one answer; a `PartTaker`. Use it once.
 
@@ -42,7 +65,7 @@ class Receiver:
     told to the caller's task between two chunks. Before it ends, every part has come to its end in the sink.
     """
 
-    def __init__(self, sink: Sink, target: Target, told: OneAnswer, *, meter: Meter) -> None:
+    def __init__(self, sink: Sink, target: Target, told: Told, *, meter: Meter) -> None:
         self._sink = sink
         self._target = target
         self._told = told

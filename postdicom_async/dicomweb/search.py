@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.dialects import Dialect
 
-__all__ = ["Listing", "Search", "check_page", "load_data_sets", "smaller", "to_dataset"]
+__all__ = ["Listing", "MayBeMore", "Search", "check_page", "load_data_sets", "smaller", "to_dataset"]
 
 _DATA_SETS = "postdicom_async.dicom.data_sets"
 
@@ -90,6 +90,10 @@ async def _load() -> None:
     await anyio.to_thread.run_sync(import_module, _DATA_SETS, limiter=anyio.CapacityLimiter(1))
 
 
+class MayBeMore(ProtocolError):
+    """A list that ended only because the archive gave a page of it again, in just the size that was asked for."""
+
+
 class _Form(NamedTuple):
     """How a query is written: with a caret encoded, with paging parameters."""
 
@@ -125,7 +129,7 @@ class Listing:
         the same again in exactly the size that was asked for heeds ``limit`` alone: then there may be more.
 
         Raises:
-            ProtocolError: there may be more, and something will be done with the results.
+            MayBeMore: there may be more, and something will be done with the results.
         """
         left = smaller(self._search.limit, at_most)
         offset = self._search.offset
@@ -148,7 +152,7 @@ class Listing:
     def _tell_of_more(self, warnings: list[str]) -> None:
         note = "the archive gives the same page again and again: there may be more results than these"
         if self._search.acted_on:
-            raise ProtocolError(note, operation=self._search.operation)
+            raise MayBeMore(note, operation=self._search.operation)
         if note not in warnings:
             warnings.append(note)
 

@@ -75,11 +75,15 @@ class Storing:
     """
 
     def __init__(
-        self, retrieval: Retrieval, study_instance_uid: str | None, not_taken: Callable[[], None] | None = None
+        self,
+        retrieval: Retrieval,
+        study_instance_uid: str | None,
+        not_taken: Callable[[], None] | None = None,
+        under_way: UnderWay | None = None,
     ) -> None:
         self.session: Session = retrieval.session
         self._not_taken = not_taken
-        self.under_way: UnderWay = UnderWay()
+        self.under_way: UnderWay = under_way or UnderWay()
         self.confirmation: Confirmation = Confirmation(retrieval)
         dialect = retrieval.dialect
         if study_instance_uid is not None and Route.STORE_IN_STUDY in dialect.routes:
@@ -222,7 +226,7 @@ class _Delivery:
                 broken = error
             if body.broken is None:
                 raise broken
-            self._settle(body.broken, Verdict(Status.UNREADABLE, reason=broken.message))
+            self._settle(body.broken, Verdict(Status.UNREADABLE, reason=broken.message, temporary=broken.temporary))
             part.remove(body.broken)
         return _Exchange({})
 

@@ -12,7 +12,7 @@ from postdicom_async.dicomweb.store import OPERATION, Storing
 from postdicom_async.errors import UsageError
 from postdicom_async.results import OnProgress, Outcome, UploadReport
 from postdicom_async.transfer.adaptive import AtOnce
-from postdicom_async.transfer.at_once import for_each
+from postdicom_async.transfer.at_once import Gate, UnderWay, for_each
 from postdicom_async.transfer.intake import Intake, Numbered
 
 if TYPE_CHECKING:
@@ -26,13 +26,32 @@ if TYPE_CHECKING:
     from postdicom_async.settings import Limits
     from postdicom_async.transfer.outcomes import Gathered
 
-__all__ = ["Upload"]
+__all__ = ["Stores", "Upload"]
 
 _FIRST_AT_ONCE = 3  # store requests; more where the whole gets faster by it
 
 
+class Stores:
+    """The store requests at one archive: how many run at once, over all uploads that share this.
+
+    Attributes:
+        policy: how many.
+        gate: lets them begin.
+        under_way: those that run.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.policy: AtOnce = AtOnce(most, first=_FIRST_AT_ONCE)
+        self.gate: Gate = Gate(self.policy)
+        self.under_way: UnderWay = UnderWay()
+
+
 class Upload:
-    """One upload. Use it once."""
+    """One upload. Use it once.
+
+    Uploads that run side by side may share ``stores``. ``distinct`` says that no two sources have one SOP Instance UID,
+    so that their contents need not be told apart.
+    """
 
     def __init__(
         self,
@@ -44,14 +63,20 @@ class Upload:
         existing: str = "send",
         on_progress: OnProgress | None,
         gathered: Gathered | None = None,
+        stores: Stores | None = None,
+        distinct: bool = False,
     ) -> None:
         if existing not in ("skip", "send"):
             raise UsageError("existing: give 'skip' or 'send'")
         self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
         self._deadline = retrieval.session.settings.timeouts.deadline
-        self._at_once = AtOnce(self._limits.parallel_stores, first=_FIRST_AT_ONCE)
+        self._stores = stores or Stores(self._limits.parallel_stores)
+        self._at_once = self._stores.policy
+        self._turns = 0  # that were taken and not given back
         one_call = retrieval.over(retrieval.session.one_call(at_once=True))
-        self._storing = Storing(one_call, study_instance_uid, lambda: self._at_once.refused(monotonic()))
+        self._storing = Storing(
+            one_call, study_instance_uid, lambda: self._at_once.refused(monotonic()), self._stores.under_way
+        )
         self._present = Present(one_call, self._storing.confirmation) if existing == "skip" else None
         self._intake = Intake(
             piece=self._limits.piece,
@@ -60,6 +85,7 @@ class Upload:
             send_truncated=send_truncated,
             on_progress=on_progress,
             gathered=gathered,
+            distinct=distinct,
         )
 
     async def run(self, sources: Sources) -> UploadReport:
@@ -71,6 +97,8 @@ class Upload:
         try:
             return await self._intake.run(sources, self._send, OPERATION, self._deadline)
         finally:
+            while self._turns:  # of what was cancelled before it began
+                self._give_turn_back()
             if self._present is not None:
                 self._present.close()
 
@@ -90,14 +118,33 @@ class Upload:
             length = numbered.instance.body.length
             full = len(batch) >= self._limits.batch_instances or size + length > self._limits.batch_bytes
             if batch and full:
-                yield batch
+                yield await self._in_turn(batch)
                 batch, size = [], 0
             batch.append(numbered)
             size += length
+            if getattr(numbered.instance.body, "passes", False):  # what follows it comes when it is read
+                yield await self._in_turn(batch)
+                batch, size = [], 0
         if batch:
-            yield batch
+            yield await self._in_turn(batch)
+
+    async def _in_turn(self, batch: list[Numbered]) -> list[Numbered]:
+        """Return a batch when it may be sent: what waits for that is one for each upload."""
+        await self._stores.gate.take()
+        self._turns += 1
+        return batch
+
+    def _give_turn_back(self) -> None:
+        self._turns -= 1
+        self._stores.gate.give_back()
 
     async def _deliver(self, batch: list[Numbered]) -> None:
+        try:
+            await self._send_batch(batch)
+        finally:
+            self._give_turn_back()
+
+    async def _send_batch(self, batch: list[Numbered]) -> None:
         numbers = {one.instance.header.uids.sop_instance_uid: one.number for one in batch}
 
         def reached(instance: Usable, sent: int) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from postdicom_async.bodies import BytesBody
+from postdicom_async.dicom.anonymize_rules import CANNOT_ANONYMIZE
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem, Window, as_written
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
@@ -159,6 +160,8 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
     try:
         body = _planned(original, anonymization)
         header = _header_of(body)
+        if anonymization.uid_map is not None and isinstance(header, InstanceHeader):
+            anonymization.uid_map.record(source.header.uids, header.uids)
     except (DicomProblem, LocalFileError) as problem:
         reason = problem.reason or str(problem)
     except OSError as error:
@@ -168,7 +171,7 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
             keeps_uid = header.uids.sop_instance_uid == source.header.uids.sop_instance_uid
             return Usable(source.label, header, body, keeps_uid)
         reason = "no valid Study, Series and SOP Instance UID would be in it"
-    return Unusable(source.label, Status.UNREADABLE, f"cannot be anonymised: {reason}", source.body.length)
+    return Unusable(source.label, Status.UNREADABLE, f"{CANNOT_ANONYMIZE}: {reason}", source.body.length)
 
 
 def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody:

@@ -26,7 +26,7 @@ from postdicom_async.disk.files import missing_in, told_by_file
 from postdicom_async.disk.problems import explained
 from postdicom_async.results import InstanceUids
 
-__all__ = ["Folder", "PartialFile"]
+__all__ = ["Folder", "PartialFile", "is_partial"]
 
 _GUARDED = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -45,6 +45,11 @@ _PARTIAL_SUFFIX = ".part"
 _ABANDONED_SECONDS = 3600.0
 
 
+def is_partial(name: str) -> bool:
+    """Return whether a file of that name is one on its way, or was left by a process that was killed."""
+    return name.startswith(_PARTIAL_PREFIX) and name.endswith(_PARTIAL_SUFFIX)
+
+
 class _Directory:
     """An open directory, shared by the files on their way into it. It is counted under the folder's lock."""
 
@@ -59,15 +64,17 @@ class _Directory:
 class Folder:
     """A folder that is written to by calls that block; threads may share it, one at a time for one file.
 
-    Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data.
+    Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data. What is
+    left of one by the same ``owner``, of which there is one at a time, is cleared at once; by others, after an hour.
     """
 
-    def __init__(self, root: Path, *, fsync: bool) -> None:
+    def __init__(self, root: Path, *, fsync: bool, owner: str = "") -> None:
         self.root = root
         self.fsync: bool = fsync
         self._directories: dict[RelativeName, _Directory] = {}
         self._lock = threading.Lock()
-        self._own = secrets.token_hex(8)
+        self._owned = f"{_PARTIAL_PREFIX}{owner}-" if owner else ""
+        self._own = f"{owner}-{secrets.token_hex(8)}" if owner else secrets.token_hex(8)
         self._numbers = count()
 
     def open(self) -> None:
@@ -113,7 +120,7 @@ class Folder:
     def holds(self, name: RelativeName, uids: InstanceUids) -> bool:
         """Return whether a regular file of that name is there, says that it is that instance, and is not cut off."""
         try:
-            descriptor = self._open_existing(name)
+            descriptor = self.open_existing(name)
             try:
                 header = _header_of_open(descriptor)
             finally:
@@ -134,7 +141,12 @@ class Folder:
         except OSError:
             return False
 
-    def _open_existing(self, name: RelativeName) -> int:
+    def open_existing(self, name: RelativeName) -> int:
+        """Open what has a name for reading, following no link; return its descriptor.
+
+        Raises:
+            OSError: it is not there, or is a link.
+        """
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         if not _GUARDED:
             return os.open(self.root.joinpath(*name), flags)
@@ -195,14 +207,20 @@ class Folder:
         return -1
 
     def _clear_abandoned(self, descriptor: int, parts: RelativeName) -> None:
-        """Remove partial files that nobody has written to for an hour: a killed process leaves them."""
+        """Remove partial files that a killed process left: its owner's, and what nobody has written to for an hour."""
         where: int | Path = descriptor if _GUARDED else self.root.joinpath(*parts)
         with contextlib.suppress(OSError), os.scandir(where) as entries:
             for entry in entries:
-                if entry.name.startswith(_PARTIAL_PREFIX) and entry.name.endswith(_PARTIAL_SUFFIX):
+                if is_partial(entry.name):
+                    is_owned = self._owned and entry.name.startswith(self._owned) and self._own not in entry.name
                     status = entry.stat(follow_symlinks=False)
-                    if time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                    if is_owned or time.time() - status.st_mtime > _ABANDONED_SECONDS:
                         self.remove(descriptor, parts, entry.name)
+
+    def look_again(self) -> None:
+        """Hold on to no folder below the root any longer: some were deleted."""
+        with self._lock:
+            self._forget(keep_root=True)
 
     def _forget(self, *, keep_root: bool = False) -> None:
         kept = self._directories.pop((), None) if keep_root else None

@@ -49,6 +49,7 @@ __all__ = [
     "SpooledFile",
     "Unusable",
     "Usable",
+    "identify_kept",
     "measure",
     "read_paths",
     "read_sources",
@@ -99,6 +100,10 @@ async def read_sources(
     number = 0
     async with aclosing(_groups(sources)) as groups:
         async for group in groups:
+            if isinstance(group, Usable | Unusable):  # from another end of a job: nothing is left to be found out
+                number += 1
+                yield [group]
+                continue
             if isinstance(group, list | tuple):
                 await anyio.to_thread.run_sync(_require_paths, group)
             found = _identified(group, piece, start=number, whole=not send_truncated)
@@ -123,7 +128,7 @@ async def read_paths(sources: Sources, look: Callable[[Path], _T]) -> AsyncItera
     async for group in _groups(sources):
         if isinstance(group, list | tuple):
             await anyio.to_thread.run_sync(_require_paths, group)
-        looks = _looked_at(group, look)
+        looks = _looked_at([] if isinstance(group, Usable | Unusable) else group, look)
         while batch := await anyio.to_thread.run_sync(_some, looks):
             yield batch
 
@@ -139,13 +144,13 @@ def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterato
         yield from (one if isinstance(one, Unusable) else look(one) for one in files_at(path_of(source)))
 
 
-async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source], None]:
+async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source] | Identified, None]:
     """Yield a collection of sources as it is, and each item of what is only drawn as a group of its own."""
     if isinstance(sources, AsyncIterable) and not _is_single(sources):
         each = aiter(cast("AsyncIterable[Source]", sources))
         try:
             async for source in each:
-                yield iter([source])
+                yield source if isinstance(source, Usable | Unusable) else iter([source])
         finally:  # what has gone wrong in a generator of the caller's is raised where it is closed
             if isinstance(each, AsyncGenerator):
                 await each.aclose()
@@ -296,14 +301,15 @@ class _Waiting:
             return body
         if body.length == 0:
             return Unusable(label, Status.NOT_DICOM, "empty stream")
-        return await anyio.to_thread.run_sync(lambda: _identify_kept(body, label, whole=whole))
+        return await anyio.to_thread.run_sync(lambda: identify_kept(body, label, whole=whole))
 
     def _text(self, name: str) -> str:
         value = getattr(self.source, name, None)  # upload forms have the first, open files the other
         return value if isinstance(value, str) else ""
 
 
-def _identify_kept(body: SpooledBytes | SpooledFile, label: str, *, whole: bool) -> Identified:
+def identify_kept(body: SpooledBytes | SpooledFile, label: str, *, whole: bool) -> Identified:
+    """Return what bytes that were kept are. It reads a file."""
     if isinstance(body, SpooledBytes):
         return _identify_bytes(body, label, whole=whole)
     try:

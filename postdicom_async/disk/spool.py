@@ -31,7 +31,7 @@ from postdicom_async.results import InstanceUids, Status
 if TYPE_CHECKING:
     from io import FileIO
 
-__all__ = ["AsyncReader", "SpooledBytes", "SpooledFile", "Stream", "is_reader", "is_stream", "spooled"]
+__all__ = ["AsyncReader", "PrivateFile", "SpooledBytes", "SpooledFile", "Stream", "is_reader", "is_stream", "spooled"]
 
 _T = TypeVar("_T")
 
@@ -135,7 +135,7 @@ class _Kept:
         self._held: list[bytes] = []
         self._unwritten = 0
         self._lease: _Lease | None = _Lease(_memory)
-        self._file: _PrivateFile | None = None
+        self._file: PrivateFile | None = None
 
     async def add(self, data: bytes) -> None:
         self.size += len(data)
@@ -151,10 +151,10 @@ class _Kept:
             return SpooledBytes(b"".join(self._held), self._lease)
         return SpooledFile(await anyio.to_thread.run_sync(self._write), self.size, piece)
 
-    def _write(self) -> _PrivateFile:
+    def _write(self) -> PrivateFile:
         held, self._held, self._unwritten, self._lease = self._held, [], 0, None
         with translated(OSError, lambda error: _NoRoom(error.errno, error.strerror)):
-            file = self._file = self._file or _PrivateFile()
+            file = self._file = self._file or PrivateFile()
             for data in held:
                 file.append(data)
         return file
@@ -216,7 +216,7 @@ class SpooledBytes(BytesBody):
 # --- on disk --------------------------------------------------------------------------------------------------------
 
 
-class _PrivateFile:
+class PrivateFile:
     """A file without a name. Closed, and so gone, when nothing refers to this any more."""
 
     def __init__(self) -> None:
@@ -227,7 +227,8 @@ class _PrivateFile:
         if "_file" in vars(self):
             self._file.close()
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
+        """Write behind what is there."""
         with self._lock:
             self._file.seek(0, SEEK_END)
             left = memoryview(data)
@@ -235,6 +236,7 @@ class _PrivateFile:
                 left = left[self._file.write(left) :]
 
     def read(self, at: int, size: int) -> bytes:
+        """Return so many bytes, fewer at the end."""
         with self._lock:
             self._file.seek(at)
             return read_fully(self._file, size)
@@ -250,7 +252,7 @@ class _PrivateFile:
 class SpooledFile:
     """A stream that is in a private file, in pieces."""
 
-    file: _PrivateFile = field(repr=False)
+    file: PrivateFile = field(repr=False)
     length: int
     piece: int
 

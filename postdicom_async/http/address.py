@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from postdicom_async.http.credentials import Credentials
     from postdicom_async.settings import Settings
 
-__all__ = ["checked_url", "is_loopback", "refuse_open_credentials", "same_origin"]
+__all__ = ["checked_url", "is_loopback", "place_of", "refuse_open_credentials", "same_origin"]
 
 
 def checked_url(url: str) -> str:
@@ -60,6 +62,28 @@ def refuse_open_credentials(url: str, credentials: Credentials, settings: Settin
 def same_origin(url: str, other: str) -> bool:
     """Return whether two absolute addresses lead to the same scheme, host and port."""
     return _origin(url) == _origin(other)
+
+
+def place_of(url: str) -> str:
+    """Return one spelling for all the addresses of one service that differ in form alone.
+
+    Case of scheme and host, the usual port, a slash at the end, characters that need not be encoded.
+    """
+    parts = urlsplit(url)
+    scheme, host, port = _origin(url)
+    host = host.rstrip(".")
+    with suppress(ValueError):
+        host = f"[{ipaddress.IPv6Address(host).compressed}]"
+    path = _ENCODED.sub(_plainly, parts.path).rstrip("/")
+    return f"{scheme}://{host}:{port}{path}"
+
+
+_ENCODED = re.compile("%[0-9A-Fa-f]{2}")
+
+
+def _plainly(found: re.Match[str]) -> str:
+    char = chr(int(found[0][1:], 16))
+    return char if char.isascii() and (char.isalnum() or char in "-._~") else found[0].upper()
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

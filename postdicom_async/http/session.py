@@ -112,6 +112,11 @@ class Session:
         """What must not show in a server's words."""
         return self._credentials.secrets()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be made."""
+        return self._link is not None
+
     async def open(self) -> None:
         """Make the client; nothing is sent."""
         if self._link is not None:
@@ -254,6 +259,8 @@ class Session:
     async def _send(self, making: _Making) -> StreamedAnswer:
         """Make one request; return its answer's head, or raise `Problem`."""
         link, call = self._open_link(), making.call
+        if self.settings.before_request is not None:
+            await self.settings.before_request()  # before a slot is taken: a slow pace holds no connection
         holder = object()
         await link.take_slot(holder, listing=call.is_listing)
         answer: StreamedAnswer | None = None

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from postdicom_async.disk.sources import Unusable
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
+from postdicom_async.jobs.ends import Feature
 from postdicom_async.jobs.states import Ended, Reason, State, ended
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ async def run_chunk(
 
     An item of which nothing is said was not begun, or what became of it is not known: it is to be moved again.
     """
+    if Feature.PASSES in target.features and options.anonymize is None and options.digest is None:
+        chunk = replace(chunk, wanted=replace(chunk.wanted, once=True))
     moving = _Moving(source, chunk, options)
     problem: PostdicomError | None = None
     try:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from postdicom_async.jobs.ends import Wanted
-
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
+    from postdicom_async.jobs.ends import Wanted
     from postdicom_async.jobs.states import State
 
 __all__ = ["Chunk", "ChunkEnd", "Dispatcher", "ItemEnd"]

@@ -71,6 +71,11 @@ class Deleting:
         async for candidate in self._candidates():
             await self._delete(candidate)
 
+    async def planned(self) -> AsyncGenerator[tuple[str, int], None]:
+        """Yield the studies of which something would be deleted, and of how many instances, if all else goes well."""
+        async for candidate in self._candidates():
+            yield candidate.study, len(candidate.rows)
+
     async def _why_not(self) -> str:
         counts = await self._context.ledger.counts()
         left = sum(counts.get(state, (0, 0))[0] for state in _UNSETTLED)
@@ -78,6 +83,8 @@ class Deleting:
             return f"{left} instances failed, or are not known to be at the target"
         if not await self._context.ledger.studies(run=self._context.run, limit=1):
             return "the source lists nothing"
+        if self._context.ledger.fact("source_unsure"):
+            return "the source may not have listed all it has"
         return ""
 
     async def _candidates(self) -> AsyncGenerator[_Candidate, None]:

@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias
 
-from postdicom_async.disk.sources import Unusable, Usable
-
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from types import TracebackType
 
     from postdicom_async.dicom.anonymize import Anonymization
+    from postdicom_async.disk.sources import Unusable, Usable
     from postdicom_async.results import InstanceUids, Outcome
 
 __all__ = ["End", "Feature", "Identified", "ListedInstance", "ListedStudy", "Wanted"]
 
-Identified: TypeAlias = Usable | Unusable
+Identified: TypeAlias = "Usable | Unusable"
 
 
 class Feature(Flag):
@@ -36,6 +35,8 @@ class Feature(Flag):
     CONFIRMS = auto()
     """Says of an instance whether it has it."""
     DELETES = auto()
+    PASSES = auto()
+    """Stores what comes as it comes: reads each body once, so that one may be given that can be read only once."""
 
 
 class ListedStudy(NamedTuple):
@@ -77,12 +78,14 @@ class Wanted:
         series: the one series they all belong to; None where there are several.
         instances: which ones.
         whole: they are all that the source has of the study, or of that series.
+        once: each body will be read once at most, and soon: a large one need not be kept until it is whole.
     """
 
     study: str
     series: str | None
     instances: Sequence[ListedInstance]
     whole: bool = False
+    once: bool = False
 
 
 class End(Protocol):

@@ -3,127 +3,135 @@
 One process writes, and holds the lock while it does. What has become of items is gathered and committed in groups, each
 durable when it is committed. Counts are kept by study and state in the same transaction, so that the sum over the
 states is what was discovered at any instant, without a pass over the items.
+
+What it holds, and may be relied on: `ledger_schema`. What is refused, and how damage is noticed: `ledger_file`. How
+lines and counts change together: `ledger_book`. When they are written: `ledger_writer`.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+import json
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from postdicom_async.disk.private import keep_private, make_folder
+from postdicom_async.disk.problems import explained
+from postdicom_async.errors import LedgerUnusable, PostdicomError
+from postdicom_async.jobs.ledger_book import Book
+from postdicom_async.jobs.ledger_file import examine, explained_by_sqlite, make
+from postdicom_async.jobs.ledger_lines import items_of
+from postdicom_async.jobs.ledger_reader import LedgerReader
+from postdicom_async.jobs.ledger_schema import ItemRow, Stage, StudyRow
+from postdicom_async.jobs.ledger_writer import Writer
+from postdicom_async.jobs.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
+    from types import TracebackType
 
     from postdicom_async.jobs.chunks import ItemEnd
     from postdicom_async.jobs.ends import ListedStudy
-    from postdicom_async.jobs.states import State
-    from postdicom_async.jobs.summary import ItemLine, SeriesLine, StudyLine, Summary
 
 __all__ = ["ItemRow", "Ledger", "LedgerReader", "Stage", "StudyRow"]
 
-
-class Stage(IntEnum):
-    """How far a study is in this run."""
-
-    FOUND = 0
-    """The source lists it; what is to be done with it is not decided."""
-    EQUAL = 1
-    """Equal by count at both ends, and not listed: its instances are in the counts, and there are no rows of them."""
-    PLANNED = 2
-    """Its items are in the ledger; some may be pending."""
-    MOVED = 3
-    """None of its items is pending or running."""
-    VERIFIED = 4
-
-
-class StudyRow(NamedTuple):
-    """A study in the ledger.
-
-    Attributes:
-        id: its number here.
-        uid: its Study Instance UID, "" for what is no instance.
-        month: YYYYMM, 0 where it is undated. No day: that would be a patient's date.
-        position: studies are taken in this order, the smallest first.
-        at_source, at_target: how many instances each end says it has, None where it does not say or was not asked.
-        planned: what ``at_source`` was when its items were listed, or found equal; None while they were not.
-        stage: see `Stage`.
-        seen: the run in which the source last listed it.
-        seen_at_target: the run in which the target last listed it.
-    """
-
-    id: int
-    uid: str
-    month: int
-    position: int
-    at_source: int | None
-    at_target: int | None
-    planned: int | None
-    stage: Stage
-    seen: int
-    seen_at_target: int
-
-
-class ItemRow(NamedTuple):
-    """An item in the ledger. ``uid`` is a digest, and ``series`` empty, for what is no instance."""
-
-    series: str
-    uid: str
-    state: State
-    reason: int = 0
-    attempts: int = 0
-    size: int = 0
-    digest: bytes = b""
-
-
-class LedgerReader:
-    """Reads a ledger, also one that another process writes. Blocking calls; run them in a thread. Close it."""
-
-    def __init__(self, path: Path) -> None: ...
-
-    def summary(self) -> Summary: ...
-
-    def studies(self, *, states: Sequence[State] | None = None) -> Iterator[StudyLine]: ...
-
-    def series(self, study: str) -> Iterator[SeriesLine]: ...
-
-    def items(self, *, states: Sequence[State] | None = None, study: str | None = None) -> Iterator[ItemLine]: ...
-
-    def close(self) -> None: ...
+_SLICE: Final = 100  # studies in one transaction, where many change at once
+_FROM_THE_BEGINNING: Final = (-(1 << 62), 0)
 
 
 class Ledger:
     """Writes a ledger. Use `create` or `open`, then ``async with``. Methods without ``async`` only gather.
 
     What is gathered is committed by `commit`, by every method that reads, and by itself when it is 64 changes or 200
-    ms old (a task of its own in the event loop; SQLite works in a thread).
+    ms old.
+
+    Attributes:
+        path: its file.
     """
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        """Know a path; `create` and `open` do the rest."""
+        self.path = path
+        self._writer = Writer(path)
+        self._facts: dict[str, Any] = {}
 
     @classmethod
     async def create(cls, path: Path, facts: Mapping[str, Any]) -> Ledger:
-        """Make a new ledger, readable for this user alone, and take its lock.
+        """Make a new ledger, readable for this user alone, and take its lock. Folders that are missing are made.
 
         Raises:
-            LedgerUnusable: there is one, or it cannot be made.
+            LedgerLocked: another process is making it.
+            LedgerUnusable: there is one.
+            LocalFileError: it cannot be made.
         """
-        raise NotImplementedError
+        texts = {name: json.dumps(value) for name, value in facts.items()}
+        ledger = cls(path)
+        await ledger._writer.start(lambda: ledger._make(texts))
+        return ledger
 
     @classmethod
-    async def open(cls, path: Path) -> Ledger:
-        """Open a ledger and take its lock; what was running is pending again.
+    async def open(cls, path: Path, *, identity: str | None = None) -> Ledger:
+        """Open a ledger and take its lock; what was running is pending again, without that attempt.
+
+        Args:
+            path: its file.
+            identity: what its fact ``identity`` must be.
 
         Raises:
             LedgerLocked: another process writes it.
-            LedgerUnusable: it is damaged, of a newer version, or no ledger. It was not touched.
+            LedgerUnusable: it is damaged, of a newer version, of another job, or no ledger. It was not touched.
+            LocalFileError: it cannot be read or written.
         """
-        raise NotImplementedError
+        ledger = cls(path)
+        await ledger._writer.start(lambda: ledger._open(identity))
+        return ledger
 
-    async def __aenter__(self) -> Ledger:
-        raise NotImplementedError
+    def _make(self, facts: Mapping[str, str]) -> None:
+        with explained("the ledger"), explained_by_sqlite():
+            make_folder(self.path.parent)
+            self._writer.take_lock()
+            if self.path.exists() or self.path.is_symlink():
+                raise LedgerUnusable("there is a file of that name; it was not touched")
+            make(self.path, facts)
+            self._facts = self._writer.connect().facts()
 
-    async def __aexit__(self, *_: object) -> None:
-        """Commit, and let the lock go."""
+    def _open(self, identity: str | None) -> None:
+        with explained("the ledger"), explained_by_sqlite():
+            if not self.path.parent.is_dir():
+                raise LedgerUnusable("there is no such ledger")
+            self._writer.take_lock()
+            examine(self.path, identity)
+            keep_private(self.path)
+            book = self._writer.connect()
+            self._facts = book.facts()
+            running = book.with_states([State.RUNNING])
+            if running:
+                book.done(lambda book: book.take_back(running))
+
+    @property
+    def problem(self) -> PostdicomError | None:
+        """Why what is gathered could not be written by itself; None while it could."""
+        return self._writer.problem
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Commit, and let the lock go.
+
+        Raises:
+            LocalFileError: the last group could not be written, and nothing else went wrong: see `commit`.
+        """
+        problem: PostdicomError | None = None
+        try:
+            await self._writer.end(self._writer.write)
+        except PostdicomError as last:
+            problem = last
+        if error is None and problem is not None:
+            raise problem
 
     async def commit(self) -> None:
         """Make everything durable that was gathered.
@@ -131,56 +139,94 @@ class Ledger:
         Raises:
             LocalFileError: the disk is full, or fails. Nothing of the group was written; it is still gathered.
         """
+        await self._writer.ask(lambda _: None)
+
+    # --- facts -------------------------------------------------------------------------------------------------------
 
     def fact(self, name: str) -> Any:
         """Return what was put under a name, of the kinds that JSON has; None where nothing was."""
+        return self._facts.get(name)
 
     def put(self, name: str, value: Any) -> None:
         """Gather a fact: ``phase``, ``run``, settings, cursors."""
+        text = json.dumps(value)
+        self._facts[name] = json.loads(text)
+        self._writer.gather(lambda book: book.put(name, text))
 
     # --- studies -----------------------------------------------------------------------------------------------------
 
     async def note_studies(
         self, studies: Sequence[ListedStudy], *, at_target: bool, run: int, first: Mapping[str, int] | None = None
     ) -> None:
-        """Note what an end lists. New ones of the source become FOUND, with a position: those in ``first`` by the
-        number there, then the newest first, undated ones last. Of known ones the count and the run are noted; the
-        stage stays. What only the target lists is kept too, with ``seen`` 0.
+        """Note what an end lists.
+
+        New ones of the source become FOUND, with a position: those in ``first`` by the number there, then the newest
+        month first, undated ones last. Of known ones the count and the run are noted; the stage stays, and with
+        ``first`` the position is set anew. What only the target lists is kept too, with ``seen`` 0.
         """
+        noted = list(studies)
+        await self._writer.ask(
+            lambda book: book.done(lambda book: book.note_studies(noted, at_target=at_target, run=run, first=first))
+        )
 
     async def studies(
         self,
         stage: Stage | None = None,
         *,
         limit: int = 1000,
-        after: tuple[int, int] = (-(1 << 62), 0),
+        after: tuple[int, int] = _FROM_THE_BEGINNING,
         run: int | None = None,
         unseen: bool = False,
     ) -> list[StudyRow]:
-        """Return studies by position and id, after that pair; of a stage; that the source listed in ``run``, or with
-        ``unseen`` that it listed before and not in ``run``.
+        """Return studies by position and id, after that pair.
+
+        Of a stage, and then only those that the source ever listed; that it listed in ``run``, or with ``unseen`` that
+        it listed before and not in ``run``.
         """
-        raise NotImplementedError
+        where, values = ["(position, id) > (?, ?)"], list(after)
+        if stage is not None:
+            where += ["stage = ?", "seen > 0"]
+            values += [int(stage)]
+        if run is not None:
+            where += ["seen > 0 AND seen < ?" if unseen else "seen = ?"]
+            values += [run]
+        found = await self._writer.ask(lambda book: book.studies(" AND ".join(where), values, limit))
+        return [study.row for study in found]
 
     async def study(self, uid: str) -> StudyRow | None:
-        """Return one."""
+        """Return one. Every ledger has one with the UID "", for what is no instance; no end lists it."""
+        found = await self._writer.ask(lambda book: book.study_of(uid))
+        return None if found is None else found.row
 
     def set_stage(self, study_id: int, stage: Stage, *, planned: int | None = None) -> None:
-        """Gather that a study goes on; with EQUAL its ``planned`` instances count as PRESENT, without rows."""
+        """Gather that a study goes on; with EQUAL its ``planned`` instances count as PRESENT, without rows.
+
+        Where it has rows, they stay as they are, and what is beyond them counts.
+        """
+        self._writer.gather(lambda book: book.set_stage(study_id, stage, planned))
 
     # --- items -------------------------------------------------------------------------------------------------------
 
     async def items(self, study_id: int, *, states: Sequence[State] | None = None) -> list[ItemRow]:
-        """Return the items of a study, by series and UID."""
-        raise NotImplementedError
+        """Return the items of a study, by series and UID.
+
+        Raises:
+            LedgerUnusable: they are not what was written, or not as many as are counted.
+        """
+        return await self._writer.ask(lambda book: items_of(book.database, book.study(study_id), states))
 
     def plan(self, study_id: int, rows: Iterable[ItemRow]) -> None:
-        """Gather items as they are to stand: new ones are added, known ones set. What a study that was EQUAL counted
-        without rows counts no more.
+        """Gather items as they are to stand: new ones are added, known ones set.
+
+        What a study that was EQUAL counted without rows counts no more.
         """
+        planned = list(rows)
+        self._writer.gather(lambda book: book.plan(study_id, planned), len(planned))
 
     def run_items(self, study_id: int, keys: Iterable[tuple[str, str]]) -> None:
         """Gather that items (series, UID) are RUNNING; each has one attempt more."""
+        running = list(keys)
+        self._writer.gather(lambda book: book.run_items(study_id, running), len(running))
 
     def settle(self, study_id: int, ends: Iterable[ItemEnd], *, attempt_counts: bool = True) -> None:
         """Gather what became of items. ``attempt_counts`` False takes the attempt back: an outage is not theirs.
@@ -190,20 +236,34 @@ class Ledger:
         Raises:
             AssertionError: the move is not in `states.MOVES` (checked when it is written; the group is not written).
         """
+        settled, minute = list(ends), int(time.time()) // 60 * 60
+        self._writer.gather(
+            lambda book: book.settle(study_id, settled, attempt_counts=attempt_counts, minute=minute), len(settled)
+        )
 
     async def reset(self, states: Sequence[State], *, reasons: Sequence[int] | None = None) -> int:
         """Make items pending again, with no attempts, and their studies PLANNED; return how many."""
-        raise NotImplementedError
+        numbers = await self._writer.ask(lambda book: book.with_states(states))
+        reset = 0
+        for start in range(0, len(numbers), _SLICE):
+            change = partial(Book.reset, numbers=numbers[start : start + _SLICE], states=states, reasons=reasons)
+            reset += await self._writer.ask(partial(Book.done, change=change))
+        return reset
 
     def note_verified(self, study_id: int, instances: int) -> None:
-        """Gather that so many of a study's items were found at the target."""
+        """Gather that so many of a study's items were found at the target; it replaces what was noted before."""
+        self._writer.gather(lambda book: book.note_verified(study_id, instances))
 
     def note_coerced(self, tags: Iterable[str]) -> None:
         """Gather that the target changed these elements (8 hexadecimal digits) in an instance."""
+        changed = list(tags)
+        self._writer.gather(lambda book: book.note_coerced(changed), len(changed))
 
     def note(self, text: str) -> None:
         """Gather a line for people, without anything private, with the time."""
+        at = time.time()
+        self._writer.gather(lambda book: book.note(at, text))
 
     async def counts(self) -> Mapping[State, tuple[int, int]]:
         """Return instances and bytes by state."""
-        raise NotImplementedError
+        return await self._writer.ask(lambda book: book.counts())

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from postdicom_async.jobs.chunks import Chunk
 from postdicom_async.jobs.ends import ListedInstance, Wanted
-from postdicom_async.jobs.ledger import ItemRow, Stage, StudyRow
+from postdicom_async.jobs.ledger_schema import ItemRow, Stage, StudyRow
 from postdicom_async.jobs.states import Reason, State
 
 __all__ = ["Comparison", "Decision", "chunks_of", "decide", "expected_at_target", "gone", "planned_items"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
+_TICK = 1.0  # seconds
 PHASES = ("discovering", "moving", "verifying", "deleting", "complete")
 
 
@@ -28,14 +30,16 @@ class Run:
     def __init__(
         self,
         context: Context,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatcher | None,
         gate: Callable[[], Awaitable[None]],
         *,
+        is_open: Callable[[], bool] = lambda: True,
         splits_series: bool = False,
     ) -> None:
         self._context = context
         self._dispatcher = dispatcher
         self._gate = gate
+        self._is_open = is_open
         self._splits_series = splits_series
 
     async def go(self) -> None:
@@ -45,6 +49,7 @@ class Run:
             PostdicomError: it cannot go on now; the ledger says how far it came.
         """
         await self._begin()
+        assert self._dispatcher is not None  # noqa: S101 - only a preview has none
         phases: dict[str, Callable[[], Awaitable[None]]] = {
             "discovering": Discovery(self._context).run,
             "moving": self._move,
@@ -55,14 +60,31 @@ class Run:
         for number, phase in enumerate(PHASES[:-1]):
             if ledger.fact("phase") != phase:
                 continue
-            started = time.monotonic()
+            await self._gate()
+            counting = asyncio.create_task(self._count_seconds())
             try:
-                await self._gate()
                 await phases[phase]()
             finally:
-                ledger.put("seconds", float(ledger.fact("seconds") or 0.0) + time.monotonic() - started)
+                counting.cancel()
             ledger.put("phase", PHASES[number + 1])
             await ledger.commit()
+
+    async def _count_seconds(self) -> None:
+        """Count the time in which it works: neither pauses and closed windows nor outages."""
+        ledger = self._context.ledger
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(_TICK)
+            now = time.monotonic()
+            if self._is_open() and not self._context.outages.lasts:
+                ledger.put("seconds", float(ledger.fact("seconds") or 0.0) + now - before)
+            before = now
+
+    async def prepare(self) -> None:
+        """Do what comes before anything is moved."""
+        await self._begin()
+        if self._context.ledger.fact("phase") == PHASES[0]:
+            await Discovery(self._context).run()
 
     async def _begin(self) -> None:
         """Begin another run where the last came to its end: what failed in it is tried again."""
@@ -71,6 +93,7 @@ class Run:
             return
         ledger.put("run", int(ledger.fact("run") or 0) + 1)
         ledger.put("phase", PHASES[0])
+        ledger.put("discovery_complete", False)
         if self._context.run > 1:
             await ledger.reset([State.FAILED, State.UNCONFIRMED])
         await ledger.commit()
@@ -79,5 +102,6 @@ class Run:
         if self._context.how.verb == "verify":
             await Verifying(self._context).compare()
             return
+        assert self._dispatcher is not None  # noqa: S101 - only a preview has none
         moving = Moving(self._context, self._dispatcher, self._gate, splits_series=self._splits_series)
         await moving.run()

@@ -10,6 +10,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from postdicom_async.dicom.anonymize_rules import CANNOT_ANONYMIZE
 from postdicom_async.results import Outcome, Status
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ SETTLED: Final = frozenset(State) - {State.PENDING, State.RUNNING}
 MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType({
     State.PENDING: frozenset({State.RUNNING, State.PRESENT, State.EXCLUDED, State.FAILED}),
     State.RUNNING: frozenset({State.PENDING, *SETTLED} - {State.DELETED}),
-    State.DONE: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING}),  # verification found otherwise; sent anew
+    State.DONE: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING}),  # verification says so
     State.PRESENT: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING}),
     State.EXCLUDED: frozenset({State.PENDING}),
     State.FAILED: frozenset({State.PENDING, State.PRESENT, State.EXCLUDED, State.DELETED}),
@@ -144,4 +145,6 @@ def ended(outcome: Outcome) -> Ended:
         reason = reason_code(dicom=outcome.reason_code)
     elif outcome.temporary and outcome.status is Status.FAILED:
         reason = Reason.CONNECTION
+    elif outcome.status is Status.UNREADABLE and (outcome.reason or "").startswith(CANNOT_ANONYMIZE):
+        reason = Reason.ANONYMIZE
     return Ended(found.state, int(reason), found.temporary or outcome.temporary)

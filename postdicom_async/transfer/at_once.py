@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import anyio
@@ -11,7 +12,7 @@ import anyio.lowlevel
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-__all__ = ["Limit", "UnderWay", "for_each"]
+__all__ = ["Gate", "Limit", "UnderWay", "for_each"]
 
 _T = TypeVar("_T")
 
@@ -133,8 +134,50 @@ class _Workers(Generic[_T]):
             self._fail(error)
 
 
+class Gate:
+    """Lets several callers begin no more at once, all together, than a limit says: first come, first served.
+
+    Every turn that was taken is given back, once; that is also when a limit that has risen is noticed, or by `look`.
+    """
+
+    def __init__(self, limit: Limit) -> None:
+        self._limit = limit
+        self._busy = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self) -> None:
+        """Wait for a turn."""
+        if not self._waiting and self._busy < self._limit.now:
+            self._busy += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it came at the same moment
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """End a turn."""
+        self._busy -= 1
+        self.look()
+
+    def look(self) -> None:
+        """Let in who waits, as far as there is room."""
+        while self._waiting and self._busy < self._limit.now:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._busy += 1
+                turn.set_result(None)
+
+
 class UnderWay:
-    """The requests of one upload that are under way: where one is refused, the others show whether it is by number."""
+    """Requests of one upload, or of several that share this, that are under way.
+
+    Where one is refused, the others show whether it is by their number.
+    """
 
     def __init__(self) -> None:
         self._running = 0

@@ -97,6 +97,7 @@ class Intake:
         gathered: Gathered | None = None,
         study_instance_uid: str | None = None,
         send_truncated: bool = False,
+        distinct: bool = False,
     ) -> None:
         if on_progress is not None and not callable(on_progress):
             raise UsageError("progress: give a function that takes an event, or None")
@@ -109,6 +110,7 @@ class Intake:
         self._anonymize = anonymize
         self._study = study_instance_uid
         self._send_truncated = send_truncated
+        self._distinct = distinct  # no two have one UID: contents need not be told apart
         self._count = 0
         self._open: dict[int, _Record] = {}
         self._under_way: dict[str, list[Version]] = {}  # all that was met of a UID with something open
@@ -231,14 +233,13 @@ class Intake:
             return None
         uid = source.header.uids.sop_instance_uid
         known = self._under_way.get(uid) or self._seen.of(uid)
-        twin_of = await _alike(source.body, known) if known else None
+        twin_of = await _alike(source.body, known) if known and not self._distinct else None
         if twin_of is not None:
             self._note_twin(twin_of, _outcome(source, Status.DUPLICATE, "sent once"))
             return None
         # Cancelled here, it has no place in the report yet, as one that was never drawn.
-        original = _original(source.body)
-        content = original if isinstance(original, FileBody) else await _digest(original)
-        if known and not self._may_be_tried(known, source.body):
+        content = await self._content(source.body)
+        if known and (self._distinct or not self._may_be_tried(known, source.body)):
             self._end_here(_outcome(source, Status.FAILED, _OTHER_CONTENT))
             return None
         waits = any(one.fate is None for one in known)
@@ -252,6 +253,13 @@ class Intake:
         record.waiting = numbered
         self._held_bytes += _held_by(source.body)
         return None
+
+    async def _content(self, body: Body) -> FileBody | bytes:
+        """Return what tells a body from others; nothing of one that there is no need to tell, which is only read."""
+        original = _original(body)
+        if isinstance(original, FileBody):
+            return original
+        return b"" if self._distinct else await _digest(original)
 
     def _may_be_tried(self, known: list[Version], body: Body) -> bool:
         """Whether a source that differs from all those met under its UID may be sent if they are refused."""

@@ -16,7 +16,7 @@ from postdicom_async.dicom.header import InstanceHeader
 from postdicom_async.errors import ProtocolError
 from postdicom_async.results import InstanceUids
 
-__all__ = ["Arrival", "Arriving", "Ended", "Passing", "Pieces", "Relay", "Sink", "Verified", "Verifier"]
+__all__ = ["Arrival", "Arriving", "Counting", "Ended", "Passing", "Pieces", "Relay", "Sink", "Verified", "Verifier"]
 
 _KIB = 1024
 
@@ -210,17 +210,27 @@ class Relay:
         return self._passing.popleft()
 
 
+class Counting(Protocol):
+    """Counts the bytes that are in memory, as a `Relay` does."""
+
+    def hold(self, size: int) -> None:
+        """Count more of them, or with a negative number fewer. With 0 a reader waits for what comes next."""
+        ...
+
+
 class Passing:
     """An instance that passes through: read it once, in ``async for``. Leaving it early throws the rest away.
 
     Attributes:
         header: what it says it is.
         length: how many bytes it has, None where the archive has not said.
+        is_awaited: its reader waits for more of it.
     """
 
-    def __init__(self, arriving: Arriving, relay: Relay) -> None:
+    def __init__(self, arriving: Arriving, relay: Counting) -> None:
         self.header: InstanceHeader = arriving.header
         self.length: int | None = arriving.length
+        self.is_awaited: bool = False
         self._relay = relay
         self._pieces: deque[bytes] = deque()
         self._news = asyncio.Event()
@@ -259,7 +269,10 @@ class Passing:
                 if self._broken or self._closed:
                     raise ProtocolError("the instance did not arrive whole", operation="retrieve", temporary=True)
                 self._news.clear()
+                self.is_awaited = True
+                self._relay.hold(0)
                 await self._news.wait()
+                self.is_awaited = False
         finally:
             self.close()
 

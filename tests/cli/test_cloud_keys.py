@@ -18,6 +18,9 @@ import pytest
 from postdicom_async import UsageError
 from postdicom_async.cli import output, password
 from postdicom_async.emulator.cloud_oddities import Drop, HttpAnswer
+from postdicom_async.profiles import keyring_entries
+from postdicom_async.profiles.model import Profile
+from postdicom_async.profiles.secrets import keys_of
 from tests.cli.commands import all_commands
 from tests.cli.conftest import Cli
 from tests.cli.test_cloud_operations import answering
@@ -46,6 +49,11 @@ STORED = {
 """
 
 
+def find_cloud_keys(router_url: str) -> tuple[str, str]:
+    """Look as a command does that is given no profile."""
+    return keys_of(Profile("", kind="cloud", router_url=router_url), ask=password.asking())
+
+
 def test_no_command_takes_a_key() -> None:
     options = {option for command in all_commands().values() for param in command.params for option in param.opts}
     assert "--router-url" in options
@@ -65,22 +73,22 @@ def test_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "backends_of_the_tests.Stored")
     monkeypatch.setenv("POSTDICOM_ACCOUNT_KEY", "from the environment")
-    assert password.find_cloud_keys(ROUTER) == ("first", "from the environment")
+    assert find_cloud_keys(ROUTER) == ("first", "from the environment")
     monkeypatch.delenv("POSTDICOM_ACCOUNT_KEY")
-    assert password.find_cloud_keys(ROUTER) == ("first", "second")
+    assert find_cloud_keys(ROUTER) == ("first", "second")
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UsageError, match=r"keyring set postdicom-async api-key@https://other\.example\)"):
-        password.find_cloud_keys("https://other.example/wssShellService/")
+        find_cloud_keys("https://other.example/wssShellService/")
 
 
 @pytest.mark.parametrize("missing", KEYS)
 def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    monkeypatch.setattr(password, "find_spec", lambda _name: None)
+    monkeypatch.setattr(keyring_entries, "find_spec", lambda _name: None)
     monkeypatch.setattr("sys.stdin", None)
     for name in KEYS:
         monkeypatch.setenv(name, "" if name == missing else "there")
     with pytest.raises(UsageError, match=f"no (API|account) key: set {missing}"):
-        password.find_cloud_keys(ROUTER)
+        find_cloud_keys(ROUTER)
 
 
 @pytest.mark.parametrize("name", KEYS)

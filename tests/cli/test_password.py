@@ -15,6 +15,9 @@ import pytest
 
 from postdicom_async import UsageError
 from postdicom_async.cli import password
+from postdicom_async.profiles import keyring_entries
+from postdicom_async.profiles.model import Profile
+from postdicom_async.profiles.secrets import credentials_of
 from tests.cli.conftest import Cli
 
 URL = "https://one.example/dicom-web"
@@ -52,6 +55,11 @@ class Asking(Stored):
 """
 
 
+def find_credentials(username: str | None, url: str) -> tuple[str, str] | str | None:
+    """Look as a command does that is given no profile."""
+    return credentials_of(Profile("", url=url, username=username or ""), ask=password.asking())
+
+
 @pytest.fixture
 def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("keyring")
@@ -61,10 +69,10 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_keyring(backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "backends_of_the_tests.Stored")
-    assert password.find_credentials("me", URL) == ("me", "of the first")
+    assert find_credentials("me", URL) == ("me", "of the first")
     monkeypatch.setenv("POSTDICOM_PASSWORD", "from the environment")
-    assert password.find_credentials("me", URL) == ("me", "from the environment")
-    assert password.find_credentials(None, URL) is None
+    assert find_credentials("me", URL) == ("me", "from the environment")
+    assert find_credentials(None, URL) is None
 
 
 @pytest.mark.parametrize(
@@ -92,19 +100,19 @@ def test_each_host_has_an_entry_of_its_own(
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "backends_of_the_tests.Stored")
     monkeypatch.setattr("sys.stdin", None)
     if stored is not None:
-        assert password.find_credentials("me", url) == ("me", stored)
+        assert find_credentials("me", url) == ("me", stored)
         return
     with pytest.raises(UsageError, match="no password"):
-        password.find_credentials("me", url)
+        find_credentials("me", url)
     with pytest.raises(UsageError, match="no password"):
-        password.find_credentials("somebody", url)
+        find_credentials("somebody", url)
 
 
 def test_a_missing_password_names_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(password, "find_spec", lambda _name: None)
+    monkeypatch.setattr(keyring_entries, "find_spec", lambda _name: None)
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UsageError, match=r"keyring set postdicom-async USER@https://one\.example\)"):
-        password.find_credentials("somebody", "https://one.example/dicom-web")
+        find_credentials("somebody", "https://one.example/dicom-web")
 
 
 async def test_the_command_asks_for_the_entry_of_its_archive(
@@ -128,27 +136,27 @@ def test_keyring_that_does_not_work(
     backend: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", f"backends_of_the_tests.{name}")
-    monkeypatch.setattr(password, "_KEYRING_PATIENCE", 2.0)
+    monkeypatch.setattr(keyring_entries, "_PATIENCE", 2.0)
     monkeypatch.setattr("sys.stdin", None)
     started = time.monotonic()
     with pytest.raises(UsageError, match="POSTDICOM_PASSWORD"):
-        password.find_credentials("me", URL)
+        find_credentials("me", URL)
     assert time.monotonic() - started < 10
     assert capfd.readouterr() == ("", "")
 
 
 def test_no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(password, "find_spec", lambda _name: None)
+    monkeypatch.setattr(keyring_entries, "find_spec", lambda _name: None)
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UsageError):
-        password.find_credentials("me", URL)
+        find_credentials("me", URL)
 
 
 def test_user_and_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTDICOM_TOKEN", "token")
-    assert password.find_credentials("", URL) == "token"
+    assert find_credentials("", URL) == "token"
     with pytest.raises(UsageError):
-        password.find_credentials("me", URL)
+        find_credentials("me", URL)
 
 
 async def test_without_a_terminal(cli_with_archive: Cli) -> None:

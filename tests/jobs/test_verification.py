@@ -13,15 +13,18 @@ import pytest
 
 from postdicom_async import Anonymization, ConnectionFailed, LocalFileError, Status
 from postdicom_async.bodies import BytesBody
+from postdicom_async.dicom.anonymize_patients import PatientRows
 from postdicom_async.dicom.digest import DataSetDigest
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.sameness import Difference, differences
 from postdicom_async.disk.sources import Unusable, Usable
 from postdicom_async.jobs.ledger import ItemRow
-from postdicom_async.jobs.states import State
+from postdicom_async.jobs.states import Reason, State, ended
 from postdicom_async.jobs.verification import DigestedBody, Finding, Verified, digest_of, verify_bytes
+from postdicom_async.results import Outcome
 from postdicom_async.transfer import comparing
 from tests.support.anonymizing import anonymize as anonymized_bytes
+from tests.support.anonymizing import result_of
 from tests.support.dicom_files import DEFLATED, IMPLICIT, JPEG, small_dicom, study_files, uid
 
 if TYPE_CHECKING:
@@ -365,3 +368,12 @@ async def test_large_instances_are_compared_in_flat_memory(monkeypatch: pytest.M
         tracemalloc.stop()
     assert findings[name].finding is Finding.DIFFERENT
     assert peak < 4 << 20
+
+
+def test_what_cannot_be_anonymised_has_a_reason_of_its_own() -> None:
+    """A ledger tells it from a file that cannot be read: another table may help."""
+    result = result_of(small_dicom(), Anonymization(patients=PatientRows([b"PatientID,PatientName\n", b"X,ANON\n"])))
+    assert isinstance(result, Unusable)
+    outcome = Outcome("", result.status, reason=result.reason)
+    assert ended(outcome) == (State.FAILED, Reason.ANONYMIZE, False)
+    assert ended(Outcome("", Status.UNREADABLE, reason="it is cut off")).reason == Reason.UNREADABLE

@@ -29,10 +29,10 @@ FLOORS = {
     "dicomweb": {"dicom", "http", "disk", "transfer"},
     "postdicom": {"dicom", "http", "dicomweb"},
     "cloud": {"dicom", "http", "disk", "transfer", "postdicom"},
+    "profiles": {"http", "disk", "dicomweb", "postdicom", "cloud"},
 }
 TOP = {
-    f"{PACKAGE}.{name}"
-    for name in ("bodies", "errors", "events", "face", "markup", "paging", "results", "settings")
+    f"{PACKAGE}.{name}" for name in ("bodies", "errors", "events", "face", "markup", "paging", "results", "settings")
 }
 FACE = f"{PACKAGE}.face"  # touches nothing, but awaits what it wraps
 
@@ -69,10 +69,13 @@ PURE = {
         "cloud.messages",
         "cloud.wire",
         "dicom.anonymize",
+        "dicom.anonymize_level",
         "dicom.anonymize_meta",
+        "dicom.anonymize_patients",
         "dicom.anonymize_plan",
         "dicom.anonymize_profile",
         "dicom.anonymize_rules",
+        "dicom.anonymize_uids",
         "dicom.anonymize_values",
         "dicom.data_sets",
         "dicom.deflated",
@@ -101,11 +104,30 @@ PURE = {
         "dicomweb.store_answer",
         "dicomweb.url_length",
         "disk.problems",
+        "jobs.chunks",
+        "jobs.clouds",
+        "jobs.ends",
+        "jobs.eta",
+        "jobs.flights",
+        "jobs.folder_match",
+        "jobs.ledger_schema",
+        "jobs.page",
+        "jobs.page_charts",
+        "jobs.page_style",
+        "jobs.page_words",
+        "jobs.plan",
+        "jobs.report_lines",
+        "jobs.states",
+        "jobs.summary",
+        "jobs.sums",
+        "jobs.weather",
+        "jobs.windows",
         "postdicom.answers",
         "postdicom.doctor_checks",
         "postdicom.operations",
         "postdicom.values",
         "postdicom.wire",
+        "profiles.model",
         "transfer.adaptive",
         "transfer.progress",
     )

@@ -1,0 +1,225 @@
+"""``postdicom copy``, ``sync`` and ``verify``: whole archives, as jobs that survive whatever ends them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import typer
+
+from postdicom_async import UsageError
+from postdicom_async.cli.anonymize import Anonymizing
+from postdicom_async.cli.job_options import Ends, JobFile, Pacing, VerifyLevel, first_studies
+from postdicom_async.cli.job_plan import show_plans
+from postdicom_async.cli.job_run import Limits, Telling, run_job
+from postdicom_async.cli.options import Common, ErrorIfNothing
+from postdicom_async.cli.password import asking
+from postdicom_async.cli.paths import given_path
+
+__all__ = ["copy", "sync", "verify"]
+
+_AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document: the summary.")]
+
+
+@dataclass(frozen=True)
+class Moving:
+    """What is moved, and how it is proven."""
+
+    verify: Annotated[
+        VerifyLevel,
+        typer.Option(
+            "--verify",
+            help="What is proven in the end: listed asks the target for its list of every study, bytes retrieves and "
+            "compares everything that was moved.",
+        ),
+    ] = VerifyLevel.LISTED
+    full: Annotated[
+        bool, typer.Option("--full", help="Compare the instances of every study, also where the counts are equal.")
+    ] = False
+    first: Annotated[
+        Path | None,
+        typer.Option(
+            "--first",
+            metavar="FILE",
+            parser=given_path,
+            help="Begin with these studies: one Study Instance UID a line. Then the newest come first.",
+        ),
+    ] = None
+    attempts: Annotated[
+        int, typer.Option("--attempts", min=1, metavar="N", help="How often an instance is tried, in waves.")
+    ] = 3
+    every: Annotated[
+        float | None,
+        typer.Option(
+            "--every",
+            min=0.01,
+            metavar="MINUTES",
+            help="When all is done, begin anew after so long, and again, until Ctrl-C: for what still arrives.",
+        ),
+    ] = None
+    max_duration: Annotated[
+        float | None,
+        typer.Option(
+            "--max-duration", min=0.01, metavar="MINUTES", help="Stop then, with 8; the same command goes on later."
+        ),
+    ] = None
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Work for a minute, and tell how long the whole takes. What was moved counts."),
+    ] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
+    ] = False
+
+    def limits(self) -> Limits:
+        """Return how long it may run."""
+        minutes = None if self.max_duration is None else self.max_duration * 60
+        return Limits(minutes, self.probe, None if self.every is None else self.every * 60)
+
+
+class Delete(StrEnum):
+    """What of the target is deleted that the source has no more."""
+
+    COPIED = "copied"
+    ALL = "all"
+
+
+def copy(
+    ends: Ends,
+    moving: Moving,
+    job: JobFile,
+    pacing: Pacing,
+    anonymizing: Anonymizing,
+    common: Common,
+    as_json: _AsJson = False,
+    error_if_nothing: ErrorIfNothing = False,
+) -> int:
+    """Move what SOURCE has and TARGET has not.
+
+    The same command again goes on where it stopped, whatever ended it. Every instance that was found has an end:
+    done, present, excluded, failed or unconfirmed.
+    """
+    from postdicom_async import jobs
+
+    rules, pace, studies = anonymizing.rules(), pacing.pace(), first_studies(moving.first)
+    asked: dict[str, Any] = {
+        "full": moving.full,
+        "first": studies,
+        "anonymize": rules,
+        "job": job.job,
+        "new": job.new,
+        "pace": pace,
+    }
+    begin = partial(
+        jobs.copy,
+        ends.source,
+        ends.target,
+        verify=moving.verify.value,
+        attempts=moving.attempts,
+        patience=pacing.patience * 3600,
+        ask=asking(),
+        **asked,
+    )
+    if moving.dry_run:
+        return show_plans(jobs.dry_run(ends.source, ends.target, ask=asking(), **asked), as_json=as_json)
+    return run_job(begin, Telling("copy", common.quiet, as_json, error_if_nothing), moving.limits())
+
+
+def sync(
+    ends: Ends,
+    moving: Moving,
+    job: JobFile,
+    pacing: Pacing,
+    common: Common,
+    delete: Annotated[
+        Delete | None,
+        typer.Option(
+            "--delete",
+            help="Delete at the target what the source has no more: what this job copied, or everything within the "
+            "filters. Never after any error.",
+        ),
+    ] = None,
+    max_delete: Annotated[
+        str, typer.Option("--max-delete", metavar="PERCENT", help="Delete nothing if it would be more than that.")
+    ] = "1%",
+    as_json: _AsJson = False,
+    error_if_nothing: ErrorIfNothing = False,
+) -> int:
+    """Do what copy does, and with --delete remove at TARGET what SOURCE has no more."""
+    from postdicom_async import jobs
+
+    share, studies = _share(max_delete), first_studies(moving.first)
+    asked: dict[str, Any] = {
+        "full": moving.full,
+        "first": studies,
+        "job": job.job,
+        "new": job.new,
+        "pace": pacing.pace(),
+    }
+    begin = partial(
+        jobs.sync,
+        ends.source,
+        ends.target,
+        delete="" if delete is None else delete.value,
+        max_delete=share,
+        verify=moving.verify.value,
+        attempts=moving.attempts,
+        patience=pacing.patience * 3600,
+        ask=asking(),
+        **asked,
+    )
+    if moving.dry_run:
+        wanted: Literal["", "copied", "all"] = "" if delete is None else delete.value
+        plans = jobs.dry_run(ends.source, ends.target, verb="sync", delete=wanted, ask=asking(), **asked)
+        return show_plans(plans, as_json=as_json)
+    return run_job(begin, Telling("sync", common.quiet, as_json, error_if_nothing), moving.limits())
+
+
+class Level(StrEnum):
+    """How two ends are compared."""
+
+    LISTED = "listed"
+    BYTES = "bytes"
+
+
+def verify(
+    ends: Ends,
+    job: JobFile,
+    pacing: Pacing,
+    anonymizing: Anonymizing,
+    common: Common,
+    level: Annotated[
+        Level, typer.Option("--level", help="Compare the lists of every study, or retrieve both and compare bytes.")
+    ] = Level.LISTED,
+    as_json: _AsJson = False,
+) -> int:
+    """Compare SOURCE with TARGET; nothing is changed at either. Ends with 6 where they differ."""
+    from postdicom_async import jobs
+
+    begin = partial(
+        jobs.verify,
+        ends.source,
+        ends.target,
+        level=level.value,
+        anonymize=anonymizing.rules(),
+        job=job.job,
+        new=job.new,
+        pace=pacing.pace(),
+        patience=pacing.patience * 3600,
+        ask=asking(),
+    )
+    return run_job(begin, Telling("verify", common.quiet, as_json))
+
+
+def _share(text: str) -> float:
+    number = text.strip().removesuffix("%")
+    try:
+        percent = float(number)
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:
+        raise UsageError("--max-delete: give a percentage such as 1%")
+    return percent / 100

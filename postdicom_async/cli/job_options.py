@@ -1,0 +1,123 @@
+"""The options of the commands that move whole archives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from postdicom_async import UsageError
+from postdicom_async.cli.paths import given_path
+
+if TYPE_CHECKING:
+    from postdicom_async.jobs.pace import Pace
+
+__all__ = ["Ends", "JobFile", "JobName", "Pacing", "VerifyLevel", "first_studies"]
+
+JobName: TypeAlias = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="A job: its name as `postdicom jobs list` shows it, a part of it, or its file."),
+]
+
+
+class VerifyLevel(StrEnum):
+    """What is proven when everything was moved."""
+
+    NONE = "none"
+    LISTED = "listed"
+    BYTES = "bytes"
+
+
+@dataclass(frozen=True)
+class Ends:
+    """From where, to where."""
+
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder, a profile as NAME:, or an address (https://..., postdicom+https://... in PostDICOM's URL "
+            "shapes); with filters as NAME:?StudyDate=20240101-&ModalitiesInStudy=CT.",
+        ),
+    ]
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The same.")]
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """Which job."""
+
+    job: Annotated[
+        Path | None,
+        typer.Option(
+            "--job",
+            metavar="FILE",
+            parser=given_path,
+            help="The file of its ledger. Without it one in your state folder that belongs to this pair of ends.",
+        ),
+    ] = None
+    new: Annotated[bool, typer.Option("--new", help="Begin afresh: forget what an earlier job of this pair did.")] = (
+        False
+    )
+
+    def asked(self) -> dict[str, Any]:
+        """Return it as the library takes it."""
+        return {"job": self.job, "new": self.new}
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How fast and when. All of it may be changed while it runs: postdicom jobs set."""
+
+    max_rate: Annotated[
+        str | None,
+        typer.Option(metavar="RATE", help="Bytes a second, such as 40M; or requests a second, such as 10/s."),
+    ] = None
+    max_requests: Annotated[str | None, typer.Option(metavar="RATE", help="Requests a second, such as 10/s.")] = None
+    at_once: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many groups of instances are under way at once.")
+    ] = None
+    window: Annotated[
+        str,
+        typer.Option(
+            metavar="TIMES",
+            help="When it may work: 'Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00', and behind it a time zone such as "
+            "Europe/Berlin.",
+        ),
+    ] = ""
+    patience: Annotated[
+        float,
+        typer.Option(
+            min=0.0, metavar="HOURS", help="How long an outage of either end is waited out; then it ends with 5."
+        ),
+    ] = 12.0
+
+    def pace(self) -> Pace:
+        """Return it as the library takes it.
+
+        Raises:
+            UsageError: a rate or a window makes no sense.
+        """
+        from postdicom_async.jobs.pace import Pace
+
+        return Pace(max_rate=self.max_rate, max_requests=self.max_requests, at_once=self.at_once, windows=self.window)
+
+
+def first_studies(file: Path | None) -> list[str]:
+    """Return the Study Instance UIDs in a file, one a line.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    if file is None:
+        return []
+    try:
+        lines = file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        lines = None
+    if lines is None:
+        raise UsageError("--first: the file cannot be read; it holds one Study Instance UID a line")
+    return lines

@@ -1,0 +1,287 @@
+"""``postdicom profiles``: named archives, kept in a file of this user's; their secrets are kept elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from postdicom_async import AuthenticationFailed, ConnectionFailed, PostdicomError, UsageError, profiles
+from postdicom_async.cli import output
+from postdicom_async.cli.assumed import Assumed
+from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.loop import run_async
+from postdicom_async.cli.options import Common
+from postdicom_async.cli.password import asking
+from postdicom_async.cli.paths import given_path
+from postdicom_async.cli.vendor import Yes, confirmed, field_table
+
+if TYPE_CHECKING:
+    from postdicom_async.profiles import Profile, SecretName
+
+__all__ = ["add", "list_profiles", "remove", "show", "test"]
+
+Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="What the archive is called.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
+
+
+class Kind(StrEnum):
+    """The families of archives that can have a name."""
+
+    DICOMWEB = "dicomweb"
+    POSTDICOM = "postdicom"
+    CLOUD = "cloud"
+
+
+def _option(name: str, text: str, metavar: str = "TEXT", panel: str | None = None, **more: Any) -> Any:
+    return typer.Option(f"--{name}", metavar=metavar, help=text, rich_help_panel=panel, **more)
+
+
+def _file(name: str, text: str) -> Any:
+    return _option(name, text, "FILE", parser=given_path)
+
+
+_LIMITS, _CLOUD = "Limits", "Cloud API"
+
+
+@dataclass(frozen=True)
+class NewProfile:
+    """What is written of an archive; the names are the keys of its table."""
+
+    url: Annotated[str | None, _option("url", "Address of the DICOMweb service.", "URL")] = None
+    kind: Annotated[
+        Kind, typer.Option("--kind", help="Family: DICOMweb, PostDICOM's DICOMweb service, or PostDICOM's Cloud API.")
+    ] = Kind.DICOMWEB
+    username: Annotated[
+        str | None, typer.Option("--username", "-u", metavar="NAME", help="As whom; for the Cloud API a UUID or name.")
+    ] = None
+    assumed: Assumed = None
+    ca_file: Annotated[Path | None, _file("ca-file", "PEM file of authorities to trust besides the system's.")] = None
+    client_cert: Annotated[Path | None, _file("client-cert", "PEM file of the client certificate.")] = None
+    client_key: Annotated[Path | None, _file("client-key", "PEM file of the client key.")] = None
+    proxy: Annotated[str | None, _option("proxy", "Proxy, without a password.", "URL")] = None
+    environment_proxy: Annotated[
+        bool, typer.Option("--environment-proxy", help="Use the proxies that the environment names.")
+    ] = False
+    allow_http: Annotated[
+        bool, typer.Option("--allow-http", help="Send credentials over http:// to another machine.")
+    ] = False
+    password_file: Annotated[
+        Path | None, _file("password-file", "A file that holds the password, which nobody else may read.")
+    ] = None
+    token_file: Annotated[Path | None, _file("token-file", "The same with a bearer token.")] = None
+    connections: Annotated[int | None, _option("connections", "Requests at once.", "N", _LIMITS, min=1)] = None
+    parallel_stores: Annotated[
+        int | None, _option("parallel-stores", "How many of them may store.", "N", _LIMITS, min=1)
+    ] = None
+    parallel_retrieves: Annotated[
+        int | None, _option("parallel-retrieves", "How many of them may retrieve.", "N", _LIMITS, min=1)
+    ] = None
+    max_rate: Annotated[str | None, _option("max-rate", "What a job may move, such as 40M.", "RATE", _LIMITS)] = None
+    requests_per_second: Annotated[
+        float | None, _option("requests-per-second", "How often a job may ask.", "N", _LIMITS, min=0.001)
+    ] = None
+    windows: Annotated[
+        str | None,
+        _option("window", "When a job may use it: 'Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00'.", "TIMES", _LIMITS),
+    ] = None
+    preset: Annotated[str | None, _option("preset", "A known cloud, whose limits then apply.", "NAME", _LIMITS)] = None
+    router_url: Annotated[str | None, _option("router-url", "Where the Cloud API is looked for.", "URL", _CLOUD)] = None
+    institution_uuid: Annotated[
+        str | None, _option("institution-uuid", "Where images go: the institution.", "UUID|NAME", _CLOUD)
+    ] = None
+    folder_uuid: Annotated[str | None, _option("folder", "Where images go: the folder.", "UUID", _CLOUD)] = None
+
+    def values(self) -> dict[str, Any]:
+        """Return the keys of the table and their values.
+
+        Raises:
+            UsageError: ``-o`` is not FIELD=VALUE.
+        """
+        given = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "assumed"}
+        options: dict[str, str] = {}
+        for text in self.assumed or ():
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise UsageError("-o: give FIELD=VALUE")
+            options[name] = value
+        plain = {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in given.items()}
+        return {**plain, "kind": self.kind.value, "options": options}
+
+
+def add(
+    name: Name,
+    new: NewProfile,
+    common: Common,
+    replace: Annotated[bool, typer.Option("--replace", help="Write anew what there is of that name.")] = False,
+    no_password: Annotated[bool, typer.Option("--no-password", help="Ask for no password.")] = False,
+) -> int:
+    """Give an archive a name, and put its password into the keyring.
+
+    The password is asked for in a terminal, and goes into the keyring or nowhere: never into the file. Without it,
+    commands look for POSTDICOM_PASSWORD_NAME, the file of --password-file, and ask.
+    """
+    made = profiles.add_profile(name, new.values(), replace=replace, check=_check)
+    if not common.quiet:
+        output.note(f"{name} written to {profiles.profiles_file()}")
+    if not no_password:
+        for which in _asked_for(made):
+            _keep(made, which, quiet=common.quiet)
+    return Exit.OK
+
+
+def _check(profile: Profile) -> None:
+    from postdicom_async.jobs.profile_limits import check_limits
+
+    profiles.check_profile(profile)
+    check_limits(profile)
+
+
+def _asked_for(profile: Profile) -> list[SecretName]:
+    """Return the secrets that an archive needs and that are nowhere yet."""
+    return [which for which in _secrets_of(profile) if which != "token" and not _place_of(profile, which)]
+
+
+def _secrets_of(profile: Profile) -> list[SecretName]:
+    if profile.kind == "cloud":
+        return ["api-key", "account-key"]
+    return ["password"] if profile.username else ["token"]
+
+
+def _place_of(profile: Profile, which: SecretName) -> str | None:
+    found = profiles.find_secret(profile, which)
+    return None if found is None else found.place
+
+
+def _keep(profile: Profile, which: SecretName, *, quiet: bool) -> None:
+    ask, entries = asking(), profiles.entries_of(profile, which)
+    secret = ask(f"{_words(which)} for {profile.name}, for the keyring (empty: not now): ") if ask and entries else ""
+    if secret and profiles.keep(entries[0], secret):
+        words = "is in the keyring"
+    else:
+        words = "is not stored: no keyring keeps it here" if secret else "is not stored"
+    if not quiet:
+        output.note(f"the {_words(which, small=True)} {words}")
+
+
+def _words(which: str, *, small: bool = False) -> str:
+    words = which.replace("api", "API").replace("-", " ")
+    return words if small else words[0].upper() + words[1:]
+
+
+# --- what there is ---------------------------------------------------------------------------------------------------
+
+
+def list_profiles(common: Common, as_json: AsJson = False) -> int:
+    """Show the named archives."""
+    known = profiles.load_profiles()
+    if as_json:
+        output.write_document({"items": [_table(one) for one in known.values()]})
+        return Exit.OK
+    if known:
+        rows = [(one.name, one.kind, _address(one), one.username) for one in known.values()]
+        output.write(output.render([output.table(("NAME", "KIND", "ADDRESS", "USER"), rows)]))
+    elif not common.quiet:
+        output.note(f"there are none in {profiles.profiles_file()}; postdicom profiles add makes one")
+    return Exit.OK
+
+
+def show(name: Name, common: Common, as_json: AsJson = False) -> int:
+    """Show a named archive, and where its secrets would come from."""
+    del common
+    found = profiles.load_profile(name)
+    places = {which: _place_of(found, which) for which in _secrets_of(found)}
+    if as_json:
+        output.write_document({"answer": {**_table(found), "secrets": places}})
+        return Exit.OK
+    secrets = [
+        (_words(which, small=True), f"from {place}" if place else _nowhere(which)) for which, place in places.items()
+    ]
+    output.write(field_table([*_table(found).items(), *secrets]))
+    return Exit.OK
+
+
+def _nowhere(which: str) -> str:
+    return "none: requests are anonymous" if which == "token" else "nowhere: it will be asked for"
+
+
+def _table(profile: Profile) -> dict[str, Any]:
+    """Return what the file says, without what it does not say."""
+    values = {one.name: getattr(profile, one.name) for one in fields(profile)}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    plain["options"] = dict(profile.options)
+    return {name: value for name, value in plain.items() if value not in (None, "", False, {})}
+
+
+def _address(profile: Profile) -> str:
+    return profile.router_url or "PostDICOM's public router" if profile.kind == "cloud" else profile.url
+
+
+def remove(name: Name, common: Common, yes: Yes = False) -> int:
+    """Forget a named archive, and its entries in the keyring. What else knows its secrets keeps them."""
+    found = profiles.load_profile(name)
+    if not yes and not confirmed(f"Forget {name} and its secrets in the keyring?"):
+        return Exit.ITEMS_FAILED
+    profiles.remove_profile(name)
+    others = [entry for one in profiles.load_profiles().values() for entry in _entries(one)]
+    gone = [entry for entry in _entries(found) if entry not in others and profiles.forget(entry)]
+    if not common.quiet:
+        output.note(f"{name} is forgotten{', its keyring entry too' if gone else ''}")
+    return Exit.OK
+
+
+def _entries(profile: Profile) -> tuple[str, ...]:
+    """Return the entries that are this profile's; that of all accounts of the Cloud API is nobody's."""
+    return tuple(entries[0] for which in _secrets_of(profile) if (entries := profiles.entries_of(profile, which)))
+
+
+# --- whether it works ------------------------------------------------------------------------------------------------
+
+
+def test(name: Name, common: Common) -> int:
+    """Open a named archive and ask it one thing.
+
+    Tells of address, TLS, credentials and search, one line each. Only reads. Ends with 0 if all of it works.
+    """
+    del common
+    found = profiles.load_profile(name)
+    _check(found)
+    client = profiles.client_of(found, ask=asking())
+    problem = run_async(lambda: _tried(client))
+    secure = (found.url or found.router_url or "https:").lower().startswith("https:")
+    stage = _stage_of(problem)
+    states = ["works"] * stage + ["does not work", "not tried", "not tried", "not tried"][: 4 - stage]
+    if not secure:
+        states[1] = "none: http://"
+    place = next((place for which in _secrets_of(found) if (place := _place_of(found, which))), None)
+    rows = zip(("address", "TLS", "credentials", "session" if found.kind == "cloud" else "search"), states, strict=True)
+    origin = f" ({place})" if place else ""
+    for what, state in rows:
+        output.write(f"{what:<12} {state}{origin if what == 'credentials' else ''}")
+    if problem is not None:
+        raise problem
+    return Exit.OK
+
+
+async def _tried(client: Any) -> PostdicomError | None:
+    from postdicom_async import CloudApi
+
+    try:
+        async with client:
+            if not isinstance(client, CloudApi):
+                await client.search_for_studies(limit=1).all()
+    except PostdicomError as error:
+        return error
+    return None
+
+
+def _stage_of(problem: PostdicomError | None) -> int:
+    """Return how many of the four things work."""
+    if problem is None:
+        return 4
+    if isinstance(problem, ConnectionFailed):
+        return 1 if any(word in problem.message for word in ("certificate", "TLS", "handshake")) else 0
+    return 2 if isinstance(problem, AuthenticationFailed) else 3

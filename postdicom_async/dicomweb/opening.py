@@ -1,0 +1,289 @@
+"""Instances of a study from an archive, for another end of a job: each whole, none twice, none that was not wanted.
+
+What is wanted is asked for in one request where it is all of a study or series, or most of a series; else one by one,
+several at once. What a large answer lacks is asked for once more, one by one. An instance is given when its part has
+come to its end undamaged, so that an answer that breaks gives what came before; see `HoldingSink` for those that are
+handed on while they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from dataclasses import replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from postdicom_async.dicomweb.listing import count_instances
+from postdicom_async.dicomweb.receive import Receiver
+from postdicom_async.dicomweb.retrieve import Target
+from postdicom_async.disk.background import outlasting
+from postdicom_async.errors import (
+    AuthenticationFailed,
+    LocalFileError,
+    NotFound,
+    PostdicomError,
+    RateLimited,
+    UsageError,
+)
+from postdicom_async.events import AttemptFailed
+from postdicom_async.http.retry import Failure
+from postdicom_async.transfer.adaptive import AtOnce
+from postdicom_async.transfer.arrivals import Taken
+from postdicom_async.transfer.at_once import Gate, for_each
+from postdicom_async.transfer.holding_sink import HoldingSink, Side
+from postdicom_async.transfer.progress import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+
+    from postdicom_async.dicomweb.retrieve import Retrieval
+    from postdicom_async.disk.sources import Identified
+    from postdicom_async.events import Event
+    from postdicom_async.results import InstanceUids, Outcome
+
+__all__ = ["Opening", "Retrieves"]
+
+_TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
+_FIRST_AT_ONCE = 2
+_MANY = 8  # of one series: it is worth asking how many it has
+_MOST_DROPPED = 2  # times what is wanted, all that comes with a series; each request more costs about an instance
+_MOST_IN_VAIN = 3  # instances in a row
+
+
+class Retrieves:
+    """The retrieve requests at one archive: how many run at once, over all openings that share this.
+
+    Attributes:
+        policy: how many.
+        gate: lets them begin.
+        retrieval: makes them; what the archive refuses is told to the policy.
+    """
+
+    def __init__(self, retrieval: Retrieval) -> None:
+        settings = retrieval.session.settings
+        self.policy: AtOnce = AtOnce(settings.limits.parallel_retrieves, first=_FIRST_AT_ONCE)
+        self.gate: Gate = Gate(self.policy)
+        on_event = settings.on_event
+
+        def watch(event: Event) -> None:
+            if isinstance(event, AttemptFailed) and event.failure in _TOO_MUCH:
+                self.policy.refused(time.monotonic())
+            if on_event is not None:
+                on_event(event)
+
+        self.retrieval: Retrieval = retrieval.over(retrieval.session.with_settings(replace(settings, on_event=watch)))
+
+
+class Opening:
+    """What is wanted of one study, as it comes. Use it once.
+
+    Args:
+        retrieves: what makes the requests.
+        within: the study, or the series that all that is wanted belongs to.
+        wanted: Series and SOP Instance UIDs.
+        whole: it is all that the archive has there.
+        once: bodies may be given that can be read only once.
+        probe: asks the archive the cheapest question, and raises where it cannot be worked with.
+    """
+
+    def __init__(
+        self,
+        retrieves: Retrieves,
+        within: Target,
+        wanted: Iterable[tuple[str, str]],
+        *,
+        whole: bool,
+        once: bool,
+        probe: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._retrieves = retrieves
+        self._session = retrieves.retrieval.session.one_call(at_once=True)
+        self._retrieval = retrieves.retrieval.over(self._session)
+        self._within = within
+        self._whole = whole
+        self._probe = probe
+        self._turns = 0  # that were taken and not given back
+        self._gave = False
+        self._in_vain = 0
+        self._problem: PostdicomError | None = None
+        self._sink = HoldingSink(self._given, passes=once)
+        self.left: dict[tuple[str, str], None] = dict.fromkeys(wanted)
+        self.arriving: set[tuple[str, str]] = set()
+
+    async def each(self) -> AsyncGenerator[Identified, None]:
+        """Yield what comes.
+
+        Raises:
+            PostdicomError: the archive cannot be worked with, or it gave nothing; what came before counts.
+        """
+        with self._sink as sink:
+            fetching = asyncio.ensure_future(self._fetch_all())
+            fetching.add_done_callback(lambda _: sink.finish())
+            try:
+                while (one := await sink.next()) is not None:
+                    yield one
+                    del one  # so that it is not kept while the next is awaited
+                await fetching
+            finally:
+                sink.close()
+                fetching.cancel()
+                await outlasting(fetching)
+
+    def _given(self, uids: InstanceUids) -> None:
+        self.left.pop((uids.series_instance_uid, uids.sop_instance_uid), None)
+        self._gave = True
+        self._in_vain = 0
+
+    # --- what is asked for --------------------------------------------------------------------------------------------
+
+    async def _fetch_all(self) -> None:
+        try:
+            first = await self._targets()
+            await self._fetch(first)
+            if self.left and any(target.instance is None for target in first):
+                await self._work_on()
+                await self._fetch(self._one_by_one(self.left))
+            await self._work_on()
+        finally:
+            while self._turns:  # of what was cancelled before it began
+                self._give_turn_back()
+
+    async def _work_on(self) -> None:
+        """Find out whether the archive works at all after something went wrong that may pass.
+
+        Raises:
+            PostdicomError: it does not.
+        """
+        if self.left and self._problem is not None and self._problem.temporary:
+            await self._probe()
+
+    async def _targets(self) -> list[Target]:
+        routes = self._retrieval.dialect.routes
+        if self._whole and len(self.left) > 1 and self._within.route in routes:
+            return [self._within]
+        by_series: dict[str, list[tuple[str, str]]] = {}
+        for key in self.left:
+            by_series.setdefault(key[0], []).append(key)
+        targets: list[Target] = []
+        for series, keys in by_series.items():
+            target = Target(self._within.study, series)
+            if len(keys) >= _MANY and target.route in routes and await self._is_worth_it(target, len(keys)):
+                targets.append(target)
+            else:
+                targets += self._one_by_one(keys)
+        return targets
+
+    async def _is_worth_it(self, series: Target, wanted: int) -> bool:
+        """Whether to take a whole series for some of its instances."""
+        count = await count_instances(self._retrieval, series)
+        return count is not None and count <= wanted * _MOST_DROPPED
+
+    def _one_by_one(self, keys: Iterable[tuple[str, str]]) -> list[Target]:
+        return [Target(self._within.study, *key) for key in keys]
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, targets: list[Target]) -> None:
+        async with aclosing(self._in_turn(targets)) as begun:
+            await for_each(begun, self._fetch_one, at_once=self._retrieves.policy)
+
+    async def _in_turn(self, targets: list[Target]) -> AsyncGenerator[Target, None]:
+        for target in targets:
+            await self._retrieves.gate.take()
+            self._turns += 1
+            yield target
+
+    def _give_turn_back(self) -> None:
+        self._turns -= 1
+        self._retrieves.gate.give_back()
+
+    async def _fetch_one(self, target: Target) -> None:
+        try:
+            problem = await self._receive(target)
+        finally:
+            self._give_turn_back()
+        if problem is not None:
+            self._note(problem, target)
+
+    async def _receive(self, target: Target) -> PostdicomError | None:
+        """Receive one answer; return what went wrong with it."""
+        told = _Answer(self, self._retrieves)
+        receiver = Receiver(Side(self._sink), target, told, meter=Meter(None))
+        try:
+            async with self._retrieval.open(target) as answer:
+                await receiver.receive(answer, self._session.settings.limits.parts)
+        except PostdicomError as error:
+            return error
+        finally:
+            self.arriving -= told.taken
+            if told.saved:
+                self._session.has_moved()
+        return None
+
+    def _note(self, problem: PostdicomError, target: Target) -> None:
+        """Note what went wrong with one request; raise what ends them all.
+
+        A server may fail at a large answer and give the small ones, and at one instance and give the others.
+        """
+        if _ends_all(problem):
+            raise problem
+        self._problem = problem
+        if problem.temporary:
+            self._retrieves.policy.refused(time.monotonic())
+        if target.instance is None or isinstance(problem, NotFound):
+            return
+        self._in_vain += 1
+        if self._in_vain >= _MOST_IN_VAIN and not self._gave:
+            raise problem
+
+
+def _ends_all(problem: PostdicomError) -> bool:
+    if isinstance(problem, AuthenticationFailed):
+        return problem.status != HTTPStatus.FORBIDDEN
+    return isinstance(problem, LocalFileError | RateLimited | UsageError)
+
+
+class _Answer:
+    """What learns of one answer's parts.
+
+    Attributes:
+        taken: what it brings that is wanted.
+        saved: how many of them were whole.
+    """
+
+    def __init__(self, opening: Opening, retrieves: Retrieves) -> None:
+        self.taken: set[tuple[str, str]] = set()
+        self.saved: int = 0
+        self._opening = opening
+        self._retrieves = retrieves
+        self._since = time.monotonic()
+
+    def take(self, uids: InstanceUids) -> Taken:
+        """Say whether a part is wanted: what is not, or is here, is dropped without a word."""
+        key = uids.series_instance_uid, uids.sop_instance_uid
+        if key not in self._opening.left or key in self._opening.arriving:
+            return Taken.BEFORE
+        self._opening.arriving.add(key)
+        self.taken.add(key)
+        return Taken.NEW
+
+    def has(self, _uids: InstanceUids) -> bool:
+        """Say that nobody counts its bytes."""
+        return True
+
+    def note_saved(self, outcome: Outcome, _uids: InstanceUids) -> bool:
+        """Tell the policy how fast instances come."""
+        now = time.monotonic()
+        self._retrieves.policy.done(self._since, now, outcome.size)
+        self._retrieves.gate.look()
+        self._since = now
+        self.saved += 1
+        return False
+
+    def note_refused(self, uids: InstanceUids | None, reason: str) -> None:
+        """Do nothing: it is dropped."""
+
+    async def room(self) -> None:
+        """Return at once: the sink tells when there is room."""

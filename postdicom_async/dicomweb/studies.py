@@ -1,0 +1,290 @@
+"""Which studies an archive has, by its own word (QIDO-RS), for what is to be concluded from the list.
+
+Archives cut their lists: at the page, at a few thousand results however they are paged, or at some number without any
+paging. So a list is believed to be whole only when the archive, asked for what comes behind it, has nothing, and when
+its length is no round number of thousands. Else it is asked for anew by ranges of study dates, halved until each list
+is shorter than one that was cut. What has no date is in no range: of that only what the first list shows is known, and
+`Studies.may_lack_undated` says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import aclosing, closing, suppress
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from postdicom_async.dicom.json_model import first_value
+from postdicom_async.dicom.uids import is_uid
+from postdicom_async.dicomweb.dialects import Route
+from postdicom_async.dicomweb.find import find
+from postdicom_async.dicomweb.listing import as_count
+from postdicom_async.dicomweb.search import MayBeMore, Search
+from postdicom_async.disk.scratch import Marks
+from postdicom_async.errors import ProtocolError, ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from postdicom_async.dicom.json_model import DicomJson
+    from postdicom_async.dicomweb.retrieve import Retrieval
+    from postdicom_async.dicomweb.url_length import Pairs
+
+__all__ = ["FoundStudy", "Studies", "ask_study", "probe"]
+
+_OPERATION: Final = "list studies"
+_STUDY, _DATE, _COUNT = "0020000D", "00080020", "00201208"
+_FIELDS: Final = (("includefield", _DATE), ("includefield", _COUNT))
+_DAY: Final = 8
+_EARLIEST, _LATEST = "19000101", "20991231"  # where no date shows
+_ROUND: Final = 1000  # so many results, or a multiple of it, is where archives that page end all the same
+_USUAL_CUTS: Final = frozenset({12, 25, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096})
+
+
+class FoundStudy(NamedTuple):
+    """A study: its UID, its date as YYYYMMDD or "", and how many instances it has, None where that is not said."""
+
+    uid: str
+    date: str
+    instances: int | None
+
+
+class _Range(NamedTuple):
+    """Days as YYYYMMDD, both included; "" is no bound."""
+
+    first: str = ""
+    last: str = ""
+
+    def holds(self, date: str) -> bool:
+        """Whether a date is within; none is in every range."""
+        return not date or ((not self.first or self.first <= date) and (not self.last or date <= self.last))
+
+    def within(self, other: _Range) -> _Range:
+        """Return what both have."""
+        return _Range(max(self.first, other.first), min(filter(None, (self.last, other.last)), default=""))
+
+    @property
+    def is_empty(self) -> bool:
+        return bool(self.first and self.last and self.first > self.last)
+
+    @property
+    def pairs(self) -> Pairs:
+        """The filter that asks for it."""
+        if not self.first and not self.last:
+            return ()
+        return ((_DATE, self.first if self.first == self.last else f"{self.first}-{self.last}"),)
+
+
+@dataclass(slots=True)
+class _List:
+    """What one search came to.
+
+    Attributes:
+        size: different studies.
+        days: how many there are of each date.
+        is_cut: there may be more.
+        is_paged: the archive heeds where a page begins.
+    """
+
+    size: int = 0
+    days: Counter[str] = field(default_factory=Counter)
+    is_cut: bool = False
+    is_paged: bool = True
+
+
+class Studies:
+    """The studies that match some filters. Use it once.
+
+    Args:
+        retrieval: of the archive.
+        filters: tags and values.
+        since, until: dates as YYYYMMDD; of dated studies only those within are given.
+
+    Attributes:
+        may_lack_undated: the archive cuts its list, so that not every study without a date may have been found. Known
+            at the end.
+    """
+
+    def __init__(self, retrieval: Retrieval, filters: Pairs, since: str = "", until: str = "") -> None:
+        self.may_lack_undated: bool = False
+        self._retrieval = retrieval
+        self._dates = [value for name, value in filters if name == _DATE]
+        self._others = tuple(pair for pair in filters if pair[0] != _DATE)
+        self._wanted = _Range(since, until)
+        self._known = Marks()
+        self._cut_at = 0  # the longest list that may have been cut
+
+    async def each(self) -> AsyncGenerator[list[FoundStudy], None]:
+        """Yield every study, some at a time, each once.
+
+        Raises:
+            ProtocolError: the list contradicts what was asked for, or is cut however it is asked for.
+            PostdicomError: they cannot be listed.
+        """
+        with closing(self._known):
+            whole = _List()
+            async with aclosing(self._list(tuple((_DATE, one) for one in self._dates), whole)) as slices:
+                async for some in slices:
+                    yield some
+            if not whole.is_cut:
+                return
+            undated = whole.days[""]
+            dated = 0
+            ranges = _halves(self._filtered().within(self._wanted), whole.days)
+            while ranges:
+                days = ranges.pop()
+                found = _List()
+                async with aclosing(self._list(days.pairs, found)) as slices:
+                    async for some in slices:
+                        yield some
+                if not found.is_cut:
+                    dated += found.size
+                elif days.first == days.last and days.first:
+                    dated += self._of_one_day(found)
+                else:
+                    ranges += _halves(days, found.days)
+            self.may_lack_undated = not self._dates and dated + undated != whole.size
+
+    def _filtered(self) -> _Range:
+        """Return the one range that the filters ask for."""
+        if not self._dates:
+            return _Range()
+        first, dash, last = self._dates[0].partition("-")
+        ends = [one for one in (first, last) if one]
+        if len(self._dates) > 1 or not all(len(one) == _DAY and one.isdigit() for one in ends):
+            raise _cut("for the StudyDate asked for")
+        return _Range(first, last if dash else first)
+
+    def _of_one_day(self, found: _List) -> int:
+        """Return the size of a list that can be halved no more; one without paging is whole unless it looks cut."""
+        if found.is_paged or not found.size or found.size % 10 == 0 or found.size in _USUAL_CUTS:
+            raise _cut("of one day")
+        return found.size
+
+    async def _list(self, pairs: Pairs, found: _List) -> AsyncGenerator[list[FoundStudy], None]:
+        """Yield what is new; ``found`` is told everything."""
+        search = _search(self._retrieval, (*self._others, *pairs, *_FIELDS))
+        with closing(Marks()) as here:
+            try:
+                async with aclosing(find(self._retrieval.session, search, None, [])) as pages:
+                    async for page in pages:
+                        some = [one for one in map(_found, page) if here.add(one.uid.encode())]
+                        page.clear()
+                        found.days.update(one.date for one in some)
+                        found.size += len(some)
+                        yield [
+                            one for one in some if self._wanted.holds(one.date) and self._known.add(one.uid.encode())
+                        ]
+            except MayBeMore:
+                found.is_cut, found.is_paged = True, False
+            except ServerError as error:
+                if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                    raise
+                found.is_cut = True
+        if not found.is_cut and found.size:
+            await self._look_behind(search, found)
+        if found.is_cut:
+            self._cut_at = max(self._cut_at, found.size)
+
+    async def _look_behind(self, search: Search, found: _List) -> None:
+        """Find out whether a list is whole."""
+        found.is_paged = search.page is not None and not await self._has_more(search, found.size)
+        if found.is_paged:
+            found.is_cut = found.size % _ROUND == 0
+        else:
+            found.is_cut = found.size >= self._cut_at
+
+    async def _has_more(self, search: Search, size: int) -> bool:
+        """Whether something comes behind so many: more, or the same again where pages are not heeded."""
+        behind = replace(search, offset=size, limit=1, page=1)
+        try:
+            async with aclosing(find(self._retrieval.session, behind, None, [])) as pages:
+                async for page in pages:
+                    if page:
+                        return True
+        except ServerError as error:
+            if error.temporary:
+                raise
+            return True  # so far it cannot be asked
+        return False
+
+
+def _halves(days: _Range, seen: Counter[str]) -> list[_Range]:
+    """Return two ranges for one, with about as many studies each, as far as that shows. Pure."""
+    if days.is_empty:
+        return []
+    dates = sorted(one for one in seen.elements() if one and days.holds(one))
+    if dates:
+        middle = dates[(len(dates) - 1) // 2]
+        if middle == dates[-1] and middle != days.first:
+            middle = _day_after(middle, -1)
+    else:
+        ends = [date.fromisoformat(one) for one in (days.first or _EARLIEST, days.last or _LATEST)]
+        middle = f"{date.fromordinal((ends[0].toordinal() + ends[1].toordinal()) // 2):%Y%m%d}"
+    halves = [_Range(days.first, middle), _Range(_day_after(middle, 1), days.last)]
+    return [one for one in halves if not one.is_empty]
+
+
+def _day_after(day: str, number: int) -> str:
+    with suppress(ValueError):  # the archive may say 20240231
+        return f"{date.fromisoformat(day) + timedelta(number):%Y%m%d}"
+    return f"{int(day) + number:08}"
+
+
+def _cut(what: str) -> ProtocolError:
+    words = f"the archive does not list all studies {what}: name fewer by filters, such as ModalitiesInStudy"
+    return ProtocolError(words, operation=_OPERATION)
+
+
+async def ask_study(retrieval: Retrieval, study: str) -> FoundStudy | None:
+    """Return one study, None where a search for it finds nothing.
+
+    Raises:
+        PostdicomError: it cannot be asked, or answers with something else.
+    """
+    search = _search(retrieval, ((_STUDY, study), *_FIELDS), limit=1)
+    async with aclosing(find(retrieval.session, search, None, [])) as pages:
+        async for page in pages:
+            for item in page:
+                found = _found(item)
+                if found.uid != study:
+                    raise ProtocolError("the archive answers with another study", operation=_OPERATION)
+                return found
+    return None
+
+
+async def probe(retrieval: Retrieval) -> None:
+    """Ask for one study.
+
+    Raises:
+        PostdicomError: what is wrong with the archive now.
+    """
+    async with aclosing(find(retrieval.session, _search(retrieval, (), limit=1), None, [])) as pages:
+        async for _ in pages:
+            return
+
+
+def _search(retrieval: Retrieval, pairs: Pairs, *, limit: int | None = None) -> Search:
+    page = limit or retrieval.session.settings.limits.page_size
+    return Search(
+        _OPERATION,
+        retrieval.dialect.path(Route.SEARCH_STUDIES),
+        tuple(pairs),
+        key=_STUDY,
+        limit=limit,
+        page=page if retrieval.dialect.pages else None,
+        private=tuple(value for name, value in pairs if name != "includefield"),
+        dialect=retrieval.dialect,
+        acted_on=True,
+    )
+
+
+def _found(item: DicomJson) -> FoundStudy:
+    uid = str(first_value(item, _STUDY) or "").strip("\0 ")
+    if not is_uid(uid):
+        raise ProtocolError("the archive lists a study without a valid UID", operation=_OPERATION)
+    date = str(first_value(item, _DATE) or "").strip("\0 ").replace(".", "")
+    is_date = len(date) == 8 and date.isascii() and date.isdigit()
+    return FoundStudy(uid, date if is_date else "", as_count(first_value(item, _COUNT)))

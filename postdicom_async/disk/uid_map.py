@@ -1,0 +1,187 @@
+"""A private file that says which UIDs became which others: whoever kills the process finds every line so far true.
+
+It is CSV: a line a pair, appended before the instance is sent, and durable by then. One process writes it at a time.
+What a broken machine or a full disk cut off is taken away by the next one that opens it; that instance was not sent. A
+pair may stand there twice: only the latest are remembered, so that memory stays small.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Self
+
+from postdicom_async.disk.files import path_of
+from postdicom_async.disk.problems import explained
+from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.face import public_face
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from postdicom_async.results import InstanceUids
+
+__all__ = ["UidMap"]
+
+_WHAT: Final = "the map of UIDs"
+_HEADER: Final = b"kind,old,new\n"
+_KINDS: Final = ("study", "series", "instance")
+_REMEMBERED: Final = 10_000
+_LONGEST_LINE: Final = 256
+_FLAGS: Final = (
+    os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+)
+
+
+@public_face
+class UidMap:
+    """Which Study, Series and SOP Instance UIDs became which: a CSV file with the columns ``kind``, ``old``, ``new``.
+
+    ::
+
+        with UidMap("uids.csv") as uids:
+            await client.upload(folder, anonymize=Anonymization(remap_uids=True, secret=secret, uid_map=uids))
+
+    Whoever has it can undo what was done, so it is readable for its owner alone (0600). An older one is gone on with.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open the file, made where it does not exist.
+
+        Raises:
+            UsageError: it is no path, others can read the file, or it is none of these.
+            LocalFileError: it cannot be opened, or another process writes it.
+        """
+        self._lock = threading.Lock()
+        self._sync_lock = threading.Lock()
+        self._written = self._synced = 0
+        self._recent: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._file = -1
+        place = path_of(path)
+        with explained(_WHAT):
+            self._file = os.open(place, _FLAGS | os.O_CREAT, 0o600)
+            try:
+                self._begin()
+                os.fsync(self._file)
+                _sync_folder(place.parent)
+            except BaseException:
+                self.close()
+                raise
+
+    def __repr__(self) -> str:
+        """Show no path."""
+        return "UidMap()"
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; every line in it is durable."""
+        with self._sync_lock, self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+            self._file = -1
+
+    def record(self, old: InstanceUids, new: InstanceUids) -> None:
+        """Write down what an instance's UIDs became, and return when that is durable. Blocking; any thread may call.
+
+        Raises:
+            LocalFileError: it cannot be written; the file is as it was.
+        """
+        with explained(_WHAT):
+            with self._lock:
+                self._append(old, new)
+                ticket = self._written
+            with self._sync_lock:  # whoever comes first makes the lines of all durable who wait
+                if self._synced < ticket:
+                    self._synced = self._sync()
+
+    def _sync(self) -> int:
+        written = self._written
+        try:
+            os.fsync(self._file)
+        except OSError:
+            with self._lock:
+                self._recent.clear()  # nobody knows what is in the file: it is written once more
+            raise
+        return written
+
+    def _append(self, old: InstanceUids, new: InstanceUids) -> None:
+        pairs = [pair for pair in zip(_KINDS, old, new, strict=True) if pair[1] != pair[2]]
+        fresh = [pair for pair in pairs if (pair[0], pair[1]) not in self._recent]
+        if self._file < 0:
+            raise LocalFileError(f"{_WHAT} is closed")
+        if not fresh:
+            return
+        lines = "".join(f"{kind},{before},{after}\n" for kind, before, after in fresh).encode("ascii")
+        size = os.fstat(self._file).st_size
+        try:
+            left = lines
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError:
+            os.ftruncate(self._file, size)  # no half line stays before the next one
+            raise
+        self._written += 1
+        for kind, before, _ in fresh:
+            self._recent[kind, before] = None
+        while len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)
+
+    def _begin(self) -> None:
+        """Look whether the file may be gone on with; take away what was cut off at its end."""
+        status = os.fstat(self._file)
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{_WHAT}: give the path of a file")
+        if os.name == "posix" and status.st_mode & 0o077:
+            raise UsageError(f"{_WHAT}: others can read it; run chmod 600 on it")
+        self._take()
+        end = os.fstat(self._file).st_size
+        if self._read(0, len(_HEADER)) != _HEADER[:end]:
+            raise UsageError(f"{_WHAT}: there is another file in its place")
+        if end < len(_HEADER):
+            os.ftruncate(self._file, 0)
+            os.write(self._file, _HEADER)
+            return
+        start = max(0, end - _LONGEST_LINE)
+        os.ftruncate(self._file, start + self._read(start, end - start).rindex(b"\n") + 1)
+
+    def _read(self, at: int, size: int) -> bytes:
+        os.lseek(self._file, at, os.SEEK_SET)
+        return os.read(self._file, size)
+
+    def _take(self) -> None:
+        """Lock the file, as far as the system can; the lock goes with the process."""
+        try:
+            import fcntl
+        except ImportError:  # Windows: nothing keeps a second process away
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            taken = True
+        else:
+            taken = False
+        if taken:
+            raise LocalFileError(f"{_WHAT}: another process writes it")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make it durable that the file is there."""
+    if os.name != "posix":  # Windows opens no folder
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

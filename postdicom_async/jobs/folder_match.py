@@ -1,0 +1,138 @@
+"""Which studies of a folder a filter means: the matching of a search (PS3.4 section C.2.2.2) on what files say. Pure.
+
+A filter chooses studies. Files of one study may say different things of it; it is chosen where each attribute named
+matches in one of them, so that none is left out by an odd file.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from postdicom_async.dicomweb.filters import LISTED, filter_pairs
+from postdicom_async.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from postdicom_async.dicomweb.filters import Filters
+
+__all__ = ["StudyFilter", "day_of"]
+
+_STUDY, _DATE = "study_instance_uid", "study_date"
+
+
+class _Kind(NamedTuple):
+    """An attribute that can be filtered by: its name among the texts of a file, and how its values are compared."""
+
+    text: str
+    match: Callable[[str, str], bool]
+
+
+def day_of(text: str) -> str:
+    """Return a date as YYYYMMDD, also one with ACR-NEMA's dots; "" for what is none."""
+    day = text.replace(".", "") if text.count(".") == 2 else text
+    return day if re.fullmatch(r"[0-9]{8}", day, re.ASCII) else ""
+
+
+def _uid(key: str, text: str) -> bool:
+    return text in {one.strip(" \0") for one in LISTED.split(key)}
+
+
+def _date(key: str, text: str) -> bool:
+    day = day_of(text)
+    for one in key.split(","):
+        first, dash, last = one.partition("-")
+        if "*" in one or "?" in one:
+            if _wildcards(one, day or text):
+                return True
+        elif day and (first or "0") <= day <= (last or "9" * 8 if dash else first):
+            return True
+    return False
+
+
+def _text(key: str, text: str) -> bool:
+    return any(_wildcards(one, text) for one in key.split("\\"))
+
+
+def _code(key: str, text: str) -> bool:
+    return any(_wildcards(one.strip(), text) for one in LISTED.split(key))
+
+
+def _name(key: str, text: str) -> bool:
+    """Compare without regard to case, with the whole name and with each of its component groups."""
+    groups = [group.strip().rstrip("^ ") for group in text.split("=")]
+    names = [name.casefold() for name in ("=".join(groups), *groups) if name]
+    patterns = [one.strip().rstrip("^ ").casefold() for one in key.split("\\")]
+    return any(_wildcards(pattern, name) for pattern in patterns for name in names)
+
+
+def _wildcards(pattern: str, text: str) -> bool:
+    return _compiled(pattern.rstrip(" ")).fullmatch(text.rstrip(" ")) is not None
+
+
+@lru_cache(256)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*+|\?)", pattern)
+    return re.compile("".join(_SPECIAL.get(part[:1], re.escape(part)) for part in parts), re.DOTALL)
+
+
+_SPECIAL: Final = {"*": ".*", "?": "."}
+
+_KINDS: Final[Mapping[str, _Kind]] = MappingProxyType({
+    "0020000D": _Kind(_STUDY, _uid),
+    "00080020": _Kind(_DATE, _date),
+    "00080050": _Kind("accession_number", _text),
+    "00080060": _Kind("modality", _code),
+    "00080061": _Kind("modality", _code),  # Modalities in Study: of any of its series
+    "00080080": _Kind("institution_name", _text),
+    "00080090": _Kind("referring_physician_name", _name),
+    "00081030": _Kind("study_description", _text),
+    "00100010": _Kind("patient_name", _name),
+    "00100020": _Kind("patient_id", _text),
+    "00100021": _Kind("issuer_of_patient_id", _text),
+    "00100030": _Kind("patient_birth_date", _date),
+    "00100040": _Kind("patient_sex", _code),
+})  # fmt: skip
+_KNOWN: Final = (
+    "StudyInstanceUID, StudyDate, ModalitiesInStudy, AccessionNumber, StudyDescription, PatientID, PatientName, "
+    "PatientBirthDate, PatientSex, IssuerOfPatientID, ReferringPhysicianName and InstitutionName"
+)
+
+
+class StudyFilter:
+    """What studies must be.
+
+    Attributes:
+        texts: the attributes of a file that it asks for, besides the Study Instance UID and the date; named as
+            `dicom.scan.Facts` names them.
+    """
+
+    def __init__(self, filters: Filters | None) -> None:
+        """Take filters as a search does.
+
+        Raises:
+            UsageError: one is wrong, or names something else than a folder can be filtered by.
+        """
+        self._wanted: list[tuple[_Kind, str]] = []
+        for tag, value in filter_pairs(filters):
+            if tag not in _KINDS:
+                raise UsageError(f"filters: studies of a folder are chosen by {_KNOWN}")
+            if value not in {"", "*"}:  # these match everything
+                self._wanted.append((_KINDS[tag], value))
+        self.texts: frozenset[str] = frozenset(kind.text for kind, _ in self._wanted) - {_STUDY, _DATE}
+
+    def __bool__(self) -> bool:
+        """Whether it asks for anything."""
+        return bool(self._wanted)
+
+    def matches(self, study: str, said: Collection[Mapping[str, str]]) -> bool:
+        """Return whether a study is chosen: ``said`` is what its files say, with ``study_date`` among it."""
+        return all(
+            kind.match(key, study)
+            if kind.text == _STUDY
+            else any(kind.match(key, texts[kind.text]) for texts in said if texts.get(kind.text))
+            for kind, key in self._wanted
+        )

@@ -1,0 +1,214 @@
+"""A job as callers have it: begun, watched, paused, changed, waited for, and gone on with after whatever ended it.
+
+`Job` holds what is open: the ledger with its lock, the two ends, the task that works. It is made by `jobs.copy`,
+`jobs.sync`, `jobs.verify` and `jobs.resume`; leaving ``async with`` ends the work in good order, and the next job of
+the same pair goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from postdicom_async.disk.background import in_background, outlasting
+from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
+from postdicom_async.jobs.archive_end import ArchiveEnd
+from postdicom_async.jobs.chunk_runner import ChunkOptions
+from postdicom_async.jobs.context import Context, How
+from postdicom_async.jobs.control import ControlServer, control_paths, handlers_of
+from postdicom_async.jobs.dispatch import LocalDispatcher
+from postdicom_async.jobs.ledger import LedgerReader
+from postdicom_async.jobs.outage import Outages
+from postdicom_async.jobs.pace import Pace
+from postdicom_async.jobs.run import Run
+from postdicom_async.jobs.verification import digest_of
+from postdicom_async.jobs.weather import Patience
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from postdicom_async.disk.sources import Usable
+    from postdicom_async.jobs.ends import End
+    from postdicom_async.jobs.ledger import Ledger
+    from postdicom_async.jobs.summary import ItemLine, Summary
+
+__all__ = ["Job", "JobParts"]
+
+_AT_ONCE = 6  # chunks
+_MOST_WAITING = 1024  # outcomes that a reader has still to take
+
+
+@dataclass(frozen=True, slots=True)
+class JobParts:
+    """What a job is made of: an open ledger, ends that are not open yet, and how it is to be done."""
+
+    ledger: Ledger
+    source: End
+    target: End
+    how: How = field(default_factory=How)
+    pace: Pace = field(default_factory=Pace)
+    patience: float = Patience().outage
+
+
+@public_face
+class Job:
+    """A job that runs. Made by `jobs.copy` and its siblings; use it in ``async with``, or wait for it.
+
+    ::
+
+        async with await jobs.copy("old:", "new:") as job:
+            async for item in job:
+                ...
+        print(job.summary().counts)
+    """
+
+    def __init__(self, parts: JobParts) -> None:
+        self._parts = parts
+        self._waiting: deque[ItemLine] | None = None
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._working = asyncio.ensure_future(self._work())
+
+    @property
+    def path(self) -> Path:
+        """The file of its ledger."""
+        return self._parts.ledger.path
+
+    def summary(self) -> Summary:
+        """Return what it has come to so far. It reads the ledger: call it in a thread where that matters."""
+        reader = LedgerReader(self.path)
+        try:
+            return reader.summary()
+        finally:
+            reader.close()
+
+    async def wait(self) -> Summary:
+        """Wait until it has ended, and return what it came to.
+
+        Raises:
+            PostdicomError: it could not go on; the same call again goes on where it stopped.
+        """
+        await asyncio.shield(self._working)
+        return await in_background(self.summary)
+
+    async def __aiter__(self) -> AsyncGenerator[ItemLine, None]:
+        """Yield what becomes of each item from now on; the job goes no faster than it is read.
+
+        Raises:
+            PostdicomError: what ended the job, after the last item.
+        """
+        if self._waiting is not None:
+            raise UsageError("the outcomes of a job are read by one reader at a time")
+        waiting = self._waiting = deque()
+        self._working.add_done_callback(lambda _: self._news.set())
+        try:
+            while waiting or not self._working.done():
+                while waiting:
+                    yield waiting.popleft()
+                    self._room.set()
+                if not self._working.done():
+                    self._news.clear()
+                    await self._news.wait()
+        finally:
+            self._waiting = None
+            self._room.set()
+        self._working.result()
+
+    # --- while it runs -----------------------------------------------------------------------------------------------
+
+    @property
+    def pace(self) -> Pace:
+        """How fast and when it works: `pause`, `resume` and `set` change that at once."""
+        return self._parts.pace
+
+    def pause(self) -> None:
+        """Let nothing more begin; what is under way comes to its end."""
+        self.pace.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.pace.resume()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return not self._working.done()
+
+    async def stop(self) -> None:
+        """End it in good order: what is under way is dropped, what is known is in the ledger."""
+        self._working.cancel()
+        await outlasting(self._working)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # --- the work ----------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        parts = self._parts
+        for end in (parts.source, parts.target):
+            if isinstance(end, ArchiveEnd):
+                end.pace_requests(parts.pace.request)
+        patience = Patience(outage=parts.patience)
+        outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note)
+        context = Context(parts.ledger, parts.source, parts.target, parts.how, outages, self._tell)
+        options = ChunkOptions(
+            anonymize=parts.how.anonymize, pace=parts.pace.bytes, digest=_digest if self._compares_bytes else None
+        )
+        dispatcher = LocalDispatcher(parts.source, parts.target, options, at_once=_ChunksAtOnce(parts.pace))
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(parts.ledger)
+            await stack.enter_async_context(parts.source)
+            await stack.enter_async_context(parts.target)
+            handlers = handlers_of(parts.pace, status=self._status, stop=self._working.cancel)
+            control = await stack.enter_async_context(ControlServer(control_paths(self.path), handlers))
+            if control.problem is not None:
+                parts.ledger.note(control.problem)
+            await Run(context, dispatcher, self._gate, is_open=lambda: self.pace.is_open).go()
+
+    async def _status(self) -> dict[str, Any]:
+        phase = self._parts.ledger.fact("phase")
+        counts = await self._parts.ledger.counts()
+        return {"phase": phase, "counts": {state.name.lower(): count for state, (count, _) in counts.items()}}
+
+    @property
+    def _compares_bytes(self) -> bool:
+        return self._parts.how.verify == "bytes" and self._parts.how.anonymize is None
+
+    async def _gate(self) -> None:
+        await self.pace.wait_until_open()
+        await self._room.wait()
+
+    def _tell(self, line: ItemLine) -> None:
+        if self._waiting is not None:
+            self._waiting.append(line)
+            self._news.set()
+            if len(self._waiting) >= _MOST_WAITING:
+                self._room.clear()
+
+
+class _ChunksAtOnce:
+    """How many chunks, as the pace says now; an `at_once.Limit`."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+
+    @property
+    def now(self) -> int:
+        return self._pace.at_once or _AT_ONCE
+
+
+async def _digest(one: Usable) -> bytes:
+    return await digest_of(one.body)

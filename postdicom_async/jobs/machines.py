@@ -1,0 +1,119 @@
+"""Where the workers of a job are, and how its chunks get there. dask is imported only when it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
+from postdicom_async.jobs.specs import EndSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from postdicom_async.jobs.chunks import Chunk
+    from postdicom_async.jobs.context import How
+    from postdicom_async.jobs.distributed import DaskDispatcher
+    from postdicom_async.jobs.ends import End
+    from postdicom_async.jobs.pace import Pace
+
+__all__ = ["Scheduler"]
+
+
+@public_face
+@dataclass(frozen=True)
+class Scheduler:
+    """A scheduler of dask, whose workers do a job. Needs the extra ``distributed``.
+
+    A scheduler executes whatever reaches its port: on another machine it is connected to over TLS alone, with
+    certificates of both sides, of an authority that signs for these machines and for nobody else.
+
+    Attributes:
+        address: ``tls://HOST:8786``; ``tcp://127.0.0.1:8786`` without TLS on this machine.
+        ca_file: the authority, PEM.
+        certificate: ours, PEM.
+        key: its key, PEM, without a password.
+
+    Raises:
+        UsageError: the address is none, or needs TLS; a file is not there; the extra is not installed.
+    """
+
+    address: str
+    ca_file: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def __post_init__(self) -> None:
+        from postdicom_async.jobs.scheduler import checked_address
+
+        for name in ("ca_file", "certificate", "key"):
+            file = getattr(self, name)
+            if file is not None and not Path(file).is_file():
+                raise UsageError(f"scheduler: {name}: there is no such file")
+        checked_address(self.address, self._security())
+
+    def _security(self) -> Any:
+        from postdicom_async.jobs.scheduler import tls
+
+        files = (self.ca_file, self.certificate, self.key)
+        return None if files == (None, None, None) else tls(*("" if one is None else str(one) for one in files))
+
+    def dispatcher(
+        self,
+        source: object,
+        target: object,
+        at_source: End,
+        how: How,
+        pace: Pace,
+        *,
+        patience: float,
+        tell: Callable[[str], None],
+    ) -> DaskDispatcher:
+        """Return what hands the job's chunks to the workers, not yet entered.
+
+        Args:
+            source: as it was named; workers open it by their own profiles.
+            target: the same.
+            at_source: the source, open here.
+            how: the job's ways.
+            pace: its rates, divided among the workers whenever a chunk is handed out.
+            patience: seconds without scheduler or workers, after which the job ends and may be gone on with.
+            tell: is told what people should know.
+
+        Raises:
+            UsageError: an end cannot be named to another machine, or every worker would make other UIDs.
+        """
+        from postdicom_async.jobs.distributed import DaskDispatcher
+        from postdicom_async.jobs.remote import RemoteEnd, WorkOptions, carry, packed_rules
+
+        if not isinstance(source, EndSpec) or not isinstance(target, EndSpec):
+            raise UsageError(
+                "scheduler: name both ends by profile, address or path; a client cannot be sent to workers"
+            )
+        rules = None if how.anonymize is None else packed_rules(how.anonymize)
+        compares = how.verify == "bytes" and how.anonymize is None
+        return DaskDispatcher(
+            self.address,
+            carry,
+            source=RemoteEnd(source),
+            target=RemoteEnd(target, target=True),
+            options=lambda workers: WorkOptions(compares, rules, pace.share(workers)),
+            security=self._security(),
+            prepare=_placing(at_source),
+            patience=patience,
+            on_event=tell,
+        )
+
+
+def _placing(end: End) -> Callable[[Chunk], Awaitable[Chunk]] | None:
+    """Return what gives a chunk the places of its files, where the source is a folder: workers have no index of it."""
+    placed = getattr(end, "placed", None)
+    if placed is None:
+        return None
+
+    async def place(chunk: Chunk) -> Chunk:
+        return replace(chunk, wanted=await placed(chunk.wanted))
+
+    return place

@@ -1,0 +1,123 @@
+"""What a job would do, study by study, without doing it: the same discovery and the same plan, in a ledger of its own.
+
+Where the job has a ledger already, a copy of it is gone on with, so that the next run does exactly what was shown.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from postdicom_async.disk.background import in_background
+from postdicom_async.jobs.archive_end import ArchiveEnd
+from postdicom_async.jobs.asked import Asked, ends_of, facts_of
+from postdicom_async.jobs.context import Context
+from postdicom_async.jobs.deleting import Deleting
+from postdicom_async.jobs.ledger import Ledger, Stage
+from postdicom_async.jobs.ledger_file import connected, explained_by_sqlite
+from postdicom_async.jobs.outage import Outages
+from postdicom_async.jobs.run import Run
+from postdicom_async.jobs.states import State
+from postdicom_async.jobs.studies import every_study, plan_study
+from postdicom_async.jobs.summary import Count
+from postdicom_async.jobs.weather import Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postdicom_async.jobs.ledger import ItemRow, StudyRow
+
+__all__ = ["StudyPlan", "preview"]
+
+_THERE = (State.DONE, State.PRESENT)
+
+
+class StudyPlan(NamedTuple):
+    """What would be done with a study.
+
+    Attributes:
+        study: its Study Instance UID.
+        month: YYYYMM of its date, 0 where it has none.
+        to_move: instances, and their bytes where the source says them.
+        there: instances that the target has.
+        excluded: instances that are not to be moved, or cannot be.
+        equal_by_count: it would not be looked into.
+        to_delete: instances that would be deleted at the target.
+    """
+
+    study: str
+    month: int
+    to_move: Count = Count()
+    there: int = 0
+    excluded: int = 0
+    equal_by_count: bool = False
+    to_delete: int = 0
+
+
+async def preview(asked: Asked) -> AsyncGenerator[StudyPlan, None]:
+    """Yield what would be done with each study, in the order of the run; those of which nothing would be last.
+
+    Raises:
+        PostdicomError: as the run would.
+    """
+    ends = await ends_of(asked, with_index=False)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        path = folder / "preview.ledger"
+        if not asked.new and await in_background(ends.path.exists):
+            await in_background(lambda: _copied(ends.path, path))
+            opening = Ledger.open(path, identity=ends.digest)
+        else:
+            opening = Ledger.create(path, facts_of(ends, asked.how))
+        ledger = await stack.enter_async_context(await opening)
+        outages = Outages(ends.source, ends.target, patience=Patience(outage=0.0))
+        for end in (ends.source, ends.target):
+            if isinstance(end, ArchiveEnd):
+                end.pace_requests(asked.pace.request)
+            await stack.enter_async_context(end)
+        context = Context(ledger, ends.source, ends.target, asked.how, outages, lambda _: None)
+        await Run(context, None, asked.pace.wait_until_open).prepare()
+        async with aclosing(_plans(context)) as plans:
+            async for plan in plans:
+                yield plan
+
+
+async def _plans(context: Context) -> AsyncGenerator[StudyPlan, None]:
+    for stage in (Stage.PLANNED, Stage.FOUND):
+        async for some in every_study(context, stage, run=context.run):
+            for study in some:
+                yield _plan_of(study, await _items(context, study))
+    async for some in every_study(context, Stage.EQUAL, run=context.run):
+        for study in some:
+            yield StudyPlan(study.uid, study.month, there=study.at_source or 0, equal_by_count=True)
+    if context.how.delete:
+        async for uid, number in Deleting(context).planned():
+            yield StudyPlan(uid, 0, to_delete=number)
+
+
+async def _items(context: Context, study: StudyRow) -> list[ItemRow]:
+    if study.stage is Stage.PLANNED:
+        return await context.ledger.items(study.id)
+    return await plan_study(context, study)
+
+
+def _plan_of(study: StudyRow, rows: Iterable[ItemRow]) -> StudyPlan:
+    moved = there = excluded = size = 0
+    for row in rows:
+        if row.state is State.PENDING:
+            moved, size = moved + 1, size + row.size
+        elif row.state in _THERE:
+            there += 1
+        else:
+            excluded += 1
+    return StudyPlan(study.uid, study.month, Count(moved, size), there, excluded)
+
+
+def _copied(path: Path, to: Path) -> None:
+    """Copy a ledger that somebody may be writing."""
+    with explained_by_sqlite(), closing(connected(path, "ro")) as database, closing(sqlite3.connect(to)) as copy:
+        database.backup(copy)

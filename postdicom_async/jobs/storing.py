@@ -1,0 +1,104 @@
+"""What another end gives, into an upload: each source that was taken has an outcome, whatever breaks on either side."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.spool import spooled
+from postdicom_async.errors import PostdicomError
+from postdicom_async.results import Outcome, Status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+    from postdicom_async.disk.sources import Identified
+    from postdicom_async.results import UploadReport
+    from postdicom_async.transfer.outcomes import Outcomes
+
+__all__ = ["stored"]
+
+_PIECE = 512 * 1024
+
+
+async def stored(
+    sources: AsyncIterator[Identified],
+    upload: Callable[[AsyncIterator[Identified]], Outcomes[UploadReport]],
+    *,
+    keeps: bool = False,
+) -> AsyncGenerator[Outcome, None]:
+    """Yield the outcomes of an upload of what ``sources`` gives; what ended that, or the upload, is raised after them.
+
+    Where ``sources`` fails, what it gave before is stored to its end.
+
+    Args:
+        sources: what another end opened.
+        upload: begins an upload.
+        keeps: the upload may read a body more than once, so that one that can be read once is kept first.
+    """
+    given = _Given(sources, keeps=keeps)
+    problem: PostdicomError | None = None
+    async with upload(given.each()) as outcomes:
+        try:
+            async for outcome in outcomes:
+                given.open.pop(outcome.where, None)
+                yield outcome
+        except PostdicomError as error:
+            problem = error
+    for one in list(given.open.values()):
+        if one.reason is None:
+            why = problem or PostdicomError("the upload ended", temporary=True)
+            one = replace(one, reason=f"not sent: {why.message}", temporary=why.temporary)
+        yield one
+    if problem is not None:
+        raise problem
+    if given.problem is not None:
+        raise given.problem
+
+
+class _Given:
+    """What is given, and what of it has no outcome yet.
+
+    Attributes:
+        open: the outcome of each that has none, by label.
+        problem: what ended it.
+    """
+
+    def __init__(self, sources: AsyncIterator[Identified], *, keeps: bool) -> None:
+        self.open: dict[str, Outcome] = {}
+        self.problem: Exception | None = None
+        self._sources = sources
+        self._keeps = keeps
+
+    async def each(self) -> AsyncGenerator[Identified, None]:
+        try:
+            async for one in self._sources:
+                self.open[one.label] = _unsent(one)
+                if self._keeps:
+                    kept = await self._kept(one)
+                    if kept is None:
+                        continue
+                    one = kept
+                yield one
+                del one
+        except Exception as error:  # noqa: BLE001 - raised when all that came before has its outcome
+            self.problem = error
+
+    async def _kept(self, one: Identified) -> Identified | None:
+        """Return what can be read more than once; None for what did not come to its end, of which that is told."""
+        if not (isinstance(one, Usable) and getattr(one.body, "passes", False)):
+            return one
+        async with aclosing(one.body.open()) as pieces:
+            body = await spooled(pieces, one.label, _PIECE)
+        if not isinstance(body, Unusable):
+            return replace(one, body=body)
+        self.open[one.label] = replace(_unsent(one), reason=body.reason, temporary=True)
+        return None
+
+
+def _unsent(one: Identified) -> Outcome:
+    if isinstance(one, Unusable):
+        return Outcome(one.label, one.status, one.uids, one.size, reason=one.reason)
+    return Outcome(one.label, Status.FAILED, one.header.uids, one.body.length)

@@ -1,0 +1,215 @@
+"""``profiles.toml``: where it is, what it holds, and how one table of it is added or taken out.
+
+The file is the user's, with their comments: a table is appended or cut out as text, and what comes of it is read again
+before it is written. Only this module writes it, through `disk.private_file`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections import defaultdict
+from getpass import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from postdicom_async.disk import private_file
+from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
+from postdicom_async.profiles.model import Profile, checked_name, closest, profile_of, table_of, variable_part
+from postdicom_async.profiles.opening import check_profile, client_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from postdicom_async.cloud.client import CloudApi
+    from postdicom_async.dicomweb.client import DicomWeb
+    from postdicom_async.postdicom.client import PostDicom
+
+__all__ = ["add_profile", "load_profile", "load_profiles", "open_profile", "profiles_file", "remove_profile"]
+
+
+def profiles_file() -> Path:
+    """Return where the profiles are: what ``POSTDICOM_CONFIG`` names, else in the user's configuration folder.
+
+    Raises:
+        UsageError: platformdirs is not installed, which knows that folder.
+    """
+    if named := os.environ.get("POSTDICOM_CONFIG"):
+        return Path(named).absolute()
+    try:
+        from platformdirs import user_config_path
+    except ImportError:
+        pass
+    else:
+        return user_config_path("postdicom") / "profiles.toml"
+    raise UsageError(
+        'profiles need platformdirs: pip install "postdicom-async[cli]", or set POSTDICOM_CONFIG to a file'
+    )
+
+
+@public_face
+def load_profiles() -> dict[str, Profile]:
+    """Return all profiles by name; none where there is no file.
+
+    Raises:
+        UsageError: the file, or a profile in it, cannot be used.
+    """
+    path = profiles_file()
+    return {name: profile_of(name, table, folder=path.parent) for name, table in _tables(path).items()}
+
+
+@public_face
+def load_profile(name: str) -> Profile:
+    """Return a profile.
+
+    Raises:
+        UsageError: there is none of that name, or it cannot be used.
+    """
+    path = profiles_file()
+    tables = _tables(path)
+    if name not in tables:
+        raise _unknown(name, tables, path)
+    return profile_of(name, tables[name], folder=path.parent)
+
+
+@public_face
+def add_profile(
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    replace: bool = False,
+    check: Callable[[Profile], None] = check_profile,
+) -> Profile:
+    """Write a profile, and return it; the keys are those of `Profile`, paths as text, options as a mapping.
+
+    What ``check`` raises leaves the file as it was.
+
+    Raises:
+        UsageError: it would not be a profile, or with ``replace`` False there is one of that name.
+        LocalFileError: the file cannot be written.
+    """
+    path = profiles_file()
+    table = table_of(checked_name(name), values)
+    profile = profile_of(name, tomllib.loads(table).get(name), folder=path.parent)
+    check(profile)
+
+    def to(text: str | None) -> str:
+        known = _parsed(text or "", path)
+        if name in known and not replace:
+            raise UsageError(f"there is a profile {name} already; --replace writes it anew")
+        kept = _without(text or "", name, path) if name in known else text or ""
+        gap = "" if not kept else "\n" if kept.endswith("\n") else "\n\n"
+        new = kept + gap + table
+        _parsed(new, path)
+        return new
+
+    private_file.change(path, _shown(path), to)
+    return profile
+
+
+@public_face
+def remove_profile(name: str) -> None:
+    """Take a profile out of the file.
+
+    Raises:
+        UsageError: there is none of that name.
+        LocalFileError: the file cannot be written.
+    """
+    path = profiles_file()
+
+    def to(text: str | None) -> str:
+        tables = _parsed(text or "", path)
+        if name not in tables:
+            raise _unknown(name, tables, path)
+        return _without(text or "", name, path)
+
+    private_file.change(path, _shown(path), to)
+
+
+@public_face
+def open_profile(name: str, *, ask: bool = False) -> DicomWeb | PostDicom | CloudApi:
+    """Return the client of a named archive, to be used in ``async with``.
+
+    Its secret comes from ``POSTDICOM_PASSWORD_NAME`` (or ``TOKEN``, ``API_KEY``, ``ACCOUNT_KEY``), a file that the
+    profile names, ``$CREDENTIALS_DIRECTORY``, the variable without the name, or the keyring. Asking the keyring takes
+    up to ten seconds, in which the thread stands still.
+
+    Args:
+        name: of the profile.
+        ask: ask in the terminal for what is found nowhere.
+
+    Raises:
+        UsageError: there is no such profile, it cannot be used, or a secret is missing.
+        LocalFileError: a file cannot be read.
+    """
+    return client_of(load_profile(name), ask=getpass if ask else None)
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def _shown(path: Path) -> str:
+    return str(path)
+
+
+def _unknown(name: str, tables: Mapping[str, Any], path: Path) -> UsageError:
+    shown = name if name.isprintable() and len(name) < 80 else "of that name"
+    if close := closest(name, tables):
+        hint = f"did you mean {' or '.join(close)}?"
+    else:
+        hint = (
+            f"there are {', '.join(sorted(tables))}" if tables else "there are none; postdicom profiles add makes one"
+        )
+    return UsageError(f"there is no profile {shown} in {_shown(path)}; {hint}")
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    return _parsed(private_file.read(path, _shown(path)) or "", path)
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    """Return the tables by name.
+
+    Two names that give one variable are refused: the password of one archive would go to the other.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        # Where, and not what: a line of it may hold what belongs elsewhere.
+        _, _, place = str(error).rpartition("(at ")
+    else:
+        by_variable: dict[str, list[str]] = defaultdict(list)
+        for name in tables:
+            by_variable[variable_part(name)].append(name)
+        for names in by_variable.values():
+            if len(names) > 1:
+                raise UsageError(f"{_shown(path)}: profiles {names[0]} and {names[1]} have too much the same name")
+        return tables
+    raise UsageError(f"{_shown(path)}: not TOML{f' (at {place}' if place else ''}")
+
+
+def _without(text: str, name: str, path: Path) -> str:
+    """Return the text without a table, and those below it; all else in it stays as it is."""
+    kept: list[str] = []
+    dropping = False
+    for line in text.splitlines(keepends=True):
+        if line.lstrip().startswith("["):
+            dropping = _header_of(line) == name
+        if not dropping:
+            kept.append(line)
+    new = "".join(kept)
+    try:
+        is_right = tomllib.loads(new) == {key: table for key, table in tomllib.loads(text).items() if key != name}
+    except tomllib.TOMLDecodeError:
+        is_right = False
+    if not is_right:  # a line that begins with a bracket amid a text or a list
+        raise UsageError(f"{_shown(path)}: {name} is written in a way only an editor can take out")
+    return new
+
+
+def _header_of(line: str) -> str | None:
+    try:
+        return next(iter(tomllib.loads(line.lstrip())), None)
+    except tomllib.TOMLDecodeError:
+        return None

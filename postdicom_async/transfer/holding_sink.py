@@ -1,0 +1,389 @@
+"""Instances on their way from one archive to another end of a job, each given on when it is whole.
+
+A small one waits in memory. One that is large, or comes while much is in memory, waits in a private file; where its
+length is known it is not kept at all but handed on as it comes, a body that can be read once.
+
+State: all of it belongs to the event loop; threads only write files. What is in memory is counted from its arrival
+until it is taken or written. Whoever receives waits while there is much of it, and the reader of a body that is still
+coming never waits for what lies behind that: each answer has a `Side` of its own, and goes on while its own is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self
+
+from postdicom_async.bodies import BytesBody
+from postdicom_async.dicom.wholeness import what_is_missing
+from postdicom_async.disk.pool import shared_pool
+from postdicom_async.disk.sources import Unusable, Usable, identify_kept
+from postdicom_async.disk.spool import PrivateFile, SpooledFile
+from postdicom_async.errors import LocalFileError, ProtocolError
+from postdicom_async.face import translated
+from postdicom_async.results import Status
+from postdicom_async.transfer.sinks import Passing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractContextManager
+
+    from postdicom_async.disk.pool import DiskPool
+    from postdicom_async.disk.sources import Identified
+    from postdicom_async.results import InstanceUids
+    from postdicom_async.transfer.sinks import Arrival, Arriving, Ended, Pieces
+
+__all__ = ["HoldingSink", "PassingBody", "Side"]
+
+_MIB: Final = 1 << 20
+_PIECE: Final = 256 << 10
+_WRITTEN: Final = 1 * _MIB  # at a time
+_LEAST: Final = 4096  # that an instance counts for
+_UNREAD: Final = 300.0  # seconds in which what was taken is to be read while the next is waited for
+
+
+class HoldingSink:
+    """Holds instances until they are taken, about ``most`` bytes of them in memory. It is entered while it is used.
+
+    Args:
+        given: told of each instance as it is put where `next` takes it.
+        most: bytes in memory.
+        in_memory: bytes of one instance in memory.
+        passes: a larger one whose length is known is handed on as it comes.
+    """
+
+    def __init__(
+        self,
+        given: Callable[[InstanceUids], None],
+        *,
+        most: int = 32 * _MIB,
+        in_memory: int = 8 * _MIB,
+        passes: bool = True,
+    ) -> None:
+        self.in_memory: int = in_memory
+        self.passes: bool = passes
+        self.held: int = 0
+        self._most = most
+        self._given = given
+        self._ready: deque[tuple[Identified, int]] = deque()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._unread: list[weakref.ref[PassingBody]] = []
+        self._finished = False
+        self._closed = False
+        self._threads: AbstractContextManager[DiskPool] | None = None
+
+    def __enter__(self) -> Self:
+        self._threads = shared_pool()
+        self.pool = self._threads.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.__exit__(None, None, None)
+
+    # --- for those that receive ---------------------------------------------------------------------------------------
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether so much is in memory that what comes is better written."""
+        return self.held >= self._most and not self._closed
+
+    def hold(self, size: int) -> None:
+        """Count bytes in memory, with a negative number those that are no more."""
+        self.held += size
+        if size <= 0:
+            self.wake()
+
+    def wake(self) -> None:
+        """Have those that wait for room look again."""
+        self._room.set()
+        self._room = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Wait until there may be room."""
+        await self._room.wait()
+
+    def put(self, one: Identified, uids: InstanceUids, size: int) -> None:
+        """Have an instance taken; ``size`` of what is counted goes with it."""
+        if self._closed:
+            self.hold(-size)
+            return
+        self._given(uids)
+        self._ready.append((one, size))
+        self._news.set()
+
+    def finish(self) -> None:
+        """Say that no more come."""
+        self._finished = True
+        self._news.set()
+
+    # --- for the one that takes ---------------------------------------------------------------------------------------
+
+    async def next(self) -> Identified | None:
+        """Return the next instance, None after the last."""
+        while not self._ready:
+            if self._finished:
+                return None
+            self._news.clear()
+            try:
+                async with asyncio.timeout(_UNREAD if self._unread else None):
+                    await self._news.wait()
+            except TimeoutError:
+                self._drop_unread()
+        one, size = self._ready.popleft()
+        self.hold(-size)
+        if isinstance(one, Usable) and isinstance(one.body, PassingBody):
+            self._unread = [other for other in self._unread if (body := other()) is not None and not body.is_opened]
+            self._unread.append(weakref.ref(one.body))
+        return one
+
+    def _drop_unread(self) -> None:
+        """Throw away what was taken and is not read: nothing comes behind it, and somebody waits for that."""
+        unread, self._unread = self._unread, []
+        for body in filter(None, (one() for one in unread)):
+            if not body.is_opened:
+                body.close()
+
+    def close(self) -> None:
+        """Throw away what was not taken, and what still comes."""
+        self._closed = True
+        while self._ready:
+            one, size = self._ready.popleft()
+            self.hold(-size)
+            if isinstance(one, Usable) and isinstance(one.body, PassingBody):
+                one.body.close()
+        self.wake()
+        self.finish()
+
+
+class Side:
+    """The `Sink` of one answer."""
+
+    def __init__(self, sink: HoldingSink) -> None:
+        self.piece: int = _PIECE
+        self._sink = sink
+        self._passing: Passing | None = None
+
+    def open(self, arriving: Arriving, ended: Ended, /) -> Arrival:
+        """Begin to take an instance."""
+        sink = self._sink
+        if sink.passes and arriving.length is not None and arriving.length > sink.in_memory:
+            self._passing = passing = Passing(arriving, sink)
+            header = arriving.header
+            body = PassingBody(passing, arriving.length)
+            sink.put(Usable(header.uids.sop_instance_uid, header, body), header.uids, 0)
+            return _Through(passing, ended)
+        self._passing = None
+        return _Keeping(sink, arriving, ended)
+
+    def is_full(self) -> bool:
+        """Whether `room` would wait."""
+        return self._sink.pool.is_full() or (
+            self._sink.is_tight and not (self._passing is not None and self._passing.is_awaited)
+        )
+
+    async def room(self) -> None:
+        """Wait until something was taken or written."""
+        await (self._sink.pool.room() if self._sink.pool.is_full() else self._sink.changed())
+
+
+# --- kept until it is whole -----------------------------------------------------------------------------------------
+
+
+class _Keeping:
+    """An instance in memory, and in a file from where it is too large for that."""
+
+    where: str = ""
+
+    def __init__(self, sink: HoldingSink, arriving: Arriving, ended: Ended) -> None:
+        self._sink = sink
+        self._header = arriving.header
+        self._ended = ended
+        self._pieces: list[bytes | memoryview] = []
+        self._held = 0
+        self._size = 0
+        self._file: PrivateFile | None = None
+        self._at_work = False
+        self._whole = False
+        self._over = False
+
+    def write(self, pieces: Pieces, size: int, /) -> None:
+        if self._over:
+            return
+        self._pieces += pieces
+        self._size += size
+        self._hold(size)
+        if self._size > self._sink.in_memory or self._sink.is_tight:
+            self._go_on()
+
+    def end(self, pieces: Pieces, size: int, /) -> None:
+        if self._over:
+            return
+        self._pieces += pieces
+        self._size += size
+        self._hold(max(size, _LEAST))
+        self._whole = True
+        if self._file is None and not self._at_work and self._size <= self._sink.in_memory:
+            self._give(self._in_memory(), self._held)
+        else:
+            self._go_on()
+
+    def drop(self) -> None:
+        if self._over:
+            return
+        self._pieces.clear()
+        self._hold(-self._held)
+        if self._at_work:
+            self._over = True  # told when the thread has done
+        else:
+            self._end(None)
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._sink.hold(size)
+
+    def _in_memory(self) -> Identified:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        uid = self._header.uids.sop_instance_uid
+        missing = what_is_missing(data, len(data), lambda at, size: data[at : at + size])
+        if missing is not None:
+            return Unusable(uid, Status.UNREADABLE, missing, len(data), self._header.uids)
+        return Usable(uid, self._header, BytesBody(data))
+
+    def _give(self, one: Identified, held: int) -> None:
+        self._held = 0
+        self._sink.put(one, self._header.uids, held)
+        self._end(None)
+
+    def _end(self, problem: BaseException | None) -> None:
+        self._over = True
+        self._file = None
+        self._hold(-self._held)
+        self._ended(problem)
+
+    # --- in a file ----------------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        waits = self._held >= _WRITTEN or self._whole
+        if self._at_work or self._over or not waits:
+            return
+        pieces, self._pieces = self._pieces, []
+        self._at_work = True
+        self._sink.pool.start(partial(self._write, pieces), partial(self._written, self._held))
+
+    def _write(self, pieces: Pieces) -> None:
+        """Write, in a thread."""
+        with translated(OSError, _no_room):
+            file = self._file = self._file or PrivateFile()
+            for piece in pieces:
+                file.append(piece)
+
+    def _written(self, size: int, problem: BaseException | None) -> None:
+        self._at_work = False
+        if self._over:  # dropped meanwhile
+            self._file = None
+            self._ended(problem)
+            return
+        self._hold(-size)
+        if problem is not None:
+            self._end(problem)
+        elif self._pieces:
+            self._go_on()
+        elif self._whole:
+            self._at_work = True
+            self._sink.pool.start(self._look, self._looked)
+
+    def _look(self) -> None:
+        """Find out whether it is whole, in a thread."""
+        assert self._file is not None  # noqa: S101 - written
+        body = SpooledFile(self._file, self._size, _PIECE * 2)
+        self._found = identify_kept(body, self._header.uids.sop_instance_uid, whole=True)
+
+    def _looked(self, problem: BaseException | None) -> None:
+        self._at_work = False
+        if self._over:
+            self._ended(problem)
+        elif problem is not None:
+            self._end(problem)
+        else:
+            self._give(self._found, 0)
+
+
+def _no_room(error: OSError) -> LocalFileError:
+    return LocalFileError(f"the folder for temporary files: {error.strerror or type(error).__name__}")
+
+
+# --- handed on as it comes ------------------------------------------------------------------------------------------
+
+
+class PassingBody:
+    """The body of an instance that is still coming. It can be opened once, and raises where the rest does not come.
+
+    Attributes:
+        length: its bytes, as the part that brings it says.
+        passing: what comes.
+        is_opened: somebody reads it.
+        passes: that it is one: nothing comes behind it before it is read, so it is read at once.
+    """
+
+    passes: Final = True
+
+    def __init__(self, passing: Passing, length: int) -> None:
+        self.length: int = length
+        self.passing: Passing = passing
+        self.is_opened: bool = False
+
+    def __repr__(self) -> str:
+        return f"<PassingBody of {self.length} bytes>"
+
+    async def open(self) -> AsyncGenerator[bytes, None]:
+        """Yield it as it comes.
+
+        Raises:
+            LocalFileError: it was opened before, or the rest does not come.
+        """
+        if self.is_opened:
+            raise LocalFileError("it passes from one archive to the other, and only once", temporary=True)
+        self.is_opened = True
+        size = 0
+        with translated(ProtocolError, lambda error: LocalFileError(error.message, temporary=True)):
+            async with self.passing:
+                async for piece in self.passing:
+                    size += len(piece)
+                    yield piece
+        if size != self.length:
+            raise LocalFileError("the instance has another length than its part said", temporary=True)
+
+    def close(self) -> None:
+        """Throw away what comes."""
+        self.passing.close()
+
+    def __del__(self) -> None:
+        """Let the archive that sends it go on when nobody will read it."""
+        self.passing.close()
+
+
+class _Through:
+    """The receiving end of a `PassingBody`."""
+
+    where: str = ""
+
+    def __init__(self, passing: Passing, ended: Ended) -> None:
+        self._passing = passing
+        self._ended = ended
+
+    def write(self, pieces: Pieces, size: int, /) -> None:
+        self._passing.take(pieces, size, whole=False)
+
+    def end(self, pieces: Pieces, size: int, /) -> None:
+        self._passing.take(pieces, size, whole=True)
+        self._ended(None)
+
+    def drop(self) -> None:
+        self._passing.break_off()
+        self._ended(None)
