@@ -118,7 +118,7 @@ def _share(pace: Pace, workers: int) -> Share:
 
 
 def paced_here(pace: Pace, dispatcher: DaskDispatcher) -> Callable[[], Awaitable[None]]:
-    """Return what is awaited before each request that is made here, which has one part of their rate, as a worker has."""
+    """Return what is awaited before each request made here: one part of their rate, as a worker has it."""
 
     async def request() -> None:
         for _ in range(dispatcher.workers + 1):
