@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from postdicom_async.dicom.uids import checked_uid
 from postdicom_async.disk.background import in_background
 from postdicom_async.disk.private import FileLock
-from postdicom_async.errors import LedgerLocked, UsageError
+from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.jobs import places
 from postdicom_async.jobs.context import How
 from postdicom_async.jobs.ends import Feature
 from postdicom_async.jobs.job import Job, JobParts
 from postdicom_async.jobs.ledger import Ledger
-from postdicom_async.jobs.ledger_file import refuse_foreign
+from postdicom_async.jobs.ledger_file import is_ledger
 from postdicom_async.jobs.pace import Pace
 from postdicom_async.jobs.profile_limits import fill_in
 from postdicom_async.jobs.specs import EndSpec, end_of, spec_of
@@ -129,6 +129,8 @@ def _require_level(how: How) -> None:
         raise UsageError("verify: give 'none', 'listed' or 'bytes'")
     if not isinstance(how.attempts, int) or how.attempts < 1:
         raise UsageError("attempts: give a number from 1 on")
+    if how.anonymize is not None and not how.anonymize.is_repeatable:
+        raise UsageError("anonymize: give a secret, so that the job makes the same UIDs and IDs when it goes on")
 
 
 def _place_of(asked: Asked, specs: list[Any]) -> tuple[Path, str]:
@@ -167,7 +169,8 @@ def _forget(path: Path) -> None:
     if not lock.take():
         raise LedgerLocked("another process runs this job")
     try:
-        refuse_foreign(path)
+        if not is_ledger(path):
+            raise LedgerUnusable("--new: there is a file of that name that is no ledger; it was not touched")
         places.remove_job(path)
     finally:
         lock.let_go()

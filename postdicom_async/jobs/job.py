@@ -182,7 +182,15 @@ class Job:
             control = await stack.enter_async_context(ControlServer(control_paths(self.path), handlers))
             if control.problem is not None:
                 parts.ledger.note(control.problem)
-            await Run(context, parts.elsewhere or local, self._gate).go()
+            there = parts.elsewhere is not None
+            run = Run(
+                context,
+                parts.elsewhere or local,
+                self._gate,
+                is_open=lambda: self.pace.is_open,
+                splits_series=there,
+            )
+            await run.go()
 
     async def _status(self) -> dict[str, Any]:
         phase = self._parts.ledger.fact("phase")
