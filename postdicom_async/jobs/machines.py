@@ -65,7 +65,7 @@ class Scheduler:
         self,
         source: object,
         target: object,
-        at_source: End,
+        here: tuple[End, End],
         how: How,
         pace: Pace,
         *,
@@ -77,7 +77,7 @@ class Scheduler:
         Args:
             source: as it was named; workers open it by their own profiles.
             target: the same.
-            at_source: the source, open here.
+            here: both ends as they are open here.
             how: the job's ways.
             pace: its rates, divided among the workers whenever a chunk is handed out.
             patience: seconds without scheduler or workers, after which the job ends and may be gone on with.
@@ -106,7 +106,8 @@ class Scheduler:
             at_most=lambda: pace.at_once,
             job=job,
             security=self._security(),
-            prepare=_placing(at_source),
+            prepare=_placing(here[0]),
+            finish=getattr(here[1], "refresh", None),  # a folder's index knows nothing of what workers stored
             patience=patience,
             on_event=tell,
         )
