@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from postdicom_async import UsageError
 from postdicom_async.cli.anonymize import Anonymizing
+from postdicom_async.cli.job_machines import Machines
 from postdicom_async.cli.job_options import Ends, JobFile, Pacing, VerifyLevel, first_studies
 from postdicom_async.cli.job_plan import show_plans
-from postdicom_async.cli.job_run import Telling, run_job
+from postdicom_async.cli.job_run import Limits, Telling, run_job
 from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.password import asking
 from postdicom_async.cli.paths import given_path
@@ -51,9 +52,33 @@ class Moving:
     attempts: Annotated[
         int, typer.Option("--attempts", min=1, metavar="N", help="How often an instance is tried, in waves.")
     ] = 3
+    every: Annotated[
+        float | None,
+        typer.Option(
+            "--every",
+            min=0.01,
+            metavar="MINUTES",
+            help="When all is done, begin anew after so long, and again, until Ctrl-C: for what still arrives.",
+        ),
+    ] = None
+    max_duration: Annotated[
+        float | None,
+        typer.Option(
+            "--max-duration", min=0.01, metavar="MINUTES", help="Stop then, with 8; the same command goes on later."
+        ),
+    ] = None
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Work for a minute, and tell how long the whole takes. What was moved counts."),
+    ] = False
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
     ] = False
+
+    def limits(self) -> Limits:
+        """Return how long it may run."""
+        minutes = None if self.max_duration is None else self.max_duration * 60
+        return Limits(minutes, self.probe, None if self.every is None else self.every * 60)
 
 
 class Delete(StrEnum):
@@ -69,6 +94,7 @@ def copy(
     job: JobFile,
     pacing: Pacing,
     anonymizing: Anonymizing,
+    machines: Machines,
     common: Common,
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
@@ -81,7 +107,14 @@ def copy(
     from postdicom_async import jobs
 
     rules, pace, studies = anonymizing.rules(), pacing.pace(), first_studies(moving.first)
-    asked = {"full": moving.full, "first": studies, "anonymize": rules, "job": job.job, "new": job.new, "pace": pace}
+    asked: dict[str, Any] = {
+        "full": moving.full,
+        "first": studies,
+        "anonymize": rules,
+        "job": job.job,
+        "new": job.new,
+        "pace": pace,
+    }
     begin = partial(
         jobs.copy,
         ends.source,
@@ -90,11 +123,12 @@ def copy(
         attempts=moving.attempts,
         patience=pacing.patience * 3600,
         ask=asking(),
+        scheduler=machines.given(),
         **asked,
     )
     if moving.dry_run:
         return show_plans(jobs.dry_run(ends.source, ends.target, ask=asking(), **asked), as_json=as_json)
-    return run_job(begin, Telling("copy", common.quiet, as_json, error_if_nothing))
+    return run_job(begin, Telling("copy", common.quiet, as_json, error_if_nothing), moving.limits())
 
 
 def sync(
@@ -102,6 +136,7 @@ def sync(
     moving: Moving,
     job: JobFile,
     pacing: Pacing,
+    machines: Machines,
     common: Common,
     delete: Annotated[
         Delete | None,
@@ -121,7 +156,13 @@ def sync(
     from postdicom_async import jobs
 
     share, studies = _share(max_delete), first_studies(moving.first)
-    asked = {"full": moving.full, "first": studies, "job": job.job, "new": job.new, "pace": pacing.pace()}
+    asked: dict[str, Any] = {
+        "full": moving.full,
+        "first": studies,
+        "job": job.job,
+        "new": job.new,
+        "pace": pacing.pace(),
+    }
     begin = partial(
         jobs.sync,
         ends.source,
@@ -132,13 +173,14 @@ def sync(
         attempts=moving.attempts,
         patience=pacing.patience * 3600,
         ask=asking(),
+        scheduler=machines.given(),
         **asked,
     )
     if moving.dry_run:
-        wanted = "" if delete is None else delete.value
+        wanted: Literal["", "copied", "all"] = "" if delete is None else delete.value
         plans = jobs.dry_run(ends.source, ends.target, verb="sync", delete=wanted, ask=asking(), **asked)
         return show_plans(plans, as_json=as_json)
-    return run_job(begin, Telling("sync", common.quiet, as_json, error_if_nothing))
+    return run_job(begin, Telling("sync", common.quiet, as_json, error_if_nothing), moving.limits())
 
 
 class Level(StrEnum):

@@ -19,6 +19,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.disk.private import forget, make_private, put_in_place
+from postdicom_async.disk.problems import explained
 from postdicom_async.errors import LedgerUnusable, LocalFileError, PostdicomError
 from postdicom_async.face import translated
 from postdicom_async.jobs.ledger_book import Book
@@ -37,6 +38,7 @@ __all__ = [
     "examine",
     "explained_by_sqlite",
     "make",
+    "refuse_foreign",
     "side_files",
     "tidy",
 ]
@@ -45,6 +47,7 @@ SMALL: Final = 16 << 20
 """Up to so many bytes a ledger is looked at completely when it is opened: less than two seconds."""
 
 _SLICE: Final = 1000
+_HEADER, _ID_AT = 100, 68
 
 _NO_LEDGER: Final = "it is no ledger of a job; it was not touched"
 _NEWER: Final = "the ledger was made by a newer version of this program: use that one; it was not touched"
@@ -188,13 +191,36 @@ def _refuse_what_is_no_file(path: Path) -> None:
         raise LedgerUnusable(_NO_LEDGER if path.exists() or path.is_symlink() else "there is no such ledger")
 
 
+def is_ledger(path: Path) -> bool:
+    """Return whether a file calls itself a ledger, whatever its state: it may be removed when a job begins afresh."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(72)
+    return head.startswith(b"SQLite format 3") and head[68:72] == APPLICATION_ID.to_bytes(4, "big")
+
+
 def _is_settled(path: Path) -> bool:
     """Whether the file itself holds all, and SQLite's log nothing."""
     log = side_files(path)[0]
     return not log.exists() or not log.stat().st_size
 
 
-def _refuse_foreign(database: sqlite3.Connection) -> None:
+def refuse_foreign(path: Path) -> None:
+    """Look whether a file is a ledger, of whatever version and damaged or not, so that it may be removed.
+
+    Raises:
+        LedgerUnusable: it is none.
+        LocalFileError: it cannot be read.
+    """
+    _refuse_what_is_no_file(path)
+    with explained("the ledger"), path.open("rb") as file:
+        header = file.read(_HEADER)
+    if header[:16] != b"SQLite format 3\0" or header[_ID_AT : _ID_AT + 4] != APPLICATION_ID.to_bytes(4, "big"):
+        raise LedgerUnusable(_NO_LEDGER)
+
+
+def _refuse_versions(database: sqlite3.Connection) -> None:
     ids = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
     if ids[0] != APPLICATION_ID:
         raise LedgerUnusable(_NO_LEDGER)
@@ -208,7 +234,7 @@ def _checked(database: sqlite3.Connection) -> dict[str, Any]:
     Raises:
         LedgerUnusable: they are not what they must be.
     """
-    _refuse_foreign(database)
+    _refuse_versions(database)
     found = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
     if found != list(SCHEMA):
         raise LedgerUnusable(_DAMAGED)
@@ -229,7 +255,7 @@ def checked_reader(path: Path) -> sqlite3.Connection:
     with explained_by_sqlite():
         if _is_settled(path):  # what is not ours is left before SQLite puts its own files beside it
             with closing(connected(path, "immutable")) as database:
-                _refuse_foreign(database)
+                _refuse_versions(database)
         mode = "ro"
         try:
             with closing(connected(path, mode)) as database:

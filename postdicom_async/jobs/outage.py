@@ -66,6 +66,11 @@ class Outages:
         """Note that an end did what it was asked."""
         self._of(end).weather.ended(self._clock())
 
+    @property
+    def lasts(self) -> bool:
+        """Whether an end is out of order."""
+        return any(sky.weather.since is not None for sky in self._skies)
+
     async def clear(self) -> None:
         """Wait until work may be given out.
 

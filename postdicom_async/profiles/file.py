@@ -48,6 +48,7 @@ def profiles_file() -> Path:
     )
 
 
+@public_face
 def load_profiles() -> dict[str, Profile]:
     """Return all profiles by name; none where there is no file.
 
@@ -58,6 +59,7 @@ def load_profiles() -> dict[str, Profile]:
     return {name: profile_of(name, table, folder=path.parent) for name, table in _tables(path).items()}
 
 
+@public_face
 def load_profile(name: str) -> Profile:
     """Return a profile.
 
@@ -71,6 +73,7 @@ def load_profile(name: str) -> Profile:
     return profile_of(name, tables[name], folder=path.parent)
 
 
+@public_face
 def add_profile(
     name: str,
     values: Mapping[str, Any],
@@ -105,6 +108,7 @@ def add_profile(
     return profile
 
 
+@public_face
 def remove_profile(name: str) -> None:
     """Take a profile out of the file.
 

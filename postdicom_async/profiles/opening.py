@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.errors import UsageError
-from postdicom_async.face import translated
+from postdicom_async.face import public_face, translated
 from postdicom_async.http.address import checked_url, place_of
 from postdicom_async.profiles.fields import with_fields
 from postdicom_async.profiles.secrets import credentials_of, find_secret, keys_of
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 
+@public_face
 def settings_of(profile: Profile, *, alone: bool = True) -> Settings:
     """Return the library's settings.
 
@@ -67,6 +68,7 @@ def limits_of(profile: Profile) -> Limits:
     return Limits(**{name: value for name, value in given.items() if value is not None})
 
 
+@public_face
 def client_of(
     profile: Profile,
     *,
@@ -102,6 +104,7 @@ def client_of(
     return DicomWeb(profile.url, auth=auth, settings=settings, dialect=dialect)
 
 
+@public_face
 def cloud_client(profile: Profile, keys: tuple[str, str], settings: Settings, wire: CloudWire) -> CloudApi:
     """Return the client of an account of the Cloud API, not yet open.
 
@@ -114,6 +117,7 @@ def cloud_client(profile: Profile, keys: tuple[str, str], settings: Settings, wi
     return CloudApi(*keys, user=user, router_url=router_url, settings=settings, wire=wire)
 
 
+@public_face
 def assumptions_of(profile: Profile) -> tuple[Any, ...]:
     """Return what is assumed of an archive: its dialect and how operations are written, or that of the Cloud API.
 
@@ -134,6 +138,7 @@ def assumptions_of(profile: Profile) -> tuple[Any, ...]:
     return with_fields(texts, *bases, where=f"profile {profile.name}: options")
 
 
+@public_face
 def check_profile(profile: Profile) -> None:
     """Refuse a profile that no client can be made of, whatever its secret.
 

@@ -235,9 +235,9 @@ async def test_a_full_disk_keeps_what_is_gathered(tmp_path: Path) -> None:
         study = (await ledger.studies(Stage.PLANNED))[0]
 
         def limit(size: int) -> None:
-            ledger._open_book.database.execute(f"PRAGMA max_page_count={size}")
+            ledger._writer.book.database.execute(f"PRAGMA max_page_count={size}")
 
-        await ledger._in_thread(lambda: limit(1))
+        await ledger._writer.in_thread(lambda: limit(1))
         rows = [ItemRow("7", f"7.{n}", State.PENDING) for n in range(5000)]
         ledger.plan(study.id, rows)
         for _ in range(2):
@@ -249,7 +249,7 @@ async def test_a_full_disk_keeps_what_is_gathered(tmp_path: Path) -> None:
         await asyncio.sleep(0.3)
         with reader(path) as one:
             assert one.summary().discovered == 12
-        await ledger._in_thread(lambda: limit(1 << 30))
+        await ledger._writer.in_thread(lambda: limit(1 << 30))
         await ledger.commit()
         assert not ledger.problem
         assert_adds_up(path)
@@ -261,7 +261,7 @@ async def test_a_full_disk_keeps_what_is_gathered(tmp_path: Path) -> None:
 async def test_a_ledger_that_could_not_be_closed_says_so(tmp_path: Path) -> None:
     path = tmp_path / "one.ledger"
     ledger = await filled(path)
-    await ledger._in_thread(lambda: ledger._open_book.database.execute("PRAGMA max_page_count=1"))
+    await ledger._writer.in_thread(lambda: ledger._writer.book.database.execute("PRAGMA max_page_count=1"))
     ledger.plan(2, [ItemRow("7", f"7.{n}", State.PENDING) for n in range(5000)])
     with pytest.raises(LocalFileError, match="the disk is full"):
         await ledger.__aexit__(None, None, None)
