@@ -12,6 +12,7 @@ import typer
 
 from postdicom_async import UsageError
 from postdicom_async.cli.anonymize import Anonymizing
+from postdicom_async.cli.job_machines import Machines
 from postdicom_async.cli.job_options import Ends, JobFile, Pacing, VerifyLevel, first_studies
 from postdicom_async.cli.job_plan import show_plans
 from postdicom_async.cli.job_run import Limits, Telling, run_job
@@ -93,6 +94,7 @@ def copy(
     job: JobFile,
     pacing: Pacing,
     anonymizing: Anonymizing,
+    machines: Machines,
     common: Common,
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
@@ -121,6 +123,7 @@ def copy(
         attempts=moving.attempts,
         patience=pacing.patience * 3600,
         ask=asking(),
+        scheduler=machines.given(),
         **asked,
     )
     if moving.dry_run:
@@ -133,6 +136,7 @@ def sync(
     moving: Moving,
     job: JobFile,
     pacing: Pacing,
+    machines: Machines,
     common: Common,
     delete: Annotated[
         Delete | None,
@@ -169,6 +173,7 @@ def sync(
         attempts=moving.attempts,
         patience=pacing.patience * 3600,
         ask=asking(),
+        scheduler=machines.given(),
         **asked,
     )
     if moving.dry_run:

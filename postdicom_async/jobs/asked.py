@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import os
 
     from postdicom_async.jobs.ends import End
+    from postdicom_async.jobs.machines import Scheduler
     from postdicom_async.jobs.specs import EndLike
     from postdicom_async.profiles.secrets import Ask
 
@@ -59,6 +60,7 @@ class Asked:
     pace: Pace
     patience: float
     ask: Ask | None
+    scheduler: Scheduler | None = None
 
 
 class Ends(NamedTuple):
@@ -104,6 +106,19 @@ async def ends_of(asked: Asked, *, with_index: bool = True) -> Ends:
 async def begun(asked: Asked) -> Job:
     """Return the job, which works."""
     ends = await ends_of(asked)
+    elsewhere = None
+    if asked.scheduler is not None:
+        source, target = ends.specs
+        how, pace, patience = asked.how, asked.pace, asked.patience
+        elsewhere = asked.scheduler.dispatcher(
+            source,
+            target,
+            (ends.source, ends.target),
+            how,
+            pace,
+            patience=patience,
+            tell=lambda line: ledger.note(line),
+        )
     if asked.new:
         await in_background(lambda: _forget(ends.path))
     ledger = await _ledger(ends, asked.how)
@@ -112,7 +127,7 @@ async def begun(asked: Asked) -> Job:
     except BaseException:
         await ledger.__aexit__(None, None, None)
         raise
-    return Job(JobParts(ledger, ends.source, ends.target, asked.how, asked.pace, asked.patience))
+    return Job(JobParts(ledger, ends.source, ends.target, asked.how, asked.pace, asked.patience, elsewhere))
 
 
 def _require_level(how: How) -> None:
@@ -120,6 +135,8 @@ def _require_level(how: How) -> None:
         raise UsageError("verify: give 'none', 'listed' or 'bytes'")
     if not isinstance(how.attempts, int) or how.attempts < 1:
         raise UsageError("attempts: give a number from 1 on")
+    if how.anonymize is not None and not how.anonymize.is_repeatable:
+        raise UsageError("anonymize: give a secret, so that the job makes the same UIDs and IDs when it goes on")
 
 
 def _place_of(asked: Asked, specs: list[Any]) -> tuple[Path, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.context import How
     from postdicom_async.jobs.distributed import DaskDispatcher
     from postdicom_async.jobs.ends import End
-    from postdicom_async.jobs.pace import Pace
+    from postdicom_async.jobs.pace import Pace, Share
 
-__all__ = ["Scheduler"]
+__all__ = ["Scheduler", "paced_here"]
 
 
 @public_face
@@ -64,7 +65,7 @@ class Scheduler:
         self,
         source: object,
         target: object,
-        at_source: End,
+        here: tuple[End, End],
         how: How,
         pace: Pace,
         *,
@@ -76,7 +77,7 @@ class Scheduler:
         Args:
             source: as it was named; workers open it by their own profiles.
             target: the same.
-            at_source: the source, open here.
+            here: both ends as they are open here.
             how: the job's ways.
             pace: its rates, divided among the workers whenever a chunk is handed out.
             patience: seconds without scheduler or workers, after which the job ends and may be gone on with.
@@ -92,19 +93,39 @@ class Scheduler:
             raise UsageError(
                 "scheduler: name both ends by profile, address or path; a client cannot be sent to workers"
             )
+        job = secrets.token_hex(4)
+        alone = source.is_archive != target.is_archive
         rules = None if how.anonymize is None else packed_rules(how.anonymize)
         compares = how.verify == "bytes" and how.anonymize is None
         return DaskDispatcher(
             self.address,
             carry,
-            source=RemoteEnd(source),
-            target=RemoteEnd(target, target=True),
-            options=lambda workers: WorkOptions(compares, rules, pace.share(workers)),
+            source=RemoteEnd(job, source, alone=alone),
+            target=RemoteEnd(job, target, target=True, alone=alone),
+            options=lambda workers: WorkOptions(compares, rules, _share(pace, workers)),
+            at_most=lambda: pace.at_once,
+            job=job,
             security=self._security(),
-            prepare=_placing(at_source),
+            prepare=_placing(here[0]),
+            finish=getattr(here[1], "refresh", None),  # a folder's index knows nothing of what workers stored
             patience=patience,
             on_event=tell,
         )
+
+
+def _share(pace: Pace, workers: int) -> Share:
+    """Return one worker's part of the rates. Bytes go through workers alone; requests are made here too."""
+    return replace(pace.share(workers), max_requests=pace.share(workers + 1).max_requests)
+
+
+def paced_here(pace: Pace, dispatcher: DaskDispatcher) -> Callable[[], Awaitable[None]]:
+    """Return what is awaited before each request made here: one part of their rate, as a worker has it."""
+
+    async def request() -> None:
+        for _ in range(dispatcher.workers + 1):
+            await pace.request()
+
+    return request
 
 
 def _placing(end: End) -> Callable[[Chunk], Awaitable[Chunk]] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import threading
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.disk import private_file
 from postdicom_async.errors import UsageError
+from postdicom_async.jobs.archive_end import ArchiveEnd
 from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
 from postdicom_async.jobs.chunks import ChunkEnd
 from postdicom_async.jobs.pace import Pace, Share
@@ -43,22 +45,27 @@ class RemoteEnd:
     """Where an end is, for a worker; a `worker.Spec`.
 
     Attributes:
+        job: a random word that tells this run from others.
         spec: as it was named.
         target: it is the target: a folder that does not exist is an empty one.
         alone: the other end is no archive, so that variables such as ``POSTDICOM_PASSWORD`` are meant for this.
     """
 
+    job: str
     spec: EndSpec
     target: bool = False
     alone: bool = False
 
     def open(self) -> End:
-        """Return the end, not yet entered.
+        """Return the end, not yet entered; its requests keep to this process's share of the job's rate.
 
         Raises:
             UsageError: this machine has no such profile, or no secret for it.
         """
-        return self.spec.open(target=self.target, alone=self.alone)
+        end = self.spec.open(target=self.target, alone=self.alone)
+        if isinstance(end, ArchiveEnd):
+            end.pace_requests(_kept_for(self.job).pace.request)
+        return end
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +169,7 @@ class _Job:
 
 
 _jobs: dict[str, _Job] = {}
+_guard = threading.Lock()
 _MOST_JOBS = 8  # that are remembered at once
 
 
@@ -185,11 +193,12 @@ async def _work(source: End, target: End, parcel: Parcel) -> AsyncGenerator[Item
 
 
 def _kept_for(job: str) -> _Job:
-    found = _jobs.pop(job, None) or _Job(job)
-    _jobs[job] = found  # the latest last
-    while len(_jobs) > _MOST_JOBS:
-        del _jobs[next(iter(_jobs))]
-    return found
+    with _guard:  # ends are opened in threads of their own
+        found = _jobs.pop(job, None) or _Job(job)
+        _jobs[job] = found  # the latest last
+        while len(_jobs) > _MOST_JOBS:
+            del _jobs[next(iter(_jobs))]
+        return found
 
 
 async def _digest(one: Usable) -> bytes:
