@@ -368,3 +368,28 @@ async def test_a_large_study_comes_in_slices() -> None:
         slices = [len(some) async for some in end.instances(uid(1))]
     assert sum(slices) == 4500
     assert max(slices) <= 1000
+
+
+# --- filters ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked_for", ["CT", "CT,MR", "C*"])
+async def test_studies_of_other_modalities_than_asked_for_end_the_list(asked_for: str) -> None:
+    dates = some_dates(20)
+    lister = Lister(dates)
+
+    def answer(request: Request) -> Reply:
+        assert ("includefield", "ModalitiesInStudy") in request.query or "*" in asked_for
+        items = [lister.item(one) | {"00080061": {"vr": "CS", "Value": ["CT", "SR"]}} for one in dates]
+        items[-1]["00080061"] = {"vr": "CS", "Value": [odd]}
+        return json_reply([] if int(asked(request).get("offset", 0)) else items)
+
+    odd = "CT"
+    async with FaultyServer(answer) as server, end_at(server, filters={"ModalitiesInStudy": asked_for}) as end:
+        assert len(await listed(end)) == len(dates)
+        odd = "US"
+        if "*" in asked_for:  # what it stands for is the archive's to say
+            assert len(await listed(end)) == len(dates)
+        else:
+            with pytest.raises(ProtocolError, match="ModalitiesInStudy"):
+                await listed(end)
