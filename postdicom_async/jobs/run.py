@@ -66,8 +66,16 @@ class Run:
                 await phases[phase]()
             finally:
                 counting.cancel()
+                self._note_ends()
             ledger.put("phase", PHASES[number + 1])
             await ledger.commit()
+
+    def _note_ends(self) -> None:
+        """Note what an end has to say of its own lists and answers."""
+        for end in (self._context.source, self._context.target):
+            notes: list[str] = getattr(end, "notes", [])
+            while notes:
+                self._context.ledger.note(f"{end.name}: {notes.pop(0)}")
 
     async def _count_seconds(self) -> None:
         """Count the time in which it works: neither pauses and closed windows nor outages."""
