@@ -213,9 +213,9 @@ class Settings:
             raises is logged by its class, and ignored.
         before_request: is awaited before every request to the archive, a repeat too, and before a connection is taken
             for it, so that whoever waits in it holds none: for a rate of requests. It may take any time: that is no
-            silence of the archive. ``timeouts.deadline`` counts it, as it counts ``retry.max_seconds``. What it raises
-            ends the call. Requests of a callable that gives credentials, and messages of the Cloud API's sockets, are
-            not asked for.
+            silence of the archive. ``timeouts.deadline`` and ``retry.max_seconds`` count it. What it raises ends the
+            call. Not asked for are requests of a callable that gives credentials, and messages on the Cloud API's
+            sockets.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -2,53 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from postdicom_async import UsageError
 from postdicom_async.cli.anonymize import Anonymizing
+from postdicom_async.cli.job_machines import Machines
 from postdicom_async.cli.job_options import Ends, JobFile, Pacing, VerifyLevel, first_studies
 from postdicom_async.cli.job_plan import show_plans
-from postdicom_async.cli.job_run import Telling, run_job
+from postdicom_async.cli.job_run import Limits, Telling, run_job
 from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.password import asking
 from postdicom_async.cli.paths import given_path
 
-if TYPE_CHECKING:
-    from postdicom_async.jobs import Job
-
 __all__ = ["copy", "sync", "verify"]
 
-_Verify: TypeAlias = Annotated[
-    VerifyLevel,
-    typer.Option(
-        "--verify",
-        help="What is proven in the end: listed asks the target for its list of every study, bytes retrieves and "
-        "compares everything that was moved.",
-    ),
-]
-_Full: TypeAlias = Annotated[
-    bool, typer.Option("--full", help="Compare the instances of every study, also where the counts are equal.")
-]
-_First: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--first",
-        metavar="FILE",
-        parser=given_path,
-        help="Begin with these studies: one Study Instance UID a line. Then the newest come first.",
-    ),
-]
-_Attempts: TypeAlias = Annotated[
-    int, typer.Option("--attempts", min=1, metavar="N", help="How often an instance is tried, in waves.")
-]
-_DryRun: TypeAlias = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
-]
 _AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document: the summary.")]
+
+
+@dataclass(frozen=True)
+class Moving:
+    """What is moved, and how it is proven."""
+
+    verify: Annotated[
+        VerifyLevel,
+        typer.Option(
+            "--verify",
+            help="What is proven in the end: listed asks the target for its list of every study, bytes retrieves and "
+            "compares everything that was moved.",
+        ),
+    ] = VerifyLevel.LISTED
+    full: Annotated[
+        bool, typer.Option("--full", help="Compare the instances of every study, also where the counts are equal.")
+    ] = False
+    first: Annotated[
+        Path | None,
+        typer.Option(
+            "--first",
+            metavar="FILE",
+            parser=given_path,
+            help="Begin with these studies: one Study Instance UID a line. Then the newest come first.",
+        ),
+    ] = None
+    attempts: Annotated[
+        int, typer.Option("--attempts", min=1, metavar="N", help="How often an instance is tried, in waves.")
+    ] = 3
+    every: Annotated[
+        float | None,
+        typer.Option(
+            "--every",
+            min=0.01,
+            metavar="MINUTES",
+            help="When all is done, begin anew after so long, and again, until Ctrl-C: for what still arrives.",
+        ),
+    ] = None
+    max_duration: Annotated[
+        float | None,
+        typer.Option(
+            "--max-duration", min=0.01, metavar="MINUTES", help="Stop then, with 8; the same command goes on later."
+        ),
+    ] = None
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Work for a minute, and tell how long the whole takes. What was moved counts."),
+    ] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
+    ] = False
+
+    def limits(self) -> Limits:
+        """Return how long it may run."""
+        minutes = None if self.max_duration is None else self.max_duration * 60
+        return Limits(minutes, self.probe, None if self.every is None else self.every * 60)
 
 
 class Delete(StrEnum):
@@ -60,15 +90,12 @@ class Delete(StrEnum):
 
 def copy(
     ends: Ends,
+    moving: Moving,
     job: JobFile,
     pacing: Pacing,
     anonymizing: Anonymizing,
+    machines: Machines,
     common: Common,
-    verify: _Verify = VerifyLevel.LISTED,
-    full: _Full = False,
-    first: _First = None,
-    attempts: _Attempts = 3,
-    dry_run: _DryRun = False,
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
@@ -79,44 +106,37 @@ def copy(
     """
     from postdicom_async import jobs
 
-    rules, pace, studies = anonymizing.rules(), pacing.pace(), first_studies(first)
-    if dry_run:
-        plans = jobs.dry_run(
-            ends.source,
-            ends.target,
-            full=full,
-            first=studies,
-            anonymize=rules,
-            job=job.job,
-            new=job.new,
-            pace=pace,
-            ask=asking(),
-        )
-        return show_plans(plans, as_json=as_json)
-
-    async def begin() -> Job:
-        return await jobs.copy(
-            ends.source,
-            ends.target,
-            verify=verify.value,
-            full=full,
-            first=studies,
-            anonymize=rules,
-            job=job.job,
-            new=job.new,
-            attempts=attempts,
-            pace=pace,
-            patience=pacing.patience * 3600,
-            ask=asking(),
-        )
-
-    return run_job(begin, Telling("copy", common.quiet, as_json, error_if_nothing))
+    rules, pace, studies = anonymizing.rules(), pacing.pace(), first_studies(moving.first)
+    asked: dict[str, Any] = {
+        "full": moving.full,
+        "first": studies,
+        "anonymize": rules,
+        "job": job.job,
+        "new": job.new,
+        "pace": pace,
+    }
+    begin = partial(
+        jobs.copy,
+        ends.source,
+        ends.target,
+        verify=moving.verify.value,
+        attempts=moving.attempts,
+        patience=pacing.patience * 3600,
+        ask=asking(),
+        scheduler=machines.given(),
+        **asked,
+    )
+    if moving.dry_run:
+        return show_plans(jobs.dry_run(ends.source, ends.target, ask=asking(), **asked), as_json=as_json)
+    return run_job(begin, Telling("copy", common.quiet, as_json, error_if_nothing), moving.limits())
 
 
 def sync(
     ends: Ends,
+    moving: Moving,
     job: JobFile,
     pacing: Pacing,
+    machines: Machines,
     common: Common,
     delete: Annotated[
         Delete | None,
@@ -129,51 +149,38 @@ def sync(
     max_delete: Annotated[
         str, typer.Option("--max-delete", metavar="PERCENT", help="Delete nothing if it would be more than that.")
     ] = "1%",
-    verify: _Verify = VerifyLevel.LISTED,
-    full: _Full = False,
-    first: _First = None,
-    attempts: _Attempts = 3,
-    dry_run: _DryRun = False,
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
     """Do what copy does, and with --delete remove at TARGET what SOURCE has no more."""
     from postdicom_async import jobs
 
-    pace, studies, share = pacing.pace(), first_studies(first), _share(max_delete)
-    if dry_run:
-        plans = jobs.dry_run(
-            ends.source,
-            ends.target,
-            verb="sync",
-            delete="" if delete is None else delete.value,
-            full=full,
-            first=studies,
-            job=job.job,
-            new=job.new,
-            pace=pace,
-            ask=asking(),
-        )
+    share, studies = _share(max_delete), first_studies(moving.first)
+    asked: dict[str, Any] = {
+        "full": moving.full,
+        "first": studies,
+        "job": job.job,
+        "new": job.new,
+        "pace": pacing.pace(),
+    }
+    begin = partial(
+        jobs.sync,
+        ends.source,
+        ends.target,
+        delete="" if delete is None else delete.value,
+        max_delete=share,
+        verify=moving.verify.value,
+        attempts=moving.attempts,
+        patience=pacing.patience * 3600,
+        ask=asking(),
+        scheduler=machines.given(),
+        **asked,
+    )
+    if moving.dry_run:
+        wanted: Literal["", "copied", "all"] = "" if delete is None else delete.value
+        plans = jobs.dry_run(ends.source, ends.target, verb="sync", delete=wanted, ask=asking(), **asked)
         return show_plans(plans, as_json=as_json)
-
-    async def begin() -> Job:
-        return await jobs.sync(
-            ends.source,
-            ends.target,
-            delete="" if delete is None else delete.value,
-            max_delete=share,
-            verify=verify.value,
-            full=full,
-            first=studies,
-            job=job.job,
-            new=job.new,
-            attempts=attempts,
-            pace=pace,
-            patience=pacing.patience * 3600,
-            ask=asking(),
-        )
-
-    return run_job(begin, Telling("sync", common.quiet, as_json, error_if_nothing))
+    return run_job(begin, Telling("sync", common.quiet, as_json, error_if_nothing), moving.limits())
 
 
 class Level(StrEnum):
@@ -197,21 +204,18 @@ def verify(
     """Compare SOURCE with TARGET; nothing is changed at either. Ends with 6 where they differ."""
     from postdicom_async import jobs
 
-    rules, pace = anonymizing.rules(), pacing.pace()
-
-    async def begin() -> Job:
-        return await jobs.verify(
-            ends.source,
-            ends.target,
-            level=level.value,
-            anonymize=rules,
-            job=job.job,
-            new=job.new,
-            pace=pace,
-            patience=pacing.patience * 3600,
-            ask=asking(),
-        )
-
+    begin = partial(
+        jobs.verify,
+        ends.source,
+        ends.target,
+        level=level.value,
+        anonymize=anonymizing.rules(),
+        job=job.job,
+        new=job.new,
+        pace=pacing.pace(),
+        patience=pacing.patience * 3600,
+        ask=asking(),
+    )
     return run_job(begin, Telling("verify", common.quiet, as_json))
 
 

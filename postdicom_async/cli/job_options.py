@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -62,6 +62,10 @@ class JobFile:
     new: Annotated[bool, typer.Option("--new", help="Begin afresh: forget what an earlier job of this pair did.")] = (
         False
     )
+
+    def asked(self) -> dict[str, Any]:
+        """Return it as the library takes it."""
+        return {"job": self.job, "new": self.new}
 
 
 @dataclass(frozen=True)

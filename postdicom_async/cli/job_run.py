@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +13,8 @@ from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted
 from postdicom_async.cli.job_progress import JobProgress
 from postdicom_async.cli.loop import run_async
+from postdicom_async.disk.background import in_background
+from postdicom_async.jobs.eta import Eta
 from postdicom_async.jobs.states import Reason, State, reason_text
 
 if TYPE_CHECKING:
@@ -19,9 +23,10 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs import Job, Summary
 
-__all__ = ["Telling", "code_of_job", "counts_text", "document_of", "run_job", "tell", "told_reasons"]
+__all__ = ["Limits", "Telling", "code_of_job", "counts_text", "document_of", "run_job", "tell", "told_reasons"]
 
 _MISMATCHES = frozenset({Reason.NOT_LISTED, Reason.DIFFERENT, Reason.NOT_CONFIRMED, Reason.CANNOT_COMPARE, Reason.GONE})
+_PROBED = 60.0  # seconds
 _BAD = (State.FAILED, State.UNCONFIRMED)
 
 
@@ -35,7 +40,22 @@ class Telling:
     error_if_nothing: bool = False
 
 
-def run_job(begin: Callable[[], Awaitable[Job]], telling: Telling) -> int:
+@dataclass(frozen=True)
+class Limits:
+    """How long a job may run, in seconds.
+
+    Attributes:
+        seconds: then it is stopped, to be gone on with later.
+        probe: a minute, to see how fast it is.
+        every: when it has ended it begins anew, after so long.
+    """
+
+    seconds: float | None = None
+    probe: bool = False
+    every: float | None = None
+
+
+def run_job(begin: Callable[[], Awaitable[Job]], telling: Telling, limits: Limits = Limits()) -> int:
     """Begin a job, wait for its end, tell what it came to; return the exit code.
 
     Raises:
@@ -44,20 +64,51 @@ def run_job(begin: Callable[[], Awaitable[Job]], telling: Telling) -> int:
     """
     begun: list[Job] = []
 
-    async def work() -> Summary:
+    async def work() -> tuple[Summary, bool]:
         async with await begin() as job:
-            begun.append(job)
+            begun[:] = [job]
             async with JobProgress(job, quiet=telling.quiet):
-                return await job.wait()
+                return await _waited(job, _PROBED if limits.probe else limits.seconds)
+
+    async def work_and_wait() -> tuple[Summary, bool]:
+        while True:
+            summary, has_ended = await work()
+            if limits.every is None or not has_ended:
+                return summary, has_ended
+            tell(summary, telling)
+            await asyncio.sleep(limits.every)
 
     try:
-        summary = run_async(work)
-    except (PostdicomError, Interrupted):
+        summary, has_ended = run_async(work_and_wait)
+    except (PostdicomError, Interrupted) as error:
         for job in begun:
             with suppress(PostdicomError):
-                _tell_partial(job.summary(), telling)
+                _tell_partial(job.summary(), telling, error)
         raise
-    return tell(summary, telling)
+    if has_ended:
+        return tell(summary, telling)
+    if limits.probe:
+        output.write(_estimate(summary))
+        return Exit.OK
+    output.note(f"{counts_text(summary)}; the same command again goes on from there")
+    output.error("--max-duration is over")
+    return Exit.LIMIT
+
+
+async def _waited(job: Job, seconds: float | None) -> tuple[Summary, bool]:
+    """Wait for a job's end, so long at most; return what it has come to, and whether it has ended."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await job.wait(), True
+    except TimeoutError:
+        await job.stop()
+    return await in_background(job.summary), False
+
+
+def _estimate(summary: Summary) -> str:
+    pace = Eta().note(summary, time.time())
+    left = "unknown" if pace.seconds is None else output.time_text(pace.seconds)
+    return f"{counts_text(summary)}; {output.rate_text(summary.of(State.DONE).bytes, summary.seconds)}; left: {left}"
 
 
 def tell(summary: Summary, telling: Telling) -> int:
@@ -87,10 +138,11 @@ def told_reasons(summary: Summary) -> list[str]:
     ]
 
 
-def _tell_partial(summary: Summary, telling: Telling) -> None:
+def _tell_partial(summary: Summary, telling: Telling, error: Exception) -> None:
     if telling.as_json:
-        return
-    output.note(f"before it ended: {counts_text(summary)}; the same command again goes on from there")
+        output.write_document(document_of(summary), error=error)
+    else:
+        output.note(f"before it ended: {counts_text(summary)}; the same command again goes on from there")
 
 
 def counts_text(summary: Summary) -> str:

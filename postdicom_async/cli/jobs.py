@@ -12,6 +12,7 @@ import typer
 from postdicom_async import PostdicomError, UsageError, __version__
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.job_machines import Machines
 from postdicom_async.cli.job_options import JobName, Pacing
 from postdicom_async.cli.job_run import Telling, counts_text, document_of, run_job, told_reasons
 from postdicom_async.cli.loop import run_async
@@ -65,14 +66,14 @@ def show(job: JobName, common: Common, as_json: _AsJson = False) -> int:
     return Exit.OK
 
 
-def resume(job: JobName, pacing: Pacing, common: Common, as_json: _AsJson = False) -> int:
+def resume(job: JobName, pacing: Pacing, machines: Machines, common: Common, as_json: _AsJson = False) -> int:
     """Go on with a job where it stopped; one that came to its end begins another run."""
     from postdicom_async import jobs
 
-    pace = pacing.pace()
+    pace, scheduler = pacing.pace(), machines.given()
 
     async def begin() -> Job:
-        return await jobs.resume(job, pace=pace, patience=pacing.patience * 3600, ask=asking())
+        return await jobs.resume(job, pace=pace, patience=pacing.patience * 3600, ask=asking(), scheduler=scheduler)
 
     return run_job(begin, Telling("resume", common.quiet, as_json))
 
@@ -80,6 +81,7 @@ def resume(job: JobName, pacing: Pacing, common: Common, as_json: _AsJson = Fals
 def retry(
     job: JobName,
     pacing: Pacing,
+    machines: Machines,
     common: Common,
     failed: Annotated[bool, typer.Option("--failed", help="Try again what failed or is unconfirmed.")] = False,
     reason: Annotated[
@@ -93,10 +95,12 @@ def retry(
 
     if not failed:
         raise UsageError("retry: give --failed; --reason narrows it")
-    pace = pacing.pace()
+    pace, scheduler = pacing.pace(), machines.given()
 
     async def begin() -> Job:
-        return await jobs.retry(job, reasons=reason, pace=pace, patience=pacing.patience * 3600, ask=asking())
+        return await jobs.retry(
+            job, reasons=reason, pace=pace, patience=pacing.patience * 3600, ask=asking(), scheduler=scheduler
+        )
 
     return run_job(begin, Telling("retry", common.quiet, as_json))
 

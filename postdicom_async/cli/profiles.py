@@ -124,13 +124,20 @@ def add(
     The password is asked for in a terminal, and goes into the keyring or nowhere: never into the file. Without it,
     commands look for POSTDICOM_PASSWORD_NAME, the file of --password-file, and ask.
     """
-    made = profiles.add_profile(name, new.values(), replace=replace)
+    made = profiles.add_profile(name, new.values(), replace=replace, check=_check)
     if not common.quiet:
         output.note(f"{name} written to {profiles.profiles_file()}")
     if not no_password:
         for which in _asked_for(made):
             _keep(made, which, quiet=common.quiet)
     return Exit.OK
+
+
+def _check(profile: Profile) -> None:
+    from postdicom_async.jobs.profile_limits import check_limits
+
+    profiles.check_profile(profile)
+    check_limits(profile)
 
 
 def _asked_for(profile: Profile) -> list[SecretName]:
@@ -241,6 +248,7 @@ def test(name: Name, common: Common) -> int:
     """
     del common
     found = profiles.load_profile(name)
+    _check(found)
     client = profiles.client_of(found, ask=asking())
     problem = run_async(lambda: _tried(client))
     secure = (found.url or found.router_url or "https:").lower().startswith("https:")

@@ -16,28 +16,15 @@ from postdicom_async.dicom.anonymize_patients import (
     PatientRows,
     keyed_patient_id,
 )
-from postdicom_async.dicom.anonymize_profile import profile_actions
-from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, Kind, action_of, actions_of, tag_of
+from postdicom_async.dicom.anonymize_profile import over_vendor_tags, profile_actions
+from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, Kind, action_of, actions_of
 from postdicom_async.dicom.anonymize_uids import key_of, new_uid, says_which
-from postdicom_async.dicom.elements import tag_text
+from postdicom_async.dicom.elements import dictionary_vr, tag_text
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.results import InstanceUids
 
 __all__ = ["Anonymization", "UidRecorder"]
-
-# The nine tags that PostDICOM's own uploader offers, with values that leave a valid study.
-_VENDOR_TAGS: dict[str, str | None] = {
-    "PatientName": "ANONYMOUS",
-    "PatientID": "ANONYMOUS",
-    "OtherPatientIDs": "",
-    "OtherPatientNames": "",
-    "StudyDescription": "",
-    "ReferringPhysicianName": "",
-    "InstitutionName": "",
-    "InstitutionAddress": "",
-    "AccessionNumber": "",
-}
 
 
 class UidRecorder(Protocol):
@@ -149,8 +136,12 @@ class Anonymization:
         vars(self).update({**state, "rules": MappingProxyType(state["rules"])})
 
     @property
-    def needs_secret(self) -> bool:
-        """Whether anything is derived from the secret, so that without one each object makes other copies."""
+    def is_repeatable(self) -> bool:
+        """Whether another object of the same arguments makes the same copies: new UIDs and IDs need a secret."""
+        return self.secret is not None or self._elsewhere is not None or not self._derives
+
+    @property
+    def _derives(self) -> bool:
         return self.remap_uids or self.patient_ids == "keyed"
 
     def without_secret(self) -> Anonymization:
@@ -159,7 +150,7 @@ class Anonymization:
         Raises:
             UsageError: new UIDs or IDs are derived from a secret, and none was given that others could be told.
         """
-        if self.needs_secret and self.secret is None and self._elsewhere is None:
+        if not self.is_repeatable:
             raise UsageError("anonymize: give a secret, so that other machines make the same UIDs and IDs")
         return self._with(secret=None, patients=None, uid_map=None, _key=b"", _elsewhere=self._marks())
 
@@ -193,7 +184,7 @@ class Anonymization:
 
     @property
     def _key_of_marks(self) -> bytes:
-        return self._key if self.needs_secret or self.secret is not None else b"no secret"
+        return self._key if self._derives or self.secret is not None else b"no secret"
 
     def description(self) -> Mapping[str, Any]:
         """Return what is changed, as JSON can hold it: tags and what is done to them, and never a value."""
@@ -244,7 +235,7 @@ class Anonymization:
         top. Much stays that identifies a patient (birth date, UIDs, dates); see `basic_profile`.
         """
         return cls(
-            _over_vendor_tags(rules, keyed=patient_ids is not None),
+            over_vendor_tags(rules, keyed=patient_ids is not None),
             insert_absent=insert_absent,
             sequences=sequences,
             remap_uids=remap_uids,
@@ -340,6 +331,12 @@ class Anonymization:
         if self._elsewhere is not None:
             raise UsageError("anonymize: the secret is not here; give it by with_secret()")
 
+    def changes(self, tag: int) -> bool:
+        """Return whether an element outside of sequences may become another one."""
+        by_patient = {PATIENT_ID, *ISSUED_BY} if self.is_by_patient else set[int]()
+        columns = self.patients.columns if self.patients is not None else ()
+        return tag in by_patient or tag in columns or self.action(tag, dictionary_vr(tag)) is not None
+
     def insertions(self) -> list[tuple[int, Action]]:
         """Return what is added where it is absent, by tag."""
         return sorted(
@@ -380,12 +377,3 @@ def _require_no_private(actions: Mapping[int, Action]) -> None:
     for tag, action in actions.items():
         if tag >> 16 & 1 and action is not REMOVE:
             raise UsageError(f"anonymize: {tag_text(tag)}: all private elements are removed")
-
-
-def _over_vendor_tags(rules: Any, *, keyed: bool) -> Any:
-    """Return the vendor's rules with others on top, which may name the tags in another way."""
-    rules = {} if rules is None else rules
-    if not isinstance(rules, Mapping):
-        return rules
-    named = {tag_of(key) for key in rules} | ({PATIENT_ID} if keyed else set())
-    return {key: value for key, value in _VENDOR_TAGS.items() if tag_of(key) not in named} | dict(rules)

@@ -30,6 +30,7 @@ ISSUED_BY: Final = (ISSUER, 0x00100024)
 
 _APART: Final = "\x1f"  # between values that are kept as one text, smaller than a tuple of them; no VR has it
 _ID_CHARACTERS: Final = 20
+_SPACES: Final = " \0\t\r\n\f"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
 
@@ -60,7 +61,7 @@ def keyed_patient_id(key: bytes, patient: Patient) -> str:
 
 def _plain(text: str) -> str:
     """Return an ID as it is compared: however its letters are composed, and whatever spaces stand around it."""
-    return unicodedata.normalize("NFC", text).strip(" \0")
+    return unicodedata.normalize("NFC", text).strip(_SPACES)
 
 
 class PatientRows:
@@ -192,12 +193,12 @@ class _Reader:
         if len(cells) != header.width:
             raise self.problem(f"{len(cells)} columns, where line 1 has {header.width}")
         issuer = cells[header.issuer_at] if header.issuer_at is not None else ""
-        patient = Patient(cells[header.id_at].strip(), issuer.strip())
+        patient = Patient(_plain(cells[header.id_at]), _plain(issuer))
         if not patient.patient_id:
             raise self.problem("empty", "PatientID")
         if _CONTROL.search(patient.patient_id + patient.issuer):
             raise self.problem("control characters", "PatientID")
-        values = [cells[at].strip() for at in header.places]
+        values = [cells[at].strip(_SPACES) for at in header.places]
         for tag, value in zip(header.columns, values, strict=True):
             if not value and tag == PATIENT_ID:
                 raise self.problem("the new one is empty", "PatientID")

@@ -97,7 +97,7 @@ class Planner:
                 break
             if element.tag == _CHARACTER_SET:
                 level.character_sets = self._character_sets(element)
-            if element.tag in (PATIENT_ID, ISSUER):
+            if element.tag in (PATIENT_ID, ISSUER) and element.tag not in found:
                 found[element.tag] = self._decoded(element, level)
                 self._places.add(at)
             at = self._end_of(element, end, level)

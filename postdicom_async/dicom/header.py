@@ -16,7 +16,16 @@ from postdicom_async.dicom.silence import in_silence
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.results import InstanceUids
 
-__all__ = ["HEADER_LIMIT", "HeaderGap", "InstanceHeader", "NotingBytes", "data_set_start", "read_header", "read_values"]
+__all__ = [
+    "HEADER_LIMIT",
+    "HeaderGap",
+    "InstanceHeader",
+    "NotingBytes",
+    "data_set_start",
+    "pixels_start",
+    "read_header",
+    "read_values",
+]
 
 HEADER_LIMIT = 1 << 20
 """No header is looked for beyond this many bytes."""
@@ -32,6 +41,7 @@ _STUDY_INSTANCE = 0x0020000D
 _SERIES_INSTANCE = 0x0020000E
 _WANTED = frozenset({_TRANSFER_SYNTAX, _SOP_CLASS, _SOP_INSTANCE, _STUDY_INSTANCE, _SERIES_INSTANCE})
 
+_BEFORE_PIXELS = 0x7FDFFFFF
 _LONGEST_VALUE = 4096  # of an element wanted; the rest of a longer one is left out
 
 _PLAIN = struct.Struct("<HH2sH")
@@ -119,6 +129,23 @@ def data_set_start(data: bytes) -> tuple[str, int] | None:
     except (_Short, _Unclear):
         return None
     return _text(found[_TRANSFER_SYNTAX]), start
+
+
+def pixels_start(data: bytes) -> int | None:
+    """Return where the first element from group 7FE0 on begins, pixels as a rule; None where ``data`` do not show it.
+
+    ``data`` are the first bytes of a file.
+    """
+    found: dict[int, bytes] = {}
+    try:
+        start = _walk_meta(data, found, frozenset({_TRANSFER_SYNTAX}))
+        syntax = _text(found[_TRANSFER_SYNTAX])
+        if syntax == _DEFLATED:
+            return None
+        little, explicit = syntax != _EXPLICIT_BIG, syntax != _IMPLICIT_LITTLE
+        return _walk(data, start, {}, frozenset(), little=little, explicit=explicit, last=_BEFORE_PIXELS)
+    except (_Short, _Unclear):
+        return None
 
 
 class _Short(Exception):

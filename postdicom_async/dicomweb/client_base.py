@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -78,12 +78,14 @@ class ClientBase:
         limits: Limits | None = None,
         fsync: bool | None = None,
         auth: Auth | Unset = Unset.UNSET,
+        before_request: Callable[[], Awaitable[None]] | None = None,
     ) -> Self:
         """Return a copy with other settings on the same connections, valid as long as this one is open.
 
         With ``auth``, every request of the copy is made in that name, and none in another: a web backend makes such a
         copy for each of its users, or requests. They share the connections, so nothing is to be used that authenticates
-        a connection instead of a request (NTLM, Negotiate). ``auth=None`` sends no credentials.
+        a connection instead of a request (NTLM, Negotiate). ``auth=None`` sends no credentials. ``before_request`` is
+        that of `Settings`.
 
         Raises:
             UsageError: ``timeouts.connect``, ``limits.connections`` or ``limits.parallel_searches`` would change;
@@ -96,6 +98,7 @@ class ClientBase:
             retry=retry or old.retry,
             limits=limits or old.limits,
             fsync=old.fsync if fsync is None else fsync,
+            before_request=before_request or old.before_request,
         )
         return self._over(self._session.with_settings(settings, auth=auth))
 

@@ -10,6 +10,7 @@
 
 from postdicom_async.jobs.begin import copy, dry_run, resume, retry, sync, verify
 from postdicom_async.jobs.job import Job
+from postdicom_async.jobs.machines import Scheduler
 from postdicom_async.jobs.pace import Pace
 from postdicom_async.jobs.preview import StudyPlan
 from postdicom_async.jobs.states import Reason, State
@@ -19,6 +20,7 @@ __all__ = [
     "Job",
     "Pace",
     "Reason",
+    "Scheduler",
     "State",
     "StudyPlan",
     "Summary",

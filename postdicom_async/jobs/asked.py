@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from postdicom_async.dicom.uids import checked_uid
 from postdicom_async.disk.background import in_background
 from postdicom_async.disk.private import FileLock
-from postdicom_async.errors import LedgerLocked, UsageError
+from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.jobs import places
 from postdicom_async.jobs.context import How
 from postdicom_async.jobs.ends import Feature
 from postdicom_async.jobs.job import Job, JobParts
 from postdicom_async.jobs.ledger import Ledger
-from postdicom_async.jobs.ledger_file import refuse_foreign
+from postdicom_async.jobs.ledger_file import is_ledger
 from postdicom_async.jobs.pace import Pace
+from postdicom_async.jobs.profile_limits import fill_in
 from postdicom_async.jobs.specs import EndSpec, end_of, spec_of
 
 if TYPE_CHECKING:
     import os
 
     from postdicom_async.jobs.ends import End
+    from postdicom_async.jobs.machines import Scheduler
     from postdicom_async.jobs.specs import EndLike
     from postdicom_async.profiles.secrets import Ask
 
@@ -58,6 +60,7 @@ class Asked:
     pace: Pace
     patience: float
     ask: Ask | None
+    scheduler: Scheduler | None = None
 
 
 class Ends(NamedTuple):
@@ -89,6 +92,8 @@ async def ends_of(asked: Asked, *, with_index: bool = True) -> Ends:
     _require_level(asked.how)
     specs = [spec_of(asked.source), spec_of(asked.target)]
     path, digest = await in_background(lambda: _place_of(asked, specs))
+    named = [spec for spec in specs if isinstance(spec, EndSpec) and spec.kind == "profile"]
+    fill_in(asked.pace, await in_background(lambda: [spec.profile() for spec in named]))
     alone = sum(isinstance(spec, EndSpec) and spec.is_archive for spec in specs) == 1
     opened = partial(end_of, alone=alone, ask=asked.ask)
     indexes = [places.beside(path, what) if with_index else None for what in ("source", "target")]
@@ -101,6 +106,19 @@ async def ends_of(asked: Asked, *, with_index: bool = True) -> Ends:
 async def begun(asked: Asked) -> Job:
     """Return the job, which works."""
     ends = await ends_of(asked)
+    elsewhere = None
+    if asked.scheduler is not None:
+        source, target = ends.specs
+        how, pace, patience = asked.how, asked.pace, asked.patience
+        elsewhere = asked.scheduler.dispatcher(
+            source,
+            target,
+            (ends.source, ends.target),
+            how,
+            pace,
+            patience=patience,
+            tell=lambda line: ledger.note(line),
+        )
     if asked.new:
         await in_background(lambda: _forget(ends.path))
     ledger = await _ledger(ends, asked.how)
@@ -109,7 +127,7 @@ async def begun(asked: Asked) -> Job:
     except BaseException:
         await ledger.__aexit__(None, None, None)
         raise
-    return Job(JobParts(ledger, ends.source, ends.target, asked.how, asked.pace, asked.patience))
+    return Job(JobParts(ledger, ends.source, ends.target, asked.how, asked.pace, asked.patience, elsewhere))
 
 
 def _require_level(how: How) -> None:
@@ -117,6 +135,8 @@ def _require_level(how: How) -> None:
         raise UsageError("verify: give 'none', 'listed' or 'bytes'")
     if not isinstance(how.attempts, int) or how.attempts < 1:
         raise UsageError("attempts: give a number from 1 on")
+    if how.anonymize is not None and not how.anonymize.is_repeatable:
+        raise UsageError("anonymize: give a secret, so that the job makes the same UIDs and IDs when it goes on")
 
 
 def _place_of(asked: Asked, specs: list[Any]) -> tuple[Path, str]:
@@ -155,7 +175,8 @@ def _forget(path: Path) -> None:
     if not lock.take():
         raise LedgerLocked("another process runs this job")
     try:
-        refuse_foreign(path)
+        if not is_ledger(path):
+            raise LedgerUnusable("--new: there is a file of that name that is no ledger; it was not touched")
         places.remove_job(path)
     finally:
         lock.let_go()

@@ -14,20 +14,23 @@ from postdicom_async.jobs.asked import KEPT, Asked, begun, order_of, path_of
 from postdicom_async.jobs.context import How
 from postdicom_async.jobs.job import Job
 from postdicom_async.jobs.ledger import Ledger
-from postdicom_async.jobs.outage import PATIENCE
 from postdicom_async.jobs.pace import Pace
 from postdicom_async.jobs.preview import StudyPlan, preview
 from postdicom_async.jobs.specs import EndSpec
 from postdicom_async.jobs.states import State
+from postdicom_async.jobs.weather import Patience
 
 if TYPE_CHECKING:
     import os
 
     from postdicom_async.dicom.anonymize import Anonymization
+    from postdicom_async.jobs.machines import Scheduler
     from postdicom_async.jobs.specs import EndLike
     from postdicom_async.profiles.secrets import Ask
 
 __all__ = ["copy", "dry_run", "resume", "retry", "sync", "verify"]
+
+PATIENCE = Patience().outage
 
 VerifyLevel = Literal["none", "listed", "bytes"]
 
@@ -47,6 +50,7 @@ async def copy(
     pace: Pace | None = None,
     patience: float = PATIENCE,
     ask: Ask | None = None,
+    scheduler: Scheduler | None = None,
 ) -> Job:
     """Begin to move what the source has and the target has not; what was begun before goes on where it stopped.
 
@@ -64,13 +68,14 @@ async def copy(
         pace: how fast, and when.
         patience: seconds of an outage of either end, after which the job ends and may be gone on with.
         ask: asks somebody for a password that is found nowhere, given the prompt.
+        scheduler: whose workers move the chunks, on other machines; without it this process does.
 
     Raises:
         UsageError: an argument makes no sense, or both ends are one place.
         LedgerUnusable: the ledger is another job's, damaged, or in use (`LedgerLocked`).
     """
     how = How("copy", verify, full, order_of(first), anonymize, attempts)
-    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask))
+    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
 
 
 @public_face
@@ -90,6 +95,7 @@ async def sync(
     pace: Pace | None = None,
     patience: float = PATIENCE,
     ask: Ask | None = None,
+    scheduler: Scheduler | None = None,
 ) -> Job:
     """Begin to do what `copy` does, and delete at the target what the source has no more, if that is asked for.
 
@@ -112,6 +118,7 @@ async def sync(
         pace: see `copy`.
         patience: see `copy`.
         ask: see `copy`.
+        scheduler: see `copy`.
     """
     if delete not in ("", "copied", "all"):
         raise UsageError("delete: give 'copied' or 'all', or nothing")
@@ -120,7 +127,7 @@ async def sync(
     if delete and anonymize is not None:
         raise UsageError("delete: not with anonymize: what the target holds cannot be told from what was never sent")
     how = How("sync", verify, full, order_of(first), anonymize, attempts, delete=delete, max_delete=float(max_delete))
-    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask))
+    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
 
 
 @public_face
@@ -170,7 +177,12 @@ async def dry_run(
 
 @public_face
 async def resume(
-    job: str | os.PathLike[str], *, pace: Pace | None = None, patience: float = PATIENCE, ask: Ask | None = None
+    job: str | os.PathLike[str],
+    *,
+    pace: Pace | None = None,
+    patience: float = PATIENCE,
+    ask: Ask | None = None,
+    scheduler: Scheduler | None = None,
 ) -> Job:
     """Go on with a job that is named by its ledger, as it was begun.
 
@@ -179,6 +191,7 @@ async def resume(
         pace: see `copy`.
         patience: see `copy`.
         ask: see `copy`.
+        scheduler: see `copy`.
 
     Raises:
         UsageError: there is none; or it anonymises, whose rules and secret are not kept: make the whole call again.
@@ -190,7 +203,7 @@ async def resume(
         raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
     how = How(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
-    return await begun(Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask))
+    return await begun(Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask, scheduler))
 
 
 @public_face
@@ -201,6 +214,7 @@ async def retry(
     pace: Pace | None = None,
     patience: float = PATIENCE,
     ask: Ask | None = None,
+    scheduler: Scheduler | None = None,
 ) -> Job:
     """Begin to try again what failed or is unconfirmed in a job, and nothing else.
 
@@ -210,6 +224,7 @@ async def retry(
         pace: see `copy`.
         patience: see `copy`.
         ask: see `copy`.
+        scheduler: see `copy`.
     """
     path = await in_background(lambda: places.find_job(str(job)))
     chosen = None if reasons is None else list(reasons)
@@ -217,4 +232,4 @@ async def retry(
     async with ledger:
         await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=chosen)
         ledger.put("phase", "moving")
-    return await resume(path, pace=pace, patience=patience, ask=ask)
+    return await resume(path, pace=pace, patience=patience, ask=ask, scheduler=scheduler)

@@ -110,7 +110,8 @@ class _Moving:
     def end_of(self, outcome: Outcome) -> ItemEnd:
         one = self.open.pop(outcome.where)
         found = ended(outcome)
-        if found.state is State.FAILED and outcome.uids is None:  # it never became what is sent
+        unsent = found.state is State.FAILED and outcome.uids is None  # it never became what is sent
+        if unsent and found.reason != Reason.ANONYMIZE:
             found = Ended(found.state, Reason.UNREADABLE, found.temporary)
         digest = self._digests.pop(one.uid, b"") if found.state is State.DONE else b""
         return ItemEnd(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -95,7 +96,7 @@ class Context:
         Raises:
             PostdicomError: it cannot be listed.
         """
-        while True:
+        for made in itertools.count(1):
             problem: PostdicomError | None = None
             try:
                 async with aclosing(pages()) as parts:
@@ -105,5 +106,5 @@ class Context:
                 problem = error
             if problem is None:
                 return
-            if not await self.outages.outlasted(end, problem):
+            if not await self.outages.to_be_repeated(end, problem, made):
                 raise problem

@@ -38,8 +38,10 @@ _ANSWER = 16 * 1024 * 1024
 _IDLE = 60.0  # seconds that a connection may say nothing
 _LAST_WORDS = 2.0  # seconds for answers under way when the server ends
 _MOST_CONNECTIONS = 32
+_AGAIN = 1.0  # seconds until connections are taken again when the process has too many files open
 _LONGEST_PATH = 100  # bytes; sockets' paths are bounded by 104 or 108, and the folder holds a name for a moment
 _SETTINGS = frozenset({"max_rate", "max_requests", "at_once", "windows"})
+_NOT_YOURS = "this job is another user's"
 _NO_SOCKETS = "a running job cannot be told anything on this system; stop it and start it with other settings"
 
 
@@ -116,7 +118,6 @@ class ControlServer:
         self._paths = [path] if isinstance(path, Path) else list(path)
         self._handlers = dict(handlers)
         self._socket: PrivateSocket | None = None
-        self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[Any]] = set()
         self._answering: set[asyncio.Task[Any]] = set()
 
@@ -136,7 +137,7 @@ class ControlServer:
                 self.problem = self.problem or error.message
                 continue
             self.path, self.problem = path, None
-            self._server = await asyncio.start_unix_server(self._connected, sock=self._socket.socket, limit=_LINE)
+            self._listen()
             break
         return self
 
@@ -144,10 +145,10 @@ class ControlServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End: answers under way are given, within two seconds."""
-        if self._server is not None:
-            self._server.close()
-        if self._socket is not None:
-            self._socket.close()
+        listening, self._socket = self._socket, None
+        if listening is not None:
+            asyncio.get_running_loop().remove_reader(listening.socket.fileno())
+            listening.close()
         here = asyncio.current_task()
         answering = self._answering - {here}
         if answering:
@@ -158,25 +159,48 @@ class ControlServer:
         if left:
             await asyncio.wait(left)
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= _MOST_CONNECTIONS:
-            writer.close()
+    def _listen(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().add_reader(self._socket.socket.fileno(), self._accept, self._socket.socket)
+
+    # Accepted here, not by asyncio's server: one that is closed while it accepts (Python 3.11) leaves a socket open.
+    def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            connection, _ = listening.accept()
+        except BlockingIOError:
             return
-        task = asyncio.get_running_loop().create_task(self._converse(reader, writer))
+        except OSError:  # too many open files: it would be called again at once, for ever
+            loop.remove_reader(listening.fileno())
+            loop.call_later(_AGAIN, self._listen)
+            return
+        if len(self._connections) >= _MOST_CONNECTIONS:
+            connection.close()
+            return
+        connection.setblocking(False)
+        begun = asyncio.Event()
+        task = loop.create_task(self._converse(connection, begun))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
+        # What was cancelled before its first step has closed nothing.
+        task.add_done_callback(lambda _: None if begun.is_set() else connection.close())
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, connection: socket.socket, begun: asyncio.Event) -> None:
         """Answer a connection's lines until it ends."""
-        try:
-            # A peer that goes away, or sends no line for a while, is nothing to speak of.
-            with suppress(OSError, TimeoutError):
-                if not _is_ours(writer):
-                    await _say(writer, {"ok": False, "error": "this job is another user's"})
-                    return
+        begun.set()
+        # A peer that goes away, or sends no line for a while, is nothing to speak of.
+        with suppress(OSError, TimeoutError):
+            is_ours = _is_ours(connection)
+            reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_LINE)
+            try:
                 while (line := await _next_line(reader)) is not None:
+                    if not is_ours:  # said when its question is read: a socket closed before would be reset
+                        await _say(writer, {"ok": False, "error": _NOT_YOURS})
+                        break
                     await self._answer(line, writer)
-        finally:
+            except BaseException:
+                writer.transport.abort()  # a peer that reads nothing would keep it open
+                raise
             writer.close()
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
@@ -218,9 +242,9 @@ async def _say(writer: asyncio.StreamWriter, message: Message) -> None:
         await writer.drain()
 
 
-def _is_ours(writer: asyncio.StreamWriter) -> bool:
+def _is_ours(connection: Any) -> bool:
     """Whether the other end's process is this user's, or root's; where the kernel does not say, the folder does."""
-    user = _peer(writer.get_extra_info("socket"))
+    user = _peer(connection)
     return user is None or user in {0, os.geteuid()}
 
 
@@ -287,15 +311,15 @@ async def _connection(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamW
     except OSError as error:
         denied = isinstance(error, PermissionError)
     if denied:
-        raise UsageError("this job is another user's")
+        raise UsageError(_NOT_YOURS)
     return None
 
 
 async def _answer_of(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], message: Message) -> bytes:
     reader, writer = connection
     try:
-        if not _is_ours(writer):
-            raise UsageError("this job is another user's")
+        if not _is_ours(writer.get_extra_info("socket")):
+            raise UsageError(_NOT_YOURS)
         with suppress(OSError, ValueError):
             writer.write(json.dumps(message).encode() + b"\n")
             await writer.drain()

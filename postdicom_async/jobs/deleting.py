@@ -83,6 +83,8 @@ class Deleting:
             return f"{left} instances failed, or are not known to be at the target"
         if not await self._context.ledger.studies(run=self._context.run, limit=1):
             return "the source lists nothing"
+        if self._context.ledger.fact("source_unsure"):
+            return "the source may not have listed all it has"
         return ""
 
     async def _candidates(self) -> AsyncGenerator[_Candidate, None]:

@@ -5,6 +5,7 @@ Only lists that came to their end without a contradiction count: an end that fai
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from postdicom_async.errors import PostdicomError
@@ -47,6 +48,10 @@ class Discovery:
         async for some in every_study(self._context, run=self._context.run):
             for study in some:
                 self._decide(study)
+        for end in (self._context.source, self._context.target):
+            for text in getattr(end, "notes", ()):
+                self._context.ledger.note(f"{end.name}: {text}")
+        self._context.ledger.put("source_unsure", bool(getattr(self._context.source, "notes", ())))
         self._context.ledger.put("discovery_complete", True)
 
     async def _list_source(self) -> None:
@@ -93,7 +98,7 @@ class Discovery:
     async def _ask_target(self, study: StudyRow) -> None:
         context = self._context
         found: ListedStudy | None = None
-        while True:
+        for made in itertools.count(1):
             problem: PostdicomError | None = None
             try:
                 found = await context.target.study(context.uid_at_target(study.uid))
@@ -101,7 +106,7 @@ class Discovery:
                 problem = error
             if problem is None:
                 break
-            if not await context.outages.outlasted(context.target, problem):
+            if not await context.outages.to_be_repeated(context.target, problem, made):
                 raise problem
         if found is not None:
             await context.ledger.note_studies([found._replace(uid=study.uid)], at_target=True, run=context.run)

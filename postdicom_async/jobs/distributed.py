@@ -15,7 +15,7 @@ import random
 import secrets
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from postdicom_async.errors import ConnectionFailed, UsageError
 from postdicom_async.jobs import worker
@@ -26,7 +26,7 @@ from postdicom_async.jobs.scheduler import ENDS_WITHIN, Link, tls  # first: it s
 from distributed import KilledWorker  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
     from types import TracebackType
 
     from distributed import Security
@@ -49,19 +49,19 @@ class DaskDispatcher:
     Args:
         address: of the scheduler, ``tls://host:8786``.
         task: what a worker does with a parcel: a function at the top of a module that workers can import.
-        source, target, options: go into every parcel; they hold no secret.
+        source, target: `worker.Spec`, which go into every parcel.
+        options: makes of the number of workers what else goes into a parcel: it is asked for each. No secret.
+        prepare: what is still to be done to a chunk before it is handed out.
+        finish: what is to be done when all chunks have ended.
+        at_most: how many chunks at once, however many workers there are; None for no such limit. It is asked each time.
+        job: a word that tells this run from others on the same scheduler.
         security: see `tls`.
         patience: seconds without a scheduler, or without a worker, after which it is given up.
         on_event: is told what people should know, one line each.
 
-    Attributes:
-        options: may be set anew at any time; chunks that are handed out from then on have it.
-
     Raises:
         UsageError: the address is none, or leads to another machine without TLS.
     """
-
-    options: Any
 
     def __init__(
         self,
@@ -70,19 +70,31 @@ class DaskDispatcher:
         *,
         source: Any = None,
         target: Any = None,
-        options: Any = None,
+        options: Callable[[int], Any] = lambda _workers: None,
+        prepare: Callable[[Chunk], Awaitable[Chunk]] | None = None,
+        finish: Callable[[], Awaitable[None]] | None = None,
+        at_most: Callable[[], int | None] = lambda: None,
+        job: str | None = None,
         security: Security | None = None,
         patience: float = 12 * 3600,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
         self._task = task
         self._ends = (source, target)
-        self.options = options
+        self._options = options
+        self._prepare = prepare
+        self._finish = finish
         self._patience = patience
         self._tell = on_event or (lambda _line: None)
-        self._job = secrets.token_hex(4)
+        self._at_most = at_most
+        self._job = job or secrets.token_hex(4)
         self._link = Link(address, security, f"postdicom-{self._job}", self._tell)
         self._serial = 0
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are now."""
+        return len(self._link.workers)
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -106,37 +118,42 @@ class DaskDispatcher:
             ConnectionFailed: no scheduler, or no worker, for as long as the patience lasts.
             UsageError: the workers cannot do this work.
         """
-        going = _Run(self._link, chunks, self._submit, self._patience, self._tell)
+        ways = _Ways(self._submit, self._at_most, self._patience, self._tell)
+        going = _Run(self._link, self._prepared(chunks), ways)
         try:
             async for given in going.results():
                 yield given
+            if self._finish is not None:
+                await self._finish()
         finally:
             await going.end(self._job)
 
-    def _submit(self, client: Any, chunk: Chunk, share: float) -> Any:
+    async def _prepared(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:
+        async for chunk in chunks:
+            yield chunk if self._prepare is None else await self._prepare(chunk)
+
+    def _submit(self, client: Any, chunk: Chunk, workers: int) -> Any:
         source, target = self._ends
-        parcel = worker.Parcel(self._job, chunk, source, target, self.options, share)
+        parcel = worker.Parcel(self._job, chunk, source, target, self._options(workers))
         self._serial += 1  # a key that a scheduler has seen is never used again: it may still know its result
         name = f"postdicom-{self._job}-{chunk.number}-{chunk.attempt}-{self._serial}"
         return client.submit(self._task, parcel, key=name, pure=False)
 
 
+class _Ways(NamedTuple):
+    submit: Callable[[Any, Chunk, int], Any]
+    at_most: Callable[[], int | None]
+    patience: float
+    tell: Callable[[str], None]
+
+
 class _Run:
     """One run of chunks. What happens comes as calls into ``_events``, and is done one at a time in `results`."""
 
-    def __init__(
-        self,
-        link: Link,
-        chunks: AsyncIterator[Chunk],
-        submit: Callable[[Any, Chunk, float], Any],
-        patience: float,
-        tell: Callable[[str], None],
-    ) -> None:
+    def __init__(self, link: Link, chunks: AsyncGenerator[Chunk, None], ways: _Ways) -> None:
         self._link = link
         self._chunks = chunks
-        self._submit = submit
-        self._patience = patience
-        self._tell = tell
+        self._submit, self._at_most, self._patience, self._tell = ways
         self._flights = Flights()
         self._events: asyncio.Queue[Callable[[], list[Given]]] = asyncio.Queue()
         self._futures: dict[Key, Any] = {}
@@ -159,6 +176,7 @@ class _Run:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        await self._chunks.aclose()
         client = self._link.client
         if client is None or not self._futures:
             return
@@ -173,10 +191,10 @@ class _Run:
         client, workers = self._link.client, len(self._link.workers)
         if not (self._link.stands and workers):
             return
-        room = AHEAD * workers - self._flights.flying
+        room = min(AHEAD * workers, self._at_most() or AHEAD * workers) - self._flights.flying
         while room > 0 and (chunk := self._flights.take()) is not None:
             key = (chunk.number, chunk.attempt)
-            self._futures[key] = future = self._submit(client, chunk, 1 / workers)
+            self._futures[key] = future = self._submit(client, chunk, workers)
             self._watchers[key] = asyncio.create_task(self._watch(key, future))
             room -= 1
         if room > 0 and not (self._flights.has_waiting or self._drawing or self._all_drawn):

@@ -24,15 +24,18 @@ from postdicom_async.jobs.context import Context, How
 from postdicom_async.jobs.control import ControlServer, control_paths, handlers_of
 from postdicom_async.jobs.dispatch import LocalDispatcher
 from postdicom_async.jobs.ledger import LedgerReader
-from postdicom_async.jobs.outage import PATIENCE, Outages
+from postdicom_async.jobs.machines import paced_here
+from postdicom_async.jobs.outage import Outages
 from postdicom_async.jobs.pace import Pace
 from postdicom_async.jobs.run import Run
 from postdicom_async.jobs.verification import digest_of
+from postdicom_async.jobs.weather import Patience
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from postdicom_async.disk.sources import Usable
+    from postdicom_async.jobs.distributed import DaskDispatcher
     from postdicom_async.jobs.ends import End
     from postdicom_async.jobs.ledger import Ledger
     from postdicom_async.jobs.summary import ItemLine, Summary
@@ -45,14 +48,15 @@ _MOST_WAITING = 1024  # outcomes that a reader has still to take
 
 @dataclass(frozen=True, slots=True)
 class JobParts:
-    """What a job is made of: an open ledger, ends that are not open yet, and how it is to be done."""
+    """What a job is made of: an open ledger, ends that are not open yet, how it is to be done, and where."""
 
     ledger: Ledger
     source: End
     target: End
     how: How = field(default_factory=How)
     pace: Pace = field(default_factory=Pace)
-    patience: float = PATIENCE
+    patience: float = Patience().outage
+    elsewhere: DaskDispatcher | None = None
 
 
 @public_face
@@ -157,25 +161,36 @@ class Job:
 
     async def _work(self) -> None:
         parts = self._parts
+        request = parts.pace.request if parts.elsewhere is None else paced_here(parts.pace, parts.elsewhere)
         for end in (parts.source, parts.target):
             if isinstance(end, ArchiveEnd):
-                end.pace_requests(parts.pace.request)
-        outages = Outages(patience=parts.patience, tell=parts.ledger.note)
+                end.pace_requests(request)
+        patience = Patience(outage=parts.patience)
+        outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note)
         context = Context(parts.ledger, parts.source, parts.target, parts.how, outages, self._tell)
         options = ChunkOptions(
             anonymize=parts.how.anonymize, pace=parts.pace.bytes, digest=_digest if self._compares_bytes else None
         )
-        dispatcher = LocalDispatcher(parts.source, parts.target, options, at_once=_ChunksAtOnce(parts.pace))
+        local = LocalDispatcher(parts.source, parts.target, options, at_once=_ChunksAtOnce(parts.pace))
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(parts.ledger)
             await stack.enter_async_context(parts.source)
             await stack.enter_async_context(parts.target)
-            stack.push_async_callback(outages.close)
+            if parts.elsewhere is not None:
+                await stack.enter_async_context(parts.elsewhere)
             handlers = handlers_of(parts.pace, status=self._status, stop=self._working.cancel)
             control = await stack.enter_async_context(ControlServer(control_paths(self.path), handlers))
             if control.problem is not None:
                 parts.ledger.note(control.problem)
-            await Run(context, dispatcher, self._gate).go()
+            there = parts.elsewhere is not None
+            run = Run(
+                context,
+                parts.elsewhere or local,
+                self._gate,
+                is_open=lambda: self.pace.is_open,
+                splits_series=there,
+            )
+            await run.go()
 
     async def _status(self) -> dict[str, Any]:
         phase = self._parts.ledger.fact("phase")

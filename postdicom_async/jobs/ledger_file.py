@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.disk.private import forget, make_private, put_in_place
+from postdicom_async.disk.problems import explained
 from postdicom_async.errors import LedgerUnusable, LocalFileError, PostdicomError
 from postdicom_async.face import translated
 from postdicom_async.jobs.ledger_book import Book
 from postdicom_async.jobs.ledger_lines import items_of
-from postdicom_async.jobs.ledger_schema import APPLICATION_ID, PAGE_SIZE, SCHEMA, VERSION, ItemRow
+from postdicom_async.jobs.ledger_schema import APPLICATION_ID, PAGE_SIZE, SCHEMA, VERSION
 from postdicom_async.jobs.states import Reason, State
 
 if TYPE_CHECKING:
@@ -39,15 +40,14 @@ __all__ = [
     "make",
     "refuse_foreign",
     "side_files",
+    "tidy",
 ]
 
-SMALL: Final = 32 << 20
+SMALL: Final = 16 << 20
 """Up to so many bytes a ledger is looked at completely when it is opened: less than two seconds."""
 
-_HEADER: Final = 100
 _SLICE: Final = 1000
-_CONSTANT: Final = ((0, b"SQLite format 3\0"), (16, PAGE_SIZE.to_bytes(2, "big") + b"\2\2\0\x40\x20\x20"))
-_ID_AT, _VERSION_AT, _PAGES_AT = 68, 60, 28
+_HEADER, _ID_AT = 100, 68
 
 _NO_LEDGER: Final = "it is no ledger of a job; it was not touched"
 _NEWER: Final = "the ledger was made by a newer version of this program: use that one; it was not touched"
@@ -61,8 +61,12 @@ _SUMS: Final = (
     ),
     # the studies, and the calendar
     (
-        "SELECT count(*), coalesce(sum(verified), 0) FROM study NOT INDEXED WHERE seen > 0 AND uid <> ''",
-        "SELECT coalesce(sum(studies), 0), coalesce(sum(verified), 0) FROM calendar",
+        (
+            "SELECT month, count(*), sum(stage = 1 OR unlisted > 0), sum(stage = 0), "
+            "sum(CASE stage WHEN 0 THEN coalesce(at_source, 0) ELSE 0 END), sum(verified) "
+            "FROM study NOT INDEXED WHERE seen > 0 AND uid <> '' GROUP BY month"
+        ),
+        "SELECT month, studies, equal, waiting, expected, verified FROM calendar WHERE studies > 0 ORDER BY month",
     ),
     # the table of studies, and the indexes by which they are taken
     (
@@ -78,21 +82,23 @@ _SUMS: Final = (
 """Pairs of questions that have one answer, without a pass over the items."""
 
 
-def explained_by_sqlite() -> translated[sqlite3.Error]:
-    """Return a context out of which an error of SQLite comes as one of ours, with nothing of SQLite's text."""
-    return translated(sqlite3.Error, _problem)
+def explained_by_sqlite() -> translated[Exception]:
+    """Return a context out of which an error of SQLite comes as one of ours, with nothing of SQLite's text.
+
+    In a damaged file even the text of its errors may be none.
+    """
+    return translated((sqlite3.Error, UnicodeDecodeError), _problem)
 
 
-def _problem(error: sqlite3.Error) -> PostdicomError:
+def _problem(error: Exception) -> PostdicomError:
     kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if kind == sqlite3.SQLITE_FULL:
         full = LocalFileError("the ledger: the disk is full", temporary=True)
         full.disk_full = True
         return full
-    words = _LOCAL.get(kind)
-    if words:
-        return LocalFileError(f"the ledger: {words}", temporary=kind == sqlite3.SQLITE_BUSY)
-    return LedgerUnusable(_DAMAGED)
+    if kind in _LOCAL:
+        return LocalFileError(f"the ledger: {_LOCAL[kind]}", temporary=kind == sqlite3.SQLITE_BUSY)
+    return LedgerUnusable(_NO_LEDGER if kind == sqlite3.SQLITE_NOTADB else _DAMAGED)
 
 
 _LOCAL: Final = {
@@ -153,31 +159,31 @@ def make(path: Path, facts: Mapping[str, str]) -> None:
     put_in_place(made, path)
 
 
-def refuse_foreign(path: Path) -> None:
-    """Look at the first bytes of a file before SQLite sees it.
-
-    Only for who has the lock: a process that closes a file loses what SQLite has locked of it.
+def examine(path: Path, identity: object = None) -> None:
+    """Look whether a ledger can be trusted, and change nothing. The lock on its name is held.
 
     Raises:
-        LedgerUnusable: it is no ledger, or one of a newer version.
+        LedgerUnusable: it is no ledger, of a newer version, damaged, or of another job than ``identity`` says.
         LocalFileError: it cannot be read.
     """
     _refuse_what_is_no_file(path)
-    with path.open("rb") as file:
-        header = file.read(_HEADER)
-    if len(header) < _HEADER or header[:16] != _CONSTANT[0][1]:
-        raise LedgerUnusable(_NO_LEDGER)
-    if int.from_bytes(header[_ID_AT : _ID_AT + 4], "big") != APPLICATION_ID:
-        raise LedgerUnusable(_NO_LEDGER)
-    version = int.from_bytes(header[_VERSION_AT : _VERSION_AT + 4], "big")
-    if version > VERSION:
-        raise LedgerUnusable(_NEWER)
-    pages = int.from_bytes(header[_PAGES_AT : _PAGES_AT + 4], "big")
-    log = side_files(path)[0]
-    settled = not log.exists() or not log.stat().st_size  # else the log holds what the file has not yet
-    odd = version != VERSION or any(header[at : at + len(is_)] != is_ for at, is_ in _CONSTANT)
-    if odd or (settled and path.stat().st_size != pages * PAGE_SIZE):
-        raise LedgerUnusable(_DAMAGED)
+    settled = _is_settled(path)
+    index = side_files(path)[1]
+    had_index = index.exists()
+    try:
+        with explained_by_sqlite(), closing(connected(path, "immutable" if settled else "ro")) as database:
+            facts = _checked(database)
+            size = path.stat().st_size
+            if settled and size != database.execute("PRAGMA page_count").fetchone()[0] * PAGE_SIZE:
+                raise LedgerUnusable(_DAMAGED)
+            if size <= SMALL:
+                _look_at_everything(database)
+        if identity is not None and facts.get("identity") != identity:
+            raise LedgerUnusable("the ledger is of another job; it was not touched")
+    except BaseException:
+        if not had_index:
+            forget(index)
+        raise
 
 
 def _refuse_what_is_no_file(path: Path) -> None:
@@ -185,26 +191,41 @@ def _refuse_what_is_no_file(path: Path) -> None:
         raise LedgerUnusable(_NO_LEDGER if path.exists() or path.is_symlink() else "there is no such ledger")
 
 
-def examine(path: Path, identity: object = None) -> None:
-    """Look whether a ledger can be trusted, and change nothing. The lock on its name is held.
+def is_ledger(path: Path) -> bool:
+    """Return whether a file calls itself a ledger, whatever its state: it may be removed when a job begins afresh."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(72)
+    return head.startswith(b"SQLite format 3") and head[68:72] == APPLICATION_ID.to_bytes(4, "big")
+
+
+def _is_settled(path: Path) -> bool:
+    """Whether the file itself holds all, and SQLite's log nothing."""
+    log = side_files(path)[0]
+    return not log.exists() or not log.stat().st_size
+
+
+def refuse_foreign(path: Path) -> None:
+    """Look whether a file is a ledger, of whatever version and damaged or not, so that it may be removed.
 
     Raises:
-        LedgerUnusable: it is damaged, or of another job than ``identity`` says.
+        LedgerUnusable: it is none.
         LocalFileError: it cannot be read.
     """
-    log, index = side_files(path)
-    settled = not log.exists() or not log.stat().st_size
-    had_index = index.exists()
-    try:
-        with explained_by_sqlite(), closing(connected(path, "immutable" if settled else "ro")) as database:
-            facts = _checked(database)
-            if path.stat().st_size <= SMALL:
-                _look_at_everything(database)
-    finally:
-        if not had_index:
-            forget(index)
-    if identity is not None and facts.get("identity") != identity:
-        raise LedgerUnusable("the ledger is of another job; it was not touched")
+    _refuse_what_is_no_file(path)
+    with explained("the ledger"), path.open("rb") as file:
+        header = file.read(_HEADER)
+    if header[:16] != b"SQLite format 3\0" or header[_ID_AT : _ID_AT + 4] != APPLICATION_ID.to_bytes(4, "big"):
+        raise LedgerUnusable(_NO_LEDGER)
+
+
+def _refuse_versions(database: sqlite3.Connection) -> None:
+    ids = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+    if ids[0] != APPLICATION_ID:
+        raise LedgerUnusable(_NO_LEDGER)
+    if ids[1] != VERSION:
+        raise LedgerUnusable(_NEWER if ids[1] > VERSION else _DAMAGED)
 
 
 def _checked(database: sqlite3.Connection) -> dict[str, Any]:
@@ -213,11 +234,7 @@ def _checked(database: sqlite3.Connection) -> dict[str, Any]:
     Raises:
         LedgerUnusable: they are not what they must be.
     """
-    ids = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
-    if ids[0] != APPLICATION_ID:
-        raise LedgerUnusable(_NO_LEDGER)
-    if ids[1] > VERSION:
-        raise LedgerUnusable(_NEWER)
+    _refuse_versions(database)
     found = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
     if found != list(SCHEMA):
         raise LedgerUnusable(_DAMAGED)
@@ -236,19 +253,30 @@ def checked_reader(path: Path) -> sqlite3.Connection:
     """
     _refuse_what_is_no_file(path)
     with explained_by_sqlite():
+        if _is_settled(path):  # what is not ours is left before SQLite puts its own files beside it
+            with closing(connected(path, "immutable")) as database:
+                _refuse_versions(database)
+        mode = "ro"
         try:
-            database = connected(path, "ro")
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            with closing(connected(path, mode)) as database:
+                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError:
-            if side_files(path)[0].exists():
+            if not _is_settled(path):
                 raise
-            database = connected(path, "immutable")  # in a folder that cannot be written to, so nobody writes
+            mode = "immutable"  # in a folder that cannot be written to, so nobody writes
+        database = connected(path, mode)
         try:
             _checked(database)
         except BaseException:
             database.close()
             raise
         return database
+
+
+def tidy(path: Path) -> None:
+    """Remove what SQLite put beside a ledger for who only read it, unless somebody still uses it."""
+    with suppress(sqlite3.Error), closing(connected(path, "rw")) as database:
+        database.execute("SELECT count(*) FROM fact").fetchone()  # the last that closes it removes them
 
 
 def _look_at_everything(database: sqlite3.Connection) -> None:
@@ -262,8 +290,9 @@ def _look_at_everything(database: sqlite3.Connection) -> None:
     while studies := book.studies("id > ?", (number,), order="id", limit=_SLICE):
         for study in studies:
             number = study.id
-            unlisted = [ItemRow("", "", State.PRESENT, Reason.EQUAL_BY_COUNT)] * study.unlisted
-            for item in (*items_of(database, study), *unlisted):
+            total[study.month, State.PRESENT, Reason.EQUAL_BY_COUNT, 0] += study.unlisted
+            tally[number, State.PRESENT, 0] += study.unlisted
+            for item in items_of(database, study):
                 for counts, key in ((total, (study.month, item.state, item.reason)), (tally, (number, item.state))):
                     counts[*key, 0] += 1
                     counts[*key, 1] += item.size

@@ -71,7 +71,11 @@ def item_in(study: int, line: Sequence[Any]) -> ItemRow:
     Raises:
         LedgerUnusable: the line is not what was written.
     """
-    if item_mark(study, line[:-1]) != line[-1]:
+    try:
+        is_whole = item_mark(study, line[:-1]) == line[-1]
+    except (TypeError, ValueError):  # a number that has become text
+        is_whole = False
+    if not is_whole:
         raise LedgerUnusable(CHANGED_LINE)
     series, uid, state, reason, attempts, size, digest, _ = line
     return ItemRow(series, uid, State(state), reason, attempts, size, digest or b"")

@@ -15,7 +15,7 @@ from sqlite3 import ProgrammingError
 from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.jobs.ledger_book import Book
-from postdicom_async.jobs.ledger_file import checked_reader, explained_by_sqlite
+from postdicom_async.jobs.ledger_file import checked_reader, explained_by_sqlite, side_files, tidy
 from postdicom_async.jobs.ledger_lines import item_in, of_states
 from postdicom_async.jobs.ledger_schema import LISTED_BY_REASON, Stage, Study
 from postdicom_async.jobs.states import SETTLED, Reason, State
@@ -59,11 +59,14 @@ class LedgerReader:
             LocalFileError: it cannot be read.
         """
         self.path = path
+        self._nobody_writes = not any(beside.exists() for beside in side_files(path))
         self._database = checked_reader(path)
 
     def close(self) -> None:
         """Let go of it."""
         self._database.close()
+        if self._nobody_writes:
+            tidy(self.path)
 
     @contextmanager
     def still(self) -> Iterator[None]:

@@ -187,7 +187,7 @@ class Study(NamedTuple):
     def shares(self) -> tuple[int, int, int, int, int]:
         """What it adds to the calendar: studies, equal, waiting, expected, verified."""
         if not self.seen or not self.uid:
-            return 0, 0, 0, 0, self.verified
+            return 0, 0, 0, 0, 0
         waits = self.stage == Stage.FOUND
         equal = self.stage == Stage.EQUAL or self.unlisted > 0
         return 1, int(equal), int(waits), (self.at_source or 0) if waits else 0, self.verified

@@ -113,6 +113,8 @@ class Moving:
                     self._asking.add(asking)
                     asking.add_done_callback(self._asked)
                 else:
+                    for one in (self._context.source, self._context.target):
+                        self._context.outages.succeeded(one)
                     self._chunk_ended(chunk, end, is_outage=False)
         self._failure.cancel()  # nothing more can fail
 
@@ -188,7 +190,7 @@ class Moving:
     async def _failed_chunk_ended(self, chunk: Chunk, end: ChunkEnd) -> None:
         """Find out whether an end that failed a chunk can be worked with at all; wait until it can."""
         failed = self._context.source if end.failed_end == "source" else self._context.target
-        is_outage = await self._context.outages.outlasted(failed, _problem_of(end))
+        is_outage = await self._context.outages.outlasted(failed, _problem_of(end), chunk=chunk.number)
         self._chunk_ended(chunk, end, is_outage=is_outage)
 
     def _asked(self, asking: asyncio.Task[None]) -> None:

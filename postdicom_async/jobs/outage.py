@@ -1,7 +1,8 @@
-"""An end that cannot be worked with: whether that is an outage, and waiting for its end.
+"""Both ends of a job and the weather there: what fails is looked into, what lasts is waited out.
 
-A failure alone is none: the end is probed, and while it answers the failure was its item's own. While it does not, all
-that concerns it waits, and one task probes it with growing waits, for as long as the job has patience.
+`Weather` decides; this asks the ends, sleeps and tells. A failure alone is no outage: the end is probed, and while it
+answers, the failure was its work's own and costs that an attempt. While it does not, nothing is given out, no item
+burns an attempt, and one probe follows another in growing steps, for as long as the job has patience.
 """
 
 from __future__ import annotations
@@ -10,65 +11,78 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, TypedDict
 
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.jobs.weather import Do, Patience, Weather
 
 if TYPE_CHECKING:
     from postdicom_async.jobs.ends import End
 
-__all__ = ["Outages", "wait_before_probe"]
+__all__ = ["Outages"]
 
-PATIENCE: Final = 12 * 3600.0
-_FIRST, _LONGEST = 5.0, 300.0  # seconds between probes
-_MOST_IN_A_ROW = 3  # how often one listing is begun again although its end answers
+_MOST_QUESTIONS = 3
+_SHORTEST = 0.05  # seconds that are slept at least: two clocks never agree
 
 
-def wait_before_probe(number: int, chance: float, *, retry_after: float | None = None) -> float:
-    """Return the seconds until the next probe: growing, and different for each job; never before an end asked for.
+class _Sky:
+    """One end."""
 
-    Args:
-        number: how many were made, from 0 on.
-        chance: a random number from 0 to 1.
-        retry_after: seconds the end asked to wait.
-    """
-    longest = min(_LONGEST, _FIRST * 2.0 ** min(number, 10))
-    return max(retry_after or 0.0, longest * (0.5 + 0.5 * chance))
+    def __init__(self, end: End, patience: Patience, chance: Callable[[], float]) -> None:
+        self.end = end
+        self.weather = Weather(patience, chance=chance)
+        self.problem: PostdicomError | None = None  # the latest
+        self.asking = asyncio.Lock()
+        self.told_since: float | None = None
 
 
 class Outages:
-    """The outages of a job's ends.
+    """What the phases of a job ask before and after they use an end.
 
     Args:
-        patience: seconds of one outage after which the job ends, to be gone on with later.
+        ends: the ends.
+        patience: how an outage is borne.
         tell: is given a line when an outage begins and ends.
-        sleep: waits; tests have time of their own.
+        clock: seconds that never go back.
+        sleep: waits.
+        chance: gives random numbers from 0 to 1.
     """
 
     def __init__(
         self,
-        *,
-        patience: float = PATIENCE,
+        *ends: End,
+        patience: Patience | None = None,
         tell: Callable[[str], None] = lambda _: None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        self._patience = patience
+        self._skies = [_Sky(end, patience or Patience(), chance) for end in ends]
         self._tell = tell
-        self._sleep = sleep
         self._clock = clock
-        self._lasting: dict[int, asyncio.Future[bool]] = {}
+        self._sleep = sleep
+
+    def succeeded(self, end: End) -> None:
+        """Note that an end did what it was asked."""
+        self._of(end).weather.ended(self._clock())
+
+    @property
+    def lasts(self) -> bool:
+        """Whether an end is out of order."""
+        return any(sky.weather.since is not None for sky in self._skies)
 
     async def clear(self) -> None:
-        """Wait until no outage lasts.
+        """Wait until work may be given out.
 
         Raises:
-            PostdicomError: one lasted longer than the job has patience.
+            PostdicomError: an outage lasts longer than the job has patience, or an end cannot be worked with at all.
         """
-        while self._lasting:
-            await asyncio.shield(next(iter(self._lasting.values())))
+        for sky in self._skies:
+            await self._wait_until_clear(sky)
+        for sky in self._skies:
+            sky.weather.given(self._clock())
 
-    async def outlasted(self, end: End, problem: PostdicomError) -> bool:
+    async def outlasted(self, end: End, problem: PostdicomError, *, chunk: int = 0) -> bool:
         """Find out whether a failure is an outage, and wait for its end; return whether it was one.
 
         Raises:
@@ -77,45 +91,83 @@ class Outages:
         """
         if isinstance(problem, UsageError) or (isinstance(problem, LocalFileError) and problem.disk_full):
             raise problem
-        lasting = self._lasting.get(id(end))
-        if lasting is None:
-            lasting = self._lasting[id(end)] = asyncio.ensure_future(self._wait_out(end, problem))
-            lasting.add_done_callback(lambda _: self._lasting.pop(id(end), None))
-        return await asyncio.shield(lasting)
+        sky = self._of(end)
+        sky.problem = problem
+        if not isinstance(problem, LocalFileError):  # of one file: nothing about its end
+            sky.weather.ended(self._clock(), chunk=chunk, **_said(problem))
+        is_outage = await self._is_out(sky)
+        await self._wait_until_clear(sky)
+        return is_outage
 
-    async def close(self) -> None:
-        """End all waiting."""
-        for one in list(self._lasting.values()):
-            one.cancel()
-        if self._lasting:
-            await asyncio.wait(list(self._lasting.values()))
+    async def to_be_repeated(self, end: End, problem: PostdicomError, made: int) -> bool:
+        """Return whether a question that failed is to be asked again, when that makes sense.
 
-    async def _wait_out(self, end: End, problem: PostdicomError) -> bool:
-        began, probes = self._clock(), 0
-        retry_after = problem.retry_after
+        Raises:
+            PostdicomError: see `outlasted`.
+        """
+        is_outage = await self.outlasted(end, problem)
+        return is_outage or (problem.temporary and made < _MOST_QUESTIONS)
+
+    # --- within -----------------------------------------------------------------------------------------------------
+
+    def _of(self, end: End) -> _Sky:
+        return next(sky for sky in self._skies if sky.end is end)
+
+    async def _is_out(self, sky: _Sky) -> bool:
+        """Ask an end whether it can be worked with at all; while an outage lasts, that is known."""
+        before = sky.weather.outages
+        async with sky.asking:
+            if sky.weather.since is not None or sky.weather.outages > before:
+                return True
+            if retry_after := (sky.problem.retry_after if sky.problem is not None else None):
+                return retry_after > 0  # it has said when it wants to be asked again
+            return await self._probed(sky) is not None
+
+    async def _probed(self, sky: _Sky) -> PostdicomError | None:
+        found: PostdicomError | None = None
+        sky.weather.asked()
+        try:
+            await sky.end.probe()
+        except PostdicomError as error:
+            found = error
+        if found is not None:
+            sky.problem = found
+            sky.weather.probed(self._clock(), **_said(found))
+        else:
+            sky.weather.probed(self._clock())
+        self._tell_of(sky)
+        return found
+
+    async def _wait_until_clear(self, sky: _Sky) -> None:
         while True:
-            if retry_after is None or probes:
-                found = await _probed(end)
-                if found is None:
-                    break
-                if not found.temporary:
-                    raise found
-                retry_after = found.retry_after
-            wait = wait_before_probe(probes, random.random(), retry_after=retry_after)  # noqa: S311 - jitter
-            if self._clock() - began + wait > self._patience:
-                raise problem
-            if not probes:
-                self._tell(f"{end.name} cannot be worked with: waiting for it, {type(problem).__name__}")
-            probes += 1
-            await self._sleep(wait)
-        if probes:
-            self._tell(f"{end.name} can be worked with again, after {round(self._clock() - began)} s")
-        return probes > 0
+            now = self._clock()
+            advice = sky.weather.advice(now)
+            if advice.do is Do.GO:
+                return
+            if advice.do is Do.PAUSE:
+                await self._sleep(max(_SHORTEST, advice.until - now))
+            elif advice.do is Do.PROBE:
+                async with sky.asking:
+                    if sky.weather.advice(self._clock()).do is Do.PROBE:
+                        await self._probed(sky)
+            else:
+                raise sky.problem or PostdicomError(advice.cause, temporary=advice.do is Do.GIVE_UP)
+
+    def _tell_of(self, sky: _Sky) -> None:
+        since, before = sky.weather.since, sky.told_since
+        if since is not None and before is None:
+            self._tell(f"{sky.end.name}: {sky.weather.advice(self._clock()).cause}; waiting for it")
+            sky.told_since = since
+        elif before is not None and sky.weather.advice(self._clock()).do is Do.GO:
+            self._tell(f"{sky.end.name}: works again after {round(self._clock() - before)} s")
+            sky.told_since = None
 
 
-async def _probed(end: End) -> PostdicomError | None:
-    try:
-        await end.probe()
-    except PostdicomError as error:
-        return error
-    return None
+class _Said(TypedDict):
+    error: str
+    temporary: bool
+    retry_after: float | None
+
+
+def _said(problem: PostdicomError) -> _Said:
+    return _Said(error=type(problem).__name__, temporary=problem.temporary, retry_after=problem.retry_after)

@@ -118,6 +118,7 @@ def table(
     *,
     foot: Sequence[str] = (),
     below: Collection[int] = (),
+    class_: str | bool = False,
 ) -> Html:
     """Return a table whose first column holds the rows' headings.
 
@@ -147,7 +148,9 @@ def table(
         ),
         element("tfoot", element("tr", cells(foot))) if foot else Html(),
     ]
-    return element("div", element("table", *content), class_="wide", tabindex="0", role="region", aria_label=caption)
+    return element(
+        "div", element("table", *content, class_=class_), class_="wide", tabindex="0", role="region", aria_label=caption
+    )
 
 
 def _section(heading: str, *content: Html) -> Html:
@@ -285,7 +288,9 @@ def _reasons(summary: Summary, state: State, heading: str, more: Callable[[Reaso
         )
         for line in lines
     ]
-    shown = table(f"{heading}, by reason", ("Reason", "Items#", "For example"), rows) if rows else Html()
+    shown = (
+        table(f"{heading}, by reason", ("Reason", "Items#", "For example"), rows, class_="stacked") if rows else Html()
+    )
     return _section(f"{heading}: {count(number)}", element("p", MEANINGS[state], class_="quiet"), shown)
 
 

@@ -112,6 +112,10 @@ footer { margin-top: 3rem; padding-top: 1.25rem; padding-bottom: 3rem; font-size
   th, td { padding-right: .5rem; }
   table { font-size: .875rem; }
   thead th { font-size: .8rem; }
+  .stacked tr { display: grid; grid-template-columns: minmax(0, 1fr) auto; border-bottom: 1px solid var(--line); }
+  .stacked th, .stacked td { border-bottom: 0; }
+  .stacked td:last-child { grid-column: 1 / -1; padding-top: 0; }
+  .stacked thead th:last-child { display: none; }
 }
 @media print {
   :root {

@@ -24,6 +24,7 @@ from postdicom_async.jobs.run import Run
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.studies import every_study, plan_study
 from postdicom_async.jobs.summary import Count
+from postdicom_async.jobs.weather import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,8 +74,7 @@ async def preview(asked: Asked) -> AsyncGenerator[StudyPlan, None]:
         else:
             opening = Ledger.create(path, facts_of(ends, asked.how))
         ledger = await stack.enter_async_context(await opening)
-        outages = Outages(patience=0.0)
-        stack.push_async_callback(outages.close)
+        outages = Outages(ends.source, ends.target, patience=Patience(outage=0.0))
         for end in (ends.source, ends.target):
             if isinstance(end, ArchiveEnd):
                 end.pace_requests(asked.pace.request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
+_TICK = 1.0  # seconds
 PHASES = ("discovering", "moving", "verifying", "deleting", "complete")
 
 
@@ -31,11 +33,13 @@ class Run:
         dispatcher: Dispatcher | None,
         gate: Callable[[], Awaitable[None]],
         *,
+        is_open: Callable[[], bool] = lambda: True,
         splits_series: bool = False,
     ) -> None:
         self._context = context
         self._dispatcher = dispatcher
         self._gate = gate
+        self._is_open = is_open
         self._splits_series = splits_series
 
     async def go(self) -> None:
@@ -56,14 +60,25 @@ class Run:
         for number, phase in enumerate(PHASES[:-1]):
             if ledger.fact("phase") != phase:
                 continue
-            started = time.monotonic()
+            await self._gate()
+            counting = asyncio.create_task(self._count_seconds())
             try:
-                await self._gate()
                 await phases[phase]()
             finally:
-                ledger.put("seconds", float(ledger.fact("seconds") or 0.0) + time.monotonic() - started)
+                counting.cancel()
             ledger.put("phase", PHASES[number + 1])
             await ledger.commit()
+
+    async def _count_seconds(self) -> None:
+        """Count the time in which it works: neither pauses and closed windows nor outages."""
+        ledger = self._context.ledger
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(_TICK)
+            now = time.monotonic()
+            if self._is_open() and not self._context.outages.lasts:
+                ledger.put("seconds", float(ledger.fact("seconds") or 0.0) + now - before)
+            before = now
 
     async def prepare(self) -> None:
         """Do what comes before anything is moved."""

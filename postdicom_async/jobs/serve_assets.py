@@ -20,7 +20,7 @@ nav .live.on::before { background: var(--accent); }
 nav .live.off { color: var(--bad); }
 nav .live.off::before { background: var(--bad); }
 nav + main { padding-top: 1.5rem; }
-.pace { margin: 1.75rem 0 0; padding: 1.25rem 1.4rem 1.4rem; background: var(--soft); border-radius: .75rem; }
+.pace { margin: 2.25rem 0 0; padding: 1.25rem 1.4rem 1.4rem; background: var(--soft); border-radius: .75rem; }
 .pace dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 1rem 2rem; margin-top: 0; }
 .pace dd { font-size: 1.25rem; font-weight: 600; }
 .pace .bar { margin: 0 0 1.1rem; height: .7rem; }

@@ -50,8 +50,8 @@ def live_page(look: Look, *, proof: str = "") -> str:
     """Return the page; with ``proof`` it has what steers the job."""
     shown = live_parts(look, proof=proof)
     controls = _controls(proof) if proof else Html()
-    head, *others = shown.values()
-    main = element("main", head, controls, *others)
+    top, pace = shown.pop("top"), shown.pop("pace")
+    main = element("main", top, pace, controls, *shown.values())
     footer = element("footer", element("p", f"postdicom-async{NBSP}{look.version}. Instances are named by UIDs alone."))
     title = title_of(look.summary.facts)
     return document(title, joined(_nav(is_live=True), main, footer, _SCRIPT), style=_STYLE)
@@ -129,7 +129,9 @@ def _status_words(status: Mapping[str, Any]) -> str:
 
 def _limits(status: Mapping[str, Any]) -> str:
     rate, at_once = str(status.get("max_rate")), status.get("at_once")
-    return ("any rate" if rate == "off" else f"{rate}B/s") + (f", {at_once} at once" if at_once else "")
+    return ("any rate" if rate == "off" else f"{rate.rstrip('KMGT')}{NBSP}{rate.lstrip('0123456789.')}B/s") + (
+        f", {at_once} at once" if at_once else ""
+    )
 
 
 def _controls(proof: str) -> Html:

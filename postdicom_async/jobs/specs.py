@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from urllib.parse import unquote
@@ -124,14 +123,17 @@ class EndSpec:
             UsageError: a profile or a secret is missing or cannot be used, or filters are given that it has not.
         """
         if self.kind == "folder":
-            end = _end_class("folder_end.FolderEnd")
-            return cast("End", end(Path(self.place), index=index, filters=dict(self.filters) or None, target=target))
+            from postdicom_async.jobs.folder_end import FolderEnd
+
+            return FolderEnd(Path(self.place), index=index, filters=dict(self.filters) or None, target=target)
+        from postdicom_async.jobs.profile_limits import limited_settings
         from postdicom_async.profiles.opening import client_of
 
         profile = self._with_user(self.profile(), alone=alone)
         if profile.kind == "cloud" and self.filters:
             raise UsageError(f"{self.shown}: the Cloud API is not searched by filters")
-        return _end_of_client(client_of(profile, alone=alone, ask=ask), self, profile)
+        settings = limited_settings(profile, alone=alone)
+        return _end_of_client(client_of(profile, settings=settings, alone=alone, ask=ask), self, profile)
 
     def _with_user(self, profile: Profile, *, alone: bool) -> Profile:
         """Return the profile with POSTDICOM_USERNAME, if that belongs to an address that is named without a user."""
@@ -283,17 +285,13 @@ def _end_of_client(
     name = spec.shown if spec is not None else None
     filters = dict(spec.filters) if spec is not None else filters
     if isinstance(client, DicomWeb):
-        end = _end_class("archive_end.ArchiveEnd")
-        return cast("End", end(client, name=name, filters=filters or None))
+        from postdicom_async.jobs.archive_end import ArchiveEnd
+
+        return ArchiveEnd(client, name=name, filters=filters or None)
     if isinstance(client, CloudApi):
-        end = _end_class("cloud_end.CloudEnd")
+        from postdicom_async.jobs.cloud_end import CloudEnd
+
         institution = profile.institution_uuid or None if profile else None
         folder = profile.folder_uuid or None if profile else None
-        return cast("End", end(client, name=name, institution_uuid=institution, folder_uuid=folder))
+        return CloudEnd(client, name=name, institution_uuid=institution, folder_uuid=folder)
     raise UsageError("an end: give a client, a path, text such as 'hospital:', or a spec")
-
-
-def _end_class(name: str) -> Any:
-    """Return a kind of end; most jobs need two of the three."""
-    module, _, kind = name.partition(".")
-    return getattr(import_module(f"postdicom_async.jobs.{module}"), kind)

@@ -22,7 +22,7 @@ from postdicom_async.results import InstanceUids
 from postdicom_async.transfer.comparing import compared
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
     from postdicom_async.bodies import Body
     from postdicom_async.dicom.anonymize import Anonymization
@@ -63,7 +63,8 @@ class Finding(Enum):
 
     SAME = "same"
     COERCED = "coerced"
-    """There, and the target changed elements that it may change (`sameness.is_coercible`); ``tags`` names them."""
+    """There, and the target changed elements that it may change (`sameness.is_coercible`), none of those that were
+    anonymised; ``tags`` names them."""
     DIFFERENT = "different"
     CANNOT_COMPARE = "cannot compare"
     """In another transfer syntax, not readable, or too large to be read element by element where it differs."""
@@ -269,9 +270,16 @@ class _Check:
         kept, self._kept = self._kept, {}
         async with aclosing(self._from_source(list(kept))) as sources:
             async for uid, sent in sources:
-                yield await _compared(uid, sent, kept.pop(uid))
+                verified = await _compared(uid, sent, kept.pop(uid))
+                if verified.finding is Finding.COERCED and self._touches_rules(verified.tags):
+                    verified = verified._replace(finding=Finding.DIFFERENT)
+                yield verified
         for uid in kept:
             yield Verified(uid, Finding.GONE)
+
+    def _touches_rules(self, tags: Iterable[str]) -> bool:
+        """Whether one of them was anonymised: what an archive makes of it may be what was to be kept from it."""
+        return self._anonymize is not None and any(self._anonymize.changes(int(tag, 16)) for tag in tags)
 
     async def _from_source(self, uids: Sequence[str]) -> AsyncGenerator[tuple[str, Identified], None]:
         """Yield what was sent, each once: anonymised, where it was."""

@@ -56,6 +56,8 @@ VERSION: Final = version("postdicom-async")
 PLUGIN: Final = "postdicom-async"
 STOP_WITHIN: Final = 5.0
 """Seconds in which ends are closed; then the process goes all the same."""
+IDLE: Final = 600.0
+"""Seconds after which an end is closed that no chunk has used."""
 
 
 class Spec(Protocol):
@@ -64,7 +66,7 @@ class Spec(Protocol):
     def __hash__(self) -> int: ...
 
     def open(self) -> End:
-        """Return the end, with the credentials that this machine has for it."""
+        """Return the end, with the credentials that this machine has for it. It may block."""
         ...
 
 
@@ -76,8 +78,7 @@ class Parcel:
         job: a random word that tells this run from others on the same scheduler.
         chunk: what is to be moved.
         source, target: where the ends are; no secrets.
-        options: how it is to be moved; no secrets.
-        share: the part of the job's rates that this worker may use, above 0 and at most 1.
+        options: how it is to be moved, and how fast by this worker; no secrets.
         version: of this package, where it was packed.
     """
 
@@ -86,7 +87,6 @@ class Parcel:
     source: Any = None
     target: Any = None
     options: Any = None
-    share: float = 1.0
     version: str = field(default=VERSION)
 
     def __repr__(self) -> str:
@@ -114,11 +114,15 @@ Work: TypeAlias = "Callable[[End, End, Parcel], AsyncGenerator[ItemEnd | ChunkEn
 
 
 class _Kept:
-    """An end that is open, and the task that opened it and will close it: when it is stale, and nobody uses it."""
+    """An end that is open, and the task that opened it and will close it.
+
+    It is closed when nobody uses it: at once where it is ``stale``, else after `IDLE` seconds, and it is stale then.
+    """
 
     def __init__(self, opened: Callable[[], End]) -> None:
         self.users = 0
         self.stale = False
+        self._idle: asyncio.TimerHandle | None = None
         self._unused = asyncio.Event()
         self._end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._keeper = asyncio.create_task(self._keep(opened))
@@ -126,7 +130,8 @@ class _Kept:
     async def _keep(self, opened: Callable[[], End]) -> None:
         problem: BaseException | None = None
         try:
-            async with opened() as end:
+            made = await asyncio.to_thread(opened)
+            async with made as end:
                 self._end.set_result(end)
                 await self._unused.wait()
         except asyncio.CancelledError:
@@ -143,15 +148,25 @@ class _Kept:
         """Return the end when it is open; raise what kept it from opening."""
         return await asyncio.shield(self._end)
 
+    def enter(self) -> None:
+        """One user more."""
+        self.users += 1
+        if self._idle is not None:
+            self._idle.cancel()
+
     def leave(self) -> None:
         """One user less."""
         self.users -= 1
-        if self.stale and not self.users:
-            self._unused.set()
+        if not self.users:
+            self._idle = asyncio.get_running_loop().call_later(0 if self.stale else IDLE, self._expire)
+
+    def _expire(self) -> None:
+        self.stale = True
+        self._unused.set()
 
     async def close(self) -> None:
         """Close it, whoever uses it."""
-        self._unused.set()
+        self._expire()
         if not self._end.done():
             self._keeper.cancel()
         await asyncio.wait([self._keeper])
@@ -186,7 +201,7 @@ class _Room:
         kept = self._kept.get(spec)
         if kept is None or kept.stale:
             kept = self._kept[spec] = _Kept(spec.open)
-        kept.users += 1
+        kept.enter()
         try:
             yield kept
         finally:

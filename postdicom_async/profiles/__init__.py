@@ -11,15 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from postdicom_async.profiles.fields import options_of, values_of, with_fields
-    from postdicom_async.profiles.file import add_profile, load_profile, load_profiles, profiles_file, remove_profile
+    from postdicom_async.profiles.file import (
+        add_profile,
+        load_profile,
+        load_profiles,
+        open_profile,
+        profiles_file,
+        remove_profile,
+    )
     from postdicom_async.profiles.keyring_entries import forget, keep
     from postdicom_async.profiles.model import Profile
     from postdicom_async.profiles.opening import (
         assumptions_of,
+        check_profile,
         client_of,
         cloud_client,
         is_at,
-        open_profile,
         settings_of,
     )
     from postdicom_async.profiles.secrets import (
@@ -40,6 +47,7 @@ __all__ = [
     "SecretName",
     "add_profile",
     "assumptions_of",
+    "check_profile",
     "client_of",
     "cloud_client",
     "credentials_of",
@@ -64,10 +72,10 @@ __all__ = [
 # Imported when they are first asked for, as at the top of the package: the command's help needs none of them.
 _MODULES = {
     "fields": ("options_of", "values_of", "with_fields"),
-    "file": ("add_profile", "load_profile", "load_profiles", "profiles_file", "remove_profile"),
+    "file": ("add_profile", "load_profile", "load_profiles", "open_profile", "profiles_file", "remove_profile"),
     "keyring_entries": ("forget", "keep"),
     "model": ("Profile",),
-    "opening": ("assumptions_of", "client_of", "cloud_client", "is_at", "open_profile", "settings_of"),
+    "opening": ("assumptions_of", "check_profile", "client_of", "cloud_client", "is_at", "settings_of"),
     "secrets": ("Ask", "Found", "SecretName", "credentials_of", "entries_of", "find_secret", "keys_of", "places_of"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

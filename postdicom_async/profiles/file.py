@@ -9,17 +9,24 @@ from __future__ import annotations
 import os
 import tomllib
 from collections import defaultdict
+from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.disk import private_file
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 from postdicom_async.profiles.model import Profile, checked_name, closest, profile_of, table_of, variable_part
+from postdicom_async.profiles.opening import check_profile, client_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["add_profile", "load_profile", "load_profiles", "profiles_file", "remove_profile"]
+    from postdicom_async.cloud.client import CloudApi
+    from postdicom_async.dicomweb.client import DicomWeb
+    from postdicom_async.postdicom.client import PostDicom
+
+__all__ = ["add_profile", "load_profile", "load_profiles", "open_profile", "profiles_file", "remove_profile"]
 
 
 def profiles_file() -> Path:
@@ -41,6 +48,7 @@ def profiles_file() -> Path:
     )
 
 
+@public_face
 def load_profiles() -> dict[str, Profile]:
     """Return all profiles by name; none where there is no file.
 
@@ -51,6 +59,7 @@ def load_profiles() -> dict[str, Profile]:
     return {name: profile_of(name, table, folder=path.parent) for name, table in _tables(path).items()}
 
 
+@public_face
 def load_profile(name: str) -> Profile:
     """Return a profile.
 
@@ -64,8 +73,17 @@ def load_profile(name: str) -> Profile:
     return profile_of(name, tables[name], folder=path.parent)
 
 
-def add_profile(name: str, values: Mapping[str, Any], *, replace: bool = False) -> Profile:
+@public_face
+def add_profile(
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    replace: bool = False,
+    check: Callable[[Profile], None] = check_profile,
+) -> Profile:
     """Write a profile, and return it; the keys are those of `Profile`, paths as text, options as a mapping.
+
+    What ``check`` raises leaves the file as it was.
 
     Raises:
         UsageError: it would not be a profile, or with ``replace`` False there is one of that name.
@@ -74,6 +92,7 @@ def add_profile(name: str, values: Mapping[str, Any], *, replace: bool = False) 
     path = profiles_file()
     table = table_of(checked_name(name), values)
     profile = profile_of(name, tomllib.loads(table).get(name), folder=path.parent)
+    check(profile)
 
     def to(text: str | None) -> str:
         known = _parsed(text or "", path)
@@ -89,6 +108,7 @@ def add_profile(name: str, values: Mapping[str, Any], *, replace: bool = False) 
     return profile
 
 
+@public_face
 def remove_profile(name: str) -> None:
     """Take a profile out of the file.
 
@@ -105,6 +125,25 @@ def remove_profile(name: str) -> None:
         return _without(text or "", name, path)
 
     private_file.change(path, _shown(path), to)
+
+
+@public_face
+def open_profile(name: str, *, ask: bool = False) -> DicomWeb | PostDicom | CloudApi:
+    """Return the client of a named archive, to be used in ``async with``.
+
+    Its secret comes from ``POSTDICOM_PASSWORD_NAME`` (or ``TOKEN``, ``API_KEY``, ``ACCOUNT_KEY``), a file that the
+    profile names, ``$CREDENTIALS_DIRECTORY``, the variable without the name, or the keyring. Asking the keyring takes
+    up to ten seconds, in which the thread stands still.
+
+    Args:
+        name: of the profile.
+        ask: ask in the terminal for what is found nowhere.
+
+    Raises:
+        UsageError: there is no such profile, it cannot be used, or a secret is missing.
+        LocalFileError: a file cannot be read.
+    """
+    return client_of(load_profile(name), ask=getpass if ask else None)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

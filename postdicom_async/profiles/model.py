@@ -11,14 +11,13 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
-from urllib.parse import urlsplit
 
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["KEYS", "Kind", "Profile", "checked_name", "closest", "profile_of", "table_of", "variable_part"]
+__all__ = ["KEYS", "NOT_OF", "Kind", "Profile", "checked_name", "closest", "profile_of", "table_of", "variable_part"]
 
 Kind: TypeAlias = Literal["dicomweb", "postdicom", "cloud"]
 """A DICOMweb archive, PostDICOM's DICOMweb service with its own URL shapes, PostDICOM's Cloud API."""
@@ -87,11 +86,12 @@ KEYS: Final = tuple(field.name for field in fields(Profile) if field.name != "na
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 _TAKEN = frozenset({"http", "https", "file", "postdicom"})  # NAME: would be read as the beginning of an address
 _SECRET = re.compile(r"pass|pwd|secret|token|credential|api_?key|account_?key|bearer|authorization", re.IGNORECASE)
-_NOT_OF: Final[Mapping[str, frozenset[str]]] = {
+NOT_OF: Final[Mapping[str, frozenset[str]]] = {
     "cloud": frozenset({"url", "password_file", "token_file", "parallel_stores", "parallel_retrieves"}),
     "dicomweb": frozenset({"router_url", "institution_uuid", "folder_uuid", "api_key_file", "account_key_file"}),
     "postdicom": frozenset({"router_url", "institution_uuid", "folder_uuid", "api_key_file", "account_key_file"}),
 }
+"""Keys that one kind has no use for."""
 
 
 def checked_name(name: str) -> str:
@@ -127,7 +127,7 @@ def profile_of(name: str, table: object, *, folder: Path | None = None) -> Profi
     kind = table.get("kind", "dicomweb")
     if kind not in get_args(Kind):
         raise UsageError(f"{where}: kind: give {', '.join(get_args(Kind))}, one of them")
-    if misplaced := [key for key in KEYS if key in table and key in _NOT_OF[kind]]:
+    if misplaced := [key for key in KEYS if key in table and key in NOT_OF[kind]]:
         raise UsageError(f"{where}: {misplaced[0]} is not for kind {kind}")
     if kind != "cloud" and not table.get("url"):
         raise UsageError(f"{where}: url is missing")
@@ -229,11 +229,7 @@ _KINDS: Final[dict[str, str]] = dict.fromkeys(KEYS, "text") | {
 def _check_addresses(where: str, profile: Profile) -> None:
     """Refuse an address with a password in it: the whole of it would stand in the file."""
     for key in ("url", "router_url", "proxy"):
-        try:
-            parts = urlsplit(getattr(profile, key))
-            holds_user = parts.username is not None or parts.password is not None
-        except ValueError:
-            holds_user = "@" in getattr(profile, key)
+        holds_user = "@" in getattr(profile, key)  # also behind a slash: a password may have one in it
         if holds_user and key == "proxy":
             raise UsageError(f"{where}: a proxy's user and password do not belong in this file; set POSTDICOM_PROXY")
         if holds_user:

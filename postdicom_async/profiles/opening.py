@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from getpass import getpass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.errors import UsageError
-from postdicom_async.face import public_face
-from postdicom_async.http.address import place_of
+from postdicom_async.face import public_face, translated
+from postdicom_async.http.address import checked_url, place_of
 from postdicom_async.profiles.fields import with_fields
 from postdicom_async.profiles.secrets import credentials_of, find_secret, keys_of
 
@@ -16,14 +16,22 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.client import CloudApi
     from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.dicomweb.client import DicomWeb
-    from postdicom_async.postdicom.client import PostDicom
     from postdicom_async.profiles.model import Profile
     from postdicom_async.profiles.secrets import Ask
     from postdicom_async.settings import Limits, Settings
 
-__all__ = ["assumptions_of", "client_of", "cloud_client", "is_at", "limits_of", "open_profile", "settings_of"]
+__all__ = [
+    "assumptions_of",
+    "check_profile",
+    "client_of",
+    "cloud_client",
+    "is_at",
+    "limits_of",
+    "settings_of",
+]
 
 
+@public_face
 def settings_of(profile: Profile, *, alone: bool = True) -> Settings:
     """Return the library's settings.
 
@@ -60,6 +68,7 @@ def limits_of(profile: Profile) -> Limits:
     return Limits(**{name: value for name, value in given.items() if value is not None})
 
 
+@public_face
 def client_of(
     profile: Profile,
     *,
@@ -95,6 +104,7 @@ def client_of(
     return DicomWeb(profile.url, auth=auth, settings=settings, dialect=dialect)
 
 
+@public_face
 def cloud_client(profile: Profile, keys: tuple[str, str], settings: Settings, wire: CloudWire) -> CloudApi:
     """Return the client of an account of the Cloud API, not yet open.
 
@@ -107,6 +117,7 @@ def cloud_client(profile: Profile, keys: tuple[str, str], settings: Settings, wi
     return CloudApi(*keys, user=user, router_url=router_url, settings=settings, wire=wire)
 
 
+@public_face
 def assumptions_of(profile: Profile) -> tuple[Any, ...]:
     """Return what is assumed of an archive: its dialect and how operations are written, or that of the Cloud API.
 
@@ -127,6 +138,25 @@ def assumptions_of(profile: Profile) -> tuple[Any, ...]:
     return with_fields(texts, *bases, where=f"profile {profile.name}: options")
 
 
+@public_face
+def check_profile(profile: Profile) -> None:
+    """Refuse a profile that no client can be made of, whatever its secret.
+
+    Raises:
+        UsageError: address, options or files cannot be used.
+    """
+    assumptions_of(profile)
+    settings_of(profile)
+    for key in ("url", "router_url"):
+        if address := getattr(profile, key):
+            with translated(UsageError, partial(_of_key, profile, key)):
+                checked_url(address)
+
+
+def _of_key(profile: Profile, key: str, error: UsageError) -> UsageError:
+    return UsageError(f"profile {profile.name}: {key}: {error.message.removeprefix('url: ')}")
+
+
 def is_at(profile: Profile, address: str) -> bool:
     """Whether an address is that of this archive, however it is spelt."""
     known = profile.router_url or assumptions_of(profile)[0].router_url if profile.kind == "cloud" else profile.url
@@ -134,24 +164,3 @@ def is_at(profile: Profile, address: str) -> bool:
         return place_of(address) == place_of(known)
     except ValueError:
         return False
-
-
-@public_face
-def open_profile(name: str, *, ask: bool = False) -> DicomWeb | PostDicom | CloudApi:
-    """Return the client of a named archive, to be used in ``async with``.
-
-    Its secret comes from ``POSTDICOM_PASSWORD_NAME`` (or ``TOKEN``, ``API_KEY``, ``ACCOUNT_KEY``), a file that the
-    profile names, ``$CREDENTIALS_DIRECTORY``, the variable without the name, or the keyring. Asking the keyring takes
-    up to ten seconds, in which the thread stands still.
-
-    Args:
-        name: of the profile.
-        ask: ask in the terminal for what is found nowhere.
-
-    Raises:
-        UsageError: there is no such profile, it cannot be used, or a secret is missing.
-        LocalFileError: a file cannot be read.
-    """
-    from postdicom_async.profiles.file import load_profile
-
-    return client_of(load_profile(name), ask=getpass if ask else None)

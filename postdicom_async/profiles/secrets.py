@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from postdicom_async.disk import private_file
 from postdicom_async.errors import UsageError
+from postdicom_async.face import public_face
 from postdicom_async.profiles.keyring_entries import KEYRING_SERVICE, entry_host, stored
 from postdicom_async.profiles.model import Profile, variable_part
 
@@ -103,6 +104,7 @@ def entries_of(profile: Profile, which: SecretName) -> tuple[str, ...]:
     return (*((f"{which}.{profile.name}@{host}",) if profile.name else ()), f"{which}@{host}")
 
 
+@public_face
 def find_secret(profile: Profile, which: SecretName, *, alone: bool = True) -> Found | None:
     """Return a secret from the first place that has it, without asking anybody.
 
@@ -115,6 +117,7 @@ def find_secret(profile: Profile, which: SecretName, *, alone: bool = True) -> F
     return None
 
 
+@public_face
 def credentials_of(profile: Profile, *, alone: bool = True, ask: Ask | None = None) -> tuple[str, str] | str | None:
     """Return ``(user, password)`` for a DICOMweb archive, a bearer token, or None for no credentials.
 
@@ -129,6 +132,7 @@ def credentials_of(profile: Profile, *, alone: bool = True, ask: Ask | None = No
     return profile.username, _needed(profile, "password", alone=alone, ask=ask)
 
 
+@public_face
 def keys_of(profile: Profile, *, alone: bool = True, ask: Ask | None = None) -> tuple[str, str]:
     """Return the API key and the account key for the Cloud API.
 

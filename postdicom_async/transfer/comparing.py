@@ -1,17 +1,18 @@
 """Whether what an archive gives is what was sent: two streams of one instance, compared within bounded memory.
 
-A small one is held twice and compared element by element where its bytes differ; a large one is compared byte by byte
-as it comes.
+A small one is held twice and compared element by element where its bytes differ. Of a large one that is done with what
+stands before the pixels, and the rest is compared byte by byte as it comes.
 """
 
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio.to_thread
 
-from postdicom_async.dicom.header import data_set_start
+from postdicom_async.dicom.header import data_set_start, pixels_start
 from postdicom_async.dicom.sameness import Difference, Differences, differences
 
 if TYPE_CHECKING:
@@ -24,14 +25,17 @@ __all__ = ["COMPARED_WHOLE", "compared"]
 COMPARED_WHOLE: Final = 16 << 20
 """Bytes of an instance that is read by pydicom where its bytes differ."""
 _MORE: Final = 1 << 20  # an archive may write the same data set this much longer
-_META_BYTES: Final = 64 * 1024  # the file meta information is far smaller
+_FIRST_LOOK: Final = 64 * 1024
+_LONGEST_HEAD: Final = 4 << 20  # before the pixels of a large instance
+_PIXEL_DATA: Final = "7FE00010"
 
 
 async def compared(sent: Body, received: AsyncIterator[bytes]) -> Differences:
     """Return how what is received differs from what was sent.
 
-    Memory: twice the instance and 1 MiB up to 16 MiB, that of a few pieces beyond; there a difference has no tags, and
-    one in length cannot be told from another way of writing.
+    Memory: twice the instance and 1 MiB up to 16 MiB, beyond that what stands before the pixels, and a few pieces. Of
+    such a large one pixels of another length cannot be told from the same in another way of writing; and where more
+    than 4 MiB stand before them, a difference has no tags.
 
     Raises:
         LocalFileError: the source changed, or is gone.
@@ -57,19 +61,46 @@ async def _compare_whole(sent: Body, received: AsyncIterator[bytes]) -> Differen
 
 
 async def _compare_streams(body: Body, pieces_received: AsyncIterator[bytes]) -> Differences:
-    """Compare the data sets byte by byte, in flat memory; where they differ in length too, the encoding may have."""
+    """Compare what stands before the pixels element by element, and the rest byte by byte as it comes."""
+    cannot = Differences(Difference.CANNOT_COMPARE)
     async with aclosing(body.open()) as pieces:
         sent, received = _Stream(pieces), _Stream(pieces_received)
-        syntaxes = await sent.pass_meta(), await received.pass_meta()
-        if None in syntaxes or syntaxes[0] != syntaxes[1]:
-            return Differences(Difference.CANNOT_COMPARE)
-        equal = True
-        while await sent.filled() and await received.filled():
-            size = min(len(sent.held), len(received.held))
-            equal = sent.taken(size) == received.taken(size) and equal
-        if await sent.filled() or await received.filled():
-            return Differences(Difference.CANNOT_COMPARE)
-        return Differences(Difference.SAME if equal else Difference.DIFFERENT)
+        one, other = await sent.pass_head(), await received.pass_head()
+        if one is None or other is None or one.syntax != other.syntax or one.with_elements != other.with_elements:
+            return cannot
+        rest = await _equal_rest(sent, received)
+    if rest is None:  # perhaps only written in another way
+        return cannot
+    found = Differences(Difference.SAME)
+    if one.with_elements:
+        found = await anyio.to_thread.run_sync(differences, one.data, other.data)
+    if rest or found.kind is Difference.CANNOT_COMPARE:
+        return found
+    changed = (*found.changed, _PIXEL_DATA) if one.with_elements else ()
+    return replace(found, kind=Difference.DIFFERENT, changed=changed)
+
+
+async def _equal_rest(sent: _Stream, received: _Stream) -> bool | None:
+    """Return whether what is left is the same; None where one is longer."""
+    equal = True
+    while await sent.filled() and await received.filled():
+        size = min(len(sent.held), len(received.held))
+        equal = sent.taken(size) == received.taken(size) and equal
+    return None if await sent.filled() or await received.filled() else equal
+
+
+class _Head(NamedTuple):
+    """The beginning of a file.
+
+    Attributes:
+        syntax: the transfer syntax.
+        data: all before the pixels; where they do not come soon, all before the data set.
+        with_elements: which of the two.
+    """
+
+    syntax: str
+    data: bytes
+    with_elements: bool
 
 
 class _Stream:
@@ -97,11 +128,22 @@ class _Stream:
         taken, self.held = self.held[:size], self.held[size:]
         return taken
 
-    async def pass_meta(self) -> str | None:
-        """Go to the beginning of the data set; return its transfer syntax, None where it does not show."""
-        head = b""
-        while len(head) < _META_BYTES and (piece := await anext(self._pieces, None)) is not None:
-            head += piece
-        found = data_set_start(head)
-        self.held = memoryview(head)[found[1] :] if found else b""
-        return found[0] if found else None
+    async def pass_head(self) -> _Head | None:
+        """Go to the pixels, or else to the beginning of the data set; None where it does not show."""
+        gathered, look, pixels = bytearray(), _FIRST_LOOK, None
+        while len(gathered) < _LONGEST_HEAD and (piece := await anext(self._pieces, None)) is not None:
+            gathered += piece
+            if len(gathered) >= look:
+                look = 2 * len(gathered)
+                pixels = pixels_start(bytes(gathered))
+                if pixels is not None:
+                    break
+        data = bytes(gathered)
+        pixels = pixels_start(data) if pixels is None else pixels
+        found = data_set_start(data)
+        if found is None:
+            return None
+        syntax, start = found
+        at = start if pixels is None else pixels
+        self.held = memoryview(data)[at:]
+        return _Head(syntax, data[:at], pixels is not None)

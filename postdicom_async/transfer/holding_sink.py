@@ -11,6 +11,7 @@ coming never waits for what lies behind that: each answer has a `Side` of its ow
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
@@ -40,6 +41,7 @@ _MIB: Final = 1 << 20
 _PIECE: Final = 256 << 10
 _WRITTEN: Final = 1 * _MIB  # at a time
 _LEAST: Final = 4096  # that an instance counts for
+_UNREAD: Final = 300.0  # seconds in which what was taken is to be read while the next is waited for
 
 
 class HoldingSink:
@@ -68,6 +70,7 @@ class HoldingSink:
         self._ready: deque[tuple[Identified, int]] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
+        self._unread: list[weakref.ref[PassingBody]] = []
         self._finished = False
         self._closed = False
         self._threads: AbstractContextManager[DiskPool] | None = None
@@ -126,10 +129,24 @@ class HoldingSink:
             if self._finished:
                 return None
             self._news.clear()
-            await self._news.wait()
+            try:
+                async with asyncio.timeout(_UNREAD if self._unread else None):
+                    await self._news.wait()
+            except TimeoutError:
+                self._drop_unread()
         one, size = self._ready.popleft()
         self.hold(-size)
+        if isinstance(one, Usable) and isinstance(one.body, PassingBody):
+            self._unread = [other for other in self._unread if (body := other()) is not None and not body.is_opened]
+            self._unread.append(weakref.ref(one.body))
         return one
+
+    def _drop_unread(self) -> None:
+        """Throw away what was taken and is not read: nothing comes behind it, and somebody waits for that."""
+        unread, self._unread = self._unread, []
+        for body in filter(None, (one() for one in unread)):
+            if not body.is_opened:
+                body.close()
 
     def close(self) -> None:
         """Throw away what was not taken, and what still comes."""
@@ -310,6 +327,7 @@ class PassingBody:
     Attributes:
         length: its bytes, as the part that brings it says.
         passing: what comes.
+        is_opened: somebody reads it.
         passes: that it is one: nothing comes behind it before it is read, so it is read at once.
     """
 
@@ -318,7 +336,7 @@ class PassingBody:
     def __init__(self, passing: Passing, length: int) -> None:
         self.length: int = length
         self.passing: Passing = passing
-        self._opened = False
+        self.is_opened: bool = False
 
     def __repr__(self) -> str:
         return f"<PassingBody of {self.length} bytes>"
@@ -329,9 +347,9 @@ class PassingBody:
         Raises:
             LocalFileError: it was opened before, or the rest does not come.
         """
-        if self._opened:
+        if self.is_opened:
             raise LocalFileError("it passes from one archive to the other, and only once", temporary=True)
-        self._opened = True
+        self.is_opened = True
         size = 0
         with translated(ProtocolError, lambda error: LocalFileError(error.message, temporary=True)):
             async with self.passing:

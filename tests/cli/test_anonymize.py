@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
+from postdicom_async import Anonymization
+from postdicom_async.dicom.anonymize_patients import Patient, keyed_patient_id
 from tests.cli.conftest import Cli
-from tests.support.dicom_files import uid
+from tests.support.canaries import CANARIES, CanaryWatch
+from tests.support.dicom_files import small_dicom, uid
 
 
 async def test_values_are_replaced_emptied_and_removed(
@@ -94,3 +97,87 @@ async def test_a_tag_given_twice(cli_with_archive: Cli, one_file: Path) -> None:
     twice = ("--anonymize", "PatientName=A", "--anonymize", "PatientName=B")
     ran = await cli_with_archive.here("upload", one_file, *twice)
     assert (ran.code, ran.error_line) == (2, "error: --anonymize: a tag is given twice")
+
+
+# --- by patient -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secret_file(tmp_path: Path) -> Path:
+    path = tmp_path / "secret"
+    path.write_text("a secret of ours\n")
+    path.chmod(0o600)
+    return path
+
+
+async def test_a_table_of_patients_and_a_map_of_uids(
+    cli_with_archive: Cli, embedded_archive: Any, study_folder: Path, secret_file: Path, tmp_path: Path
+) -> None:
+    """One patient is in the table, the other is not; the same again under the same secret sends nothing new."""
+    olds = {
+        str(dcmread(path).SOPInstanceUID) for path in study_folder.iterdir() if path.read_bytes()[128:132] == b"DICM"
+    }
+    (study_folder / "other").write_bytes(small_dicom(instance=uid(1, 1, 99), patient_id=CANARIES["patient_id"]))
+    table, uids = tmp_path / "patients.csv", tmp_path / "uids.csv"
+    table.write_text(f"PatientID;PatientID;PatientName\nT-1;S-001;{CANARIES['patient_name']}\n")
+    options = ("--anonymize-patients", table, "--anonymize-uids", "--anonymize-secret-file", secret_file)
+    for _ in range(2):
+        ran = await cli_with_archive("upload", study_folder, *options, "--uid-map", uids, "--json")
+        assert ran.code == 1
+        assert ran.json["summary"]["stored"] == 6
+        (bad,) = [item for item in ran.json["items"] if item["status"] == "unreadable"]
+        assert bad["reason"] == "cannot be anonymised: its patient is not in the table of patients"
+        watch = CanaryWatch()
+        for text in (ran.out, ran.err, uids.read_text()):
+            watch.feed_text(text)
+        watch.assert_clean()
+    stored = embedded_archive.store.instances()
+    assert {str(dcmread(one.path).PatientID) for one in stored} == {"S-001"}
+    rules = Anonymization(remap_uids=True, secret="a secret of ours")
+    assert {one.uids.sop_instance_uid for one in stored} == {rules.new_uid(one) for one in olds}
+    assert uids.stat().st_mode & 0o777 == 0o600
+    pairs = {tuple(line.split(",")) for line in uids.read_text().splitlines()[1:]}
+    assert {(kind, new) for kind, _, new in pairs} >= {("instance", one.uids.sop_instance_uid) for one in stored}
+    assert ("study", uid(1), rules.new_uid(uid(1))) in pairs
+
+
+async def test_keyed_patient_ids(
+    cli_with_archive: Cli, embedded_archive: Any, one_file: Path, secret_file: Path
+) -> None:
+    keyed = ("upload", one_file, "--anonymize-patient-ids", "keyed", "--anonymize-profile", "vendor")
+    cli_with_archive.environment["POSTDICOM_ANONYMIZE_SECRET"] = "another secret"
+    assert (await cli_with_archive.here(*keyed, "--anonymize-secret-file", secret_file)).code == 0
+    (stored,) = embedded_archive.store.instances()
+    expected = keyed_patient_id(b"a secret of ours", Patient("T-1"))
+    assert dcmread(stored.path).PatientID == expected
+    ran = await cli_with_archive.here(*keyed, "--anonymize", "PatientID=X")
+    assert (ran.code, ran.error_line) == (
+        2, "error: anonymize: PatientID (0010,0020): give a rule, or patient_ids"
+    )  # fmt: skip
+
+
+async def test_mistakes_with_files(cli_with_archive: Cli, one_file: Path, secret_file: Path, tmp_path: Path) -> None:
+    async def error(*options: Any) -> str:
+        ran = await cli_with_archive.here("upload", one_file, *options)
+        assert ran.code in (1, 2)
+        return ran.error_line
+
+    uids, table = tmp_path / "uids.csv", tmp_path / "table.csv"
+    assert "--uid-map: say what to anonymise" in await error("--uid-map", uids)
+    assert "--uid-map: no UID becomes another" in await error("--uid-map", uids, "--anonymize", "PatientID=")
+    assert "--anonymize-secret-file: say what" in await error("--anonymize-secret-file", secret_file)
+    assert "set POSTDICOM_ANONYMIZE_SECRET, or" in await error("--anonymize-patient-ids", "keyed")
+    assert "the table of patients: does not exist" in await error("--anonymize-patients", table)
+    table.write_text(f"PatientID,PatientBirthDate\n{CANARIES['patient_id']},yesterday\n")
+    assert await error("--anonymize-patients", table) == (
+        "error: patients: line 2, column PatientBirthDate (0010,0030): VR DA: YYYYMMDD"
+    )
+    secret_file.chmod(0o640)
+    with_secret = ("--anonymize-uids", "--uid-map", uids, "--anonymize-secret-file", secret_file)
+    assert "--anonymize-secret-file: others can read it; run chmod 600 on it" in await error(*with_secret)
+    secret_file.chmod(0o600)
+    secret_file.write_text("short")
+    assert "secret: text or bytes, at least 8" in await error(*with_secret)
+    secret_file.write_text("\n")
+    assert "--anonymize-secret-file: it is empty" in await error(*with_secret)
+    assert not uids.exists(), "no mistake leaves a file behind"

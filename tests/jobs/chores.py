@@ -74,13 +74,12 @@ def chunks_of(count: int, *, size: int = 5, poison: int = 0) -> list[Chunk]:
 
 
 async def _moved(source: Any, target: Any, parcel: Parcel) -> AsyncGenerator[ItemEnd | ChunkEnd, None]:
-    chunk = parcel.chunk
-    write("begun", f"{os.getpid()} {chunk.number} {chunk.attempt} {parcel.share:.2f}")
+    chunk, (pause, workers) = parcel.chunk, parcel.options
+    write("begun", f"{os.getpid()} {chunk.number} {chunk.attempt} {1 / workers:.2f}")
     for one in chunk.wanted.instances:
         if one.uid == POISON:
             os.kill(os.getpid(), signal.SIGKILL)
-        if parcel.options:
-            await asyncio.sleep(parcel.options)
+        await asyncio.sleep(pause)
         yield ItemEnd(one.series, one.uid, State.DONE, size=one.size, digest=b"d" * 16)
     write("done", f"{os.getpid()} {chunk.number} {chunk.attempt}")
     yield ChunkEnd()

@@ -164,7 +164,8 @@ async def test_a_job_of_one_pair_is_not_gone_on_with_for_another(
     with pytest.raises(LedgerUnusable):
         await jobs.copy(folder, other_archive.url, job=ledger)
     assert ledger.read_bytes() == before
-    notes = folder / "notes.txt"
+    notes = tmp_path / "notes.txt"
+    notes.write_text("nothing of DICOM")
     with pytest.raises(LedgerUnusable):
         await jobs.copy(folder, archive.url, job=notes, new=True)
     assert notes.read_text() == "nothing of DICOM"

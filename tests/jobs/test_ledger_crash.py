@@ -140,7 +140,7 @@ class AnyCrash(RuleBasedStateMachine):
                 if old.with_name(old.name + name).exists():
                     shutil.copy(old.with_name(old.name + name), self.path.with_name(self.path.name + name))
 
-        self.runner.run(self.ledger._in_thread(copy))
+        self.runner.run(self.ledger._writer.in_thread(copy))
         log = self.path.with_name(self.path.name + "-wal")
         if cut is not None:
             with log.open("r+b") as file:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from postdicom_async import DicomWeb, PostDicom, UsageError
-from postdicom_async.jobs import specs
 from postdicom_async.jobs.specs import EndSpec, end_of, parse_end
 from tests.support.canaries import CANARIES, canary_watch
 
@@ -47,11 +46,16 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every end that is opened is a `Made`; return the names of their kinds."""
     asked: list[str] = []
 
-    def kind(name: str) -> type[Made]:
-        asked.append(name)
-        return Made
+    def made(name: str) -> type[Made]:
+        class Kind(Made):
+            def __init__(self, *args: object, **kwargs: object) -> None:
+                asked.append(name)
+                super().__init__(*args, **kwargs)
 
-    monkeypatch.setattr(specs, "_end_class", kind)
+        return Kind
+
+    for name in ("archive_end.ArchiveEnd", "cloud_end.CloudEnd", "folder_end.FolderEnd"):
+        monkeypatch.setattr(f"postdicom_async.jobs.{name}", made(name))
     return asked
 
 
@@ -212,7 +216,7 @@ def test_opening_by_profile(config: Path, ends: list[str], monkeypatch: pytest.M
 def test_opening_the_rest(ends: list[str], tmp_path: Path, config: Path) -> None:
     folder: Any = end_of(tmp_path / "x", index=tmp_path / "index", filters={"StudyDate": "20240101"})
     assert folder.args == (tmp_path / "x",)
-    assert folder.kwargs == {"index": tmp_path / "index", "filters": {"00080020": "20240101"}}
+    assert folder.kwargs == {"index": tmp_path / "index", "filters": {"00080020": "20240101"}, "target": False}
     client = PostDicom(URL, "a", "b")
     end: Any = end_of(client)
     assert (end.args, end.kwargs) == ((client,), {"name": None, "filters": None})

@@ -13,15 +13,18 @@ import pytest
 
 from postdicom_async import Anonymization, ConnectionFailed, LocalFileError, Status
 from postdicom_async.bodies import BytesBody
+from postdicom_async.dicom.anonymize_patients import PatientRows
 from postdicom_async.dicom.digest import DataSetDigest
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.sameness import Difference, differences
 from postdicom_async.disk.sources import Unusable, Usable
 from postdicom_async.jobs.ledger import ItemRow
-from postdicom_async.jobs.states import State
+from postdicom_async.jobs.states import Reason, State, ended
 from postdicom_async.jobs.verification import DigestedBody, Finding, Verified, digest_of, verify_bytes
+from postdicom_async.results import InstanceUids, Outcome
 from postdicom_async.transfer import comparing
 from tests.support.anonymizing import anonymize as anonymized_bytes
+from tests.support.anonymizing import result_of
 from tests.support.dicom_files import DEFLATED, IMPLICIT, JPEG, small_dicom, study_files, uid
 
 if TYPE_CHECKING:
@@ -310,7 +313,7 @@ async def test_nothing_is_asked_for_nothing() -> None:
     assert not target.series, "there is nothing to compare with"
 
 
-RULES = Anonymization({"PatientName": "ANON", "PatientID": "A-1"}, remap_uids=True, secret="a secret of the tests")
+RULES = Anonymization({"PatientName": "ANON"}, remap_uids=True, secret="a secret of the tests")
 
 
 @pytest.mark.parametrize("digests", [True, False])
@@ -320,7 +323,8 @@ async def test_anonymised_copies_are_looked_for_under_their_own_uids(digests: bo
     there = {RULES.new_uid(name): data for name, data in sent.items()}
     names = list(files)
     source, target = MemoryEnd(files), MemoryEnd(there)
-    target.files[RULES.new_uid(names[1])] = there[RULES.new_uid(names[1])].replace(b"A-1 ", b"B-1 ")
+    target.files[RULES.new_uid(names[1])] = there[RULES.new_uid(names[1])].replace(b"T-1 ", b"B-1 ")
+    target.files[RULES.new_uid(names[3])] = there[RULES.new_uid(names[3])].replace(b"ANON", b"JOHN")
     target.files[RULES.new_uid(names[2])] = flipped(there[RULES.new_uid(names[2])], -1 % len(sent[names[2]]))
     items = [row._replace(digest=digest(sent[row.uid]) if digests else b"") for row in rows(files)]
     findings = await found(source, target, items, anonymize=RULES)
@@ -328,7 +332,8 @@ async def test_anonymised_copies_are_looked_for_under_their_own_uids(digests: bo
         Finding.SAME,
         Finding.COERCED,
         Finding.DIFFERENT,
-        *[Finding.SAME] * 3,
+        Finding.DIFFERENT,  # what was kept from the archive is for no archive to change
+        *[Finding.SAME] * 2,
     ]
     assert target.series == [RULES.new_uid(SERIES)]
 
@@ -352,16 +357,57 @@ async def test_a_body_that_cannot_be_read_is_no_proof() -> None:
         assert {one.finding for one in findings.values()} == {Finding.CANNOT_COMPARE}
 
 
-async def test_large_instances_are_compared_in_flat_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+LARGE = small_dicom(pixel_bytes=8 << 20)
+LARGE_JPEG = small_dicom(pixel_bytes=8 << 20, transfer_syntax=JPEG)
+BLOB = changed(small_dicom(pixel_bytes=64), lambda one: one.add_new(0x00420011, "OB", bytes(6 << 20)))
+
+
+@pytest.mark.parametrize(
+    ("data", "other", "finding", "tags"),
+    [
+        (LARGE, flipped(LARGE, 4 << 20), Finding.DIFFERENT, ("7FE00010",)),
+        (LARGE, LARGE.replace(b"T-1 ", b"T-2 "), Finding.COERCED, ("00100020",)),
+        (LARGE, small_dicom(pixel_bytes=8 << 20, patient_id="ANOTHER-1"), Finding.COERCED, ("00100020",)),
+        (LARGE, flipped(LARGE, -1 % len(LARGE)).replace(b"T-1 ", b"T-2 "), Finding.DIFFERENT, ("00100020", "7FE00010")),
+        (LARGE, LARGE.replace(b"Series of", b"Serien of"), Finding.DIFFERENT, ("0008103E",)),
+        (LARGE, LARGE[:-4], Finding.CANNOT_COMPARE, ()),
+        (LARGE, small_dicom(pixel_bytes=9 << 20), Finding.CANNOT_COMPARE, ()),
+        (LARGE_JPEG, flipped(LARGE_JPEG, 4 << 20), Finding.DIFFERENT, ("7FE00010",)),
+        (LARGE_JPEG, LARGE_JPEG.replace(b"T-1 ", b"T-2 "), Finding.COERCED, ("00100020",)),
+        (LARGE, LARGE_JPEG, Finding.CANNOT_COMPARE, ()),
+        (BLOB, flipped(BLOB, 3 << 20), Finding.DIFFERENT, ()),
+        (BLOB, b"<html>" * (1 << 20), Finding.CANNOT_COMPARE, ()),
+    ],
+)  # fmt: skip
+async def test_large_instances_are_compared_in_flat_memory(
+    data: bytes, other: bytes, finding: Finding, tags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(comparing, "COMPARED_WHOLE", 1 << 20)
-    data = small_dicom(pixel_bytes=8 << 20)
     name = uid(1, 1, 1)
-    bad = flipped(data, 4 << 20)
+    items = rows({name: data})
+    differences(small_dicom(), small_dicom(patient_id="X"))  # pydicom is there before
     tracemalloc.start()
     try:
-        findings = await found(MemoryEnd({name: data}), MemoryEnd({name: bad}), rows({name: data}))
+        findings = await found(Wide({name: data}), Wide({name: other}), items)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert findings[name].finding is Finding.DIFFERENT
-    assert peak < 4 << 20
+    assert findings == {name: Verified(name, finding, tags)}
+    assert peak < (24 << 20 if data is BLOB else 4 << 20)
+
+
+class Wide(MemoryEnd):
+    """An end whose instances are what they say, whatever is in them."""
+
+    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+        for one in wanted.instances:
+            yield Usable(one.uid, InstanceHeader(InstanceUids("1", "1", "1"), "", ""), BytesBody(self.files[one.uid]))
+
+
+def test_what_cannot_be_anonymised_has_a_reason_of_its_own() -> None:
+    """A ledger tells it from a file that cannot be read: another table may help."""
+    result = result_of(small_dicom(), Anonymization(patients=PatientRows([b"PatientID,PatientName\n", b"X,ANON\n"])))
+    assert isinstance(result, Unusable)
+    outcome = Outcome("", result.status, reason=result.reason)
+    assert ended(outcome) == (State.FAILED, Reason.ANONYMIZE, False)
+    assert ended(Outcome("", Status.UNREADABLE, reason="it is cut off")).reason == Reason.UNREADABLE

@@ -1,0 +1,205 @@
+"""A job's chunks as workers on other machines do them: what is packed here, and what is made of it there.
+
+No secret is packed. A worker opens the ends by its own profiles, with its own secrets; what is anonymised is told by
+rules, and the secret is the worker's, from the variable or the file that `find_secret` names; whether it is the same
+as here is told by a digest that only who has it can make.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import threading
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from postdicom_async.dicom.anonymize import Anonymization
+from postdicom_async.disk import private_file
+from postdicom_async.errors import UsageError
+from postdicom_async.jobs.archive_end import ArchiveEnd
+from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
+from postdicom_async.jobs.chunks import ChunkEnd
+from postdicom_async.jobs.pace import Pace, Share
+from postdicom_async.jobs.specs import EndSpec
+from postdicom_async.jobs.verification import digest_of
+from postdicom_async.jobs.worker import Answer, Parcel, carry_with
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from postdicom_async.disk.sources import Usable
+    from postdicom_async.jobs.chunks import ItemEnd
+    from postdicom_async.jobs.ends import End
+
+__all__ = ["RemoteEnd", "Rules", "WorkOptions", "carry", "find_secret", "packed_rules"]
+
+SECRET: Final = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105  its name
+SECRET_FILE: Final = "anonymize.secret"  # noqa: S105  in $CREDENTIALS_DIRECTORY
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEnd:
+    """Where an end is, for a worker; a `worker.Spec`.
+
+    Attributes:
+        job: a random word that tells this run from others.
+        spec: as it was named.
+        target: it is the target: a folder that does not exist is an empty one.
+        alone: the other end is no archive, so that variables such as ``POSTDICOM_PASSWORD`` are meant for this.
+    """
+
+    job: str
+    spec: EndSpec
+    target: bool = False
+    alone: bool = False
+
+    def open(self) -> End:
+        """Return the end, not yet entered; its requests keep to this process's share of the job's rate.
+
+        Raises:
+            UsageError: this machine has no such profile, or no secret for it.
+        """
+        end = self.spec.open(target=self.target, alone=self.alone)
+        if isinstance(end, ArchiveEnd):
+            end.pace_requests(_kept_for(self.job).pace.request)
+        return end
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is changed on the way, without the secret.
+
+    Attributes:
+        basic: the Basic Profile of PS3.15 comes after the rules.
+        rules: as `Anonymization` has them.
+        flags: the names of the switches that are on.
+        digest: what the secret makes of a fixed text; empty where none is needed.
+    """
+
+    basic: bool
+    rules: tuple[tuple[str, str | None], ...] = field(repr=False)
+    flags: frozenset[str]
+    digest: bytes = field(repr=False)
+
+    def made(self) -> Anonymization:
+        """Return the rules with this machine's secret.
+
+        Raises:
+            UsageError: it has none, or another.
+        """
+        secret = find_secret() if self.digest else None
+        if self.digest and (secret is None or not hmac.compare_digest(_digest_of(secret), self.digest)):
+            what = "has none" if secret is None else "has another than where the job was begun"
+            raise UsageError(
+                f"anonymize: this machine {what}: set {SECRET}, or {SECRET_FILE} in $CREDENTIALS_DIRECTORY"
+            )
+        if self.basic:
+            return Anonymization.basic_profile(dict(self.rules), secret=secret)
+        switches = {name: name in self.flags for name in _SWITCHES}
+        return Anonymization(dict(self.rules), secret=secret, **switches)
+
+
+_SWITCHES: Final = ("insert_absent", "sequences", "remap_uids", "remove_private")
+
+
+def packed_rules(rules: Anonymization) -> Rules:
+    """Return rules as they may travel.
+
+    Raises:
+        UsageError: they change UIDs and there is no secret: every worker would make others.
+    """
+    if rules.remap_uids and rules.secret is None:
+        raise UsageError(f"anonymize: on several machines UIDs are changed with a secret that all have: set {SECRET}")
+    flags = frozenset(name for name in _SWITCHES if getattr(rules, name))
+    basic = bool(rules._masked)  # noqa: SLF001  only the profile has masks
+    digest = b"" if rules.secret is None else _digest_of(rules.secret)
+    return Rules(basic, tuple(rules.rules.items()), flags, digest)
+
+
+def find_secret() -> str | None:
+    """Return the secret of anonymisation on this machine, None where there is none.
+
+    Raises:
+        UsageError: the file is there and cannot be used.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder and (path := Path(folder, SECRET_FILE)).exists():
+        return private_file.read_secret(path, f"$CREDENTIALS_DIRECTORY/{SECRET_FILE}", private=False)
+    return os.environ.get(SECRET)
+
+
+def _digest_of(secret: str | bytes) -> bytes:
+    key = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
+    return hmac.digest(key, b"postdicom-async: the same secret", hashlib.sha256)[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOptions:
+    """How chunks are moved, for a worker.
+
+    Attributes:
+        compares_bytes: make a digest of what is sent, to be compared later.
+        rules: what is changed on the way.
+        share: of the job's rates, what this worker may use.
+    """
+
+    compares_bytes: bool = False
+    rules: Rules | None = None
+    share: Share = field(default_factory=Share)
+
+
+# --- on the worker ---------------------------------------------------------------------------------------------------
+
+
+def carry(parcel: Parcel) -> Answer:
+    """Move a chunk: the task of a worker."""
+    return carry_with(_work, parcel)
+
+
+@dataclass(slots=True)
+class _Job:
+    """What is kept for the job that this process works for, between its chunks."""
+
+    job: str
+    pace: Pace = field(default_factory=Pace)
+    rules: Anonymization | None = None
+
+
+_jobs: dict[str, _Job] = {}
+_guard = threading.Lock()
+_MOST_JOBS = 8  # that are remembered at once
+
+
+async def _work(source: End, target: End, parcel: Parcel) -> AsyncGenerator[ItemEnd | ChunkEnd, None]:
+    wanted: WorkOptions = parcel.options
+    kept = _kept_for(parcel.job)
+    kept.pace.set(max_rate=wanted.share.max_rate or 0, max_requests=wanted.share.max_requests or 0)
+    problem = ""
+    if wanted.rules is not None and kept.rules is None:
+        try:
+            kept.rules = wanted.rules.made()
+        except UsageError as error:
+            problem = str(error)
+    if problem:
+        yield ChunkEnd("target", UsageError.__name__, message=f"on a worker: {problem}")
+        return
+    options = ChunkOptions(kept.rules, kept.pace.bytes, _digest if wanted.compares_bytes else None)
+    async with aclosing(run_chunk(source, target, parcel.chunk, options)) as ends:
+        async for end in ends:
+            yield end
+
+
+def _kept_for(job: str) -> _Job:
+    with _guard:  # ends are opened in threads of their own
+        found = _jobs.pop(job, None) or _Job(job)
+        _jobs[job] = found  # the latest last
+        while len(_jobs) > _MOST_JOBS:
+            del _jobs[next(iter(_jobs))]
+        return found
+
+
+async def _digest(one: Usable) -> bytes:
+    return await digest_of(one.body)
