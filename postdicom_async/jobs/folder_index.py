@@ -348,7 +348,7 @@ def _opened(path: Path | None) -> sqlite3.Connection:
 
 def damaged() -> LedgerUnusable:
     """Return the error of an index that does not hold what it should."""
-    return LedgerUnusable("the index of a folder, beside the ledger, is damaged or none: delete it, and it is made anew")
+    return LedgerUnusable("the index of a folder, beside the ledger, is damaged or none: delete it; it is made anew")
 
 
 _WORDS: Final = {
