@@ -159,11 +159,14 @@ def make(path: Path, facts: Mapping[str, str]) -> None:
     put_in_place(made, path)
 
 
-def examine(path: Path, identity: object = None) -> None:
+def examine(path: Path, identity: object = None, *, to_merge: bool = False) -> None:
     """Look whether a ledger can be trusted, and change nothing. The lock on its name is held.
 
+    Whose job a part is of is asked when it is merged: the machine that runs it has another key for ``identity``.
+
     Raises:
-        LedgerUnusable: it is no ledger, of a newer version, damaged, or of another job than ``identity`` says.
+        LedgerUnusable: it is no ledger, of a newer version, damaged, or of another job than ``identity`` says; or its
+            parts are out, unless it is ``to_merge`` them.
         LocalFileError: it cannot be read.
     """
     _refuse_what_is_no_file(path)
@@ -178,7 +181,9 @@ def examine(path: Path, identity: object = None) -> None:
                 raise LedgerUnusable(_DAMAGED)
             if size <= SMALL:
                 _look_at_everything(database)
-        if identity is not None and facts.get("identity") != identity:
+        if facts.get("parts") and not to_merge:
+            raise LedgerUnusable("the parts of this job are out: postdicom jobs merge joins them; it was not touched")
+        if identity is not None and not facts.get("part") and facts.get("identity") != identity:
             raise LedgerUnusable("the ledger is of another job; it was not touched")
     except BaseException:
         if not had_index:

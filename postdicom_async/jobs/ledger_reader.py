@@ -104,7 +104,7 @@ class LedgerReader:
                 counts=_by_state((state, instances, size) for _, state, _, instances, size in totals),
                 studies=studies,
                 equal_by_count=equal,
-                discovery_complete=facts.get("phase") not in (None, "", "discovering"),
+                discovery_complete=bool(facts.get("discovery_complete")),
                 verified=verified,
                 mismatches=sum(
                     instances

@@ -30,6 +30,7 @@ async def test_what_is_settled_is_there_after_a_restart(tmp_path: Path) -> None:
         ]
         ledger.settle(first.id, ends)
         ledger.put("phase", "moving")
+        ledger.put("discovery_complete", True)
         ledger.note("the target was away for a while")
         assert (await ledger.counts())[State.RUNNING] == (1, 100)
     async with await Ledger.open(path, identity="0123") as ledger:
