@@ -101,9 +101,19 @@ class Book:
         line = self.database.execute(f"{STUDIES} WHERE uid = ?", (uid,)).fetchone()
         return None if line is None else study_in(line)
 
-    def studies(self, where: str, values: Sequence[object], limit: int, *, order: str = "position, id") -> list[Study]:
-        """Return studies, in some order."""
-        found = self.database.execute(f"{STUDIES} WHERE {where} ORDER BY {order} LIMIT ?", (*values, limit))
+    def studies(
+        self, after: tuple[int, int], limit: int, *, where: str = "1", values: Sequence[object] = ()
+    ) -> list[Study]:
+        """Return studies by position and number, after that pair.
+
+        In two questions: SQLite would look at all of one position again and again, and undated ones have one position.
+        """
+        position, number = after
+        same = f"{STUDIES} WHERE {where} AND position = ? AND id > ? ORDER BY id LIMIT ?"
+        found = self.database.execute(same, (*values, position, number, limit)).fetchall()
+        if len(found) < limit:
+            later = f"{STUDIES} WHERE {where} AND position > ? ORDER BY position, id LIMIT ?"
+            found += self.database.execute(later, (*values, position, limit - len(found))).fetchall()
         return [study_in(line) for line in found]
 
     def _save(self, old: Study | None, new: Study) -> None:

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APPLICATION_ID",
+    "BEFORE_ALL",
     "LISTED_BY_REASON",
     "PAGE_SIZE",
     "SCHEMA",
@@ -74,6 +75,9 @@ APPLICATION_ID: Final = 0x50444A4C
 """Where `file` finds whose SQLite file it is: ``PDJL``."""
 VERSION: Final = 1
 PAGE_SIZE: Final = 4096
+
+BEFORE_ALL: Final = (-(1 << 62), 0)
+"""A position and a number that come before those of every study."""
 
 LISTED_BY_REASON: Final = (State.EXCLUDED, State.FAILED, State.UNCONFIRMED)
 """States whose items are found by state and reason without a pass over all."""
