@@ -258,7 +258,8 @@ class Ledger:
     def note_coerced(self, tags: Iterable[str]) -> None:
         """Gather that the target changed these elements (8 hexadecimal digits) in an instance."""
         changed = list(tags)
-        self._writer.gather(lambda book: book.note_coerced(changed), len(changed))
+        if changed:
+            self._writer.gather(lambda book: book.note_coerced(changed), len(changed))
 
     def note(self, text: str) -> None:
         """Gather a line for people, without anything private, with the time."""
