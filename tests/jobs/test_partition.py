@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from postdicom_async import jobs
+from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.jobs import places
 from postdicom_async.jobs.chunks import ItemEnd
@@ -197,3 +201,29 @@ async def test_what_lies_beside_goes_along_and_parts_delete_nothing(tmp_path: Pa
         copy = sqlite3.connect(index)
         assert copy.execute("SELECT * FROM files").fetchall() == [("a",)]
         copy.close()
+
+
+async def test_parts_of_a_real_job_are_run_joined_and_gone_on_with(
+    folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    path, out = tmp_path / "job.ledger", tmp_path / "out"
+    out.mkdir()
+    await (await jobs.copy(folder, archive.url)).wait()
+    await (await jobs.copy(archive.url, out, job=path)).wait()
+    shutil.rmtree(out)
+    out.mkdir()
+    async with await Ledger.open(path) as ledger:  # as if it had been killed before the first instance
+        await ledger.reset([State.DONE])
+        ledger.put("phase", "moving")
+    made = await partition(path, 2, tmp_path / "parts")
+    with pytest.raises(LedgerUnusable, match="parts of this job are out"):
+        await jobs.copy(archive.url, out, job=path)
+    for part in made:
+        summary = await (await jobs.resume(part)).wait()
+        assert summary.of(State.DONE).instances == summary.discovered > 0
+        assert (await (await jobs.resume(part)).wait()).facts.run == summary.facts.run, "it is not begun anew"
+    assert await merge(path, made) == 0
+    assert {file.read_bytes() for file in out.rglob("*.dcm")} == set(files.values())
+    summary = await (await jobs.copy(archive.url, out, job=path)).wait()
+    assert (summary.of(State.DONE).instances, summary.discovered, summary.facts.run) == (15, 15, 2)
+    assert_adds_up(path)
