@@ -97,7 +97,7 @@ class Run:
     async def _begin(self) -> None:
         """Begin another run where the last came to its end: what failed in it is tried again."""
         ledger = self._context.ledger
-        if ledger.fact("phase") in PHASES[:-1]:
+        if ledger.fact("phase") in PHASES[:-1] or ledger.fact("part"):  # a part has its studies, and finds no others
             return
         ledger.put("run", int(ledger.fact("run") or 0) + 1)
         ledger.put("phase", PHASES[0])
