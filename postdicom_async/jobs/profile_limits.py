@@ -37,7 +37,7 @@ def check_limits(profile: Profile) -> None:
                 words = error.message.partition(": ")[2]
             else:
                 continue
-            raise UsageError(f"profile {profile.name}: {key}: {words}")
+            raise UsageError(f"profile {profile.name}, {key}: {words}")
 
 
 def fill_in(pace: Pace, profiles: Iterable[Profile]) -> None:

@@ -43,7 +43,7 @@ def settings_of(profile: Profile, *, alone: bool = True) -> Settings:
     for key in ("ca_file", "client_cert", "client_key"):
         file = getattr(profile, key)
         if file is not None and not file.is_file():
-            raise UsageError(f"profile {profile.name}: {key}: there is no such file")
+            raise UsageError(f"profile {profile.name}, {key}: there is no such file")
     key_password = find_secret(profile, "key-password", alone=alone) if profile.client_cert else None
     tls = Tls(profile.ca_file, profile.client_cert, profile.client_key, key_password.secret if key_password else None)
     return Settings(
@@ -135,7 +135,7 @@ def assumptions_of(profile: Profile) -> tuple[Any, ...]:
 
         bases = (POSTDICOM, Wire()) if profile.kind == "postdicom" else (DICOMWEB,)
     texts = [f"{name}={value}" for name, value in profile.options]
-    return with_fields(texts, *bases, where=f"profile {profile.name}: options")
+    return with_fields(texts, *bases, where=f"profile {profile.name}, options")
 
 
 @public_face
@@ -154,7 +154,7 @@ def check_profile(profile: Profile) -> None:
 
 
 def _of_key(profile: Profile, key: str, error: UsageError) -> UsageError:
-    return UsageError(f"profile {profile.name}: {key}: {error.message.removeprefix('url: ')}")
+    return UsageError(f"profile {profile.name}, {key}: {error.message.removeprefix('url: ')}")
 
 
 def is_at(profile: Profile, address: str) -> bool:

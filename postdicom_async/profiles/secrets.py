@@ -59,7 +59,7 @@ def places_of(profile: Profile, which: SecretName, *, alone: bool = True) -> Ite
         own = f"{variable}_{variable_part(profile.name)}"
         yield own, lambda: os.environ.get(own, "")
     if file is not None:
-        what = f"profile {profile.name}: {file_key}"
+        what = f"profile {profile.name}, {file_key}"
         yield file_key, lambda: private_file.read_secret(file, what)
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if profile.name and folder:

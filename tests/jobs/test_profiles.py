@@ -287,7 +287,7 @@ def test_names_that_are_none(config: Path, name: str) -> None:
     [
         ({"url": "archive.example"}, "url: give an absolute address"),
         ({"url": URL, "options": {"pgaes": "false"}}, "options: give FIELD=VALUE"),
-        ({"url": URL, "options": {"pages": "maybe"}}, "profile hospital: options pages: give true or false"),
+        ({"url": URL, "options": {"pages": "maybe"}}, "profile hospital, options pages: give true or false"),
         ({"url": URL, "ca_file": "/nowhere/at/all"}, "ca_file: there is no such file"),
         ({"kind": "cloud", "router_url": "x"}, "router_url: give an absolute"),
         ({"kind": "cloud", "options": {"nonsense": "1"}}, "options: give FIELD=VALUE"),
