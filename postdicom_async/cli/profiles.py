@@ -88,7 +88,9 @@ class NewProfile:
         str | None,
         _option("window", "When a job may use it: 'Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00'.", "TIMES", _LIMITS),
     ] = None
-    preset: Annotated[str | None, _option("preset", "A known cloud, whose limits then apply.", "NAME", _LIMITS)] = None
+    preset: Annotated[
+        str | None, _option("preset", "A known cloud, whose limits jobs then keep to.", "NAME", _LIMITS)
+    ] = None
     router_url: Annotated[str | None, _option("router-url", "Where the Cloud API is looked for.", "URL", _CLOUD)] = None
     institution_uuid: Annotated[
         str | None, _option("institution-uuid", "Where images go: the institution.", "UUID|NAME", _CLOUD)

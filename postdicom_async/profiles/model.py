@@ -85,7 +85,7 @@ KEYS: Final = tuple(field.name for field in fields(Profile) if field.name != "na
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 _TAKEN = frozenset({"http", "https", "file", "postdicom"})  # NAME: would be read as the beginning of an address
-_SECRET = re.compile(r"pass|pas+w|pwd|secret|token|credential|api_?key|account_?key|bearer|authorization", re.IGNORECASE)
+_SECRET = re.compile(r"pass|pasw|pwd|secret|token|credential|api_?key|account_?key|bearer", re.IGNORECASE)
 NOT_OF: Final[Mapping[str, frozenset[str]]] = {
     "cloud": frozenset({"url", "password_file", "token_file", "parallel_stores", "parallel_retrieves"}),
     "dicomweb": frozenset({"router_url", "institution_uuid", "folder_uuid", "api_key_file", "account_key_file"}),
