@@ -296,7 +296,7 @@ class Weather:
         lasted = now - self.since
         if lasted >= self._patience.outage:
             self._end = self._end or Advice(Do.GIVE_UP, cause=f"{self._cause}, for {_span(lasted)}")
-        self._next = max(now + self._step(), self._not_before)
+        self._next = now + self._step()
         self._steps += 1
 
     def _step(self) -> float:
