@@ -188,7 +188,7 @@ def test_an_outage_while_an_end_is_listed_is_over_when_it_lists_again() -> None:
     async def work() -> None:
         world = World(lambda now: now < 50 or 1000 <= now < 15 * HOUR or now >= 15 * HOUR + 100, patience=HOUR)
         context = Context(cast("Any", None), cast("Any", world), cast("Any", world), How("copy"), world.outages, print)
-        seen = []
+        seen: list[list[int]] = []
 
         async def pages() -> AsyncGenerator[list[int], None]:
             for page in range(60 if len(seen) > 90 else 1800):
