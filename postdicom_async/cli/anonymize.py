@@ -110,8 +110,11 @@ class Anonymizing:
             return None
         if self.uid_map is not None and not self._changes_uids:
             raise UsageError("--uid-map: no UID becomes another one without --anonymize-uids")
+        secret = self._secret()
+        if self.anonymize_patient_ids is not None and secret is None:  # half a study would be another patient's
+            raise UsageError(f"--anonymize-patient-ids: set {_SECRET}, or give --anonymize-secret-file")
         how: dict[str, Any] = {
-            "secret": self._secret(),
+            "secret": secret,
             "patient_ids": self.anonymize_patient_ids and self.anonymize_patient_ids.value,
             "patients": self.anonymize_patients and PatientTable.from_csv(self.anonymize_patients),
         }

@@ -16,8 +16,8 @@ from postdicom_async.dicom.anonymize_patients import (
     PatientRows,
     keyed_patient_id,
 )
-from postdicom_async.dicom.anonymize_profile import profile_actions
-from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, Kind, action_of, actions_of, tag_of
+from postdicom_async.dicom.anonymize_profile import over_vendor_tags, profile_actions
+from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, Kind, action_of, actions_of
 from postdicom_async.dicom.anonymize_uids import key_of, new_uid, says_which
 from postdicom_async.dicom.elements import dictionary_vr, tag_text
 from postdicom_async.errors import UsageError
@@ -25,19 +25,6 @@ from postdicom_async.face import public_face
 from postdicom_async.results import InstanceUids
 
 __all__ = ["Anonymization", "UidRecorder"]
-
-# The nine tags that PostDICOM's own uploader offers, with values that leave a valid study.
-_VENDOR_TAGS: dict[str, str | None] = {
-    "PatientName": "ANONYMOUS",
-    "PatientID": "ANONYMOUS",
-    "OtherPatientIDs": "",
-    "OtherPatientNames": "",
-    "StudyDescription": "",
-    "ReferringPhysicianName": "",
-    "InstitutionName": "",
-    "InstitutionAddress": "",
-    "AccessionNumber": "",
-}
 
 
 class UidRecorder(Protocol):
@@ -248,7 +235,7 @@ class Anonymization:
         top. Much stays that identifies a patient (birth date, UIDs, dates); see `basic_profile`.
         """
         return cls(
-            _over_vendor_tags(rules, keyed=patient_ids is not None),
+            over_vendor_tags(rules, keyed=patient_ids is not None),
             insert_absent=insert_absent,
             sequences=sequences,
             remap_uids=remap_uids,
@@ -390,12 +377,3 @@ def _require_no_private(actions: Mapping[int, Action]) -> None:
     for tag, action in actions.items():
         if tag >> 16 & 1 and action is not REMOVE:
             raise UsageError(f"anonymize: {tag_text(tag)}: all private elements are removed")
-
-
-def _over_vendor_tags(rules: Any, *, keyed: bool) -> Any:
-    """Return the vendor's rules with others on top, which may name the tags in another way."""
-    rules = {} if rules is None else rules
-    if not isinstance(rules, Mapping):
-        return rules
-    named = {tag_of(key) for key in rules} | ({PATIENT_ID} if keyed else set())
-    return {key: value for key, value in _VENDOR_TAGS.items() if tag_of(key) not in named} | dict(rules)

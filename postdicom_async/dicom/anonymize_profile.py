@@ -1,17 +1,19 @@
-"""The Basic Application Level Confidentiality Profile (PS3.15 annex E), from the table that dicom-anonymizer keeps.
+"""Rules that are there already: PostDICOM's nine tags, and the Basic Profile from dicom-anonymizer's table.
 
-Only its table is used: its engine holds a data set in memory and keeps the UIDs it has replaced in a global.
+That is the Basic Application Level Confidentiality Profile (PS3.15 annex E). Only the table is used: the engine of that
+package holds a data set in memory and keeps the UIDs it has replaced in a global.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from postdicom_async.dicom.anonymize_rules import DUMMY, EMPTY, REMAP, REMOVE, Action, Kind
+from postdicom_async.dicom.anonymize_rules import DUMMY, EMPTY, REMAP, REMOVE, Action, Kind, tag_of
 from postdicom_async.errors import UsageError
 
-__all__ = ["profile_actions"]
+__all__ = ["over_vendor_tags", "profile_actions"]
 
 _TABLE = "dicomanonymizer.dicom_anonymization_databases.dicomfields_2026c"
 
@@ -67,3 +69,28 @@ def _table() -> Any:
     except ImportError:
         pass
     raise UsageError('the basic profile needs its table: pip install "postdicom-async[anonymize]"')
+
+
+_PATIENT_ID = 0x00100020
+
+# The nine tags that PostDICOM's own uploader offers, with values that leave a valid study.
+_VENDOR_TAGS: dict[str, str | None] = {
+    "PatientName": "ANONYMOUS",
+    "PatientID": "ANONYMOUS",
+    "OtherPatientIDs": "",
+    "OtherPatientNames": "",
+    "StudyDescription": "",
+    "ReferringPhysicianName": "",
+    "InstitutionName": "",
+    "InstitutionAddress": "",
+    "AccessionNumber": "",
+}
+
+
+def over_vendor_tags(rules: Any, *, keyed: bool) -> Any:
+    """Return the vendor's rules with others on top, which may name the tags in another way."""
+    rules = {} if rules is None else rules
+    if not isinstance(rules, Mapping):
+        return rules
+    named = {tag_of(key) for key in rules} | ({_PATIENT_ID} if keyed else set())
+    return {key: value for key, value in _VENDOR_TAGS.items() if tag_of(key) not in named} | dict(rules)

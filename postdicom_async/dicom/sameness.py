@@ -37,7 +37,6 @@ _COERCIBLE: Final = frozenset({
     0x00080201,  # Timezone Offset From UTC
     0x00200010,  # Study ID
     0x00400275,  # Request Attributes Sequence
-    0x00120062, 0x00120063, 0x00120064,  # that it was de-identified, and how
     0x04000550, 0x04000561,  # Modified, and Original, Attributes Sequence
 })  # fmt: skip
 

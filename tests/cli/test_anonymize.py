@@ -166,6 +166,7 @@ async def test_mistakes_with_files(cli_with_archive: Cli, one_file: Path, secret
     assert "--uid-map: say what to anonymise" in await error("--uid-map", uids)
     assert "--uid-map: no UID becomes another" in await error("--uid-map", uids, "--anonymize", "PatientID=")
     assert "--anonymize-secret-file: say what" in await error("--anonymize-secret-file", secret_file)
+    assert "set POSTDICOM_ANONYMIZE_SECRET, or" in await error("--anonymize-patient-ids", "keyed")
     assert "the table of patients: does not exist" in await error("--anonymize-patients", table)
     table.write_text(f"PatientID,PatientBirthDate\n{CANARIES['patient_id']},yesterday\n")
     assert await error("--anonymize-patients", table) == (
