@@ -1,14 +1,13 @@
 """A job's chunks as workers on other machines do them: what is packed here, and what is made of it there.
 
 No secret is packed. A worker opens the ends by its own profiles, with its own secrets; what is anonymised is told by
-rules, and the secret is the worker's, from the variable or the file that `find_secret` names; whether it is the same
-as here is told by a digest that only who has it can make.
+rules, and the secret and the table of patients are the worker's, from the variables and the file that `completed`
+names; whether they are the same as here is told by a digest that only who has the secret can make.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import contextlib
 import os
 import threading
 from contextlib import aclosing
@@ -18,7 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.disk import private_file
-from postdicom_async.errors import UsageError
+from postdicom_async.disk.patient_table import PatientTable
+from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.face import public_face, translated
 from postdicom_async.jobs.archive_end import ArchiveEnd
 from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
 from postdicom_async.jobs.chunks import ChunkEnd
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.chunks import ItemEnd
     from postdicom_async.jobs.ends import End
 
-__all__ = ["RemoteEnd", "Rules", "WorkOptions", "carry", "find_secret", "packed_rules"]
+__all__ = ["RemoteEnd", "WorkOptions", "carry", "completed", "find_secret", "packed_rules"]
 
 SECRET: Final = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105  its name
+PATIENTS: Final = "POSTDICOM_ANONYMIZE_PATIENTS"
 SECRET_FILE: Final = "anonymize.secret"  # noqa: S105  in $CREDENTIALS_DIRECTORY
 
 
@@ -68,55 +70,43 @@ class RemoteEnd:
         return end
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What is changed on the way, without the secret.
-
-    Attributes:
-        basic: the Basic Profile of PS3.15 comes after the rules.
-        rules: as `Anonymization` has them.
-        flags: the names of the switches that are on.
-        digest: what the secret makes of a fixed text; empty where none is needed.
-    """
-
-    basic: bool
-    rules: tuple[tuple[str, str | None], ...] = field(repr=False)
-    flags: frozenset[str]
-    digest: bytes = field(repr=False)
-
-    def made(self) -> Anonymization:
-        """Return the rules with this machine's secret.
-
-        Raises:
-            UsageError: it has none, or another.
-        """
-        secret = find_secret() if self.digest else None
-        if self.digest and (secret is None or not hmac.compare_digest(_digest_of(secret), self.digest)):
-            what = "has none" if secret is None else "has another than where the job was begun"
-            raise UsageError(
-                f"anonymize: this machine {what}: set {SECRET}, or {SECRET_FILE} in $CREDENTIALS_DIRECTORY"
-            )
-        if self.basic:
-            return Anonymization.basic_profile(dict(self.rules), secret=secret)
-        switches = {name: name in self.flags for name in _SWITCHES}
-        return Anonymization(dict(self.rules), secret=secret, **switches)
-
-
-_SWITCHES: Final = ("insert_absent", "sequences", "remap_uids", "remove_private")
-
-
-def packed_rules(rules: Anonymization) -> Rules:
-    """Return rules as they may travel.
+def packed_rules(rules: Anonymization) -> Anonymization:
+    """Return rules as they may travel: without their secret, their table of patients and their map of UIDs.
 
     Raises:
-        UsageError: they change UIDs and there is no secret: every worker would make others.
+        UsageError: they change UIDs or IDs and there is no secret: every worker would make others. Or a map of UIDs
+            is to be written, which is one file.
     """
-    if rules.remap_uids and rules.secret is None:
+    if rules.uid_map is not None:
+        raise UsageError("anonymize: a map of UIDs is one file; it is not written on several machines")
+    if not rules.is_repeatable:
         raise UsageError(f"anonymize: on several machines UIDs are changed with a secret that all have: set {SECRET}")
-    flags = frozenset(name for name in _SWITCHES if getattr(rules, name))
-    basic = bool(rules._masked)  # noqa: SLF001  only the profile has masks
-    digest = b"" if rules.secret is None else _digest_of(rules.secret)
-    return Rules(basic, tuple(rules.rules.items()), flags, digest)
+    return rules.without_secret()
+
+
+@public_face  # no frame that leaves says where the table is
+def completed(rules: Anonymization) -> Anonymization:
+    """Return rules that travelled with this machine's secret and table of patients.
+
+    Raises:
+        UsageError: it has none, or others.
+    """
+    if rules.is_complete:
+        return rules
+    patients: PatientTable | None = None
+    if (table := os.environ.get(PATIENTS)) and rules.description()["patients"] is not None:
+        with translated(
+            LocalFileError, lambda _: UsageError(f"anonymize: this machine has no table where {PATIENTS} is")
+        ):
+            patients = PatientTable.from_csv(table)
+    secret = find_secret()
+    for one in (secret, None):  # without one, where none was given
+        with contextlib.suppress(UsageError):
+            return rules.with_secret(one, patients=patients)
+    what = "has none" if secret is None else "has another than where the job was begun"
+    also = f", and {PATIENTS} to the same table" if rules.description()["patients"] is not None else ""
+    where = f"set {SECRET}, or {SECRET_FILE} in $CREDENTIALS_DIRECTORY{also}"
+    raise UsageError(f"anonymize: this machine {what}: {where}")
 
 
 def find_secret() -> str | None:
@@ -131,11 +121,6 @@ def find_secret() -> str | None:
     return os.environ.get(SECRET)
 
 
-def _digest_of(secret: str | bytes) -> bytes:
-    key = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
-    return hmac.digest(key, b"postdicom-async: the same secret", hashlib.sha256)[:16]
-
-
 @dataclass(frozen=True, slots=True)
 class WorkOptions:
     """How chunks are moved, for a worker.
@@ -147,7 +132,7 @@ class WorkOptions:
     """
 
     compares_bytes: bool = False
-    rules: Rules | None = None
+    rules: Anonymization | None = None
     share: Share = field(default_factory=Share)
 
 
@@ -180,7 +165,7 @@ async def _work(source: End, target: End, parcel: Parcel) -> AsyncGenerator[Item
     problem = ""
     if wanted.rules is not None and kept.rules is None:
         try:
-            kept.rules = wanted.rules.made()
+            kept.rules = completed(wanted.rules)
         except UsageError as error:
             problem = str(error)
     if problem:
