@@ -51,13 +51,13 @@ def upload(
     """
     require_readable(paths)
     rules, into = anonymizing.rules(), reporting.checked()
-    api = account.cloud()
+    api, named = account.cloud(), account.archive()
 
     async def send(progress: Progress) -> UploadReport:
         return await api.upload(
             [str(path) for path in paths],
-            institution_uuid=institution_uuid,
-            folder_uuid=folder_uuid,
+            institution_uuid=institution_uuid or named.institution_uuid or None,
+            folder_uuid=folder_uuid or named.folder_uuid or None,
             anonymize=rules,
             existing=existing.value,
             send_truncated=send_truncated,

@@ -111,7 +111,13 @@ async def begun(asked: Asked) -> Job:
         source, target = ends.specs
         how, pace, patience = asked.how, asked.pace, asked.patience
         elsewhere = asked.scheduler.dispatcher(
-            source, target, ends.source, how, pace, patience=patience, tell=lambda line: ledger.note(line)
+            source,
+            target,
+            (ends.source, ends.target),
+            how,
+            pace,
+            patience=patience,
+            tell=lambda line: ledger.note(line),
         )
     if asked.new:
         await in_background(lambda: _forget(ends.path))

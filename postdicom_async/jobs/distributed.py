@@ -52,6 +52,7 @@ class DaskDispatcher:
         source, target: `worker.Spec`, which go into every parcel.
         options: makes of the number of workers what else goes into a parcel: it is asked for each. No secret.
         prepare: what is still to be done to a chunk before it is handed out.
+        finish: what is to be done when all chunks have ended.
         at_most: how many chunks at once, however many workers there are; None for no such limit. It is asked each time.
         job: a word that tells this run from others on the same scheduler.
         security: see `tls`.
@@ -71,6 +72,7 @@ class DaskDispatcher:
         target: Any = None,
         options: Callable[[int], Any] = lambda _workers: None,
         prepare: Callable[[Chunk], Awaitable[Chunk]] | None = None,
+        finish: Callable[[], Awaitable[None]] | None = None,
         at_most: Callable[[], int | None] = lambda: None,
         job: str | None = None,
         security: Security | None = None,
@@ -81,6 +83,7 @@ class DaskDispatcher:
         self._ends = (source, target)
         self._options = options
         self._prepare = prepare
+        self._finish = finish
         self._patience = patience
         self._tell = on_event or (lambda _line: None)
         self._at_most = at_most
@@ -120,6 +123,8 @@ class DaskDispatcher:
         try:
             async for given in going.results():
                 yield given
+            if self._finish is not None:
+                await self._finish()
         finally:
             await going.end(self._job)
 

@@ -48,7 +48,7 @@ _MOST_WAITING = 1024  # outcomes that a reader has still to take
 
 @dataclass(frozen=True, slots=True)
 class JobParts:
-    """What a job is made of: an open ledger, ends that are not open yet, how and on which machines it is to be done."""
+    """What a job is made of: an open ledger, ends that are not open yet, how it is to be done, and where."""
 
     ledger: Ledger
     source: End

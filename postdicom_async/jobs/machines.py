@@ -65,7 +65,7 @@ class Scheduler:
         self,
         source: object,
         target: object,
-        at_source: End,
+        here: tuple[End, End],
         how: How,
         pace: Pace,
         *,
@@ -77,7 +77,7 @@ class Scheduler:
         Args:
             source: as it was named; workers open it by their own profiles.
             target: the same.
-            at_source: the source, open here.
+            here: both ends as they are open here.
             how: the job's ways.
             pace: its rates, divided among the workers whenever a chunk is handed out.
             patience: seconds without scheduler or workers, after which the job ends and may be gone on with.
@@ -106,7 +106,8 @@ class Scheduler:
             at_most=lambda: pace.at_once,
             job=job,
             security=self._security(),
-            prepare=_placing(at_source),
+            prepare=_placing(here[0]),
+            finish=getattr(here[1], "refresh", None),  # a folder's index knows nothing of what workers stored
             patience=patience,
             on_event=tell,
         )
@@ -118,7 +119,7 @@ def _share(pace: Pace, workers: int) -> Share:
 
 
 def paced_here(pace: Pace, dispatcher: DaskDispatcher) -> Callable[[], Awaitable[None]]:
-    """Return what is awaited before each request that is made here, which has one part of their rate, as a worker has."""
+    """Return what is awaited before each request made here: one part of their rate, as a worker has it."""
 
     async def request() -> None:
         for _ in range(dispatcher.workers + 1):

@@ -79,6 +79,8 @@ class Outages:
         """
         for sky in self._skies:
             await self._wait_until_clear(sky)
+        for sky in self._skies:
+            sky.weather.given(self._clock())
 
     async def outlasted(self, end: End, problem: PostdicomError, *, chunk: int = 0) -> bool:
         """Find out whether a failure is an outage, and wait for its end; return whether it was one.
@@ -113,8 +115,9 @@ class Outages:
 
     async def _is_out(self, sky: _Sky) -> bool:
         """Ask an end whether it can be worked with at all; while an outage lasts, that is known."""
+        before = sky.weather.outages
         async with sky.asking:
-            if sky.weather.since is not None and sky.weather.advice(self._clock()).do is not Do.PROBE:
+            if sky.weather.since is not None or sky.weather.outages > before:
                 return True
             if retry_after := (sky.problem.retry_after if sky.problem is not None else None):
                 return retry_after > 0  # it has said when it wants to be asked again
@@ -140,7 +143,6 @@ class Outages:
             now = self._clock()
             advice = sky.weather.advice(now)
             if advice.do is Do.GO:
-                sky.weather.given(now)
                 return
             if advice.do is Do.PAUSE:
                 await self._sleep(max(_SHORTEST, advice.until - now))
