@@ -174,10 +174,10 @@ async def test_mistakes_with_files(cli_with_archive: Cli, one_file: Path, secret
     )
     secret_file.chmod(0o640)
     with_secret = ("--anonymize-uids", "--uid-map", uids, "--anonymize-secret-file", secret_file)
-    assert "--anonymize-secret-file: others can read it; run chmod 600 on it" in await error(*with_secret)
+    assert "--anonymize-secret-file: others may read it; chmod 600" in await error(*with_secret)
     secret_file.chmod(0o600)
     secret_file.write_text("short")
     assert "secret: text or bytes, at least 8" in await error(*with_secret)
     secret_file.write_text("\n")
-    assert "--anonymize-secret-file: it is empty" in await error(*with_secret)
+    assert "--anonymize-secret-file: it holds nothing" in await error(*with_secret)
     assert not uids.exists(), "no mistake leaves a file behind"
