@@ -137,8 +137,8 @@ def test_memory_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with UidMap(tmp_path / "uids.csv") as uids:
         tracemalloc.start()
         try:
-            for number in range(30_000):
-                old = InstanceUids(uid(number // 10), uid(number // 10, 1), uid(number // 10, 1, number))
+            for number in range(6_000):  # 18,000 pairs
+                old = InstanceUids(uid(number), uid(number, 1), uid(number, 1, 1))
                 uids.record(old, InstanceUids(*(f"2.25.{number}" for _ in range(3))))
             _, peak = tracemalloc.get_traced_memory()
         finally:
