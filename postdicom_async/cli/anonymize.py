@@ -91,8 +91,8 @@ class Anonymizing:
         ),
     ] = None
 
-    def rules(self) -> Anonymization | None:
-        """Return what was asked for, None for nothing.
+    def rules(self, *, writes: bool = True) -> Anonymization | None:
+        """Return what was asked for, None for nothing; without ``writes`` no map of UIDs is written.
 
         Raises:
             UsageError: a tag, a value, the table or the secret is wrong, or an option does nothing without another.
@@ -122,7 +122,7 @@ class Anonymizing:
         make = self._maker()
         made = make(rules, **how)
         # The map is opened last, so that no mistake leaves one behind.
-        return made if self.uid_map is None else make(rules, **how, uid_map=UidMap(self.uid_map))
+        return made if self.uid_map is None or not writes else make(rules, **how, uid_map=UidMap(self.uid_map))
 
     def _maker(self) -> Callable[..., Anonymization]:
         if self.anonymize_profile is None:
