@@ -142,8 +142,7 @@ async def verify_bytes(
         study: the Study Instance UID at the source.
         instances: which ones, by their UIDs at the source. A UID that comes twice is verified once.
         whole: they are all that the target has of the study.
-        anonymize: what was done to them in flight. With rules of its own, and with remapped UIDs only under the
-            secret of the job, it gives again what was sent.
+        anonymize: what was done to them in flight: the same rules under the same secret make again what was sent.
         at_target: makes of the UIDs at the source those at the target. Without it they are the same, or with
             ``anonymize`` what its rules make of them (`Anonymization.uids_after`).
 
