@@ -141,7 +141,8 @@ async def test_the_same_data_set_is_there_already(tmp_path: Path) -> None:
         assert [one.status for one in await stored(end, [data])] == [Status.PRESENT]
 
 
-@pytest.mark.parametrize("there", ["longer", "large", "link", "folder", "text"])
+@posix
+@pytest.mark.parametrize("there", ["longer", "large", "link", "folder", "pipe", "text"])
 async def test_what_lies_there_is_left_alone(tmp_path: Path, there: str) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
     data = small_dicom(pixel_bytes=17 << 20 if there == "large" else 2048)
@@ -149,6 +150,8 @@ async def test_what_lies_there_is_left_alone(tmp_path: Path, there: str) -> None
     path.parent.mkdir(parents=True)
     if there == "folder":
         path.mkdir()
+    elif there == "pipe":
+        os.mkfifo(path)
     elif there == "link":
         outside.write_bytes(data)
         path.symlink_to(outside)
