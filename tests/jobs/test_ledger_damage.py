@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import resource
@@ -277,6 +278,34 @@ async def test_a_ledger_that_could_not_be_closed_says_so(tmp_path: Path) -> None
         await ledger.__aexit__(None, None, None)
     async with await Ledger.open(path) as ledger:
         assert await ledger.counts() == {State.PENDING: (12, 1200)}
+
+
+async def test_what_could_not_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails)
+        with pytest.raises(LocalFileError, match="the disk is full") as caught:
+            await Ledger.create(tmp_path / "one.ledger", FACTS)
+        assert caught.value.disk_full
+    assert list(tmp_path.iterdir()) == []
+    async with await Ledger.create(tmp_path / "one.ledger", FACTS):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+async def test_a_file_system_without_locks_is_not_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    with pytest.raises(LocalFileError, match="no locks available"):
+        await Ledger.create(tmp_path / "one.ledger", FACTS)
 
 
 LIMITED = """
