@@ -27,6 +27,7 @@ from postdicom_async.jobs.ledger import LedgerReader
 from postdicom_async.jobs.machines import paced_here
 from postdicom_async.jobs.outage import Outages
 from postdicom_async.jobs.pace import Pace
+from postdicom_async.jobs.retries import Retries
 from postdicom_async.jobs.run import Run
 from postdicom_async.jobs.verification import digest_of
 from postdicom_async.jobs.weather import Patience
@@ -73,6 +74,7 @@ class Job:
 
     def __init__(self, parts: JobParts) -> None:
         self._parts = parts
+        self._retries = Retries()
         self._waiting: deque[ItemLine] | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -166,7 +168,8 @@ class Job:
             if isinstance(end, ArchiveEnd):
                 end.pace_requests(request)
         patience = Patience(outage=parts.patience)
-        outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note)
+        gate = parts.pace.wait_until_open
+        outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note, gate=gate)
         context = Context(parts.ledger, parts.source, parts.target, parts.how, outages, self._tell)
         options = ChunkOptions(
             anonymize=parts.how.anonymize, pace=parts.pace.bytes, digest=_digest if self._compares_bytes else None
@@ -179,6 +182,7 @@ class Job:
             if parts.elsewhere is not None:
                 await stack.enter_async_context(parts.elsewhere)
             handlers = handlers_of(parts.pace, status=self._status, stop=self._working.cancel)
+            handlers["retry"] = self._retries.ask
             control = await stack.enter_async_context(ControlServer(control_paths(self.path), handlers))
             if control.problem is not None:
                 parts.ledger.note(control.problem)
@@ -189,6 +193,7 @@ class Job:
                 self._gate,
                 is_open=lambda: self.pace.is_open,
                 splits_series=there,
+                retries=self._retries,
             )
             await run.go()
 
