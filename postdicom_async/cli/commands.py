@@ -100,7 +100,7 @@ COMMANDS: Final = Group(
         "doctor": "doctor.doctor",
     },
     {
-        "jobs": Group("Whole archives on their way: list, show, resume, retry, pause, continue, stop, set, report.", {
+        "jobs": Group("Whole archives on their way: list, show, watch, serve, report, resume, retry, pause and more.", {
             "list": "jobs.list_",
             "show": "jobs.show",
             "resume": "jobs.resume",
@@ -110,6 +110,8 @@ COMMANDS: Final = Group(
             "stop": "jobs.stop",
             "set": "jobs.set_",
             "report": "jobs.report",
+            "watch": "job_watch.watch",
+            "serve": "job_watch.serve",
         }),
         "orders": Group("PostDICOM's patient orders: search, show, create, delete, assign, tags.", {
             "search": "orders.search",
@@ -130,7 +132,7 @@ COMMANDS: Final = Group(
             "link": "share.link",
         }),
         "cloud": _CLOUD,
-        "profiles": Group("Named archives, for --profile NAME and NAME: : add, list, show, test, remove.", {
+        "profiles": Group("Named archives, for --profile NAME, and as ends of jobs: add, list, show, test, remove.", {
             "add": "profiles.add",
             "list": "profiles.list_profiles",
             "show": "profiles.show",

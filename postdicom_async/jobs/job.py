@@ -27,6 +27,7 @@ from postdicom_async.jobs.ledger import LedgerReader
 from postdicom_async.jobs.machines import paced_here
 from postdicom_async.jobs.outage import Outages
 from postdicom_async.jobs.pace import Pace
+from postdicom_async.jobs.retries import Retries
 from postdicom_async.jobs.run import Run
 from postdicom_async.jobs.verification import digest_of
 from postdicom_async.jobs.weather import Patience
@@ -73,6 +74,7 @@ class Job:
 
     def __init__(self, parts: JobParts) -> None:
         self._parts = parts
+        self._retries = Retries()
         self._waiting: deque[ItemLine] | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -180,6 +182,7 @@ class Job:
             if parts.elsewhere is not None:
                 await stack.enter_async_context(parts.elsewhere)
             handlers = handlers_of(parts.pace, status=self._status, stop=self._working.cancel)
+            handlers["retry"] = self._retries.ask
             control = await stack.enter_async_context(ControlServer(control_paths(self.path), handlers))
             if control.problem is not None:
                 parts.ledger.note(control.problem)
@@ -190,6 +193,7 @@ class Job:
                 self._gate,
                 is_open=lambda: self.pace.is_open,
                 splits_series=there,
+                retries=self._retries,
             )
             await run.go()
 

@@ -282,15 +282,15 @@ def _reasons(summary: Summary, state: State, heading: str, more: Callable[[Reaso
         return Html()
     rows = [
         (
-            reason_text(line.reason) or "no reason is known",
+            reason_text(line.reason),
             count(line.instances),
             joined(_examples(line), more(line) if more else Html()),
         )
         for line in lines
     ]
-    shown = (
-        table(f"{heading}, by reason", ("Reason", "Items#", "For example"), rows, class_="stacked") if rows else Html()
-    )
+    if (rest := number - sum(line.instances for line in lines)) > 0:
+        rows.append(("no reason is known", count(rest), Html()))
+    shown = table(f"{heading}, by reason", ("Reason", "Items#", "For example"), rows, class_="stacked")
     return _section(f"{heading}: {count(number)}", element("p", MEANINGS[state], class_="quiet"), shown)
 
 

@@ -33,6 +33,7 @@ _LEAST = 4.0  # of a thousand: a failure among a million is to be seen
 _MOST_COLUMNS = 120
 _MINUTES = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440)
 _MOST_MONTHS = 180
+_FEW = 24  # columns: where there are fewer, they are no wider, and stand at the left
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def _nice(peak: float) -> float:
 
 def _chart(name: str, title: str, words: str, columns: Sequence[Column], scale: Callable[[float], str]) -> Html:
     top = _nice(max(sum(max(0.0, height) for _, height in column.parts) for column in columns))
-    step = _WIDE / len(columns)
+    step = _WIDE / max(_FEW, len(columns))
     gap = min(step * 0.18, 4.0)
     drawn = [Html(f'<line class="grid" x1="0" x2="1000" y1="{y}" y2="{y}"></line>') for y in (0, 50, 100)]
     for index, column in enumerate(columns):
@@ -196,6 +197,9 @@ def _chart(name: str, title: str, words: str, columns: Sequence[Column], scale: 
 
 def _x_labels(columns: Sequence[Column]) -> Html:
     last = len(columns) - 1
+    if 0 < last < _FEW - 1:
+        span = f"{columns[0].label} to {columns[-1].label}"
+        return element("div", element("span", span), class_="x", aria_hidden="true")
     places = sorted({0, last} | ({last // 2} if last >= 6 else set()))
     return element("div", *(element("span", columns[at].label) for at in places), class_="x", aria_hidden="true")
 

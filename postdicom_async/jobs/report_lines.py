@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from functools import lru_cache
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from postdicom_async.jobs.states import Reason, State, reason_text
 from postdicom_async.jobs.sums import contradictions
@@ -38,6 +39,9 @@ SYMBOLS = {
 }
 """What a state is in one character; ``*`` is an instance that the target holds with other content."""
 
+_Row: TypeAlias = tuple[Any, ...]
+_FORMULAS = frozenset("=+-@\t\r\n")
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
 _DIFFERENT = frozenset({Reason.DIFFERENT, Reason.CANNOT_COMPARE})
 
 
@@ -59,10 +63,12 @@ def json_lines(
         written: when, in ISO 8601.
     """
     seen: Counter[str] = Counter()
-    for record in _records(studies, items):
-        seen[record["state"]] += record["instances"]
-        yield json.dumps({key: value for key, value in record.items() if value != ""}, separators=(",", ":")) + "\n"
-    yield json.dumps(summary_document(summary, seen, version=version, written=written), separators=(",", ":")) + "\n"
+    for row in _rows(studies, items):
+        seen[row[1]] += row[-1]
+        kind = "item" if row[8] != "" else "study"  # attempts: of items alone
+        told = {name: value for name, value in zip(COLUMNS, row, strict=True) if value != ""}
+        yield _encoded({"kind": kind, **told}) + "\n"
+    yield _encoded(summary_document(summary, seen, version=version, written=written)) + "\n"
 
 
 def csv_lines(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterator[str]:
@@ -72,11 +78,11 @@ def csv_lines(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterat
     alone, which computes nothing.
     """
     sheet = StringIO()
-    writer = csv.DictWriter(sheet, COLUMNS, extrasaction="ignore", lineterminator="\r\n")
-    writer.writeheader()
-    for record in _records(studies, items):
+    writer = csv.writer(sheet, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    for symbol, *cells in _rows(studies, items):
         yield _taken(sheet)
-        writer.writerow({key: _harmless(value) if key != "symbol" else value for key, value in record.items()})
+        writer.writerow((symbol, *map(_harmless, cells)))
     yield _taken(sheet)
 
 
@@ -88,43 +94,23 @@ def _taken(sheet: StringIO) -> str:
 
 
 def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r", "\n"} else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULAS else value
 
 
-def _records(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterator[dict[str, Any]]:
+def _rows(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterator[_Row]:
+    """Yield what stands in each line, in the order of `COLUMNS`."""
     for study in studies:
-        for state, count in study.counts.items():
-            record = _record("study", state, Reason.EQUAL_BY_COUNT, study=study.uid, instances=count.instances)
-            yield record | {"bytes": count.bytes}
-    yield from map(_item, items)
+        for state, (instances, size) in study.counts.items():
+            symbol, name, code, reason = _words(state, Reason.EQUAL_BY_COUNT)
+            yield (symbol, name, study.uid, "", "", "", code, reason, "", size, instances)
+    for item in items:
+        symbol, name, code, reason = _words(item.state, item.reason)
+        yield (symbol, name, item.study, item.series, item.uid, item.item, code, reason, item.attempts, item.size, 1)
 
 
-def _item(item: ItemLine) -> dict[str, Any]:
-    record = _record("item", item.state, item.reason, study=item.study, instances=1)
-    return record | {
-        "series": item.series,
-        "instance": item.uid,
-        "item": item.item,
-        "attempts": item.attempts,
-        "bytes": item.size,
-    }
-
-
-def _record(kind: str, state: State, reason: int, *, study: str, instances: int) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "symbol": symbol_of(state, reason),
-        "state": state.name.lower(),
-        "study": study,
-        "series": "",
-        "instance": "",
-        "item": "",
-        "reason_code": int(reason) or "",
-        "reason": reason_text(reason),
-        "attempts": "",
-        "bytes": 0,
-        "instances": instances,
-    }
+@lru_cache(4096)  # there are few of them, and very many lines
+def _words(state: State, reason: int) -> tuple[str, str, int | str, str]:
+    return symbol_of(state, reason), state.name.lower(), int(reason) or "", reason_text(reason)
 
 
 def summary_document(

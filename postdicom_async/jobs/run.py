@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from postdicom_async.jobs.deleting import Deleting
 from postdicom_async.jobs.discovery import Discovery
 from postdicom_async.jobs.moving import Moving
+from postdicom_async.jobs.retries import Retries
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.verifying import Verifying
 
@@ -35,8 +36,10 @@ class Run:
         *,
         is_open: Callable[[], bool] = lambda: True,
         splits_series: bool = False,
+        retries: Retries | None = None,
     ) -> None:
         self._context = context
+        self._retries = retries or Retries()
         self._dispatcher = dispatcher
         self._gate = gate
         self._is_open = is_open
@@ -51,23 +54,30 @@ class Run:
         await self._begin()
         assert self._dispatcher is not None  # noqa: S101 - only a preview has none
         phases: dict[str, Callable[[], Awaitable[None]]] = {
-            "discovering": Discovery(self._context).run,
+            "discovering": lambda: Discovery(self._context).run(),
             "moving": self._move,
-            "verifying": Verifying(self._context).run,
-            "deleting": Deleting(self._context).run,
+            "verifying": lambda: Verifying(self._context).run(),
+            "deleting": lambda: Deleting(self._context).run(),
         }
         ledger = self._context.ledger
-        for number, phase in enumerate(PHASES[:-1]):
-            if ledger.fact("phase") != phase:
-                continue
+        while (phase := ledger.fact("phase")) in phases:
             await self._gate()
             counting = asyncio.create_task(self._count_seconds())
             try:
                 await phases[phase]()
             finally:
                 counting.cancel()
-            ledger.put("phase", PHASES[number + 1])
+                self._note_ends()
+            if phase == PHASES[0] or not await self._retries.begin(ledger):
+                ledger.put("phase", PHASES[PHASES.index(phase) + 1])
             await ledger.commit()
+
+    def _note_ends(self) -> None:
+        """Note what an end has to say of its own lists and answers."""
+        for end in (self._context.source, self._context.target):
+            notes: list[str] = getattr(end, "notes", [])
+            while notes:
+                self._context.ledger.note(f"{end.name}: {notes.pop(0)}")
 
     async def _count_seconds(self) -> None:
         """Count the time in which it works: neither pauses and closed windows nor outages."""
@@ -89,7 +99,7 @@ class Run:
     async def _begin(self) -> None:
         """Begin another run where the last came to its end: what failed in it is tried again."""
         ledger = self._context.ledger
-        if ledger.fact("phase") in PHASES[:-1]:
+        if ledger.fact("phase") in PHASES[:-1] or ledger.fact("part"):  # a part has its studies, and finds no others
             return
         ledger.put("run", int(ledger.fact("run") or 0) + 1)
         ledger.put("phase", PHASES[0])

@@ -300,8 +300,11 @@ def order_of(form: Mapping[str, str]) -> tuple[dict[str, Any], str]:
         return {"do": do}, "Paused: what runs is finished, and nothing else begins." if do == "pause" else "Resumed."
     if do == "retry":
         if "reason" not in form:
-            return {"do": "retry"}, "Everything that failed is tried again."
-        return {"do": "retry", "reasons": [_number(form["reason"], "reason")]}, "Those are tried again."
+            return {"do": "retry"}, "Everything that failed is tried again, after what goes on now."
+        return {
+            "do": "retry",
+            "reasons": [_number(form["reason"], "reason")],
+        }, "Those are tried again, after what goes on now."
     if do != "set":
         raise UsageError("that is no order")
     settings: dict[str, Any] = {}

@@ -86,7 +86,7 @@ def _pace(look: Look) -> Html:
     whole = summary.discovered + summary.expected
     done = settled(summary)
     known = [
-        ("Done", _percent(pace.fraction)),
+        ("Verified" if summary.facts.phase == "verifying" else "Done", _percent(pace.fraction)),
         ("Time left", _left(look)),
         ("Instances a minute", count(pace.instances)),
         ("Bytes a minute", size(pace.bytes)),

@@ -12,7 +12,7 @@ from postdicom_async.jobs.page import page
 from postdicom_async.jobs.page_charts import month_chart, rate_charts
 from postdicom_async.jobs.page_words import count, duration, share, size, status_words, tag_words
 from postdicom_async.jobs.states import State
-from postdicom_async.jobs.summary import Count, Moment, MonthLine, Summary
+from postdicom_async.jobs.summary import Count, Moment, MonthLine, ReasonLine, Summary
 from tests.jobs.summaries import HOSTILE, big, hostile, small
 
 WRITTEN = datetime(2026, 11, 30, 14, 2, tzinfo=UTC)
@@ -95,7 +95,10 @@ def test_the_totals_of_the_years_are_those_of_the_job() -> None:
         ({"months": (MonthLine(202401, 1, 99, 30, 0),)}, "100 were discovered, and 99 by study date"),
         ({"months": (MonthLine(202401, 1, 100, 29, 0),)}, "30 are settled, and 29 by study date"),
         ({"months": (MonthLine(202401, 1, 101, 30, 0),)}, "100 were discovered, and 101 by study date"),
-        ({"counts": {State.FAILED: Count(1, 1)}, "months": ()}, "1 are failed, and reasons are known of 0"),
+        (
+            {"counts": {}, "months": (), "reasons": (ReasonLine(State.FAILED, 8, 1),)},
+            "0 are failed, and reasons are known of 1",
+        ),
     ],
 )
 def test_what_does_not_add_up_is_said_loudly(change: dict[str, object], words: str) -> None:

@@ -120,10 +120,10 @@ async def test_it_fits_everywhere(tmp_path: Path) -> None:
                 await tab.size(width, dark=dark)
                 assert await tab.overflow() == []
                 await tab.picture(kept / f"live-{width}{'-dark' if dark else ''}.png")
-        small_targets = (
-            "[...document.querySelectorAll('button, input:not([type=hidden])')].filter(b => b.offsetHeight < 44)"
+        heights = await tab.value(
+            "[...document.querySelectorAll('button, input:not([type=hidden])')].map((one) => one.offsetHeight)"
         )
-        assert await tab.value(f"{small_targets}.length") == 0
+        assert min(heights) >= 44
 
 
 @needs_chromium

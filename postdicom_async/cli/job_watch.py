@@ -1,0 +1,130 @@
+"""``postdicom jobs watch`` and ``postdicom jobs serve``: a job on a terminal, and in a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from postdicom_async import UsageError
+from postdicom_async.cli import output
+from postdicom_async.cli.exits import Exit, Interrupted
+from postdicom_async.cli.job_options import JobName
+from postdicom_async.cli.job_progress import Picture
+from postdicom_async.cli.loop import run_async
+from postdicom_async.cli.options import Common
+from postdicom_async.cli.paths import given_path
+from postdicom_async.disk.background import in_background
+
+if TYPE_CHECKING:
+    from postdicom_async.jobs import Summary
+
+__all__ = ["serve", "watch"]
+
+_EVERY_ON_TERMINAL, _EVERY = 1.0, 30.0  # seconds
+_TokenFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics-token-file",
+        metavar="FILE",
+        parser=given_path,
+        help="Holds the token with which Prometheus may read /metrics; readable for you alone.",
+    ),
+]
+_Hosts: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="A name besides localhost that it is reached by, such as a proxy's. May be repeated.",
+    ),
+]
+
+
+def watch(job: JobName, common: Common) -> int:
+    """Look on while a job runs, until it ends or you press Ctrl-C; the job is not touched."""
+    del common
+    from postdicom_async.jobs.places import find_job
+
+    path = find_job(job)
+    try:
+        run_async(lambda: _watch(path))
+    except Interrupted:
+        return Exit.OK
+    return Exit.OK
+
+
+async def _watch(path: Path) -> None:
+    with Picture(sys.stdout, stays=True) as picture:
+        while True:
+            picture.show(await in_background(lambda: _summary(path)))
+            if not (await _asked(path, {"do": "status"}))["ok"]:
+                break
+            await asyncio.sleep(_EVERY_ON_TERMINAL if picture.is_drawn else _EVERY)
+
+
+def _summary(path: Path) -> Summary:
+    from postdicom_async.jobs.ledger import LedgerReader
+
+    with closing(LedgerReader(path)) as reader:
+        return reader.summary()
+
+
+async def _asked(path: Path, message: dict[str, Any]) -> dict[str, Any]:
+    from postdicom_async.jobs.control import NoJobRuns, ask, control_paths
+
+    try:
+        return await ask(control_paths(path), message)
+    except NoJobRuns:
+        return {"ok": False, "error": f"the job does not run now; begin with: postdicom jobs resume {path.stem}"}
+
+
+def serve(
+    job: JobName,
+    common: Common,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="0 takes a free one.")] = 0,
+    control: Annotated[
+        bool, typer.Option("--control", help="Let the page pause, resume and change the job, and retry what failed.")
+    ] = False,
+    metrics_token_file: _TokenFile = None,
+    allow_host: _Hosts = None,
+) -> int:
+    """Show a job in a browser on this machine until Ctrl-C, whether or not it runs.
+
+    The address that is written opens the page once. It listens on the loopback address only.
+    """
+    from postdicom_async.jobs.places import find_job
+
+    if not all(map(find_spec, ("starlette", "uvicorn"))):
+        raise UsageError('jobs serve needs more: pip install "postdicom-async[cli,server]"')
+    path = find_job(job)
+
+    async def work() -> None:
+        from postdicom_async.jobs.ledger import LedgerReader
+        from postdicom_async.jobs.serve import LivePage
+
+        page = LivePage(
+            lambda: LedgerReader(path),
+            ask=lambda message: _asked(path, message),
+            control=control,
+            port=port,
+            names=allow_host or (),
+            token_file=metrics_token_file,
+        )
+        async with page:
+            output.write(page.address)
+            if not common.quiet:
+                output.note("Open it once, in one browser. Ctrl-C stops it, and not the job.")
+            await page.serve_forever()
+
+    try:
+        run_async(work)
+    except Interrupted:
+        if not common.quiet:
+            output.note("stopped; the job was not touched")
+    return Exit.OK
