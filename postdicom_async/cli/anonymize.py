@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from postdicom_async import Anonymization, PatientTable, UidMap, UsageError
 from postdicom_async.cli.paths import given_path
+from postdicom_async.disk.private_file import read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Anonymizing", "PatientIds", "Profile"]
 
 _SECRET = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105 - its name
-_LONGEST_SECRET = 64 * 1024
 
 
 class Profile(StrEnum):
@@ -92,8 +91,8 @@ class Anonymizing:
         ),
     ] = None
 
-    def rules(self) -> Anonymization | None:
-        """Return what was asked for, None for nothing.
+    def rules(self, *, writes: bool = True) -> Anonymization | None:
+        """Return what was asked for, None for nothing; without ``writes`` no map of UIDs is written.
 
         Raises:
             UsageError: a tag, a value, the table or the secret is wrong, or an option does nothing without another.
@@ -123,7 +122,7 @@ class Anonymizing:
         make = self._maker()
         made = make(rules, **how)
         # The map is opened last, so that no mistake leaves one behind.
-        return made if self.uid_map is None else make(rules, **how, uid_map=UidMap(self.uid_map))
+        return made if self.uid_map is None or not writes else make(rules, **how, uid_map=UidMap(self.uid_map))
 
     def _maker(self) -> Callable[..., Anonymization]:
         if self.anonymize_profile is None:
@@ -151,29 +150,10 @@ class Anonymizing:
         keeps_uids = not self._changes_uids and changes
         return "sends only the rest" + (" and fails for the others" if keeps_uids and not knows_copies else "")
 
-    def _secret(self) -> str | bytes | None:
-        return _secret_in(self.anonymize_secret_file) if self.anonymize_secret_file else os.environ.get(_SECRET) or None
-
-
-def _secret_in(path: Path) -> bytes:
-    """Return what a private file holds, without the line break at its end.
-
-    Raises:
-        UsageError: it cannot be read, or others can read it too.
-    """
-    problem = "cannot be read"
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if os.name == "posix" and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                problem = "others can read it; run chmod 600 on it"
-            elif secret := file.read(_LONGEST_SECRET).rstrip(b"\r\n"):
-                return secret
-            else:
-                problem = "it is empty"
-    except OSError:
-        pass
-    raise UsageError(f"--anonymize-secret-file: {problem}")
+    def _secret(self) -> str | None:
+        if self.anonymize_secret_file is not None:
+            return read_secret(self.anonymize_secret_file, "--anonymize-secret-file")
+        return os.environ.get(_SECRET) or None
 
 
 def _rule(text: str) -> tuple[str, str | None]:

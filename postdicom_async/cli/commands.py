@@ -132,7 +132,7 @@ COMMANDS: Final = Group(
             "link": "share.link",
         }),
         "cloud": _CLOUD,
-        "profiles": Group("Named archives, for --profile NAME and NAME: : add, list, show, test, remove.", {
+        "profiles": Group("Named archives, for --profile NAME, and as ends of jobs: add, list, show, test, remove.", {
             "add": "profiles.add",
             "list": "profiles.list_profiles",
             "show": "profiles.show",

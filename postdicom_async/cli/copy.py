@@ -106,7 +106,8 @@ def copy(
     """
     from postdicom_async import jobs
 
-    rules, pace, studies = anonymizing.rules(), pacing.pace(), first_studies(moving.first)
+    rules, pace = anonymizing.rules(writes=not moving.dry_run), pacing.pace()
+    studies = first_studies(moving.first)
     asked: dict[str, Any] = {
         "full": moving.full,
         "first": studies,
@@ -209,7 +210,7 @@ def verify(
         ends.source,
         ends.target,
         level=level.value,
-        anonymize=anonymizing.rules(),
+        anonymize=anonymizing.rules(writes=False),
         job=job.job,
         new=job.new,
         pace=pacing.pace(),

@@ -88,7 +88,9 @@ class NewProfile:
         str | None,
         _option("window", "When a job may use it: 'Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00'.", "TIMES", _LIMITS),
     ] = None
-    preset: Annotated[str | None, _option("preset", "A known cloud, whose limits then apply.", "NAME", _LIMITS)] = None
+    preset: Annotated[
+        str | None, _option("preset", "A known cloud, whose limits jobs then keep to.", "NAME", _LIMITS)
+    ] = None
     router_url: Annotated[str | None, _option("router-url", "Where the Cloud API is looked for.", "URL", _CLOUD)] = None
     institution_uuid: Annotated[
         str | None, _option("institution-uuid", "Where images go: the institution.", "UUID|NAME", _CLOUD)
@@ -141,19 +143,19 @@ def _check(profile: Profile) -> None:
 
 
 def _asked_for(profile: Profile) -> list[SecretName]:
-    """Return the secrets that an archive needs and that are nowhere yet."""
-    return [which for which in _secrets_of(profile) if which != "token" and not _place_of(profile, which)]
+    """Return the secrets that an archive needs and that are nowhere yet; a file may be written later."""
+    needed = [which for which in _secrets_of(profile) if which != "token" and not _has_file(profile, which)]
+    return [which for which in needed if not profiles.find_secret(profile, which, alone=False)]
+
+
+def _has_file(profile: Profile, which: SecretName) -> bool:
+    return getattr(profile, f"{which.replace('-', '_')}_file") is not None
 
 
 def _secrets_of(profile: Profile) -> list[SecretName]:
     if profile.kind == "cloud":
         return ["api-key", "account-key"]
     return ["password"] if profile.username else ["token"]
-
-
-def _place_of(profile: Profile, which: SecretName) -> str | None:
-    found = profiles.find_secret(profile, which)
-    return None if found is None else found.place
 
 
 def _keep(profile: Profile, which: SecretName, *, quiet: bool) -> None:
@@ -177,16 +179,22 @@ def _words(which: str, *, small: bool = False) -> str:
 
 def list_profiles(common: Common, as_json: AsJson = False) -> int:
     """Show the named archives."""
-    known = profiles.load_profiles()
+    known, problems = [], []
+    for name in profiles.profile_names():
+        try:
+            known.append(profiles.load_profile(name))
+        except UsageError as error:
+            problems.append(error)
     if as_json:
-        output.write_document({"items": [_table(one) for one in known.values()]})
-        return Exit.OK
-    if known:
-        rows = [(one.name, one.kind, _address(one), one.username) for one in known.values()]
+        output.write_document({"items": [_table(one) for one in known]}, error=problems[0] if problems else None)
+    elif known:
+        rows = [(one.name, one.kind, _address(one), one.username) for one in known]
         output.write(output.render([output.table(("NAME", "KIND", "ADDRESS", "USER"), rows)]))
-    elif not common.quiet:
+    elif not problems and not common.quiet:
         output.note(f"there are none in {profiles.profiles_file()}; postdicom profiles add makes one")
-    return Exit.OK
+    for problem in problems:
+        output.error(str(problem))
+    return Exit.USAGE if problems else Exit.OK
 
 
 def show(name: Name, common: Common, as_json: AsJson = False) -> int:
@@ -196,12 +204,19 @@ def show(name: Name, common: Common, as_json: AsJson = False) -> int:
     places = {which: _place_of(found, which) for which in _secrets_of(found)}
     if as_json:
         output.write_document({"answer": {**_table(found), "secrets": places}})
-        return Exit.OK
-    secrets = [
-        (_words(which, small=True), f"from {place}" if place else _nowhere(which)) for which, place in places.items()
-    ]
-    output.write(field_table([*_table(found).items(), *secrets]))
+    else:
+        secrets = [(_words(which, small=True), place or _nowhere(which)) for which, place in places.items()]
+        output.write(field_table([*_table(found).items(), *secrets]))
     return Exit.OK
+
+
+def _place_of(profile: Profile, which: SecretName) -> str | None:
+    """Return the place that a secret comes from, or why the one that is named cannot be used."""
+    try:
+        found = profiles.find_secret(profile, which)
+    except UsageError as error:
+        return error.message.rpartition(", ")[2]
+    return None if found is None else found.place
 
 
 def _nowhere(which: str) -> str:
@@ -222,19 +237,25 @@ def _address(profile: Profile) -> str:
 
 def remove(name: Name, common: Common, yes: Yes = False) -> int:
     """Forget a named archive, and its entries in the keyring. What else knows its secrets keeps them."""
-    found = profiles.load_profile(name)
+    if name not in profiles.profile_names():
+        profiles.load_profile(name)  # says what there is
     if not yes and not confirmed(f"Forget {name} and its secrets in the keyring?"):
         return Exit.ITEMS_FAILED
+    entries = {one: _entries(one) for one in profiles.profile_names()}
     profiles.remove_profile(name)
-    others = [entry for one in profiles.load_profiles().values() for entry in _entries(one)]
-    gone = [entry for entry in _entries(found) if entry not in others and profiles.forget(entry)]
+    others = {entry for one in entries for entry in entries[one] if one != name}
+    gone = [entry for entry in entries.get(name, ()) if entry not in others and profiles.forget(entry)]
     if not common.quiet:
         output.note(f"{name} is forgotten{', its keyring entry too' if gone else ''}")
     return Exit.OK
 
 
-def _entries(profile: Profile) -> tuple[str, ...]:
-    """Return the entries that are this profile's; that of all accounts of the Cloud API is nobody's."""
+def _entries(name: str) -> tuple[str, ...]:
+    """Return the entries that are a profile's own; that of all accounts of the Cloud API is nobody's."""
+    try:
+        profile = profiles.load_profile(name)
+    except UsageError:  # it can be taken out all the same
+        return ()
     return tuple(entries[0] for which in _secrets_of(profile) if (entries := profiles.entries_of(profile, which)))
 
 

@@ -92,6 +92,11 @@ class Connection:
         """Note the id of a session."""
         self._session_uuids.setdefault(session_uuid)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened, and not closed since."""
+        return self._opened is not None and not self._closed
+
     async def open(self) -> None:
         """Bring the session up."""
         if self._opened is not None or self._closed:

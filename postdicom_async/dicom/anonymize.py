@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from postdicom_async.dicom.anonymize_patients import (
     ISSUED_BY,
@@ -37,6 +37,14 @@ class UidRecorder(Protocol):
             LocalFileError: it cannot be written; then the instance is not sent.
         """
         ...
+
+
+class _Elsewhere(NamedTuple):
+    """What rules were made from whose secret is on another machine; ``table`` tells its table of patients."""
+
+    fingerprint: str
+    table: str
+    description: Mapping[str, Any]
 
 
 @public_face
@@ -96,8 +104,7 @@ class Anonymization:
     _masked: tuple[tuple[int, int, Action], ...] = field(init=False, default=())
     _key: bytes = field(init=False)
     _given: frozenset[int] = field(init=False)
-    _elsewhere: tuple[str, str] | None = field(init=False, default=None)
-    """Where the secret is not here: the fingerprint of what this was made from, and the digest of its table."""
+    _elsewhere: _Elsewhere | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         actions = actions_of(self.rules, insert=self.insert_absent)
@@ -176,11 +183,18 @@ class Anonymization:
         vars(made).update({**vars(self), **changed})
         return made
 
-    def _marks(self) -> tuple[str, str]:
+    @property
+    def is_complete(self) -> bool:
+        """Whether it can be used as it is; else what `without_secret` took away is needed first."""
+        return self._elsewhere is None or not (self._derives or self.is_by_patient)
+
+    def _marks(self) -> _Elsewhere:
         if self._elsewhere is not None:
             return self._elsewhere
         table = self.patients.digest if self.patients is not None else b""
-        return self.fingerprint(), hmac.digest(self._key_of_marks, table, "sha256").hex()
+        return _Elsewhere(
+            self.fingerprint(), hmac.digest(self._key_of_marks, table, "sha256").hex(), self.description()
+        )
 
     @property
     def _key_of_marks(self) -> bytes:
@@ -188,6 +202,8 @@ class Anonymization:
 
     def description(self) -> Mapping[str, Any]:
         """Return what is changed, as JSON can hold it: tags and what is done to them, and never a value."""
+        if self._elsewhere is not None:
+            return self._elsewhere.description
         done = {Kind.TEXT: "replace", Kind.EMPTY: "empty", Kind.REMOVE: "remove"}
         table = None
         if self.patients is not None:
@@ -209,7 +225,7 @@ class Anonymization:
         columns count: patients who were missing may be added to it while a job goes on.
         """
         if self._elsewhere is not None:
-            return self._elsewhere[0]
+            return self._elsewhere.fingerprint
         rules = {f"{tag:08X}": self._exact[tag].text for tag in sorted(self._given)}
         whole = json.dumps(["Anonymization", self.description(), rules], sort_keys=True)
         return hmac.digest(self._key_of_marks, whole.encode(), "sha256").hex()[:32]
@@ -307,7 +323,9 @@ class Anonymization:
     @property
     def is_by_patient(self) -> bool:
         """Whether what is done depends on whose file it is."""
-        return self.patient_ids is not None or self.patients is not None
+        # A table that is on another machine counts: files would be sent as if there were none.
+        elsewhere = self._elsewhere is not None and self._elsewhere.description["patients"] is not None
+        return elsewhere or self.patients is not None or self.patient_ids is not None
 
     def of_patient(self, patient: Patient) -> dict[int, Action]:
         """Return what is done to elements because of whose file it is; it goes before everything else.

@@ -21,7 +21,7 @@ from postdicom_async.dicom.elements import DicomProblem, tag_text
 from postdicom_async.errors import UsageError
 from postdicom_async.face import translated
 
-__all__ = ["ISSUED_BY", "ISSUER", "PATIENT_ID", "Patient", "PatientRows", "keyed_patient_id"]
+__all__ = ["ISSUED_BY", "ISSUER", "LONGEST_LINE", "PATIENT_ID", "Patient", "PatientRows", "keyed_patient_id"]
 
 PATIENT_ID: Final = 0x00100020
 ISSUER: Final = 0x00100021
@@ -30,6 +30,8 @@ ISSUED_BY: Final = (ISSUER, 0x00100024)
 
 _APART: Final = "\x1f"  # between values that are kept as one text, smaller than a tuple of them; no VR has it
 _ID_CHARACTERS: Final = 20
+LONGEST_LINE: Final = 1 << 20
+"""Bytes of a line of a table, with its line break."""
 _SPACES: Final = " \0\t\r\n\f"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
@@ -209,6 +211,8 @@ class _Reader:
     def _texts(self) -> Iterator[str]:
         for line in self._lines:
             self._line += 1
+            if len(line) > LONGEST_LINE:
+                raise self.problem("a very long line")
             text = line.decode("utf-8", "surrogateescape")
             if not text.isascii() and _NOT_UTF_8.search(text):
                 raise self.problem("not UTF-8")

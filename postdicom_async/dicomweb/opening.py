@@ -107,6 +107,7 @@ class Opening:
         self._turns = 0  # that were taken and not given back
         self._gave = False
         self._in_vain = 0
+        self._is_gone = False  # the study or series, as it seems
         self._problem: PostdicomError | None = None
         self._sink = HoldingSink(self._given, passes=once)
         self.left: dict[tuple[str, str], None] = dict.fromkeys(wanted)
@@ -191,6 +192,8 @@ class Opening:
 
     async def _in_turn(self, targets: list[Target]) -> AsyncGenerator[Target, None]:
         for target in targets:
+            if self._is_gone and self._in_vain >= _MOST_IN_VAIN:
+                return  # the archive does not give whole studies, or it has none of this one: the latter
             await self._retrieves.gate.take()
             self._turns += 1
             yield target
@@ -232,10 +235,12 @@ class Opening:
         self._problem = problem
         if problem.temporary:
             self._retrieves.policy.refused(time.monotonic())
-        if target.instance is None or isinstance(problem, NotFound):
+        is_gone = isinstance(problem, NotFound)
+        if target.instance is None:
+            self._is_gone = is_gone
             return
         self._in_vain += 1
-        if self._in_vain >= _MOST_IN_VAIN and not self._gave:
+        if self._in_vain >= _MOST_IN_VAIN and not (self._gave or is_gone):
             raise problem
 
 

@@ -16,9 +16,10 @@ from datetime import date, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from postdicom_async.dicom.json_model import first_value
+from postdicom_async.dicom.json_model import first_value, values_of
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.dialects import Route
+from postdicom_async.dicomweb.filters import LISTED
 from postdicom_async.dicomweb.find import find
 from postdicom_async.dicomweb.listing import as_count
 from postdicom_async.dicomweb.search import MayBeMore, Search
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["FoundStudy", "Studies", "ask_study", "probe"]
 
 _OPERATION: Final = "list studies"
-_STUDY, _DATE, _COUNT = "0020000D", "00080020", "00201208"
+_STUDY, _DATE, _COUNT, _MODALITIES = "0020000D", "00080020", "00201208", "00080061"
 _FIELDS: Final = (("includefield", _DATE), ("includefield", _COUNT))
 _DAY: Final = 8
 _EARLIEST, _LATEST = "19000101", "20991231"  # where no date shows
@@ -112,6 +113,8 @@ class Studies:
         self._retrieval = retrieval
         self._dates = [value for name, value in filters if name == _DATE]
         self._others = tuple(pair for pair in filters if pair[0] != _DATE)
+        asked = next((value for name, value in filters if name == _MODALITIES), "")
+        self._modalities = set() if set("*?") & set(asked) else {one.strip() for one in LISTED.split(asked)} - {""}
         self._wanted = _Range(since, until)
         self._known = Marks()
         self._cut_at = 0  # the longest list that may have been cut
@@ -165,11 +168,13 @@ class Studies:
 
     async def _list(self, pairs: Pairs, found: _List) -> AsyncGenerator[list[FoundStudy], None]:
         """Yield what is new; ``found`` is told everything."""
-        search = _search(self._retrieval, (*self._others, *pairs, *_FIELDS))
+        more = (("includefield", _MODALITIES),) if self._modalities else ()
+        search = _search(self._retrieval, (*self._others, *pairs, *_FIELDS, *more))
         with closing(Marks()) as here:
             try:
                 async with aclosing(find(self._retrieval.session, search, None, [])) as pages:
                     async for page in pages:
+                        self._check_modalities(page)
                         some = [one for one in map(_found, page) if here.add(one.uid.encode())]
                         page.clear()
                         found.days.update(one.date for one in some)
@@ -187,6 +192,17 @@ class Studies:
             await self._look_behind(search, found)
         if found.is_cut:
             self._cut_at = max(self._cut_at, found.size)
+
+    def _check_modalities(self, page: list[DicomJson]) -> None:
+        """Refuse studies of other modalities than were asked for: an archive may ignore filters that it does not know.
+
+        UIDs, dates and Patient IDs are checked wherever something is done with results.
+        """
+        for item in page if self._modalities else ():
+            has = {str(value).strip() for value in values_of(item, _MODALITIES)} - {""}
+            if has and not has & self._modalities:
+                words = "the archive lists studies of other modalities than were asked for by ModalitiesInStudy"
+                raise ProtocolError(words, operation=_OPERATION)
 
     async def _look_behind(self, search: Search, found: _List) -> None:
         """Find out whether a list is whole."""

@@ -53,12 +53,13 @@ def is_partial(name: str) -> bool:
 class _Directory:
     """An open directory, shared by the files on their way into it. It is counted under the folder's lock."""
 
-    __slots__ = ("descriptor", "left", "users")
+    __slots__ = ("cleared", "descriptor", "left", "users")
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor: int = descriptor
         self.users: int = 0
         self.left: bool = False  # to be closed by the last user
+        self.cleared: bool = False  # of what was abandoned there
 
 
 class Folder:
@@ -88,7 +89,7 @@ class Folder:
             # The root itself may be a link: it is the caller's choice.
             root = os.open(self.root, _DIRECTORY & ~getattr(os, "O_NOFOLLOW", 0)) if _GUARDED else -1
         self._directories[()] = _Directory(root)
-        self._clear_abandoned(root, ())
+        self._directory(())
 
     def close(self) -> None:
         """Let go of it."""
@@ -172,18 +173,17 @@ class Folder:
         """Return a folder below the root, making it step by step."""
         if () not in self._directories:
             raise OSError(errno.EBADF, "the folder is closed")
-        known = parts in self._directories
-        if known and (_GUARDED or not parts):  # without descriptors, a folder is looked at each time
-            return self._directories[parts]
-        if len(self._directories) > _OPEN_DIRECTORIES:
-            self._forget(keep_root=True)
-        parent = self._directory(parts[:-1], make=make)
-        descriptor = self._step(parent, parts, make=make)
-        if not known:
-            self._directories[parts] = _Directory(descriptor)
-        if make and not known:
-            self._clear_abandoned(descriptor, parts)
-        return self._directories[parts]
+        known = self._directories.get(parts)
+        if known is None or (parts and not _GUARDED):  # without descriptors, a folder is looked at each time
+            if len(self._directories) > _OPEN_DIRECTORIES:
+                self._forget(keep_root=True)
+            parent = self._directory(parts[:-1], make=make)
+            descriptor = self._step(parent, parts, make=make)
+            known = self._directories.setdefault(parts, _Directory(descriptor))
+        if make and not known.cleared:
+            known.cleared = True
+            self._clear_abandoned(known.descriptor, parts)
+        return known
 
     def _step(self, parent: _Directory, parts: RelativeName, *, make: bool) -> int:
         if not _GUARDED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from postdicom_async.dicom.anonymize_patients import PatientRows
+from postdicom_async.dicom.anonymize_patients import LONGEST_LINE, PatientRows
 from postdicom_async.disk.files import path_of
 from postdicom_async.disk.problems import explained
 from postdicom_async.face import public_face
@@ -41,4 +41,4 @@ class PatientTable(PatientRows):
             LocalFileError: it cannot be read.
         """
         with explained("the table of patients"), path_of(path).open("rb") as lines:
-            return cls(lines)
+            return cls(iter(lambda: lines.readline(LONGEST_LINE + 1), b""))

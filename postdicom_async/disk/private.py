@@ -19,7 +19,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["FileLock", "forget", "keep_private", "make_folder", "make_private", "put_in_place"]
+__all__ = ["FileLock", "forget", "keep_private", "locked", "make_folder", "make_private", "put_in_place"]
 
 _FILE, _FOLDER = 0o600, 0o700
 
@@ -40,7 +40,7 @@ class FileLock:
         with explained("the lock"):
             while True:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), _FILE)
-                if not _locked(file):
+                if not locked(file):
                     os.close(file)
                     return False
                 if _is_still(file, self._path):
@@ -60,7 +60,8 @@ class FileLock:
         os.close(file)
 
 
-def _locked(file: int) -> bool:
+def locked(file: int) -> bool:
+    """Lock an open file, as long as it is open; return whether nobody else has it."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)

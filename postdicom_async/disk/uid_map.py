@@ -14,6 +14,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Self
 
 from postdicom_async.disk.files import path_of
+from postdicom_async.disk.private import locked
 from postdicom_async.disk.problems import explained
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
@@ -145,7 +146,8 @@ class UidMap:
             raise UsageError(f"{_WHAT}: give the path of a file")
         if os.name == "posix" and status.st_mode & 0o077:
             raise UsageError(f"{_WHAT}: others can read it; run chmod 600 on it")
-        self._take()
+        if not locked(self._file):
+            raise LocalFileError(f"{_WHAT}: another process writes it")
         end = os.fstat(self._file).st_size
         if self._read(0, len(_HEADER)) != _HEADER[:end]:
             raise UsageError(f"{_WHAT}: there is another file in its place")
@@ -159,21 +161,6 @@ class UidMap:
     def _read(self, at: int, size: int) -> bytes:
         os.lseek(self._file, at, os.SEEK_SET)
         return os.read(self._file, size)
-
-    def _take(self) -> None:
-        """Lock the file, as far as the system can; the lock goes with the process."""
-        try:
-            import fcntl
-        except ImportError:  # Windows: nothing keeps a second process away
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            taken = True
-        else:
-            taken = False
-        if taken:
-            raise LocalFileError(f"{_WHAT}: another process writes it")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ArchiveEnd"]
 
-_LACKS_UNDATED = "the archive cuts its lists of studies: some without a study date may not have been found"
+_NOT_AS_STORED = "it takes only requests that let it change the transfer syntax: images may come in another than stored"
+_LACKS_UNDATED = "it cuts its lists of studies: some without a study date may not have been found"
 
 
 class ArchiveEnd:
@@ -51,7 +52,7 @@ class ArchiveEnd:
 
     Attributes:
         name, identity, features: see `ends.End`.
-        notes: what is to be known of its lists, a line each.
+        notes: what is to be known of what it gives, a line each; whoever tells them takes them out.
 
     Raises:
         UsageError: an argument is wrong.
@@ -70,6 +71,7 @@ class ArchiveEnd:
         if Route.STUDY in dialect.routes and Route.INSTANCE in dialect.routes:
             self.features |= Feature.DELETES
         self.notes: list[str] = []
+        self._noted: set[str] = set()
 
     def _take(self, client: DicomWeb) -> None:
         self._client = client
@@ -107,8 +109,8 @@ class ArchiveEnd:
         async with aclosing(studies.each()) as slices:
             async for some in slices:
                 yield [ListedStudy(*one) for one in some]
-        if studies.may_lack_undated and _LACKS_UNDATED not in self.notes:
-            self.notes.append(_LACKS_UNDATED)
+        if studies.may_lack_undated:
+            self._note(_LACKS_UNDATED)
 
     async def study(self, study: str) -> ListedStudy | None:
         """Return what the archive says of one study, whether or not the filters let it in."""
@@ -161,6 +163,13 @@ class ArchiveEnd:
             async for one in each:
                 yield one
                 del one
+        if not self._retrieval.as_stored:
+            self._note(_NOT_AS_STORED)
+
+    def _note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self.notes.append(text)
 
     async def store(
         self, sources: AsyncIterator[Identified], *, anonymize: Anonymization | None = None

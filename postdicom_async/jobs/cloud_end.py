@@ -30,12 +30,12 @@ _UPLOADS = 2  # at once, each over several sockets: while one waits for its last
 
 
 class CloudEnd:
-    """An institution of an account as an `ends.End`. The client is opened and closed with it.
+    """An institution of an account as an `ends.End`. The client is opened and closed with it, unless it is open before.
 
     What the service says it has is not sent again: it is PRESENT.
 
     Args:
-        api: the account, not yet open.
+        api: the account.
         name: how it is shown; the router's origin without it.
         institution_uuid: where images will belong, or its name; the user's only institution without it.
         folder_uuid: a folder to put their orders into.
@@ -62,6 +62,7 @@ class CloudEnd:
         self._api = api
         self._institution = institution_uuid
         self._folder = folder_uuid
+        self._opens = True
         self._turns = asyncio.Semaphore(_UPLOADS)
         address = api._router_url  # noqa: SLF001 - of this package
         self.name: str = origin_of(address) if name is None else name
@@ -72,13 +73,16 @@ class CloudEnd:
         return f"<{type(self).__name__} {self.name}>"
 
     async def __aenter__(self) -> Self:
-        await self._api.__aenter__()
+        self._opens = not self._api._connection.is_open  # noqa: SLF001 - of this package
+        if self._opens:
+            await self._api.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._api.__aexit__(kind, error, trace)
+        if self._opens:
+            await self._api.__aexit__(kind, error, trace)
 
     async def store(
         self, sources: AsyncIterator[Identified], *, anonymize: Anonymization | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.ends import Feature
 from postdicom_async.jobs.plan import Comparison
+from postdicom_async.jobs.weather import Waves
 
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
@@ -52,7 +54,7 @@ class How:
     chunk: int = 500
     delete: str = ""
     max_delete: float = 0.01
-    wave: Callable[[int], float] = lambda attempts: 30.0 * attempts
+    wave: Callable[[int], float] = lambda attempts: Waves().wait(attempts, random.random())  # noqa: S311 - jitter
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +103,12 @@ class Context:
             try:
                 async with aclosing(pages()) as parts:
                     async for part in parts:
+                        self.outages.succeeded(end)
                         yield part
             except PostdicomError as error:
                 problem = error
             if problem is None:
+                self.outages.succeeded(end)
                 return
             if not await self.outages.to_be_repeated(end, problem, made):
                 raise problem

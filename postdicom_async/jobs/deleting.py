@@ -77,6 +77,8 @@ class Deleting:
             yield candidate.study, len(candidate.rows)
 
     async def _why_not(self) -> str:
+        if self._context.ledger.fact("part"):
+            return "a part of a job knows a share of the source alone"
         counts = await self._context.ledger.counts()
         left = sum(counts.get(state, (0, 0))[0] for state in _UNSETTLED)
         if left:

@@ -105,6 +105,7 @@ class Discovery:
             except PostdicomError as error:
                 problem = error
             if problem is None:
+                context.outages.succeeded(context.target)
                 break
             if not await context.outages.to_be_repeated(context.target, problem, made):
                 raise problem

@@ -103,7 +103,9 @@ class DaskDispatcher:
             ConnectionFailed: there is no scheduler, or no trust between it and us.
         """
         if not await self._link.connect():
-            raise ConnectionFailed("scheduler: nothing answers at its address, or one side's certificate is refused")
+            raise ConnectionFailed(
+                "scheduler: nothing answers at its address, it speaks TLS and we do not, or a certificate is refused"
+            )
         return self
 
     async def __aexit__(
@@ -161,6 +163,7 @@ class _Run:
         self._drawing: asyncio.Task[None] | None = None
         self._all_drawn = False
         self._worked = time.monotonic()  # when there last was a worker
+        self._has_worked = False
         self._monitor = asyncio.create_task(self._look_after())
 
     async def results(self) -> AsyncGenerator[Given, None]:
@@ -267,7 +270,7 @@ class _Run:
                     await self._reach_again()
                     continue
                 if self._link.workers:
-                    self._worked = time.monotonic()
+                    self._worked, self._has_worked = time.monotonic(), True
                 else:
                     self._check_patience("worker")
                 self._events.put_nowait(list)  # the number of workers may be another
@@ -287,7 +290,7 @@ class _Run:
         self._tell("the scheduler is back")
 
     def _check_patience(self, missing: str) -> None:
-        if self._link.refused is not None:
+        if self._link.refused is not None and not self._has_worked:
             raise UsageError(f"workers: {self._link.refused}")
         if time.monotonic() - self._worked > self._patience:
             raise ConnectionFailed(

@@ -101,6 +101,7 @@ class FolderEnd:
         if index is not None and Path(os.path.realpath(index)).is_relative_to(self._root):
             raise UsageError("index: it must not lie in the folder that it is about")
         self._index: FolderIndex | None = None
+        self._indexing = asyncio.Lock()
         self._searched = False
         self._searching = asyncio.Lock()
         self._reader = FolderReader(self._root)
@@ -163,10 +164,15 @@ class FolderEnd:
         self._searched = True
 
     async def _opened_index(self) -> FolderIndex:
-        if self._index is None:
-            opened = partial(FolderIndex, self._index_path, root=self.identity, texts=self._filter.texts)
-            self._index = await in_background(opened)
+        async with self._indexing:
+            if self._index is None:
+                await in_background(self._open_index)
+        assert self._index is not None  # noqa: S101 - it was opened
         return self._index
+
+    def _open_index(self) -> None:
+        """Open it, and put it where it is found to be closed, though whoever waits for it were cancelled."""
+        self._index = FolderIndex(self._index_path, root=self.identity, texts=self._filter.texts)
 
     def _is_there(self) -> bool:
         """Whether the folder exists; blocks."""
@@ -306,10 +312,10 @@ class FolderEnd:
                 # Of one job one process writes: what an earlier one left half written is its own, to be cleared.
                 owner = "" if self._index_path is None else (await self._opened_index()).mark(b"")
                 folder = Folder(self._root, fsync=self._fsync, owner=owner)
+                self._writing.callback(folder.close)
                 with translated(LocalFileError, of_the_folder):
                     await in_background(folder.open)
                 await in_background(self._reader.require_folder)
-                self._writing.callback(folder.close)
                 sink = self._writing.enter_context(FolderSink(folder, self._layout, piece=_PIECE))
                 self._store = FolderStore(sink, self._layout, self._unnoted.append)
         return self._store

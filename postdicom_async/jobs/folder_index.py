@@ -17,6 +17,7 @@ import secrets
 import sqlite3
 import threading
 from hashlib import blake2b
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from postdicom_async.disk.problems import explain_os_error
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
     from postdicom_async.disk.files import FileIdentity
 
-__all__ = ["FileRow", "FolderIndex", "Group", "Known", "Seen"]
+__all__ = ["FileRow", "FolderIndex", "Group", "Known", "Seen", "damaged"]
 
 _T = TypeVar("_T")
+_Key = TypeVar("_Key", str, int, "tuple[str, bytes]")
 
 _APPLICATION: Final = 0x50444649
 _VERSION: Final = 1
@@ -165,7 +167,8 @@ class FolderIndex:
             self._database.close()
 
     def _run(self, work: Callable[[], _T]) -> _T:
-        with self._lock, translated(sqlite3.Error, _problem):
+        # What it gives out of a damaged file may be no text, or of another type.
+        with self._lock, translated((sqlite3.Error, ValueError, TypeError), _problem):
             return work()
 
     def _write(self, work: Callable[[], _T]) -> _T:
@@ -206,7 +209,8 @@ class FolderIndex:
         marks = ",".join("?" * len(paths))
         query = f"SELECT path, id, size, mtime, inode, ctime FROM files WHERE path IN ({marks})"  # noqa: S608 - marks
         rows = self._run(lambda: self._database.execute(query, paths).fetchall())
-        return {path: Known(id_, tuple(identity)) for path, id_, *identity in rows}  # type: ignore[arg-type]
+        asked = frozenset(paths)  # a damaged index may answer with others
+        return {path: Known(id_, tuple(identity)) for path, id_, *identity in rows if path in asked}  # type: ignore[arg-type]
 
     def note(self, seen: Iterable[Seen], unchanged: Iterable[int] = ()) -> None:
         """Note what was found, and what is as it was, in one transaction."""
@@ -255,7 +259,8 @@ class FolderIndex:
             "SELECT uid FROM files WHERE uid > ? GROUP BY uid HAVING count(*) > 1 OR max(flaw) <> 0 "
             "ORDER BY uid LIMIT ?"
         )
-        return [row[0] for row in self._run(lambda: self._database.execute(query, (after, limit)).fetchall())]
+        rows = self._run(lambda: self._database.execute(query, (after, limit)).fetchall())
+        return _onward(after, [row[0] for row in rows])
 
     def files_of_uid(self, uid: str) -> list[tuple[FileRow, bytes | None]]:
         """Return the files of a SOP Instance UID by path, with the digest of their content where it is known."""
@@ -273,7 +278,8 @@ class FolderIndex:
     def studies(self, after: str, limit: int) -> list[str]:
         """Return UIDs of studies in their order."""
         query = "SELECT DISTINCT study FROM groups WHERE study > ? ORDER BY study LIMIT ?"
-        return [row[0] for row in self._run(lambda: self._database.execute(query, (after, limit)).fetchall())]
+        rows = self._run(lambda: self._database.execute(query, (after, limit)).fetchall())
+        return _onward(after, [row[0] for row in rows])
 
     def groups(self, first: str, last: str) -> list[tuple[Group, int]]:
         """Return the groups of studies, by their UIDs from ``first`` to ``last``, and how many instances each has."""
@@ -291,7 +297,9 @@ class FolderIndex:
             "AND (g.series, f.path) > (?, ?) ORDER BY g.series, f.path LIMIT ?"
         )
         rows = self._run(lambda: self._database.execute(query, (study, *after, limit)).fetchall())
-        return [_row(row) for row in rows]
+        found = [_row(row) for row in rows]
+        _onward(after, [(row.series, row.path) for row in found])
+        return found
 
     def flawed(self, after: int, limit: int) -> list[tuple[FileRow, str | None]]:
         """Return files with a flaw by id, and the study of those that have one."""
@@ -300,6 +308,7 @@ class FolderIndex:
             "WHERE f.flaw <> 0 AND f.id > ? ORDER BY f.id LIMIT ?"
         )
         rows = self._run(lambda: self._database.execute(query, (after, limit)).fetchall())
+        _onward(after, [row[0] for row in rows])
         return [(_row(row[:-1]), row[-1]) for row in rows]
 
     def find(self, study: str, series: str, uid: str) -> FileRow | None:
@@ -313,6 +322,14 @@ class FolderIndex:
 
 
 _FILES: Final = "SELECT f.id, f.path, f.size, f.flaw, g.series, f.uid, f.size, f.mtime, f.inode, f.ctime"
+
+
+def _onward(after: _Key, keys: list[_Key]) -> list[_Key]:
+    """Return the keys of a page, which come behind the one before: in a damaged index they may go round for ever."""
+    with translated(TypeError, lambda _: damaged()):
+        if any(one >= other for one, other in pairwise([after, *keys])):
+            raise damaged()
+    return keys
 
 
 def _row(row: Sequence[Any]) -> FileRow:
@@ -329,10 +346,27 @@ def _opened(path: Path | None) -> sqlite3.Connection:
         return sqlite3.connect("" if path is None else path, isolation_level=None, check_same_thread=False)
 
 
-def _problem(error: sqlite3.Error) -> LocalFileError | LedgerUnusable:
-    if isinstance(error, sqlite3.OperationalError):
-        problem = LocalFileError(f"the index of a folder: {error}")
-        problem.disk_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
-        problem.temporary = problem.disk_full
-        return problem
-    return LedgerUnusable("the index of a folder is damaged, or none; delete it, and it is made anew")
+def damaged() -> LedgerUnusable:
+    """Return the error of an index that does not hold what it should."""
+    return LedgerUnusable("the index of a folder, beside the ledger, is damaged or none: delete it; it is made anew")
+
+
+_WORDS: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk failed",
+    sqlite3.SQLITE_BUSY: "another process uses it",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_READONLY: "it cannot be written to",
+    sqlite3.SQLITE_PERM: "permission denied",
+}
+
+
+def _problem(error: Exception) -> LocalFileError | LedgerUnusable:
+    """Return what is wrong with an index; SQLite's own words may quote what is in it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code not in _WORDS:
+        return damaged()
+    problem = LocalFileError(f"the index of a folder: {_WORDS[code]}")
+    problem.disk_full = code == sqlite3.SQLITE_FULL
+    problem.temporary = code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
+    return problem

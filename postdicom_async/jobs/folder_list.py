@@ -8,7 +8,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from postdicom_async.disk.background import in_background
+from postdicom_async.face import translated
 from postdicom_async.jobs.ends import ListedInstance, ListedStudy
+from postdicom_async.jobs.folder_index import damaged
 from postdicom_async.jobs.states import Reason
 
 if TYPE_CHECKING:
@@ -110,5 +112,6 @@ def _within(date: str, since: str, until: str) -> bool:
 
 
 def _said(group: Group) -> Mapping[str, str]:
-    texts: dict[str, str] = json.loads(group.texts) if group.texts else {}
+    with translated(ValueError, lambda _: damaged()):
+        texts: dict[str, str] = json.loads(group.texts) if group.texts else {}
     return {**texts, "study_date": group.date}

@@ -168,7 +168,8 @@ class Job:
             if isinstance(end, ArchiveEnd):
                 end.pace_requests(request)
         patience = Patience(outage=parts.patience)
-        outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note)
+        gate = parts.pace.wait_until_open
+        outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note, gate=gate)
         context = Context(parts.ledger, parts.source, parts.target, parts.how, outages, self._tell)
         options = ChunkOptions(
             anonymize=parts.how.anonymize, pace=parts.pace.bytes, digest=_digest if self._compares_bytes else None

@@ -22,7 +22,7 @@ from postdicom_async.jobs.ledger_book import Book
 from postdicom_async.jobs.ledger_file import examine, explained_by_sqlite, make
 from postdicom_async.jobs.ledger_lines import items_of
 from postdicom_async.jobs.ledger_reader import LedgerReader
-from postdicom_async.jobs.ledger_schema import ItemRow, Stage, StudyRow
+from postdicom_async.jobs.ledger_schema import BEFORE_ALL, ItemRow, Stage, StudyRow
 from postdicom_async.jobs.ledger_writer import Writer
 from postdicom_async.jobs.states import State
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["ItemRow", "Ledger", "LedgerReader", "Stage", "StudyRow"]
 
 _SLICE: Final = 100  # studies in one transaction, where many change at once
-_FROM_THE_BEGINNING: Final = (-(1 << 62), 0)
 
 
 class Ledger:
@@ -174,7 +173,7 @@ class Ledger:
         stage: Stage | None = None,
         *,
         limit: int = 1000,
-        after: tuple[int, int] = _FROM_THE_BEGINNING,
+        after: tuple[int, int] = BEFORE_ALL,
         run: int | None = None,
         unseen: bool = False,
     ) -> list[StudyRow]:
@@ -183,14 +182,16 @@ class Ledger:
         Of a stage, and then only those that the source ever listed; that it listed in ``run``, or with ``unseen`` that
         it listed before and not in ``run``.
         """
-        where, values = ["(position, id) > (?, ?)"], list(after)
+        where, values = ["1"], list[object]()
         if stage is not None:
             where += ["stage = ?", "seen > 0"]
             values += [int(stage)]
         if run is not None:
             where += ["seen > 0 AND seen < ?" if unseen else "seen = ?"]
             values += [run]
-        found = await self._writer.ask(lambda book: book.studies(" AND ".join(where), values, limit))
+        found = await self._writer.ask(
+            lambda book: book.studies(after, limit, where=" AND ".join(where), values=values)
+        )
         return [study.row for study in found]
 
     async def study(self, uid: str) -> StudyRow | None:
@@ -257,7 +258,8 @@ class Ledger:
     def note_coerced(self, tags: Iterable[str]) -> None:
         """Gather that the target changed these elements (8 hexadecimal digits) in an instance."""
         changed = list(tags)
-        self._writer.gather(lambda book: book.note_coerced(changed), len(changed))
+        if changed:
+            self._writer.gather(lambda book: book.note_coerced(changed), len(changed))
 
     def note(self, text: str) -> None:
         """Gather a line for people, without anything private, with the time."""

@@ -101,9 +101,19 @@ class Book:
         line = self.database.execute(f"{STUDIES} WHERE uid = ?", (uid,)).fetchone()
         return None if line is None else study_in(line)
 
-    def studies(self, where: str, values: Sequence[object], limit: int, *, order: str = "position, id") -> list[Study]:
-        """Return studies, in some order."""
-        found = self.database.execute(f"{STUDIES} WHERE {where} ORDER BY {order} LIMIT ?", (*values, limit))
+    def studies(
+        self, after: tuple[int, int], limit: int, *, where: str = "1", values: Sequence[object] = ()
+    ) -> list[Study]:
+        """Return studies by position and number, after that pair.
+
+        In two questions: SQLite would look at all of one position again and again, and undated ones have one position.
+        """
+        position, number = after
+        same = f"{STUDIES} WHERE {where} AND position = ? AND id > ? ORDER BY id LIMIT ?"
+        found = self.database.execute(same, (*values, position, number, limit)).fetchall()
+        if len(found) < limit:
+            later = f"{STUDIES} WHERE {where} AND position > ? ORDER BY position, id LIMIT ?"
+            found += self.database.execute(later, (*values, position, limit - len(found))).fetchall()
         return [study_in(line) for line in found]
 
     def _save(self, old: Study | None, new: Study) -> None:
@@ -189,7 +199,7 @@ class Book:
             if new.state is State.DONE is not old.state:
                 moved = [moved[0] + 1, moved[1] + new.size]
         if moved[0]:
-            self._add("moment", {"at": minute}, {"instances": moved[0], "bytes": moved[1]})
+            self.add("moment", {"at": minute}, {"instances": moved[0], "bytes": moved[1]})
 
     def reset(self, numbers: Sequence[int], states: Sequence[State], reasons: Sequence[int] | None) -> int:
         """Make items of some studies pending again, with no attempts, and the studies PLANNED; return how many."""
@@ -278,20 +288,21 @@ class Book:
     def _count_in(self) -> None:
         """Add what was counted to the tables."""
         for (study, state), (instances, size) in self._tally.items():
-            self._add("tally", {"study": study, "state": state}, {"instances": instances, "bytes": size})
+            self.add("tally", {"study": study, "state": state}, {"instances": instances, "bytes": size})
             if instances < 0:  # so that who looks for studies with running items finds none that have no more
                 nothing = "DELETE FROM tally WHERE study = ? AND state = ? AND instances = 0 AND bytes = 0"
                 self.database.execute(nothing, (study, state))
         for (month, state, reason), (instances, size) in self._total.items():
             key = {"month": month, "state": state, "reason": reason}
-            self._add("total", key, {"instances": instances, "bytes": size})
+            self.add("total", key, {"instances": instances, "bytes": size})
         for month, shares in self._calendar.items():
             names = ("studies", "equal", "waiting", "expected", "verified")
-            self._add("calendar", {"month": month}, dict(zip(names, shares, strict=True)))
+            self.add("calendar", {"month": month}, dict(zip(names, shares, strict=True)))
         for counted in (self._tally, self._total, self._calendar):
             counted.clear()
 
-    def _add(self, table: str, key: Mapping[str, object], more: Mapping[str, int]) -> None:
+    def add(self, table: str, key: Mapping[str, object], more: Mapping[str, int]) -> None:
+        """Add to the sums of a line of a table, which is made where there is none."""
         if not any(more.values()):
             return
         where = " AND ".join(f"{name} = ?" for name in key)
@@ -315,7 +326,7 @@ class Book:
     def note_coerced(self, tags: Sequence[str]) -> None:
         """Count elements that the target changed."""
         for tag in tags:
-            self._add("coerced", {"tag": tag}, {"instances": 1})
+            self.add("coerced", {"tag": tag}, {"instances": 1})
 
     def note(self, at: float, text: str) -> None:
         """Keep a line for people; the latest thousand stay."""

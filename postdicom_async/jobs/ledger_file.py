@@ -24,7 +24,7 @@ from postdicom_async.errors import LedgerUnusable, LocalFileError, PostdicomErro
 from postdicom_async.face import translated
 from postdicom_async.jobs.ledger_book import Book
 from postdicom_async.jobs.ledger_lines import items_of
-from postdicom_async.jobs.ledger_schema import APPLICATION_ID, PAGE_SIZE, SCHEMA, VERSION
+from postdicom_async.jobs.ledger_schema import APPLICATION_ID, BEFORE_ALL, PAGE_SIZE, SCHEMA, VERSION
 from postdicom_async.jobs.states import Reason, State
 
 if TYPE_CHECKING:
@@ -159,11 +159,14 @@ def make(path: Path, facts: Mapping[str, str]) -> None:
     put_in_place(made, path)
 
 
-def examine(path: Path, identity: object = None) -> None:
+def examine(path: Path, identity: object = None, *, to_merge: bool = False) -> None:
     """Look whether a ledger can be trusted, and change nothing. The lock on its name is held.
 
+    Whose job a part is of is asked when it is merged: the machine that runs it has another key for ``identity``.
+
     Raises:
-        LedgerUnusable: it is no ledger, of a newer version, damaged, or of another job than ``identity`` says.
+        LedgerUnusable: it is no ledger, of a newer version, damaged, or of another job than ``identity`` says; or its
+            parts are out, unless it is ``to_merge`` them.
         LocalFileError: it cannot be read.
     """
     _refuse_what_is_no_file(path)
@@ -178,7 +181,9 @@ def examine(path: Path, identity: object = None) -> None:
                 raise LedgerUnusable(_DAMAGED)
             if size <= SMALL:
                 _look_at_everything(database)
-        if identity is not None and facts.get("identity") != identity:
+        if facts.get("parts") and not to_merge:
+            raise LedgerUnusable("the parts of this job are out: postdicom jobs merge joins them; it was not touched")
+        if identity is not None and not facts.get("part") and facts.get("identity") != identity:
             raise LedgerUnusable("the ledger is of another job; it was not touched")
     except BaseException:
         if not had_index:
@@ -253,7 +258,8 @@ def checked_reader(path: Path) -> sqlite3.Connection:
     """
     _refuse_what_is_no_file(path)
     with explained_by_sqlite():
-        if _is_settled(path):  # what is not ours is left before SQLite puts its own files beside it
+        settled = _is_settled(path)
+        if settled:  # what is not ours is left before SQLite puts its own files beside it
             with closing(connected(path, "immutable")) as database:
                 _refuse_versions(database)
         mode = "ro"
@@ -261,12 +267,12 @@ def checked_reader(path: Path) -> sqlite3.Connection:
             with closing(connected(path, mode)) as database:
                 database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError:
-            if not _is_settled(path):
+            if not settled:
                 raise
             mode = "immutable"  # in a folder that cannot be written to, so nobody writes
         database = connected(path, mode)
-        try:
-            _checked(database)
+        try:  # a page asks often while the job runs: whoever runs it has compared the sums
+            (_checked if settled else _refuse_versions)(database)
         except BaseException:
             database.close()
             raise
@@ -286,14 +292,14 @@ def _look_at_everything(database: sqlite3.Connection) -> None:
     book = Book(database)
     total: Counter[tuple[int, ...]] = Counter()
     tally: Counter[tuple[int, ...]] = Counter()
-    number = 0
-    while studies := book.studies("id > ?", (number,), order="id", limit=_SLICE):
+    after = BEFORE_ALL
+    while studies := book.studies(after, _SLICE):
+        after = studies[-1].position, studies[-1].id
         for study in studies:
-            number = study.id
             total[study.month, State.PRESENT, Reason.EQUAL_BY_COUNT, 0] += study.unlisted
-            tally[number, State.PRESENT, 0] += study.unlisted
+            tally[study.id, State.PRESENT, 0] += study.unlisted
             for item in items_of(database, study):
-                for counts, key in ((total, (study.month, item.state, item.reason)), (tally, (number, item.state))):
+                for counts, key in ((total, (study.month, item.state, item.reason)), (tally, (study.id, item.state))):
                     counts[*key, 0] += 1
                     counts[*key, 1] += item.size
     for counts, table, keys in ((total, "total", "month, state, reason"), (tally, "tally", "study, state")):

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from sqlite3 import ProgrammingError
+from sqlite3 import Cursor, ProgrammingError
 from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.jobs.ledger_book import Book
 from postdicom_async.jobs.ledger_file import checked_reader, explained_by_sqlite, side_files, tidy
 from postdicom_async.jobs.ledger_lines import item_in, of_states
-from postdicom_async.jobs.ledger_schema import LISTED_BY_REASON, Stage, Study
+from postdicom_async.jobs.ledger_schema import BEFORE_ALL, LISTED_BY_REASON, Stage, Study
 from postdicom_async.jobs.states import SETTLED, Reason, State
 from postdicom_async.jobs.summary import (
     Count,
@@ -61,9 +61,12 @@ class LedgerReader:
         self.path = path
         self._nobody_writes = not any(beside.exists() for beside in side_files(path))
         self._database = checked_reader(path)
+        self._reading: set[Cursor] = set()
 
     def close(self) -> None:
         """Let go of it."""
+        for lines in self._reading:  # SQLite would keep the file open for lines that nobody asks for any more
+            lines.close()
         self._database.close()
         if self._nobody_writes:
             tidy(self.path)
@@ -104,7 +107,7 @@ class LedgerReader:
                 counts=_by_state((state, instances, size) for _, state, _, instances, size in totals),
                 studies=studies,
                 equal_by_count=equal,
-                discovery_complete=facts.get("phase") not in (None, "", "discovering"),
+                discovery_complete=bool(facts.get("discovery_complete")),
                 verified=verified,
                 mismatches=sum(
                     instances
@@ -172,10 +175,10 @@ class LedgerReader:
         What is no instance is among them, under the UID "", and not what only the target lists.
         """
         chosen, values = of_states(states)
-        where = f"id IN (SELECT study FROM tally WHERE instances > 0{chosen})" + (" OR seen > 0" if not chosen else "")
-        book, after = Book(self._database), (-(1 << 62), 0)
+        where = f"(id IN (SELECT study FROM tally WHERE instances > 0{chosen}){'' if chosen else ' OR seen > 0'})"
+        book, after = Book(self._database), BEFORE_ALL
         with self.still():
-            while studies := book.studies(f"(position, id) > (?, ?) AND ({where})", (*after, *values), _SLICE):
+            while studies := book.studies(after, _SLICE, where=where, values=values):
                 for study in studies:
                     yield StudyLine(study.uid, max(0, study.month), _basis(study), self._counts_of(study))
                 after = studies[-1].position, studies[-1].id
@@ -218,8 +221,10 @@ class LedgerReader:
                 f"FROM {tables}{chosen}",
                 (*([] if study is None else [study]), *values),
             )
+            self._reading.add(lines)
             for line in lines:
                 yield _item_line(line)
+            self._reading.discard(lines)
 
     def _rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         with explained_by_sqlite():

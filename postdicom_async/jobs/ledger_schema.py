@@ -35,9 +35,10 @@ verify             ``none``, ``listed`` or ``bytes``
 phase              ``discovering``, ``moving``, ``verifying``, ``deleting``, ``complete``
 run                how often it was started anew, from 1 on
 seconds            how long it has run in all
+discovery_complete whether every study of the source has been found in this run
 identity           a keyed digest of what the job is about; a ledger with another is another job's
-parts              of a partitioned ledger: which part has which token, and which are back (``partition``)
-part               of a part: its number, its token, and the job it belongs to
+parts              while the parts of a job are out: ``token``, ``of`` how many, ``back`` which ones (see ``partition``)
+part               of a part: the ``token`` of its partition, its ``number``, ``of`` how many
 ================== ===================================================================================================
 
 Others are the engine's own.
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APPLICATION_ID",
+    "BEFORE_ALL",
     "LISTED_BY_REASON",
     "PAGE_SIZE",
     "SCHEMA",
@@ -73,6 +75,9 @@ APPLICATION_ID: Final = 0x50444A4C
 """Where `file` finds whose SQLite file it is: ``PDJL``."""
 VERSION: Final = 1
 PAGE_SIZE: Final = 4096
+
+BEFORE_ALL: Final = (-(1 << 62), 0)
+"""A position and a number that come before those of every study."""
 
 LISTED_BY_REASON: Final = (State.EXCLUDED, State.FAILED, State.UNCONFIRMED)
 """States whose items are found by state and reason without a pass over all."""

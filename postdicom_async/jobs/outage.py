@@ -2,7 +2,8 @@
 
 `Weather` decides; this asks the ends, sleeps and tells. A failure alone is no outage: the end is probed, and while it
 answers, the failure was its work's own and costs that an attempt. While it does not, nothing is given out, no item
-burns an attempt, and one probe follows another in growing steps, for as long as the job has patience.
+burns an attempt, and one probe follows another in growing steps, for as long as the job has patience. While the job is
+paused or its windows are closed, nobody is probed, and patience is not used up.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ __all__ = ["Outages"]
 
 _MOST_QUESTIONS = 3
 _SHORTEST = 0.05  # seconds that are slept at least: two clocks never agree
+_REST = 1.0  # seconds from which on a wait at the gate was a rest
+
+
+async def _no_gate() -> None:
+    """Let everything pass."""
 
 
 class _Sky:
@@ -43,6 +49,7 @@ class Outages:
         ends: the ends.
         patience: how an outage is borne.
         tell: is given a line when an outage begins and ends.
+        gate: awaited before an end is probed: pauses and windows.
         clock: seconds that never go back.
         sleep: waits.
         chance: gives random numbers from 0 to 1.
@@ -53,12 +60,14 @@ class Outages:
         *ends: End,
         patience: Patience | None = None,
         tell: Callable[[str], None] = lambda _: None,
+        gate: Callable[[], Awaitable[None]] = _no_gate,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._skies = [_Sky(end, patience or Patience(), chance) for end in ends]
         self._tell = tell
+        self._gate = gate
         self._clock = clock
         self._sleep = sleep
 
@@ -77,8 +86,11 @@ class Outages:
         Raises:
             PostdicomError: an outage lasts longer than the job has patience, or an end cannot be worked with at all.
         """
-        for sky in self._skies:
-            await self._wait_until_clear(sky)
+        while True:
+            for sky in self._skies:
+                await self._wait_until_clear(sky)
+            if not await self._rested():  # a window may have closed meanwhile, and the weather change until it opens
+                break
         for sky in self._skies:
             sky.weather.given(self._clock())
 
@@ -119,6 +131,8 @@ class Outages:
         async with sky.asking:
             if sky.weather.since is not None or sky.weather.outages > before:
                 return True
+            if sky.weather.advice(self._clock()).do in {Do.STOP, Do.GIVE_UP}:
+                return True  # it ends the job, and costs nobody an attempt
             if retry_after := (sky.problem.retry_after if sky.problem is not None else None):
                 return retry_after > 0  # it has said when it wants to be asked again
             return await self._probed(sky) is not None
@@ -147,11 +161,22 @@ class Outages:
             if advice.do is Do.PAUSE:
                 await self._sleep(max(_SHORTEST, advice.until - now))
             elif advice.do is Do.PROBE:
+                await self._rested()
                 async with sky.asking:
                     if sky.weather.advice(self._clock()).do is Do.PROBE:
                         await self._probed(sky)
             else:
                 raise sky.problem or PostdicomError(advice.cause, temporary=advice.do is Do.GIVE_UP)
+
+    async def _rested(self) -> bool:
+        """Wait while nothing is to be done; return whether that was so."""
+        before = self._clock()
+        await self._gate()
+        if self._clock() - before < _REST:
+            return False
+        for sky in self._skies:
+            sky.weather.rested(self._clock())
+        return True
 
     def _tell_of(self, sky: _Sky) -> None:
         since, before = sky.weather.since, sky.told_since

@@ -121,8 +121,6 @@ class Bucket:
             self._level = None
         elif level < 0:
             self._level = level * min(1.0, rate / self.rate)
-        else:
-            self._level = min(level, rate * _BURST)
         self.rate = rate
 
     def _refill(self, now: float) -> float:

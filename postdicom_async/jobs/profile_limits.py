@@ -9,7 +9,7 @@ from postdicom_async.errors import UsageError
 from postdicom_async.jobs.clouds import preset
 from postdicom_async.jobs.pace import Pace, Rate
 from postdicom_async.jobs.windows import Windows
-from postdicom_async.profiles.opening import settings_of
+from postdicom_async.profiles.opening import settings_of, with_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ def check_limits(profile: Profile) -> None:
                 words = error.message.partition(": ")[2]
             else:
                 continue
-            raise UsageError(f"profile {profile.name}: {key}: {words}")
+            raise UsageError(f"profile {profile.name}, {key}: {words}")
 
 
 def fill_in(pace: Pace, profiles: Iterable[Profile]) -> None:
@@ -79,7 +79,7 @@ def limited_settings(profile: Profile, *, alone: bool) -> Settings:
     Raises:
         UsageError: there is no such preset, or a file that the profile names is missing.
     """
-    settings = settings_of(profile, alone=alone)
+    settings = settings_of(with_proxy(profile), alone=alone)
     if not profile.preset:
         return settings
     check_limits(profile)

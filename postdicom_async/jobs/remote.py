@@ -1,14 +1,13 @@
 """A job's chunks as workers on other machines do them: what is packed here, and what is made of it there.
 
 No secret is packed. A worker opens the ends by its own profiles, with its own secrets; what is anonymised is told by
-rules, and the secret is the worker's, from the variable or the file that `find_secret` names; whether it is the same
-as here is told by a digest that only who has it can make.
+rules, and the secret, as a table of patients, is the worker's own (`unpacked_rules`); another than here is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import asyncio
+import contextlib
 import os
 import threading
 from contextlib import aclosing
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.disk import private_file
-from postdicom_async.errors import UsageError
+from postdicom_async.disk.patient_table import PatientTable
+from postdicom_async.errors import PostdicomError, UsageError
 from postdicom_async.jobs.archive_end import ArchiveEnd
 from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
 from postdicom_async.jobs.chunks import ChunkEnd
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.chunks import ItemEnd
     from postdicom_async.jobs.ends import End
 
-__all__ = ["RemoteEnd", "Rules", "WorkOptions", "carry", "find_secret", "packed_rules"]
+__all__ = ["RemoteEnd", "WorkOptions", "carry", "packed_rules", "unpacked_rules"]
 
 SECRET: Final = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105  its name
+PATIENTS: Final = "POSTDICOM_ANONYMIZE_PATIENTS"
 SECRET_FILE: Final = "anonymize.secret"  # noqa: S105  in $CREDENTIALS_DIRECTORY
 
 
@@ -68,72 +69,41 @@ class RemoteEnd:
         return end
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What is changed on the way, without the secret.
-
-    Attributes:
-        basic: the Basic Profile of PS3.15 comes after the rules.
-        rules: as `Anonymization` has them.
-        flags: the names of the switches that are on.
-        digest: what the secret makes of a fixed text; empty where none is needed.
-    """
-
-    basic: bool
-    rules: tuple[tuple[str, str | None], ...] = field(repr=False)
-    flags: frozenset[str]
-    digest: bytes = field(repr=False)
-
-    def made(self) -> Anonymization:
-        """Return the rules with this machine's secret.
-
-        Raises:
-            UsageError: it has none, or another.
-        """
-        secret = find_secret() if self.digest else None
-        if self.digest and (secret is None or not hmac.compare_digest(_digest_of(secret), self.digest)):
-            what = "has none" if secret is None else "has another than where the job was begun"
-            raise UsageError(
-                f"anonymize: this machine {what}: set {SECRET}, or {SECRET_FILE} in $CREDENTIALS_DIRECTORY"
-            )
-        if self.basic:
-            return Anonymization.basic_profile(dict(self.rules), secret=secret)
-        switches = {name: name in self.flags for name in _SWITCHES}
-        return Anonymization(dict(self.rules), secret=secret, **switches)
-
-
-_SWITCHES: Final = ("insert_absent", "sequences", "remap_uids", "remove_private")
-
-
-def packed_rules(rules: Anonymization) -> Rules:
+def packed_rules(rules: Anonymization) -> Anonymization:
     """Return rules as they may travel.
 
     Raises:
-        UsageError: they change UIDs and there is no secret: every worker would make others.
+        UsageError: every machine would make other UIDs; or a map of UIDs is to be written, which several cannot.
     """
-    if rules.remap_uids and rules.secret is None:
-        raise UsageError(f"anonymize: on several machines UIDs are changed with a secret that all have: set {SECRET}")
-    flags = frozenset(name for name in _SWITCHES if getattr(rules, name))
-    basic = bool(rules._masked)  # noqa: SLF001  only the profile has masks
-    digest = b"" if rules.secret is None else _digest_of(rules.secret)
-    return Rules(basic, tuple(rules.rules.items()), flags, digest)
+    if rules.uid_map is not None:
+        raise UsageError("anonymize: a map of UIDs is written on one machine; leave it out, or the scheduler")
+    return rules.without_secret()
 
 
-def find_secret() -> str | None:
-    """Return the secret of anonymisation on this machine, None where there is none.
+def unpacked_rules(rules: Anonymization) -> Anonymization:
+    """Return rules with this machine's secret and table of patients.
 
     Raises:
-        UsageError: the file is there and cannot be used.
+        UsageError: it lacks one, or has another.
     """
+    place = os.environ.get(PATIENTS)
+    secret, patients = _secret(), PatientTable.from_csv(Path(place)) if place else None
+    # A worker may serve jobs that need less than it has.
+    for one, table in ((secret, patients), (secret, None), (None, patients), (None, None)):
+        with contextlib.suppress(UsageError):
+            return rules.with_secret(one, patients=table)
+    has = "no secret" if secret is None else "another secret or table of patients than where the job was begun"
+    raise UsageError(
+        f"anonymize: this machine has {has}: set {SECRET} (or {SECRET_FILE} in $CREDENTIALS_DIRECTORY), and "
+        f"{PATIENTS} to the file of a table"
+    )
+
+
+def _secret() -> str | None:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if folder and (path := Path(folder, SECRET_FILE)).exists():
         return private_file.read_secret(path, f"$CREDENTIALS_DIRECTORY/{SECRET_FILE}", private=False)
     return os.environ.get(SECRET)
-
-
-def _digest_of(secret: str | bytes) -> bytes:
-    key = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
-    return hmac.digest(key, b"postdicom-async: the same secret", hashlib.sha256)[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +112,12 @@ class WorkOptions:
 
     Attributes:
         compares_bytes: make a digest of what is sent, to be compared later.
-        rules: what is changed on the way.
+        rules: what is changed on the way, without the secret.
         share: of the job's rates, what this worker may use.
     """
 
     compares_bytes: bool = False
-    rules: Rules | None = None
+    rules: Anonymization | None = None
     share: Share = field(default_factory=Share)
 
 
@@ -180,8 +150,8 @@ async def _work(source: End, target: End, parcel: Parcel) -> AsyncGenerator[Item
     problem = ""
     if wanted.rules is not None and kept.rules is None:
         try:
-            kept.rules = wanted.rules.made()
-        except UsageError as error:
+            kept.rules = await asyncio.to_thread(unpacked_rules, wanted.rules)
+        except PostdicomError as error:
             problem = str(error)
     if problem:
         yield ChunkEnd("target", UsageError.__name__, message=f"on a worker: {problem}")

@@ -67,9 +67,17 @@ class Run:
                 await phases[phase]()
             finally:
                 counting.cancel()
+                self._note_ends()
             if phase == PHASES[0] or not await self._retries.begin(ledger):
                 ledger.put("phase", PHASES[PHASES.index(phase) + 1])
             await ledger.commit()
+
+    def _note_ends(self) -> None:
+        """Note what an end has to say of its own lists and answers."""
+        for end in (self._context.source, self._context.target):
+            notes: list[str] = getattr(end, "notes", [])
+            while notes:
+                self._context.ledger.note(f"{end.name}: {notes.pop(0)}")
 
     async def _count_seconds(self) -> None:
         """Count the time in which it works: neither pauses and closed windows nor outages."""
@@ -91,7 +99,7 @@ class Run:
     async def _begin(self) -> None:
         """Begin another run where the last came to its end: what failed in it is tried again."""
         ledger = self._context.ledger
-        if ledger.fact("phase") in PHASES[:-1]:
+        if ledger.fact("phase") in PHASES[:-1] or ledger.fact("part"):  # a part has its studies, and finds no others
             return
         ledger.put("run", int(ledger.fact("run") or 0) + 1)
         ledger.put("phase", PHASES[0])

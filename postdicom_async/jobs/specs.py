@@ -128,20 +128,16 @@ class EndSpec:
             return FolderEnd(Path(self.place), index=index, filters=dict(self.filters) or None, target=target)
         from postdicom_async.jobs.profile_limits import limited_settings
         from postdicom_async.profiles.opening import client_of
+        from postdicom_async.profiles.secrets import plain_counts
 
-        profile = self._with_user(self.profile(), alone=alone)
+        profile = self.profile()
+        alone = plain_counts(profile, alone=alone)
+        if alone and not profile.name and not profile.username:
+            profile = replace(profile, username=os.environ.get("POSTDICOM_USERNAME", ""))
         if profile.kind == "cloud" and self.filters:
             raise UsageError(f"{self.shown}: the Cloud API is not searched by filters")
         settings = limited_settings(profile, alone=alone)
         return _end_of_client(client_of(profile, settings=settings, alone=alone, ask=ask), self, profile)
-
-    def _with_user(self, profile: Profile, *, alone: bool) -> Profile:
-        """Return the profile with POSTDICOM_USERNAME, if that belongs to an address that is named without a user."""
-        name, address = os.environ.get("POSTDICOM_USERNAME"), os.environ.get("POSTDICOM_URL", "")
-        if profile.name or profile.username or not name:
-            return profile
-        is_meant = place_of(address) == place_of(profile.url) if address else alone
-        return replace(profile, username=name) if is_meant else profile
 
     @property
     def private(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.jobs.ends import End, Identified
 
-__all__ = ["DigestedBody", "Finding", "Sent", "Verified", "digest_of", "verify_bytes"]
+__all__ = ["Finding", "Sent", "Verified", "digest_of", "verify_bytes"]
 
 _MOST_KEPT: Final = 16  # instances that differ, kept until the source gives its own
 _MOST_KEPT_BYTES: Final = 32 << 20
@@ -124,32 +124,6 @@ async def digest_of(body: Body) -> bytes:
     return digest.digest()
 
 
-class DigestedBody:
-    """A body that makes its digest of what passes, so that nothing is read twice.
-
-    Attributes:
-        digest: of the last time that it was read to its end; empty before.
-    """
-
-    def __init__(self, body: Body) -> None:
-        self.digest: bytes = b""
-        self._body = body
-
-    @property
-    def length(self) -> int:
-        """Bytes of the body."""
-        return self._body.length
-
-    async def open(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body from its first byte."""
-        digest = DataSetDigest()
-        async with aclosing(self._body.open()) as pieces:
-            async for piece in pieces:
-                digest.update(piece)
-                yield piece
-        self.digest = digest.digest()
-
-
 async def verify_bytes(
     source: End,
     target: End,
@@ -168,8 +142,7 @@ async def verify_bytes(
         study: the Study Instance UID at the source.
         instances: which ones, by their UIDs at the source. A UID that comes twice is verified once.
         whole: they are all that the target has of the study.
-        anonymize: what was done to them in flight. With rules of its own, and with remapped UIDs only under the
-            secret of the job, it gives again what was sent.
+        anonymize: what was done to them in flight: the same rules under the same secret make again what was sent.
         at_target: makes of the UIDs at the source those at the target. Without it they are the same, or with
             ``anonymize`` what its rules make of them (`Anonymization.uids_after`).
 

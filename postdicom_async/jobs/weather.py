@@ -96,20 +96,13 @@ class Waves:
     Attributes:
         first: the shortest wait before a wave.
         last: the longest one.
-        most: attempts in all, the first included.
     """
 
     first: float = 30.0
     last: float = 300.0
-    most: int = 5
 
-    def wait(self, attempt: int, chance: float) -> float | None:
-        """Return the seconds to wait after so many attempts, None when there is to be no other one.
-
-        ``chance`` is a random number in [0, 1).
-        """
-        if attempt >= self.most:
-            return None
+    def wait(self, attempt: int, chance: float) -> float:
+        """Return the seconds to wait after so many attempts; ``chance`` is a random number in [0, 1)."""
         # Full jitter above the least: clients that failed together do not come back together.
         longest = min(self.last, self.first * 2.0 ** min(attempt, 30))
         return self.first + (longest - self.first) * chance
@@ -296,7 +289,7 @@ class Weather:
         lasted = now - self.since
         if lasted >= self._patience.outage:
             self._end = self._end or Advice(Do.GIVE_UP, cause=f"{self._cause}, for {_span(lasted)}")
-        self._next = max(now + self._step(), self._not_before)
+        self._next = now + self._step()
         self._steps += 1
 
     def _step(self) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         load_profile,
         load_profiles,
         open_profile,
+        profile_names,
         profiles_file,
         remove_profile,
     )
@@ -62,6 +63,7 @@ __all__ = [
     "open_profile",
     "options_of",
     "places_of",
+    "profile_names",
     "profiles_file",
     "remove_profile",
     "settings_of",
@@ -72,7 +74,15 @@ __all__ = [
 # Imported when they are first asked for, as at the top of the package: the command's help needs none of them.
 _MODULES = {
     "fields": ("options_of", "values_of", "with_fields"),
-    "file": ("add_profile", "load_profile", "load_profiles", "open_profile", "profiles_file", "remove_profile"),
+    "file": (
+        "add_profile",
+        "load_profile",
+        "load_profiles",
+        "open_profile",
+        "profile_names",
+        "profiles_file",
+        "remove_profile",
+    ),
     "keyring_entries": ("forget", "keep"),
     "model": ("Profile",),
     "opening": ("assumptions_of", "check_profile", "client_of", "cloud_client", "is_at", "settings_of"),

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.postdicom.client import PostDicom
 
-__all__ = ["add_profile", "load_profile", "load_profiles", "open_profile", "profiles_file", "remove_profile"]
+__all__ = [
+    "add_profile",
+    "load_profile",
+    "load_profiles",
+    "open_profile",
+    "profile_names",
+    "profiles_file",
+    "remove_profile",
+]
 
 
 def profiles_file() -> Path:
@@ -46,6 +54,16 @@ def profiles_file() -> Path:
     raise UsageError(
         'profiles need platformdirs: pip install "postdicom-async[cli]", or set POSTDICOM_CONFIG to a file'
     )
+
+
+@public_face
+def profile_names() -> list[str]:
+    """Return the names of all profiles, whether they can be used or not; none where there is no file.
+
+    Raises:
+        UsageError: the file cannot be used.
+    """
+    return list(_tables(profiles_file()))
 
 
 @public_face

@@ -85,7 +85,7 @@ KEYS: Final = tuple(field.name for field in fields(Profile) if field.name != "na
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 _TAKEN = frozenset({"http", "https", "file", "postdicom"})  # NAME: would be read as the beginning of an address
-_SECRET = re.compile(r"pass|pwd|secret|token|credential|api_?key|account_?key|bearer|authorization", re.IGNORECASE)
+_SECRET = re.compile(r"pass|pasw|pwd|secret|token|credential|api_?key|account_?key|bearer", re.IGNORECASE)
 NOT_OF: Final[Mapping[str, frozenset[str]]] = {
     "cloud": frozenset({"url", "password_file", "token_file", "parallel_stores", "parallel_retrieves"}),
     "dicomweb": frozenset({"router_url", "institution_uuid", "folder_uuid", "api_key_file", "account_key_file"}),
@@ -126,12 +126,12 @@ def profile_of(name: str, table: object, *, folder: Path | None = None) -> Profi
         _check_key(where, str(key), table[key])
     kind = table.get("kind", "dicomweb")
     if kind not in get_args(Kind):
-        raise UsageError(f"{where}: kind: give {', '.join(get_args(Kind))}, one of them")
+        raise UsageError(f"{where}, kind: give {', '.join(get_args(Kind))}, one of them")
     if misplaced := [key for key in KEYS if key in table and key in NOT_OF[kind]]:
         raise UsageError(f"{where}: {misplaced[0]} is not for kind {kind}")
     if kind != "cloud" and not table.get("url"):
         raise UsageError(f"{where}: url is missing")
-    values = {key: _READ[_KINDS[key]](f"{where}: {key}", value, folder) for key, value in table.items()}
+    values = {key: _READ[_KINDS[key]](f"{where}, {key}", value, folder) for key, value in table.items()}
     profile = Profile(name, **values)
     _check_addresses(where, profile)
     return profile
@@ -233,7 +233,7 @@ def _check_addresses(where: str, profile: Profile) -> None:
         if holds_user and key == "proxy":
             raise UsageError(f"{where}: a proxy's user and password do not belong in this file; set POSTDICOM_PROXY")
         if holds_user:
-            raise UsageError(f"{where}: {key}: leave user and password out of the address; give the user as username")
+            raise UsageError(f"{where}, {key}: leave user and password out of the address; give the user as username")
 
 
 # --- as TOML ---------------------------------------------------------------------------------------------------------

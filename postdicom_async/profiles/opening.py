@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ __all__ = [
     "is_at",
     "limits_of",
     "settings_of",
+    "with_proxy",
 ]
 
 
@@ -43,7 +45,7 @@ def settings_of(profile: Profile, *, alone: bool = True) -> Settings:
     for key in ("ca_file", "client_cert", "client_key"):
         file = getattr(profile, key)
         if file is not None and not file.is_file():
-            raise UsageError(f"profile {profile.name}: {key}: there is no such file")
+            raise UsageError(f"profile {profile.name}, {key}: there is no such file")
     key_password = find_secret(profile, "key-password", alone=alone) if profile.client_cert else None
     tls = Tls(profile.ca_file, profile.client_cert, profile.client_key, key_password.secret if key_password else None)
     return Settings(
@@ -68,6 +70,11 @@ def limits_of(profile: Profile) -> Limits:
     return Limits(**{name: value for name, value in given.items() if value is not None})
 
 
+def with_proxy(profile: Profile) -> Profile:
+    """Return a profile with the proxy of ``POSTDICOM_PROXY`` where it names none: it may hold a password."""
+    return profile if profile.proxy else replace(profile, proxy=os.environ.get("POSTDICOM_PROXY", ""))
+
+
 @public_face
 def client_of(
     profile: Profile,
@@ -89,7 +96,9 @@ def client_of(
     Raises:
         UsageError: a value of the profile is wrong, or a secret is missing and there is nobody to ask.
     """
-    settings = settings_of(profile, alone=alone) if settings is None else settings
+    if profile.name:
+        _check_addresses(profile)
+    settings = settings_of(with_proxy(profile), alone=alone) if settings is None else settings
     assumed = assumptions_of(profile) if assumed is None else assumed
     if profile.kind == "cloud":
         profile = replace(profile, router_url=profile.router_url or assumed[0].router_url)
@@ -135,7 +144,7 @@ def assumptions_of(profile: Profile) -> tuple[Any, ...]:
 
         bases = (POSTDICOM, Wire()) if profile.kind == "postdicom" else (DICOMWEB,)
     texts = [f"{name}={value}" for name, value in profile.options]
-    return with_fields(texts, *bases, where=f"profile {profile.name}: options")
+    return with_fields(texts, *bases, where=f"profile {profile.name}, options")
 
 
 @public_face
@@ -147,6 +156,10 @@ def check_profile(profile: Profile) -> None:
     """
     assumptions_of(profile)
     settings_of(profile)
+    _check_addresses(profile)
+
+
+def _check_addresses(profile: Profile) -> None:
     for key in ("url", "router_url"):
         if address := getattr(profile, key):
             with translated(UsageError, partial(_of_key, profile, key)):
@@ -154,7 +167,7 @@ def check_profile(profile: Profile) -> None:
 
 
 def _of_key(profile: Profile, key: str, error: UsageError) -> UsageError:
-    return UsageError(f"profile {profile.name}: {key}: {error.message.removeprefix('url: ')}")
+    return UsageError(f"profile {profile.name}, {key}: {error.message.removeprefix('url: ')}")
 
 
 def is_at(profile: Profile, address: str) -> bool:

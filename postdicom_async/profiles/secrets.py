@@ -20,7 +20,17 @@ from postdicom_async.profiles.model import Profile, variable_part
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Ask", "Found", "SecretName", "credentials_of", "entries_of", "find_secret", "keys_of", "places_of"]
+__all__ = [
+    "Ask",
+    "Found",
+    "SecretName",
+    "credentials_of",
+    "entries_of",
+    "find_secret",
+    "keys_of",
+    "places_of",
+    "plain_counts",
+]
 
 SecretName: TypeAlias = Literal["password", "token", "api-key", "account-key", "key-password"]
 Ask: TypeAlias = Callable[[str], str]
@@ -59,14 +69,14 @@ def places_of(profile: Profile, which: SecretName, *, alone: bool = True) -> Ite
         own = f"{variable}_{variable_part(profile.name)}"
         yield own, lambda: os.environ.get(own, "")
     if file is not None:
-        what = f"profile {profile.name}: {file_key}"
+        what = f"profile {profile.name}, {file_key}"
         yield file_key, lambda: private_file.read_secret(file, what)
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if profile.name and folder:
         # The service manager grants access, also by lists that look like "others may read" in the mode.
         one = Path(folder, f"{profile.name}.{which}")
         yield f"$CREDENTIALS_DIRECTORY/{one.name}", lambda: _if_there(one)
-    if alone and _is_meant(profile):
+    if plain_counts(profile, alone=alone) if profile.name else alone:  # what --url names, the variables beside are for
         yield variable, lambda: os.environ.get(variable, "")
     for entry in entries_of(profile, which):
         yield f"the keyring ({KEYRING_SERVICE}, {entry})", lambda entry=entry: stored(entry) or ""  # type: ignore[misc]
@@ -76,10 +86,13 @@ def _if_there(path: Path) -> str:
     return private_file.read_secret(path, f"$CREDENTIALS_DIRECTORY/{path.name}", private=False) if path.exists() else ""
 
 
-def _is_meant(profile: Profile) -> bool:
-    """Whether the plain variables may belong to this archive: not if the address beside them is another's."""
+def plain_counts(profile: Profile, *, alone: bool) -> bool:
+    """Whether the variables without a name in them belong to an archive: if it is where the address beside them leads.
+
+    Without such an address, if the caller speaks to it ``alone``.
+    """
     address = os.environ.get("POSTDICOM_ROUTER_URL" if profile.kind == "cloud" else "POSTDICOM_URL")
-    return not address or not profile.name or entry_host(address) == entry_host(_address(profile))
+    return entry_host(address) == entry_host(_address(profile)) if address else alone
 
 
 def _address(profile: Profile) -> str:

@@ -4,8 +4,9 @@ A small one waits in memory. One that is large, or comes while much is in memory
 length is known it is not kept at all but handed on as it comes, a body that can be read once.
 
 State: all of it belongs to the event loop; threads only write files. What is in memory is counted from its arrival
-until it is taken or written. Whoever receives waits while there is much of it, and the reader of a body that is still
-coming never waits for what lies behind that: each answer has a `Side` of its own, and goes on while its own is read.
+until it is taken or written. Whoever receives waits while there is much of it, but never while the one for whom it is
+waits too: for the next instance, or for more of a body that is still coming. Each answer has a `Side` of its own, so
+that it goes on while its own body is read.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class HoldingSink:
         self._ready: deque[tuple[Identified, int]] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
+        self.is_awaited: bool = False  # somebody waits for the next, and there is none
         self._unread: list[weakref.ref[PassingBody]] = []
         self._finished = False
         self._closed = False
@@ -129,11 +131,15 @@ class HoldingSink:
             if self._finished:
                 return None
             self._news.clear()
+            self.is_awaited = True
+            self.wake()
             try:
                 async with asyncio.timeout(_UNREAD if self._unread else None):
                     await self._news.wait()
             except TimeoutError:
                 self._drop_unread()
+            finally:
+                self.is_awaited = False
         one, size = self._ready.popleft()
         self.hold(-size)
         if isinstance(one, Usable) and isinstance(one.body, PassingBody):
@@ -182,9 +188,8 @@ class Side:
 
     def is_full(self) -> bool:
         """Whether `room` would wait."""
-        return self._sink.pool.is_full() or (
-            self._sink.is_tight and not (self._passing is not None and self._passing.is_awaited)
-        )
+        awaited = self._sink if self._passing is None else self._passing
+        return self._sink.pool.is_full() or (self._sink.is_tight and not awaited.is_awaited)
 
     async def room(self) -> None:
         """Wait until something was taken or written."""

@@ -174,10 +174,33 @@ async def test_mistakes_with_files(cli_with_archive: Cli, one_file: Path, secret
     )
     secret_file.chmod(0o640)
     with_secret = ("--anonymize-uids", "--uid-map", uids, "--anonymize-secret-file", secret_file)
-    assert "--anonymize-secret-file: others can read it; run chmod 600 on it" in await error(*with_secret)
+    assert "--anonymize-secret-file: others may read it; chmod 600" in await error(*with_secret)
     secret_file.chmod(0o600)
     secret_file.write_text("short")
     assert "secret: text or bytes, at least 8" in await error(*with_secret)
     secret_file.write_text("\n")
-    assert "--anonymize-secret-file: it is empty" in await error(*with_secret)
+    assert "--anonymize-secret-file: it holds nothing" in await error(*with_secret)
     assert not uids.exists(), "no mistake leaves a file behind"
+
+
+async def test_a_job_that_anonymises(
+    cli_with_archive: Cli, embedded_archive: Any, study_folder: Path, secret_file: Path, tmp_path: Path
+) -> None:
+    """A dry run writes no map; a copy does; a verification under the same rules finds all, and under none nothing."""
+    table, uids = tmp_path / "patients.csv", tmp_path / "uids.csv"
+    table.write_text("PatientID,PatientID\nT-1,S-001\n")
+    ends = (study_folder, embedded_archive.url.replace("http://", f"http://{embedded_archive.auth[0]}@"))
+    rules = ("--anonymize-patients", table, "--anonymize-uids", "--anonymize-secret-file", secret_file)
+    cli_with_archive.environment["POSTDICOM_STATE"] = str(tmp_path / "state")
+    dry = await cli_with_archive.here("copy", *ends, *rules, "--uid-map", uids, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert not uids.exists()
+    ran = await cli_with_archive.here("copy", *ends, *rules, "--uid-map", uids, "--verify", "bytes")
+    assert ran.code == 0, ran.err
+    assert len({line.split(",")[1] for line in uids.read_text().splitlines()[1:]}) == 1 + 2 + 6
+    stored = embedded_archive.store.instances()
+    assert {str(dcmread(one.path).PatientID) for one in stored} == {"S-001"}
+    same = await cli_with_archive.here("verify", *ends, *rules, "--level", "bytes")
+    assert same.code == 0, same.err
+    other = await cli_with_archive.here("verify", *ends, "--level", "bytes")
+    assert other.code == 6, other.err

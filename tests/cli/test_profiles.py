@@ -49,9 +49,9 @@ async def named(cli: Cli, config: Path, embedded_archive: Any) -> Cli:
 async def test_from_its_first_day_to_its_last(named: Cli, config: Path, embedded_archive: Any) -> None:
     listed = await named.here("profiles", "list")
     assert (listed.code, listed.err) == (0, "")
-    assert [embedded_archive.url in line and "demo" in line for line in listed.out.splitlines()][-1]
+    assert any(embedded_archive.url in line and "demo" in line for line in listed.out.splitlines())
     shown = await named.here("profiles", "show", "hospital")
-    assert "from POSTDICOM_PASSWORD_HOSPITAL" in shown.out
+    assert "POSTDICOM_PASSWORD_HOSPITAL" in shown.out
     tried = await named.here("profiles", "test", "hospital")
     assert (tried.code, tried.err) == (0, "")
     assert [line.split() for line in tried.out.splitlines()] == [
@@ -218,6 +218,34 @@ async def test_a_test_without_its_password(named: Cli) -> None:
     assert "no password for profile hospital: set POSTDICOM_PASSWORD_HOSPITAL" in ran.error_line
 
 
+async def test_one_that_is_broken(named: Cli, config: Path) -> None:
+    """By hand. The others can be used, and it can be taken out."""
+    config.write_text(f"{config.read_text()}\n[broken]\nurl = 'https://h/x'\npasword = '{SECRET}'\n")
+    listed, as_json = await named.here("profiles", "list"), await named.here("profiles", "list", "--json")
+    assert (listed.code, as_json.code) == (2, 2)
+    assert "hospital" in listed.out
+    assert [one["name"] for one in as_json.json["items"]] == ["hospital"]
+    assert "profile broken: 'pasword' does not belong in this file" in listed.error_line
+    assert (await named.here(*SEARCH, "--profile", "hospital")).code == 0
+    assert (await named.here(*SEARCH, "--profile", "broken")).code == 2
+    assert (await named.here("profiles", "remove", "broken", "--yes")).code == 0
+    assert (await named.here("profiles", "list")).code == 0
+
+
+async def test_a_file_of_a_password(cli: Cli, config: Path, embedded_archive: Any) -> None:
+    """It may be written after the profile; one that others may read is used by nobody."""
+    file = cli.folder / "pw"
+    add = ("profiles", "add", "hospital", "--url", embedded_archive.url, "-u", "demo", "--password-file", "pw")
+    assert (await cli(*add)).code == 0
+    assert "password_file: there is no such file" in (await cli.here("profiles", "show", "hospital")).out
+    file.write_text("demo\n")
+    file.chmod(0o644)
+    ran = await cli.here(*SEARCH, "--profile", "hospital")
+    assert (ran.code, "password_file: others may read it" in ran.error_line) == (2, True)
+    file.chmod(0o400)
+    assert (await cli.here(*SEARCH, "--profile", "hospital")).code == 0
+
+
 # --- --profile -------------------------------------------------------------------------------------------------------
 
 
@@ -295,7 +323,7 @@ async def test_kinds_that_do_not_fit(cli: Cli, config: Path) -> None:
 
 
 async def test_vendor_operations(named: Cli, embedded_archive: Any) -> None:
-    add = ("profiles", "add", "vendor", "--kind", "postdicom", "--url", embedded_archive.vendor_url, "-u", "demo")
+    add = ("profiles", "add", "vendor", "--kind", "postdicom", "--url", embedded_archive.url, "-u", "demo")
     assert (await named.here(*add)).code == 0
     named.environment["POSTDICOM_PASSWORD_VENDOR"] = "demo"
     made = await named.here("folders", "create", "--name", "Conference", "--profile", "vendor")

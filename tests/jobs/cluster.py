@@ -24,6 +24,8 @@ QUICK = {
     "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",  # a chunk comes back after the first worker it kills
     "DASK_DISTRIBUTED__ADMIN__TICK__LIMIT": "1h",
 }
+# Without a dashboard there still is a server of HTTP that asks nobody who they are; by itself on every interface.
+NO_PAGES = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
 
 
 def wait_until(happened: Callable[[], bool], *, seconds: float = 40) -> None:
@@ -113,7 +115,7 @@ class Cluster:
         """Start it, on the port that it had before, and wait until it listens."""
         command = [
             sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port),
-            "--no-dashboard", *self._files(), *(["--protocol", "tls"] if self._certificates else []),
+            *NO_PAGES, *self._files(), *(["--protocol", "tls"] if self._certificates else []),
         ]  # fmt: skip
         with (self.folder / "scheduler.log").open("ab") as log:
             self.scheduler = subprocess.Popen(
@@ -133,11 +135,12 @@ class Cluster:
         self.scheduler.kill()
         self.scheduler.wait()
 
-    def add_worker(self, **environment: str) -> Supervised:
-        """Start another worker, without a nanny: the supervisor is enough."""
+    def add_worker(self, *, nanny: bool = False, **environment: str) -> Supervised:
+        """Start another worker, by itself without a nanny: the supervisor is enough."""
         command = [
-            sys.executable, "-m", "distributed.cli.dask_worker", self.address, "--no-nanny", "--nthreads", "2",
-            "--no-dashboard", "--host", "127.0.0.1", "--local-directory", str(self.folder / "scratch"), *self._files(),
+            sys.executable, "-m", "distributed.cli.dask_worker", self.address, *NO_PAGES, "--nthreads", "2",
+            *([] if nanny else ["--no-nanny"]), "--host", "127.0.0.1",
+            "--local-directory", str(self.folder / "scratch"), *self._files(),
         ]  # fmt: skip
         log = self.folder / f"worker{len(self.workers)}.log"
         self.workers.append(Supervised(command, log, {**self._environment, **environment}))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from postdicom_async import DicomWeb, NotFound
+from postdicom_async import Anonymization, DicomWeb, NotFound
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs.archive_end import ArchiveEnd
 from postdicom_async.jobs.ends import Feature, ListedInstance, ListedStudy, Wanted
@@ -183,3 +183,21 @@ async def test_leaving_early_leaves_nothing_under_way(
     async with asyncio.timeout(10):
         while asyncio.all_tasks() - before:
             await asyncio.sleep(0.01)
+
+
+async def test_anonymised_on_the_way_outcomes_bear_the_labels_of_the_originals(
+    servers: tuple[EmbeddedArchive, EmbeddedArchive],
+) -> None:
+    made = files(1, 3, large=9 << 20)
+    await filled(servers[0], made)
+    rules = Anonymization.basic_profile(secret="not so secret, only for tests")
+    async with AsyncExitStack() as stack:
+        source, target = [await stack.enter_async_context(end_of(one, "dicomweb")) for one in servers]
+        wanted = Wanted(STUDY, None, listed(made), whole=True, once=True)
+        outcomes = [one async for one in target.store(source.open(wanted), anonymize=rules)]
+        assert {one.where: one.status for one in outcomes} == dict.fromkeys(made, Status.STORED)
+        assert {one.uids.sop_instance_uid for one in outcomes if one.uids} == {rules.new_uid(one) for one in made}
+        assert await target.study(STUDY) is None
+        found = await target.study(rules.new_uid(STUDY))
+        assert found is not None
+        assert found.instances == len(made)

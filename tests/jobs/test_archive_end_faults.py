@@ -223,6 +223,16 @@ async def test_an_archive_that_goes_away_gives_what_came_and_then_the_error() ->
     assert result.error.temporary
 
 
+async def test_an_archive_that_may_change_the_transfer_syntax_is_told_of() -> None:
+    def fault(request: Request) -> Reply | None:
+        return Reply(406) if "transfer-syntax=*" in request.header("accept") else None
+
+    async with FaultyServer(MemoryArchive(FILES, fault)) as server, end_at(server) as end:
+        for _ in range(2):
+            assert await opened(end, wanted()) == Opened(BY_UID)
+        assert ["transfer syntax" in note for note in end.notes] == [True]
+
+
 # --- bounded ----------------------------------------------------------------------------------------------------------
 
 MIB = 1 << 20
@@ -490,3 +500,23 @@ async def test_bytes_in_a_store_request_are_those_that_were_opened() -> None:
             await stored(end, source.open(wanted()))
         sent = [file for request in other.requests for file in parts_sent(request)]
     assert sorted(sent) == sorted(FILES)
+
+
+async def test_of_a_study_that_is_gone_not_every_instance_is_asked_for() -> None:
+    async with FaultyServer(MemoryArchive()) as server, end_at(server) as end:
+        assert await opened(end, wanted(BIG)) == Opened({})
+        assert len(server.requests) < 20
+
+
+async def test_many_answers_at_once_with_large_instances_never_wait_for_each_other() -> None:
+    every = [large_dicom(n, 7 * MIB) for n in range(1, 25)]
+    made = {uids_of(one).sop_instance_uid: one for one in every}
+
+    def answer(request: Request) -> Reply:
+        one = made.get(request.path.rpartition("/")[2])
+        return Reply(404) if one is None else multipart_related([one]).reply()
+
+    async with FaultyServer(answer) as server, end_at(server, parallel_retrieves=16, connections=16) as end:
+        end._retrieves.policy._now = 16
+        async with asyncio.timeout(60):
+            assert await opened(end, wanted(every, whole=False)) == Opened(made)

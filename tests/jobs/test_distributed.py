@@ -28,6 +28,8 @@ from tests.jobs.cluster import ROOT, Cluster, running_cluster
 from tests.support.certificates import Authority
 from tests.support.faulty_server import unused_port
 
+psutil: Any = pytest.importorskip("psutil")  # dask brings it
+
 
 class Drawn:
     """Gives chunks, and counts how many were given and not ended: what was asked for too early would show.
@@ -189,8 +191,11 @@ async def test_a_worker_joins_late_and_the_rates_are_divided_anew(tmp_path: Path
         assert shares()[-1] == "0.50"
 
 
-async def test_a_poisonous_instance_fails_alone(tmp_path: Path) -> None:
-    with running_cluster(tmp_path) as cluster:
+@pytest.mark.parametrize("nanny", [False, True])
+async def test_a_poisonous_instance_fails_alone(tmp_path: Path, nanny: bool) -> None:
+    with running_cluster(tmp_path, workers=0) as cluster:
+        for _ in range(2):
+            cluster.add_worker(nanny=nanny)
         chunks = chores.chunks_of(6, size=4, poison=3)
         async with dispatcher(cluster, pause=0.01) as taken:
             told = await told_by(taken, Drawn(chunks))
@@ -338,6 +343,19 @@ async def test_no_scheduler_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
 
+async def test_nobody_on_other_machines_is_listened_to(tmp_path: Path) -> None:
+    with running_cluster(tmp_path, workers=1) as cluster:
+        async with dispatcher(cluster) as taken:
+            await told_by(taken, Drawn(chores.chunks_of(2)))
+        worker = cluster.workers[0].process
+        assert worker is not None
+        assert cluster.scheduler is not None
+        for pid in (worker.pid, cluster.scheduler.pid):
+            listening = [one.laddr for one in psutil.Process(pid).net_connections("inet") if one.status == "LISTEN"]
+            assert listening
+            assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
 # --- who is connected to ---------------------------------------------------------------------------------------------
 
 
@@ -387,6 +405,6 @@ async def test_over_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
         with pytest.raises(ssl.SSLError):
             come_without_certificate(cluster.port, ours.ca_file)
         foreign = tls(str(ours.ca_file), *map(str, theirs.client_files()))
-        with pytest.raises(ConnectionFailed, match="certificate is refused"):
+        with pytest.raises(ConnectionFailed, match="a certificate is refused"):
             async with dispatcher(cluster, security=foreign):
                 pass

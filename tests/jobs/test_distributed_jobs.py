@@ -124,7 +124,8 @@ async def test_what_is_anonymised_on_several_machines_is_as_here(
 
 
 @pytest.mark.parametrize(
-    ("theirs", "says"), [({}, "has none"), ({"POSTDICOM_ANONYMIZE_SECRET": "another one"}, "has another")]
+    ("theirs", "says"),
+    [({}, "has no secret"), ({"POSTDICOM_ANONYMIZE_SECRET": "another one"}, "has another secret or table")],
 )
 async def test_a_worker_without_the_secret_changes_nothing(
     full: EmbeddedArchive, other_archive: EmbeddedArchive, tmp_path: Path, theirs: dict[str, str], says: str
@@ -143,7 +144,7 @@ async def test_uids_that_every_worker_would_make_anew_are_refused(
     full: EmbeddedArchive, other_archive: EmbeddedArchive
 ) -> None:
     scheduler = Scheduler("tcp://127.0.0.1:1")
-    with pytest.raises(UsageError, match=r"^anonymize: on several machines"):
+    with pytest.raises(UsageError, match=r"^anonymize: give a secret"):
         await jobs.copy(full.url, other_archive.url, anonymize=Anonymization(remap_uids=True), scheduler=scheduler)
 
 

@@ -8,11 +8,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from postdicom_async.disk import files as files_module
-from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.errors import LedgerUnusable, LocalFileError, UsageError
 from postdicom_async.jobs.ends import ListedStudy
 from postdicom_async.jobs.folder_end import FolderEnd
 from postdicom_async.jobs.folder_match import StudyFilter, day_of
@@ -142,6 +143,56 @@ async def test_several_tasks_make_one_search(tmp_path: Path, opens: Counter[str]
         found = await asyncio.gather(*(studies(end) for _ in range(5)), end.study(uid(1)), instances(end, uid(1)))
     assert found[0] == found[4] == [found[5]]
     assert max(opens.values()) == 1
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip"])
+async def test_a_damaged_index_is_told_and_costs_time_alone(tmp_path: Path, harm: str) -> None:
+    root, index = tmp_path / "root", tmp_path / "index"
+    written(root, numbered(60))
+    written(root, {"text": b"text"})
+    filters = {"PatientID": "T*"}
+    async with FolderEnd(root, index=index, filters=filters) as end:
+        expected = await studies(end)
+    whole, random = index.read_bytes(), Random(5)
+    said: list[str] = []
+    for number in range(30):
+        data = bytearray(whole)
+        if harm == "cut":
+            del data[len(whole) * number // 30 :]
+        else:
+            for _ in range(20):
+                data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+        index.write_bytes(data)
+        try:
+            async with FolderEnd(root, index=index, filters=filters) as end:
+                for study in await studies(end):
+                    await opened(end, study.uid, await instances(end, study.uid))
+                await excluded(end)
+        except LedgerUnusable as error:
+            said.append(str(error))
+            index.unlink()
+        async with FolderEnd(root, index=index, filters=filters) as end:
+            if not index.exists():
+                assert await studies(end) == expected
+    assert len(said) > 5
+    assert all(one.startswith("the index of a folder") and "T-1" not in one for one in said)
+
+
+async def test_an_index_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, index = tmp_path / "root", tmp_path / "index"
+    written(root, {"a": small_dicom()})
+    async with FolderEnd(root, index=index) as end:
+        await studies(end)
+        written(root, numbered(300))
+        database = end._index._database  # type: ignore[union-attr]
+        pages = database.execute("PRAGMA page_count").fetchone()[0]
+        database.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(LocalFileError, match="the disk is full") as caught:
+            await end.refresh()
+        assert caught.value.disk_full
+        database.execute("PRAGMA max_page_count=100000")
+        await end.refresh()
+        assert sum(study.instances or 0 for study in await studies(end)) == 301
 
 
 # --- odd names, links, and what cannot be read -----------------------------------------------------------------------

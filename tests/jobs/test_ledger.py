@@ -30,6 +30,7 @@ async def test_what_is_settled_is_there_after_a_restart(tmp_path: Path) -> None:
         ]
         ledger.settle(first.id, ends)
         ledger.put("phase", "moving")
+        ledger.put("discovery_complete", True)
         ledger.note("the target was away for a while")
         assert (await ledger.counts())[State.RUNNING] == (1, 100)
     async with await Ledger.open(path, identity="0123") as ledger:
@@ -114,6 +115,7 @@ async def test_studies_come_newest_month_first_and_no_day_is_kept(tmp_path: Path
         summary = one.summary()
         assert (summary.studies, summary.expected) == (5, 5)
         assert "1.9" not in [line.uid for line in one.studies()]
+        assert [line.uid for line in one.studies()] == ["1.2", "1.1", "1.3", "1.4", "1.5"]
     for day in (b"20230517", b"20240229", b"20240131"):
         assert day not in path.read_bytes()
 
@@ -249,6 +251,20 @@ async def test_one_may_write_it_and_others_read(tmp_path: Path) -> None:
         pass
     with pytest.raises(UsageError):
         await ledger.commit()
+
+
+async def test_who_only_read_it_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "one.ledger"
+    async with await filled(path):
+        pass
+    before = path.read_bytes()
+    assert_adds_up(path)
+    with reader(path) as one, reader(path) as other:
+        assert one.summary() == other.summary()
+        items = one.items()
+        next(items)
+    assert [file.name for file in tmp_path.iterdir()] == ["one.ledger"]
+    assert path.read_bytes() == before
 
 
 async def test_a_cancelled_wait_leaves_what_was_gathered(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from postdicom_async.errors import LedgerUnusable, LocalFileError, PostdicomErro
 from postdicom_async.jobs.chunks import ItemEnd
 from postdicom_async.jobs.ends import ListedStudy
 from postdicom_async.jobs.ledger import ItemRow, Ledger, LedgerReader, Stage
+from postdicom_async.jobs.ledger_file import examine
 from postdicom_async.jobs.ledger_schema import APPLICATION_ID, VERSION
 from postdicom_async.jobs.states import State
 from tests.jobs.ledgers import FACTS, assert_adds_up, filled, reader
@@ -70,6 +71,15 @@ async def opened(path: Path) -> str:
     assert there(path) == before
     assert str(path.parent) not in str(problem)
     return "refused"
+
+
+def looked_at(path: Path) -> str:
+    """Return the same without opening it, which takes longer."""
+    try:
+        examine(path)
+    except LedgerUnusable:
+        return "refused"
+    return "opened"
 
 
 async def test_cut_at_every_byte_it_is_refused(tmp_path: Path) -> None:
@@ -124,7 +134,7 @@ async def test_changed_bits_are_noticed_or_change_nothing(tmp_path: Path) -> Non
         changed = bytearray(whole)
         changed[at] ^= 1 << bit
         path.write_bytes(changed)
-        what = await opened(path)
+        what = await opened(path) if chance.random() < 0.1 else looked_at(path)
         told[what] += 1
         if what == "opened":
             assert content_of(path) == true, (at, bit)

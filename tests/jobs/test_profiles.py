@@ -148,6 +148,17 @@ def test_a_disk_that_is_full(config: Path, monkeypatch: pytest.MonkeyPatch, call
     assert [path.name for path in config.parent.iterdir()] == ["profiles.toml"]
 
 
+def test_what_a_killed_process_left_is_in_nobodys_way(config: Path) -> None:
+    written(config, HOSPITAL)
+    lock = config.with_name("profiles.toml.lock")
+    lock.touch()
+    code = "import fcntl, os, sys; fcntl.flock(open(sys.argv[1], 'w'), fcntl.LOCK_EX); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code, str(lock)], check=False).returncode == -9
+    profiles.add_profile("other", {"url": URL})
+    assert set(profiles.load_profiles()) == {"hospital", "other"}
+    assert not lock.exists()
+
+
 def test_many_add_at_once(config: Path) -> None:
     """Threads here and processes of their own: none loses what another wrote."""
     code = "import sys; from postdicom_async import profiles; profiles.add_profile(sys.argv[1], {'url': sys.argv[2]})"
@@ -287,7 +298,7 @@ def test_names_that_are_none(config: Path, name: str) -> None:
     [
         ({"url": "archive.example"}, "url: give an absolute address"),
         ({"url": URL, "options": {"pgaes": "false"}}, "options: give FIELD=VALUE"),
-        ({"url": URL, "options": {"pages": "maybe"}}, "profile hospital: options pages: give true or false"),
+        ({"url": URL, "options": {"pages": "maybe"}}, "profile hospital, options pages: give true or false"),
         ({"url": URL, "ca_file": "/nowhere/at/all"}, "ca_file: there is no such file"),
         ({"kind": "cloud", "router_url": "x"}, "router_url: give an absolute"),
         ({"kind": "cloud", "options": {"nonsense": "1"}}, "options: give FIELD=VALUE"),

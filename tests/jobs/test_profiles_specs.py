@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from postdicom_async import DicomWeb, PostDicom, UsageError
+from postdicom_async.jobs import specs
+from postdicom_async.jobs.pace import Pace
+from postdicom_async.jobs.profile_limits import fill_in, limited_settings
 from postdicom_async.jobs.specs import EndSpec, end_of, parse_end
+from postdicom_async.profiles import Profile
 from tests.support.canaries import CANARIES, canary_watch
 
 URL = "https://archive.example/dicom-web"
@@ -238,3 +243,89 @@ def test_variables_of_no_name_go_to_one_archive_only(
     monkeypatch.setenv("POSTDICOM_URL", "https://other.example/dicom-web")
     with pytest.raises(UsageError, match="no password"):
         parse_end("hospital:").open(alone=True)
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every client that is made for an address is told of here with its credentials."""
+    made: list[Any] = []
+
+    def client(url: str, *, auth: Any, **_: object) -> object:
+        made.append(auth)
+        return DicomWeb(url)
+
+    monkeypatch.setattr("postdicom_async.dicomweb.client.DicomWeb", client)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("address", "alone", "goes"),
+    [
+        (None, True, True),
+        (None, False, False),
+        (URL, False, True),
+        ("https://ARCHIVE.example:443/other", False, True),
+        ("https://other.example/dicom-web", True, False),
+        ("http://archive.example/dicom-web", True, False),
+        ("nonsense", True, False),
+    ],
+)
+def test_whose_the_variables_are(
+    config: Path,
+    ends: list[str],
+    credentials: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    address: str | None,
+    alone: bool,
+    goes: bool,
+) -> None:
+    """They are of the archive that POSTDICOM_URL names; without it, of the only one that takes part."""
+    if address is not None:
+        monkeypatch.setenv("POSTDICOM_URL", address)
+    monkeypatch.setattr(specs, "_end_of_client", lambda *_: Made())
+    monkeypatch.setenv("POSTDICOM_TOKEN", "t")
+    parse_end(URL).open(alone=alone)
+    monkeypatch.delenv("POSTDICOM_TOKEN")
+    monkeypatch.setenv("POSTDICOM_USERNAME", "u")
+    monkeypatch.setenv("POSTDICOM_PASSWORD", "p")
+    parse_end(URL).open(alone=alone)
+    assert credentials == (["t", ("u", "p")] if goes else [None, None])
+
+
+def test_rates_and_windows_of_both_profiles(config: Path) -> None:
+    """The lower rate of two counts, and only where the job says nothing itself."""
+    one = Profile("one", url=URL, max_rate="40M", windows="Sat 10:00-12:00")
+    two = Profile("two", url=URL, max_rate="30M", requests_per_second=7, preset="google")
+    pace = Pace()
+    fill_in(pace, [one, two])
+    known = pace.snapshot()
+    assert [known[name] for name in ("max_rate", "max_requests", "windows")] == ["30M", "7/s", "Sat 10:00-12:00"]
+    pace = Pace(max_rate="50M")
+    fill_in(pace, [one, Profile("two", url=URL, preset="google")])
+    assert (pace.snapshot()["max_rate"], pace.snapshot()["max_requests"]) == ("50M", "50/s")
+    pace = Pace()
+    fill_in(pace, [])
+    assert pace.snapshot() == Pace().snapshot()
+    with pytest.raises(UsageError, match="both profiles"):
+        fill_in(pace, [one, replace(two, windows="Sun 10:00-12:00")])
+    fill_in(pace, [one, replace(two, windows="sat 10:00-12:00")])
+
+
+def test_a_preset_leaves_what_the_profile_says(config: Path) -> None:
+    limits = limited_settings(Profile("one", url=URL, preset="google", parallel_stores=2), alone=True).limits
+    assert (limits.batch_instances, limits.page_size, limits.parallel_stores, limits.parallel_retrieves) == (
+        50,
+        5000,
+        2,
+        8,
+    )
+    limits = limited_settings(Profile("one", url=URL, preset="google", connections=3), alone=True).limits
+    assert (limits.connections, limits.parallel_stores, limits.parallel_retrieves) == (3, 3, 3)
+
+
+def test_a_proxy_with_a_password(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot stand in the file, so it comes from the variable, unless the profile names another."""
+    monkeypatch.setenv("POSTDICOM_PROXY", "http://me:pw@proxy.example:3128")
+    assert limited_settings(Profile("one", url=URL), alone=True).proxy == "http://me:pw@proxy.example:3128"
+    own = Profile("one", url=URL, proxy="http://own.example:3128")
+    assert limited_settings(own, alone=True).proxy == "http://own.example:3128"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import hmac
+import re
 import subprocess
 import sys
 import time
 import tracemalloc
-from io import BytesIO
+import unicodedata
+from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
 import pydicom
@@ -248,6 +251,55 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         PatientTable.from_csv(tmp_path / CANARIES["path"])
     watch.feed(caught.value)
     watch.assert_clean()
+
+
+def test_a_file_without_line_breaks_is_not_held(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    with path.open("wb") as file:
+        file.write(b"PatientID,PatientName\n")
+        file.truncate(1 << 30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match="line 2: a very long line"):
+            PatientTable.from_csv(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+PARTS = st.sampled_from([b"PatientID", b"PatientName", b"00104000", b",", b";", b'"', b"\n", b"\r\n", b"\xff", b"4711"])
+
+
+@given(st.lists(PARTS | st.binary(max_size=5)).map(b"".join))
+def test_whatever_is_in_a_file_it_is_a_table_or_a_mistake(content: bytes) -> None:
+    said = "patients: line 1"
+    try:
+        PatientRows(content.splitlines(keepends=True))
+    except UsageError as error:
+        said = str(error)
+    assert re.fullmatch(r"patients: (line \d+.*|no patient is in the table)", said)
+
+
+VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters="\\="), max_size=40)
+IDS = VALUES.filter(lambda text: bool(text.strip(" ")))
+
+
+@given(st.dictionaries(IDS.map(lambda text: unicodedata.normalize("NFC", text).strip(" ")), st.tuples(IDS, VALUES)))
+def test_what_is_written_as_csv_is_read(patients: dict[str, tuple[str, str]]) -> None:
+    for delimiter in ",;":
+        file = StringIO()
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(["PatientID", "PatientID", "PatientName"])
+        writer.writerows([name, *values] for name, values in patients.items())
+        lines = file.getvalue().encode().splitlines(keepends=True)
+        if not patients:
+            continue
+        rows = PatientRows(lines)
+        assert len(rows) == len(patients)
+        for name, (new_id, new_name) in patients.items():
+            made = rows.values_of(Patient(name))
+            assert (made[ID].text, made[NAME].text) == (new_id.strip(" "), new_name.strip(" "))
 
 
 def test_private_columns_need_private_elements() -> None:

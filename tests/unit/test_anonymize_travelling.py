@@ -77,6 +77,7 @@ def test_without_a_secret_nobody_could_make_the_same() -> None:
         rules(None).without_secret()
     plain = Anonymization({"PatientName": "ANON"})
     there = pickle.loads(pickle.dumps(plain.without_secret()))
+    assert there.is_complete
     assert anonymize(DATA, there) == anonymize(DATA, plain), "nothing is derived from a secret"
     assert anonymize(DATA, there.with_secret(None)) == anonymize(DATA, plain)
 
@@ -89,8 +90,14 @@ def test_a_table_stays_where_it_is() -> None:
     watch.feed_text(sent)
     watch.assert_clean()
     there = pickle.loads(sent)
+    assert there.description() == made.description()
+    assert not there.is_complete
     with pytest.raises(UsageError, match="the secret is not here"):
         result_of(DATA, there)
+    alone = pickle.loads(pickle.dumps(Anonymization(patients=table).without_secret()))
+    with pytest.raises(UsageError, match="the secret is not here"):
+        result_of(DATA, alone)
+    assert anonymize(DATA, alone.with_secret(None, patients=table)) == anonymize(DATA, Anonymization(patients=table))
     for other in (None, rows("PatientID,PatientID,PatientName", "T-1,S-1,OTHER")):
         with pytest.raises(UsageError, match="another table of patients"):
             there.with_secret(SECRET, patients=other)

@@ -68,7 +68,10 @@ def test_nothing_else_is_in_it(tmp_path: Path) -> None:
     assert re.fullmatch(rb"kind,old,new\n((study|series|instance),[\d.]+,2\.25\.\d+\n){3}", path.read_bytes())
 
 
-def test_an_older_one_is_gone_on_with_and_what_was_cut_off_is_taken_away(tmp_path: Path) -> None:
+def test_an_older_one_is_gone_on_with_and_what_was_cut_off_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _file: None)
     path = tmp_path / "uids.csv"
     with UidMap(path) as uids:
         uids.record(*pair(1))
@@ -134,8 +137,8 @@ def test_memory_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with UidMap(tmp_path / "uids.csv") as uids:
         tracemalloc.start()
         try:
-            for number in range(30_000):
-                old = InstanceUids(uid(number // 10), uid(number // 10, 1), uid(number // 10, 1, number))
+            for number in range(6_000):  # 18,000 pairs
+                old = InstanceUids(uid(number), uid(number, 1), uid(number, 1, 1))
                 uids.record(old, InstanceUids(*(f"2.25.{number}" for _ in range(3))))
             _, peak = tracemalloc.get_traced_memory()
         finally:

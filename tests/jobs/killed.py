@@ -1,0 +1,138 @@
+"""Run as a program: a job in a process that ends itself by SIGKILL at a named point, the so-and-so-many-th time.
+
+``python -m tests.jobs.killed POINT NUMBER VERB SOURCE TARGET``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from postdicom_async import jobs
+
+POINTS: dict[str, tuple[str, str]] = {
+    "lock taken": ("disk.private:FileLock.take", "after"),
+    "job created": ("jobs.ledger:Ledger.create", "after"),
+    "ledger opened": ("jobs.ledger:Ledger.open", "after"),
+    "ends noted": ("jobs.places:Private.write", "after"),
+    "page listed": ("jobs.ledger:Ledger.note_studies", "before"),
+    "page noted": ("jobs.ledger:Ledger.note_studies", "after"),
+    "decided": ("jobs.ledger:Ledger.set_stage", "before"),
+    "discovered": ("jobs.discovery:Discovery.run", "after"),
+    "study listed": ("jobs.moving:plan_study", "before"),
+    "study planned": ("jobs.moving:plan_study", "after"),
+    "plan gathered": ("jobs.ledger:Ledger.plan", "after"),
+    "item queued": ("jobs.ledger:Ledger.run_items", "before"),
+    "item running": ("jobs.ledger:Ledger.run_items", "after"),
+    "chunk begun": ("jobs.dispatch:run_chunk", "before"),
+    "chunk ended": ("jobs.dispatch:run_chunk", "after"),
+    "source opened": ("jobs.chunk_runner:_Moving.opened", "before"),
+    "header read": ("dicomweb.receive:read_header", "after"),
+    "part whole": ("dicomweb.receive:Receiver.part_ends", "after"),
+    "body begun": ("dicomweb.related_body:RelatedBody.open", "before"),
+    "body sent": ("dicomweb.related_body:RelatedBody.open", "after"),
+    "before the answer": ("dicomweb.store:_Delivery._answer", "before"),
+    "after the answer": ("dicomweb.store:_Delivery._answer", "after"),
+    "answer read": ("dicomweb.store:verdicts_of", "after"),
+    "item settled": ("jobs.ledger:Ledger.settle", "before"),
+    "item done": ("jobs.ledger:Ledger.settle", "after"),
+    "before the commit": ("jobs.ledger_book:Book.write", "before"),
+    "inside the commit": ("jobs.ledger_book:Book.settle", "after"),
+    "after the commit": ("jobs.ledger_book:Book.write", "after"),
+    "temporary file made": ("disk.folder:Folder.open_new", "after"),
+    "bytes written": ("disk.folder:PartialFile.write", "after"),
+    "before fsync": ("disk.folder:Folder.make_file_durable", "before"),
+    "after fsync": ("disk.folder:Folder.make_file_durable", "after"),
+    "before rename": ("disk.folder:Folder.rename", "before"),
+    "after rename": ("disk.folder:Folder.rename", "after"),
+    "folder durable": ("disk.folder:Folder._make_durable", "after"),
+    "verification begun": ("jobs.verifying:Verifying._verify", "before"),
+    "study verified": ("jobs.ledger:Ledger.note_verified", "after"),
+    "delete planned": ("jobs.deleting:Deleting._delete", "before"),
+    "before delete": ("jobs.archive_end:ArchiveEnd.delete", "before"),
+    "after delete": ("jobs.archive_end:ArchiveEnd.delete", "after"),
+    "job complete": ("jobs.run:Run.go", "after"),
+    "lock released": ("disk.private:FileLock.let_go", "after"),
+}
+"""Named points: a function of the package, and whether the process ends before it or after it."""
+
+
+def die_at(point: str, number: int) -> None:
+    """Patch the function of a point."""
+    place, when = POINTS[point]
+    module_name, _, path = place.partition(":")
+    owner: Any = importlib.import_module(f"postdicom_async.{module_name}")
+    *outer, name = path.split(".")
+    for part in outer:
+        owner = getattr(owner, part)
+    member = inspect.getattr_static(owner, name)
+    function = member.__func__ if isinstance(member, classmethod) else member
+    left = [number]
+
+    def count() -> None:
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    made = _wrapped(function, count, before=when == "before")
+    setattr(owner, name, classmethod(made) if isinstance(member, classmethod) else made)
+
+
+def _wrapped(function: Callable[..., Any], count: Callable[[], None], *, before: bool) -> Callable[..., Any]:
+    if inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        async def generator(*args: Any, **kwargs: Any) -> Any:
+            if before:
+                count()
+            async for one in function(*args, **kwargs):
+                yield one
+            if not before:
+                count()
+
+        return generator
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            if before:
+                count()
+            result = await function(*args, **kwargs)
+            if not before:
+                count()
+            return result
+
+        return coroutine
+
+    @functools.wraps(function)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            count()
+        result = function(*args, **kwargs)
+        if not before:
+            count()
+        return result
+
+    return plain
+
+
+async def _main(point: str, number: str, verb: str, source: str, target: str) -> None:
+    die_at(point, int(number))
+    if verb == "sync":
+        job = await jobs.sync(source, target, delete="copied", max_delete=1, pace=jobs.Pace(at_once=2))
+    elif verb == "verify":
+        job = await jobs.verify(source, target, level="bytes")
+    else:
+        job = await jobs.copy(source, target, pace=jobs.Pace(at_once=2))
+    await job.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))
