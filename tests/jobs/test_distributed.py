@@ -28,7 +28,6 @@ from tests.jobs.cluster import ROOT, Cluster, running_cluster
 from tests.support.certificates import Authority
 from tests.support.faulty_server import unused_port
 
-
 psutil: Any = pytest.importorskip("psutil")  # dask brings it
 
 
