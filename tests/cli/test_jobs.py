@@ -147,13 +147,11 @@ async def test_a_dry_run_equals_the_run(cli: Cli, folder: Path, archive: Embedde
         assert ran.code == 0
         assert set(counting.methods) == {"GET"}
         text = await cli("copy", folder, counting.url, "--dry-run")
-        assert (
-            re.fullmatch(
+        assert re.fullmatch(
             r"3 studies: 12 instances to move \(.* kB\), 3 there already, 0 excluded; nothing was changed\n", text.err
         )
-        )
         assert [line.split("\t")[0] for line in text.out.splitlines()] == [one["study"] for one in ran.json["items"]]
-            done = await cli("copy", folder, counting.url, "--json")
+        done = await cli("copy", folder, counting.url, "--json")
     assert ran.json["summary"]["to_move"] == done.json["summary"]["counts"]["done"] == 12
     assert ran.json["summary"]["there"] == done.json["summary"]["counts"]["present"] == 3
     assert ran.json["summary"]["bytes"] == done.json["summary"]["bytes"]["done"]
@@ -297,7 +295,7 @@ async def test_7_a_ledger_that_cannot_be_used_is_refused_untouched(
     assert len(errors(ran)) == 1
     assert ledger.read_bytes() == before
     if how != "another job's":
-        for words in (["show"], ["report", "--to", tmp_path / "a.csv"], ["resume"], ["watch"]):
+        for words in (["show"], ["report", "--to", str(tmp_path / "a.csv")], ["resume"], ["watch"]):
             ran = await cli.here("jobs", words[0], ledger, *words[1:])
             assert (ran.code, len(ran.err.splitlines())) == (7, 1), (words, ran.err)
         assert not (tmp_path / "a.csv").exists()
@@ -427,7 +425,7 @@ async def test_a_probe_estimates(
 async def test_every_so_often_until_it_is_stopped(cli: Cli, folder: Path, archive: EmbeddedArchive) -> None:
     process = await cli.start("copy", folder, archive.url, "--every", "0.02")
     assert process.stdout is not None
-    assert await process.stdout.readline() .startswith(b"15 instances: 15 done; ")
+    assert await process.stdout.readline().startswith(b"15 instances: 15 done; ")
     (folder / "late.dcm").write_bytes(small_dicom(uid(9), uid(9, 1), uid(9, 1, 1)))
     async with asyncio.timeout(30):
         while b"16 done" not in await process.stdout.readline():
