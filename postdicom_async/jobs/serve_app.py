@@ -47,8 +47,10 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.report import Reader
     from postdicom_async.jobs.serve_doors import Doors, Session
+    from postdicom_async.jobs.serve_page import Look
     from postdicom_async.jobs.serve_watch import Watch
     from postdicom_async.jobs.summary import ItemLine
+    from postdicom_async.markup import Html
 
 __all__ = ["Ask", "Gate", "Pages", "order_of"]
 
@@ -142,6 +144,7 @@ class Pages:
         self._cookie = cookie
         self._version = version
         self._streams = 0
+        self._drawn: tuple[Look, dict[str, Html]] | None = None
         self.ending: asyncio.Event = asyncio.Event()
 
     def app(self) -> ASGIApp:
@@ -209,7 +212,9 @@ class Pages:
             look = await self._watch.look()
         except PostdicomError as error:
             return "problem", error.message
-        parts = live_parts(look, proof=proof)
+        if self._drawn is None or self._drawn[0] is not look:  # once for everybody: there is one session
+            self._drawn = look, live_parts(look, proof=proof)
+        parts = self._drawn[1]
         news = {name: part for name, part in parts.items() if shown.get(name) != part}
         shown.update(news)
         return "parts", {name: _inside(part) for name, part in news.items()}
