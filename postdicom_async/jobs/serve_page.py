@@ -176,9 +176,9 @@ def studies_page(lines: Sequence[StudyLine], *, state: str, page: int, is_more: 
                 aria_current="page" if value == state else False)
         for name, value in states
     )  # fmt: skip
-    shown = table("Studies", ("Study", "Month", "Known by", *_COUNT_COLUMNS), rows) if rows else _nothing()
+    shown = table("Studies", ("Study", "Month~", "Known by~", *_COUNT_COLUMNS), rows) if rows else _nothing()
     more = _pages("/studies", {"state": state}, page, is_more=is_more)
-    choice = element("div", "Those that have something ", *_spaced(links), class_="crumbs")
+    choice = element("div", "Show those with something: ", *_spaced(links), class_="crumbs")
     return _sub_page("Studies", element("h1", "Studies"), choice, shown, more)
 
 
@@ -214,7 +214,7 @@ def items_page(
         )
         for line in lines
     ]
-    columns = ("Instance", "State", "Reason", "Attempts#", "Bytes#", *(() if of else ("Study",)))
+    columns = ("Instance", "State", "Reason", "Attempts#~", "Bytes#", *(() if of else ("Study",)))
     up = element("a", element("code", of), href=f"/studies/{of}") if of else element("a", "Job", href="/")
     crumbs = element("p", element("a", "Studies", href="/studies"), " / ", up, class_="crumbs")
     shown = table("Instances", columns, rows) if rows else _nothing()
