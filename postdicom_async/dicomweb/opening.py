@@ -157,7 +157,7 @@ class Opening:
         Raises:
             PostdicomError: it does not.
         """
-        if self.left and self._problem is not None and self._problem.temporary:
+        if self._problem is not None and self._problem.temporary:
             await self._probe()
 
     async def _targets(self) -> list[Target]:

@@ -191,7 +191,7 @@ class ArchiveEnd:
 
             return Outcomes(engine)
 
-        async with aclosing(stored(sources, upload, keeps=anonymize is not None)) as outcomes:
+        async with aclosing(stored(sources, upload, keeps=anonymize is not None, probe=self.probe)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 

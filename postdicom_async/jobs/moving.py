@@ -20,7 +20,7 @@ from postdicom_async.jobs.chunks import ChunkEnd, ItemEnd
 from postdicom_async.jobs.ledger import Stage
 from postdicom_async.jobs.plan import chunks_of
 from postdicom_async.jobs.states import SETTLED, Reason, State, reason_code
-from postdicom_async.jobs.studies import every_study, plan_study
+from postdicom_async.jobs.studies import could_not_be_listed, every_study, plan_study_or_fail
 from postdicom_async.jobs.summary import ItemLine
 from postdicom_async.transfer.at_once import for_each
 
@@ -133,7 +133,9 @@ class Moving:
 
     async def _plan(self, study: StudyRow) -> None:
         context = self._context
-        items = await (context.ledger.items(study.id) if study.stage is Stage.PLANNED else plan_study(context, study))
+        items = await context.ledger.items(study.id) if study.stage is Stage.PLANNED else []
+        if study.stage is not Stage.PLANNED or could_not_be_listed(items):
+            items = await plan_study_or_fail(context, study)
         for chunk in self._begun(study, items):
             await self._ahead.put(chunk)
 

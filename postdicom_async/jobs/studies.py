@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from postdicom_async.jobs.ledger import Stage
+from postdicom_async.errors import NotFound, PostdicomError, ProtocolError, ServerError
+from postdicom_async.jobs.ledger import ItemRow, Stage
 from postdicom_async.jobs.plan import planned_items
+from postdicom_async.jobs.states import Reason, State, reason_code
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.ledger import StudyRow
 
-__all__ = ["every_study", "held_at_target", "plan_study"]
+__all__ = ["could_not_be_listed", "every_study", "held_at_target", "plan_study", "plan_study_or_fail"]
+
+_LIST = "list"  # what failed of a study whose instances are not known; no instance has such a UID
+_REFUSED = 400
 
 
 async def every_study(
@@ -40,6 +45,30 @@ async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:
     context.ledger.plan(study.id, rows)
     context.ledger.set_stage(study.id, Stage.PLANNED, planned=len(listed))
     return rows
+
+
+async def plan_study_or_fail(context: Context, study: StudyRow) -> list[ItemRow]:
+    """Do the same; where the study cannot be listed although the ends can be worked with, that is what failed of it.
+
+    Raises:
+        PostdicomError: an end cannot be worked with.
+    """
+    problem: PostdicomError | None = None
+    try:
+        return await plan_study(context, study)
+    except (NotFound, ProtocolError, ServerError) as error:
+        problem = error
+    reason = reason_code(status=problem.status) if problem.status and problem.status >= _REFUSED else Reason.CANNOT_LIST
+    rows = await context.ledger.items(study.id)
+    failed = ItemRow("", _LIST, State.FAILED, int(reason))
+    context.ledger.plan(study.id, [failed])
+    context.ledger.set_stage(study.id, Stage.PLANNED, planned=len(rows))
+    return [*(row for row in rows if row.series), failed]
+
+
+def could_not_be_listed(items: Iterable[ItemRow]) -> bool:
+    """Whether what is to be tried again of a study is its list."""
+    return any(one.uid == _LIST and one.state is State.PENDING for one in items if not one.series)
 
 
 async def held_at_target(context: Context, study: StudyRow, *, afresh: bool = False) -> set[str] | None:

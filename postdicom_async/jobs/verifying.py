@@ -14,7 +14,7 @@ from postdicom_async.jobs.chunks import ItemEnd
 from postdicom_async.jobs.ends import Feature
 from postdicom_async.jobs.ledger import Stage
 from postdicom_async.jobs.states import Reason, State
-from postdicom_async.jobs.studies import every_study, held_at_target, plan_study
+from postdicom_async.jobs.studies import every_study, held_at_target, plan_study_or_fail
 from postdicom_async.jobs.summary import ItemLine
 from postdicom_async.jobs.verification import Finding, Verified, verify_bytes
 from postdicom_async.transfer.at_once import for_each
@@ -58,7 +58,7 @@ class Verifying:
         await for_each(self._of(Stage.FOUND, Stage.PLANNED), self._compare, at_once=_AT_ONCE)
 
     async def _compare(self, study: StudyRow) -> None:
-        rows = await plan_study(self._context, study)
+        rows = await plan_study_or_fail(self._context, study)
         self._settle(study, {row for row in rows if row.state is State.PENDING}, Reason.NOT_LISTED)
         self._context.ledger.set_stage(study.id, Stage.MOVED)
 
@@ -115,7 +115,8 @@ class Verifying:
                 found |= {row.uid: Verified(row.uid, Finding.CANNOT_COMPARE) for row in some if row.uid not in found}
             at += len(some)
             for verified in found.values():
-                context.ledger.note_coerced(verified.tags)
+                if verified.finding is Finding.COERCED:
+                    context.ledger.note_coerced(verified.tags)
                 if verified.finding.ok:
                     equal.append(by_uid[verified.uid])
                 else:

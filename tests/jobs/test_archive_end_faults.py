@@ -372,6 +372,29 @@ async def test_a_large_instance_that_breaks_on_its_way_is_never_stored() -> None
     assert set(target.stored.values()) == set(files)
 
 
+async def test_a_target_that_is_out_of_order_shows_by_large_instances_too() -> None:
+    large = large_dicom(1, 9 * MIB)
+    made = with_lengths([large])
+    works = False
+
+    def answer(request: Request) -> Reply:
+        return Reply(200, {"Content-Type": "application/dicom+json"}, b"[]") if works else Reply(503)
+
+    async with (
+        FaultyServer(lambda _: made.reply()) as one,
+        FaultyServer(answer) as other,
+        end_at(one) as source,
+        end_at(other, max_attempts=2) as end,
+    ):
+        result = await stored(end, source.open(wanted([large], once=True)))
+        assert isinstance(result.error, ServerError)
+        assert result.error.temporary
+        assert [one.status for one in result.outcomes.values()] == [Status.FAILED]
+        works = True  # it refuses what is stored, and can be asked
+        result = await stored(end, source.open(wanted([large], once=True)))
+        assert result.error is None
+
+
 async def test_a_source_that_fails_gives_what_came_and_then_its_error() -> None:
     async def failing() -> AsyncIterator[Identified]:
         for file in FILES[:4]:
