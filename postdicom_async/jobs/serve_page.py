@@ -129,9 +129,9 @@ def _status_words(status: Mapping[str, Any]) -> str:
 
 def _limits(status: Mapping[str, Any]) -> str:
     rate, at_once = str(status.get("max_rate")), status.get("at_once")
-    return ("any rate" if rate == "off" else f"{rate.rstrip('KMGT')}{NBSP}{rate.lstrip('0123456789.')}B/s") + (
-        f", {at_once} at once" if at_once else ""
-    )
+    unit = rate.lstrip("0123456789.")
+    words = "any rate" if rate == "off" else f"{rate.removesuffix(unit)}{NBSP}{unit.replace('K', 'k')}B/s"
+    return words + (f", {at_once} at once" if at_once else "")
 
 
 def _controls(proof: str) -> Html:
