@@ -102,6 +102,18 @@ async def test_a_report_of_a_job_that_runs_on_adds_up_all_the_same(tmp_path: Pat
     assert last["counts"]["failed"]["instances"] == 2
 
 
+async def test_items_for_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "one.ledger"
+    await mixed(path)
+    with closing(LedgerReader(path)) as reader:
+        found = {
+            (line.uid, line.state) for line in reader.items(states=[State.FAILED, State.UNCONFIRMED], reasons=[0x1A700])
+        }
+        assert found == {("1.0.5.1", State.FAILED), ("1.1.5.1", State.FAILED)}
+        assert [line.uid for line in reader.items(study="1.1", reasons=[0x1A700, 7])] == ["1.1.5.1", "1.1.5.2"]
+        assert list(reader.items(reasons=[])) == []
+
+
 async def test_nothing_private_is_shown(tmp_path: Path, archive: EmbeddedArchive) -> None:
     """Names, numbers and dates of patients, the folder and its files, what the archive said."""
     folder = tmp_path / CANARIES["path"]
