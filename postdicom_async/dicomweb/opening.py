@@ -15,7 +15,8 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicomweb.listing import count_instances
+from postdicom_async.dicomweb.dialects import Route
+from postdicom_async.dicomweb.listing import count_by_series, count_instances
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
 from postdicom_async.disk.background import outlasting
@@ -48,6 +49,7 @@ __all__ = ["Opening", "Retrieves"]
 _TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
 _FIRST_AT_ONCE = 2
 _MANY = 8  # of one series: it is worth asking how many it has
+_MOST_SERIES = 1000  # of a study with more, single instances are asked for
 _MOST_DROPPED = 2  # times what is wanted, all that comes with a series; each request more costs about an instance
 _MOST_IN_VAIN = 3  # instances in a row
 
@@ -167,19 +169,24 @@ class Opening:
         by_series: dict[str, list[tuple[str, str]]] = {}
         for key in self.left:
             by_series.setdefault(key[0], []).append(key)
+        many = [series for series, keys in by_series.items() if len(keys) >= _MANY and Route.SERIES in routes]
+        counts = await self._counts(many)
         targets: list[Target] = []
         for series, keys in by_series.items():
-            target = Target(self._within.study, series)
-            if len(keys) >= _MANY and target.route in routes and await self._is_worth_it(target, len(keys)):
-                targets.append(target)
+            if 0 < counts.get(series, 0) <= len(keys) * _MOST_DROPPED:  # most of it is wanted
+                targets.append(Target(self._within.study, series))
             else:
                 targets += self._one_by_one(keys)
         return targets
 
-    async def _is_worth_it(self, series: Target, wanted: int) -> bool:
-        """Whether to take a whole series for some of its instances."""
-        count = await count_instances(self._retrieval, series)
-        return count is not None and count <= wanted * _MOST_DROPPED
+    async def _counts(self, many: list[str]) -> dict[str, int]:
+        """Return how many instances some series have, as far as the archive says."""
+        if len(many) > 1:
+            return await count_by_series(self._retrieval, self._within.study, _MOST_SERIES) or {}
+        counts: dict[str, int] = {}
+        for series in many:
+            counts[series] = await count_instances(self._retrieval, Target(self._within.study, series)) or 0
+        return counts
 
     def _one_by_one(self, keys: Iterable[tuple[str, str]]) -> list[Target]:
         return [Target(self._within.study, *key) for key in keys]

@@ -149,11 +149,14 @@ class LedgerReader:
     def _examples(self, state: int, reason: int) -> tuple[str, ...]:
         if state not in LISTED_BY_REASON:
             return ()
-        found = self._rows(
-            "SELECT item.uid FROM item JOIN series ON series.id = item.series WHERE state = ? AND reason = ? "
-            f"AND state IN ({_listed_by_reason()}) AND series.uid <> '' LIMIT ?",
-            (state, reason, _EXAMPLES),
-        )
+        nothing = self._rows("SELECT coalesce(max(id), 0) FROM series WHERE study = 1")[0][0]
+        found: list[Any] = []
+        for side in ("series > ?", "series < ?"):  # what is no instance has no UID to show, and there may be millions
+            query = (
+                "SELECT uid FROM item WHERE state = ? AND reason = ? "
+                f"AND state IN ({_listed_by_reason()}) AND {side} LIMIT ?"
+            )
+            found += self._rows(query, (state, reason, nothing, _EXAMPLES - len(found)))
         return tuple(uid for (uid,) in found)
 
     def _months(self, totals: Sequence[Sequence[int]]) -> tuple[MonthLine, ...]:

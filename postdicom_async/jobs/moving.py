@@ -108,7 +108,8 @@ class Moving:
             async for chunk, end in ends:
                 if not isinstance(end, ChunkEnd):
                     self._item_ended(chunk, end)
-                elif end.failed_end:  # an outage may last for hours: what else comes back is written down meanwhile
+                elif end.failed_end or self._is_doubtful(chunk):
+                    # An outage may last for hours: what else comes back is written down meanwhile.
                     asking = asyncio.ensure_future(self._failed_chunk_ended(chunk, end))
                     self._asking.add(asking)
                     asking.add_done_callback(self._asked)
@@ -192,8 +193,13 @@ class Moving:
     async def _failed_chunk_ended(self, chunk: Chunk, end: ChunkEnd) -> None:
         """Find out whether an end that failed a chunk can be worked with at all; wait until it can."""
         failed = self._context.source if end.failed_end == "source" else self._context.target
-        is_outage = await self._context.outages.outlasted(failed, _problem_of(end), chunk=chunk.number)
+        problem = _problem_of(end) if end.failed_end else errors.ConnectionFailed("instances were not taken")
+        is_outage = await self._context.outages.outlasted(failed, problem, chunk=chunk.number)
         self._chunk_ended(chunk, end, is_outage=is_outage)
+
+    def _is_doubtful(self, chunk: Chunk) -> bool:
+        """Whether a target may be out of order that failed items one by one: so upload tells of batches that broke."""
+        return any(one.reason in _DOUBTFUL for one in self._out[chunk.number].held_back)
 
     def _asked(self, asking: asyncio.Task[None]) -> None:
         self._asking.discard(asking)
@@ -245,6 +251,7 @@ class Moving:
             self._context.ledger.set_stage(study_id, Stage.MOVED)
 
 
+_DOUBTFUL = frozenset({int(Reason.CONNECTION), int(Reason.NOT_CONFIRMED)})
 _REASONS = {
     errors.NotFound: Reason.GONE,
     errors.AuthenticationFailed: reason_code(status=403),

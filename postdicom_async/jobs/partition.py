@@ -125,8 +125,7 @@ def _split_off(job: sqlite3.Connection, part: Path, facts: Mapping[str, Any], wh
             job.execute(f"INSERT INTO part.study SELECT * FROM main.study WHERE {_OF_PART} ORDER BY id", which)
             job.execute(f"INSERT INTO part.series SELECT * FROM main.series WHERE {of_part} ORDER BY id", which)
             job.execute(
-                "INSERT INTO part.item SELECT item.* FROM part.series CROSS JOIN main.item ON item.series = series.id "
-                "ORDER BY item.series, item.uid"
+                "INSERT INTO part.item SELECT item.* FROM part.series CROSS JOIN main.item ON item.series = series.id"
             )
             job.execute(f"INSERT INTO part.tally SELECT * FROM main.tally WHERE {of_part}", which)
             _require_all(job, "main", which)
@@ -206,7 +205,7 @@ def _take_over(book: Book, facts: Mapping[str, Any], which: Mapping[str, int]) -
     job.execute(
         "INSERT INTO main.item SELECT mine.id, item.uid, state, reason, attempts, size, digest, item.mark "
         "FROM main.series AS mine CROSS JOIN part.series AS its ON its.study = mine.study AND its.uid = mine.uid "
-        "CROSS JOIN part.item ON item.series = its.id ORDER BY mine.id, item.uid"
+        "CROSS JOIN part.item ON item.series = its.id"  # in the order of the loops, so without sorting millions
     )
     job.execute("INSERT INTO main.tally SELECT * FROM part.tally WHERE study <> 1")
     _require_all(job, "main", which)
