@@ -85,7 +85,8 @@ class Opening:
         retrieves: what makes the requests.
         within: the study, or the series that all that is wanted belongs to.
         wanted: Series and SOP Instance UIDs.
-        whole: it is all that the archive has there.
+        whole: it is all that the archive has there. With nothing in ``wanted``, all that comes is: it was not listed, and
+            an answer that breaks is not made good, since nobody knows what it lacks.
         once: bodies may be given that can be read only once.
         probe: asks the archive the cheapest question, and raises where it cannot be worked with.
     """
@@ -114,6 +115,8 @@ class Opening:
         self._sink = HoldingSink(self._given, passes=once)
         self.left: dict[tuple[str, str], None] = dict.fromkeys(wanted)
         self.arriving: set[tuple[str, str]] = set()
+        self.everything: bool = whole and not self.left
+        self.came: set[tuple[str, str]] = set()  # of everything
 
     async def each(self) -> AsyncGenerator[Identified, None]:
         """Yield what comes.
@@ -135,7 +138,10 @@ class Opening:
                 await outlasting(fetching)
 
     def _given(self, uids: InstanceUids) -> None:
-        self.left.pop((uids.series_instance_uid, uids.sop_instance_uid), None)
+        key = uids.series_instance_uid, uids.sop_instance_uid
+        self.left.pop(key, None)
+        if self.everything:
+            self.came.add(key)
         self._gave = True
         self._in_vain = 0
 
@@ -143,8 +149,10 @@ class Opening:
 
     async def _fetch_all(self) -> None:
         try:
-            first = await self._targets()
+            first = [self._within] if self.everything else await self._targets()
             await self._fetch(first)
+            if self.everything and self._problem is not None:
+                raise self._problem
             if self.left and any(target.instance is None for target in first):
                 await self._work_on()
                 await self._fetch(self._one_by_one(self.left))
@@ -275,7 +283,9 @@ class _Answer:
     def take(self, uids: InstanceUids) -> Taken:
         """Say whether a part is wanted: what is not, or is here, is dropped without a word."""
         key = uids.series_instance_uid, uids.sop_instance_uid
-        if key not in self._opening.left or key in self._opening.arriving:
+        opening = self._opening
+        is_wanted = key not in opening.came if opening.everything else key in opening.left
+        if not is_wanted or key in opening.arriving:
             return Taken.BEFORE
         self._opening.arriving.add(key)
         self.taken.add(key)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from postdicom_async.disk.sources import Unusable
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
-from postdicom_async.jobs.ends import Feature
+from postdicom_async.jobs.ends import Feature, ListedInstance
 from postdicom_async.jobs.states import Ended, Reason, State, ended
 
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Usable
-    from postdicom_async.jobs.ends import End, Identified, ListedInstance
+    from postdicom_async.jobs.ends import End, Identified
     from postdicom_async.results import Outcome
 
 __all__ = ["ChunkOptions", "Digest", "run_chunk"]
@@ -100,6 +100,8 @@ class _Moving:
         try:
             async with aclosing(self._source.open(self._chunk.wanted)) as instances:
                 async for one in instances:
+                    if not self._chunk.wanted.instances:
+                        self.open[one.label] = _listed(one)
                     await self._options.pace(one.size if isinstance(one, Unusable) else one.body.length)
                     if digest is not None and not isinstance(one, Unusable):
                         self._digests[one.label] = await digest(one)
@@ -117,3 +119,10 @@ class _Moving:
         return ItemEnd(
             one.series, one.uid, found.state, found.reason, found.temporary, outcome.size or one.size, digest
         )
+
+
+def _listed(one: Identified) -> ListedInstance:
+    """Return an instance of a study that was not listed, as a list would have it."""
+    uids = one.uids if isinstance(one, Unusable) else one.header.uids
+    size = one.size if isinstance(one, Unusable) else one.body.length
+    return ListedInstance("" if uids is None else uids.series_instance_uid, one.label, size)

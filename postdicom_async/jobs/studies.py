@@ -39,8 +39,9 @@ async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:
     """
     pages = context.listing(context.source, lambda: context.source.instances(study.uid))
     listed = [one async for some in pages for one in some]
-    held = await held_at_target(context, study)
     known = {(row.series, row.uid): row for row in await context.ledger.items(study.id)}
+    was_moved = any(row.state is State.DONE for row in known.values())  # since the target's studies were listed
+    held = await held_at_target(context, study, afresh=was_moved)
     rows = sorted(planned_items(listed, held, known, context.comparison, context.uid_at_target))
     context.ledger.plan(study.id, rows)
     context.ledger.set_stage(study.id, Stage.PLANNED, planned=len(listed))
