@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import socket
 import ssl
 from collections import Counter
@@ -168,6 +169,25 @@ async def test_the_scheduler_is_killed_and_comes_back(tmp_path: Path) -> None:
         ]
         attempts = {int(line.split()[2]) for line in chores.lines(tmp_path, "begun")}
         assert attempts == {1, 2}
+
+
+async def test_a_scheduler_that_hangs_is_taken_for_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_cluster(tmp_path) as cluster:
+        chunks = chores.chunks_of(16)
+        events: list[str] = []
+        async with dispatcher(cluster, pause=0.05, on_event=events.append) as taken:
+            told = Told()
+            going = asyncio.create_task(told_by(taken, Drawn(chunks, lambda: len(events) == 2), told))
+            await until(lambda: len(told.ends) >= 3)
+            assert cluster.scheduler is not None
+            with monkeypatch.context() as quick:
+                quick.setattr(scheduler, "ANSWERS_WITHIN", 2.0)
+                cluster.scheduler.send_signal(signal.SIGSTOP)
+                await until(lambda: events)
+            cluster.scheduler.send_signal(signal.SIGCONT)
+            await going
+        told.is_exactly(chunks)
+        assert not told.failed
 
 
 async def test_a_worker_joins_late_and_the_rates_are_divided_anew(tmp_path: Path) -> None:

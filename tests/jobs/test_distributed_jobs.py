@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,21 @@ async def test_workers_and_the_scheduler_are_killed_and_the_target_is_exact(
     assert contents(other_archive) == contents(full)
     assert any("scheduler is lost" in note for note in summary.notes)
     assert any("scheduler is back" in note for note in summary.notes)
+
+
+async def test_the_rate_holds_for_all_workers_together(
+    cluster: Cluster, few: EmbeddedArchive, other_archive: EmbeddedArchive
+) -> None:
+    rate = 10_000
+    sizes = [len(data) for data in contents(few).values()]
+    began = time.monotonic()
+    scheduler = Scheduler(cluster.address)
+    async with await jobs.copy(few.url, other_archive.url, pace=Pace(max_rate=rate), scheduler=scheduler) as job:
+        summary = await job.wait()
+    assert counts(summary) == {State.DONE: FEW * EACH}
+    # What may come at once: a second of the rate, half of it more if the second worker came later, and of each worker
+    # the instance that was begun.
+    assert time.monotonic() - began >= (sum(sizes) - 2 * max(sizes)) / rate - 1.5
 
 
 async def test_the_coordinator_is_stopped_and_goes_on(
