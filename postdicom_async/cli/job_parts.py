@@ -26,7 +26,7 @@ def partition(
     ],
 ) -> int:
     """Split a job that does not run by study, into ledgers that run anywhere: postdicom jobs resume PART."""
-    from postdicom_async.jobs.partition import partition
+    from postdicom_async.jobs.parts import partition
     from postdicom_async.jobs.places import find_job
 
     path = find_job(job)
@@ -44,14 +44,11 @@ def merge(
     common: Common,
 ) -> int:
     """Join parts of a job back into it; with none left the job can go on."""
-    from postdicom_async.jobs.partition import merge
+    from postdicom_async.jobs.parts import merge
     from postdicom_async.jobs.places import find_job
 
     path = find_job(job)
     left = run_async(lambda: merge(path, parts))
     if not common.quiet:
-        still = (
-            f"{left} parts are still out" if left else "every part is back: postdicom jobs resume goes on with the job"
-        )
-        output.note(still)
+        output.note(f"parts that are still out: {left}" if left else "every part is back: the job can go on")
     return Exit.OK
