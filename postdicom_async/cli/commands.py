@@ -110,8 +110,6 @@ COMMANDS: Final = Group(
             "stop": "jobs.stop",
             "set": "jobs.set_",
             "report": "jobs.report",
-            "partition": "job_parts.partition",
-            "merge": "job_parts.merge",
             "watch": "job_watch.watch",
             "serve": "job_watch.serve",
         }),
