@@ -194,7 +194,9 @@ async def resume(
         scheduler: see `copy`.
 
     Raises:
-        UsageError: there is none; or it anonymises, whose rules and secret are not kept: make the whole call again.
+        NotFound: there is none.
+        UsageError: several have that in their names; or it anonymises, whose rules and secret are
+            not kept: make the whole call again.
         LedgerUnusable: see `copy`.
     """
     path = await in_background(lambda: places.find_job(str(job)))
