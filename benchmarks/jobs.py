@@ -117,7 +117,10 @@ def main() -> None:
     given = options.parse_args()
     names = ("download", "upload", "copy", "copy and verify", "copy again", "OrthancCloner")
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    with TemporaryDirectory(prefix="dicomweb-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as place, ExitStack() as stack:
+    with (
+        TemporaryDirectory(prefix="dicomweb-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as place,
+        ExitStack() as stack,
+    ):
         root = Path(place)
         os.environ["POSTDICOM_STATE"] = str(root / "state")
         for name in ("source", "target", "files"):

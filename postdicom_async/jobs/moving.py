@@ -219,7 +219,7 @@ class Moving:
         """Find out whether an end that failed a chunk can be worked with at all; wait until it can."""
         failed = self._context.source if end.failed_end == "source" else self._context.target
         problem = _problem_of(end) if end.failed_end else errors.ConnectionFailed("instances were not taken")
-        is_outage = await self._context.outages.outlasted(failed, problem, chunk=chunk.number)
+        is_outage = await self._context.outages.outlasted(failed, problem)
         self._chunk_ended(chunk, end, is_outage=is_outage)
 
     def _is_doubtful(self, chunk: Chunk) -> bool:

@@ -50,7 +50,8 @@ class Faulty(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         answer, methods = self._how
         self.requests += 1
-        if request.method == "POST" and not self.until:
+        moves = request.method == "POST" or "multipart" in request.headers.get("accept", "")
+        if moves and not self.until:
             self.until = time.monotonic() + 3
         if request.method in methods and time.monotonic() < self.until:
             return answer(request)
@@ -79,3 +80,23 @@ async def test_no_item_pays_for_an_outage(
         assert set(attempts) == {1}
     else:  # where questions are answered, the first that are refused may have been at fault themselves
         assert max(attempts) <= 3
+
+
+@pytest.mark.parametrize("how", ["everything is answered 503", "every connection breaks"])
+async def test_no_item_pays_for_an_outage_of_its_source(
+    how: str, folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_module, "Patience", partial(Patience, first_step=0.1, last_step=0.3))
+    monkeypatch.setattr(context, "Waves", partial(Waves, first=0.1, last=0.2))
+    await (await jobs.copy(folder, archive.url)).wait()
+    using = clients.settings()
+    transport = Faulty(using, how)
+    async with DicomWeb(archive.url, settings=using, transport=transport) as source:
+        job = await jobs.copy(source, folder.with_name("out"))
+        async with job:
+            summary = await asyncio.wait_for(job.wait(), 200)
+    with closing(LedgerReader(job.path)) as reader:
+        attempts = sorted(item.attempts for item in reader.items(states=[State.DONE, State.FAILED]))
+    assert summary.of(State.DONE).instances == len(files)
+    assert set(attempts) == {1}
+    assert [note for note in summary.notes if "waiting for it" in note]

@@ -145,6 +145,22 @@ async def test_nothing_private_is_shown(tmp_path: Path, archive: EmbeddedArchive
     assert uid(1, 1, 2) in (tmp_path / "report.jsonl").read_text()
 
 
+async def test_a_job_that_is_begun_afresh_is_shown_afresh(tmp_path: Path) -> None:
+    path = tmp_path / "one.ledger"
+    await mixed(path)
+    async with LivePage(lambda: LedgerReader(path)) as page, visitor(page) as client:
+        await client.get(page.address)
+        assert "2 failed" in (await client.get("/")).text
+        for left in tmp_path.glob("one.ledger*"):
+            left.unlink()
+        async with await Ledger.create(path, FACTS):
+            pass
+        async with asyncio.timeout(30):
+            while "2 failed" in (await client.get("/")).text:
+                await asyncio.sleep(0.2)
+        assert "0\N{NO-BREAK SPACE}items in 0" in (await client.get("/")).text
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

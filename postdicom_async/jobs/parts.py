@@ -197,7 +197,8 @@ def _take_over(book: Book, facts: Mapping[str, Any], which: Mapping[str, int]) -
     _require_all(job, "part", which)
     _add_sums(book, "main", _sums(job, "main", which), -1)
     of_part = f"study IN (SELECT id FROM main.study WHERE {_OF_PART})"
-    job.execute(f"DELETE FROM main.item WHERE series IN (SELECT id FROM main.series WHERE {of_part})", which)
+    old = job.execute(f"SELECT id FROM main.series WHERE {of_part}", which).fetchall()
+    job.executemany("DELETE FROM main.item WHERE series = ?", old)  # in one go SQLite would hold millions of keys
     job.execute(f"DELETE FROM main.series WHERE {of_part}", which)
     job.execute(f"DELETE FROM main.tally WHERE {of_part}", which)
     job.execute("INSERT OR REPLACE INTO main.study SELECT * FROM part.study WHERE id <> 1")
