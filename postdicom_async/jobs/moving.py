@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from postdicom_async import errors
 from postdicom_async.disk.background import outlasting
 from postdicom_async.jobs.chunks import ChunkEnd, ItemEnd
+from postdicom_async.jobs.context import Unlisted
 from postdicom_async.jobs.ledger import Stage
 from postdicom_async.jobs.plan import chunks_of
 from postdicom_async.jobs.states import SETTLED, Reason, State, reason_code
@@ -84,12 +85,14 @@ class Moving:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asking: set[asyncio.Task[None]] = set()
         self._ahead: asyncio.Queue[Chunk | None] = asyncio.Queue(_CHUNKS_AHEAD)
+        self._unlisted: errors.PostdicomError | None = None  # why the first study could not be listed
 
     async def run(self) -> None:
         """Move everything that is pending.
 
         Raises:
-            PostdicomError: an end cannot be worked with; what became of each item is in the ledger.
+            PostdicomError: an end cannot be worked with, or, when all else was moved, could not list some studies; what
+                became of each item is in the ledger.
         """
         tasks = [asyncio.ensure_future(self._plan_all()), asyncio.ensure_future(self._move_all()), self._failure]
         try:
@@ -102,6 +105,8 @@ class Moving:
         for task in tasks:
             if not task.cancelled() and (problem := task.exception()) is not None:
                 raise problem
+        if self._unlisted is not None:
+            raise self._unlisted
 
     async def _move_all(self) -> None:
         async with aclosing(self._chunks()) as chunks, aclosing(self._dispatcher.run(chunks)) as ends:
@@ -133,7 +138,14 @@ class Moving:
 
     async def _plan(self, study: StudyRow) -> None:
         context = self._context
-        items = await (context.ledger.items(study.id) if study.stage is Stage.PLANNED else plan_study(context, study))
+        try:
+            items = await (
+                context.ledger.items(study.id) if study.stage is Stage.PLANNED else plan_study(context, study)
+            )
+        except Unlisted as unlisted:  # it stays as it was found, and keeps none of the others
+            context.ledger.note(f"the study {study.uid} could not be listed: {unlisted.problem.message}")
+            self._unlisted = self._unlisted or unlisted.problem
+            return
         for chunk in self._begun(study, items):
             await self._ahead.put(chunk)
 
@@ -170,6 +182,8 @@ class Moving:
                 yield await self._given_out(chunk)
 
     async def _given_out(self, chunk: Chunk) -> Chunk:
+        if self._context.ledger.problem is not None:
+            await self._context.ledger.commit()  # nothing is moved that could not be written down
         await self._gate()
         await self._context.outages.clear()
         keys = [(one.series, one.uid) for one in chunk.wanted.instances]

@@ -30,15 +30,15 @@ async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:
     """List the instances of a study at both ends; note how each is to stand, and return them.
 
     Raises:
+        Unlisted: an end works, and cannot list this study.
         PostdicomError: an end cannot be asked.
     """
-    pages = context.listing(context.source, lambda: context.source.instances(study.uid))
-    listed = [one async for some in pages for one in some]
+    listed = await context.whole_list(context.source, lambda: context.source.instances(study.uid))
     held = await held_at_target(context, study)
     known = {(row.series, row.uid): row for row in await context.ledger.items(study.id)}
     rows = sorted(planned_items(listed, held, known, context.comparison, context.uid_at_target))
     context.ledger.plan(study.id, rows)
-    context.ledger.set_stage(study.id, Stage.PLANNED, planned=len(listed))
+    context.ledger.set_stage(study.id, Stage.PLANNED, planned=len({(one.series, one.uid) for one in listed}))
     return rows
 
 
@@ -46,6 +46,10 @@ async def held_at_target(context: Context, study: StudyRow, *, afresh: bool = Fa
     """Return the SOP Instance UIDs that the target lists in a study, None where it cannot be asked.
 
     A study that its list of studies, which was whole, does not name is not asked for again unless ``afresh``.
+
+    Raises:
+        Unlisted: it works, and cannot list this study.
+        PostdicomError: it cannot be asked.
     """
     how = context.comparison
     if not how.target_lists:
@@ -53,5 +57,5 @@ async def held_at_target(context: Context, study: StudyRow, *, afresh: bool = Fa
     if not afresh and study.seen_at_target != how.run and not how.full:
         return set()
     uid = context.uid_at_target(study.uid)
-    pages = context.listing(context.target, lambda: context.target.instances(uid))
-    return {one.uid async for some in pages for one in some}
+    listed = await context.whole_list(context.target, lambda: context.target.instances(uid))
+    return {one.uid for one in listed}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.chunks import ItemEnd
+from postdicom_async.jobs.context import Unlisted
 from postdicom_async.jobs.ends import Feature
 from postdicom_async.jobs.ledger import Stage
 from postdicom_async.jobs.states import Reason, State
@@ -38,6 +39,7 @@ class Verifying:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._unlisted: PostdicomError | None = None  # why the first study could not be compared
 
     async def run(self) -> None:
         """Look for everything that was moved.
@@ -54,11 +56,21 @@ class Verifying:
         await for_each(self._of(Stage.MOVED), self._verify, at_once=_AT_ONCE)
 
     async def compare(self) -> None:
-        """List the instances of every study at both ends: what the target does not list has failed (verify)."""
+        """List the instances of every study at both ends: what the target does not list has failed (verify).
+
+        Raises:
+            PostdicomError: an end cannot be asked, or, when all others were compared, could not list some studies.
+        """
         await for_each(self._of(Stage.FOUND, Stage.PLANNED), self._compare, at_once=_AT_ONCE)
+        if self._unlisted is not None:
+            raise self._unlisted
 
     async def _compare(self, study: StudyRow) -> None:
-        rows = await plan_study(self._context, study)
+        try:
+            rows = await plan_study(self._context, study)
+        except Unlisted as unlisted:
+            self._note_unlisted(study, unlisted.problem)
+            return
         self._settle(study, {row for row in rows if row.state is State.PENDING}, Reason.NOT_LISTED)
         self._context.ledger.set_stage(study.id, Stage.MOVED)
 
@@ -71,7 +83,14 @@ class Verifying:
     async def _verify(self, study: StudyRow) -> None:
         ledger = self._context.ledger
         rows = await ledger.items(study.id, states=_AT_TARGET)
-        missing = await self._not_listed(study, rows)
+        try:
+            missing = await self._not_listed(study, rows)
+        except Unlisted as unlisted:
+            self._note_unlisted(study, unlisted.problem)
+            self._settle(study, set(rows), Reason.NOT_CONFIRMED, state=State.UNCONFIRMED)
+            ledger.note_verified(study.id, 0)
+            ledger.set_stage(study.id, Stage.VERIFIED)
+            return
         found = [row for row in rows if row not in missing]
         self._settle(study, missing, Reason.NOT_LISTED)
         if self._context.how.verify == "bytes":
@@ -122,8 +141,13 @@ class Verifying:
                     self._settle(study, {by_uid[verified.uid]}, verified.finding.reason)
         return equal
 
-    def _settle(self, study: StudyRow, rows: set[ItemRow], reason: int) -> None:
-        state = State.FAILED if reason in _ABSENT_OR_OTHER else State.UNCONFIRMED
+    def _note_unlisted(self, study: StudyRow, problem: PostdicomError) -> None:
+        self._context.ledger.note(f"the study {study.uid} could not be listed: {problem.message}")
+        self._unlisted = self._unlisted or problem
+
+    def _settle(self, study: StudyRow, rows: set[ItemRow], reason: int, *, state: State | None = None) -> None:
+        if state is None:
+            state = State.FAILED if reason in _ABSENT_OR_OTHER else State.UNCONFIRMED
         ends = [ItemEnd(row.series, row.uid, state, reason, size=row.size) for row in sorted(rows)]
         if not ends:
             return
