@@ -1,8 +1,9 @@
 """One worker of dask against two, between archives that are far away: ``python -m benchmarks.machines [studies] [ms]``.
 
-Two embedded archives stand behind lines of 30 ms, or as many as are given. A scheduler and its workers run on this
-machine, one chunk at a time each, as on machines of their own. Counted is what arrives in a second from the first
-instance to the last, so that listing, which the coordinator does alone, is left out.
+Two embedded archives stand behind lines of 30 ms, or as many as are given, on each of whose connections as much is
+under way as a window of 128 KiB allows. A scheduler and its workers run on this machine, one chunk at a time each, as
+on machines of their own. Counted is what arrives in a second from the first instance to the last, so that listing,
+which the coordinator does alone, is left out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from tests.support.dicom_files import study_files
 
 STUDIES, EACH = 60, 4
 ROUND_TRIP = 0.03
+WINDOW = 128 << 10
+PIXELS = 256 << 10
 
 
 async def serve(port: int) -> None:
@@ -32,7 +35,7 @@ async def serve(port: int) -> None:
 async def fill(url: str, studies: int) -> None:
     async with DicomWeb(url) as client:
         for study in range(1, studies + 1):
-            await client.upload(list(study_files(EACH, study=study).values()))
+            await client.upload(list(study_files(EACH, study=study, pixel_bytes=PIXELS).values()))
 
 
 async def moved_in_a_second(source: str, target: str, scheduler: Scheduler | None, ledger: Path) -> float:
@@ -52,7 +55,9 @@ def measured(source: str, folder: Path, workers: int, round_trip: float) -> floa
     with ExitStack() as stack:
         archive = stack.enter_context(_child([sys.executable, "-m", "benchmarks.machines", "serve", str(port)]))
         _wait_for_port(port, archive)
-        far = stack.enter_context(delay_line(f"http://127.0.0.1:{port}", round_trip=round_trip))
+        far = stack.enter_context(
+            delay_line(f"http://127.0.0.1:{port}", round_trip=round_trip, rate=WINDOW / round_trip)
+        )
         scheduler = ["--host", "127.0.0.1", "--port", str(dask), "--no-dashboard"]
         stack.enter_context(_child([sys.executable, "-m", "distributed.cli.dask_scheduler", *scheduler]))
         for _ in range(workers):
@@ -77,7 +82,7 @@ def main() -> None:
         _wait_for_port(port, archive)
         url = f"http://127.0.0.1:{port}"
         asyncio.run(fill(url, studies))
-        far = stack.enter_context(delay_line(url, round_trip=round_trip))
+        far = stack.enter_context(delay_line(url, round_trip=round_trip, rate=WINDOW / round_trip))
         one, two = (measured(far, Path(name), workers, round_trip) for workers in (1, 2))
         print(f"{studies * EACH} instances, round trip {round_trip * 1000:.0f} ms")
         print(f"one worker {one:.1f}/s, two {two:.1f}/s: {two / one:.2f} x")

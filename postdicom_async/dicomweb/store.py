@@ -226,7 +226,9 @@ class _Delivery:
                 broken = error
             if body.broken is None:
                 raise broken
-            self._settle(body.broken, Verdict(Status.UNREADABLE, reason=broken.message, temporary=broken.temporary))
+            # One that comes from another archive and broke on its way may come whole another time.
+            status = Status.FAILED if broken.temporary else Status.UNREADABLE
+            self._settle(body.broken, Verdict(status, reason=broken.message, temporary=broken.temporary))
             part.remove(body.broken)
         return _Exchange({})
 

@@ -9,11 +9,13 @@ is shorter than one that was cut. What has no date is in no range: of that only 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from http import HTTPStatus
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postdicom_async.dicom.json_model import first_value, values_of
@@ -84,12 +86,14 @@ class _List:
 
     Attributes:
         size: different studies.
+        results: what came, with those that came twice.
         days: how many there are of each date.
         is_cut: there may be more.
         is_paged: the archive heeds where a page begins.
     """
 
     size: int = 0
+    results: int = 0
     days: Counter[str] = field(default_factory=Counter)
     is_cut: bool = False
     is_paged: bool = True
@@ -171,27 +175,32 @@ class Studies:
         more = (("includefield", _MODALITIES),) if self._modalities else ()
         search = _search(self._retrieval, (*self._others, *pairs, *_FIELDS, *more))
         with closing(Marks()) as here:
-            try:
-                async with aclosing(find(self._retrieval.session, search, None, [])) as pages:
-                    async for page in pages:
-                        self._check_modalities(page)
-                        some = [one for one in map(_found, page) if here.add(one.uid.encode())]
-                        page.clear()
-                        found.days.update(one.date for one in some)
-                        found.size += len(some)
-                        yield [
-                            one for one in some if self._wanted.holds(one.date) and self._known.add(one.uid.encode())
-                        ]
-            except MayBeMore:
-                found.is_cut, found.is_paged = True, False
-            except ServerError as error:
-                if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-                    raise
-                found.is_cut = True
-        if not found.is_cut and found.size:
-            await self._look_behind(search, found)
+            grows = True
+            while grows:  # what was stored meanwhile lies behind
+                async with aclosing(self._part(replace(search, offset=found.results), here, found)) as slices:
+                    async for some in slices:
+                        yield some
+                grows = not found.is_cut and found.size > 0 and await self._grows(search, here, found)
         if found.is_cut:
             self._cut_at = max(self._cut_at, found.size)
+
+    async def _part(self, search: Search, here: Marks, found: _List) -> AsyncGenerator[list[FoundStudy], None]:
+        try:
+            async with aclosing(find(self._retrieval.session, search, None, [])) as pages:
+                async for page in pages:
+                    self._check_modalities(page)
+                    found.results += len(page)
+                    some = [one for one in map(_found, page) if here.add(one.uid.encode())]
+                    page.clear()
+                    found.days.update(one.date for one in some)
+                    found.size += len(some)
+                    yield [one for one in some if self._wanted.holds(one.date) and self._known.add(one.uid.encode())]
+        except MayBeMore:
+            found.is_cut, found.is_paged = True, False
+        except ServerError as error:
+            if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                raise
+            found.is_cut = True
 
     def _check_modalities(self, page: list[DicomJson]) -> None:
         """Refuse studies of other modalities than were asked for: an archive may ignore filters that it does not know.
@@ -204,36 +213,40 @@ class Studies:
                 words = "the archive lists studies of other modalities than were asked for by ModalitiesInStudy"
                 raise ProtocolError(words, operation=_OPERATION)
 
-    async def _look_behind(self, search: Search, found: _List) -> None:
-        """Find out whether a list is whole."""
-        found.is_paged = search.page is not None and not await self._has_more(search, found.size)
-        if found.is_paged:
-            found.is_cut = found.size % _ROUND == 0
-        else:
-            found.is_cut = found.size >= self._cut_at
+    async def _grows(self, search: Search, here: Marks, found: _List) -> bool:
+        """Find out whether a list is whole; return whether something new lies behind it."""
+        behind = await self._behind(search, found.results)
+        if behind and here.number_of(behind.encode()) is None:
+            return True
+        found.is_paged = behind == ""
+        found.is_cut = found.size % _ROUND == 0 if found.is_paged else found.size >= self._cut_at
+        return False
 
-    async def _has_more(self, search: Search, size: int) -> bool:
-        """Whether something comes behind so many: more, or the same again where pages are not heeded."""
-        behind = replace(search, offset=size, limit=1, page=1)
+    async def _behind(self, search: Search, results: int) -> str | None:
+        """Return a study that comes behind so many results, "" where there is none; None where it cannot be asked."""
+        if search.page is None:
+            return None
+        behind = replace(search, offset=results, limit=1, page=1)
         try:
             async with aclosing(find(self._retrieval.session, behind, None, [])) as pages:
                 async for page in pages:
-                    if page:
-                        return True
+                    for item in page:
+                        return _found(item).uid
         except ServerError as error:
             if error.temporary:
                 raise
-            return True  # so far it cannot be asked
-        return False
+            return None
+        return ""
 
 
 def _halves(days: _Range, seen: Counter[str]) -> list[_Range]:
     """Return two ranges for one, with about as many studies each, as far as that shows. Pure."""
     if days.is_empty:
         return []
-    dates = sorted(one for one in seen.elements() if one and days.holds(one))
+    dates = sorted(one for one in seen if one and days.holds(one))
     if dates:
-        middle = dates[(len(dates) - 1) // 2]
+        before = list(accumulate(seen[one] for one in dates))
+        middle = dates[bisect_left(before, (before[-1] + 1) // 2)]
         if middle == dates[-1] and middle != days.first:
             middle = _day_after(middle, -1)
     else:

@@ -6,6 +6,7 @@ is removed by who lets go of it, so whoever has got a lock looks whether it is s
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -22,6 +23,7 @@ else:
 __all__ = ["FileLock", "forget", "keep_private", "locked", "make_folder", "make_private", "put_in_place"]
 
 _FILE, _FOLDER = 0o600, 0o700
+_IN_USE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 
 
 class FileLock:
@@ -40,14 +42,18 @@ class FileLock:
         with explained("the lock"):
             while True:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), _FILE)
-                if not locked(file):
-                    os.close(file)
-                    return False
-                if _is_still(file, self._path):
+                is_mine = False
+                try:
+                    if not locked(file):
+                        return False
+                    is_mine = _is_still(file, self._path)
+                finally:
+                    if not is_mine:  # or who had it removed it in between: it guards nothing any more
+                        os.close(file)
+                if is_mine:
                     self._file = file
                     keep_private(self._path)
                     return True
-                os.close(file)  # who had it removed it in between: it guards nothing any more
 
     def let_go(self) -> None:
         """Let it go, and remove its file."""
@@ -61,13 +67,19 @@ class FileLock:
 
 
 def locked(file: int) -> bool:
-    """Lock an open file, as long as it is open; return whether nobody else has it."""
+    """Lock an open file, as long as it is open; return whether nobody else has it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
     try:
         if sys.platform == "win32":
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _IN_USE:
+            raise
         return False
     return True
 

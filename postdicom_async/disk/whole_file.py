@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, TextIO
 
 from postdicom_async.disk.problems import explained
 
+if sys.platform != "win32":
+    import fcntl
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,14 +40,16 @@ def whole_file(path: Path, what: str) -> Iterator[TextIO]:
     """
     with explained(what):
         _sweep(path)
-        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SUFFIX}")
-        descriptor = os.open(part, _NEW, 0o600)
+        part, descriptor = _new_part(path)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
                 yield file
                 file.flush()
                 os.fsync(descriptor)
-            part.replace(path)
+                if sys.platform != "win32":
+                    part.replace(path)  # still locked
+            if sys.platform == "win32":  # there what is open cannot be renamed
+                part.replace(path)
         except BaseException:
             with suppress(OSError):
                 part.unlink()
@@ -52,12 +57,42 @@ def whole_file(path: Path, what: str) -> Iterator[TextIO]:
         _make_durable(path.parent)
 
 
+def _new_part(path: Path) -> tuple[Path, int]:
+    """Make the file that is written, and hold its lock: that tells it from what a process that was killed has left."""
+    while True:
+        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SUFFIX}")
+        descriptor = os.open(part, _NEW, 0o600)
+        if _hold(descriptor) is not False and part.exists():
+            return part, descriptor
+        os.close(descriptor)  # somebody swept it away before it was locked
+
+
 def _sweep(path: Path) -> None:
-    """Remove what a process that was killed has left of this file; a younger one may be somebody's who still writes."""
+    """Remove what processes that were killed have left of this file."""
     for left in path.parent.glob(f".{_literal(path.name)}.*{_SUFFIX}"):
         with suppress(OSError):
-            if time.time() - left.lstat().st_mtime > _ABANDONED_SECONDS:
-                left.unlink()
+            descriptor = os.open(left, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+            try:
+                is_free = _hold(descriptor)
+                if is_free is None:  # no locks here: who has not written for an hour does so no more
+                    is_free = time.time() - os.fstat(descriptor).st_mtime > _ABANDONED_SECONDS
+                if is_free:
+                    left.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _hold(descriptor: int) -> bool | None:
+    """Lock a file as long as it is open; False where another does, None where there are no locks."""
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def _literal(name: str) -> str:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from postdicom_async.disk.sources import Unusable
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
-from postdicom_async.jobs.ends import Feature
+from postdicom_async.jobs.ends import Feature, ListedInstance
 from postdicom_async.jobs.states import Ended, Reason, State, ended
 
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Usable
-    from postdicom_async.jobs.ends import End, Identified, ListedInstance
+    from postdicom_async.jobs.ends import End, Identified
     from postdicom_async.results import Outcome
 
 __all__ = ["ChunkOptions", "Digest", "run_chunk"]
@@ -94,7 +94,7 @@ class _Moving:
         self._chunk = chunk
         self._options = options
         self._digests: dict[str, bytes] = {}
-        self._unopened = set(self.open)
+        self._came: set[str] = set()
 
     async def opened(self) -> AsyncGenerator[Identified, None]:
         """Yield what the source gives; where it fails, what came until then is all."""
@@ -102,9 +102,8 @@ class _Moving:
         try:
             async with aclosing(self._source.open(self._chunk.wanted)) as instances:
                 async for one in instances:
-                    if one.label not in self._unopened:  # nobody asked for it, or it came before
+                    if not self._take(one):
                         continue
-                    self._unopened.discard(one.label)
                     await self._options.pace(one.size if isinstance(one, Unusable) else one.body.length)
                     if digest is not None and not isinstance(one, Unusable):
                         self._digests[one.label] = await digest(one)
@@ -112,9 +111,18 @@ class _Moving:
         except PostdicomError as error:
             self.problem = error
 
+    def _take(self, one: Identified) -> bool:
+        """Return whether it was asked for, and comes for the first time."""
+        if not self._chunk.wanted.instances and one.label not in self._came:
+            self.open[one.label] = _listed(one)
+        if one.label in self._came or one.label not in self.open:
+            return False
+        self._came.add(one.label)
+        return True
+
     def end_of(self, outcome: Outcome) -> ItemEnd | None:
         """Return what an outcome says of an item; None where it is of none that is waited for."""
-        one = self.open.pop(outcome.where, None)
+        one = self.open.pop(outcome.where, None) if outcome.where in self._came else None
         if one is None:
             return None
         found = ended(outcome)
@@ -125,3 +133,10 @@ class _Moving:
         return ItemEnd(
             one.series, one.uid, found.state, found.reason, found.temporary, outcome.size or one.size, digest
         )
+
+
+def _listed(one: Identified) -> ListedInstance:
+    """Return an instance of a study that was not listed, as a list would have it."""
+    uids = one.uids if isinstance(one, Unusable) else one.header.uids
+    size = one.size if isinstance(one, Unusable) else one.body.length
+    return ListedInstance("" if uids is None else uids.series_instance_uid, one.label, size)

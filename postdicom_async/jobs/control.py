@@ -56,7 +56,9 @@ def control_paths(ledger: Path) -> tuple[Path, ...]:
     """
     name = hashlib.blake2b(os.fsencode(ledger.resolve()), digest_size=10).hexdigest() + ".sock"
     user = os.geteuid() if HAS_UNIX_SOCKETS else 0
-    places = [Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "postdicom"]
+    state = os.environ.get("POSTDICOM_STATE")
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    places = [(Path(state) if state else home / "postdicom") / "control"]
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         places.append(Path(runtime) / "postdicom")
     places.append(Path(tempfile.gettempdir()) / f"postdicom-{user}")

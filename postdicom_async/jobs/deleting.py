@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from postdicom_async.errors import LimitReached
-from postdicom_async.jobs.chunks import ItemEnd
 from postdicom_async.jobs.ledger import ItemRow
 from postdicom_async.jobs.plan import gone
 from postdicom_async.jobs.states import Reason, State
@@ -124,7 +123,7 @@ class Deleting:
                     if one.uid not in of_source and one.uid not in of_ledger
                 ]
                 if rows:
-                    yield _Candidate(listed.uid, None, tuple(rows))
+                    yield _Candidate(listed.uid, None if known is None else known.id, tuple(rows))
 
     async def _uids(self, end: End, study: str) -> set[str]:
         return {one.uid async for some in end.instances(study) for one in some}
@@ -141,8 +140,8 @@ class Deleting:
         is_all = at_target == {row.uid for row in rows}
         await context.target.delete(candidate.study, None if is_all else uids)
         if candidate.study_id is not None:
-            ends = [ItemEnd(row.series, row.uid, State.DELETED, Reason.GONE, size=row.size) for row in rows]
-            context.ledger.settle(candidate.study_id, ends)
+            gone_now = [row._replace(state=State.DELETED, reason=int(Reason.GONE)) for row in rows]
+            context.ledger.plan(candidate.study_id, gone_now)
             await context.ledger.commit()
         for row in rows:
             context.tell(

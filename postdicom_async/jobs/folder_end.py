@@ -37,7 +37,7 @@ from postdicom_async.transfer.folder_sink import FolderSink
 from postdicom_async.transfer.outcomes import Gathered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from postdicom_async.dicom.anonymize import Anonymization
@@ -50,6 +50,7 @@ __all__ = ["FolderEnd"]
 
 _NOTED: Final = 256  # stored files that are noted at once
 _PIECE: Final = 512 * 1024
+_LISTED: Final = frozenset({Reason.NONE, Reason.DUPLICATE_FILE})
 _TRIED: Final = 1 << 20  # bytes that are written to see whether the disk has room
 
 
@@ -293,10 +294,9 @@ class FolderEnd:
     async def sink(self) -> AsyncIterator[FolderSink]:
         """Give the folder as a `transfer.sinks.Sink`, for a download that writes its answers straight to the disk.
 
-        ``async with end.sink() as sink:`` give it to what receives (`dicomweb.lanes.Lanes`, `dicomweb.receive.
-        Receiver`): each instance is under its final name, whole and durable, when its outcome is SAVED, whatever its
-        size in bounded memory. A file of that name is replaced, so ask for what is known not to be there; the outcome's
-        ``where`` is a path, to be left behind. Tell `note` what was saved.
+        ``async with end.sink() as sink:`` give it to what receives (`dicomweb.lanes.Lanes`): each instance is under its
+        final name, whole and durable, when its outcome is SAVED. A file of that name is replaced, so ask for what is
+        known not to be there; the outcome's ``where`` is a path, to be left behind. Tell `note` what was saved.
         """
         yield (await self._opened_store()).sink
 
@@ -338,16 +338,21 @@ class FolderEnd:
     async def delete(self, study: str, instances: Sequence[InstanceUids] | None) -> None:
         """Delete the files of instances, identical copies too, and folders that are empty then.
 
-        A file that is not what the index says is left alone, and so is one of other content under the same UID.
+        A file that has changed is left alone, and what was never listed: other content under the same UID.
 
         Raises:
+            UsageError: the filter leaves this study out.
             LocalFileError: not all could be deleted; the others are gone.
         """
         listing = await self._listing()
+        if not await listing.is_chosen(study):
+            raise UsageError("delete: the study is outside the filter")
         wanted = None if instances is None else {(one.series_instance_uid, one.sop_instance_uid) for one in instances}
         problem: LocalFileError | None = None
         async for rows in listing.files(study):
-            chosen = [row for row in rows if wanted is None or _is_meant(row, wanted)]
+            chosen = [
+                row for row in rows if row.flaw in _LISTED and (wanted is None or (row.series, row.uid) in wanted)
+            ]
             problem = await in_background(partial(self._delete_files, listing.index, chosen)) or problem
         if self._store is not None:
             self._store.sink.folder.look_again()
@@ -383,8 +388,8 @@ class FolderEnd:
         if self._reader.has_looked:
             self._reader.require_folder()
         if self._is_there():
-            with translated(OSError, partial(local_file_error, "the folder")), os.scandir(self._root) as entries:
-                next(entries, None)
+            with translated(OSError, partial(local_file_error, "the folder")):
+                os.scandir(self._root).close()
         if self._store is not None:
             with translated(LocalFileError, of_the_folder):
                 partial_file = self._store.sink.folder.create(("probe",))
@@ -392,7 +397,3 @@ class FolderEnd:
                     partial_file.write([bytes(_TRIED)])
                 finally:
                     partial_file.discard()
-
-
-def _is_meant(row: FileRow, wanted: Collection[tuple[str, str]]) -> bool:
-    return row.flaw in {Reason.NONE, Reason.DUPLICATE_FILE} and (row.series, row.uid) in wanted

@@ -64,7 +64,7 @@ class FolderListing:
 
     async def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:
         """Yield the instances of a study."""
-        if not await self._is_chosen(study):
+        if not await self.is_chosen(study):
             return
         async for rows in self.files(study):
             if listed := [ListedInstance(row.series, row.uid, row.size, row.place) for row in rows if not row.flaw]:
@@ -75,7 +75,7 @@ class FolderListing:
         after = 0
         while flawed := await in_background(partial(self.index.flawed, after, _FILES)):
             after = flawed[-1][0].id
-            chosen = {study: await self._is_chosen(study) for study in {study for _, study in flawed if study}}
+            chosen = {study: await self.is_chosen(study) for study in {study for _, study in flawed if study}}
             yield [
                 self._excluded(row, row.flaw if not study or chosen[study] else Reason.FILTER) for row, study in flawed
             ]
@@ -83,7 +83,7 @@ class FolderListing:
         while self._filter and (uids := await in_background(partial(self.index.studies, last, _STUDIES))):
             last = uids[-1]
             for study in uids:
-                if await self._is_chosen(study):
+                if await self.is_chosen(study):
                     continue
                 async for rows in self.files(study):
                     if some := [self._excluded(row, Reason.FILTER) for row in rows if not row.flaw]:
@@ -99,7 +99,7 @@ class FolderListing:
             after = (rows[-1].series, rows[-1].path)
             yield rows
 
-    async def _is_chosen(self, study: str) -> bool:
+    async def is_chosen(self, study: str) -> bool:
         """Whether the filter means a study."""
         if not self._filter:
             return True

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from contextlib import suppress
 from itertools import starmap
+from sqlite3 import Error
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from postdicom_async.errors import LedgerUnusable
@@ -67,6 +69,7 @@ class Book:
     def write(self, changes: Iterable[Callable[[Book], None]]) -> None:
         """Make changes in one transaction, durable when this returns; none of them is made when it raises."""
         run = self.database.execute
+        self._roll_back()
         run("BEGIN IMMEDIATE")
         try:
             for change in changes:
@@ -74,15 +77,19 @@ class Book:
             self._count_in()
             run("COMMIT")
         except BaseException:
-            if self.database.in_transaction:
-                run("ROLLBACK")
             self._series.clear()
+            with suppress(Error):  # the next one tries again
+                self._roll_back()
             raise
         finally:
             for kept in (self._studies, self._tally, self._total, self._calendar):
                 kept.clear()
             if len(self._series) > _REMEMBERED:
                 self._series.clear()
+
+    def _roll_back(self) -> None:
+        if self.database.in_transaction:
+            self.database.execute("ROLLBACK")
 
     # --- studies -----------------------------------------------------------------------------------------------------
 
@@ -177,6 +184,16 @@ class Book:
         for row in rows:
             old = self._find(study, row.series, row.uid)
             self._put(study, old, row._replace(digest=row.digest or (old.digest if old else b"")))
+
+    def forget(self, number: int, keys: Sequence[tuple[str, str]]) -> None:
+        """Remove items."""
+        study = self.study(number)
+        for series, uid in keys:
+            old = self._find(study, series, uid)
+            if old is not None:
+                within = self._series_id(study.id, series, make=False)
+                self.database.execute("DELETE FROM item WHERE series = ? AND uid = ?", (within, uid))
+                self._count(study, old.state, old.reason, -1, -old.size)
 
     def run_items(self, number: int, keys: Sequence[tuple[str, str]]) -> None:
         """Make items RUNNING."""

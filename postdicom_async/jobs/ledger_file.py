@@ -16,6 +16,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.disk.private import forget, make_private, put_in_place
@@ -138,25 +139,27 @@ def make(path: Path, facts: Mapping[str, str]) -> None:
         LocalFileError: it cannot be made.
     """
     made = path.with_name(f"{path.name}.new")
-    for left in (made, *side_files(made)):
-        forget(left)
+    left = (made, *side_files(made))
+    for one in left:
+        forget(one)
     make_private(made)
-    with closing(connected(made, "rw")) as database:
-        database.execute(f"PRAGMA page_size={PAGE_SIZE}")
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("BEGIN IMMEDIATE")
-        database.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version={VERSION}")
-        for command in SCHEMA:
-            database.execute(command)
-        database.execute("COMMIT")
-        Book(database).write(
-            [
-                Book.note_nothing,
-                *(lambda book, name=name, value=value: book.put(name, value) for name, value in facts.items()),
-            ]
-        )
-    put_in_place(made, path)
+    try:
+        with closing(connected(made, "rw")) as database:
+            database.execute(f"PRAGMA page_size={PAGE_SIZE}")
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("BEGIN IMMEDIATE")
+            database.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            database.execute(f"PRAGMA user_version={VERSION}")
+            for command in SCHEMA:
+                database.execute(command)
+            database.execute("COMMIT")
+            puts = [partial(Book.put, name=name, value=value) for name, value in facts.items()]
+            Book(database).write([Book.note_nothing, *puts])
+        put_in_place(made, path)
+    except BaseException:
+        for one in left:
+            forget(one)
+        raise
 
 
 def examine(path: Path, identity: object = None, *, to_merge: bool = False) -> None:

@@ -42,7 +42,11 @@ __all__ = [
 
 SUFFIX: Final = ".ledger"
 _STATE = "POSTDICOM_STATE"
-_BESIDE = (".private", ".source", ".target", ".lock", "-wal", "-shm")
+_BESIDE = (
+    *(f"{index}{part}" for index in ("", ".source", ".target") for part in ("", "-wal", "-shm")),
+    ".private",
+    ".lock",
+)
 
 
 def state_folder() -> Path:
@@ -130,7 +134,7 @@ def find_job(name: str) -> Path:
 
 def remove_job(ledger: Path) -> None:
     """Remove a ledger and what lies beside it."""
-    for suffix in ("", *_BESIDE):
+    for suffix in _BESIDE:
         forget(ledger.with_name(ledger.name + suffix))
 
 

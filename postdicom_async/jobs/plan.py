@@ -17,7 +17,17 @@ from postdicom_async.jobs.ends import ListedInstance, Wanted
 from postdicom_async.jobs.ledger_schema import ItemRow, Stage, StudyRow
 from postdicom_async.jobs.states import Reason, State
 
-__all__ = ["Comparison", "Decision", "chunks_of", "decide", "expected_at_target", "gone", "planned_items"]
+__all__ = [
+    "Comparison",
+    "Decision",
+    "chunks_of",
+    "decide",
+    "expected_at_target",
+    "gone",
+    "may_go_unlisted",
+    "planned_items",
+    "unlisted_chunk",
+]
 
 Key: TypeAlias = tuple[str, str]
 """Series and SOP Instance UID."""
@@ -136,6 +146,20 @@ def gone(items: Iterable[ItemRow], *, delete_all: bool) -> list[ItemRow]:
 
 
 # --- chunks ---------------------------------------------------------------------------------------------------------
+
+
+def may_go_unlisted(study: StudyRow, how: Comparison, *, most: int) -> bool:
+    """Whether a study is moved whole without a list: the target has none of it, and the source says how many there are.
+
+    Listing instances may cost an archive more than giving them. When as many came as it counts, none is missing.
+    """
+    is_new = study.planned is None and how.target_lists and expected_at_target(study, how) == 0
+    return is_new and not how.full and 0 < (study.at_source or 0) <= most
+
+
+def unlisted_chunk(study: StudyRow, number: int) -> Chunk:
+    """Return a whole study as one chunk, whatever it holds."""
+    return Chunk(number, 1, study.id, Wanted(study.uid, None, (), whole=True))
 
 
 def chunks_of(

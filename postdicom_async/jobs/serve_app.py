@@ -47,8 +47,10 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.report import Reader
     from postdicom_async.jobs.serve_doors import Doors, Session
+    from postdicom_async.jobs.serve_page import Look
     from postdicom_async.jobs.serve_watch import Watch
     from postdicom_async.jobs.summary import ItemLine
+    from postdicom_async.markup import Html
 
 __all__ = ["Ask", "Gate", "Pages", "order_of"]
 
@@ -142,6 +144,7 @@ class Pages:
         self._cookie = cookie
         self._version = version
         self._streams = 0
+        self._drawn: tuple[Look, dict[str, Html]] | None = None
         self.ending: asyncio.Event = asyncio.Event()
 
     def app(self) -> ASGIApp:
@@ -209,7 +212,9 @@ class Pages:
             look = await self._watch.look()
         except PostdicomError as error:
             return "problem", error.message
-        parts = live_parts(look, proof=proof)
+        if self._drawn is None or self._drawn[0] is not look:  # once for everybody: there is one session
+            self._drawn = look, live_parts(look, proof=proof)
+        parts = self._drawn[1]
         news = {name: part for name, part in parts.items() if shown.get(name) != part}
         shown.update(news)
         return "parts", {name: _inside(part) for name, part in news.items()}
@@ -246,11 +251,10 @@ class Pages:
         states = [_state(query["state"])]
         reason = _number(query["reason"] or "0", "reason")
 
-        def of_reason(reader: Reader) -> Iterator[ItemLine]:
-            return (line for line in reader.items(states=states) if line.reason == reason)
-
         page = _page(request)
-        lines, is_more = await self._watch.some(of_reason, page, _PAGE)
+        lines, is_more = await self._watch.some(
+            lambda reader: reader.items(states=states, reasons=[reason]), page, _PAGE
+        )
         return HTMLResponse(items_page(lines, place="/items", query=query, page=page, is_more=is_more))
 
     async def metrics(self, _: Request) -> Response:

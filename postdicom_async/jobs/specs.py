@@ -173,8 +173,8 @@ def parse_end(text: str, *, filters: Mapping[str, str] | None = None) -> EndSpec
     """
     if not isinstance(text, str) or not text:
         raise UsageError("an end is empty; give a folder, a profile as NAME:, or an address")
-    if "\0" in text:
-        raise UsageError("an end holds a null character")
+    if "\0" in text or not _is_encodable(text):
+        raise UsageError("an end holds a character that no path and no address has")
     if address := _ADDRESS.match(text):
         return _of_address(text, address, filters)
     if named := _NAMED.fullmatch(text):
@@ -185,6 +185,14 @@ def parse_end(text: str, *, filters: Mapping[str, str] | None = None) -> EndSpec
             )
         return EndSpec("profile", checked_name(named["name"]), filters=_filters(rest[1:], filters))
     return EndSpec("folder", os.path.abspath(text), filters=_filters("", filters))  # noqa: PTH100 - links stay
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shown(name: str) -> str:

@@ -74,6 +74,7 @@ class Reason(IntEnum):
     NOT_FROM_HERE = 16
     LOCAL_FILE = 17
     UNEXPECTED = 18
+    CANNOT_LIST = 19
 
 
 _TEXTS: Final = MappingProxyType({
@@ -96,6 +97,7 @@ _TEXTS: Final = MappingProxyType({
     Reason.NOT_FROM_HERE: "not copied by this job, so not deleted",
     Reason.LOCAL_FILE: "a file or folder of this machine",
     Reason.UNEXPECTED: "unexpected",
+    Reason.CANNOT_LIST: "its instances cannot be listed, or the lists contradict each other",
 })  # fmt: skip
 _HTTP, _DICOM = 1000, 0x10000
 

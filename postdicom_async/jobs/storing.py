@@ -12,7 +12,7 @@ from postdicom_async.errors import PostdicomError
 from postdicom_async.results import Outcome, Status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from postdicom_async.disk.sources import Identified
     from postdicom_async.results import UploadReport
@@ -28,6 +28,7 @@ async def stored(
     upload: Callable[[AsyncIterator[Identified]], Outcomes[UploadReport]],
     *,
     keeps: bool = False,
+    probe: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Outcome, None]:
     """Yield the outcomes of an upload of what ``sources`` gives; what ended that, or the upload, is raised after them.
 
@@ -36,14 +37,18 @@ async def stored(
     Args:
         sources: what another end opened.
         upload: begins an upload.
+        probe: asks the target something, and raises where it cannot be worked with. It is called where an instance that
+            could be read only once has failed: whether the target is out of order does not show by that.
         keeps: the upload may read a body more than once, so that one that can be read once is kept first.
     """
     given = _Given(sources, keeps=keeps)
     problem: PostdicomError | None = None
+    is_doubtful = False
     async with upload(given.each()) as outcomes:
         try:
             async for outcome in outcomes:
                 given.open.pop(outcome.where, None)
+                is_doubtful = is_doubtful or (outcome.temporary and outcome.where in given.passing)
                 yield outcome
         except PostdicomError as error:
             problem = error
@@ -56,6 +61,8 @@ async def stored(
         raise problem
     if given.problem is not None:
         raise given.problem
+    if is_doubtful and probe is not None:
+        await probe()
 
 
 class _Given:
@@ -63,11 +70,13 @@ class _Given:
 
     Attributes:
         open: the outcome of each that has none, by label.
+        passing: labels of those that can be read only once.
         problem: what ended it.
     """
 
     def __init__(self, sources: AsyncIterator[Identified], *, keeps: bool) -> None:
         self.open: dict[str, Outcome] = {}
+        self.passing: set[str] = set()
         self.problem: Exception | None = None
         self._sources = sources
         self._keeps = keeps
@@ -76,6 +85,8 @@ class _Given:
         try:
             async for one in self._sources:
                 self.open[one.label] = _unsent(one)
+                if isinstance(one, Usable) and getattr(one.body, "passes", False):
+                    self.passing.add(one.label)
                 if self._keeps:
                     kept = await self._kept(one)
                     if kept is None:
@@ -88,7 +99,7 @@ class _Given:
 
     async def _kept(self, one: Identified) -> Identified | None:
         """Return what can be read more than once; None for what did not come to its end, of which that is told."""
-        if not (isinstance(one, Usable) and getattr(one.body, "passes", False)):
+        if not isinstance(one, Usable) or one.label not in self.passing:
             return one
         async with aclosing(one.body.open()) as pieces:
             body = await spooled(pieces, one.label, _PIECE)

@@ -15,7 +15,7 @@ from postdicom_async.jobs.context import Unlisted
 from postdicom_async.jobs.ends import Feature
 from postdicom_async.jobs.ledger import Stage
 from postdicom_async.jobs.states import Reason, State
-from postdicom_async.jobs.studies import every_study, held_at_target, plan_study
+from postdicom_async.jobs.studies import every_study, held_at_target, plan_study_or_fail
 from postdicom_async.jobs.summary import ItemLine
 from postdicom_async.jobs.verification import Finding, Verified, verify_bytes
 from postdicom_async.transfer.at_once import for_each
@@ -39,7 +39,6 @@ class Verifying:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._unlisted: PostdicomError | None = None  # why the first study could not be compared
 
     async def run(self) -> None:
         """Look for everything that was moved.
@@ -56,21 +55,11 @@ class Verifying:
         await for_each(self._of(Stage.MOVED), self._verify, at_once=_AT_ONCE)
 
     async def compare(self) -> None:
-        """List the instances of every study at both ends: what the target does not list has failed (verify).
-
-        Raises:
-            PostdicomError: an end cannot be asked, or, when all others were compared, could not list some studies.
-        """
+        """List the instances of every study at both ends: what the target does not list has failed (verify)."""
         await for_each(self._of(Stage.FOUND, Stage.PLANNED), self._compare, at_once=_AT_ONCE)
-        if self._unlisted is not None:
-            raise self._unlisted
 
     async def _compare(self, study: StudyRow) -> None:
-        try:
-            rows = await plan_study(self._context, study)
-        except Unlisted as unlisted:
-            self._note_unlisted(study, unlisted.problem)
-            return
+        rows = await plan_study_or_fail(self._context, study)
         self._settle(study, {row for row in rows if row.state is State.PENDING}, Reason.NOT_LISTED)
         self._context.ledger.set_stage(study.id, Stage.MOVED)
 
@@ -86,7 +75,7 @@ class Verifying:
         try:
             missing = await self._not_listed(study, rows)
         except Unlisted as unlisted:
-            self._note_unlisted(study, unlisted.problem)
+            ledger.note(f"the study {study.uid} could not be listed: {unlisted.problem.message}")
             self._settle(study, set(rows), Reason.NOT_CONFIRMED, state=State.UNCONFIRMED)
             ledger.note_verified(study.id, 0)
             ledger.set_stage(study.id, Stage.VERIFIED)
@@ -134,16 +123,13 @@ class Verifying:
                 found |= {row.uid: Verified(row.uid, Finding.CANNOT_COMPARE) for row in some if row.uid not in found}
             at += len(some)
             for verified in found.values():
-                context.ledger.note_coerced(verified.tags)
+                if verified.finding is Finding.COERCED:
+                    context.ledger.note_coerced(verified.tags)
                 if verified.finding.ok:
                     equal.append(by_uid[verified.uid])
                 else:
                     self._settle(study, {by_uid[verified.uid]}, verified.finding.reason)
         return equal
-
-    def _note_unlisted(self, study: StudyRow, problem: PostdicomError) -> None:
-        self._context.ledger.note(f"the study {study.uid} could not be listed: {problem.message}")
-        self._unlisted = self._unlisted or problem
 
     def _settle(self, study: StudyRow, rows: set[ItemRow], reason: int, *, state: State | None = None) -> None:
         if state is None:

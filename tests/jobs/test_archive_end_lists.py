@@ -30,6 +30,7 @@ class Lister:
         cap: at most so many results in one answer.
         total: at most so many in all, however they are paged.
         heeds: of ``offset``, ``limit``, ``date``, ``uid`` those that are heeded.
+        refuses: a search that finds more than that is answered with 413.
         counts: whether it says how many instances a study has.
     """
 
@@ -38,6 +39,7 @@ class Lister:
     total: int = 1 << 30
     heeds: frozenset[str] = frozenset({"offset", "limit", "date", "uid"})
     counts: bool = True
+    refuses: int = 1 << 30
     extra: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, request: Request) -> Reply:
@@ -49,6 +51,8 @@ class Lister:
             first, dash, last = filters[DATE].partition("-")
             last = last if dash else first
             found = [one for one in found if self.dates[one] and first <= self.dates[one] <= (last or "9")]
+        if len(found) > self.refuses:
+            return Reply(413)
         found = found[: self.total]
         start = int(filters.get("offset", 0)) if "offset" in self.heeds else 0
         size = int(filters.get("limit", 1 << 30)) if "limit" in self.heeds else 1 << 30
@@ -116,6 +120,7 @@ CUTS: dict[str, dict[str, Any]] = {
     "a limit is heeded, pages are not": {"heeds": frozenset({"date", "uid", "limit"})},
     "a small cap, no paging at all": {"cap": 12, "heeds": frozenset({"date", "uid"})},
     "so many in all, however paged": {"total": 1000},
+    "broad questions are refused": {"refuses": 150},
 }
 
 
@@ -192,6 +197,24 @@ async def test_filters_that_are_ignored_end_the_list() -> None:
     ):
         with pytest.raises(ProtocolError, match="not what was asked for"):
             await listed(end)
+
+
+async def test_studies_that_are_stored_while_it_is_listed_are_listed_too() -> None:
+    lister = Lister(some_dates(1500))
+    late = {uid(8, n): "20240101" for n in range(4)}
+
+    def growing(request: Request) -> Reply:
+        reply = lister(request)
+        if late and int(asked(request).get("offset", 0)) >= 1500:  # it has just said that there is no more
+            one, date = late.popitem()
+            lister.dates[one] = date
+        return reply
+
+    async with FaultyServer(growing) as server, end_at(server) as end:
+        assert {one.uid: one.date for one in await listed(end)} == lister.dates
+        assert len(server.requests) < 20
+        assert not late
+        assert not end.notes
 
 
 async def test_a_study_that_is_listed_twice_is_given_once() -> None:

@@ -388,14 +388,18 @@ async def test_of_several_places_the_first_that_can_be_used_is(folder: Path) -> 
 
 
 def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POSTDICOM_STATE")
     monkeypatch.setenv("XDG_STATE_HOME", "/home/u/.local/state")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     paths = control_paths(tmp_path / "ledger.sqlite")
-    assert [str(path.parent) for path in paths[:2]] == ["/home/u/.local/state/postdicom", "/run/user/1000/postdicom"]
+    places = ["/home/u/.local/state/postdicom/control", "/run/user/1000/postdicom"]
+    assert [str(path.parent) for path in paths[:2]] == places
     assert len({path.name for path in paths}) == 1
     assert control_paths(tmp_path / "other" / ".." / "ledger.sqlite") == paths
     assert control_paths(tmp_path / "other.sqlite")[0].name != paths[0].name
-    monkeypatch.setenv("XDG_STATE_HOME", "/" + "long/" * 40)
+    monkeypatch.setenv("POSTDICOM_STATE", "/srv/jobs")
+    assert str(control_paths(tmp_path / "ledger.sqlite")[0].parent) == "/srv/jobs/control"
+    monkeypatch.setenv("POSTDICOM_STATE", "/" + "long/" * 40)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
     (short,) = control_paths(tmp_path / "ledger.sqlite")
     assert len(os.fsencode(short)) <= 100

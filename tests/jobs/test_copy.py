@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from postdicom_async import DicomWeb, InstanceUids, LedgerLocked, LedgerUnusable, LimitReached, UsageError, jobs
 from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.jobs.archive_end import ArchiveEnd
+from postdicom_async.jobs.ends import Identified, ListedInstance, Wanted
 from postdicom_async.jobs.specs import EndLike, end_of
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import Count, Summary
@@ -188,3 +190,60 @@ async def test_what_was_stopped_goes_on_where_it_stood(folder: Path, archive: Em
     again = await (await jobs.resume(job.path)).wait()
     assert counts(again) == {State.DONE: 15, State.EXCLUDED: 1}
     assert again.facts.run == 1
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note which studies' instances are listed."""
+    found: list[str] = []
+    before = ArchiveEnd.instances
+
+    async def instances(self: ArchiveEnd, study: str) -> AsyncIterator[list[ListedInstance]]:
+        found.append(study)
+        async for some in before(self, study):
+            yield some
+
+    monkeypatch.setattr(ArchiveEnd, "instances", instances)
+    return found
+
+
+async def test_a_study_that_the_target_has_nothing_of_is_not_listed(
+    folder: Path, archive: EmbeddedArchive, other_archive: EmbeddedArchive, listed: list[str]
+) -> None:
+    archive.add_files(path for path in folder.iterdir() if path.suffix == ".dcm")
+    summary = await (await jobs.copy(archive.url, other_archive.url, verify="none")).wait()
+    assert counts(summary) == {State.DONE: 15}
+    assert summary.discovered == 15
+    assert listed == []
+    again = await (await jobs.copy(archive.url, other_archive.url, verify="none")).wait()
+    assert counts(again) == {State.DONE: 15}
+    assert listed == []
+
+
+async def test_one_that_does_not_come_whole_is_listed_after_all(
+    folder: Path,
+    archive: EmbeddedArchive,
+    other_archive: EmbeddedArchive,
+    listed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    archive.add_files(path for path in folder.iterdir() if path.suffix == ".dcm")
+    before = ArchiveEnd.open
+
+    async def opened(self: ArchiveEnd, wanted: Wanted) -> AsyncIterator[Identified]:
+        async for number, one in as_numbered(before(self, wanted)):
+            if number or wanted.instances:  # whole studies lack their first instance
+                yield one
+
+    monkeypatch.setattr(ArchiveEnd, "open", opened)
+    summary = await (await jobs.copy(archive.url, other_archive.url, verify="none")).wait()
+    assert counts(summary) == {State.DONE: 15}
+    assert set(listed) == {uid(1), uid(2), uid(3)}
+    assert await held(archive.url) == await held(other_archive.url)
+
+
+async def as_numbered(each: AsyncIterator[Identified]) -> AsyncIterator[tuple[int, Identified]]:
+    number = 0
+    async for one in each:
+        yield number, one
+        number += 1

@@ -222,12 +222,15 @@ async def test_links(tmp_path: Path) -> None:
     (root / "to file").symlink_to(outside / "one")
     (root / "to folder").symlink_to(outside / "folder")
     (root / "to nothing").symlink_to(outside / "nothing")
+    os.mkfifo(root / "pipe")
     async with FolderEnd(root) as end:
         assert {one.place for one in await instances(end, uid(1))} == {"mine", "to file"}
         found = await excluded(end)
-        assert {one.place: one.flaw for one in found} == dict.fromkeys(("to folder", "to nothing"), Reason.UNREADABLE)
+        assert {one.place: one.flaw for one in found} == dict.fromkeys(
+            ("to folder", "to nothing", "pipe"), Reason.UNREADABLE
+        )
         await end.delete(uid(1), None)
-    assert sorted(path.name for path in root.iterdir()) == ["to folder", "to nothing"]
+    assert sorted(path.name for path in root.iterdir()) == ["pipe", "to folder", "to nothing"]
     assert sorted(files_below(outside)) == ["folder/two", "one"], "a link was deleted, and nothing behind it"
 
 

@@ -141,7 +141,8 @@ async def test_the_same_data_set_is_there_already(tmp_path: Path) -> None:
         assert [one.status for one in await stored(end, [data])] == [Status.PRESENT]
 
 
-@pytest.mark.parametrize("there", ["longer", "large", "link", "folder", "text"])
+@posix
+@pytest.mark.parametrize("there", ["longer", "large", "link", "folder", "pipe", "text"])
 async def test_what_lies_there_is_left_alone(tmp_path: Path, there: str) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
     data = small_dicom(pixel_bytes=17 << 20 if there == "large" else 2048)
@@ -149,6 +150,8 @@ async def test_what_lies_there_is_left_alone(tmp_path: Path, there: str) -> None
     path.parent.mkdir(parents=True)
     if there == "folder":
         path.mkdir()
+    elif there == "pipe":
+        os.mkfifo(path)
     elif there == "link":
         outside.write_bytes(data)
         path.symlink_to(outside)
@@ -461,8 +464,18 @@ async def test_delete_takes_copies_along_and_nothing_that_has_changed(tmp_path: 
         uids = [InstanceUids(uid(1), uid(1, 1), uid(1, 1, n)) for n in (1, 2, 3)]
         with pytest.raises(LocalFileError, match="changed"):
             await end.delete(uid(1), uids)
-    assert sorted(files_below(tmp_path)) == ["c", "d"]
-    assert not (tmp_path / "b").exists()
+        assert sorted(files_below(tmp_path)) == ["c", "d"]
+        assert not (tmp_path / "b").exists()
+
+
+async def test_delete_a_study(tmp_path: Path) -> None:
+    data, other = small_dicom(), small_dicom(patient_name="OTHER^NAME")
+    written(tmp_path, {"a": data, "b/copy": data, "c": other, "d": small_dicom(uid(2), uid(2, 1), uid(2, 1, 1))})
+    async with FolderEnd(tmp_path, filters={"StudyInstanceUID": uid(1)}) as end:
+        await end.delete(uid(1), None)
+        with pytest.raises(UsageError, match="filter"):
+            await end.delete(uid(2), None)
+    assert sorted(files_below(tmp_path)) == ["c", "d"], "neither what was never listed, nor outside the filter"
 
 
 @posix

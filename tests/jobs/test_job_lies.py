@@ -136,12 +136,25 @@ async def test_a_study_that_cannot_be_listed_keeps_none_of_the_others(problem: P
     source, target = MemoryEnd("a", instances(4, 3)), MemoryEnd("b", {next(iter(instances(1, 1))): b"one"})
     end = target if at_target else source
     end.fault = fails_at("instances 1.1", problem)
-    with pytest.raises(type(problem)):
-        await ended(await jobs.copy(source, target, attempts=1))
+    summary = await ended(await jobs.copy(source, target, attempts=1))
+    assert adding_up(summary) == {State.DONE: 9, State.FAILED: 1}, "what fails is the list"
+    assert [note for note in summary.notes if "1.1 could not be listed" in note]
     assert len(target.held) == 10
     end.fault = lambda _: None
     assert adding_up(await ended(await jobs.copy(source, target))) == {State.DONE: 11, State.PRESENT: 1}
     assert len(target.held) == 12
+
+
+async def test_a_study_that_cannot_be_listed_afterwards_is_not_called_proven() -> None:
+    source, target = MemoryEnd("a", instances(3, 3)), MemoryEnd("b")
+    target.fault = fails_at("instances 1.2", ProtocolError("counted 3, listed 0"))
+    summary = await ended(await jobs.copy(source, target))
+    assert adding_up(summary) == {State.DONE: 6, State.UNCONFIRMED: 3}
+    assert summary.verified == 6
+    target.fault = lambda _: None
+    summary = await ended(await jobs.copy(source, target))
+    assert adding_up(summary).keys() <= {State.DONE, State.PRESENT}
+    assert summary.discovered == 9
 
 
 async def test_a_study_whose_instances_are_refused_fails_alone() -> None:

@@ -179,7 +179,7 @@ class AnyCrash(RuleBasedStateMachine):
 
 
 AnyCrash.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_any_crash = AnyCrash.TestCase
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import resource
@@ -10,6 +11,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,22 @@ async def test_changed_bits_are_noticed_or_change_nothing(tmp_path: Path) -> Non
         if what == "opened":
             assert content_of(path) == true, (at, bit)
     assert told["refused"] > 1000
+
+
+async def test_swapped_and_blank_pages_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "jobs" / "one.ledger"
+    await with_everything(path)
+    whole = path.read_bytes()
+    pages = [whole[at : at + 4096] for at in range(0, len(whole), 4096)]
+    for one in range(len(pages)):
+        for other in (*range(one), None):
+            changed = list(pages)
+            changed[one] = bytes(4096) if other is None else pages[other]
+            if other is not None:
+                changed[other] = pages[one]
+            if changed != pages:
+                path.write_bytes(b"".join(changed))
+                assert looked_at(path) == "refused", (one, other)
 
 
 async def test_swapped_lines_are_noticed(tmp_path: Path) -> None:
@@ -277,6 +295,88 @@ async def test_a_ledger_that_could_not_be_closed_says_so(tmp_path: Path) -> None
         await ledger.__aexit__(None, None, None)
     async with await Ledger.open(path) as ledger:
         assert await ledger.counts() == {State.PENDING: (12, 1200)}
+
+
+async def test_what_could_not_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails)
+        with pytest.raises(LocalFileError, match="the disk is full") as caught:
+            await Ledger.create(tmp_path / "one.ledger", FACTS)
+        assert caught.value.disk_full
+    assert list(tmp_path.iterdir()) == []
+    async with await Ledger.create(tmp_path / "one.ledger", FACTS):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+async def test_a_file_system_without_locks_is_not_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    with pytest.raises(LocalFileError, match="no locks available"):
+        await Ledger.create(tmp_path / "one.ledger", FACTS)
+
+
+class Failing:
+    """A connection whose statements fail from one on: that one alone, or all after it."""
+
+    def __init__(self, database: sqlite3.Connection, at: int, *, only_once: bool, code: int) -> None:
+        self._database = database
+        self._left = at
+        self._only_once = only_once
+        self._code = code
+        self.failed = False
+
+    def execute(self, *command: Any) -> Any:
+        self._left -= 1
+        if self._left == 0 or (self._left < 0 and not self._only_once):
+            self.failed = True
+            error = sqlite3.OperationalError("as the disk says")
+            error.sqlite_errorcode = self._code
+            raise error
+        return self._database.execute(*command)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+
+@pytest.mark.parametrize("only_once", [True, False])
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_FSYNC])
+async def test_any_statement_may_fail_and_nothing_is_lost(tmp_path: Path, only_once: bool, code: int) -> None:
+    at = 0
+    while True:
+        at += 1
+        path = tmp_path / f"{at}.ledger"
+        ledger = await filled(path, studies=1, items=2)
+        (study,) = await ledger.studies(Stage.PLANNED)
+        keys = [(item.series, item.uid) for item in await ledger.items(study.id)]
+        book = ledger._writer.book
+        real, failing = book.database, Failing(book.database, at, only_once=only_once, code=code)
+        book.database = failing  # type: ignore[assignment]
+        ledger.run_items(study.id, keys)
+        ledger.settle(study.id, [ItemEnd(*keys[0], State.DONE), ItemEnd(*keys[1], State.FAILED, 8)])
+        ledger.plan(study.id, [ItemRow("1.7", "1.7.1", State.PENDING, size=3)])
+        ledger.set_stage(study.id, Stage.MOVED)
+        ledger.put("phase", "verifying")
+        with suppress(LocalFileError):
+            await ledger.commit()
+        book.database = real
+        await ledger.commit()
+        counts = await ledger.counts()
+        await ledger.__aexit__(None, None, None)
+        assert counts == {State.DONE: (1, 100), State.FAILED: (1, 100), State.PENDING: (1, 3)}
+        assert_adds_up(path)
+        if not failing.failed:
+            break
+    assert at > 20, "it failed nowhere"
 
 
 LIMITED = """

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from postdicom_async import CloudApi, DicomWeb, LocalFileError, PostDicom, UsageError, profiles
 from postdicom_async.profiles import Profile, keyring_entries
+from postdicom_async.profiles.file import _without
 from postdicom_async.profiles.model import KEYS, NOT_OF, profile_of, table_of
 from tests.support.canaries import CANARIES, canary_watch
 from tests.support.keyring_files import FileKeyring, file_keyring
@@ -115,6 +116,40 @@ def test_tables_below_go_too(config: Path) -> None:
     assert profiles.load_profile("hospital").options == (("pages", "false"),)
     profiles.remove_profile("hospital")
     assert tomllib.loads(config.read_text()) == {"other": {"url": URL}}
+
+
+PIECES = st.sampled_from(
+    [
+        "[a1]",
+        "[b1]",
+        "[a1.options]",
+        "x=1",
+        's="""',
+        '"""',
+        "#c",
+        "[[a1]]",
+        '["a1"]',
+        "l=[",
+        "1,",
+        "]",
+        "[ a1 ] # x",
+        "",
+    ]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(PIECES, max_size=12).map("\n".join))
+def test_whatever_is_cut_out_leaves_the_rest(text: str) -> None:
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return
+    try:
+        left = _without(text, "a1", Path("x"))
+    except UsageError:
+        return
+    assert tomllib.loads(left) == {name: table for name, table in tables.items() if name != "a1"}
 
 
 def test_a_link_stays_one(config: Path, tmp_path: Path) -> None:

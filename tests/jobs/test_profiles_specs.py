@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from postdicom_async import DicomWeb, PostDicom, UsageError
 from postdicom_async.jobs import specs
@@ -105,7 +107,8 @@ def test_filters(start: str) -> None:
     ("text", "words"),
     [
         ("", "empty"),
-        ("a\0b", "null character"),
+        ("a\0b", "no path and no address"),
+        ("\ud800", "no path and no address"),
         ("hospital:folder", r"\./"),
         ("hospital:/data", r"\./"),
         ("hos pital:", "letters"),
@@ -329,3 +332,26 @@ def test_a_proxy_with_a_password(config: Path, monkeypatch: pytest.MonkeyPatch) 
     assert limited_settings(Profile("one", url=URL), alone=True).proxy == "http://me:pw@proxy.example:3128"
     own = Profile("one", url=URL, proxy="http://own.example:3128")
     assert limited_settings(own, alone=True).proxy == "http://own.example:3128"
+
+
+PIECES = st.sampled_from([
+    "https://", "postdicom+", "hospital:", "?", "StudyDate", "=", "2024", "&", "@", "u", ":", "[", "]", "::1", "%zz",
+    "%41", "/", "\\", "00080020", ":99999", "\ud800", "\n",
+])  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.text() | st.lists(PIECES).map("".join))
+def test_any_text_is_an_end_or_refused_in_one_line(text: str) -> None:
+    try:
+        spec = parse_end(text)
+    except UsageError as error:
+        problem = str(error)
+    else:
+        problem = ""
+    if problem:
+        assert "\n" not in problem
+        return
+    assert EndSpec.from_private(spec.private) == spec
+    if spec.kind != "profile":
+        assert spec.identity()

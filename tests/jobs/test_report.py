@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from postdicom_async import LocalFileError, UsageError
+from postdicom_async.disk.whole_file import whole_file
 from postdicom_async.jobs.report import format_of, report_lines, write_report
 from postdicom_async.jobs.report_lines import COLUMNS, symbol_of
 from postdicom_async.jobs.states import Reason, State
@@ -190,15 +191,18 @@ def test_where_it_cannot_be_written(tmp_path: Path, place: str) -> None:
 
 
 def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
-    old, young = (tmp_path / f".report.csv.{name}.postdicom-part" for name in ("old", "young"))
-    for left in (old, young):
-        left.write_text("half a report")
-    os.utime(old, (1, 1))
+    left = tmp_path / ".report.csv.0123.postdicom-part"
+    left.write_text("half a report")
+    other = tmp_path / ".other.csv.0123.postdicom-part"
+    other.write_text("of another")
 
-    write_report(tmp_path / "report.csv", reader(), version="9.9", now=NOW)
+    with whole_file(tmp_path / "report.csv", "the report") as first:
+        assert not left.exists()
+        first.write("the first")
+        write_report(tmp_path / "report.csv", reader(), version="9.9", now=NOW)  # who still writes is left alone
 
-    assert not old.exists()
-    assert young.exists()  # of somebody who still writes
+    assert (tmp_path / "report.csv").read_text() == "the first"
+    assert sorted(tmp_path.iterdir()) == [other, tmp_path / "report.csv"]
 
 
 def test_the_name_says_the_format(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,23 @@ async def test_what_changes_is_sent_and_nothing_else() -> None:
     assert ">31<" in second["totals"]
     assert "notes" not in second
     assert "verification" not in second
+
+
+async def test_there_is_an_end_to_how_many_look_on() -> None:
+    async with served() as (_, client), AsyncExitStack() as stack:
+        streams = []
+        for _number in range(16):
+            answer = await stack.enter_async_context(client.stream("GET", "/events"))
+            streams.append(answer.aiter_lines())  # one that nobody holds is closed
+            assert await anext(streams[-1]) == "event: parts"
+        assert (await client.get("/events")).status_code == 503
+        await stack.aclose()
+        async with asyncio.timeout(30):
+            while True:
+                async with client.stream("GET", "/events") as answer:
+                    if answer.status_code == 200:
+                        break
+                await asyncio.sleep(0.1)
 
 
 async def test_a_ledger_that_breaks_is_told() -> None:
