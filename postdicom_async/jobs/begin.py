@@ -22,6 +22,7 @@ from postdicom_async.jobs.weather import Patience
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.jobs.machines import Scheduler
@@ -199,13 +200,17 @@ async def resume(
             not kept: make the whole call again.
         LedgerUnusable: see `copy`.
     """
+    path, ends, how = await _kept_of(job)
+    return await begun(Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask, scheduler))
+
+
+async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], How]:
     path = await in_background(lambda: places.find_job(str(job)))
     kept = await in_background(places.Private(path).read)
     if kept.get("anonymizes"):
         raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
-    how = How(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
-    return await begun(Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask, scheduler))
+    return path, ends, How(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
 
 
 @public_face
@@ -228,10 +233,13 @@ async def retry(
         ask: see `copy`.
         scheduler: see `copy`.
     """
-    path = await in_background(lambda: places.find_job(str(job)))
+    path, _, _ = await _kept_of(job)  # before anything is changed
     chosen = None if reasons is None else list(reasons)
     ledger = await Ledger.open(path)
     async with ledger:
+        # First the phase: whoever comes after a kill would pass over what is pending. One that has not found everything
+        # finds the rest before it moves.
+        if ledger.fact("discovery_complete") or ledger.fact("part"):
+            ledger.put("phase", "moving")
         await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=chosen)
-        ledger.put("phase", "moving")
     return await resume(path, pace=pace, patience=patience, ask=ask, scheduler=scheduler)

@@ -103,7 +103,7 @@ def planned_items(
         new_uid: what an instance's UID is at the target.
     """
     left = dict(known)
-    for one in listed:
+    for one in _told_apart(listed):
         before = left.pop((one.series, one.uid), None)
         state, reason = _state_of(one, None if held is None else new_uid(one.uid) in held, before, how)
         is_same = before is not None and before.state is state
@@ -116,6 +116,14 @@ def planned_items(
             yield before._replace(reason=Reason.GONE)
         elif before.state in (State.PENDING, State.RUNNING, State.FAILED):
             yield before._replace(state=State.EXCLUDED, reason=Reason.GONE)
+
+
+def _told_apart(listed: Iterable[ListedInstance]) -> Iterator[ListedInstance]:
+    """Yield each instance once. One UID in two series is two, and no target's list or answer tells them apart."""
+    series_of: dict[str, str] = {}
+    for _, one in sorted({(one.series, one.uid): one for one in listed}.items()):
+        is_twin = series_of.setdefault(one.uid, one.series) != one.series
+        yield one._replace(flaw=int(Reason.OTHER_CONTENT)) if is_twin and not one.flaw else one
 
 
 def _state_of(one: ListedInstance, is_held: bool | None, before: ItemRow | None, how: Comparison) -> tuple[State, int]:
