@@ -1,8 +1,8 @@
 """``python -m benchmarks.jobs``: one archive copied into another, beside our own halves and beside another mover.
 
 Two Orthancs on loopback. Ours: every study downloaded into a folder, the folder uploaded, and `jobs.copy` from one to
-the other without a folder in between, verified and not. The other: OrthancCloner of orthanc-tools (pip), 18 threads as its
-makers use it, over Orthanc's own REST interface, in a process of its own; its time ends when the target counts all.
+the other without a folder in between, verified and not. The other: OrthancCloner of orthanc-tools (pip), 18 threads
+as its makers use it, over Orthanc's own REST interface; its time ends when the target counts all.
 """
 
 from __future__ import annotations
