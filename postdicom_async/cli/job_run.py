@@ -25,7 +25,6 @@ __all__ = [
     "NOTHING",
     "Limits",
     "Telling",
-    
     "counts_text",
     "document_of",
     "run_job",

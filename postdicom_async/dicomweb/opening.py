@@ -15,7 +15,8 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicomweb.listing import count_instances
+from postdicom_async.dicomweb.dialects import Route
+from postdicom_async.dicomweb.listing import count_by_series, count_instances
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
 from postdicom_async.disk.background import outlasting
@@ -48,6 +49,7 @@ __all__ = ["Opening", "Retrieves"]
 _TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
 _FIRST_AT_ONCE = 2
 _MANY = 8  # of one series: it is worth asking how many it has
+_MOST_SERIES = 1000  # of a study with more, single instances are asked for
 _MOST_DROPPED = 2  # times what is wanted, all that comes with a series; each request more costs about an instance
 _MOST_IN_VAIN = 3  # instances in a row
 
@@ -83,7 +85,8 @@ class Opening:
         retrieves: what makes the requests.
         within: the study, or the series that all that is wanted belongs to.
         wanted: Series and SOP Instance UIDs.
-        whole: it is all that the archive has there.
+        whole: it is all that the archive has there. With nothing in ``wanted``, all that comes is: it was not listed,
+            and an answer that breaks is not made good, since nobody knows what it lacks.
         once: bodies may be given that can be read only once.
         probe: asks the archive the cheapest question, and raises where it cannot be worked with.
     """
@@ -112,6 +115,8 @@ class Opening:
         self._sink = HoldingSink(self._given, passes=once)
         self.left: dict[tuple[str, str], None] = dict.fromkeys(wanted)
         self.arriving: set[tuple[str, str]] = set()
+        self.everything: bool = whole and not self.left
+        self.came: set[tuple[str, str]] = set()  # of everything
 
     async def each(self) -> AsyncGenerator[Identified, None]:
         """Yield what comes.
@@ -133,7 +138,10 @@ class Opening:
                 await outlasting(fetching)
 
     def _given(self, uids: InstanceUids) -> None:
-        self.left.pop((uids.series_instance_uid, uids.sop_instance_uid), None)
+        key = uids.series_instance_uid, uids.sop_instance_uid
+        self.left.pop(key, None)
+        if self.everything:
+            self.came.add(key)
         self._gave = True
         self._in_vain = 0
 
@@ -141,8 +149,10 @@ class Opening:
 
     async def _fetch_all(self) -> None:
         try:
-            first = await self._targets()
+            first = [self._within] if self.everything else await self._targets()
             await self._fetch(first)
+            if self.everything and self._problem is not None:
+                raise self._problem
             if self.left and any(target.instance is None for target in first):
                 await self._work_on()
                 await self._fetch(self._one_by_one(self.left))
@@ -167,19 +177,24 @@ class Opening:
         by_series: dict[str, list[tuple[str, str]]] = {}
         for key in self.left:
             by_series.setdefault(key[0], []).append(key)
+        many = [series for series, keys in by_series.items() if len(keys) >= _MANY and Route.SERIES in routes]
+        counts = await self._counts(many)
         targets: list[Target] = []
         for series, keys in by_series.items():
-            target = Target(self._within.study, series)
-            if len(keys) >= _MANY and target.route in routes and await self._is_worth_it(target, len(keys)):
-                targets.append(target)
+            if 0 < counts.get(series, 0) <= len(keys) * _MOST_DROPPED:  # most of it is wanted
+                targets.append(Target(self._within.study, series))
             else:
                 targets += self._one_by_one(keys)
         return targets
 
-    async def _is_worth_it(self, series: Target, wanted: int) -> bool:
-        """Whether to take a whole series for some of its instances."""
-        count = await count_instances(self._retrieval, series)
-        return count is not None and count <= wanted * _MOST_DROPPED
+    async def _counts(self, many: list[str]) -> dict[str, int]:
+        """Return how many instances some series have, as far as the archive says."""
+        if len(many) > 1:
+            return await count_by_series(self._retrieval, self._within.study, _MOST_SERIES) or {}
+        counts: dict[str, int] = {}
+        for series in many:
+            counts[series] = await count_instances(self._retrieval, Target(self._within.study, series)) or 0
+        return counts
 
     def _one_by_one(self, keys: Iterable[tuple[str, str]]) -> list[Target]:
         return [Target(self._within.study, *key) for key in keys]
@@ -268,7 +283,9 @@ class _Answer:
     def take(self, uids: InstanceUids) -> Taken:
         """Say whether a part is wanted: what is not, or is here, is dropped without a word."""
         key = uids.series_instance_uid, uids.sop_instance_uid
-        if key not in self._opening.left or key in self._opening.arriving:
+        opening = self._opening
+        is_wanted = key not in opening.came if opening.everything else key in opening.left
+        if not is_wanted or key in opening.arriving:
             return Taken.BEFORE
         self._opening.arriving.add(key)
         self.taken.add(key)

@@ -68,6 +68,8 @@ class ArchiveEnd:
         self.name: str = origin_of(self._session.url) if name is None else name
         self.identity: str = place_of(self._session.url)
         self.features: Feature = Feature.LISTS | Feature.OPENS | Feature.STORES | Feature.CONFIRMS | Feature.PASSES
+        if Route.STUDY in dialect.routes:
+            self.features |= Feature.UNLISTED
         if Route.STUDY in dialect.routes and Route.INSTANCE in dialect.routes:
             self.features |= Feature.DELETES
         self.notes: list[str] = []

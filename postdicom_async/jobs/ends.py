@@ -35,6 +35,8 @@ class Feature(Flag):
     CONFIRMS = auto()
     """Says of an instance whether it has it."""
     DELETES = auto()
+    UNLISTED = auto()
+    """Opens a whole study whose instances were not listed: `Wanted` with ``whole`` and no instances."""
     PASSES = auto()
     """Stores what comes as it comes: reads each body once, so that one may be given that can be read only once."""
 
@@ -77,7 +79,8 @@ class Wanted:
         study: its Study Instance UID.
         series: the one series they all belong to; None where there are several.
         instances: which ones.
-        whole: they are all that the source has of the study, or of that series.
+        whole: they are all that the source has of the study, or of that series; without any in ``instances``, all that
+            comes is wanted (`Feature.UNLISTED`).
         once: each body will be read once at most, and soon: a large one need not be kept until it is whole.
     """
 

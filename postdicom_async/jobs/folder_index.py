@@ -17,7 +17,6 @@ import secrets
 import sqlite3
 import threading
 from hashlib import blake2b
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from postdicom_async.disk.problems import explain_os_error
@@ -210,7 +209,7 @@ class FolderIndex:
         query = f"SELECT path, id, size, mtime, inode, ctime FROM files WHERE path IN ({marks})"  # noqa: S608 - marks
         rows = self._run(lambda: self._database.execute(query, paths).fetchall())
         asked = frozenset(paths)  # a damaged index may answer with others
-        return {path: Known(id_, tuple(identity)) for path, id_, *identity in rows if path in asked}  # type: ignore[arg-type]
+        return {path: Known(id_, tuple(identity)) for path, id_, *identity in rows if path in asked}
 
     def note(self, seen: Iterable[Seen], unchanged: Iterable[int] = ()) -> None:
         """Note what was found, and what is as it was, in one transaction."""
@@ -327,14 +326,16 @@ _FILES: Final = "SELECT f.id, f.path, f.size, f.flaw, g.series, f.uid, f.size, f
 def _onward(after: _Key, keys: list[_Key]) -> list[_Key]:
     """Return the keys of a page, which come behind the one before: in a damaged index they may go round for ever."""
     with translated(TypeError, lambda _: damaged()):
-        if any(one >= other for one, other in pairwise([after, *keys])):
-            raise damaged()
+        for key in keys:
+            if key <= after:
+                raise damaged()
+            after = key
     return keys
 
 
 def _row(row: Sequence[Any]) -> FileRow:
     id_, path, size, flaw, series, uid, *identity = row
-    return FileRow(id_, path, size, flaw, series or "", uid or "", tuple(identity))  # type: ignore[arg-type]
+    return FileRow(id_, path, size, flaw, series or "", uid or "", tuple(identity))
 
 
 def _opened(path: Path | None) -> sqlite3.Connection:

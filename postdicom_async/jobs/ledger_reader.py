@@ -149,11 +149,14 @@ class LedgerReader:
     def _examples(self, state: int, reason: int) -> tuple[str, ...]:
         if state not in LISTED_BY_REASON:
             return ()
-        found = self._rows(
-            "SELECT item.uid FROM item JOIN series ON series.id = item.series WHERE state = ? AND reason = ? "
-            f"AND state IN ({_listed_by_reason()}) AND series.uid <> '' LIMIT ?",
-            (state, reason, _EXAMPLES),
-        )
+        nothing = self._rows("SELECT coalesce(max(id), 0) FROM series WHERE study = 1")[0][0]
+        found: list[Any] = []
+        for side in ("series > ?", "series < ?"):  # what is no instance has no UID to show, and there may be millions
+            query = (
+                "SELECT uid FROM item WHERE state = ? AND reason = ? "
+                f"AND state IN ({_listed_by_reason()}) AND {side} LIMIT ?"
+            )
+            found += self._rows(query, (state, reason, nothing, _EXAMPLES - len(found)))
         return tuple(uid for (uid,) in found)
 
     def _months(self, totals: Sequence[Sequence[int]]) -> tuple[MonthLine, ...]:
@@ -200,8 +203,14 @@ class LedgerReader:
                 )
                 yield SeriesLine(uid, _by_state(counts))
 
-    def items(self, *, states: Sequence[State] | None = None, study: str | None = None) -> Iterator[ItemLine]:
-        """Yield items in some states, of one study or all; in the order in which they were planned.
+    def items(
+        self,
+        *,
+        states: Sequence[State] | None = None,
+        study: str | None = None,
+        reasons: Sequence[int] | None = None,
+    ) -> Iterator[ItemLine]:
+        """Yield items in some states and for some reasons, of one study or all; in the order they were planned in.
 
         Raises:
             LedgerUnusable: a line is not what was written.
@@ -209,6 +218,8 @@ class LedgerReader:
         chosen, values = of_states(states)
         if states is not None and set(states) <= set(LISTED_BY_REASON):
             chosen += f" AND state IN ({_listed_by_reason()})"  # so that SQLite sees which index helps
+        if reasons is not None:
+            chosen += f" AND reason IN ({', '.join('?' * len(reasons))})"
         tables = "item CROSS JOIN series ON series.id = item.series CROSS JOIN study ON study.id = series.study WHERE 1"
         if study is not None:
             tables = (
@@ -219,7 +230,7 @@ class LedgerReader:
             lines = self._database.execute(
                 "SELECT study.id, study.uid, series.uid, item.uid, state, reason, attempts, size, digest, item.mark "
                 f"FROM {tables}{chosen}",
-                (*([] if study is None else [study]), *values),
+                (*([] if study is None else [study]), *values, *(reasons or ())),
             )
             self._reading.add(lines)
             for line in lines:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from postdicom_async import errors
 from postdicom_async.disk.background import outlasting
 from postdicom_async.jobs.chunks import ChunkEnd, ItemEnd
-from postdicom_async.jobs.ledger import Stage
-from postdicom_async.jobs.plan import chunks_of
+from postdicom_async.jobs.ends import Feature
+from postdicom_async.jobs.ledger import ItemRow, Stage
+from postdicom_async.jobs.plan import chunks_of, may_go_unlisted, unlisted_chunk
 from postdicom_async.jobs.states import SETTLED, Reason, State, reason_code
 from postdicom_async.jobs.studies import could_not_be_listed, every_study, plan_study_or_fail
 from postdicom_async.jobs.summary import ItemLine
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.chunks import Chunk, Dispatcher
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.ledger import StudyRow
 
 __all__ = ["Moving"]
 
 _STUDIES_AHEAD = 4  # whose instances are being listed while others move
 _CHUNKS_AHEAD = 8
+_MOST_UNLISTED = 2000  # instances of a study that is moved without a list: so many may have to be listed after all
 
 
 @dataclass(slots=True)
@@ -43,12 +45,14 @@ class _Out:
 
     Attributes:
         open: of which items nothing is known yet.
+        arrived: how many there were, where the chunk was not listed.
         held_back: those that failed and may not if they are tried again: decided when the chunk has ended.
     """
 
     chunk: Chunk
     open: set[tuple[str, str]]
     held_back: list[ItemEnd] = field(default_factory=list)
+    arrived: int = 0
 
 
 class Moving:
@@ -80,6 +84,7 @@ class Moving:
         self._rows: dict[int, StudyRow] = {}  # of the studies under way
         self._again: list[tuple[float, int, int]] = []  # when a study is tried again
         self._due: set[int] = set()  # the studies in it
+        self._to_list: set[int] = set()  # those that did not come whole unlisted
         self._changed = asyncio.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asking: set[asyncio.Task[None]] = set()
@@ -108,7 +113,8 @@ class Moving:
             async for chunk, end in ends:
                 if not isinstance(end, ChunkEnd):
                     self._item_ended(chunk, end)
-                elif end.failed_end:  # an outage may last for hours: what else comes back is written down meanwhile
+                elif end.failed_end or self._is_doubtful(chunk):
+                    # An outage may last for hours: what else comes back is written down meanwhile.
                     asking = asyncio.ensure_future(self._failed_chunk_ended(chunk, end))
                     self._asking.add(asking)
                     asking.add_done_callback(self._asked)
@@ -133,11 +139,21 @@ class Moving:
 
     async def _plan(self, study: StudyRow) -> None:
         context = self._context
-        items = await context.ledger.items(study.id) if study.stage is Stage.PLANNED else []
+        items = await context.ledger.items(study.id)
+        if self._may_go_unlisted(study) and not items:
+            self._rows[study.id] = study
+            self._left[study.id] = 1
+            await self._ahead.put(unlisted_chunk(study, next(self._numbers)))
+            return
         if study.stage is not Stage.PLANNED or could_not_be_listed(items):
             items = await plan_study_or_fail(context, study)
         for chunk in self._begun(study, items):
             await self._ahead.put(chunk)
+
+    def _may_go_unlisted(self, study: StudyRow) -> bool:
+        how = self._context.how
+        can = Feature.UNLISTED in self._context.source.features and not self._splits_series
+        return can and how.anonymize is None and may_go_unlisted(study, self._context.comparison, most=_MOST_UNLISTED)
 
     def _begun(self, study: StudyRow, items: list[ItemRow]) -> list[Chunk]:
         """Return the chunks of what is pending in a study; one without any has ended."""
@@ -168,10 +184,18 @@ class Moving:
                 continue
             study_id = heapq.heappop(self._again)[2]
             self._due.discard(study_id)
-            for chunk in self._begun(self._rows[study_id], await self._context.ledger.items(study_id)):
+            study = self._rows[study_id]
+            if study_id in self._to_list:
+                self._to_list.discard(study_id)
+                items = await plan_study_or_fail(self._context, study)
+            else:
+                items = await self._context.ledger.items(study_id)
+            for chunk in self._begun(study, items):
                 yield await self._given_out(chunk)
 
     async def _given_out(self, chunk: Chunk) -> Chunk:
+        if self._context.ledger.problem is not None:
+            await self._context.ledger.commit()  # nothing is moved that could not be written down
         await self._gate()
         await self._context.outages.clear()
         keys = [(one.series, one.uid) for one in chunk.wanted.instances]
@@ -183,6 +207,10 @@ class Moving:
 
     def _item_ended(self, chunk: Chunk, end: ItemEnd) -> None:
         out = self._out[chunk.number]
+        if not chunk.wanted.instances:
+            out.arrived += 1
+            running = ItemRow(end.series, end.uid, State.RUNNING, attempts=1, size=end.size)
+            self._context.ledger.plan(chunk.study_id, [running])
         out.open.discard((end.series, end.uid))
         if end.temporary and end.state is not State.DONE:
             out.held_back.append(end)
@@ -192,8 +220,13 @@ class Moving:
     async def _failed_chunk_ended(self, chunk: Chunk, end: ChunkEnd) -> None:
         """Find out whether an end that failed a chunk can be worked with at all; wait until it can."""
         failed = self._context.source if end.failed_end == "source" else self._context.target
-        is_outage = await self._context.outages.outlasted(failed, _problem_of(end), chunk=chunk.number)
+        problem = _problem_of(end) if end.failed_end else errors.ConnectionFailed("instances were not taken")
+        is_outage = await self._context.outages.outlasted(failed, problem)
         self._chunk_ended(chunk, end, is_outage=is_outage)
+
+    def _is_doubtful(self, chunk: Chunk) -> bool:
+        """Whether a target may be out of order that failed items one by one: so upload tells of batches that broke."""
+        return any(one.reason in _DOUBTFUL for one in self._out[chunk.number].held_back)
 
     def _asked(self, asking: asyncio.Task[None]) -> None:
         self._asking.discard(asking)
@@ -210,9 +243,20 @@ class Moving:
             self._try_again(chunk, 0)
         else:
             self._fail_or_try_again(chunk, [*out.held_back, *left])
+        if not chunk.wanted.instances:
+            self._unlisted_ended(chunk, out.arrived)
         self._left[chunk.study_id] -= 1
         self._study_may_have_ended(chunk.study_id)
         self._changed.set()
+
+    def _unlisted_ended(self, chunk: Chunk, arrived: int) -> None:
+        """Believe that a study came whole only when as many came as its source counts; else have it listed."""
+        study = self._rows[chunk.study_id]
+        if arrived == study.at_source:
+            self._context.ledger.set_stage(study.id, Stage.PLANNED, planned=arrived)
+        else:
+            self._to_list.add(study.id)
+            self._try_again(chunk, 0)
 
     def _fail_or_try_again(self, chunk: Chunk, failed: list[ItemEnd]) -> None:
         for one in failed:
@@ -245,6 +289,7 @@ class Moving:
             self._context.ledger.set_stage(study_id, Stage.MOVED)
 
 
+_DOUBTFUL = frozenset({int(Reason.CONNECTION), int(Reason.NOT_CONFIRMED)})
 _REASONS = {
     errors.NotFound: Reason.GONE,
     errors.AuthenticationFailed: reason_code(status=403),

@@ -94,7 +94,7 @@ class Outages:
         for sky in self._skies:
             sky.weather.given(self._clock())
 
-    async def outlasted(self, end: End, problem: PostdicomError, *, chunk: int = 0) -> bool:
+    async def outlasted(self, end: End, problem: PostdicomError) -> bool:
         """Find out whether a failure is an outage, and wait for its end; return whether it was one.
 
         Raises:
@@ -106,7 +106,7 @@ class Outages:
         sky = self._of(end)
         sky.problem = problem
         if not isinstance(problem, LocalFileError):  # of one file: nothing about its end
-            sky.weather.ended(self._clock(), chunk=chunk, **_said(problem))
+            sky.weather.ended(self._clock(), **_said(problem))
         is_outage = await self._is_out(sky)
         await self._wait_until_clear(sky)
         return is_outage

@@ -125,8 +125,7 @@ def _split_off(job: sqlite3.Connection, part: Path, facts: Mapping[str, Any], wh
             job.execute(f"INSERT INTO part.study SELECT * FROM main.study WHERE {_OF_PART} ORDER BY id", which)
             job.execute(f"INSERT INTO part.series SELECT * FROM main.series WHERE {of_part} ORDER BY id", which)
             job.execute(
-                "INSERT INTO part.item SELECT item.* FROM part.series CROSS JOIN main.item ON item.series = series.id "
-                "ORDER BY item.series, item.uid"
+                "INSERT INTO part.item SELECT item.* FROM part.series CROSS JOIN main.item ON item.series = series.id"
             )
             job.execute(f"INSERT INTO part.tally SELECT * FROM main.tally WHERE {of_part}", which)
             _require_all(job, "main", which)
@@ -198,7 +197,8 @@ def _take_over(book: Book, facts: Mapping[str, Any], which: Mapping[str, int]) -
     _require_all(job, "part", which)
     _add_sums(book, "main", _sums(job, "main", which), -1)
     of_part = f"study IN (SELECT id FROM main.study WHERE {_OF_PART})"
-    job.execute(f"DELETE FROM main.item WHERE series IN (SELECT id FROM main.series WHERE {of_part})", which)
+    old = job.execute(f"SELECT id FROM main.series WHERE {of_part}", which).fetchall()
+    job.executemany("DELETE FROM main.item WHERE series = ?", old)  # in one go SQLite would hold millions of keys
     job.execute(f"DELETE FROM main.series WHERE {of_part}", which)
     job.execute(f"DELETE FROM main.tally WHERE {of_part}", which)
     job.execute("INSERT OR REPLACE INTO main.study SELECT * FROM part.study WHERE id <> 1")
@@ -206,7 +206,7 @@ def _take_over(book: Book, facts: Mapping[str, Any], which: Mapping[str, int]) -
     job.execute(
         "INSERT INTO main.item SELECT mine.id, item.uid, state, reason, attempts, size, digest, item.mark "
         "FROM main.series AS mine CROSS JOIN part.series AS its ON its.study = mine.study AND its.uid = mine.uid "
-        "CROSS JOIN part.item ON item.series = its.id ORDER BY mine.id, item.uid"
+        "CROSS JOIN part.item ON item.series = its.id"  # in the order of the loops, so without sorting millions
     )
     job.execute("INSERT INTO main.tally SELECT * FROM part.tally WHERE study <> 1")
     _require_all(job, "main", which)
@@ -247,6 +247,7 @@ def _held(path: Path, *, to_merge: bool = False) -> Iterator[sqlite3.Connection]
     try:
         examine(path, to_merge=to_merge)
         with closing(connected(path, "rw")) as database:
+            database.execute("PRAGMA temp_store=FILE")  # what may be undone of a statement on millions of lines
             book = Book(database)
             if running := book.with_states([State.RUNNING]):
                 book.done(lambda book: book.take_back(running))

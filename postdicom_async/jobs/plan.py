@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from hashlib import blake2b
 from itertools import groupby
 from typing import TypeAlias
 
@@ -17,7 +18,18 @@ from postdicom_async.jobs.ends import ListedInstance, Wanted
 from postdicom_async.jobs.ledger_schema import ItemRow, Stage, StudyRow
 from postdicom_async.jobs.states import Reason, State
 
-__all__ = ["Comparison", "Decision", "chunks_of", "decide", "expected_at_target", "gone", "planned_items"]
+__all__ = [
+    "Comparison",
+    "Decision",
+    "chunks_of",
+    "decide",
+    "expected_at_target",
+    "gone",
+    "is_sampled",
+    "may_go_unlisted",
+    "planned_items",
+    "unlisted_chunk",
+]
 
 Key: TypeAlias = tuple[str, str]
 """Series and SOP Instance UID."""
@@ -93,7 +105,7 @@ def planned_items(
         new_uid: what an instance's UID is at the target.
     """
     left = dict(known)
-    for one in listed:
+    for one in _told_apart(listed):
         before = left.pop((one.series, one.uid), None)
         state, reason = _state_of(one, None if held is None else new_uid(one.uid) in held, before, how)
         is_same = before is not None and before.state is state
@@ -106,6 +118,14 @@ def planned_items(
             yield before._replace(reason=Reason.GONE)
         elif before.state in (State.PENDING, State.RUNNING, State.FAILED):
             yield before._replace(state=State.EXCLUDED, reason=Reason.GONE)
+
+
+def _told_apart(listed: Iterable[ListedInstance]) -> Iterator[ListedInstance]:
+    """Yield each instance once. One UID in two series is two, and no target's list or answer tells them apart."""
+    series_of: dict[str, str] = {}
+    for _, one in sorted({(one.series, one.uid): one for one in listed}.items()):
+        is_twin = series_of.setdefault(one.uid, one.series) != one.series
+        yield one._replace(flaw=int(Reason.OTHER_CONTENT)) if is_twin and not one.flaw else one
 
 
 def _state_of(one: ListedInstance, is_held: bool | None, before: ItemRow | None, how: Comparison) -> tuple[State, int]:
@@ -121,6 +141,11 @@ def _state_of(one: ListedInstance, is_held: bool | None, before: ItemRow | None,
     return (State.PENDING if how.keeps_uids else State.PRESENT), Reason.NONE
 
 
+def is_sampled(uid: str, share: float) -> bool:
+    """Whether an instance is among a share of all, 0 to 1: told by its UID, so that another run chooses the same."""
+    return int.from_bytes(blake2b(uid.encode(), digest_size=8).digest(), "big") < share * 2**64
+
+
 def gone(items: Iterable[ItemRow], *, delete_all: bool) -> list[ItemRow]:
     """Return what may be deleted at the target of items that the source has no more."""
     states = _AT_TARGET if delete_all else frozenset({State.DONE})
@@ -128,6 +153,20 @@ def gone(items: Iterable[ItemRow], *, delete_all: bool) -> list[ItemRow]:
 
 
 # --- chunks ---------------------------------------------------------------------------------------------------------
+
+
+def may_go_unlisted(study: StudyRow, how: Comparison, *, most: int) -> bool:
+    """Whether a study is moved whole without a list: the target has none of it, and the source says how many there are.
+
+    Listing instances may cost an archive more than giving them. When as many came as it counts, none is missing.
+    """
+    is_new = study.planned is None and how.target_lists and expected_at_target(study, how) == 0
+    return is_new and not how.full and 0 < (study.at_source or 0) <= most
+
+
+def unlisted_chunk(study: StudyRow, number: int) -> Chunk:
+    """Return a whole study as one chunk, whatever it holds."""
+    return Chunk(number, 1, study.id, Wanted(study.uid, None, (), whole=True))
 
 
 def chunks_of(

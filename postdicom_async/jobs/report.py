@@ -44,8 +44,14 @@ class Reader(Protocol):
         """Yield the series of a study."""
         ...
 
-    def items(self, *, states: Sequence[State] | None = None, study: str | None = None) -> Iterator[ItemLine]:
-        """Yield items, all or those in some states or of a study."""
+    def items(
+        self,
+        *,
+        states: Sequence[State] | None = None,
+        study: str | None = None,
+        reasons: Sequence[int] | None = None,
+    ) -> Iterator[ItemLine]:
+        """Yield items, all or those in some states, of a study, for some reasons."""
         ...
 
     def close(self) -> None:

@@ -251,11 +251,10 @@ class Pages:
         states = [_state(query["state"])]
         reason = _number(query["reason"] or "0", "reason")
 
-        def of_reason(reader: Reader) -> Iterator[ItemLine]:
-            return (line for line in reader.items(states=states) if line.reason == reason)
-
         page = _page(request)
-        lines, is_more = await self._watch.some(of_reason, page, _PAGE)
+        lines, is_more = await self._watch.some(
+            lambda reader: reader.items(states=states, reasons=[reason]), page, _PAGE
+        )
         return HTMLResponse(items_page(lines, place="/items", query=query, page=page, is_more=is_more))
 
     async def metrics(self, _: Request) -> Response:

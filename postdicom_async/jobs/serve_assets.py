@@ -39,7 +39,8 @@ button:disabled { opacity: .5; cursor: progress; }
 #said { min-height: 1.6rem; margin: .8rem 0 0; }
 .crumbs { margin: 0 0 .5rem; color: var(--quiet); }
 .pages { display: flex; gap: 1.5rem; margin-top: 1.25rem; }
-main > h1 { overflow-wrap: anywhere; }
+main > h1 { overflow-wrap: anywhere; margin-bottom: 1rem; font-size: 1.5rem; }
+th code { overflow-wrap: anywhere; }
 h1 code { font-size: .8em; }
 @media print { nav, .controls, .inline, #said { display: none; } }
 """

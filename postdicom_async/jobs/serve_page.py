@@ -129,9 +129,9 @@ def _status_words(status: Mapping[str, Any]) -> str:
 
 def _limits(status: Mapping[str, Any]) -> str:
     rate, at_once = str(status.get("max_rate")), status.get("at_once")
-    return ("any rate" if rate == "off" else f"{rate.rstrip('KMGT')}{NBSP}{rate.lstrip('0123456789.')}B/s") + (
-        f", {at_once} at once" if at_once else ""
-    )
+    unit = rate.lstrip("0123456789.")
+    words = "any rate" if rate == "off" else f"{rate.removesuffix(unit)}{NBSP}{unit.replace('K', 'k')}B/s"
+    return words + (f", {at_once} at once" if at_once else "")
 
 
 def _controls(proof: str) -> Html:
@@ -176,9 +176,9 @@ def studies_page(lines: Sequence[StudyLine], *, state: str, page: int, is_more: 
                 aria_current="page" if value == state else False)
         for name, value in states
     )  # fmt: skip
-    shown = table("Studies", ("Study", "Month", "Known by", *_COUNT_COLUMNS), rows) if rows else _nothing()
+    shown = table("Studies", ("Study", "Month~", "Known by~", *_COUNT_COLUMNS), rows) if rows else _nothing()
     more = _pages("/studies", {"state": state}, page, is_more=is_more)
-    choice = element("div", "Those that have something ", *_spaced(links), class_="crumbs")
+    choice = element("div", "Show those with something: ", *_spaced(links), class_="crumbs")
     return _sub_page("Studies", element("h1", "Studies"), choice, shown, more)
 
 
@@ -214,7 +214,7 @@ def items_page(
         )
         for line in lines
     ]
-    columns = ("Instance", "State", "Reason", "Attempts#", "Bytes#", *(() if of else ("Study",)))
+    columns = ("Instance", "State", "Reason", "Attempts#~", "Bytes#", *(() if of else ("Study",)))
     up = element("a", element("code", of), href=f"/studies/{of}") if of else element("a", "Job", href="/")
     crumbs = element("p", element("a", "Studies", href="/studies"), " / ", up, class_="crumbs")
     shown = table("Instances", columns, rows) if rows else _nothing()

@@ -20,6 +20,7 @@ from postdicom_async.jobs.serve_page import Look
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from pathlib import Path
 
     from postdicom_async.jobs.report import Reader
 
@@ -52,6 +53,7 @@ class Watch:
         self._version = version
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger reader")
         self._reader: Reader | None = None
+        self._file: tuple[int, int] | None = None
         self._eta = Eta()
         self._look: Look | None = None
         self._stale_at = 0.0
@@ -91,11 +93,23 @@ class Watch:
         """
 
         def answer() -> _T:
+            if self._reader is not None and _file_of(self._reader) != self._file:
+                self._let_go()  # the job was begun afresh, and this is what it was before
             if self._reader is None:
                 self._reader = self._open()
-            return question(self._reader)
+                self._file = _file_of(self._reader)
+            try:
+                return question(self._reader)
+            except PostdicomError:
+                self._let_go()  # the next who asks opens it anew
+                raise
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, answer)
+
+    def _let_go(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     async def some(self, lines: Callable[[Reader], Iterable[_T]], page: int, size: int) -> tuple[list[_T], bool]:
         """Return a page of lines, from 1 on, and whether there are more.
@@ -113,13 +127,20 @@ class Watch:
 
     async def close(self) -> None:
         """Let go of the ledger, when the thread has done with it."""
-
-        def end() -> None:
-            if self._reader is not None:
-                self._reader.close()
-
-        await outlasting(asyncio.get_running_loop().run_in_executor(self._thread, end))
+        await outlasting(asyncio.get_running_loop().run_in_executor(self._thread, self._let_go))
         self._thread.shutdown(wait=False)
+
+
+def _file_of(reader: Reader) -> tuple[int, int] | None:
+    """Return what tells the file that lies at a ledger's path from others; None where that cannot be told."""
+    path: Path | None = getattr(reader, "path", None)
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        status = None
+    if status is None:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _generator(lines: Iterable[_T]) -> Any:

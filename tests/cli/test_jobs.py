@@ -425,7 +425,7 @@ async def test_a_probe_estimates(
 async def test_every_so_often_until_it_is_stopped(cli: Cli, folder: Path, archive: EmbeddedArchive) -> None:
     process = await cli.start("copy", folder, archive.url, "--every", "0.02")
     assert process.stdout is not None
-    assert await process.stdout.readline().startswith(b"15 instances: 15 done; ")
+    assert (await process.stdout.readline()).startswith(b"15 instances: 15 done; ")
     (folder / "late.dcm").write_bytes(small_dicom(uid(9), uid(9, 1), uid(9, 1, 1)))
     async with asyncio.timeout(30):
         while b"16 done" not in await process.stdout.readline():

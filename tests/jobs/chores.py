@@ -75,7 +75,7 @@ def chunks_of(count: int, *, size: int = 5, poison: int = 0) -> list[Chunk]:
 
 async def _moved(source: Any, target: Any, parcel: Parcel) -> AsyncGenerator[ItemEnd | ChunkEnd, None]:
     chunk, (pause, workers) = parcel.chunk, parcel.options
-    write("begun", f"{os.getpid()} {chunk.number} {chunk.attempt} {1 / workers:.2f}")
+    write("begun", f"{os.getpid()} {chunk.number} {chunk.attempt} {1 / workers:.2f} {pause}")
     for one in chunk.wanted.instances:
         if one.uid == POISON:
             os.kill(os.getpid(), signal.SIGKILL)

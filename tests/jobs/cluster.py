@@ -115,7 +115,7 @@ class Cluster:
         """Start it, on the port that it had before, and wait until it listens."""
         command = [
             sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port),
-            *NO_PAGES, *self._files(), *(["--protocol", "tls"] if self._certificates else []),
+            *NO_PAGES, "--idle-timeout", "300", *self._files(), *(["--protocol", "tls"] if self._certificates else []),
         ]  # fmt: skip
         with (self.folder / "scheduler.log").open("ab") as log:
             self.scheduler = subprocess.Popen(

@@ -157,9 +157,16 @@ class FakeReader:
     def series(self, study: str) -> Iterator[SeriesLine]:
         yield from self.series_lines
 
-    def items(self, *, states: Sequence[State] | None = None, study: str | None = None) -> Iterator[ItemLine]:
+    def items(
+        self,
+        *,
+        states: Sequence[State] | None = None,
+        study: str | None = None,
+        reasons: Sequence[int] | None = None,
+    ) -> Iterator[ItemLine]:
         for line in self.item_lines:
-            if (states is None or line.state in states) and study in (None, line.study):
+            is_asked_for = (states is None or line.state in states) and (reasons is None or line.reason in reasons)
+            if is_asked_for and study in (None, line.study):
                 yield line
 
     def close(self) -> None:

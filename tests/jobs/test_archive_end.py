@@ -15,8 +15,11 @@ from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs.archive_end import ArchiveEnd
 from postdicom_async.jobs.ends import Feature, ListedInstance, ListedStudy, Wanted
 from postdicom_async.results import InstanceUids, Status
+from tests.faults.archive import is_search
 from tests.faults.clients import FAST
+from tests.faults.odd_archives import OddArchive
 from tests.support.dicom_files import small_dicom, uid
+from tests.support.faulty_server import FaultyServer
 
 STUDY = uid(1)
 
@@ -201,3 +204,14 @@ async def test_anonymised_on_the_way_outcomes_bear_the_labels_of_the_originals(
         found = await target.study(rules.new_uid(STUDY))
         assert found is not None
         assert found.instances == len(made)
+
+
+@pytest.mark.parametrize(("wanted", "requests"), [(18, 2), (4, 4)])
+async def test_most_of_a_series_is_asked_for_as_one(wanted: int, requests: int) -> None:
+    made = files(2, 12)
+    some = sorted(made, key=lambda one: int(one.rpartition(".")[2]))[:wanted]
+    archive = OddArchive(made.values(), counts=True)
+    async with FaultyServer(archive) as server, ArchiveEnd(DicomWeb(server.url, settings=FAST)) as end:
+        assert await opened(end, Wanted(STUDY, None, listed(some))) == {one: made[one] for one in some}
+        assert len([one for one in server.requests if not is_search(one)]) == requests
+        assert len(server.requests) - requests <= 1  # one question how many there are, if any

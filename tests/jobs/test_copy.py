@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from postdicom_async import DicomWeb, InstanceUids, LedgerLocked, LedgerUnusable, LimitReached, UsageError, jobs
 from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.jobs.archive_end import ArchiveEnd
+from postdicom_async.jobs.ends import Identified, ListedInstance, Wanted
 from postdicom_async.jobs.specs import EndLike, end_of
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import Count, Summary
@@ -188,3 +190,90 @@ async def test_what_was_stopped_goes_on_where_it_stood(folder: Path, archive: Em
     again = await (await jobs.resume(job.path)).wait()
     assert counts(again) == {State.DONE: 15, State.EXCLUDED: 1}
     assert again.facts.run == 1
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note which studies' instances are listed."""
+    found: list[str] = []
+    before = ArchiveEnd.instances
+
+    async def instances(self: ArchiveEnd, study: str) -> AsyncIterator[list[ListedInstance]]:
+        found.append(study)
+        async for some in before(self, study):
+            yield some
+
+    monkeypatch.setattr(ArchiveEnd, "instances", instances)
+    return found
+
+
+async def test_a_study_that_the_target_has_nothing_of_is_not_listed(
+    folder: Path, archive: EmbeddedArchive, other_archive: EmbeddedArchive, listed: list[str]
+) -> None:
+    archive.add_files(path for path in folder.iterdir() if path.suffix == ".dcm")
+    summary = await (await jobs.copy(archive.url, other_archive.url, verify="none")).wait()
+    assert counts(summary) == {State.DONE: 15}
+    assert summary.discovered == 15
+    assert listed == []
+    again = await (await jobs.copy(archive.url, other_archive.url, verify="none")).wait()
+    assert counts(again) == {State.DONE: 15}
+    assert listed == []
+
+
+async def test_one_that_does_not_come_whole_is_listed_after_all(
+    folder: Path,
+    archive: EmbeddedArchive,
+    other_archive: EmbeddedArchive,
+    listed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    archive.add_files(path for path in folder.iterdir() if path.suffix == ".dcm")
+    before = ArchiveEnd.open
+
+    async def opened(self: ArchiveEnd, wanted: Wanted) -> AsyncIterator[Identified]:
+        async for number, one in as_numbered(before(self, wanted)):
+            if number or wanted.instances:  # whole studies lack their first instance
+                yield one
+
+    monkeypatch.setattr(ArchiveEnd, "open", opened)
+    summary = await (await jobs.copy(archive.url, other_archive.url, verify="none")).wait()
+    assert counts(summary) == {State.DONE: 15}
+    assert set(listed) == {uid(1), uid(2), uid(3)}
+    assert await held(archive.url) == await held(other_archive.url)
+
+
+async def as_numbered(each: AsyncIterator[Identified]) -> AsyncIterator[tuple[int, Identified]]:
+    number = 0
+    async for one in each:
+        yield number, one
+        number += 1
+
+
+async def test_a_stricter_proof_than_before_looks_at_everything_again(
+    folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes]
+) -> None:
+    await (await jobs.copy(folder, archive.url)).wait()
+    changed = next(iter(files))
+    flipped = bytearray(files[changed])
+    flipped[-3] ^= 1
+    archive.store.instance(changed).path.write_bytes(flipped)  # type: ignore[union-attr]
+    summary = await (await jobs.copy(folder, archive.url, verify="bytes")).wait()
+    assert counts(summary) == {State.DONE: 14, State.FAILED: 1, State.EXCLUDED: 1}
+    assert [one.examples for one in summary.reasons if one.reason == Reason.DIFFERENT] == [(changed,)]
+
+
+async def test_a_sample_is_compared_and_always_the_same(
+    folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes]
+) -> None:
+    archive.add_files(path for path in folder.iterdir() if path.suffix == ".dcm")
+    for name, data in files.items():
+        flipped = bytearray(data)
+        flipped[-3] ^= 1
+        archive.store.instance(name).path.write_bytes(flipped)  # type: ignore[union-attr]
+    found = [
+        counts(await (await jobs.verify(folder, archive.url, level="bytes", sample=share, new=True)).wait())
+        for share in (0.3, 0.3, 1.0)
+    ]
+    assert 0 < found[0][State.FAILED] < 15
+    assert found[0] == found[1]
+    assert found[2][State.FAILED] == 15

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import socket
 import ssl
 from collections import Counter
@@ -19,7 +20,7 @@ pytest.importorskip("distributed")
 from distributed import Security
 
 from postdicom_async.errors import ConnectionFailed, UsageError
-from postdicom_async.jobs import scheduler
+from postdicom_async.jobs import scheduler, worker
 from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.distributed import DaskDispatcher, tls
 from postdicom_async.jobs.states import Reason, State
@@ -170,6 +171,25 @@ async def test_the_scheduler_is_killed_and_comes_back(tmp_path: Path) -> None:
         assert attempts == {1, 2}
 
 
+async def test_a_scheduler_that_hangs_is_taken_for_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_cluster(tmp_path) as cluster:
+        chunks = chores.chunks_of(16)
+        events: list[str] = []
+        async with dispatcher(cluster, pause=0.05, on_event=events.append) as taken:
+            told = Told()
+            going = asyncio.create_task(told_by(taken, Drawn(chunks, lambda: len(events) == 2), told))
+            await until(lambda: len(told.ends) >= 3)
+            assert cluster.scheduler is not None
+            with monkeypatch.context() as quick:
+                quick.setattr(scheduler, "ANSWERS_WITHIN", 2.0)
+                cluster.scheduler.send_signal(signal.SIGSTOP)
+                await until(lambda: events)
+            cluster.scheduler.send_signal(signal.SIGCONT)
+            await going
+        told.is_exactly(chunks)
+        assert not told.failed
+
+
 async def test_a_worker_joins_late_and_the_rates_are_divided_anew(tmp_path: Path) -> None:
     def shares() -> list[str]:
         return [line.split()[3] for line in chores.lines(tmp_path, "begun")]
@@ -258,19 +278,28 @@ async def test_an_end_whose_credentials_were_refused_is_opened_anew_for_the_next
 
 
 async def test_whoever_stops_taking_results_stops_the_workers(tmp_path: Path) -> None:
+    pause = 0.0
     with running_cluster(tmp_path, workers=1) as cluster:
-        async with dispatcher(cluster, pause=0.2) as taken:
-            async with aclosing(taken.run(Drawn(chores.chunks_of(9)))) as results:
-                async for _, end in results:
-                    if isinstance(end, ChunkEnd) and len(chores.lines(tmp_path, "begun")) >= 3:
-                        break
-            begun = len(chores.lines(tmp_path, "begun"))
-            done = len(chores.lines(tmp_path, "done"))
-            await asyncio.sleep(1.5)  # longer than a chunk takes
-            assert len(chores.lines(tmp_path, "begun")) == begun
-            assert len(chores.lines(tmp_path, "done")) == done
-            told = await told_by(taken, Drawn(chores.chunks_of(2)))  # and it can be used again
-        told.is_exactly(chores.chunks_of(2))
+        taken = DaskDispatcher(
+            cluster.address,
+            chores.work,
+            source=chores.FakeSpec("a"),
+            target=chores.FakeSpec("b"),
+            options=lambda workers: (pause, workers),
+        )
+        async with taken:
+            told = Told()
+            going = asyncio.create_task(told_by(taken, Drawn(chores.chunks_of(99)), told))
+            await until(lambda: told.ends)
+            pause = 600.0  # whatever is begun from now on does not end by itself
+            await until(lambda: sum(line.endswith(" 600.0") for line in chores.lines(tmp_path, "begun")) == 2)
+            going.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await going
+            pause = 0.0
+            chunks = chores.chunks_of(4)
+            told = await told_by(taken, Drawn(chunks))  # the worker has its threads back
+        told.is_exactly(chunks)
 
 
 async def test_a_worker_that_is_stopped_closes_its_ends_and_another_goes_on(tmp_path: Path) -> None:
@@ -326,9 +355,9 @@ def other_version(folder: Path) -> Path:
 
 
 async def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "ANSWERS_WITHIN", 2.0)
     with running_cluster(tmp_path, workers=0) as cluster:
         async with dispatcher(cluster, patience=1) as taken:
+            monkeypatch.setattr(scheduler, "ANSWERS_WITHIN", 2.0)
             with pytest.raises(ConnectionFailed, match=r"^no worker for 1 s; the same command goes on"):
                 await told_by(taken, Drawn(chores.chunks_of(2)))
             cluster.kill_scheduler()
@@ -408,3 +437,51 @@ async def test_over_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
         with pytest.raises(ConnectionFailed, match="a certificate is refused"):
             async with dispatcher(cluster, security=foreign):
                 pass
+
+
+# --- within a worker -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Let this process be the worker."""
+    monkeypatch.setenv("SHARED_FOLDER", str(tmp_path))
+    yield
+    await worker.stop()
+
+
+def parcel(**more: Any) -> worker.Parcel:
+    (chunk,) = chores.chunks_of(1)
+    return worker.Parcel("job", chunk, chores.FakeSpec("a"), chores.FakeSpec("b"), (0.0, 1), **more)
+
+
+async def carried() -> Any:
+    return await asyncio.to_thread(chores.work, parcel())
+
+
+@pytest.mark.usefixtures("here")
+async def test_an_end_that_no_chunk_has_used_for_long_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "IDLE", 0.05)
+    for times in (1, 2):
+        items, end = await carried()
+        assert len(items) == 5
+        assert ChunkEnd(*end) == ChunkEnd()
+        await until(lambda times=times: len(chores.lines(tmp_path, "ends")) == 4 * times)
+    ends = [line.split(maxsplit=1)[1] for line in chores.lines(tmp_path, "ends")]
+    assert Counter(ends) == {"a opened": 2, "b opened": 2, "a closed": 2, "b closed": 2}
+
+
+@pytest.mark.usefixtures("here")
+async def test_a_parcel_of_another_version_is_not_opened(tmp_path: Path) -> None:
+    assert chores.work(parcel(version="98.0")) == worker.Refused(worker.VERSION)
+    assert not chores.lines(tmp_path, "ends")
+
+
+@pytest.mark.usefixtures("here")
+async def test_what_comes_back_is_plain_and_what_travels_shows_numbers_alone() -> None:
+    items, end = await carried()
+    assert {type(value) for item in [*items, end] for value in item} <= {str, int, bool, bytes, float, type(None)}
+    assert repr(parcel()) == "<chunk 1, attempt 1>"
+    assert [worker.unpacked(item).state for item in items] == [State.DONE] * 5

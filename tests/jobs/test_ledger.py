@@ -158,6 +158,13 @@ async def test_what_is_no_instance_is_counted_and_is_no_study(tmp_path: Path) ->
             assert [line.examples for line in summary.reasons] == [()]
             (item,) = one.items()
             assert (item.study, item.uid, item.item) == ("", "", "d1gest")
+        await ledger.note_studies([ListedStudy("1.1")], at_target=False, run=1)
+        study = await ledger.study("1.1")
+        assert study is not None
+        ledger.plan(study.id, [ItemRow("1.1.1", "1.1.9", State.EXCLUDED, Reason.NOT_DICOM)])
+        await ledger.commit()
+        with reader(path) as one:
+            assert [line.examples for line in one.summary().reasons] == [("1.1.9",)]
 
 
 async def test_reset_takes_what_failed_for_a_reason(tmp_path: Path) -> None:

@@ -143,6 +143,22 @@ async def test_changed_bits_are_noticed_or_change_nothing(tmp_path: Path) -> Non
     assert told["refused"] > 1000
 
 
+async def test_swapped_and_blank_pages_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "jobs" / "one.ledger"
+    await with_everything(path)
+    whole = path.read_bytes()
+    pages = [whole[at : at + 4096] for at in range(0, len(whole), 4096)]
+    for one in range(len(pages)):
+        for other in (*range(one), None):
+            changed = list(pages)
+            changed[one] = bytes(4096) if other is None else pages[other]
+            if other is not None:
+                changed[other] = pages[one]
+            if changed != pages:
+                path.write_bytes(b"".join(changed))
+                assert looked_at(path) == "refused", (one, other)
+
+
 async def test_swapped_lines_are_noticed(tmp_path: Path) -> None:
     path = tmp_path / "jobs" / "one.ledger"
     await with_everything(path)

@@ -102,6 +102,18 @@ async def test_a_report_of_a_job_that_runs_on_adds_up_all_the_same(tmp_path: Pat
     assert last["counts"]["failed"]["instances"] == 2
 
 
+async def test_items_for_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "one.ledger"
+    await mixed(path)
+    with closing(LedgerReader(path)) as reader:
+        found = {
+            (line.uid, line.state) for line in reader.items(states=[State.FAILED, State.UNCONFIRMED], reasons=[0x1A700])
+        }
+        assert found == {("1.0.5.1", State.FAILED), ("1.1.5.1", State.FAILED)}
+        assert [line.uid for line in reader.items(study="1.1", reasons=[0x1A700, 7])] == ["1.1.5.1", "1.1.5.2"]
+        assert list(reader.items(reasons=[])) == []
+
+
 async def test_nothing_private_is_shown(tmp_path: Path, archive: EmbeddedArchive) -> None:
     """Names, numbers and dates of patients, the folder and its files, what the archive said."""
     folder = tmp_path / CANARIES["path"]
@@ -131,6 +143,22 @@ async def test_nothing_private_is_shown(tmp_path: Path, archive: EmbeddedArchive
                 assert answer.status_code == 200
                 watch.feed_text(answer.text, place)
     assert uid(1, 1, 2) in (tmp_path / "report.jsonl").read_text()
+
+
+async def test_a_job_that_is_begun_afresh_is_shown_afresh(tmp_path: Path) -> None:
+    path = tmp_path / "one.ledger"
+    await mixed(path)
+    async with LivePage(lambda: LedgerReader(path)) as page, visitor(page) as client:
+        await client.get(page.address)
+        assert "2 failed" in (await client.get("/")).text
+        for left in tmp_path.glob("one.ledger*"):
+            left.unlink()
+        async with await Ledger.create(path, FACTS):
+            pass
+        async with asyncio.timeout(30):
+            while "2 failed" in (await client.get("/")).text:
+                await asyncio.sleep(0.2)
+        assert "0\N{NO-BREAK SPACE}items in 0" in (await client.get("/")).text
 
 
 KILLED = """
