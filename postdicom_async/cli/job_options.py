@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
 import typer
 
@@ -13,9 +13,12 @@ from postdicom_async import UsageError
 from postdicom_async.cli.paths import given_path
 
 if TYPE_CHECKING:
-    from postdicom_async.jobs.pace import Pace
+    from postdicom_async.jobs import Pace
 
-__all__ = ["Ends", "JobFile", "JobName", "Pacing", "VerifyLevel", "first_studies"]
+__all__ = ["PACE", "PROOF", "WHAT", "Ends", "JobFile", "JobName", "Pacing", "VerifyLevel", "first_studies"]
+
+WHAT, PACE, PROOF = "What is done", "How fast, and when", "Proof"
+"""Headings in the help."""
 
 JobName: TypeAlias = Annotated[
     str,
@@ -50,35 +53,36 @@ class Ends:
 class JobFile:
     """Which job."""
 
+    PANEL: ClassVar[str] = WHAT
+
     job: Annotated[
         Path | None,
         typer.Option(
             "--job",
             metavar="FILE",
             parser=given_path,
-            help="The file of its ledger. Without it one in your state folder that belongs to this pair of ends.",
+            help="The file of its ledger; without it one in your state folder, found again by both ends.",
         ),
     ] = None
-    new: Annotated[bool, typer.Option("--new", help="Begin afresh: forget what an earlier job of this pair did.")] = (
-        False
-    )
-
-    def asked(self) -> dict[str, Any]:
-        """Return it as the library takes it."""
-        return {"job": self.job, "new": self.new}
+    new: Annotated[bool, typer.Option("--new", help="Begin afresh: forget what this job did before.")] = False
 
 
 @dataclass(frozen=True)
 class Pacing:
-    """How fast and when. All of it may be changed while it runs: postdicom jobs set."""
+    """How fast and when. All but the patience may be changed while it runs: postdicom jobs set."""
+
+    PANEL: ClassVar[str] = PACE
 
     max_rate: Annotated[
         str | None,
-        typer.Option(metavar="RATE", help="Bytes a second, such as 40M; or requests a second, such as 10/s."),
+        typer.Option(metavar="RATE", help="Most bytes a second, such as 40M."),
     ] = None
-    max_requests: Annotated[str | None, typer.Option(metavar="RATE", help="Requests a second, such as 10/s.")] = None
+    max_requests: Annotated[str | None, typer.Option(metavar="RATE", help="Most requests a second, such as 10/s.")] = (
+        None
+    )
     at_once: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="How many groups of instances are under way at once.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="How many groups of instances are under way at once; without it 6."),
     ] = None
     window: Annotated[
         str,
@@ -91,7 +95,7 @@ class Pacing:
     patience: Annotated[
         float,
         typer.Option(
-            min=0.0, metavar="HOURS", help="How long an outage of either end is waited out; then it ends with 5."
+            min=0.0, metavar="HOURS", help="How long an outage of either end is waited out before it ends with 5."
         ),
     ] = 12.0
 
@@ -101,7 +105,7 @@ class Pacing:
         Raises:
             UsageError: a rate or a window makes no sense.
         """
-        from postdicom_async.jobs.pace import Pace
+        from postdicom_async.jobs import Pace
 
         return Pace(max_rate=self.max_rate, max_requests=self.max_requests, at_once=self.at_once, windows=self.window)
 

@@ -26,7 +26,7 @@ from typing import Any, Final
 from postdicom_async.disk.private import FileLock, forget, make_folder
 from postdicom_async.disk.problems import explained
 from postdicom_async.disk.whole_file import whole_file
-from postdicom_async.errors import LedgerUnusable, UsageError
+from postdicom_async.errors import LedgerUnusable, NotFound, UsageError
 
 __all__ = [
     "SUFFIX",
@@ -42,6 +42,7 @@ __all__ = [
 
 SUFFIX: Final = ".ledger"
 _STATE = "POSTDICOM_STATE"
+_MOST_NAMED = 4
 _BESIDE = (
     *(f"{index}{part}" for index in ("", ".source", ".target") for part in ("", "-wal", "-shm")),
     ".private",
@@ -118,7 +119,8 @@ def find_job(name: str) -> Path:
     """Return the ledger that somebody names: a file, a job's name, or the beginning of one.
 
     Raises:
-        UsageError: there is none, or more than one.
+        NotFound: there is none.
+        UsageError: there is more than one.
     """
     path = Path(name)
     if path.is_file():
@@ -128,8 +130,9 @@ def find_job(name: str) -> Path:
     if len(exact or found) == 1:
         return (exact or found)[0]
     if not found:
-        raise UsageError("job: there is none of that name; postdicom jobs list shows them")
-    raise UsageError(f"job: {len(found)} have that in their names; postdicom jobs list shows them")
+        raise NotFound("job: there is none of that name; postdicom jobs list shows them")
+    names = ", ".join(one.stem for one in found[:_MOST_NAMED]) + (", ..." if len(found) > _MOST_NAMED else "")
+    raise UsageError(f"job: {len(found)} have that in their names: {names}")
 
 
 def remove_job(ledger: Path) -> None:

@@ -20,7 +20,8 @@ VARIABLES = {
     "POSTDICOM_URL", "POSTDICOM_USERNAME", "POSTDICOM_PASSWORD", "POSTDICOM_TOKEN", "POSTDICOM_DIALECT",
     "POSTDICOM_PROXY", "POSTDICOM_KEY_PASSWORD", "POSTDICOM_SHARE_PASSWORD", "POSTDICOM_API_KEY",
     "POSTDICOM_ACCOUNT_KEY", "POSTDICOM_ROUTER_URL", "POSTDICOM_CLOUD_USER", "POSTDICOM_ANONYMIZE_SECRET",
-    "POSTDICOM_PROFILE", "POSTDICOM_CONFIG",
+    "POSTDICOM_PROFILE", "POSTDICOM_CONFIG", "POSTDICOM_STATE", "POSTDICOM_PASSWORD_NAME",
+    "POSTDICOM_ANONYMIZE_PATIENTS",
 }  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not README.is_file(), reason="installed without its README")
@@ -63,8 +64,9 @@ def test_every_exit_code_is_there() -> None:
 def test_every_variable_is_there() -> None:
     text = section()
     assert set(re.findall(r"POSTDICOM_[A-Z_]+", text)) == VARIABLES
-    source = "".join(path.read_text() for path in (ROOT / "postdicom_async" / "cli").glob("*.py"))
-    assert set(re.findall(r"POSTDICOM_[A-Z_]+", source)) == VARIABLES
+    folders = [ROOT / "postdicom_async" / name for name in ("cli", "jobs", "profiles")]
+    source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
+    assert set(re.findall(r"POSTDICOM_[A-Z_]*[A-Z]", source)) == VARIABLES
     assert Connection.__dataclass_fields__
 
 
