@@ -223,6 +223,8 @@ class Book:
         reset = 0
         for number in numbers:
             study = self.study(number)
+            if not study.uid:  # what is no instance stays none; a search of the folder says what became of it
+                continue
             found = [
                 item for item in items_of(self.database, study, states) if reasons is None or item.reason in reasons
             ]

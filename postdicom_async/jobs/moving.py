@@ -185,11 +185,15 @@ class Moving:
             study_id = heapq.heappop(self._again)[2]
             self._due.discard(study_id)
             study = self._rows[study_id]
+            # What is read now is another thing to wait for: else a chunk that ends meanwhile would take the study for
+            # moved, and who comes after a kill would pass over what is read here.
+            self._left[study_id] = self._left.get(study_id, 0) + 1
             if study_id in self._to_list:
                 self._to_list.discard(study_id)
                 items = await plan_study_or_fail(self._context, study)
             else:
                 items = await self._context.ledger.items(study_id)
+            self._left[study_id] -= 1
             for chunk in self._begun(study, items):
                 yield await self._given_out(chunk)
 
