@@ -42,6 +42,7 @@ async def copy(
     target: EndLike,
     *,
     verify: VerifyLevel = "listed",
+    sample: float = 1.0,
     full: bool = False,
     first: Iterable[str] = (),
     anonymize: Anonymization | None = None,
@@ -60,6 +61,7 @@ async def copy(
         target: the same.
         verify: what is proven in the end: ``"none"``; ``"listed"``, every instance is in the target's own list;
             ``"bytes"``, every instance is retrieved again and compared.
+        sample: of what is to be compared by bytes, the share that is, 0 to 1: always the same instances.
         full: compare the instances of every study; without it those whose counts are equal are taken for equal.
         first: Study Instance UIDs to begin with. Then the newest come first.
         anonymize: what is changed on the way; with a secret, so that another run makes the same of it.
@@ -75,7 +77,7 @@ async def copy(
         UsageError: an argument makes no sense, or both ends are one place.
         LedgerUnusable: the ledger is another job's, damaged, or in use (`LedgerLocked`).
     """
-    how = How("copy", verify, full, order_of(first), anonymize, attempts)
+    how = How("copy", verify, full, order_of(first), anonymize, attempts, sample=sample)
     return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
 
 
@@ -87,6 +89,7 @@ async def sync(
     delete: Literal["", "copied", "all"] = "",
     max_delete: float = 0.01,
     verify: VerifyLevel = "listed",
+    sample: float = 1.0,
     full: bool = False,
     first: Iterable[str] = (),
     anonymize: Anonymization | None = None,
@@ -110,6 +113,7 @@ async def sync(
         max_delete: the share of the target's instances, 0 to 1, that may be deleted; more is `LimitReached`, and then
             nothing is.
         verify: see `copy`.
+        sample: see `copy`.
         full: see `copy`.
         first: see `copy`.
         anonymize: see `copy`.
@@ -127,7 +131,17 @@ async def sync(
         raise UsageError("max_delete: give a share from 0 to 1, such as 0.01")
     if delete and anonymize is not None:
         raise UsageError("delete: not with anonymize: what the target holds cannot be told from what was never sent")
-    how = How("sync", verify, full, order_of(first), anonymize, attempts, delete=delete, max_delete=float(max_delete))
+    how = How(
+        "sync",
+        verify,
+        full,
+        order_of(first),
+        anonymize,
+        attempts,
+        delete=delete,
+        max_delete=float(max_delete),
+        sample=sample,
+    )
     return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
 
 
@@ -137,6 +151,7 @@ async def verify(
     target: EndLike,
     *,
     level: Literal["listed", "bytes"] = "listed",
+    sample: float = 1.0,
     anonymize: Anonymization | None = None,
     job: str | os.PathLike[str] | None = None,
     new: bool = False,
@@ -149,7 +164,7 @@ async def verify(
     Every study's instances are listed at both ends, whatever the counts. What the target lacks is FAILED in the end,
     with ``level="bytes"`` also what it holds otherwise. See `copy` for the other arguments and errors.
     """
-    how = How("verify", level, True, {}, anonymize)
+    how = How("verify", level, True, {}, anonymize, sample=sample)
     return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask))
 
 

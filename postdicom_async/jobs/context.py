@@ -56,6 +56,7 @@ class How:
         delete: what of the target is deleted that the source has no more: ``""`` nothing, ``"copied"`` what this job
             copied, ``"all"``.
         max_delete: the share of the target's instances that may be deleted, 0 to 1.
+        sample: of what is compared by bytes, which share, 0 to 1; always the same instances.
         wave: seconds until failed items are tried again, by the number of attempts made.
     """
 
@@ -68,6 +69,7 @@ class How:
     chunk: int = 500
     delete: str = ""
     max_delete: float = 0.01
+    sample: float = 1.0
     wave: Callable[[int], float] = lambda attempts: Waves().wait(attempts, random.random())  # noqa: S311 - jitter
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from hashlib import blake2b
 from itertools import groupby
 from typing import TypeAlias
 
@@ -24,6 +25,7 @@ __all__ = [
     "decide",
     "expected_at_target",
     "gone",
+    "is_sampled",
     "may_go_unlisted",
     "planned_items",
     "unlisted_chunk",
@@ -137,6 +139,11 @@ def _state_of(one: ListedInstance, is_held: bool | None, before: ItemRow | None,
     if was is State.DONE:
         return State.DONE, Reason.NONE
     return (State.PENDING if how.keeps_uids else State.PRESENT), Reason.NONE
+
+
+def is_sampled(uid: str, share: float) -> bool:
+    """Whether an instance is among a share of all, 0 to 1: told by its UID, so that another run chooses the same."""
+    return int.from_bytes(blake2b(uid.encode(), digest_size=8).digest(), "big") < share * 2**64
 
 
 def gone(items: Iterable[ItemRow], *, delete_all: bool) -> list[ItemRow]:
