@@ -11,10 +11,11 @@ too, and the first that is too much ends it.
 
 from __future__ import annotations
 
+import itertools
 from contextlib import aclosing
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, runtime_checkable
 
-from postdicom_async.errors import LimitReached
+from postdicom_async.errors import LimitReached, PostdicomError
 from postdicom_async.jobs.context import Unlisted
 from postdicom_async.jobs.ledger import ItemRow
 from postdicom_async.jobs.plan import gone
@@ -63,8 +64,8 @@ class Deleting:
         """Delete what is to be deleted.
 
         Raises:
-            LimitReached: it would be more than is allowed. The run has ended: when somebody has mended what is wrong with
-                the source, both ends are to be listed anew.
+            LimitReached: it would be more than is allowed. The run has ended: when somebody has mended what is wrong
+                with the source, both ends are to be listed anew.
             PostdicomError: an end cannot be asked, or refuses.
         """
         context = self._context
@@ -87,7 +88,7 @@ class Deleting:
         if isinstance(context.source, _Refreshed):
             await context.source.refresh()
         async for candidate in self._candidates():
-            await self._delete(candidate)
+            await self._delete_in_time(candidate)
 
     async def _refuse(self, why: str) -> NoReturn:
         raise LimitReached(f"{why}; {await self._end(why)}")
@@ -175,6 +176,23 @@ class Deleting:
         await self._end(f"the study {study} could not be listed: {problem.message}")
         raise problem
 
+    async def _delete_in_time(self, candidate: _Candidate) -> None:
+        """Delete; where an outage ends that, everything is asked again after it."""
+        outages, target = self._context.outages, self._context.target
+        for made in itertools.count(1):
+            problem: PostdicomError | None = None
+            try:
+                await self._delete(candidate)
+            except LimitReached:
+                raise
+            except PostdicomError as error:
+                problem = error
+            if problem is None:
+                outages.succeeded(target)
+                return
+            if not await outages.to_be_repeated(target, problem, made):
+                raise problem
+
     async def _delete(self, candidate: _Candidate) -> None:
         """Delete, unless the source has it after all; one by one where the target has others of the study."""
         context = self._context
@@ -185,10 +203,10 @@ class Deleting:
         if self._deleted + len(rows) > self._allowed:
             await self._refuse("the target has got more to be deleted meanwhile than was counted")
         if rows:
-            self._deleted += len(rows)
             uids = [InstanceUids(candidate.study, row.series, row.uid) for row in rows]
             is_all = at_target == {row.uid for row in rows}
             await context.target.delete(candidate.study, None if is_all else uids)
+            self._deleted += len(rows)
         # Where the job was killed right after a deletion, the target has it no more and the ledger does not know.
         if candidate.study_id is not None:
             gone_now = [row._replace(state=State.DELETED, reason=int(Reason.GONE)) for row in gone]

@@ -102,8 +102,8 @@ class Moving:
         finally:
             for task in [*tasks, *self._asking]:
                 task.cancel()
-            for task in [*tasks, *self._asking]:
-                await outlasting(task)
+            # In one wait: a second cancellation in it must not leave those behind that come later in the row.
+            await outlasting(asyncio.gather(*tasks, *self._asking, return_exceptions=True))
         for task in tasks:
             if not task.cancelled() and (problem := task.exception()) is not None:
                 raise problem
@@ -212,6 +212,8 @@ class Moving:
     def _item_ended(self, chunk: Chunk, end: ItemEnd) -> None:
         out = self._out[chunk.number]
         if not chunk.wanted.instances:
+            if not end.series:  # it does not say what it is: too few have come then, and the study is listed
+                return
             out.arrived += 1
             running = ItemRow(end.series, end.uid, State.RUNNING, attempts=1, size=end.size)
             self._context.ledger.plan(chunk.study_id, [running])

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
-from postdicom_async import DicomWeb, LimitReached, LocalFileError, Status, UsageError, jobs
+from postdicom_async import (
+    Anonymization,
+    ConnectionFailed,
+    DicomWeb,
+    LimitReached,
+    LocalFileError,
+    Status,
+    UsageError,
+    jobs,
+)
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader, read_header
-from postdicom_async.disk.sources import Usable
+from postdicom_async.disk.sources import Unusable, Usable
 from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.jobs import job as job_module
 from postdicom_async.jobs.context import How
 from postdicom_async.jobs.ends import Feature, Identified, ListedInstance, ListedStudy, Wanted
 from postdicom_async.jobs.job import Job, JobParts
 from postdicom_async.jobs.ledger import Ledger
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
+from postdicom_async.jobs.weather import Patience
 from postdicom_async.results import InstanceUids, Outcome
 from tests.jobs.test_copy import counts
 from tests.support.dicom_files import small_dicom, uid
@@ -89,7 +102,9 @@ class MemoryEnd:
         self, sources: AsyncIterator[Identified], *, anonymize: object = None
     ) -> AsyncGenerator[Outcome, None]:
         async for one in sources:
-            assert isinstance(one, Usable)
+            if isinstance(one, Unusable):
+                yield Outcome(one.label, one.status, one.uids, one.size)
+                continue
             uids = one.header.uids
             await self._asked("store", uids.sop_instance_uid)
             if self.refuses.get(uids.sop_instance_uid, 0):
@@ -344,3 +359,135 @@ async def test_nothing_is_given_out_while_the_ledger_cannot_be_written(
     target.before.clear()
     assert counts(await done(path, source, target)) == {State.DONE: 300}
     assert target.content == source.content
+
+
+# --- lists and answers that are unlikely ------------------------------------------------------------------------------
+
+
+async def test_what_keeps_its_uids_is_found_by_verify(path: Path) -> None:
+    rules = Anonymization({"PatientName": ""}, secret=b"a secret of enough bytes for that", remap_uids=False)
+    source, target = MemoryEnd("a", some(1, 3)), MemoryEnd("b", some(1, 2))
+    summary = await done(path, source, target, verb="verify", verify="listed", full=True, anonymize=rules)
+    assert counts(summary) == {State.PRESENT: 2, State.FAILED: 1}
+
+
+async def test_what_no_end_has_any_more_is_no_mismatch(path: Path) -> None:
+    source, target = MemoryEnd("a", some(1, 4)), MemoryEnd("b")
+    await done(path, source, target, verify="listed")
+    gone = (uid(1), uid(1, 1), uid(1, 1, 4))
+    source.content.remove(gone)
+    target.content -= {gone, (uid(1), uid(1, 1), uid(1, 1, 3))}
+    summary = await done(path, source, target, verify="listed")
+    assert counts(summary) == {State.DONE: 3, State.EXCLUDED: 1}
+    assert not summary.mismatches
+
+
+async def test_a_retry_does_not_send_a_twin_over_its_brother(path: Path) -> None:
+    """Two instances have one UID: a target that replaces would lose the first."""
+    twins = {(uid(1), uid(1, series), uid(1, 1, 1)) for series in (1, 2)}
+    source, target = MemoryEnd("a", some(1, 3) | twins, features=LISTED_ONLY), MemoryEnd("b")
+    before = counts(await done(path, source, target))
+    async with await Ledger.open(path) as ledger:  # as `jobs.retry` does
+        ledger.put("phase", "moving")
+        await ledger.reset([State.FAILED, State.UNCONFIRMED])
+    assert counts(await done(path, source, target)) == before == {State.DONE: 3, State.FAILED: 1}
+    assert len(target.stored) == 3
+
+
+async def test_what_came_unlisted_and_says_nothing_of_itself_is_not_pending_for_ever(path: Path) -> None:
+    class Odd(MemoryEnd):
+        async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+            async for one in super().open(wanted):
+                if one.label == uid(1, 1, 2):
+                    yield Unusable(one.label, Status.REFUSED, "cannot be read", 10)
+                else:
+                    yield one
+
+    source, target = Odd("a", some(1, 3)), MemoryEnd("b")
+    assert counts(await done(path, source, target)) == {State.DONE: 2, State.FAILED: 1}
+
+
+# --- outages ----------------------------------------------------------------------------------------------------------
+
+
+def breaks(end: MemoryEnd, method: str, *, after: int = 0, probes: int = 2) -> None:
+    """Have an end go away at a call, and come back after so many probes."""
+    calls = away = 0
+
+    async def call(_: object) -> None:
+        nonlocal calls, away
+        calls += 1
+        if calls > after and not away:
+            away = 1
+        if 0 < away <= probes:
+            raise ConnectionFailed("gone")
+
+    async def probe(_: object) -> None:
+        nonlocal away
+        if away:
+            away += 1
+            if away <= probes:
+                raise ConnectionFailed("gone")
+
+    end.before |= {method: call, "probe": probe}
+
+
+@pytest.mark.parametrize(
+    ("which", "method", "after"),
+    [
+        ("source", "studies", 0),
+        ("source", "instances", 1),
+        ("source", "open", 0),
+        ("target", "store", 3),
+        ("target", "instances", 0),
+        ("target", "open", 0),
+        ("target", "delete", 0),
+    ],
+)
+async def test_an_outage_in_any_phase_is_waited_out(
+    path: Path, which: str, method: str, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_module, "Patience", partial(Patience, first_step=0.01, last_step=0.02))
+    source, target = MemoryEnd("a", some(1, 3) | some(2, 3) | some(3, 2), features=LISTED_ONLY), MemoryEnd("b")
+    how = {"verb": "sync", "delete": "copied", "max_delete": 1, "verify": "bytes", "attempts": 1}
+    await done(path, MemoryEnd("a", some(3, 2)), target, **how)
+    source.content -= some(3, 2)
+    breaks(source if which == "source" else target, method, after=after)
+    summary = await done(path, source, target, **how)
+    assert counts(summary) == {State.DONE: 6, State.DELETED: 2}
+    assert target.content == source.content
+    assert any("works again" in note for note in summary.notes)
+
+
+async def test_cancelled_anywhere_it_goes_on_to_the_same_end(path: Path) -> None:
+    """Each call of an end is a moment to be ended at; what is known by then is in the ledger."""
+    content = some(1, 3) | some(2, 4) | some(3, 2, series=2)
+    how = {"verb": "sync", "delete": "copied", "max_delete": 1, "verify": "listed", "chunk": 2}
+    for moment in range(1, 60):
+        source, target = MemoryEnd("a", content), MemoryEnd("b")
+        await done(path, MemoryEnd("a", some(4, 2)), target, **how)
+        calls = 0
+        ended = False
+
+        async def call(_: object) -> None:
+            nonlocal calls, ended
+            calls += 1
+            if calls >= moment and not ended:  # noqa: B023 - awaited within the loop
+                ended = True
+                job._working.cancel()  # noqa: B023
+            await asyncio.sleep(0)
+
+        for end in (source, target):
+            end.before = dict.fromkeys(("studies", "instances", "open", "store", "delete"), call)
+        job = await job_of(path, source, target, **how)
+        with suppress(asyncio.CancelledError):
+            await job.wait()
+        summary = await done(path, source, target, **how)
+        there = counts(summary).get(State.PRESENT, 0)  # it was sent, and nobody heard so
+        assert counts(summary) == {State.DONE: 9 - there, **({State.PRESENT: there} if there else {}), State.DELETED: 2}
+        assert target.content == content
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        path.unlink()
+        if not ended:
+            return
+    raise AssertionError("there are more moments")
