@@ -25,6 +25,11 @@ __all__ = ["copy", "sync", "verify"]
 _AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document: the summary.")]
 
 
+Sample: TypeAlias = Annotated[
+    str, typer.Option("--sample", metavar="PERCENT", help="Of what is compared by bytes, how much is.")
+]
+
+
 @dataclass(frozen=True)
 class Moving:
     """What is moved, and how it is proven."""
@@ -40,6 +45,7 @@ class Moving:
             "compares.",
         ),
     ] = VerifyLevel.LISTED
+    sample: Sample = "100%"
     full: Annotated[
         bool, typer.Option("--full", help="Look into every study, also where the numbers of instances agree.")
     ] = False
@@ -139,6 +145,7 @@ def copy(
         ends.source,
         ends.target,
         verify=moving.verify.value,
+        sample=share_of(moving.sample, "--sample"),
         attempts=moving.attempts,
         patience=pacing.patience * 3600,
         ask=asking(),
@@ -182,7 +189,7 @@ def sync(
     from postdicom_async import jobs
 
     telling = Telling(common.quiet, as_json, error_if_nothing)
-    share, studies = _share(max_delete), first_studies(moving.first)
+    share, studies = share_of(max_delete, "--max-delete"), first_studies(moving.first)
     asked: dict[str, Any] = {
         "full": moving.full,
         "first": studies,
@@ -197,6 +204,7 @@ def sync(
         delete="" if delete is None else delete.value,
         max_delete=share,
         verify=moving.verify.value,
+        sample=share_of(moving.sample, "--sample"),
         attempts=moving.attempts,
         patience=pacing.patience * 3600,
         ask=asking(),
@@ -226,6 +234,7 @@ def verify(
     level: Annotated[
         Level, typer.Option("--level", help="Compare the lists of every study, or retrieve both and compare bytes.")
     ] = Level.LISTED,
+    sample: Sample = "100%",
     as_json: _AsJson = False,
 ) -> int:
     """Compare SOURCE with TARGET; nothing is changed at either. Ends with 6 where they differ."""
@@ -236,6 +245,7 @@ def verify(
         ends.source,
         ends.target,
         level=level.value,
+        sample=share_of(sample, "--sample"),
         anonymize=anonymizing.rules(writes=False),
         job=job.job,
         new=job.new,
@@ -246,12 +256,16 @@ def verify(
     return run_job(begin, Telling(common.quiet, as_json))
 
 
-def _share(text: str) -> float:
-    number = text.strip().removesuffix("%")
+def share_of(text: str, option: str) -> float:
+    """Return a percentage as a share, 0 to 1.
+
+    Raises:
+        UsageError: it is none.
+    """
     try:
-        percent = float(number)
+        percent = float(text.strip().removesuffix("%"))
     except ValueError:
         percent = -1.0
     if not 0 <= percent <= 100:
-        raise UsageError("--max-delete: give a percentage such as 1%")
+        raise UsageError(f"{option}: give a percentage such as 1%")
     return percent / 100

@@ -45,7 +45,7 @@ _WORDS = {
     Feature.DELETES: "deletes nothing",
 }
 
-KEPT = ("verb", "verify", "full", "attempts", "delete", "max_delete")
+KEPT = ("verb", "verify", "full", "attempts", "delete", "max_delete", "sample")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,8 @@ async def begun(asked: Asked) -> Job:
 def _require_level(how: How) -> None:
     if how.verify not in ("none", "listed", "bytes"):
         raise UsageError("verify: give 'none', 'listed' or 'bytes'")
+    if not isinstance(how.sample, int | float) or not 0 < how.sample <= 1:
+        raise UsageError("sample: give a share above 0, at most 1")
     if not isinstance(how.attempts, int) or how.attempts < 1:
         raise UsageError("attempts: give a number from 1 on")
     if how.anonymize is not None and not how.anonymize.is_repeatable:

@@ -185,6 +185,16 @@ class Book:
             old = self._find(study, row.series, row.uid)
             self._put(study, old, row._replace(digest=row.digest or (old.digest if old else b"")))
 
+    def forget(self, number: int, keys: Sequence[tuple[str, str]]) -> None:
+        """Remove items."""
+        study = self.study(number)
+        for series, uid in keys:
+            old = self._find(study, series, uid)
+            if old is not None:
+                within = self._series_id(study.id, series, make=False)
+                self.database.execute("DELETE FROM item WHERE series = ? AND uid = ?", (within, uid))
+                self._count(study, old.state, old.reason, -1, -old.size)
+
     def run_items(self, number: int, keys: Sequence[tuple[str, str]]) -> None:
         """Make items RUNNING."""
         study = self.study(number)

@@ -194,6 +194,8 @@ class Moving:
                 yield await self._given_out(chunk)
 
     async def _given_out(self, chunk: Chunk) -> Chunk:
+        if self._context.ledger.problem is not None:
+            await self._context.ledger.commit()  # nothing is moved that could not be written down
         await self._gate()
         await self._context.outages.clear()
         keys = [(one.series, one.uid) for one in chunk.wanted.instances]

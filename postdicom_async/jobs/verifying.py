@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.chunks import ItemEnd
+from postdicom_async.jobs.context import Unlisted
 from postdicom_async.jobs.ends import Feature
 from postdicom_async.jobs.ledger import Stage
+from postdicom_async.jobs.plan import is_sampled
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.studies import every_study, held_at_target, plan_study_or_fail
 from postdicom_async.jobs.summary import ItemLine
@@ -71,11 +73,19 @@ class Verifying:
     async def _verify(self, study: StudyRow) -> None:
         ledger = self._context.ledger
         rows = await ledger.items(study.id, states=_AT_TARGET)
-        missing = await self._not_listed(study, rows)
+        try:
+            missing = await self._not_listed(study, rows)
+        except Unlisted as unlisted:
+            ledger.note(f"the study {study.uid} could not be listed: {unlisted.problem.message}")
+            self._settle(study, set(rows), Reason.NOT_CONFIRMED, state=State.UNCONFIRMED)
+            ledger.note_verified(study.id, 0)
+            ledger.set_stage(study.id, Stage.VERIFIED)
+            return
         found = [row for row in rows if row not in missing]
         self._settle(study, missing, Reason.NOT_LISTED)
         if self._context.how.verify == "bytes":
-            found = await self._equal(study, found)
+            chosen = [row for row in found if is_sampled(row.uid, self._context.how.sample)]
+            found = [row for row in found if row not in chosen] + await self._equal(study, chosen)
         ledger.note_verified(study.id, len(found))
         ledger.set_stage(study.id, Stage.VERIFIED)
 
@@ -123,8 +133,9 @@ class Verifying:
                     self._settle(study, {by_uid[verified.uid]}, verified.finding.reason)
         return equal
 
-    def _settle(self, study: StudyRow, rows: set[ItemRow], reason: int) -> None:
-        state = State.FAILED if reason in _ABSENT_OR_OTHER else State.UNCONFIRMED
+    def _settle(self, study: StudyRow, rows: set[ItemRow], reason: int, *, state: State | None = None) -> None:
+        if state is None:
+            state = State.FAILED if reason in _ABSENT_OR_OTHER else State.UNCONFIRMED
         ends = [ItemEnd(row.series, row.uid, state, reason, size=row.size) for row in sorted(rows)]
         if not ends:
             return

@@ -247,3 +247,33 @@ async def as_numbered(each: AsyncIterator[Identified]) -> AsyncIterator[tuple[in
     async for one in each:
         yield number, one
         number += 1
+
+
+async def test_a_stricter_proof_than_before_looks_at_everything_again(
+    folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes]
+) -> None:
+    await (await jobs.copy(folder, archive.url)).wait()
+    changed = next(iter(files))
+    flipped = bytearray(files[changed])
+    flipped[-3] ^= 1
+    archive.store.instance(changed).path.write_bytes(flipped)  # type: ignore[union-attr]
+    summary = await (await jobs.copy(folder, archive.url, verify="bytes")).wait()
+    assert counts(summary) == {State.DONE: 14, State.FAILED: 1, State.EXCLUDED: 1}
+    assert [one.examples for one in summary.reasons if one.reason == Reason.DIFFERENT] == [(changed,)]
+
+
+async def test_a_sample_is_compared_and_always_the_same(
+    folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes]
+) -> None:
+    archive.add_files(path for path in folder.iterdir() if path.suffix == ".dcm")
+    for name, data in files.items():
+        flipped = bytearray(data)
+        flipped[-3] ^= 1
+        archive.store.instance(name).path.write_bytes(flipped)  # type: ignore[union-attr]
+    found = [
+        counts(await (await jobs.verify(folder, archive.url, level="bytes", sample=share, new=True)).wait())
+        for share in (0.3, 0.3, 1.0)
+    ]
+    assert 0 < found[0][State.FAILED] < 15
+    assert found[0] == found[1]
+    assert found[2][State.FAILED] == 15
