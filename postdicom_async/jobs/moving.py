@@ -236,7 +236,8 @@ class Moving:
     def _chunk_ended(self, chunk: Chunk, end: ChunkEnd, *, is_outage: bool) -> None:
         """Settle what is left of a chunk, unless an outage took it: then it costs nobody an attempt."""
         out = self._out.pop(chunk.number)
-        left = [ItemEnd(*key, State.FAILED, _reason_of(end), end.temporary or not end.failed_end) for key in out.open]
+        again = end.temporary or not end.failed_end or end.error == errors.ProtocolError.__name__
+        left = [ItemEnd(*key, State.FAILED, _reason_of(end), again) for key in out.open]
         if is_outage:
             pending = [one._replace(state=State.PENDING, reason=Reason.NONE) for one in (*out.held_back, *left)]
             self._settle(chunk, pending, attempt_counts=False)
@@ -302,7 +303,7 @@ _REASONS = {
 
 def _reason_of(end: ChunkEnd) -> int:
     """Return why the items of a chunk failed of which nothing else is known."""
-    if end.failed_end == "source" and end.error == errors.ServerError.__name__:
+    if end.failed_end == "source" and end.error in (errors.ServerError.__name__, errors.ProtocolError.__name__):
         return int(Reason.NOT_ARRIVED)
     named = {kind.__name__: reason for kind, reason in _REASONS.items()}
     return int(named.get(end.error, Reason.UNEXPECTED if end.failed_end else Reason.NONE))
