@@ -130,6 +130,7 @@ def copy(
     from postdicom_async import jobs
 
     telling = Telling(common.quiet, as_json, error_if_nothing)
+    ends.require_meant()
     rules, pace = anonymizing.rules(writes=not moving.dry_run), pacing.pace()
     studies = first_studies(moving.first)
     asked: dict[str, Any] = {
@@ -189,6 +190,7 @@ def sync(
     from postdicom_async import jobs
 
     telling = Telling(common.quiet, as_json, error_if_nothing)
+    ends.require_meant()
     share, studies = share_of(max_delete, "--max-delete"), first_studies(moving.first)
     asked: dict[str, Any] = {
         "full": moving.full,
@@ -240,6 +242,7 @@ def verify(
     """Compare SOURCE with TARGET; nothing is changed at either. Ends with 6 where they differ."""
     from postdicom_async import jobs
 
+    ends.require_meant(target_exists=True)
     begin = partial(
         jobs.verify,
         ends.source,

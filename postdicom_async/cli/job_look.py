@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from postdicom_async import NotFound
+from postdicom_async import NotFound, PostdicomError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from postdicom_async.jobs import Summary
 
-__all__ = ["ask", "runs", "summary_of"]
+__all__ = ["ask", "status_of", "summary_of"]
 
 
 def summary_of(path: Path) -> Summary:
@@ -43,14 +43,11 @@ async def ask(path: Path, message: dict[str, Any]) -> dict[str, Any]:
     raise NotFound(f"the job does not run now; postdicom jobs resume {path.stem} goes on with it")
 
 
-async def runs(path: Path) -> bool:
-    """Return whether a process runs the job; one that does not answer does."""
-    from postdicom_async import PostdicomError
-
+async def status_of(path: Path) -> dict[str, Any] | None:
+    """Return what the process that runs the job says of it, None where none does; one that does not answer does."""
     try:
-        await ask(path, {"do": "status"})
+        return await ask(path, {"do": "status"})
     except NotFound:
-        return False
+        return None
     except PostdicomError:
-        return True
-    return True
+        return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
 import typer
 
-from postdicom_async import UsageError
-from postdicom_async.cli.paths import given_path
+from postdicom_async import UsageError, profiles
+from postdicom_async.cli.paths import given_path, require_readable
 
 if TYPE_CHECKING:
     from postdicom_async.jobs import Pace
@@ -47,6 +48,22 @@ class Ends:
         ),
     ]
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The same.")]
+
+    def require_meant(self, *, target_exists: bool = False) -> None:
+        """Refuse a folder that is a profile without its colon, and one that is not there or not mounted.
+
+        Raises:
+            UsageError: which.
+        """
+        for end, what, must_exist in ((self.source, "SOURCE", True), (self.target, "TARGET", target_exists)):
+            folder = _folder(end)
+            if folder is None:
+                continue
+            is_name = end in profiles.profile_names() if re.fullmatch(r"[\w.-]+", end) else False
+            if is_name and not folder.is_dir():
+                raise UsageError(f"{what}: write {end}: for the archive of that name; a folder would be ./{end}")
+            if must_exist:
+                require_readable([Path(end)])
 
 
 @dataclass(frozen=True)
@@ -108,6 +125,14 @@ class Pacing:
         from postdicom_async.jobs import Pace
 
         return Pace(max_rate=self.max_rate, max_requests=self.max_requests, at_once=self.at_once, windows=self.window)
+
+
+def _folder(end: str) -> Path | None:
+    """Return the folder that a text names as an end, None for what is no folder."""
+    from postdicom_async.jobs import parse_end
+
+    spec = parse_end(end)
+    return Path(spec.place) if spec.kind == "folder" else None
 
 
 def first_studies(file: Path | None) -> list[str]:

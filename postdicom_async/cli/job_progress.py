@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 from postdicom_async import PostdicomError
 from postdicom_async.cli import output
-from postdicom_async.jobs import Eta
+from postdicom_async.jobs import SETTLED, Eta, State
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -80,10 +80,12 @@ class JobProgress:
 
     Attributes:
         told: notes of the ledger that have been shown, or are of runs before.
+        done_before: instances that had been moved before it was begun, or gone on with.
     """
 
     def __init__(self, job: Job, *, quiet: bool) -> None:
         self.told: set[str] = set()
+        self.done_before: int = 0
         self._job = job
         self._quiet = quiet
         self._waits = ""
@@ -92,6 +94,7 @@ class JobProgress:
     async def __aenter__(self) -> Self:
         summary = await asyncio.to_thread(self._job.summary)
         self.told.update(summary.notes)
+        self.done_before = summary.of(State.DONE).instances
         if not self._quiet:
             output.note(_begins(self._job, summary))
             self._showing = asyncio.create_task(self._show())
@@ -133,8 +136,13 @@ class JobProgress:
 
 
 def _begins(job: Job, summary: Summary) -> str:
-    settled = summary.discovered - sum(count.instances for state, count in summary.counts.items() if state.value < 2)
-    words = f"goes on; {settled:,} of {summary.discovered:,} instances are settled" if summary.discovered else "begins"
+    known, settled = summary.discovered, sum(summary.of(state).instances for state in SETTLED)
+    if not known:
+        words = "begins"
+    elif summary.facts.phase in ("complete", "discovering"):
+        words = f"looks again; {known:,} instances are known from before"
+    else:
+        words = f"goes on; {settled:,} of {known:,} instances are settled"
     return f"job {job.path.stem}: {words}"
 
 

@@ -25,7 +25,6 @@ __all__ = [
     "NOTHING",
     "Limits",
     "Telling",
-    "code_of_job",
     "counts_text",
     "document_of",
     "run_job",
@@ -38,6 +37,7 @@ NOTHING = "there was nothing to do"
 _MISMATCHES = frozenset({Reason.NOT_LISTED, Reason.DIFFERENT, Reason.NOT_CONFIRMED, Reason.CANNOT_COMPARE, Reason.GONE})
 _PROBED = 60.0  # seconds
 _TIME_OVER, _STOPPED = "--max-duration is over", "it was told to stop"
+_PROVEN = {"listed": "found in the target's lists", "bytes": "retrieved and compared"}
 _BAD = (State.FAILED, State.UNCONFIRMED)
 
 
@@ -73,22 +73,23 @@ def run_job(begin: Callable[[], Awaitable[Job]], telling: Telling, limits: Limit
         Interrupted: the user stopped it.
     """
     begun: list[Job] = []
+    before: list[int] = []
 
     async def work() -> tuple[Summary, str]:
         """Return what it came to, and what ended it before its end."""
         loop = asyncio.get_running_loop()
         most = _PROBED if limits.probe else limits.seconds
         deadline = None if most is None else loop.time() + most
-        told: set[str] = set()
         while True:
             async with await begin() as job:
                 begun[:] = [job]
                 async with JobProgress(job, quiet=telling.quiet) as progress:
                     summary, why = await _waited(job, deadline)
-                told = progress.told
+            summary = replace(summary, notes=tuple(note for note in summary.notes if note not in progress.told))
+            before[:] = [progress.done_before]
             if limits.every is None or why:
-                return _with_news(summary, told), why
-            tell(_with_news(summary, told), telling)
+                return summary, why
+            tell(summary, telling, *before)
             if deadline is not None and loop.time() + limits.every >= deadline:
                 await asyncio.sleep(max(0.0, deadline - loop.time()))
                 return summary, _TIME_OVER
@@ -102,7 +103,7 @@ def run_job(begin: Callable[[], Awaitable[Job]], telling: Telling, limits: Limit
                 _tell_partial(job.summary(), telling, error)
         raise
     if not why:
-        return tell(summary, telling)
+        return tell(summary, telling, *before)
     if limits.probe and why == _TIME_OVER:
         return _tell_estimate(summary, telling)
     _tell_partial(summary, telling, why)
@@ -127,11 +128,6 @@ async def _waited(job: Job, deadline: float | None) -> tuple[Summary, str]:
     return await asyncio.to_thread(job.summary), why
 
 
-def _with_news(summary: Summary, told: set[str]) -> Summary:
-    """Return it with the notes alone that nobody has seen."""
-    return replace(summary, notes=tuple(note for note in summary.notes if note not in told))
-
-
 def _tell_estimate(summary: Summary, telling: Telling) -> int:
     pace = Eta().note(summary, time.time())
     if telling.as_json:
@@ -144,13 +140,14 @@ def _tell_estimate(summary: Summary, telling: Telling) -> int:
     return Exit.OK
 
 
-def tell(summary: Summary, telling: Telling) -> int:
-    """Tell what a job has come to; return its exit code."""
-    code, line = code_of_job(summary, error_if_nothing=telling.error_if_nothing)
+def tell(summary: Summary, telling: Telling, before: int = 0) -> int:
+    """Tell what a job has come to, of whose instances so many had been moved before; return its exit code."""
+    moved = max(0, summary.of(State.DONE).instances - before)
+    code, line = code_of_job(summary, moved, error_if_nothing=telling.error_if_nothing)
     if telling.as_json:
         output.write_document({"summary": document_of(summary)}, error=None if code == Exit.OK else line)
     elif not telling.quiet:
-        output.write(counts_text(summary))
+        output.write(f"{counts_text(summary)}{f'; {moved:,} moved now' if before else ''}")
     if not telling.quiet:
         for text in (*summary.notes, *told_reasons(summary), *_hints(summary, code)):
             output.note(text)
@@ -199,14 +196,15 @@ def counts_text(summary: Summary) -> str:
         if summary.equal_by_count
         else ""
     )
-    return f"{summary.discovered:,} instances: {', '.join(parts) or 'none'}{moved}{equal}"
+    proven = f"; {summary.verified:,} {_PROVEN.get(summary.facts.verify, 'verified')}" if summary.verified else ""
+    return f"{summary.discovered:,} instances: {', '.join(parts) or 'none'}{moved}{proven}{equal}"
 
 
-def code_of_job(summary: Summary, *, error_if_nothing: bool = False) -> tuple[Exit, str]:
+def code_of_job(summary: Summary, moved: int, *, error_if_nothing: bool = False) -> tuple[Exit, str]:
     """Return the exit code of a job that came to its end, and in one line why it is not 0."""
     bad = sum(summary.of(state).instances for state in _BAD)
     if not bad:
-        if error_if_nothing and not summary.of(State.DONE).instances and not summary.of(State.DELETED).instances:
+        if error_if_nothing and not moved and not summary.of(State.DELETED).instances:
             return Exit.NOTHING, NOTHING
         return Exit.OK, ""
     differ = sum(one.instances for one in summary.reasons if one.state in _BAD and one.reason in _MISMATCHES)

@@ -13,7 +13,7 @@ import typer
 from postdicom_async import NotFound, UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted
-from postdicom_async.cli.job_look import ask, runs, summary_of
+from postdicom_async.cli.job_look import ask, status_of, summary_of
 from postdicom_async.cli.job_options import JobName
 from postdicom_async.cli.job_progress import Picture
 from postdicom_async.cli.loop import run_async
@@ -58,7 +58,7 @@ def watch(job: JobName, common: Common) -> int:
 async def _watch(path: Path) -> None:
     with Picture(sys.stdout, stays=True) as picture:
         while picture.show(await asyncio.to_thread(summary_of, path)):
-            if not await runs(path):
+            if await status_of(path) is None:
                 break
             await asyncio.sleep(_EVERY_ON_TERMINAL if picture.is_drawn else _EVERY)
 

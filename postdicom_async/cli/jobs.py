@@ -15,7 +15,7 @@ import typer
 from postdicom_async import PostdicomError, UsageError, __version__
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
-from postdicom_async.cli.job_look import ask, runs, summary_of
+from postdicom_async.cli.job_look import ask, status_of, summary_of
 from postdicom_async.cli.job_machines import Machines
 from postdicom_async.cli.job_options import JobName, Pacing
 from postdicom_async.cli.job_run import Telling, counts_text, document_of, run_job, told_reasons
@@ -66,30 +66,38 @@ def list_(common: Common, as_json: _AsJson = False) -> int:
     return Exit.OK
 
 
+_Status: TypeAlias = dict[str, Any] | None
 _COLUMNS = ("JOB", "NOW", "DONE", "OF", "FAILED", "RATE", "LEFT")
 _NUMBERS = frozenset({"DONE", "OF", "FAILED", "RATE", "LEFT"})
 
 
-async def _all(paths: list[Path]) -> list[tuple[Path, Summary | str, bool]]:
-    return [(path, await asyncio.to_thread(_summary_or_why_not, path), await runs(path)) for path in paths]
+async def _all(paths: list[Path]) -> list[tuple[Path, Summary | str, _Status]]:
+    return [(path, await asyncio.to_thread(_summary_or_why_not, path), await status_of(path)) for path in paths]
 
 
-def _listed_document(path: Path, summary: Summary | str, is_running: bool) -> dict[str, Any]:
+def _listed_document(path: Path, summary: Summary | str, status: _Status) -> dict[str, Any]:
     if isinstance(summary, str):
         return {"job": path.stem, "error": summary}
-    return {**document_of(summary), "running": is_running}
+    return {**document_of(summary), "running": status is not None}
 
 
-def _row(path: Path, summary: Summary | str, is_running: bool) -> tuple[str, ...]:
+def _row(path: Path, summary: Summary | str, status: _Status) -> tuple[str, ...]:
     if isinstance(summary, str):
         return path.stem, summary, "", "", "", "", ""
-    phase = summary.facts.phase
-    now = phase if is_running or phase == "complete" else f"stopped ({phase})"
     settled = sum(count.instances for state, count in summary.counts.items() if state in SETTLED)
     failed = sum(summary.of(state).instances for state in (State.FAILED, State.UNCONFIRMED))
     more = "" if summary.discovery_complete else "+"
     numbers = f"{settled:,}", f"{summary.discovered + summary.expected:,}{more}", f"{failed:,}"
-    return path.stem, now, *numbers, *(_pace_texts(summary) if is_running else ("", ""))
+    return path.stem, _now(summary, status), *numbers, *(("", "") if status is None else _pace_texts(summary))
+
+
+def _now(summary: Summary, status: _Status) -> str:
+    phase = summary.facts.phase
+    if status is None:
+        return phase if phase == "complete" else f"stopped ({phase})"
+    if status.get("paused"):
+        return f"paused ({phase})"
+    return phase if status.get("open", True) else f"waits for its window ({phase})"
 
 
 def _pace_texts(summary: Summary) -> tuple[str, str]:
@@ -104,20 +112,20 @@ def show(job: JobName, common: Common, as_json: _AsJson = False) -> int:
     from postdicom_async.jobs import find_job
 
     path = find_job(job)
-    summary, is_running = summary_of(path), run_async(lambda: runs(path))
+    summary, status = summary_of(path), run_async(lambda: status_of(path))
     if as_json:
-        output.write_document({"answer": {**document_of(summary), "running": is_running}})
+        output.write_document({"answer": _listed_document(path, summary, status)})
         return Exit.OK
-    facts, (_, now, *_rest) = summary.facts, _row(path, summary, is_running)
-    rate, left = _pace_texts(summary) if is_running else ("", "")
+    facts = summary.facts
+    rate, left = ("", "") if status is None else _pace_texts(summary)
     lines = [
         f"{path.stem}: {facts.verb} {facts.source} to {facts.target}",
-        f"run {facts.run}, {'runs now: ' if is_running else ''}{now}"
+        f"run {facts.run}, {'' if status is None else 'runs now: '}{_now(summary, status)}"
         + (f", {rate}" if rate else "")
         + (f", {left} left" if left else ""),
         counts_text(summary),
     ]
-    if facts.phase != "complete" and not is_running:
+    if facts.phase != "complete" and status is None:
         lines.append(f"postdicom jobs resume {path.stem} goes on with it")
     for line in (*lines, *told_reasons(summary), *summary.notes):
         if not output.write(output.clean(line)):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.profile_limits import check_limits
     from postdicom_async.jobs.report import write_report
     from postdicom_async.jobs.serve import LivePage
+    from postdicom_async.jobs.specs import parse_end
     from postdicom_async.jobs.states import SETTLED, Reason, State, reason_text
     from postdicom_async.jobs.summary import Summary
 
@@ -48,6 +49,7 @@ __all__ = [
     "dry_run",
     "every_job",
     "find_job",
+    "parse_end",
     "reason_text",
     "resume",
     "retry",
@@ -70,6 +72,7 @@ _MODULES = {
     "profile_limits": ("check_limits",),
     "report": ("write_report",),
     "serve": ("LivePage",),
+    "specs": ("parse_end",),
     "states": ("SETTLED", "Reason", "State", "reason_text"),
     "summary": ("Summary",),
 }

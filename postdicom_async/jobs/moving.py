@@ -102,8 +102,8 @@ class Moving:
         finally:
             for task in [*tasks, *self._asking]:
                 task.cancel()
-            for task in [*tasks, *self._asking]:
-                await outlasting(task)
+            # In one wait: a second cancellation in it must not leave those behind that come later in the row.
+            await outlasting(asyncio.gather(*tasks, *self._asking, return_exceptions=True))
         for task in tasks:
             if not task.cancelled() and (problem := task.exception()) is not None:
                 raise problem
@@ -185,11 +185,15 @@ class Moving:
             study_id = heapq.heappop(self._again)[2]
             self._due.discard(study_id)
             study = self._rows[study_id]
+            # What is read now is another thing to wait for: else a chunk that ends meanwhile would take the study for
+            # moved, and who comes after a kill would pass over what is read here.
+            self._left[study_id] = self._left.get(study_id, 0) + 1
             if study_id in self._to_list:
                 self._to_list.discard(study_id)
                 items = await plan_study_or_fail(self._context, study)
             else:
                 items = await self._context.ledger.items(study_id)
+            self._left[study_id] -= 1
             for chunk in self._begun(study, items):
                 yield await self._given_out(chunk)
 
@@ -208,6 +212,8 @@ class Moving:
     def _item_ended(self, chunk: Chunk, end: ItemEnd) -> None:
         out = self._out[chunk.number]
         if not chunk.wanted.instances:
+            if not end.series:  # it does not say what it is: too few have come then, and the study is listed
+                return
             out.arrived += 1
             running = ItemRow(end.series, end.uid, State.RUNNING, attempts=1, size=end.size)
             self._context.ledger.plan(chunk.study_id, [running])

@@ -133,6 +133,9 @@ class Verifying:
                 if any(waited):
                     continue
                 found |= {row.uid: Verified(row.uid, Finding.CANNOT_COMPARE) for row in some if row.uid not in found}
+            else:  # else an outage would last, for the weather, until the next one
+                for end in (context.source, context.target):
+                    context.outages.succeeded(end)
             at += len(some)
             for verified in found.values():
                 if verified.finding is Finding.COERCED:
