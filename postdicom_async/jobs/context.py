@@ -93,12 +93,13 @@ class Context:
     def comparison(self) -> Comparison:
         """How the ends are compared."""
         rules = self.how.anonymize
+        moves = self.how.verb != "verify"  # which asks whether it is there at all, and by ``bytes`` what it is
         return Comparison(
             self.run,
             target_lists=Feature.LISTS in self.target.features,
             full=self.how.full or self.how.verb == "verify",
             maps_uids=rules is not None and rules.remap_uids,
-            keeps_uids=rules is not None and not rules.remap_uids,
+            keeps_uids=moves and rules is not None and not rules.remap_uids,
         )
 
     def uid_at_target(self, uid: str) -> str:

@@ -27,7 +27,7 @@ __all__ = ["Discovery"]
 
 _FEW = 50  # studies: so few are asked for one by one at the target, which may have millions
 _AT_ONCE = 4
-_UNSETTLED = frozenset({State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED})
+_UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 
 
 class Discovery:
@@ -76,9 +76,14 @@ class Discovery:
         await ledger.note_studies([ListedStudy("")], at_target=False, run=self._context.run)
         nothing = await ledger.study("")
         assert nothing is not None  # noqa: S101 - it was noted
-        known = {("", row.uid): row for row in await ledger.items(nothing.id)}
-        listed = [one async for some in excluded() for one in some]
-        ledger.plan(nothing.id, planned_items(listed, None, known, self._context.comparison))
+        how = self._context.comparison
+        left = {("", row.uid): row for row in await ledger.items(nothing.id, states=_UNSETTLED)}
+        async for some in excluded():  # a folder may hold millions of them: some at a time
+            for one in some:
+                left.pop(("", one.uid), None)
+            ledger.plan(nothing.id, planned_items(some, None, {}, how))
+            await ledger.commit()
+        ledger.plan(nothing.id, planned_items((), None, left, how))
 
     async def _look_for_unseen(self) -> None:
         """Ask for studies that were listed before and are not now, where something in them is still to be done."""
@@ -142,7 +147,7 @@ class Discovery:
 
     def _decide(self, study: StudyRow) -> None:
         decision = decide(study, self._context.comparison)
-        if decision is Decision.LIST:
+        if decision is Decision.LIST and study.stage is not Stage.FOUND:
             self._context.ledger.set_stage(study.id, Stage.FOUND)
         elif decision is Decision.EQUAL:
             self._context.ledger.set_stage(study.id, Stage.EQUAL, planned=study.at_source)

@@ -42,8 +42,8 @@ _SLICE: Final = 100  # studies in one transaction, where many change at once
 class Ledger:
     """Writes a ledger. Use `create` or `open`, then ``async with``. Methods without ``async`` only gather.
 
-    What is gathered is committed by `commit`, by every method that reads, and by itself when it is 64 changes or 200
-    ms old.
+    What is gathered is committed by `commit`, by every method that reads (`items` where some of it is that study's),
+    and by itself when it is 64 changes or 200 ms old.
 
     Attributes:
         path: its file.
@@ -204,7 +204,7 @@ class Ledger:
 
         Where it has rows, they stay as they are, and what is beyond them counts.
         """
-        self._writer.gather(lambda book: book.set_stage(study_id, stage, planned))
+        self._writer.gather(lambda book: book.set_stage(study_id, stage, planned), study=study_id)
 
     # --- items -------------------------------------------------------------------------------------------------------
 
@@ -214,7 +214,9 @@ class Ledger:
         Raises:
             LedgerUnusable: they are not what was written, or not as many as are counted.
         """
-        return await self._writer.ask(lambda book: items_of(book.database, book.study(study_id), states))
+        return await self._writer.ask(
+            lambda book: items_of(book.database, book.study(study_id), states), study=study_id
+        )
 
     def plan(self, study_id: int, rows: Iterable[ItemRow]) -> None:
         """Gather items as they are to stand: new ones are added, known ones set.
@@ -222,7 +224,7 @@ class Ledger:
         What a study that was EQUAL counted without rows counts no more.
         """
         planned = list(rows)
-        self._writer.gather(lambda book: book.plan(study_id, planned), len(planned))
+        self._writer.gather(lambda book: book.plan(study_id, planned), len(planned), study=study_id)
 
     def forget(self, study_id: int, keys: Iterable[tuple[str, str]]) -> None:
         """Gather that items (series, UID) are none: they stood for what was not known."""
@@ -232,7 +234,7 @@ class Ledger:
     def run_items(self, study_id: int, keys: Iterable[tuple[str, str]]) -> None:
         """Gather that items (series, UID) are RUNNING; each has one attempt more."""
         running = list(keys)
-        self._writer.gather(lambda book: book.run_items(study_id, running), len(running))
+        self._writer.gather(lambda book: book.run_items(study_id, running), len(running), study=study_id)
 
     def settle(self, study_id: int, ends: Iterable[ItemEnd], *, attempt_counts: bool = True) -> None:
         """Gather what became of items. ``attempt_counts`` False takes the attempt back: an outage is not theirs.
@@ -244,7 +246,9 @@ class Ledger:
         """
         settled, minute = list(ends), int(time.time()) // 60 * 60
         self._writer.gather(
-            lambda book: book.settle(study_id, settled, attempt_counts=attempt_counts, minute=minute), len(settled)
+            lambda book: book.settle(study_id, settled, attempt_counts=attempt_counts, minute=minute),
+            len(settled),
+            study=study_id,
         )
 
     async def reset(self, states: Sequence[State], *, reasons: Sequence[int] | None = None) -> int:
@@ -258,7 +262,7 @@ class Ledger:
 
     def note_verified(self, study_id: int, instances: int) -> None:
         """Gather that so many of a study's items were found at the target; it replaces what was noted before."""
-        self._writer.gather(lambda book: book.note_verified(study_id, instances))
+        self._writer.gather(lambda book: book.note_verified(study_id, instances), study=study_id)
 
     def note_coerced(self, tags: Iterable[str]) -> None:
         """Gather that the target changed these elements (8 hexadecimal digits) in an instance."""

@@ -100,6 +100,8 @@ class Book:
             line = self.database.execute(f"{STUDIES} WHERE id = ?", (number,)).fetchone()
             if line is None:
                 raise AssertionError(_NO_STUDY)
+            if len(self._studies) >= _REMEMBERED:  # who only reads never comes to the end of a group
+                self._studies.clear()
             found = self._studies[number] = study_in(line)
         return found
 
@@ -160,9 +162,9 @@ class Book:
         old = self.study(number)
         new = old._replace(stage=int(stage), planned=old.planned if planned is None else planned)
         if stage is Stage.EQUAL:
-            self._count_in()
             counted = self.database.execute("SELECT sum(instances) FROM tally WHERE study = ?", (number,)).fetchone()
-            new = self._with_unlisted(old, new, max(0, (planned or 0) - ((counted[0] or 0) - old.unlisted)))
+            here = sum(self._tally[number, state][0] for state in State if (number, state) in self._tally)
+            new = self._with_unlisted(old, new, max(0, (planned or 0) - ((counted[0] or 0) + here - old.unlisted)))
         self._save(old, new)
 
     def _with_unlisted(self, old: Study, new: Study, unlisted: int) -> Study:
@@ -223,13 +225,17 @@ class Book:
         reset = 0
         for number in numbers:
             study = self.study(number)
+            if not study.uid:  # what is no instance stays none; a search of the folder says what became of it
+                continue
             found = [
                 item for item in items_of(self.database, study, states) if reasons is None or item.reason in reasons
             ]
             for old in found:
                 self._put(study, old, old._replace(state=State.PENDING, reason=0, attempts=0))
             if found:
-                self._save(study, study._replace(stage=int(Stage.PLANNED)))
+                # A flaw that the source's list shows is no attempt's: the study is listed again before any is made.
+                is_flawed = any(old.reason == Reason.OTHER_CONTENT for old in found)
+                self._save(study, study._replace(stage=int(Stage.FOUND if is_flawed else Stage.PLANNED)))
             reset += len(found)
         return reset
 

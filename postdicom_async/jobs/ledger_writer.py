@@ -47,7 +47,7 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._database: sqlite3.Connection | None = None
         self._book: Book | None = None
-        self._gathered: deque[Callable[[Book], None]] = deque()
+        self._gathered: deque[tuple[int | None, Callable[[Book], None]]] = deque()  # with the study it is about
         self._size = 0
         self._ending = False
         self._timer: asyncio.TimerHandle | None = None
@@ -87,7 +87,7 @@ class Writer:
             return
         try:
             with explained_by_sqlite():
-                self.book.write(group)
+                self.book.write([change for _, change in group])
         except BaseException:
             self._gathered.extendleft(reversed(group))
             raise
@@ -130,24 +130,30 @@ class Writer:
         await outlasting(running)
         return running.result()
 
-    async def ask(self, question: Callable[[Book], _T]) -> _T:
-        """Write what is gathered, then answer a question."""
+    async def ask(self, question: Callable[[Book], _T], *, study: int | None = None) -> _T:
+        """Write what is gathered, then answer a question; one about a ``study`` of which nothing is gathered at once.
+
+        So a job of many small studies pays for a group of changes, and not for each study.
+        """
+        failed = self.problem is not None  # then nothing is written by itself
 
         def work() -> _T:
-            self.write()
+            if study is None or failed or any(about == study for about, _ in tuple(self._gathered)):
+                self.write()
             with explained_by_sqlite():
                 return question(self.book)
 
         self._must_be_open()
         await anyio.lowlevel.checkpoint_if_cancelled()
         answer = await self.in_thread(work)
-        self.problem = None
+        if study is None or failed:
+            self.problem = None
         return answer
 
-    def gather(self, change: Callable[[Book], None], size: int = 1) -> None:
-        """Gather a change that counts as so many; see that it is written before long."""
+    def gather(self, change: Callable[[Book], None], size: int = 1, *, study: int | None = None) -> None:
+        """Gather a change, of a study, that counts as so many; see that it is written before long."""
         self._must_be_open()
-        self._gathered.append(change)
+        self._gathered.append((study, change))
         self._size += size
         self._plan_to_write()
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypedDict
 
-from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.errors import LocalFileError, PostdicomError, ProtocolError, UsageError
 from postdicom_async.jobs.weather import Do, Patience, Weather
 
 if TYPE_CHECKING:
@@ -118,7 +118,10 @@ class Outages:
             PostdicomError: see `outlasted`.
         """
         is_outage = await self.outlasted(end, problem)
-        return is_outage or (problem.temporary and made < _MOST_QUESTIONS)
+        may_be_right = problem.temporary or isinstance(
+            problem, ProtocolError
+        )  # a proxy's page; a list that was changing
+        return is_outage or (may_be_right and made < _MOST_QUESTIONS)
 
     # --- within -----------------------------------------------------------------------------------------------------
 
@@ -140,10 +143,14 @@ class Outages:
     async def _probed(self, sky: _Sky) -> PostdicomError | None:
         found: PostdicomError | None = None
         sky.weather.asked()
-        try:
-            await sky.end.probe()
-        except PostdicomError as error:
-            found = error
+        for _ in range(_MOST_QUESTIONS):  # one page of a proxy in between is no reason to end a job
+            found = None
+            try:
+                await sky.end.probe()
+            except PostdicomError as error:
+                found = error
+            if not isinstance(found, ProtocolError):
+                break
         if found is not None:
             sky.problem = found
             sky.weather.probed(self._clock(), **_said(found))

@@ -36,6 +36,7 @@ Key: TypeAlias = tuple[str, str]
 
 _NOT_HERE = frozenset({State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED})
 _AT_TARGET = frozenset({State.DONE, State.PRESENT})
+_LEFT_ALONE = frozenset({State.UNCONFIRMED, State.EXCLUDED, State.DELETED})
 _EXCLUDED = frozenset({Reason.NOT_DICOM, Reason.FILTER, Reason.DUPLICATE_FILE})
 
 
@@ -114,9 +115,9 @@ def planned_items(
         size = one.size or (before.size if before else 0)
         yield ItemRow(one.series, one.uid, state, reason, attempts, size, digest)
     for before in left.values():  # no more at the source
-        if before.state in _AT_TARGET:
+        if before.state in _AT_TARGET and (held is None or new_uid(before.uid) in held):
             yield before._replace(reason=Reason.GONE)
-        elif before.state in (State.PENDING, State.RUNNING, State.FAILED):
+        elif before.state not in _LEFT_ALONE:  # what no end has any more is not to be missed by verification
             yield before._replace(state=State.EXCLUDED, reason=Reason.GONE)
 
 

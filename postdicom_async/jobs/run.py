@@ -104,12 +104,14 @@ class Run:
         ledger = self._context.ledger
         if ledger.fact("phase") in PHASES[:-1] or ledger.fact("part"):  # a part has its studies, and finds no others
             return
-        ledger.put("run", int(ledger.fact("run") or 0) + 1)
-        ledger.put("phase", PHASES[0])
-        ledger.put("discovery_complete", False)
-        if self._context.run > 1:
+        before = int(ledger.fact("run") or 0)
+        if before:
             await ledger.reset([State.FAILED, State.UNCONFIRMED])
         await self._prove_anew()
+        # Last: who comes after a kill goes on with a run that has begun, and none of this is done for it again.
+        ledger.put("run", before + 1)
+        ledger.put("phase", PHASES[0])
+        ledger.put("discovery_complete", False)
         await ledger.commit()
 
     async def _prove_anew(self) -> None:

@@ -27,16 +27,20 @@ VARIABLES = {
 pytestmark = pytest.mark.skipif(not README.is_file(), reason="installed without its README")
 
 
-def section() -> str:
-    """Return what the README says about the command."""
+OTHERS = ("pip ", "dask ", "while :; do dask ", "export ", "#")  # what else stands in its shell examples
+
+
+def section(title: str = "From the command line") -> str:
+    """Return what the README says about the command, or another of its sections."""
     text = README.read_text(encoding="utf-8")
-    return text.partition("\n## From the command line\n")[2].partition("\n## ")[0]
+    return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def lines() -> list[str]:
     """Return the command lines in its shell examples, each on one line."""
-    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", section(), re.DOTALL)).replace("\\\n", " ")
-    return [line for line in blocks.splitlines() if line.startswith("postdicom ")]
+    text = section() + section("Whole archives")  # with "Named archives"
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    return [line for line in blocks.splitlines() if line and not line.startswith(OTHERS)]
 
 
 @pytest.mark.parametrize("words", all_commands(), ids=" ".join)
@@ -65,7 +69,7 @@ def test_every_variable_is_there() -> None:
     text = section()
     assert set(re.findall(r"POSTDICOM_[A-Z_]+", text)) == VARIABLES
     folders = [ROOT / "postdicom_async" / name for name in ("cli", "jobs", "profiles")]
-    source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
+    source = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     assert set(re.findall(r"POSTDICOM_[A-Z_]*[A-Z]", source)) == VARIABLES
     assert Connection.__dataclass_fields__
 
@@ -75,7 +79,8 @@ def test_every_library_name_of_the_doctor_is_there() -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(lines()) >= 6
+    assert len(lines()) >= 25
+    assert all(line.startswith("postdicom ") for line in lines())
 
 
 @pytest.mark.parametrize("line", lines())
