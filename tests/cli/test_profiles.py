@@ -357,7 +357,7 @@ async def test_an_end_of_a_job(named: Cli, study_folder: Path, embedded_archive:
     named.environment |= {"POSTDICOM_STATE": str(named.folder / "state"), **NO_KEYRING}
     moved = await named.here("copy", study_folder, "hospital:", "--json")
     assert moved.code == 0, moved.err
-    assert moved.json["counts"]["done"] == 6
+    assert moved.json["summary"]["counts"]["done"] == 6
     assert moved.json["target"] == "hospital"
     back = await named.here("copy", "hospital:?PatientID=none", named.folder / "back", "--json")
     assert (back.code, json.loads(back.out)["discovered"]) == (0, 0)
