@@ -358,8 +358,8 @@ async def test_an_end_of_a_job(named: Cli, study_folder: Path, embedded_archive:
     moved = await named.here("copy", study_folder, "hospital:", "--json")
     assert moved.code == 0, moved.err
     assert moved.json["summary"]["counts"]["done"] == 6
-    assert moved.json["target"] == "hospital"
+    assert moved.json["summary"]["target"] == "hospital"
     back = await named.here("copy", "hospital:?PatientID=none", named.folder / "back", "--json")
-    assert (back.code, json.loads(back.out)["discovered"]) == (0, 0)
+    assert (back.code, back.json["summary"]["discovered"]) == (0, 0)
     same = await named.here("copy", "hospital:", embedded_archive.url)
     assert (same.code, "same place" in same.error_line) == (2, True)
