@@ -83,11 +83,12 @@ class JobProgress:
         done_before: instances that had been moved before it was begun, or gone on with.
     """
 
-    def __init__(self, job: Job, *, quiet: bool) -> None:
+    def __init__(self, job: Job, *, quiet: bool, says_name: bool = True) -> None:
         self.told: set[str] = set()
         self.done_before: int = 0
         self._job = job
         self._quiet = quiet
+        self._says_name = says_name
         self._waits = ""
         self._showing: asyncio.Task[None] | None = None
 
@@ -96,7 +97,8 @@ class JobProgress:
         self.told.update(summary.notes)
         self.done_before = summary.of(State.DONE).instances
         if not self._quiet:
-            output.note(_begins(self._job, summary))
+            if self._says_name:
+                output.note(_begins(self._job, summary))
             self._showing = asyncio.create_task(self._show())
         return self
 

@@ -83,7 +83,7 @@ def run_job(begin: Callable[[], Awaitable[Job]], telling: Telling, limits: Limit
         while True:
             async with await begin() as job:
                 begun[:] = [job]
-                async with JobProgress(job, quiet=telling.quiet) as progress:
+                async with JobProgress(job, quiet=telling.quiet, says_name=not telling.as_json) as progress:
                     summary, why = await _waited(job, deadline)
             summary = replace(summary, notes=tuple(note for note in summary.notes if note not in progress.told))
             before[:] = [progress.done_before]
