@@ -15,7 +15,7 @@ import typer
 from postdicom_async import PostdicomError, UsageError, __version__
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
-from postdicom_async.cli.job_look import ask, status_of, summary_of
+from postdicom_async.cli.job_look import ask, find_running, status_of, summary_of
 from postdicom_async.cli.job_machines import Machines
 from postdicom_async.cli.job_options import JobName, Pacing
 from postdicom_async.cli.job_run import Telling, counts_text, document_of, run_job, told_reasons
@@ -303,9 +303,7 @@ def _asked(job: str, message: dict[str, Any], done: Callable[[dict[str, Any]], s
         UsageError: it refuses, or there are several of that name.
         NotFound: there is no such job, or it does not run.
     """
-    from postdicom_async.jobs import find_job
-
-    path = find_job(job)
+    path = find_running(job)
     answer = run_async(lambda: ask(path, message))
     if not answer.get("ok"):
         raise UsageError(str(answer.get("error", "the job refuses")))

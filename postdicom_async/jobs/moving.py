@@ -218,8 +218,8 @@ class Moving:
             running = ItemRow(end.series, end.uid, State.RUNNING, attempts=1, size=end.size)
             self._context.ledger.plan(chunk.study_id, [running])
         out.open.discard((end.series, end.uid))
-        if end.temporary and end.state is not State.DONE:
-            out.held_back.append(end)
+        if end.state is not State.DONE and (end.temporary or end.reason == Reason.REFUSED):
+            out.held_back.append(end)  # why it was refused, the end of the chunk may tell: lost credentials
         else:
             self._settle(chunk, [end])
 
@@ -249,7 +249,13 @@ class Moving:
             self._settle(chunk, pending, attempt_counts=False)
             self._try_again(chunk, 0)
         else:
-            self._fail_or_try_again(chunk, [*out.held_back, *left])
+            reason = _reason_of(end)
+            refused = end.failed_end == "target" and reason != Reason.UNEXPECTED
+            held_back = [
+                one._replace(reason=reason) if refused and one.reason == Reason.REFUSED else one
+                for one in out.held_back
+            ]
+            self._fail_or_try_again(chunk, [*held_back, *left])
         if not chunk.wanted.instances:
             self._unlisted_ended(chunk, out.arrived)
         self._left[chunk.study_id] -= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ class FaultyArchive:
     Attributes:
         share: of requests that go wrong, 0 to 1.
         chance: what decides which, and how.
+        fault: is asked first; None from it means no fault of the test's own.
         faults: how many went wrong, by kind.
         requests: how many there were, by kind.
     """
@@ -37,6 +38,7 @@ class FaultyArchive:
     files: Iterable[bytes] = ()
     share: float = 0.0
     chance: random.Random = field(default_factory=lambda: random.Random(1))
+    fault: Callable[[Request], Reply | None] = lambda _: None
     by_study: dict[str, Stored] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     requests: dict[str, int] = field(default_factory=dict)
@@ -77,6 +79,8 @@ class FaultyArchive:
     def _answer(self, request: Request) -> Reply:
         kind = "store" if request.method == "POST" else "search" if is_search(request) else "retrieve"
         self.requests[kind] = self.requests.get(kind, 0) + 1
+        if (own := self.fault(request)) is not None:
+            return own
         if self.chance.random() >= self.share * 3 / 4:
             return self._right(request)
         stores = kind == "store"
