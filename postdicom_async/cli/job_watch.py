@@ -13,7 +13,7 @@ import typer
 from postdicom_async import NotFound, UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted
-from postdicom_async.cli.job_look import ask, status_of, summary_of
+from postdicom_async.cli.job_look import ask, find_running, status_of, summary_of
 from postdicom_async.cli.job_options import JobName
 from postdicom_async.cli.job_progress import Picture
 from postdicom_async.cli.loop import run_async
@@ -45,9 +45,7 @@ _Hosts: TypeAlias = Annotated[
 def watch(job: JobName, common: Common) -> int:
     """Look on while a job runs, until it ends or you press Ctrl-C; the job is not touched."""
     del common
-    from postdicom_async.jobs import find_job
-
-    path = find_job(job)
+    path = find_running(job)
     try:
         run_async(lambda: _watch(path))
     except Interrupted:

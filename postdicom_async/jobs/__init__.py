@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ledger import LedgerReader
     from postdicom_async.jobs.machines import Scheduler
     from postdicom_async.jobs.pace import Pace
-    from postdicom_async.jobs.places import every_job, find_job
+    from postdicom_async.jobs.places import every_job, find_job, find_jobs
     from postdicom_async.jobs.preview import StudyPlan
     from postdicom_async.jobs.profile_limits import check_limits
     from postdicom_async.jobs.report import write_report
@@ -49,6 +49,7 @@ __all__ = [
     "dry_run",
     "every_job",
     "find_job",
+    "find_jobs",
     "parse_end",
     "reason_text",
     "resume",
@@ -67,7 +68,7 @@ _MODULES = {
     "ledger": ("LedgerReader",),
     "machines": ("Scheduler",),
     "pace": ("Pace",),
-    "places": ("every_job", "find_job"),
+    "places": ("every_job", "find_job", "find_jobs"),
     "preview": ("StudyPlan",),
     "profile_limits": ("check_limits",),
     "report": ("write_report",),

@@ -155,9 +155,9 @@ async def test_delete_all_deletes_nothing_outside_the_filters(
     async with DicomWeb(archive.url) as client:
         await client.delete_instance(uid(1), uid(1, 1), uid(1, 1, 1))
     bounds = f"?StudyInstanceUID={uid(1)}"
-    with pytest.raises(UsageError, match="the same filters"):
+    with pytest.raises(UsageError, match="filters"):
         await jobs.sync(archive.url + bounds, other_archive.url, delete="all", max_delete=1)
-    with pytest.raises(UsageError, match="the same filters"):
+    with pytest.raises(UsageError, match="filters"):
         [plan async for plan in jobs.dry_run(archive.url + bounds, other_archive.url, verb="sync", delete="all")]
     ends = archive.url + bounds, other_archive.url + bounds
     await (await jobs.sync(*ends, delete="all", max_delete=1)).wait()
