@@ -6,13 +6,12 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from postdicom_async import Anonymization, PatientTable, UidMap, UsageError
+from postdicom_async import Anonymization, PatientTable, UidMap, UsageError, profiles
 from postdicom_async.cli.paths import given_path
-from postdicom_async.disk.private_file import read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +37,8 @@ class PatientIds(StrEnum):
 @dataclass(frozen=True)
 class Anonymizing:
     """What is changed in every file before it is sent."""
+
+    PANEL: ClassVar[str] = "Anonymising"
 
     anonymize: Annotated[
         list[str] | None,
@@ -152,7 +153,7 @@ class Anonymizing:
 
     def _secret(self) -> str | None:
         if self.anonymize_secret_file is not None:
-            return read_secret(self.anonymize_secret_file, "--anonymize-secret-file")
+            return profiles.read_secret(self.anonymize_secret_file, "--anonymize-secret-file")
         return os.environ.get(_SECRET) or None
 
 

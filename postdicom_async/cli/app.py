@@ -17,8 +17,9 @@ __all__ = ["app"]
 
 _EPILOG = (
     "Exit codes: 0 all done, 1 some items failed, 2 usage, 3 not found, 4 authentication, 5 temporary (a repeat may "
-    "help), 8 no space left, 9 nothing to do (with --error-if-nothing), 130 interrupted, 143 terminated. Results go to "
-    "standard output, everything else to standard error."
+    "help), 6 differs, 7 the job runs already or its ledger is unusable, 8 a limit is reached (space, time), 9 "
+    "nothing to do (with --error-if-nothing), 130 interrupted, 143 terminated. Results go to standard output, "
+    "everything else to standard error."
 )
 
 

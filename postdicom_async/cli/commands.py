@@ -110,6 +110,8 @@ COMMANDS: Final = Group(
             "stop": "jobs.stop",
             "set": "jobs.set_",
             "report": "jobs.report",
+            "partition": "jobs.partition",
+            "merge": "jobs.merge",
             "watch": "job_watch.watch",
             "serve": "job_watch.serve",
         }),

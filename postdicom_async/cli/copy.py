@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import typer
 
 from postdicom_async import UsageError
 from postdicom_async.cli.anonymize import Anonymizing
 from postdicom_async.cli.job_machines import Machines
-from postdicom_async.cli.job_options import Ends, JobFile, Pacing, VerifyLevel, first_studies
+from postdicom_async.cli.job_options import PACE, PROOF, WHAT, Ends, JobFile, Pacing, VerifyLevel, first_studies
 from postdicom_async.cli.job_plan import show_plans
 from postdicom_async.cli.job_run import Limits, Telling, run_job
 from postdicom_async.cli.options import Common, ErrorIfNothing
@@ -25,20 +25,22 @@ __all__ = ["copy", "sync", "verify"]
 _AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document: the summary.")]
 
 
+Sample: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--sample", metavar="PERCENT", rich_help_panel=PROOF, help="How much of it is compared by bytes, at random."
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Moving:
     """What is moved, and how it is proven."""
 
-    verify: Annotated[
-        VerifyLevel,
-        typer.Option(
-            "--verify",
-            help="What is proven in the end: listed asks the target for its list of every study, bytes retrieves and "
-            "compares everything that was moved.",
-        ),
-    ] = VerifyLevel.LISTED
+    PANEL: ClassVar[str] = WHAT
+
     full: Annotated[
-        bool, typer.Option("--full", help="Compare the instances of every study, also where the counts are equal.")
+        bool, typer.Option("--full", help="Look into every study, also where the numbers of instances agree.")
     ] = False
     first: Annotated[
         Path | None,
@@ -46,11 +48,14 @@ class Moving:
             "--first",
             metavar="FILE",
             parser=given_path,
-            help="Begin with these studies: one Study Instance UID a line. Then the newest come first.",
+            help="Begin with these studies, one Study Instance UID a line; then the newest first.",
         ),
     ] = None
     attempts: Annotated[
-        int, typer.Option("--attempts", min=1, metavar="N", help="How often an instance is tried, in waves.")
+        int,
+        typer.Option(
+            "--attempts", min=1, metavar="N", rich_help_panel=PACE, help="How often an instance is tried, in waves."
+        ),
     ] = 3
     every: Annotated[
         float | None,
@@ -58,25 +63,46 @@ class Moving:
             "--every",
             min=0.01,
             metavar="MINUTES",
-            help="When all is done, begin anew after so long, and again, until Ctrl-C: for what still arrives.",
+            rich_help_panel=PACE,
+            help="Begin anew so long after each end, for what still arrives, until Ctrl-C.",
         ),
     ] = None
     max_duration: Annotated[
         float | None,
         typer.Option(
-            "--max-duration", min=0.01, metavar="MINUTES", help="Stop then, with 8; the same command goes on later."
+            "--max-duration",
+            min=0.01,
+            metavar="MINUTES",
+            rich_help_panel=PACE,
+            help="Stop then, with 8; the same command goes on later.",
         ),
     ] = None
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Work for a minute, and tell how long the whole takes. What was moved counts."),
+        typer.Option("--probe", help="Work for a minute and tell how long the rest takes; what was moved counts."),
     ] = False
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
     ] = False
+    verify: Annotated[
+        VerifyLevel,
+        typer.Option(
+            "--verify",
+            rich_help_panel=PROOF,
+            help="listed looks for everything in the target's own lists when all is moved; bytes retrieves it and "
+            "compares.",
+        ),
+    ] = VerifyLevel.LISTED
+    sample: Sample = "100%"
 
     def limits(self) -> Limits:
-        """Return how long it may run."""
+        """Return how long it may run.
+
+        Raises:
+            UsageError: two limits contradict each other.
+        """
+        if self.probe and (self.every is not None or self.max_duration is not None):
+            raise UsageError("--probe: not with --every or --max-duration")
         minutes = None if self.max_duration is None else self.max_duration * 60
         return Limits(minutes, self.probe, None if self.every is None else self.every * 60)
 
@@ -106,6 +132,8 @@ def copy(
     """
     from postdicom_async import jobs
 
+    telling = Telling(common.quiet, as_json, error_if_nothing)
+    ends.require_meant()
     rules, pace = anonymizing.rules(writes=not moving.dry_run), pacing.pace()
     studies = first_studies(moving.first)
     asked: dict[str, Any] = {
@@ -121,6 +149,7 @@ def copy(
         ends.source,
         ends.target,
         verify=moving.verify.value,
+        sample=share_of(moving.sample, "--sample"),
         attempts=moving.attempts,
         patience=pacing.patience * 3600,
         ask=asking(),
@@ -128,8 +157,8 @@ def copy(
         **asked,
     )
     if moving.dry_run:
-        return show_plans(jobs.dry_run(ends.source, ends.target, ask=asking(), **asked), as_json=as_json)
-    return run_job(begin, Telling("copy", common.quiet, as_json, error_if_nothing), moving.limits())
+        return show_plans(jobs.dry_run(ends.source, ends.target, ask=asking(), **asked), telling)
+    return run_job(begin, telling, moving.limits())
 
 
 def sync(
@@ -143,12 +172,19 @@ def sync(
         Delete | None,
         typer.Option(
             "--delete",
+            rich_help_panel=WHAT,
             help="Delete at the target what the source has no more: what this job copied, or everything within the "
             "filters. Never after any error.",
         ),
     ] = None,
     max_delete: Annotated[
-        str, typer.Option("--max-delete", metavar="PERCENT", help="Delete nothing if it would be more than that.")
+        str,
+        typer.Option(
+            "--max-delete",
+            metavar="PERCENT",
+            rich_help_panel=WHAT,
+            help="Delete nothing if it would be more than that.",
+        ),
     ] = "1%",
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
@@ -156,7 +192,9 @@ def sync(
     """Do what copy does, and with --delete remove at TARGET what SOURCE has no more."""
     from postdicom_async import jobs
 
-    share, studies = _share(max_delete), first_studies(moving.first)
+    telling = Telling(common.quiet, as_json, error_if_nothing)
+    ends.require_meant()
+    share, studies = share_of(max_delete, "--max-delete"), first_studies(moving.first)
     asked: dict[str, Any] = {
         "full": moving.full,
         "first": studies,
@@ -171,6 +209,7 @@ def sync(
         delete="" if delete is None else delete.value,
         max_delete=share,
         verify=moving.verify.value,
+        sample=share_of(moving.sample, "--sample"),
         attempts=moving.attempts,
         patience=pacing.patience * 3600,
         ask=asking(),
@@ -180,8 +219,8 @@ def sync(
     if moving.dry_run:
         wanted: Literal["", "copied", "all"] = "" if delete is None else delete.value
         plans = jobs.dry_run(ends.source, ends.target, verb="sync", delete=wanted, ask=asking(), **asked)
-        return show_plans(plans, as_json=as_json)
-    return run_job(begin, Telling("sync", common.quiet, as_json, error_if_nothing), moving.limits())
+        return show_plans(plans, telling)
+    return run_job(begin, telling, moving.limits())
 
 
 class Level(StrEnum):
@@ -198,18 +237,26 @@ def verify(
     anonymizing: Anonymizing,
     common: Common,
     level: Annotated[
-        Level, typer.Option("--level", help="Compare the lists of every study, or retrieve both and compare bytes.")
+        Level,
+        typer.Option(
+            "--level",
+            rich_help_panel=PROOF,
+            help="Compare the lists of every study, or retrieve both and compare bytes.",
+        ),
     ] = Level.LISTED,
+    sample: Sample = "100%",
     as_json: _AsJson = False,
 ) -> int:
     """Compare SOURCE with TARGET; nothing is changed at either. Ends with 6 where they differ."""
     from postdicom_async import jobs
 
+    ends.require_meant(target_exists=True)
     begin = partial(
         jobs.verify,
         ends.source,
         ends.target,
         level=level.value,
+        sample=share_of(sample, "--sample"),
         anonymize=anonymizing.rules(writes=False),
         job=job.job,
         new=job.new,
@@ -217,15 +264,19 @@ def verify(
         patience=pacing.patience * 3600,
         ask=asking(),
     )
-    return run_job(begin, Telling("verify", common.quiet, as_json))
+    return run_job(begin, Telling(common.quiet, as_json))
 
 
-def _share(text: str) -> float:
-    number = text.strip().removesuffix("%")
+def share_of(text: str, option: str) -> float:
+    """Return a percentage as a share, 0 to 1.
+
+    Raises:
+        UsageError: it is none.
+    """
     try:
-        percent = float(number)
+        percent = float(text.strip().removesuffix("%"))
     except ValueError:
         percent = -1.0
     if not 0 <= percent <= 100:
-        raise UsageError("--max-delete: give a percentage such as 1%")
+        raise UsageError(f"{option}: give a percentage such as 1%")
     return percent / 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -20,6 +20,8 @@ __all__ = ["Machines"]
 @dataclass(frozen=True)
 class Machines:
     """Which machines do the work."""
+
+    PANEL: ClassVar[str] = "Other machines"
 
     scheduler: Annotated[
         str | None,

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 import typer
 
-from postdicom_async import UsageError
-from postdicom_async.cli.paths import given_path
+from postdicom_async import UsageError, profiles
+from postdicom_async.cli.paths import given_path, require_readable
 
 if TYPE_CHECKING:
-    from postdicom_async.jobs.pace import Pace
+    from postdicom_async.jobs import Pace
 
-__all__ = ["Ends", "JobFile", "JobName", "Pacing", "VerifyLevel", "first_studies"]
+__all__ = [
+    "PACE",
+    "PROOF",
+    "WHAT",
+    "Ends",
+    "JobFile",
+    "JobName",
+    "Pacing",
+    "VerifyLevel",
+    "first_studies",
+    "require_pace",
+]
+
+WHAT, PACE, PROOF = "What is done", "How fast, and when", "Proof"
+"""Headings in the help."""
 
 JobName: TypeAlias = Annotated[
     str,
@@ -45,10 +60,28 @@ class Ends:
     ]
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The same.")]
 
+    def require_meant(self, *, target_exists: bool = False) -> None:
+        """Refuse a folder that is a profile without its colon, and one that is not there or not mounted.
+
+        Raises:
+            UsageError: which.
+        """
+        for end, what, must_exist in ((self.source, "SOURCE", True), (self.target, "TARGET", target_exists)):
+            folder = _folder(end, what)
+            if folder is None:
+                continue
+            is_name = end in profiles.profile_names() if re.fullmatch(r"[\w.-]+", end) else False
+            if is_name and not folder.is_dir():
+                raise UsageError(f"{what}: write {end}: for the archive of that name; a folder would be ./{end}")
+            if must_exist:
+                require_readable([Path(end)])
+
 
 @dataclass(frozen=True)
 class JobFile:
     """Which job."""
+
+    PANEL: ClassVar[str] = WHAT
 
     job: Annotated[
         Path | None,
@@ -56,29 +89,28 @@ class JobFile:
             "--job",
             metavar="FILE",
             parser=given_path,
-            help="The file of its ledger. Without it one in your state folder that belongs to this pair of ends.",
+            help="The file of its ledger; without it one in your state folder, found again by both ends.",
         ),
     ] = None
-    new: Annotated[bool, typer.Option("--new", help="Begin afresh: forget what an earlier job of this pair did.")] = (
-        False
-    )
-
-    def asked(self) -> dict[str, Any]:
-        """Return it as the library takes it."""
-        return {"job": self.job, "new": self.new}
+    new: Annotated[bool, typer.Option("--new", help="Begin afresh: forget what this job did before.")] = False
 
 
 @dataclass(frozen=True)
 class Pacing:
-    """How fast and when. All of it may be changed while it runs: postdicom jobs set."""
+    """How fast and when. All but the patience may be changed while it runs: postdicom jobs set."""
+
+    PANEL: ClassVar[str] = PACE
 
     max_rate: Annotated[
         str | None,
-        typer.Option(metavar="RATE", help="Bytes a second, such as 40M; or requests a second, such as 10/s."),
+        typer.Option(metavar="RATE", help="Most bytes a second, such as 40M."),
     ] = None
-    max_requests: Annotated[str | None, typer.Option(metavar="RATE", help="Requests a second, such as 10/s.")] = None
+    max_requests: Annotated[str | None, typer.Option(metavar="RATE", help="Most requests a second, such as 10/s.")] = (
+        None
+    )
     at_once: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="How many groups of instances are under way at once.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="How many groups of instances are under way at once; without it 6."),
     ] = None
     window: Annotated[
         str,
@@ -91,7 +123,7 @@ class Pacing:
     patience: Annotated[
         float,
         typer.Option(
-            min=0.0, metavar="HOURS", help="How long an outage of either end is waited out; then it ends with 5."
+            min=0.0, metavar="HOURS", help="How long an outage of either end is waited out before it ends with 5."
         ),
     ] = 12.0
 
@@ -101,9 +133,45 @@ class Pacing:
         Raises:
             UsageError: a rate or a window makes no sense.
         """
-        from postdicom_async.jobs.pace import Pace
+        from postdicom_async.jobs import Pace
 
+        require_pace(self.max_rate, self.max_requests, self.window)
         return Pace(max_rate=self.max_rate, max_requests=self.max_requests, at_once=self.at_once, windows=self.window)
+
+
+def _folder(end: str, what: str) -> Path | None:
+    """Return the folder that a text names as an end, None for what is no folder."""
+    from postdicom_async.jobs import parse_end
+
+    try:
+        spec = parse_end(end)
+        return Path(spec.place) if spec.kind == "folder" else None
+    except UsageError as error:
+        message = error.message.removeprefix("filters: ")
+    raise UsageError(f"{what}: {message}")
+
+
+def require_pace(max_rate: str | None, max_requests: str | None, window: str | None) -> None:
+    """Refuse a rate or a window that makes no sense, by the name of its option.
+
+    Raises:
+        UsageError: which, and what would make sense.
+    """
+    from postdicom_async.jobs import Pace
+
+    given: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("--max-rate", {"max_rate": max_rate}),
+        ("--max-requests", {"max_requests": max_requests}),
+        ("--window", {"windows": window or ""}),
+    )
+    for option, words in given:
+        try:
+            Pace(**words)
+        except UsageError as error:
+            message = error.message.partition(": ")[2]
+        else:
+            continue
+        raise UsageError(f"{option}: {message}")
 
 
 def first_studies(file: Path | None) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.job_run import NOTHING, Telling
 from postdicom_async.cli.loop import run_async
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["show_plans"]
 
 
-def show_plans(plans: AsyncGenerator[StudyPlan, None], *, as_json: bool) -> int:
-    """Write a line for each study, and the sums."""
+def show_plans(plans: AsyncGenerator[StudyPlan, None], telling: Telling) -> int:
+    """Write a line for each study, and the sums; return the exit code."""
     sums = dict.fromkeys(("studies", "to_move", "bytes", "there", "excluded", "to_delete"), 0)
     items: list[dict[str, Any]] = []
 
@@ -28,22 +29,29 @@ def show_plans(plans: AsyncGenerator[StudyPlan, None], *, as_json: bool) -> int:
                 item = _item(plan)
                 for name in sums:
                     sums[name] += item.get(name, 0)
-                if as_json:
+                if telling.as_json:
                     items.append(item)
                 elif not output.write(_line(plan)):
                     return
 
     run_async(work)
-    if as_json:
-        output.write_document({"summary": sums, "items": items})
-        return Exit.OK
+    nothing = telling.error_if_nothing and not sums["to_move"] + sums["to_delete"]
+    if telling.as_json:
+        output.write_document({"summary": sums, "items": items}, error=NOTHING if nothing else None)
+    elif not telling.quiet:
+        output.note(f"{_sums_text(sums)}; nothing was changed")
+    if nothing:
+        output.error(NOTHING)
+    return Exit.NOTHING if nothing else Exit.OK
+
+
+def _sums_text(sums: dict[str, int]) -> str:
     size = f" ({output.size_text(sums['bytes'])})" if sums["bytes"] else ""
-    deleted = f", {sums['to_delete']} to delete" if sums["to_delete"] else ""
-    output.note(
-        f"{sums['studies']} studies: {sums['to_move']} instances to move{size}, {sums['there']} there already, "
-        f"{sums['excluded']} excluded{deleted}; nothing was changed"
+    deleted = f", {sums['to_delete']:,} to delete" if sums["to_delete"] else ""
+    return (
+        f"{sums['studies']:,} studies: {sums['to_move']:,} instances to move{size}, {sums['there']:,} there already, "
+        f"{sums['excluded']:,} excluded{deleted}"
     )
-    return Exit.OK
 
 
 def _item(plan: StudyPlan) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How far a job is: a picture in place on a terminal, elsewhere a line now and then."""
+"""How far a job is: a picture in place on a terminal, elsewhere lines; and what it waits for, said once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import sys
 import time
 from contextlib import suppress
+from datetime import datetime
 from os import environ
 from typing import TYPE_CHECKING, Self, TextIO
 
 from postdicom_async import PostdicomError
 from postdicom_async.cli import output
-from postdicom_async.disk.background import in_background, outlasting
-from postdicom_async.jobs.eta import Eta
+from postdicom_async.jobs import SETTLED, Eta, State
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JobProgress", "Picture"]
 
-_EVERY_ON_TERMINAL, _EVERY = 1.0, 30.0  # seconds
+_TICK = 1.0  # seconds; a picture each
+_FIRST_LINE, _LINES, _NEWS = 5, 30, 5  # ticks
 
 
 class Picture:
@@ -49,16 +50,20 @@ class Picture:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, summary: Summary) -> None:
-        """Show it as it is now."""
-        from postdicom_async.jobs.watch import draw, line
+    def show(self, summary: Summary) -> bool:
+        """Show it as it is now; return False when nobody reads any more."""
+        from postdicom_async.jobs import watch
 
         pace = self._eta.note(summary, time.time())
-        if not self.is_drawn:
-            (output.write if self._stream is sys.stdout else output.note)(line(summary, pace))
-            return
-        live = self._live or self._started()
-        live.update(draw(summary, pace, live.console.width), refresh=True)
+        if self.is_drawn:
+            live = self._live or self._started()
+            live.update(watch.draw(summary, pace, live.console.width), refresh=True)
+            return True
+        text = watch.line(summary, pace)
+        if self._stream is sys.stdout:
+            return output.write(text)
+        output.note(text)
+        return True
 
     def _started(self) -> Live:
         from rich.console import Console
@@ -71,26 +76,83 @@ class Picture:
 
 
 class JobProgress:
-    """Shows a job while the block runs."""
+    """Shows a job while the block runs.
+
+    Attributes:
+        told: notes of the ledger that have been shown, or are of runs before.
+        done_before: instances that had been moved before it was begun, or gone on with.
+    """
 
     def __init__(self, job: Job, *, quiet: bool) -> None:
+        self.told: set[str] = set()
+        self.done_before: int = 0
         self._job = job
         self._quiet = quiet
+        self._waits = ""
         self._showing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        summary = await asyncio.to_thread(self._job.summary)
+        self.told.update(summary.notes)
+        self.done_before = summary.of(State.DONE).instances
         if not self._quiet:
+            output.note(_begins(self._job, summary))
             self._showing = asyncio.create_task(self._show())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._showing is not None:
             self._showing.cancel()
-            await outlasting(self._showing)
+            with suppress(asyncio.CancelledError):
+                await self._showing
 
     async def _show(self) -> None:
         with Picture(sys.stderr, stays=False) as picture:
+            ticks = 0
             while True:
-                await asyncio.sleep(_EVERY_ON_TERMINAL if picture.is_drawn else _EVERY)
+                self._tell_what_it_waits_for()
+                await asyncio.sleep(_TICK)
+                ticks += 1
+                is_time = picture.is_drawn or ticks == _FIRST_LINE or not ticks % _LINES
+                if not is_time and ticks % _NEWS:
+                    continue
                 with suppress(PostdicomError):
-                    picture.show(await in_background(self._job.summary))
+                    summary = await asyncio.to_thread(self._job.summary)
+                    self._tell_news(summary)
+                    if is_time:
+                        picture.show(summary)
+
+    def _tell_what_it_waits_for(self) -> None:
+        waits = _waits_for(self._job)
+        if waits != self._waits:
+            output.note(waits or "goes on")
+        self._waits = waits
+
+    def _tell_news(self, summary: Summary) -> None:
+        for note in summary.notes:
+            if note not in self.told:
+                self.told.add(note)
+                output.note(note)
+
+
+def _begins(job: Job, summary: Summary) -> str:
+    known, settled = summary.discovered, sum(summary.of(state).instances for state in SETTLED)
+    if not known:
+        words = "begins"
+    elif summary.facts.phase in ("complete", "discovering"):
+        words = f"looks again; {known:,} instances are known from before"
+    else:
+        words = f"goes on; {settled:,} of {known:,} instances are settled"
+    return f"job {job.path.stem}: {words}"
+
+
+def _waits_for(job: Job) -> str:
+    """Return what a job waits for, as long as nothing but a person or the clock changes it."""
+    pace = job.pace.snapshot()
+    if pace["open"]:
+        return ""
+    if pace["paused"]:
+        return f"paused; postdicom jobs continue {job.path.stem} lets it go on"
+    opens = pace["next_change"]
+    when = f"opens {datetime.fromisoformat(opens):%a %d %b, %H:%M %Z}" if opens else "does not open any more"
+    return f"waiting: the window {when.rstrip()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from postdicom_async import PostdicomError
@@ -13,9 +13,7 @@ from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted
 from postdicom_async.cli.job_progress import JobProgress
 from postdicom_async.cli.loop import run_async
-from postdicom_async.disk.background import in_background
-from postdicom_async.jobs.eta import Eta
-from postdicom_async.jobs.states import Reason, State, reason_text
+from postdicom_async.jobs import Eta, Reason, State, reason_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -23,10 +21,23 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs import Job, Summary
 
-__all__ = ["Limits", "Telling", "code_of_job", "counts_text", "document_of", "run_job", "tell", "told_reasons"]
+__all__ = [
+    "NOTHING",
+    "Limits",
+    "Telling",
+    "counts_text",
+    "document_of",
+    "run_job",
+    "tell",
+    "told_reasons",
+]
 
+NOTHING = "there was nothing to do"
+"""What is said where ``--error-if-nothing`` wants it to be an error."""
 _MISMATCHES = frozenset({Reason.NOT_LISTED, Reason.DIFFERENT, Reason.NOT_CONFIRMED, Reason.CANNOT_COMPARE, Reason.GONE})
 _PROBED = 60.0  # seconds
+_TIME_OVER, _STOPPED = "--max-duration is over", "it was told to stop"
+_PROVEN = {"listed": "found in the target's lists", "bytes": "retrieved and compared"}
 _BAD = (State.FAILED, State.UNCONFIRMED)
 
 
@@ -34,7 +45,6 @@ _BAD = (State.FAILED, State.UNCONFIRMED)
 class Telling:
     """How a job is told."""
 
-    verb: str
     quiet: bool
     as_json: bool
     error_if_nothing: bool = False
@@ -63,69 +73,96 @@ def run_job(begin: Callable[[], Awaitable[Job]], telling: Telling, limits: Limit
         Interrupted: the user stopped it.
     """
     begun: list[Job] = []
+    before: list[int] = []
 
-    async def work() -> tuple[Summary, bool]:
-        async with await begin() as job:
-            begun[:] = [job]
-            async with JobProgress(job, quiet=telling.quiet):
-                return await _waited(job, _PROBED if limits.probe else limits.seconds)
-
-    async def work_and_wait() -> tuple[Summary, bool]:
+    async def work() -> tuple[Summary, str]:
+        """Return what it came to, and what ended it before its end."""
+        loop = asyncio.get_running_loop()
+        most = _PROBED if limits.probe else limits.seconds
+        deadline = None if most is None else loop.time() + most
         while True:
-            summary, has_ended = await work()
-            if limits.every is None or not has_ended:
-                return summary, has_ended
-            tell(summary, telling)
+            async with await begin() as job:
+                begun[:] = [job]
+                async with JobProgress(job, quiet=telling.quiet) as progress:
+                    summary, why = await _waited(job, deadline)
+            summary = replace(summary, notes=tuple(note for note in summary.notes if note not in progress.told))
+            before[:] = [progress.done_before]
+            if limits.every is None or why:
+                return summary, why
+            tell(summary, telling, *before)
+            if deadline is not None and loop.time() + limits.every >= deadline:
+                await asyncio.sleep(max(0.0, deadline - loop.time()))
+                return summary, _TIME_OVER
             await asyncio.sleep(limits.every)
 
     try:
-        summary, has_ended = run_async(work_and_wait)
+        summary, why = run_async(work)
     except (PostdicomError, Interrupted) as error:
         for job in begun:
             with suppress(PostdicomError):
                 _tell_partial(job.summary(), telling, error)
         raise
-    if has_ended:
-        return tell(summary, telling)
-    if limits.probe:
-        output.write(_estimate(summary))
-        return Exit.OK
-    output.note(f"{counts_text(summary)}; the same command again goes on from there")
-    output.error("--max-duration is over")
-    return Exit.LIMIT
+    if not why:
+        return tell(summary, telling, *before)
+    if limits.probe and why == _TIME_OVER:
+        return _tell_estimate(summary, telling)
+    _tell_partial(summary, telling, why)
+    output.error(why)
+    return Exit.LIMIT if why == _TIME_OVER else Exit.TEMPORARY
 
 
-async def _waited(job: Job, seconds: float | None) -> tuple[Summary, bool]:
-    """Wait for a job's end, so long at most; return what it has come to, and whether it has ended."""
+async def _waited(job: Job, deadline: float | None) -> tuple[Summary, str]:
+    """Wait for a job's end, or the deadline; return what it has come to, and what ended it if that was not its end."""
+    why = ""
     try:
-        async with asyncio.timeout(seconds):
-            return await job.wait(), True
+        async with asyncio.timeout_at(deadline):
+            return await job.wait(), ""
     except TimeoutError:
+        why = _TIME_OVER
         await job.stop()
-    return await in_background(job.summary), False
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if job.is_running or (task is not None and task.cancelling()):
+            raise
+        why = _STOPPED  # from elsewhere: by postdicom jobs stop, or on the page
+    return await asyncio.to_thread(job.summary), why
 
 
-def _estimate(summary: Summary) -> str:
+def _tell_estimate(summary: Summary, telling: Telling) -> int:
     pace = Eta().note(summary, time.time())
-    left = "unknown" if pace.seconds is None else output.time_text(pace.seconds)
-    return f"{counts_text(summary)}; {output.rate_text(summary.of(State.DONE).bytes, summary.seconds)}; left: {left}"
-
-
-def tell(summary: Summary, telling: Telling) -> int:
-    """Tell what a job has come to; return its exit code."""
-    code, line = code_of_job(summary, error_if_nothing=telling.error_if_nothing)
     if telling.as_json:
-        output.write_document(document_of(summary), error=None if code == Exit.OK else line)
-    else:
-        if not telling.quiet:
-            output.write(counts_text(summary))
-            for note in summary.notes:
-                output.note(note)
-        for line in told_reasons(summary):
-            output.note(line)
+        estimate = {"seconds_left": pace.seconds, "instances_a_minute": pace.instances, "bytes_a_minute": pace.bytes}
+        output.write_document({"summary": {**document_of(summary), **estimate}})
+        return Exit.OK
+    left = "not known yet" if pace.seconds is None else output.time_text(pace.seconds)
+    rate = f"{pace.instances:,.0f} instances and {output.size_text(pace.bytes)} a minute"
+    output.write(f"{counts_text(summary)}; {rate}; left: {left}{'' if summary.discovery_complete else ', or more'}")
+    return Exit.OK
+
+
+def tell(summary: Summary, telling: Telling, before: int = 0) -> int:
+    """Tell what a job has come to, of whose instances so many had been moved before; return its exit code."""
+    moved = max(0, summary.of(State.DONE).instances - before)
+    code, line = code_of_job(summary, moved, error_if_nothing=telling.error_if_nothing)
+    if telling.as_json:
+        output.write_document({"summary": document_of(summary)}, error=None if code == Exit.OK else line)
+    elif not telling.quiet:
+        output.write(f"{counts_text(summary)}{f'; {moved:,} moved now' if before else ''}")
+    if not telling.quiet:
+        for text in (*summary.notes, *told_reasons(summary), *_hints(summary, code)):
+            output.note(text)
     if code != Exit.OK:
         output.error(line)
     return code
+
+
+def _hints(summary: Summary, code: Exit) -> list[str]:
+    """Return what can be done about what went wrong."""
+    name = summary.facts.job
+    if code not in (Exit.ITEMS_FAILED, Exit.VERIFICATION):
+        return []
+    again = [] if summary.facts.verb == "verify" else [f"tries these again: postdicom jobs retry {name} --failed"]
+    return [*again, f"names each: postdicom jobs report {name} --to report.html"]
 
 
 def told_reasons(summary: Summary) -> list[str]:
@@ -138,17 +175,19 @@ def told_reasons(summary: Summary) -> list[str]:
     ]
 
 
-def _tell_partial(summary: Summary, telling: Telling, error: Exception) -> None:
+def _tell_partial(summary: Summary, telling: Telling, error: object) -> None:
     if telling.as_json:
-        output.write_document(document_of(summary), error=error)
-    else:
+        output.write_document({"summary": document_of(summary)}, error=error)
+    elif not telling.quiet:
         output.note(f"before it ended: {counts_text(summary)}; the same command again goes on from there")
 
 
 def counts_text(summary: Summary) -> str:
     """Return the counts of a job in one line: what was discovered is their sum."""
     parts = [
-        f"{count.instances} {state.name.lower()}" for state, count in sorted(summary.counts.items()) if count.instances
+        f"{count.instances:,} {state.name.lower()}"
+        for state, count in sorted(summary.counts.items())
+        if count.instances
     ]
     done = summary.of(State.DONE)
     moved = f"; {output.size_text(done.bytes)} moved" if done.instances else ""
@@ -157,15 +196,16 @@ def counts_text(summary: Summary) -> str:
         if summary.equal_by_count
         else ""
     )
-    return f"{summary.discovered} instances: {', '.join(parts) or 'none'}{moved}{equal}"
+    proven = f"; {summary.verified:,} {_PROVEN.get(summary.facts.verify, 'verified')}" if summary.verified else ""
+    return f"{summary.discovered:,} instances: {', '.join(parts) or 'none'}{moved}{proven}{equal}"
 
 
-def code_of_job(summary: Summary, *, error_if_nothing: bool = False) -> tuple[Exit, str]:
+def code_of_job(summary: Summary, moved: int, *, error_if_nothing: bool = False) -> tuple[Exit, str]:
     """Return the exit code of a job that came to its end, and in one line why it is not 0."""
     bad = sum(summary.of(state).instances for state in _BAD)
     if not bad:
-        if error_if_nothing and not summary.of(State.DONE).instances and not summary.of(State.DELETED).instances:
-            return Exit.NOTHING, "there was nothing to do"
+        if error_if_nothing and not moved and not summary.of(State.DELETED).instances:
+            return Exit.NOTHING, NOTHING
         return Exit.OK, ""
     differ = sum(one.instances for one in summary.reasons if one.state in _BAD and one.reason in _MISMATCHES)
     if differ:
@@ -193,7 +233,13 @@ def document_of(summary: Summary) -> Mapping[str, Any]:
         "mismatches": summary.mismatches,
         "coerced": dict(summary.coerced),
         "reasons": [
-            {"state": one.state.name.lower(), "reason": reason_text(one.reason), "instances": one.instances}
+            {
+                "state": one.state.name.lower(),
+                "reason": one.reason,
+                "text": reason_text(one.reason),
+                "instances": one.instances,
+                "examples": list(one.examples),
+            }
             for one in summary.reasons
         ],
         "seconds": summary.seconds,

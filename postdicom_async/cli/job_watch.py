@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from postdicom_async import UsageError
+from postdicom_async import NotFound, UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted
+from postdicom_async.cli.job_look import ask, find_running, status_of, summary_of
 from postdicom_async.cli.job_options import JobName
 from postdicom_async.cli.job_progress import Picture
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
 from postdicom_async.cli.paths import given_path
-from postdicom_async.disk.background import in_background
-
-if TYPE_CHECKING:
-    from postdicom_async.jobs import Summary
 
 __all__ = ["serve", "watch"]
 
@@ -49,9 +45,7 @@ _Hosts: TypeAlias = Annotated[
 def watch(job: JobName, common: Common) -> int:
     """Look on while a job runs, until it ends or you press Ctrl-C; the job is not touched."""
     del common
-    from postdicom_async.jobs.places import find_job
-
-    path = find_job(job)
+    path = find_running(job)
     try:
         run_async(lambda: _watch(path))
     except Interrupted:
@@ -61,27 +55,17 @@ def watch(job: JobName, common: Common) -> int:
 
 async def _watch(path: Path) -> None:
     with Picture(sys.stdout, stays=True) as picture:
-        while True:
-            picture.show(await in_background(lambda: _summary(path)))
-            if not (await _asked(path, {"do": "status"}))["ok"]:
+        while picture.show(await asyncio.to_thread(summary_of, path)):
+            if await status_of(path) is None:
                 break
             await asyncio.sleep(_EVERY_ON_TERMINAL if picture.is_drawn else _EVERY)
 
 
-def _summary(path: Path) -> Summary:
-    from postdicom_async.jobs.ledger import LedgerReader
-
-    with closing(LedgerReader(path)) as reader:
-        return reader.summary()
-
-
 async def _asked(path: Path, message: dict[str, Any]) -> dict[str, Any]:
-    from postdicom_async.jobs.control import NoJobRuns, ask, control_paths
-
     try:
-        return await ask(control_paths(path), message)
-    except NoJobRuns:
-        return {"ok": False, "error": f"the job does not run now; begin with: postdicom jobs resume {path.stem}"}
+        return await ask(path, message)
+    except NotFound as error:
+        return {"ok": False, "error": error.message}
 
 
 def serve(
@@ -98,15 +82,14 @@ def serve(
 
     The address that is written opens the page once. It listens on the loopback address only.
     """
-    from postdicom_async.jobs.places import find_job
+    from postdicom_async.jobs import find_job
 
     if not all(map(find_spec, ("starlette", "uvicorn"))):
         raise UsageError('jobs serve needs more: pip install "postdicom-async[cli,server]"')
     path = find_job(job)
 
     async def work() -> None:
-        from postdicom_async.jobs.ledger import LedgerReader
-        from postdicom_async.jobs.serve import LivePage
+        from postdicom_async.jobs import LedgerReader, LivePage
 
         page = LivePage(
             lambda: LedgerReader(path),

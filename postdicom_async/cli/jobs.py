@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,62 +15,129 @@ import typer
 from postdicom_async import PostdicomError, UsageError, __version__
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.job_look import ask, find_running, status_of, summary_of
 from postdicom_async.cli.job_machines import Machines
-from postdicom_async.cli.job_options import JobName, Pacing
+from postdicom_async.cli.job_options import JobName, Pacing, require_pace
 from postdicom_async.cli.job_run import Telling, counts_text, document_of, run_job, told_reasons
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
 from postdicom_async.cli.password import asking
 from postdicom_async.cli.paths import given_path
+from postdicom_async.jobs import SETTLED, Eta, State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from postdicom_async.jobs import Job, Summary
 
-__all__ = ["list_", "pause", "report", "resume", "retry", "set_", "show", "unpause"]
+__all__ = [
+    "list_",
+    "merge",
+    "partition",
+    "pause",
+    "report",
+    "resume",
+    "retry",
+    "set_",
+    "show",
+    "stop",
+    "unpause",
+]
 
 _AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 
 
 def list_(common: Common, as_json: _AsJson = False) -> int:
     """List the jobs in your state folder, the latest first."""
-    del common
-    from postdicom_async.jobs.places import every_job
+    from postdicom_async.jobs import every_job
 
-    found = [(path.stem, _summary_or_why_not(path)) for path in every_job()]
+    found = run_async(lambda: _all(every_job()))
     if as_json:
-        documents = [{"job": name, "error": one} if isinstance(one, str) else document_of(one) for name, one in found]
-        output.write_document({"jobs": documents})
-        return Exit.OK
-    for name, one in found:
-        output.write(f"{name}\t{one}" if isinstance(one, str) else f"{name}\t{one.facts.phase}\t{counts_text(one)}")
-    if not found:
-        output.note("no jobs yet; postdicom copy SOURCE TARGET begins one")
+        output.write_document({"items": [_listed_document(*one) for one in found]})
+    elif not found:
+        if not common.quiet:
+            output.note("no jobs yet; postdicom copy SOURCE TARGET begins one")
+    elif sys.stdout.isatty():
+        output.write(output.render([output.table(_COLUMNS, [_row(*one) for one in found], numbers=_NUMBERS)]))
+    else:
+        for one in found:
+            if not output.write("\t".join(map(output.clean, _row(*one)))):
+                break
     return Exit.OK
+
+
+_Status: TypeAlias = dict[str, Any] | None
+_COLUMNS = ("JOB", "NOW", "DONE", "OF", "FAILED", "RATE", "LEFT")
+_NUMBERS = frozenset({"DONE", "OF", "FAILED", "RATE", "LEFT"})
+
+
+async def _all(paths: list[Path]) -> list[tuple[Path, Summary | str, _Status]]:
+    return [(path, await asyncio.to_thread(_summary_or_why_not, path), await status_of(path)) for path in paths]
+
+
+def _listed_document(path: Path, summary: Summary | str, status: _Status) -> dict[str, Any]:
+    if isinstance(summary, str):
+        return {"job": path.stem, "error": summary}
+    return {**document_of(summary), "running": status is not None}
+
+
+def _row(path: Path, summary: Summary | str, status: _Status) -> tuple[str, ...]:
+    if isinstance(summary, str):
+        return path.stem, summary, "", "", "", "", ""
+    settled = sum(count.instances for state, count in summary.counts.items() if state in SETTLED)
+    failed = sum(summary.of(state).instances for state in (State.FAILED, State.UNCONFIRMED))
+    more = "" if summary.discovery_complete else "+"
+    numbers = f"{settled:,}", f"{summary.discovered + summary.expected:,}{more}", f"{failed:,}"
+    return path.stem, _now(summary, status), *numbers, *(("", "") if status is None else _pace_texts(summary))
+
+
+def _now(summary: Summary, status: _Status) -> str:
+    phase = summary.facts.phase
+    if status is None:
+        return phase if phase == "complete" else f"stopped ({phase})"
+    if status.get("paused"):
+        return f"paused ({phase})"
+    return phase if status.get("open", True) else f"waits for its window ({phase})"
+
+
+def _pace_texts(summary: Summary) -> tuple[str, str]:
+    pace = Eta().note(summary, time.time())
+    left = "" if pace.seconds is None else output.time_text(pace.seconds)
+    return (f"{pace.instances:,.0f}/min" if pace.instances else ""), left
 
 
 def show(job: JobName, common: Common, as_json: _AsJson = False) -> int:
     """Show how far a job is, whether or not it runs."""
     del common
-    from postdicom_async.jobs.places import find_job
+    from postdicom_async.jobs import find_job
 
     path = find_job(job)
-    summary, running = _summary(path), _asked(path, {"do": "status"}, or_none=True)
+    summary, status = summary_of(path), run_async(lambda: status_of(path))
     if as_json:
-        output.write_document({**document_of(summary), "running": running is not None})
+        output.write_document({"answer": _listed_document(path, summary, status)})
         return Exit.OK
     facts = summary.facts
-    output.write(f"{path.stem}: {facts.verb} {facts.source} to {facts.target}, run {facts.run}, {facts.phase}")
-    output.write("runs now" if running is not None else "does not run")
-    output.write(counts_text(summary))
-    for line in told_reasons(summary):
-        output.write(line)
-    for note in summary.notes:
-        output.write(output.clean(note))
+    rate, left = ("", "") if status is None else _pace_texts(summary)
+    lines = [
+        f"{path.stem}: {facts.verb} {facts.source} to {facts.target}",
+        f"run {facts.run}, {'' if status is None else 'runs now: '}{_now(summary, status)}"
+        + (f", {rate}" if rate else "")
+        + (f", {left} left" if left else ""),
+        counts_text(summary),
+    ]
+    if facts.phase != "complete" and status is None:
+        lines.append(f"postdicom jobs resume {path.stem} goes on with it")
+    for line in (*lines, *told_reasons(summary), *summary.notes):
+        if not output.write(output.clean(line)):
+            break
     return Exit.OK
 
 
 def resume(job: JobName, pacing: Pacing, machines: Machines, common: Common, as_json: _AsJson = False) -> int:
-    """Go on with a job where it stopped; one that came to its end begins another run."""
+    """Go on with a job where it stopped; one that came to its end begins another run.
+
+    Rates and windows are those given here, else those of the profiles.
+    """
     from postdicom_async import jobs
 
     pace, scheduler = pacing.pace(), machines.given()
@@ -75,7 +145,7 @@ def resume(job: JobName, pacing: Pacing, machines: Machines, common: Common, as_
     async def begin() -> Job:
         return await jobs.resume(job, pace=pace, patience=pacing.patience * 3600, ask=asking(), scheduler=scheduler)
 
-    return run_job(begin, Telling("resume", common.quiet, as_json))
+    return run_job(begin, Telling(common.quiet, as_json))
 
 
 def retry(
@@ -102,22 +172,25 @@ def retry(
             job, reasons=reason, pace=pace, patience=pacing.patience * 3600, ask=asking(), scheduler=scheduler
         )
 
-    return run_job(begin, Telling("retry", common.quiet, as_json))
+    return run_job(begin, Telling(common.quiet, as_json))
 
 
 def pause(job: JobName, common: Common) -> int:
     """Let a running job begin nothing more until it is told to go on: postdicom jobs continue."""
-    return _tell(job, {"do": "pause"}, "paused", common)
+    _asked(job, {"do": "pause"}, lambda _: "paused", common)
+    return Exit.OK
 
 
 def unpause(job: JobName, common: Common) -> int:
     """Let a job that was paused go on."""
-    return _tell(job, {"do": "resume"}, "goes on", common)
+    _asked(job, {"do": "resume"}, lambda _: "goes on", common)
+    return Exit.OK
 
 
 def stop(job: JobName, common: Common) -> int:
     """End a running job in good order; the same command again goes on from there."""
-    return _tell(job, {"do": "stop"}, "stops", common)
+    _asked(job, {"do": "stop"}, lambda _: "stops", common)
+    return Exit.OK
 
 
 def set_(
@@ -125,18 +198,30 @@ def set_(
     common: Common,
     max_rate: Annotated[
         str | None,
-        typer.Option(metavar="RATE", help="Bytes a second, such as 40M; off for no limit."),
+        typer.Option(metavar="RATE", help="Most bytes a second, such as 40M; off for no limit."),
     ] = None,
-    max_requests: Annotated[str | None, typer.Option(metavar="RATE", help="Requests a second, such as 10/s.")] = None,
-    at_once: Annotated[int | None, typer.Option(min=0, metavar="N", help="Groups of instances at once.")] = None,
-    window: Annotated[str | None, typer.Option(metavar="TIMES", help="When it may work, '' for always.")] = None,
+    max_requests: Annotated[
+        str | None, typer.Option(metavar="RATE", help="Most requests a second, such as 10/s.")
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Groups of instances at once; 0 for the default.")
+    ] = None,
+    window: Annotated[str | None, typer.Option(metavar="TIMES", help="When it may work; '' for always.")] = None,
 ) -> int:
     """Change the pace of a running job."""
     given = {"max_rate": max_rate, "max_requests": max_requests, "at_once": at_once, "windows": window}
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         raise UsageError("set: give --max-rate, --max-requests, --at-once or --window")
-    return _tell(job, {"do": "set", **changes}, "set", common)
+    require_pace(max_rate, max_requests, window)
+    _asked(job, {"do": "set", **changes}, lambda answer: f"set: {_pace_words(answer)}", common)
+    return Exit.OK
+
+
+def _pace_words(answer: dict[str, Any]) -> str:
+    at_once = answer.get("at_once") or "the default"
+    words = f"max-rate {answer.get('max_rate')}, max-requests {answer.get('max_requests')}, at-once {at_once}"
+    return f"{words}, window {answer.get('windows')}"
 
 
 def report(
@@ -150,9 +235,7 @@ def report(
     ],
 ) -> int:
     """Write a job's report: a page for people, or a line an item for programs. UIDs only, for you alone."""
-    from postdicom_async.jobs.ledger import LedgerReader
-    from postdicom_async.jobs.places import find_job
-    from postdicom_async.jobs.report import write_report
+    from postdicom_async.jobs import LedgerReader, find_job, write_report
 
     path = find_job(job)
     with closing(LedgerReader(path)) as reader:
@@ -163,51 +246,67 @@ def report(
     return Exit.OK
 
 
+# --- in parts -------------------------------------------------------------------------------------------------------
+
+
+def partition(
+    job: JobName,
+    number: Annotated[int, typer.Argument(metavar="N", min=2, help="Into how many.")],
+    common: Common,
+    to: Annotated[
+        Path, typer.Option("--to", metavar="FOLDER", parser=given_path, help="Where the ledgers of the parts go.")
+    ],
+) -> int:
+    """Split a job that is not running, by its studies, into ledgers that run anywhere: postdicom jobs resume PART.
+
+    It must have found its studies. Until all parts are back (postdicom jobs merge) the job itself cannot run.
+    """
+    from postdicom_async.jobs import find_job, partition
+
+    path = find_job(job)
+    for part in run_async(lambda: partition.partition(path, number, to)):
+        output.write(str(part))
+    if not common.quiet:
+        output.note(f"move each with the files beside it; then: postdicom jobs resume PART, and: merge {path.stem}")
+    return Exit.OK
+
+
+def merge(
+    job: JobName,
+    parts: Annotated[list[Path], typer.Argument(metavar="PART...", parser=given_path, help="Ledgers of its parts.")],
+    common: Common,
+) -> int:
+    """Join parts back into their job: all of them, or some now and the rest later."""
+    from postdicom_async.jobs import find_job, partition
+
+    path = find_job(job)
+    still_out = run_async(lambda: partition.merge(path, parts))
+    if not common.quiet:
+        words = f"{still_out} parts are still out" if still_out else "all parts are back"
+        output.note(f"{path.stem}: {words}; {counts_text(summary_of(path))}")
+    return Exit.OK
+
+
 # --- within ---------------------------------------------------------------------------------------------------------
-
-
-def _summary(path: Path) -> Summary:
-    from postdicom_async.jobs.ledger import LedgerReader
-
-    with closing(LedgerReader(path)) as reader:
-        return reader.summary()
 
 
 def _summary_or_why_not(path: Path) -> Summary | str:
     try:
-        return _summary(path)
+        return summary_of(path)
     except PostdicomError as error:
         return error.message
 
 
-def _asked(path: Path, message: dict[str, Any], *, or_none: bool = False) -> dict[str, Any] | None:
-    """Ask the process that runs a job.
+def _asked(job: str, message: dict[str, Any], done: Callable[[dict[str, Any]], str], common: Common) -> None:
+    """Tell the process that runs a job what to do, and the user what came of it.
 
     Raises:
-        UsageError: it refuses.
-        NotFound: none does, unless ``or_none``.
+        UsageError: it refuses, or there are several of that name.
+        NotFound: there is no such job, or it does not run.
     """
-    from postdicom_async.jobs.control import NoJobRuns, ask, control_paths
-
-    async def work() -> dict[str, Any] | None:
-        try:
-            return await ask(control_paths(path), message)
-        except NoJobRuns:
-            if or_none:
-                return None
-            raise
-
-    answer = run_async(work)
-    if answer is not None and not answer.get("ok"):
+    path = find_running(job)
+    answer = run_async(lambda: ask(path, message))
+    if not answer.get("ok"):
         raise UsageError(str(answer.get("error", "the job refuses")))
-    return answer
-
-
-def _tell(job: str, message: dict[str, Any], done: str, common: Common) -> int:
-    from postdicom_async.jobs.places import find_job
-
-    path = find_job(job)
-    _asked(path, message)
     if not common.quiet:
-        output.note(f"{path.stem}: {done}")
-    return Exit.OK
+        output.note(f"{path.stem}: {done(answer)}")

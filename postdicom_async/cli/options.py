@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from copy import copy
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -56,8 +57,8 @@ def level_of(kind: type[_Level]) -> Callable[[str], _Level]:
 def grouped(command: Callable[..., int]) -> Callable[..., int]:
     """Give a command's option groups to typer as single options.
 
-    A parameter whose type is a dataclass stands for one option a field; the command gets the dataclass. What every
-    command takes comes last.
+    A parameter whose type is a dataclass stands for one option a field; the command gets the dataclass. Its ``PANEL``
+    is the heading over them in the help. What every command takes comes last.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {}
@@ -100,11 +101,26 @@ def _is_typed(context: typer.Context, name: str) -> bool:
 @cache  # dozens of commands share a few groups, and reading one takes a millisecond
 def _parameters_of(group: type[Any]) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
+    panel = getattr(group, "PANEL", None)
     return [
-        _parameter(one.name, hints[one.name], inspect.Parameter.empty if one.default is MISSING else one.default)
+        _parameter(
+            one.name,
+            _in_panel(hints[one.name], panel),
+            inspect.Parameter.empty if one.default is MISSING else one.default,
+        )
         for one in fields(group)
         if not one.metadata.get(_TYPED)
     ]
+
+
+def _in_panel(hint: Any, panel: str | None) -> Any:
+    """Return an option in a panel of the help of its own, unless it says itself where it is shown."""
+    info = hint.__metadata__[0]
+    if panel is None or info.rich_help_panel is not None or isinstance(info, typer.models.ArgumentInfo):
+        return hint
+    info = copy(info)
+    info.rich_help_panel = panel
+    return Annotated[hint.__origin__, info]
 
 
 def _unwrapped(text: str) -> str:

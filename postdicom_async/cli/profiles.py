@@ -136,10 +136,10 @@ def add(
 
 
 def _check(profile: Profile) -> None:
-    from postdicom_async.jobs.profile_limits import check_limits
+    from postdicom_async import jobs
 
     profiles.check_profile(profile)
-    check_limits(profile)
+    jobs.check_limits(profile)
 
 
 def _asked_for(profile: Profile) -> list[SecretName]:

@@ -85,8 +85,8 @@ class Opening:
         retrieves: what makes the requests.
         within: the study, or the series that all that is wanted belongs to.
         wanted: Series and SOP Instance UIDs.
-        whole: it is all that the archive has there. With nothing in ``wanted``, all that comes is: it was not listed, and
-            an answer that breaks is not made good, since nobody knows what it lacks.
+        whole: it is all that the archive has there. With nothing in ``wanted``, all that comes is: it was not listed,
+            and an answer that breaks is not made good, since nobody knows what it lacks.
         once: bodies may be given that can be read only once.
         probe: asks the archive the cheapest question, and raises where it cannot be worked with.
     """

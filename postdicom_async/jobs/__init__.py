@@ -15,37 +15,66 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from postdicom_async.jobs.begin import copy, dry_run, resume, retry, sync, verify
+    from postdicom_async.jobs.control import NoJobRuns, ask_job
+    from postdicom_async.jobs.eta import Eta
     from postdicom_async.jobs.job import Job
+    from postdicom_async.jobs.ledger import LedgerReader
     from postdicom_async.jobs.machines import Scheduler
     from postdicom_async.jobs.pace import Pace
+    from postdicom_async.jobs.places import every_job, find_job, find_jobs
     from postdicom_async.jobs.preview import StudyPlan
-    from postdicom_async.jobs.states import Reason, State
+    from postdicom_async.jobs.profile_limits import check_limits
+    from postdicom_async.jobs.report import write_report
+    from postdicom_async.jobs.serve import LivePage
+    from postdicom_async.jobs.specs import parse_end
+    from postdicom_async.jobs.states import SETTLED, Reason, State, reason_text
     from postdicom_async.jobs.summary import Summary
 
 __all__ = [
+    "SETTLED",
+    "Eta",
     "Job",
+    "LedgerReader",
+    "LivePage",
+    "NoJobRuns",
     "Pace",
     "Reason",
     "Scheduler",
     "State",
     "StudyPlan",
     "Summary",
+    "ask_job",
+    "check_limits",
     "copy",
     "dry_run",
+    "every_job",
+    "find_job",
+    "find_jobs",
+    "parse_end",
+    "reason_text",
     "resume",
     "retry",
     "sync",
     "verify",
+    "write_report",
 ]
 
 # Imported when they are asked for: the command's help, and what needs one policy of a job's, want no network.
 _MODULES = {
     "begin": ("copy", "dry_run", "resume", "retry", "sync", "verify"),
+    "control": ("NoJobRuns", "ask_job"),
+    "eta": ("Eta",),
     "job": ("Job",),
+    "ledger": ("LedgerReader",),
     "machines": ("Scheduler",),
     "pace": ("Pace",),
+    "places": ("every_job", "find_job", "find_jobs"),
     "preview": ("StudyPlan",),
-    "states": ("Reason", "State"),
+    "profile_limits": ("check_limits",),
+    "report": ("write_report",),
+    "serve": ("LivePage",),
+    "specs": ("parse_end",),
+    "states": ("SETTLED", "Reason", "State", "reason_text"),
     "summary": ("Summary",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

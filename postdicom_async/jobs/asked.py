@@ -45,7 +45,7 @@ _WORDS = {
     Feature.DELETES: "deletes nothing",
 }
 
-KEPT = ("verb", "verify", "full", "attempts", "delete", "max_delete")
+KEPT = ("verb", "verify", "full", "attempts", "delete", "max_delete", "sample")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ async def ends_of(asked: Asked, *, with_index: bool = True) -> Ends:
     """
     _require_level(asked.how)
     specs = [spec_of(asked.source), spec_of(asked.target)]
+    _require_bounds(asked.how, specs)
     path, digest = await in_background(lambda: _place_of(asked, specs))
     named = [spec for spec in specs if isinstance(spec, EndSpec) and spec.kind == "profile"]
     fill_in(asked.pace, await in_background(lambda: [spec.profile() for spec in named]))
@@ -133,10 +134,19 @@ async def begun(asked: Asked) -> Job:
 def _require_level(how: How) -> None:
     if how.verify not in ("none", "listed", "bytes"):
         raise UsageError("verify: give 'none', 'listed' or 'bytes'")
+    if not isinstance(how.sample, int | float) or not 0 < how.sample <= 1:
+        raise UsageError("sample: give a share above 0, at most 1")
     if not isinstance(how.attempts, int) or how.attempts < 1:
         raise UsageError("attempts: give a number from 1 on")
     if how.anonymize is not None and not how.anonymize.is_repeatable:
         raise UsageError("anonymize: give a secret, so that the job makes the same UIDs and IDs when it goes on")
+
+
+def _require_bounds(how: How, specs: list[Any]) -> None:
+    """See that filters of the source bound what is deleted too: what it does not list is not all that it has not."""
+    source, target = (set(getattr(spec, "filters", ())) for spec in specs)
+    if how.delete == "all" and not source <= target:
+        raise UsageError("delete: with 'all' give the target the filters of the source too, so that nothing else goes")
 
 
 def _place_of(asked: Asked, specs: list[Any]) -> tuple[Path, str]:

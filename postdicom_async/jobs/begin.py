@@ -22,6 +22,7 @@ from postdicom_async.jobs.weather import Patience
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.jobs.machines import Scheduler
@@ -41,6 +42,7 @@ async def copy(
     target: EndLike,
     *,
     verify: VerifyLevel = "listed",
+    sample: float = 1.0,
     full: bool = False,
     first: Iterable[str] = (),
     anonymize: Anonymization | None = None,
@@ -59,6 +61,7 @@ async def copy(
         target: the same.
         verify: what is proven in the end: ``"none"``; ``"listed"``, every instance is in the target's own list;
             ``"bytes"``, every instance is retrieved again and compared.
+        sample: of what is to be compared by bytes, the share that is, 0 to 1: always the same instances.
         full: compare the instances of every study; without it those whose counts are equal are taken for equal.
         first: Study Instance UIDs to begin with. Then the newest come first.
         anonymize: what is changed on the way; with a secret, so that another run makes the same of it.
@@ -74,7 +77,7 @@ async def copy(
         UsageError: an argument makes no sense, or both ends are one place.
         LedgerUnusable: the ledger is another job's, damaged, or in use (`LedgerLocked`).
     """
-    how = How("copy", verify, full, order_of(first), anonymize, attempts)
+    how = How("copy", verify, full, order_of(first), anonymize, attempts, sample=sample)
     return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
 
 
@@ -86,6 +89,7 @@ async def sync(
     delete: Literal["", "copied", "all"] = "",
     max_delete: float = 0.01,
     verify: VerifyLevel = "listed",
+    sample: float = 1.0,
     full: bool = False,
     first: Iterable[str] = (),
     anonymize: Anonymization | None = None,
@@ -109,6 +113,7 @@ async def sync(
         max_delete: the share of the target's instances, 0 to 1, that may be deleted; more is `LimitReached`, and then
             nothing is.
         verify: see `copy`.
+        sample: see `copy`.
         full: see `copy`.
         first: see `copy`.
         anonymize: see `copy`.
@@ -126,7 +131,17 @@ async def sync(
         raise UsageError("max_delete: give a share from 0 to 1, such as 0.01")
     if delete and anonymize is not None:
         raise UsageError("delete: not with anonymize: what the target holds cannot be told from what was never sent")
-    how = How("sync", verify, full, order_of(first), anonymize, attempts, delete=delete, max_delete=float(max_delete))
+    how = How(
+        "sync",
+        verify,
+        full,
+        order_of(first),
+        anonymize,
+        attempts,
+        delete=delete,
+        max_delete=float(max_delete),
+        sample=sample,
+    )
     return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
 
 
@@ -136,6 +151,7 @@ async def verify(
     target: EndLike,
     *,
     level: Literal["listed", "bytes"] = "listed",
+    sample: float = 1.0,
     anonymize: Anonymization | None = None,
     job: str | os.PathLike[str] | None = None,
     new: bool = False,
@@ -148,7 +164,7 @@ async def verify(
     Every study's instances are listed at both ends, whatever the counts. What the target lacks is FAILED in the end,
     with ``level="bytes"`` also what it holds otherwise. See `copy` for the other arguments and errors.
     """
-    how = How("verify", level, True, {}, anonymize)
+    how = How("verify", level, True, {}, anonymize, sample=sample)
     return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask))
 
 
@@ -194,16 +210,22 @@ async def resume(
         scheduler: see `copy`.
 
     Raises:
-        UsageError: there is none; or it anonymises, whose rules and secret are not kept: make the whole call again.
+        NotFound: there is none.
+        UsageError: several have that in their names; or it anonymises, whose rules and secret are
+            not kept: make the whole call again.
         LedgerUnusable: see `copy`.
     """
+    path, ends, how = await _kept_of(job)
+    return await begun(Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask, scheduler))
+
+
+async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], How]:
     path = await in_background(lambda: places.find_job(str(job)))
     kept = await in_background(places.Private(path).read)
     if kept.get("anonymizes"):
         raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
-    how = How(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
-    return await begun(Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask, scheduler))
+    return path, ends, How(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
 
 
 @public_face
@@ -226,10 +248,13 @@ async def retry(
         ask: see `copy`.
         scheduler: see `copy`.
     """
-    path = await in_background(lambda: places.find_job(str(job)))
+    path, _, _ = await _kept_of(job)  # before anything is changed
     chosen = None if reasons is None else list(reasons)
     ledger = await Ledger.open(path)
     async with ledger:
+        # First the phase: whoever comes after a kill would pass over what is pending. One that has not found everything
+        # finds the rest before it moves.
+        if ledger.fact("discovery_complete") or ledger.fact("part"):
+            ledger.put("phase", "moving")
         await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=chosen)
-        ledger.put("phase", "moving")
     return await resume(path, pace=pace, patience=patience, ask=ask, scheduler=scheduler)

@@ -60,7 +60,8 @@ async def run_chunk(
     try:
         async with aclosing(target.store(moving.opened(), anonymize=options.anonymize)) as outcomes:
             async for outcome in outcomes:
-                yield moving.end_of(outcome)
+                if (end := moving.end_of(outcome)) is not None:
+                    yield end
     except PostdicomError as error:
         problem = error
     if problem is None and moving.problem is None:
@@ -93,6 +94,7 @@ class _Moving:
         self._chunk = chunk
         self._options = options
         self._digests: dict[str, bytes] = {}
+        self._came: set[str] = set()
 
     async def opened(self) -> AsyncGenerator[Identified, None]:
         """Yield what the source gives; where it fails, what came until then is all."""
@@ -100,8 +102,8 @@ class _Moving:
         try:
             async with aclosing(self._source.open(self._chunk.wanted)) as instances:
                 async for one in instances:
-                    if not self._chunk.wanted.instances:
-                        self.open[one.label] = _listed(one)
+                    if not self._take(one):
+                        continue
                     await self._options.pace(one.size if isinstance(one, Unusable) else one.body.length)
                     if digest is not None and not isinstance(one, Unusable):
                         self._digests[one.label] = await digest(one)
@@ -109,8 +111,20 @@ class _Moving:
         except PostdicomError as error:
             self.problem = error
 
-    def end_of(self, outcome: Outcome) -> ItemEnd:
-        one = self.open.pop(outcome.where)
+    def _take(self, one: Identified) -> bool:
+        """Return whether it was asked for, and comes for the first time."""
+        if not self._chunk.wanted.instances and one.label not in self._came:
+            self.open[one.label] = _listed(one)
+        if one.label in self._came or one.label not in self.open:
+            return False
+        self._came.add(one.label)
+        return True
+
+    def end_of(self, outcome: Outcome) -> ItemEnd | None:
+        """Return what an outcome says of an item; None where it is of none that is waited for."""
+        one = self.open.pop(outcome.where, None) if outcome.where in self._came else None
+        if one is None:
+            return None
         found = ended(outcome)
         unsent = found.state is State.FAILED and outcome.uids is None  # it never became what is sent
         if unsent and found.reason != Reason.ANONYMIZE:

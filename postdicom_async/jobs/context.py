@@ -22,9 +22,23 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.outage import Outages
     from postdicom_async.jobs.summary import ItemLine
 
-__all__ = ["Context", "How"]
+__all__ = ["Context", "How", "Unlisted"]
 
 _T = TypeVar("_T")
+
+_MOST_VAIN = 12  # attempts at a list, each after its end worked again, that came no further than one before
+
+
+class Unlisted(Exception):
+    """One list that was asked for failed, at an end that works.
+
+    Attributes:
+        problem: why.
+    """
+
+    def __init__(self, problem: PostdicomError) -> None:
+        super().__init__()
+        self.problem: PostdicomError = problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,7 @@ class How:
         delete: what of the target is deleted that the source has no more: ``""`` nothing, ``"copied"`` what this job
             copied, ``"all"``.
         max_delete: the share of the target's instances that may be deleted, 0 to 1.
+        sample: of what is compared by bytes, which share, 0 to 1; always the same instances.
         wave: seconds until failed items are tried again, by the number of attempts made.
     """
 
@@ -54,6 +69,7 @@ class How:
     chunk: int = 500
     delete: str = ""
     max_delete: float = 0.01
+    sample: float = 1.0
     wave: Callable[[int], float] = lambda attempts: Waves().wait(attempts, random.random())  # noqa: S311 - jitter
 
 
@@ -77,12 +93,13 @@ class Context:
     def comparison(self) -> Comparison:
         """How the ends are compared."""
         rules = self.how.anonymize
+        moves = self.how.verb != "verify"  # which asks whether it is there at all, and by ``bytes`` what it is
         return Comparison(
             self.run,
             target_lists=Feature.LISTS in self.target.features,
             full=self.how.full or self.how.verb == "verify",
             maps_uids=rules is not None and rules.remap_uids,
-            keeps_uids=rules is not None and not rules.remap_uids,
+            keeps_uids=moves and rules is not None and not rules.remap_uids,
         )
 
     def uid_at_target(self, uid: str) -> str:
@@ -95,14 +112,21 @@ class Context:
     ) -> AsyncGenerator[list[_T], None]:
         """Yield what an end lists; where an outage ends that, from its beginning again.
 
+        What came before it broke comes again then: see `whole_list`.
+
         Raises:
             PostdicomError: it cannot be listed.
         """
+        furthest = vain = 0
         for made in itertools.count(1):
             problem: PostdicomError | None = None
             try:
                 async with aclosing(pages()) as parts:
+                    number = 0
                     async for part in parts:
+                        number += 1
+                        if number > furthest:
+                            furthest, vain = number, 0
                         self.outages.succeeded(end)
                         yield part
             except PostdicomError as error:
@@ -110,5 +134,27 @@ class Context:
             if problem is None:
                 self.outages.succeeded(end)
                 return
-            if not await self.outages.to_be_repeated(end, problem, made):
+            vain += 1
+            if not await self.outages.to_be_repeated(end, problem, made) or vain >= _MOST_VAIN:
                 raise problem
+
+    async def whole_list(self, end: End, pages: Callable[[], AsyncGenerator[list[_T], None]]) -> list[_T]:
+        """Return all that an end lists, of one attempt: what an attempt that broke gave is forgotten.
+
+        Raises:
+            Unlisted: this list failed, and the end works.
+            PostdicomError: the end cannot be worked with.
+        """
+        for made in itertools.count(1):
+            problem: PostdicomError | None = None
+            try:
+                async with aclosing(pages()) as parts:
+                    listed = [one async for part in parts for one in part]
+            except PostdicomError as error:
+                problem = error
+            if problem is None:
+                self.outages.succeeded(end)
+                return listed
+            if not await self.outages.to_be_repeated(end, problem, made) or made >= _MOST_VAIN:
+                raise Unlisted(problem)
+        raise AssertionError("it is asked until it answers")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.pace import Pace
 
-__all__ = ["ControlServer", "Handler", "NoJobRuns", "ask", "control_paths", "handlers_of"]
+__all__ = ["ControlServer", "Handler", "NoJobRuns", "ask", "ask_job", "control_paths", "handlers_of"]
 
 Message: TypeAlias = dict[str, Any]
 Handler: TypeAlias = Callable[[Message], Awaitable[Message | None]]
@@ -304,6 +304,11 @@ async def ask(path: Path | Sequence[Path], message: Message, *, timeout: float =
         words = f"the job does not answer within {timeout:g} s" if line else "the job ended before it answered"
         raise ConnectionFailed(words)
     return answer
+
+
+async def ask_job(ledger: Path, message: Message) -> Message:
+    """Ask the process that runs the job of a ledger: see `ask`, which raises the same."""
+    return await ask(control_paths(ledger), message)
 
 
 async def _connection(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:

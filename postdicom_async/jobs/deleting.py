@@ -2,14 +2,21 @@
 
 Nothing is deleted unless the whole run before it was clean: both ends listed without a contradiction, no item failed,
 unconfirmed or pending, a source that is not empty, not more than the share that is allowed. And of each study, the
-source is asked once more right before.
+source is asked once more right before; a folder is searched anew for that.
+
+What may be deleted is counted first and then gone through again, since neither a target's lists nor the ledger are kept
+in memory. The second time may find more than the first, at a target that others write to: so what is deleted is counted
+too, and the first that is too much ends it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import itertools
+from contextlib import aclosing
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, runtime_checkable
 
-from postdicom_async.errors import LimitReached
+from postdicom_async.errors import LimitReached, PostdicomError
+from postdicom_async.jobs.context import Unlisted
 from postdicom_async.jobs.ledger import ItemRow
 from postdicom_async.jobs.plan import gone
 from postdicom_async.jobs.states import Reason, State
@@ -21,12 +28,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ends import End
+    from postdicom_async.jobs.ends import End, ListedInstance
 
 __all__ = ["Deleting"]
 
 _UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 _AT_TARGET = (State.DONE, State.PRESENT)
+
+
+@runtime_checkable
+class _Refreshed(Protocol):
+    """An end that remembers what it listed, until it is told to look again."""
+
+    async def refresh(self) -> None: ...
 
 
 class _Candidate(NamedTuple):
@@ -43,12 +57,15 @@ class Deleting:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._all = context.how.delete == "all"
+        self._allowed = 0
+        self._deleted = 0
 
     async def run(self) -> None:
         """Delete what is to be deleted.
 
         Raises:
-            LimitReached: it would be more than is allowed; nothing was deleted.
+            LimitReached: it would be more than is allowed. The run has ended: when somebody has mended what is wrong
+                with the source, both ends are to be listed anew.
             PostdicomError: an end cannot be asked, or refuses.
         """
         context = self._context
@@ -61,14 +78,28 @@ class Deleting:
         number = 0
         async for candidate in self._candidates():
             number += len(candidate.rows)
+        if not number:
+            return
         counts = await context.ledger.counts()
         held = sum(counts.get(state, (0, 0))[0] for state in _AT_TARGET)
         if number > context.how.max_delete * held:
-            text = f"{number} instances would be deleted and {held} kept, more than --max-delete allows"
-            context.ledger.note(f"nothing was deleted: {text}")
-            raise LimitReached(f"{text}; nothing was deleted")
+            await self._refuse(f"{number} instances of {held} would be deleted, more than --max-delete allows")
+        self._allowed = number
+        if isinstance(context.source, _Refreshed):
+            await context.source.refresh()
         async for candidate in self._candidates():
-            await self._delete(candidate)
+            await self._delete_in_time(candidate)
+
+    async def _refuse(self, why: str) -> NoReturn:
+        raise LimitReached(f"{why}; {await self._end(why)}")
+
+    async def _end(self, why: str) -> str:
+        """End the run: gone on with, it would refuse for ever, whatever the ends hold by then. The next begins anew."""
+        what = f"only {self._deleted} instances were deleted" if self._deleted else "nothing was deleted"
+        self._context.ledger.note(f"{what}: {why}")
+        self._context.ledger.put("phase", "complete")
+        await self._context.ledger.commit()
+        return what
 
     async def planned(self) -> AsyncGenerator[tuple[str, int], None]:
         """Yield the studies of which something would be deleted, and of how many instances, if all else goes well."""
@@ -82,11 +113,19 @@ class Deleting:
         left = sum(counts.get(state, (0, 0))[0] for state in _UNSETTLED)
         if left:
             return f"{left} instances failed, or are not known to be at the target"
-        if not await self._context.ledger.studies(run=self._context.run, limit=1):
+        if not await self._source_has_any():
             return "the source lists nothing"
         if self._context.ledger.fact("source_unsure"):
             return "the source may not have listed all it has"
         return ""
+
+    async def _source_has_any(self) -> bool:
+        """Whether it listed a study. What is no instance has a line among them, in an empty folder too."""
+        async with aclosing(every_study(self._context, run=self._context.run)) as pages:
+            async for some in pages:
+                if some:
+                    return True
+        return False
 
     async def _candidates(self) -> AsyncGenerator[_Candidate, None]:
         """Yield what the source has no more; with ``--delete=all`` also what it never had."""
@@ -114,7 +153,7 @@ class Deleting:
                 if known is not None and is_there and (listed.instances or 0) <= (known.at_source or 0):
                     continue
                 of_source = await self._uids(context.source, listed.uid) if is_there else set()
-                held = [one async for part in context.target.instances(listed.uid) for one in part]
+                held = await self._listed(context.target, listed.uid)
                 before = await context.ledger.items(known.id, states=_AT_TARGET) if known is not None else []
                 of_ledger = {row.uid for row in before}  # those are candidates by themselves
                 rows = [
@@ -126,24 +165,54 @@ class Deleting:
                     yield _Candidate(listed.uid, None if known is None else known.id, tuple(rows))
 
     async def _uids(self, end: End, study: str) -> set[str]:
-        return {one.uid async for some in end.instances(study) for one in some}
+        return {one.uid for one in await self._listed(end, study)}
+
+    async def _listed(self, end: End, study: str) -> list[ListedInstance]:
+        """Return what an end has of a study; what cannot be listed ends the run, as all that is not certain."""
+        try:
+            return await self._context.whole_list(end, lambda: end.instances(study))
+        except Unlisted as unlisted:
+            problem = unlisted.problem
+        await self._end(f"the study {study} could not be listed: {problem.message}")
+        raise problem
+
+    async def _delete_in_time(self, candidate: _Candidate) -> None:
+        """Delete; where an outage ends that, everything is asked again after it."""
+        outages, target = self._context.outages, self._context.target
+        for made in itertools.count(1):
+            problem: PostdicomError | None = None
+            try:
+                await self._delete(candidate)
+            except LimitReached:
+                raise
+            except PostdicomError as error:
+                problem = error
+            if problem is None:
+                outages.succeeded(target)
+                return
+            if not await outages.to_be_repeated(target, problem, made):
+                raise problem
 
     async def _delete(self, candidate: _Candidate) -> None:
         """Delete, unless the source has it after all; one by one where the target has others of the study."""
         context = self._context
         at_source = await self._uids(context.source, candidate.study)
         at_target = await self._uids(context.target, candidate.study)
-        rows = [row for row in candidate.rows if row.uid not in at_source and row.uid in at_target]
-        if not rows:
-            return
-        uids = [InstanceUids(candidate.study, row.series, row.uid) for row in rows]
-        is_all = at_target == {row.uid for row in rows}
-        await context.target.delete(candidate.study, None if is_all else uids)
+        gone = [row for row in candidate.rows if row.uid not in at_source]
+        rows = [row for row in gone if row.uid in at_target]
+        if self._deleted + len(rows) > self._allowed:
+            await self._refuse("the target has got more to be deleted meanwhile than was counted")
+        if rows:
+            uids = [InstanceUids(candidate.study, row.series, row.uid) for row in rows]
+            is_all = at_target == {row.uid for row in rows}
+            await context.target.delete(candidate.study, None if is_all else uids)
+            self._deleted += len(rows)
+        # Where the job was killed right after a deletion, the target has it no more and the ledger does not know.
         if candidate.study_id is not None:
-            gone_now = [row._replace(state=State.DELETED, reason=int(Reason.GONE)) for row in rows]
+            gone_now = [row._replace(state=State.DELETED, reason=int(Reason.GONE)) for row in gone]
             context.ledger.plan(candidate.study_id, gone_now)
             await context.ledger.commit()
-        for row in rows:
+        for row in gone:
             context.tell(
                 ItemLine(candidate.study, row.series, row.uid, State.DELETED, Reason.GONE, row.attempts, row.size)
             )

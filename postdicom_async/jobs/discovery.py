@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ledger import StudyRow
+    from postdicom_async.jobs.ends import End
+    from postdicom_async.jobs.ledger import ItemRow, StudyRow
 
 __all__ = ["Discovery"]
 
 _FEW = 50  # studies: so few are asked for one by one at the target, which may have millions
 _AT_ONCE = 4
-_UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED)
+_UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 
 
 class Discovery:
@@ -50,6 +51,7 @@ class Discovery:
         async for some in every_study(self._context, run=self._context.run):
             for study in some:
                 self._decide(study)
+        await self._look_for_unseen()
         for end in (self._context.source, self._context.target):
             for text in getattr(end, "notes", ()):
                 self._context.ledger.note(f"{end.name}: {text}")
@@ -83,6 +85,26 @@ class Discovery:
             await ledger.commit()
         ledger.plan(nothing.id, planned_items((), None, left, how))
 
+    async def _look_for_unseen(self) -> None:
+        """Ask for studies that were listed before and are not now, where something in them is still to be done."""
+        context = self._context
+        async for some in every_study(context, run=context.run, unseen=True):
+            for study in some:
+                rows = await context.ledger.items(study.id)
+                if any(row.state in _UNSETTLED for row in rows) or study.stage in (Stage.FOUND, Stage.PLANNED):
+                    await self._look_for(study, rows)
+
+    async def _look_for(self, study: StudyRow, rows: list[ItemRow]) -> None:
+        context = self._context
+        found = await self._asked_for(context.source, study.uid)
+        if found is not None:  # its list left it out
+            await context.ledger.note_studies([found], at_target=False, run=context.run)
+            context.ledger.set_stage(study.id, Stage.FOUND)
+            return
+        known = {(row.series, row.uid): row for row in rows}
+        context.ledger.plan(study.id, planned_items((), None, known, context.comparison))
+        context.ledger.set_stage(study.id, Stage.MOVED)
+
     async def _list_target(self) -> None:
         context = self._context
         how = context.comparison
@@ -104,20 +126,24 @@ class Discovery:
 
     async def _ask_target(self, study: StudyRow) -> None:
         context = self._context
-        found: ListedStudy | None = None
+        found = await self._asked_for(context.target, context.uid_at_target(study.uid))
+        if found is not None:
+            await context.ledger.note_studies([found._replace(uid=study.uid)], at_target=True, run=context.run)
+
+    async def _asked_for(self, end: End, uid: str) -> ListedStudy | None:
+        outages = self._context.outages
         for made in itertools.count(1):
             problem: PostdicomError | None = None
             try:
-                found = await context.target.study(context.uid_at_target(study.uid))
+                found = await end.study(uid)
             except PostdicomError as error:
                 problem = error
             if problem is None:
-                context.outages.succeeded(context.target)
-                break
-            if not await context.outages.to_be_repeated(context.target, problem, made):
+                outages.succeeded(end)
+                return found
+            if not await outages.to_be_repeated(end, problem, made):
                 raise problem
-        if found is not None:
-            await context.ledger.note_studies([found._replace(uid=study.uid)], at_target=True, run=context.run)
+        raise AssertionError("it is asked until it answers")
 
     def _decide(self, study: StudyRow) -> None:
         decision = decide(study, self._context.comparison)

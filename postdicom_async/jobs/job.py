@@ -79,6 +79,7 @@ class Job:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._has_begun = False
         self._working = asyncio.ensure_future(self._work())
 
     @property
@@ -150,6 +151,9 @@ class Job:
         """End it in good order: what is under way is dropped, what is known is in the ledger."""
         self._working.cancel()
         await outlasting(self._working)
+        if not self._has_begun:  # cancelled before its first step: nobody else lets go of the ledger
+            self._has_begun = True
+            await self._parts.ledger.__aexit__(None, None, None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -162,6 +166,7 @@ class Job:
     # --- the work ----------------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
+        self._has_begun = True
         parts = self._parts
         request = parts.pace.request if parts.elsewhere is None else paced_here(parts.pace, parts.elsewhere)
         for end in (parts.source, parts.target):

@@ -226,6 +226,11 @@ class Ledger:
         planned = list(rows)
         self._writer.gather(lambda book: book.plan(study_id, planned), len(planned), study=study_id)
 
+    def forget(self, study_id: int, keys: Iterable[tuple[str, str]]) -> None:
+        """Gather that items (series, UID) are none: they stood for what was not known."""
+        forgotten = list(keys)
+        self._writer.gather(lambda book: book.forget(study_id, forgotten), len(forgotten))
+
     def run_items(self, study_id: int, keys: Iterable[tuple[str, str]]) -> None:
         """Gather that items (series, UID) are RUNNING; each has one attempt more."""
         running = list(keys)

@@ -187,6 +187,16 @@ class Book:
             old = self._find(study, row.series, row.uid)
             self._put(study, old, row._replace(digest=row.digest or (old.digest if old else b"")))
 
+    def forget(self, number: int, keys: Sequence[tuple[str, str]]) -> None:
+        """Remove items."""
+        study = self.study(number)
+        for series, uid in keys:
+            old = self._find(study, series, uid)
+            if old is not None:
+                within = self._series_id(study.id, series, make=False)
+                self.database.execute("DELETE FROM item WHERE series = ? AND uid = ?", (within, uid))
+                self._count(study, old.state, old.reason, -1, -old.size)
+
     def run_items(self, number: int, keys: Sequence[tuple[str, str]]) -> None:
         """Make items RUNNING."""
         study = self.study(number)
@@ -215,13 +225,17 @@ class Book:
         reset = 0
         for number in numbers:
             study = self.study(number)
+            if not study.uid:  # what is no instance stays none; a search of the folder says what became of it
+                continue
             found = [
                 item for item in items_of(self.database, study, states) if reasons is None or item.reason in reasons
             ]
             for old in found:
                 self._put(study, old, old._replace(state=State.PENDING, reason=0, attempts=0))
             if found:
-                self._save(study, study._replace(stage=int(Stage.PLANNED)))
+                # A flaw that the source's list shows is no attempt's: the study is listed again before any is made.
+                is_flawed = any(old.reason == Reason.OTHER_CONTENT for old in found)
+                self._save(study, study._replace(stage=int(Stage.FOUND if is_flawed else Stage.PLANNED)))
             reset += len(found)
         return reset
 

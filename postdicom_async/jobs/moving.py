@@ -102,8 +102,8 @@ class Moving:
         finally:
             for task in [*tasks, *self._asking]:
                 task.cancel()
-            for task in [*tasks, *self._asking]:
-                await outlasting(task)
+            # In one wait: a second cancellation in it must not leave those behind that come later in the row.
+            await outlasting(asyncio.gather(*tasks, *self._asking, return_exceptions=True))
         for task in tasks:
             if not task.cancelled() and (problem := task.exception()) is not None:
                 raise problem
@@ -185,15 +185,21 @@ class Moving:
             study_id = heapq.heappop(self._again)[2]
             self._due.discard(study_id)
             study = self._rows[study_id]
+            # What is read now is another thing to wait for: else a chunk that ends meanwhile would take the study for
+            # moved, and who comes after a kill would pass over what is read here.
+            self._left[study_id] = self._left.get(study_id, 0) + 1
             if study_id in self._to_list:
                 self._to_list.discard(study_id)
                 items = await plan_study_or_fail(self._context, study)
             else:
                 items = await self._context.ledger.items(study_id)
+            self._left[study_id] -= 1
             for chunk in self._begun(study, items):
                 yield await self._given_out(chunk)
 
     async def _given_out(self, chunk: Chunk) -> Chunk:
+        if self._context.ledger.problem is not None:
+            await self._context.ledger.commit()  # nothing is moved that could not be written down
         await self._gate()
         await self._context.outages.clear()
         keys = [(one.series, one.uid) for one in chunk.wanted.instances]
@@ -206,12 +212,14 @@ class Moving:
     def _item_ended(self, chunk: Chunk, end: ItemEnd) -> None:
         out = self._out[chunk.number]
         if not chunk.wanted.instances:
+            if not end.series:  # it does not say what it is: too few have come then, and the study is listed
+                return
             out.arrived += 1
             running = ItemRow(end.series, end.uid, State.RUNNING, attempts=1, size=end.size)
             self._context.ledger.plan(chunk.study_id, [running])
         out.open.discard((end.series, end.uid))
-        if end.temporary and end.state is not State.DONE:
-            out.held_back.append(end)
+        if end.state is not State.DONE and (end.temporary or end.reason == Reason.REFUSED):
+            out.held_back.append(end)  # why it was refused, the end of the chunk may tell: lost credentials
         else:
             self._settle(chunk, [end])
 
@@ -219,7 +227,7 @@ class Moving:
         """Find out whether an end that failed a chunk can be worked with at all; wait until it can."""
         failed = self._context.source if end.failed_end == "source" else self._context.target
         problem = _problem_of(end) if end.failed_end else errors.ConnectionFailed("instances were not taken")
-        is_outage = await self._context.outages.outlasted(failed, problem, chunk=chunk.number)
+        is_outage = await self._context.outages.outlasted(failed, problem)
         self._chunk_ended(chunk, end, is_outage=is_outage)
 
     def _is_doubtful(self, chunk: Chunk) -> bool:
@@ -234,13 +242,20 @@ class Moving:
     def _chunk_ended(self, chunk: Chunk, end: ChunkEnd, *, is_outage: bool) -> None:
         """Settle what is left of a chunk, unless an outage took it: then it costs nobody an attempt."""
         out = self._out.pop(chunk.number)
-        left = [ItemEnd(*key, State.FAILED, _reason_of(end), end.temporary or not end.failed_end) for key in out.open]
+        again = end.temporary or not end.failed_end or end.error == errors.ProtocolError.__name__
+        left = [ItemEnd(*key, State.FAILED, _reason_of(end), again) for key in out.open]
         if is_outage:
             pending = [one._replace(state=State.PENDING, reason=Reason.NONE) for one in (*out.held_back, *left)]
             self._settle(chunk, pending, attempt_counts=False)
             self._try_again(chunk, 0)
         else:
-            self._fail_or_try_again(chunk, [*out.held_back, *left])
+            reason = _reason_of(end)
+            refused = end.failed_end == "target" and reason != Reason.UNEXPECTED
+            held_back = [
+                one._replace(reason=reason) if refused and one.reason == Reason.REFUSED else one
+                for one in out.held_back
+            ]
+            self._fail_or_try_again(chunk, [*held_back, *left])
         if not chunk.wanted.instances:
             self._unlisted_ended(chunk, out.arrived)
         self._left[chunk.study_id] -= 1
@@ -300,7 +315,7 @@ _REASONS = {
 
 def _reason_of(end: ChunkEnd) -> int:
     """Return why the items of a chunk failed of which nothing else is known."""
-    if end.failed_end == "source" and end.error == errors.ServerError.__name__:
+    if end.failed_end == "source" and end.error in (errors.ServerError.__name__, errors.ProtocolError.__name__):
         return int(Reason.NOT_ARRIVED)
     named = {kind.__name__: reason for kind, reason in _REASONS.items()}
     return int(named.get(end.error, Reason.UNEXPECTED if end.failed_end else Reason.NONE))

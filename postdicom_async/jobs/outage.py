@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypedDict
 
-from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.errors import LocalFileError, PostdicomError, ProtocolError, UsageError
 from postdicom_async.jobs.weather import Do, Patience, Weather
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Outages:
         for sky in self._skies:
             sky.weather.given(self._clock())
 
-    async def outlasted(self, end: End, problem: PostdicomError, *, chunk: int = 0) -> bool:
+    async def outlasted(self, end: End, problem: PostdicomError) -> bool:
         """Find out whether a failure is an outage, and wait for its end; return whether it was one.
 
         Raises:
@@ -106,7 +106,7 @@ class Outages:
         sky = self._of(end)
         sky.problem = problem
         if not isinstance(problem, LocalFileError):  # of one file: nothing about its end
-            sky.weather.ended(self._clock(), chunk=chunk, **_said(problem))
+            sky.weather.ended(self._clock(), **_said(problem))
         is_outage = await self._is_out(sky)
         await self._wait_until_clear(sky)
         return is_outage
@@ -118,7 +118,10 @@ class Outages:
             PostdicomError: see `outlasted`.
         """
         is_outage = await self.outlasted(end, problem)
-        return is_outage or (problem.temporary and made < _MOST_QUESTIONS)
+        may_be_right = problem.temporary or isinstance(
+            problem, ProtocolError
+        )  # a proxy's page; a list that was changing
+        return is_outage or (may_be_right and made < _MOST_QUESTIONS)
 
     # --- within -----------------------------------------------------------------------------------------------------
 
@@ -140,10 +143,14 @@ class Outages:
     async def _probed(self, sky: _Sky) -> PostdicomError | None:
         found: PostdicomError | None = None
         sky.weather.asked()
-        try:
-            await sky.end.probe()
-        except PostdicomError as error:
-            found = error
+        for _ in range(_MOST_QUESTIONS):  # one page of a proxy in between is no reason to end a job
+            found = None
+            try:
+                await sky.end.probe()
+            except PostdicomError as error:
+                found = error
+            if not isinstance(found, ProtocolError):
+                break
         if found is not None:
             sky.problem = found
             sky.weather.probed(self._clock(), **_said(found))

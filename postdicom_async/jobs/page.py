@@ -25,10 +25,10 @@ from postdicom_async.jobs.page_words import (
 )
 from postdicom_async.jobs.states import State, reason_text
 from postdicom_async.jobs.sums import (
-    STATE_NAMES,
     at_target,
     contradictions,
     equal_instances,
+    name_of,
     reasons_of,
     settled,
     total,
@@ -215,9 +215,10 @@ def _numbers(summary: Summary) -> Html:
     found = [
         _fact("Discovered", count(summary.discovered), counted(summary.studies, "study", "studies")),
         _fact("At the target", count(there), share(there, expected)),
-        _fact("Moved by this job", count(moved.instances), size(moved.bytes)),
         _fact("Failed", count(failed.instances), class_="bad" if failed.instances else False),
     ]
+    if summary.facts.verb != "verify":
+        found.insert(2, _fact("Moved by this job", count(moved.instances), size(moved.bytes)))
     if doubtful.instances:
         found.append(_fact("Unconfirmed", count(doubtful.instances)))
     left = total(summary, (State.PENDING, State.RUNNING))
@@ -238,12 +239,14 @@ def _alarm(summary: Summary) -> Html:
 def _totals(summary: Summary) -> Html:
     rows: list[Sequence[str | Html]] = []
     below: set[int] = set()
+    verb = summary.facts.verb
+    always = {State.PRESENT, State.FAILED} | ({State.DONE} if verb != "verify" else set())
     for state in STACK:
         one = summary.of(state)
-        if not one.instances and state not in {State.DONE, State.PRESENT, State.FAILED}:
+        if not one.instances and state not in always:
             continue
         mark = element("span", class_=f"swatch {state.name.lower()}", aria_hidden="true")
-        rows.append(_total_row(joined(mark, STATE_NAMES[state].capitalize()), one.instances, one.bytes, summary))
+        rows.append(_total_row(joined(mark, name_of(state, verb).capitalize()), one.instances, one.bytes, summary))
         if state is State.PRESENT and summary.equal_by_count:
             below |= {len(rows), len(rows) + 1}
             rows += _present_rows(summary)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.jobs.page_words import NBSP, count, counted, month_name, share, size
 from postdicom_async.jobs.states import State
-from postdicom_async.jobs.sums import STATE_NAMES
+from postdicom_async.jobs.sums import name_of
 from postdicom_async.markup import Html, element, joined
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def state_bar(summary: Summary, name: str = "state-bar") -> Html:
     """Return one bar: the shares of the states of all that was discovered."""
     shown = [(state, summary.of(state).instances) for state in STACK if summary.of(state).instances]
     whole = summary.discovered
-    words = ", ".join(f"{STATE_NAMES[state]} {share(number, whole)}" for state, number in shown)
+    words = ", ".join(f"{name_of(state, summary.facts.verb)} {share(number, whole)}" for state, number in shown)
     return _bar(name, "What was discovered, by state", words, [(state.name.lower(), n) for state, n in shown], "bar")
 
 

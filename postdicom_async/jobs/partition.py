@@ -247,6 +247,7 @@ def _held(path: Path, *, to_merge: bool = False) -> Iterator[sqlite3.Connection]
     try:
         examine(path, to_merge=to_merge)
         with closing(connected(path, "rw")) as database:
+            database.execute("PRAGMA temp_store=FILE")  # what may be undone of a statement on millions of lines
             book = Book(database)
             if running := book.with_states([State.RUNNING]):
                 book.done(lambda book: book.take_back(running))

@@ -26,7 +26,7 @@ from typing import Any, Final
 from postdicom_async.disk.private import FileLock, forget, make_folder
 from postdicom_async.disk.problems import explained
 from postdicom_async.disk.whole_file import whole_file
-from postdicom_async.errors import LedgerUnusable, UsageError
+from postdicom_async.errors import LedgerUnusable, NotFound, UsageError
 
 __all__ = [
     "SUFFIX",
@@ -34,6 +34,7 @@ __all__ = [
     "beside",
     "every_job",
     "find_job",
+    "find_jobs",
     "job_path",
     "pair_digest",
     "remove_job",
@@ -42,6 +43,7 @@ __all__ = [
 
 SUFFIX: Final = ".ledger"
 _STATE = "POSTDICOM_STATE"
+_MOST_NAMED = 4
 _BESIDE = (
     *(f"{index}{part}" for index in ("", ".source", ".target") for part in ("", "-wal", "-shm")),
     ".private",
@@ -114,22 +116,34 @@ def every_job() -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def find_job(name: str) -> Path:
-    """Return the ledger that somebody names: a file, a job's name, or the beginning of one.
+def find_jobs(name: str) -> list[Path]:
+    """Return the ledgers that somebody may mean: a file, a job's name, or those that have it in their names.
 
     Raises:
-        UsageError: there is none, or more than one.
+        NotFound: there is none.
     """
     path = Path(name)
     if path.is_file():
-        return path
-    found = [one for one in every_job() if one.name.startswith(name) or name in one.name]
+        return [path]
+    found = [one for one in every_job() if name in one.name]
     exact = [one for one in found if one.name in (name, name + SUFFIX)]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
     if not found:
-        raise UsageError("job: there is none of that name; postdicom jobs list shows them")
-    raise UsageError(f"job: {len(found)} have that in their names; postdicom jobs list shows them")
+        raise NotFound("job: there is none of that name; postdicom jobs list shows them")
+    return exact or found
+
+
+def find_job(name: str) -> Path:
+    """Return the one ledger that somebody means: see `find_jobs`.
+
+    Raises:
+        NotFound: there is none.
+        UsageError: there is more than one.
+    """
+    found = find_jobs(name)
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(one.stem for one in found[:_MOST_NAMED]) + (", ..." if len(found) > _MOST_NAMED else "")
+    raise UsageError(f"job: {len(found)} have that in their names: {names}")
 
 
 def remove_job(ledger: Path) -> None:

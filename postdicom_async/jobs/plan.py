@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from hashlib import blake2b
 from itertools import groupby
 from typing import TypeAlias
 
@@ -24,6 +25,7 @@ __all__ = [
     "decide",
     "expected_at_target",
     "gone",
+    "is_sampled",
     "may_go_unlisted",
     "planned_items",
     "unlisted_chunk",
@@ -34,6 +36,7 @@ Key: TypeAlias = tuple[str, str]
 
 _NOT_HERE = frozenset({State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED})
 _AT_TARGET = frozenset({State.DONE, State.PRESENT})
+_LEFT_ALONE = frozenset({State.UNCONFIRMED, State.EXCLUDED, State.DELETED})
 _EXCLUDED = frozenset({Reason.NOT_DICOM, Reason.FILTER, Reason.DUPLICATE_FILE})
 
 
@@ -103,7 +106,7 @@ def planned_items(
         new_uid: what an instance's UID is at the target.
     """
     left = dict(known)
-    for one in listed:
+    for one in _told_apart(listed):
         before = left.pop((one.series, one.uid), None)
         state, reason = _state_of(one, None if held is None else new_uid(one.uid) in held, before, how)
         is_same = before is not None and before.state is state
@@ -112,10 +115,18 @@ def planned_items(
         size = one.size or (before.size if before else 0)
         yield ItemRow(one.series, one.uid, state, reason, attempts, size, digest)
     for before in left.values():  # no more at the source
-        if before.state in _AT_TARGET:
+        if before.state in _AT_TARGET and (held is None or new_uid(before.uid) in held):
             yield before._replace(reason=Reason.GONE)
-        elif before.state in (State.PENDING, State.RUNNING, State.FAILED):
+        elif before.state not in _LEFT_ALONE:  # what no end has any more is not to be missed by verification
             yield before._replace(state=State.EXCLUDED, reason=Reason.GONE)
+
+
+def _told_apart(listed: Iterable[ListedInstance]) -> Iterator[ListedInstance]:
+    """Yield each instance once. One UID in two series is two, and no target's list or answer tells them apart."""
+    series_of: dict[str, str] = {}
+    for _, one in sorted({(one.series, one.uid): one for one in listed}.items()):
+        is_twin = series_of.setdefault(one.uid, one.series) != one.series
+        yield one._replace(flaw=int(Reason.OTHER_CONTENT)) if is_twin and not one.flaw else one
 
 
 def _state_of(one: ListedInstance, is_held: bool | None, before: ItemRow | None, how: Comparison) -> tuple[State, int]:
@@ -129,6 +140,11 @@ def _state_of(one: ListedInstance, is_held: bool | None, before: ItemRow | None,
     if was is State.DONE:
         return State.DONE, Reason.NONE
     return (State.PENDING if how.keeps_uids else State.PRESENT), Reason.NONE
+
+
+def is_sampled(uid: str, share: float) -> bool:
+    """Whether an instance is among a share of all, 0 to 1: told by its UID, so that another run chooses the same."""
+    return int.from_bytes(blake2b(uid.encode(), digest_size=8).digest(), "big") < share * 2**64
 
 
 def gone(items: Iterable[ItemRow], *, delete_all: bool) -> list[ItemRow]:

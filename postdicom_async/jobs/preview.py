@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from postdicom_async.disk.background import in_background
 from postdicom_async.jobs.archive_end import ArchiveEnd
 from postdicom_async.jobs.asked import Asked, ends_of, facts_of
-from postdicom_async.jobs.context import Context
+from postdicom_async.jobs.context import Context, Unlisted
 from postdicom_async.jobs.deleting import Deleting
 from postdicom_async.jobs.ledger import Ledger, Stage
 from postdicom_async.jobs.ledger_file import connected, explained_by_sqlite
@@ -102,7 +102,11 @@ async def _plans(context: Context) -> AsyncGenerator[StudyPlan, None]:
 async def _items(context: Context, study: StudyRow) -> list[ItemRow]:
     if study.stage is Stage.PLANNED:
         return await context.ledger.items(study.id)
-    return await plan_study(context, study)
+    try:
+        return await plan_study(context, study)
+    except Unlisted as unlisted:
+        problem = unlisted.problem
+    raise problem
 
 
 def _plan_of(study: StudyRow, rows: Iterable[ItemRow]) -> StudyPlan:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.jobs.deleting import Deleting
 from postdicom_async.jobs.discovery import Discovery
+from postdicom_async.jobs.ledger import Stage
 from postdicom_async.jobs.moving import Moving
 from postdicom_async.jobs.retries import Retries
 from postdicom_async.jobs.states import State
+from postdicom_async.jobs.studies import every_study
 from postdicom_async.jobs.verifying import Verifying
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 _TICK = 1.0  # seconds
+LEVELS = ("none", "listed", "bytes")
 PHASES = ("discovering", "moving", "verifying", "deleting", "complete")
 
 
@@ -101,12 +104,24 @@ class Run:
         ledger = self._context.ledger
         if ledger.fact("phase") in PHASES[:-1] or ledger.fact("part"):  # a part has its studies, and finds no others
             return
-        ledger.put("run", int(ledger.fact("run") or 0) + 1)
+        before = int(ledger.fact("run") or 0)
+        if before:
+            await ledger.reset([State.FAILED, State.UNCONFIRMED])
+        await self._prove_anew()
+        # Last: who comes after a kill goes on with a run that has begun, and none of this is done for it again.
+        ledger.put("run", before + 1)
         ledger.put("phase", PHASES[0])
         ledger.put("discovery_complete", False)
-        if self._context.run > 1:
-            await ledger.reset([State.FAILED, State.UNCONFIRMED])
         await ledger.commit()
+
+    async def _prove_anew(self) -> None:
+        """Have everything verified once more where a stricter proof is asked for than before."""
+        ledger, level = self._context.ledger, self._context.how.verify
+        if LEVELS.index(level) > LEVELS.index(str(ledger.fact("verify") or level)):
+            async for some in every_study(self._context, Stage.VERIFIED):
+                for study in some:
+                    ledger.set_stage(study.id, Stage.MOVED)
+        ledger.put("verify", level)
 
     async def _move(self) -> None:
         if self._context.how.verb == "verify":

@@ -42,8 +42,9 @@ SETTLED: Final = frozenset(State) - {State.PENDING, State.RUNNING}
 MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType({
     State.PENDING: frozenset({State.RUNNING, State.PRESENT, State.EXCLUDED, State.FAILED}),
     State.RUNNING: frozenset({State.PENDING, *SETTLED} - {State.DELETED}),
-    State.DONE: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING}),  # verification says so
-    State.PRESENT: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING}),
+    # verification says so, or a list
+    State.DONE: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING, State.EXCLUDED}),
+    State.PRESENT: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING, State.EXCLUDED}),
     State.EXCLUDED: frozenset({State.PENDING}),
     State.FAILED: frozenset({State.PENDING, State.PRESENT, State.EXCLUDED, State.DELETED}),
     State.UNCONFIRMED: frozenset({State.PENDING, State.DONE, State.PRESENT, State.FAILED, State.DELETED}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from postdicom_async.errors import NotFound, PostdicomError, ProtocolError, ServerError
+from postdicom_async.jobs.context import Unlisted
 from postdicom_async.jobs.ledger import ItemRow, Stage
 from postdicom_async.jobs.plan import planned_items
 from postdicom_async.jobs.states import Reason, State, reason_code
@@ -35,16 +35,18 @@ async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:
     """List the instances of a study at both ends; note how each is to stand, and return them.
 
     Raises:
+        Unlisted: an end works, and cannot list this study.
         PostdicomError: an end cannot be asked.
     """
-    pages = context.listing(context.source, lambda: context.source.instances(study.uid))
-    listed = [one async for some in pages for one in some]
+    listed = await context.whole_list(context.source, lambda: context.source.instances(study.uid))
     known = {(row.series, row.uid): row for row in await context.ledger.items(study.id)}
+    if known.pop(("", _LIST), None) is not None:
+        context.ledger.forget(study.id, [("", _LIST)])  # what could not be listed is counted by its instances now
     was_moved = any(row.state is State.DONE for row in known.values())  # since the target's studies were listed
     held = await held_at_target(context, study, afresh=was_moved)
     rows = sorted(planned_items(listed, held, known, context.comparison, context.uid_at_target))
     context.ledger.plan(study.id, rows)
-    context.ledger.set_stage(study.id, Stage.PLANNED, planned=len(listed))
+    context.ledger.set_stage(study.id, Stage.PLANNED, planned=len({(one.series, one.uid) for one in listed}))
     return rows
 
 
@@ -54,11 +56,11 @@ async def plan_study_or_fail(context: Context, study: StudyRow) -> list[ItemRow]
     Raises:
         PostdicomError: an end cannot be worked with.
     """
-    problem: PostdicomError | None = None
     try:
         return await plan_study(context, study)
-    except (NotFound, ProtocolError, ServerError) as error:
-        problem = error
+    except Unlisted as unlisted:
+        problem = unlisted.problem
+    context.ledger.note(f"the study {study.uid} could not be listed: {problem.message}")
     reason = reason_code(status=problem.status) if problem.status and problem.status >= _REFUSED else Reason.CANNOT_LIST
     rows = await context.ledger.items(study.id)
     failed = ItemRow("", _LIST, State.FAILED, int(reason))
@@ -76,6 +78,10 @@ async def held_at_target(context: Context, study: StudyRow, *, afresh: bool = Fa
     """Return the SOP Instance UIDs that the target lists in a study, None where it cannot be asked.
 
     A study that its list of studies, which was whole, does not name is not asked for again unless ``afresh``.
+
+    Raises:
+        Unlisted: it works, and cannot list this study.
+        PostdicomError: it cannot be asked.
     """
     how = context.comparison
     if not how.target_lists:
@@ -83,5 +89,5 @@ async def held_at_target(context: Context, study: StudyRow, *, afresh: bool = Fa
     if not afresh and study.seen_at_target != how.run and not how.full:
         return set()
     uid = context.uid_at_target(study.uid)
-    pages = context.listing(context.target, lambda: context.target.instances(uid))
-    return {one.uid async for some in pages for one in some}
+    listed = await context.whole_list(context.target, lambda: context.target.instances(uid))
+    return {one.uid for one in listed}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.summary import ReasonLine, Summary
 
-__all__ = ["STATE_NAMES", "at_target", "contradictions", "equal_instances", "reasons_of", "settled", "total"]
+__all__ = ["STATE_NAMES", "at_target", "contradictions", "equal_instances", "name_of", "reasons_of", "settled", "total"]
 
 STATE_NAMES = {
     State.PENDING: "to be done",
@@ -25,6 +25,11 @@ STATE_NAMES = {
     State.DELETED: "deleted at the target",
 }
 """States as people read them."""
+
+
+def name_of(state: State, verb: str) -> str:
+    """Return a state as people read it: to who only compares, what is there is what is right."""
+    return "as it should be" if verb == "verify" and state is State.PRESENT else STATE_NAMES[state]
 
 
 def total(summary: Summary, states: Iterable[State] = tuple(State)) -> Count:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.chunks import ItemEnd
+from postdicom_async.jobs.context import Unlisted
 from postdicom_async.jobs.ends import Feature
 from postdicom_async.jobs.ledger import Stage
+from postdicom_async.jobs.plan import is_sampled
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.studies import every_study, held_at_target, plan_study_or_fail
 from postdicom_async.jobs.summary import ItemLine
@@ -20,7 +22,7 @@ from postdicom_async.jobs.verification import Finding, Verified, verify_bytes
 from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
 
     from postdicom_async.jobs.context import Context
     from postdicom_async.jobs.ledger import ItemRow, StudyRow
@@ -30,6 +32,7 @@ __all__ = ["Verifying"]
 _AT_ONCE = 4
 _LOOKS = (0.0, 2.0, 8.0)  # seconds before a study is listed again: archives index with a delay
 _AT_TARGET = (State.DONE, State.PRESENT)
+_MAY_BE_THERE = frozenset({Reason.CONNECTION, Reason.NOT_ARRIVED, Reason.NOT_CONFIRMED})
 _ABSENT_OR_OTHER = frozenset({Reason.NOT_LISTED, Reason.NOT_CONFIRMED, Reason.DIFFERENT})
 
 
@@ -70,26 +73,43 @@ class Verifying:
 
     async def _verify(self, study: StudyRow) -> None:
         ledger = self._context.ledger
-        rows = await ledger.items(study.id, states=_AT_TARGET)
-        missing = await self._not_listed(study, rows)
-        found = [row for row in rows if row not in missing]
-        self._settle(study, missing, Reason.NOT_LISTED)
+        rows = await ledger.items(study.id, states=(*_AT_TARGET, State.UNCONFIRMED, State.FAILED))
+        known = [row for row in rows if row.state in _AT_TARGET]
+        unsure = [row for row in rows if row.state not in _AT_TARGET and row.reason in _MAY_BE_THERE]
+        try:
+            listed = await self._listed(study, known, unsure)
+        except Unlisted as unlisted:
+            ledger.note(f"the study {study.uid} could not be listed: {unlisted.problem.message}")
+            self._settle(study, known, Reason.NOT_CONFIRMED, state=State.UNCONFIRMED)
+            ledger.note_verified(study.id, 0)
+            ledger.set_stage(study.id, Stage.VERIFIED)
+            return
+        self._settle(study, [row for row in known if row not in listed], Reason.NOT_LISTED)
+        for state, there in ((State.UNCONFIRMED, State.DONE), (State.FAILED, State.PRESENT)):
+            settled = [row for row in unsure if row.state is state and row in listed]
+            self._settle(study, settled, Reason.NONE, state=there)
+        found = [row for row in rows if row in listed]
         if self._context.how.verify == "bytes":
-            found = await self._equal(study, found)
+            chosen = [row for row in found if is_sampled(row.uid, self._context.how.sample)]
+            found = [row for row in found if row not in chosen] + await self._equal(study, chosen)
         ledger.note_verified(study.id, len(found))
         ledger.set_stage(study.id, Stage.VERIFIED)
 
-    async def _not_listed(self, study: StudyRow, rows: list[ItemRow]) -> set[ItemRow]:
-        missing = set(rows)
-        if self._context.how.verb == "verify":  # it has just been listed
-            return set()
-        for wait in _LOOKS:
-            if not missing:
-                break
+    async def _listed(self, study: StudyRow, known: list[ItemRow], unsure: list[ItemRow]) -> set[ItemRow]:
+        """Return which rows the target lists; of those that were sent, and nobody knows, it is asked here at last."""
+        context = self._context
+        if context.how.verb == "verify":  # it has just been listed
+            return set(known)
+        if context.comparison.keeps_uids:  # what is listed may be the original
+            unsure = []
+        listed: set[ItemRow] = set()
+        for wait in _LOOKS if known or unsure else ():
             await asyncio.sleep(wait)
-            held = await held_at_target(self._context, study, afresh=True)
-            missing = {row for row in missing if self._context.uid_at_target(row.uid) not in (held or ())}
-        return missing
+            held = await held_at_target(context, study, afresh=True) or set()
+            listed = {row for row in (*known, *unsure) if context.uid_at_target(row.uid) in held}
+            if listed.issuperset(known):
+                break
+        return listed
 
     async def _equal(self, study: StudyRow, rows: list[ItemRow]) -> list[ItemRow]:
         """Compare the bytes of a study's items; return those that are the same, or changed as an archive may."""
@@ -113,6 +133,9 @@ class Verifying:
                 if any(waited):
                     continue
                 found |= {row.uid: Verified(row.uid, Finding.CANNOT_COMPARE) for row in some if row.uid not in found}
+            else:  # else an outage would last, for the weather, until the next one
+                for end in (context.source, context.target):
+                    context.outages.succeeded(end)
             at += len(some)
             for verified in found.values():
                 if verified.finding is Finding.COERCED:
@@ -123,11 +146,13 @@ class Verifying:
                     self._settle(study, {by_uid[verified.uid]}, verified.finding.reason)
         return equal
 
-    def _settle(self, study: StudyRow, rows: set[ItemRow], reason: int) -> None:
-        state = State.FAILED if reason in _ABSENT_OR_OTHER else State.UNCONFIRMED
-        ends = [ItemEnd(row.series, row.uid, state, reason, size=row.size) for row in sorted(rows)]
-        if not ends:
+    def _settle(self, study: StudyRow, rows: Iterable[ItemRow], reason: int, *, state: State | None = None) -> None:
+        if state is None:
+            state = State.FAILED if reason in _ABSENT_OR_OTHER else State.UNCONFIRMED
+        chosen = sorted(rows)
+        if not chosen:
             return
+        ends = [ItemEnd(row.series, row.uid, state, reason, size=row.size) for row in chosen]
         self._context.ledger.settle(study.id, ends)
-        for row in sorted(rows):
+        for row in chosen:
             self._context.tell(ItemLine(study.uid, row.series, row.uid, state, reason, row.attempts, row.size))

@@ -13,7 +13,7 @@ from rich.text import Text
 from postdicom_async.jobs.page_charts import STACK
 from postdicom_async.jobs.page_words import count, counted, duration, share, size, status_words, verb_words
 from postdicom_async.jobs.states import State, reason_text
-from postdicom_async.jobs.sums import STATE_NAMES, contradictions, equal_instances, reasons_of, total
+from postdicom_async.jobs.sums import STATE_NAMES, contradictions, equal_instances, name_of, reasons_of, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,8 +116,8 @@ def _states(summary: Summary, width: int) -> Table:
 
     for state in STACK:
         one = summary.of(state)
-        if one.instances or state is State.DONE:
-            name = Text.assemble(("\N{BLACK SQUARE} ", _COLOURS[state]), STATE_NAMES[state])
+        if one.instances or (state is State.DONE and summary.facts.verb != "verify"):
+            name = Text.assemble(("\N{BLACK SQUARE} ", _COLOURS[state]), name_of(state, summary.facts.verb))
             add(name, one.instances, one.bytes)
         if state is State.PRESENT and equal_instances(summary):
             add(Text("    equal by count, not listed", style="bright_black"), equal_instances(summary), None)

@@ -8,9 +8,6 @@ One `Weather` for each end. It is told how work ended and asked before work is g
 * TRIAL: a probe succeeded: one piece of work is given out. Its success ends the outage; its failure is the next step,
   so that an end which answers questions and refuses work is not met with all of it at every step.
 
-What fails for the weather burns no attempt of an item. Which failures were a chunk's own shows only afterwards: those
-that a success of others followed. They are counted by chunk (`own_failures`).
-
 An error that time does not mend ends the job where the probe meets it, or two pieces of work in a row do, with a probe
 between: an account may be kept from one study and not from others. A disk of this machine ends it at once.
 """
@@ -25,7 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Advice", "Do", "Patience", "Waves", "Weather", "worst"]
+__all__ = ["Advice", "Do", "Patience", "Waves", "Weather"]
 
 _WORDS: Final = {
     "AuthenticationFailed": "the credentials are refused, or this account may not do it",
@@ -38,7 +35,7 @@ _PASSES: Final = frozenset({"OutcomeUnknown"})  # the call is not to be repeated
 
 
 class Do(Enum):
-    """What is to be done now; of two ends the later one."""
+    """What is to be done now."""
 
     GO = auto()
     """Give work out, and say so: `Weather.given`."""
@@ -63,11 +60,6 @@ class Advice(NamedTuple):
     do: Do
     until: float = 0.0
     cause: str = ""
-
-
-def worst(*advices: Advice) -> Advice:
-    """Return the one to follow of several, as of both ends; of pauses the longest."""
-    return max(advices, key=lambda one: (one.do.value, one.until))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +127,8 @@ class Weather:
         self._patience = patience or Patience()
         self._chance = chance
         self._sky = _Sky.CLEAR
-        self._row: list[int] = []  # chunks that failed without a success since
+        self._row = 0  # failures without a success since
         self._row_began = 0.0
-        self._own: dict[int, int] = {}
         self._budget = float(self._patience.budget)
         self._not_before = -math.inf  # the archive asked for it, or work is to slow down
         self._next = -math.inf  # the next probe or trial
@@ -153,7 +144,6 @@ class Weather:
         self,
         now: float,
         *,
-        chunk: int = 0,
         error: str = "",
         temporary: bool = True,
         retry_after: float | None = None,
@@ -162,7 +152,6 @@ class Weather:
 
         Args:
             now: the moment.
-            chunk: which piece of work; all its attempts have one number.
             error: the name of the exception's class where this end failed; empty where it did what it was asked.
             temporary: whether the same may succeed later.
             retry_after: seconds the archive asked to wait.
@@ -177,12 +166,12 @@ class Weather:
         elif self._sky is _Sky.TRIAL and passes:
             self._is_still_out(now)
         elif self._sky is _Sky.TRIAL:  # the end has answered: what is wrong is another thing than before
-            self._is_clear(own=chunk)
+            self._is_clear()
         elif self._sky is _Sky.CLEAR:
             self._row_began = self._row_began if self._row else now
-            self._row.append(chunk)
+            self._row += 1
             self._slow_down(now)
-            if len(self._row) >= self._patience.in_a_row or error in _DOUBTFUL_AT_ONCE:
+            if self._row >= self._patience.in_a_row or error in _DOUBTFUL_AT_ONCE:
                 self._sky, self._next, self._doubt = _Sky.DOUBTFUL, now, error
 
     def probed(self, now: float, *, error: str = "", temporary: bool = True, retry_after: float | None = None) -> None:
@@ -237,14 +226,6 @@ class Weather:
         """Whether failures of now are the weather's: they burn no attempt of an item."""
         return self._sky is not _Sky.CLEAR
 
-    def own_failures(self, chunk: int) -> int:
-        """Return how often a chunk failed while the end did other work: failures of its own."""
-        return self._own.get(chunk, 0)
-
-    def forget(self, chunk: int) -> None:
-        """Forget a chunk that is done, or given up."""
-        self._own.pop(chunk, None)
-
     # --- within -------------------------------------------------------------------------------------------------------
 
     def _succeeded(self, now: float) -> None:
@@ -255,11 +236,9 @@ class Weather:
         else:
             self._is_clear()
 
-    def _is_clear(self, *, own: int | None = None) -> None:
-        """Note that the end works: what failed had its own reasons, and so has ``own``."""
-        for chunk in (*self._row, *(() if own is None else (own,))):
-            self._own[chunk] = self._own.get(chunk, 0) + 1
-        self._row.clear()
+    def _is_clear(self) -> None:
+        """Note that the end works: what failed had its own reasons."""
+        self._row = 0
         self._sky, self.since, self._steps = _Sky.CLEAR, None, 0
 
     def _note(self, now: float, error: str, retry_after: float | None) -> None:
@@ -284,7 +263,7 @@ class Weather:
         if self.since is None:
             self.since = self._row_began if self._row else now
             self.outages += 1
-            self._row.clear()  # it was the outage
+            self._row = 0  # it was the outage
         self._sky = _Sky.OUT
         lasted = now - self.since
         if lasted >= self._patience.outage:

@@ -180,8 +180,12 @@ class _Room:
         self._kept: dict[Hashable, _Kept] = {}
         self._running: dict[asyncio.Task[Any], str] = {}
         # A daemon: should closing hang, the process can go all the same.
-        self._thread = threading.Thread(target=self._loop.run_forever, name="postdicom-worker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="postdicom-worker", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
 
     def run(self, parcel: Parcel, work: Coroutine[Any, Any, Landed]) -> Landed:
         """Run in the loop, and wait. Called by dask's threads."""
@@ -223,6 +227,7 @@ class _Room:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.wrap_future(closing), STOP_WITHIN)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join, 1.0)
 
     async def _close(self) -> None:
         running = list(self._running)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         find_secret,
         keys_of,
         places_of,
+        read_secret,
     )
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "places_of",
     "profile_names",
     "profiles_file",
+    "read_secret",
     "remove_profile",
     "settings_of",
     "values_of",
@@ -86,7 +88,17 @@ _MODULES = {
     "keyring_entries": ("forget", "keep"),
     "model": ("Profile",),
     "opening": ("assumptions_of", "check_profile", "client_of", "cloud_client", "is_at", "settings_of"),
-    "secrets": ("Ask", "Found", "SecretName", "credentials_of", "entries_of", "find_secret", "keys_of", "places_of"),
+    "secrets": (
+        "Ask",
+        "Found",
+        "SecretName",
+        "credentials_of",
+        "entries_of",
+        "find_secret",
+        "keys_of",
+        "places_of",
+        "read_secret",
+    ),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from postdicom_async.disk import private_file
+from postdicom_async.disk.private_file import read_secret
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.profiles.keyring_entries import KEYRING_SERVICE, entry_host, stored
@@ -30,6 +31,7 @@ __all__ = [
     "keys_of",
     "places_of",
     "plain_counts",
+    "read_secret",
 ]
 
 SecretName: TypeAlias = Literal["password", "token", "api-key", "account-key", "key-password"]

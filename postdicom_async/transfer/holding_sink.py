@@ -1,12 +1,12 @@
 """Instances on their way from one archive to another end of a job, each given on when it is whole.
 
-A small one waits in memory. One that is large, or comes while much is in memory, waits in a private file; where its
-length is known it is not kept at all but handed on as it comes, a body that can be read once.
+A small one waits in memory, a large one in a private file; where its length is known it may not be kept at all but be
+handed on as it comes, a body that can be read once.
 
 State: all of it belongs to the event loop; threads only write files. What is in memory is counted from its arrival
-until it is taken or written. Whoever receives waits while there is much of it, but never while the one for whom it is
-waits too: for the next instance, or for more of a body that is still coming. Each answer has a `Side` of its own, so
-that it goes on while its own body is read.
+until it is taken or written; what is in files until it is taken. Whoever receives waits while there is much of it, but
+never while the one for whom it is waits too: for the next instance, or for more of a body that is still coming. Each
+answer has a `Side` of its own, so that it goes on while its own body is read.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Final, Self
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.wholeness import what_is_missing
 from postdicom_async.disk.pool import shared_pool
+from postdicom_async.disk.problems import explained
 from postdicom_async.disk.sources import Unusable, Usable, identify_kept
 from postdicom_async.disk.spool import PrivateFile, SpooledFile
-from postdicom_async.errors import LocalFileError, ProtocolError
-from postdicom_async.face import translated
 from postdicom_async.results import Status
+from postdicom_async.transfer.passing import PassingBody, Through
 from postdicom_async.transfer.sinks import Passing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from postdicom_async.disk.pool import DiskPool
@@ -36,17 +36,20 @@ if TYPE_CHECKING:
     from postdicom_async.results import InstanceUids
     from postdicom_async.transfer.sinks import Arrival, Arriving, Ended, Pieces
 
-__all__ = ["HoldingSink", "PassingBody", "Side"]
+__all__ = ["HoldingSink", "Side"]
 
 _MIB: Final = 1 << 20
 _PIECE: Final = 256 << 10
 _WRITTEN: Final = 1 * _MIB  # at a time
+_FILED: Final = 8  # times as much as in memory may be in files
 _LEAST: Final = 4096  # that an instance counts for
 _UNREAD: Final = 300.0  # seconds in which what was taken is to be read while the next is waited for
 
 
 class HoldingSink:
     """Holds instances until they are taken, about ``most`` bytes of them in memory. It is entered while it is used.
+
+    In files it holds some times as much, and always the one that is coming.
 
     Args:
         given: told of each instance as it is put where `next` takes it.
@@ -68,7 +71,8 @@ class HoldingSink:
         self.held: int = 0
         self._most = most
         self._given = given
-        self._ready: deque[tuple[Identified, int]] = deque()
+        self._filed = 0
+        self._ready: deque[tuple[Identified, int, int]] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self.is_awaited: bool = False  # somebody waits for the next, and there is none
@@ -91,8 +95,8 @@ class HoldingSink:
 
     @property
     def is_tight(self) -> bool:
-        """Whether so much is in memory that what comes is better written."""
-        return self.held >= self._most and not self._closed
+        """Whether so much is held that no more is to come."""
+        return (self.held >= self._most or self._filed >= _FILED * self._most) and not self._closed
 
     def hold(self, size: int) -> None:
         """Count bytes in memory, with a negative number those that are no more."""
@@ -109,13 +113,14 @@ class HoldingSink:
         """Wait until there may be room."""
         await self._room.wait()
 
-    def put(self, one: Identified, uids: InstanceUids, size: int) -> None:
-        """Have an instance taken; ``size`` of what is counted goes with it."""
+    def put(self, one: Identified, uids: InstanceUids, held: int, *, filed: int = 0) -> None:
+        """Have an instance taken, of which so many bytes are counted as held, or are in a file."""
         if self._closed:
-            self.hold(-size)
+            self.hold(-held)
             return
         self._given(uids)
-        self._ready.append((one, size))
+        self._filed += filed
+        self._ready.append((one, held, filed))
         self._news.set()
 
     def finish(self) -> None:
@@ -140,11 +145,16 @@ class HoldingSink:
                 self._drop_unread()
             finally:
                 self.is_awaited = False
-        one, size = self._ready.popleft()
-        self.hold(-size)
+        one = self._taken()
         if isinstance(one, Usable) and isinstance(one.body, PassingBody):
             self._unread = [other for other in self._unread if (body := other()) is not None and not body.is_opened]
             self._unread.append(weakref.ref(one.body))
+        return one
+
+    def _taken(self) -> Identified:
+        one, held, filed = self._ready.popleft()
+        self._filed -= filed
+        self.hold(-held)
         return one
 
     def _drop_unread(self) -> None:
@@ -158,8 +168,7 @@ class HoldingSink:
         """Throw away what was not taken, and what still comes."""
         self._closed = True
         while self._ready:
-            one, size = self._ready.popleft()
-            self.hold(-size)
+            one = self._taken()
             if isinstance(one, Usable) and isinstance(one.body, PassingBody):
                 one.body.close()
         self.wake()
@@ -182,7 +191,7 @@ class Side:
             header = arriving.header
             body = PassingBody(passing, arriving.length)
             sink.put(Usable(header.uids.sop_instance_uid, header, body), header.uids, 0)
-            return _Through(passing, ended)
+            return Through(passing, ended)
         self._passing = None
         return _Keeping(sink, arriving, ended)
 
@@ -222,7 +231,8 @@ class _Keeping:
         self._pieces += pieces
         self._size += size
         self._hold(size)
-        if self._size > self._sink.in_memory or self._sink.is_tight:
+        # Many that come at once may fill memory before one of them is whole: then no back-pressure would help.
+        if self._size > self._sink.in_memory or (self._sink.is_awaited and self._sink.is_tight):
             self._go_on()
 
     def end(self, pieces: Pieces, size: int, /) -> None:
@@ -260,9 +270,9 @@ class _Keeping:
             return Unusable(uid, Status.UNREADABLE, missing, len(data), self._header.uids)
         return Usable(uid, self._header, BytesBody(data))
 
-    def _give(self, one: Identified, held: int) -> None:
+    def _give(self, one: Identified, held: int, *, filed: int = 0) -> None:
         self._held = 0
-        self._sink.put(one, self._header.uids, held)
+        self._sink.put(one, self._header.uids, held, filed=filed)
         self._end(None)
 
     def _end(self, problem: BaseException | None) -> None:
@@ -283,7 +293,7 @@ class _Keeping:
 
     def _write(self, pieces: Pieces) -> None:
         """Write, in a thread."""
-        with translated(OSError, _no_room):
+        with explained("the folder for temporary files"):
             file = self._file = self._file or PrivateFile()
             for piece in pieces:
                 file.append(piece)
@@ -316,79 +326,4 @@ class _Keeping:
         elif problem is not None:
             self._end(problem)
         else:
-            self._give(self._found, 0)
-
-
-def _no_room(error: OSError) -> LocalFileError:
-    return LocalFileError(f"the folder for temporary files: {error.strerror or type(error).__name__}")
-
-
-# --- handed on as it comes ------------------------------------------------------------------------------------------
-
-
-class PassingBody:
-    """The body of an instance that is still coming. It can be opened once, and raises where the rest does not come.
-
-    Attributes:
-        length: its bytes, as the part that brings it says.
-        passing: what comes.
-        is_opened: somebody reads it.
-        passes: that it is one: nothing comes behind it before it is read, so it is read at once.
-    """
-
-    passes: Final = True
-
-    def __init__(self, passing: Passing, length: int) -> None:
-        self.length: int = length
-        self.passing: Passing = passing
-        self.is_opened: bool = False
-
-    def __repr__(self) -> str:
-        return f"<PassingBody of {self.length} bytes>"
-
-    async def open(self) -> AsyncGenerator[bytes, None]:
-        """Yield it as it comes.
-
-        Raises:
-            LocalFileError: it was opened before, or the rest does not come.
-        """
-        if self.is_opened:
-            raise LocalFileError("it passes from one archive to the other, and only once", temporary=True)
-        self.is_opened = True
-        size = 0
-        with translated(ProtocolError, lambda error: LocalFileError(error.message, temporary=True)):
-            async with self.passing:
-                async for piece in self.passing:
-                    size += len(piece)
-                    yield piece
-        if size != self.length:
-            raise LocalFileError("the instance has another length than its part said", temporary=True)
-
-    def close(self) -> None:
-        """Throw away what comes."""
-        self.passing.close()
-
-    def __del__(self) -> None:
-        """Let the archive that sends it go on when nobody will read it."""
-        self.passing.close()
-
-
-class _Through:
-    """The receiving end of a `PassingBody`."""
-
-    where: str = ""
-
-    def __init__(self, passing: Passing, ended: Ended) -> None:
-        self._passing = passing
-        self._ended = ended
-
-    def write(self, pieces: Pieces, size: int, /) -> None:
-        self._passing.take(pieces, size, whole=False)
-
-    def end(self, pieces: Pieces, size: int, /) -> None:
-        self._passing.take(pieces, size, whole=True)
-        self._ended(None)
-
-    def drop(self) -> None:
-        self._passing.break_off()
-        self._ended(None)
+            self._give(self._found, 0, filed=self._size)

@@ -58,13 +58,18 @@ def account(url: str, password: str = "demo") -> dict[str, str]:
 
 
 @asynccontextmanager
-async def running_backend(upstream: str, log: Path, password: str = "demo") -> AsyncIterator[Backend]:
-    """Run the backend on an archive until the block is left, then insist that it stopped in peace."""
+async def running_backend(
+    upstream: str, log: Path, password: str = "demo", *, name: str = "fastapi_backend", **environment: str
+) -> AsyncIterator[Backend]:
+    """Run a backend on an archive until the block is left, then insist that it stopped in peace."""
     port = unused_port()
     command = [sys.executable, "-W", "error", "-m", "uvicorn", "--app-dir", str(EXAMPLES), "--port", str(port)]
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *command, "fastapi_backend:app", env=account(upstream, password), stdout=output, stderr=output
+            *(*command, f"{name}:app"),
+            env={**account(upstream, password), **environment},
+            stdout=output,
+            stderr=output,
         )
     try:
         await _answers(f"http://127.0.0.1:{port}/openapi.json", process, log)

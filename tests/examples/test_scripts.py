@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -98,6 +99,39 @@ async def test_second_opinion(archive: EmbeddedArchive, tmp_path: Path) -> None:
         (folder,) = await own.folders.search(name="Second opinion", with_orders=True).all()
     assert {one.patient_id for one in folder.orders} == {"CASE-001", "CASE-002", "CASE-003"}
     assert all(len(archive.cloud.documents(str(one.patient_order_uuid))) == 1 for one in folder.orders)
+
+
+async def test_migrate(archive: EmbeddedArchive, tmp_path: Path) -> None:
+    scans = {uid(8, 1, n): small_dicom(uid(8), uid(8, 1), uid(8, 1, n), number=n) for n in range(1, 5)}
+    (tmp_path / "scans").mkdir()
+    for name, content in scans.items():
+        (tmp_path / "scans" / name).write_bytes(content)
+    report, state = tmp_path / "report.jsonl", str(tmp_path / "state")
+    words = (tmp_path / "scans", f"postdicom+{archive.url}", "--report", report)
+    code, out, err = await run("migrate.py", *words, url=archive.url, POSTDICOM_STATE=state)
+    assert (code, err) == (0, "")
+    assert out.endswith("4 instances: 4 done\n")
+    assert sorted(one.path.read_bytes() for one in archive.store.instances()) == sorted(scans.values())
+    *items, last = map(json.loads, report.read_text().splitlines())
+    assert {one["instance"]: one["symbol"] for one in items} == dict.fromkeys(scans, "+")
+    assert last["adds_up"] is True
+
+    (tmp_path / "scans" / "cut").write_bytes(small_dicom(uid(7), uid(7, 1), uid(7, 1, 1), pixel_bytes=5000)[:-700])
+    code, out, err = await run("migrate.py", *words, url=archive.url, POSTDICOM_STATE=state)
+    assert (code, err) == (1, "")
+    assert out.endswith("5 instances: 4 done, 1 failed\n")
+
+
+async def test_migrate_with_another_password(archive: EmbeddedArchive, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    words = (tmp_path / "scans", f"postdicom+{archive.url}", "--report", tmp_path / "report.html")
+    wrong = {"POSTDICOM_STATE": str(tmp_path / "state"), "POSTDICOM_PASSWORD": "cnry-wr0ng"}
+    (tmp_path / "scans" / "1").write_bytes(small_dicom(uid(7), uid(7, 1), uid(7, 1, 1)))
+    code, out, err = await run("migrate.py", *words, url=archive.url, **wrong)
+    assert code == 4
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    assert "cnry-wr0ng" not in out + err
 
 
 async def test_archive_study_that_is_not_there(archive: EmbeddedArchive, tmp_path: Path) -> None:

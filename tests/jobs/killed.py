@@ -86,41 +86,46 @@ def die_at(point: str, number: int) -> None:
 
 
 def _wrapped(function: Callable[..., Any], count: Callable[[], None], *, before: bool) -> Callable[..., Any]:
+    first, last = (count, _go_on) if before else (_go_on, count)
     if inspect.isasyncgenfunction(function):
-
-        @functools.wraps(function)
-        async def generator(*args: Any, **kwargs: Any) -> Any:
-            if before:
-                count()
-            async for one in function(*args, **kwargs):
-                yield one
-            if not before:
-                count()
-
-        return generator
+        return _generator(function, first, last)
     if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def coroutine(*args: Any, **kwargs: Any) -> Any:
-            if before:
-                count()
-            result = await function(*args, **kwargs)
-            if not before:
-                count()
-            return result
-
-        return coroutine
+        return _coroutine(function, first, last)
 
     @functools.wraps(function)
     def plain(*args: Any, **kwargs: Any) -> Any:
-        if before:
-            count()
+        first()
         result = function(*args, **kwargs)
-        if not before:
-            count()
+        last()
         return result
 
     return plain
+
+
+def _go_on() -> None:
+    return
+
+
+def _generator(function: Callable[..., Any], first: Callable[[], None], last: Callable[[], None]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def generator(*args: Any, **kwargs: Any) -> Any:
+        first()
+        async for one in function(*args, **kwargs):
+            yield one
+        last()
+
+    return generator
+
+
+def _coroutine(function: Callable[..., Any], first: Callable[[], None], last: Callable[[], None]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def coroutine(*args: Any, **kwargs: Any) -> Any:
+        first()
+        result = await function(*args, **kwargs)
+        last()
+        return result
+
+    return coroutine
 
 
 async def _main(point: str, number: str, verb: str, source: str, target: str) -> None:

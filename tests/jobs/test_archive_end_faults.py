@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -23,6 +25,8 @@ from postdicom_async import (
 )
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader, read_header
+from postdicom_async.dicomweb import opening as opening_of
+from postdicom_async.disk import spool
 from postdicom_async.disk.sources import Unusable, Usable
 from postdicom_async.jobs.archive_end import ArchiveEnd
 from postdicom_async.jobs.ends import Identified, ListedInstance, Wanted
@@ -262,7 +266,11 @@ def counted(body: bytes, sent: list[int]) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("lengths", [True, False])
-async def test_a_slow_taker_holds_the_network_back(lengths: bool) -> None:
+@pytest.mark.parametrize("large", [True, False])
+async def test_a_slow_taker_holds_the_network_back(lengths: bool, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if large:  # then they wait in files
+        smaller = partial(holding_sink.HoldingSink, most=4 * MIB, in_memory=MIB // 2)
+        monkeypatch.setattr(opening_of, "HoldingSink", smaller)
     made = with_lengths(BIG) if lengths else multipart_related(BIG)
     sent = [0]
     reply = Reply(200, {"Content-Type": made.content_type}, declared_length=len(made.body))
@@ -543,3 +551,19 @@ async def test_many_answers_at_once_with_large_instances_never_wait_for_each_oth
         end._retrieves.policy._now = 16
         async with asyncio.timeout(60):
             assert await opened(end, wanted(every, whole=False)) == Opened(made)
+
+
+async def test_no_room_for_a_large_instance_is_told_as_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = large_dicom(1, 12 * MIB)
+    made = multipart_related([FILES[0], large])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(spool.PrivateFile, "append", full)
+    async with FaultyServer(lambda _: made.reply()) as server, end_at(server) as end:
+        result = await opened(end, wanted([FILES[0], large]))
+    assert result.found == {uids_of(FILES[0]).sop_instance_uid: FILES[0]}
+    assert isinstance(result.error, LocalFileError)
+    assert result.error.disk_full
+    assert "temporary files: the disk is full" in str(result.error)

@@ -146,6 +146,26 @@ async def test_sync_deletes_nothing_that_it_did_not_copy_and_nothing_where_the_s
     assert await held(other_archive.url) == await held(archive.url)
 
 
+async def test_delete_all_deletes_nothing_outside_the_filters(
+    folder: Path, archive: EmbeddedArchive, other_archive: EmbeddedArchive, files: Mapping[str, bytes]
+) -> None:
+    await (await jobs.copy(folder, archive.url)).wait()
+    async with DicomWeb(other_archive.url) as client:
+        await client.upload([small_dicom(uid(9), uid(9, 1), uid(9, 1, 1)), *list(files.values())[:5]])
+    async with DicomWeb(archive.url) as client:
+        await client.delete_instance(uid(1), uid(1, 1), uid(1, 1, 1))
+    bounds = f"?StudyInstanceUID={uid(1)}"
+    with pytest.raises(UsageError, match="filters"):
+        await jobs.sync(archive.url + bounds, other_archive.url, delete="all", max_delete=1)
+    with pytest.raises(UsageError, match="filters"):
+        [plan async for plan in jobs.dry_run(archive.url + bounds, other_archive.url, verb="sync", delete="all")]
+    ends = archive.url + bounds, other_archive.url + bounds
+    await (await jobs.sync(*ends, delete="all", max_delete=1)).wait()
+    left = await held(other_archive.url)
+    assert left[uid(9)] == {uid(9, 1, 1)}
+    assert left[uid(1)] == (await held(archive.url))[uid(1)]
+
+
 async def test_source_and_target_must_differ_and_exist(folder: Path, archive: EmbeddedArchive) -> None:
     link = folder.with_name("link")
     link.symlink_to(folder)
@@ -247,3 +267,33 @@ async def as_numbered(each: AsyncIterator[Identified]) -> AsyncIterator[tuple[in
     async for one in each:
         yield number, one
         number += 1
+
+
+async def test_a_stricter_proof_than_before_looks_at_everything_again(
+    folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes]
+) -> None:
+    await (await jobs.copy(folder, archive.url)).wait()
+    changed = next(iter(files))
+    flipped = bytearray(files[changed])
+    flipped[-3] ^= 1
+    archive.store.instance(changed).path.write_bytes(flipped)  # type: ignore[union-attr]
+    summary = await (await jobs.copy(folder, archive.url, verify="bytes")).wait()
+    assert counts(summary) == {State.DONE: 14, State.FAILED: 1, State.EXCLUDED: 1}
+    assert [one.examples for one in summary.reasons if one.reason == Reason.DIFFERENT] == [(changed,)]
+
+
+async def test_a_sample_is_compared_and_always_the_same(
+    folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes]
+) -> None:
+    archive.add_files(path for path in folder.iterdir() if path.suffix == ".dcm")
+    for name, data in files.items():
+        flipped = bytearray(data)
+        flipped[-3] ^= 1
+        archive.store.instance(name).path.write_bytes(flipped)  # type: ignore[union-attr]
+    found = [
+        counts(await (await jobs.verify(folder, archive.url, level="bytes", sample=share, new=True)).wait())
+        for share in (0.3, 0.3, 1.0)
+    ]
+    assert 0 < found[0][State.FAILED] < 15
+    assert found[0] == found[1]
+    assert found[2][State.FAILED] == 15

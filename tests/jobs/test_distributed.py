@@ -20,7 +20,7 @@ pytest.importorskip("distributed")
 from distributed import Security
 
 from postdicom_async.errors import ConnectionFailed, UsageError
-from postdicom_async.jobs import scheduler
+from postdicom_async.jobs import scheduler, worker
 from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.distributed import DaskDispatcher, tls
 from postdicom_async.jobs.states import Reason, State
@@ -437,3 +437,51 @@ async def test_over_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
         with pytest.raises(ConnectionFailed, match="a certificate is refused"):
             async with dispatcher(cluster, security=foreign):
                 pass
+
+
+# --- within a worker -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Let this process be the worker."""
+    monkeypatch.setenv("SHARED_FOLDER", str(tmp_path))
+    yield
+    await worker.stop()
+
+
+def parcel(**more: Any) -> worker.Parcel:
+    (chunk,) = chores.chunks_of(1)
+    return worker.Parcel("job", chunk, chores.FakeSpec("a"), chores.FakeSpec("b"), (0.0, 1), **more)
+
+
+async def carried() -> Any:
+    return await asyncio.to_thread(chores.work, parcel())
+
+
+@pytest.mark.usefixtures("here")
+async def test_an_end_that_no_chunk_has_used_for_long_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "IDLE", 0.05)
+    for times in (1, 2):
+        items, end = await carried()
+        assert len(items) == 5
+        assert ChunkEnd(*end) == ChunkEnd()
+        await until(lambda times=times: len(chores.lines(tmp_path, "ends")) == 4 * times)
+    ends = [line.split(maxsplit=1)[1] for line in chores.lines(tmp_path, "ends")]
+    assert Counter(ends) == {"a opened": 2, "b opened": 2, "a closed": 2, "b closed": 2}
+
+
+@pytest.mark.usefixtures("here")
+async def test_a_parcel_of_another_version_is_not_opened(tmp_path: Path) -> None:
+    assert chores.work(parcel(version="98.0")) == worker.Refused(worker.VERSION)
+    assert not chores.lines(tmp_path, "ends")
+
+
+@pytest.mark.usefixtures("here")
+async def test_what_comes_back_is_plain_and_what_travels_shows_numbers_alone() -> None:
+    items, end = await carried()
+    assert {type(value) for item in [*items, end] for value in item} <= {str, int, bool, bytes, float, type(None)}
+    assert repr(parcel()) == "<chunk 1, attempt 1>"
+    assert [worker.unpacked(item).state for item in items] == [State.DONE] * 5

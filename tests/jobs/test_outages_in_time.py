@@ -87,7 +87,7 @@ class World:
                     self.outages.succeeded(cast("Any", self))
                     self.done.append(moment())
                     continue
-                self.counted += not await self.outages.outlasted(cast("Any", self), problem, chunk=chunk)
+                self.counted += not await self.outages.outlasted(cast("Any", self), problem)
                 waiting.appendleft(chunk)
 
         async with asyncio.TaskGroup() as group:

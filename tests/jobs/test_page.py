@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
@@ -159,6 +160,15 @@ def test_a_job_that_has_only_begun() -> None:
     words = read(empty).words
     assert "so far, and the source is still being listed" in words
     assert "Rate over time" not in words
+
+
+def test_a_job_that_only_compares_speaks_of_nothing_moved() -> None:
+    made = small(phase="complete", counts={State.PRESENT: Count(97), State.FAILED: Count(3)}, months=())
+    words = read(replace(made, facts=replace(made.facts, verb="verify"))).words
+    assert "As it should be 97 97.0 %" in words.replace("\N{NO-BREAK SPACE}", " ")
+    assert "At the target 97" in words
+    assert "oved by" not in words
+    assert "here before" not in words
 
 
 @pytest.mark.parametrize(

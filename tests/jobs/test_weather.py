@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.jobs.weather import Advice, Do, Patience, Waves, Weather, worst
+from postdicom_async.jobs.weather import Advice, Do, Patience, Waves, Weather
 
 HOUR = 3600.0
 OUTAGE = "ConnectionFailed"
@@ -24,8 +24,8 @@ def weather(seed: int = 1, patience: Patience | None = None) -> Weather:
 
 
 def fail(sky: Weather, times: int, *, now: float = 0.0, error: str = OUTAGE) -> None:
-    for chunk in range(times):
-        sky.ended(now, chunk=chunk, error=error)
+    for _ in range(times):
+        sky.ended(now, error=error)
 
 
 def go_out(sky: Weather, now: float = 0.0) -> None:
@@ -85,7 +85,7 @@ class World:
             if running:
                 running.sort()
                 self.now, chunk = running.pop(0)
-                if not self._chunk_ended(chunk):
+                if not self._chunk_ended():
                     waiting.appendleft(chunk)
             else:
                 assert advice.until > self.now
@@ -98,16 +98,13 @@ class World:
         self.now += 0.1
         self.sky.probed(self.now, error="" if works else OUTAGE)
 
-    def _chunk_ended(self, chunk: int) -> bool:
+    def _chunk_ended(self) -> bool:
         works = self.works(self.now)
         self.requests += [self.now] * (1 if works else self.attempts)
-        self.sky.ended(self.now, chunk=chunk, error="" if works else "ServerError")
+        self.sky.ended(self.now, error="" if works else "ServerError")
         if works:
             self.finished.append(self.now)
         return works
-
-    def own_failures(self) -> int:
-        return sum(self.sky.own_failures(chunk) for chunk in range(self.queued))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -117,7 +114,6 @@ def test_an_outage_of_ten_hours_costs_probes_and_nothing_else(seed: int) -> None
     world.run()
     assert world.end is None
     assert len(world.finished) == 10_000
-    assert world.own_failures() == 0
     in_it = [at for at in world.requests if begins <= at < ends]
     # At most one probe a step, half a step long at least, after the chunks that ran when it began.
     assert len(in_it) <= 2 * 10 * HOUR / 300 + 10 + 10 * 5
@@ -131,7 +127,6 @@ def test_ten_minutes_of_a_total_outage_are_at_most_200_requests() -> None:
     world = World(weather(), lambda _: False, queued=10_000, attempts=5)
     world.run(until=600.0)
     assert len(world.requests) <= 200
-    assert world.own_failures() == 0
     assert not world.finished
 
 
@@ -139,7 +134,6 @@ def test_an_archive_that_answers_questions_and_refuses_work_is_not_met_with_all_
     world = World(weather(), lambda _: False, queued=10_000, probe_works=lambda _: True, attempts=5)
     world.run(until=600.0)
     assert len(world.requests) <= 200
-    assert world.own_failures() == 0
     world.run(until=20 * HOUR)
     assert world.end is not None
     assert world.end.do is Do.GIVE_UP
@@ -180,17 +174,14 @@ def test_a_success_between_begins_the_row_anew() -> None:
     sky = weather()
     for _ in range(5):
         fail(sky, 3)
-        sky.ended(0.0, chunk=99)
+        sky.ended(0.0)
     assert sky.advice(0.0).do is Do.GO
-    assert sky.own_failures(0) == 5
-    sky.forget(0)
-    assert sky.own_failures(0) == 0
 
 
 def test_one_chunk_alone_that_fails_is_asked_about_too() -> None:
     sky = weather()
     for _ in range(4):
-        sky.ended(0.0, chunk=1, error=OUTAGE)
+        sky.ended(0.0, error=OUTAGE)
     assert sky.advice(0.0).do is Do.PROBE
 
 
@@ -227,7 +218,7 @@ def test_after_a_probe_that_succeeds_one_chunk_is_tried() -> None:
     assert sky.advice(now).do is Do.GO
     sky.given(now)
     assert sky.advice(now).do is Do.PAUSE
-    sky.ended(now, chunk=7)
+    sky.ended(now)
     assert sky.advice(now).do is Do.GO
     assert not sky.is_out
     assert sky.since is None
@@ -253,7 +244,7 @@ def test_a_trial_that_fails_is_the_next_step_of_the_same_outage() -> None:
     sky.asked()
     sky.probed(now)
     sky.given(now)
-    sky.ended(now, chunk=3, error="ServerError")
+    sky.ended(now, error="ServerError")
     assert sky.since == since
     assert sky.outages == 1
     assert wait_for_probe(sky, now) >= now + 5
@@ -266,16 +257,15 @@ def test_a_trial_whose_answer_is_lost_fails_too() -> None:
     sky.asked()
     sky.probed(now)
     sky.given(now)
-    sky.ended(now, chunk=3, error="OutcomeUnknown", temporary=False)
+    sky.ended(now, error="OutcomeUnknown", temporary=False)
     assert sky.advice(now).do is Do.PAUSE
-    assert sky.own_failures(3) == 0
 
 
 def test_work_that_ends_well_says_more_than_a_probe_that_was_under_way() -> None:
     sky = weather()
     fail(sky, 4)
     sky.asked()
-    sky.ended(1.0, chunk=50)
+    sky.ended(1.0)
     sky.probed(2.0)
     for _ in range(6):
         assert sky.advice(2.0).do is Do.GO
@@ -293,7 +283,7 @@ def test_the_next_outage_begins_with_short_steps_again() -> None:
     sky.asked()
     sky.probed(now)
     sky.given(now)
-    sky.ended(now, chunk=7)
+    sky.ended(now)
     go_out(sky, now)
     assert wait_for_probe(sky, now) <= now + 5
     assert sky.outages == 2
@@ -305,13 +295,12 @@ def test_what_still_runs_when_an_outage_is_known_counts_for_nothing() -> None:
     until = sky.advice(0.0).until
     fail(sky, 20, now=1.0)
     assert sky.advice(1.0).until == until
-    assert all(sky.own_failures(chunk) == 0 for chunk in range(20))
 
 
 def test_work_that_ends_well_in_an_outage_brings_the_next_probe_forward() -> None:
     sky = weather()
     go_out(sky)
-    sky.ended(1.0, chunk=50)
+    sky.ended(1.0)
     assert sky.advice(1.0).do is Do.PROBE
 
 
@@ -345,7 +334,7 @@ def test_a_night_with_closed_windows_uses_up_no_patience() -> None:
 @pytest.mark.parametrize("asked", [0.5, 30.0, 700.0, 11 * HOUR])
 def test_nobody_comes_back_earlier_than_asked(asked: float) -> None:
     sky = weather()
-    sky.ended(10.0, chunk=1, error="RateLimited", retry_after=asked)
+    sky.ended(10.0, error="RateLimited", retry_after=asked)
     advice = sky.advice(10.0)
     assert (advice.do, advice.until) == (Do.PAUSE, 10.0 + asked)
     assert "asks to wait" in advice.cause
@@ -365,22 +354,22 @@ def test_in_an_outage_it_is_obeyed_too() -> None:
 
 def test_a_shorter_wish_does_not_shorten_a_longer_one() -> None:
     sky = weather()
-    sky.ended(0.0, chunk=1, error="RateLimited", retry_after=100.0)
-    sky.ended(0.0, chunk=2, error="RateLimited", retry_after=5.0)
+    sky.ended(0.0, error="RateLimited", retry_after=100.0)
+    sky.ended(0.0, error="RateLimited", retry_after=5.0)
     assert sky.advice(0.0).until == 100.0
 
 
 @pytest.mark.parametrize("asked", [math.nan, -5.0, 0.0, None])
 def test_a_wish_that_means_nothing_is_none(asked: float | None) -> None:
     sky = weather()
-    sky.ended(0.0, chunk=1, error="RateLimited", retry_after=asked)
+    sky.ended(0.0, error="RateLimited", retry_after=asked)
     assert sky.advice(0.0).do is Do.GO
 
 
 @pytest.mark.parametrize("asked", [13 * HOUR, math.inf, 1e300])
 def test_a_wish_beyond_all_patience_ends_the_job(asked: float) -> None:
     sky = weather()
-    sky.ended(0.0, chunk=1, error="RateLimited", retry_after=asked)
+    sky.ended(0.0, error="RateLimited", retry_after=asked)
     assert sky.advice(0.0).do is Do.GIVE_UP
     assert "asks to wait" in sky.advice(0.0).cause
 
@@ -390,43 +379,41 @@ def test_a_wish_beyond_all_patience_ends_the_job(asked: float) -> None:
 
 def test_a_full_disk_stops_at_once() -> None:
     sky = weather()
-    sky.ended(0.0, chunk=1, error="LocalFileError", temporary=True)
+    sky.ended(0.0, error="LocalFileError", temporary=True)
     assert sky.advice(0.0).do is Do.STOP
     assert "disk" in sky.advice(0.0).cause
-    sky.ended(0.0, chunk=2)
+    sky.ended(0.0)
     assert sky.advice(0.0).do is Do.STOP  # until somebody does something
 
 
 def test_a_password_that_was_changed_stops_with_the_probe() -> None:
     sky = weather()
-    sky.ended(0.0, chunk=1, error="AuthenticationFailed", temporary=False)
+    sky.ended(0.0, error="AuthenticationFailed", temporary=False)
     assert sky.advice(0.0).do is Do.PROBE
     sky.asked()
     sky.probed(0.0, error="AuthenticationFailed", temporary=False)
     assert sky.advice(0.0).do is Do.STOP
     assert "credentials" in sky.advice(0.0).cause
-    assert sky.own_failures(1) == 0
 
 
 def test_a_target_that_may_only_be_read_stops_after_two_chunks() -> None:
     sky = weather()
-    sky.ended(0.0, chunk=1, error="AuthenticationFailed", temporary=False)
+    sky.ended(0.0, error="AuthenticationFailed", temporary=False)
     sky.asked()
     sky.probed(0.0)
     sky.given(0.0)
-    sky.ended(0.0, chunk=2, error="AuthenticationFailed", temporary=False)
+    sky.ended(0.0, error="AuthenticationFailed", temporary=False)
     assert sky.advice(0.0).do is Do.STOP
 
 
 def test_a_study_that_this_account_may_not_see_does_not_stop_the_others() -> None:
     sky = weather()
-    sky.ended(0.0, chunk=1, error="AuthenticationFailed", temporary=False)
+    sky.ended(0.0, error="AuthenticationFailed", temporary=False)
     sky.asked()
     sky.probed(0.0)
     sky.given(0.0)
-    sky.ended(0.0, chunk=2)
+    sky.ended(0.0)
     assert sky.advice(0.0).do is Do.GO
-    assert sky.own_failures(1) == 1
 
 
 def test_a_password_changed_in_an_outage_is_found_after_it() -> None:
@@ -436,9 +423,9 @@ def test_a_password_changed_in_an_outage_is_found_after_it() -> None:
     sky.asked()
     sky.probed(now)
     sky.given(now)
-    sky.ended(now, chunk=8, error="AuthenticationFailed", temporary=False)
+    sky.ended(now, error="AuthenticationFailed", temporary=False)
     assert not sky.is_out  # it has answered
-    sky.ended(now, chunk=9, error="AuthenticationFailed", temporary=False)
+    sky.ended(now, error="AuthenticationFailed", temporary=False)
     sky.asked()
     sky.probed(now, error="AuthenticationFailed", temporary=False)
     assert sky.advice(now).do is Do.STOP
@@ -446,8 +433,8 @@ def test_a_password_changed_in_an_outage_is_found_after_it() -> None:
 
 def test_one_chunk_that_is_answered_with_nonsense_stops_nothing_and_all_of_them_do() -> None:
     sky = weather()
-    sky.ended(0.0, chunk=1, error="ProtocolError", temporary=False)
-    sky.ended(0.0, chunk=2)
+    sky.ended(0.0, error="ProtocolError", temporary=False)
+    sky.ended(0.0)
     assert sky.advice(0.0).do is Do.GO
     fail(sky, 4, error="ProtocolError")
     sky.asked()
@@ -457,24 +444,14 @@ def test_one_chunk_that_is_answered_with_nonsense_stops_nothing_and_all_of_them_
 
 def test_a_lost_answer_is_an_outage_although_the_call_is_not_to_be_repeated() -> None:
     sky = weather()
-    for chunk in range(4):
-        sky.ended(0.0, chunk=chunk, error="OutcomeUnknown", temporary=False)
+    for _ in range(4):
+        sky.ended(0.0, error="OutcomeUnknown", temporary=False)
     sky.asked()
     sky.probed(0.0, error="OutcomeUnknown", temporary=False)
     assert sky.advice(0.0).do is Do.PAUSE
 
 
 # --- both ends, waves, and anything at all ----------------------------------------------------------------------------
-
-
-def test_of_two_ends_the_worse_one_counts() -> None:
-    go, short, long = Advice(Do.GO), Advice(Do.PAUSE, 5.0), Advice(Do.PAUSE, 9.0)
-    probe, over, stop = Advice(Do.PROBE), Advice(Do.GIVE_UP), Advice(Do.STOP)
-    assert worst(go, short) == short
-    assert worst(long, short) == long
-    assert worst(long, probe) == probe
-    assert worst(probe, over) == over
-    assert worst(stop, over) == stop
 
 
 def test_waves_are_further_and_further_apart() -> None:
@@ -505,7 +482,7 @@ def test_whatever_happens_a_job_comes_to_work_or_to_an_end(
     events: list[tuple[float, str, float | None, bool]], seed: int
 ) -> None:
     sky, now = weather(seed), 0.0
-    for chunk, (gone, error, asked, is_probe) in enumerate(events):
+    for gone, error, asked, is_probe in events:
         now += gone
         temporary = error not in {"ProtocolError", "AuthenticationFailed"}
         advice = sky.advice(now)
@@ -518,7 +495,7 @@ def test_whatever_happens_a_job_comes_to_work_or_to_an_end(
         else:
             if advice.do is Do.GO:
                 sky.given(now)
-            sky.ended(now, chunk=chunk, error=error, temporary=temporary, retry_after=asked)
+            sky.ended(now, error=error, temporary=temporary, retry_after=asked)
     # From now on everything works: within a few steps all of it goes on, unless the job has ended.
     for _ in range(20):
         advice = sky.advice(now)
@@ -531,7 +508,7 @@ def test_whatever_happens_a_job_comes_to_work_or_to_an_end(
             sky.probed(now)
         else:
             sky.given(now)
-            sky.ended(now, chunk=1000)
+            sky.ended(now)
             if not sky.is_out:
                 return
     raise AssertionError("it never goes on")
