@@ -26,7 +26,10 @@ _AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON
 
 
 Sample: TypeAlias = Annotated[
-    str, typer.Option("--sample", metavar="PERCENT", help="Of what is compared by bytes, how much is.")
+    str,
+    typer.Option(
+        "--sample", metavar="PERCENT", rich_help_panel=PROOF, help="How much of it is compared by bytes, at random."
+    ),
 ]
 
 
@@ -36,16 +39,6 @@ class Moving:
 
     PANEL: ClassVar[str] = WHAT
 
-    verify: Annotated[
-        VerifyLevel,
-        typer.Option(
-            "--verify",
-            rich_help_panel=PROOF,
-            help="listed looks for everything in the target's own lists when all is moved; bytes retrieves it and "
-            "compares.",
-        ),
-    ] = VerifyLevel.LISTED
-    sample: Sample = "100%"
     full: Annotated[
         bool, typer.Option("--full", help="Look into every study, also where the numbers of instances agree.")
     ] = False
@@ -91,6 +84,16 @@ class Moving:
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
     ] = False
+    verify: Annotated[
+        VerifyLevel,
+        typer.Option(
+            "--verify",
+            rich_help_panel=PROOF,
+            help="listed looks for everything in the target's own lists when all is moved; bytes retrieves it and "
+            "compares.",
+        ),
+    ] = VerifyLevel.LISTED
+    sample: Sample = "100%"
 
     def limits(self) -> Limits:
         """Return how long it may run.
@@ -234,7 +237,12 @@ def verify(
     anonymizing: Anonymizing,
     common: Common,
     level: Annotated[
-        Level, typer.Option("--level", help="Compare the lists of every study, or retrieve both and compare bytes.")
+        Level,
+        typer.Option(
+            "--level",
+            rich_help_panel=PROOF,
+            help="Compare the lists of every study, or retrieve both and compare bytes.",
+        ),
     ] = Level.LISTED,
     sample: Sample = "100%",
     as_json: _AsJson = False,

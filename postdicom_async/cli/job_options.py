@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 import typer
 
@@ -16,7 +16,18 @@ from postdicom_async.cli.paths import given_path, require_readable
 if TYPE_CHECKING:
     from postdicom_async.jobs import Pace
 
-__all__ = ["PACE", "PROOF", "WHAT", "Ends", "JobFile", "JobName", "Pacing", "VerifyLevel", "first_studies"]
+__all__ = [
+    "PACE",
+    "PROOF",
+    "WHAT",
+    "Ends",
+    "JobFile",
+    "JobName",
+    "Pacing",
+    "VerifyLevel",
+    "first_studies",
+    "require_pace",
+]
 
 WHAT, PACE, PROOF = "What is done", "How fast, and when", "Proof"
 """Headings in the help."""
@@ -56,7 +67,7 @@ class Ends:
             UsageError: which.
         """
         for end, what, must_exist in ((self.source, "SOURCE", True), (self.target, "TARGET", target_exists)):
-            folder = _folder(end)
+            folder = _folder(end, what)
             if folder is None:
                 continue
             is_name = end in profiles.profile_names() if re.fullmatch(r"[\w.-]+", end) else False
@@ -124,15 +135,43 @@ class Pacing:
         """
         from postdicom_async.jobs import Pace
 
+        require_pace(self.max_rate, self.max_requests, self.window)
         return Pace(max_rate=self.max_rate, max_requests=self.max_requests, at_once=self.at_once, windows=self.window)
 
 
-def _folder(end: str) -> Path | None:
+def _folder(end: str, what: str) -> Path | None:
     """Return the folder that a text names as an end, None for what is no folder."""
     from postdicom_async.jobs import parse_end
 
-    spec = parse_end(end)
-    return Path(spec.place) if spec.kind == "folder" else None
+    try:
+        spec = parse_end(end)
+        return Path(spec.place) if spec.kind == "folder" else None
+    except UsageError as error:
+        message = error.message.removeprefix("filters: ")
+    raise UsageError(f"{what}: {message}")
+
+
+def require_pace(max_rate: str | None, max_requests: str | None, window: str | None) -> None:
+    """Refuse a rate or a window that makes no sense, by the name of its option.
+
+    Raises:
+        UsageError: which, and what would make sense.
+    """
+    from postdicom_async.jobs import Pace
+
+    given: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("--max-rate", {"max_rate": max_rate}),
+        ("--max-requests", {"max_requests": max_requests}),
+        ("--window", {"windows": window or ""}),
+    )
+    for option, words in given:
+        try:
+            Pace(**words)
+        except UsageError as error:
+            message = error.message.partition(": ")[2]
+        else:
+            continue
+        raise UsageError(f"{option}: {message}")
 
 
 def first_studies(file: Path | None) -> list[str]:

@@ -17,7 +17,7 @@ from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.job_look import ask, find_running, status_of, summary_of
 from postdicom_async.cli.job_machines import Machines
-from postdicom_async.cli.job_options import JobName, Pacing
+from postdicom_async.cli.job_options import JobName, Pacing, require_pace
 from postdicom_async.cli.job_run import Telling, counts_text, document_of, run_job, told_reasons
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
@@ -213,6 +213,7 @@ def set_(
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         raise UsageError("set: give --max-rate, --max-requests, --at-once or --window")
+    require_pace(max_rate, max_requests, window)
     _asked(job, {"do": "set", **changes}, lambda answer: f"set: {_pace_words(answer)}", common)
     return Exit.OK
 

@@ -141,6 +141,24 @@ async def test_5_nobody_there(command: str, cli: Cli, one_file: Path) -> None:
     assert await both_ways(cli, *COMMANDS[command](one_file.parent), "--attempts", "1") == Exit.TEMPORARY
 
 
+async def test_6_what_is_verified_differs(cli: Cli, one_file: Path, tmp_path: Path) -> None:
+    cli.environment["POSTDICOM_STATE"] = str(tmp_path / "state")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    one_file.rename(tmp_path / "in" / "one.dcm")
+    assert await both_ways(cli, "verify", tmp_path / "in", tmp_path / "out") == Exit.VERIFICATION
+
+
+async def test_7_a_ledger_is_none(cli: Cli, one_file: Path, tmp_path: Path) -> None:
+    cli.environment["POSTDICOM_STATE"] = str(tmp_path / "state")
+    (tmp_path / "in").mkdir()
+    one_file.rename(tmp_path / "in" / "one.dcm")
+    (tmp_path / "letter").write_text("not a ledger")
+    arguments: list[str | Path] = ["copy", tmp_path / "in", tmp_path / "out", "--job", tmp_path / "letter"]
+    assert await both_ways(cli, *arguments) == Exit.LEDGER
+    assert (tmp_path / "letter").read_text() == "not a ledger"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
 async def test_8_no_space_for_files(cli_with_archive: Cli, tmp_path: Path) -> None:
     large = tmp_path / "large.dcm"
