@@ -28,7 +28,6 @@ from postdicom_async import DicomWeb, jobs
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader
 from postdicom_async.disk.sources import Unusable, Usable
-from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs.ends import Feature, Identified, ListedInstance, ListedStudy, Wanted
 from postdicom_async.jobs.ledger import LedgerReader
 from postdicom_async.jobs.ledger_book import Book
@@ -264,6 +263,7 @@ async def small(folder: Path, scale: float) -> None:
 async def share(folder: Path, scale: float) -> None:
     """Copy files into an archive of this process and say what part of it the ledger was."""
     from benchmarks.data import Study, write_study  # with pydicom, which no other part needs
+    from postdicom_async.emulator import EmbeddedArchive
 
     (folder / "files").mkdir()
     for number in range(max(1, int(20 * scale))):

@@ -146,7 +146,9 @@ def _require_bounds(how: How, specs: list[Any]) -> None:
     """See that filters of the source bound what is deleted too: what it does not list is not all that it has not."""
     source, target = (set(getattr(spec, "filters", ())) for spec in specs)
     if how.delete == "all" and not source <= target:
-        raise UsageError("delete: with 'all' give the target the filters of the source too, so that nothing else goes")
+        raise UsageError(
+            "delete: 'all' wants the same filters at source and target, so that nothing outside is deleted"
+        )
 
 
 def _place_of(asked: Asked, specs: list[Any]) -> tuple[Path, str]:

@@ -110,8 +110,7 @@ async def sync(
         source: see `copy`, as for all that is not named here.
         target: see `copy`.
         delete: ``"copied"`` what this job copied, ``"all"`` everything within the filters that the source has not.
-        max_delete: the share of the target's instances, 0 to 1, that may be deleted; more is `LimitReached`, and then
-            nothing is.
+        max_delete: the share of the target's instances, 0 to 1, that may be deleted; more is `LimitReached`.
         verify: see `copy`.
         sample: see `copy`.
         full: see `copy`.

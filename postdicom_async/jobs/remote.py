@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.disk import private_file
 from postdicom_async.disk.patient_table import PatientTable
-from postdicom_async.errors import PostdicomError, UsageError
+from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.face import public_face, translated
 from postdicom_async.jobs.archive_end import ArchiveEnd
 from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
 from postdicom_async.jobs.chunks import ChunkEnd
@@ -80,6 +81,7 @@ def packed_rules(rules: Anonymization) -> Anonymization:
     return rules.without_secret()
 
 
+@public_face
 def unpacked_rules(rules: Anonymization) -> Anonymization:
     """Return rules with this machine's secret and table of patients.
 
@@ -87,7 +89,11 @@ def unpacked_rules(rules: Anonymization) -> Anonymization:
         UsageError: it lacks one, or has another.
     """
     place = os.environ.get(PATIENTS)
-    secret, patients = _secret(), PatientTable.from_csv(Path(place)) if place else None
+    secret, patients = _secret(), None
+    if place and rules.description()["patients"] is not None:
+        no_table = UsageError(f"anonymize: this machine has no table where {PATIENTS} is")
+        with translated(LocalFileError, lambda _: no_table):  # no error that leaves says where it is
+            patients = PatientTable.from_csv(Path(place))
     # A worker may serve jobs that need less than it has.
     for one, table in ((secret, patients), (secret, None), (None, patients), (None, None)):
         with contextlib.suppress(UsageError):

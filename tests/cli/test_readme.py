@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import postdicom_async
+from postdicom_async import DicomWeb
 from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.exits import Exit
+from postdicom_async.emulator import EmbeddedArchive
 from tests.cli.commands import all_commands
 from tests.cli.conftest import Cli
+from tests.support.dicom_files import study_files
 
 ROOT = Path(postdicom_async.__file__).parents[1]
 README = ROOT / "README.md"
@@ -94,3 +99,34 @@ async def test_every_example_parses(cli: Cli, line: str) -> None:
     ran = await cli.here(*command, "--help")
     assert ran.code == 0
     assert "Usage: postdicom" in ran.out
+
+
+async def test_the_first_commands_of_whole_archives_move_one(cli: Cli, tmp_path: Path) -> None:
+    """As they stand there, in that order, on two archives; the copy is killed once, and its line run again."""
+    block = re.findall(r"```sh\n(.*?)```", section("Whole archives"), re.DOTALL)[0]
+    commands = [shlex.split(line.partition("#")[0])[1:] for line in block.splitlines() if line.startswith("postdicom ")]
+    assert len(commands) < 10
+    files = {name: data for study in range(1, 9) for name, data in study_files(10, study=study, series=2).items()}
+    cli.environment |= {name: str(tmp_path / name.lower()) for name in ("POSTDICOM_STATE", "POSTDICOM_CONFIG")}
+    cli.environment |= {"POSTDICOM_PASSWORD_OLD": "first", "POSTDICOM_PASSWORD_NEW": "second"}
+    async with (
+        EmbeddedArchive(username="alice", password="first") as old,
+        EmbeddedArchive(username="alice", password="second") as new,
+    ):
+        async with DicomWeb(old.url, auth=("alice", "first")) as client:
+            await client.upload(list(files.values()))
+        addresses = {"https://old.example/dicom-web": old.url, "https://new.example/dicom-web": new.url}
+        for words in commands:
+            here = [addresses.get(word, word) for word in words]
+            asked = ["--no-password"] if words[:2] == ["profiles", "add"] else []  # what a terminal would be asked for
+            if words == ["copy", "old:", "new:"]:
+                killed = await cli.start(*words)
+                await asyncio.sleep(0.7)  # wherever that is
+                with suppress(ProcessLookupError):
+                    killed.kill()
+                await killed.communicate()
+            ran = await cli(*here, *asked)
+            assert ran.code == (3 if words[:2] == ["jobs", "set"] else 0), (words, ran.err)  # it does not run any more
+        assert sorted(one.path.read_bytes() for one in new.store.instances()) == sorted(files.values())
+    assert len((tmp_path / "items.csv").read_text().splitlines()) == 1 + len(files)
+    assert "</html>" in (tmp_path / "report.html").read_text()

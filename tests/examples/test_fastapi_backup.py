@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ async def backend(archive: EmbeddedArchive, tmp_path: Path, **environment: str) 
         yield running
 
 
-async def events(client: httpx.AsyncClient, url: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+async def events(client: httpx.AsyncClient, url: str) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
     async with client.stream("GET", url) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         kind = ""

@@ -47,18 +47,18 @@ def travelled(rules: Anonymization) -> Any:
 def test_a_worker_makes_the_same_bytes(how: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     rules = Anonymization(**how, secret=SECRET)
     there = travelled(rules)
-    for other, words in ((None, "has none"), ("another secret", "has another")):
+    for other, words in ((None, "has no secret"), ("another secret", "has another secret")):
         monkeypatch.setenv(remote.SECRET, other) if other else monkeypatch.delenv(remote.SECRET, raising=False)
         with pytest.raises(UsageError, match=f"this machine {words}.*: set POSTDICOM_ANONYMIZE_SECRET"):
-            remote.completed(there)
+            remote.unpacked_rules(there)
     monkeypatch.setenv(remote.SECRET, SECRET)
-    assert anonymize(DATA, remote.completed(there)) == anonymize(DATA, rules)
+    assert anonymize(DATA, remote.unpacked_rules(there)) == anonymize(DATA, rules)
 
 
 def test_the_basic_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = Anonymization.basic_profile({"PatientName": "ANON"}, patient_ids="keyed", secret=SECRET)
     monkeypatch.setenv(remote.SECRET, SECRET)
-    assert anonymize(DATA, remote.completed(travelled(rules))) == anonymize(DATA, rules)
+    assert anonymize(DATA, remote.unpacked_rules(travelled(rules))) == anonymize(DATA, rules)
 
 
 @pytest.mark.parametrize("secret", [None, SECRET])
@@ -68,27 +68,27 @@ def test_a_table_is_each_machines_own(
     rules = Anonymization(patients=PatientTable.from_csv(table), secret=secret)
     there = travelled(rules)
     monkeypatch.setenv(remote.SECRET, SECRET)
-    with pytest.raises(UsageError, match="POSTDICOM_ANONYMIZE_PATIENTS to the same table"):
-        remote.completed(there)
+    with pytest.raises(UsageError, match="POSTDICOM_ANONYMIZE_PATIENTS to the file of a table"):
+        remote.unpacked_rules(there)
     monkeypatch.setenv(remote.PATIENTS, str(tmp_path / CANARIES["path"]))
     watch = CanaryWatch()
     with pytest.raises(UsageError, match="this machine has no table where") as caught:
-        remote.completed(there)
+        remote.unpacked_rules(there)
     watch.feed(caught.value)
     watch.assert_clean()
     monkeypatch.setenv(remote.PATIENTS, str(table))
-    assert anonymize(DATA, remote.completed(there)) == anonymize(DATA, rules)
+    assert anonymize(DATA, remote.unpacked_rules(there)) == anonymize(DATA, rules)
     table.write_text("PatientID,PatientID,PatientName\nT-1,S-1,OTHER\n")
-    with pytest.raises(UsageError, match="to the same table"):
-        remote.completed(there)
+    with pytest.raises(UsageError, match="to the file of a table"):
+        remote.unpacked_rules(there)
 
 
 def test_without_a_secret_only_what_needs_none_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for rules in (Anonymization(remap_uids=True), Anonymization(patient_ids="keyed")):
-        with pytest.raises(UsageError, match="with a secret that all have"):
+        with pytest.raises(UsageError, match="give a secret, so that other machines make the same"):
             remote.packed_rules(rules)
     plain = Anonymization({"PatientName": "ANON"})
     monkeypatch.setenv(remote.SECRET, "of another job")
-    assert anonymize(DATA, remote.completed(travelled(plain))) == anonymize(DATA, plain)
-    with UidMap(tmp_path / "uids.csv") as uids, pytest.raises(UsageError, match="is one file"):
+    assert anonymize(DATA, remote.unpacked_rules(travelled(plain))) == anonymize(DATA, plain)
+    with UidMap(tmp_path / "uids.csv") as uids, pytest.raises(UsageError, match="is written on one machine"):
         remote.packed_rules(Anonymization(remap_uids=True, secret=SECRET, uid_map=uids))

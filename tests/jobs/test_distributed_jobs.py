@@ -140,7 +140,7 @@ async def test_the_command_is_killed_and_the_same_command_goes_on(
     first.kill()
     await first.communicate()
     assert len(contents(other_archive)) < STUDIES * EACH
-    again = await asyncio.create_subprocess_exec(*command, "--json", stderr=PIPE, stdout=PIPE)
+    again = await asyncio.create_subprocess_exec(*command, "--json", "--quiet", stderr=PIPE, stdout=PIPE)
     out, error = await again.communicate()
     assert (again.returncode, error) == (0, b"")
     assert f'"done": {STUDIES * EACH}' in out.decode()
