@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from postdicom_async.disk.background import in_background
@@ -130,17 +131,8 @@ async def sync(
         raise UsageError("max_delete: give a share from 0 to 1, such as 0.01")
     if delete and anonymize is not None:
         raise UsageError("delete: not with anonymize: what the target holds cannot be told from what was never sent")
-    how = How(
-        "sync",
-        verify,
-        full,
-        order_of(first),
-        anonymize,
-        attempts,
-        delete=delete,
-        max_delete=float(max_delete),
-        sample=sample,
-    )
+    how = How("sync", verify, full, order_of(first), anonymize, attempts, delete=delete, max_delete=max_delete)
+    how = replace(how, sample=sample)
     return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
 
 
