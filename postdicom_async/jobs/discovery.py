@@ -6,6 +6,7 @@ Only lists that came to their end without a contradiction count: an end that fai
 from __future__ import annotations
 
 import itertools
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from postdicom_async.errors import PostdicomError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Discovery"]
 
 _FEW = 50  # studies: so few are asked for one by one at the target, which may have millions
+_MANY_MORE = 200  # times what the source has: to ask for each costs less than to list a target that has so many
 _AT_ONCE = 4
 _UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 
@@ -116,8 +118,16 @@ class Discovery:
         def pages() -> AsyncGenerator[list[ListedStudy], None]:
             return context.target.studies(since=since, until=until)
 
-        async for some in context.listing(context.target, pages):
-            await context.ledger.note_studies(some, at_target=True, run=context.run)
+        listed = 0
+        async with aclosing(context.listing(context.target, pages)) as parts:
+            async for some in parts:
+                await context.ledger.note_studies(some, at_target=True, run=context.run)
+                listed += len(some)
+                if listed > _MANY_MORE * self._found:
+                    break
+            else:
+                return
+        await for_each(self._one_by_one(), self._ask_target, at_once=_AT_ONCE)
 
     async def _one_by_one(self) -> AsyncGenerator[StudyRow, None]:
         async for some in every_study(self._context, run=self._context.run):

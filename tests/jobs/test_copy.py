@@ -9,6 +9,7 @@ import pytest
 
 from postdicom_async import DicomWeb, InstanceUids, LedgerLocked, LedgerUnusable, LimitReached, UsageError, jobs
 from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.jobs import discovery
 from postdicom_async.jobs.archive_end import ArchiveEnd
 from postdicom_async.jobs.ends import Identified, ListedInstance, Wanted
 from postdicom_async.jobs.specs import EndLike, end_of
@@ -297,3 +298,16 @@ async def test_a_sample_is_compared_and_always_the_same(
     assert 0 < found[0][State.FAILED] < 15
     assert found[0] == found[1]
     assert found[2][State.FAILED] == 15
+
+
+async def test_a_target_that_has_far_more_is_asked_for_each_study(
+    folder: Path, archive: EmbeddedArchive, other_archive: EmbeddedArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.add_files(path for path in folder.iterdir() if path.suffix == ".dcm")
+    async with DicomWeb(other_archive.url) as client:
+        await client.upload([small_dicom(uid(n), uid(n, 1), uid(n, 1, 1)) for n in range(3, 9)])
+    monkeypatch.setattr(discovery, "_FEW", 0)
+    monkeypatch.setattr(discovery, "_MANY_MORE", 1)
+    summary = await (await jobs.copy(archive.url, other_archive.url)).wait()
+    assert summary.of(State.DONE).instances + summary.of(State.PRESENT).instances == 15
+    assert (await held(other_archive.url))[uid(3)] >= (await held(archive.url))[uid(3)]
