@@ -28,10 +28,10 @@ from postdicom_async import DicomWeb, jobs
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader
 from postdicom_async.disk.sources import Unusable, Usable
-from postdicom_async.jobs.ends import Feature, Identified, ListedInstance, ListedStudy, Wanted
-from postdicom_async.jobs.ledger import LedgerReader
-from postdicom_async.jobs.ledger_book import Book
-from postdicom_async.jobs.report import report_lines
+from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ledger.book import Book
+from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.pages.report import report_lines
 from postdicom_async.results import InstanceUids, Outcome, Status
 
 ROOT = "1.2.826.0.1.3680043.8.498."  # with 34 digits below it: 60 characters, as most have

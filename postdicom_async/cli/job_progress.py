@@ -52,7 +52,7 @@ class Picture:
 
     def show(self, summary: Summary) -> bool:
         """Show it as it is now; return False when nobody reads any more."""
-        from postdicom_async.jobs import watch
+        from postdicom_async.jobs.pages import watch
 
         pace = self._eta.note(summary, time.time())
         if self.is_drawn:

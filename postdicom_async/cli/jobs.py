@@ -261,7 +261,8 @@ def partition(
 
     It must have found its studies. Until all parts are back (postdicom jobs merge) the job itself cannot run.
     """
-    from postdicom_async.jobs import find_job, partition
+    from postdicom_async.jobs import find_job
+    from postdicom_async.jobs.ledger import partition
 
     path = find_job(job)
     for part in run_async(lambda: partition.partition(path, number, to)):
@@ -277,7 +278,8 @@ def merge(
     common: Common,
 ) -> int:
     """Join parts back into their job: all of them, or some now and the rest later."""
-    from postdicom_async.jobs import find_job, partition
+    from postdicom_async.jobs import find_job
+    from postdicom_async.jobs.ledger import partition
 
     path = find_job(job)
     still_out = run_async(lambda: partition.merge(path, parts))

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from postdicom_async.jobs.begin import copy, dry_run, resume, retry, sync, verify
-    from postdicom_async.jobs.control import NoJobRuns, ask_job
-    from postdicom_async.jobs.eta import Eta
+    from postdicom_async.jobs.ends.profile_limits import check_limits
+    from postdicom_async.jobs.ends.specs import parse_end
     from postdicom_async.jobs.job import Job
-    from postdicom_async.jobs.ledger import LedgerReader
-    from postdicom_async.jobs.machines import Scheduler
-    from postdicom_async.jobs.pace import Pace
+    from postdicom_async.jobs.ledger.ledger import LedgerReader
+    from postdicom_async.jobs.machines.scheduling import Scheduler
+    from postdicom_async.jobs.pace.control import NoJobRuns, ask_job
+    from postdicom_async.jobs.pace.pace import Pace
+    from postdicom_async.jobs.pages.eta import Eta
+    from postdicom_async.jobs.pages.report import write_report
+    from postdicom_async.jobs.pages.serve import LivePage
     from postdicom_async.jobs.places import every_job, find_job, find_jobs
     from postdicom_async.jobs.preview import StudyPlan
-    from postdicom_async.jobs.profile_limits import check_limits
-    from postdicom_async.jobs.report import write_report
-    from postdicom_async.jobs.serve import LivePage
-    from postdicom_async.jobs.specs import parse_end
     from postdicom_async.jobs.states import SETTLED, Reason, State, reason_text
     from postdicom_async.jobs.summary import Summary
 
@@ -62,18 +62,18 @@ __all__ = [
 # Imported when they are asked for: the command's help, and what needs one policy of a job's, want no network.
 _MODULES = {
     "begin": ("copy", "dry_run", "resume", "retry", "sync", "verify"),
-    "control": ("NoJobRuns", "ask_job"),
-    "eta": ("Eta",),
+    "pace.control": ("NoJobRuns", "ask_job"),
+    "pages.eta": ("Eta",),
     "job": ("Job",),
-    "ledger": ("LedgerReader",),
-    "machines": ("Scheduler",),
-    "pace": ("Pace",),
+    "ledger.ledger": ("LedgerReader",),
+    "machines.scheduling": ("Scheduler",),
+    "pace.pace": ("Pace",),
     "places": ("every_job", "find_job", "find_jobs"),
     "preview": ("StudyPlan",),
-    "profile_limits": ("check_limits",),
-    "report": ("write_report",),
-    "serve": ("LivePage",),
-    "specs": ("parse_end",),
+    "ends.profile_limits": ("check_limits",),
+    "pages.report": ("write_report",),
+    "pages.serve": ("LivePage",),
+    "ends.specs": ("parse_end",),
     "states": ("SETTLED", "Reason", "State", "reason_text"),
     "summary": ("Summary",),
 }

@@ -15,20 +15,20 @@ from postdicom_async.disk.private import FileLock
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.jobs import places
 from postdicom_async.jobs.context import How
-from postdicom_async.jobs.ends import Feature
+from postdicom_async.jobs.ends.end import Feature
+from postdicom_async.jobs.ends.profile_limits import fill_in
+from postdicom_async.jobs.ends.specs import EndSpec, end_of, spec_of
 from postdicom_async.jobs.job import Job, JobParts
-from postdicom_async.jobs.ledger import Ledger
-from postdicom_async.jobs.ledger_file import is_ledger
-from postdicom_async.jobs.pace import Pace
-from postdicom_async.jobs.profile_limits import fill_in
-from postdicom_async.jobs.specs import EndSpec, end_of, spec_of
+from postdicom_async.jobs.ledger.file import is_ledger
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.pace.pace import Pace
 
 if TYPE_CHECKING:
     import os
 
-    from postdicom_async.jobs.ends import End
-    from postdicom_async.jobs.machines import Scheduler
-    from postdicom_async.jobs.specs import EndLike
+    from postdicom_async.jobs.ends.end import End
+    from postdicom_async.jobs.ends.specs import EndLike
+    from postdicom_async.jobs.machines.scheduling import Scheduler
     from postdicom_async.profiles.secrets import Ask
 
 __all__ = ["KEPT", "Asked", "Ends", "begun", "ends_of", "order_of", "path_of"]

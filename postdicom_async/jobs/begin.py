@@ -12,21 +12,21 @@ from postdicom_async.face import public_face
 from postdicom_async.jobs import places
 from postdicom_async.jobs.asked import KEPT, Asked, begun, order_of, path_of
 from postdicom_async.jobs.context import How
+from postdicom_async.jobs.ends.specs import EndSpec
 from postdicom_async.jobs.job import Job
-from postdicom_async.jobs.ledger import Ledger
-from postdicom_async.jobs.pace import Pace
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.pace.pace import Pace
+from postdicom_async.jobs.pace.weather import Patience
 from postdicom_async.jobs.preview import StudyPlan, preview
-from postdicom_async.jobs.specs import EndSpec
 from postdicom_async.jobs.states import State
-from postdicom_async.jobs.weather import Patience
 
 if TYPE_CHECKING:
     import os
     from pathlib import Path
 
     from postdicom_async.dicom.anonymize import Anonymization
-    from postdicom_async.jobs.machines import Scheduler
-    from postdicom_async.jobs.specs import EndLike
+    from postdicom_async.jobs.ends.specs import EndLike
+    from postdicom_async.jobs.machines.scheduling import Scheduler
     from postdicom_async.profiles.secrets import Ask
 
 __all__ = ["copy", "dry_run", "resume", "retry", "sync", "verify"]

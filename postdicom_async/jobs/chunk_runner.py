@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from postdicom_async.disk.sources import Unusable
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
-from postdicom_async.jobs.ends import Feature, ListedInstance
+from postdicom_async.jobs.ends.end import Feature, ListedInstance
 from postdicom_async.jobs.states import Ended, Reason, State, ended
 
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Usable
-    from postdicom_async.jobs.ends import End, Identified
+    from postdicom_async.jobs.ends.end import End, Identified
     from postdicom_async.results import Outcome
 
 __all__ = ["ChunkOptions", "Digest", "run_chunk"]

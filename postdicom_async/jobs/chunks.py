@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from postdicom_async.jobs.ends import Wanted
+    from postdicom_async.jobs.ends.end import Wanted
     from postdicom_async.jobs.states import State
 
 __all__ = ["Chunk", "ChunkEnd", "Dispatcher", "ItemEnd"]

@@ -11,15 +11,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from postdicom_async.errors import PostdicomError
-from postdicom_async.jobs.ends import Feature
+from postdicom_async.jobs.ends.end import Feature
+from postdicom_async.jobs.pace.weather import Waves
 from postdicom_async.jobs.plan import Comparison
-from postdicom_async.jobs.weather import Waves
 
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
-    from postdicom_async.jobs.ends import End
-    from postdicom_async.jobs.ledger import Ledger
-    from postdicom_async.jobs.outage import Outages
+    from postdicom_async.jobs.ends.end import End
+    from postdicom_async.jobs.ledger.ledger import Ledger
+    from postdicom_async.jobs.pace.outage import Outages
     from postdicom_async.jobs.summary import ItemLine
 
 __all__ = ["Context", "How", "Unlisted"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, runtime_checka
 
 from postdicom_async.errors import LimitReached, PostdicomError
 from postdicom_async.jobs.context import Unlisted
-from postdicom_async.jobs.ledger import ItemRow
+from postdicom_async.jobs.ledger.ledger import ItemRow
 from postdicom_async.jobs.plan import gone
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.studies import every_study
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ends import End, ListedInstance
+    from postdicom_async.jobs.ends.end import End, ListedInstance
 
 __all__ = ["Deleting"]
 

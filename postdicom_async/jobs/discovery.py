@@ -10,8 +10,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from postdicom_async.errors import PostdicomError
-from postdicom_async.jobs.ends import Feature, ListedStudy
-from postdicom_async.jobs.ledger import Stage
+from postdicom_async.jobs.ends.end import Feature, ListedStudy
+from postdicom_async.jobs.ledger.ledger import Stage
 from postdicom_async.jobs.plan import Decision, decide, planned_items
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.studies import every_study
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ends import End
-    from postdicom_async.jobs.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.ends.end import End
+    from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
 
 __all__ = ["Discovery"]
 

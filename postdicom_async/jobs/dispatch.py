@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from postdicom_async.jobs.chunks import Chunk, ItemEnd
-    from postdicom_async.jobs.ends import End
+    from postdicom_async.jobs.ends.end import End
 
 __all__ = ["LocalDispatcher"]
 

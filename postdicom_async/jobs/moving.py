@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from postdicom_async import errors
 from postdicom_async.disk.background import outlasting
 from postdicom_async.jobs.chunks import ChunkEnd, ItemEnd
-from postdicom_async.jobs.ends import Feature
-from postdicom_async.jobs.ledger import ItemRow, Stage
+from postdicom_async.jobs.ends.end import Feature
+from postdicom_async.jobs.ledger.ledger import ItemRow, Stage
 from postdicom_async.jobs.plan import chunks_of, may_go_unlisted, unlisted_chunk
 from postdicom_async.jobs.states import SETTLED, Reason, State, reason_code
 from postdicom_async.jobs.studies import could_not_be_listed, every_study, plan_study_or_fail
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.chunks import Chunk, Dispatcher
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ledger import StudyRow
+    from postdicom_async.jobs.ledger.ledger import StudyRow
 
 __all__ = ["Moving"]
 

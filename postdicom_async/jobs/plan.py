@@ -14,8 +14,8 @@ from itertools import groupby
 from typing import TypeAlias
 
 from postdicom_async.jobs.chunks import Chunk
-from postdicom_async.jobs.ends import ListedInstance, Wanted
-from postdicom_async.jobs.ledger_schema import ItemRow, Stage, StudyRow
+from postdicom_async.jobs.ends.end import ListedInstance, Wanted
+from postdicom_async.jobs.ledger.schema import ItemRow, Stage, StudyRow
 from postdicom_async.jobs.states import Reason, State
 
 __all__ = [

@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from postdicom_async.disk.background import in_background
-from postdicom_async.jobs.archive_end import ArchiveEnd
 from postdicom_async.jobs.asked import Asked, ends_of, facts_of
 from postdicom_async.jobs.context import Context, Unlisted
 from postdicom_async.jobs.deleting import Deleting
-from postdicom_async.jobs.ledger import Ledger, Stage
-from postdicom_async.jobs.ledger_file import connected, explained_by_sqlite
-from postdicom_async.jobs.outage import Outages
+from postdicom_async.jobs.ends.archive import ArchiveEnd
+from postdicom_async.jobs.ledger.file import connected, explained_by_sqlite
+from postdicom_async.jobs.ledger.ledger import Ledger, Stage
+from postdicom_async.jobs.pace.outage import Outages
+from postdicom_async.jobs.pace.weather import Patience
 from postdicom_async.jobs.run import Run
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.studies import every_study, plan_study
 from postdicom_async.jobs.summary import Count
-from postdicom_async.jobs.weather import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from postdicom_async.jobs.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
 
 __all__ = ["StudyPlan", "preview"]
 

@@ -11,7 +11,7 @@ from postdicom_async.errors import UsageError
 from postdicom_async.jobs.states import State
 
 if TYPE_CHECKING:
-    from postdicom_async.jobs.ledger import Ledger
+    from postdicom_async.jobs.ledger.ledger import Ledger
 
 __all__ = ["Retries"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.jobs.deleting import Deleting
 from postdicom_async.jobs.discovery import Discovery
-from postdicom_async.jobs.ledger import Stage
+from postdicom_async.jobs.ledger.ledger import Stage
 from postdicom_async.jobs.moving import Moving
 from postdicom_async.jobs.retries import Retries
 from postdicom_async.jobs.states import State

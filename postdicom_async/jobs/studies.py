@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from postdicom_async.jobs.context import Unlisted
-from postdicom_async.jobs.ledger import ItemRow, Stage
+from postdicom_async.jobs.ledger.ledger import ItemRow, Stage
 from postdicom_async.jobs.plan import planned_items
 from postdicom_async.jobs.states import Reason, State, reason_code
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ledger import StudyRow
+    from postdicom_async.jobs.ledger.ledger import StudyRow
 
 __all__ = ["could_not_be_listed", "every_study", "held_at_target", "plan_study", "plan_study_or_fail"]
 

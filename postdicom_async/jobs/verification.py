@@ -16,7 +16,7 @@ from postdicom_async.dicom.sameness import Difference
 from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.sources import Unusable, Usable
 from postdicom_async.errors import LocalFileError
-from postdicom_async.jobs.ends import ListedInstance, Wanted
+from postdicom_async.jobs.ends.end import ListedInstance, Wanted
 from postdicom_async.jobs.states import Reason
 from postdicom_async.results import InstanceUids
 from postdicom_async.transfer.comparing import compared
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.bodies import Body
     from postdicom_async.dicom.anonymize import Anonymization
-    from postdicom_async.jobs.ends import End, Identified
+    from postdicom_async.jobs.ends.end import End, Identified
 
 __all__ = ["Finding", "Sent", "Verified", "digest_of", "verify_bytes"]
 

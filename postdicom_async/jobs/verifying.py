@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.chunks import ItemEnd
 from postdicom_async.jobs.context import Unlisted
-from postdicom_async.jobs.ends import Feature
-from postdicom_async.jobs.ledger import Stage
+from postdicom_async.jobs.ends.end import Feature
+from postdicom_async.jobs.ledger.ledger import Stage
 from postdicom_async.jobs.plan import is_sampled
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.studies import every_study, held_at_target, plan_study_or_fail
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
 
 __all__ = ["Verifying"]
 

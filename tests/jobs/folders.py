@@ -8,8 +8,8 @@ from pathlib import Path
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.disk.sources import Identified, Unusable, Usable
-from postdicom_async.jobs.ends import ListedInstance, ListedStudy, Wanted
-from postdicom_async.jobs.folder_end import FolderEnd
+from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ends.folder import FolderEnd
 from postdicom_async.results import Outcome
 
 __all__ = ["each", "excluded", "files_below", "instances", "opened", "stored", "studies", "usable", "written"]

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from postdicom_async.jobs.ends import ListedStudy
-from postdicom_async.jobs.ledger import ItemRow, Ledger, LedgerReader, Stage
+from postdicom_async.jobs.ends.end import ListedStudy
+from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, LedgerReader, Stage
 from postdicom_async.jobs.states import Reason, State
 
 FACTS: dict[str, Any] = {

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from postdicom_async.errors import LedgerLocked
-from postdicom_async.jobs.ledger import Ledger
+from postdicom_async.jobs.ledger.ledger import Ledger
 
 
 def tell(what: str) -> None:

@@ -15,7 +15,7 @@ from tests.support.canaries import CANARIES, CanaryWatch
 from tests.support.dicom_files import small_dicom
 
 pytest.importorskip("distributed")
-remote = import_module("postdicom_async.jobs.remote")
+remote = import_module("postdicom_async.jobs.machines.remote")
 
 SECRET = CANARIES["password"]
 DATA = small_dicom()

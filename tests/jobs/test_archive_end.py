@@ -12,8 +12,8 @@ import pytest
 
 from postdicom_async import Anonymization, DicomWeb, NotFound
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.jobs.archive_end import ArchiveEnd
-from postdicom_async.jobs.ends import Feature, ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ends.archive import ArchiveEnd
+from postdicom_async.jobs.ends.end import Feature, ListedInstance, ListedStudy, Wanted
 from postdicom_async.results import InstanceUids, Status
 from tests.faults.archive import is_search
 from tests.faults.clients import FAST

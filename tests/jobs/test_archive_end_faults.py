@@ -28,8 +28,8 @@ from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicomweb import opening as opening_of
 from postdicom_async.disk import spool
 from postdicom_async.disk.sources import Unusable, Usable
-from postdicom_async.jobs.archive_end import ArchiveEnd
-from postdicom_async.jobs.ends import Identified, ListedInstance, Wanted
+from postdicom_async.jobs.ends.archive import ArchiveEnd
+from postdicom_async.jobs.ends.end import Identified, ListedInstance, Wanted
 from postdicom_async.results import Outcome, Status
 from postdicom_async.transfer import holding_sink
 from tests.faults.archive import MemoryArchive, is_search, parts_sent, uids_of

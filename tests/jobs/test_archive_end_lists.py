@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from postdicom_async import AuthenticationFailed, ConnectionFailed, DicomWeb, ProtocolError, ServerError
-from postdicom_async.jobs.archive_end import ArchiveEnd
-from postdicom_async.jobs.ends import ListedStudy
+from postdicom_async.jobs.ends.archive import ArchiveEnd
+from postdicom_async.jobs.ends.end import ListedStudy
 from tests.faults.archive import asked
 from tests.faults.clients import FAST, settings
 from tests.support.bodies import dicom_json, json_reply

@@ -9,8 +9,8 @@ import pytest
 from postdicom_async import DicomWeb, ServerError
 from postdicom_async.disk.sources import Usable
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.jobs.archive_end import ArchiveEnd
-from postdicom_async.jobs.ends import ListedStudy, Wanted
+from postdicom_async.jobs.ends.archive import ArchiveEnd
+from postdicom_async.jobs.ends.end import ListedStudy, Wanted
 from postdicom_async.results import InstanceUids, Status
 from tests.faults.clients import FAST
 from tests.support.dicom_files import JPEG, small_dicom, uid

@@ -12,8 +12,8 @@ import pytest
 
 from postdicom_async import DicomWeb, PostdicomError
 from postdicom_async.dicomweb import opening, store
-from postdicom_async.jobs.archive_end import ArchiveEnd
-from postdicom_async.jobs.ends import ListedInstance, Wanted
+from postdicom_async.jobs.ends.archive import ArchiveEnd
+from postdicom_async.jobs.ends.end import ListedInstance, Wanted
 from postdicom_async.results import Status
 from postdicom_async.transfer import holding_sink
 from postdicom_async.transfer.holding_sink import HoldingSink

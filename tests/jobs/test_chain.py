@@ -8,8 +8,8 @@ from pathlib import Path
 from postdicom_async import CloudApi, DicomWeb, jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.emulator.context import INSTITUTIONS, USERS
-from postdicom_async.jobs.cloud_end import CloudEnd
-from postdicom_async.jobs.specs import EndLike
+from postdicom_async.jobs.ends.cloud import CloudEnd
+from postdicom_async.jobs.ends.specs import EndLike
 from postdicom_async.jobs.states import State
 from tests.faults.clients import FAST
 from tests.support.orthanc import OrthancServer

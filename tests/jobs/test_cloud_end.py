@@ -15,9 +15,9 @@ from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.disk.sources import Unusable, Usable
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.emulator.context import INSTITUTIONS, USERS
-from postdicom_async.jobs.archive_end import ArchiveEnd
-from postdicom_async.jobs.cloud_end import CloudEnd
-from postdicom_async.jobs.ends import Feature, ListedInstance, Wanted
+from postdicom_async.jobs.ends.archive import ArchiveEnd
+from postdicom_async.jobs.ends.cloud import CloudEnd
+from postdicom_async.jobs.ends.end import Feature, ListedInstance, Wanted
 from postdicom_async.results import Outcome, Status
 from tests.faults.clients import FAST
 from tests.support.dicom_files import small_dicom, uid

@@ -22,9 +22,9 @@ import pytest
 
 from postdicom_async.disk.private_socket import PrivateSocket
 from postdicom_async.errors import ConnectionFailed, LedgerLocked, LocalFileError, NotFound, UsageError
-from postdicom_async.jobs import control
-from postdicom_async.jobs.control import ControlServer, NoJobRuns, ask, control_paths, handlers_of
-from postdicom_async.jobs.pace import Pace
+from postdicom_async.jobs.pace import control
+from postdicom_async.jobs.pace.control import ControlServer, NoJobRuns, ask, control_paths, handlers_of
+from postdicom_async.jobs.pace.pace import Pace
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such sockets there")
 
@@ -297,7 +297,7 @@ async def test_a_user_does_not_ask_a_job_of_another_one(path: Path, monkeypatch:
 async def test_the_socket_of_a_job_that_was_killed_is_replaced(path: Path) -> None:
     program = f"""
         import asyncio, pathlib
-        from postdicom_async.jobs.control import ControlServer
+        from postdicom_async.jobs.pace.control import ControlServer
         async def main():
             async with ControlServer(pathlib.Path({str(path)!r}), {{}}):
                 print("ready", flush=True)

@@ -10,9 +10,9 @@ import pytest
 from postdicom_async import DicomWeb, InstanceUids, LedgerLocked, LedgerUnusable, LimitReached, UsageError, jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import discovery
-from postdicom_async.jobs.archive_end import ArchiveEnd
-from postdicom_async.jobs.ends import Identified, ListedInstance, Wanted
-from postdicom_async.jobs.specs import EndLike, end_of
+from postdicom_async.jobs.ends.archive import ArchiveEnd
+from postdicom_async.jobs.ends.end import Identified, ListedInstance, Wanted
+from postdicom_async.jobs.ends.specs import EndLike, end_of
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import Count, Summary
 from tests.support.dicom_files import small_dicom, uid

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from postdicom_async.jobs.eta import Eta, Pace
+from postdicom_async.jobs.pages.eta import Eta, Pace
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Count, Moment, Summary
 from tests.jobs.summaries import START, facts

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
-from postdicom_async.jobs.ends import ListedInstance, Wanted
-from postdicom_async.jobs.flights import CONDEMNED_AFTER, Flights, Given, Key
+from postdicom_async.jobs.ends.end import ListedInstance, Wanted
+from postdicom_async.jobs.machines.flights import CONDEMNED_AFTER, Flights, Given, Key
 from postdicom_async.jobs.states import Reason, State
 
 

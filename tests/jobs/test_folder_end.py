@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from postdicom_async.errors import LedgerUnusable, LocalFileError, UsageError
-from postdicom_async.jobs.ends import ListedStudy
-from postdicom_async.jobs.folder_end import FolderEnd
+from postdicom_async.jobs.ends.end import ListedStudy
+from postdicom_async.jobs.ends.folder import FolderEnd
 from postdicom_async.jobs.states import Reason
 from postdicom_async.results import InstanceUids, Status
 from tests.jobs.folders import excluded, files_below, instances, opened, stored, studies, written

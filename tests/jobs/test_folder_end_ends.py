@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from postdicom_async.jobs.ends import ListedStudy, Wanted
-from postdicom_async.jobs.folder_end import FolderEnd
+from postdicom_async.jobs.ends.end import ListedStudy, Wanted
+from postdicom_async.jobs.ends.folder import FolderEnd
 from tests.jobs.folders import excluded, files_below, instances, stored, studies, written
 from tests.support.dicom_files import small_dicom, study_files, uid
 
@@ -77,9 +77,9 @@ async def test_cancelled_at_any_turn(tmp_path: Path) -> None:
 CODE = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from postdicom_async.jobs import folder_scan
-from postdicom_async.jobs.ends import Wanted
-from postdicom_async.jobs.folder_end import FolderEnd
+from postdicom_async.jobs.ends import folder_scan
+from postdicom_async.jobs.ends.end import Wanted
+from postdicom_async.jobs.ends.folder import FolderEnd
 
 folder_scan._FILES_A_STEP = 8
 source, to, index, when = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])

@@ -14,9 +14,9 @@ import pytest
 
 from postdicom_async.disk import files as files_module
 from postdicom_async.errors import LedgerUnusable, LocalFileError, UsageError
-from postdicom_async.jobs.ends import ListedStudy
-from postdicom_async.jobs.folder_end import FolderEnd
-from postdicom_async.jobs.folder_match import StudyFilter, day_of
+from postdicom_async.jobs.ends.end import ListedStudy
+from postdicom_async.jobs.ends.folder import FolderEnd
+from postdicom_async.jobs.ends.folder_match import StudyFilter, day_of
 from postdicom_async.jobs.states import Reason
 from tests.jobs.folders import excluded, files_below, instances, opened, stored, studies, written
 from tests.support.dicom_files import small_dicom, study_files, uid
@@ -119,7 +119,7 @@ async def test_what_was_stored_is_not_read_for_a_second_search(tmp_path: Path, o
 async def test_a_cancelled_search_goes_on_where_it_was(
     tmp_path: Path, opens: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("postdicom_async.jobs.folder_scan._FILES_A_STEP", 20)
+    monkeypatch.setattr("postdicom_async.jobs.ends.folder_scan._FILES_A_STEP", 20)
     root, index = tmp_path / "root", tmp_path / "index"
     written(root, numbered(200))
     running: list[asyncio.Task[object]] = []

@@ -18,8 +18,8 @@ import pytest
 from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.disk.sources import Identified, Unusable, Usable
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, UsageError
-from postdicom_async.jobs.ends import ListedInstance, ListedStudy, Wanted
-from postdicom_async.jobs.folder_end import FolderEnd
+from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ends.folder import FolderEnd
 from postdicom_async.results import InstanceUids, Outcome, Status
 from postdicom_async.transfer.sinks import Arriving
 from tests.jobs.folders import each, excluded, files_below, instances, opened, stored, studies, usable, written
@@ -320,7 +320,7 @@ async def test_what_a_killed_process_left_half_written_is_cleared_by_the_next(tm
     code = f"""
 import asyncio, os
 from pathlib import Path
-from postdicom_async.jobs.folder_end import FolderEnd
+from postdicom_async.jobs.ends.folder import FolderEnd
 async def main():
     async with FolderEnd(Path({str(root)!r}), index=Path({str(index)!r}), target=True) as end:
         async with end.sink() as sink:

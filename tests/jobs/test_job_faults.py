@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from postdicom_async import jobs
-from postdicom_async.jobs import profile_limits
-from postdicom_async.jobs.ledger import LedgerReader
+from postdicom_async.jobs.ends import profile_limits
+from postdicom_async.jobs.ledger.ledger import LedgerReader
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
 from tests.faults.clients import FAST

@@ -12,7 +12,7 @@ import pytest
 
 from postdicom_async import AuthenticationFailed, jobs
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.jobs import profile_limits
+from postdicom_async.jobs.ends import profile_limits
 from postdicom_async.jobs.states import State, reason_code
 from postdicom_async.jobs.summary import Summary
 from tests.cli.conftest import Cli, ended

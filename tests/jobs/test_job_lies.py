@@ -23,8 +23,8 @@ from postdicom_async import (
     UsageError,
     jobs,
 )
-from postdicom_async.jobs.ends import Identified, ListedInstance, ListedStudy, Wanted
-from postdicom_async.jobs.ledger import Ledger
+from postdicom_async.jobs.ends.end import Identified, ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ledger.ledger import Ledger
 from postdicom_async.jobs.states import Reason, State, reason_code
 from postdicom_async.jobs.summary import Summary
 from postdicom_async.results import Status

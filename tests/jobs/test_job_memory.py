@@ -12,7 +12,7 @@ import pytest
 
 from postdicom_async import InstanceUids, Outcome, jobs
 from postdicom_async.disk.sources import Usable
-from postdicom_async.jobs.ends import Identified, ListedStudy
+from postdicom_async.jobs.ends.end import Identified, ListedStudy
 from postdicom_async.jobs.states import State
 from postdicom_async.results import Status
 from tests.jobs.lying import MemoryEnd, adding_up, hurry, instances

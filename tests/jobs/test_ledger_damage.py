@@ -19,10 +19,10 @@ import pytest
 
 from postdicom_async.errors import LedgerUnusable, LocalFileError, PostdicomError
 from postdicom_async.jobs.chunks import ItemEnd
-from postdicom_async.jobs.ends import ListedStudy
-from postdicom_async.jobs.ledger import ItemRow, Ledger, LedgerReader, Stage
-from postdicom_async.jobs.ledger_file import examine
-from postdicom_async.jobs.ledger_schema import APPLICATION_ID, VERSION
+from postdicom_async.jobs.ends.end import ListedStudy
+from postdicom_async.jobs.ledger.file import examine
+from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, LedgerReader, Stage
+from postdicom_async.jobs.ledger.schema import APPLICATION_ID, VERSION
 from postdicom_async.jobs.states import State
 from tests.jobs.ledgers import FACTS, assert_adds_up, filled, reader
 
@@ -191,7 +191,7 @@ async def test_swapped_lines_are_noticed(tmp_path: Path) -> None:
 
 
 async def test_a_large_ledger_notices_a_changed_line_when_it_is_read(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("postdicom_async.jobs.ledger_file.SMALL", 0)
+    monkeypatch.setattr("postdicom_async.jobs.ledger.file.SMALL", 0)
     path = tmp_path / "jobs" / "one.ledger"
     await with_everything(path)
     database = sqlite3.connect(path)
@@ -383,7 +383,7 @@ LIMITED = """
 import asyncio, resource, signal, sys
 from pathlib import Path
 from postdicom_async.errors import PostdicomError
-from postdicom_async.jobs.ledger import ItemRow, Ledger
+from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger
 from postdicom_async.jobs.states import State
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -11,9 +11,9 @@ import pytest
 from postdicom_async import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError, ServerError, jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import job as job_module
-from postdicom_async.jobs.outage import Outages
+from postdicom_async.jobs.pace.outage import Outages
+from postdicom_async.jobs.pace.weather import Patience
 from postdicom_async.jobs.states import State
-from postdicom_async.jobs.weather import Patience
 from tests.support.dicom_files import study_files
 
 

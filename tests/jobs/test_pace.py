@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postdicom_async import ConnectionFailed, DicomWeb, Limits, UsageError
-from postdicom_async.jobs.clouds import PRESETS, preset, preset_of
-from postdicom_async.jobs.pace import Bucket, Pace, Rate, Share
-from postdicom_async.jobs.windows import Windows
+from postdicom_async.jobs.pace.clouds import PRESETS, preset, preset_of
+from postdicom_async.jobs.pace.pace import Bucket, Pace, Rate, Share
+from postdicom_async.jobs.pace.windows import Windows
 from tests.faults import clients
 from tests.faults.archive import MemoryArchive
 from tests.support.bodies import json_reply

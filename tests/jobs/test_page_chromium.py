@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from postdicom_async.jobs.page import page
+from postdicom_async.jobs.pages.page import page
 from postdicom_async.jobs.summary import Summary
 from tests.jobs.browser import KEPT_IN, chromium, needs_chromium
 from tests.jobs.summaries import big, hostile, small

@@ -15,9 +15,9 @@ from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.jobs import places
 from postdicom_async.jobs.chunks import ItemEnd
-from postdicom_async.jobs.ends import ListedStudy
-from postdicom_async.jobs.ledger import ItemRow, Ledger, Stage
-from postdicom_async.jobs.partition import merge, partition
+from postdicom_async.jobs.ends.end import ListedStudy
+from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, Stage
+from postdicom_async.jobs.ledger.partition import merge, partition
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import ItemLine
 from tests.jobs.ledgers import assert_adds_up, filled, reader

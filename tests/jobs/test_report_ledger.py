@@ -16,13 +16,13 @@ import pytest
 from postdicom_async import jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs.chunks import ItemEnd
-from postdicom_async.jobs.ends import ListedStudy
-from postdicom_async.jobs.eta import Eta
-from postdicom_async.jobs.ledger import ItemRow, Ledger, LedgerReader, Stage
-from postdicom_async.jobs.report import write_report
-from postdicom_async.jobs.serve import LivePage
+from postdicom_async.jobs.ends.end import ListedStudy
+from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, LedgerReader, Stage
+from postdicom_async.jobs.pages.eta import Eta
+from postdicom_async.jobs.pages.report import write_report
+from postdicom_async.jobs.pages.serve import LivePage
+from postdicom_async.jobs.pages.watch import line
 from postdicom_async.jobs.states import Reason, State
-from postdicom_async.jobs.watch import line
 from tests.jobs.ledgers import FACTS
 from tests.jobs.test_serve import visitor
 from tests.jobs.test_watch import drawn
@@ -164,8 +164,8 @@ async def test_a_job_that_is_begun_afresh_is_shown_afresh(tmp_path: Path) -> Non
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from postdicom_async.jobs import report
-from postdicom_async.jobs.ledger import LedgerReader
+from postdicom_async.jobs.pages import report
+from postdicom_async.jobs.ledger.ledger import LedgerReader
 path, to, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -10,10 +10,10 @@ import pytest
 
 from postdicom_async import jobs
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.jobs.control import ask, control_paths
-from postdicom_async.jobs.ledger import LedgerReader
-from postdicom_async.jobs.pace import Pace
-from postdicom_async.jobs.serve import LivePage
+from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.pace.control import ask, control_paths
+from postdicom_async.jobs.pace.pace import Pace
+from postdicom_async.jobs.pages.serve import LivePage
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import Summary
 from tests.jobs.test_serve import proof_in, visitor

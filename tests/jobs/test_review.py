@@ -27,12 +27,12 @@ from postdicom_async.disk.sources import Unusable, Usable
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import job as job_module
 from postdicom_async.jobs.context import How
-from postdicom_async.jobs.ends import Feature, Identified, ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Wanted
 from postdicom_async.jobs.job import Job, JobParts
-from postdicom_async.jobs.ledger import Ledger
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.pace.weather import Patience
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
-from postdicom_async.jobs.weather import Patience
 from postdicom_async.results import InstanceUids, Outcome
 from tests.jobs.test_copy import counts
 from tests.support.dicom_files import small_dicom, uid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from postdicom_async.jobs.serve import LivePage
+from postdicom_async.jobs.pages.serve import LivePage
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import Count, ReasonLine
 from tests.jobs.browser import KEPT_IN, Tab, chromium, needs_chromium

@@ -12,7 +12,7 @@ import pytest
 
 from postdicom_async import jobs
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.jobs.control import NoJobRuns, ask, control_paths
+from postdicom_async.jobs.pace.control import NoJobRuns, ask, control_paths
 from postdicom_async.jobs.states import State
 
 WITHIN = 2.0  # seconds, by the promise

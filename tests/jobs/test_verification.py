@@ -18,7 +18,7 @@ from postdicom_async.dicom.digest import DataSetDigest
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.sameness import Difference, differences
 from postdicom_async.disk.sources import Unusable, Usable
-from postdicom_async.jobs.ledger import ItemRow
+from postdicom_async.jobs.ledger.ledger import ItemRow
 from postdicom_async.jobs.states import Reason, State, ended
 from postdicom_async.jobs.verification import Finding, Verified, digest_of, verify_bytes
 from postdicom_async.results import InstanceUids, Outcome
@@ -30,7 +30,7 @@ from tests.support.dicom_files import DEFLATED, IMPLICIT, JPEG, small_dicom, stu
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
-    from postdicom_async.jobs.ends import Identified, Wanted
+    from postdicom_async.jobs.ends.end import Identified, Wanted
 
 STUDY, SERIES = uid(1), uid(1, 1)
 

@@ -7,11 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
-from postdicom_async.jobs.eta import Pace
-from postdicom_async.jobs.page_words import count
+from postdicom_async.jobs.pages.eta import Pace
+from postdicom_async.jobs.pages.page_words import count
+from postdicom_async.jobs.pages.watch import draw, line
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Count, MonthLine, Summary
-from postdicom_async.jobs.watch import draw, line
 from tests.jobs.summaries import HOSTILE, big, hostile, small
 
 PACE = Pace(0.3, 8100.0, 1200.0, 60_000_000.0)

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from postdicom_async.errors import UsageError
-from postdicom_async.jobs.windows import Windows
+from postdicom_async.jobs.pace.windows import Windows
 
 BERLIN, NEW_YORK = ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York")
 NIGHTS = "Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00"

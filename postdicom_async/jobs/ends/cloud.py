@@ -1,0 +1,137 @@
+"""An account of PostDICOM's Cloud API as an end of a job: it stores and confirms, and cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Self
+
+from postdicom_async.cloud.client import CloudApi
+from postdicom_async.errors import UsageError
+from postdicom_async.http.address import place_of
+from postdicom_async.http.redaction import origin_of
+from postdicom_async.jobs.ends.end import Feature
+from postdicom_async.jobs.ends.storing import stored
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from types import TracebackType
+    from uuid import UUID
+
+    from postdicom_async.dicom.anonymize import Anonymization
+    from postdicom_async.disk.sources import Identified
+    from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
+    from postdicom_async.results import InstanceUids, Outcome, UploadReport
+    from postdicom_async.transfer.outcomes import Outcomes
+
+__all__ = ["CloudEnd"]
+
+_UPLOADS = 2  # at once, each over several sockets: while one waits for its last answers, another sends
+
+
+class CloudEnd:
+    """An institution of an account as an `ends.End`. The client is opened and closed with it, unless it is open before.
+
+    What the service says it has is not sent again: it is PRESENT.
+
+    Args:
+        api: the account.
+        name: how it is shown; the router's origin without it.
+        institution_uuid: where images will belong, or its name; the user's only institution without it.
+        folder_uuid: a folder to put their orders into.
+
+    Attributes:
+        name, identity, features: see `ends.End`.
+
+    Raises:
+        UsageError: an argument is wrong.
+    """
+
+    features: Feature = Feature.STORES | Feature.CONFIRMS
+
+    def __init__(
+        self,
+        api: CloudApi,
+        *,
+        name: str | None = None,
+        institution_uuid: UUID | str | None = None,
+        folder_uuid: UUID | str | None = None,
+    ) -> None:
+        if not isinstance(api, CloudApi):
+            raise UsageError("api: give a CloudApi(...)")
+        self._api = api
+        self._institution = institution_uuid
+        self._folder = folder_uuid
+        self._opens = True
+        self._turns = asyncio.Semaphore(_UPLOADS)
+        address = api._router_url  # noqa: SLF001 - of this package
+        self.name: str = origin_of(address) if name is None else name
+        where = [str(institution_uuid or ""), str(folder_uuid or ""), str(api._user or "")]  # noqa: SLF001
+        self.identity: str = " ".join(["cloud", place_of(address), *map(str.lower, where)])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    async def __aenter__(self) -> Self:
+        self._opens = not self._api._connection.is_open  # noqa: SLF001 - of this package
+        if self._opens:
+            await self._api.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._opens:
+            await self._api.__aexit__(kind, error, trace)
+
+    async def store(
+        self, sources: AsyncIterator[Identified], *, anonymize: Anonymization | None = None
+    ) -> AsyncGenerator[Outcome, None]:
+        """Store what comes; see `ends.End.store`."""
+
+        def upload(given: AsyncIterator[Identified]) -> Outcomes[UploadReport]:
+            return self._api.upload_each(
+                given,  # type: ignore[arg-type]  # what another end gave, as it is
+                institution_uuid=self._institution,
+                folder_uuid=self._folder,
+                anonymize=anonymize,
+            )
+
+        async with self._turns, aclosing(stored(sources, upload, keeps=True)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+
+    async def probe(self) -> None:
+        """Ask for the account's folders.
+
+        Raises:
+            PostdicomError: what is wrong with the service now.
+        """
+        async for _ in self._api.folders.search():
+            return
+
+    # --- what it cannot -----------------------------------------------------------------------------------------------
+
+    def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:  # noqa: ARG002 - the protocol
+        """Refuse: the Cloud API is not searched by study."""
+        raise _cannot("list studies")
+
+    async def study(self, study: str) -> ListedStudy | None:  # noqa: ARG002 - the protocol
+        """Refuse."""
+        raise _cannot("list studies")
+
+    def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:  # noqa: ARG002 - the protocol
+        """Refuse."""
+        raise _cannot("list instances")
+
+    def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:  # noqa: ARG002 - the protocol
+        """Refuse."""
+        raise _cannot("give images")
+
+    async def delete(self, study: str, instances: Sequence[InstanceUids] | None) -> None:  # noqa: ARG002 - the protocol
+        """Refuse."""
+        raise _cannot("delete images")
+
+
+def _cannot(what: str) -> UsageError:
+    return UsageError(f"the Cloud API cannot {what}; name the archive by its DICOMweb address")

@@ -1,0 +1,399 @@
+"""The end of a job that is a folder: DICOM is known by content, and every file there is one item or says why not.
+
+State: the index (see `folder_index`) is opened when it is first needed and searched once, by whoever comes first; the
+`Folder` that is written to is opened when something is to be stored. Both are let go of when the end is left. What was
+stored waits in memory until it is noted in the index, some hundred at a time, and before anything is listed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, relative_names
+from postdicom_async.disk.anonymized import require_anonymization
+from postdicom_async.disk.background import in_background, outlasting
+from postdicom_async.disk.deletion import delete_file
+from postdicom_async.disk.folder import Folder
+from postdicom_async.disk.problems import local_file_error
+from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.face import translated
+from postdicom_async.jobs.ends.end import Feature
+from postdicom_async.jobs.ends.folder_index import FolderIndex
+from postdicom_async.jobs.ends.folder_list import FolderListing
+from postdicom_async.jobs.ends.folder_match import StudyFilter
+from postdicom_async.jobs.ends.folder_read import FolderReader
+from postdicom_async.jobs.ends.folder_scan import Looked, look, scan_folder, settle_uid
+from postdicom_async.jobs.ends.folder_store import FolderStore, of_the_folder
+from postdicom_async.jobs.states import Reason
+from postdicom_async.results import InstanceUids
+from postdicom_async.transfer.folder_sink import FolderSink
+from postdicom_async.transfer.outcomes import Gathered
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from postdicom_async.dicom.anonymize import Anonymization
+    from postdicom_async.dicom.layout import RelativeName
+    from postdicom_async.jobs.ends.end import Identified, ListedInstance, ListedStudy, Wanted
+    from postdicom_async.jobs.ends.folder_index import FileRow
+    from postdicom_async.results import Outcome
+
+__all__ = ["FolderEnd"]
+
+_NOTED: Final = 256  # stored files that are noted at once
+_PIECE: Final = 512 * 1024
+_LISTED: Final = frozenset({Reason.NONE, Reason.DUPLICATE_FILE})
+_TRIED: Final = 1 << 20  # bytes that are written to see whether the disk has room
+
+
+class FolderEnd:
+    """A folder as an end of a job. Use it inside ``async with``.
+
+    Attributes:
+        name: ``"folder"``.
+        identity: its real path. Private.
+        features: everything.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        index: Path | None = None,
+        filters: Mapping[str, Any] | None = None,
+        layout: Layout = DEFAULT_LAYOUT,
+        fsync: bool = True,
+        target: bool = False,
+        on_scan: Callable[[int], None] | None = None,
+    ) -> None:
+        """Take a folder. Nothing is looked at before it is asked.
+
+        Args:
+            path: the folder.
+            index: the file that remembers what lies there, beside the job's ledger and never in the folder; None is
+                one that is gone with this object.
+            filters: which studies count, as for a search; a folder is filtered by what belongs to studies.
+            layout: how what is stored is named.
+            fsync: make what is stored durable before it counts.
+            target: a folder that does not exist is an empty one; without, it is a mistake.
+            on_scan: is told in the event loop, while the folder is searched, how many files were met.
+
+        Raises:
+            UsageError: an argument is wrong.
+        """
+        self.name: str = "folder"
+        self.identity: str = os.path.realpath(path)
+        self.features: Feature = ~Feature(0)
+        self._root = Path(self.identity)
+        self._index_path = index
+        self._filter = StudyFilter(filters)
+        self._layout = relative_names(layout)
+        self._fsync = fsync
+        self._target = target
+        self._on_scan = on_scan
+        if index is not None and Path(os.path.realpath(index)).is_relative_to(self._root):
+            raise UsageError("index: it must not lie in the folder that it is about")
+        self._index: FolderIndex | None = None
+        self._indexing = asyncio.Lock()
+        self._searched = False
+        self._searching = asyncio.Lock()
+        self._reader = FolderReader(self._root)
+        self._writing = ExitStack()
+        self._opening = asyncio.Lock()
+        self._store: FolderStore | None = None
+        self._unnoted: list[RelativeName] = []
+
+    def __repr__(self) -> str:
+        return "<FolderEnd>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of the folder and its index; what was stored is noted first."""
+        self._store = None
+        self._writing.close()
+        index = self._index
+        if index is not None:
+            try:
+                await self._note_stored()
+            finally:
+                self._index, self._searched = None, False
+                await in_background(index.close)
+
+    # --- what there is -----------------------------------------------------------------------------------------------
+
+    async def refresh(self) -> None:
+        """Search the folder anew; only files that have changed are read.
+
+        Raises:
+            UsageError: it does not exist, or is no folder.
+            LocalFileError: it cannot be searched, or its index cannot be kept.
+            LedgerUnusable: the index is damaged, or something else.
+        """
+        async with self._searching:
+            await self._search()
+
+    async def _listing(self) -> FolderListing:
+        """Return what lists, after a search that is made once, with all that was stored noted."""
+        async with self._searching:
+            if not self._searched:
+                await self._search()
+        await self._note_stored()
+        return FolderListing(await self._opened_index(), self._filter)
+
+    async def _search(self) -> None:
+        index = await self._opened_index()
+        if not await in_background(self._is_there):
+            if await in_background(partial(index.studies, "", 1)):
+                message = "the folder is gone: mount it, or make an empty one to begin anew"
+                raise LocalFileError(message, temporary=True)
+            self._searched = True
+            return
+        await in_background(self._reader.require_folder)
+        await scan_folder(self.identity, index, self._filter.texts, self._on_scan)
+        self._searched = True
+
+    async def _opened_index(self) -> FolderIndex:
+        async with self._indexing:
+            if self._index is None:
+                await in_background(self._open_index)
+        assert self._index is not None  # noqa: S101 - it was opened
+        return self._index
+
+    def _open_index(self) -> None:
+        """Open it, and put it where it is found to be closed, though whoever waits for it were cancelled."""
+        self._index = FolderIndex(self._index_path, root=self.identity, texts=self._filter.texts)
+
+    def _is_there(self) -> bool:
+        """Whether the folder exists; blocks."""
+        with translated(OSError, partial(local_file_error, "the folder")):
+            try:
+                status = self._root.stat()
+            except FileNotFoundError:
+                status = None
+        if status is None and not self._target:
+            raise UsageError("the source folder does not exist")
+        if status is not None and not stat.S_ISDIR(status.st_mode):
+            raise UsageError("this is a file where a folder was to be named")
+        return status is not None
+
+    async def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:
+        """Yield the studies that the filter means. A study is dated by the first date that its files say.
+
+        Raises:
+            UsageError, LocalFileError, LedgerUnusable: as `refresh`.
+        """
+        async with aclosing((await self._listing()).studies(since, until)) as found:
+            async for some in found:
+                yield some
+
+    async def study(self, study: str) -> ListedStudy | None:
+        """Return what the folder has of a study, None where that is nothing, or the filter leaves it out."""
+        return await (await self._listing()).study(study)
+
+    async def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:
+        """Yield the instances of a study, each with its place in the folder. See `excluded` for other files."""
+        async with aclosing((await self._listing()).instances(study)) as found:
+            async for some in found:
+                yield some
+
+    async def excluded(self) -> AsyncGenerator[list[ListedInstance], None]:
+        """Yield every other file: what is not DICOM, cannot be read, is there twice, or lies outside the filter.
+
+        ``flaw`` says which; ``uid`` is a digest that only this index can make of the path, ``series`` empty. With
+        what `instances` yields for each study, every file that was found comes once.
+        """
+        async with aclosing((await self._listing()).excluded()) as found:
+            async for some in found:
+                yield some
+
+    # --- as a source -------------------------------------------------------------------------------------------------
+
+    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+        """Yield the files, the next ones read ahead.
+
+        What is another instance by now, is cut off or not there, is `Unusable`.
+        Where ``place`` is given no index is needed: the folder is not searched for it.
+
+        Raises:
+            LocalFileError: the folder itself is gone, or another one is there.
+            UsageError: it never was there.
+        """
+        async with aclosing(self._reader.open(await self.placed(wanted))) as found:
+            async for one in found:
+                yield one
+
+    async def placed(self, wanted: Wanted) -> Wanted:
+        """Return the wanted with their places as far as they are known, for a worker that has no index.
+
+        What lies where the layout would put it is found there; the folder is searched for what the index has not.
+        """
+        if all(one.place for one in wanted.instances):
+            return wanted
+        index = await self._opened_index()
+        # What an earlier run knew will do: each file is looked at when it is opened.
+        found = await in_background(partial(self._find, index, wanted))
+        if not all(one.place for one in found.instances):
+            await self._listing()
+            found = await in_background(partial(self._find, index, found))
+        return found
+
+    def _find(self, index: FolderIndex, wanted: Wanted) -> Wanted:
+        def place(one: ListedInstance) -> str:
+            row = index.find(wanted.study, one.series, one.uid)
+            if row is not None:
+                return row.place
+            name = self._layout(InstanceUids(wanted.study, one.series, one.uid))
+            return "/".join(name) if os.path.lexists(self._root.joinpath(*name)) else ""
+
+        return replace(
+            wanted, instances=[one if one.place else one._replace(place=place(one)) for one in wanted.instances]
+        )
+
+    # --- as a target -------------------------------------------------------------------------------------------------
+
+    async def store(
+        self, sources: AsyncIterator[Identified], *, anonymize: Anonymization | None = None
+    ) -> AsyncGenerator[Outcome, None]:
+        """Write instances, each under a temporary name, made durable, and then given the name of the layout.
+
+        What lies under that name is never replaced: PRESENT where it is the same instance (byte for byte, or the same
+        data set), FAILED where it is not. Only a mere beginning of the very same bytes is made whole.
+
+        Raises:
+            LocalFileError: the disk is full, or the folder cannot be written to. What was under way then, and has no
+                outcome, is not there.
+        """
+        require_anonymization(anonymize)
+        store = await self._opened_store()
+        gathered = Gathered(keeps_all=False, streams=True)
+        running: asyncio.Future[Any] = asyncio.ensure_future(store.run(sources, anonymize, gathered))
+        try:
+            async with aclosing(gathered.taken(running)) as outcomes:
+                async for outcome in outcomes:
+                    yield outcome
+                    if len(self._unnoted) >= _NOTED:
+                        await self._note_stored()
+            running.result()
+        finally:
+            running.cancel()
+            await outlasting(running)
+
+    @asynccontextmanager
+    async def sink(self) -> AsyncIterator[FolderSink]:
+        """Give the folder as a `transfer.sinks.Sink`, for a download that writes its answers straight to the disk.
+
+        ``async with end.sink() as sink:`` give it to what receives (`dicomweb.lanes.Lanes`): each instance is under its
+        final name, whole and durable, when its outcome is SAVED. A file of that name is replaced, so ask for what is
+        known not to be there; the outcome's ``where`` is a path, to be left behind. Tell `note` what was saved.
+        """
+        yield (await self._opened_store()).sink
+
+    async def note(self, saved: Iterable[InstanceUids]) -> None:
+        """Have the index know what a `sink` saved."""
+        self._unnoted += [self._layout(uids) for uids in saved]
+        if len(self._unnoted) >= _NOTED:
+            await self._note_stored()
+
+    async def _opened_store(self) -> FolderStore:
+        async with self._opening:
+            if self._store is None:
+                # Of one job one process writes: what an earlier one left half written is its own, to be cleared.
+                owner = "" if self._index_path is None else (await self._opened_index()).mark(b"")
+                folder = Folder(self._root, fsync=self._fsync, owner=owner)
+                self._writing.callback(folder.close)
+                with translated(LocalFileError, of_the_folder):
+                    await in_background(folder.open)
+                await in_background(self._reader.require_folder)
+                sink = self._writing.enter_context(FolderSink(folder, self._layout, piece=_PIECE))
+                self._store = FolderStore(sink, self._layout, self._unnoted.append)
+        return self._store
+
+    async def _note_stored(self) -> None:
+        """Put what was stored into the index, where there has been a search: the next one finds it otherwise."""
+        names = self._unnoted.copy()
+        self._unnoted.clear()
+        if names and self._searched:
+            await in_background(partial(self._note_files, await self._opened_index(), names))
+
+    def _note_files(self, index: FolderIndex, names: Sequence[RelativeName]) -> None:
+        looked = [Looked(self._root.joinpath(*name), os.fsencode("/".join(name))) for name in names]
+        seen = [look(one, self._filter.texts) for one in looked]
+        index.note(seen)
+        for one in seen:
+            if one.uid is not None and len(index.files_of_uid(one.uid)) > 1:
+                settle_uid(self.identity, index, one.uid)
+
+    async def delete(self, study: str, instances: Sequence[InstanceUids] | None) -> None:
+        """Delete the files of instances, identical copies too, and folders that are empty then.
+
+        A file that has changed is left alone, and what was never listed: other content under the same UID.
+
+        Raises:
+            UsageError: the filter leaves this study out.
+            LocalFileError: not all could be deleted; the others are gone.
+        """
+        listing = await self._listing()
+        if not await listing.is_chosen(study):
+            raise UsageError("delete: the study is outside the filter")
+        wanted = None if instances is None else {(one.series_instance_uid, one.sop_instance_uid) for one in instances}
+        problem: LocalFileError | None = None
+        async for rows in listing.files(study):
+            chosen = [
+                row for row in rows if row.flaw in _LISTED and (wanted is None or (row.series, row.uid) in wanted)
+            ]
+            problem = await in_background(partial(self._delete_files, listing.index, chosen)) or problem
+        if self._store is not None:
+            self._store.sink.folder.look_again()
+        if problem is not None:
+            raise problem
+
+    def _delete_files(self, index: FolderIndex, rows: Sequence[FileRow]) -> LocalFileError | None:
+        gone: list[int] = []
+        problem: LocalFileError | None = None
+        for row in rows:
+            try:
+                if delete_file(self._root, row.place.split("/"), row.identity):
+                    gone.append(row.id)
+                else:
+                    problem = LocalFileError("a file to be deleted has changed since the folder was searched")
+            except OSError as error:
+                problem = local_file_error("a file to be deleted", error)
+        index.forget(gone)
+        return problem
+
+    # --- both --------------------------------------------------------------------------------------------------------
+
+    async def probe(self) -> None:
+        """See that the folder can be listed, and, once something was stored, that there is room to write.
+
+        Raises:
+            UsageError: it does not exist.
+            LocalFileError: it cannot be listed, or written to; it is not there any more, and may come back.
+        """
+        await in_background(self._probe)
+
+    def _probe(self) -> None:
+        if self._reader.has_looked:
+            self._reader.require_folder()
+        if self._is_there():
+            with translated(OSError, partial(local_file_error, "the folder")):
+                os.scandir(self._root).close()
+        if self._store is not None:
+            with translated(LocalFileError, of_the_folder):
+                partial_file = self._store.sink.folder.create(("probe",))
+                try:
+                    partial_file.write([bytes(_TRIED)])
+                finally:
+                    partial_file.discard()

@@ -1,0 +1,1 @@
+"""What became of every item: one SQLite file, its writer and its readers, and its parts."""

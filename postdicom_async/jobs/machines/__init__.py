@@ -1,0 +1,1 @@
+"""Chunks on other machines: a scheduler of dask, its workers, and what travels between them."""

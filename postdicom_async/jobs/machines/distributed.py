@@ -1,0 +1,302 @@
+"""Chunks on other machines: a `Dispatcher` that hands them to the workers of a dask scheduler.
+
+Theory: the ledger, and every decision, stay here; the scheduler and the workers may die at any time and are asked for
+nothing but what became of a chunk. `flights.Flights` holds what is under way, and only `_Run` changes it, one event at
+a time. A monitor looks at the scheduler every second: how many workers there are (at most twice as many chunks are
+handed out, and each is given its share of the rates), and whether it answers. When it does not, or the connection ends,
+everything that was under way is handed out again, under higher attempts, as soon as a scheduler is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from postdicom_async.errors import ConnectionFailed, UsageError
+from postdicom_async.jobs.chunks import ChunkEnd
+from postdicom_async.jobs.machines import worker
+from postdicom_async.jobs.machines.flights import Flights, Given, Key
+from postdicom_async.jobs.machines.scheduler import ENDS_WITHIN, Link, tls  # first: it says which extra is missing
+
+from distributed import KilledWorker  # isort: skip
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from types import TracebackType
+
+    from distributed import Security
+
+    from postdicom_async.jobs.chunks import Chunk
+
+__all__ = ["DaskDispatcher", "tls"]
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between looks at the scheduler."""
+WAITS: Final = (0.5, 30.0)
+"""Seconds between attempts to reach a scheduler that is lost: at first, and at most."""
+AHEAD: Final = 2
+"""Chunks handed out at once, for each worker."""
+
+
+class DaskDispatcher:
+    """Hands chunks to the workers of a scheduler. Use it inside ``async with``.
+
+    Args:
+        address: of the scheduler, ``tls://host:8786``.
+        task: what a worker does with a parcel: a function at the top of a module that workers can import.
+        source, target: `worker.Spec`, which go into every parcel.
+        options: makes of the number of workers what else goes into a parcel: it is asked for each. No secret.
+        prepare: what is still to be done to a chunk before it is handed out.
+        finish: what is to be done when all chunks have ended.
+        at_most: how many chunks at once, however many workers there are; None for no such limit. It is asked each time.
+        job: a word that tells this run from others on the same scheduler.
+        security: see `tls`.
+        patience: seconds without a scheduler, or without a worker, after which it is given up.
+        on_event: is told what people should know, one line each.
+
+    Raises:
+        UsageError: the address is none, or leads to another machine without TLS.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        task: Callable[[worker.Parcel], worker.Answer],
+        *,
+        source: Any = None,
+        target: Any = None,
+        options: Callable[[int], Any] = lambda _workers: None,
+        prepare: Callable[[Chunk], Awaitable[Chunk]] | None = None,
+        finish: Callable[[], Awaitable[None]] | None = None,
+        at_most: Callable[[], int | None] = lambda: None,
+        job: str | None = None,
+        security: Security | None = None,
+        patience: float = 12 * 3600,
+        on_event: Callable[[str], None] | None = None,
+    ) -> None:
+        self._task = task
+        self._ends = (source, target)
+        self._options = options
+        self._prepare = prepare
+        self._finish = finish
+        self._patience = patience
+        self._tell = on_event or (lambda _line: None)
+        self._at_most = at_most
+        self._job = job or secrets.token_hex(4)
+        self._link = Link(address, security, f"postdicom-{self._job}", self._tell)
+        self._serial = 0
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are now."""
+        return len(self._link.workers)
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            ConnectionFailed: there is no scheduler, or no trust between it and us.
+        """
+        if not await self._link.connect():
+            raise ConnectionFailed(
+                "scheduler: nothing answers at its address, it speaks TLS and we do not, or a certificate is refused"
+            )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._link.leave()
+
+    async def run(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Given, None]:
+        """Hand chunks out; yield the ends of their items, and one `ChunkEnd` each, last.
+
+        Raises:
+            ConnectionFailed: no scheduler, or no worker, for as long as the patience lasts.
+            UsageError: the workers cannot do this work.
+        """
+        ways = _Ways(self._submit, self._at_most, self._patience, self._tell)
+        going = _Run(self._link, self._prepared(chunks), ways)
+        try:
+            async for given in going.results():
+                yield given
+            if self._finish is not None:
+                await self._finish()
+        finally:
+            await going.end(self._job)
+
+    async def _prepared(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:
+        async for chunk in chunks:
+            yield chunk if self._prepare is None else await self._prepare(chunk)
+
+    def _submit(self, client: Any, chunk: Chunk, workers: int) -> Any:
+        source, target = self._ends
+        parcel = worker.Parcel(self._job, chunk, source, target, self._options(workers))
+        self._serial += 1  # a key that a scheduler has seen is never used again: it may still know its result
+        name = f"postdicom-{self._job}-{chunk.number}-{chunk.attempt}-{self._serial}"
+        return client.submit(self._task, parcel, key=name, pure=False)
+
+
+class _Ways(NamedTuple):
+    submit: Callable[[Any, Chunk, int], Any]
+    at_most: Callable[[], int | None]
+    patience: float
+    tell: Callable[[str], None]
+
+
+class _Run:
+    """One run of chunks. What happens comes as calls into ``_events``, and is done one at a time in `results`."""
+
+    def __init__(self, link: Link, chunks: AsyncGenerator[Chunk, None], ways: _Ways) -> None:
+        self._link = link
+        self._chunks = chunks
+        self._submit, self._at_most, self._patience, self._tell = ways
+        self._flights = Flights()
+        self._events: asyncio.Queue[Callable[[], list[Given]]] = asyncio.Queue()
+        self._futures: dict[Key, Any] = {}
+        self._watchers: dict[Key, asyncio.Task[None]] = {}
+        self._drawing: asyncio.Task[None] | None = None
+        self._all_drawn = False
+        self._worked = time.monotonic()  # when there last was a worker
+        self._has_worked = False
+        self._monitor = asyncio.create_task(self._look_after())
+
+    async def results(self) -> AsyncGenerator[Given, None]:
+        while not (self._all_drawn and self._flights.empty):
+            happened = await self._events.get()
+            for given in happened():
+                yield given
+            self._hand_out()
+
+    async def end(self, job: str) -> None:
+        """Cancel what is under way; the workers are told to drop it, and not waited for."""
+        tasks = [self._monitor, *self._watchers.values(), *([self._drawing] if self._drawing else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await self._chunks.aclose()
+        client = self._link.client
+        if client is None or not self._futures:
+            return
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(ENDS_WITHIN):
+                await client.cancel(list(self._futures.values()), force=True)
+                await client.run(worker.drop, job, on_error="ignore")
+
+    # --- handing out -------------------------------------------------------------------------------------------------
+
+    def _hand_out(self) -> None:
+        client, workers = self._link.client, len(self._link.workers)
+        if not (self._link.stands and workers):
+            return
+        room = min(AHEAD * workers, self._at_most() or AHEAD * workers) - self._flights.flying
+        while room > 0 and (chunk := self._flights.take()) is not None:
+            key = (chunk.number, chunk.attempt)
+            self._futures[key] = future = self._submit(client, chunk, workers)
+            self._watchers[key] = asyncio.create_task(self._watch(key, future))
+            room -= 1
+        if room > 0 and not (self._flights.has_waiting or self._drawing or self._all_drawn):
+            self._drawing = asyncio.create_task(self._draw())
+
+    async def _draw(self) -> None:
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._events.put_nowait(partial(self._drew, None))
+        except Exception as error:  # noqa: BLE001  it is raised where the results are taken
+            self._events.put_nowait(partial(_raise, error))
+        else:
+            self._events.put_nowait(partial(self._drew, chunk))
+
+    def _drew(self, chunk: Chunk | None) -> list[Given]:
+        self._drawing = None
+        if chunk is None:
+            self._all_drawn = True
+        else:
+            self._flights.add(chunk)
+        return []
+
+    # --- what comes back ---------------------------------------------------------------------------------------------
+
+    async def _watch(self, key: Key, future: Any) -> None:
+        answer: Any = None
+        try:
+            answer = await future.exception()
+            if answer is None and future.status != "cancelled":
+                answer = await future.result()
+        except Exception as error:  # noqa: BLE001  of the network, or what the work ended with after all
+            answer = error if isinstance(error, KilledWorker) else None
+        self._events.put_nowait(partial(self._came, key, answer))
+
+    def _came(self, key: Key, answer: Any) -> list[Given]:
+        """Take what came of an attempt; None where nobody knows."""
+        if key not in self._futures:
+            return []  # it was lost with its scheduler, and is under way again as another attempt
+        self._forget(key)
+        if answer is None or isinstance(answer, worker.Refused):
+            self._flights.lost(key)
+        elif isinstance(answer, ImportError | AttributeError):
+            raise UsageError("workers: they cannot load this job's work; give them the packages that are here")
+        elif isinstance(answer, Exception | worker.Broken):
+            what = answer.error if isinstance(answer, worker.Broken) else type(answer).__name__
+            self._tell(f"workers did not survive chunk {key[0]}, attempt {key[1]}: {what}")
+            return self._flights.killed(key)
+        else:
+            items, end = answer
+            return self._flights.landed(key, map(worker.unpacked, items), ChunkEnd(*end))
+        return []
+
+    def _forget(self, key: Key) -> None:
+        self._watchers.pop(key).cancel()
+        self._futures.pop(key).release()
+
+    def _lost_all(self) -> list[Given]:
+        for key in list(self._futures):
+            self._forget(key)
+        self._flights.lost_all()
+        return []
+
+    # --- the scheduler and its workers -------------------------------------------------------------------------------
+
+    async def _look_after(self) -> None:
+        try:
+            while True:
+                if not await self._link.look():
+                    await self._reach_again()
+                    continue
+                if self._link.workers:
+                    self._worked, self._has_worked = time.monotonic(), True
+                else:
+                    self._check_patience("worker")
+                self._events.put_nowait(list)  # the number of workers may be another
+                await asyncio.sleep(LOOK_EVERY)
+        except Exception as error:  # noqa: BLE001  it is raised where the results are taken
+            self._events.put_nowait(partial(_raise, error))
+
+    async def _reach_again(self) -> None:
+        await self._link.leave()
+        self._events.put_nowait(self._lost_all)
+        self._tell("the scheduler is lost; what was under way is handed out again when it is back")
+        wait, longest = WAITS
+        while not await self._link.connect():
+            self._check_patience("scheduler")
+            await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311  no secret
+            wait = min(2 * wait, longest)
+        self._tell("the scheduler is back")
+
+    def _check_patience(self, missing: str) -> None:
+        if self._link.refused is not None and not self._has_worked:
+            raise UsageError(f"workers: {self._link.refused}")
+        if time.monotonic() - self._worked > self._patience:
+            raise ConnectionFailed(
+                f"no {missing} for {self._patience:.0f} s; the same command goes on when there is one"
+            )
+
+
+def _raise(error: Exception) -> list[Given]:
+    raise error

@@ -1,0 +1,181 @@
+"""A job's chunks as workers on other machines do them: what is packed here, and what is made of it there.
+
+No secret is packed. A worker opens the ends by its own profiles, with its own secrets; what is anonymised is told by
+rules, and the secret, as a table of patients, is the worker's own (`unpacked_rules`); another than here is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from postdicom_async.dicom.anonymize import Anonymization
+from postdicom_async.disk import private_file
+from postdicom_async.disk.patient_table import PatientTable
+from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.face import public_face, translated
+from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
+from postdicom_async.jobs.chunks import ChunkEnd
+from postdicom_async.jobs.ends.archive import ArchiveEnd
+from postdicom_async.jobs.ends.specs import EndSpec
+from postdicom_async.jobs.machines.worker import Answer, Parcel, carry_with
+from postdicom_async.jobs.pace.pace import Pace, Share
+from postdicom_async.jobs.verification import digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from postdicom_async.disk.sources import Usable
+    from postdicom_async.jobs.chunks import ItemEnd
+    from postdicom_async.jobs.ends.end import End
+
+__all__ = ["RemoteEnd", "WorkOptions", "carry", "packed_rules", "unpacked_rules"]
+
+SECRET: Final = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105  its name
+PATIENTS: Final = "POSTDICOM_ANONYMIZE_PATIENTS"
+SECRET_FILE: Final = "anonymize.secret"  # noqa: S105  in $CREDENTIALS_DIRECTORY
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEnd:
+    """Where an end is, for a worker; a `worker.Spec`.
+
+    Attributes:
+        job: a random word that tells this run from others.
+        spec: as it was named.
+        target: it is the target: a folder that does not exist is an empty one.
+        alone: the other end is no archive, so that variables such as ``POSTDICOM_PASSWORD`` are meant for this.
+    """
+
+    job: str
+    spec: EndSpec
+    target: bool = False
+    alone: bool = False
+
+    def open(self) -> End:
+        """Return the end, not yet entered; its requests keep to this process's share of the job's rate.
+
+        Raises:
+            UsageError: this machine has no such profile, or no secret for it.
+        """
+        end = self.spec.open(target=self.target, alone=self.alone)
+        if isinstance(end, ArchiveEnd):
+            end.pace_requests(_kept_for(self.job).pace.request)
+        return end
+
+
+def packed_rules(rules: Anonymization) -> Anonymization:
+    """Return rules as they may travel.
+
+    Raises:
+        UsageError: every machine would make other UIDs; or a map of UIDs is to be written, which several cannot.
+    """
+    if rules.uid_map is not None:
+        raise UsageError("anonymize: a map of UIDs is written on one machine; leave it out, or the scheduler")
+    return rules.without_secret()
+
+
+@public_face
+def unpacked_rules(rules: Anonymization) -> Anonymization:
+    """Return rules with this machine's secret and table of patients.
+
+    Raises:
+        UsageError: it lacks one, or has another.
+    """
+    place = os.environ.get(PATIENTS)
+    secret, patients = _secret(), None
+    if place and rules.description()["patients"] is not None:
+        no_table = UsageError(f"anonymize: this machine has no table where {PATIENTS} is")
+        with translated(LocalFileError, lambda _: no_table):  # no error that leaves says where it is
+            patients = PatientTable.from_csv(Path(place))
+    # A worker may serve jobs that need less than it has.
+    for one, table in ((secret, patients), (secret, None), (None, patients), (None, None)):
+        with contextlib.suppress(UsageError):
+            return rules.with_secret(one, patients=table)
+    has = "no secret" if secret is None else "another secret or table of patients than where the job was begun"
+    raise UsageError(
+        f"anonymize: this machine has {has}: set {SECRET} (or {SECRET_FILE} in $CREDENTIALS_DIRECTORY), and "
+        f"{PATIENTS} to the file of a table"
+    )
+
+
+def _secret() -> str | None:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder and (path := Path(folder, SECRET_FILE)).exists():
+        return private_file.read_secret(path, f"$CREDENTIALS_DIRECTORY/{SECRET_FILE}", private=False)
+    return os.environ.get(SECRET)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOptions:
+    """How chunks are moved, for a worker.
+
+    Attributes:
+        compares_bytes: make a digest of what is sent, to be compared later.
+        rules: what is changed on the way, without the secret.
+        share: of the job's rates, what this worker may use.
+    """
+
+    compares_bytes: bool = False
+    rules: Anonymization | None = None
+    share: Share = field(default_factory=Share)
+
+
+# --- on the worker ---------------------------------------------------------------------------------------------------
+
+
+def carry(parcel: Parcel) -> Answer:
+    """Move a chunk: the task of a worker."""
+    return carry_with(_work, parcel)
+
+
+@dataclass(slots=True)
+class _Job:
+    """What is kept for the job that this process works for, between its chunks."""
+
+    job: str
+    pace: Pace = field(default_factory=Pace)
+    rules: Anonymization | None = None
+
+
+_jobs: dict[str, _Job] = {}
+_guard = threading.Lock()
+_MOST_JOBS = 8  # that are remembered at once
+
+
+async def _work(source: End, target: End, parcel: Parcel) -> AsyncGenerator[ItemEnd | ChunkEnd, None]:
+    wanted: WorkOptions = parcel.options
+    kept = _kept_for(parcel.job)
+    kept.pace.set(max_rate=wanted.share.max_rate or 0, max_requests=wanted.share.max_requests or 0)
+    problem = ""
+    if wanted.rules is not None and kept.rules is None:
+        try:
+            kept.rules = await asyncio.to_thread(unpacked_rules, wanted.rules)
+        except PostdicomError as error:
+            problem = str(error)
+    if problem:
+        yield ChunkEnd("target", UsageError.__name__, message=f"on a worker: {problem}")
+        return
+    options = ChunkOptions(kept.rules, kept.pace.bytes, _digest if wanted.compares_bytes else None)
+    async with aclosing(run_chunk(source, target, parcel.chunk, options)) as ends:
+        async for end in ends:
+            yield end
+
+
+def _kept_for(job: str) -> _Job:
+    with _guard:  # ends are opened in threads of their own
+        found = _jobs.pop(job, None) or _Job(job)
+        _jobs[job] = found  # the latest last
+        while len(_jobs) > _MOST_JOBS:
+            del _jobs[next(iter(_jobs))]
+        return found
+
+
+async def _digest(one: Usable) -> bytes:
+    return await digest_of(one.body)

@@ -1,0 +1,341 @@
+"""What runs in a worker process of another machine: one event loop of our own, with the ends open in it.
+
+Theory: a worker of dask runs tasks in threads, as many at once as it has, and keeps its own event loop for itself.
+`carry` is the task: it hands its chunk to the one loop of this process (`_Room`, in a thread of its own) and waits. The
+ends of a job are opened there once, and kept for the chunks to come; each has a task that enters and leaves it
+(`_Kept`), as cancel scopes demand. An end that turned out broken for good (credentials changed) is opened anew for the
+next chunk. When the worker stops, its plugin cancels what runs and closes the ends; when it is killed, the system does.
+
+Nothing raised here crosses the network: what comes back are tuples of plain values. A parcel shows numbers alone, since
+dask logs what it could not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+
+from distributed import Reschedule, WorkerPlugin
+
+from postdicom_async.errors import PostdicomError
+from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
+from postdicom_async.jobs.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Iterator
+
+    from distributed import Worker
+
+    from postdicom_async.jobs.ends.end import End
+
+__all__ = [
+    "VERSION",
+    "Answer",
+    "Broken",
+    "Landed",
+    "Parcel",
+    "Refused",
+    "Spec",
+    "Work",
+    "carry_with",
+    "drop",
+    "greet",
+    "stop",
+    "unpacked",
+]
+
+Landed: TypeAlias = tuple[list[tuple[Any, ...]], tuple[Any, ...]]
+"""Items' ends and the chunk's, as plain tuples in the order of `ItemEnd` and `ChunkEnd`."""
+
+VERSION: Final = version("postdicom-async")
+PLUGIN: Final = "postdicom-async"
+STOP_WITHIN: Final = 5.0
+"""Seconds in which ends are closed; then the process goes all the same."""
+IDLE: Final = 600.0
+"""Seconds after which an end is closed that no chunk has used."""
+
+
+class Spec(Protocol):
+    """Says where an end is, without any secret: it may be pickled, compared, and used as a key."""
+
+    def __hash__(self) -> int: ...
+
+    def open(self) -> End:
+        """Return the end, with the credentials that this machine has for it. It may block."""
+        ...
+
+
+@dataclass(frozen=True, repr=False)
+class Parcel:
+    """What travels to a worker.
+
+    Attributes:
+        job: a random word that tells this run from others on the same scheduler.
+        chunk: what is to be moved.
+        source, target: where the ends are; no secrets.
+        options: how it is to be moved, and how fast by this worker; no secrets.
+        version: of this package, where it was packed.
+    """
+
+    job: str
+    chunk: Chunk
+    source: Any = None
+    target: Any = None
+    options: Any = None
+    version: str = field(default=VERSION)
+
+    def __repr__(self) -> str:
+        return f"<chunk {self.chunk.number}, attempt {self.chunk.attempt}>"
+
+
+class Refused(NamedTuple):
+    """The answer of a worker that has another version of this package."""
+
+    version: str
+
+
+class Broken(NamedTuple):
+    """The answer where the work raised what it should not; ``error`` is the name of a class."""
+
+    error: str
+
+
+Answer: TypeAlias = Landed | Refused | Broken
+Work: TypeAlias = "Callable[[End, End, Parcel], AsyncGenerator[ItemEnd | ChunkEnd, None]]"
+"""What is done with the open ends: yields items' ends, and the chunk's."""
+
+
+# --- ends, kept open -------------------------------------------------------------------------------------------------
+
+
+class _Kept:
+    """An end that is open, and the task that opened it and will close it.
+
+    It is closed when nobody uses it: at once where it is ``stale``, else after `IDLE` seconds, and it is stale then.
+    """
+
+    def __init__(self, opened: Callable[[], End]) -> None:
+        self.users = 0
+        self.stale = False
+        self._idle: asyncio.TimerHandle | None = None
+        self._unused = asyncio.Event()
+        self._end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        self._keeper = asyncio.create_task(self._keep(opened))
+
+    async def _keep(self, opened: Callable[[], End]) -> None:
+        problem: BaseException | None = None
+        try:
+            made = await asyncio.to_thread(opened)
+            async with made as end:
+                self._end.set_result(end)
+                await self._unused.wait()
+        except asyncio.CancelledError:
+            self._end.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001  it is told those who wait for the end
+            problem = error
+        if problem is not None and not self._end.done():
+            self.stale = True
+            self._end.set_exception(problem)
+            self._end.exception()  # looked at, so that asyncio does not report it when nobody waits
+
+    async def get(self) -> End:
+        """Return the end when it is open; raise what kept it from opening."""
+        return await asyncio.shield(self._end)
+
+    def enter(self) -> None:
+        """One user more."""
+        self.users += 1
+        if self._idle is not None:
+            self._idle.cancel()
+
+    def leave(self) -> None:
+        """One user less."""
+        self.users -= 1
+        if not self.users:
+            self._idle = asyncio.get_running_loop().call_later(0 if self.stale else IDLE, self._expire)
+
+    def _expire(self) -> None:
+        self.stale = True
+        self._unused.set()
+
+    async def close(self) -> None:
+        """Close it, whoever uses it."""
+        self._expire()
+        if not self._end.done():
+            self._keeper.cancel()
+        await asyncio.wait([self._keeper])
+
+
+class _Room:
+    """The event loop of this process, its thread, and what is kept in it. Only its loop touches ``_kept``."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._kept: dict[Hashable, _Kept] = {}
+        self._running: dict[asyncio.Task[Any], str] = {}
+        # A daemon: should closing hang, the process can go all the same.
+        self._thread = threading.Thread(target=self._run, name="postdicom-worker", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
+    def run(self, parcel: Parcel, work: Coroutine[Any, Any, Landed]) -> Landed:
+        """Run in the loop, and wait. Called by dask's threads."""
+        return asyncio.run_coroutine_threadsafe(self._noted(parcel.job, work), self._loop).result()
+
+    async def _noted(self, job: str, work: Coroutine[Any, Any, Landed]) -> Landed:
+        task = asyncio.create_task(work)
+        self._running[task] = job
+        try:
+            return await task
+        finally:
+            del self._running[task]
+
+    @contextlib.contextmanager
+    def end(self, spec: Spec) -> Iterator[_Kept]:
+        """Use an end, opened or open already."""
+        kept = self._kept.get(spec)
+        if kept is None or kept.stale:
+            kept = self._kept[spec] = _Kept(spec.open)
+        kept.enter()
+        try:
+            yield kept
+        finally:
+            kept.leave()
+
+    def drop(self, job: str | None) -> None:
+        """Cancel what runs for a job, or with None all."""
+
+        def cancel() -> None:
+            for task, of in list(self._running.items()):
+                if job in {None, of}:
+                    task.cancel()
+
+        self._loop.call_soon_threadsafe(cancel)
+
+    async def close(self) -> None:
+        """Cancel what runs, close the ends, end the thread. Called from another loop."""
+        closing = asyncio.run_coroutine_threadsafe(self._close(), self._loop)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(closing), STOP_WITHIN)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join, 1.0)
+
+    async def _close(self) -> None:
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        await asyncio.gather(*(kept.close() for kept in self._kept.values()), return_exceptions=True)
+        self._kept.clear()
+
+
+_room: _Room | None = None
+_guard = threading.Lock()
+
+
+def _the_room() -> _Room:
+    global _room  # one a process, made by the first task
+    with _guard:
+        if _room is None:
+            _room = _Room()
+        return _room
+
+
+# --- what dask calls -------------------------------------------------------------------------------------------------
+
+
+def carry_with(work: Work, parcel: Parcel) -> Answer:
+    """Do the work of a parcel with both ends open; wait for it, and return what came of it.
+
+    Raises:
+        Reschedule: this worker stops, and another is to do it.
+    """
+    if parcel.version != VERSION:
+        return Refused(VERSION)
+    room = _the_room()
+    broken = ""
+    try:
+        return room.run(parcel, _carried(room, work, parcel))
+    except concurrent.futures.CancelledError:
+        pass
+    except Exception as error:  # noqa: BLE001  with its frames and text it must not travel
+        broken = type(error).__name__
+    if broken:
+        return Broken(broken)
+    raise Reschedule
+
+
+async def _carried(room: _Room, work: Work, parcel: Parcel) -> Landed:
+    items: list[tuple[Any, ...]] = []
+    end = ChunkEnd()
+    with room.end(parcel.source) as source, room.end(parcel.target) as target:
+        at_source = await _opened(source, "source")
+        if isinstance(at_source, ChunkEnd):
+            return items, tuple(at_source)
+        at_target = await _opened(target, "target")
+        if isinstance(at_target, ChunkEnd):
+            return items, tuple(at_target)
+        async with contextlib.aclosing(work(at_source, at_target, parcel)) as coming:
+            async for given in coming:
+                if isinstance(given, ChunkEnd):
+                    end = given
+                else:
+                    items.append((*given[:2], int(given.state), int(given.reason), *given[4:]))
+        if end.failed_end and not end.temporary:  # it may hold credentials that are no more: the next opens it anew
+            (source if end.failed_end == "source" else target).stale = True
+    return items, tuple(end)
+
+
+def unpacked(item: tuple[Any, ...]) -> ItemEnd:
+    """Return an item's end as it was before it travelled."""
+    series, uid, state, *rest = item
+    return ItemEnd(series, uid, State(state), *rest)
+
+
+async def _opened(kept: _Kept, name: str) -> End | ChunkEnd:
+    try:
+        return await kept.get()
+    except PostdicomError as error:
+        said, temporary = f"on a worker: {error}", error.temporary
+        return ChunkEnd(name, type(error).__name__, temporary, said, error.retry_after)
+    except Exception as error:  # noqa: BLE001  its text may be private
+        return ChunkEnd(name, type(error).__name__, temporary=False, message=f"on a worker: {type(error).__name__}")
+
+
+class _Plugin(WorkerPlugin):
+    """Closes the room when its worker stops."""
+
+    async def teardown(self, worker: Worker) -> None:  # noqa: ARG002  dask's interface
+        await stop()
+
+
+async def greet(dask_worker: Worker) -> str:
+    """Return the version of this package on a worker, which from now on closes its ends when it stops."""
+    if PLUGIN not in dask_worker.plugins:
+        await dask_worker.plugin_add(_Plugin(), PLUGIN)
+    return VERSION
+
+
+async def drop(job: str) -> None:
+    """Cancel what this process does for a job."""
+    if _room is not None:
+        _room.drop(job)
+
+
+async def stop() -> None:
+    """Cancel what this process does, and close the ends."""
+    global _room
+    with _guard:
+        room, _room = _room, None
+    if room is not None:
+        await room.close()

@@ -1,0 +1,1 @@
+"""What a job shows: reports, the page, the live page, the terminal."""
