@@ -16,7 +16,8 @@
     │   └── IncompleteDownload     what arrived whole was kept, ``report.missing`` names the rest
     ├── LedgerUnusable         the ledger of a job: damaged, of a newer version, or of another job
     │   └── LedgerLocked           another process runs that job
-    └── LimitReached           a guard of a job: more would be deleted than is allowed
+    ├── LimitReached           a guard of a job: more would be deleted than is allowed
+    └── JobStopped             somebody told a running job to stop; it can be gone on with
 
 An exception holds an operation's name, a status, the server's reason (masked, see ``http/redaction.py``), how
 many attempts were made and whether a repeat can help. It never holds a URL, a header, a body, a credential or
@@ -35,6 +36,7 @@ __all__ = [
     "AuthenticationFailed",
     "ConnectionFailed",
     "IncompleteDownload",
+    "JobStopped",
     "LedgerLocked",
     "LedgerUnusable",
     "LimitReached",
@@ -184,6 +186,12 @@ class LedgerUnusable(PostdicomError):
 
 class LedgerLocked(LedgerUnusable):
     """Another process runs this job."""
+
+    temporary_by_default = True
+
+
+class JobStopped(PostdicomError):
+    """A running job was told to stop: by ``Job.stop``, ``postdicom jobs stop`` or its page. It can be gone on with."""
 
     temporary_by_default = True
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from postdicom_async import PostdicomError
+from postdicom_async import JobStopped, PostdicomError
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted
 from postdicom_async.cli.job_progress import JobProgress
@@ -120,10 +120,7 @@ async def _waited(job: Job, deadline: float | None) -> tuple[Summary, str]:
     except TimeoutError:
         why = _TIME_OVER
         await job.stop()
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if job.is_running or (task is not None and task.cancelling()):
-            raise
+    except JobStopped:
         why = _STOPPED  # from elsewhere: by postdicom jobs stop, or on the page
     return await asyncio.to_thread(job.summary), why
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from postdicom_async.disk.background import in_background, outlasting
-from postdicom_async.errors import UsageError
+from postdicom_async.errors import JobStopped, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.jobs.chunk_runner import ChunkOptions
 from postdicom_async.jobs.context import Context, How
@@ -99,9 +99,11 @@ class Job:
         """Wait until it has ended, and return what it came to.
 
         Raises:
+            JobStopped: somebody told it to stop.
             PostdicomError: it could not go on; the same call again goes on where it stopped.
         """
-        await asyncio.shield(self._working)
+        await asyncio.wait([self._working])
+        self._result()
         return await in_background(self.summary)
 
     async def __aiter__(self) -> AsyncGenerator[ItemLine, None]:
@@ -125,6 +127,12 @@ class Job:
         finally:
             self._waiting = None
             self._room.set()
+        self._result()
+
+    def _result(self) -> None:
+        """Raise what ended it; of this task's own cancellation the awaits above have told."""
+        if self._working.cancelled():
+            raise JobStopped("the job was told to stop; the same call again goes on where it stopped")
         self._working.result()
 
     # --- while it runs -----------------------------------------------------------------------------------------------

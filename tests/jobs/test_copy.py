@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from postdicom_async import DicomWeb, InstanceUids, LedgerLocked, LedgerUnusable, LimitReached, UsageError, jobs
+from postdicom_async import (
+    DicomWeb,
+    InstanceUids,
+    JobStopped,
+    LedgerLocked,
+    LedgerUnusable,
+    LimitReached,
+    UsageError,
+    jobs,
+)
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import discovery
 from postdicom_async.jobs.ends.archive import ArchiveEnd
@@ -311,3 +321,15 @@ async def test_a_target_that_has_far_more_is_asked_for_each_study(
     summary = await (await jobs.copy(archive.url, other_archive.url)).wait()
     assert summary.of(State.DONE).instances + summary.of(State.PRESENT).instances == 15
     assert (await held(other_archive.url))[uid(3)] >= (await held(archive.url))[uid(3)]
+
+
+async def test_a_job_that_was_told_to_stop_says_so(folder: Path, archive: EmbeddedArchive) -> None:
+    job = await jobs.copy(folder, archive.url)
+    job.pause()
+    waiting = asyncio.create_task(job.wait())
+    await asyncio.sleep(0)
+    await job.stop()
+    with pytest.raises(JobStopped, match="goes on where it stopped"):
+        await waiting
+    summary = await (await jobs.resume(job.path)).wait()
+    assert counts(summary) == {State.DONE: 15, State.EXCLUDED: 1}
