@@ -15,6 +15,7 @@ from postdicom_async import (
     Anonymization,
     ConnectionFailed,
     DicomWeb,
+    JobStopped,
     LimitReached,
     LocalFileError,
     Status,
@@ -285,7 +286,7 @@ async def test_a_kill_while_a_study_is_tried_again_forgets_nothing(path: Path) -
 
     running._parts.ledger.items = slowly  # type: ignore[method-assign]
     job = running._working
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(JobStopped):
         await running.wait()
     assert asked == 3
     target.before.clear()

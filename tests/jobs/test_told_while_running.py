@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from postdicom_async import jobs
+from postdicom_async import JobStopped, jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs.pace.control import NoJobRuns, ask, control_paths
 from postdicom_async.jobs.states import State
@@ -94,7 +94,7 @@ async def test_a_job_is_stopped_and_the_same_command_goes_on(
 ) -> None:
     async with await slow_job(folder, archive) as job:
         await told(job, "stop")
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(JobStopped):
             await asyncio.wait_for(job.wait(), 10)
     summary = await (await jobs.copy(folder, archive.url)).wait()
     assert summary.of(State.DONE).instances == len(files)
