@@ -24,8 +24,7 @@ from postdicom_async.disk.problems import explained
 from postdicom_async.disk.sources import Unusable, Usable, identify_kept
 from postdicom_async.disk.spool import PrivateFile, SpooledFile
 from postdicom_async.results import Status
-from postdicom_async.transfer.passing import PassingBody, Through
-from postdicom_async.transfer.sinks import Passing
+from postdicom_async.transfer.passing import Passing, PassingBody, Through
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,17 +2,108 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from postdicom_async.errors import LocalFileError, ProtocolError
 from postdicom_async.face import translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
-    from postdicom_async.transfer.sinks import Ended, Passing, Pieces
+    from postdicom_async.dicom.header import InstanceHeader
+    from postdicom_async.results import InstanceUids
+    from postdicom_async.transfer.sinks import Arriving, Ended, Pieces
 
-__all__ = ["PassingBody", "Through"]
+__all__ = ["Counting", "Passing", "PassingBody", "Through"]
+
+
+class Counting(Protocol):
+    """Counts the bytes that are in memory, as a `HoldingSink` does."""
+
+    def hold(self, size: int) -> None:
+        """Count more of them, or with a negative number fewer. With 0 a reader waits for what comes next."""
+        ...
+
+
+class Passing:
+    """An instance that passes through: read it once, in ``async for``. Leaving it early throws the rest away.
+
+    Attributes:
+        header: what it says it is.
+        length: how many bytes it has, None where the archive has not said.
+        is_awaited: its reader waits for more of it.
+    """
+
+    def __init__(self, arriving: Arriving, relay: Counting) -> None:
+        self.header: InstanceHeader = arriving.header
+        self.length: int | None = arriving.length
+        self.is_awaited: bool = False
+        self._relay = relay
+        self._pieces: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        self._whole = False
+        self._broken = False
+        self._closed = False
+
+    @property
+    def uids(self) -> InstanceUids:
+        """The UIDs that address it."""
+        return self.header.uids
+
+    def __repr__(self) -> str:
+        return f"<Passing {self.header.uids.sop_instance_uid}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield its bytes as they arrive. It has ended only when the instance is whole.
+
+        Raises:
+            ProtocolError: the rest did not come.
+        """
+        try:
+            while True:
+                while self._pieces:
+                    piece = self._pieces.popleft()
+                    self._relay.hold(-len(piece))
+                    yield piece
+                if self._whole:
+                    return
+                if self._broken or self._closed:
+                    raise ProtocolError("the instance did not arrive whole", operation="retrieve", temporary=True)
+                self._news.clear()
+                self.is_awaited = True
+                self._relay.hold(0)
+                await self._news.wait()
+                self.is_awaited = False
+        finally:
+            self.close()
+
+    def take(self, pieces: Pieces, size: int, *, whole: bool) -> None:
+        """Take bytes for the reader."""
+        if not self._closed:
+            self._pieces.extend(bytes(piece) for piece in pieces)
+            self._relay.hold(size)
+        self._whole = whole
+        self._news.set()
+
+    def break_off(self) -> None:
+        """Tell the reader that the rest does not come."""
+        self._broken = True
+        self._news.set()
+
+    def close(self) -> None:
+        """Throw away what was not read of it."""
+        self._closed = True
+        self._relay.hold(-sum(map(len, self._pieces)))
+        self._pieces.clear()
+        self._news.set()
 
 
 class PassingBody:
