@@ -21,7 +21,6 @@ from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomEr
 from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
 from postdicom_async.jobs.ends.folder import FolderEnd
 from postdicom_async.results import InstanceUids, Outcome, Status
-from postdicom_async.transfer.sinks import Arriving
 from tests.jobs.folders import each, excluded, files_below, instances, opened, stored, studies, usable, written
 from tests.support.canaries import CANARIES, CanaryWatch
 from tests.support.dicom_files import small_dicom, study_files, uid
@@ -302,19 +301,6 @@ async def test_the_probe_tells_when_there_is_room_again(tmp_path: Path, monkeypa
         assert len(names_of(tmp_path)) == 1
 
 
-async def test_the_sink_for_downloads(tmp_path: Path) -> None:
-    data = small_dicom()
-    async with FolderEnd(tmp_path, target=True) as end:
-        await studies(end)
-        async with end.sink() as sink:
-            ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-            sink.open(Arriving(usable(data).header, len(data)), ended.set_result).end([data], len(data))
-            assert await ended is None
-        await end.note([usable(data).header.uids])
-        assert await end.study(uid(1)) == ListedStudy(uid(1), "20200102", 1)
-    assert list(files_below(tmp_path).values()) == [data]
-
-
 async def test_what_a_killed_process_left_half_written_is_cleared_by_the_next(tmp_path: Path) -> None:
     root, index = tmp_path / "root", tmp_path / "index"
     code = f"""
@@ -323,23 +309,23 @@ from pathlib import Path
 from postdicom_async.jobs.ends.folder import FolderEnd
 async def main():
     async with FolderEnd(Path({str(root)!r}), index=Path({str(index)!r}), target=True) as end:
-        async with end.sink() as sink:
-            sink.folder.create(("half",)).write([b"half"])
-            sink.folder.create(("a", "b", "half")).write([b"half"])
-            os._exit(9)
+        sink = (await end._opened_store()).sink
+        sink.folder.create(("half",)).write([b"half"])
+        sink.folder.create(("a", "b", "half")).write([b"half"])
+        os._exit(9)
 asyncio.run(main())
 """
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 9
     (root / ".postdicom-of-another-job.part").write_bytes(b"half")
     assert len(names_of(root)) == 3
     async with FolderEnd(root, index=index, target=True, layout="a/b/{instance}") as end:
-        async with end.sink() as sink:  # what is on its way now stays
-            mine = sink.folder.create(("x", "y"))
-            for number in range(100):
-                sink.folder.save((f"{number}", "z"), [b"x"])
-            sink.folder.save(("x", "z"), [b"x"])
-            mine.commit()
-            mine.discard()
+        folder = (await end._opened_store()).sink.folder
+        mine = folder.create(("x", "y"))  # what is on its way now stays
+        for number in range(100):
+            folder.save((f"{number}", "z"), [b"x"])
+        folder.save(("x", "z"), [b"x"])
+        mine.commit()
+        mine.discard()
         await stored(end, [small_dicom()])
     left = {name for name in names_of(root) if name.endswith(".part")}
     assert left == {".postdicom-of-another-job.part"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from postdicom_async.transfer.folder_sink import FolderSink
 from postdicom_async.transfer.outcomes import Gathered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
 
     from postdicom_async.dicom.anonymize import Anonymization
@@ -289,22 +289,6 @@ class FolderEnd:
         finally:
             running.cancel()
             await outlasting(running)
-
-    @asynccontextmanager
-    async def sink(self) -> AsyncIterator[FolderSink]:
-        """Give the folder as a `transfer.sinks.Sink`, for a download that writes its answers straight to the disk.
-
-        ``async with end.sink() as sink:`` give it to what receives (`dicomweb.lanes.Lanes`): each instance is under its
-        final name, whole and durable, when its outcome is SAVED. A file of that name is replaced, so ask for what is
-        known not to be there; the outcome's ``where`` is a path, to be left behind. Tell `note` what was saved.
-        """
-        yield (await self._opened_store()).sink
-
-    async def note(self, saved: Iterable[InstanceUids]) -> None:
-        """Have the index know what a `sink` saved."""
-        self._unnoted += [self._layout(uids) for uids in saved]
-        if len(self._unnoted) >= _NOTED:
-            await self._note_stored()
 
     async def _opened_store(self) -> FolderStore:
         async with self._opening:
