@@ -46,11 +46,11 @@ async def ended(job: jobs.Job) -> Summary:
 
 
 def failed_and_there(path: Path, target: Stored) -> list[str]:
-    """Return what is told as not at the target, and is there."""
+    """Return what is told as failed and is at the target; what is unconfirmed may be there: nobody could say."""
     there = {uids.sop_instance_uid for uids in target}
     reader = LedgerReader(path)
     try:
-        return [line.uid for line in reader.items(states=[State.FAILED, State.UNCONFIRMED]) if line.uid in there]
+        return [line.uid for line in reader.items(states=[State.FAILED]) if line.uid in there]
     finally:
         reader.close()
 
@@ -63,9 +63,10 @@ async def test_a_fifth_of_all_requests_goes_wrong_at_both_ends(seed: int) -> Non
         summary = await ended(job := await jobs.copy(here.url, there.url))
         assert not failed_and_there(job.path, target.held)
         if adding_up(summary) != {State.DONE: STUDIES * EACH}:
+            source.share = target.share = 0.0
             summary = await ended(await jobs.retry(job.path))
         assert summary.discovered == STUDIES * EACH
         assert target.held == source.held
         assert sum(target.faults.values()) > STUDIES
         assert sum(source.faults.values()) > STUDIES // 10
-        assert not failed_and_there(job.path, target.held)
+        assert adding_up(summary).keys() <= {State.DONE, State.PRESENT}, "after one retry nothing is open"
