@@ -20,6 +20,7 @@ from postdicom_async import (
     ConnectionFailed,
     DicomWeb,
     LocalFileError,
+    NotFound,
     PostdicomError,
     ServerError,
 )
@@ -567,3 +568,19 @@ async def test_no_room_for_a_large_instance_is_told_as_a_full_disk(monkeypatch: 
     assert isinstance(result.error, LocalFileError)
     assert result.error.disk_full
     assert "temporary files: the disk is full" in str(result.error)
+
+
+async def test_a_study_that_was_not_listed_is_given_as_it_comes_and_one_that_breaks_is_an_error() -> None:
+    unlisted = Wanted(STUDY, None, (), whole=True)
+    foreign = small_dicom(uid(7), uid(7, 1), uid(7, 1, 1))
+    odd = multipart_related([foreign, *FILES, FILES[0]])
+    async with FaultyServer(lambda _: odd.reply()) as server, end_at(server) as end:
+        assert await opened(end, unlisted) == Opened(BY_UID)
+        assert len(server.requests) == 1
+    async with FaultyServer(lambda _: WHOLE.reply(cut_after=len(WHOLE.body) // 2)) as server, end_at(server) as end:
+        result = await opened(end, unlisted)
+        assert 0 < len(result.found) < len(FILES)
+        assert result.error is not None
+        assert result.error.temporary
+    async with FaultyServer(MemoryArchive()) as server, end_at(server) as end:
+        assert isinstance((await opened(end, unlisted)).error, NotFound)
