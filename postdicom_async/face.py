@@ -33,8 +33,8 @@ _PACKAGE = __name__.partition(".")[0]
 _LIBRARIES = sys.stdlib_module_names | {
     "aiofiles", "aiohappyeyeballs", "aiohttp", "aiohttp_socks", "aiosignal", "anonymizer", "anyio", "certifi",
     "dicomanonymizer", "h11", "h2", "httpcore", "httpx", "idna", "keyring", "multidict", "multipart", "numpy", "PIL",
-    "pydicom", "python_socks", "rich", "sniffio", "socksio", "starlette", "typer", "typing_extensions", "uvicorn",
-    "uvloop", "websockets", "yarl",
+    "platformdirs", "pydicom", "python_socks", "rich", "sniffio", "socksio", "starlette", "typer", "typing_extensions",
+    "tzdata", "uvicorn", "uvloop", "websockets", "yarl",
 }  # fmt: skip
 """What this package calls. A frame of these is the caller's when the caller's own code called it."""
 

@@ -52,14 +52,14 @@ class Picture:
 
     def show(self, summary: Summary) -> bool:
         """Show it as it is now; return False when nobody reads any more."""
-        from postdicom_async.jobs.pages import watch
+        from postdicom_async import jobs
 
         pace = self._eta.note(summary, time.time())
         if self.is_drawn:
             live = self._live or self._started()
-            live.update(watch.draw(summary, pace, live.console.width), refresh=True)
+            live.update(jobs.draw(summary, pace, live.console.width), refresh=True)
             return True
-        text = watch.line(summary, pace)
+        text = jobs.line(summary, pace)
         if self._stream is sys.stdout:
             return output.write(text)
         output.note(text)

@@ -261,11 +261,11 @@ def partition(
 
     It must have found its studies. Until all parts are back (postdicom jobs merge) the job itself cannot run.
     """
+    from postdicom_async import jobs
     from postdicom_async.jobs import find_job
-    from postdicom_async.jobs.ledger import partition
 
     path = find_job(job)
-    for part in run_async(lambda: partition.partition(path, number, to)):
+    for part in run_async(lambda: jobs.partition(path, number, to)):
         output.write(str(part))
     if not common.quiet:
         output.note(f"move each with the files beside it; then: postdicom jobs resume PART, and: merge {path.stem}")
@@ -278,11 +278,11 @@ def merge(
     common: Common,
 ) -> int:
     """Join parts back into their job: all of them, or some now and the rest later."""
+    from postdicom_async import jobs
     from postdicom_async.jobs import find_job
-    from postdicom_async.jobs.ledger import partition
 
     path = find_job(job)
-    still_out = run_async(lambda: partition.merge(path, parts))
+    still_out = run_async(lambda: jobs.merge(path, parts))
     if not common.quiet:
         words = f"{still_out} parts are still out" if still_out else "all parts are back"
         output.note(f"{path.stem}: {words}; {counts_text(summary_of(path))}")

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.specs import parse_end
     from postdicom_async.jobs.job import Job
     from postdicom_async.jobs.ledger.ledger import LedgerReader
+    from postdicom_async.jobs.ledger.partition import merge, partition
     from postdicom_async.jobs.machines.scheduling import Scheduler
     from postdicom_async.jobs.pace.control import NoJobRuns, ask_job
     from postdicom_async.jobs.pace.pace import Pace
     from postdicom_async.jobs.pages.eta import Eta
     from postdicom_async.jobs.pages.report import write_report
     from postdicom_async.jobs.pages.serve import LivePage
+    from postdicom_async.jobs.pages.watch import draw, line
     from postdicom_async.jobs.places import every_job, find_job, find_jobs
     from postdicom_async.jobs.preview import StudyPlan
     from postdicom_async.jobs.states import SETTLED, Reason, State, reason_text
@@ -46,11 +48,15 @@ __all__ = [
     "ask_job",
     "check_limits",
     "copy",
+    "draw",
     "dry_run",
     "every_job",
     "find_job",
     "find_jobs",
+    "line",
+    "merge",
     "parse_end",
+    "partition",
     "reason_text",
     "resume",
     "retry",
@@ -66,6 +72,7 @@ _MODULES = {
     "pages.eta": ("Eta",),
     "job": ("Job",),
     "ledger.ledger": ("LedgerReader",),
+    "ledger.partition": ("merge", "partition"),
     "machines.scheduling": ("Scheduler",),
     "pace.pace": ("Pace",),
     "places": ("every_job", "find_job", "find_jobs"),
@@ -73,6 +80,7 @@ _MODULES = {
     "ends.profile_limits": ("check_limits",),
     "pages.report": ("write_report",),
     "pages.serve": ("LivePage",),
+    "pages.watch": ("draw", "line"),
     "ends.specs": ("parse_end",),
     "states": ("SETTLED", "Reason", "State", "reason_text"),
     "summary": ("Summary",),

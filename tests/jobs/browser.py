@@ -94,9 +94,10 @@ class Tab:
         return found["result"].get("value")
 
     async def until(self, expression: str) -> None:
-        """Wait until an expression is true."""
+        """Wait until an expression is true; what it looks at may not be there yet."""
+        tried = f"(() => {{ try {{ return !!({expression}) }} catch {{ return false }} }})()"
         async with asyncio.timeout(LONG):
-            while not await self.value(expression):
+            while not await self.value(tried):
                 await asyncio.sleep(0.05)
 
     async def click(self, selector: str) -> None:

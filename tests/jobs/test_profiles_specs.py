@@ -61,8 +61,8 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return Kind
 
-    for name in ("archive_end.ArchiveEnd", "cloud_end.CloudEnd", "folder_end.FolderEnd"):
-        monkeypatch.setattr(f"postdicom_async.jobs.{name}", made(name))
+    for name in ("archive.ArchiveEnd", "cloud.CloudEnd", "folder.FolderEnd"):
+        monkeypatch.setattr(f"postdicom_async.jobs.ends.{name}", made(name))
     return asked
 
 
@@ -214,7 +214,7 @@ def test_opening_by_profile(config: Path, ends: list[str], monkeypatch: pytest.M
     monkeypatch.setenv("POSTDICOM_ACCOUNT_KEY_A_B", "1f0e5b6a-3c1d-4e57-9a10-000000000002")
     cloud: Any = parse_end("a.b:").open()
     assert cloud.kwargs == {"name": "a.b", "institution_uuid": None, "folder_uuid": "F"}
-    assert ends == ["archive_end.ArchiveEnd", "archive_end.ArchiveEnd", "cloud_end.CloudEnd"]
+    assert ends == ["archive.ArchiveEnd", "archive.ArchiveEnd", "cloud.CloudEnd"]
     with pytest.raises(UsageError, match="not searched by filters"):
         parse_end("a.b:?StudyDate=2024").open()
     with pytest.raises(UsageError, match=r"no profile hospitl.*did you mean hospital"):
@@ -229,7 +229,7 @@ def test_opening_the_rest(ends: list[str], tmp_path: Path, config: Path) -> None
     end: Any = end_of(client)
     assert (end.args, end.kwargs) == ((client,), {"name": None, "filters": None})
     assert end_of(end) is end
-    assert ends == ["folder_end.FolderEnd", "archive_end.ArchiveEnd"]
+    assert ends == ["folder.FolderEnd", "archive.ArchiveEnd"]
     with pytest.raises(UsageError, match="give a client"):
         end_of(5)  # type: ignore[arg-type]
 
