@@ -6,11 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from postdicom_async import profiles
-
-__all__ = ["PANEL", "Assumed", "options_of", "values_of", "with_fields"]
-
-options_of, values_of, with_fields = profiles.options_of, profiles.values_of, profiles.with_fields
+__all__ = ["PANEL", "Assumed"]
 
 PANEL = "Connection"
 """Where the help shows the options that say which archive and how."""

@@ -9,7 +9,7 @@ import typer
 
 from postdicom_async import UsageError, profiles
 from postdicom_async.cli import output
-from postdicom_async.cli.assumed import PANEL, Assumed, with_fields
+from postdicom_async.cli.assumed import PANEL, Assumed
 from postdicom_async.cli.connection import Named, Road
 from postdicom_async.cli.password import asking
 from postdicom_async.cli.vendor import option
@@ -85,7 +85,7 @@ class CloudAccount(Road, _Login):  # the fields of the last base come first, in 
             UsageError: an option or a key is missing or wrong.
         """
         profile = self.archive()
-        assumed = with_fields(self.assumed, *profiles.assumptions_of(profile))
+        assumed = profiles.with_fields(self.assumed, *profiles.assumptions_of(profile))
         profile = replace(profile, router_url=profile.router_url or assumed[0].router_url)
         settings, keys = self.settings(profile), profiles.keys_of(profile, ask=asking())
         client = profiles.cloud_client(profile, keys, settings, assumed[0])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 import typer
 
 from postdicom_async import UsageError, profiles
-from postdicom_async.cli.assumed import PANEL, Assumed, with_fields
+from postdicom_async.cli.assumed import PANEL, Assumed
 from postdicom_async.cli.options import typed_options
 from postdicom_async.cli.password import asking
 from postdicom_async.cli.paths import given_path
@@ -288,7 +288,7 @@ class Account(Road, _Login):  # the fields of the last base come first, in the h
 
     def client_of(self, profile: profiles.Profile) -> DicomWeb:
         """Return the client for what `archive` returned."""
-        assumed = with_fields(self.assumed, *profiles.assumptions_of(profile))
+        assumed = profiles.with_fields(self.assumed, *profiles.assumptions_of(profile))
         settings = self.settings(profile)
         return cast("DicomWeb", profiles.client_of(profile, settings=settings, assumed=assumed, ask=asking()))
 
@@ -309,7 +309,7 @@ class Connection(Account):
 
     def assumptions(self) -> tuple[Any, ...]:
         """Return what is assumed of the archive: its dialect, and for PostDICOM how its operations are written."""
-        return with_fields(self.assumed, *profiles.assumptions_of(self._archive()))
+        return profiles.with_fields(self.assumed, *profiles.assumptions_of(self._archive()))
 
     def _archive(self) -> profiles.Profile:
         return self.archive(self.dialect, is_given="dialect" in self.typed)

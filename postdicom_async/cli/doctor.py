@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from postdicom_async import profiles
 from postdicom_async.cli import output
-from postdicom_async.cli.assumed import values_of
 from postdicom_async.cli.connection import Connection
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
@@ -35,7 +35,7 @@ def doctor(
     of the archive's, so it can be attached to a bug. Ends with 0 if the archive can be used with these settings.
     """
     archive = connection.client()
-    options = {name: value for base in connection.assumptions() for name, value in values_of(base).items()}
+    options = {name: value for base in connection.assumptions() for name, value in profiles.values_of(base).items()}
     found = run_async(lambda: _diagnose(archive))
     if as_json:
         output.write_document(

@@ -82,7 +82,7 @@ class HoldingSink:
 
     def __enter__(self) -> Self:
         self._threads = shared_pool()
-        self.pool = self._threads.__enter__()
+        self.pool: DiskPool = self._threads.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,8 +10,8 @@ from typing import Literal
 import pytest
 
 from postdicom_async import CloudWire, UsageError, Wire
-from postdicom_async.cli.assumed import options_of, values_of, with_fields
 from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM
+from postdicom_async.profiles import options_of, values_of, with_fields
 from tests.cli.conftest import Cli
 from tests.faults.archive import MemoryArchive
 from tests.support.dicom_files import study_files
