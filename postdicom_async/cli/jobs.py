@@ -136,7 +136,7 @@ def show(job: JobName, common: Common, as_json: _AsJson = False) -> int:
 def resume(job: JobName, pacing: Pacing, machines: Machines, common: Common, as_json: _AsJson = False) -> int:
     """Go on with a job where it stopped; one that came to its end begins another run.
 
-    Rates and windows are those given here, else those with which it was begun.
+    Rates and windows are those given here, else those of the profiles.
     """
     from postdicom_async import jobs
 
