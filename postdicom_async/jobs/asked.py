@@ -124,7 +124,7 @@ async def begun(asked: Asked) -> Job:
         await in_background(lambda: _forget(ends.path))
     ledger = await _ledger(ends, asked.how)
     try:
-        await in_background(lambda: places.Private(ends.path).write(_kept(asked, ends.specs)))
+        await in_background(lambda: places.Private(ends.path).write(_kept(asked.how, ends.specs)))
     except BaseException:
         await ledger.__aexit__(None, None, None)
         raise
@@ -222,15 +222,13 @@ def facts_of(ends: Ends, how: How) -> dict[str, Any]:
     }
 
 
-def _kept(asked: Asked, specs: list[Any]) -> dict[str, Any]:
+def _kept(how: How, specs: list[Any]) -> dict[str, Any]:
     """Return what `resume` needs; a client has no words for it."""
-    how, pace = asked.how, asked.pace.snapshot()
     ends = [spec.private if isinstance(spec, EndSpec) else None for spec in specs]
     return {
         "source": ends[0],
         "target": ends[1],
         "anonymizes": how.anonymize is not None,
-        "pace": {name: pace[name] for name in ("max_rate", "max_requests", "windows", "at_once")},
         "first": sorted(how.first, key=lambda uid: how.first[uid]),
         **{name: getattr(how, name) for name in KEPT},
     }

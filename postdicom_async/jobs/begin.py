@@ -12,7 +12,6 @@ from postdicom_async.face import public_face
 from postdicom_async.jobs import places
 from postdicom_async.jobs.asked import KEPT, Asked, begun, order_of, path_of
 from postdicom_async.jobs.context import How
-from postdicom_async.jobs.ends.profile_limits import go_on_at
 from postdicom_async.jobs.ends.specs import EndSpec
 from postdicom_async.jobs.job import Job
 from postdicom_async.jobs.ledger.ledger import Ledger
@@ -195,7 +194,7 @@ async def resume(
 
     Args:
         job: the file of its ledger, its name, or a part of it that no other has.
-        pace: what it says nothing of is as the job was begun.
+        pace: see `copy`.
         patience: see `copy`.
         ask: see `copy`.
         scheduler: see `copy`.
@@ -206,18 +205,15 @@ async def resume(
             not kept: make the whole call again.
         LedgerUnusable: see `copy`.
     """
-    pace = pace or Pace()
-    path, ends, how = await _kept_of(job, pace)
-    return await begun(Asked(ends[0], ends[1], how, path, False, pace, patience, ask, scheduler))
+    path, ends, how = await _kept_of(job)
+    return await begun(Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask, scheduler))
 
 
-async def _kept_of(job: str | os.PathLike[str], pace: Pace) -> tuple[Path, list[EndSpec], How]:
-    """Return what a job was begun with; what ``pace`` leaves open is as it was then."""
+async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], How]:
     path = await in_background(lambda: places.find_job(str(job)))
     kept = await in_background(places.Private(path).read)
     if kept.get("anonymizes"):
         raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
-    go_on_at(pace, kept.get("pace") or {})
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
     return path, ends, How(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
 
@@ -242,7 +238,7 @@ async def retry(
         ask: see `copy`.
         scheduler: see `copy`.
     """
-    path, _, _ = await _kept_of(job, Pace())  # before anything is changed
+    path, _, _ = await _kept_of(job)  # before anything is changed
     chosen = None if reasons is None else list(reasons)
     ledger = await Ledger.open(path)
     async with ledger:

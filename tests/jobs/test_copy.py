@@ -333,15 +333,3 @@ async def test_a_job_that_was_told_to_stop_says_so(folder: Path, archive: Embedd
         await waiting
     summary = await (await jobs.resume(job.path)).wait()
     assert counts(summary) == {State.DONE: 15, State.EXCLUDED: 1}
-
-
-async def test_a_job_goes_on_at_the_pace_at_which_it_was_begun(folder: Path, archive: EmbeddedArchive) -> None:
-    pace = jobs.Pace(max_rate="40M", windows="Mon-Sun 00:00-24:00", at_once=3)
-    job = await jobs.copy(folder, archive.url, pace=pace)
-    await job.wait()
-    again = await jobs.resume(job.path, pace=jobs.Pace(at_once=2))
-    await again.wait()
-    kept = again.pace.snapshot()
-    assert (kept["max_rate"], kept["windows"], kept["at_once"]) == (
-        pace.snapshot()["max_rate"], pace.snapshot()["windows"], 2,
-    )  # fmt: skip

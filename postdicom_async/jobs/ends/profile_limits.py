@@ -12,14 +12,14 @@ from postdicom_async.jobs.pace.windows import Windows
 from postdicom_async.profiles.opening import settings_of, with_proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from postdicom_async.profiles.model import Profile
     from postdicom_async.settings import Settings
 
-__all__ = ["check_limits", "fill_in", "go_on_at", "limited_settings"]
+__all__ = ["check_limits", "fill_in", "limited_settings"]
 
-_UNSET = {"max_rate": "off", "max_requests": "off", "windows": "always", "at_once": 0}
+_UNSET = {"max_rate": "off", "max_requests": "off", "windows": "always"}
 """How `Pace.snapshot` says that nothing is said."""
 
 
@@ -57,17 +57,8 @@ def fill_in(pace: Pace, profiles: Iterable[Profile]) -> None:
         }
         for name, value in given.items():
             words[name] = _stricter(words.get(name), value)
-    go_on_at(pace, words)
-
-
-def go_on_at(pace: Pace, words: Mapping[str, Any]) -> None:
-    """Set of a pace what is not set: ``words`` as `Pace.set` takes them.
-
-    Raises:
-        UsageError: they make no sense.
-    """
     known = pace.snapshot()
-    pace.set(**{name: value for name, value in words.items() if value and known[name] == _UNSET.get(name)})
+    pace.set(**{name: value for name, value in words.items() if value and known[name] == _UNSET[name]})
 
 
 def _stricter(one: Any, other: Any) -> Any:
