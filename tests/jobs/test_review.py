@@ -481,7 +481,7 @@ async def test_cancelled_anywhere_it_goes_on_to_the_same_end(path: Path) -> None
         for end in (source, target):
             end.before = dict.fromkeys(("studies", "instances", "open", "store", "delete"), call)
         job = await job_of(path, source, target, **how)
-        with suppress(asyncio.CancelledError):
+        with suppress(JobStopped):
             await job.wait()
         summary = await done(path, source, target, **how)
         there = counts(summary).get(State.PRESENT, 0)  # it was sent, and nobody heard so
