@@ -20,7 +20,16 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["FileLock", "forget", "keep_private", "locked", "make_folder", "make_private", "put_in_place"]
+__all__ = [
+    "FileLock",
+    "forget",
+    "keep_private",
+    "locked",
+    "make_folder",
+    "make_folder_durable",
+    "make_private",
+    "put_in_place",
+]
 
 _FILE, _FOLDER = 0o600, 0o700
 _IN_USE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
@@ -121,12 +130,17 @@ def put_in_place(made: Path, path: Path) -> None:
     finally:
         os.close(file)
     made.replace(path)
-    if sys.platform != "win32":  # a folder cannot be opened there
-        folder = os.open(path.parent, os.O_RDONLY)
+    make_folder_durable(path.parent)
+
+
+def make_folder_durable(folder: Path) -> None:
+    """Make it durable which names a folder has. Windows opens no folder: nothing is done there."""
+    if sys.platform != "win32":
+        opened = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(opened)
         finally:
-            os.close(folder)
+            os.close(opened)
 
 
 def forget(path: Path) -> None:

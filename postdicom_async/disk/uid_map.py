@@ -14,13 +14,12 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Self
 
 from postdicom_async.disk.files import path_of
-from postdicom_async.disk.private import locked
+from postdicom_async.disk.private import locked, make_folder_durable
 from postdicom_async.disk.problems import explained
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
     from postdicom_async.results import InstanceUids
@@ -67,7 +66,7 @@ class UidMap:
             try:
                 self._begin()
                 os.fsync(self._file)
-                _sync_folder(place.parent)
+                make_folder_durable(place.parent)
             except BaseException:
                 self.close()
                 raise
@@ -161,14 +160,3 @@ class UidMap:
     def _read(self, at: int, size: int) -> bytes:
         os.lseek(self._file, at, os.SEEK_SET)
         return os.read(self._file, size)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make it durable that the file is there."""
-    if os.name != "posix":  # Windows opens no folder
-        return
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

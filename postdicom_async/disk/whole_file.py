@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from postdicom_async.disk.private import make_folder_durable
 from postdicom_async.disk.problems import explained
 
 if sys.platform != "win32":
@@ -54,7 +55,7 @@ def whole_file(path: Path, what: str) -> Iterator[TextIO]:
             with suppress(OSError):
                 part.unlink()
             raise
-        _make_durable(path.parent)
+        make_folder_durable(path.parent)
 
 
 def _new_part(path: Path) -> tuple[Path, int]:
@@ -97,13 +98,3 @@ def _hold(descriptor: int) -> bool | None:
 
 def _literal(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
-def _make_durable(folder: Path) -> None:
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
