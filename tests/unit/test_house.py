@@ -162,7 +162,7 @@ WRITES = {
 }
 CLIENT_NAMES = {"AsyncClient", "Client", "AsyncHTTPTransport", "HTTPTransport", "get", "post", "request", "stream"}
 
-LONGEST_MODULE = 400
+LONGEST_MODULE = 500  # what is read together stands together, and still fits a head
 LONGEST_FUNCTION = 60
 
 
