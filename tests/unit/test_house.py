@@ -29,7 +29,7 @@ FLOORS = {
     "dicomweb": {"dicom", "http", "disk", "transfer"},
     "vendor": {"dicom", "http"},
     "postdicom": {"dicom", "http", "dicomweb", "vendor"},
-    "cloud": {"dicom", "http", "disk", "transfer", "vendor", "postdicom"},
+    "cloud": {"dicom", "http", "disk", "transfer", "vendor"},
     "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud"},
     "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor", "cloud", "profiles"},
 }
@@ -76,9 +76,8 @@ PURE = {
         "cloud.document_types",
         "cloud.envelope",
         "cloud.frames",
-        "cloud.json_parameters",
         "cloud.keys",
-        "cloud.messages",
+        "cloud.operations",
         "dicom.anonymize",
         "dicom.anonymize_level",
         "dicom.anonymize_meta",
@@ -139,6 +138,7 @@ PURE = {
         "transfer.adaptive",
         "transfer.progress",
         "vendor.answers",
+        "vendor.fields",
         "vendor.values",
         "vendor.wire",
     )
