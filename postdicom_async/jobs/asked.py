@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from postdicom_async.dicom.uids import checked_uid
-from postdicom_async.disk.background import in_background
-from postdicom_async.disk.private import FileLock
+from postdicom_async.disk.private_files import FileLock
+from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.jobs import places
 from postdicom_async.jobs.context import How

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal
 
-from postdicom_async.disk.background import in_background
+from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.jobs import places

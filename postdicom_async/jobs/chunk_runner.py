@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from postdicom_async.disk.sources import Unusable
+from postdicom_async.disk.files import Unusable
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.ends.end import Feature, ListedInstance

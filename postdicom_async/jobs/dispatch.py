@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from postdicom_async.disk.background import outlasting
+from postdicom_async.disk.threads import outlasting
 from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
 from postdicom_async.jobs.chunks import ChunkEnd
 from postdicom_async.transfer.at_once import Limit, for_each

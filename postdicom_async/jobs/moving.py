@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from postdicom_async import errors
-from postdicom_async.disk.background import outlasting
+from postdicom_async.disk.threads import outlasting
 from postdicom_async.jobs.chunks import ChunkEnd, ItemEnd
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ledger.ledger import ItemRow, Stage

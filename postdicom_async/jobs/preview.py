@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from postdicom_async.disk.background import in_background
+from postdicom_async.disk.threads import in_background
 from postdicom_async.jobs.asked import Asked, ends_of, facts_of
 from postdicom_async.jobs.context import Context, Unlisted
 from postdicom_async.jobs.deleting import Deleting

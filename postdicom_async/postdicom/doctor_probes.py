@@ -18,7 +18,7 @@ from postdicom_async.dicomweb.media_types import DICOM_JSON, INSTANCE_LADDER
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
-from postdicom_async.http.tls_probe import tls_facts
+from postdicom_async.http.tls import tls_facts
 from postdicom_async.postdicom.doctor_examination import (
     ANY_STATUS,
     Examination,

@@ -19,7 +19,7 @@ import threading
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from postdicom_async.disk.problems import explain_os_error
+from postdicom_async.disk.files import explain_os_error
 from postdicom_async.errors import LedgerUnusable, LocalFileError
 from postdicom_async.face import translated
 

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from postdicom_async.disk.background import in_background
+from postdicom_async.disk.threads import in_background
 from postdicom_async.face import translated
 from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy
 from postdicom_async.jobs.ends.folder_index import damaged

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from postdicom_async.dicom.header import read_header
-from postdicom_async.disk.background import in_background, outlasting
-from postdicom_async.disk.file_body import FileBody, HeldFile
-from postdicom_async.disk.files import read_beginning
-from postdicom_async.disk.problems import local_file_error
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import FileBody, HeldFile, Unusable, local_file_error, read_beginning
+from postdicom_async.disk.sources import Usable
+from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.results import InstanceUids, Status

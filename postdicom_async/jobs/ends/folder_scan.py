@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postdicom_async.dicom.scan import Facts, NoInstance, read_facts
-from postdicom_async.disk.background import in_background
-from postdicom_async.disk.file_body import FileBody
-from postdicom_async.disk.files import Beginning, Unusable, files_at, identity_of, read_beginning
+from postdicom_async.disk.files import Beginning, FileBody, Unusable, files_at, identity_of, read_beginning
 from postdicom_async.disk.folder import is_partial
+from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import LocalFileError
 from postdicom_async.jobs.ends.folder_index import Group, Seen
 from postdicom_async.jobs.ends.folder_match import day_of

@@ -15,8 +15,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from postdicom_async.disk.private import keep_private, make_folder
-from postdicom_async.disk.problems import explained
+from postdicom_async.disk.files import explained
+from postdicom_async.disk.private_files import keep_private, make_folder
 from postdicom_async.errors import LedgerUnusable, PostdicomError
 from postdicom_async.jobs.ledger.book import Book
 from postdicom_async.jobs.ledger.file import examine, explained_by_sqlite, make

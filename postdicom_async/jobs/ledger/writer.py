@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio.lowlevel
 
-from postdicom_async.disk.background import outlasting
-from postdicom_async.disk.private import FileLock
+from postdicom_async.disk.private_files import FileLock
+from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, PostdicomError, UsageError
 from postdicom_async.jobs.ledger.book import Book
 from postdicom_async.jobs.ledger.file import connected, explained_by_sqlite

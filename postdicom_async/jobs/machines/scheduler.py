@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from postdicom_async.errors import UsageError
-from postdicom_async.http.address import is_loopback
+from postdicom_async.http.endpoint import is_loopback
 
 try:
     from distributed import Client, Security

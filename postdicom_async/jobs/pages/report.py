@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-from postdicom_async.disk.whole_file import whole_file
+from postdicom_async.disk.private_files import whole_file
 from postdicom_async.errors import UsageError
 from postdicom_async.jobs.pages.page import page
 from postdicom_async.jobs.pages.report_lines import csv_lines, json_lines

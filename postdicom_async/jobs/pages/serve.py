@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import uvicorn
 
-from postdicom_async.disk.background import in_background
+from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import UsageError
 from postdicom_async.jobs.pages.serve_app import Ask, Pages
 from postdicom_async.jobs.pages.serve_doors import Doors, bearer_of

@@ -13,7 +13,7 @@ from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from postdicom_async.disk.background import outlasting
+from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.pages.eta import Eta
 from postdicom_async.jobs.pages.serve_page import Look
