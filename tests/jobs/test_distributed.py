@@ -20,9 +20,9 @@ pytest.importorskip("distributed")
 from distributed import Security
 
 from postdicom_async.errors import ConnectionFailed, UsageError
-from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.machines import scheduler, worker
-from postdicom_async.jobs.machines.distributed import DaskDispatcher, tls
+from postdicom_async.jobs.machines.dispatcher import DaskDispatcher, tls
+from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.states import Reason, State
 from tests.jobs import chores
 from tests.jobs.cluster import ROOT, Cluster, running_cluster

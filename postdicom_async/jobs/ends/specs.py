@@ -126,7 +126,7 @@ class EndSpec:
             from postdicom_async.jobs.ends.folder import FolderEnd
 
             return FolderEnd(Path(self.place), index=index, filters=dict(self.filters) or None, target=target)
-        from postdicom_async.jobs.ends.profile_limits import limited_settings
+        from postdicom_async.jobs.pace.presets import limited_settings
         from postdicom_async.profiles.opening import client_of
         from postdicom_async.profiles.secrets import plain_counts
 

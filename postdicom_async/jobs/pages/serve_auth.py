@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Doors", "Session", "bearer_of"]
 
+
 _LEAST = 16  # characters of a bearer token
 _MOST = 4096
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Sent", "Verified", "digest_of", "verify_bytes"]
 
+
 _MOST_KEPT: Final = 16  # instances that differ, kept until the source gives its own
 _MOST_KEPT_BYTES: Final = 32 << 20
 

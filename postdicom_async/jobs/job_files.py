@@ -41,6 +41,7 @@ __all__ = [
     "state_folder",
 ]
 
+
 SUFFIX: Final = ".ledger"
 _STATE = "POSTDICOM_STATE"
 _MOST_NAMED = 4
