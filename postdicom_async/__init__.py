@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.patient_table import PatientTable
     from postdicom_async.disk.scan import read_files
     from postdicom_async.disk.uid_map import UidMap
+    from postdicom_async.doctor.diagnosis import Diagnosis, Finding, diagnose
     from postdicom_async.errors import (
         AuthenticationFailed,
         ConnectionFailed,
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from postdicom_async.paging import Results
     from postdicom_async.postdicom.answers import Folder, PatientOrder, ShareLink, TagContent, VendorAnswer
     from postdicom_async.postdicom.client import PostDicom
-    from postdicom_async.postdicom.doctor import Diagnosis, Finding, diagnose
     from postdicom_async.postdicom.wire import Wire
     from postdicom_async.results import (
         BytesMoved,
@@ -174,6 +174,7 @@ _MODULES = {
     "disk.patient_table": ("PatientTable",),
     "disk.scan": ("read_files",),
     "disk.uid_map": ("UidMap",),
+    "doctor.diagnosis": ("Diagnosis", "Finding", "diagnose"),
     "errors": (
         "AuthenticationFailed",
         "ConnectionFailed",
@@ -195,7 +196,6 @@ _MODULES = {
     "paging": ("Results",),
     "postdicom.answers": ("Folder", "PatientOrder", "ShareLink", "TagContent", "VendorAnswer"),
     "postdicom.client": ("PostDicom",),
-    "postdicom.doctor": ("Diagnosis", "Finding", "diagnose"),
     "postdicom.wire": ("Wire",),
     "results": (
         "BytesMoved",

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from postdicom_async.dicom.json_model import first_value
-from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call
-from postdicom_async.postdicom.answers import Content, PatientOrder, list_in, parse, refusal_in
-from postdicom_async.postdicom.doctor_examination import (
+from postdicom_async.doctor.examination import (
     ANY_STATUS,
     Examination,
     Step,
@@ -20,6 +17,9 @@ from postdicom_async.postdicom.doctor_examination import (
     known_type,
     results_text,
 )
+from postdicom_async.http.retry import Repeat
+from postdicom_async.http.session import Call
+from postdicom_async.postdicom.answers import Content, PatientOrder, list_in, parse, refusal_in
 from postdicom_async.postdicom.operations import OPERATIONS, Name, encode
 from postdicom_async.postdicom.values import check
 from postdicom_async.postdicom.wire import Wire
