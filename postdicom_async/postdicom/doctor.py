@@ -18,7 +18,7 @@ from postdicom_async.postdicom.doctor_checks import Area, Check, Mark, checks_fo
 from postdicom_async.postdicom.doctor_examination import Examination, Step, Verdict
 from postdicom_async.postdicom.doctor_operations import OperationProbes
 from postdicom_async.postdicom.doctor_probes import Probes
-from postdicom_async.postdicom.wire import Wire
+from postdicom_async.vendor.wire import Wire
 
 if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb

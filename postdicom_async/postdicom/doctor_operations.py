@@ -11,7 +11,6 @@ from uuid import uuid4
 from postdicom_async.dicom.json_model import first_value
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
-from postdicom_async.postdicom.answers import Content, PatientOrder, list_in, parse, refusal_in
 from postdicom_async.postdicom.doctor_examination import (
     ANY_STATUS,
     Examination,
@@ -21,8 +20,9 @@ from postdicom_async.postdicom.doctor_examination import (
     results_text,
 )
 from postdicom_async.postdicom.operations import OPERATIONS, Name, encode
-from postdicom_async.postdicom.values import check
-from postdicom_async.postdicom.wire import Wire
+from postdicom_async.vendor.answers import Content, PatientOrder, list_in, parse, refusal_in
+from postdicom_async.vendor.values import check
+from postdicom_async.vendor.wire import Wire
 
 if TYPE_CHECKING:
     from postdicom_async.http.answer import Answer

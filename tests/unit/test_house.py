@@ -27,10 +27,11 @@ FLOORS = {
     "disk": {"dicom"},
     "transfer": {"dicom", "http", "disk"},
     "dicomweb": {"dicom", "http", "disk", "transfer"},
-    "postdicom": {"dicom", "http", "dicomweb"},
-    "cloud": {"dicom", "http", "disk", "transfer", "postdicom"},
-    "profiles": {"http", "disk", "dicomweb", "postdicom", "cloud"},
-    "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "cloud", "profiles"},
+    "vendor": {"dicom", "http"},
+    "postdicom": {"dicom", "http", "dicomweb", "vendor"},
+    "cloud": {"dicom", "http", "disk", "transfer", "vendor", "postdicom"},
+    "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud"},
+    "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor", "cloud", "profiles"},
 }
 # The rooms of jobs, each with those it may import while it runs, besides itself and the two tables below them all. The
 # engine stands above: only ``machines``, where chunks are done elsewhere, imports some of it.
@@ -78,7 +79,6 @@ PURE = {
         "cloud.json_parameters",
         "cloud.keys",
         "cloud.messages",
-        "cloud.wire",
         "dicom.anonymize",
         "dicom.anonymize_level",
         "dicom.anonymize_meta",
@@ -133,14 +133,14 @@ PURE = {
         "jobs.pages.sums",
         "jobs.pace.weather",
         "jobs.pace.windows",
-        "postdicom.answers",
         "postdicom.doctor_checks",
         "postdicom.operations",
-        "postdicom.values",
-        "postdicom.wire",
         "profiles.model",
         "transfer.adaptive",
         "transfer.progress",
+        "vendor.answers",
+        "vendor.values",
+        "vendor.wire",
     )
 }
 IMPURE = {
