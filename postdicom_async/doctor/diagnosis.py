@@ -18,7 +18,7 @@ from postdicom_async.doctor.operations import OperationProbes
 from postdicom_async.doctor.probes import Probes
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError
 from postdicom_async.face import cut_frames, public_face
-from postdicom_async.postdicom.wire import Wire
+from postdicom_async.vendor.wire import Wire
 
 if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb

@@ -19,10 +19,10 @@ from postdicom_async.doctor.examination import (
 )
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
-from postdicom_async.postdicom.answers import Content, PatientOrder, list_in, parse, refusal_in
 from postdicom_async.postdicom.operations import OPERATIONS, Name, encode
-from postdicom_async.postdicom.values import check
-from postdicom_async.postdicom.wire import Wire
+from postdicom_async.vendor.answers import Content, PatientOrder, list_in, parse, refusal_in
+from postdicom_async.vendor.values import check
+from postdicom_async.vendor.wire import Wire
 
 if TYPE_CHECKING:
     from postdicom_async.http.answer import Answer

@@ -17,7 +17,7 @@ import pytest
 
 from postdicom_async import UsageError
 from postdicom_async.cli import output, password
-from postdicom_async.emulator.cloud_oddities import Drop, HttpAnswer
+from postdicom_async.emulator.cloud.oddities import Drop, HttpAnswer
 from postdicom_async.profiles import keyring_entries
 from postdicom_async.profiles.model import Profile
 from postdicom_async.profiles.secrets import keys_of
