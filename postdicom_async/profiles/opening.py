@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from postdicom_async.cloud.client import CloudApi
-    from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.profiles.model import Profile
     from postdicom_async.profiles.secrets import Ask
     from postdicom_async.settings import Limits, Settings
+    from postdicom_async.vendor.wire import CloudWire
 
 __all__ = [
     "assumptions_of",
@@ -140,12 +140,12 @@ def assumptions_of(profile: Profile) -> tuple[Any, ...]:
     """
     bases: tuple[Any, ...]
     if profile.kind == "cloud":
-        from postdicom_async.cloud.wire import CloudWire
+        from postdicom_async.vendor.wire import CloudWire
 
         bases = (CloudWire(),)
     else:
         from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM
-        from postdicom_async.postdicom.wire import Wire
+        from postdicom_async.vendor.wire import Wire
 
         bases = (POSTDICOM, Wire()) if profile.kind == "postdicom" else (DICOMWEB,)
     texts = [f"{name}={value}" for name, value in profile.options]

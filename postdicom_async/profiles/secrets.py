@@ -109,7 +109,7 @@ def plain_counts(profile: Profile, *, alone: bool) -> bool:
 def _address(profile: Profile) -> str:
     if profile.kind != "cloud":
         return profile.url
-    from postdicom_async.cloud.wire import CloudWire
+    from postdicom_async.vendor.wire import CloudWire
 
     return profile.router_url or CloudWire().router_url
 

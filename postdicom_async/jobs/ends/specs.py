@@ -89,7 +89,7 @@ class EndSpec:
         profile = self.profile()
         if profile.kind != "cloud":
             return place_of(profile.url)
-        from postdicom_async.cloud.wire import CloudWire
+        from postdicom_async.vendor.wire import CloudWire
 
         where = [profile.institution_uuid, profile.folder_uuid, profile.username]
         return " ".join(["cloud", place_of(profile.router_url or CloudWire().router_url), *map(str.lower, where)])

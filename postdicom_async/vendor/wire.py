@@ -1,7 +1,9 @@
-"""What is assumed of the Cloud API, in one object: ``CloudApi(…, wire=CloudWire(trailing_zero=False))``.
+"""What is assumed of each PostDICOM API, where only samples show it or nothing does: one object for each.
 
-The service itself documents none of this; it is what the vendor's JavaScript library does, or a guess where that
-library leaves a question open. Everything here can be changed without touching code.
+Every assumption can be changed without touching code:
+``PostDicom(url, user, password, wire=Wire(inner_order_key="PatientOrderUUID"))``,
+``CloudApi(api_key, account_key, wire=CloudWire(trailing_zero=False))``. The Cloud API itself documents none of its own;
+they are what the vendor's JavaScript library does, or a guess where that library leaves a question open.
 """
 
 from __future__ import annotations
@@ -11,9 +13,34 @@ from dataclasses import dataclass
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 
-__all__ = ["CloudWire"]
+__all__ = ["CloudWire", "Wire"]
 
 KIB = 1024
+
+
+@public_face
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What is assumed of the service.
+
+    Attributes:
+        true: a true boolean (C# sample; the Node sample writes ``true``).
+        false: a false boolean (C# sample; the Node sample writes ``false``).
+        inner_order_key: the key of an order inside ``PatientOrderInfoList`` (both samples; the documentation writes
+            ``PatientOrderUUID``).
+        sends_empty: optional parameters that were not given go out (both samples), texts and dates empty, lists as
+            ``absent_list``, instead of being left out.
+        absent_list: what a list that was not given is written as (C# sample: always a JSON array, in which a blank
+            entry is one empty item; that none of them means all is assumed; the Node sample has no optional list).
+        header_bytes: the largest parameter header that is sent (assumed; servers and proxies bound header sizes).
+    """
+
+    true: str = "True"
+    false: str = "False"
+    inner_order_key: str = "PatientOrderUuid"
+    sends_empty: bool = True
+    absent_list: str = "[]"
+    header_bytes: int = 8 * KIB
 
 
 @public_face

@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, NoReturn
 
-from postdicom_async.dicom.anonymize_rules import NEEDED, Action, action_of, objection, tag_of
+from postdicom_async.dicom.anonymize.rules import NEEDED, Action, action_of, objection, tag_of
 from postdicom_async.dicom.elements import DicomProblem, tag_text
 from postdicom_async.errors import UsageError
 from postdicom_async.face import translated

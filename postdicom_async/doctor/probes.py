@@ -15,11 +15,7 @@ from postdicom_async.dicomweb.dialects import Dialect, FilterForm, Route
 from postdicom_async.dicomweb.filters import query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import refuse_cut_json
 from postdicom_async.dicomweb.media_types import DICOM_JSON, INSTANCE_LADDER
-from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError
-from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call
-from postdicom_async.http.tls_probe import tls_facts
-from postdicom_async.postdicom.doctor_examination import (
+from postdicom_async.doctor.examination import (
     ANY_STATUS,
     Examination,
     Seen,
@@ -30,6 +26,10 @@ from postdicom_async.postdicom.doctor_examination import (
     results_text,
     seen,
 )
+from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError
+from postdicom_async.http.retry import Repeat
+from postdicom_async.http.session import Call
+from postdicom_async.http.tls_probe import tls_facts
 
 if TYPE_CHECKING:
     from postdicom_async.http.answer import StreamedAnswer

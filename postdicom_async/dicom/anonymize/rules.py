@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from postdicom_async.dicom.anonymize_values import check_value
+from postdicom_async.dicom.anonymize.values import check_value
 from postdicom_async.dicom.elements import dictionary_vr, tag_text
 from postdicom_async.errors import UsageError
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from postdicom_async.dicom.anonymize_rules import DUMMY, EMPTY, REMAP, REMOVE, Action, Kind, tag_of
+from postdicom_async.dicom.anonymize.rules import DUMMY, EMPTY, REMAP, REMOVE, Action, Kind, tag_of
 from postdicom_async.errors import UsageError
 
 __all__ = ["over_vendor_tags", "profile_actions"]

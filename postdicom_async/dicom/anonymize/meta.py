@@ -6,8 +6,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicom.anonymize_level import Level
-from postdicom_async.dicom.anonymize_plan import Planner
+from postdicom_async.dicom.anonymize.level import Level
+from postdicom_async.dicom.anonymize.plan import Planner
 from postdicom_async.dicom.elements import (
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,

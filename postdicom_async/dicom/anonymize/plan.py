@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicom.anonymize_level import Level, Mode
-from postdicom_async.dicom.anonymize_patients import ISSUER, PATIENT_ID, Patient
-from postdicom_async.dicom.anonymize_rules import Action, Kind
-from postdicom_async.dicom.anonymize_values import DUMMIES, check_value, encode_value
+from postdicom_async.dicom.anonymize.level import Level, Mode
+from postdicom_async.dicom.anonymize.patients import ISSUER, PATIENT_ID, Patient
+from postdicom_async.dicom.anonymize.rules import Action, Kind
+from postdicom_async.dicom.anonymize.values import DUMMIES, check_value, encode_value
 from postdicom_async.dicom.elements import (
     EXPLICIT_LITTLE,
     FRAGMENTS,

@@ -14,7 +14,7 @@ from uuid import UUID
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
-    from postdicom_async.postdicom.wire import Wire
+    from postdicom_async.vendor.wire import Wire
 
 __all__ = [
     "LISTS",

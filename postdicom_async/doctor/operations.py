@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from postdicom_async.dicom.json_model import first_value
-from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call
-from postdicom_async.postdicom.answers import Content, PatientOrder, list_in, parse, refusal_in
-from postdicom_async.postdicom.doctor_examination import (
+from postdicom_async.doctor.examination import (
     ANY_STATUS,
     Examination,
     Step,
@@ -20,9 +17,12 @@ from postdicom_async.postdicom.doctor_examination import (
     known_type,
     results_text,
 )
+from postdicom_async.http.retry import Repeat
+from postdicom_async.http.session import Call
 from postdicom_async.postdicom.operations import OPERATIONS, Name, encode
-from postdicom_async.postdicom.values import check
-from postdicom_async.postdicom.wire import Wire
+from postdicom_async.vendor.answers import Content, PatientOrder, list_in, parse, refusal_in
+from postdicom_async.vendor.values import check
+from postdicom_async.vendor.wire import Wire
 
 if TYPE_CHECKING:
     from postdicom_async.http.answer import Answer

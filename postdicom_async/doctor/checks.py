@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from postdicom_async.dicomweb.dialects import DIALECTS, Dialect, Route
 
 if TYPE_CHECKING:
-    from postdicom_async.postdicom.wire import Wire
+    from postdicom_async.vendor.wire import Wire
 
 __all__ = ["Area", "Check", "Mark", "checks_for"]
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from postdicom_async.dicom.anonymize_patients import (
+from postdicom_async.dicom.anonymize.patients import (
     ISSUED_BY,
     PATIENT_ID,
     Patient,
     PatientRows,
     keyed_patient_id,
 )
-from postdicom_async.dicom.anonymize_profile import over_vendor_tags, profile_actions
-from postdicom_async.dicom.anonymize_rules import DUMMY, REMAP, REMOVE, Action, Kind, action_of, actions_of
-from postdicom_async.dicom.anonymize_uids import key_of, new_uid, says_which
+from postdicom_async.dicom.anonymize.profile import over_vendor_tags, profile_actions
+from postdicom_async.dicom.anonymize.rules import DUMMY, REMAP, REMOVE, Action, Kind, action_of, actions_of
+from postdicom_async.dicom.anonymize.uids import key_of, new_uid, says_which
 from postdicom_async.dicom.elements import dictionary_vr, tag_text
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face

@@ -12,13 +12,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.dicomweb.dialects import DIALECTS, DICOMWEB, POSTDICOM
+from postdicom_async.doctor.checks import Area, Check, Mark, checks_for
+from postdicom_async.doctor.examination import Examination, Step, Verdict
+from postdicom_async.doctor.operations import OperationProbes
+from postdicom_async.doctor.probes import Probes
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError
 from postdicom_async.face import cut_frames, public_face
-from postdicom_async.postdicom.doctor_checks import Area, Check, Mark, checks_for
-from postdicom_async.postdicom.doctor_examination import Examination, Step, Verdict
-from postdicom_async.postdicom.doctor_operations import OperationProbes
-from postdicom_async.postdicom.doctor_probes import Probes
-from postdicom_async.postdicom.wire import Wire
+from postdicom_async.vendor.wire import Wire
 
 if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
