@@ -18,7 +18,7 @@ from postdicom_async.dicomweb.helping import MANY, Helping
 from postdicom_async.dicomweb.lanes import Lanes
 from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.disk.folder import Folder
+from postdicom_async.disk.folder import SafeFolder
 from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import IncompleteDownload, LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within
@@ -54,7 +54,7 @@ class Download:
         self._session = retrieval.session.one_call(at_once=True)
         self._retrieval = retrieval.over(self._session)
         self._target = target
-        self._folder = Folder(to, fsync=self._session.settings.fsync)
+        self._folder = SafeFolder(to, fsync=self._session.settings.fsync)
         self._meter = Meter(on_progress)
         self._gathered = gathered or Gathered(keeps_all=True)
         self._arrivals = Arrivals(target.study, self._gathered)
@@ -308,7 +308,7 @@ def _one_name_each(layout: Layout, target: Target, arrivals: Arrivals) -> Callab
     return checked
 
 
-def _held(folder: Folder, names: list[RelativeName], some: list[InstanceUids]) -> set[InstanceUids]:
+def _held(folder: SafeFolder, names: list[RelativeName], some: list[InstanceUids]) -> set[InstanceUids]:
     return {uids for uids, name in zip(some, names, strict=True) if folder.holds(name, uids)}
 
 

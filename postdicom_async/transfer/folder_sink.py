@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from typing import Self
 
 from postdicom_async.dicom.layout import RelativeName
-from postdicom_async.disk.folder import Folder, PartialFile
+from postdicom_async.disk.folder import PartialFile, SafeFolder
 from postdicom_async.disk.threads import DiskPool, QuickWork, shared_pool
 from postdicom_async.results import InstanceUids
 from postdicom_async.transfer.sinks import Arrival, Arriving, Ended, Pieces
@@ -28,9 +28,9 @@ class FolderSink:
     takes less time than handing it to a thread.
     """
 
-    def __init__(self, folder: Folder, name: Callable[[InstanceUids], RelativeName], *, piece: int) -> None:
+    def __init__(self, folder: SafeFolder, name: Callable[[InstanceUids], RelativeName], *, piece: int) -> None:
         self.piece: int = piece
-        self.folder: Folder = folder
+        self.folder: SafeFolder = folder
         self._name = name
         self._threads: AbstractContextManager[DiskPool] | None = None
         self._quick = QuickWork()
