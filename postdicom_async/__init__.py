@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
     from postdicom_async.dicomweb.filters import Filters
-    from postdicom_async.dicomweb.parts import Part, Parts
+    from postdicom_async.dicomweb.retrieve import Part, Parts
     from postdicom_async.disk.patient_table import PatientTable
     from postdicom_async.disk.scan import read_files
     from postdicom_async.disk.uid_map import UidMap
@@ -170,7 +170,7 @@ _MODULES = {
     "dicomweb.client": ("DicomWeb",),
     "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
     "dicomweb.filters": ("Filters",),
-    "dicomweb.parts": ("Part", "Parts"),
+    "dicomweb.retrieve": ("Part", "Parts"),
     "disk.patient_table": ("PatientTable",),
     "disk.scan": ("read_files",),
     "disk.uid_map": ("UidMap",),

@@ -27,7 +27,7 @@ from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
 from postdicom_async.postdicom.values import Kind, check_value
 from postdicom_async.results import Outcome, Status, UploadReport
-from postdicom_async.transfer.progress import Meter
+from postdicom_async.transfer.outcomes import Meter
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.caller import CloudCaller

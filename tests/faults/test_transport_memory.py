@@ -14,7 +14,7 @@ import httpx
 
 from postdicom_async import Timeouts
 from postdicom_async.dicom.header import InstanceHeader, read_header
-from postdicom_async.dicomweb.related_body import RelatedBody
+from postdicom_async.dicomweb.store import RelatedBody
 from postdicom_async.disk.file_body import FileBody
 from postdicom_async.disk.sources import Usable
 from postdicom_async.http.clocks import Clock, SentBody, Watch

@@ -105,15 +105,11 @@ PURE = {
         "dicom.segments",
         "dicom.uids",
         "dicom.wholeness",
-        "dicomweb.contradictions",
-        "dicomweb.dialects",
         "dicomweb.filters",
-        "dicomweb.media_types",
+        "dicomweb.dialects",
         "dicomweb.moments",
         "dicomweb.multipart",
-        "dicomweb.rendered",
         "dicomweb.store_answer",
-        "dicomweb.url_length",
         "disk.problems",
         "jobs.chunks",
         "jobs.pace.clouds",
@@ -140,7 +136,6 @@ PURE = {
         "postdicom.wire",
         "profiles.model",
         "transfer.adaptive",
-        "transfer.progress",
     )
 }
 IMPURE = {
