@@ -21,8 +21,8 @@ from postdicom_async.http.session import Call, Session
 if TYPE_CHECKING:
     import httpx
 
-    from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.settings import Settings
+    from postdicom_async.vendor.wire import CloudWire
 
 __all__ = ["OpenedSession", "bring_up", "require_router"]
 

@@ -13,17 +13,17 @@ from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.paging import Results
-from postdicom_async.postdicom.answers import Content, VendorAnswer, list_in, view
 from postdicom_async.postdicom.caller import PrivateTexts, is_new, require_named, today
-from postdicom_async.postdicom.values import Parameters, Values, check, is_uuid
+from postdicom_async.vendor.answers import Content, VendorAnswer, list_in, view
+from postdicom_async.vendor.values import Parameters, Values, check, is_uuid
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from postdicom_async.cloud.connection import Connection
     from postdicom_async.cloud.envelope import Envelope
-    from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.errors import PostdicomError
+    from postdicom_async.vendor.wire import CloudWire
 
 __all__ = ["CloudCaller"]
 

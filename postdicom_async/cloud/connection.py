@@ -32,8 +32,8 @@ from postdicom_async.http.retry import Failure, Repeat
 if TYPE_CHECKING:
     import httpx
 
-    from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.settings import Settings
+    from postdicom_async.vendor.wire import CloudWire
 
 __all__ = ["Connection"]
 

@@ -11,7 +11,7 @@ from postdicom_async.errors import PostdicomError
 from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure, Repeat
-from postdicom_async.postdicom.answers import VendorAnswer
+from postdicom_async.vendor.answers import VendorAnswer
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.caller import CloudCaller

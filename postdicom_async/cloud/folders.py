@@ -12,7 +12,7 @@ from postdicom_async.cloud.messages import Name
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.paging import Results
-from postdicom_async.postdicom.answers import Folder, ShareLink, VendorAnswer
+from postdicom_async.vendor.answers import Folder, ShareLink, VendorAnswer
 
 __all__ = ["CloudFolders"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from postdicom_async.cloud.messages import OPERATIONS, Name, json_value
-from postdicom_async.cloud.wire import CloudWire
 from postdicom_async.errors import UsageError
-from postdicom_async.postdicom.values import Kind, Parameter, Values
+from postdicom_async.vendor.values import Kind, Parameter, Values
+from postdicom_async.vendor.wire import CloudWire
 
 __all__ = ["NEW_FOLDER_FIELDS", "NEW_ORDER", "ORDER_FIELDS", "by_vendor_name", "folder_json", "order_json"]
 

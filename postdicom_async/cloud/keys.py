@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from postdicom_async.cloud.messages import Keys
 from postdicom_async.errors import UsageError
-from postdicom_async.postdicom.values import Kind, check_value
+from postdicom_async.vendor.values import Kind, check_value
 
 __all__ = ["checked_keys"]
 

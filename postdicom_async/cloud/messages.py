@@ -15,10 +15,10 @@ from datetime import date, datetime
 from enum import Enum, IntEnum, auto
 from typing import Any, Final
 
-from postdicom_async.cloud.wire import CloudWire
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
-from postdicom_async.postdicom.values import LISTS, Kind, Parameter, Value, Values
+from postdicom_async.vendor.values import LISTS, Kind, Parameter, Value, Values
+from postdicom_async.vendor.wire import CloudWire
 
 __all__ = [
     "OPERATIONS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.messages import Name
 from postdicom_async.face import public_face
-from postdicom_async.postdicom.answers import VendorAnswer
+from postdicom_async.vendor.answers import VendorAnswer
 
 __all__ = ["CloudNodes"]
 

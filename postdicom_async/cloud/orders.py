@@ -13,8 +13,8 @@ from postdicom_async.cloud.messages import Name
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.paging import Results
-from postdicom_async.postdicom.answers import PatientOrder, VendorAnswer
-from postdicom_async.postdicom.values import is_given
+from postdicom_async.vendor.answers import PatientOrder, VendorAnswer
+from postdicom_async.vendor.values import is_given
 
 if TYPE_CHECKING:
     from pydicom.valuerep import PersonName

@@ -10,8 +10,8 @@ from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.messages import Name
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.postdicom.answers import ShareLink, VendorAnswer
-from postdicom_async.postdicom.values import is_given
+from postdicom_async.vendor.answers import ShareLink, VendorAnswer
+from postdicom_async.vendor.values import is_given
 
 __all__ = ["CloudShares"]
 

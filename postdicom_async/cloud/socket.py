@@ -22,8 +22,8 @@ from postdicom_async.http.tls import tls_context
 from postdicom_async.http.unreached import explain
 
 if TYPE_CHECKING:
-    from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.settings import Settings
+    from postdicom_async.vendor.wire import CloudWire
 
 __all__ = ["FrameSocket", "Silence", "open_socket"]
 

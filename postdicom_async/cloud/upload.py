@@ -23,11 +23,11 @@ from postdicom_async.cloud.upload_session import Attempt, UploadSession, order_i
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
-from postdicom_async.postdicom.values import Kind, check_value
 from postdicom_async.results import Outcome, Status, UploadReport
 from postdicom_async.transfer.at_once import for_each
 from postdicom_async.transfer.intake import Intake, Numbered
 from postdicom_async.transfer.outcomes import MOST_KEPT
+from postdicom_async.vendor.values import Kind, check_value
 
 if TYPE_CHECKING:
     from postdicom_async.bodies import Body

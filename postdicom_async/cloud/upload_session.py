@@ -19,8 +19,8 @@ from postdicom_async.http.problems import Problem
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.repeat import Policy, repeat
 from postdicom_async.http.retry import Failure, Repeat, RetryBudget
-from postdicom_async.postdicom.answers import PatientOrder
 from postdicom_async.results import Status
+from postdicom_async.vendor.answers import PatientOrder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -9,7 +9,7 @@ from uuid import UUID
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.messages import Name
 from postdicom_async.face import public_face
-from postdicom_async.postdicom.answers import ShareLink
+from postdicom_async.vendor.answers import ShareLink
 
 if TYPE_CHECKING:
     from pydicom.valuerep import PersonName

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from postdicom_async.bodies import BytesBody
-from postdicom_async.dicom.anonymize_rules import CANNOT_ANONYMIZE
+from postdicom_async.dicom.anonymize.rules import CANNOT_ANONYMIZE
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem, Window, as_written
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
@@ -175,8 +175,8 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
 
 
 def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody:
-    from postdicom_async.dicom.anonymize_meta import DEFLATED, plan_meta
-    from postdicom_async.dicom.anonymize_plan import Planner
+    from postdicom_async.dicom.anonymize.meta import DEFLATED, plan_meta
+    from postdicom_async.dicom.anonymize.plan import Planner
 
     with _opened(original) as read:
         window = Window(read)

@@ -17,13 +17,13 @@ from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
 from postdicom_async.paging import Results
-from postdicom_async.postdicom.answers import Content, VendorAnswer, is_web_page, list_in, parse, refusal_in, view
 from postdicom_async.postdicom.operations import OPERATIONS, Name, Operation, encode, split
-from postdicom_async.postdicom.values import Values, check, private_texts
+from postdicom_async.vendor.answers import Content, VendorAnswer, is_web_page, list_in, parse, refusal_in, view
+from postdicom_async.vendor.values import Values, check, private_texts
 
 if TYPE_CHECKING:
     from postdicom_async.http.session import Session
-    from postdicom_async.postdicom.wire import Wire
+    from postdicom_async.vendor.wire import Wire
 
 __all__ = ["Caller", "PrivateTexts", "is_new", "require_named", "today"]
 

@@ -8,9 +8,9 @@ from uuid import UUID
 
 from postdicom_async.face import public_face
 from postdicom_async.paging import Results
-from postdicom_async.postdicom.answers import Folder, ShareLink, VendorAnswer
 from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.operations import Name
+from postdicom_async.vendor.answers import Folder, ShareLink, VendorAnswer
 
 __all__ = ["Folders"]
 

@@ -14,8 +14,8 @@ from typing import Final
 
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
-from postdicom_async.postdicom.values import LISTS, Kind, Parameter, Values, ascii_json, write_value
-from postdicom_async.postdicom.wire import Wire
+from postdicom_async.vendor.values import LISTS, Kind, Parameter, Values, ascii_json, write_value
+from postdicom_async.vendor.wire import Wire
 
 __all__ = ["OPERATIONS", "Name", "Operation", "encode", "split"]
 

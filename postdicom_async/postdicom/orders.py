@@ -9,9 +9,9 @@ from uuid import UUID
 
 from postdicom_async.face import public_face
 from postdicom_async.paging import Results
-from postdicom_async.postdicom.answers import PatientOrder, TagContent, VendorAnswer
 from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.operations import Name
+from postdicom_async.vendor.answers import PatientOrder, TagContent, VendorAnswer
 
 if TYPE_CHECKING:
     from pydicom.valuerep import PersonName

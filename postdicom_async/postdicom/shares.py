@@ -7,9 +7,9 @@ from datetime import date
 from uuid import UUID
 
 from postdicom_async.face import public_face
-from postdicom_async.postdicom.answers import ShareLink
 from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.operations import Name
+from postdicom_async.vendor.answers import ShareLink
 
 __all__ = ["Shares"]
 

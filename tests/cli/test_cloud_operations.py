@@ -14,7 +14,7 @@ import pytest
 
 import postdicom_async.cli
 from postdicom_async import CloudApi
-from postdicom_async.emulator.cloud_oddities import Drop
+from postdicom_async.emulator.cloud.oddities import Drop
 from tests.cli.conftest import Cli, told
 from tests.cli.test_operations import NOBODY, _on_a_terminal
 from tests.cloud.conftest import COLLEAGUE, GROUP, INSTITUTION, OTHER, USER

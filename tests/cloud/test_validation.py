@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from postdicom_async import CloudApi, UsageError
-from postdicom_async.postdicom.values import Kind, check_value
+from postdicom_async.vendor.values import Kind, check_value
 from tests.cloud.forms import FORMS, ONE, Form
 from tests.cloud.service import ACCOUNT, INSTITUTION, USER, CloudService
 

@@ -31,7 +31,7 @@ from postdicom_async.jobs.context import How
 from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Wanted
 from postdicom_async.jobs.job import Job, JobParts
 from postdicom_async.jobs.ledger.ledger import Ledger
-from postdicom_async.jobs.pace.weather import Patience
+from postdicom_async.jobs.pace.outage_policy import Patience
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
 from postdicom_async.results import InstanceUids, Outcome

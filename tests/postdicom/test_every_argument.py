@@ -11,8 +11,8 @@ import pytest
 
 from postdicom_async import CloudApi, PostDicom, UsageError
 from postdicom_async.cloud.messages import Name as CloudName
-from postdicom_async.postdicom.answers import Folder, VendorAnswer
 from postdicom_async.postdicom.operations import Name
+from postdicom_async.vendor.answers import Folder, VendorAnswer
 from tests.cloud.forms import ONE, THREE, TWO
 from tests.cloud.service import CloudService
 from tests.cloud.test_requests import answered

@@ -89,7 +89,7 @@ class EndSpec:
         profile = self.profile()
         if profile.kind != "cloud":
             return place_of(profile.url)
-        from postdicom_async.cloud.wire import CloudWire
+        from postdicom_async.vendor.wire import CloudWire
 
         where = [profile.institution_uuid, profile.folder_uuid, profile.username]
         return " ".join(["cloud", place_of(profile.router_url or CloudWire().router_url), *map(str.lower, where)])
@@ -126,7 +126,7 @@ class EndSpec:
             from postdicom_async.jobs.ends.folder import FolderEnd
 
             return FolderEnd(Path(self.place), index=index, filters=dict(self.filters) or None, target=target)
-        from postdicom_async.jobs.ends.profile_limits import limited_settings
+        from postdicom_async.jobs.pace.presets import limited_settings
         from postdicom_async.profiles.opening import client_of
         from postdicom_async.profiles.secrets import plain_counts
 
