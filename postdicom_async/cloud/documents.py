@@ -26,12 +26,8 @@ from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
 from postdicom_async.results import Outcome, Status, UploadReport
-<<<<<<< HEAD
-from postdicom_async.transfer.outcomes import Meter
-=======
 from postdicom_async.transfer.outcomes import Meter
 from postdicom_async.vendor.values import Kind, check_value
->>>>>>> main
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.caller import CloudCaller

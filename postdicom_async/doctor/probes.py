@@ -13,16 +13,7 @@ from postdicom_async.dicom.json_model import first_value
 from postdicom_async.dicomweb.dialects import DICOM_JSON, INSTANCE_LADDER, Dialect, FilterForm, Route
 from postdicom_async.dicomweb.filters import contradicted, expectations, query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import refuse_cut_json
-<<<<<<< HEAD:postdicom_async/postdicom/doctor_probes.py
-from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError
-from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call
-from postdicom_async.http.tls_probe import tls_facts
-from postdicom_async.postdicom.doctor_examination import (
-=======
-from postdicom_async.dicomweb.dialects import DICOM_JSON, INSTANCE_LADDER
 from postdicom_async.doctor.examination import (
->>>>>>> main:postdicom_async/doctor/probes.py
     ANY_STATUS,
     Examination,
     Seen,
