@@ -18,7 +18,7 @@ from postdicom_async.dicomweb.multipart import MultipartDamage, RenderedPiece, j
 from postdicom_async.dicomweb.retrieve import Opener, Parts, Retrieval, Target, target_of
 from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.face import translated
-from postdicom_async.http.address import same_origin
+from postdicom_async.http.endpoint import same_origin
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
 from postdicom_async.results import Rendered

@@ -32,7 +32,7 @@ from postdicom_async.dicomweb.confirm import MAY_CHANGE, Confirmation, Holding, 
 from postdicom_async.dicomweb.dialects import DICOM_JSON, Route
 from postdicom_async.dicomweb.multipart import part_framing
 from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, StoreVerdict, verdicts_of
-from postdicom_async.disk.file_body import HeldFile
+from postdicom_async.disk.files import HeldFile
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat

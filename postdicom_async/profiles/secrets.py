@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from postdicom_async.disk import private_file
-from postdicom_async.disk.private_file import read_secret
+from postdicom_async.disk import private_files
+from postdicom_async.disk.private_files import read_secret
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.profiles.model import Profile, variable_part
@@ -81,7 +81,7 @@ def places_of(profile: Profile, which: SecretName, *, alone: bool = True) -> Ite
         yield own, lambda: os.environ.get(own, "")
     if file is not None:
         what = f"profile {profile.name}, {file_key}"
-        yield file_key, lambda: private_file.read_secret(file, what)
+        yield file_key, lambda: private_files.read_secret(file, what)
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if profile.name and folder:
         # The service manager grants access, also by lists that look like "others may read" in the mode.
@@ -94,7 +94,9 @@ def places_of(profile: Profile, which: SecretName, *, alone: bool = True) -> Ite
 
 
 def _if_there(path: Path) -> str:
-    return private_file.read_secret(path, f"$CREDENTIALS_DIRECTORY/{path.name}", private=False) if path.exists() else ""
+    return (
+        private_files.read_secret(path, f"$CREDENTIALS_DIRECTORY/{path.name}", private=False) if path.exists() else ""
+    )
 
 
 def plain_counts(profile: Profile, *, alone: bool) -> bool:

@@ -16,9 +16,8 @@ from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from postdicom_async.dicom.header import InstanceHeader
 from postdicom_async.dicom.layout import RelativeName
-from postdicom_async.disk.background import QuickWork
 from postdicom_async.disk.folder import Folder, PartialFile
-from postdicom_async.disk.pool import DiskPool, shared_pool
+from postdicom_async.disk.threads import DiskPool, QuickWork, shared_pool
 from postdicom_async.results import InstanceUids
 
 __all__ = ["Arrival", "Arriving", "Ended", "FolderSink", "Pieces", "Sink"]

@@ -18,7 +18,7 @@ from typing import Any
 from postdicom_async import jobs
 
 POINTS: dict[str, tuple[str, str]] = {
-    "lock taken": ("disk.private:FileLock.take", "after"),
+    "lock taken": ("disk.private_files:FileLock.take", "after"),
     "job created": ("jobs.ledger.ledger:Ledger.create", "after"),
     "ledger opened": ("jobs.ledger.ledger:Ledger.open", "after"),
     "ends noted": ("jobs.job_files:Private.write", "after"),
@@ -59,7 +59,7 @@ POINTS: dict[str, tuple[str, str]] = {
     "before delete": ("jobs.ends.archive:ArchiveEnd.delete", "before"),
     "after delete": ("jobs.ends.archive:ArchiveEnd.delete", "after"),
     "job complete": ("jobs.run:Run.go", "after"),
-    "lock released": ("disk.private:FileLock.let_go", "after"),
+    "lock released": ("disk.private_files:FileLock.let_go", "after"),
 }
 """Named points: a function of the package, and whether the process ends before it or after it."""
 
