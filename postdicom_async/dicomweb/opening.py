@@ -34,7 +34,7 @@ from postdicom_async.transfer.adaptive import AtOnce
 from postdicom_async.transfer.arrivals import Taken
 from postdicom_async.transfer.at_once import Gate, for_each
 from postdicom_async.transfer.holding_sink import HoldingSink, Side
-from postdicom_async.transfer.progress import Meter
+from postdicom_async.transfer.outcomes import Meter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable

@@ -31,8 +31,7 @@ from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.results import OnProgress, Outcome, Status, UploadReport
-from postdicom_async.transfer.outcomes import Gathered
-from postdicom_async.transfer.progress import Meter
+from postdicom_async.transfer.outcomes import Gathered, Meter
 from postdicom_async.transfer.seen import Fate, Seen, Version
 
 if TYPE_CHECKING:

@@ -23,9 +23,8 @@ from postdicom_async.errors import ConnectionFailed, LocalFileError, ProtocolErr
 from postdicom_async.http.answer import StreamedAnswer
 from postdicom_async.results import BytesMoved, InstanceFinished, InstanceUids, Outcome, ProgressEvent
 from postdicom_async.transfer.arrivals import Arrivals
-from postdicom_async.transfer.folder_sink import FolderSink
-from postdicom_async.transfer.outcomes import Gathered
-from postdicom_async.transfer.progress import Meter
+from postdicom_async.transfer.outcomes import Gathered, Meter
+from postdicom_async.transfer.sinks import FolderSink
 from tests.support.bodies import Multipart, multipart_related
 from tests.support.dicom_files import small_dicom, uid
 

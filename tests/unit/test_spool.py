@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 
 from postdicom_async.bodies import Body, BytesBody
 from postdicom_async.dicom.anonymize import Anonymization
-from postdicom_async.dicomweb.parts import Part
+from postdicom_async.dicomweb.retrieve import Part
 from postdicom_async.disk import spool
 from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.files import Unusable

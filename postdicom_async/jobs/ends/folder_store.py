@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from postdicom_async.dicom.layout import RelativeName
     from postdicom_async.disk.sources import Identified
     from postdicom_async.results import InstanceUids
-    from postdicom_async.transfer.folder_sink import FolderSink
     from postdicom_async.transfer.outcomes import Gathered
-    from postdicom_async.transfer.sinks import Arrival
+    from postdicom_async.transfer.sinks import Arrival, FolderSink
 
 __all__ = ["FolderStore", "of_the_folder"]
 
