@@ -59,11 +59,7 @@ class Download:
         self._session = retrieval.session.one_call(at_once=True)
         self._retrieval = retrieval.over(self._session)
         self._target = target
-<<<<<<< HEAD
-        self._folder = SafeFolder(to, fsync=self._session.settings.fsync)
-=======
-        self._folder = Folder(_path_of(to), fsync=self._session.settings.fsync)
->>>>>>> main
+        self._folder = SafeFolder(_path_of(to), fsync=self._session.settings.fsync)
         self._meter = Meter(on_progress)
         self._gathered = gathered or Gathered(keeps_all=True)
         self._arrivals = Arrivals(target.study, self._gathered)

@@ -1,8 +1,8 @@
 """The end of a job that is a folder: DICOM is known by content, and every file there is one item or says why not.
 
 State: the index (see `folder_index`) is opened when it is first needed and searched once, by whoever comes first; the
-`SafeFolder` that is written to is opened when something is to be stored. Both are let go of when the end is left. What was
-stored waits in memory until it is noted in the index, some hundred at a time, and before anything is listed.
+`SafeFolder` that is written to is opened when something is to be stored. Both are let go of when the end is left. What
+was stored waits in memory until it is noted in the index, some hundred at a time, and before anything is listed.
 """
 
 from __future__ import annotations
