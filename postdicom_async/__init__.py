@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
     from postdicom_async.dicomweb.filters import Filters
-    from postdicom_async.dicomweb.parts import Part, Parts
-    from postdicom_async.disk.patient_table import PatientTable
+    from postdicom_async.dicomweb.retrieve import Part, Parts
+    from postdicom_async.disk.anonymize_files import PatientTable, UidMap
     from postdicom_async.disk.scan import read_files
-    from postdicom_async.disk.uid_map import UidMap
+    from postdicom_async.doctor.diagnosis import Diagnosis, Finding, diagnose
     from postdicom_async.errors import (
         AuthenticationFailed,
         ConnectionFailed,
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     )
     from postdicom_async.paging import Results
     from postdicom_async.postdicom.client import PostDicom
-    from postdicom_async.postdicom.doctor import Diagnosis, Finding, diagnose
     from postdicom_async.results import (
         BytesMoved,
         DownloadReport,
@@ -168,10 +167,10 @@ _MODULES = {
     "dicomweb.client": ("DicomWeb",),
     "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
     "dicomweb.filters": ("Filters",),
-    "dicomweb.parts": ("Part", "Parts"),
-    "disk.patient_table": ("PatientTable",),
+    "dicomweb.retrieve": ("Part", "Parts"),
+    "disk.anonymize_files": ("PatientTable", "UidMap"),
     "disk.scan": ("read_files",),
-    "disk.uid_map": ("UidMap",),
+    "doctor.diagnosis": ("Diagnosis", "Finding", "diagnose"),
     "errors": (
         "AuthenticationFailed",
         "ConnectionFailed",
@@ -193,7 +192,6 @@ _MODULES = {
     "paging": ("Results",),
     "vendor.answers": ("Folder", "PatientOrder", "ShareLink", "TagContent", "VendorAnswer"),
     "postdicom.client": ("PostDicom",),
-    "postdicom.doctor": ("Diagnosis", "Finding", "diagnose"),
     "vendor.wire": ("CloudWire", "Wire"),
     "results": (
         "BytesMoved",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from postdicom_async.cloud.account import User, choose
 from postdicom_async.cloud.operations import OPERATIONS, CloudOperation, fields_of
 from postdicom_async.errors import ProtocolError
-from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.http.problems import outcome_unknown
+from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.http.retry import Repeat
 from postdicom_async.paging import Results
 from postdicom_async.vendor.answers import Content, VendorAnswer, list_in

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from postdicom_async.bodies import BytesBody
-from postdicom_async.dicom.anonymize_rules import CANNOT_ANONYMIZE
+from postdicom_async.dicom.anonymize.rules import CANNOT_ANONYMIZE
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem, Window, as_written
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.segments import Segment
-from postdicom_async.disk.background import in_background, outlasting
-from postdicom_async.disk.problems import explain_os_error, explained
-from postdicom_async.disk.sources import FileBody, HeldFile, Identified, SpooledFile, Unusable, Usable
+from postdicom_async.disk.files import FileBody, HeldFile, Unusable, explain_os_error, explained
+from postdicom_async.disk.sources import IdentifiedSource, Usable
+from postdicom_async.disk.spool import SpooledFile
+from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.results import Status
@@ -137,7 +138,7 @@ def require_anonymization(anonymization: object) -> None:
         raise UsageError("anonymize: give an Anonymization, or None")
 
 
-async def anonymized(source: Identified, anonymization: Anonymization) -> Identified:
+async def anonymized(source: IdentifiedSource, anonymization: Anonymization) -> IdentifiedSource:
     """Return a source as it is to be sent, its UIDs and length as they will be.
 
     What cannot be anonymised comes back as `Unusable` with the reason; it must not be sent. What is `Unusable` already
@@ -149,7 +150,7 @@ async def anonymized(source: Identified, anonymization: Anonymization) -> Identi
     return await in_background(lambda: anonymized_now(source, anonymization))
 
 
-def anonymized_now(source: Identified, anonymization: Anonymization) -> Identified:
+def anonymized_now(source: IdentifiedSource, anonymization: Anonymization) -> IdentifiedSource:
     """Do what `anonymized` does, in this thread."""
     require_anonymization(anonymization)
     if isinstance(source, Unusable):
@@ -175,8 +176,8 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
 
 
 def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody:
-    from postdicom_async.dicom.anonymize_meta import DEFLATED, plan_meta
-    from postdicom_async.dicom.anonymize_plan import Planner
+    from postdicom_async.dicom.anonymize.meta import DEFLATED, plan_meta
+    from postdicom_async.dicom.anonymize.plan import Planner
 
     with _opened(original) as read:
         window = Window(read)
