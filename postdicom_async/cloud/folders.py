@@ -77,7 +77,7 @@ class CloudFolders:
         """
         values = self._caller.checked(NEW_FOLDER_FIELDS, {"name": name, "description": description})
         if not values:
-            raise UsageError("name: give a new name, a new description or both", operation="update folder")
+            raise UsageError("give a new name, a new description or both", argument="name", operation="update folder")
         return await self._caller.call_with_json(
             Name.UPDATE_FOLDER, VendorAnswer, folder_json(values), values, folder_uuid=folder_uuid
         )
@@ -230,8 +230,8 @@ class CloudFolders:
         if self._caller.wire.upload_share_has_institution:
             return name, {"institution_uuid": institution_uuid}
         if institution_uuid is not None:
-            message = "institution_uuid: CloudWire(upload_share_has_institution=False) leaves it out; give None"
-            raise UsageError(message, operation="share folder to upload")
+            message = "CloudWire(upload_share_has_institution=False) leaves it out; give None"
+            raise UsageError(message, argument="institution_uuid", operation="share folder to upload")
         return _ANYWHERE[name], {}
 
     async def share_with_users(

@@ -103,7 +103,8 @@ def order_json(values: Values, wire: CloudWire) -> dict[str, Any]:
     """
     if len(str(values.get("OrderAccessionNumber", ""))) > _LONGEST_ACCESSION_NUMBER:
         raise UsageError(
-            f"accession_number (OrderAccessionNumber): at most {_LONGEST_ACCESSION_NUMBER} characters",
+            f"at most {_LONGEST_ACCESSION_NUMBER} characters (OrderAccessionNumber)",
+            argument="accession_number",
             operation=ORDER_FIELDS.title,
         )
     nested: dict[str, Any] = {_IDENTITY: {}, _STUDY: {}, _OTHER: {}}

@@ -372,8 +372,8 @@ def _flag_id(argument: str, text: str, wire: CloudWire) -> int | str:
     if wire.flag_ids_as_text:
         return text
     if not _WHOLE_NUMBER.fullmatch(text):
-        message = f"{argument}: give a whole number, or CloudWire(flag_ids_as_text=True) for text"
-        raise UsageError(message, operation="set flag")
+        message = "give a whole number, or CloudWire(flag_ids_as_text=True) for text"
+        raise UsageError(message, argument=argument, operation="set flag")
     return int(text)
 
 

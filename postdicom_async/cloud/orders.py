@@ -104,7 +104,7 @@ class CloudOrders:
             UsageError: a name is not one of them; it would be dropped silently.
         """
         if not isinstance(fields, Mapping):
-            raise UsageError("fields: give a mapping of the service's field names to values")
+            raise UsageError("give a mapping of the service's field names to values", argument="fields")
         known = {parameter.argument for parameter in ORDER_FIELDS.parameters}
         unknown = sorted(str(name) for name in fields if name not in known)
         if unknown:
@@ -219,7 +219,9 @@ def _search_by(study: dict[str, object], birth: dict[str, object]) -> tuple[Name
     """Return which of the searches takes the dates that are given, and those."""
     by_study, by_birth = any(map(is_given, study.values())), any(map(is_given, birth.values()))
     if by_study and by_birth:
-        raise UsageError("study_date_from: the Cloud API searches by study dates or by birth dates, not by both")
+        raise UsageError(
+            "the Cloud API searches by study dates or by birth dates, not by both", argument="study_date_from"
+        )
     if by_study:
         return Name.SEARCH_ORDERS_BY_DATE, study
     return (Name.SEARCH_ORDERS_BY_BIRTHDATE, birth) if by_birth else (Name.SEARCH_ORDERS, {})

@@ -40,8 +40,8 @@ class CloudShares:
                 everybody what was to be protected. Share by e-mail, or share a folder, instead.
         """
         if is_given(password):
-            message = "password: the Cloud API has no password for links to orders; use share_by_email or folders.share"
-            raise UsageError(message, operation="create share link")
+            message = "the Cloud API has no password for links to orders; use share_by_email or folders.share"
+            raise UsageError(message, argument="password", operation="create share link")
         until: dict[str, object] = {} if expires is None else {"expires": expires}
         return await self._caller.call(
             Name.CREATE_SHARE_LINK_UNTIL if until else Name.CREATE_SHARE_LINK,

@@ -77,7 +77,7 @@ def tag_of(key: object) -> int:
         return int(match[1] or match[3] + match[4], 16)
     tag = tag_for_keyword(text) if text else None
     if tag is None:
-        raise UsageError(f"anonymize: {_shown(text)} is neither a DICOM keyword nor a tag (GGGGEEEE)")
+        raise UsageError(f"{_shown(text)} is neither a DICOM keyword nor a tag (GGGGEEEE)", argument="anonymize")
     return int(tag)
 
 
@@ -92,16 +92,16 @@ def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Ac
         UsageError: a key or value is wrong; the message names the tag and never shows the value.
     """
     if not isinstance(rules, Mapping):
-        raise UsageError("anonymize: rules are a mapping of keywords or tags to text or None")
+        raise UsageError("rules are a mapping of keywords or tags to text or None", argument="anonymize")
     actions: dict[int, Action] = {}
     for key, value in rules.items():
         tag = tag_of(key)
         if tag in actions:
-            raise UsageError(f"anonymize: {tag_text(tag)} is given twice")
+            raise UsageError(f"{tag_text(tag)} is given twice", argument="anonymize")
         if value is not None and not isinstance(value, str):
-            raise UsageError(f"anonymize: {tag_text(tag)}: give text, or None to remove it")
+            raise UsageError(f"{tag_text(tag)}: give text, or None to remove it", argument="anonymize")
         if found := objection(tag, value):
-            raise UsageError(f"anonymize: {tag_text(tag)}: {found}")
+            raise UsageError(f"{tag_text(tag)}: {found}", argument="anonymize")
         actions[tag] = action_of(value, insert=insert)
     return actions
 

@@ -29,7 +29,7 @@ def key_of(secret: object) -> bytes:
         return uuid.uuid4().bytes + uuid.uuid4().bytes  # fresh for each object, so that nobody can guess the UIDs
     key = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
     if not isinstance(key, bytes) or len(key) < _LEAST_SECRET:
-        raise UsageError(f"anonymize: secret: text or bytes, at least {_LEAST_SECRET} of them")
+        raise UsageError(f"secret: text or bytes, at least {_LEAST_SECRET} of them", argument="anonymize")
     return key
 
 

@@ -41,7 +41,7 @@ class ClientBase:
         dialect: str | Dialect = DICOMWEB,
     ) -> None:
         if not isinstance(settings, Settings | None):
-            raise UsageError("settings: give Settings(...), or None")
+            raise UsageError("give Settings(...), or None", argument="settings")
         self._session = Session(url, auth=auth, settings=settings or Settings(), transport=transport)
         self._dialect = _dialect(dialect)
         self._retrieval = Retrieval(self._session, self._dialect)
@@ -130,7 +130,7 @@ def _dialect(dialect: str | Dialect) -> Dialect:
     if isinstance(dialect, Dialect):
         return dialect
     if dialect not in DIALECTS:
-        raise UsageError(f"dialect: give one of {', '.join(DIALECTS)}")
+        raise UsageError(f"give one of {', '.join(DIALECTS)}", argument="dialect")
     return DIALECTS[dialect]
 
 
@@ -152,7 +152,7 @@ def frame_list(numbers: Sequence[int]) -> str:
     """Return frame numbers as they stand in a path."""
     is_list = isinstance(numbers, Sequence) and not isinstance(numbers, str | bytes)
     if not is_list or not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers):
-        raise UsageError("frame_numbers: give one or more numbers from 1 on")
+        raise UsageError("give one or more numbers from 1 on", argument="frame_numbers")
     return ",".join(map(str, numbers))
 
 
@@ -164,5 +164,5 @@ def ladder_of(media_type: str | None, default: tuple[str, ...]) -> tuple[str, ..
 def header_value(value: str, argument: str) -> str:
     """Return a value that can stand in a header."""
     if not value.isascii() or not value.isprintable():
-        raise UsageError(f"{argument}: not a media type")
+        raise UsageError("not a media type", argument=argument)
     return value

@@ -140,7 +140,7 @@ class ClientDownload(ClientBase):
     ) -> Callable[[Gathered], Awaitable[DownloadReport]]:
         async def engine(gathered: Gathered) -> DownloadReport:
             if progress is not None and not callable(progress):
-                raise UsageError("progress: give a function that takes an event")
+                raise UsageError("give a function that takes an event", argument="progress")
             download = Download(
                 self._retrieval, target, _folder(to), layout=layout, on_progress=progress, gathered=gathered
             )
@@ -153,5 +153,5 @@ def _folder(to: object) -> Path:
     """Return the folder. An empty path would mean the current one, which nobody says that way on purpose."""
     text = os.fspath(to) if isinstance(to, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
-        raise UsageError("to: give the path of a folder")
+        raise UsageError("give the path of a folder", argument="to")
     return Path(text)

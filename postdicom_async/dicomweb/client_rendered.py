@@ -142,5 +142,5 @@ def _too_many(damage: MultipartDamage) -> ProtocolError:
 
 def _query(parameters: Mapping[str, str] | None, joint: str = "?") -> str:
     if parameters is not None and not isinstance(parameters, Mapping):
-        raise UsageError("parameters: give a mapping of names to text")
+        raise UsageError("give a mapping of names to text", argument="parameters")
     return joint + urlencode(dict(parameters), safe=",") if parameters else ""

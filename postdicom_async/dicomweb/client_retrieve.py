@@ -138,7 +138,7 @@ class ClientRetrieve(ClientBase):
             UsageError: the address leads to another server; credentials and requests stay with this one.
         """
         if not isinstance(url, str):
-            raise UsageError("url: give the address as text")
+            raise UsageError("give the address as text", argument="url")
         headers = {} if byte_range is None else {"Range": _range_header(byte_range)}
         operation = "retrieve bulk data"
         ladder = ladder_of(media_type, FRAME_LADDER)
@@ -160,9 +160,9 @@ class ClientRetrieve(ClientBase):
             absolute = urljoin(base + "/", url.strip())
             is_own = same_origin(absolute, base)
         except ValueError:
-            raise UsageError("url: not an address") from None
+            raise UsageError("not an address", argument="url") from None
         if not is_own:
-            raise UsageError("url: it leads to another server than this session's; it is not followed")
+            raise UsageError("it leads to another server than this session's; it is not followed", argument="url")
         return self._session.path_to(absolute)
 
 
@@ -175,5 +175,5 @@ def _parsed(data: bytes) -> Any:
 def _range_header(byte_range: tuple[int, int]) -> str:
     usable = isinstance(byte_range, tuple) and len(byte_range) == 2 and all(type(n) is int for n in byte_range)
     if not usable or not 0 <= byte_range[0] <= byte_range[1]:
-        raise UsageError("byte_range: give the first and the last byte, both from 0 on")
+        raise UsageError("give the first and the last byte, both from 0 on", argument="byte_range")
     return f"bytes={byte_range[0]}-{byte_range[1]}"

@@ -302,7 +302,7 @@ def _one_name_each(layout: Layout, target: Target, arrivals: Arrivals) -> Callab
         if known is None:
             owners.put(key, owner)
         elif known != owner:
-            raise UsageError("layout: it gives two instances the same name")
+            raise UsageError("it gives two instances the same name", argument="layout")
         return given
 
     return checked

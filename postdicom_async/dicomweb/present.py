@@ -55,7 +55,7 @@ class Present:
             return Verdict(Status.PRESENT, reason=CONFIRMED)
         if finding is Holding.ABSENT:  # listed, and not there
             return None
-        hint = "not sent: anonymise the UIDs too, or give existing='send'"
+        hint = "not sent: anonymise the UIDs too (remap_uids=True), or give existing='send'"
         reason = f"the archive lists its SOP Instance UID and {finding.value}, perhaps the original; {hint}"
         return Verdict(Status.FAILED, reason=reason, temporary=finding is Holding.UNREACHABLE)
 

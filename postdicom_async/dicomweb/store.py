@@ -332,7 +332,7 @@ def _told_apart(instance: Usable, verdict: Verdict, finding: Holding) -> Verdict
         return _refused_after_a_lost_answer(verdict, finding)
     if finding is Holding.SAME:
         return replace(verdict, reason=CONFIRMED if verdict.reason is None else f"{verdict.reason}; {CONFIRMED}")
-    hint = "; anonymise the UIDs too" if instance.keeps_uid else ""
+    hint = "; anonymise the UIDs too (remap_uids=True)" if instance.keeps_uid else ""
     if finding is Holding.DIFFERENT:
         perhaps = ", perhaps the original" if instance.keeps_uid else ""
         return Verdict(Status.FAILED, verdict.reason_code, f"the archive {finding.value}{perhaps}{hint}")

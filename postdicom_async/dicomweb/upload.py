@@ -67,7 +67,7 @@ class Upload:
         distinct: bool = False,
     ) -> None:
         if existing not in ("skip", "send"):
-            raise UsageError("existing: give 'skip' or 'send'")
+            raise UsageError("give 'skip' or 'send'", argument="existing")
         self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
         self._deadline = retrieval.session.settings.timeouts.deadline
         self._stores = stores or Stores(self._limits.parallel_stores)

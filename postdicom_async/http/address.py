@@ -28,15 +28,19 @@ def checked_url(url: str) -> str:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
     except (ValueError, AttributeError):
-        raise UsageError("url: not an address; give something like https://archive.example/dicom-web") from None
+        raise UsageError(
+            "not an address; give something like https://archive.example/dicom-web", argument="url"
+        ) from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
-        raise UsageError("url: give an absolute address such as https://archive.example/dicom-web")
+        raise UsageError("give an absolute address such as https://archive.example/dicom-web", argument="url")
     if parts.username is not None or parts.password is not None:
-        raise UsageError("url: leave user and password out of the address and give them as auth=(user, password)")
+        raise UsageError(
+            "leave user and password out of the address and give them as auth=(user, password)", argument="url"
+        )
     if parts.query or parts.fragment:
-        raise UsageError("url: leave out everything from '?' or '#' on")
+        raise UsageError("leave out everything from '?' or '#' on", argument="url")
     if any(not char.isprintable() or char.isspace() for char in url):
-        raise UsageError("url: the address holds a space or a control character")
+        raise UsageError("the address holds a space or a control character", argument="url")
     return url.rstrip("/")
 
 
@@ -54,8 +58,9 @@ def refuse_open_credentials(url: str, credentials: Credentials, settings: Settin
     open_road = urlsplit(url).scheme == "http" and not is_loopback(url)
     if open_road and credentials.present and not settings.allow_http_credentials:
         raise UsageError(
-            f"url: credentials would travel unencrypted to {origin_of(url)}; use https://, "
-            "or set allow_http_credentials if that network is trusted"
+            f"credentials would travel unencrypted to {origin_of(url)}; use https://, "
+            "or set allow_http_credentials if that network is trusted",
+            argument="url",
         )
 
 

@@ -160,11 +160,11 @@ def _is_unicode(value: str) -> bool:
 
 def _basic(user: str, password: str) -> Credentials:
     if not isinstance(user, str) or not isinstance(password, str):
-        raise UsageError("auth: user name and password must be text")
+        raise UsageError("user name and password must be text", argument="auth")
     if ":" in user:
-        raise UsageError("auth: a user name with a colon cannot be sent with HTTP Basic authentication")
+        raise UsageError("a user name with a colon cannot be sent with HTTP Basic authentication", argument="auth")
     if not _is_unicode(user) or not _is_unicode(password):
-        raise UsageError("auth: user name and password must be valid Unicode text")
+        raise UsageError("user name and password must be valid Unicode text", argument="auth")
     # UTF-8 before base64 (RFC 7617 section 2.1; C# and Node sample).
     encoded = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
     return _Fixed(f"Basic {encoded}", (password, user, encoded))
@@ -184,8 +184,8 @@ def credentials_from(auth: Auth, *, on_event: OnEvent | None = None) -> Credenti
         return _basic(*auth)
     if isinstance(auth, str):
         if not _is_header_text(auth):
-            raise UsageError("auth: a bearer token must be printable ASCII without spaces")
+            raise UsageError("a bearer token must be printable ASCII without spaces", argument="auth")
         return _Fixed(f"Bearer {auth}", (auth,))
     if callable(auth):
         return _Refreshing(auth, on_event)
-    raise UsageError("auth: give (user, password), a token, a callable that returns one, or an httpx.Auth")
+    raise UsageError("give (user, password), a token, a callable that returns one, or an httpx.Auth", argument="auth")

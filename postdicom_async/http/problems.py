@@ -114,7 +114,7 @@ _MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {
     HTTPStatus.FORBIDDEN: (AuthenticationFailed, "this account may not do that"),
     HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: (
         AuthenticationFailed,
-        "the proxy refused the credentials or wants some: http://user:password@host:port",
+        "the proxy refused the credentials or wants some: proxy=http://user:password@host:port",
     ),
     HTTPStatus.NOT_FOUND: (
         NotFound,

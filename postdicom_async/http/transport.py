@@ -74,9 +74,11 @@ def _checked_proxy(proxy: str | None) -> str | None:
     except ValueError:
         usable = False
     if not usable:
-        raise UsageError("proxy: give an address such as http://proxy.example:3128")
+        raise UsageError("give an address such as http://proxy.example:3128", argument="proxy")
     if parts.scheme.startswith("socks") and find_spec("aiohttp_socks") is None:
-        raise UsageError('proxy: SOCKS needs the package aiohttp-socks; pip install "postdicom-async[socks]"')
+        raise UsageError(
+            'SOCKS needs the package aiohttp-socks; pip install "postdicom-async[socks]"', argument="proxy"
+        )
     return proxy
 
 

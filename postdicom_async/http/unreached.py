@@ -122,7 +122,9 @@ _CAUSES: tuple[tuple[Cause, tuple[str, ...]], ...] = (
     ),
     # A proxy in between.
     (
-        _final("the proxy refused the credentials or wants some: http://user:password@host:port", credentials=True),
+        _final(
+            "the proxy refused the credentials or wants some: proxy=http://user:password@host:port", credentials=True
+        ),
         (
             *("tunnel error: 407", "proxy authorization required", "invalid username/password"),
             *("acceptable auth", "authentication failure"),

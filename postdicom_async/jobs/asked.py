@@ -133,13 +133,15 @@ async def begun(asked: Asked) -> Job:
 
 def _require_level(how: How) -> None:
     if how.verify not in ("none", "listed", "bytes"):
-        raise UsageError("verify: give 'none', 'listed' or 'bytes'")
+        raise UsageError("give 'none', 'listed' or 'bytes'", argument="verify")
     if not isinstance(how.sample, int | float) or not 0 < how.sample <= 1:
-        raise UsageError("sample: give a share above 0, at most 1")
+        raise UsageError("give a share above 0, at most 1", argument="sample")
     if not isinstance(how.attempts, int) or how.attempts < 1:
-        raise UsageError("attempts: give a number from 1 on")
+        raise UsageError("give a number from 1 on", argument="attempts")
     if how.anonymize is not None and not how.anonymize.is_repeatable:
-        raise UsageError("anonymize: give a secret, so that the job makes the same UIDs and IDs when it goes on")
+        raise UsageError(
+            "give a secret, so that the job makes the same UIDs and IDs when it goes on", argument="anonymize"
+        )
 
 
 def _require_bounds(how: How, specs: list[Any]) -> None:
@@ -147,7 +149,7 @@ def _require_bounds(how: How, specs: list[Any]) -> None:
     source, target = (set(getattr(spec, "filters", ())) for spec in specs)
     if how.delete == "all" and not source <= target:
         raise UsageError(
-            "delete: 'all' wants the same filters at source and target, so that nothing outside is deleted"
+            "'all' wants the same filters at source and target, so that nothing outside is deleted", argument="delete"
         )
 
 
@@ -201,7 +203,7 @@ def _require_features(how: How, source: End, target: End) -> None:
     for end, name in ((source, "source"), (target, "target")):
         for feature in needed[name]:
             if feature not in end.features:
-                raise UsageError(f"{name}: {end.name} {_WORDS[feature]}")
+                raise UsageError(f"{end.name} {_WORDS[feature]}", argument=name)
 
 
 async def _ledger(ends: Ends, how: How) -> Ledger:

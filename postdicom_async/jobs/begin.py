@@ -125,11 +125,13 @@ async def sync(
         scheduler: see `copy`.
     """
     if delete not in ("", "copied", "all"):
-        raise UsageError("delete: give 'copied' or 'all', or nothing")
+        raise UsageError("give 'copied' or 'all', or nothing", argument="delete")
     if not isinstance(max_delete, int | float) or not 0 <= max_delete <= 1:
-        raise UsageError("max_delete: give a share from 0 to 1, such as 0.01")
+        raise UsageError("give a share from 0 to 1, such as 0.01", argument="max_delete")
     if delete and anonymize is not None:
-        raise UsageError("delete: not with anonymize: what the target holds cannot be told from what was never sent")
+        raise UsageError(
+            "not with anonymize: what the target holds cannot be told from what was never sent", argument="delete"
+        )
     order, most = order_of(first), float(max_delete)
     how = How("sync", verify, full, order, anonymize, attempts, delete=delete, max_delete=most, sample=sample)
     return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
@@ -213,7 +215,9 @@ async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], Ho
     path = await in_background(lambda: places.find_job(str(job)))
     kept = await in_background(places.Private(path).read)
     if kept.get("anonymizes"):
-        raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
+        raise UsageError(
+            "it anonymises, and rules and secret are not kept; give the whole command again", argument="job"
+        )
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
     return path, ends, How(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
 

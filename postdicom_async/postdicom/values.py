@@ -126,11 +126,11 @@ def check(operation: Parameters, given: Mapping[str, object], *, first_day: Call
         value = given.get(parameter.argument)
         if not is_given(value) or (not parameter.required and _is_empty_list(parameter.kind, value)):
             if parameter.required:
-                raise UsageError(f"{parameter.argument}: must be given", operation=operation.title)
+                raise UsageError("must be given", argument=parameter.argument, operation=operation.title)
             continue
         found = check_value(parameter.argument, parameter.kind, value, operation=operation.title)
         if parameter.kind is Kind.FUTURE_DATE and found < first_day():
-            raise UsageError(f"{parameter.argument}: the date is in the past", operation=operation.title)
+            raise UsageError("the date is in the past", argument=parameter.argument, operation=operation.title)
         checked[parameter.argument] = found
     return checked
 
@@ -146,7 +146,7 @@ def check_value(argument: str, kind: Kind, value: object, *, operation: str | No
         return _CHECKS[kind](value)
     except ValueError as error:
         problem = str(error)
-    raise UsageError(f"{argument}: {problem}", operation=operation)
+    raise UsageError(problem, argument=argument, operation=operation)
 
 
 def is_given(value: object) -> bool:

@@ -52,7 +52,8 @@ def _replaced(base: Any, changes: dict[str, Any], where: str) -> Any:
     try:
         return replace(base, **changes)
     except UsageError as error:
-        problem = error.message.removeprefix("wire.").removeprefix("wire: ")
+        field = (error.argument or "").rpartition(".")[2].removesuffix("wire")
+        problem = f"{field}: {error.problem}" if field else error.problem
     raise UsageError(f"{where} {problem}")
 
 

@@ -167,7 +167,7 @@ def _check_addresses(profile: Profile) -> None:
 
 
 def _of_key(profile: Profile, key: str, error: UsageError) -> UsageError:
-    return UsageError(f"profile {profile.name}, {key}: {error.message.removeprefix('url: ')}")
+    return UsageError(f"profile {profile.name}, {key}: {error.problem}")
 
 
 def is_at(profile: Profile, address: str) -> bool:

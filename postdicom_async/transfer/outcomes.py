@@ -143,7 +143,7 @@ class Outcomes(Generic[_Report]):
             UsageError: there are more to read, or an error ended the transfer.
         """
         if self._report is None:
-            raise UsageError("report: read the outcomes to their end first")
+            raise UsageError("read the outcomes to their end first", argument="report")
         return self._report
 
     async def __aiter__(self) -> AsyncGenerator[Outcome, None]:

@@ -241,7 +241,9 @@ class _Run:
         if answer is None or isinstance(answer, worker.Refused):
             self._flights.lost(key)
         elif isinstance(answer, ImportError | AttributeError):
-            raise UsageError("workers: they cannot load this job's work; give them the packages that are here")
+            raise UsageError(
+                "they cannot load this job's work; give them the packages that are here", argument="workers"
+            )
         elif isinstance(answer, Exception | worker.Broken):
             what = answer.error if isinstance(answer, worker.Broken) else type(answer).__name__
             self._tell(f"workers did not survive chunk {key[0]}, attempt {key[1]}: {what}")
@@ -291,7 +293,7 @@ class _Run:
 
     def _check_patience(self, missing: str) -> None:
         if self._link.refused is not None and not self._has_worked:
-            raise UsageError(f"workers: {self._link.refused}")
+            raise UsageError(self._link.refused, argument="workers")
         if time.monotonic() - self._worked > self._patience:
             raise ConnectionFailed(
                 f"no {missing} for {self._patience:.0f} s; the same command goes on when there is one"

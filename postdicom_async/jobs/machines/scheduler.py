@@ -53,16 +53,19 @@ def checked_address(address: str, security: Security | None) -> str:
     except (ValueError, AttributeError):
         usable = False
     if not usable:
-        raise UsageError("scheduler: give its address as tls://HOST:8786, or tcp://127.0.0.1:8786 on this machine")
+        raise UsageError(
+            "give its address as tls://HOST:8786, or tcp://127.0.0.1:8786 on this machine", argument="scheduler"
+        )
     certain = security is not None and all(
         getattr(security, name) for name in ("require_encryption", "tls_ca_file", "tls_client_cert", "tls_client_key")
     )
     if parts.scheme == "tls" and not certain:
-        raise UsageError("scheduler: tls:// needs the files of an authority, a certificate and its key")
+        raise UsageError("tls:// needs the files of an authority, a certificate and its key", argument="scheduler")
     if parts.scheme == "tcp" and not is_loopback(full):
         raise UsageError(
-            "scheduler: it executes what reaches its port, so on another machine it is connected to over TLS alone: "
-            "give tls://HOST:PORT, and the files of an authority, a certificate and its key"
+            "it executes what reaches its port, so on another machine it is connected to over TLS alone: "
+            "give tls://HOST:PORT, and the files of an authority, a certificate and its key",
+            argument="scheduler",
         )
     return full
 

@@ -136,7 +136,7 @@ def preset(name: str) -> Preset:
     """
     found = PRESETS.get(name.strip().lower())
     if found is None:
-        raise UsageError(f"preset: unknown; give one of {', '.join(PRESETS)}")
+        raise UsageError(f"unknown; give one of {', '.join(PRESETS)}", argument="preset")
     return found
 
 
