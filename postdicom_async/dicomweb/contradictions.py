@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from postdicom_async.dicom.dictionary import keyword_of
 from postdicom_async.dicom.json_model import DicomJson, values_of
+from postdicom_async.dicom.tags import keyword_of
 from postdicom_async.dicomweb.filters import LISTED
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import quote
 
-from postdicom_async.dicom.dictionary import keyword_of, tag_of_keyword, vr_of_tag
-from postdicom_async.dicom.json_model import tag_of
+from postdicom_async.dicom.tags import checked_tag, keyword_of, tag_of_keyword, vr_of_tag
 from postdicom_async.dicomweb.dialects import FilterForm
 from postdicom_async.dicomweb.moments import TEMPORAL, matching_moments
 from postdicom_async.errors import UsageError
@@ -28,11 +27,13 @@ all days of a year or a month. Times are ``HHMMSS`` or ``HH:MM:SS`` or the begin
 """
 
 Filters: TypeAlias = Mapping[str, FilterValue]
-"""DICOM keyword or 8-hex tag, or a path of them joined with dots into sequences, to what it must match."""
+"""DICOM keyword or tag (``GGGGEEEE``, ``0xGGGGEEEE``, ``(GGGG,EEEE)``), or a path of them joined with dots into
+sequences, to what it must match."""
 
 LISTED: Final = re.compile(r"[,\\]")
 """What stands between the UIDs of a list (PS3.4 section C.2.2.2.2): a comma, and the backslash of DICOM itself."""
 
+_TAGS = re.compile(r"[0-9A-F]{8}(\.[0-9A-F]{8})*")
 _SAFE = "*?-,:"
 _SAFE_IN_PRACTICE = _SAFE + "^"
 
@@ -72,10 +73,9 @@ def wire_pairs(pairs: Iterable[tuple[str, str]], form: FilterForm) -> list[tuple
 
 def _keywords(path: str) -> str:
     """Return the keywords for tags joined with dots, or the text itself where there are none."""
-    parts = path.split(".")
-    if not all(tag_of(part) == part for part in parts):
+    if not _TAGS.fullmatch(path):
         return path  # "all", and parameters that are no attributes
-    tags = [int(part, 16) for part in parts]
+    tags = [int(part, 16) for part in path.split(".")]
     keywords = [keyword_of(tag) for tag in tags]
     # Repeating groups share one keyword, that of retired elements is empty.
     is_sure = all(keyword and tag_of_keyword(keyword) == tag for keyword, tag in zip(keywords, tags, strict=True))
@@ -92,13 +92,8 @@ def query_string(pairs: Iterable[tuple[str, str]], *, strict: bool = False) -> s
 
 
 def _attribute(name: str, argument: str) -> str:
-    tags = [tag_of(part) for part in name.split(".")] if isinstance(name, str) else [None]
-    known = [tag for tag in tags if tag is not None]
-    if len(known) != len(tags):
-        is_like_one = isinstance(name, str) and name.isascii() and name.replace(".", "").isalnum()
-        shown = repr(name) if is_like_one else "a name"  # a value that stands in its place is not shown
-        raise UsageError(f"{argument}: {shown} is neither a DICOM keyword nor a tag of 8 hex digits")
-    return ".".join(known)
+    parts = name.split(".") if isinstance(name, str) else [name]
+    return ".".join(f"{checked_tag(part, argument):08X}" for part in parts)
 
 
 def _value(name: str, value: FilterValue) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from postdicom_async.dicom.anonymize.patients import LONGEST_LINE, PatientRows
+from postdicom_async.dicom.anonymize.identities import LONGEST_LINE, PatientRows
 from postdicom_async.disk.files import path_of
 from postdicom_async.disk.problems import explained
 from postdicom_async.face import public_face

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicom.dictionary import keyword_of
+from postdicom_async.dicom.tags import keyword_of
 from postdicom_async.jobs.pages.sums import total
 from postdicom_async.jobs.states import State
 
