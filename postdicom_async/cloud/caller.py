@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from postdicom_async.cloud.account import User, choose
 from postdicom_async.cloud.messages import OPERATIONS, Name, Operation, fields_of
 from postdicom_async.errors import ProtocolError, ServerError
-from postdicom_async.http.clocks import deadline_passed, within
 from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.redaction import safe_reason
+from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.http.retry import Repeat
 from postdicom_async.paging import Results
 from postdicom_async.postdicom.caller import PrivateTexts, is_new, require_named, today

@@ -22,7 +22,7 @@ from postdicom_async.cloud.users import CloudUsers
 from postdicom_async.cloud.view import CloudView
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.http.redaction import origin_of
+from postdicom_async.http.endpoint import origin_of
 from postdicom_async.settings import Settings
 from postdicom_async.transfer.outcomes import Outcomes, gathered_into
 from postdicom_async.vendor.wire import CloudWire

@@ -20,8 +20,8 @@ from postdicom_async.cloud.document_types import DocumentType, type_by_content, 
 from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.cloud.upload import parts_of
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, status_after
-from postdicom_async.disk.files import Beginning, Unusable, read_beginning
-from postdicom_async.disk.sources import FileBody, read_paths
+from postdicom_async.disk.files import Beginning, FileBody, Unusable, read_beginning
+from postdicom_async.disk.sources import read_paths
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure

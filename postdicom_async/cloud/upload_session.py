@@ -17,8 +17,8 @@ from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolErr
 from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.redaction import safe_reason
-from postdicom_async.http.repeat import Policy, repeat
-from postdicom_async.http.retry import Failure, Repeat, RetryBudget
+from postdicom_async.http.repeat import Policy, RetryBudget, repeat
+from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.results import Status
 from postdicom_async.vendor.answers import PatientOrder
 

@@ -12,8 +12,7 @@ from postdicom_async.dicomweb.dialects import DIALECTS, DICOMWEB, Dialect
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.dicomweb.url_length import in_pieces
 from postdicom_async.errors import UsageError
-from postdicom_async.http.credentials import Unset
-from postdicom_async.http.redaction import origin_of
+from postdicom_async.http.endpoint import Unset, origin_of
 from postdicom_async.http.session import Session
 from postdicom_async.settings import Limits, Retry, Settings, Timeouts
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from postdicom_async.http.credentials import Auth
+    from postdicom_async.http.endpoint import Auth
 
 
 __all__ = ["ClientBase", "frame_list", "given_uids", "header_value", "ladder_of", "target_of"]

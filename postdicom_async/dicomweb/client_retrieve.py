@@ -13,7 +13,7 @@ from postdicom_async.dicomweb.client_base import ClientBase, ladder_of, target_o
 from postdicom_async.dicomweb.media_types import FRAME_LADDER
 from postdicom_async.dicomweb.parts import Opener, Parts
 from postdicom_async.errors import ProtocolError, UsageError
-from postdicom_async.http.address import same_origin
+from postdicom_async.http.endpoint import same_origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,10 +18,10 @@ from postdicom_async.dicomweb.helping import MANY, Helping
 from postdicom_async.dicomweb.lanes import Lanes
 from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.disk.background import in_background, outlasting
 from postdicom_async.disk.folder import Folder
+from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import IncompleteDownload, LocalFileError, PostdicomError, UsageError
-from postdicom_async.http.clocks import deadline_passed, within
+from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome, Status
 from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.folder_sink import FolderSink

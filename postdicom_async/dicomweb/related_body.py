@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicomweb.multipart import part_framing
-from postdicom_async.disk.file_body import HeldFile
+from postdicom_async.disk.files import HeldFile
 from postdicom_async.errors import LocalFileError
 
 if TYPE_CHECKING:

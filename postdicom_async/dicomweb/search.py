@@ -19,7 +19,7 @@ from postdicom_async.dicomweb.json_answer import JsonAnswer, is_small, mark_of
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
-from postdicom_async.http import tasks
+from postdicom_async.http.answer import start
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
@@ -82,7 +82,7 @@ def load_data_sets() -> Awaitable[object] | None:
     """
     if hasattr(sys.modules.get(_DATA_SETS), "dataset_of"):  # and not only while another search loads it
         return None
-    return tasks.start(_load())
+    return start(_load())
 
 
 async def _load() -> None:

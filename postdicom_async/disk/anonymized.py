@@ -15,9 +15,10 @@ from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem, Window, as_written
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.tags import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
-from postdicom_async.disk.background import in_background, outlasting
-from postdicom_async.disk.problems import explain_os_error, explained
-from postdicom_async.disk.sources import FileBody, HeldFile, Identified, SpooledFile, Unusable, Usable
+from postdicom_async.disk.files import FileBody, HeldFile, Unusable, explain_os_error, explained
+from postdicom_async.disk.sources import Identified, Usable
+from postdicom_async.disk.spool import SpooledFile
+from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.results import Status

@@ -21,9 +21,12 @@ from postdicom_async.bodies import Body, BytesBody
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.silence import unlogged
 from postdicom_async.dicom.wholeness import what_is_missing
-from postdicom_async.disk.file_body import FileBody, HeldFile
 from postdicom_async.disk.files import (
+    FileBody,
+    HeldFile,
     Unusable,
+    explain_os_error,
+    explained,
     files_at,
     look_into,
     path_of,
@@ -31,7 +34,6 @@ from postdicom_async.disk.files import (
     sizes_at,
     unusable,
 )
-from postdicom_async.disk.problems import explain_os_error, explained
 from postdicom_async.disk.spool import SpooledBytes, SpooledFile, Stream, is_reader, is_stream, spooled
 from postdicom_async.errors import UsageError
 from postdicom_async.face import translated

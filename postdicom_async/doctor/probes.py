@@ -29,7 +29,7 @@ from postdicom_async.doctor.examination import (
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
-from postdicom_async.http.tls_probe import tls_facts
+from postdicom_async.http.tls import tls_facts
 
 if TYPE_CHECKING:
     from postdicom_async.http.answer import StreamedAnswer

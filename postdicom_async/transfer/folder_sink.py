@@ -8,9 +8,8 @@ from functools import lru_cache, partial
 from typing import Self
 
 from postdicom_async.dicom.layout import RelativeName
-from postdicom_async.disk.background import QuickWork
 from postdicom_async.disk.folder import Folder, PartialFile
-from postdicom_async.disk.pool import DiskPool, shared_pool
+from postdicom_async.disk.threads import DiskPool, QuickWork, shared_pool
 from postdicom_async.results import InstanceUids
 from postdicom_async.transfer.sinks import Arrival, Arriving, Ended, Pieces
 

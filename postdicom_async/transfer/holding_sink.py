@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.wholeness import what_is_missing
-from postdicom_async.disk.pool import shared_pool
-from postdicom_async.disk.problems import explained
-from postdicom_async.disk.sources import Unusable, Usable, identify_kept
+from postdicom_async.disk.files import Unusable, explained
+from postdicom_async.disk.sources import Usable, identify_kept
 from postdicom_async.disk.spool import PrivateFile, SpooledFile
+from postdicom_async.disk.threads import shared_pool
 from postdicom_async.results import Status
 from postdicom_async.transfer.passing import Passing, PassingBody, Through
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from postdicom_async.disk.pool import DiskPool
     from postdicom_async.disk.sources import Identified
+    from postdicom_async.disk.threads import DiskPool
     from postdicom_async.results import InstanceUids
     from postdicom_async.transfer.sinks import Arrival, Arriving, Ended, Pieces
 

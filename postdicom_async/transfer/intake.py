@@ -24,20 +24,12 @@ import anyio.to_thread
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
-from postdicom_async.disk.background import outlasting
-from postdicom_async.disk.sources import (
-    FileBody,
-    HeldFile,
-    Identified,
-    Sources,
-    SpooledFile,
-    Unusable,
-    Usable,
-    measure,
-    read_sources,
-)
+from postdicom_async.disk.files import FileBody, HeldFile, Unusable
+from postdicom_async.disk.sources import Identified, Sources, Usable, measure, read_sources
+from postdicom_async.disk.spool import SpooledFile
+from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
-from postdicom_async.http.clocks import deadline_passed, within
+from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.results import OnProgress, Outcome, Status, UploadReport
 from postdicom_async.transfer.outcomes import Gathered
 from postdicom_async.transfer.progress import Meter

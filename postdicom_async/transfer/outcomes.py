@@ -13,8 +13,8 @@ from collections import Counter, deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
-from postdicom_async.disk.background import outlasting
 from postdicom_async.disk.journal import Journal
+from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.results import DownloadReport, Outcome, Status, UploadReport

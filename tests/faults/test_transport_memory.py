@@ -15,10 +15,10 @@ import httpx
 from postdicom_async import Timeouts
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicomweb.related_body import RelatedBody
-from postdicom_async.disk.file_body import FileBody
+from postdicom_async.disk.files import FileBody
 from postdicom_async.disk.sources import Usable
-from postdicom_async.http.clocks import Clock, SentBody, Watch
-from postdicom_async.http.transport import AiohttpTransport
+from postdicom_async.http.endpoint import AiohttpTransport
+from postdicom_async.http.exchange import Clock, SentBody, Watch
 from tests.faults.clients import FAST
 from tests.support.dicom_files import small_dicom
 from tests.support.faulty_server import FaultyServer, Reply

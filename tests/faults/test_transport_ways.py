@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from postdicom_async import AuthenticationFailed, ConnectionFailed, DicomWeb, PostdicomError, Settings, Tls, UsageError
-from postdicom_async.http import transport as transports
-from postdicom_async.http.transport import AiohttpTransport
+from postdicom_async.http import endpoint as transports
+from postdicom_async.http.endpoint import AiohttpTransport
 from tests.faults.clients import FAST, settings
 from tests.faults.test_tls_and_proxies import closing, proxy_to, pump
 from tests.faults.test_transport import LOOPS, connections_to, run_in

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader, read_header
-from postdicom_async.disk.sources import Identified, Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Identified, Usable
 from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
 from postdicom_async.jobs.ends.folder import FolderEnd
 from postdicom_async.results import Outcome

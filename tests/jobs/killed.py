@@ -18,21 +18,21 @@ from typing import Any
 from postdicom_async import jobs
 
 POINTS: dict[str, tuple[str, str]] = {
-    "lock taken": ("disk.private:FileLock.take", "after"),
+    "lock taken": ("disk.private_files:FileLock.take", "after"),
     "job created": ("jobs.ledger.ledger:Ledger.create", "after"),
     "ledger opened": ("jobs.ledger.ledger:Ledger.open", "after"),
-    "ends noted": ("jobs.places:Private.write", "after"),
+    "ends noted": ("jobs.job_files:Private.write", "after"),
     "page listed": ("jobs.ledger.ledger:Ledger.note_studies", "before"),
     "page noted": ("jobs.ledger.ledger:Ledger.note_studies", "after"),
     "decided": ("jobs.ledger.ledger:Ledger.set_stage", "before"),
     "discovered": ("jobs.discovery:Discovery.run", "after"),
-    "study listed": ("jobs.studies:plan_study", "before"),
-    "study planned": ("jobs.studies:plan_study", "after"),
+    "study listed": ("jobs.context:plan_study", "before"),
+    "study planned": ("jobs.context:plan_study", "after"),
     "plan gathered": ("jobs.ledger.ledger:Ledger.plan", "after"),
     "item queued": ("jobs.ledger.ledger:Ledger.run_items", "before"),
     "item running": ("jobs.ledger.ledger:Ledger.run_items", "after"),
-    "chunk begun": ("jobs.dispatch:run_chunk", "before"),
-    "chunk ended": ("jobs.dispatch:run_chunk", "after"),
+    "chunk begun": ("jobs.chunk_runner:run_chunk", "before"),
+    "chunk ended": ("jobs.chunk_runner:run_chunk", "after"),
     "source opened": ("jobs.chunk_runner:_Moving.opened", "before"),
     "header read": ("dicomweb.receive:read_header", "after"),
     "part whole": ("dicomweb.receive:Receiver.part_ends", "after"),
@@ -59,7 +59,7 @@ POINTS: dict[str, tuple[str, str]] = {
     "before delete": ("jobs.ends.archive:ArchiveEnd.delete", "before"),
     "after delete": ("jobs.ends.archive:ArchiveEnd.delete", "after"),
     "job complete": ("jobs.run:Run.go", "after"),
-    "lock released": ("disk.private:FileLock.let_go", "after"),
+    "lock released": ("disk.private_files:FileLock.let_go", "after"),
 }
 """Named points: a function of the package, and whether the process ends before it or after it."""
 

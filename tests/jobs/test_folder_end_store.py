@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from postdicom_async.dicom.anonymize import Anonymization
-from postdicom_async.disk.sources import Identified, Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Identified, Usable
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, UsageError
 from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
 from postdicom_async.jobs.ends.folder import FolderEnd

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from postdicom_async.errors import ConnectionFailed, ProtocolError
 from postdicom_async.http.answer import Answer, StreamedAnswer
-from postdicom_async.http.clocks import Clock
-from postdicom_async.http.patience import Patience
+from postdicom_async.http.exchange import Clock
 from postdicom_async.http.problems import Problem
+from postdicom_async.http.repeat import Patience
 from postdicom_async.http.retry import Failure
 from postdicom_async.settings import Limits, Timeouts
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from postdicom_async.http import clocks
-from postdicom_async.http.clocks import Clock, ReadWatch, Watch
+from postdicom_async.http import exchange
+from postdicom_async.http.exchange import Clock, ReadWatch, Watch
 from tests.support.virtual_time import in_virtual_time
 
 
@@ -18,7 +18,7 @@ def now() -> float:
 
 @pytest.fixture(autouse=True)
 def _virtual(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clocks, "monotonic", now)
+    monkeypatch.setattr(exchange, "monotonic", now)
 
 
 async def waits(watch: Watch, seconds: float) -> str:

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postdicom_async import Timeouts
-from postdicom_async.http.clocks import least_rate_of
-from postdicom_async.http.patience import LeastRate, Patience
+from postdicom_async.http.repeat import LeastRate, Patience, least_rate_of
 
 KIB = 1024
 

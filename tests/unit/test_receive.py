@@ -17,7 +17,7 @@ import pytest
 from postdicom_async.dicom.layout import relative_names
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
-from postdicom_async.disk import pool as pool_module
+from postdicom_async.disk import threads as pool_module
 from postdicom_async.disk.folder import Folder
 from postdicom_async.errors import ConnectionFailed, LocalFileError, ProtocolError
 from postdicom_async.http.answer import StreamedAnswer
@@ -413,7 +413,7 @@ async def test_quick_writes_run_in_the_event_loop_and_slow_ones_leave_it(
             threading.Event().wait(0.6)
         return real(descriptor, pieces)
 
-    monkeypatch.setattr("postdicom_async.disk.background._QUICK", 0.5)
+    monkeypatch.setattr("postdicom_async.disk.threads._QUICK", 0.5)
     monkeypatch.setattr(os, "writev", writev)
     with receiving(tmp_path, fsync=False) as case:
         await case.receive(Answer(multipart_related(files(40))))

@@ -18,8 +18,8 @@ from postdicom_async.bodies import Body
 from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.disk import files, scratch
 from postdicom_async.disk.anonymized import anonymized
-from postdicom_async.disk.problems import explain_os_error
-from postdicom_async.disk.sources import FileBody, Identified, Sources, Unusable, Usable, measure, read_sources
+from postdicom_async.disk.files import FileBody, Unusable, explain_os_error
+from postdicom_async.disk.sources import Identified, Sources, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.results import Status
 from tests.support.dicom_files import JPEG, small_dicom, study_files, uid

@@ -22,7 +22,9 @@ from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.dicomweb.parts import Part
 from postdicom_async.disk import spool
 from postdicom_async.disk.anonymized import anonymized
-from postdicom_async.disk.sources import Identified, SpooledFile, Unusable, Usable, measure, read_sources
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Identified, Usable, measure, read_sources
+from postdicom_async.disk.spool import SpooledFile
 from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.results import InstanceUids, Status
 from tests.support.dicom_files import DEFLATED, small_dicom, study_files, uid

@@ -20,8 +20,7 @@ from postdicom_async.dicomweb.retrieve import Target
 from postdicom_async.dicomweb.studies import Studies, ask_study, probe
 from postdicom_async.dicomweb.upload import Stores, Upload
 from postdicom_async.errors import NotFound, UsageError
-from postdicom_async.http.address import place_of
-from postdicom_async.http.redaction import origin_of
+from postdicom_async.http.endpoint import origin_of, place_of
 from postdicom_async.jobs.ends.end import Feature, ListedInstance, ListedStudy
 from postdicom_async.jobs.ends.storing import stored
 from postdicom_async.transfer.arrivals import Arrivals

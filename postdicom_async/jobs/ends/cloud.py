@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from postdicom_async.cloud.client import CloudApi
 from postdicom_async.errors import UsageError
-from postdicom_async.http.address import place_of
-from postdicom_async.http.redaction import origin_of
+from postdicom_async.http.endpoint import origin_of, place_of
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ends.storing import stored
 

@@ -18,18 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, relative_names
 from postdicom_async.disk.anonymized import require_anonymization
-from postdicom_async.disk.background import in_background, outlasting
-from postdicom_async.disk.deletion import delete_file
-from postdicom_async.disk.folder import Folder
-from postdicom_async.disk.problems import local_file_error
+from postdicom_async.disk.files import local_file_error
+from postdicom_async.disk.folder import Folder, delete_file
+from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.jobs.ends.end import Feature
-from postdicom_async.jobs.ends.folder_index import FolderIndex
-from postdicom_async.jobs.ends.folder_list import FolderListing
+from postdicom_async.jobs.ends.folder_files import FolderReader, Looked, look, scan_folder, settle_uid
+from postdicom_async.jobs.ends.folder_index import FolderIndex, FolderListing
 from postdicom_async.jobs.ends.folder_match import StudyFilter
-from postdicom_async.jobs.ends.folder_read import FolderReader
-from postdicom_async.jobs.ends.folder_scan import Looked, look, scan_folder, settle_uid
 from postdicom_async.jobs.ends.folder_store import FolderStore, of_the_folder
 from postdicom_async.jobs.states import Reason
 from postdicom_async.results import InstanceUids

@@ -6,7 +6,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.disk.spool import spooled
 from postdicom_async.errors import PostdicomError
 from postdicom_async.results import Outcome, Status

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Advice", "Do", "Patience", "Waves", "Weather"]
 
+
 _WORDS: Final = {
     "AuthenticationFailed": "the credentials are refused, or this account may not do it",
     "LocalFileError": "a folder or disk of this machine cannot be used, or is full",

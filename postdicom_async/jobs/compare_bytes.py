@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from postdicom_async.dicom.digest import DataSetDigest
 from postdicom_async.dicom.sameness import Difference
 from postdicom_async.disk.anonymized import anonymized
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.errors import LocalFileError
 from postdicom_async.jobs.ends.end import ListedInstance, Wanted
 from postdicom_async.jobs.states import Reason
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import End, Identified
 
 __all__ = ["Finding", "Sent", "Verified", "digest_of", "verify_bytes"]
+
 
 _MOST_KEPT: Final = 16  # instances that differ, kept until the source gives its own
 _MOST_KEPT_BYTES: Final = 32 << 20

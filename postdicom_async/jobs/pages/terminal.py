@@ -10,10 +10,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from postdicom_async.jobs.pages.page_charts import STACK
-from postdicom_async.jobs.pages.page_words import count, counted, duration, share, size, status_words, verb_words
-from postdicom_async.jobs.pages.sums import STATE_NAMES, contradictions, equal_instances, name_of, reasons_of, total
+from postdicom_async.jobs.pages.figures import STACK, count, counted, duration, share, size, status_words, verb_words
 from postdicom_async.jobs.states import State, reason_text
+from postdicom_async.jobs.summary import STATE_NAMES, contradictions, equal_instances, name_of, reasons_of, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.summary import Summary
 
 __all__ = ["draw", "line"]
+
 
 _COLOURS = {
     State.DONE: "green",

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from postdicom_async.disk.problems import explained
+from postdicom_async.disk.files import explained
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["Doors", "Session", "bearer_of"]
+
 
 _LEAST = 16  # characters of a bearer token
 _MOST = 4096

@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypedDict
 
 from postdicom_async.errors import LocalFileError, PostdicomError, ProtocolError, UsageError
-from postdicom_async.jobs.pace.weather import Do, Patience, Weather
+from postdicom_async.jobs.pace.outage_policy import Do, Patience, Weather
 
 if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import End
 
 __all__ = ["Outages"]
+
 
 _MOST_QUESTIONS = 3
 _SHORTEST = 0.05  # seconds that are slept at least: two clocks never agree

@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
+from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.states import Reason, State
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import ListedInstance
 
 __all__ = ["CONDEMNED_AFTER", "Flights", "Given", "Key"]
+
 
 Key: TypeAlias = tuple[int, int]
 """A chunk's number and the attempt."""

@@ -1,18 +1,27 @@
-"""What known archives take: presets as data. What their makers do not publish is assumed, and says so. Pure."""
+"""What known archives take, as presets, and what the profiles of a job's ends say of how fast and when it may work.
+
+What the makers of an archive do not publish is assumed, and its notes say so.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.errors import UsageError
+from postdicom_async.jobs.pace.pace import Pace, Rate
+from postdicom_async.jobs.pace.windows import Windows
+from postdicom_async.profiles.opening import settings_of, with_proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["PRESETS", "Preset", "preset", "preset_of"]
+    from postdicom_async.profiles.model import Profile
+    from postdicom_async.settings import Settings
+
+__all__ = ["PRESETS", "Preset", "check_limits", "fill_in", "limited_settings", "preset", "preset_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +156,82 @@ def preset_of(host: str) -> Preset | None:
         if any(fnmatchcase(name, pattern) for pattern in one.hosts):
             return one
     return None
+
+
+# --- what profiles say -----------------------------------------------------------------------------------------------
+
+
+_UNSET = {"max_rate": "off", "max_requests": "off", "windows": "always"}
+"""How `Pace.snapshot` says that nothing is said."""
+
+
+def check_limits(profile: Profile) -> None:
+    """Refuse limits that make no sense.
+
+    Raises:
+        UsageError: which key, and an example.
+    """
+    for key, read in (("max_rate", _bytes), ("windows", Windows.parse), ("preset", preset)):
+        if text := getattr(profile, key):
+            try:
+                read(text)
+            except UsageError as error:
+                words = error.message.partition(": ")[2]
+            else:
+                continue
+            raise UsageError(f"profile {profile.name}, {key}: {words}")
+
+
+def fill_in(pace: Pace, profiles: Iterable[Profile]) -> None:
+    """Set what a pace leaves open: of two profiles the lower rate counts.
+
+    Raises:
+        UsageError: limits make no sense, or both have windows and not the same.
+    """
+    words: dict[str, Any] = {}
+    for profile in profiles:
+        check_limits(profile)
+        asked = profile.requests_per_second or (preset(profile.preset).max_requests if profile.preset else None)
+        given = {
+            "max_rate": _bytes(profile.max_rate).per_second if profile.max_rate else None,
+            "max_requests": asked,
+            "windows": profile.windows and str(Windows.parse(profile.windows)),
+        }
+        for name, value in given.items():
+            words[name] = _stricter(words.get(name), value)
+    known = pace.snapshot()
+    pace.set(**{name: value for name, value in words.items() if value and known[name] == _UNSET[name]})
+
+
+def _stricter(one: Any, other: Any) -> Any:
+    if not one or not other or one == other:
+        return one or other
+    if isinstance(one, str):
+        raise UsageError("windows: both profiles have some, and not the same; say when the job may work")
+    return min(one, other)
+
+
+def _bytes(text: str) -> Rate:
+    return Rate.parse(text, of="bytes")
+
+
+def limited_settings(profile: Profile, *, alone: bool) -> Settings:
+    """Return the settings of a profile with the limits of its preset where it says nothing itself.
+
+    Raises:
+        UsageError: there is no such preset, or a file that the profile names is missing.
+    """
+    settings = settings_of(with_proxy(profile), alone=alone)
+    if not profile.preset:
+        return settings
+    check_limits(profile)
+    known = preset(profile.preset)
+    sizes: dict[str, int] = {
+        "batch_instances": known.batch_instances,
+        "batch_bytes": known.batch_bytes,
+        "page_size": known.page_size,
+    }
+    if profile.connections is None:
+        sizes["parallel_stores"] = profile.parallel_stores or known.parallel
+        sizes["parallel_retrieves"] = profile.parallel_retrieves or known.parallel
+    return replace(settings, limits=replace(settings.limits, **sizes))
