@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
     from postdicom_async.dicomweb.filters import Filters
-    from postdicom_async.dicomweb.parts import Part, Parts
+    from postdicom_async.dicomweb.retrieve import Part, Parts
     from postdicom_async.disk.anonymize_files import PatientTable, UidMap
     from postdicom_async.disk.scan import read_files
     from postdicom_async.doctor.diagnosis import Diagnosis, Finding, diagnose
@@ -167,7 +167,7 @@ _MODULES = {
     "dicomweb.client": ("DicomWeb",),
     "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
     "dicomweb.filters": ("Filters",),
-    "dicomweb.parts": ("Part", "Parts"),
+    "dicomweb.retrieve": ("Part", "Parts"),
     "disk.anonymize_files": ("PatientTable", "UidMap"),
     "disk.scan": ("read_files",),
     "doctor.diagnosis": ("Diagnosis", "Finding", "diagnose"),

@@ -26,7 +26,7 @@ from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
 from postdicom_async.results import Outcome, Status, UploadReport
-from postdicom_async.transfer.progress import Meter
+from postdicom_async.transfer.outcomes import Meter
 from postdicom_async.vendor.values import Kind, check_value
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postdicom_async.http.answer import StreamedAnswer
-    from postdicom_async.transfer.progress import Meter
+    from postdicom_async.transfer.outcomes import Meter
     from postdicom_async.transfer.sinks import Arrival, Sink
 
 __all__ = ["Receiver", "Told"]

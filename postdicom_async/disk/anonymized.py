@@ -16,7 +16,7 @@ from postdicom_async.dicom.elements import DicomProblem, Window, as_written
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicom.tags import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 from postdicom_async.disk.files import FileBody, HeldFile, Unusable, explain_os_error, explained
-from postdicom_async.disk.sources import Identified, Usable
+from postdicom_async.disk.sources import IdentifiedSource, Usable
 from postdicom_async.disk.spool import SpooledFile
 from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
@@ -139,7 +139,7 @@ def require_anonymization(anonymization: object) -> None:
         raise UsageError("anonymize: give an Anonymization, or None")
 
 
-async def anonymized(source: Identified, anonymization: Anonymization) -> Identified:
+async def anonymized(source: IdentifiedSource, anonymization: Anonymization) -> IdentifiedSource:
     """Return a source as it is to be sent, its UIDs and length as they will be.
 
     What cannot be anonymised comes back as `Unusable` with the reason; it must not be sent. What is `Unusable` already
@@ -151,7 +151,7 @@ async def anonymized(source: Identified, anonymization: Anonymization) -> Identi
     return await in_background(lambda: anonymized_now(source, anonymization))
 
 
-def anonymized_now(source: Identified, anonymization: Anonymization) -> Identified:
+def anonymized_now(source: IdentifiedSource, anonymization: Anonymization) -> IdentifiedSource:
     """Do what `anonymized` does, in this thread."""
     require_anonymization(anonymization)
     if isinstance(source, Unusable):
