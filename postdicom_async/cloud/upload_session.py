@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from postdicom_async.cloud.account import choose
-from postdicom_async.cloud.messages import FileUploadType
+from postdicom_async.cloud.frames import FileUploadType
 from postdicom_async.cloud.problems import own_problem, session_replaced
 from postdicom_async.cloud.socket import Silence
 from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
