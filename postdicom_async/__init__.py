@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from postdicom_async.cloud.account import Account, Institution, User
     from postdicom_async.cloud.client import CloudApi
-    from postdicom_async.cloud.wire import CloudWire
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicom.layout import Layout
     from postdicom_async.dicom.scan_tree import (
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
     from postdicom_async.dicomweb.filters import Filters
-    from postdicom_async.dicomweb.parts import Part, Parts
-    from postdicom_async.disk.patient_table import PatientTable
+    from postdicom_async.dicomweb.retrieve import Part, Parts
+    from postdicom_async.disk.anonymize_files import PatientTable, UidMap
     from postdicom_async.disk.scan import read_files
-    from postdicom_async.disk.uid_map import UidMap
+    from postdicom_async.doctor.diagnosis import Diagnosis, Finding, diagnose
     from postdicom_async.errors import (
         AuthenticationFailed,
         ConnectionFailed,
@@ -55,10 +54,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from postdicom_async.paging import Results
-    from postdicom_async.postdicom.answers import Folder, PatientOrder, ShareLink, TagContent, VendorAnswer
     from postdicom_async.postdicom.client import PostDicom
-    from postdicom_async.postdicom.doctor import Diagnosis, Finding, diagnose
-    from postdicom_async.postdicom.wire import Wire
     from postdicom_async.results import (
         BytesMoved,
         DownloadReport,
@@ -73,6 +69,8 @@ if TYPE_CHECKING:
     )
     from postdicom_async.settings import Limits, Retry, Settings, Timeouts, Tls
     from postdicom_async.transfer.outcomes import Outcomes
+    from postdicom_async.vendor.answers import Folder, PatientOrder, ShareLink, TagContent, VendorAnswer
+    from postdicom_async.vendor.wire import CloudWire, Wire
 
     __version__: str
 
@@ -154,7 +152,6 @@ __all__ = [
 _MODULES = {
     "cloud.account": ("Account", "Institution", "User"),
     "cloud.client": ("CloudApi",),
-    "cloud.wire": ("CloudWire",),
     "dicom.anonymize": ("Anonymization",),
     "dicom.layout": ("Layout",),
     "dicom.scan_tree": (
@@ -170,10 +167,10 @@ _MODULES = {
     "dicomweb.client": ("DicomWeb",),
     "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
     "dicomweb.filters": ("Filters",),
-    "dicomweb.parts": ("Part", "Parts"),
-    "disk.patient_table": ("PatientTable",),
+    "dicomweb.retrieve": ("Part", "Parts"),
+    "disk.anonymize_files": ("PatientTable", "UidMap"),
     "disk.scan": ("read_files",),
-    "disk.uid_map": ("UidMap",),
+    "doctor.diagnosis": ("Diagnosis", "Finding", "diagnose"),
     "errors": (
         "AuthenticationFailed",
         "ConnectionFailed",
@@ -193,10 +190,9 @@ _MODULES = {
         "UsageError",
     ),
     "paging": ("Results",),
-    "postdicom.answers": ("Folder", "PatientOrder", "ShareLink", "TagContent", "VendorAnswer"),
+    "vendor.answers": ("Folder", "PatientOrder", "ShareLink", "TagContent", "VendorAnswer"),
     "postdicom.client": ("PostDicom",),
-    "postdicom.doctor": ("Diagnosis", "Finding", "diagnose"),
-    "postdicom.wire": ("Wire",),
+    "vendor.wire": ("CloudWire", "Wire"),
     "results": (
         "BytesMoved",
         "DownloadReport",

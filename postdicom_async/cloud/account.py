@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from postdicom_async.errors import UsageError
-from postdicom_async.postdicom.answers import VendorAnswer
+from postdicom_async.vendor.answers import VendorAnswer
 
 __all__ = ["Account", "Institution", "User", "choose"]
 

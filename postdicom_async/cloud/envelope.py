@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from postdicom_async.cloud.frames import Response
 from postdicom_async.errors import ProtocolError
-from postdicom_async.postdicom.answers import Content, parse, parse_text, refusal_in
+from postdicom_async.vendor.answers import Content, parse, parse_text, refusal_in
 
 __all__ = ["Envelope", "read_envelope", "read_http_envelope"]
 

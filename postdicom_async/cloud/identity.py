@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.header import HEADER_LIMIT, read_values
 from postdicom_async.dicom.text import decode_text
-from postdicom_async.postdicom.values import private_texts
+from postdicom_async.vendor.values import private_texts
 
 if TYPE_CHECKING:
     from postdicom_async.bodies import Body

@@ -10,15 +10,15 @@ from pydicom.datadict import keyword_for_tag
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from postdicom_async.emulator.accept import LONGEST, parse_accept
+from postdicom_async.emulator.dicomweb.accept import LONGEST, parse_accept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from starlette.requests import Request
 
-    from postdicom_async.emulator.accept import MediaType
-    from postdicom_async.emulator.header import Json
+    from postdicom_async.emulator.dicomweb.accept import MediaType
+    from postdicom_async.emulator.store.header import Json
 
 __all__ = [
     "DICOM_JSON",

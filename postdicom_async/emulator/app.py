@@ -15,16 +15,16 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from postdicom_async.emulator.answers import refusal
-from postdicom_async.emulator.archive_store import ArchiveStore
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
+from postdicom_async.emulator.dicomweb.qido import Search
+from postdicom_async.emulator.dicomweb.stow import Stow
+from postdicom_async.emulator.dicomweb.wado import Wado
 from postdicom_async.emulator.gate import Gate
-from postdicom_async.emulator.header import UnreadableHeader
-from postdicom_async.emulator.qido import Search
-from postdicom_async.emulator.share_routes import share_routes
-from postdicom_async.emulator.stow import Stow
-from postdicom_async.emulator.vendor import vendor_routes
-from postdicom_async.emulator.vendor_faults import Faults
-from postdicom_async.emulator.wado import Wado
+from postdicom_async.emulator.operations.faults import Faults
+from postdicom_async.emulator.operations.routes import vendor_routes
+from postdicom_async.emulator.pages.routes import share_routes
+from postdicom_async.emulator.store.archive import ArchiveStore
+from postdicom_async.emulator.store.header import UnreadableHeader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable

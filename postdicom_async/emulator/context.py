@@ -9,13 +9,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from postdicom_async.emulator.guesses import Guesses
-from postdicom_async.emulator.vendor_faults import Faults
+from postdicom_async.emulator.operations.faults import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
 
-    from postdicom_async.emulator.archive_store import ArchiveStore
+    from postdicom_async.emulator.store.archive import ArchiveStore
 
 __all__ = ["INSTITUTIONS", "USERS", "USER_GROUPS", "ArchiveContext", "ArchiveLimits", "ArchiveOptions"]
 

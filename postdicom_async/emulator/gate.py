@@ -8,9 +8,9 @@ import hmac
 from typing import TYPE_CHECKING
 
 from postdicom_async.emulator.answers import refusal, slow_down
-from postdicom_async.emulator.cloud_bring_up import REGION_PATH, ROUTER_PATH
+from postdicom_async.emulator.cloud.bring_up import REGION_PATH, ROUTER_PATH
 from postdicom_async.emulator.hosts import is_known_host
-from postdicom_async.emulator.vendor_actions import SHARE_PATH
+from postdicom_async.emulator.operations.actions import SHARE_PATH
 
 if TYPE_CHECKING:
     from starlette.responses import Response

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from postdicom_async.dicom.uids import is_uid
-from postdicom_async.emulator.header import UnreadableHeader, read_header
+from postdicom_async.emulator.store.header import UnreadableHeader, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -9,18 +9,18 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
 
 from postdicom_async.emulator.app import build_app, close_context, open_context
-from postdicom_async.emulator.archive_store import parse_instance
-from postdicom_async.emulator.cloud_bring_up import ROUTER_PATH, cloud_routes
-from postdicom_async.emulator.cloud_parameters import is_guid
-from postdicom_async.emulator.cloud_schema import add_cloud_tables
-from postdicom_async.emulator.cloud_socket import CloudListener
-from postdicom_async.emulator.cloud_state import ACCOUNT_KEY, API_KEY, Cloud
+from postdicom_async.emulator.cloud.bring_up import ROUTER_PATH, cloud_routes
+from postdicom_async.emulator.cloud.listener import CloudListener
+from postdicom_async.emulator.cloud.parameters import is_guid
+from postdicom_async.emulator.cloud.schema import add_cloud_tables
+from postdicom_async.emulator.cloud.state import ACCOUNT_KEY, API_KEY, Cloud
 from postdicom_async.emulator.context import INSTITUTIONS, USER_GROUPS, USERS, ArchiveLimits, ArchiveOptions
 from postdicom_async.emulator.hosts import checked_hosts, checked_origins
 from postdicom_async.emulator.http_server import QuietServer, listen
-from postdicom_async.emulator.private_files import make_file
-from postdicom_async.emulator.vendor_faults import Faults
-from postdicom_async.emulator.vendor_schema import order_uuid_of, series_uuid_of
+from postdicom_async.emulator.operations.faults import Faults
+from postdicom_async.emulator.store.archive import parse_instance
+from postdicom_async.emulator.store.private_files import make_file
+from postdicom_async.emulator.vendor.schema import order_uuid_of, series_uuid_of
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
-    from postdicom_async.emulator.archive_store import ArchiveStore, StoredInstance
     from postdicom_async.emulator.context import ArchiveContext
-    from postdicom_async.emulator.vendor_faults import Fault, VendorCall
+    from postdicom_async.emulator.operations.faults import Fault, VendorCall
+    from postdicom_async.emulator.store.archive import ArchiveStore, StoredInstance
 
 __all__ = ["EmbeddedArchive", "serve"]
 

@@ -15,22 +15,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from postdicom_async import errors
-from postdicom_async.disk.background import outlasting
-from postdicom_async.jobs.chunks import ChunkEnd, ItemEnd
+from postdicom_async.disk.threads import outlasting
+from postdicom_async.jobs.context import could_not_be_listed, every_study, plan_study_or_fail
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ledger.ledger import ItemRow, Stage
-from postdicom_async.jobs.plan import chunks_of, may_go_unlisted, unlisted_chunk
+from postdicom_async.jobs.plan import ChunkEnd, ItemEnd, chunks_of, may_go_unlisted, unlisted_chunk
 from postdicom_async.jobs.states import SETTLED, Reason, State, reason_code
-from postdicom_async.jobs.studies import could_not_be_listed, every_study, plan_study_or_fail
 from postdicom_async.jobs.summary import ItemLine
 from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from postdicom_async.jobs.chunks import Chunk, Dispatcher
     from postdicom_async.jobs.context import Context
     from postdicom_async.jobs.ledger.ledger import StudyRow
+    from postdicom_async.jobs.plan import Chunk, Dispatcher
 
 __all__ = ["Moving"]
 

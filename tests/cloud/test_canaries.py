@@ -149,7 +149,7 @@ async def test_failures(
 @pytest.mark.parametrize("status", [200, 401, 403, 404, 500, 302])
 async def test_the_bring_up(transport: str, step: Any, status: int, watch: CanaryWatch) -> None:
     """Its addresses carry both keys, and whatever answers may repeat them."""
-    from postdicom_async.emulator.cloud_oddities import HttpAnswer
+    from postdicom_async.emulator.cloud.oddities import HttpAnswer
 
     async with EmbeddedArchive(cloud_keys=(API_KEY, ACCOUNT_KEY)) as archive:
         body = json.dumps({"ResponseCode": 2, "ResponseMessage": f"no {API_KEY} {ACCOUNT_KEY}"})

@@ -19,7 +19,7 @@ from postdicom_async import (
     Status,
     UsageError,
 )
-from postdicom_async.emulator.cloud_oddities import Drop
+from postdicom_async.emulator.cloud.oddities import Drop
 from tests.cloud.conftest import COLLEAGUE, INSTITUTION, OTHER, Account, client_of
 from tests.cloud.files import PART, dicom_of_size, held_by, study_in
 from tests.support.dicom_files import small_dicom, uid

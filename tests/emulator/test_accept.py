@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postdicom_async.emulator.accept import MediaType, parse_accept, parse_media_type, wants_only
+from postdicom_async.emulator.dicomweb.accept import MediaType, parse_accept, parse_media_type, wants_only
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from postdicom_async.emulator import ArchiveLimits, EmbeddedArchive
-from postdicom_async.emulator.accept import LONGEST, parse_accept, parse_media_type
-from postdicom_async.emulator.bounded_file import INFLATED_LIMIT
-from postdicom_async.emulator.matching import LONGEST_KEY, text_matches
+from postdicom_async.emulator.dicomweb.accept import LONGEST, parse_accept, parse_media_type
+from postdicom_async.emulator.dicomweb.matching import LONGEST_KEY, text_matches
+from postdicom_async.emulator.store.bounded_file import INFLATED_LIMIT
 from tests.emulator.support import (
     STOW_TYPE,
     TEST_FILES,

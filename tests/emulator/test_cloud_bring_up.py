@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.emulator.cloud_oddities import HttpAnswer
+from postdicom_async.emulator.cloud.oddities import HttpAnswer
 from postdicom_async.errors import UsageError
 from tests.emulator.cloud_support import (
     UNKNOWN,
@@ -30,7 +30,7 @@ from tests.emulator.support import client_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from postdicom_async.emulator.cloud_oddities import Step
+    from postdicom_async.emulator.cloud.oddities import Step
 
 STEPS: list[Step] = ["web-service", "session", "socket"]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.emulator.cloud_frames import BadFrame, Request, decode_request, encode_response
+from postdicom_async.emulator.cloud.frames import BadFrame, Request, decode_request, encode_response
 from tests.emulator.cloud_support import decode, encode
 
 A = '{"A":1}'

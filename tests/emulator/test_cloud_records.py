@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from postdicom_async.emulator import EmbeddedArchive, cloud_state
-from postdicom_async.emulator.cloud_oddities import Drop
+from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator.cloud import state as cloud_state
+from postdicom_async.emulator.cloud.oddities import Drop
 from tests.emulator.cloud_support import (
     INSTITUTION,
     LATER,
@@ -35,7 +36,7 @@ from tests.support.canaries import CANARIES, CanaryWatch, canary_watch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from postdicom_async.emulator.cloud_state import Cloud
+    from postdicom_async.emulator.cloud.state import Cloud
 
 # --- frames -----------------------------------------------------------------------------------------------------------
 

@@ -281,7 +281,7 @@ def test_secrets_are_compared_in_constant_time() -> None:
     """No ``==`` of a name that says it is a key, a password or a token, anywhere in the archive."""
     secret = {"api_key", "account_key", "password", "password_hash", "_wanted", "credentials"}
     found = []
-    for path in Path(postdicom_async.emulator.__file__).parent.glob("*.py"):
+    for path in Path(postdicom_async.emulator.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq | ast.In) for op in node.ops):
                 names = {getattr(one, "attr", getattr(one, "id", "")) for one in (node.left, *node.comparators)}

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.emulator.vendor_operations import OPERATIONS
-from postdicom_async.emulator.vendor_parameters import BadParameters, decode
+from postdicom_async.emulator.operations.parameters import BadParameters, decode
+from postdicom_async.emulator.operations.table import OPERATIONS
 from postdicom_async.errors import UsageError
 from tests.emulator.support import client_of, make_instance, related
 from tests.emulator.vendor_support import (

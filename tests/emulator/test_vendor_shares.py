@@ -18,10 +18,10 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive, create_app
+from postdicom_async.emulator.pages.page import Section, share_page
+from postdicom_async.emulator.pages.style import STYLE
 from postdicom_async.emulator.samples import write_benchmark_series
-from postdicom_async.emulator.share_page import Section, share_page
-from postdicom_async.emulator.share_style import STYLE
-from postdicom_async.emulator.vendor_orders import Order
+from postdicom_async.emulator.vendor.orders import Order
 from postdicom_async.markup import element, empty, joined
 from tests.emulator.support import client_of, make_instance, store
 from tests.emulator.vendor_support import UNKNOWN, call, create_order, order_uuids, properties, refused, told, upload

@@ -19,12 +19,12 @@ from collections import Counter
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from postdicom_async.disk.background import in_background
-from postdicom_async.disk.private import FileLock, make_folder, make_private
-from postdicom_async.disk.problems import explained
+from postdicom_async.disk.files import explained
+from postdicom_async.disk.private_files import FileLock, make_folder, make_private
+from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.face import public_face
-from postdicom_async.jobs import places
+from postdicom_async.jobs import job_files
 from postdicom_async.jobs.ledger.book import Book
 from postdicom_async.jobs.ledger.file import connected, examine, explained_by_sqlite, make
 from postdicom_async.jobs.states import Reason, State
@@ -110,7 +110,7 @@ def _partition(path: Path, number: int, folder: Path) -> list[Path]:
             book.done(lambda book: book.put("parts", json.dumps({"token": token, "of": number, "back": []})))
         except BaseException:
             for part in made:
-                places.remove_job(part)
+                job_files.remove_job(part)
             raise
     return made
 
@@ -141,13 +141,13 @@ def _split_off(job: sqlite3.Connection, part: Path, facts: Mapping[str, Any], wh
 
 
 def _copy_what_lies_beside(path: Path, part: Path) -> None:
-    if places.beside(path, "private").exists():
-        kept = places.Private(path).read()
-        places.Private(part).write({**kept, "delete": ""})
+    if job_files.beside(path, "private").exists():
+        kept = job_files.Private(path).read()
+        job_files.Private(part).write({**kept, "delete": ""})
     for what in ("source", "target"):
-        index = places.beside(path, what)
+        index = job_files.beside(path, what)
         if index.is_file():
-            copy = places.beside(part, what)
+            copy = job_files.beside(part, what)
             make_private(copy)
             with ExitStack() as stack:
                 of_job = stack.enter_context(closing(sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True)))
@@ -241,7 +241,7 @@ def _go_on(book: Book, of_part: Mapping[str, Any]) -> None:
 @contextmanager
 def _held(path: Path, *, to_merge: bool = False) -> Iterator[sqlite3.Connection]:
     """Open a ledger that nobody writes, with its lock; nothing in it is running."""
-    lock = FileLock(places.beside(path, "lock"))
+    lock = FileLock(job_files.beside(path, "lock"))
     if not path.parent.is_dir():
         raise LedgerUnusable("there is no such ledger")
     if not lock.take():

@@ -16,24 +16,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from postdicom_async.dicom.anonymize import Anonymization
-from postdicom_async.disk import private_file
-from postdicom_async.disk.patient_table import PatientTable
+from postdicom_async.disk import private_files
+from postdicom_async.disk.anonymize_files import PatientTable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.face import public_face, translated
 from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
-from postdicom_async.jobs.chunks import ChunkEnd
+from postdicom_async.jobs.compare_bytes import digest_of
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ends.specs import EndSpec
 from postdicom_async.jobs.machines.worker import Answer, Parcel, carry_with
 from postdicom_async.jobs.pace.pace import Pace, Share
-from postdicom_async.jobs.verification import digest_of
+from postdicom_async.jobs.plan import ChunkEnd
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from postdicom_async.disk.sources import Usable
-    from postdicom_async.jobs.chunks import ItemEnd
     from postdicom_async.jobs.ends.end import End
+    from postdicom_async.jobs.plan import ItemEnd
 
 __all__ = ["RemoteEnd", "WorkOptions", "carry", "packed_rules", "unpacked_rules"]
 
@@ -111,7 +111,7 @@ def unpacked_rules(rules: Anonymization) -> Anonymization:
 def _secret() -> str | None:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if folder and (path := Path(folder, SECRET_FILE)).exists():
-        return private_file.read_secret(path, f"$CREDENTIALS_DIRECTORY/{SECRET_FILE}", private=False)
+        return private_files.read_secret(path, f"$CREDENTIALS_DIRECTORY/{SECRET_FILE}", private=False)
     return os.environ.get(SECRET)
 
 
