@@ -78,7 +78,6 @@ _NO_OPTIONS = {
     "study_instance_uid": "UID of the study",
     "series_instance_uid": "UID of the series",
     "sop_instance_uid": "UID of the instance",
-    "accession_number": "the accession number",
     "api_key": "the API key",
     "account_key": "the account key",
     "password": "the share's password",

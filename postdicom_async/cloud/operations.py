@@ -188,7 +188,7 @@ def _nested(operation: CloudOperation, values: Values, wire: CloudWire) -> dict[
         if one.json is None or value is None:
             continue
         if one.wire == "OrderAccessionNumber" and len(str(value)) > _LONGEST_ACCESSION_NUMBER:  # documented
-            message = f"at most {_LONGEST_ACCESSION_NUMBER} characters ({one.wire})"
+            message = f"at most {_LONGEST_ACCESSION_NUMBER} characters"
             raise UsageError(message, argument=one.argument, operation=operation.title)
         group, key = one.json
         group = wire.other_order_fields if group == ASSUMED_PLACE else group
