@@ -63,16 +63,11 @@ class Field:
 
 
 _METAVARS: Final = {
+    **dict.fromkeys((*LISTS, ValueKind.UUID, ValueKind.GUID), "UUID"),
+    ValueKind.TEXT_LIST: "TEXT",
+    **dict.fromkeys((ValueKind.DATE, ValueKind.FUTURE_DATE), "YYYY-MM-DD"),
+    **dict.fromkeys((ValueKind.DATETIME, ValueKind.DATE_OR_DATETIME), "TIME"),
     ValueKind.SEX: "LETTER",
-    ValueKind.UUID: "UUID",
-    ValueKind.GUID: "UUID",
-    ValueKind.UUID_LIST: "UUID",
-    ValueKind.GUID_LIST: "UUID",
-    ValueKind.ORDER_INFO_LIST: "UUID",
-    ValueKind.DATE: "YYYY-MM-DD",
-    ValueKind.FUTURE_DATE: "YYYY-MM-DD",
-    ValueKind.DATETIME: "TIME",
-    ValueKind.DATE_OR_DATETIME: "TIME",
     ValueKind.MAIL: "ADDRESS",
     ValueKind.FLAG_ID: "N",
 }
