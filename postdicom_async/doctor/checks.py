@@ -103,8 +103,8 @@ def _shapes(dialect: Dialect, other: Dialect, *, is_vendor: bool) -> Iterator[Ch
     """Yield a check for each route of the dialect, and for those of the other family that are tried as well."""
     stock = DIALECTS[dialect.name].routes if dialect.name in DIALECTS else {}
     marks = _SAMPLES if is_vendor else (Mark.STANDARD,)
-    for route, template in dialect.routes.items():
-        if is_vendor or route in (Route.SEARCH_STUDIES, *_OTHER):
+    for route in dialect.routes if is_vendor else (Route.SEARCH_STUDIES, *_OTHER):
+        if template := dialect.routes.get(route):
             # A changed route may hold a part of somebody's address.
             shape = template if stock.get(route) == template else "changed by the caller"
             switch = f"dialect=replace(POSTDICOM, routes={{**POSTDICOM.routes, Route.{route.name}: …}})"

@@ -40,7 +40,6 @@ _SEARCHED: Final = (
     (Route.SEARCH_SERIES_OF_STUDY, "series", _SERIES_UID),
     (Route.SEARCH_INSTANCES_OF_SERIES, "instance", _INSTANCE_UID),
 )
-_NO_UIDS: Final = "not tried: nothing was found to ask about"
 
 
 class ArchiveProbes:
@@ -157,16 +156,16 @@ class ArchiveProbes:
             nobody = await self._ask(_with(family.path(route, **dict.fromkeys(_TAGS, made_up_uid())), "limit=1"))
             is_below = is_below and not nobody.items
         worked = bool(answer.items) and is_below
-        self._note_shape(family, route, worked, answer.text if is_below else f"{answer.text}, not of the one asked for")
-        if family is self._dialect:
-            self._require(route, worked=worked)
+        text = answer.text if is_below else f"{answer.text}, not of the one asked for"
+        self._note_shape(family, route, worked=worked, text=text)
         found = answer.first(tag) if worked else None
         return found if isinstance(found, str) else None
 
     def _known(self, family: Dialect, route: Route) -> bool:
         known = family.can(route, self._exam.uids)
         if not known and route in family.routes:
-            self._note(self._key(family, route), Verdict.UNKNOWN, _NO_UIDS)
+            key = f"{'route' if family is self._dialect else 'other'} {route.name}"
+            self._note(key, Verdict.UNKNOWN, "not tried: nothing was found to ask about")
         return known
 
     async def _listing_at_once(self) -> None:
@@ -177,7 +176,7 @@ class ArchiveProbes:
         answer = await self._ask(_with(family.path(route, **self._exam.uids), "limit=1"))
         is_needed = family is self._dialect and not answer.items
         instead = "; they are listed series by series" if is_needed else ""
-        self._note_shape(family, route, bool(answer.items), answer.text + instead)
+        self._note_shape(family, route, worked=bool(answer.items), text=answer.text + instead, needed=False)
         by_series, _ = self._exam.found.get(f"route {Route.SEARCH_INSTANCES_OF_SERIES.name}", (Verdict.UNKNOWN, ""))
         if self._dialect.lists_by_series and by_series is not Verdict.UNKNOWN:
             at_once = "at once would work too" if answer.items else "at once would not work"
@@ -186,40 +185,34 @@ class ArchiveProbes:
     async def _instance(self) -> None:
         """Ask for an instance and read its first bytes, in both families' shapes."""
         for family in (self._exam.other, self._dialect):
-            if self._known(family, Route.INSTANCE):
-                await self._head_of_instance(family)
-
-    async def _head_of_instance(self, family: Dialect) -> None:
-        path = family.path(Route.INSTANCE, **self._exam.uids)
-        for rung, accept in enumerate(INSTANCE_LADDER):
-            async with await self._exam.stream(path, accept) as answer:
-                if answer.status not in _REFUSED_FORM or rung == len(INSTANCE_LADDER) - 1:
+            if not self._known(family, Route.INSTANCE):
+                continue
+            path = family.path(Route.INSTANCE, **self._exam.uids)
+            for rung, accept in enumerate(INSTANCE_LADDER):
+                async with await self._exam.stream(path, accept) as answer:
+                    if answer.status in _REFUSED_FORM and rung < len(INSTANCE_LADDER) - 1:
+                        continue
                     await self._tell_instance(family, answer, rung)
-                    return
+                    break
 
     async def _tell_instance(self, family: Dialect, answer: StreamedAnswer, rung: int) -> None:
-        head = await answer.read_some(_HEAD_BYTES)
-        kind, is_dicom = known_type(answer.content_type), b"DICM" in head
-        worked = answer.ok and is_dicom
+        is_dicom = b"DICM" in await answer.read_some(_HEAD_BYTES)
+        kind, worked = known_type(answer.content_type), answer.ok and is_dicom
         text = f"{answer.status}, {kind}, {'DICOM' if is_dicom else 'not DICOM'}"
-        self._note_shape(family, Route.INSTANCE, worked, text)
-        if family is self._dialect:
-            self._require(Route.INSTANCE, worked=worked)
+        self._note_shape(family, Route.INSTANCE, worked=worked, text=text)
+        if worked and family is self._dialect:
+            self._note("retrieve type", kind == "multipart/related", kind)
+            self._note("accept", rung == 0, _RUNGS[rung])
+
+    def _note_shape(self, family: Dialect, route: Route, *, worked: bool, text: str, needed: bool = True) -> None:
+        """File how a family's shape did; one of the archive's own that is needed and fails makes it of no use."""
+        if family is not self._dialect:
+            self._note(f"other {route.name}", Verdict.NOTE, text)
             if worked:
-                self._note("retrieve type", kind == "multipart/related", kind)
-                self._note("accept", rung == 0, _RUNGS[rung])
-
-    def _note_shape(self, family: Dialect, route: Route, worked: bool, text: str) -> None:
-        is_own = family is self._dialect
-        if worked and not is_own:
-            self._elsewhere.add(route)
-        self._note(self._key(family, route), worked if is_own else Verdict.NOTE, text)
-
-    def _key(self, family: Dialect, route: Route) -> str:
-        return f"{'route' if family is self._dialect else 'other'} {route.name}"
-
-    def _require(self, route: Route, *, worked: bool) -> None:
-        if not worked and self._exam.problem is None:
+                self._elsewhere.add(route)
+            return
+        self._note(f"route {route.name}", worked, text)
+        if needed and not worked and self._exam.problem is None:
             hint = f"; it does in those of {self._exam.other.name}" if route in self._elsewhere else ""
             self._exam.problem = ProtocolError(
                 f"the archive does not answer in the URL shapes of the {self._dialect.name} dialect ({route}){hint}",
