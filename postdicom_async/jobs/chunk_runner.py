@@ -16,7 +16,7 @@ from postdicom_async.disk.sources import Unusable
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.ends.end import Feature, ListedInstance
 from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
-from postdicom_async.jobs.states import Ended, Reason, State, ended
+from postdicom_async.jobs.states import ItemVerdict, Reason, State, verdict_of
 from postdicom_async.transfer.at_once import Limit, for_each
 
 if TYPE_CHECKING:
@@ -131,10 +131,10 @@ class _Moving:
         one = self.open.pop(outcome.where, None) if outcome.where in self._came else None
         if one is None:
             return None
-        found = ended(outcome)
+        found = verdict_of(outcome)
         unsent = found.state is State.FAILED and outcome.uids is None  # it never became what is sent
         if unsent and found.reason != Reason.ANONYMIZE:
-            found = Ended(found.state, Reason.UNREADABLE, found.temporary)
+            found = ItemVerdict(found.state, Reason.UNREADABLE, found.temporary)
         digest = self._digests.pop(one.uid, b"") if found.state is State.DONE else b""
         return ItemEnd(
             one.series, one.uid, found.state, found.reason, found.temporary, outcome.size or one.size, digest

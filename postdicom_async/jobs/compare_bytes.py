@@ -16,7 +16,7 @@ from postdicom_async.dicom.sameness import Difference
 from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.sources import Unusable, Usable
 from postdicom_async.errors import LocalFileError
-from postdicom_async.jobs.ends.end import ListedInstance, Wanted
+from postdicom_async.jobs.ends.end import ListedInstance, Selection
 from postdicom_async.jobs.states import Reason
 from postdicom_async.results import InstanceUids
 from postdicom_async.transfer.comparing import compared
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.jobs.ends.end import End, Identified
 
-__all__ = ["Finding", "Sent", "Verified", "digest_of", "verify_bytes"]
+__all__ = ["Sent", "Verified", "VerifyFinding", "digest_of", "verify_bytes"]
 
 
 _MOST_KEPT: Final = 16  # instances that differ, kept until the source gives its own
@@ -59,7 +59,7 @@ class Sent(Protocol):
         ...
 
 
-class Finding(Enum):
+class VerifyFinding(Enum):
     """What verification found of an instance."""
 
     SAME = "same"
@@ -77,7 +77,7 @@ class Finding(Enum):
     @property
     def ok(self) -> bool:
         """Whether the target holds what was sent."""
-        return self in (Finding.SAME, Finding.COERCED)
+        return self in (VerifyFinding.SAME, VerifyFinding.COERCED)
 
     @property
     def reason(self) -> Reason:
@@ -86,16 +86,16 @@ class Finding(Enum):
 
 
 _REASONS: Final = {
-    Finding.DIFFERENT: Reason.DIFFERENT,
-    Finding.CANNOT_COMPARE: Reason.CANNOT_COMPARE,
-    Finding.MISSING: Reason.NOT_CONFIRMED,
-    Finding.GONE: Reason.GONE,
+    VerifyFinding.DIFFERENT: Reason.DIFFERENT,
+    VerifyFinding.CANNOT_COMPARE: Reason.CANNOT_COMPARE,
+    VerifyFinding.MISSING: Reason.NOT_CONFIRMED,
+    VerifyFinding.GONE: Reason.GONE,
 }
 _FINDINGS: Final = {
-    Difference.SAME: Finding.SAME,
-    Difference.COERCED: Finding.COERCED,
-    Difference.DIFFERENT: Finding.DIFFERENT,
-    Difference.CANNOT_COMPARE: Finding.CANNOT_COMPARE,
+    Difference.SAME: VerifyFinding.SAME,
+    Difference.COERCED: VerifyFinding.COERCED,
+    Difference.DIFFERENT: VerifyFinding.DIFFERENT,
+    Difference.CANNOT_COMPARE: VerifyFinding.CANNOT_COMPARE,
 }
 
 
@@ -108,7 +108,7 @@ class Verified(NamedTuple):
     """
 
     uid: str
-    finding: Finding
+    finding: VerifyFinding
     tags: tuple[str, ...] = ()
 
 
@@ -164,19 +164,19 @@ async def verify_bytes(
             async for verified in check.given(given, names):
                 yield verified
     for item in check.left():
-        yield Verified(item.uid, Finding.MISSING)
+        yield Verified(item.uid, VerifyFinding.MISSING)
 
 
 def _unchanged(uids: InstanceUids) -> InstanceUids:
     return uids
 
 
-def _wanted(uids: Collection[InstanceUids], sizes: Mapping[str, int], *, whole: bool) -> Wanted:
+def _wanted(uids: Collection[InstanceUids], sizes: Mapping[str, int], *, whole: bool) -> Selection:
     study, *_ = studies = {one.study_instance_uid for one in uids}
     assert len(studies) == 1  # noqa: S101 - all are of one
     instances = [ListedInstance(one.series_instance_uid, uid := one.sop_instance_uid, sizes[uid]) for one in uids]
     series = {one.series for one in instances}
-    return Wanted(study, series.pop() if len(series) == 1 else None, instances, whole)
+    return Selection(study, series.pop() if len(series) == 1 else None, instances, whole)
 
 
 class _Check:
@@ -208,11 +208,11 @@ class _Check:
                 self._digests[uid] = digest = await _digest_or_none(sent)
                 if not digest:
                     self.seen.add(uid)
-                    yield Verified(uid, Finding.CANNOT_COMPARE)
+                    yield Verified(uid, VerifyFinding.CANNOT_COMPARE)
         for uid in wanted:
             if uid not in self._digests:
                 self.seen.add(uid)
-                yield Verified(uid, Finding.GONE)
+                yield Verified(uid, VerifyFinding.GONE)
 
     async def given(self, given: AsyncIterator[Identified], names: Mapping[str, str]) -> AsyncGenerator[Verified, None]:
         """Compare what the target gives; ``names`` are the UIDs at the source by those that it was asked for."""
@@ -223,9 +223,9 @@ class _Check:
             self.seen.add(uid)
             digest = await _digest_or_none(received)
             if digest == self._digests[uid]:
-                yield Verified(uid, Finding.SAME)
+                yield Verified(uid, VerifyFinding.SAME)
             elif not digest or isinstance(received, Unusable):
-                yield Verified(uid, Finding.CANNOT_COMPARE)
+                yield Verified(uid, VerifyFinding.CANNOT_COMPARE)
             else:
                 self._kept[uid] = received
             if self._is_full():
@@ -245,11 +245,11 @@ class _Check:
         async with aclosing(self._from_source(list(kept))) as sources:
             async for uid, sent in sources:
                 verified = await _compared(uid, sent, kept.pop(uid))
-                if verified.finding is Finding.COERCED and self._touches_rules(verified.tags):
-                    verified = verified._replace(finding=Finding.DIFFERENT)
+                if verified.finding is VerifyFinding.COERCED and self._touches_rules(verified.tags):
+                    verified = verified._replace(finding=VerifyFinding.DIFFERENT)
                 yield verified
         for uid in kept:
-            yield Verified(uid, Finding.GONE)
+            yield Verified(uid, VerifyFinding.GONE)
 
     def _touches_rules(self, tags: Iterable[str]) -> bool:
         """Whether one of them was anonymised: what an archive makes of it may be what was to be kept from it."""
@@ -269,12 +269,12 @@ class _Check:
 
 async def _compared(uid: str, sent: Identified, received: Usable) -> Verified:
     if isinstance(sent, Unusable):
-        return Verified(uid, Finding.CANNOT_COMPARE)
+        return Verified(uid, VerifyFinding.CANNOT_COMPARE)
     try:
         async with aclosing(received.body.open()) as pieces:
             found = await compared(sent.body, pieces)
     except LocalFileError:  # one of them changed, or is gone
-        return Verified(uid, Finding.CANNOT_COMPARE)
+        return Verified(uid, VerifyFinding.CANNOT_COMPARE)
     return Verified(uid, _FINDINGS[found.kind], found.tags)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ledger.ledger import ItemRow, Stage
-from postdicom_async.jobs.pace.outage_policy import Waves
+from postdicom_async.jobs.pace.outage_policy import RetryWaves
 from postdicom_async.jobs.plan import Comparison, planned_items
 from postdicom_async.jobs.states import Reason, State, reason_code
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Context",
-    "How",
+    "JobOptions",
     "Unlisted",
     "could_not_be_listed",
     "every_study",
@@ -56,7 +56,7 @@ class Unlisted(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class JobOptions:
     """How a job is to be done.
 
     Attributes:
@@ -84,7 +84,7 @@ class How:
     delete: str = ""
     max_delete: float = 0.01
     sample: float = 1.0
-    wave: Callable[[int], float] = lambda attempts: Waves().wait(attempts, random.random())  # noqa: S311 - jitter
+    wave: Callable[[int], float] = lambda attempts: RetryWaves().wait(attempts, random.random())  # noqa: S311 - jitter
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Context:
     ledger: Ledger
     source: End
     target: End
-    how: How
+    options: JobOptions
     outages: Outages
     tell: Callable[[ItemLine], None]
 
@@ -106,19 +106,19 @@ class Context:
     @property
     def comparison(self) -> Comparison:
         """How the ends are compared."""
-        rules = self.how.anonymize
-        moves = self.how.verb != "verify"  # which asks whether it is there at all, and by ``bytes`` what it is
+        rules = self.options.anonymize
+        moves = self.options.verb != "verify"  # which asks whether it is there at all, and by ``bytes`` what it is
         return Comparison(
             self.run,
             target_lists=Feature.LISTS in self.target.features,
-            full=self.how.full or self.how.verb == "verify",
+            full=self.options.full or self.options.verb == "verify",
             maps_uids=rules is not None and rules.remap_uids,
             keeps_uids=moves and rules is not None and not rules.remap_uids,
         )
 
     def uid_at_target(self, uid: str) -> str:
         """Return what a UID of the source is at the target."""
-        rules = self.how.anonymize
+        rules = self.options.anonymize
         return rules.new_uid(uid) if rules is not None and rules.remap_uids else uid
 
     async def listing(

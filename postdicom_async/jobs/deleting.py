@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.context import Context
     from postdicom_async.jobs.ends.end import End, ListedInstance
 
-__all__ = ["Deleting"]
+__all__ = ["DeletePhase"]
 
 _UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 _AT_TARGET = (State.DONE, State.PRESENT)
@@ -50,12 +50,12 @@ class _Candidate(NamedTuple):
     rows: tuple[ItemRow, ...]
 
 
-class Deleting:
+class DeletePhase:
     """The deletions of one run. Use it once."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._all = context.how.delete == "all"
+        self._all = context.options.delete == "all"
         self._allowed = 0
         self._deleted = 0
 
@@ -68,7 +68,7 @@ class Deleting:
             PostdicomError: an end cannot be asked, or refuses.
         """
         context = self._context
-        if not context.how.delete:
+        if not context.options.delete:
             return
         why = await self._why_not()
         if why:
@@ -81,7 +81,7 @@ class Deleting:
             return
         counts = await context.ledger.counts()
         held = sum(counts.get(state, (0, 0))[0] for state in _AT_TARGET)
-        if number > context.how.max_delete * held:
+        if number > context.options.max_delete * held:
             await self._refuse(f"{number} instances of {held} would be deleted, more than --max-delete allows")
         self._allowed = number
         if isinstance(context.source, _Refreshed):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
 
-__all__ = ["Discovery"]
+__all__ = ["DiscoverPhase"]
 
 _FEW = 50  # studies: so few are asked for one by one at the target, which may have millions
 _MANY_MORE = 200  # times what the source has: to ask for each costs less than to list a target that has so many
@@ -32,7 +32,7 @@ _AT_ONCE = 4
 _UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 
 
-class Discovery:
+class DiscoverPhase:
     """The first phase of a run. Use it once."""
 
     def __init__(self, context: Context) -> None:
@@ -67,7 +67,7 @@ class Discovery:
             dates = [one.date for one in some if one.date]
             if dates:
                 self._dates = [min([*self._dates[:1], *dates]), max([*self._dates[1:], *dates])]
-            await context.ledger.note_studies(some, at_target=False, run=context.run, first=context.how.first)
+            await context.ledger.note_studies(some, at_target=False, run=context.run, first=context.options.first)
 
     async def _list_what_is_none(self) -> None:
         """Note what lies in a folder and is no instance, so that everything that was found has an end."""

@@ -20,12 +20,12 @@ from postdicom_async.errors import JobStopped, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.jobs.chunk_runner import ChunkOptions, LocalDispatcher
 from postdicom_async.jobs.compare_bytes import digest_of
-from postdicom_async.jobs.context import Context, How
+from postdicom_async.jobs.context import Context, JobOptions
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ledger.ledger import LedgerReader
 from postdicom_async.jobs.machines.scheduler import paced_here
 from postdicom_async.jobs.pace.control import ControlServer, control_paths, handlers_of
-from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.pace.pace import Pace
 from postdicom_async.jobs.run import Retries, Run
@@ -52,9 +52,9 @@ class JobParts:
     ledger: Ledger
     source: End
     target: End
-    how: How = field(default_factory=How)
+    options: JobOptions = field(default_factory=JobOptions)
     pace: Pace = field(default_factory=Pace)
-    patience: float = Patience().outage
+    patience: float = OutagePatience().outage
     elsewhere: DaskDispatcher | None = None
 
 
@@ -178,12 +178,12 @@ class Job:
         for end in (parts.source, parts.target):
             if isinstance(end, ArchiveEnd):
                 end.pace_requests(request)
-        patience = Patience(outage=parts.patience)
+        patience = OutagePatience(outage=parts.patience)
         gate = parts.pace.wait_until_open
         outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note, gate=gate)
-        context = Context(parts.ledger, parts.source, parts.target, parts.how, outages, self._tell)
+        context = Context(parts.ledger, parts.source, parts.target, parts.options, outages, self._tell)
         options = ChunkOptions(
-            anonymize=parts.how.anonymize, pace=parts.pace.bytes, digest=_digest if self._compares_bytes else None
+            anonymize=parts.options.anonymize, pace=parts.pace.bytes, digest=_digest if self._compares_bytes else None
         )
         local = LocalDispatcher(parts.source, parts.target, options, at_once=_ChunksAtOnce(parts.pace))
         async with AsyncExitStack() as stack:
@@ -215,7 +215,7 @@ class Job:
 
     @property
     def _compares_bytes(self) -> bool:
-        return self._parts.how.verify == "bytes" and self._parts.how.anonymize is None
+        return self._parts.options.verify == "bytes" and self._parts.options.anonymize is None
 
     async def _gate(self) -> None:
         await self.pace.wait_until_open()

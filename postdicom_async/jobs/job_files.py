@@ -30,7 +30,7 @@ from postdicom_async.errors import LedgerUnusable, NotFound, UsageError
 
 __all__ = [
     "SUFFIX",
-    "Private",
+    "ResumeFile",
     "beside",
     "every_job",
     "find_job",
@@ -153,7 +153,7 @@ def remove_job(ledger: Path) -> None:
         forget(ledger.with_name(ledger.name + suffix))
 
 
-class Private:
+class ResumeFile:
     """What a job must know to be gone on with and nobody else may: a JSON file for this user alone."""
 
     def __init__(self, ledger: Path) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ledger.ledger import StudyRow
     from postdicom_async.jobs.plan import Chunk, Dispatcher
 
-__all__ = ["Moving"]
+__all__ = ["MovePhase"]
 
 _STUDIES_AHEAD = 4  # whose instances are being listed while others move
 _CHUNKS_AHEAD = 8
@@ -54,7 +54,7 @@ class _Out:
     arrived: int = 0
 
 
-class Moving:
+class MovePhase:
     """The moving of one run. Use it once.
 
     Args:
@@ -150,9 +150,11 @@ class Moving:
             await self._ahead.put(chunk)
 
     def _may_go_unlisted(self, study: StudyRow) -> bool:
-        how = self._context.how
+        options = self._context.options
         can = Feature.UNLISTED in self._context.source.features and not self._splits_series
-        return can and how.anonymize is None and may_go_unlisted(study, self._context.comparison, most=_MOST_UNLISTED)
+        return (
+            can and options.anonymize is None and may_go_unlisted(study, self._context.comparison, most=_MOST_UNLISTED)
+        )
 
     def _begun(self, study: StudyRow, items: list[ItemRow]) -> list[Chunk]:
         """Return the chunks of what is pending in a study; one without any has ended."""
@@ -167,7 +169,7 @@ class Moving:
             if one.state is State.PENDING:
                 self._attempts[study.id, one.series, one.uid] = one.attempts
         return chunks_of(
-            study, items, most=self._context.how.chunk, numbers=self._numbers, splits_series=self._splits_series
+            study, items, most=self._context.options.chunk, numbers=self._numbers, splits_series=self._splits_series
         )
 
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
@@ -273,7 +275,7 @@ class Moving:
     def _fail_or_try_again(self, chunk: Chunk, failed: list[ItemEnd]) -> None:
         for one in failed:
             made = self._attempts.get((chunk.study_id, one.series, one.uid), 0) + 1
-            if one.temporary and made < self._context.how.attempts:
+            if one.temporary and made < self._context.options.attempts:
                 self._settle(chunk, [one._replace(state=State.PENDING)])
                 self._try_again(chunk, made)
             else:
@@ -282,7 +284,7 @@ class Moving:
     def _try_again(self, chunk: Chunk, attempts: int) -> None:
         """Have a study's pending items given out again, all of them together, after a wave's wait."""
         if chunk.study_id not in self._due:
-            wait = self._context.how.wave(attempts) if attempts else 0.0
+            wait = self._context.options.wave(attempts) if attempts else 0.0
             self._due.add(chunk.study_id)
             heapq.heappush(self._again, (time.monotonic() + wait, chunk.number, chunk.study_id))
 

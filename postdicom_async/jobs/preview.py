@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from postdicom_async.disk.background import in_background
 from postdicom_async.jobs.context import Context, Unlisted, every_study, plan_study
-from postdicom_async.jobs.deleting import Deleting
+from postdicom_async.jobs.deleting import DeletePhase
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ledger.file import connected, explained_by_sqlite
 from postdicom_async.jobs.ledger.ledger import Ledger, Stage
-from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.run import Run
 from postdicom_async.jobs.states import State
@@ -27,8 +27,8 @@ from postdicom_async.jobs.summary import Count
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from postdicom_async.jobs.begin import Ends
-    from postdicom_async.jobs.context import How
+    from postdicom_async.jobs.begin import PreparedEnds
+    from postdicom_async.jobs.context import JobOptions
     from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
     from postdicom_async.jobs.pace.pace import Pace
 
@@ -60,13 +60,13 @@ class StudyPlan(NamedTuple):
 
 
 async def preview(
-    ends: Ends, how: How, pace: Pace, facts: Mapping[str, Any], *, new: bool
+    ends: PreparedEnds, options: JobOptions, pace: Pace, facts: Mapping[str, Any], *, new: bool
 ) -> AsyncGenerator[StudyPlan, None]:
     """Yield what would be done with each study, in the order of the run; those of which nothing would be last.
 
     Args:
         ends: what the job is about; not open.
-        how: how it is to be done.
+        options: how it is to be done.
         pace: how fast the ends are asked.
         facts: what a new ledger says of the job.
         new: an earlier ledger does not count.
@@ -83,12 +83,12 @@ async def preview(
         else:
             opening = Ledger.create(path, facts)
         ledger = await stack.enter_async_context(await opening)
-        outages = Outages(ends.source, ends.target, patience=Patience(outage=0.0))
+        outages = Outages(ends.source, ends.target, patience=OutagePatience(outage=0.0))
         for end in (ends.source, ends.target):
             if isinstance(end, ArchiveEnd):
                 end.pace_requests(pace.request)
             await stack.enter_async_context(end)
-        context = Context(ledger, ends.source, ends.target, how, outages, lambda _: None)
+        context = Context(ledger, ends.source, ends.target, options, outages, lambda _: None)
         await Run(context, None, pace.wait_until_open).prepare()
         async with aclosing(_plans(context)) as plans:
             async for plan in plans:
@@ -103,8 +103,8 @@ async def _plans(context: Context) -> AsyncGenerator[StudyPlan, None]:
     async for some in every_study(context, Stage.EQUAL, run=context.run):
         for study in some:
             yield StudyPlan(study.uid, study.month, there=study.at_source or 0, equal_by_count=True)
-    if context.how.delete:
-        async for uid, number in Deleting(context).planned():
+    if context.options.delete:
+        async for uid, number in DeletePhase(context).planned():
             yield StudyPlan(uid, 0, to_delete=number)
 
 

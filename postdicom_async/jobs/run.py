@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from postdicom_async.errors import UsageError
 from postdicom_async.jobs.context import every_study
-from postdicom_async.jobs.deleting import Deleting
-from postdicom_async.jobs.discovery import Discovery
+from postdicom_async.jobs.deleting import DeletePhase
+from postdicom_async.jobs.discovery import DiscoverPhase
 from postdicom_async.jobs.ledger.ledger import Stage
-from postdicom_async.jobs.moving import Moving
+from postdicom_async.jobs.moving import MovePhase
 from postdicom_async.jobs.states import State
-from postdicom_async.jobs.verifying import Verifying
+from postdicom_async.jobs.verifying import VerifyPhase
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -59,10 +59,10 @@ class Run:
         await self._begin()
         assert self._dispatcher is not None  # noqa: S101 - only a preview has none
         phases: dict[str, Callable[[], Awaitable[None]]] = {
-            "discovering": lambda: Discovery(self._context).run(),
+            "discovering": lambda: DiscoverPhase(self._context).run(),
             "moving": self._move,
-            "verifying": lambda: Verifying(self._context).run(),
-            "deleting": lambda: Deleting(self._context).run(),
+            "verifying": lambda: VerifyPhase(self._context).run(),
+            "deleting": lambda: DeletePhase(self._context).run(),
         }
         ledger = self._context.ledger
         while (phase := ledger.fact("phase")) in phases:
@@ -99,7 +99,7 @@ class Run:
         """Do what comes before anything is moved."""
         await self._begin()
         if self._context.ledger.fact("phase") == PHASES[0]:
-            await Discovery(self._context).run()
+            await DiscoverPhase(self._context).run()
 
     async def _begin(self) -> None:
         """Begin another run where the last came to its end: what failed in it is tried again."""
@@ -118,7 +118,7 @@ class Run:
 
     async def _prove_anew(self) -> None:
         """Have everything verified once more where a stricter proof is asked for than before."""
-        ledger, level = self._context.ledger, self._context.how.verify
+        ledger, level = self._context.ledger, self._context.options.verify
         if LEVELS.index(level) > LEVELS.index(str(ledger.fact("verify") or level)):
             async for some in every_study(self._context, Stage.VERIFIED):
                 for study in some:
@@ -126,11 +126,11 @@ class Run:
         ledger.put("verify", level)
 
     async def _move(self) -> None:
-        if self._context.how.verb == "verify":
-            await Verifying(self._context).compare()
+        if self._context.options.verb == "verify":
+            await VerifyPhase(self._context).compare()
             return
         assert self._dispatcher is not None  # noqa: S101 - only a preview has none
-        moving = Moving(self._context, self._dispatcher, self._gate, splits_series=self._splits_series)
+        moving = MovePhase(self._context, self._dispatcher, self._gate, splits_series=self._splits_series)
         await moving.run()
 
 

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from postdicom_async.errors import PostdicomError
-from postdicom_async.jobs.compare_bytes import Finding, Verified, verify_bytes
+from postdicom_async.jobs.compare_bytes import Verified, VerifyFinding, verify_bytes
 from postdicom_async.jobs.context import Unlisted, every_study, held_at_target, plan_study_or_fail
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ledger.ledger import Stage
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.context import Context
     from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
 
-__all__ = ["Verifying"]
+__all__ = ["VerifyPhase"]
 
 _AT_ONCE = 4
 _LOOKS = (0.0, 2.0, 8.0)  # seconds before a study is listed again: archives index with a delay
@@ -34,7 +34,7 @@ _MAY_BE_THERE = frozenset({Reason.CONNECTION, Reason.NOT_ARRIVED, Reason.NOT_CON
 _ABSENT_OR_OTHER = frozenset({Reason.NOT_LISTED, Reason.NOT_CONFIRMED, Reason.DIFFERENT})
 
 
-class Verifying:
+class VerifyPhase:
     """The verification of one run. Use it once."""
 
     def __init__(self, context: Context) -> None:
@@ -47,7 +47,7 @@ class Verifying:
             PostdicomError: the target cannot be asked.
         """
         context = self._context
-        if context.how.verify == "none":
+        if context.options.verify == "none":
             return
         if Feature.LISTS not in context.target.features:
             context.ledger.note("the target cannot be asked what it has: its own answers are the proof")
@@ -87,8 +87,8 @@ class Verifying:
             settled = [row for row in unsure if row.state is state and row in listed]
             self._settle(study, settled, Reason.NONE, state=there)
         found = [row for row in rows if row in listed]
-        if self._context.how.verify == "bytes":
-            chosen = [row for row in found if is_sampled(row.uid, self._context.how.sample)]
+        if self._context.options.verify == "bytes":
+            chosen = [row for row in found if is_sampled(row.uid, self._context.options.sample)]
             found = [row for row in found if row not in chosen] + await self._equal(study, chosen)
         ledger.note_verified(study.id, len(found))
         ledger.set_stage(study.id, Stage.VERIFIED)
@@ -96,7 +96,7 @@ class Verifying:
     async def _listed(self, study: StudyRow, known: list[ItemRow], unsure: list[ItemRow]) -> set[ItemRow]:
         """Return which rows the target lists; of those that were sent, and nobody knows, it is asked here at last."""
         context = self._context
-        if context.how.verb == "verify":  # it has just been listed
+        if context.options.verb == "verify":  # it has just been listed
             return set(known)
         if context.comparison.keeps_uids:  # what is listed may be the original
             unsure = []
@@ -116,10 +116,10 @@ class Verifying:
         equal: list[ItemRow] = []
         at = 0
         while at < len(rows):  # in chunks: an outage in the middle costs one of them
-            some = rows[at : at + context.how.chunk]
+            some = rows[at : at + context.options.chunk]
             found: dict[str, Verified] = {}
             problem: PostdicomError | None = None
-            checks = verify_bytes(context.source, context.target, study.uid, some, anonymize=context.how.anonymize)
+            checks = verify_bytes(context.source, context.target, study.uid, some, anonymize=context.options.anonymize)
             try:
                 async with aclosing(checks) as each:
                     async for verified in each:
@@ -130,13 +130,15 @@ class Verifying:
                 waited = [await context.outages.outlasted(end, problem) for end in (context.source, context.target)]
                 if any(waited):
                     continue
-                found |= {row.uid: Verified(row.uid, Finding.CANNOT_COMPARE) for row in some if row.uid not in found}
+                found |= {
+                    row.uid: Verified(row.uid, VerifyFinding.CANNOT_COMPARE) for row in some if row.uid not in found
+                }
             else:  # else an outage would last, for the weather, until the next one
                 for end in (context.source, context.target):
                     context.outages.succeeded(end)
             at += len(some)
             for verified in found.values():
-                if verified.finding is Finding.COERCED:
+                if verified.finding is VerifyFinding.COERCED:
                     context.ledger.note_coerced(verified.tags)
                 if verified.finding.ok:
                     equal.append(by_uid[verified.uid])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from postdicom_async.jobs.ends.end import ListedStudy, Wanted
+from postdicom_async.jobs.ends.end import ListedStudy, Selection
 from postdicom_async.jobs.ends.folder import FolderEnd
 from tests.jobs.folders import excluded, files_below, instances, stored, studies, written
 from tests.support.dicom_files import small_dicom, study_files, uid
@@ -54,7 +54,7 @@ async def test_cancelled_at_any_turn(tmp_path: Path) -> None:
                 FolderEnd(to, index=tmp_path / "b", target=True, fsync=False) as other,
             ):
                 await studies(other)
-                wanted = Wanted(uid(1), None, await instances(one, uid(1)))
+                wanted = Selection(uid(1), None, await instances(one, uid(1)))
                 async for _ in other.store(one.open(wanted)):
                     pass
 

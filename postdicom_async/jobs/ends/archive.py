@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Identified
-    from postdicom_async.jobs.ends.end import Wanted
+    from postdicom_async.jobs.ends.end import Selection
     from postdicom_async.results import InstanceUids, Outcome, UploadReport
 
 __all__ = ["ArchiveEnd"]
@@ -151,7 +151,7 @@ class ArchiveEnd:
 
     # --- instances ----------------------------------------------------------------------------------------------------
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         """Yield what is wanted; see `ends.End.open`."""
         opening = Opening(
             self._retrieves,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Identified
-    from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
+    from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Selection
     from postdicom_async.results import InstanceUids, Outcome, UploadReport
     from postdicom_async.transfer.outcomes import Outcomes
 
@@ -124,7 +124,7 @@ class CloudEnd:
         """Refuse."""
         raise _cannot("list instances")
 
-    def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:  # noqa: ARG002 - the protocol
+    def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:  # noqa: ARG002 - the protocol
         """Refuse."""
         raise _cannot("give images")
 

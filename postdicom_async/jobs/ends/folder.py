@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicom.layout import RelativeName
-    from postdicom_async.jobs.ends.end import Identified, ListedInstance, ListedStudy, Wanted
+    from postdicom_async.jobs.ends.end import Identified, ListedInstance, ListedStudy, Selection
     from postdicom_async.jobs.ends.folder_index import FileRow
     from postdicom_async.results import Outcome
 
@@ -218,7 +218,7 @@ class FolderEnd:
 
     # --- as a source -------------------------------------------------------------------------------------------------
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         """Yield the files, the next ones read ahead.
 
         What is another instance by now, is cut off or not there, is `Unusable`.
@@ -232,7 +232,7 @@ class FolderEnd:
             async for one in found:
                 yield one
 
-    async def placed(self, wanted: Wanted) -> Wanted:
+    async def placed(self, wanted: Selection) -> Selection:
         """Return the wanted with their places as far as they are known, for a worker that has no index.
 
         What lies where the layout would put it is found there; the folder is searched for what the index has not.
@@ -247,7 +247,7 @@ class FolderEnd:
             found = await in_background(partial(self._find, index, found))
         return found
 
-    def _find(self, index: FolderIndex, wanted: Wanted) -> Wanted:
+    def _find(self, index: FolderIndex, wanted: Selection) -> Selection:
         def place(one: ListedInstance) -> str:
             row = index.find(wanted.study, one.series, one.uid)
             if row is not None:

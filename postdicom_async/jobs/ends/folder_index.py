@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.files import FileIdentity
     from postdicom_async.jobs.ends.folder_match import StudyFilter
 
-__all__ = ["FileRow", "FolderIndex", "FolderListing", "Group", "Known", "Seen", "damaged"]
+__all__ = ["FileRow", "FolderIndex", "FolderListing", "FoundFile", "IndexedFile", "SeriesGroup", "damaged"]
 
 
 _T = TypeVar("_T")
@@ -62,7 +62,7 @@ _CACHE_KIB: Final = 16 << 10
 _NEVER: Final = -1  # an inode that no file has: what could not be read is read again next time
 
 
-class Group(NamedTuple):
+class SeriesGroup(NamedTuple):
     """What a file says of the study and series it belongs to."""
 
     study: str
@@ -71,7 +71,7 @@ class Group(NamedTuple):
     texts: str
 
 
-class Seen(NamedTuple):
+class FoundFile(NamedTuple):
     """A file as it was found.
 
     Attributes:
@@ -84,11 +84,11 @@ class Seen(NamedTuple):
     size: int
     identity: FileIdentity | None
     flaw: int
-    group: Group | None = None
+    group: SeriesGroup | None = None
     uid: str | None = None
 
 
-class Known(NamedTuple):
+class IndexedFile(NamedTuple):
     """A file as the index has it: what tells that it has not changed."""
 
     id: int
@@ -210,21 +210,21 @@ class FolderIndex:
         self._write(lambda: self._put("scan", number))
         self.scan = number
 
-    def known(self, paths: Sequence[bytes]) -> dict[bytes, Known]:
+    def known(self, paths: Sequence[bytes]) -> dict[bytes, IndexedFile]:
         """Return those of some files that the index has."""
         marks = ",".join("?" * len(paths))
         query = f"SELECT path, id, size, mtime, inode, ctime FROM files WHERE path IN ({marks})"  # noqa: S608 - marks
         rows = self._run(lambda: self._database.execute(query, paths).fetchall())
         asked = frozenset(paths)  # a damaged index may answer with others
-        return {path: Known(id_, tuple(identity)) for path, id_, *identity in rows if path in asked}
+        return {path: IndexedFile(id_, tuple(identity)) for path, id_, *identity in rows if path in asked}
 
-    def note(self, seen: Iterable[Seen], unchanged: Iterable[int] = ()) -> None:
+    def note(self, seen: Iterable[FoundFile], unchanged: Iterable[int] = ()) -> None:
         """Note what was found, and what is as it was, in one transaction."""
 
         def note() -> None:
             scan = self.scan
             self._database.executemany("UPDATE files SET scan = ? WHERE id = ?", [(scan, id_) for id_ in unchanged])
-            groups: dict[Group, int] = {}
+            groups: dict[SeriesGroup, int] = {}
             for one in seen:
                 if one.group is not None and one.group not in groups:
                     groups[one.group] = self._group(one.group)
@@ -238,7 +238,7 @@ class FolderIndex:
 
         self._write(note)
 
-    def _group(self, group: Group) -> int:
+    def _group(self, group: SeriesGroup) -> int:
         self._database.execute("INSERT OR IGNORE INTO groups (study, series, date, texts) VALUES (?, ?, ?, ?)", group)
         query = "SELECT id FROM groups WHERE study = ? AND series = ? AND date = ? AND texts = ?"
         return int(self._database.execute(query, group).fetchone()[0])
@@ -287,14 +287,14 @@ class FolderIndex:
         rows = self._run(lambda: self._database.execute(query, (after, limit)).fetchall())
         return _onward(after, [row[0] for row in rows])
 
-    def groups(self, first: str, last: str) -> list[tuple[Group, int]]:
+    def groups(self, first: str, last: str) -> list[tuple[SeriesGroup, int]]:
         """Return the groups of studies, by their UIDs from ``first`` to ``last``, and how many instances each has."""
         query = (
             "SELECT study, series, date, texts, (SELECT count(*) FROM files WHERE group_id = groups.id AND flaw = 0) "
             "FROM groups WHERE study BETWEEN ? AND ? ORDER BY study"
         )
         rows = self._run(lambda: self._database.execute(query, (first, last)).fetchall())
-        return [(Group(*row[:-1]), row[-1]) for row in rows]
+        return [(SeriesGroup(*row[:-1]), row[-1]) for row in rows]
 
     def files(self, study: str, after: tuple[str, bytes], limit: int) -> list[FileRow]:
         """Return files of a study, those with a flaw too, by series and path after that pair."""
@@ -413,7 +413,7 @@ class FolderListing:
         found = self._listed(await in_background(partial(self.index.groups, study, study)))
         return found[0] if found else None
 
-    def _listed(self, groups: Sequence[tuple[Group, int]]) -> list[ListedStudy]:
+    def _listed(self, groups: Sequence[tuple[SeriesGroup, int]]) -> list[ListedStudy]:
         """Return the studies of some groups, which come study by study."""
         listed: list[ListedStudy] = []
         for uid, some in groupby(groups, key=lambda one: one[0].study):
@@ -473,7 +473,7 @@ def _within(date: str, since: str, until: str) -> bool:
     return (not since or since <= date) and (not until or date <= until)
 
 
-def _said(group: Group) -> Mapping[str, str]:
+def _said(group: SeriesGroup) -> Mapping[str, str]:
     with translated(ValueError, lambda _: damaged()):
         texts: dict[str, str] = json.loads(group.texts) if group.texts else {}
     return {**texts, "study_date": group.date}

@@ -140,8 +140,8 @@ def _split_off(job: sqlite3.Connection, part: Path, facts: Mapping[str, Any], wh
 
 def _copy_what_lies_beside(path: Path, part: Path) -> None:
     if job_files.beside(path, "private").exists():
-        kept = job_files.Private(path).read()
-        job_files.Private(part).write({**kept, "delete": ""})
+        kept = job_files.ResumeFile(path).read()
+        job_files.ResumeFile(part).write({**kept, "delete": ""})
     for what in ("source", "target"):
         index = job_files.beside(path, what)
         if index.is_file():

@@ -20,9 +20,9 @@ from postdicom_async.jobs.ledger.schema import BEFORE_ALL, LISTED_BY_REASON, Sta
 from postdicom_async.jobs.states import SETTLED, Reason, State
 from postdicom_async.jobs.summary import (
     Count,
-    Facts,
     ItemLine,
-    Moment,
+    JobFacts,
+    MinuteLine,
     MonthLine,
     ReasonLine,
     SeriesLine,
@@ -116,15 +116,17 @@ class LedgerReader:
                 coerced=dict(self._rows("SELECT tag, instances FROM coerced ORDER BY instances DESC, tag")),
                 reasons=self._reasons(totals),
                 months=self._months(totals),
-                moments=tuple(Moment(float(at), *more) for at, *more in self._rows("SELECT * FROM moment ORDER BY at")),
+                moments=tuple(
+                    MinuteLine(float(at), *more) for at, *more in self._rows("SELECT * FROM moment ORDER BY at")
+                ),
                 seconds=float(facts.get("seconds") or 0),
                 notes=tuple(self._note(at, text) for at, text in self._rows("SELECT at, text FROM note ORDER BY id")),
                 expected=expected,
             )
 
-    def _what(self, facts: Mapping[str, Any]) -> Facts:
+    def _what(self, facts: Mapping[str, Any]) -> JobFacts:
         created = facts.get("created")
-        return Facts(
+        return JobFacts(
             job=self.path.stem,
             created=datetime.fromisoformat(created) if created else datetime.fromtimestamp(0, UTC),
             run=int(facts.get("run") or 1),

@@ -24,8 +24,8 @@ from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
 from postdicom_async.jobs.compare_bytes import digest_of
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ends.specs import EndSpec
-from postdicom_async.jobs.machines.worker import Answer, Parcel, carry_with
-from postdicom_async.jobs.pace.pace import Pace, Share
+from postdicom_async.jobs.machines.worker import Parcel, WorkerAnswer, carry_with
+from postdicom_async.jobs.pace.pace import Pace, WorkerShare
 from postdicom_async.jobs.plan import ChunkEnd
 
 if TYPE_CHECKING:
@@ -124,13 +124,13 @@ class WorkOptions:
 
     compares_bytes: bool = False
     rules: Anonymization | None = None
-    share: Share = field(default_factory=Share)
+    share: WorkerShare = field(default_factory=WorkerShare)
 
 
 # --- on the worker ---------------------------------------------------------------------------------------------------
 
 
-def carry(parcel: Parcel) -> Answer:
+def carry(parcel: Parcel) -> WorkerAnswer:
     """Move a chunk: the task of a worker."""
     return carry_with(_work, parcel)
 

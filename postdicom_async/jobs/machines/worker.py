@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "VERSION",
-    "Answer",
     "Broken",
     "Landed",
     "Parcel",
     "Refused",
     "Spec",
     "Work",
+    "WorkerAnswer",
     "carry_with",
     "drop",
     "greet",
@@ -105,7 +105,7 @@ class Broken(NamedTuple):
     error: str
 
 
-Answer: TypeAlias = Landed | Refused | Broken
+WorkerAnswer: TypeAlias = Landed | Refused | Broken
 Work: TypeAlias = "Callable[[End, End, Parcel], AsyncGenerator[ItemEnd | ChunkEnd, None]]"
 """What is done with the open ends: yields items' ends, and the chunk's."""
 
@@ -254,7 +254,7 @@ def _the_room() -> _Room:
 # --- what dask calls -------------------------------------------------------------------------------------------------
 
 
-def carry_with(work: Work, parcel: Parcel) -> Answer:
+def carry_with(work: Work, parcel: Parcel) -> WorkerAnswer:
     """Do the work of a parcel with both ends open; wait for it, and return what came of it.
 
     Raises:

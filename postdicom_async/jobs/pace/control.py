@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.pace.pace import Pace
 
-__all__ = ["ControlServer", "Handler", "NoJobRuns", "ask", "ask_job", "control_paths", "handlers_of"]
+__all__ = ["ControlHandler", "ControlServer", "NoJobRuns", "ask", "ask_job", "control_paths", "handlers_of"]
 
 Message: TypeAlias = dict[str, Any]
-Handler: TypeAlias = Callable[[Message], Awaitable[Message | None]]
+ControlHandler: TypeAlias = Callable[[Message], Awaitable[Message | None]]
 
 _LINE = 64 * 1024  # of a question
 _ANSWER = 16 * 1024 * 1024
@@ -68,7 +68,7 @@ def control_paths(ledger: Path) -> tuple[Path, ...]:
 
 def handlers_of(
     pace: Pace, *, status: Callable[[], Awaitable[Message]], stop: Callable[[], object]
-) -> dict[str, Handler]:
+) -> dict[str, ControlHandler]:
     """Return what a running job answers to: ``set``, ``pause``, ``resume``, ``status`` and ``stop``.
 
     ``set`` takes ``max_rate``, ``max_requests``, ``at_once`` and ``windows``; it, ``pause`` and ``resume`` answer with
@@ -114,7 +114,7 @@ class ControlServer:
         problem: why it listens nowhere, one line; None where it does.
     """
 
-    def __init__(self, path: Path | Sequence[Path], handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, path: Path | Sequence[Path], handlers: Mapping[str, ControlHandler]) -> None:
         self.path: Path | None = None
         self.problem: str | None = None
         self._paths = [path] if isinstance(path, Path) else list(path)

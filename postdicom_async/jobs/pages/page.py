@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
-    from postdicom_async.jobs.summary import Facts, MonthLine, ReasonLine, Summary
+    from postdicom_async.jobs.summary import JobFacts, MonthLine, ReasonLine, Summary
 
 __all__ = ["document", "page", "parts", "table", "title_of"]
 
@@ -69,7 +69,7 @@ def page(summary: Summary, *, version: str, written: datetime) -> str:
     return document(title_of(facts), joined(main, element("footer", element("p", written_by + _PRIVACY))), head=head)
 
 
-def title_of(facts: Facts) -> str:
+def title_of(facts: JobFacts) -> str:
     """Return what a job is in one line."""
     return f"{verb_words(facts)}: {facts.source} \N{RIGHTWARDS ARROW} {facts.target}"
 

@@ -15,9 +15,9 @@ import uvicorn
 from postdicom_async.disk.background import in_background, outlasting
 from postdicom_async.errors import PostdicomError, UsageError
 from postdicom_async.jobs.pages.eta import Eta
-from postdicom_async.jobs.pages.serve_app import Ask, Pages
-from postdicom_async.jobs.pages.serve_auth import Doors, bearer_of
-from postdicom_async.jobs.pages.serve_page import Look
+from postdicom_async.jobs.pages.serve_app import AskJob, Pages
+from postdicom_async.jobs.pages.serve_auth import PageAccess, bearer_of
+from postdicom_async.jobs.pages.serve_page import JobSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.pages.report import Reader
 
-__all__ = ["LivePage", "Watch"]
+__all__ = ["JobWatcher", "LivePage"]
 
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -60,7 +60,7 @@ class LivePage:
         self,
         open_reader: Callable[[], Reader],
         *,
-        ask: Ask | None = None,
+        ask: AskJob | None = None,
         control: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -76,9 +76,9 @@ class LivePage:
         self._host, self._port = host, port
         self._names = tuple(names)
         self._token_file = token_file
-        self._doors: Doors | None = None
+        self._doors: PageAccess | None = None
         self._pages: Pages | None = None
-        self._watch: Watch | None = None
+        self._watch: JobWatcher | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -100,7 +100,7 @@ class LivePage:
 
         path = self._token_file
         bearer = "" if path is None else await in_background(lambda: bearer_of(path))
-        self._watch = Watch(self._open_reader, self._ask, __version__)
+        self._watch = JobWatcher(self._open_reader, self._ask, __version__)
         try:
             await self._watch.look()
             bound = _listen(self._host, self._port)
@@ -112,7 +112,7 @@ class LivePage:
         self.url = f"http://{shown}:{port}"
         hosts = {f"{name}:{port}" for name in (*_LOOPBACK, shown)} | set(self._names)
         hosts |= {f"{name}:{port}" for name in self._names if ":" not in name}
-        self._doors = Doors(hosts, bearer=bearer)
+        self._doors = PageAccess(hosts, bearer=bearer)
         orders = self._ask if self._control else None
         cookie = f"postdicom-job-{port}"
         self._pages = Pages(self._watch, self._doors, ask=orders, cookie=cookie, version=__version__)
@@ -191,7 +191,7 @@ _WORTH = 10  # times as long as the last look took
 _STATUS = 2.0  # seconds that the job's process has to answer
 
 
-class Watch:
+class JobWatcher:
     """Looks at a job. Close it.
 
     Args:
@@ -213,11 +213,11 @@ class Watch:
         self._reader: Reader | None = None
         self._file: tuple[int, int] | None = None
         self._eta = Eta()
-        self._look: Look | None = None
+        self._look: JobSnapshot | None = None
         self._stale_at = 0.0
         self._turn = asyncio.Lock()
 
-    async def look(self) -> Look:
+    async def look(self) -> JobSnapshot:
         """Return the job as it is, or was a moment ago.
 
         Raises:
@@ -230,7 +230,7 @@ class Watch:
             summary = await self.read(lambda reader: reader.summary())
             took = time.monotonic() - begun
             pace = self._eta.note(summary, time.time())
-            self._look = Look(summary, pace, await self._status(), self._version)
+            self._look = JobSnapshot(summary, pace, await self._status(), self._version)
             self._stale_at = time.monotonic() + max(_YOUNG, took * _WORTH)
             return self._look
 

@@ -16,10 +16,19 @@ from postdicom_async.markup import Html, element, empty, joined
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from postdicom_async.jobs.pages.eta import Pace
+    from postdicom_async.jobs.pages.eta import Forecast
     from postdicom_async.jobs.summary import Count, ItemLine, ReasonLine, SeriesLine, StudyLine, Summary
 
-__all__ = ["NO_STUDY", "Look", "items_page", "live_page", "live_parts", "message_page", "series_page", "studies_page"]
+__all__ = [
+    "NO_STUDY",
+    "JobSnapshot",
+    "items_page",
+    "live_page",
+    "live_parts",
+    "message_page",
+    "series_page",
+    "studies_page",
+]
 
 NO_STUDY = "-"
 """Stands for a UID in an address where there is none: of what is no instance."""
@@ -29,7 +38,7 @@ _SCRIPT = element("script", src="/live.js", defer=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class JobSnapshot:
     """A job as it stands now.
 
     Attributes:
@@ -40,12 +49,12 @@ class Look:
     """
 
     summary: Summary
-    pace: Pace
+    pace: Forecast
     status: Mapping[str, Any]
     version: str
 
 
-def live_page(look: Look, *, proof: str = "") -> str:
+def live_page(look: JobSnapshot, *, proof: str = "") -> str:
     """Return the page; with ``proof`` it has what steers the job."""
     shown = live_parts(look, proof=proof)
     controls = _controls(proof) if proof else Html()
@@ -56,7 +65,7 @@ def live_page(look: Look, *, proof: str = "") -> str:
     return document(title, joined(_nav(is_live=True), main, footer, _SCRIPT), style=_STYLE)
 
 
-def live_parts(look: Look, *, proof: str = "") -> dict[str, Html]:
+def live_parts(look: JobSnapshot, *, proof: str = "") -> dict[str, Html]:
     """Return the sections that change, by their ids."""
 
     def more(line: ReasonLine) -> Html:
@@ -80,7 +89,7 @@ def _nav(*, is_live: bool = False) -> Html:
     return element("nav", *links, state if is_live else Html(), aria_label="Pages")
 
 
-def _pace(look: Look) -> Html:
+def _pace(look: JobSnapshot) -> Html:
     summary, pace = look.summary, look.pace
     whole = summary.discovered + summary.expected
     done = settled(summary)
@@ -105,7 +114,7 @@ def _percent(fraction: float | None) -> str:
     return "not known yet" if fraction is None else share(int(fraction * 1_000_000), 1_000_000)
 
 
-def _left(look: Look) -> str:
+def _left(look: JobSnapshot) -> str:
     if look.summary.facts.phase == "complete":
         return "none"
     seconds = look.pace.seconds
