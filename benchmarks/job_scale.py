@@ -30,7 +30,7 @@ from postdicom_async.dicom.header import InstanceHeader
 from postdicom_async.disk.sources import Unusable, Usable
 from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Selection
 from postdicom_async.jobs.ledger.book import Book
-from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.pages.report import report_lines
 from postdicom_async.results import InstanceUids, Outcome, Status
 

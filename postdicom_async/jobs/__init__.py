@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.specs import parse_end
     from postdicom_async.jobs.job import Job
     from postdicom_async.jobs.job_files import every_job, find_job, find_jobs
-    from postdicom_async.jobs.ledger.ledger import LedgerReader
     from postdicom_async.jobs.ledger.partition import merge, partition
+    from postdicom_async.jobs.ledger.reader import LedgerReader
     from postdicom_async.jobs.machines.scheduler import Scheduler
     from postdicom_async.jobs.pace.control import NoJobRuns, ask_job
     from postdicom_async.jobs.pace.pace import Pace
@@ -71,7 +71,7 @@ _MODULES = {
     "pace.control": ("NoJobRuns", "ask_job"),
     "pages.eta": ("Eta",),
     "job": ("Job",),
-    "ledger.ledger": ("LedgerReader",),
+    "ledger.reader": ("LedgerReader",),
     "ledger.partition": ("merge", "partition"),
     "machines.scheduler": ("Scheduler",),
     "pace.pace": ("Pace",),

@@ -37,22 +37,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.machines.scheduler import Scheduler
     from postdicom_async.profiles.secrets import Ask
 
-__all__ = [
-    "KEPT",
-    "JobRequest",
-    "PreparedEnds",
-    "begin_job",
-    "copy",
-    "dry_run",
-    "order_of",
-    "path_of",
-    "prepare_ends",
-    "resume",
-    "retry",
-    "sync",
-    "verify",
-]
-
 
 PATIENCE = OutagePatience().outage
 

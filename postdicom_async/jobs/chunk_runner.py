@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import End, Identified
     from postdicom_async.results import Outcome
 
-__all__ = ["ChunkOptions", "Digest", "LocalDispatcher", "run_chunk"]
-
 
 Digest: TypeAlias = "Callable[[Usable], Awaitable[bytes]]"
 

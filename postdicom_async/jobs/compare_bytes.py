@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.jobs.ends.end import End, Identified
 
-__all__ = ["Sent", "Verified", "VerifyFinding", "digest_of", "verify_bytes"]
-
 
 _MOST_KEPT: Final = 16  # instances that differ, kept until the source gives its own
 _MOST_KEPT_BYTES: Final = 32 << 20

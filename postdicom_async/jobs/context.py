@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.ends.end import Feature
-from postdicom_async.jobs.ledger.ledger import ItemRow, Stage
+from postdicom_async.jobs.ledger.schema import ItemRow, Stage
 from postdicom_async.jobs.pace.outage_policy import RetryWaves
 from postdicom_async.jobs.plan import Comparison, planned_items
 from postdicom_async.jobs.states import Reason, State, reason_code
@@ -22,20 +22,10 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.jobs.ends.end import End
-    from postdicom_async.jobs.ledger.ledger import Ledger, StudyRow
+    from postdicom_async.jobs.ledger.ledger import Ledger
+    from postdicom_async.jobs.ledger.schema import StudyRow
     from postdicom_async.jobs.pace.outages import Outages
     from postdicom_async.jobs.summary import ItemLine
-
-__all__ = [
-    "Context",
-    "JobOptions",
-    "Unlisted",
-    "could_not_be_listed",
-    "every_study",
-    "held_at_target",
-    "plan_study",
-    "plan_study_or_fail",
-]
 
 
 _T = TypeVar("_T")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, runtime_checka
 
 from postdicom_async.errors import LimitReached, PostdicomError
 from postdicom_async.jobs.context import Unlisted, every_study
-from postdicom_async.jobs.ledger.ledger import ItemRow
+from postdicom_async.jobs.ledger.schema import ItemRow
 from postdicom_async.jobs.plan import gone
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import ItemLine
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.context import Context
     from postdicom_async.jobs.ends.end import End, ListedInstance
 
-__all__ = ["DeletePhase"]
 
 _UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 _AT_TARGET = (State.DONE, State.PRESENT)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.context import every_study
 from postdicom_async.jobs.ends.end import Feature, ListedStudy
-from postdicom_async.jobs.ledger.ledger import Stage
+from postdicom_async.jobs.ledger.schema import Stage
 from postdicom_async.jobs.plan import Decision, decide, planned_items
 from postdicom_async.jobs.states import State
 from postdicom_async.transfer.at_once import for_each
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.context import Context
     from postdicom_async.jobs.ends.end import End
-    from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.ledger.schema import ItemRow, StudyRow
 
-__all__ = ["DiscoverPhase"]
 
 _FEW = 50  # studies: so few are asked for one by one at the target, which may have millions
 _MANY_MORE = 200  # times what the source has: to ask for each costs less than to list a target that has so many

@@ -22,7 +22,7 @@ from postdicom_async.jobs.chunk_runner import ChunkOptions, LocalDispatcher
 from postdicom_async.jobs.compare_bytes import digest_of
 from postdicom_async.jobs.context import Context, JobOptions
 from postdicom_async.jobs.ends.archive import ArchiveEnd
-from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.machines.scheduler import paced_here
 from postdicom_async.jobs.pace.control import ControlServer, control_paths, handlers_of
 from postdicom_async.jobs.pace.outage_policy import OutagePatience
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.machines.dispatcher import DaskDispatcher
     from postdicom_async.jobs.summary import ItemLine, Summary
 
-__all__ = ["Job", "JobParts"]
 
 _AT_ONCE = 6  # chunks
 _MOST_WAITING = 1024  # outcomes that a reader has still to take

@@ -28,20 +28,6 @@ from postdicom_async.disk.problems import explained
 from postdicom_async.disk.whole_file import whole_file
 from postdicom_async.errors import LedgerUnusable, NotFound, UsageError
 
-__all__ = [
-    "SUFFIX",
-    "ResumeFile",
-    "beside",
-    "every_job",
-    "find_job",
-    "find_jobs",
-    "job_path",
-    "pair_digest",
-    "remove_job",
-    "state_folder",
-]
-
-
 SUFFIX: Final = ".ledger"
 _STATE = "POSTDICOM_STATE"
 _MOST_NAMED = 4

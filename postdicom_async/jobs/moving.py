@@ -18,7 +18,7 @@ from postdicom_async import errors
 from postdicom_async.disk.background import outlasting
 from postdicom_async.jobs.context import could_not_be_listed, every_study, plan_study_or_fail
 from postdicom_async.jobs.ends.end import Feature
-from postdicom_async.jobs.ledger.ledger import ItemRow, Stage
+from postdicom_async.jobs.ledger.schema import ItemRow, Stage
 from postdicom_async.jobs.plan import ChunkEnd, ItemEnd, chunks_of, may_go_unlisted, unlisted_chunk
 from postdicom_async.jobs.states import SETTLED, Reason, State, reason_code
 from postdicom_async.jobs.summary import ItemLine
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ledger.ledger import StudyRow
+    from postdicom_async.jobs.ledger.schema import StudyRow
     from postdicom_async.jobs.plan import Chunk, Dispatcher
 
-__all__ = ["MovePhase"]
 
 _STUDIES_AHEAD = 4  # whose instances are being listed while others move
 _CHUNKS_AHEAD = 8

@@ -20,23 +20,6 @@ from postdicom_async.jobs.states import Reason, State
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-__all__ = [
-    "Chunk",
-    "ChunkEnd",
-    "Comparison",
-    "Decision",
-    "Dispatcher",
-    "ItemEnd",
-    "chunks_of",
-    "decide",
-    "expected_at_target",
-    "gone",
-    "is_sampled",
-    "may_go_unlisted",
-    "planned_items",
-    "unlisted_chunk",
-]
-
 
 ItemKey: TypeAlias = tuple[str, str]
 """Series and SOP Instance UID."""

@@ -17,7 +17,8 @@ from postdicom_async.jobs.context import Context, Unlisted, every_study, plan_st
 from postdicom_async.jobs.deleting import DeletePhase
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ledger.file import connected, explained_by_sqlite
-from postdicom_async.jobs.ledger.ledger import Ledger, Stage
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.ledger.schema import Stage
 from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.run import Run
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.begin import PreparedEnds
     from postdicom_async.jobs.context import JobOptions
-    from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.ledger.schema import ItemRow, StudyRow
     from postdicom_async.jobs.pace.pace import Pace
 
-__all__ = ["StudyPlan", "preview"]
 
 _THERE = (State.DONE, State.PRESENT)
 

@@ -10,7 +10,7 @@ from postdicom_async.errors import UsageError
 from postdicom_async.jobs.context import every_study
 from postdicom_async.jobs.deleting import DeletePhase
 from postdicom_async.jobs.discovery import DiscoverPhase
-from postdicom_async.jobs.ledger.ledger import Stage
+from postdicom_async.jobs.ledger.schema import Stage
 from postdicom_async.jobs.moving import MovePhase
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.verifying import VerifyPhase
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.context import Context
     from postdicom_async.jobs.ledger.ledger import Ledger
     from postdicom_async.jobs.plan import Dispatcher
-
-__all__ = ["Retries", "Run"]
 
 
 _TICK = 1.0  # seconds

@@ -16,8 +16,6 @@ from postdicom_async.results import Outcome, Status
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MOVES", "SETTLED", "ItemVerdict", "Reason", "State", "reason_code", "reason_text", "verdict_of"]
-
 
 class State(IntEnum):
     """Where an item stands. The numbers are those of the ledger."""

@@ -11,25 +11,6 @@ from postdicom_async.jobs.states import SETTLED, Reason, State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = [
-    "STATE_NAMES",
-    "ItemLine",
-    "JobFacts",
-    "MinuteLine",
-    "MonthLine",
-    "ReasonLine",
-    "SeriesLine",
-    "StudyLine",
-    "Summary",
-    "at_target",
-    "contradictions",
-    "equal_instances",
-    "name_of",
-    "reasons_of",
-    "settled",
-    "total",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:

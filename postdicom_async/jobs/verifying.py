@@ -13,7 +13,7 @@ from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.compare_bytes import Verified, VerifyFinding, verify_bytes
 from postdicom_async.jobs.context import Unlisted, every_study, held_at_target, plan_study_or_fail
 from postdicom_async.jobs.ends.end import Feature
-from postdicom_async.jobs.ledger.ledger import Stage
+from postdicom_async.jobs.ledger.schema import Stage
 from postdicom_async.jobs.plan import ItemEnd, is_sampled
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import ItemLine
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.ledger.schema import ItemRow, StudyRow
 
-__all__ = ["VerifyPhase"]
 
 _AT_ONCE = 4
 _LOOKS = (0.0, 2.0, 8.0)  # seconds before a study is listed again: archives index with a delay

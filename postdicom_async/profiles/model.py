@@ -17,17 +17,6 @@ from postdicom_async.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = [
-    "KEYS",
-    "NOT_OF",
-    "ArchiveKind",
-    "Profile",
-    "checked_name",
-    "closest",
-    "profile_of",
-    "table_of",
-    "variable_part",
-]
 
 ArchiveKind: TypeAlias = Literal["dicomweb", "postdicom", "cloud"]
 """A DICOMweb archive, PostDICOM's DICOMweb service with its own URL shapes, PostDICOM's Cloud API."""

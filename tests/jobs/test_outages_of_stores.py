@@ -16,7 +16,7 @@ from postdicom_async import DicomWeb, Settings, jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import context
 from postdicom_async.jobs import job as job_module
-from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.pace.outage_policy import OutagePatience, RetryWaves
 from postdicom_async.jobs.states import State
 from tests.faults import clients

@@ -15,8 +15,9 @@ from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.jobs import job_files
 from postdicom_async.jobs.ends.end import ListedStudy
-from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, Stage
+from postdicom_async.jobs.ledger.ledger import Ledger
 from postdicom_async.jobs.ledger.partition import merge, partition
+from postdicom_async.jobs.ledger.schema import ItemRow, Stage
 from postdicom_async.jobs.plan import ItemEnd
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import ItemLine

@@ -18,7 +18,9 @@ from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, L
 from postdicom_async.jobs.ledger import book as ledger_book
 from postdicom_async.jobs.ledger import ledger as ledger_writer
 from postdicom_async.jobs.ledger.book import Book
-from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, LedgerReader
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.ledger.reader import LedgerReader
+from postdicom_async.jobs.ledger.schema import ItemRow
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.results import InstanceUids, Outcome, Status
 

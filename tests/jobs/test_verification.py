@@ -19,7 +19,7 @@ from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.sameness import Difference, differences
 from postdicom_async.disk.sources import Unusable, Usable
 from postdicom_async.jobs.compare_bytes import Verified, VerifyFinding, digest_of, verify_bytes
-from postdicom_async.jobs.ledger.ledger import ItemRow
+from postdicom_async.jobs.ledger.schema import ItemRow
 from postdicom_async.jobs.states import Reason, State, verdict_of
 from postdicom_async.results import InstanceUids, Outcome
 from postdicom_async.transfer import comparing

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import Selection
     from postdicom_async.results import InstanceUids, Outcome, UploadReport
 
-__all__ = ["ArchiveEnd"]
 
 _NOT_AS_STORED = "it takes only requests that let it change the transfer syntax: images may come in another than stored"
 _LACKS_UNDATED = "it cuts its lists of studies: some without a study date may not have been found"

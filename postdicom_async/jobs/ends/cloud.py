@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from postdicom_async.results import InstanceUids, Outcome, UploadReport
     from postdicom_async.transfer.outcomes import Outcomes
 
-__all__ = ["CloudEnd"]
 
 _UPLOADS = 2  # at once, each over several sockets: while one waits for its last answers, another sends
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import Unusable, Usable
     from postdicom_async.results import InstanceUids, Outcome
 
-__all__ = ["End", "Feature", "Identified", "ListedInstance", "ListedStudy", "Selection"]
 
 Identified: TypeAlias = "Usable | Unusable"
 

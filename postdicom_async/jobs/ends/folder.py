@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.folder_index import FileRow
     from postdicom_async.results import Outcome
 
-__all__ = ["FolderEnd"]
 
 _NOTED: Final = 256  # stored files that are noted at once
 _PIECE: Final = 512 * 1024

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import Identified, ListedInstance, Selection
     from postdicom_async.jobs.ends.folder_index import FileRow, FolderIndex
 
-__all__ = ["FolderReader", "Looked", "look", "scan_folder", "settle_uid"]
-
 
 _FILES_A_STEP: Final = 512
 _AT_ONCE: Final = 8

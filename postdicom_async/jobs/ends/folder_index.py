@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from postdicom_async.disk.files import FileIdentity
     from postdicom_async.jobs.ends.folder_match import StudyFilter
 
-__all__ = ["FileRow", "FolderIndex", "FolderListing", "FoundFile", "IndexedFile", "SeriesGroup", "damaged"]
-
 
 _T = TypeVar("_T")
 _Key = TypeVar("_Key", str, int, "tuple[str, bytes]")

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import ListedStudy
     from postdicom_async.jobs.plan import ItemEnd
 
-__all__ = ["CHANGED_LINE", "STUDIES", "Book", "item_in", "items_of", "of_states", "study_in"]
-
 
 _T = TypeVar("_T")
 

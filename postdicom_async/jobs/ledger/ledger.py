@@ -26,7 +26,6 @@ from postdicom_async.disk.problems import explained
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, PostdicomError, UsageError
 from postdicom_async.jobs.ledger.book import Book, items_of
 from postdicom_async.jobs.ledger.file import connected, examine, explained_by_sqlite, make
-from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.ledger.schema import BEFORE_ALL, ItemRow, Stage, StudyRow
 from postdicom_async.jobs.states import State
 
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.ends.end import ListedStudy
     from postdicom_async.jobs.plan import ItemEnd
-
-__all__ = ["ItemRow", "Ledger", "LedgerReader", "Stage", "StudyRow", "Writer"]
 
 
 _SLICE: Final = 100  # studies in one transaction, where many change at once

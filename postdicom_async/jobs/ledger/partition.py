@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["MOST_PARTS", "merge", "partition"]
 
 MOST_PARTS: Final = 1000
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["LedgerReader"]
 
 _EXAMPLES: Final = 5
 _SLICE: Final = 1000

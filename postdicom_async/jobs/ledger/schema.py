@@ -55,21 +55,6 @@ from postdicom_async.jobs.states import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "APPLICATION_ID",
-    "BEFORE_ALL",
-    "LISTED_BY_REASON",
-    "PAGE_SIZE",
-    "SCHEMA",
-    "VERSION",
-    "ItemRow",
-    "Stage",
-    "Study",
-    "StudyRow",
-    "fact_mark",
-    "item_mark",
-    "study_mark",
-]
 
 APPLICATION_ID: Final = 0x50444A4C
 """Where `file` finds whose SQLite file it is: ``PDJL``."""

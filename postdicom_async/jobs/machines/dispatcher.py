@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.plan import Chunk
 
-__all__ = ["DaskDispatcher", "SchedulerConnection", "checked_address", "tls"]
-
 
 LOOK_EVERY: Final = 1.0
 """Seconds between looks at the scheduler."""

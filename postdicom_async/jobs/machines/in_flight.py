@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.ends.end import ListedInstance
 
-__all__ = ["CONDEMNED_AFTER", "AttemptKey", "ChunkReport", "InFlight"]
-
 
 AttemptKey: TypeAlias = tuple[int, int]
 """A chunk's number and the attempt."""

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.plan import ItemEnd
 
-__all__ = ["RemoteEnd", "WorkOptions", "carry", "packed_rules", "unpacked_rules"]
 
 SECRET: Final = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105  its name
 PATIENTS: Final = "POSTDICOM_ANONYMIZE_PATIENTS"

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.pace.pace import Pace, WorkerShare
     from postdicom_async.jobs.plan import Chunk
 
-__all__ = ["Scheduler", "paced_here"]
-
 
 @public_face
 @dataclass(frozen=True)

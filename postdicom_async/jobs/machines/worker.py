@@ -33,21 +33,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.ends.end import End
 
-__all__ = [
-    "VERSION",
-    "Broken",
-    "Landed",
-    "Parcel",
-    "Refused",
-    "Spec",
-    "Work",
-    "WorkerAnswer",
-    "carry_with",
-    "drop",
-    "greet",
-    "stop",
-    "unpacked",
-]
 
 Landed: TypeAlias = tuple[list[tuple[Any, ...]], tuple[Any, ...]]
 """Items' ends and the chunk's, as plain tuples in the order of `ItemEnd` and `ChunkEnd`."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.pace.pace import Pace
 
-__all__ = ["ControlHandler", "ControlServer", "NoJobRuns", "ask", "ask_job", "control_paths", "handlers_of"]
 
 Message: TypeAlias = dict[str, Any]
 ControlHandler: TypeAlias = Callable[[Message], Awaitable[Message | None]]

@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Advice", "Do", "OutagePatience", "OutagePolicy", "RetryWaves"]
-
 
 _WORDS: Final = {
     "AuthenticationFailed": "the credentials are refused, or this account may not do it",

@@ -20,8 +20,6 @@ from postdicom_async.jobs.pace.outage_policy import Do, OutagePatience, OutagePo
 if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import End
 
-__all__ = ["Outages"]
-
 
 _MOST_QUESTIONS = 3
 _SHORTEST = 0.05  # seconds that are slept at least: two clocks never agree

@@ -20,8 +20,6 @@ from typing import Any, Final, Literal
 from postdicom_async.errors import UsageError
 from postdicom_async.jobs.pace.windows import Windows
 
-__all__ = ["Bucket", "Pace", "Rate", "WorkerShare"]
-
 _BURST = 1.0  # seconds
 _LONGEST_SLEEP = 30.0  # a clock on the wall may be put forward, and a machine may have slept
 _MOST_AT_ONCE = 1024

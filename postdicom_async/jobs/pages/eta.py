@@ -16,7 +16,6 @@ from postdicom_async.jobs.summary import Count, settled, total
 if TYPE_CHECKING:
     from postdicom_async.jobs.summary import Summary
 
-__all__ = ["Eta", "Forecast"]
 
 _WINDOW = 300.0  # seconds of work
 _SHORTEST = 5.0

@@ -21,28 +21,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.summary import JobFacts, MinuteLine, MonthLine, Summary
 
-__all__ = [
-    "LEVELS",
-    "MEANINGS",
-    "STACK",
-    "Column",
-    "count",
-    "counted",
-    "duration",
-    "minute",
-    "month_chart",
-    "month_name",
-    "phase_words",
-    "rate_charts",
-    "share",
-    "share_bar",
-    "size",
-    "state_bar",
-    "status_words",
-    "tag_words",
-    "verb_words",
-]
-
 
 STACK = (
     State.DONE, State.PRESENT, State.RUNNING, State.UNCONFIRMED, State.FAILED, State.DELETED, State.EXCLUDED,

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.summary import JobFacts, MonthLine, ReasonLine, Summary
 
-__all__ = ["document", "page", "parts", "table", "title_of"]
 
 _POLICY = f"default-src 'none'; style-src {source_of(STYLE)}; img-src data:; base-uri 'none'; form-action 'none'"
 _PRIVACY = (

@@ -28,20 +28,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.summary import ItemLine, SeriesLine, StudyLine, Summary
 
-__all__ = [
-    "COLUMNS",
-    "FORMATS",
-    "SYMBOLS",
-    "Reader",
-    "csv_lines",
-    "format_of",
-    "json_lines",
-    "report_lines",
-    "summary_document",
-    "symbol_of",
-    "write_report",
-]
-
 
 COLUMNS = (
     "symbol", "state", "study", "series", "instance", "item", "reason_code", "reason", "attempts", "bytes", "instances",

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.pages.report import Reader
 
-__all__ = ["JobWatcher", "LivePage"]
-
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _PATIENCE = 2  # seconds for answers under way when it ends

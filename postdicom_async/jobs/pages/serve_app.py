@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.summary import ItemLine, Summary
     from postdicom_async.markup import Html
 
-__all__ = ["CONTENT_TYPE", "AskJob", "AuthGate", "Pages", "metrics", "order_of"]
-
 
 AskJob: TypeAlias = "Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]"
 

@@ -27,8 +27,6 @@ from postdicom_async.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["BrowserSession", "PageAccess", "bearer_of"]
-
 
 _LEAST = 16  # characters of a bearer token
 _MOST = 4096

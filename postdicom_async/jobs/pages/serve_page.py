@@ -19,16 +19,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.pages.eta import Forecast
     from postdicom_async.jobs.summary import Count, ItemLine, ReasonLine, SeriesLine, StudyLine, Summary
 
-__all__ = [
-    "NO_STUDY",
-    "JobSnapshot",
-    "items_page",
-    "live_page",
-    "live_parts",
-    "message_page",
-    "series_page",
-    "studies_page",
-]
 
 NO_STUDY = "-"
 """Stands for a UID in an address where there is none: of what is no instance."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.pages.eta import Forecast
     from postdicom_async.jobs.summary import Summary
 
-__all__ = ["draw", "line"]
-
 
 _COLOURS = {
     State.DONE: "green",
