@@ -11,12 +11,12 @@ too, and the first that is too much ends it.
 
 from __future__ import annotations
 
-import itertools
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, runtime_checkable
 
-from postdicom_async.errors import LimitReached, PostdicomError
-from postdicom_async.jobs.context import Unlisted, every_study
+from postdicom_async.errors import LimitReached
+from postdicom_async.jobs.context import Unlisted
 from postdicom_async.jobs.ledger.schema import ItemRow
 from postdicom_async.jobs.plan import gone
 from postdicom_async.jobs.states import Reason, State
@@ -86,7 +86,8 @@ class DeletePhase:
         if isinstance(context.source, _Refreshed):
             await context.source.refresh()
         async for candidate in self._candidates():
-            await self._delete_in_time(candidate)
+            # Where an outage ends that, everything is asked again after it.
+            await context.ask(context.target, partial(self._delete, candidate))
 
     async def _refuse(self, why: str) -> NoReturn:
         raise LimitReached(f"{why}; {await self._end(why)}")
@@ -119,25 +120,22 @@ class DeletePhase:
 
     async def _source_has_any(self) -> bool:
         """Whether it listed a study. What is no instance has a line among them, in an empty folder too."""
-        async with aclosing(every_study(self._context, run=self._context.run)) as pages:
-            async for some in pages:
-                if some:
-                    return True
+        async with aclosing(self._context.studies()) as studies:
+            async for _ in studies:
+                return True
         return False
 
     async def _candidates(self) -> AsyncGenerator[_Candidate, None]:
         """Yield what the source has no more; with ``--delete=all`` also what it never had."""
         context = self._context
-        async for some in every_study(context, run=context.run, unseen=True):
-            for study in some:
-                rows = await context.ledger.items(study.id, states=_AT_TARGET)
-                if chosen := [row for row in rows if self._all or row.state is State.DONE]:
-                    yield _Candidate(study.uid, study.id, tuple(chosen))
-        async for some in every_study(context, run=context.run):
-            for study in some:
-                rows = await context.ledger.items(study.id, states=_AT_TARGET)
-                if chosen := gone(rows, delete_all=self._all):
-                    yield _Candidate(study.uid, study.id, tuple(chosen))
+        async for study in context.studies(unseen=True):
+            rows = await context.ledger.items(study.id, states=_AT_TARGET)
+            if chosen := [row for row in rows if self._all or row.state is State.DONE]:
+                yield _Candidate(study.uid, study.id, tuple(chosen))
+        async for study in context.studies():
+            rows = await context.ledger.items(study.id, states=_AT_TARGET)
+            if chosen := gone(rows, delete_all=self._all):
+                yield _Candidate(study.uid, study.id, tuple(chosen))
         if self._all:
             async for candidate in self._never_at_source():
                 yield candidate
@@ -173,23 +171,6 @@ class DeletePhase:
             problem = unlisted.problem
         await self._end(f"the study {study} could not be listed: {problem.message}")
         raise problem
-
-    async def _delete_in_time(self, candidate: _Candidate) -> None:
-        """Delete; where an outage ends that, everything is asked again after it."""
-        outages, target = self._context.outages, self._context.target
-        for made in itertools.count(1):
-            problem: PostdicomError | None = None
-            try:
-                await self._delete(candidate)
-            except LimitReached:
-                raise
-            except PostdicomError as error:
-                problem = error
-            if problem is None:
-                outages.succeeded(target)
-                return
-            if not await outages.to_be_repeated(target, problem, made):
-                raise problem
 
     async def _delete(self, candidate: _Candidate) -> None:
         """Delete, unless the source has it after all; one by one where the target has others of the study."""

@@ -5,12 +5,9 @@ Only lists that came to their end without a contradiction count: an end that fai
 
 from __future__ import annotations
 
-import itertools
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from postdicom_async.errors import PostdicomError
-from postdicom_async.jobs.context import every_study
 from postdicom_async.jobs.ends.end import Feature, ListedStudy
 from postdicom_async.jobs.ledger.schema import Stage
 from postdicom_async.jobs.plan import Decision, decide, planned_items
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.ledger.schema import ItemRow, StudyRow
 
 
@@ -49,13 +45,9 @@ class DiscoverPhase:
         await self._list_what_is_none()
         if Feature.LISTS in self._context.target.features:
             await self._list_target()
-        async for some in every_study(self._context, run=self._context.run):
-            for study in some:
-                self._decide(study)
+        async for study in self._context.studies():
+            self._decide(study)
         await self._look_for_unseen()
-        for end in (self._context.source, self._context.target):
-            for text in getattr(end, "notes", ()):
-                self._context.ledger.note(f"{end.name}: {text}")
         self._context.ledger.put("source_unsure", bool(getattr(self._context.source, "notes", ())))
         self._context.ledger.put("discovery_complete", True)
 
@@ -89,15 +81,14 @@ class DiscoverPhase:
     async def _look_for_unseen(self) -> None:
         """Ask for studies that were listed before and are not now, where something in them is still to be done."""
         context = self._context
-        async for some in every_study(context, run=context.run, unseen=True):
-            for study in some:
-                rows = await context.ledger.items(study.id)
-                if any(row.state in _UNSETTLED for row in rows) or study.stage in (Stage.FOUND, Stage.PLANNED):
-                    await self._look_for(study, rows)
+        async for study in context.studies(unseen=True):
+            rows = await context.ledger.items(study.id)
+            if any(row.state in _UNSETTLED for row in rows) or study.stage in (Stage.FOUND, Stage.PLANNED):
+                await self._look_for(study, rows)
 
     async def _look_for(self, study: StudyRow, rows: list[ItemRow]) -> None:
         context = self._context
-        found = await self._asked_for(context.source, study.uid)
+        found = await context.ask(context.source, lambda: context.source.study(study.uid))
         if found is not None:  # its list left it out
             await context.ledger.note_studies([found], at_target=False, run=context.run)
             context.ledger.set_stage(study.id, Stage.FOUND)
@@ -110,7 +101,7 @@ class DiscoverPhase:
         context = self._context
         how = context.comparison
         if self._found <= _FEW or how.maps_uids:
-            await for_each(self._one_by_one(), self._ask_target, at_once=_AT_ONCE)
+            await for_each(context.studies(), self._ask_target, at_once=_AT_ONCE)
             return
         since, until = self._dates or ["", ""]
 
@@ -126,33 +117,14 @@ class DiscoverPhase:
                     break
             else:
                 return
-        await for_each(self._one_by_one(), self._ask_target, at_once=_AT_ONCE)
-
-    async def _one_by_one(self) -> AsyncGenerator[StudyRow, None]:
-        async for some in every_study(self._context, run=self._context.run):
-            for study in some:
-                yield study
+        await for_each(context.studies(), self._ask_target, at_once=_AT_ONCE)
 
     async def _ask_target(self, study: StudyRow) -> None:
         context = self._context
-        found = await self._asked_for(context.target, context.uid_at_target(study.uid))
+        uid = context.uid_at_target(study.uid)
+        found = await context.ask(context.target, lambda: context.target.study(uid))
         if found is not None:
             await context.ledger.note_studies([found._replace(uid=study.uid)], at_target=True, run=context.run)
-
-    async def _asked_for(self, end: End, uid: str) -> ListedStudy | None:
-        outages = self._context.outages
-        for made in itertools.count(1):
-            problem: PostdicomError | None = None
-            try:
-                found = await end.study(uid)
-            except PostdicomError as error:
-                problem = error
-            if problem is None:
-                outages.succeeded(end)
-                return found
-            if not await outages.to_be_repeated(end, problem, made):
-                raise problem
-        raise AssertionError("it is asked until it answers")
 
     def _decide(self, study: StudyRow) -> None:
         decision = decide(study, self._context.comparison)

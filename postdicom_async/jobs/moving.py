@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from postdicom_async import errors
 from postdicom_async.disk.background import outlasting
-from postdicom_async.jobs.context import could_not_be_listed, every_study, plan_study_or_fail
+from postdicom_async.jobs.context import could_not_be_listed, plan_study_or_fail
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ledger.schema import ItemRow, Stage
 from postdicom_async.jobs.plan import ChunkEnd, ItemEnd, chunks_of, may_go_unlisted, unlisted_chunk
@@ -126,14 +126,8 @@ class MovePhase:
 
     async def _plan_all(self) -> None:
         """Put the chunks of every study into the queue: first what was planned before, then the others."""
-        await for_each(self._studies(), self._plan, at_once=_STUDIES_AHEAD)
+        await for_each(self._context.studies(Stage.PLANNED, Stage.FOUND), self._plan, at_once=_STUDIES_AHEAD)
         await self._ahead.put(None)
-
-    async def _studies(self) -> AsyncGenerator[StudyRow, None]:
-        for stage in (Stage.PLANNED, Stage.FOUND):
-            async for some in every_study(self._context, stage, run=self._context.run):
-                for study in some:
-                    yield study
 
     async def _plan(self, study: StudyRow) -> None:
         context = self._context

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from postdicom_async.disk.background import in_background
-from postdicom_async.jobs.context import Context, Unlisted, every_study, plan_study
+from postdicom_async.jobs.context import Context, Unlisted, plan_study
 from postdicom_async.jobs.deleting import DeletePhase
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ledger.file import connected, explained_by_sqlite
@@ -96,13 +96,10 @@ async def preview(
 
 
 async def _plans(context: Context) -> AsyncGenerator[StudyPlan, None]:
-    for stage in (Stage.PLANNED, Stage.FOUND):
-        async for some in every_study(context, stage, run=context.run):
-            for study in some:
-                yield _plan_of(study, await _items(context, study))
-    async for some in every_study(context, Stage.EQUAL, run=context.run):
-        for study in some:
-            yield StudyPlan(study.uid, study.month, there=study.at_source or 0, equal_by_count=True)
+    async for study in context.studies(Stage.PLANNED, Stage.FOUND):
+        yield _plan_of(study, await _items(context, study))
+    async for study in context.studies(Stage.EQUAL):
+        yield StudyPlan(study.uid, study.month, there=study.at_source or 0, equal_by_count=True)
     if context.options.delete:
         async for uid, number in DeletePhase(context).planned():
             yield StudyPlan(uid, 0, to_delete=number)

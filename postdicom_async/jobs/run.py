@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.errors import UsageError
-from postdicom_async.jobs.context import every_study
 from postdicom_async.jobs.deleting import DeletePhase
 from postdicom_async.jobs.discovery import DiscoverPhase
 from postdicom_async.jobs.ledger.schema import Stage
@@ -118,9 +117,8 @@ class Run:
         """Have everything verified once more where a stricter proof is asked for than before."""
         ledger, level = self._context.ledger, self._context.options.verify
         if LEVELS.index(level) > LEVELS.index(str(ledger.fact("verify") or level)):
-            async for some in every_study(self._context, Stage.VERIFIED):
-                for study in some:
-                    ledger.set_stage(study.id, Stage.MOVED)
+            async for study in self._context.studies(Stage.VERIFIED, of_any_run=True):
+                ledger.set_stage(study.id, Stage.MOVED)
         ledger.put("verify", level)
 
     async def _move(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.compare_bytes import Verified, VerifyFinding, verify_bytes
-from postdicom_async.jobs.context import Unlisted, every_study, held_at_target, plan_study_or_fail
+from postdicom_async.jobs.context import Unlisted, held_at_target, plan_study_or_fail
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ledger.schema import Stage
 from postdicom_async.jobs.plan import ItemEnd, is_sampled
@@ -20,7 +20,7 @@ from postdicom_async.jobs.summary import ItemLine
 from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import Iterable
 
     from postdicom_async.jobs.context import Context
     from postdicom_async.jobs.ledger.schema import ItemRow, StudyRow
@@ -51,22 +51,16 @@ class VerifyPhase:
         if Feature.LISTS not in context.target.features:
             context.ledger.note("the target cannot be asked what it has: its own answers are the proof")
             return
-        await for_each(self._of(Stage.MOVED), self._verify, at_once=_AT_ONCE)
+        await for_each(self._context.studies(Stage.MOVED), self._verify, at_once=_AT_ONCE)
 
     async def compare(self) -> None:
         """List the instances of every study at both ends: what the target does not list has failed (verify)."""
-        await for_each(self._of(Stage.FOUND, Stage.PLANNED), self._compare, at_once=_AT_ONCE)
+        await for_each(self._context.studies(Stage.FOUND, Stage.PLANNED), self._compare, at_once=_AT_ONCE)
 
     async def _compare(self, study: StudyRow) -> None:
         rows = await plan_study_or_fail(self._context, study)
         self._settle(study, {row for row in rows if row.state is State.PENDING}, Reason.NOT_LISTED)
         self._context.ledger.set_stage(study.id, Stage.MOVED)
-
-    async def _of(self, *stages: Stage) -> AsyncGenerator[StudyRow, None]:
-        for stage in stages:
-            async for some in every_study(self._context, stage, run=self._context.run):
-                for study in some:
-                    yield study
 
     async def _verify(self, study: StudyRow) -> None:
         ledger = self._context.ledger
