@@ -45,7 +45,8 @@ JOB_ROOMS = {
     "machines": {"ends", "pace", "plan", "chunk_runner", "compare_bytes"},
 }
 TOP = {
-    f"{PACKAGE}.{name}" for name in ("bodies", "errors", "events", "face", "markup", "paging", "results", "settings")
+    f"{PACKAGE}.{name}"
+    for name in ("bodies", "errors", "events", "face", "lazy", "markup", "paging", "results", "settings")
 }
 FACE = f"{PACKAGE}.face"  # touches nothing, but awaits what it wraps
 
