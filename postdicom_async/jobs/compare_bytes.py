@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postdicom_async.dicom.digest import DataSetDigest
 from postdicom_async.dicom.sameness import Difference
@@ -27,34 +27,11 @@ if TYPE_CHECKING:
     from postdicom_async.bodies import Body
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.jobs.ends.end import End, Identified
+    from postdicom_async.jobs.ledger.schema import ItemRow
 
 
 _MOST_KEPT: Final = 16  # instances that differ, kept until the source gives its own
 _MOST_KEPT_BYTES: Final = 32 << 20
-
-
-class Sent(Protocol):
-    """What verification asks of an item; `ledger.ItemRow` has it."""
-
-    @property
-    def series(self) -> str:
-        """Its Series Instance UID at the source."""
-        ...
-
-    @property
-    def uid(self) -> str:
-        """Its SOP Instance UID at the source."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Its bytes at the source, 0 where they are not known."""
-        ...
-
-    @property
-    def digest(self) -> bytes:
-        """The digest of what was sent (`digest_of`), empty where there is none."""
-        ...
 
 
 class VerifyFinding(Enum):
@@ -127,7 +104,7 @@ async def verify_bytes(
     source: End,
     target: End,
     study: str,
-    instances: Sequence[Sent],
+    instances: Sequence[ItemRow],
     *,
     whole: bool = False,
     anonymize: Anonymization | None = None,
@@ -185,7 +162,7 @@ class _Check:
         seen: the target has given them, or a finding was made without it.
     """
 
-    def __init__(self, source: End, study: str, items: dict[str, Sent], anonymize: Anonymization | None) -> None:
+    def __init__(self, source: End, study: str, items: dict[str, ItemRow], anonymize: Anonymization | None) -> None:
         self.items = items
         self.seen: set[str] = set()
         self._source = source
@@ -194,7 +171,7 @@ class _Check:
         self._digests = {uid: item.digest for uid, item in items.items() if item.digest}
         self._kept: dict[str, Usable] = {}
 
-    def left(self) -> list[Sent]:
+    def left(self) -> list[ItemRow]:
         """Return what was not seen."""
         return [item for uid, item in self.items.items() if uid not in self.seen]
 

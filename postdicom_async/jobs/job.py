@@ -31,8 +31,6 @@ from postdicom_async.jobs.pace.pace import Pace
 from postdicom_async.jobs.run import Retries, Run
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from postdicom_async.disk.sources import Usable
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.ledger.ledger import Ledger
@@ -163,9 +161,7 @@ class Job:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     # --- the work ----------------------------------------------------------------------------------------------------

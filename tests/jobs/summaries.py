@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
+from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.states import Reason, State, reason_code
 from postdicom_async.jobs.summary import (
     Count,
@@ -131,7 +133,7 @@ def hostile() -> Summary:
 
 
 @dataclass
-class FakeReader:
+class FakeReader(LedgerReader):
     """A ledger's reader without a ledger."""
 
     told: Summary
@@ -140,6 +142,7 @@ class FakeReader:
     item_lines: Sequence[ItemLine] = ()
     closed: int = 0
     held: int = 0
+    path: Path = Path("no ledger")
 
     @contextmanager
     def still(self) -> Iterator[None]:

@@ -192,15 +192,12 @@ class Ledger:
         if run is not None:
             where += ["seen > 0 AND seen < ?" if unseen else "seen = ?"]
             values += [run]
-        found = await self._writer.ask(
-            lambda book: book.studies(after, limit, where=" AND ".join(where), values=values)
-        )
-        return [study.row for study in found]
+        condition = " AND ".join(where)
+        return await self._writer.ask(lambda book: book.studies(after, limit, where=condition, values=values))
 
     async def study(self, uid: str) -> StudyRow | None:
         """Return one. Every ledger has one with the UID "", for what is no instance; no end lists it."""
-        found = await self._writer.ask(lambda book: book.study_of(uid))
-        return None if found is None else found.row
+        return await self._writer.ask(lambda book: book.study_of(uid))
 
     def set_stage(self, study_id: int, stage: Stage, *, planned: int | None = None) -> None:
         """Gather that a study goes on; with EQUAL its ``planned`` instances count as PRESENT, without rows.

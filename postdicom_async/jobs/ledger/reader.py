@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.jobs.ledger.book import Book, item_in, of_states
 from postdicom_async.jobs.ledger.file import checked_reader, explained_by_sqlite, side_files, tidy
-from postdicom_async.jobs.ledger.schema import BEFORE_ALL, LISTED_BY_REASON, Stage, Study
+from postdicom_async.jobs.ledger.schema import BEFORE_ALL, LISTED_BY_REASON, Stage, StudyRow
 from postdicom_async.jobs.states import SETTLED, Reason, State
 from postdicom_async.jobs.summary import (
     Count,
@@ -186,7 +186,7 @@ class LedgerReader:
                     yield StudyLine(study.uid, max(0, study.month), _basis(study), self._counts_of(study))
                 after = studies[-1].position, studies[-1].id
 
-    def _counts_of(self, study: Study) -> Mapping[State, Count]:
+    def _counts_of(self, study: StudyRow) -> Mapping[State, Count]:
         return _by_state(
             self._rows("SELECT state, instances, bytes FROM tally WHERE study = ? ORDER BY state", (study.id,))
         )
@@ -259,7 +259,7 @@ def _by_state(counts: Any) -> Mapping[State, Count]:
     return found
 
 
-def _basis(study: Study) -> str:
+def _basis(study: StudyRow) -> str:
     if study.stage == Stage.EQUAL or study.unlisted:
         return "equal by count"
     return "found" if study.planned is None else "listed"

@@ -32,7 +32,6 @@ from postdicom_async.jobs.machines import worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-    from types import TracebackType
 
     from postdicom_async.jobs.plan import Chunk
 
@@ -110,9 +109,7 @@ class DaskDispatcher:
             )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._link.leave()
 
     async def run(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[ChunkReport, None]:

@@ -24,8 +24,6 @@ from postdicom_async.disk.private_socket import HAS_UNIX_SOCKETS, PrivateSocket
 from postdicom_async.errors import ConnectionFailed, LocalFileError, NotFound, PostdicomError, UsageError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from postdicom_async.jobs.pace.pace import Pace
 
 
@@ -142,9 +140,7 @@ class ControlServer:
             break
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """End: answers under way are given, within two seconds."""
         listening, self._socket = self._socket, None
         if listening is not None:

@@ -13,7 +13,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from functools import lru_cache
 from io import StringIO
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from postdicom_async.disk.whole_file import whole_file
 from postdicom_async.errors import UsageError
@@ -22,11 +22,11 @@ from postdicom_async.jobs.states import Reason, State, reason_text
 from postdicom_async.jobs.summary import Count, contradictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from postdicom_async.jobs.summary import ItemLine, SeriesLine, StudyLine, Summary
+    from postdicom_async.jobs.ledger.reader import LedgerReader
+    from postdicom_async.jobs.summary import ItemLine, StudyLine, Summary
 
 
 COLUMNS = (
@@ -179,40 +179,6 @@ FORMATS = ("jsonl", "csv", "html")
 _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".html": "html", ".htm": "html"}
 
 
-class Reader(Protocol):
-    """What reports and pages need of a ledger: see `ledger.LedgerReader`."""
-
-    def still(self) -> AbstractContextManager[None]:
-        """Answer everything inside from one state of the ledger."""
-        ...
-
-    def summary(self) -> Summary:
-        """Return the job as it stands."""
-        ...
-
-    def studies(self, *, states: Sequence[State] | None = None) -> Iterator[StudyLine]:
-        """Yield studies, all or those with items in some states."""
-        ...
-
-    def series(self, study: str) -> Iterator[SeriesLine]:
-        """Yield the series of a study."""
-        ...
-
-    def items(
-        self,
-        *,
-        states: Sequence[State] | None = None,
-        study: str | None = None,
-        reasons: Sequence[int] | None = None,
-    ) -> Iterator[ItemLine]:
-        """Yield items, all or those in some states, of a study, for some reasons."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the ledger."""
-        ...
-
-
 def format_of(path: Path) -> str:
     """Return the format that a file's name asks for.
 
@@ -226,7 +192,7 @@ def format_of(path: Path) -> str:
     raise UsageError(f"report: name it {', '.join(sorted(_ENDINGS))}, or give the format")
 
 
-def report_lines(reader: Reader, form: str, *, version: str, now: datetime | None = None) -> Iterator[str]:
+def report_lines(reader: LedgerReader, form: str, *, version: str, now: datetime | None = None) -> Iterator[str]:
     """Yield the text of a report, piece by piece: memory is flat however many items there are. Blocking.
 
     All of it is read from one state of the ledger.
@@ -245,7 +211,7 @@ def report_lines(reader: Reader, form: str, *, version: str, now: datetime | Non
     return _lines(reader, form, version, now or datetime.now(UTC))
 
 
-def _lines(reader: Reader, form: str, version: str, now: datetime) -> Iterator[str]:
+def _lines(reader: LedgerReader, form: str, version: str, now: datetime) -> Iterator[str]:
     with reader.still():
         if form == "html":
             yield page(reader.summary(), version=version, written=now)
@@ -256,7 +222,7 @@ def _lines(reader: Reader, form: str, version: str, now: datetime) -> Iterator[s
             yield from json_lines(reader.summary(), _unlisted(reader), reader.items(), version=version, written=moment)
 
 
-def _unlisted(reader: Reader) -> Iterator[StudyLine]:
+def _unlisted(reader: LedgerReader) -> Iterator[StudyLine]:
     """Yield studies that were equal by count, with what was not listed of them: some of it may have been, before."""
     for study in reader.studies():
         if study.basis != "equal by count":
@@ -270,7 +236,9 @@ def _unlisted(reader: Reader) -> Iterator[StudyLine]:
             yield study._replace(counts=left)
 
 
-def write_report(path: Path, reader: Reader, form: str = "", *, version: str = "", now: datetime | None = None) -> None:
+def write_report(
+    path: Path, reader: LedgerReader, form: str = "", *, version: str = "", now: datetime | None = None
+) -> None:
     """Write a report; what was there stays until the new one is whole and durable. Blocking.
 
     Args:

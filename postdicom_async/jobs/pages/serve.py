@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
-    from types import TracebackType
 
-    from postdicom_async.jobs.pages.report import Reader
+    from postdicom_async.jobs.ledger.reader import LedgerReader
 
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -56,7 +55,7 @@ class LivePage:
 
     def __init__(
         self,
-        open_reader: Callable[[], Reader],
+        open_reader: Callable[[], LedgerReader],
         *,
         ask: AskJob | None = None,
         control: bool = False,
@@ -118,9 +117,7 @@ class LivePage:
         self._serving = asyncio.create_task(self._server.serve([bound]))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop: pages that look on are told by the end of their connection."""
         assert self._pages and self._server and self._serving and self._watch  # noqa: S101, PT018 - it was entered
         self._pages.ending.set()
@@ -200,7 +197,7 @@ class JobWatcher:
 
     def __init__(
         self,
-        open_reader: Callable[[], Reader],
+        open_reader: Callable[[], LedgerReader],
         ask: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]] | None,
         version: str,
     ) -> None:
@@ -208,7 +205,7 @@ class JobWatcher:
         self._ask = ask
         self._version = version
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger reader")
-        self._reader: Reader | None = None
+        self._reader: LedgerReader | None = None
         self._file: tuple[int, int] | None = None
         self._eta = Eta()
         self._look: JobSnapshot | None = None
@@ -241,7 +238,7 @@ class JobWatcher:
         except (PostdicomError, TimeoutError):
             return {"ok": False}
 
-    async def read(self, question: Callable[[Reader], _T]) -> _T:
+    async def read(self, question: Callable[[LedgerReader], _T]) -> _T:
         """Put a question to the ledger, in its thread.
 
         Raises:
@@ -267,14 +264,14 @@ class JobWatcher:
         if reader is not None:
             reader.close()
 
-    async def some(self, lines: Callable[[Reader], Iterable[_T]], page: int, size: int) -> tuple[list[_T], bool]:
+    async def some(self, lines: Callable[[LedgerReader], Iterable[_T]], page: int, size: int) -> tuple[list[_T], bool]:
         """Return a page of lines, from 1 on, and whether there are more.
 
         Raises:
             PostdicomError: the ledger cannot be read.
         """
 
-        def take(reader: Reader) -> list[_T]:
+        def take(reader: LedgerReader) -> list[_T]:
             with closing(_generator(lines(reader))) as found:
                 return list(islice(found, (page - 1) * size, page * size + 1))
 
@@ -287,14 +284,11 @@ class JobWatcher:
         self._thread.shutdown(wait=False)
 
 
-def _file_of(reader: Reader) -> tuple[int, int] | None:
+def _file_of(reader: LedgerReader) -> tuple[int, int] | None:
     """Return what tells the file that lies at a ledger's path from others; None where that cannot be told."""
-    path: Path | None = getattr(reader, "path", None)
     try:
-        status = path.stat() if path else None
+        status = reader.path.stat()
     except OSError:
-        status = None
-    if status is None:
         return None
     return status.st_dev, status.st_ino
 

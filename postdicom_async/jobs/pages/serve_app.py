@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from postdicom_async.jobs.ledger.reader import LedgerReader
     from postdicom_async.jobs.pages.eta import Forecast
-    from postdicom_async.jobs.pages.report import Reader
     from postdicom_async.jobs.pages.serve import JobWatcher
     from postdicom_async.jobs.pages.serve_auth import BrowserSession, PageAccess
     from postdicom_async.jobs.pages.serve_page import JobSnapshot
@@ -236,7 +236,7 @@ class Pages:
         """Return a page of the instances of a series."""
         study, series = (_uid(request.path_params[name]) for name in ("study", "series"))
 
-        def of_series(reader: Reader) -> Iterator[ItemLine]:
+        def of_series(reader: LedgerReader) -> Iterator[ItemLine]:
             return (line for line in reader.items(study=study) if line.series == series)
 
         page = _page(request)
