@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from postdicom_async.errors import LimitReached
 from postdicom_async.jobs.context import Unlisted
@@ -32,13 +32,6 @@ if TYPE_CHECKING:
 
 _UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 _AT_TARGET = (State.DONE, State.PRESENT)
-
-
-@runtime_checkable
-class _Refreshed(Protocol):
-    """An end that remembers what it listed, until it is told to look again."""
-
-    async def refresh(self) -> None: ...
 
 
 class _Candidate(NamedTuple):
@@ -83,8 +76,9 @@ class DeletePhase:
         if number > context.options.max_delete * held:
             await self._refuse(f"{number} instances of {held} would be deleted, more than --max-delete allows")
         self._allowed = number
-        if isinstance(context.source, _Refreshed):
-            await context.source.refresh()
+        refresh = getattr(context.source, "refresh", None)  # of an end that remembers what it listed
+        if refresh is not None:
+            await refresh()
         async for candidate in self._candidates():
             # Where an outage ends that, everything is asked again after it.
             await context.ask(context.target, partial(self._delete, candidate))
@@ -112,18 +106,10 @@ class DeletePhase:
         left = sum(counts.get(state, (0, 0))[0] for state in _UNSETTLED)
         if left:
             return f"{left} instances failed, or are not known to be at the target"
-        if not await self._source_has_any():
-            return "the source lists nothing"
-        if self._context.ledger.fact("source_unsure"):
-            return "the source may not have listed all it has"
-        return ""
-
-    async def _source_has_any(self) -> bool:
-        """Whether it listed a study. What is no instance has a line among them, in an empty folder too."""
         async with aclosing(self._context.studies()) as studies:
-            async for _ in studies:
-                return True
-        return False
+            if await anext(studies, None) is None:
+                return "the source lists nothing"
+        return "the source may not have listed all it has" if self._context.ledger.fact("source_unsure") else ""
 
     async def _candidates(self) -> AsyncGenerator[_Candidate, None]:
         """Yield what the source has no more; with ``--delete=all`` also what it never had."""
@@ -148,7 +134,9 @@ class DeletePhase:
                 is_there = known is not None and known.seen == context.run
                 if known is not None and is_there and (listed.instances or 0) <= (known.at_source or 0):
                     continue
-                of_source = await self._uids(context.source, listed.uid) if is_there else set()
+                of_source = (
+                    {one.uid for one in await self._listed(context.source, listed.uid)} if is_there else set[str]()
+                )
                 held = await self._listed(context.target, listed.uid)
                 before = await context.ledger.items(known.id, states=_AT_TARGET) if known is not None else []
                 of_ledger = {row.uid for row in before}  # those are candidates by themselves
@@ -159,9 +147,6 @@ class DeletePhase:
                 ]
                 if rows:
                     yield _Candidate(listed.uid, None if known is None else known.id, tuple(rows))
-
-    async def _uids(self, end: End, study: str) -> set[str]:
-        return {one.uid for one in await self._listed(end, study)}
 
     async def _listed(self, end: End, study: str) -> list[ListedInstance]:
         """Return what an end has of a study; what cannot be listed ends the run, as all that is not certain."""
@@ -175,8 +160,8 @@ class DeletePhase:
     async def _delete(self, candidate: _Candidate) -> None:
         """Delete, unless the source has it after all; one by one where the target has others of the study."""
         context = self._context
-        at_source = await self._uids(context.source, candidate.study)
-        at_target = await self._uids(context.target, candidate.study)
+        at_source = {one.uid for one in await self._listed(context.source, candidate.study)}
+        at_target = {one.uid for one in await self._listed(context.target, candidate.study)}
         gone = [row for row in candidate.rows if row.uid not in at_source]
         rows = [row for row in gone if row.uid in at_target]
         if self._deleted + len(rows) > self._allowed:

@@ -6,6 +6,7 @@ Only lists that came to their end without a contradiction count: an end that fai
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from postdicom_async.jobs.ends.end import Feature, ListedStudy
@@ -15,10 +16,8 @@ from postdicom_async.jobs.states import State
 from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ledger.schema import ItemRow, StudyRow
+    from postdicom_async.jobs.ledger.schema import StudyRow
 
 
 _FEW = 50  # studies: so few are asked for one by one at the target, which may have millions
@@ -41,15 +40,20 @@ class DiscoverPhase:
         Raises:
             PostdicomError: an end cannot be listed.
         """
+        context, ledger = self._context, self._context.ledger
         await self._list_source()
         await self._list_what_is_none()
-        if Feature.LISTS in self._context.target.features:
+        if Feature.LISTS in context.target.features:
             await self._list_target()
-        async for study in self._context.studies():
-            self._decide(study)
+        async for study in context.studies():
+            decision = decide(study, context.comparison)
+            if decision is Decision.LIST and study.stage is not Stage.FOUND:
+                ledger.set_stage(study.id, Stage.FOUND)
+            elif decision is Decision.EQUAL:
+                ledger.set_stage(study.id, Stage.EQUAL, planned=study.at_source)
         await self._look_for_unseen()
-        self._context.ledger.put("source_unsure", bool(getattr(self._context.source, "notes", ())))
-        self._context.ledger.put("discovery_complete", True)
+        ledger.put("source_unsure", bool(getattr(context.source, "notes", ())))  # then a sync deletes nothing
+        ledger.put("discovery_complete", True)
 
     async def _list_source(self) -> None:
         context = self._context
@@ -83,19 +87,16 @@ class DiscoverPhase:
         context = self._context
         async for study in context.studies(unseen=True):
             rows = await context.ledger.items(study.id)
-            if any(row.state in _UNSETTLED for row in rows) or study.stage in (Stage.FOUND, Stage.PLANNED):
-                await self._look_for(study, rows)
-
-    async def _look_for(self, study: StudyRow, rows: list[ItemRow]) -> None:
-        context = self._context
-        found = await context.ask(context.source, lambda: context.source.study(study.uid))
-        if found is not None:  # its list left it out
-            await context.ledger.note_studies([found], at_target=False, run=context.run)
-            context.ledger.set_stage(study.id, Stage.FOUND)
-            return
-        known = {(row.series, row.uid): row for row in rows}
-        context.ledger.plan(study.id, planned_items((), None, known, context.comparison))
-        context.ledger.set_stage(study.id, Stage.MOVED)
+            if study.stage not in (Stage.FOUND, Stage.PLANNED) and all(row.state not in _UNSETTLED for row in rows):
+                continue
+            found = await context.ask(context.source, partial(context.source.study, study.uid))
+            if found is not None:  # its list left it out
+                await context.ledger.note_studies([found], at_target=False, run=context.run)
+                context.ledger.set_stage(study.id, Stage.FOUND)
+            else:
+                known = {(row.series, row.uid): row for row in rows}
+                context.ledger.plan(study.id, planned_items((), None, known, context.comparison))
+                context.ledger.set_stage(study.id, Stage.MOVED)
 
     async def _list_target(self) -> None:
         context = self._context
@@ -104,10 +105,7 @@ class DiscoverPhase:
             await for_each(context.studies(), self._ask_target, at_once=_AT_ONCE)
             return
         since, until = self._dates or ["", ""]
-
-        def pages() -> AsyncGenerator[list[ListedStudy], None]:
-            return context.target.studies(since=since, until=until)
-
+        pages = partial(context.target.studies, since=since, until=until)
         listed = 0
         async with aclosing(context.listing(context.target, pages)) as parts:
             async for some in parts:
@@ -125,10 +123,3 @@ class DiscoverPhase:
         found = await context.ask(context.target, lambda: context.target.study(uid))
         if found is not None:
             await context.ledger.note_studies([found._replace(uid=study.uid)], at_target=True, run=context.run)
-
-    def _decide(self, study: StudyRow) -> None:
-        decision = decide(study, self._context.comparison)
-        if decision is Decision.LIST and study.stage is not Stage.FOUND:
-            self._context.ledger.set_stage(study.id, Stage.FOUND)
-        elif decision is Decision.EQUAL:
-            self._context.ledger.set_stage(study.id, Stage.EQUAL, planned=study.at_source)

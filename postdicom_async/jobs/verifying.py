@@ -55,12 +55,13 @@ class VerifyPhase:
 
     async def compare(self) -> None:
         """List the instances of every study at both ends: what the target does not list has failed (verify)."""
-        await for_each(self._context.studies(Stage.FOUND, Stage.PLANNED), self._compare, at_once=_AT_ONCE)
 
-    async def _compare(self, study: StudyRow) -> None:
-        rows = await plan_study_or_fail(self._context, study)
-        self._settle(study, {row for row in rows if row.state is State.PENDING}, Reason.NOT_LISTED)
-        self._context.ledger.set_stage(study.id, Stage.MOVED)
+        async def compare(study: StudyRow) -> None:
+            rows = await plan_study_or_fail(self._context, study)
+            self._settle(study, {row for row in rows if row.state is State.PENDING}, Reason.NOT_LISTED)
+            self._context.ledger.set_stage(study.id, Stage.MOVED)
+
+        await for_each(self._context.studies(Stage.FOUND, Stage.PLANNED), compare, at_once=_AT_ONCE)
 
     async def _verify(self, study: StudyRow) -> None:
         ledger = self._context.ledger
