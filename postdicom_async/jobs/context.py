@@ -82,6 +82,11 @@ class JobOptions:
     sample: float = 1.0
     wave: Callable[[int], float] = lambda attempts: RetryWaves().wait(attempts, random.random())  # noqa: S311 - jitter
 
+    @property
+    def needs_digests(self) -> bool:
+        """Whether a digest of what is sent is kept; what was anonymised is made anew from the source to be compared."""
+        return self.verify == "bytes" and self.anonymize is None
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

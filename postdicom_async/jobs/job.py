@@ -19,7 +19,6 @@ from postdicom_async.disk.background import in_background, outlasting
 from postdicom_async.errors import JobStopped, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.jobs.chunk_runner import ChunkOptions, LocalDispatcher
-from postdicom_async.jobs.compare_bytes import digest_of
 from postdicom_async.jobs.context import Context, JobOptions
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ledger.reader import LedgerReader
@@ -31,7 +30,6 @@ from postdicom_async.jobs.pace.pace import Pace
 from postdicom_async.jobs.run import Retries, Run
 
 if TYPE_CHECKING:
-    from postdicom_async.disk.sources import Usable
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.ledger.ledger import Ledger
     from postdicom_async.jobs.machines.dispatcher import DaskDispatcher
@@ -177,9 +175,7 @@ class Job:
         gate = parts.pace.wait_until_open
         outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note, gate=gate)
         context = Context(parts.ledger, parts.source, parts.target, parts.options, outages, self._tell)
-        options = ChunkOptions(
-            anonymize=parts.options.anonymize, pace=parts.pace.bytes, digest=_digest if self._compares_bytes else None
-        )
+        options = ChunkOptions(parts.options.anonymize, parts.pace.bytes, parts.options.needs_digests)
         local = LocalDispatcher(parts.source, parts.target, options, at_once=_ChunksAtOnce(parts.pace))
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(parts.ledger)
@@ -192,25 +188,12 @@ class Job:
             control = await stack.enter_async_context(ControlServer(control_paths(self.path), handlers))
             if control.problem is not None:
                 parts.ledger.note(control.problem)
-            there = parts.elsewhere is not None
-            run = Run(
-                context,
-                parts.elsewhere or local,
-                self._gate,
-                is_open=lambda: self.pace.is_open,
-                splits_series=there,
-                retries=self._retries,
-            )
-            await run.go()
+            await Run(context, parts.elsewhere or local, parts.pace, self._gate, self._retries).go()
 
     async def _status(self) -> dict[str, Any]:
         phase = self._parts.ledger.fact("phase")
         counts = await self._parts.ledger.counts()
         return {"phase": phase, "counts": {state.name.lower(): count for state, (count, _) in counts.items()}}
-
-    @property
-    def _compares_bytes(self) -> bool:
-        return self._parts.options.verify == "bytes" and self._parts.options.anonymize is None
 
     async def _gate(self) -> None:
         await self.pace.wait_until_open()
@@ -233,7 +216,3 @@ class _ChunksAtOnce:
     @property
     def now(self) -> int:
         return self._pace.at_once or _AT_ONCE
-
-
-async def _digest(one: Usable) -> bytes:
-    return await digest_of(one.body)

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.errors import UsageError
+from postdicom_async.jobs.chunk_runner import LocalDispatcher
 from postdicom_async.jobs.deleting import DeletePhase
 from postdicom_async.jobs.discovery import DiscoverPhase
 from postdicom_async.jobs.ledger.schema import Stage
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.context import Context
     from postdicom_async.jobs.ledger.ledger import Ledger
+    from postdicom_async.jobs.pace.pace import Pace
     from postdicom_async.jobs.plan import Dispatcher
 
 _TICK = 1.0  # seconds
@@ -70,9 +72,8 @@ class Run:
     Args:
         context: of the job.
         dispatcher: runs chunks.
-        gate: awaited before a phase and before a chunk: pauses and windows.
-        is_open: whether the job may work now.
-        splits_series: no chunk has more instances than the options say.
+        pace: says whether the job may work now.
+        gate: awaited before a phase and before a chunk: pauses, windows, and who reads what becomes of items.
         retries: what is asked for while it runs.
     """
 
@@ -80,18 +81,15 @@ class Run:
         self,
         context: Context,
         dispatcher: Dispatcher,
+        pace: Pace,
         gate: Callable[[], Awaitable[None]],
-        *,
-        is_open: Callable[[], bool] = lambda: True,
-        splits_series: bool = False,
-        retries: Retries | None = None,
+        retries: Retries,
     ) -> None:
         self._context = context
-        self._retries = retries or Retries()
         self._dispatcher = dispatcher
+        self._pace = pace
         self._gate = gate
-        self._is_open = is_open
-        self._splits_series = splits_series
+        self._retries = retries
 
     async def go(self) -> None:
         """Do what is left of it.
@@ -126,8 +124,8 @@ class Run:
         if self._context.options.verb == "verify":
             await VerifyPhase(self._context).compare()
         else:
-            phase = MovePhase(self._context, self._dispatcher, self._gate, splits_series=self._splits_series)
-            await phase.run()
+            splits = not isinstance(self._dispatcher, LocalDispatcher)
+            await MovePhase(self._context, self._dispatcher, self._gate, splits_series=splits).run()
 
     async def _count_seconds(self) -> None:
         """Count the time in which it works: neither pauses and closed windows nor outages."""
@@ -136,7 +134,7 @@ class Run:
         while True:
             await asyncio.sleep(_TICK)
             now = time.monotonic()
-            if self._is_open() and not self._context.outages.lasts:
+            if self._pace.is_open and not self._context.outages.lasts:
                 ledger.put("seconds", float(ledger.fact("seconds") or 0.0) + now - before)
             before = now
 

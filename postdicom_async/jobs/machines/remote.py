@@ -21,7 +21,6 @@ from postdicom_async.disk.patient_table import PatientTable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.face import public_face, translated
 from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
-from postdicom_async.jobs.compare_bytes import digest_of
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ends.specs import EndSpec
 from postdicom_async.jobs.machines.worker import Parcel, WorkerAnswer, carry_with
@@ -31,7 +30,6 @@ from postdicom_async.jobs.plan import ChunkEnd
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from postdicom_async.disk.sources import Usable
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.plan import ItemEnd
 
@@ -161,7 +159,7 @@ async def _work(source: End, target: End, parcel: Parcel) -> AsyncGenerator[Item
     if problem:
         yield ChunkEnd("target", UsageError.__name__, message=f"on a worker: {problem}")
         return
-    options = ChunkOptions(kept.rules, kept.pace.bytes, _digest if wanted.compares_bytes else None)
+    options = ChunkOptions(kept.rules, kept.pace.bytes, wanted.compares_bytes)
     async with aclosing(run_chunk(source, target, parcel.chunk, options)) as ends:
         async for end in ends:
             yield end
@@ -174,7 +172,3 @@ def _kept_for(job: str) -> _Job:
         while len(_jobs) > _MOST_JOBS:
             del _jobs[next(iter(_jobs))]
         return found
-
-
-async def _digest(one: Usable) -> bytes:
-    return await digest_of(one.body)

@@ -94,13 +94,12 @@ class Scheduler:
         job = secrets.token_hex(4)
         alone = source.is_archive != target.is_archive
         rules = None if options.anonymize is None else packed_rules(options.anonymize)
-        compares = options.verify == "bytes" and options.anonymize is None
         return DaskDispatcher(
             self.address,
             carry,
             source=RemoteEnd(job, source, alone=alone),
             target=RemoteEnd(job, target, target=True, alone=alone),
-            options=lambda workers: WorkOptions(compares, rules, _share(pace, workers)),
+            options=lambda workers: WorkOptions(options.needs_digests, rules, _share(pace, workers)),
             at_most=lambda: pace.at_once,
             job=job,
             security=self._security(),

@@ -79,13 +79,12 @@ def handlers_of(
         pace.set(**values)
         return pace.snapshot()
 
-    async def pause(_: Message) -> Message:
-        pace.pause()
-        return pace.snapshot()
+    def after(act: Callable[[], object]) -> ControlHandler:
+        async def handler(_: Message) -> Message:
+            act()
+            return pace.snapshot()
 
-    async def resume(_: Message) -> Message:
-        pace.resume()
-        return pace.snapshot()
+        return handler
 
     async def tell(_: Message) -> Message:
         return {**pace.snapshot(), **await status()}
@@ -93,7 +92,7 @@ def handlers_of(
     async def end(_: Message) -> None:
         stop()
 
-    return {"set": change, "pause": pause, "resume": resume, "status": tell, "stop": end}
+    return {"set": change, "pause": after(pace.pause), "resume": after(pace.resume), "status": tell, "stop": end}
 
 
 # --- the job's side ---------------------------------------------------------------------------------------------------
@@ -241,8 +240,7 @@ async def _say(writer: asyncio.StreamWriter, message: Message) -> None:
 
 def _is_ours(connection: Any) -> bool:
     """Whether the other end's process is this user's, or root's; where the kernel does not say, the folder does."""
-    user = _peer(connection)
-    return user is None or user in {0, os.geteuid()}
+    return (user := _peer(connection)) is None or user in {0, os.geteuid()}
 
 
 def _peer(connection: Any) -> int | None:

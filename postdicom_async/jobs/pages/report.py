@@ -88,7 +88,8 @@ def csv_lines(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterat
     writer.writerow(COLUMNS)
     for symbol, *cells in _rows(studies, items):
         yield _taken(sheet)
-        writer.writerow((symbol, *map(_harmless, cells)))
+        harmless = (f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULAS else cell for cell in cells)
+        writer.writerow((symbol, *harmless))
     yield _taken(sheet)
 
 
@@ -97,10 +98,6 @@ def _taken(sheet: StringIO) -> str:
     sheet.seek(0)
     sheet.truncate()
     return text
-
-
-def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULAS else value
 
 
 def _rows(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterator[_Row]:

@@ -216,7 +216,8 @@ class Pages:
         parts = self._drawn[1]
         news = {name: part for name, part in parts.items() if shown.get(name) != part}
         shown.update(news)
-        return "parts", {name: _inside(part) for name, part in news.items()}
+        # What is in each section: the browser has the section already.
+        return "parts", {name: part[part.index(">") + 1 : part.rindex("<")] for name, part in news.items()}
 
     async def studies(self, request: Request) -> Response:
         """Return a page of studies."""
@@ -320,11 +321,6 @@ def order_of(form: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     return {"do": "set", **settings}, "Set."
 
 
-def _inside(part: str) -> str:
-    """Return what is in a section: the browser has the section already."""
-    return part[part.index(">") + 1 : part.rindex("<")]
-
-
 async def _form(request: Request) -> dict[str, str]:
     """Return the fields of a form; a body that is too long, or no form, has none."""
     body = b""
@@ -367,6 +363,7 @@ def _uid(text: str) -> str:
 
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_ESCAPED = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 _Sample = tuple[dict[str, str], float]
 
@@ -421,10 +418,7 @@ def _metric(name: str, words: str, samples: Iterable[_Sample]) -> Iterator[str]:
     name = f"postdicom_job_{name}"
     yield f"# HELP {name} {words}\n# TYPE {name} gauge\n"
     for labels, value in samples:
-        written = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        escaped = {key: text.translate(_ESCAPED) for key, text in labels.items()}
+        written = ",".join(f'{key}="{text}"' for key, text in escaped.items())
         number = f"{value:d}" if isinstance(value, int) else f"{value:.6f}"
         yield f"{name}{{{written}}} {number}\n" if written else f"{name} {number}\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

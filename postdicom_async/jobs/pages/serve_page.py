@@ -61,14 +61,11 @@ def live_parts(look: JobSnapshot, *, proof: str = "") -> dict[str, Html]:
     def more(line: ReasonLine) -> Html:
         query = urlencode({"state": line.state.name.lower(), "reason": line.reason})
         link = element("a", f"all {count(line.instances)}", href=f"/items?{query}")
-        retry = _form(proof, "retry", "Retry these", reason=str(line.reason)) if _may_retry(line, proof) else Html()
+        may_retry = bool(proof) and line.state is State.FAILED
+        retry = _form(proof, "retry", "Retry these", reason=str(line.reason)) if may_retry else Html()
         return element("div", link, retry, class_="inline")
 
     return {"pace": element("div", _pace(look), id="pace"), **parts(look.summary, more=more)}
-
-
-def _may_retry(line: ReasonLine, proof: str) -> bool:
-    return bool(proof) and line.state is State.FAILED
 
 
 def _nav(*, is_live: bool = False) -> Html:
@@ -83,9 +80,14 @@ def _pace(look: JobSnapshot) -> Html:
     summary, pace = look.summary, look.pace
     whole = summary.discovered + summary.expected
     done = settled(summary)
+    done_words = left = "not known yet"
+    if pace.fraction is not None:
+        done_words = share(int(pace.fraction * 1_000_000), 1_000_000)
+    if pace.seconds is not None:
+        left = duration(pace.seconds)
     known = [
-        ("Verified" if summary.facts.phase == "verifying" else "Done", _percent(pace.fraction)),
-        ("Time left", _left(look)),
+        ("Verified" if summary.facts.phase == "verifying" else "Done", done_words),
+        ("Time left", "none" if summary.facts.phase == "complete" else left),
         ("Instances a minute", count(pace.instances)),
         ("Bytes a minute", size(pace.bytes)),
     ]
@@ -98,17 +100,6 @@ def _pace(look: JobSnapshot) -> Html:
     failed = summary.of(State.FAILED).instances
     bar = share_bar("pace-bar", "What is settled", done - failed, failed, whole)
     return element("div", bar, element("dl", *facts), class_="pace")
-
-
-def _percent(fraction: float | None) -> str:
-    return "not known yet" if fraction is None else share(int(fraction * 1_000_000), 1_000_000)
-
-
-def _left(look: JobSnapshot) -> str:
-    if look.summary.facts.phase == "complete":
-        return "none"
-    seconds = look.pace.seconds
-    return "not known yet" if seconds is None else duration(seconds)
 
 
 def _status_words(status: Mapping[str, Any]) -> str:
@@ -176,7 +167,9 @@ def studies_page(lines: Sequence[StudyLine], *, state: str, page: int, is_more: 
     )  # fmt: skip
     shown = table("Studies", ("Study", "Month~", "Known by~", *_COUNT_COLUMNS), rows) if rows else _nothing()
     more = _pages("/studies", {"state": state}, page, is_more=is_more)
-    choice = element("div", "Show those with something: ", *_spaced(links), class_="crumbs")
+    choice = element(
+        "div", "Show those with something: ", *(part for link in links for part in (link, " ")), class_="crumbs"
+    )
     return _sub_page("Studies", element("h1", "Studies"), choice, shown, more)
 
 
@@ -245,10 +238,6 @@ def _pages(place: str, query: Mapping[str, str], page: int, *, is_more: bool) ->
     links = [link("Earlier", page - 1)] if page > 1 else []
     links += [link("Later", page + 1)] if is_more else []
     return element("div", *links, class_="pages") if links else Html()
-
-
-def _spaced(links: Any) -> list[str | Html]:
-    return [part for link in links for part in (link, " ")]
 
 
 def _nothing() -> Html:
