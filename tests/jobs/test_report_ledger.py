@@ -167,7 +167,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from postdicom_async.jobs.pages import report
-from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.ledger.reader import LedgerReader
 path, to, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
