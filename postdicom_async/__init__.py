@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
     from postdicom_async.dicomweb.filters import Filters
-    from postdicom_async.dicomweb.parts import Part, Parts
-    from postdicom_async.disk.patient_table import PatientTable
+    from postdicom_async.dicomweb.retrieve import Part, Parts
+    from postdicom_async.disk.anonymize_files import PatientTable, UidMap
     from postdicom_async.disk.scan import read_files
-    from postdicom_async.disk.uid_map import UidMap
     from postdicom_async.doctor.diagnosis import Diagnosis, Finding, diagnose
     from postdicom_async.errors import (
         AuthenticationFailed,
@@ -168,10 +167,9 @@ _MODULES = {
     "dicomweb.client": ("DicomWeb",),
     "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
     "dicomweb.filters": ("Filters",),
-    "dicomweb.parts": ("Part", "Parts"),
-    "disk.patient_table": ("PatientTable",),
+    "dicomweb.retrieve": ("Part", "Parts"),
+    "disk.anonymize_files": ("PatientTable", "UidMap"),
     "disk.scan": ("read_files",),
-    "disk.uid_map": ("UidMap",),
     "doctor.diagnosis": ("Diagnosis", "Finding", "diagnose"),
     "errors": (
         "AuthenticationFailed",

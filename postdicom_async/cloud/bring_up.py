@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlsplit
 
 from postdicom_async.cloud.envelope import read_http_envelope
-from postdicom_async.cloud.messages import Keys, compact_json
+from postdicom_async.cloud.frames import Keys, compact_json
 from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
-from postdicom_async.http.address import is_loopback
+from postdicom_async.http.endpoint import is_loopback
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session

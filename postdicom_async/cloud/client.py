@@ -10,19 +10,14 @@ from postdicom_async.cloud.account import Account
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.connection import Connection
 from postdicom_async.cloud.documents import DocumentUpload
-from postdicom_async.cloud.flags import CloudFlags
+from postdicom_async.cloud.facades import CloudFlags, CloudGroups, CloudNodes, CloudShares, CloudUsers, CloudView
 from postdicom_async.cloud.folders import CloudFolders
-from postdicom_async.cloud.groups import CloudGroups
 from postdicom_async.cloud.keys import checked_keys
-from postdicom_async.cloud.nodes import CloudNodes
 from postdicom_async.cloud.orders import CloudOrders
-from postdicom_async.cloud.shares import CloudShares
 from postdicom_async.cloud.upload import CloudUpload
-from postdicom_async.cloud.users import CloudUsers
-from postdicom_async.cloud.view import CloudView
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.http.redaction import origin_of
+from postdicom_async.http.endpoint import origin_of
 from postdicom_async.settings import Settings
 from postdicom_async.transfer.outcomes import Outcomes, gathered_into
 from postdicom_async.vendor.wire import CloudWire

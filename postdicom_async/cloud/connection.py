@@ -18,8 +18,18 @@ import anyio
 from postdicom_async.cloud.account import Account
 from postdicom_async.cloud.bring_up import OpenedSession, bring_up, require_router
 from postdicom_async.cloud.envelope import Envelope, read_envelope
-from postdicom_async.cloud.frames import LAST_MESSAGE_ID, MessageType, Response, encode_request, encode_upload
-from postdicom_async.cloud.messages import FileUploadType, Keys, SessionType, compact_json, session_fields
+from postdicom_async.cloud.frames import (
+    LAST_MESSAGE_ID,
+    FileUploadType,
+    Keys,
+    MessageType,
+    Response,
+    SessionType,
+    compact_json,
+    encode_request,
+    encode_upload,
+    session_fields,
+)
 from postdicom_async.cloud.problems import own_problem, session_replaced
 from postdicom_async.cloud.repeats import Repeats
 from postdicom_async.cloud.socket import FrameSocket, open_socket

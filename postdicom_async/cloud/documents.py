@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.cloud.document_types import DocumentType, type_by_content, type_by_name
-from postdicom_async.cloud.messages import FileUploadType
+from postdicom_async.cloud.frames import FileUploadType
 from postdicom_async.cloud.upload import parts_of
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, status_after
-from postdicom_async.disk.files import Beginning, Unusable, read_beginning
-from postdicom_async.disk.sources import FileBody, read_paths
+from postdicom_async.disk.files import Beginning, FileBody, Unusable, read_beginning
+from postdicom_async.disk.sources import read_paths
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
 from postdicom_async.results import Outcome, Status, UploadReport
-from postdicom_async.transfer.progress import Meter
-from postdicom_async.vendor.values import Kind, check_value
+from postdicom_async.transfer.outcomes import Meter
+from postdicom_async.vendor.values import ValueKind, check_value
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.caller import CloudCaller
@@ -65,7 +65,7 @@ class DocumentUpload:
         if on_progress is not None and not callable(on_progress):
             raise UsageError("progress: give a function that takes an event, or None")
         self._wire = caller.wire
-        self._order = str(check_value("patient_order_uuid", Kind.GUID, patient_order_uuid))
+        self._order = str(check_value("patient_order_uuid", ValueKind.GUID, patient_order_uuid))
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=1)
         self._meter = Meter(on_progress)
         self._count = 0

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from postdicom_async.cloud.frames import FileUploadType
 from postdicom_async.cloud.identity import read_identity
-from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.cloud.upload_session import order_in
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from postdicom_async.cloud.messages import Name
 from postdicom_async.errors import PostdicomError
 from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem
@@ -46,11 +45,13 @@ class FolderEntry:
         async def attempt() -> None:
             with translated(PostdicomError, lambda error: Problem(Failure.REFUSED, error)):
                 await self._caller.call(
-                    Name.ADD_ORDER_TO_FOLDER,
+                    "folders.add_order",
                     VendorAnswer,
-                    institution_uuid=held.institution_uuid,
-                    patient_order_uuid=held.patient_order_uuid,
-                    folder_uuids=[self._folder_uuid],
+                    {
+                        "institution_uuid": held.institution_uuid,
+                        "patient_order_uuid": held.patient_order_uuid,
+                        "folder_uuids": [self._folder_uuid],
+                    },
                 )
 
         try:

@@ -7,21 +7,28 @@ the user's UUID. Texts and bytes are preceded by their length (signed 32; for th
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from postdicom_async.errors import ProtocolError
 
 __all__ = [
     "LAST_MESSAGE_ID",
+    "FileUploadType",
+    "Keys",
     "MessageType",
     "Response",
+    "SessionType",
     "addressed_to",
+    "compact_json",
     "decode_response",
     "encode_request",
     "encode_upload",
+    "session_fields",
 ]
 
 
@@ -31,6 +38,22 @@ class MessageType(IntEnum):
     SESSION = 3
     GENERAL = 17
     FILE_UPLOAD = 23
+
+
+class SessionType(IntEnum):
+    """Management types of session messages (message type 3)."""
+
+    REGISTER_SESSION = 2
+    CREATE_API_SESSION = 4
+
+
+class FileUploadType(IntEnum):
+    """Management types of file upload messages (message type 23)."""
+
+    INITIALIZE = 1
+    CHECK_FILE_EXIST = 2
+    PROCESS_FILE = 3
+    PROCESS_DOCUMENTS = 4
 
 
 LAST_MESSAGE_ID: Final = 0xFFFFFFFF
@@ -144,3 +167,25 @@ def _text(frame: bytes, at: int, length: int) -> tuple[bytes, int]:
 
 def _cut() -> ProtocolError:
     return ProtocolError("a frame ends inside one of its fields")
+
+
+# --- what is written in them ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The pair of keys that every message carries."""
+
+    api_key: str = field(repr=False)
+    account_key: str = field(repr=False)
+
+
+def session_fields(session_uuid: str, keys: Keys) -> dict[str, Any]:
+    """Return the fields of both session messages; the account key is in neither."""
+    return {"SessionUuid": session_uuid, "OtherParameterList": [f"Api={session_uuid}", f"ApiKey={keys.api_key}"]}
+
+
+def compact_json(fields: Mapping[str, Any], keys: Keys | None = None) -> bytes:
+    """Return JSON without white space in UTF-8, the keys at its end when given."""
+    tail = {} if keys is None else {"ApiKey": keys.api_key, "AccountKey": keys.account_key}
+    return json.dumps({**fields, **tail}, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")

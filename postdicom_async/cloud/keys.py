@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from postdicom_async.cloud.messages import Keys
+from postdicom_async.cloud.frames import Keys
 from postdicom_async.errors import UsageError
-from postdicom_async.vendor.values import Kind, check_value
+from postdicom_async.vendor.values import ValueKind, check_value
 
 __all__ = ["checked_keys"]
 
@@ -21,4 +21,4 @@ def checked_keys(api_key: object, account_key: object) -> Keys:
 def _checked(argument: str, key: object) -> str:
     if key is None or (isinstance(key, str) and not key.strip()):
         raise UsageError(f"{argument}: must be given")
-    return str(check_value(argument, Kind.GUID, key))
+    return str(check_value(argument, ValueKind.GUID, key))

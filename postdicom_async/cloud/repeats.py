@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from postdicom_async.cloud.socket import Silence
 from postdicom_async.events import ArchiveSilent
-from postdicom_async.http.repeat import Policy, repeat
-from postdicom_async.http.retry import RetryBudget
-from postdicom_async.http.tell import tell
+from postdicom_async.http.repeat import Policy, RetryBudget, repeat, tell
 
 if TYPE_CHECKING:
     from postdicom_async.http.problems import Problem

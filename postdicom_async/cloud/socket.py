@@ -16,10 +16,9 @@ from websockets.typing import Origin
 from postdicom_async.cloud.frames import Response, addressed_to, decode_response
 from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
 from postdicom_async.face import translated
-from postdicom_async.http.problems import Problem, connection_failed, problem_of_cause
+from postdicom_async.http.problems import Problem, connection_failed, explain, problem_of_cause
 from postdicom_async.http.retry import Failure
 from postdicom_async.http.tls import tls_context
-from postdicom_async.http.unreached import explain
 
 if TYPE_CHECKING:
     from postdicom_async.settings import Settings

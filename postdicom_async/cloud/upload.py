@@ -16,9 +16,9 @@ import anyio
 
 from postdicom_async.cloud.existence import Existence, Held
 from postdicom_async.cloud.folder_entry import FolderEntry
+from postdicom_async.cloud.frames import FileUploadType
 from postdicom_async.cloud.identity import read_identity
 from postdicom_async.cloud.lanes import Lane, Lanes
-from postdicom_async.cloud.messages import FileUploadType
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, order_in, status_after
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
@@ -27,7 +27,7 @@ from postdicom_async.results import Outcome, Status, UploadReport
 from postdicom_async.transfer.at_once import for_each
 from postdicom_async.transfer.intake import Intake, Numbered
 from postdicom_async.transfer.outcomes import MOST_KEPT
-from postdicom_async.vendor.values import Kind, check_value
+from postdicom_async.vendor.values import ValueKind, check_value
 
 if TYPE_CHECKING:
     from postdicom_async.bodies import Body
@@ -99,7 +99,7 @@ class CloudUpload:
             raise UsageError("existing: give 'skip' or 'send'")
         if isinstance(sockets, bool) or not isinstance(sockets, int) or not 1 <= sockets <= _MOST_SOCKETS:
             raise UsageError(f"sockets: give a number from 1 to {_MOST_SOCKETS}")
-        folder = None if folder_uuid is None else str(check_value("folder_uuid", Kind.GUID, folder_uuid))
+        folder = None if folder_uuid is None else str(check_value("folder_uuid", ValueKind.GUID, folder_uuid))
         self._folder_fields = {} if folder is None else {"FolderUuidList": [folder]}
         self._folder = None if folder is None else FolderEntry(caller, folder)
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=sockets)

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from postdicom_async.disk.problems import explained, local_file_error
+from postdicom_async.disk.files import explained, local_file_error
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 

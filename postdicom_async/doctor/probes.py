@@ -10,11 +10,9 @@ from urllib.parse import urlsplit
 from anyio import to_thread
 
 from postdicom_async.dicom.json_model import first_value
-from postdicom_async.dicomweb.contradictions import contradicted, expectations
-from postdicom_async.dicomweb.dialects import Dialect, FilterForm, Route
-from postdicom_async.dicomweb.filters import query_string, wire_pairs
+from postdicom_async.dicomweb.dialects import DICOM_JSON, INSTANCE_LADDER, Dialect, FilterForm, Route
+from postdicom_async.dicomweb.filters import contradicted, expectations, query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import refuse_cut_json
-from postdicom_async.dicomweb.media_types import DICOM_JSON, INSTANCE_LADDER
 from postdicom_async.doctor.examination import (
     ANY_STATUS,
     Examination,
@@ -29,7 +27,7 @@ from postdicom_async.doctor.examination import (
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
-from postdicom_async.http.tls_probe import tls_facts
+from postdicom_async.http.tls import tls_facts
 
 if TYPE_CHECKING:
     from postdicom_async.http.answer import StreamedAnswer

@@ -5,16 +5,24 @@ OpenSSL asks on the terminal for the password of a key unless it is given a way 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from postdicom_async.errors import UsageError
 from postdicom_async.settings import Tls
 
-__all__ = ["tls_context"]
+if TYPE_CHECKING:
+    from postdicom_async.settings import Settings
+
+__all__ = ["TlsFacts", "tls_context", "tls_facts"]
 
 _CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
@@ -124,3 +132,47 @@ def _require_pem(argument: str, path: Path, block: re.Pattern[bytes], what: str)
     if not block.search(content):
         raise UsageError(f"{argument}: {path} holds no {what} in PEM form")
     return content
+
+
+# --- a handshake of our own -------------------------------------------------------------------------------------------
+
+
+_HTTPS_PORT = 443
+_DAY = 24 * 60 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFacts:
+    """What a handshake agreed on.
+
+    Attributes:
+        version: for example ``"TLSv1.3"``.
+        days_left: until the server's certificate ends; None where it was not verified.
+    """
+
+    version: str
+    days_left: int | None
+
+
+async def tls_facts(url: str, settings: Settings) -> TlsFacts | None:
+    """Shake hands with an https server and leave; None when that fails."""
+    parts = urlsplit(url)
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(settings.timeouts.connect):
+            _, writer = await asyncio.open_connection(
+                parts.hostname, parts.port or _HTTPS_PORT, ssl=tls_context(settings.tls)
+            )
+        return _facts(writer.get_extra_info("ssl_object"))
+    except (OSError, ValueError):  # ssl.SSLError and TimeoutError are OSErrors
+        return None
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+
+
+def _facts(connection: ssl.SSLObject) -> TlsFacts:
+    certificate: Any = connection.getpeercert()
+    ends = certificate.get("notAfter") if certificate else None
+    days = None if ends is None else int((ssl.cert_time_to_seconds(ends) - time.time()) // _DAY)
+    return TlsFacts(connection.version() or "TLS", days)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from postdicom_async.dicom.digest import DataSetDigest
 from postdicom_async.dicom.sameness import Difference
 from postdicom_async.disk.anonymized import anonymized
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.errors import LocalFileError
 from postdicom_async.jobs.ends.end import ListedInstance, Selection
 from postdicom_async.jobs.states import Reason

@@ -23,9 +23,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from postdicom_async.disk.private import FileLock, forget, make_folder
-from postdicom_async.disk.problems import explained
-from postdicom_async.disk.whole_file import whole_file
+from postdicom_async.disk.files import explained
+from postdicom_async.disk.private_files import FileLock, forget, make_folder, whole_file
 from postdicom_async.errors import LedgerUnusable, NotFound, UsageError
 
 SUFFIX: Final = ".ledger"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face, translated
-from postdicom_async.http.address import checked_url, place_of
+from postdicom_async.http.endpoint import checked_url, place_of
 from postdicom_async.profiles.secrets import credentials_of, find_secret, keys_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from postdicom_async.disk.private_file import read_secret as read_secret  # offered beside what is found here
+from postdicom_async.disk.private_files import read_secret as read_secret  # offered beside what is found here
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.profiles.model import Profile, variable_part

@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread
 
 from postdicom_async import Anonymization
-from postdicom_async.dicom.anonymize.patients import Patient, keyed_patient_id
+from postdicom_async.dicom.anonymize.identities import Patient, keyed_patient_id
 from tests.cli.conftest import Cli
 from tests.support.canaries import CANARIES, CanaryWatch
 from tests.support.dicom_files import small_dicom, uid

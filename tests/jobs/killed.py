@@ -18,7 +18,7 @@ from typing import Any
 from postdicom_async import jobs
 
 POINTS: dict[str, tuple[str, str]] = {
-    "lock taken": ("disk.private:FileLock.take", "after"),
+    "lock taken": ("disk.private_files:FileLock.take", "after"),
     "job created": ("jobs.ledger.ledger:Ledger.create", "after"),
     "ledger opened": ("jobs.ledger.ledger:Ledger.open", "after"),
     "ends noted": ("jobs.job_files:ResumeFile.write", "after"),
@@ -36,8 +36,8 @@ POINTS: dict[str, tuple[str, str]] = {
     "source opened": ("jobs.chunk_runner:_Moving.opened", "before"),
     "header read": ("dicomweb.receive:read_header", "after"),
     "part whole": ("dicomweb.receive:Receiver.part_ends", "after"),
-    "body begun": ("dicomweb.related_body:RelatedBody.open", "before"),
-    "body sent": ("dicomweb.related_body:RelatedBody.open", "after"),
+    "body begun": ("dicomweb.store:RelatedBody.open", "before"),
+    "body sent": ("dicomweb.store:RelatedBody.open", "after"),
     "before the answer": ("dicomweb.store:_Delivery._answer", "before"),
     "after the answer": ("dicomweb.store:_Delivery._answer", "after"),
     "answer read": ("dicomweb.store:verdicts_of", "after"),
@@ -46,20 +46,20 @@ POINTS: dict[str, tuple[str, str]] = {
     "before the commit": ("jobs.ledger.book:Book.write", "before"),
     "inside the commit": ("jobs.ledger.book:Book.settle", "after"),
     "after the commit": ("jobs.ledger.book:Book.write", "after"),
-    "temporary file made": ("disk.folder:Folder.open_new", "after"),
+    "temporary file made": ("disk.folder:SafeFolder.open_new", "after"),
     "bytes written": ("disk.folder:PartialFile.write", "after"),
-    "before fsync": ("disk.folder:Folder.make_file_durable", "before"),
-    "after fsync": ("disk.folder:Folder.make_file_durable", "after"),
-    "before rename": ("disk.folder:Folder.rename", "before"),
-    "after rename": ("disk.folder:Folder.rename", "after"),
-    "folder durable": ("disk.folder:Folder._make_durable", "after"),
+    "before fsync": ("disk.folder:SafeFolder.make_file_durable", "before"),
+    "after fsync": ("disk.folder:SafeFolder.make_file_durable", "after"),
+    "before rename": ("disk.folder:SafeFolder.rename", "before"),
+    "after rename": ("disk.folder:SafeFolder.rename", "after"),
+    "folder durable": ("disk.folder:SafeFolder._make_durable", "after"),
     "verification begun": ("jobs.verifying:VerifyPhase._verify", "before"),
     "study verified": ("jobs.ledger.ledger:Ledger.note_verified", "after"),
     "delete planned": ("jobs.deleting:DeletePhase._delete", "before"),
     "before delete": ("jobs.ends.archive:ArchiveEnd.delete", "before"),
     "after delete": ("jobs.ends.archive:ArchiveEnd.delete", "after"),
     "job complete": ("jobs.run:Run.go", "after"),
-    "lock released": ("disk.private:FileLock.let_go", "after"),
+    "lock released": ("disk.private_files:FileLock.let_go", "after"),
 }
 """Named points: a function of the package, and whether the process ends before it or after it."""
 

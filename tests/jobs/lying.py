@@ -12,7 +12,8 @@ import pytest
 from postdicom_async import InstanceUids, Outcome
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.jobs import begin
 from postdicom_async.jobs import job as job_module
 from postdicom_async.jobs import verifying as verifying_module

@@ -24,7 +24,8 @@ from postdicom_async import (
 )
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader, read_header
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import job as job_module
 from postdicom_async.jobs.context import JobOptions

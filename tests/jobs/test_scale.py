@@ -13,7 +13,8 @@ import pytest
 from postdicom_async import jobs
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Selection
 from postdicom_async.jobs.ledger import book as ledger_book
 from postdicom_async.jobs.ledger import ledger as ledger_writer

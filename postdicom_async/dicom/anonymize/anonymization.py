@@ -9,17 +9,28 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from postdicom_async.dicom.anonymize.patients import (
+from postdicom_async.dicom.anonymize.identities import (
     ISSUED_BY,
     PATIENT_ID,
     Patient,
     PatientRows,
+    key_of,
     keyed_patient_id,
+    new_uid,
+    says_which,
 )
-from postdicom_async.dicom.anonymize.profile import over_vendor_tags, profile_actions
-from postdicom_async.dicom.anonymize.rules import DUMMY, REMAP, REMOVE, Action, Kind, action_of, actions_of
-from postdicom_async.dicom.anonymize.uids import key_of, new_uid, says_which
-from postdicom_async.dicom.elements import dictionary_vr, tag_text
+from postdicom_async.dicom.anonymize.rules import (
+    DUMMY,
+    REMAP,
+    REMOVE,
+    Action,
+    Kind,
+    action_of,
+    actions_of,
+    over_vendor_tags,
+    profile_actions,
+)
+from postdicom_async.dicom.tags import dictionary_vr, tag_text, tags_of
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.results import InstanceUids
@@ -56,7 +67,7 @@ class Anonymization:
 
         Anonymization({"PatientName": "ANON^1", "PatientID": "", "00101040": None})
 
-    A key is a DICOM keyword, ``GGGGEEEE``, ``xGGGGEEEE``, ``GGGG,EEEE`` or ``(GGGG,EEEE)``. A text replaces the value
+    A key is a DICOM keyword, ``GGGGEEEE``, ``0xGGGGEEEE``, ``GGGG,EEEE`` or ``(GGGG,EEEE)``. A text replaces the value
     (several values stand apart by ``\``), ``""`` empties it, ``None`` removes the element. Values are checked against
     their VR (PS3.5 section 6.2) here, and again with the VR and the character set that a file has. The preamble is
     always zeroed: it may hold anything (PS3.10 section 7.1), and one that makes a file a TIFF as well points to places
@@ -364,7 +375,7 @@ class Anonymization:
 
     def uids_after(self, uids: InstanceUids) -> InstanceUids:
         """Return the UIDs that an instance has when it was anonymised."""
-        tags = (0x0020000D, 0x0020000E, 0x00080018)
+        tags = tags_of("StudyInstanceUID SeriesInstanceUID SOPInstanceUID")
         return InstanceUids(*(self._uid_after(tag, uid) for tag, uid in zip(tags, uids, strict=True)))
 
     def _uid_after(self, tag: int, old: str) -> str:

@@ -1,8 +1,8 @@
 """The end of a job that is a folder: DICOM is known by content, and every file there is one item or says why not.
 
 State: the index (see `folder_index`) is opened when it is first needed and searched once, by whoever comes first; the
-`Folder` that is written to is opened when something is to be stored. Both are let go of when the end is left. What was
-stored waits in memory until it is noted in the index, some hundred at a time, and before anything is listed.
+`SafeFolder` that is written to is opened when something is to be stored. Both are let go of when the end is left. What
+was stored waits in memory until it is noted in the index, some hundred at a time, and before anything is listed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, relative_names
 from postdicom_async.disk.anonymized import require_anonymization
-from postdicom_async.disk.background import in_background, outlasting
-from postdicom_async.disk.deletion import delete_file
-from postdicom_async.disk.folder import Folder
-from postdicom_async.disk.problems import local_file_error
+from postdicom_async.disk.files import local_file_error
+from postdicom_async.disk.folder import SafeFolder, delete_file
+from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.jobs.ends.end import Feature
@@ -31,8 +30,8 @@ from postdicom_async.jobs.ends.folder_match import StudyFilter
 from postdicom_async.jobs.ends.folder_store import FolderStore, of_the_folder
 from postdicom_async.jobs.states import Reason
 from postdicom_async.results import InstanceUids
-from postdicom_async.transfer.folder_sink import FolderSink
 from postdicom_async.transfer.outcomes import Gathered
+from postdicom_async.transfer.sinks import FolderSink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -259,7 +258,7 @@ class FolderEnd(FolderListing):
             if self._store is None:
                 # Of one job one process writes: what an earlier one left half written is its own, to be cleared.
                 owner = "" if self._index_path is None else (await self._opened_index()).mark(b"")
-                folder = Folder(self._root, fsync=self._fsync, owner=owner)
+                folder = SafeFolder(self._root, fsync=self._fsync, owner=owner)
                 self._writing.callback(folder.close)
                 with translated(LocalFileError, of_the_folder):
                     await in_background(folder.open)

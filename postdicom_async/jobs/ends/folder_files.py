@@ -18,12 +18,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postdicom_async.dicom.header import read_header
 from postdicom_async.dicom.scan import Facts, NoInstance, read_facts
-from postdicom_async.disk.background import in_background, outlasting
-from postdicom_async.disk.file_body import FileBody, HeldFile
-from postdicom_async.disk.files import Beginning, files_at, identity_of, read_beginning
+from postdicom_async.disk.files import (
+    Beginning,
+    FileBody,
+    HeldFile,
+    Unusable,
+    files_at,
+    identity_of,
+    local_file_error,
+    read_beginning,
+)
 from postdicom_async.disk.folder import is_partial
-from postdicom_async.disk.problems import local_file_error
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.sources import Usable
+from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.jobs.ends.folder_index import FoundFile, SeriesGroup

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
 from postdicom_async.errors import ConnectionFailed, UsageError
-from postdicom_async.http.address import is_loopback
+from postdicom_async.http.endpoint import is_loopback
 from postdicom_async.jobs.machines.in_flight import AttemptKey, ChunkReport, InFlight
 from postdicom_async.jobs.plan import ChunkEnd
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from postdicom_async.dicom.anonymize import Anonymization
-from postdicom_async.disk import private_file
-from postdicom_async.disk.patient_table import PatientTable
+from postdicom_async.disk import private_files
+from postdicom_async.disk.anonymize_files import PatientTable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.face import public_face, translated
 from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
@@ -105,7 +105,7 @@ def unpacked_rules(rules: Anonymization) -> Anonymization:
 def _secret() -> str | None:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if folder and (path := Path(folder, SECRET_FILE)).exists():
-        return private_file.read_secret(path, f"$CREDENTIALS_DIRECTORY/{SECRET_FILE}", private=False)
+        return private_files.read_secret(path, f"$CREDENTIALS_DIRECTORY/{SECRET_FILE}", private=False)
     return os.environ.get(SECRET)
 
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from postdicom_async.disk.private_socket import HAS_UNIX_SOCKETS, PrivateSocket
+from postdicom_async.disk.private_files import HAS_UNIX_SOCKETS, PrivateSocket
 from postdicom_async.errors import ConnectionFailed, LocalFileError, NotFound, PostdicomError, UsageError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from io import StringIO
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from postdicom_async.disk.whole_file import whole_file
+from postdicom_async.disk.private_files import whole_file
 from postdicom_async.errors import UsageError
 from postdicom_async.jobs.pages.page import page
 from postdicom_async.jobs.states import Reason, State, reason_text

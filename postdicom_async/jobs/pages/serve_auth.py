@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from postdicom_async.disk.problems import explained
+from postdicom_async.disk.files import explained
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:

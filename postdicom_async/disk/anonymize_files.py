@@ -1,8 +1,9 @@
-"""A private file that says which UIDs became which others: whoever kills the process finds every line so far true.
+"""The two files of an anonymisation: a table of patients that is read, and a map of UIDs that is written.
 
-It is CSV: a line a pair, appended before the instance is sent, and durable by then. One process writes it at a time.
-What a broken machine or a full disk cut off is taken away by the next one that opens it; that instance was not sent. A
-pair may stand there twice: only the latest are remembered, so that memory stays small.
+The map is private and says which UIDs became which others: whoever kills the process finds every line so far true. It
+is CSV: a line a pair, appended before the instance is sent, and durable by then. One process writes it at a time. What
+a broken machine or a full disk cut off is taken away by the next one that opens it; that instance was not sent. A pair
+may stand there twice: only the latest are remembered, so that memory stays small.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Self
 
-from postdicom_async.disk.files import path_of
-from postdicom_async.disk.private import locked, make_folder_durable
-from postdicom_async.disk.problems import explained
+from postdicom_async.dicom.anonymize.identities import LONGEST_LINE, PatientRows
+from postdicom_async.disk.files import explained, path_of
+from postdicom_async.disk.private_files import locked, make_folder_durable
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.results import InstanceUids
 
-__all__ = ["UidMap"]
+__all__ = ["PatientTable", "UidMap"]
 
 _WHAT: Final = "the map of UIDs"
 _HEADER: Final = b"kind,old,new\n"
@@ -160,3 +161,38 @@ class UidMap:
     def _read(self, at: int, size: int) -> bytes:
         os.lseek(self._file, at, os.SEEK_SET)
         return os.read(self._file, size)
+
+
+# --- a table of patients ----------------------------------------------------------------------------------------------
+
+
+@public_face
+class PatientTable(PatientRows):
+    """What each patient's elements become, from a CSV file.
+
+    The first line names the columns, with ``,`` or ``;`` between them: ``PatientID``, and if wanted
+    ``IssuerOfPatientID``, say who a patient is now; every other column is a keyword or tag, and what stands in it is
+    the new value. The new IDs stand in a second column ``PatientID``. An empty value empties the element::
+
+        PatientID,PatientID,PatientName,PatientBirthDate
+        4711,S-001,STUDY^ONE,
+
+    Without a column ``IssuerOfPatientID`` an ID is one patient, whoever issued it; with it, both must be as in the
+    file. Spaces around a value do not count. Text is UTF-8.
+
+    Attributes:
+        columns: the tags of the elements that are set.
+        by_issuer: a patient is known by Issuer of Patient ID too.
+    """
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike[str]) -> PatientTable:
+        """Read a file whole: 100,000 patients take one or two seconds and 20 MB.
+
+        Raises:
+            UsageError: it is no such table, a value does not fit its column, or a patient is in it twice. The message
+                names line and column, and never a value.
+            LocalFileError: it cannot be read.
+        """
+        with explained("the table of patients"), path_of(path).open("rb") as lines:
+            return cls(iter(lambda: lines.readline(LONGEST_LINE + 1), b""))

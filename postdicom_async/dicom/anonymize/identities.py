@@ -1,7 +1,8 @@
-"""Which values a patient gets when a file is anonymised: IDs from a keyed hash, or a table of patients. Pure.
+"""Who becomes whom when a file is anonymised: UIDs and Patient IDs from a keyed hash, or a table of patients. Pure.
 
-A patient is who has a Patient ID of an issuer. What is told of mistakes in a table names lines and columns, and never
-a value: nearly all of them are patient data.
+The same UID or patient always becomes the same one under one secret, and without the secret nobody can tell which. A
+patient is who has a Patient ID of an issuer. What is told of mistakes in a table names lines and columns, and never a
+value: nearly all of them are patient data.
 """
 
 from __future__ import annotations
@@ -13,19 +14,33 @@ import hmac
 import json
 import re
 import unicodedata
+import uuid
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple, NoReturn
 
-from postdicom_async.dicom.anonymize.rules import NEEDED, Action, action_of, objection, tag_of
-from postdicom_async.dicom.elements import DicomProblem, tag_text
+from postdicom_async.dicom.anonymize.rules import NEEDED, Action, action_of, objection
+from postdicom_async.dicom.elements import DicomProblem
+from postdicom_async.dicom.tags import TAG, tag_of, tag_text
 from postdicom_async.errors import UsageError
 from postdicom_async.face import translated
 
-__all__ = ["ISSUED_BY", "ISSUER", "LONGEST_LINE", "PATIENT_ID", "Patient", "PatientRows", "keyed_patient_id"]
+__all__ = [
+    "ISSUED_BY",
+    "ISSUER",
+    "LONGEST_LINE",
+    "PATIENT_ID",
+    "Patient",
+    "PatientRows",
+    "key_of",
+    "keyed_patient_id",
+    "new_uid",
+    "says_which",
+]
 
-PATIENT_ID: Final = 0x00100020
-ISSUER: Final = 0x00100021
-ISSUED_BY: Final = (ISSUER, 0x00100024)
+PATIENT_ID: Final = TAG["PatientID"]
+ISSUER: Final = TAG["IssuerOfPatientID"]
+ISSUED_BY: Final = (ISSUER, TAG["IssuerOfPatientIDQualifiersSequence"])
 """What says whose number a Patient ID is: Issuer of Patient ID, and its qualifiers."""
 
 _APART: Final = "\x1f"  # between values that are kept as one text, smaller than a tuple of them; no VR has it
@@ -35,6 +50,55 @@ LONGEST_LINE: Final = 1 << 20
 _SPACES: Final = " \0\t\r\n\f"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
+
+
+# --- UIDs -------------------------------------------------------------------------------------------------------------
+
+# UIDs that say what something is, not which one it is.
+_KINDS = re.compile(
+    r"ClassUID|SOPClass|TransferSyntax|CodingSchemeUID|ContextUID|MappingResource|TemplateUID|ImplementationClass"
+    r"|PrivateDataElement"
+)
+_LEAST_SECRET = 8  # bytes
+
+
+def key_of(secret: object) -> bytes:
+    """Return what new UIDs are derived from: the secret's bytes, or without one some that nobody can guess.
+
+    Raises:
+        UsageError: it is no secret, or too short a one.
+    """
+    if secret is None:
+        return uuid.uuid4().bytes + uuid.uuid4().bytes  # fresh for each object, so that nobody can guess the UIDs
+    key = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
+    if not isinstance(key, bytes) or len(key) < _LEAST_SECRET:
+        raise UsageError(f"anonymize: secret: text or bytes, at least {_LEAST_SECRET} of them")
+    return key
+
+
+def new_uid(key: bytes, old: str) -> str:
+    """Return the UID that replaces one; those of PS3.6 replace themselves."""
+    if not old or _is_registered(old):
+        return old
+    digest = hmac.digest(key, old.encode("utf-8", "surrogateescape"), "sha256")
+    return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
+
+
+@lru_cache(maxsize=4096)
+def says_which(tag: int) -> bool:
+    """Return whether the UIDs of an element say which one something is, and not of what kind."""
+    from pydicom.datadict import keyword_for_tag
+
+    return tag >> 16 > 2 and not _KINDS.search(keyword_for_tag(tag))  # file meta follows the data set
+
+
+def _is_registered(value: str) -> bool:
+    from pydicom._uid_dict import UID_dictionary
+
+    return value in UID_dictionary
+
+
+# --- patients ---------------------------------------------------------------------------------------------------------
 
 
 class Patient(NamedTuple):
@@ -156,7 +220,7 @@ class _Reader:
         first = next(self._texts(), "").removeprefix("\ufeff")
         for delimiter in ",;":
             names = self._cells(csv.reader([first], delimiter=delimiter, strict=True)) or []
-            tags = [_tag_or_none(name) for name in names]
+            tags = [tag_of(name) for name in names]
             if PATIENT_ID in tags and len(names) > 1:
                 return self._header_of(delimiter, tags)
         raise UsageError("patients: line 1 names no column PatientID and another one, with , or ; between them")
@@ -217,10 +281,3 @@ class _Reader:
             if not text.isascii() and _NOT_UTF_8.search(text):
                 raise self.problem("not UTF-8")
             yield text
-
-
-def _tag_or_none(name: str) -> int | None:
-    try:
-        return tag_of(name)
-    except UsageError:
-        return None
