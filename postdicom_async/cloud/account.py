@@ -122,12 +122,12 @@ def choose(argument: str, known: Sequence[_Some], wanted: object) -> _Some:
     if wanted is None:
         if len(known) == 1:
             return known[0]
-        raise UsageError(f"{argument}: the account has {len(known)}; name one by its UUID or its name")
+        raise UsageError(f"the account has {len(known)}; name one by its UUID or its name", argument=argument)
     if not isinstance(wanted, str | UUID):
-        raise UsageError(f"{argument}: give a UUID or a name")
+        raise UsageError("give a UUID or a name", argument=argument)
     text = str(wanted).strip().lower()
     by_uuid = [one for one in known if one.identity.lower() == text and text]
     found = by_uuid or [one for one in known if text and text in [name.strip().lower() for name in one.names if name]]
     if len(found) == 1:
         return found[0]
-    raise UsageError(f"{argument}: {'several in the account have that name' if found else 'not in the account'}")
+    raise UsageError("several in the account have that name" if found else "not in the account", argument=argument)

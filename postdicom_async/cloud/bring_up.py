@@ -155,10 +155,10 @@ def require_router(router_url: str, settings: Settings) -> None:
         UsageError: it is no http(s):// address, or http:// and not this machine.
     """
     if not _is_address(router_url, {"https", "http"}):
-        raise UsageError("router_url: give an absolute address such as https://router.example/service/")
+        raise UsageError("give an absolute address such as https://router.example/service/", argument="router_url")
     open_road = urlsplit(router_url).scheme == "http" and not is_loopback(router_url)
     if open_road and not settings.allow_http_credentials:
         raise UsageError(
-            "router_url: the keys would travel unencrypted; use https://, or set allow_http_credentials if that "
-            "network is trusted"
+            "the keys would travel unencrypted; use https://, or set allow_http_credentials if that network is trusted",
+            argument="router_url",
         )

@@ -71,9 +71,9 @@ class CloudApi:
         keys = checked_keys(api_key, account_key)
         settings, wire = Settings() if settings is None else settings, CloudWire() if wire is None else wire
         if not isinstance(settings, Settings):
-            raise UsageError("settings: give Settings(...), or None")
+            raise UsageError("give Settings(...), or None", argument="settings")
         if not isinstance(wire, CloudWire):
-            raise UsageError("wire: give CloudWire(...), or None")
+            raise UsageError("give CloudWire(...), or None", argument="wire")
         self._router_url = wire.router_url if router_url is None else router_url
         self._connection = Connection(keys, self._router_url, settings=settings, wire=wire, transport=transport)
         self._user = user

@@ -63,7 +63,7 @@ class DocumentUpload:
         on_progress: OnProgress | None,
     ) -> None:
         if on_progress is not None and not callable(on_progress):
-            raise UsageError("progress: give a function that takes an event, or None")
+            raise UsageError("give a function that takes an event, or None", argument="progress")
         self._wire = caller.wire
         self._order = str(check_value("patient_order_uuid", ValueKind.GUID, patient_order_uuid))
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=1)

@@ -44,8 +44,8 @@ class CloudShares:
                 everybody what was to be protected. Share by e-mail, or share a folder, instead.
         """
         if is_given(password):
-            message = "password: the Cloud API has no password for links to orders; use share_by_email or folders.share"
-            raise UsageError(message, operation="create share link")
+            message = "the Cloud API has no password for links to orders; use share_by_email or folders.share"
+            raise UsageError(message, argument="password", operation="create share link")
         _require_day("create share link", expires)
         given = {name: value for name, value in locals().items() if name != "password"}
         return await self._caller.call("shares.create_link", ShareLink, given)
@@ -84,7 +84,7 @@ class CloudShares:
 def _require_day(title: str, expires: object) -> None:
     """Refuse empty text: taken for nothing, the link would be open for ever."""
     if expires is not None and not is_given(expires):
-        raise UsageError("expires: must be given", operation=title)
+        raise UsageError("must be given", argument="expires", operation=title)
 
 
 @public_face

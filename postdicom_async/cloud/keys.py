@@ -20,5 +20,5 @@ def checked_keys(api_key: object, account_key: object) -> Keys:
 
 def _checked(argument: str, key: object) -> str:
     if key is None or (isinstance(key, str) and not key.strip()):
-        raise UsageError(f"{argument}: must be given")
+        raise UsageError("must be given", argument=argument)
     return str(check_value(argument, ValueKind.GUID, key))

@@ -88,7 +88,9 @@ def _problem_of_opening(error: Exception) -> Problem:
         failed.status = status
         return Problem(Failure.NOT_SENT, failed)
     if isinstance(error, ImportError):
-        needed = UsageError("proxy: a SOCKS proxy needs the package python-socks; install it, or name an HTTP proxy")
+        needed = UsageError(
+            "a SOCKS proxy needs the package python-socks; install it, or name an HTTP proxy", argument="proxy"
+        )
         return Problem(Failure.FINAL, needed)
     if isinstance(error, TimeoutError):
         return Problem(Failure.NOT_SENT, connection_failed(what, "no connection in time", sent=False))

@@ -47,8 +47,8 @@ _FILES_A_SOCKET = 2  # while one is sent, whether the service has another is ask
 
 
 _PERHAPS_THE_ORIGINAL = (
-    "the service has an instance with this SOP Instance UID, perhaps the original; not sent: anonymise the UIDs too, "
-    "or give existing='send'"
+    "the service has an instance with this SOP Instance UID, perhaps the original; not sent: "
+    "anonymise the UIDs too (remap_uids=True), or give existing='send'"
 )
 
 _PERHAPS_AN_OLDER_ONE = (
@@ -96,9 +96,9 @@ class CloudUpload:
         gathered: Gathered | None = None,
     ) -> None:
         if existing not in ("skip", "send"):
-            raise UsageError("existing: give 'skip' or 'send'")
+            raise UsageError("give 'skip' or 'send'", argument="existing")
         if isinstance(sockets, bool) or not isinstance(sockets, int) or not 1 <= sockets <= _MOST_SOCKETS:
-            raise UsageError(f"sockets: give a number from 1 to {_MOST_SOCKETS}")
+            raise UsageError(f"give a number from 1 to {_MOST_SOCKETS}", argument="sockets")
         folder = None if folder_uuid is None else str(check_value("folder_uuid", ValueKind.GUID, folder_uuid))
         self._folder_fields = {} if folder is None else {"FolderUuidList": [folder]}
         self._folder = None if folder is None else FolderEntry(caller, folder)

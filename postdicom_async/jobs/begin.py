@@ -134,11 +134,13 @@ async def sync(
         scheduler: see `copy`.
     """
     if delete not in ("", "copied", "all"):
-        raise UsageError("delete: give 'copied' or 'all', or nothing")
+        raise UsageError("give 'copied' or 'all', or nothing", argument="delete")
     if not isinstance(max_delete, int | float) or not 0 <= max_delete <= 1:
-        raise UsageError("max_delete: give a share from 0 to 1, such as 0.01")
+        raise UsageError("give a share from 0 to 1, such as 0.01", argument="max_delete")
     if delete and anonymize is not None:
-        raise UsageError("delete: not with anonymize: what the target holds cannot be told from what was never sent")
+        raise UsageError(
+            "not with anonymize: what the target holds cannot be told from what was never sent", argument="delete"
+        )
     order, most = order_of(first), float(max_delete)
     options = JobOptions(
         "sync", verify, full, order, anonymize, attempts, delete=delete, max_delete=most, sample=sample
@@ -228,7 +230,7 @@ async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], Jo
     path = await in_background(lambda: job_files.find_job(str(job)))
     kept = await in_background(job_files.ResumeFile(path).read)
     if kept.get("anonymizes"):
-        raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
+        raise UsageError("it anonymises, and its rules are not kept; give the whole command again", argument="job")
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
     return path, ends, JobOptions(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
 
@@ -368,13 +370,13 @@ async def begin_job(asked: JobRequest) -> Job:
 
 def _require_level(options: JobOptions) -> None:
     if options.verify not in ("none", "listed", "bytes"):
-        raise UsageError("verify: give 'none', 'listed' or 'bytes'")
+        raise UsageError("give 'none', 'listed' or 'bytes'", argument="verify")
     if not isinstance(options.sample, int | float) or not 0 < options.sample <= 1:
-        raise UsageError("sample: give a share above 0, at most 1")
+        raise UsageError("give a share above 0, at most 1", argument="sample")
     if not isinstance(options.attempts, int) or options.attempts < 1:
-        raise UsageError("attempts: give a number from 1 on")
+        raise UsageError("give a number from 1 on", argument="attempts")
     if options.anonymize is not None and not options.anonymize.is_repeatable:
-        raise UsageError("anonymize: give a secret, so that the job makes the same UIDs and IDs when it goes on")
+        raise UsageError("give a secret, so that it makes the same UIDs and IDs when it goes on", argument="anonymize")
 
 
 def _require_bounds(options: JobOptions, specs: list[Any]) -> None:
@@ -382,7 +384,7 @@ def _require_bounds(options: JobOptions, specs: list[Any]) -> None:
     source, target = (set(getattr(spec, "filters", ())) for spec in specs)
     if options.delete == "all" and not source <= target:
         raise UsageError(
-            "delete: 'all' wants the same filters at source and target, so that nothing outside is deleted"
+            "'all' wants the same filters at source and target, so that nothing outside is deleted", argument="delete"
         )
 
 
@@ -438,7 +440,7 @@ def _require_features(options: JobOptions, source: End, target: End) -> None:
     for end, name in ((source, "source"), (target, "target")):
         for feature in needed[name]:
             if feature not in end.features:
-                raise UsageError(f"{name}: {end.name} {_WORDS[feature]}")
+                raise UsageError(f"{end.name} {_WORDS[feature]}", argument=name)
 
 
 async def _ledger(ends: PreparedEnds, options: JobOptions) -> Ledger:
