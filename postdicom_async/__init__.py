@@ -14,7 +14,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from postdicom_async.cloud.account import Account, Institution, User
     from postdicom_async.cloud.client import CloudApi
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicom.layout import Layout
@@ -69,7 +68,16 @@ if TYPE_CHECKING:
     )
     from postdicom_async.settings import Limits, Retry, Settings, Timeouts, Tls
     from postdicom_async.transfer.outcomes import Outcomes
-    from postdicom_async.vendor.answers import Folder, PatientOrder, ShareLink, TagContent, VendorAnswer
+    from postdicom_async.vendor.answers import (
+        Account,
+        Folder,
+        Institution,
+        PatientOrder,
+        ShareLink,
+        TagContent,
+        User,
+        VendorAnswer,
+    )
     from postdicom_async.vendor.wire import CloudWire, Wire
 
     __version__: str
@@ -150,7 +158,6 @@ __all__ = [
 # What comes from where, imported when it is first asked for: pydicom and the HTTP libraries take a third of a second,
 # and `postdicom --help` or an `except NotFound` needs none of them.
 _MODULES = {
-    "cloud.account": ("Account", "Institution", "User"),
     "cloud.client": ("CloudApi",),
     "dicom.anonymize": ("Anonymization",),
     "dicom.layout": ("Layout",),
@@ -190,7 +197,16 @@ _MODULES = {
         "UsageError",
     ),
     "paging": ("Results",),
-    "vendor.answers": ("Folder", "PatientOrder", "ShareLink", "TagContent", "VendorAnswer"),
+    "vendor.answers": (
+        "Account",
+        "Folder",
+        "Institution",
+        "PatientOrder",
+        "ShareLink",
+        "TagContent",
+        "User",
+        "VendorAnswer",
+    ),
     "postdicom.client": ("PostDicom",),
     "vendor.wire": ("CloudWire", "Wire"),
     "results": (

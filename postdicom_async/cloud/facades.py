@@ -7,11 +7,10 @@ from datetime import date
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from postdicom_async.cloud.account import User
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.vendor.answers import ShareLink, VendorAnswer
+from postdicom_async.vendor.answers import ShareLink, User, VendorAnswer
 from postdicom_async.vendor.values import is_given
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ class CloudShares:
                 everybody what was to be protected. Share by e-mail, or share a folder, instead.
         """
         if is_given(password):
-            message = "password: the Cloud API has no password for links to orders; use share_by_email or folders.share"
-            raise UsageError(message, operation="create share link")
+            message = "the Cloud API has no password for links to orders; use share_by_email or folders.share"
+            raise UsageError(message, argument="password", operation="create share link")
         _require_day("create share link", expires)
         given = {name: value for name, value in locals().items() if name != "password"}
         return await self._caller.call("shares.create_link", ShareLink, given)
@@ -84,7 +83,7 @@ class CloudShares:
 def _require_day(title: str, expires: object) -> None:
     """Refuse empty text: taken for nothing, the link would be open for ever."""
     if expires is not None and not is_given(expires):
-        raise UsageError("expires: must be given", operation=title)
+        raise UsageError("must be given", argument="expires", operation=title)
 
 
 @public_face

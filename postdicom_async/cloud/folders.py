@@ -65,7 +65,7 @@ class CloudFolders:
             UsageError: neither is given.
         """
         if not is_given(name) and not is_given(description):
-            raise UsageError("name: give a new name, a new description or both", operation="update folder")
+            raise UsageError("give a new name, a new description or both", argument="name", operation="update folder")
         return await self._caller.call("folders.update", VendorAnswer, locals())
 
     async def delete(self, folder_uuid: UUID | str) -> VendorAnswer:
@@ -162,8 +162,8 @@ class CloudFolders:
             return await self._caller.call(name, kind, given)
         operation = self._caller.operation(name)
         if given.pop("institution_uuid") is not None:
-            message = "institution_uuid: CloudWire(upload_share_has_institution=False) leaves it out; give None"
-            raise UsageError(message, operation="share folder to upload")
+            message = "CloudWire(upload_share_has_institution=False) leaves it out; give None"
+            raise UsageError(message, argument="institution_uuid", operation="share folder to upload")
         without = tuple(one for one in operation.parameters if one.argument != "institution_uuid")
         return await self._caller.call(replace(operation, parameters=without), kind, given)
 

@@ -188,8 +188,8 @@ def _nested(operation: CloudOperation, values: Values, wire: CloudWire) -> dict[
         if one.json is None or value is None:
             continue
         if one.wire == "OrderAccessionNumber" and len(str(value)) > _LONGEST_ACCESSION_NUMBER:  # documented
-            message = f"accession_number (OrderAccessionNumber): at most {_LONGEST_ACCESSION_NUMBER} characters"
-            raise UsageError(message, operation=operation.title)
+            message = f"at most {_LONGEST_ACCESSION_NUMBER} characters"
+            raise UsageError(message, argument=one.argument, operation=operation.title)
         group, key = one.json
         group = wire.other_order_fields if group == ASSUMED_PLACE else group
         place = nested.setdefault(group, {}) if group else nested
@@ -204,8 +204,8 @@ def _json_value(parameter: Parameter, value: Value, wire: CloudWire) -> Any:
         if wire.flag_ids_as_text:
             return text
         if not _WHOLE_NUMBER.fullmatch(text):
-            message = f"{parameter.argument}: give a whole number, or CloudWire(flag_ids_as_text=True) for text"
-            raise UsageError(message, operation="set flag")
+            message = "give a whole number, or CloudWire(flag_ids_as_text=True) for text"
+            raise UsageError(message, argument=parameter.argument, operation="set flag")
         return int(text)
     if isinstance(value, datetime):
         return value.isoformat(" ", "minutes")

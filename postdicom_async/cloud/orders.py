@@ -82,7 +82,7 @@ class CloudOrders:
             UsageError: a name is not one of them; it would be dropped silently.
         """
         if not isinstance(fields, Mapping):
-            raise UsageError("fields: give a mapping of the service's field names to values")
+            raise UsageError("give a mapping of the service's field names to values", argument="fields")
         known = {parameter.argument for parameter in ORDER_FIELDS}
         unknown = sorted(str(name) for name in fields if name not in known)
         if unknown:
@@ -111,7 +111,9 @@ class CloudOrders:
         if any(map(is_given, (study_date_from, study_date_to))) and any(
             map(is_given, (patient_birthdate_from, patient_birthdate_to))
         ):
-            raise UsageError("study_date_from: the Cloud API searches by study dates or by birth dates, not by both")
+            raise UsageError(
+                "the Cloud API searches by study dates or by birth dates, not by both", argument="study_date_from"
+            )
         return self._caller.search("orders.search", PatientOrder, "PatientOrderUuid", locals(), path=_FOUND)
 
     def search_in_folder(self, folder_uuid: UUID | str) -> Results[PatientOrder]:

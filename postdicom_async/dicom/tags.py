@@ -203,4 +203,4 @@ def checked_tag(name: object, argument: str) -> int:
     # It may be a value that stands in the place of a name, and a patient's; only what looks like a name is shown.
     text = name.strip() if isinstance(name, str) else ""
     shown = repr(text) if _LIKE_A_NAME.fullmatch(text) else "a name"
-    raise UsageError(f"{argument}: {shown} is neither a DICOM keyword nor a tag (GGGGEEEE)")
+    raise UsageError(f"{shown} is neither a DICOM keyword nor a tag (GGGGEEEE)", argument=argument)

@@ -70,7 +70,7 @@ def filter_pairs(filters: Filters | None) -> list[tuple[str, str]]:
         UsageError: an attribute is unknown or a value cannot be matched.
     """
     if filters is not None and not isinstance(filters, Mapping):
-        raise UsageError("filters: give a mapping of DICOM keywords or tags to what they must match")
+        raise UsageError("give a mapping of DICOM keywords or tags to what they must match", argument="filters")
     return [(_attribute(name, "filters"), _value(name, value)) for name, value in (filters or {}).items()]
 
 
@@ -81,7 +81,7 @@ def include_pairs(fields: Iterable[str] | None) -> list[tuple[str, str]]:
         UsageError: an attribute is unknown, or this is nothing to take attributes from.
     """
     if fields is not None and not isinstance(fields, Iterable):
-        raise UsageError('fields: give DICOM keywords or tags, or "all"')
+        raise UsageError('give DICOM keywords or tags, or "all"', argument="fields")
     names = [fields] if isinstance(fields, str) else list(fields or ())
     return [("includefield", "all" if name == "all" else _attribute(name, "fields")) for name in names]
 
@@ -127,7 +127,7 @@ def _value(name: str, value: FilterValue) -> str:
         text = _range(name, vr, value)
     elif isinstance(value, list):
         if not value:  # it would match everything
-            raise UsageError(f"filters: the list of {name} is empty")
+            raise UsageError(f"the list of {name} is empty", argument="filters")
         text = ",".join(_text(name, item) for item in value)
     else:
         text = _moment(name, vr, value) if isinstance(value, date | time) else _text(name, value)
@@ -136,9 +136,9 @@ def _value(name: str, value: FilterValue) -> str:
 
 def _range(name: str, vr: str, value: tuple[Moment, Moment]) -> str:
     if len(value) != 2 or value == (None, None):
-        raise UsageError(f"filters: the range of {name} needs two ends, of which one may be None")
+        raise UsageError(f"the range of {name} needs two ends, of which one may be None", argument="filters")
     if vr and vr not in TEMPORAL:
-        raise UsageError(f"filters: {name} is neither a date nor a time; only those are matched by a range")
+        raise UsageError(f"{name} is neither a date nor a time; only those are matched by a range", argument="filters")
     return f"{_moment(name, vr, value[0])}-{_moment(name, vr, value[1])}"
 
 
@@ -156,21 +156,23 @@ def _moment(name: str, vr: str, value: Moment) -> str:
         return f"{value.year:04}{value:%m%d%H%M%S}"  # not every strftime pads the year
     if isinstance(value, date):
         if vr == "TM":
-            raise UsageError(f"filters: {name} is a time; a date cannot match it")
+            raise UsageError(f"{name} is a time; a date cannot match it", argument="filters")
         return f"{value.year:04}{value:%m%d}"
     if isinstance(value, time):
         if vr in {"DA", "DT"}:  # its digits would be taken for those of a year
-            raise UsageError(f"filters: {name} is a date; a time cannot match it")
+            raise UsageError(f"{name} is a date; a time cannot match it", argument="filters")
         return value.strftime("%H%M%S")
     return _text(name, value)
 
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool) or not (isinstance(value, str | int) or _is_person_name(value)):
-        raise UsageError(f"filters: the value of {name} must be text, a number, a date, a range or a list of UIDs")
+        raise UsageError(
+            f"the value of {name} must be text, a number, a date, a range or a list of UIDs", argument="filters"
+        )
     text = str(value)
     if not all(char.isprintable() for char in text):
-        raise UsageError(f"filters: the value of {name} holds a control character")
+        raise UsageError(f"the value of {name} holds a control character", argument="filters")
     return text
 
 

@@ -136,7 +136,7 @@ def require_anonymization(anonymization: object) -> None:
     from postdicom_async.dicom.anonymize import Anonymization  # loaded already where there is one
 
     if not isinstance(anonymization, Anonymization):
-        raise UsageError("anonymize: give an Anonymization, or None")
+        raise UsageError("give an Anonymization, or None", argument="anonymize")
 
 
 async def anonymized(source: IdentifiedSource, anonymization: Anonymization) -> IdentifiedSource:
@@ -158,7 +158,7 @@ def anonymized_now(source: IdentifiedSource, anonymization: Anonymization) -> Id
         return source
     original = source.body.file if isinstance(source.body, HeldFile) else source.body
     if not isinstance(original, FileBody | BytesBody | SpooledFile):
-        raise UsageError("anonymize: a source is anonymised once")
+        raise UsageError("a source is anonymised once", argument="anonymize")
     try:
         body = _planned(original, anonymization)
         header = _header_of(body)

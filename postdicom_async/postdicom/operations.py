@@ -128,8 +128,9 @@ def encode(operation: HeaderOperation, values: Values, wire: Wire) -> str:
     if len(text) > wire.header_bytes:
         longest = max(operation.parameters, key=lambda parameter: len(written.get(parameter.wire, "")))
         raise UsageError(
-            f"{longest.argument}: too much for one request ({len(text)} bytes of parameters, at most "
+            f"too much for one request ({len(text)} bytes of parameters, at most "
             f"{wire.header_bytes}); shorten it or split it into several calls",
+            argument=longest.argument,
             operation=operation.title,
         )
     return text

@@ -245,11 +245,11 @@ def check(operation: Operation, given: Mapping[str, object], *, first_day: Calla
         value = given.get(parameter.argument)
         if not is_given(value) or (not parameter.required and is_empty_list(parameter.kind, value)):
             if parameter.required:
-                raise UsageError(f"{parameter.argument}: must be given", operation=operation.title)
+                raise UsageError("must be given", argument=parameter.argument, operation=operation.title)
             continue
         found = check_value(parameter.argument, parameter.kind, value, operation=operation.title)
         if parameter.kind is ValueKind.FUTURE_DATE and found < first_day():
-            raise UsageError(f"{parameter.argument}: the date is in the past", operation=operation.title)
+            raise UsageError("the date is in the past", argument=parameter.argument, operation=operation.title)
         checked[parameter.argument] = found
     return checked
 

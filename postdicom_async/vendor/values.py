@@ -88,7 +88,7 @@ def check_value(argument: str, kind: ValueKind, value: object, *, operation: str
         return _CHECKS[kind](value)
     except ValueError as error:
         problem = str(error)
-    raise UsageError(f"{argument}: {problem}", operation=operation)
+    raise UsageError(problem, argument=argument, operation=operation)
 
 
 def is_given(value: object) -> bool:

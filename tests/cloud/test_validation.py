@@ -99,7 +99,7 @@ CALLS: list[tuple[Callable[[CloudApi], Any], str]] = [
     ),
     (
         lambda a: a.orders.create(patient_name="X", patient_id="1", modality="CT", accession_number="1" * 17),
-        "accession_number (OrderAccessionNumber): at most 16 characters",
+        "accession_number: at most 16 characters",
     ),
     (lambda a: a.orders.create_from_json({"PatientName": "X", "Nme": 1}), "Nme: no such field of an order; give "),
     (lambda a: a.orders.create_from_json({"PatientsBirthDate": "1.1.1970"}), "PatientsBirthDate: give a date"),

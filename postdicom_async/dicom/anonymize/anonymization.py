@@ -146,7 +146,7 @@ class Anonymization:
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: never a secret or a table of patients."""
         if self._key:
-            raise UsageError("anonymize: its secret does not travel; send what without_secret() returns")
+            raise UsageError("its secret does not travel; send what without_secret() returns", argument="anonymize")
         return {**vars(self), "rules": dict(self.rules)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -169,7 +169,7 @@ class Anonymization:
             UsageError: new UIDs or IDs are derived from a secret, and none was given that others could be told.
         """
         if not self.is_repeatable:
-            raise UsageError("anonymize: give a secret, so that other machines make the same UIDs and IDs")
+            raise UsageError("give a secret, so that other machines make the same UIDs and IDs", argument="anonymize")
         return self._with(secret=None, patients=None, uid_map=None, _key=b"", _elsewhere=self._marks())
 
     def with_secret(
@@ -186,7 +186,9 @@ class Anonymization:
         """
         made = self._with(secret=secret, patients=patients, uid_map=uid_map, _key=key_of(secret), _elsewhere=None)
         if made._marks() != self._marks():  # noqa: SLF001 - another one of this class
-            raise UsageError("anonymize: another secret, or another table of patients, than where the rules come from")
+            raise UsageError(
+                "another secret, or another table of patients, than where the rules come from", argument="anonymize"
+            )
         return made
 
     def _with(self, **changed: Any) -> Anonymization:
@@ -358,7 +360,7 @@ class Anonymization:
 
     def _require_here(self) -> None:
         if self._elsewhere is not None:
-            raise UsageError("anonymize: the secret is not here; give it by with_secret()")
+            raise UsageError("the secret is not here; give it by with_secret()", argument="anonymize")
 
     def changes(self, tag: int) -> bool:
         """Return whether an element outside of sequences may become another one."""
@@ -395,14 +397,14 @@ _FLAGS: Final = ("insert_absent", "sequences", "remap_uids", "remove_private")
 
 def _require_patients(patient_ids: object, patients: object, actions: Mapping[int, Action]) -> None:
     if patient_ids not in (None, "keyed"):
-        raise UsageError('anonymize: patient_ids: "keyed", or None')
+        raise UsageError('patient_ids: "keyed", or None', argument="anonymize")
     if patients is not None and not isinstance(patients, PatientRows):
-        raise UsageError("anonymize: patients: give a PatientTable, or None")
+        raise UsageError("patients: give a PatientTable, or None", argument="anonymize")
     if patient_ids is not None and PATIENT_ID in actions:
-        raise UsageError("anonymize: PatientID (0010,0020): give a rule, or patient_ids")
+        raise UsageError("PatientID (0010,0020): give a rule, or patient_ids", argument="anonymize")
 
 
 def _require_no_private(actions: Mapping[int, Action]) -> None:
     for tag, action in actions.items():
         if tag >> 16 & 1 and action is not REMOVE:
-            raise UsageError(f"anonymize: {tag_text(tag)}: all private elements are removed")
+            raise UsageError(f"{tag_text(tag)}: all private elements are removed", argument="anonymize")

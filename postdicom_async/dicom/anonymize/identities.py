@@ -72,7 +72,7 @@ def key_of(secret: object) -> bytes:
         return uuid.uuid4().bytes + uuid.uuid4().bytes  # fresh for each object, so that nobody can guess the UIDs
     key = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
     if not isinstance(key, bytes) or len(key) < _LEAST_SECRET:
-        raise UsageError(f"anonymize: secret: text or bytes, at least {_LEAST_SECRET} of them")
+        raise UsageError(f"secret: text or bytes, at least {_LEAST_SECRET} of them", argument="anonymize")
     return key
 
 
@@ -158,7 +158,7 @@ class PatientRows:
             self._rows[key] = values
             digest.update(f"{key}\n{values}\n".encode())
         if not self._rows:
-            raise UsageError("patients: no patient is in the table")
+            raise UsageError("no patient is in the table", argument="patients")
         self.digest: bytes = digest.digest()
 
     def __repr__(self) -> str:
@@ -172,7 +172,7 @@ class PatientRows:
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled."""
-        raise UsageError("patients: a table stays on its machine; make it from its file on the other one")
+        raise UsageError("a table stays on its machine; make it from its file on the other one", argument="patients")
 
     def values_of(self, patient: Patient) -> dict[int, Action]:
         """Return what is done to a patient's elements, by tag.
@@ -213,7 +213,7 @@ class _Reader:
     def problem(self, what: str, column: str = "") -> UsageError:
         """Return the error for what is wrong in the line that was read last."""
         where = f", column {column}" if column else ""
-        return UsageError(f"patients: line {self._line}{where}: {what}")
+        return UsageError(f"line {self._line}{where}: {what}", argument="patients")
 
     def header(self) -> _Header:
         """Read the first line."""
@@ -223,7 +223,9 @@ class _Reader:
             tags = [tag_of(name) for name in names]
             if PATIENT_ID in tags and len(names) > 1:
                 return self._header_of(delimiter, tags)
-        raise UsageError("patients: line 1 names no column PatientID and another one, with , or ; between them")
+        raise UsageError(
+            "line 1 names no column PatientID and another one, with , or ; between them", argument="patients"
+        )
 
     def _header_of(self, delimiter: str, tags: list[int | None]) -> _Header:
         id_at = tags.index(PATIENT_ID)

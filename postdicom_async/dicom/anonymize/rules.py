@@ -78,16 +78,16 @@ def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Ac
         UsageError: a key or value is wrong; the message names the tag and never shows the value.
     """
     if not isinstance(rules, Mapping):
-        raise UsageError("anonymize: rules are a mapping of keywords or tags to text or None")
+        raise UsageError("rules are a mapping of keywords or tags to text or None", argument="anonymize")
     actions: dict[int, Action] = {}
     for key, value in rules.items():
         tag = checked_tag(key, "anonymize")
         if tag in actions:
-            raise UsageError(f"anonymize: {tag_text(tag)} is given twice")
+            raise UsageError(f"{tag_text(tag)} is given twice", argument="anonymize")
         if value is not None and not isinstance(value, str):
-            raise UsageError(f"anonymize: {tag_text(tag)}: give text, or None to remove it")
+            raise UsageError(f"{tag_text(tag)}: give text, or None to remove it", argument="anonymize")
         if found := objection(tag, value):
-            raise UsageError(f"anonymize: {tag_text(tag)}: {found}")
+            raise UsageError(f"{tag_text(tag)}: {found}", argument="anonymize")
         actions[tag] = action_of(value, insert=insert)
     return actions
 
