@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.client import CloudApi
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicom.layout import Layout
-    from postdicom_async.dicom.scan_tree import (
+    from postdicom_async.dicom.scan import (
         Scan,
         ScannedInstance,
         ScannedPatient,
@@ -161,7 +161,7 @@ _MODULES = {
     "cloud.client": ("CloudApi",),
     "dicom.anonymize": ("Anonymization",),
     "dicom.layout": ("Layout",),
-    "dicom.scan_tree": (
+    "dicom.scan": (
         "Scan",
         "ScanProgress",
         "ScanStatus",
