@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import uuid
 from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import pydicom.data
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -22,25 +23,16 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from postdicom_async.dicom.uids import is_uid
+from postdicom_async.emulator.store.attributes import is_uid
 from postdicom_async.emulator.store.header import UnreadableHeader, read_header
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-_Shape: TypeAlias = "tuple[int, float, float, float, float]"
+_Shape: TypeAlias = tuple[int, float, float, float, float]
 """Stored value, centre x and y, half axes x and y; lengths in parts of the image."""
 
 __all__ = [
-    "PATIENTS",
-    "SamplePatient",
-    "ct_like_study",
-    "make_uid",
-    "multiframe_study",
-    "pydicom_test_files",
-    "write_benchmark_series",
-    "write_samples",
-]
+    "PATIENTS", "SamplePatient", "ct_like_study", "make_uid", "multiframe_study", "pydicom_test_files",
+    "write_benchmark_series", "write_samples",
+]  # fmt: skip
 
 MEGABYTE = 1024 * 1024
 AIR, TISSUE, BONE, LUNG = 24, 1064, 2024, 224

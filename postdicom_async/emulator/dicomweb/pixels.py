@@ -7,23 +7,17 @@ length that goes beyond the file, and fragments without an end, are refused.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import BinaryIO
 
+from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.sequence import Sequence as DicomSequence
 
 from postdicom_async.emulator.answers import Refusal
-from postdicom_async.emulator.dicomweb.multipart_writer import FileSlice, Part
-from postdicom_async.emulator.store.header import UNDEFINED_LENGTH, raw_element, read_header
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pydicom.dataset import Dataset
-
-    from postdicom_async.emulator.dicomweb.multipart_writer import Source
-    from postdicom_async.emulator.store.archive import StoredInstance
-    from postdicom_async.emulator.store.header import Header
+from postdicom_async.emulator.dicomweb.multipart_writer import AnswerPart, FileSlice, PartSource
+from postdicom_async.emulator.store.archive import StoredInstance
+from postdicom_async.emulator.store.header import UNDEFINED_LENGTH, Header, raw_element, read_header
 
 __all__ = ["bulk_parts", "frame_media_type", "frame_parts"]
 
@@ -59,7 +53,7 @@ def frame_media_type(transfer_syntax: str) -> str:
     return _MEDIA_TYPES.get(transfer_syntax, OCTETS)
 
 
-def frame_parts(instance: StoredInstance, numbers: list[int] | None = None) -> list[Part]:
+def frame_parts(instance: StoredInstance, numbers: list[int] | None = None) -> list[AnswerPart]:
     """Return frames as parts, all of them without ``numbers`` (the first is 1).
 
     Raises:
@@ -76,12 +70,12 @@ def frame_parts(instance: StoredInstance, numbers: list[int] | None = None) -> l
     return _native(instance, header, wanted, count)
 
 
-def _encapsulated(instance: StoredInstance, header: Header, wanted: list[int], count: int) -> list[Part]:
+def _encapsulated(instance: StoredInstance, header: Header, wanted: list[int], count: int) -> list[AnswerPart]:
     content_type = f"{frame_media_type(instance.transfer_syntax)}; transfer-syntax={instance.transfer_syntax}"
     start = header.pixels.offset if header.pixels else 0
     with instance.path.open("rb") as file:
         fragments = _fragments(instance.path, file, start, instance.size)
-        frames: dict[int, Source] = {}
+        frames: dict[int, PartSource] = {}
         for number in set(wanted):
             if len(fragments) == count:  # each frame has at least one
                 frames[number] = fragments[number - 1]
@@ -91,7 +85,7 @@ def _encapsulated(instance: StoredInstance, header: Header, wanted: list[int], c
                 frames[number] = bytes(get_frame(file, number - 1, number_of_frames=count))
             except (ValueError, EOFError) as error:
                 raise Refusal(500, f"the encapsulated pixel data cannot be taken apart: {error}") from None
-    return [Part(content_type, frames[number]) for number in wanted]
+    return [AnswerPart(content_type, frames[number]) for number in wanted]
 
 
 def _fragments(path: Path, file: BinaryIO, start: int, size: int) -> list[FileSlice]:
@@ -113,7 +107,7 @@ def _fragments(path: Path, file: BinaryIO, start: int, size: int) -> list[FileSl
     raise Refusal(500, "the stored file is damaged: its pixel data break off")
 
 
-def _native(instance: StoredInstance, header: Header, wanted: list[int], count: int) -> list[Part]:
+def _native(instance: StoredInstance, header: Header, wanted: list[int], count: int) -> list[AnswerPart]:
     source = _pixel_source(instance, header)
     bits = _bits_of_a_frame(header)
     if bits % 8 and count > 1:
@@ -122,7 +116,7 @@ def _native(instance: StoredInstance, header: Header, wanted: list[int], count: 
     if not size or size * count > len(source):
         raise Refusal(500, "the pixel data are shorter than the header says")
     content_type = f"{OCTETS}; transfer-syntax={instance.transfer_syntax}"
-    return [Part(content_type, _slice(source, (number - 1) * size, size)) for number in wanted]
+    return [AnswerPart(content_type, _slice(source, (number - 1) * size, size)) for number in wanted]
 
 
 def _bits_of_a_frame(header: Header) -> int:
@@ -133,7 +127,7 @@ def _bits_of_a_frame(header: Header) -> int:
     return rows * columns * samples * header.number(0x00280100)
 
 
-def _pixel_source(instance: StoredInstance, header: Header) -> Source:
+def _pixel_source(instance: StoredInstance, header: Header) -> PartSource:
     if header.pixels and header.pixels.length is not None:
         return _slice_of_file(instance, header.pixels.offset, header.pixels.length)
     element = raw_element(header.dataset, _PIXEL_DATA)  # only a deflated data set holds it
@@ -148,13 +142,13 @@ def _slice_of_file(instance: StoredInstance, offset: int, length: int) -> FileSl
     return FileSlice(instance.path, offset, length)
 
 
-def _slice(source: Source, offset: int, size: int) -> Source:
+def _slice(source: PartSource, offset: int, size: int) -> PartSource:
     if isinstance(source, bytes):
         return source[offset : offset + size]
     return FileSlice(source.path, source.offset + offset, size)
 
 
-def bulk_parts(instance: StoredInstance, path: str) -> list[Part]:
+def bulk_parts(instance: StoredInstance, path: str) -> list[AnswerPart]:
     """Return the value a ``BulkDataURI`` stands for; compressed pixel data come frame by frame.
 
     Args:
@@ -168,11 +162,11 @@ def bulk_parts(instance: StoredInstance, path: str) -> list[Part]:
     if header.pixels and path.upper() == f"{header.pixels.tag:08X}":
         if header.pixels.length is None:
             return frame_parts(instance)
-        return [Part(OCTETS, _pixel_source(instance, header))]
-    return [Part(OCTETS, _value(instance, header.dataset, path.split("/")))]
+        return [AnswerPart(OCTETS, _pixel_source(instance, header))]
+    return [AnswerPart(OCTETS, _value(instance, header.dataset, path.split("/")))]
 
 
-def _value(instance: StoredInstance, dataset: Dataset, steps: list[str]) -> Source:
+def _value(instance: StoredInstance, dataset: Dataset, steps: list[str]) -> PartSource:
     try:
         for tag, item in zip(steps[:-1:2], steps[1::2], strict=True):
             dataset = _sequence(dataset, int(tag, 16))[int(item) - 1]

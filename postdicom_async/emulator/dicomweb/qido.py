@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
 
+from starlette.requests import Request
 from starlette.responses import Response
 
-from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.answers import DICOM_JSON, Refusal, accepted, base_url, dicom_json, header_text
+from postdicom_async.emulator.context import ArchiveContext
 from postdicom_async.emulator.dicomweb.matching import LONGEST_KEY, is_universal, matches, uid_list
+from postdicom_async.emulator.store.archive import ArchiveStore, IndexRow
 from postdicom_async.emulator.store.attributes import (
     KEPT_BY_LEVEL,
     RETURNED_BY_LEVEL,
-    Level,
+    QueryLevel,
     hex_tag,
+    is_uid,
     resolve_attribute,
     vr_of,
 )
-from postdicom_async.emulator.store.header import UnreadableHeader, read_header
+from postdicom_async.emulator.store.header import Json, UnreadableHeader, read_header
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from starlette.requests import Request
-
-    from postdicom_async.emulator.context import ArchiveContext
-    from postdicom_async.emulator.store.archive import ArchiveStore, IndexRow
-    from postdicom_async.emulator.store.header import Json
-
-__all__ = ["Page", "Query", "Search", "parse_query", "search"]
+__all__ = ["Page", "Query", "SearchTransaction", "parse_query", "search"]
 
 STUDY_UID, SERIES_UID, INSTANCE_UID = "0020000D", "0020000E", "00080018"
 _PATH_KEYS = {"study": STUDY_UID, "series": SERIES_UID}
 _UIDS_OF = {
-    Level.STUDY: (STUDY_UID,),
-    Level.SERIES: (STUDY_UID, SERIES_UID),
-    Level.INSTANCE: (STUDY_UID, SERIES_UID, INSTANCE_UID),
+    QueryLevel.STUDY: (STUDY_UID,),
+    QueryLevel.SERIES: (STUDY_UID, SERIES_UID),
+    QueryLevel.INSTANCE: (STUDY_UID, SERIES_UID, INSTANCE_UID),
 }
 _PARENTS = {
-    Level.STUDY: (),
-    Level.SERIES: (Level.STUDY,),
-    Level.INSTANCE: (Level.STUDY, Level.SERIES),
+    QueryLevel.STUDY: (),
+    QueryLevel.SERIES: (QueryLevel.STUDY,),
+    QueryLevel.INSTANCE: (QueryLevel.STUDY, QueryLevel.SERIES),
 }
 _MOST_UIDS = 10_000  # SQLite takes so many in one statement, for each of the three levels
 _TRUNCATED = "The number of results exceeded the maximum supported by the server. Additional results can be requested."
@@ -52,7 +46,7 @@ _TRUNCATED = "The number of results exceeded the maximum supported by the server
 class Query:
     """A search, taken apart."""
 
-    level: Level
+    level: QueryLevel
     uids: dict[str, list[str]] = field(default_factory=dict)
     filters: dict[str, str] = field(default_factory=dict)
     fields: set[str] = field(default_factory=set)
@@ -60,7 +54,7 @@ class Query:
     fuzzy: bool = False
     limit: int | None = None
     offset: int = 0
-    fixed: frozenset[Level] = frozenset()
+    fixed: frozenset[QueryLevel] = frozenset()
     """Levels whose entity the path names: their attributes are not repeated in the answer."""
     ignored: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -75,7 +69,7 @@ class Page:
     truncated: bool
 
 
-class Search:
+class SearchTransaction:
     """The search transactions."""
 
     def __init__(self, context: ArchiveContext) -> None:
@@ -83,17 +77,17 @@ class Search:
 
     async def studies(self, request: Request) -> Response:
         """Handle ``/studies``."""
-        return await self._search(request, Level.STUDY)
+        return await self._search(request, QueryLevel.STUDY)
 
     async def series(self, request: Request) -> Response:
         """Handle ``/series``, ``/studies/{study}/series`` and the vendor's ``/studies/series``."""
-        return await self._search(request, Level.SERIES)
+        return await self._search(request, QueryLevel.SERIES)
 
     async def instances(self, request: Request) -> Response:
         """Handle ``/instances``, those of a study or series, and the vendor's ``/studies/series/instances``."""
-        return await self._search(request, Level.INSTANCE)
+        return await self._search(request, QueryLevel.INSTANCE)
 
-    async def _search(self, request: Request, level: Level) -> Response:
+    async def _search(self, request: Request, level: QueryLevel) -> Response:
         if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
             raise Refusal(406, "search results are application/dicom+json")
         query = parse_query(level, request.path_params, request.query_params.multi_items())
@@ -120,7 +114,7 @@ def _quoted(text: str) -> str:
     return header_text(text).replace("\\", "/").replace('"', "'")
 
 
-def parse_query(level: Level, path: dict[str, str], parameters: Iterable[tuple[str, str]]) -> Query:
+def parse_query(level: QueryLevel, path: dict[str, str], parameters: Iterable[tuple[str, str]]) -> Query:
     """Take the path and the query parameters of a search apart.
 
     Raises:
@@ -132,7 +126,7 @@ def parse_query(level: Level, path: dict[str, str], parameters: Iterable[tuple[s
             if not is_uid(path[name]):
                 raise Refusal(400, "a UID in the path is not a UID")
             query.uids[tag] = [path[name]]
-    query.fixed = frozenset(Level(name) for name in path)
+    query.fixed = frozenset(QueryLevel(name) for name in path)
     for name, value in parameters:
         _take_parameter(query, name, value)
     return query
@@ -196,9 +190,9 @@ def _take_uids(query: Query, tag: str, value: str) -> None:
     query.uids[tag] = wanted if already is None else sorted(set(wanted) & set(already))
 
 
-def _is_supported(level: Level, tag: str) -> bool:
+def _is_supported(level: QueryLevel, tag: str) -> bool:
     """Return whether entities of a level have an attribute; an instance has all of its file's."""
-    return level is Level.INSTANCE or any(tag in KEPT_BY_LEVEL[known] for known in (level, *_PARENTS[level]))
+    return level is QueryLevel.INSTANCE or any(tag in KEPT_BY_LEVEL[known] for known in (level, *_PARENTS[level]))
 
 
 def search(store: ArchiveStore, query: Query, max_page: int | None, base: str) -> Page:
@@ -257,7 +251,7 @@ def instance_url(row: IndexRow, base: str) -> str:
     return base + "".join(f"/{name}/{uid}" for name, uid in names if uid)
 
 
-def _computed(level: Level, row: IndexRow, base: str) -> Json:
+def _computed(level: QueryLevel, row: IndexRow, base: str) -> Json:
     computed: dict[str, tuple[str, list[object]]] = {
         "00080005": ("CS", ["ISO_IR 192"]),  # the answer is JSON in UTF-8, whatever the file was
         "00080056": ("CS", ["ONLINE"]),

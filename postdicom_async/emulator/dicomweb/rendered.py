@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from postdicom_async.emulator.answers import Refusal, accepted
-from postdicom_async.emulator.dicomweb.rendering import JPEG, PNG, Look, Window, frame_count, render
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-
-    from starlette.requests import Request
-
-    from postdicom_async.emulator.context import ArchiveContext
-    from postdicom_async.emulator.dicomweb.accept import MediaType
-    from postdicom_async.emulator.store.archive import StoredInstance
+from postdicom_async.emulator.context import ArchiveContext
+from postdicom_async.emulator.dicomweb.accept import MediaRange
+from postdicom_async.emulator.dicomweb.rendering import JPEG, PNG, PictureLook, PictureWindow, frame_count, render
+from postdicom_async.emulator.store.archive import StoredInstance
 
 __all__ = ["Pictures", "look_of"]
 
@@ -72,19 +67,19 @@ class Pictures:
         return StreamingResponse(self._parts(first, frames[1:], look, boundary), headers={"Content-Type": kind})
 
     async def _parts(
-        self, first: bytes, others: list[tuple[StoredInstance, int]], look: Look, boundary: str
+        self, first: bytes, others: list[tuple[StoredInstance, int]], look: PictureLook, boundary: str
     ) -> AsyncIterator[bytes]:
         yield _part(first, look, boundary)
         for instance, number in others:
             yield _part(await self._render(instance, number, look), look, boundary)
         yield f"--{boundary}--\r\n".encode()
 
-    async def _render(self, instance: StoredInstance, number: int, look: Look) -> bytes:
+    async def _render(self, instance: StoredInstance, number: int, look: PictureLook) -> bytes:
         async with self._room:
             return await self._context.run(render, instance, number, look)
 
 
-def _part(picture: bytes, look: Look, boundary: str) -> bytes:
+def _part(picture: bytes, look: PictureLook, boundary: str) -> bytes:
     lines = (f"--{boundary}", f"Content-Type: {look.media_type}", f"Content-Length: {len(picture)}", "", "")
     return "\r\n".join(lines).encode() + picture + b"\r\n"
 
@@ -106,7 +101,7 @@ def _frames(
     return frames
 
 
-def _wanted(accept: list[MediaType], *, is_one: bool) -> _Wanted:
+def _wanted(accept: list[MediaRange], *, is_one: bool) -> _Wanted:
     for media in accept:
         if media.name.startswith("multipart/") or (media.name == "*/*" and not is_one):
             part = media.parameters.get("type", JPEG).lower()
@@ -118,7 +113,7 @@ def _wanted(accept: list[MediaType], *, is_one: bool) -> _Wanted:
     raise Refusal(406, f"pictures are {JPEG} or {PNG}")
 
 
-def look_of(parameters: Mapping[str, str], *, is_thumbnail: bool = False) -> Look:
+def look_of(parameters: Mapping[str, str], *, is_thumbnail: bool = False) -> PictureLook:
     """Read ``quality``, ``viewport`` and ``window`` (PS3.18 section 8.3.5.1); others are not known and ignored.
 
     Raises:
@@ -131,7 +126,7 @@ def look_of(parameters: Mapping[str, str], *, is_thumbnail: bool = False) -> Loo
     if is_thumbnail and viewport is None:
         viewport = _THUMBNAIL
     window = _window(parameters["window"]) if "window" in parameters else None
-    return Look(quality=int(quality), viewport=viewport, region=region, window=window)
+    return PictureLook(quality=int(quality), viewport=viewport, region=region, window=window)
 
 
 def _viewport(text: str) -> tuple[tuple[int, int], tuple[float, float, float, float] | None]:
@@ -142,12 +137,12 @@ def _viewport(text: str) -> tuple[tuple[int, int], tuple[float, float, float, fl
     return (int(sizes[0]), int(sizes[1])), region
 
 
-def _window(text: str) -> Window:
+def _window(text: str) -> PictureWindow:
     *sizes, function = text.split(",") if text.count(",") == 2 else (*text.split(","), "linear")
     values, name = _numbers(",".join(sizes)), _FUNCTIONS.get(function.strip().lower())
     if len(values) != 2 or name is None or values[1] < (1 if name == "LINEAR" else 1e-9):
         raise Refusal(400, f"window is a centre, a width of at least 1 and one of {', '.join(_FUNCTIONS)}")
-    return Window(values[0], values[1], name)
+    return PictureWindow(values[0], values[1], name)
 
 
 def _numbers(text: str) -> list[float]:

@@ -15,7 +15,7 @@ from pydicom.uid import UID
 
 from postdicom_async.emulator.answers import Refusal
 from postdicom_async.emulator.dicomweb.pixels import frame_parts
-from postdicom_async.emulator.store.bounded_file import SizedFile
+from postdicom_async.emulator.store.files import SizedFile
 from postdicom_async.emulator.store.header import DEFLATED, quietly, read_header
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Array: TypeAlias = NDArray[np.generic]
     Grey: TypeAlias = NDArray[np.float64]
 
-__all__ = ["JPEG", "PNG", "Look", "Window", "frame_count", "render"]
+__all__ = ["JPEG", "PNG", "PictureLook", "PictureWindow", "frame_count", "render"]
 
 JPEG, PNG = "image/jpeg", "image/png"
 
@@ -51,7 +51,7 @@ _GROUPS = {
 
 
 @dataclass(frozen=True)
-class Window:
+class PictureWindow:
     """A window as PS3.18 section 8.3.5.1.4 has it; ``function`` is LINEAR, LINEAR_EXACT or SIGMOID."""
 
     center: float
@@ -60,7 +60,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Look:
+class PictureLook:
     """How a picture is to be.
 
     Attributes:
@@ -75,7 +75,7 @@ class Look:
     quality: int = 90
     viewport: tuple[int, int] | None = None
     region: tuple[float, float, float, float] | None = None
-    window: Window | None = None
+    window: PictureWindow | None = None
 
 
 def frame_count(instance: StoredInstance) -> int:
@@ -86,7 +86,7 @@ def frame_count(instance: StoredInstance) -> int:
     return max(header.number(0x00280008, 1), 1)
 
 
-def render(instance: StoredInstance, number: int, look: Look) -> bytes:
+def render(instance: StoredInstance, number: int, look: PictureLook) -> bytes:
     """Return one frame (the first is 1) as a picture.
 
     Raises:
@@ -123,7 +123,7 @@ def _require_frame(instance: StoredInstance, number: int) -> None:
             raise
 
 
-def _colours(instance: StoredInstance, number: int, window: Window | None) -> NDArray[np.uint8]:
+def _colours(instance: StoredInstance, number: int, window: PictureWindow | None) -> NDArray[np.uint8]:
     """Return the pixels as bytes, with one sample or three."""
     import numpy as np
     from pydicom.pixels.processing import apply_color_lut
@@ -184,7 +184,7 @@ def _take_functional_groups(dataset: Dataset, number: int) -> None:
                         setattr(dataset, name, item[name].value)
 
 
-def _grey(pixels: Any, dataset: Dataset, window: Window | None) -> Grey:
+def _grey(pixels: Any, dataset: Dataset, window: PictureWindow | None) -> Grey:
     """Return shades from 0 (as the smallest value is shown) to 1 (PS3.3 sections C.11.1 and C.11.2)."""
     import numpy as np
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
@@ -202,7 +202,7 @@ def _grey(pixels: Any, dataset: Dataset, window: Window | None) -> Grey:
     return (values - low) / ((high - low) or 1)
 
 
-def _window_of(dataset: Dataset) -> Window | None:
+def _window_of(dataset: Dataset) -> PictureWindow | None:
     """Return the first window of a data set, None when it has none that is one."""
     found = []
     for name in ("WindowCenter", "WindowWidth"):
@@ -213,10 +213,10 @@ def _window_of(dataset: Dataset) -> Window | None:
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
     if center is None or width is None or width < (1 if function == "LINEAR" else 1e-9):
         return None
-    return Window(center, width, function)
+    return PictureWindow(center, width, function)
 
 
-def _windowed(values: Grey, window: Window) -> Grey:
+def _windowed(values: Grey, window: PictureWindow) -> Grey:
     """Return shades by a window's function (PS3.3 section C.11.2.1.2 and C.11.2.1.3)."""
     import numpy as np
 
@@ -229,7 +229,7 @@ def _windowed(values: Grey, window: Window) -> Grey:
     return np.clip((values - center) / width + 0.5, 0, 1)
 
 
-def _written(picture: Image, look: Look) -> bytes:
+def _written(picture: Image, look: PictureLook) -> bytes:
     if look.region:
         left, upper, width, height = look.region
         right = min(left + width, picture.width) if width else picture.width

@@ -9,33 +9,24 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.answers import DICOM_JSON, DICOM_XML, Refusal, accepted, base_url, dicom_json, native_xml
-from postdicom_async.emulator.dicomweb.accept import LONGEST, parse_media_type, wants_only
-from postdicom_async.emulator.store.archive import parse_instance
-from postdicom_async.emulator.store.header import TooLarge, UnreadableHeader
-from postdicom_async.emulator.store.private_files import opener
+from postdicom_async.emulator.context import ArchiveContext
+from postdicom_async.emulator.dicomweb.accept import LONGEST, MediaRange, parse_media_type, wants_only
+from postdicom_async.emulator.store.archive import Parsed, parse_instance
+from postdicom_async.emulator.store.attributes import is_uid
+from postdicom_async.emulator.store.files import opener
+from postdicom_async.emulator.store.header import Json, TooLarge, UnreadableHeader
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from starlette.requests import Request
-
-    from postdicom_async.emulator.context import ArchiveContext
-    from postdicom_async.emulator.dicomweb.accept import MediaType
-    from postdicom_async.emulator.store.archive import Parsed
-    from postdicom_async.emulator.store.header import Json
-
-__all__ = ["Outcome", "Stow", "store_answer"]
+__all__ = ["StoreResult", "Stow", "store_answer"]
 
 PIECE = 1024 * 1024
 FINISHING_AT_ONCE = 4
@@ -49,7 +40,7 @@ CANNOT_UNDERSTAND = 0xC000
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StoreResult:
     """What became of one part; ``failure`` is a Failure Reason (PS3.18 section 10.5.3), None when stored."""
 
     sop_class_uid: str = ""
@@ -120,12 +111,12 @@ class _Upload:
         self._context = context
         self._study = study
         self._base = base
-        self._outcomes: list[asyncio.Future[Outcome]] = []
+        self._outcomes: list[asyncio.Future[StoreResult]] = []
         self._pieces: list[bytes] = []
         self._collected = 0
         self._part: _PartFile | None = None
 
-    async def receive(self, request: Request, boundary: str) -> list[Outcome]:
+    async def receive(self, request: Request, boundary: str) -> list[StoreResult]:
         """Take the body apart and store each part; return their outcomes in order."""
         try:
             await self._parse(request.stream(), boundary)
@@ -173,24 +164,24 @@ class _Upload:
             finishing = self._context.run(self._finish, part, self._take_pieces())
             self._outcomes.append(asyncio.ensure_future(finishing))
 
-    def _finish(self, part: _PartFile, pieces: list[bytes]) -> Outcome:
+    def _finish(self, part: _PartFile, pieces: list[bytes]) -> StoreResult:
         """In a thread: write the rest, read the header, take the file into the archive."""
         try:
             part.append(pieces)
             return self._add(part.path)
         except OSError as error:
             full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            return Outcome(failure=OUT_OF_RESOURCES if full else PROCESSING_FAILURE)
+            return StoreResult(failure=OUT_OF_RESOURCES if full else PROCESSING_FAILURE)
         finally:
             part.discard()
 
-    def _add(self, path: Path) -> Outcome:
+    def _add(self, path: Path) -> StoreResult:
         try:
             parsed = parse_instance(path)
         except TooLarge:
-            return Outcome(failure=OUT_OF_RESOURCES)
+            return StoreResult(failure=OUT_OF_RESOURCES)
         except UnreadableHeader:
-            return Outcome(failure=CANNOT_UNDERSTAND)
+            return StoreResult(failure=CANNOT_UNDERSTAND)
         failure = self._refused(parsed)
         if failure is not None:
             return _outcome(parsed, failure=failure)
@@ -213,9 +204,9 @@ class _Upload:
             await self._context.run(self._part.discard)
 
 
-def _outcome(parsed: Parsed, *, url: str = "", failure: int | None = None) -> Outcome:
+def _outcome(parsed: Parsed, *, url: str = "", failure: int | None = None) -> StoreResult:
     uid = parsed.uids.sop_instance_uid
-    return Outcome(
+    return StoreResult(
         parsed.sop_class_uid, uid if is_uid(uid) else "", url, parsed.uids.study_instance_uid, failure=failure
     )
 
@@ -253,7 +244,7 @@ async def _drain(request: Request) -> None:
                 return
 
 
-def store_answer(outcomes: list[Outcome], accept: list[MediaType], base: str) -> Response:
+def store_answer(outcomes: list[StoreResult], accept: list[MediaRange], base: str) -> Response:
     """Return the Store Instances Response: 200 all stored, 202 some, 409 none."""
     stored = [outcome for outcome in outcomes if outcome.failure is None]
     failed = [outcome for outcome in outcomes if outcome.failure is not None]
@@ -271,7 +262,7 @@ def store_answer(outcomes: list[Outcome], accept: list[MediaType], base: str) ->
     return dicom_json(dataset, status, {"X-Error-Reason": "no instance was stored"} if status == 409 else None)
 
 
-def _reference(outcome: Outcome) -> Json:
+def _reference(outcome: StoreResult) -> Json:
     """Return one item; of a part that could not be read there is nothing to refer to."""
     values = {
         "00081150": ("UI", outcome.sop_class_uid),

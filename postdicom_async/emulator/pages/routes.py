@@ -6,33 +6,22 @@ import hashlib
 import hmac
 import re
 import secrets
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from postdicom_async.emulator.answers import base_url, header_text
-from postdicom_async.emulator.operations.actions import SHARE_PATH
+from postdicom_async.emulator.answers import RouteRow, base_url, header_text
+from postdicom_async.emulator.context import ArchiveContext
 from postdicom_async.emulator.pages.page import Section, message_page, password_page, share_page
 from postdicom_async.emulator.pages.style import STYLE_SOURCE
-from postdicom_async.emulator.pages.zip_stream import zip_answer
-from postdicom_async.emulator.vendor.folders import Folders
-from postdicom_async.emulator.vendor.orders import Orders
-from postdicom_async.emulator.vendor.shares import Shares
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
-
-    from starlette.requests import Request
-
-    from postdicom_async.emulator.context import ArchiveContext
-    from postdicom_async.emulator.pages.zip_stream import ZipEntry
-    from postdicom_async.emulator.vendor.orders import Order
-    from postdicom_async.emulator.vendor.shares import Share
+from postdicom_async.emulator.pages.zip_stream import ZipEntry, zip_answer
+from postdicom_async.emulator.vendor.folders import StoredFolders
+from postdicom_async.emulator.vendor.orders import StoredOrder, StoredOrders
+from postdicom_async.emulator.vendor.shares import SHARE_PATH, StoredShare, StoredShares
 
 __all__ = ["SharePages", "share_routes"]
-
-Handler: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 
 _COOKIE = "share"
 _FORM_BYTES = 8 * 1024
@@ -56,7 +45,7 @@ class _Closed(Exception):
         self.answer = answer
 
 
-def share_routes(context: ArchiveContext) -> list[tuple[str, str, Handler]]:
+def share_routes(context: ArchiveContext) -> list[RouteRow]:
     """Return method, path and handler of the pages."""
     pages = SharePages(context)
     link = f"{SHARE_PATH}/{{token}}"
@@ -73,9 +62,9 @@ class SharePages:
 
     def __init__(self, context: ArchiveContext) -> None:
         self._context = context
-        self._orders = Orders(context.store, context.options.institution_uuid)
-        self._folders = Folders(context.store)
-        self._shares = Shares(context.store)
+        self._orders = StoredOrders(context.store, context.options.institution_uuid)
+        self._folders = StoredFolders(context.store)
+        self._shares = StoredShares(context.store)
         self._secret = secrets.token_bytes(32)
 
     async def show(self, request: Request) -> Response:
@@ -121,7 +110,7 @@ class SharePages:
         headers = {**_HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
         return zip_answer(self._context, self._entries(orders), headers)
 
-    async def _share(self, request: Request) -> Share:
+    async def _share(self, request: Request) -> StoredShare:
         """Return what the link names.
 
         Raises:
@@ -135,20 +124,20 @@ class SharePages:
             raise _Closed(_message(410, "This link has expired", "Ask the person who sent it to you for a new one."))
         return share
 
-    def _is_open(self, share: Share, request: Request) -> bool:
+    def _is_open(self, share: StoredShare, request: Request) -> bool:
         given = request.cookies.get(_COOKIE, "").encode("utf-8", "replace")
         return not share.password_hash or hmac.compare_digest(given, self._key(share).encode())
 
-    def _key(self, share: Share) -> str:
+    def _key(self, share: StoredShare) -> str:
         return hmac.new(self._secret, f"{share.token_hash}{share.password_hash}".encode(), hashlib.sha256).hexdigest()
 
-    def _require_download(self, share: Share, request: Request) -> None:
+    def _require_download(self, share: StoredShare, request: Request) -> None:
         if not self._is_open(share, request):
             raise _Closed(_page(password_page(_path(request), wrong=False), 403, "the password is needed"))
         if not share.downloadable:
             raise _Closed(_message(403, "No download", "What is shared here may be looked at, not downloaded."))
 
-    def _listing(self, share: Share) -> tuple[str, list[Section]]:
+    def _listing(self, share: StoredShare) -> tuple[str, list[Section]]:
         """Return title and content; blocks. A folder's own orders come first, then those of the folders below."""
         if not share.folder_uuid:
             return "Shared studies", [Section("", self._orders.some(share.order_uuids))]
@@ -157,7 +146,7 @@ class SharePages:
         sections = [Section(name, self._orders.some(self._folders.order_uuids(uuid))) for uuid, name in places]
         return share.title or folder.name, sections
 
-    def _orders_of(self, share: Share, uuid: str | None) -> list[Order]:
+    def _orders_of(self, share: StoredShare, uuid: str | None) -> list[StoredOrder]:
         """Return the orders to hand out, each once; blocks.
 
         Raises:
@@ -170,7 +159,7 @@ class SharePages:
             raise _Closed(_message(404, "Nothing here", "There are no such images in this share."))
         return orders
 
-    def _entries(self, orders: Sequence[Order]) -> Iterator[ZipEntry]:
+    def _entries(self, orders: Sequence[StoredOrder]) -> Iterator[ZipEntry]:
         for number, order in enumerate(orders, 1):
             folder = f"study{number}/" if len(orders) > 1 else ""
             for instance in self._orders.instances(order):

@@ -14,23 +14,20 @@ import json
 import shutil
 import sqlite3
 import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
-from postdicom_async.dicom.uids import is_uid
-from postdicom_async.emulator.store.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, Level
+from postdicom_async.emulator.store.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, QueryLevel, is_uid
+from postdicom_async.emulator.store.files import make_file, make_folder, only_mine
 from postdicom_async.emulator.store.header import Json, read_header
-from postdicom_async.emulator.store.private_files import make_file, make_folder, only_mine
 from postdicom_async.emulator.store.schema import ROWS, SCHEMA, UID_COLUMNS, VIEWS
 from postdicom_async.emulator.vendor.schema import add_vendor_tables
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -170,7 +167,7 @@ class ArchiveStore:
 
     def _index(self, database: sqlite3.Connection, stored: StoredInstance, attributes: Json) -> None:
         study, series, instance = stored.uids
-        study_json, series_json, instance_json = (_kept(attributes, level) for level in Level)
+        study_json, series_json, instance_json = (_kept(attributes, level) for level in QueryLevel)
         modality = "".join(attributes.get("00080060", {}).get("Value", [])[:1])
         database.execute(
             "INSERT INTO studies (study_uid, attributes) VALUES (?, ?)"
@@ -261,7 +258,7 @@ class ArchiveStore:
             path.parent.parent.rmdir()
 
     def rows(
-        self, level: Level, uids: Mapping[str, Sequence[str]], limit: int | None = None, offset: int = 0
+        self, level: QueryLevel, uids: Mapping[str, Sequence[str]], limit: int | None = None, offset: int = 0
     ) -> Iterator[IndexRow]:
         """Return the entities of a level under the given UIDs, in the order they were first stored.
 
@@ -388,7 +385,7 @@ def _open_index(index: Path, *, durable: bool) -> sqlite3.Connection:
     raise UsageError(f"the folder {index.parent} is in use by another archive")
 
 
-def _kept(attributes: Json, level: Level) -> str:
+def _kept(attributes: Json, level: QueryLevel) -> str:
     return json.dumps({tag: attributes[tag] for tag in KEPT_BY_LEVEL[level] if tag in attributes})
 
 

@@ -14,39 +14,26 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 from pydicom import dcmread
 from pydicom.charset import decode_bytes, python_encoding
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
 from pydicom.values import convert_SQ
 
 from postdicom_async.emulator.store.attributes import hex_tag, vr_of
-from postdicom_async.emulator.store.bounded_file import IsDeflated, SizedFile, TooLarge, UnreadableHeader, inflate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from pydicom.dataelem import DataElement
-    from pydicom.dataset import Dataset
-    from pydicom.tag import BaseTag
+from postdicom_async.emulator.store.files import IsDeflated, SizedFile, TooLarge, UnreadableHeader, inflate
 
 __all__ = [
-    "BULK_LIMIT",
-    "Header",
-    "Json",
-    "PixelElement",
-    "TooLarge",
-    "UnreadableHeader",
-    "dataset_json",
-    "quietly",
-    "raw_element",
-    "read_header",
-]
+    "BINARY", "BULK_LIMIT", "Header", "Json", "PixelElement", "TooLarge", "UnreadableHeader", "dataset_json", "quietly",
+    "raw_element", "read_header",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -63,7 +50,7 @@ IMPLICIT = "1.2.840.10008.1.2"
 
 _DEFERRED_ABOVE = 64 * 1024
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _TEXT_BY_CHARSET = frozenset({"SH", "LO", "ST", "LT", "PN", "UC", "UT"})
 _SINGLE_TEXT = frozenset({"ST", "LT", "UT", "UR"})
 _NUMBER_FORMATS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}
@@ -248,7 +235,7 @@ def _element_json(
     if not element.value:
         return {"vr": vr}
     value = element.value if isinstance(element.value, bytes) else _raw_text(element.value).encode()
-    if vr in _BINARY:
+    if vr in BINARY:
         return _binary_json(vr, value, uri(path))
     little = not isinstance(element, RawDataElement) or element.is_little_endian
     values = _values(vr, value, "<" if little else ">", encodings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from postdicom_async.emulator.store.attributes import Level
+from postdicom_async.emulator.store.attributes import QueryLevel
 
 __all__ = ["ROWS", "SCHEMA", "UID_COLUMNS", "VIEWS"]
 
@@ -40,8 +40,8 @@ CREATE TEMP VIEW instance_rows AS
     FROM instances i JOIN series e USING (study_uid, series_uid) JOIN studies s USING (study_uid);
 """
 ROWS = {
-    Level.STUDY: "SELECT * FROM study_rows",
-    Level.SERIES: "SELECT * FROM series_rows",
-    Level.INSTANCE: "SELECT * FROM instance_rows",
+    QueryLevel.STUDY: "SELECT * FROM study_rows",
+    QueryLevel.SERIES: "SELECT * FROM series_rows",
+    QueryLevel.INSTANCE: "SELECT * FROM instance_rows",
 }
 UID_COLUMNS = {"0020000D": "study_uid", "0020000E": "series_uid", "00080018": "instance_uid"}
