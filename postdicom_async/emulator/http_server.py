@@ -87,7 +87,13 @@ class BoundedConnection(H11Protocol):
             self._waiting_for, self._since, self._received = waiting_for, now, 0
         patience = self.limits.head_timeout if waiting_for == "head" else self.limits.body_timeout
         if waiting_for and now - self._since >= patience:
-            self._end(waiting_for)
+            is_answered = self.cycle is not None and self.cycle.response_started and waiting_for == "body"
+            if waiting_for == "read" or is_answered:
+                self.transport.abort()
+            elif waiting_for == "head" and not self.conn.trailing_data[0]:
+                self.transport.close()  # nothing was asked
+            else:
+                self._tell_and_end(408, f"the {waiting_for} of the request did not come in time")
         else:
             shortest = min(self.limits.head_timeout, self.limits.body_timeout)
             self._timer = self.loop.call_later(shortest / _LOOKS, self._look)
@@ -110,31 +116,17 @@ class BoundedConnection(H11Protocol):
             return self._unsent != before
         return waiting_for == "body" and self._received >= LEAST
 
-    def _end(self, waiting_for: str) -> None:
-        is_answered = self.cycle is not None and self.cycle.response_started and waiting_for == "body"
-        if waiting_for == "read" or is_answered:
-            self.transport.abort()
-        elif waiting_for == "head" and not self.conn.trailing_data[0]:
-            self.transport.close()  # nothing was asked
-        else:
-            self._tell_and_end(408, f"the {waiting_for} of the request did not come in time")
-
     def _tell_and_end(self, status: int, reason: str) -> None:
         """Answer beside uvicorn's own course, which is told that the connection is gone.
 
         The socket lives for a moment more: closed with bytes unread, it would take the answer along.
         """
-        lines = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-            f"X-Error-Reason: {reason}",
-            "Content-Length: 0",
-            "Connection: close",
-        )
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nX-Error-Reason: {reason}\r\n"
         self._is_over = True
         if self.cycle and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.write("\r\n".join([*lines, "", ""]).encode())
+        self.transport.write(f"{head}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
         self.transport.write_eof()
         self.transport.resume_reading()
         self._timer = self.loop.call_later(_LINGER, self.transport.abort)

@@ -114,7 +114,7 @@ class CloudListener:
             return 403, "pages of this origin may not connect"
         if socket.url.path.rstrip("/") not in {"", oddities.address_ends.rstrip("/")}:
             return 404, "there is nothing here"
-        address = _address_of(socket)
+        address = socket.client.host if socket.client else ""
         if context.key_guesses.begin(address):
             return 429, "too many wrong keys came from there"
         given = socket.query_params.multi_items()
@@ -142,6 +142,7 @@ class _Socket:
         self._transport: asyncio.Transport = socket.state.transport
         self._number = number
         self._listener = listener
+        self._address = socket.client.host if socket.client else ""
         self._base = base_url(socket)
         self._session = ""
         self._own_id = 0
@@ -165,7 +166,7 @@ class _Socket:
         if frame is None:
             raise BadFrame("a text frame came")
         request = decode_request(frame)
-        asked = AskedRequest(request, self._session, _address_of(self._socket), self._base)
+        asked = AskedRequest(request, self._session, self._address, self._base)
         self._dispatch.note(asked, self._number)
         if asked.key in _PARTS:
             self._in_flight += 1
@@ -207,14 +208,12 @@ class _Socket:
         told = oddities.envelope(key, envelope) if oddities.envelope else envelope
         body = told if isinstance(told, bytes) else json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
         self._own_id += 1
-        frame = encode_response(
+        kind, flag, text = (
             oddities.response_types.get(request.message_type, 18),
-            self._own_id,
-            request,
-            body,
-            success=oddities.success_flag,
-            message=oddities.frame_text,
+            oddities.success_flag,
+            oddities.frame_text,
         )
+        frame = encode_response(kind, self._own_id, request, body, success=flag, message=text)
         if oddities.latency:
             await asyncio.sleep(oddities.latency)
         if key in _PARTS:
@@ -249,11 +248,6 @@ class _Socket:
                     await self._socket.send_bytes(garbage)
                 for _ in range(2 if oddities.duplicates else 1):
                     await self._socket.send_bytes(frame)
-
-
-def _address_of(socket: WebSocket) -> str:
-    """Return the address that a connection comes from."""
-    return socket.client.host if socket.client else ""
 
 
 def _garbage() -> list[bytes]:

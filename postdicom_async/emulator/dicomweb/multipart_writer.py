@@ -71,21 +71,21 @@ def multipart_related(context: ArchiveContext, parts: Sequence[AnswerPart]) -> R
         "Content-Type": f'multipart/related; type="{media_type}"; boundary={boundary}',
         "Content-Length": str(length),
     }
-    return StreamingResponse(_stream(context, _pieces(parts, boundary, end)), headers=headers)
+
+    def pieces() -> Iterator[PartSource]:
+        for part in parts:
+            yield part.head(boundary)
+            yield from cut(part.source)
+            yield b"\r\n"
+        yield end
+
+    return StreamingResponse(_stream(context, pieces()), headers=headers)
 
 
 def single_part(context: ArchiveContext, part: AnswerPart) -> Response:
     """Return one part without a multipart wrapping."""
     headers = {"Content-Type": part.content_type, "Content-Length": str(len(part.source))}
     return StreamingResponse(_stream(context, cut(part.source)), headers=headers)
-
-
-def _pieces(parts: Sequence[AnswerPart], boundary: str, end: bytes) -> Iterator[PartSource]:
-    for part in parts:
-        yield part.head(boundary)
-        yield from cut(part.source)
-        yield b"\r\n"
-    yield end
 
 
 def cut(source: PartSource) -> Iterator[PartSource]:
@@ -100,22 +100,15 @@ def cut(source: PartSource) -> Iterator[PartSource]:
 
 async def _stream(context: ArchiveContext, pieces: Iterator[PartSource]) -> AsyncIterator[bytes]:
     """Read about a megabyte at a time, be it a piece of a file or many small files: one visit to a thread each."""
-    for batch in _batches(pieces):
-        yield await context.run(_read, batch)
 
+    def read_batch() -> bytes:
+        batch, size = [], 0
+        for piece in pieces:
+            batch.append(piece if isinstance(piece, bytes) else piece.read())
+            size += len(piece)
+            if size >= PIECE:
+                break
+        return b"".join(batch)
 
-def _batches(pieces: Iterator[PartSource]) -> Iterator[list[PartSource]]:
-    batch: list[PartSource] = []
-    size = 0
-    for piece in pieces:
-        batch.append(piece)
-        size += len(piece)
-        if size >= PIECE:
-            yield batch
-            batch, size = [], 0
-    if batch:
+    while batch := await context.run(read_batch):
         yield batch
-
-
-def _read(batch: list[PartSource]) -> bytes:
-    return b"".join(piece if isinstance(piece, bytes) else piece.read() for piece in batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -17,7 +17,6 @@ from postdicom_async.emulator.store.attributes import (
     KEPT_BY_LEVEL,
     RETURNED_BY_LEVEL,
     QueryLevel,
-    hex_tag,
     is_uid,
     resolve_attribute,
     vr_of,
@@ -26,18 +25,15 @@ from postdicom_async.emulator.store.header import Json, UnreadableHeader, read_h
 
 __all__ = ["Page", "Query", "SearchTransaction", "parse_query", "search"]
 
-STUDY_UID, SERIES_UID, INSTANCE_UID = "0020000D", "0020000E", "00080018"
-_PATH_KEYS = {"study": STUDY_UID, "series": SERIES_UID}
-_UIDS_OF = {
-    QueryLevel.STUDY: (STUDY_UID,),
-    QueryLevel.SERIES: (STUDY_UID, SERIES_UID),
-    QueryLevel.INSTANCE: (STUDY_UID, SERIES_UID, INSTANCE_UID),
-}
-_PARENTS = {
-    QueryLevel.STUDY: (),
-    QueryLevel.SERIES: (QueryLevel.STUDY,),
-    QueryLevel.INSTANCE: (QueryLevel.STUDY, QueryLevel.SERIES),
-}
+_UIDS = ("0020000D", "0020000E", "00080018")
+_LEVELS = tuple(QueryLevel)
+_UIDS_OF = {level: _UIDS[: depth + 1] for depth, level in enumerate(_LEVELS)}
+_FROM_TOP = {level: _LEVELS[: depth + 1] for depth, level in enumerate(_LEVELS)}
+"""A level and those above it, whose attributes its entities have too."""
+
+_REQUIRED = """
+    00080020 00080030 00080050 00080090 00100010 00100020 00100030 00100040 00200010 00080060 00200011 00080016 00200013
+"""
 _MOST_UIDS = 10_000  # SQLite takes so many in one statement, for each of the three levels
 _TRUNCATED = "The number of results exceeded the maximum supported by the server. Additional results can be requested."
 
@@ -101,17 +97,11 @@ class SearchTransaction:
 
 def _warning(request: Request, page: Page, query: Query) -> dict[str, str]:
     texts = [_TRUNCATED] if page.truncated else []
-    if query.ignored:
-        texts.append(f"The following attributes are not supported and were ignored: {', '.join(query.ignored)}")
-    if query.unknown:
-        texts.append(f"The following parameters are not known and were ignored: {', '.join(query.unknown)}")
-    service = base_url(request)
-    return {"Warning": ", ".join(f'299 {service} "{_quoted(text)}"' for text in texts)} if texts else {}
-
-
-def _quoted(text: str) -> str:
-    """Return what may stand between quotes; names that clients make up may hold some."""
-    return header_text(text).replace("\\", "/").replace('"', "'")
+    for kind, names in (("attributes are not supported", query.ignored), ("parameters are not known", query.unknown)):
+        if names:
+            texts.append(f"The following {kind} and were ignored: {', '.join(names)}")
+    quotable = [header_text(text).replace("\\", "/").replace('"', "'") for text in texts]  # clients make names up
+    return {"Warning": ", ".join(f'299 {base_url(request)} "{text}"' for text in quotable)} if texts else {}
 
 
 def parse_query(level: QueryLevel, path: dict[str, str], parameters: Iterable[tuple[str, str]]) -> Query:
@@ -120,35 +110,25 @@ def parse_query(level: QueryLevel, path: dict[str, str], parameters: Iterable[tu
     Raises:
         Refusal: 400 for what is no number or no UID, or longer than what it is compared with.
     """
-    query = Query(level)
-    for name, tag in _PATH_KEYS.items():
-        if name in path:
-            if not is_uid(path[name]):
-                raise Refusal(400, "a UID in the path is not a UID")
-            query.uids[tag] = [path[name]]
-    query.fixed = frozenset(QueryLevel(name) for name in path)
+    query = Query(level, fixed=frozenset(map(QueryLevel, path)))
+    for name, uid in path.items():
+        if not is_uid(uid):
+            raise Refusal(400, "a UID in the path is not a UID")
+        query.uids[_UIDS_OF[QueryLevel(name)][-1]] = [uid]
     for name, value in parameters:
-        _take_parameter(query, name, value)
+        if name in {"limit", "offset"}:
+            if not value.isascii() or not value.isdigit() or len(value) > 9:
+                raise Refusal(400, f"{name} must be a number, 0 or more")
+            setattr(query, name, int(value))
+        elif name == "includefield":
+            _take_fields(query, value)
+        elif name == "fuzzymatching":
+            if value not in {"true", "false"}:
+                raise Refusal(400, "fuzzymatching must be true or false")
+            query.fuzzy = value == "true"
+        elif name not in {"accept", "charset"}:
+            _take_key(query, name, value)
     return query
-
-
-def _take_parameter(query: Query, name: str, value: str) -> None:
-    if name in {"limit", "offset"}:
-        setattr(query, name, _count(name, value))
-    elif name == "includefield":
-        _take_fields(query, value)
-    elif name == "fuzzymatching":
-        if value not in {"true", "false"}:
-            raise Refusal(400, "fuzzymatching must be true or false")
-        query.fuzzy = value == "true"
-    elif name not in {"accept", "charset"}:
-        _take_key(query, name, value)
-
-
-def _count(name: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or len(value) > 9:
-        raise Refusal(400, f"{name} must be a number, 0 or more")
-    return int(value)
 
 
 def _take_fields(query: Query, value: str) -> None:
@@ -163,36 +143,24 @@ def _take_fields(query: Query, value: str) -> None:
 
 
 def _take_key(query: Query, name: str, value: str) -> None:
+    tag = resolve_attribute(name)
     if "." in name:
         query.ignored.append(name)
-        return
-    tag = resolve_attribute(name)
-    if tag is None:
+    elif tag is None:
         query.unknown.append(name)
     elif tag in _UIDS_OF[query.level]:
-        _take_uids(query, tag, value)
+        if not is_universal(value):
+            wanted, already = uid_list(value), query.uids.get(tag)
+            if len(wanted) > _MOST_UIDS:
+                raise Refusal(400, f"a list has at most {_MOST_UIDS} UIDs")
+            query.uids[tag] = wanted if already is None else sorted(set(wanted) & set(already))
     elif len(value) > LONGEST_KEY:
         raise Refusal(400, f"a value to match has at most {LONGEST_KEY} characters")
-    elif _is_supported(query.level, tag):
+    elif query.level is QueryLevel.INSTANCE or any(tag in KEPT_BY_LEVEL[level] for level in _FROM_TOP[query.level]):
         query.filters[tag] = value
         query.fields.add(tag)  # "the attributes matched" are part of every answer
-    else:
+    else:  # only an instance has all of its file's attributes
         query.ignored.append(name)
-
-
-def _take_uids(query: Query, tag: str, value: str) -> None:
-    if is_universal(value):
-        return
-    wanted = uid_list(value)
-    if len(wanted) > _MOST_UIDS:
-        raise Refusal(400, f"a list has at most {_MOST_UIDS} UIDs")
-    already = query.uids.get(tag)
-    query.uids[tag] = wanted if already is None else sorted(set(wanted) & set(already))
-
-
-def _is_supported(level: QueryLevel, tag: str) -> bool:
-    """Return whether entities of a level have an attribute; an instance has all of its file's."""
-    return level is QueryLevel.INSTANCE or any(tag in KEPT_BY_LEVEL[known] for known in (level, *_PARENTS[level]))
 
 
 def search(store: ArchiveStore, query: Query, max_page: int | None, base: str) -> Page:
@@ -201,18 +169,15 @@ def search(store: ArchiveStore, query: Query, max_page: int | None, base: str) -
     page = min(limits, default=None)
     cut_by_server = page is not None and page == max_page and page != query.limit
     wanted = None if page is None else page + cut_by_server
-    found = list(_found(store, query, wanted, base))
-    return Page(found[:page], cut_by_server and len(found) > (page or 0))
-
-
-def _found(store: ArchiveStore, query: Query, wanted: int | None, base: str) -> Iterator[Json]:
     if all(is_universal(key) for key in query.filters.values()):
         rows = store.rows(query.level, query.uids, wanted, query.offset)
-        return (_answer(query, _attributes(query, row, base)) for row in rows)
-    candidates = ((row, _attributes(query, row, base)) for row in store.rows(query.level, query.uids))
-    matching = ((row, known) for row, known in candidates if _matches(query, known))
-    end = None if wanted is None else query.offset + wanted
-    return (_answer(query, known) for row, known in islice(matching, query.offset, end))
+        found = [_answer(query, _attributes(query, row, base)) for row in rows]
+    else:
+        known = (_attributes(query, row, base) for row in store.rows(query.level, query.uids))
+        end = None if wanted is None else query.offset + wanted
+        matching = islice((one for one in known if _matches(query, one)), query.offset, end)
+        found = [_answer(query, one) for one in matching]
+    return Page(found[:page], cut_by_server and len(found) > (page or 0))
 
 
 def _matches(query: Query, attributes: Json) -> bool:
@@ -228,21 +193,15 @@ def _attributes(query: Query, row: IndexRow, base: str) -> Json:
     known = {**row.study, **row.series, **row.instance, **_computed(query.level, row, base)}
     asked = query.fields | query.filters.keys()
     if row.path and (query.all_fields or any(tag not in known and tag not in _INDEXED for tag in asked)):
-        known = {**_from_file(row, base), **known}
+        url = instance_url(row, base)
+        try:
+            return {**read_header(row.path).json(lambda path: f"{url}/bulkdata/{path}"), **known}
+        except (OSError, UnreadableHeader):  # deleted meanwhile
+            pass
     return known
 
 
 _INDEXED = frozenset(tag for tags in KEPT_BY_LEVEL.values() for tag in tags)
-
-
-def _from_file(row: IndexRow, base: str) -> Json:
-    if row.path is None:
-        return {}
-    url = instance_url(row, base)
-    try:
-        return read_header(row.path).json(lambda path: f"{url}/bulkdata/{path}")
-    except (OSError, UnreadableHeader):  # deleted meanwhile
-        return {}
 
 
 def instance_url(row: IndexRow, base: str) -> str:
@@ -267,18 +226,9 @@ def _computed(level: QueryLevel, row: IndexRow, base: str) -> Json:
 
 def _answer(query: Query, known: Json) -> Json:
     """Choose what an answer holds; attributes the standard requires are there even without a value."""
-    levels = [level for level in (query.level, *_PARENTS[query.level]) if level not in query.fixed]
     tags = {"00080005", *_UIDS_OF[query.level], *query.fields}
-    tags.update(tag for level in levels for tag in RETURNED_BY_LEVEL[level])
+    for level in set(_FROM_TOP[query.level]) - query.fixed:
+        tags.update(RETURNED_BY_LEVEL[level])
     if query.all_fields:
         tags.update(known)
-    return {tag: known.get(tag, {"vr": vr_of(tag)}) for tag in sorted(tags) if tag in known or tag in _REQUIRED}
-
-
-_REQUIRED = frozenset(
-    hex_tag(tag)
-    for tag in (
-        0x00080020, 0x00080030, 0x00080050, 0x00080090, 0x00100010, 0x00100020, 0x00100030, 0x00100040, 0x00200010,
-        0x00080060, 0x00200011, 0x00080016, 0x00200013,
-    )
-)  # fmt: skip
+    return {tag: known.get(tag, {"vr": vr_of(tag)}) for tag in sorted(tags) if tag in known or tag in _REQUIRED.split()}

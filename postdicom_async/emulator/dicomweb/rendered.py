@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -30,14 +30,6 @@ _THUMBNAIL = (128, 128)
 _FUNCTIONS = {"linear": "LINEAR", "linear-exact": "LINEAR_EXACT", "sigmoid": "SIGMOID"}
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """The kind of picture, and whether all are wanted, in parts."""
-
-    media_type: str
-    in_parts: bool
-
-
 class Pictures:
     """Makes the answers."""
 
@@ -52,36 +44,30 @@ class Pictures:
             Refusal: 400 for parameters that are none, 404 without an image, 406 for another kind of picture.
         """
         is_thumbnail = request.url.path.rstrip("/").endswith("/thumbnail")
-        is_one = is_thumbnail or "instance" in request.path_params
-        wanted = _wanted(accepted(request), is_one=is_one)
-        look = replace(look_of(request.query_params, is_thumbnail=is_thumbnail), media_type=wanted.media_type)
-        if numbers and len(numbers) > 1 and not wanted.in_parts and not is_thumbnail:
+        media_type, in_parts = _wanted(accepted(request), is_one=is_thumbnail or "instance" in request.path_params)
+        look = replace(look_of(request.query_params, is_thumbnail=is_thumbnail), media_type=media_type)
+        in_parts = in_parts and not is_thumbnail
+        if numbers and len(numbers) > 1 and not in_parts and not is_thumbnail:
             raise Refusal(406, "several frames come as multipart/related")
-        in_parts = wanted.in_parts and not is_thumbnail
         frames = await self._context.run(_frames, found, numbers, only_first=not in_parts)
         first = await self._render(*frames[0], look)  # while a status can still say what is wrong
         if not in_parts:
-            return Response(first, media_type=wanted.media_type)
+            return Response(first, media_type=media_type)
         boundary = secrets.token_hex(20)
-        kind = f'multipart/related; type="{wanted.media_type}"; boundary={boundary}'
-        return StreamingResponse(self._parts(first, frames[1:], look, boundary), headers={"Content-Type": kind})
 
-    async def _parts(
-        self, first: bytes, others: list[tuple[StoredInstance, int]], look: PictureLook, boundary: str
-    ) -> AsyncIterator[bytes]:
-        yield _part(first, look, boundary)
-        for instance, number in others:
-            yield _part(await self._render(instance, number, look), look, boundary)
-        yield f"--{boundary}--\r\n".encode()
+        async def parts() -> AsyncIterator[bytes]:
+            for place, frame in enumerate(frames):
+                picture = await self._render(*frame, look) if place else first
+                lines = (f"--{boundary}", f"Content-Type: {media_type}", f"Content-Length: {len(picture)}", "", "")
+                yield "\r\n".join(lines).encode() + picture + b"\r\n"
+            yield f"--{boundary}--\r\n".encode()
+
+        kind = f'multipart/related; type="{media_type}"; boundary={boundary}'
+        return StreamingResponse(parts(), headers={"Content-Type": kind})
 
     async def _render(self, instance: StoredInstance, number: int, look: PictureLook) -> bytes:
         async with self._room:
             return await self._context.run(render, instance, number, look)
-
-
-def _part(picture: bytes, look: PictureLook, boundary: str) -> bytes:
-    lines = (f"--{boundary}", f"Content-Type: {look.media_type}", f"Content-Length: {len(picture)}", "", "")
-    return "\r\n".join(lines).encode() + picture + b"\r\n"
 
 
 def _frames(
@@ -101,15 +87,16 @@ def _frames(
     return frames
 
 
-def _wanted(accept: list[MediaRange], *, is_one: bool) -> _Wanted:
+def _wanted(accept: list[MediaRange], *, is_one: bool) -> tuple[str, bool]:
+    """Return the kind of picture, and whether all are wanted, in parts."""
     for media in accept:
         if media.name.startswith("multipart/") or (media.name == "*/*" and not is_one):
             part = media.parameters.get("type", JPEG).lower()
             if part in {JPEG, PNG}:
-                return _Wanted(part, in_parts=True)
+                return part, True
         for kind in (JPEG, PNG):
             if media.covers(kind):
-                return _Wanted(kind, in_parts=False)
+                return kind, False
     raise Refusal(406, f"pictures are {JPEG} or {PNG}")
 
 

@@ -102,7 +102,11 @@ def render(instance: StoredInstance, number: int, look: PictureLook) -> bytes:
         pil = PIL.Image
     if pil is None:
         raise Refusal(501, "rendering needs Pillow and NumPy, which come with the extra 'server' of postdicom-async")
-    _require_frame(instance, number)
+    try:
+        frame_parts(instance, [number])  # refuses what is not there or not whole
+    except Refusal as refused:
+        if refused.status_code != 501:  # frames that do not begin at whole bytes can be decoded all the same
+            raise
     try:
         picture = quietly(lambda: pil.fromarray(_colours(instance, number, look.window)))
     except Refusal:
@@ -114,15 +118,6 @@ def render(instance: StoredInstance, number: int, look: PictureLook) -> bytes:
     raise Refusal(406, reason)
 
 
-def _require_frame(instance: StoredInstance, number: int) -> None:
-    """Refuse what is not there or not whole; frames that do not begin at whole bytes can be decoded all the same."""
-    try:
-        frame_parts(instance, [number])
-    except Refusal as refused:
-        if refused.status_code != 501:
-            raise
-
-
 def _colours(instance: StoredInstance, number: int, window: PictureWindow | None) -> NDArray[np.uint8]:
     """Return the pixels as bytes, with one sample or three."""
     import numpy as np
@@ -130,21 +125,16 @@ def _colours(instance: StoredInstance, number: int, window: PictureWindow | None
 
     pixels, dataset = _decoded(instance, number)
     kind = str(dataset.PhotometricInterpretation)
+    bits = int(dataset.BitsStored)
     if kind == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)[..., :3]
-        return _to_bytes(pixels, 8 * pixels.dtype.itemsize)
+        bits = 8 * pixels.dtype.itemsize
     if pixels.ndim == 3:
-        return _to_bytes(pixels, int(dataset.BitsStored))
+        return (pixels.astype(np.uint32) >> max(bits - 8, 0)).astype(np.uint8)  # type: ignore[no-any-return]
     grey = _grey(pixels, dataset, window)
     if kind == "MONOCHROME1":
         grey = 1 - grey
     return np.rint(grey * 255).astype(np.uint8)
-
-
-def _to_bytes(pixels: Array, bits: int) -> NDArray[np.uint8]:
-    import numpy as np
-
-    return (pixels.astype(np.uint32) >> max(bits - 8, 0)).astype(np.uint8)
 
 
 def _decoded(instance: StoredInstance, number: int) -> tuple[Any, Dataset]:
@@ -155,21 +145,16 @@ def _decoded(instance: StoredInstance, number: int) -> tuple[Any, Dataset]:
         dataset: Dataset = read_header(instance.path).dataset  # all of it, within bounds
         dataset.file_meta = FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = UID(DEFLATED)
-        _require_size(dataset)
-        pixels = pixel_array(dataset, index=number - 1)
     else:
         with SizedFile(io.FileIO(instance.path)) as file:
             dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
-        _require_size(dataset)
-        pixels = pixel_array(instance.path, index=number - 1)
-    _take_functional_groups(dataset, number)
-    return pixels, dataset
-
-
-def _require_size(dataset: Dataset) -> None:
     samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel") or 1)
     if samples > _MOST_SAMPLES:
         raise Refusal(406, f"a frame of more than {_MOST_SAMPLES} samples is not rendered")
+    source = dataset if instance.transfer_syntax == DEFLATED else instance.path
+    pixels = pixel_array(source, index=number - 1)
+    _take_functional_groups(dataset, number)
+    return pixels, dataset
 
 
 def _take_functional_groups(dataset: Dataset, number: int) -> None:
@@ -204,16 +189,15 @@ def _grey(pixels: Any, dataset: Dataset, window: PictureWindow | None) -> Grey:
 
 def _window_of(dataset: Dataset) -> PictureWindow | None:
     """Return the first window of a data set, None when it has none that is one."""
-    found = []
+    found: list[float] = []
     for name in ("WindowCenter", "WindowWidth"):
         value = dataset.get(name)
-        first = value if value is None or isinstance(value, int | float | str) else next(iter(value), None)
-        found.append(None if first is None else float(first))
-    center, width = found
+        values = [value] if isinstance(value, int | float | str) else list(value or ())[:1]
+        found += [float(one) for one in values if one is not None]
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    if center is None or width is None or width < (1 if function == "LINEAR" else 1e-9):
+    if len(found) != 2 or found[1] < (1 if function == "LINEAR" else 1e-9):
         return None
-    return PictureWindow(center, width, function)
+    return PictureWindow(found[0], found[1], function)
 
 
 def _windowed(values: Grey, window: PictureWindow) -> Grey:

@@ -51,7 +51,10 @@ class Wado:
     async def retrieve(self, request: Request) -> Response:
         """Handle a study, a series or an instance, as files."""
         found = await self._instances(request)
-        parts = [_file_part(instance) for instance in found]
+        parts = [
+            AnswerPart(f"{DICOM}; transfer-syntax={one.transfer_syntax}", FileSlice(one.path, 0, one.size))
+            for one in found
+        ]
         return self._answer(request, parts, single="instance" in request.path_params)
 
     def _answer(self, request: Request, parts: list[AnswerPart], *, single: bool) -> Response:
@@ -63,7 +66,9 @@ class Wado:
         kinds = [parse_media_type(kind) for kind in {part.content_type for part in parts}]
         for media in accepted(request):
             multipart = media.covers("multipart/related")
-            wanted = media if not multipart else _part_range(media)
+            # What a multipart range says about the parts; some clients leave the type out.
+            of_parts = MediaRange(media.parameters.get("type", "*/*").lower(), media.parameters)
+            wanted = of_parts if multipart else media
             if all(_satisfies(kind, wanted) for kind in kinds):
                 if multipart:
                     return multipart_related(self._context, parts)
@@ -119,19 +124,9 @@ def _frame_numbers(request: Request) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def _part_range(media: MediaRange) -> MediaRange:
-    """Return what a multipart range says about the parts; some clients leave the type out."""
-    return MediaRange(media.parameters.get("type", "*/*").lower(), media.parameters)
-
-
 def _satisfies(stored: MediaRange, wanted: MediaRange) -> bool:
     syntax = wanted.parameters.get("transfer-syntax", "*")
     return wanted.covers(stored.name) and syntax in {"*", stored.parameters.get("transfer-syntax", "*")}
-
-
-def _file_part(instance: StoredInstance) -> AnswerPart:
-    content_type = f"{DICOM}; transfer-syntax={instance.transfer_syntax}"
-    return AnswerPart(content_type, FileSlice(instance.path, 0, instance.size))
 
 
 def _metadata_of(instance: StoredInstance, base: str) -> bytes:

@@ -228,37 +228,37 @@ def deviations_of(names: Iterable[str], given: Mapping[str, Any], text: str = ""
 _Reader: TypeAlias = Callable[[Any], Any]
 
 
+def _expect(good: object, what: str) -> None:
+    if not good:
+        raise ValueError(f"{what} expected")
+
+
 def _of_type(kind: type, what: str) -> _Reader:
     def read(raw: Any) -> Any:
-        if type(raw) is not kind:  # True is an int to isinstance
-            raise ValueError(f"{what} is expected")
+        _expect(type(raw) is kind, what)  # True is an int to isinstance
         return raw
 
     return read
 
 
-_list = _of_type(list, "a list")
-_int = _of_type(int, "an integer")
+_list = _of_type(list, "a list is")
+_int = _of_type(int, "an integer is")
 
 
 def _text(raw: Any) -> str:
-    if not isinstance(raw, str):
-        raise ValueError("text is expected")  # noqa: TRY004 - a reason, like the others
-    if any("\ud800" <= char <= "\udfff" for char in raw):
-        raise ValueError("half a character (a lone surrogate)")
-    return raw
+    _expect(isinstance(raw, str), "text is")
+    _expect(not any("\ud800" <= char <= "\udfff" for char in raw), "a text without lone surrogates is")
+    return str(raw)
 
 
 def _guid(raw: Any) -> str:
-    if not is_guid(raw):
-        raise ValueError("a GUID is expected")
+    _expect(is_guid(raw), "a GUID is")
     return str(raw).lower()
 
 
 def _uuid(raw: Any) -> str:
     text = _text(raw).strip().lower()
-    if not _UUID.fullmatch(text):
-        raise ValueError("a UUID is expected")
+    _expect(_UUID.fullmatch(text), "a UUID is")
     return text
 
 
@@ -269,26 +269,23 @@ def _folder(read: _Reader) -> _Reader:
 
 def _sex(raw: Any) -> str:
     letter = _text(raw).upper()
-    if letter not in {"M", "F", "O"}:
-        raise ValueError("M, F or O is expected")
+    _expect(letter in {"M", "F", "O"}, "M, F or O is")
     return letter
 
 
 def _date(raw: Any) -> date:
-    text = _text(raw)
     try:
-        day = date.fromisoformat(text)
+        day = date.fromisoformat(_text(raw))
     except ValueError:
         day = None
-    if day is None or day.isoformat() != text:  # it may be written in other ways, such as 20240203
+    if day is None or day.isoformat() != raw:  # it may be written in other ways, such as 20240203
         raise ValueError("YYYY-MM-DD is expected")
     return day
 
 
 def _moment(raw: Any) -> str:
     text = _text(raw)
-    if not re.fullmatch(r"\S+ ([01][0-9]|2[0-3]):[0-5][0-9]", text):
-        raise ValueError("YYYY-MM-DD HH:MM is expected")
+    _expect(re.fullmatch(r"\S+ ([01][0-9]|2[0-3]):[0-5][0-9]", text), "YYYY-MM-DD HH:MM is")
     _date(text.partition(" ")[0])
     return text
 
@@ -303,23 +300,18 @@ def _day_or_moment(raw: Any) -> str:
 
 def _mail(raw: Any) -> str:
     text = _text(raw)
-    if len(text) > _LONGEST_MAIL or not _MAIL.fullmatch(text):
-        raise ValueError("a mail address is expected")
+    _expect(len(text) <= _LONGEST_MAIL and _MAIL.fullmatch(text), "a mail address is")
     return text
 
 
-def _number(raw: Any) -> int | float:
-    if type(raw) not in {int, float} or not raw >= 0:
-        raise ValueError("a number of at least 0 is expected")
-    number: int | float = raw
-    return number
+def _number(raw: Any) -> Any:
+    _expect(type(raw) in {int, float} and raw >= 0, "a number of at least 0 is")
+    return raw
 
 
-def _count(raw: Any) -> int:
-    number: int = _int(raw)
-    if number < 0:
-        raise ValueError("a whole number of at least 0 is expected")
-    return number
+def _count(raw: Any) -> Any:
+    _expect(_int(raw) >= 0, "a whole number of at least 0 is")
+    return raw
 
 
 def _flag_id(raw: Any) -> int:
@@ -338,8 +330,7 @@ def _bytes(raw: Any) -> bytes:
 def _order(raw: Any) -> str:
     """Read ``{"PatientOrderUuid": "..."}``, written into text or not."""
     found = _json(raw) if isinstance(raw, str) else raw
-    if not isinstance(found, dict):
-        raise ValueError('objects with "PatientOrderUuid" are expected')  # noqa: TRY004 - a reason, like the others
+    _expect(isinstance(found, dict), 'objects with "PatientOrderUuid" are')
     return _uuid({name.lower(): value for name, value in found.items()}.get("patientorderuuid"))
 
 
@@ -348,9 +339,8 @@ def _tag(raw: Any) -> str:
     text = _text(raw).strip()
     pair = _TAG.fullmatch(text)
     tag = hex_tag(int(pair[1] + pair[2], 16)) if pair else resolve_attribute(text)
-    if tag is None:
-        raise ValueError("DICOM tags or keywords are expected")
-    return tag
+    _expect(tag, "DICOM tags or keywords are")
+    return str(tag)
 
 
 def _items(read: _Reader) -> _Reader:
@@ -358,8 +348,7 @@ def _items(read: _Reader) -> _Reader:
 
     def read_items(raw: Any) -> list[Any]:
         items = [item for item in _list(raw) if not _is_blank(item)]
-        if len(items) > _MOST_ITEMS:
-            raise ValueError(f"at most {_MOST_ITEMS} items are expected")
+        _expect(len(items) <= _MOST_ITEMS, f"at most {_MOST_ITEMS} items are")
         return list(dict.fromkeys(map(read, items)))
 
     return read_items
@@ -383,11 +372,11 @@ _READERS: dict[str, _Reader] = {
     "date": _date,
     "day or moment": _day_or_moment,
     "mail": _mail,
-    "flag": _of_type(bool, "true or false"),
+    "flag": _of_type(bool, "true or false is"),
     "flag id": _flag_id,
     "count": _count,
     "number": _number,
-    "object": _of_type(dict, "an object"),
+    "object": _of_type(dict, "an object is"),
     "bytes": _bytes,
 }
 _LOOSE_READERS: dict[str, _Reader] = {
