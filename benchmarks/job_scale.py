@@ -27,7 +27,8 @@ from typing import Any, Self
 from postdicom_async import DicomWeb, jobs
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Wanted
 from postdicom_async.jobs.ledger.book import Book
 from postdicom_async.jobs.ledger.ledger import LedgerReader

@@ -14,7 +14,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from postdicom_async.cloud.account import Account, Institution, User
     from postdicom_async.cloud.client import CloudApi
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicom.layout import Layout
@@ -31,10 +30,10 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect, Route
     from postdicom_async.dicomweb.filters import Filters
-    from postdicom_async.dicomweb.parts import Part, Parts
-    from postdicom_async.disk.patient_table import PatientTable
+    from postdicom_async.dicomweb.retrieve import Part, Parts
+    from postdicom_async.disk.anonymize_files import PatientTable, UidMap
     from postdicom_async.disk.scan import read_files
-    from postdicom_async.disk.uid_map import UidMap
+    from postdicom_async.doctor.diagnosis import Diagnosis, Finding, diagnose
     from postdicom_async.errors import (
         AuthenticationFailed,
         ConnectionFailed,
@@ -55,7 +54,6 @@ if TYPE_CHECKING:
     )
     from postdicom_async.paging import Results
     from postdicom_async.postdicom.client import PostDicom
-    from postdicom_async.postdicom.doctor import Diagnosis, Finding, diagnose
     from postdicom_async.results import (
         BytesMoved,
         DownloadReport,
@@ -70,7 +68,16 @@ if TYPE_CHECKING:
     )
     from postdicom_async.settings import Limits, Retry, Settings, Timeouts, Tls
     from postdicom_async.transfer.outcomes import Outcomes
-    from postdicom_async.vendor.answers import Folder, PatientOrder, ShareLink, TagContent, VendorAnswer
+    from postdicom_async.vendor.answers import (
+        Account,
+        Folder,
+        Institution,
+        PatientOrder,
+        ShareLink,
+        TagContent,
+        User,
+        VendorAnswer,
+    )
     from postdicom_async.vendor.wire import CloudWire, Wire
 
     __version__: str
@@ -151,7 +158,6 @@ __all__ = [
 # What comes from where, imported when it is first asked for: pydicom and the HTTP libraries take a third of a second,
 # and `postdicom --help` or an `except NotFound` needs none of them.
 _MODULES = {
-    "cloud.account": ("Account", "Institution", "User"),
     "cloud.client": ("CloudApi",),
     "dicom.anonymize": ("Anonymization",),
     "dicom.layout": ("Layout",),
@@ -168,10 +174,10 @@ _MODULES = {
     "dicomweb.client": ("DicomWeb",),
     "dicomweb.dialects": ("DICOMWEB", "Dialect", "POSTDICOM", "Route"),
     "dicomweb.filters": ("Filters",),
-    "dicomweb.parts": ("Part", "Parts"),
-    "disk.patient_table": ("PatientTable",),
+    "dicomweb.retrieve": ("Part", "Parts"),
+    "disk.anonymize_files": ("PatientTable", "UidMap"),
     "disk.scan": ("read_files",),
-    "disk.uid_map": ("UidMap",),
+    "doctor.diagnosis": ("Diagnosis", "Finding", "diagnose"),
     "errors": (
         "AuthenticationFailed",
         "ConnectionFailed",
@@ -191,9 +197,17 @@ _MODULES = {
         "UsageError",
     ),
     "paging": ("Results",),
-    "vendor.answers": ("Folder", "PatientOrder", "ShareLink", "TagContent", "VendorAnswer"),
+    "vendor.answers": (
+        "Account",
+        "Folder",
+        "Institution",
+        "PatientOrder",
+        "ShareLink",
+        "TagContent",
+        "User",
+        "VendorAnswer",
+    ),
     "postdicom.client": ("PostDicom",),
-    "postdicom.doctor": ("Diagnosis", "Finding", "diagnose"),
     "vendor.wire": ("CloudWire", "Wire"),
     "results": (
         "BytesMoved",

@@ -96,10 +96,12 @@ class ArchiveOptions:
     def __post_init__(self) -> None:
         for name in ("institutions", "users", "user_groups"):
             if not getattr(self, name):
-                raise UsageError(f"{name}: give at least one UUID and its name")
+                raise UsageError("give at least one UUID and its name", argument=name)
             self._set(name, {uuid.lower(): called for uuid, called in getattr(self, name).items()})
         if not all(is_guid(key) for key in self.cloud_keys):
-            raise UsageError("cloud_keys: the API key and the account key must be GUIDs of a version from 1 to 5")
+            raise UsageError(
+                "the API key and the account key must be GUIDs of a version from 1 to 5", argument="cloud_keys"
+            )
         self._set("cloud_keys", (self.cloud_keys[0].lower(), self.cloud_keys[1].lower()))
         self._set("refused_sop_classes", frozenset(self.refused_sop_classes))
         self._set("allow_origin", checked_origins(self.allow_origin))

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from postdicom_async.jobs.begin import copy, dry_run, resume, retry, sync, verify
-    from postdicom_async.jobs.ends.profile_limits import check_limits
     from postdicom_async.jobs.ends.specs import parse_end
     from postdicom_async.jobs.job import Job
+    from postdicom_async.jobs.job_files import every_job, find_job, find_jobs
     from postdicom_async.jobs.ledger.ledger import LedgerReader
     from postdicom_async.jobs.ledger.partition import merge, partition
-    from postdicom_async.jobs.machines.scheduling import Scheduler
+    from postdicom_async.jobs.machines.scheduler import Scheduler
     from postdicom_async.jobs.pace.control import NoJobRuns, ask_job
     from postdicom_async.jobs.pace.pace import Pace
+    from postdicom_async.jobs.pace.presets import check_limits
     from postdicom_async.jobs.pages.eta import Eta
     from postdicom_async.jobs.pages.report import write_report
     from postdicom_async.jobs.pages.serve import LivePage
-    from postdicom_async.jobs.pages.watch import draw, line
-    from postdicom_async.jobs.places import every_job, find_job, find_jobs
+    from postdicom_async.jobs.pages.terminal import draw, line
     from postdicom_async.jobs.preview import StudyPlan
     from postdicom_async.jobs.states import SETTLED, Reason, State, reason_text
     from postdicom_async.jobs.summary import Summary
@@ -73,14 +73,14 @@ _MODULES = {
     "job": ("Job",),
     "ledger.ledger": ("LedgerReader",),
     "ledger.partition": ("merge", "partition"),
-    "machines.scheduling": ("Scheduler",),
+    "machines.scheduler": ("Scheduler",),
     "pace.pace": ("Pace",),
-    "places": ("every_job", "find_job", "find_jobs"),
+    "job_files": ("every_job", "find_job", "find_jobs"),
     "preview": ("StudyPlan",),
-    "ends.profile_limits": ("check_limits",),
+    "pace.presets": ("check_limits",),
     "pages.report": ("write_report",),
     "pages.serve": ("LivePage",),
-    "pages.watch": ("draw", "line"),
+    "pages.terminal": ("draw", "line"),
     "ends.specs": ("parse_end",),
     "states": ("SETTLED", "Reason", "State", "reason_text"),
     "summary": ("Summary",),

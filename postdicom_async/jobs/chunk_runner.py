@@ -5,24 +5,30 @@ Nothing here knows of a ledger: it runs in the process of the job, or in one on 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from postdicom_async.disk.sources import Unusable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import PostdicomError
-from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.ends.end import Feature, ListedInstance
+from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.states import Ended, Reason, State, ended
+from postdicom_async.transfer.at_once import Limit, for_each
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Usable
     from postdicom_async.jobs.ends.end import End, Identified
     from postdicom_async.results import Outcome
 
-__all__ = ["ChunkOptions", "Digest", "run_chunk"]
+__all__ = ["ChunkOptions", "Digest", "LocalDispatcher", "run_chunk"]
+
 
 Digest: TypeAlias = "Callable[[Usable], Awaitable[bytes]]"
 
@@ -140,3 +146,53 @@ def _listed(one: Identified) -> ListedInstance:
     uids = one.uids if isinstance(one, Unusable) else one.header.uids
     size = one.size if isinstance(one, Unusable) else one.body.length
     return ListedInstance("" if uids is None else uids.series_instance_uid, one.label, size)
+
+
+# --- several at once, in this process --------------------------------------------------------------------------------
+
+
+_MOST_WAITING = 1024  # ends that were not taken yet
+
+
+class LocalDispatcher:
+    """A `chunks.Dispatcher` on the event loop of the job.
+
+    Args:
+        source, target: open ends.
+        options: how chunks are moved.
+        at_once: how many chunks; it may change at any time.
+    """
+
+    def __init__(self, source: End, target: End, options: ChunkOptions, *, at_once: Limit) -> None:
+        self._source = source
+        self._target = target
+        self._options = options
+        self._at_once = at_once
+
+    async def run(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[tuple[Chunk, ItemEnd | ChunkEnd], None]:
+        """Take chunks as there is room for them; yield their items' ends, and for each chunk one `ChunkEnd`, last."""
+        told: asyncio.Queue[tuple[Chunk, ItemEnd | ChunkEnd] | None] = asyncio.Queue(_MOST_WAITING)
+
+        async def move(chunk: Chunk) -> None:
+            async with aclosing(run_chunk(self._source, self._target, chunk, self._options)) as ends:
+                async for end in ends:
+                    await told.put((chunk, end))
+
+        async def move_all() -> None:
+            try:
+                await for_each(chunks, move, at_once=self._at_once)
+            finally:
+                await told.put(None)
+
+        moving = asyncio.ensure_future(move_all())
+        try:
+            while (one := await told.get()) is not None:
+                yield one
+            await moving
+        finally:
+            moving.cancel()
+            while not moving.done():  # whoever still tells something must not wait for a reader that has gone
+                while not told.empty():
+                    told.get_nowait()
+                await asyncio.wait([moving], timeout=0.05)
+            await outlasting(moving)

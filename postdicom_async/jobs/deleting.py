@@ -16,11 +16,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 from postdicom_async.errors import LimitReached, PostdicomError
-from postdicom_async.jobs.context import Unlisted
+from postdicom_async.jobs.context import Unlisted, every_study
 from postdicom_async.jobs.ledger.ledger import ItemRow
 from postdicom_async.jobs.plan import gone
 from postdicom_async.jobs.states import Reason, State
-from postdicom_async.jobs.studies import every_study
 from postdicom_async.jobs.summary import ItemLine
 from postdicom_async.results import InstanceUids
 

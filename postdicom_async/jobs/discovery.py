@@ -10,11 +10,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from postdicom_async.errors import PostdicomError
+from postdicom_async.jobs.context import every_study
 from postdicom_async.jobs.ends.end import Feature, ListedStudy
 from postdicom_async.jobs.ledger.ledger import Stage
 from postdicom_async.jobs.plan import Decision, decide, planned_items
 from postdicom_async.jobs.states import State
-from postdicom_async.jobs.studies import every_study
 from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:

@@ -15,22 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from postdicom_async.disk.background import in_background, outlasting
+from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import JobStopped, UsageError
 from postdicom_async.face import public_face
-from postdicom_async.jobs.chunk_runner import ChunkOptions
+from postdicom_async.jobs.chunk_runner import ChunkOptions, LocalDispatcher
+from postdicom_async.jobs.compare_bytes import digest_of
 from postdicom_async.jobs.context import Context, How
-from postdicom_async.jobs.dispatch import LocalDispatcher
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ledger.ledger import LedgerReader
-from postdicom_async.jobs.machines.scheduling import paced_here
+from postdicom_async.jobs.machines.scheduler import paced_here
 from postdicom_async.jobs.pace.control import ControlServer, control_paths, handlers_of
-from postdicom_async.jobs.pace.outage import Outages
+from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.pace.pace import Pace
-from postdicom_async.jobs.pace.weather import Patience
-from postdicom_async.jobs.retries import Retries
-from postdicom_async.jobs.run import Run
-from postdicom_async.jobs.verification import digest_of
+from postdicom_async.jobs.run import Retries, Run
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import Usable
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.ledger.ledger import Ledger
-    from postdicom_async.jobs.machines.distributed import DaskDispatcher
+    from postdicom_async.jobs.machines.dispatcher import DaskDispatcher
     from postdicom_async.jobs.summary import ItemLine, Summary
 
 __all__ = ["Job", "JobParts"]

@@ -15,22 +15,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from postdicom_async import errors
-from postdicom_async.disk.background import outlasting
-from postdicom_async.jobs.chunks import ChunkEnd, ItemEnd
+from postdicom_async.disk.threads import outlasting
+from postdicom_async.jobs.context import could_not_be_listed, every_study, plan_study_or_fail
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ledger.ledger import ItemRow, Stage
-from postdicom_async.jobs.plan import chunks_of, may_go_unlisted, unlisted_chunk
+from postdicom_async.jobs.plan import ChunkEnd, ItemEnd, chunks_of, may_go_unlisted, unlisted_chunk
 from postdicom_async.jobs.states import SETTLED, Reason, State, reason_code
-from postdicom_async.jobs.studies import could_not_be_listed, every_study, plan_study_or_fail
 from postdicom_async.jobs.summary import ItemLine
 from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from postdicom_async.jobs.chunks import Chunk, Dispatcher
     from postdicom_async.jobs.context import Context
     from postdicom_async.jobs.ledger.ledger import StudyRow
+    from postdicom_async.jobs.plan import Chunk, Dispatcher
 
 __all__ = ["Moving"]
 
@@ -323,10 +322,12 @@ def _reason_of(end: ChunkEnd) -> int:
 
 def _problem_of(end: ChunkEnd) -> errors.PostdicomError:
     """Return the error that ended a chunk, which may have been on another machine."""
-    kinds = (errors.UsageError, errors.AuthenticationFailed, errors.ConnectionFailed, errors.RateLimited)
+    kinds = (errors.AuthenticationFailed, errors.ConnectionFailed, errors.RateLimited)
     if end.error == errors.LocalFileError.__name__:
         full = errors.LocalFileError(end.message, temporary=end.temporary)
         full.disk_full = end.disk_full
         return full
+    if end.error == errors.UsageError.__name__:
+        return errors.UsageError(end.message)
     kind = {one.__name__: one for one in kinds}.get(end.error, errors.PostdicomError)
     return kind(end.message, temporary=end.temporary, retry_after=end.retry_after)

@@ -10,26 +10,27 @@ import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from postdicom_async.disk.background import in_background
-from postdicom_async.jobs.asked import Asked, ends_of, facts_of
-from postdicom_async.jobs.context import Context, Unlisted
+from postdicom_async.disk.threads import in_background
+from postdicom_async.jobs.context import Context, Unlisted, every_study, plan_study
 from postdicom_async.jobs.deleting import Deleting
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ledger.file import connected, explained_by_sqlite
 from postdicom_async.jobs.ledger.ledger import Ledger, Stage
-from postdicom_async.jobs.pace.outage import Outages
-from postdicom_async.jobs.pace.weather import Patience
+from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.run import Run
 from postdicom_async.jobs.states import State
-from postdicom_async.jobs.studies import every_study, plan_study
 from postdicom_async.jobs.summary import Count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from postdicom_async.jobs.begin import Ends
+    from postdicom_async.jobs.context import How
     from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.pace.pace import Pace
 
 __all__ = ["StudyPlan", "preview"]
 
@@ -58,29 +59,37 @@ class StudyPlan(NamedTuple):
     to_delete: int = 0
 
 
-async def preview(asked: Asked) -> AsyncGenerator[StudyPlan, None]:
+async def preview(
+    ends: Ends, how: How, pace: Pace, facts: Mapping[str, Any], *, new: bool
+) -> AsyncGenerator[StudyPlan, None]:
     """Yield what would be done with each study, in the order of the run; those of which nothing would be last.
+
+    Args:
+        ends: what the job is about; not open.
+        how: how it is to be done.
+        pace: how fast the ends are asked.
+        facts: what a new ledger says of the job.
+        new: an earlier ledger does not count.
 
     Raises:
         PostdicomError: as the run would.
     """
-    ends = await ends_of(asked, with_index=False)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         path = folder / "preview.ledger"
-        if not asked.new and await in_background(ends.path.exists):
+        if not new and await in_background(ends.path.exists):
             await in_background(lambda: _copied(ends.path, path))
             opening = Ledger.open(path, identity=ends.digest)
         else:
-            opening = Ledger.create(path, facts_of(ends, asked.how))
+            opening = Ledger.create(path, facts)
         ledger = await stack.enter_async_context(await opening)
         outages = Outages(ends.source, ends.target, patience=Patience(outage=0.0))
         for end in (ends.source, ends.target):
             if isinstance(end, ArchiveEnd):
-                end.pace_requests(asked.pace.request)
+                end.pace_requests(pace.request)
             await stack.enter_async_context(end)
-        context = Context(ledger, ends.source, ends.target, asked.how, outages, lambda _: None)
-        await Run(context, None, asked.pace.wait_until_open).prepare()
+        context = Context(ledger, ends.source, ends.target, how, outages, lambda _: None)
+        await Run(context, None, pace.wait_until_open).prepare()
         async with aclosing(_plans(context)) as plans:
             async for plan in plans:
                 yield plan

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from postdicom_async.errors import UsageError
+from postdicom_async.jobs.context import every_study
 from postdicom_async.jobs.deleting import Deleting
 from postdicom_async.jobs.discovery import Discovery
 from postdicom_async.jobs.ledger.ledger import Stage
 from postdicom_async.jobs.moving import Moving
-from postdicom_async.jobs.retries import Retries
 from postdicom_async.jobs.states import State
-from postdicom_async.jobs.studies import every_study
 from postdicom_async.jobs.verifying import Verifying
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from postdicom_async.jobs.chunks import Dispatcher
     from postdicom_async.jobs.context import Context
+    from postdicom_async.jobs.ledger.ledger import Ledger
+    from postdicom_async.jobs.plan import Dispatcher
 
-__all__ = ["Run"]
+__all__ = ["Retries", "Run"]
+
 
 _TICK = 1.0  # seconds
 LEVELS = ("none", "listed", "bytes")
@@ -130,3 +132,37 @@ class Run:
         assert self._dispatcher is not None  # noqa: S101 - only a preview has none
         moving = Moving(self._context, self._dispatcher, self._gate, splits_series=self._splits_series)
         await moving.run()
+
+
+# --- another try while the job runs ----------------------------------------------------------------------------------
+
+
+class Retries:
+    """What has been asked for and not been done."""
+
+    def __init__(self) -> None:
+        self._reasons: set[int] = set()
+        self._all = False
+
+    async def ask(self, message: dict[str, Any]) -> None:
+        """Take an order: of the control socket; ``reasons`` are those of `states.Reason`, all without them.
+
+        Raises:
+            UsageError: they are no numbers.
+        """
+        reasons = message.get("reasons")
+        if reasons is None:
+            self._all = True
+        elif isinstance(reasons, list) and all(type(one) is int for one in reasons):
+            self._reasons |= set(reasons)
+        else:
+            raise UsageError("give reasons as a list of numbers", operation="retry")
+
+    async def begin(self, ledger: Ledger) -> bool:
+        """Make pending what was asked for, and the phase that of moving; return whether there is such a thing."""
+        reasons = None if self._all else sorted(self._reasons)
+        self._all, self._reasons = False, set()
+        if reasons == []:
+            return False
+        ledger.put("phase", "moving")  # before anything is pending: whoever comes after a kill would pass it over
+        return await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=reasons) > 0

@@ -10,7 +10,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from postdicom_async.dicom.anonymize_rules import CANNOT_ANONYMIZE
+from postdicom_async.dicom.anonymize.rules import CANNOT_ANONYMIZE
 from postdicom_async.results import Outcome, Status
 
 if TYPE_CHECKING:

@@ -10,15 +10,13 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from postdicom_async.errors import PostdicomError
-from postdicom_async.jobs.chunks import ItemEnd
-from postdicom_async.jobs.context import Unlisted
+from postdicom_async.jobs.compare_bytes import Finding, Verified, verify_bytes
+from postdicom_async.jobs.context import Unlisted, every_study, held_at_target, plan_study_or_fail
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ledger.ledger import Stage
-from postdicom_async.jobs.plan import is_sampled
+from postdicom_async.jobs.plan import ItemEnd, is_sampled
 from postdicom_async.jobs.states import Reason, State
-from postdicom_async.jobs.studies import every_study, held_at_target, plan_study_or_fail
 from postdicom_async.jobs.summary import ItemLine
-from postdicom_async.jobs.verification import Finding, Verified, verify_bytes
 from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:

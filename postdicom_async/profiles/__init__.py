@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from postdicom_async.profiles.fields import options_of, values_of, with_fields
     from postdicom_async.profiles.file import (
         add_profile,
         load_profile,
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
         profiles_file,
         remove_profile,
     )
-    from postdicom_async.profiles.keyring_entries import forget, keep
     from postdicom_async.profiles.model import Profile
     from postdicom_async.profiles.opening import (
         assumptions_of,
@@ -28,7 +26,10 @@ if TYPE_CHECKING:
         client_of,
         cloud_client,
         is_at,
+        options_of,
         settings_of,
+        values_of,
+        with_fields,
     )
     from postdicom_async.profiles.secrets import (
         Ask,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
         credentials_of,
         entries_of,
         find_secret,
+        forget,
+        keep,
         keys_of,
         places_of,
         read_secret,
@@ -75,7 +78,6 @@ __all__ = [
 
 # Imported when they are first asked for, as at the top of the package: the command's help needs none of them.
 _MODULES = {
-    "fields": ("options_of", "values_of", "with_fields"),
     "file": (
         "add_profile",
         "load_profile",
@@ -85,9 +87,18 @@ _MODULES = {
         "profiles_file",
         "remove_profile",
     ),
-    "keyring_entries": ("forget", "keep"),
     "model": ("Profile",),
-    "opening": ("assumptions_of", "check_profile", "client_of", "cloud_client", "is_at", "settings_of"),
+    "opening": (
+        "assumptions_of",
+        "check_profile",
+        "client_of",
+        "cloud_client",
+        "is_at",
+        "options_of",
+        "settings_of",
+        "values_of",
+        "with_fields",
+    ),
     "secrets": (
         "Ask",
         "Found",
@@ -95,6 +106,8 @@ _MODULES = {
         "credentials_of",
         "entries_of",
         "find_secret",
+        "forget",
+        "keep",
         "keys_of",
         "places_of",
         "read_secret",

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from postdicom_async.errors import UsageError
-from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.ends.end import ListedInstance, Wanted
 from postdicom_async.jobs.machines.worker import Answer, Parcel, carry_with
+from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.states import State
 
 __all__ = ["POISON", "SECRET", "FakeSpec", "chunks_of", "fails_at_poison", "lines", "raises", "refused", "work"]

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from postdicom_async.jobs.chunks import ItemEnd
 from postdicom_async.jobs.ledger.ledger import Ledger, Stage
+from postdicom_async.jobs.plan import ItemEnd
 from postdicom_async.jobs.states import State
 
 

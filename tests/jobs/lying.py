@@ -12,13 +12,14 @@ import pytest
 from postdicom_async import InstanceUids, Outcome
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.jobs import begin
 from postdicom_async.jobs import job as job_module
 from postdicom_async.jobs import verifying as verifying_module
 from postdicom_async.jobs.context import How
 from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Wanted
-from postdicom_async.jobs.pace.weather import Patience
+from postdicom_async.jobs.pace.outage_policy import Patience
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
 from postdicom_async.results import Status

@@ -28,7 +28,8 @@ from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicomweb import opening as opening_of
 from postdicom_async.disk import spool
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ends.end import Identified, ListedInstance, Wanted
 from postdicom_async.results import Outcome, Status

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from postdicom_async import DicomWeb, PostdicomError
-from postdicom_async.dicomweb import opening, store
+from postdicom_async.dicomweb import confirm, opening
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ends.end import ListedInstance, Wanted
 from postdicom_async.results import Status
@@ -57,7 +57,7 @@ class Source(MemoryArchive):
 @pytest.fixture(autouse=True)
 def everything_is_tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make some of these small instances large ones, and memory as small."""
-    monkeypatch.setattr(store, "_LOOK_AFTER", (0.0, 0.01))
+    monkeypatch.setattr(confirm, "_LOOK_AFTER", (0.0, 0.01))
     monkeypatch.setattr(opening, "HoldingSink", partial(HoldingSink, in_memory=1200, most=9000))
     monkeypatch.setattr(holding_sink, "_PIECE", 700)
     monkeypatch.setattr(holding_sink, "_WRITTEN", 500)

@@ -12,7 +12,8 @@ import pytest
 from postdicom_async import CloudApi, ConnectionFailed, DicomWeb, UsageError
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader, read_header
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.emulator.context import INSTITUTIONS, USERS
 from postdicom_async.jobs.ends.archive import ArchiveEnd

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.ends.end import ListedInstance, Wanted
-from postdicom_async.jobs.machines.flights import CONDEMNED_AFTER, Flights, Given, Key
+from postdicom_async.jobs.machines.in_flight import CONDEMNED_AFTER, Flights, Given, Key
+from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.states import Reason, State
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from postdicom_async.dicom.anonymize import Anonymization
-from postdicom_async.disk.sources import Identified, Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import IdentifiedSource, Usable
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, UsageError
 from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
 from postdicom_async.jobs.ends.folder import FolderEnd
@@ -63,7 +64,7 @@ def names_of(root: Path) -> set[str]:
     return set(files_below(root)) if root.exists() else set()
 
 
-async def told(end: FolderEnd, sources: AsyncIterator[Identified]) -> tuple[list[Outcome], PostdicomError | None]:
+async def told(end: FolderEnd, sources: AsyncIterator[IdentifiedSource]) -> tuple[list[Outcome], PostdicomError | None]:
     """Store; return the outcomes, and what ended the call."""
     outcomes: list[Outcome] = []
     try:
@@ -100,7 +101,7 @@ async def test_what_cannot_be_sent_has_its_outcome(tmp_path: Path) -> None:
     good, data = usable(small_dicom()), small_dicom(instance=uid(1, 1, 2))
     lost = ConnectionFailed("the connection broke")
     changed = LocalFileError("a source changed while it was read")
-    sources: list[Identified] = [
+    sources: list[IdentifiedSource] = [
         Unusable("cut", Status.UNREADABLE, "cut off", 99),
         replace(usable(data), label="short", body=Odd(data[:-1], len(data))),
         replace(usable(data), label="long", body=Odd(data + b"x", len(data))),
@@ -200,7 +201,7 @@ async def test_anonymised(tmp_path: Path) -> None:
 
 
 async def test_a_source_that_fails_ends_the_call_after_what_was_taken(tmp_path: Path) -> None:
-    async def failing() -> AsyncIterator[Identified]:
+    async def failing() -> AsyncIterator[IdentifiedSource]:
         for number in range(1, 21):
             yield usable(small_dicom(instance=uid(1, 1, number)))
         raise ConnectionFailed("the source is gone")
@@ -215,7 +216,7 @@ async def test_a_source_that_fails_ends_the_call_after_what_was_taken(tmp_path: 
 async def test_leaving_early_leaves_nothing_half_done(tmp_path: Path) -> None:
     closed: list[bool] = []
 
-    async def endless() -> AsyncIterator[Identified]:
+    async def endless() -> AsyncIterator[IdentifiedSource]:
         try:
             for number in itertools.count(1):
                 yield usable(small_dicom(instance=uid(1, 1, number), pixel_bytes=300_000))
@@ -367,7 +368,7 @@ async def test_what_changes_while_it_is_read(tmp_path: Path, size: int, change: 
     written(root, {"a": data})
     file = root / "a"
 
-    async def changing(source: AsyncIterator[Identified]) -> AsyncIterator[Identified]:
+    async def changing(source: AsyncIterator[IdentifiedSource]) -> AsyncIterator[IdentifiedSource]:
         async for one in source:
             if change == "grows":
                 file.write_bytes(data + b"x")

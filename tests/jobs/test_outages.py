@@ -11,8 +11,8 @@ import pytest
 from postdicom_async import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError, ServerError, jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import job as job_module
-from postdicom_async.jobs.pace.outage import Outages
-from postdicom_async.jobs.pace.weather import Patience
+from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.states import State
 from tests.support.dicom_files import study_files
 

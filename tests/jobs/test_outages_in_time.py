@@ -13,9 +13,9 @@ import pytest
 
 from postdicom_async import AuthenticationFailed, ConnectionFailed, PostdicomError
 from postdicom_async.jobs.context import Context, How
-from postdicom_async.jobs.pace.outage import Outages
+from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.pace.pace import Pace
-from postdicom_async.jobs.pace.weather import Patience
 from tests.support.virtual_time import in_virtual_time
 
 HOUR = 3600.0

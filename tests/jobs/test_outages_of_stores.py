@@ -17,7 +17,7 @@ from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import context
 from postdicom_async.jobs import job as job_module
 from postdicom_async.jobs.ledger.ledger import LedgerReader
-from postdicom_async.jobs.pace.weather import Patience, Waves
+from postdicom_async.jobs.pace.outage_policy import Patience, Waves
 from postdicom_async.jobs.states import State
 from tests.faults import clients
 

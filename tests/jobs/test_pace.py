@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postdicom_async import ConnectionFailed, DicomWeb, Limits, UsageError
-from postdicom_async.jobs.pace.clouds import PRESETS, preset, preset_of
 from postdicom_async.jobs.pace.pace import Bucket, Pace, Rate, Share
+from postdicom_async.jobs.pace.presets import PRESETS, preset, preset_of
 from postdicom_async.jobs.pace.windows import Windows
 from tests.faults import clients
 from tests.faults.archive import MemoryArchive

@@ -9,9 +9,17 @@ from html.parser import HTMLParser
 
 import pytest
 
+from postdicom_async.jobs.pages.figures import (
+    count,
+    duration,
+    month_chart,
+    rate_charts,
+    share,
+    size,
+    status_words,
+    tag_words,
+)
 from postdicom_async.jobs.pages.page import page
-from postdicom_async.jobs.pages.page_charts import month_chart, rate_charts
-from postdicom_async.jobs.pages.page_words import count, duration, share, size, status_words, tag_words
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Count, Moment, MonthLine, ReasonLine, Summary
 from tests.jobs.summaries import HOSTILE, big, hostile, small

@@ -15,13 +15,13 @@ import pytest
 
 from postdicom_async import jobs
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.jobs.chunks import ItemEnd
 from postdicom_async.jobs.ends.end import ListedStudy
 from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, LedgerReader, Stage
 from postdicom_async.jobs.pages.eta import Eta
 from postdicom_async.jobs.pages.report import write_report
 from postdicom_async.jobs.pages.serve import LivePage
-from postdicom_async.jobs.pages.watch import line
+from postdicom_async.jobs.pages.terminal import line
+from postdicom_async.jobs.plan import ItemEnd
 from postdicom_async.jobs.states import Reason, State
 from tests.jobs.ledgers import FACTS
 from tests.jobs.test_serve import visitor

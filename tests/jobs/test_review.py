@@ -24,14 +24,15 @@ from postdicom_async import (
 )
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader, read_header
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import job as job_module
 from postdicom_async.jobs.context import How
 from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Wanted
 from postdicom_async.jobs.job import Job, JobParts
 from postdicom_async.jobs.ledger.ledger import Ledger
-from postdicom_async.jobs.pace.weather import Patience
+from postdicom_async.jobs.pace.outage_policy import Patience
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
 from postdicom_async.results import InstanceUids, Outcome

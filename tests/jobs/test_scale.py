@@ -13,10 +13,11 @@ import pytest
 from postdicom_async import jobs
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Wanted
 from postdicom_async.jobs.ledger import book as ledger_book
-from postdicom_async.jobs.ledger import writer as ledger_writer
+from postdicom_async.jobs.ledger import ledger as ledger_writer
 from postdicom_async.jobs.ledger.book import Book
 from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, LedgerReader
 from postdicom_async.jobs.states import Reason, State

@@ -13,14 +13,15 @@ import pytest
 
 from postdicom_async import Anonymization, ConnectionFailed, LocalFileError, Status
 from postdicom_async.bodies import BytesBody
-from postdicom_async.dicom.anonymize_patients import PatientRows
+from postdicom_async.dicom.anonymize.identities import PatientRows
 from postdicom_async.dicom.digest import DataSetDigest
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.sameness import Difference, differences
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
+from postdicom_async.jobs.compare_bytes import Finding, Verified, digest_of, verify_bytes
 from postdicom_async.jobs.ledger.ledger import ItemRow
 from postdicom_async.jobs.states import Reason, State, ended
-from postdicom_async.jobs.verification import Finding, Verified, digest_of, verify_bytes
 from postdicom_async.results import InstanceUids, Outcome
 from postdicom_async.transfer import comparing
 from tests.support.anonymizing import anonymize as anonymized_bytes

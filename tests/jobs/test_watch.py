@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from postdicom_async.jobs.pages.eta import Pace
-from postdicom_async.jobs.pages.page_words import count
-from postdicom_async.jobs.pages.watch import draw, line
+from postdicom_async.jobs.pages.figures import count
+from postdicom_async.jobs.pages.terminal import draw, line
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Count, MonthLine, Summary
 from tests.jobs.summaries import HOSTILE, big, hostile, small

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.jobs.pace.weather import Advice, Do, Patience, Waves, Weather
+from postdicom_async.jobs.pace.outage_policy import Advice, Do, Patience, Waves, Weather
 
 HOUR = 3600.0
 OUTAGE = "ConnectionFailed"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from postdicom_async import Anonymization
 from postdicom_async.dicom.elements import Window
-from postdicom_async.disk.sources import Unusable
+from postdicom_async.disk.files import Unusable
 from tests.support.anonymizing import DATA, Leaf, Writer, after, content_of, leaves, meta_end, read, result_of, sent
 from tests.support.dicom_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, JPEG
 from tests.unit.test_anonymize_files import GOOD, asked_for, gone, keyed, rules_for

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from postdicom_async.dicom.anonymize import Anonymization
-    from postdicom_async.disk.sources import Unusable, Usable
+    from postdicom_async.disk.files import Unusable
+    from postdicom_async.disk.sources import Usable
     from postdicom_async.results import InstanceUids, Outcome
 
 __all__ = ["End", "Feature", "Identified", "ListedInstance", "ListedStudy", "Wanted"]

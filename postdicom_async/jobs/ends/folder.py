@@ -1,8 +1,8 @@
 """The end of a job that is a folder: DICOM is known by content, and every file there is one item or says why not.
 
 State: the index (see `folder_index`) is opened when it is first needed and searched once, by whoever comes first; the
-`Folder` that is written to is opened when something is to be stored. Both are let go of when the end is left. What was
-stored waits in memory until it is noted in the index, some hundred at a time, and before anything is listed.
+`SafeFolder` that is written to is opened when something is to be stored. Both are let go of when the end is left. What
+was stored waits in memory until it is noted in the index, some hundred at a time, and before anything is listed.
 """
 
 from __future__ import annotations
@@ -18,23 +18,20 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, relative_names
 from postdicom_async.disk.anonymized import require_anonymization
-from postdicom_async.disk.background import in_background, outlasting
-from postdicom_async.disk.deletion import delete_file
-from postdicom_async.disk.folder import Folder
-from postdicom_async.disk.problems import local_file_error
+from postdicom_async.disk.files import local_file_error
+from postdicom_async.disk.folder import SafeFolder, delete_file
+from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.jobs.ends.end import Feature
-from postdicom_async.jobs.ends.folder_index import FolderIndex
-from postdicom_async.jobs.ends.folder_list import FolderListing
+from postdicom_async.jobs.ends.folder_files import FolderReader, Looked, look, scan_folder, settle_uid
+from postdicom_async.jobs.ends.folder_index import FolderIndex, FolderListing
 from postdicom_async.jobs.ends.folder_match import StudyFilter
-from postdicom_async.jobs.ends.folder_read import FolderReader
-from postdicom_async.jobs.ends.folder_scan import Looked, look, scan_folder, settle_uid
 from postdicom_async.jobs.ends.folder_store import FolderStore, of_the_folder
 from postdicom_async.jobs.states import Reason
 from postdicom_async.results import InstanceUids
-from postdicom_async.transfer.folder_sink import FolderSink
 from postdicom_async.transfer.outcomes import Gathered
+from postdicom_async.transfer.sinks import FolderSink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -100,7 +97,7 @@ class FolderEnd:
         self._target = target
         self._on_scan = on_scan
         if index is not None and Path(os.path.realpath(index)).is_relative_to(self._root):
-            raise UsageError("index: it must not lie in the folder that it is about")
+            raise UsageError("it must not lie in the folder that it is about", argument="index")
         self._index: FolderIndex | None = None
         self._indexing = asyncio.Lock()
         self._searched = False
@@ -295,7 +292,7 @@ class FolderEnd:
             if self._store is None:
                 # Of one job one process writes: what an earlier one left half written is its own, to be cleared.
                 owner = "" if self._index_path is None else (await self._opened_index()).mark(b"")
-                folder = Folder(self._root, fsync=self._fsync, owner=owner)
+                folder = SafeFolder(self._root, fsync=self._fsync, owner=owner)
                 self._writing.callback(folder.close)
                 with translated(LocalFileError, of_the_folder):
                     await in_background(folder.open)
@@ -330,7 +327,7 @@ class FolderEnd:
         """
         listing = await self._listing()
         if not await listing.is_chosen(study):
-            raise UsageError("delete: the study is outside the filter")
+            raise UsageError("the study is outside the filter", argument="delete")
         wanted = None if instances is None else {(one.series_instance_uid, one.sop_instance_uid) for one in instances}
         problem: LocalFileError | None = None
         async for rows in listing.files(study):

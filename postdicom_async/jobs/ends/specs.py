@@ -25,8 +25,7 @@ from urllib.parse import unquote
 from postdicom_async.dicomweb.filters import filter_pairs
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.http.address import checked_url, place_of
-from postdicom_async.http.redaction import origin_of
+from postdicom_async.http.endpoint import checked_url, origin_of, place_of
 from postdicom_async.profiles.model import Profile, checked_name
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ class EndSpec:
             from postdicom_async.jobs.ends.folder import FolderEnd
 
             return FolderEnd(Path(self.place), index=index, filters=dict(self.filters) or None, target=target)
-        from postdicom_async.jobs.ends.profile_limits import limited_settings
+        from postdicom_async.jobs.pace.presets import limited_settings
         from postdicom_async.profiles.opening import client_of
         from postdicom_async.profiles.secrets import plain_counts
 

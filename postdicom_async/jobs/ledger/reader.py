@@ -14,9 +14,8 @@ from datetime import UTC, datetime
 from sqlite3 import Cursor, ProgrammingError
 from typing import TYPE_CHECKING, Any, Final
 
-from postdicom_async.jobs.ledger.book import Book
+from postdicom_async.jobs.ledger.book import Book, item_in, of_states
 from postdicom_async.jobs.ledger.file import checked_reader, explained_by_sqlite, side_files, tidy
-from postdicom_async.jobs.ledger.lines import item_in, of_states
 from postdicom_async.jobs.ledger.schema import BEFORE_ALL, LISTED_BY_REASON, Stage, Study
 from postdicom_async.jobs.states import SETTLED, Reason, State
 from postdicom_async.jobs.summary import (

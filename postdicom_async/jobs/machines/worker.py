@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 from distributed import Reschedule, WorkerPlugin
 
 from postdicom_async.errors import PostdicomError
-from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
+from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.states import State
 
 if TYPE_CHECKING:

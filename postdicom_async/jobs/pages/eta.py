@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from postdicom_async.jobs.pages.sums import settled, total
 from postdicom_async.jobs.states import State
-from postdicom_async.jobs.summary import Count
+from postdicom_async.jobs.summary import Count, settled, total
 
 if TYPE_CHECKING:
     from postdicom_async.jobs.summary import Summary

@@ -7,23 +7,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from postdicom_async.jobs.pages.page_charts import STACK, month_chart, rate_charts, share_bar, state_bar
-from postdicom_async.jobs.pages.page_style import STYLE, source_of
-from postdicom_async.jobs.pages.page_words import (
+from postdicom_async.jobs.pages.figures import (
     LEVELS,
     MEANINGS,
     NBSP,
+    STACK,
     count,
     counted,
     duration,
     minute,
+    month_chart,
+    rate_charts,
     share,
+    share_bar,
     size,
+    state_bar,
     status_words,
     tag_words,
     verb_words,
 )
-from postdicom_async.jobs.pages.sums import (
+from postdicom_async.jobs.pages.page_assets import STYLE, source_of
+from postdicom_async.jobs.states import State, reason_text
+from postdicom_async.jobs.summary import (
     at_target,
     contradictions,
     equal_instances,
@@ -32,7 +37,6 @@ from postdicom_async.jobs.pages.sums import (
     settled,
     total,
 )
-from postdicom_async.jobs.states import State, reason_text
 from postdicom_async.markup import Html, element, empty, joined
 
 if TYPE_CHECKING:

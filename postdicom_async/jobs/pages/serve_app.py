@@ -26,9 +26,7 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from postdicom_async.errors import PostdicomError, UsageError
-from postdicom_async.jobs.pages.page_style import STYLE, source_of
-from postdicom_async.jobs.pages.serve_assets import SCRIPT, STYLE_SHEET
-from postdicom_async.jobs.pages.serve_metrics import CONTENT_TYPE, metrics
+from postdicom_async.jobs.pages.page_assets import SCRIPT, STYLE, STYLE_SHEET, source_of
 from postdicom_async.jobs.pages.serve_page import (
     NO_STUDY,
     items_page,
@@ -38,21 +36,24 @@ from postdicom_async.jobs.pages.serve_page import (
     series_page,
     studies_page,
 )
-from postdicom_async.jobs.states import State
+from postdicom_async.jobs.states import State, reason_text
+from postdicom_async.jobs.summary import contradictions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from postdicom_async.jobs.pages.eta import Pace
     from postdicom_async.jobs.pages.report import Reader
-    from postdicom_async.jobs.pages.serve_doors import Doors, Session
+    from postdicom_async.jobs.pages.serve import Watch
+    from postdicom_async.jobs.pages.serve_auth import Doors, Session
     from postdicom_async.jobs.pages.serve_page import Look
-    from postdicom_async.jobs.pages.serve_watch import Watch
-    from postdicom_async.jobs.summary import ItemLine
+    from postdicom_async.jobs.summary import ItemLine, Summary
     from postdicom_async.markup import Html
 
-__all__ = ["Ask", "Gate", "Pages", "order_of"]
+__all__ = ["CONTENT_TYPE", "Ask", "Gate", "Pages", "metrics", "order_of"]
+
 
 Ask: TypeAlias = "Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]"
 
@@ -362,3 +363,70 @@ def _page(request: Request) -> int:
 
 def _uid(text: str) -> str:
     return "" if text == NO_STUDY else text
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_Sample = tuple[dict[str, str], float]
+
+
+def metrics(summary: Summary, pace: Pace, *, version: str) -> str:
+    """Return every number of a job. What is not known is not among them."""
+    return "".join(_lines(summary, pace, version))
+
+
+def _lines(summary: Summary, pace: Pace, version: str) -> Iterator[str]:
+    facts = summary.facts
+    who = {"job": facts.job, "verb": facts.verb, "source": facts.source, "target": facts.target}
+    yield from _metric("info", "What the job is.", [({**who, "phase": facts.phase, "version": version}, 1)])
+    states = [(state, summary.of(state)) for state in State]
+    yield from _metric(
+        "items",
+        "Items by state; their sum was discovered.",
+        [(_labels_of(s), c.instances) for s, c in states],
+    )
+    yield from _metric("bytes", "Bytes by state.", [(_labels_of(state), count.bytes) for state, count in states])
+    reasons = [
+        (
+            {**_labels_of(line.state), "reason_code": str(line.reason), "reason": reason_text(line.reason)},
+            line.instances,
+        )
+        for line in summary.reasons
+    ]
+    yield from _metric("reasons", "Items by state and reason.", reasons)
+    plain = (
+        ("studies", "Studies of the source.", summary.studies),
+        ("studies_equal_by_count", "Studies that were equal by count and not listed.", summary.equal_by_count),
+        ("expected_items", "Instances in studies that are not planned yet.", summary.expected),
+        ("discovery_complete", "Whether every study has been found.", summary.discovery_complete),
+        ("adds_up", "Whether sums that were kept apart are equal.", not contradictions(summary)),
+        ("verified_items", "Items that were found at the target.", summary.verified),
+        ("mismatched_items", "Items that were found absent or different.", summary.mismatches),
+        ("working_seconds", "How long the job has worked.", summary.seconds),
+        ("items_per_minute", "Recent pace.", pace.instances),
+        ("bytes_per_minute", "Recent pace.", pace.bytes),
+        ("done_ratio", "The part that is done.", pace.fraction),
+        ("left_seconds", "Time that is left at the recent pace.", pace.seconds),
+    )
+    for name, words, value in plain:
+        yield from _metric(name, words, [] if value is None else [({}, value)])
+
+
+def _labels_of(state: State) -> dict[str, str]:
+    return {"state": state.name.lower()}
+
+
+def _metric(name: str, words: str, samples: Iterable[_Sample]) -> Iterator[str]:
+    name = f"postdicom_job_{name}"
+    yield f"# HELP {name} {words}\n# TYPE {name} gauge\n"
+    for labels, value in samples:
+        written = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        number = f"{value:d}" if isinstance(value, int) else f"{value:.6f}"
+        yield f"{name}{{{written}}} {number}\n" if written else f"{name} {number}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from postdicom_async.jobs.pages.figures import NBSP, STACK, count, duration, minute, month_name, share, share_bar, size
 from postdicom_async.jobs.pages.page import document, parts, table, title_of
-from postdicom_async.jobs.pages.page_charts import STACK, share_bar
-from postdicom_async.jobs.pages.page_words import NBSP, count, duration, minute, month_name, share, size
-from postdicom_async.jobs.pages.sums import STATE_NAMES, settled
 from postdicom_async.jobs.states import State, reason_text
+from postdicom_async.jobs.summary import STATE_NAMES, settled
 from postdicom_async.markup import Html, element, empty, joined
 
 if TYPE_CHECKING:
