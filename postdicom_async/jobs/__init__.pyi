@@ -1,0 +1,32 @@
+from postdicom_async.jobs.begin import copy as copy
+from postdicom_async.jobs.begin import dry_run as dry_run
+from postdicom_async.jobs.begin import resume as resume
+from postdicom_async.jobs.begin import retry as retry
+from postdicom_async.jobs.begin import sync as sync
+from postdicom_async.jobs.begin import verify as verify
+from postdicom_async.jobs.ends.specs import parse_end as parse_end
+from postdicom_async.jobs.job import Job as Job
+from postdicom_async.jobs.job_files import every_job as every_job
+from postdicom_async.jobs.job_files import find_job as find_job
+from postdicom_async.jobs.job_files import find_jobs as find_jobs
+from postdicom_async.jobs.ledger.ledger import LedgerReader as LedgerReader
+from postdicom_async.jobs.ledger.partition import merge as merge
+from postdicom_async.jobs.ledger.partition import partition as partition
+from postdicom_async.jobs.machines.scheduler import Scheduler as Scheduler
+from postdicom_async.jobs.pace.control import NoJobRuns as NoJobRuns
+from postdicom_async.jobs.pace.control import ask_job as ask_job
+from postdicom_async.jobs.pace.pace import Pace as Pace
+from postdicom_async.jobs.pace.presets import check_limits as check_limits
+from postdicom_async.jobs.pages.eta import Eta as Eta
+from postdicom_async.jobs.pages.report import write_report as write_report
+from postdicom_async.jobs.pages.serve import LivePage as LivePage
+from postdicom_async.jobs.pages.terminal import draw as draw
+from postdicom_async.jobs.pages.terminal import line as line
+from postdicom_async.jobs.preview import StudyPlan as StudyPlan
+from postdicom_async.jobs.states import SETTLED as SETTLED
+from postdicom_async.jobs.states import Reason as Reason
+from postdicom_async.jobs.states import State as State
+from postdicom_async.jobs.states import reason_text as reason_text
+from postdicom_async.jobs.summary import Summary as Summary
+
+__all__: list[str]  # noqa: PYI035 - made of the lines above when it runs

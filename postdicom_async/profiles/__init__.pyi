@@ -1,0 +1,30 @@
+from postdicom_async.profiles.file import add_profile as add_profile
+from postdicom_async.profiles.file import load_profile as load_profile
+from postdicom_async.profiles.file import load_profiles as load_profiles
+from postdicom_async.profiles.file import open_profile as open_profile
+from postdicom_async.profiles.file import profile_names as profile_names
+from postdicom_async.profiles.file import profiles_file as profiles_file
+from postdicom_async.profiles.file import remove_profile as remove_profile
+from postdicom_async.profiles.model import Profile as Profile
+from postdicom_async.profiles.opening import assumptions_of as assumptions_of
+from postdicom_async.profiles.opening import check_profile as check_profile
+from postdicom_async.profiles.opening import client_of as client_of
+from postdicom_async.profiles.opening import cloud_client as cloud_client
+from postdicom_async.profiles.opening import is_at as is_at
+from postdicom_async.profiles.opening import options_of as options_of
+from postdicom_async.profiles.opening import settings_of as settings_of
+from postdicom_async.profiles.opening import values_of as values_of
+from postdicom_async.profiles.opening import with_fields as with_fields
+from postdicom_async.profiles.secrets import Ask as Ask
+from postdicom_async.profiles.secrets import Found as Found
+from postdicom_async.profiles.secrets import SecretName as SecretName
+from postdicom_async.profiles.secrets import credentials_of as credentials_of
+from postdicom_async.profiles.secrets import entries_of as entries_of
+from postdicom_async.profiles.secrets import find_secret as find_secret
+from postdicom_async.profiles.secrets import forget as forget
+from postdicom_async.profiles.secrets import keep as keep
+from postdicom_async.profiles.secrets import keys_of as keys_of
+from postdicom_async.profiles.secrets import places_of as places_of
+from postdicom_async.profiles.secrets import read_secret as read_secret
+
+__all__: list[str]  # noqa: PYI035 - made of the lines above when it runs
