@@ -1,6 +1,3 @@
-from postdicom_async.cloud.account import Account as Account
-from postdicom_async.cloud.account import Institution as Institution
-from postdicom_async.cloud.account import User as User
 from postdicom_async.cloud.client import CloudApi as CloudApi
 from postdicom_async.dicom.anonymize import Anonymization as Anonymization
 from postdicom_async.dicom.layout import Layout as Layout
@@ -60,10 +57,13 @@ from postdicom_async.settings import Settings as Settings
 from postdicom_async.settings import Timeouts as Timeouts
 from postdicom_async.settings import Tls as Tls
 from postdicom_async.transfer.outcomes import Outcomes as Outcomes
+from postdicom_async.vendor.answers import Account as Account
 from postdicom_async.vendor.answers import Folder as Folder
+from postdicom_async.vendor.answers import Institution as Institution
 from postdicom_async.vendor.answers import PatientOrder as PatientOrder
 from postdicom_async.vendor.answers import ShareLink as ShareLink
 from postdicom_async.vendor.answers import TagContent as TagContent
+from postdicom_async.vendor.answers import User as User
 from postdicom_async.vendor.answers import VendorAnswer as VendorAnswer
 from postdicom_async.vendor.wire import CloudWire as CloudWire
 from postdicom_async.vendor.wire import Wire as Wire

@@ -130,7 +130,18 @@ class PostdicomError(Exception):
 
 
 class UsageError(PostdicomError, ValueError):
-    """An argument is wrong; nothing was sent. The message names the argument."""
+    """An argument is wrong; nothing was sent. The message begins with the argument, where it is about one.
+
+    Attributes:
+        argument: its name as the caller writes it, such as ``"limit"`` or ``"tls.key"``; None where it is about none.
+        problem: what is wrong with it: the message without its name.
+    """
+
+    def __init__(self, problem: str, *, argument: str | None = None, operation: str | None = None) -> None:
+        # The message is made here alone, so that what it says and what ``argument`` says cannot differ.
+        super().__init__(f"{argument}: {problem}" if argument else problem, operation=operation)
+        self.argument = argument
+        self.problem = problem
 
 
 class ConnectionFailed(PostdicomError):

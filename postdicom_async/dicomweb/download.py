@@ -307,7 +307,7 @@ def _one_name_each(layout: Layout, target: Target, arrivals: Arrivals) -> Callab
         if known is None:
             owners.put(key, owner)
         elif known != owner:
-            raise UsageError("layout: it gives two instances the same name")
+            raise UsageError("it gives two instances the same name", argument="layout")
         return given
 
     return checked
@@ -321,7 +321,7 @@ def _path_of(to: object) -> Path:
     """Return the folder. An empty path would mean the current one, which nobody says that way on purpose."""
     text = os.fspath(to) if isinstance(to, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
-        raise UsageError("to: give the path of a folder")
+        raise UsageError("give the path of a folder", argument="to")
     return Path(text)
 
 

@@ -69,7 +69,7 @@ Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
 _FILES_A_HOP = 32  # read in one visit to a thread: a visit costs as much as several small reads
 _BYTES_A_HOP = 4 << 20  # in memory, drawn from the caller in one visit
 _OPEN_FILE = "an open file: give its path, or open it with aiofiles"
-_PATHS_ONLY = "sources: give paths, or an iterable of them"
+_PATHS_ONLY = "give paths, or an iterable of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ async def read_paths(sources: Sources, look: Callable[[Path], _T]) -> AsyncItera
         LocalFileError: a path that was named does not exist.
     """
     if not isinstance(sources, os.PathLike | Iterable | AsyncIterable):
-        raise UsageError(_PATHS_ONLY)
+        raise UsageError(_PATHS_ONLY, argument="sources")
     async for group in _groups(sources):
         if isinstance(group, list | tuple):
             await anyio.to_thread.run_sync(_require_paths, group)
@@ -142,7 +142,7 @@ def _some(looks: Iterator[_T]) -> list[_T]:
 def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterator[_T | Unusable]:
     for source in sources:
         if not isinstance(source, str | os.PathLike):
-            raise UsageError(_PATHS_ONLY)
+            raise UsageError(_PATHS_ONLY, argument="sources")
         yield from (one if isinstance(one, Unusable) else look(one) for one in files_at(path_of(source)))
 
 
@@ -190,9 +190,9 @@ def _as_iterable(sources: object) -> Iterable[Source]:
     if _is_single(sources):
         return [cast("Source", sources)]
     if hasattr(sources, "read"):
-        raise UsageError(f"sources: {_OPEN_FILE}")
+        raise UsageError(_OPEN_FILE, argument="sources")
     if not isinstance(sources, Iterable):
-        raise UsageError("sources: give paths, bytes, data sets, streams, or an iterable of them")
+        raise UsageError("give paths, bytes, data sets, streams, or an iterable of them", argument="sources")
     return cast("Iterable[Source]", sources)
 
 
@@ -211,7 +211,7 @@ def _require_paths(sources: Iterable[Source]) -> None:
 
 
 def _holds_nul(_: ValueError) -> UsageError:
-    return UsageError("sources: a path holds a NUL character")
+    return UsageError("a path holds a NUL character", argument="sources")
 
 
 def _identified(
@@ -227,9 +227,11 @@ def _identified(
         elif is_stream(source):
             yield _Waiting(source, number)
         elif hasattr(source, "read"):
-            raise UsageError(f"sources: item {number} is {_OPEN_FILE}")
+            raise UsageError(f"item {number} is {_OPEN_FILE}", argument="sources")
         else:
-            raise UsageError(f"sources: item {number} is neither a path, bytes, a data set nor a stream of bytes")
+            raise UsageError(
+                f"item {number} is neither a path, bytes, a data set nor a stream of bytes", argument="sources"
+            )
 
 
 async def measure(sources: Sources) -> tuple[int, int] | None:

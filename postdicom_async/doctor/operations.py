@@ -19,9 +19,9 @@ from postdicom_async.doctor.examination import (
 )
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
-from postdicom_async.postdicom.operations import OPERATIONS, Name, encode
+from postdicom_async.postdicom.operations import OPERATIONS, encode
 from postdicom_async.vendor.answers import Content, PatientOrder, list_in, parse, refusal_in
-from postdicom_async.vendor.values import check
+from postdicom_async.vendor.fields import check
 from postdicom_async.vendor.wire import Wire
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["READS", "OperationProbes"]
 
-READS: Final = (Name.SEARCH_FOLDERS, Name.SEARCH_ORDERS, Name.ORDER_PROPERTIES)
+READS: Final = ("folders.search", "orders.search", "orders.properties")
 """All that is ever sent. Tag content is a read too, but only some accounts may."""
 
 _STUDY_DATE = "00080020"
@@ -54,7 +54,7 @@ class OperationProbes:
 
     async def _folders(self) -> None:
         """List the folders at the root; if that is refused, try the other ways of writing it."""
-        status, kind, found = await self._call(Name.SEARCH_FOLDERS, {"with_orders": False})
+        status, kind, found = await self._call("folders.search", {"with_orders": False})
         worked = _is_fine(status, found)
         self._all.note("folders", worked, _told(status, kind, found))
         if worked:
@@ -63,7 +63,7 @@ class OperationProbes:
             self._all.note("wire sends_empty", Verdict.AS_ASSUMED, "taken")
             return
         for key, words, wire in _other_ways(self._wire):
-            status, kind, found = await self._call(Name.SEARCH_FOLDERS, {"with_orders": False}, wire)
+            status, kind, found = await self._call("folders.search", {"with_orders": False}, wire)
             if _is_fine(status, found):
                 self._all.note(key, Verdict.OTHERWISE, f"refused; taken with {words}")
                 return
@@ -71,7 +71,7 @@ class OperationProbes:
     async def _names(self) -> None:
         """Search for a folder that is not there, by a name in several scripts, and with a true boolean."""
         name = f"{_IN_MANY_SCRIPTS} {uuid4()}"
-        status, kind, found = await self._call(Name.SEARCH_FOLDERS, {"name": name, "with_orders": True})
+        status, kind, found = await self._call("folders.search", {"name": name, "with_orders": True})
         worked = _is_fine(status, found)
         self._all.note(
             "ascii", worked, f"taken; without a match: {_told(status, kind, found)}" if worked else "refused"
@@ -82,7 +82,7 @@ class OperationProbes:
         """Search for the orders of one day: that of the study at hand."""
         day = _day_of(first_value(self._all.study, _STUDY_DATE))
         given = {"study_date_from": day, "study_date_to": day} if day else {"patient_id": str(uuid4())}
-        status, kind, found = await self._call(Name.SEARCH_ORDERS, given)
+        status, kind, found = await self._call("orders.search", given)
         worked = _is_fine(status, found)
         self._all.note("orders", worked, _told(status, kind, found))
         if self._wire.sends_empty:  # else a list that is not given is not written
@@ -97,7 +97,7 @@ class OperationProbes:
             return Verdict.AS_ASSUMED, "taken"
         for text in ("[]", '[""]', ""):
             if text != self._wire.absent_list:
-                status, _, found = await self._call(Name.SEARCH_ORDERS, given, replace(self._wire, absent_list=text))
+                status, _, found = await self._call("orders.search", given, replace(self._wire, absent_list=text))
                 if _is_fine(status, found):
                     return Verdict.OTHERWISE, f"refused; taken with absent_list={text!r}"
         return Verdict.UNKNOWN, "not told"
@@ -109,7 +109,7 @@ class OperationProbes:
             self._all.note("properties", Verdict.UNKNOWN, "not tried: no order was found to ask about")
             return
         status, kind, found = await self._call(
-            Name.ORDER_PROPERTIES, {"institution_uuid": institution, "patient_order_uuid": order}
+            "orders.properties", {"institution_uuid": institution, "patient_order_uuid": order}
         )
         worked = _is_fine(status, found, listing=False)
         self._all.note("properties", worked, _told(status, kind, found, counts=False))
@@ -118,12 +118,12 @@ class OperationProbes:
         """Search for the orders of institutions that are not there, as many as one header may hold."""
         room = self._wire.header_bytes - 600
         uuids = [str(uuid4()) for _ in range(max(1, room // 42))]
-        status, kind, found = await self._call(Name.SEARCH_ORDERS, {"institution_uuids": uuids})
+        status, kind, found = await self._call("orders.search", {"institution_uuids": uuids})
         size = len(uuids) * 42
         worked = _is_fine(status, found)
         self._all.note("wire header_bytes", worked, f"about {size}: {_told(status, kind, found)}")
 
-    async def _call(self, name: Name, given: dict[str, Any], wire: Wire | None = None) -> tuple[int, str, Content]:
+    async def _call(self, name: str, given: dict[str, Any], wire: Wire | None = None) -> tuple[int, str, Content]:
         """Make one read; any status is an answer."""
         operation = OPERATIONS[name]
         if name not in READS or operation.repeat is not Repeat.READ:

@@ -146,8 +146,9 @@ class Session:
         """
         if _of_the_connections(settings) != _of_the_connections(self.settings):
             raise UsageError(
-                "with_options: tls, proxy, timeouts.connect, limits.connections and limits.parallel_searches belong to "
-                "the open connections; make a new session for other values"
+                "tls, proxy, timeouts.connect, limits.connections and limits.parallel_searches belong to the open "
+                "connections; make a new session for other values",
+                operation="with_options",
             )
         other = copy.copy(self)
         other.settings = settings

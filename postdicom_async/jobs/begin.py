@@ -148,11 +148,13 @@ async def sync(
         scheduler: see `copy`.
     """
     if delete not in ("", "copied", "all"):
-        raise UsageError("delete: give 'copied' or 'all', or nothing")
+        raise UsageError("give 'copied' or 'all', or nothing", argument="delete")
     if not isinstance(max_delete, int | float) or not 0 <= max_delete <= 1:
-        raise UsageError("max_delete: give a share from 0 to 1, such as 0.01")
+        raise UsageError("give a share from 0 to 1, such as 0.01", argument="max_delete")
     if delete and anonymize is not None:
-        raise UsageError("delete: not with anonymize: what the target holds cannot be told from what was never sent")
+        raise UsageError(
+            "not with anonymize: what the target holds cannot be told from what was never sent", argument="delete"
+        )
     order, most = order_of(first), float(max_delete)
     how = How("sync", verify, full, order, anonymize, attempts, delete=delete, max_delete=most, sample=sample)
     return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
@@ -238,7 +240,7 @@ async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], Ho
     path = await in_background(lambda: job_files.find_job(str(job)))
     kept = await in_background(job_files.Private(path).read)
     if kept.get("anonymizes"):
-        raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
+        raise UsageError("it anonymises, and its rules are not kept; give the whole command again", argument="job")
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
     return path, ends, How(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
 
@@ -378,13 +380,13 @@ async def begun(asked: Asked) -> Job:
 
 def _require_level(how: How) -> None:
     if how.verify not in ("none", "listed", "bytes"):
-        raise UsageError("verify: give 'none', 'listed' or 'bytes'")
+        raise UsageError("give 'none', 'listed' or 'bytes'", argument="verify")
     if not isinstance(how.sample, int | float) or not 0 < how.sample <= 1:
-        raise UsageError("sample: give a share above 0, at most 1")
+        raise UsageError("give a share above 0, at most 1", argument="sample")
     if not isinstance(how.attempts, int) or how.attempts < 1:
-        raise UsageError("attempts: give a number from 1 on")
+        raise UsageError("give a number from 1 on", argument="attempts")
     if how.anonymize is not None and not how.anonymize.is_repeatable:
-        raise UsageError("anonymize: give a secret, so that the job makes the same UIDs and IDs when it goes on")
+        raise UsageError("give a secret, so that it makes the same UIDs and IDs when it goes on", argument="anonymize")
 
 
 def _require_bounds(how: How, specs: list[Any]) -> None:
@@ -392,7 +394,7 @@ def _require_bounds(how: How, specs: list[Any]) -> None:
     source, target = (set(getattr(spec, "filters", ())) for spec in specs)
     if how.delete == "all" and not source <= target:
         raise UsageError(
-            "delete: 'all' wants the same filters at source and target, so that nothing outside is deleted"
+            "'all' wants the same filters at source and target, so that nothing outside is deleted", argument="delete"
         )
 
 
@@ -448,7 +450,7 @@ def _require_features(how: How, source: End, target: End) -> None:
     for end, name in ((source, "source"), (target, "target")):
         for feature in needed[name]:
             if feature not in end.features:
-                raise UsageError(f"{name}: {end.name} {_WORDS[feature]}")
+                raise UsageError(f"{end.name} {_WORDS[feature]}", argument=name)
 
 
 async def _ledger(ends: Ends, how: How) -> Ledger:

@@ -64,7 +64,7 @@ def state_folder() -> Path:
     else:
         if find_spec("platformdirs") is None:
             raise UsageError(
-                'job: name a file, or pip install "postdicom-async[cli]" so that the state folder is found'
+                'name a file, or pip install "postdicom-async[cli]" so that the state folder is found', argument="job"
             )
         from platformdirs import user_state_path
 
@@ -143,7 +143,7 @@ def find_job(name: str) -> Path:
     if len(found) == 1:
         return found[0]
     names = ", ".join(one.stem for one in found[:_MOST_NAMED]) + (", ..." if len(found) > _MOST_NAMED else "")
-    raise UsageError(f"job: {len(found)} have that in their names: {names}")
+    raise UsageError(f"{len(found)} have that in their names: {names}", argument="job")
 
 
 def remove_job(ledger: Path) -> None:

@@ -322,10 +322,12 @@ def _reason_of(end: ChunkEnd) -> int:
 
 def _problem_of(end: ChunkEnd) -> errors.PostdicomError:
     """Return the error that ended a chunk, which may have been on another machine."""
-    kinds = (errors.UsageError, errors.AuthenticationFailed, errors.ConnectionFailed, errors.RateLimited)
+    kinds = (errors.AuthenticationFailed, errors.ConnectionFailed, errors.RateLimited)
     if end.error == errors.LocalFileError.__name__:
         full = errors.LocalFileError(end.message, temporary=end.temporary)
         full.disk_full = end.disk_full
         return full
+    if end.error == errors.UsageError.__name__:
+        return errors.UsageError(end.message)
     kind = {one.__name__: one for one in kinds}.get(end.error, errors.PostdicomError)
     return kind(end.message, temporary=end.temporary, retry_after=end.retry_after)

@@ -156,7 +156,7 @@ class Retries:
         elif isinstance(reasons, list) and all(type(one) is int for one in reasons):
             self._reasons |= set(reasons)
         else:
-            raise UsageError("retry: give reasons as a list of numbers")
+            raise UsageError("give reasons as a list of numbers", operation="retry")
 
     async def begin(self, ledger: Ledger) -> bool:
         """Make pending what was asked for, and the phase that of moving; return whether there is such a thing."""

@@ -91,9 +91,9 @@ class Intake:
         distinct: bool = False,
     ) -> None:
         if on_progress is not None and not callable(on_progress):
-            raise UsageError("progress: give a function that takes an event, or None")
+            raise UsageError("give a function that takes an event, or None", argument="progress")
         if not isinstance(send_truncated, bool):
-            raise UsageError("send_truncated: give True or False")
+            raise UsageError("give True or False", argument="send_truncated")
         require_anonymization(anonymize)
         self.meter: Meter = Meter(on_progress)
         self._gathered = gathered or Gathered(keeps_all=True)

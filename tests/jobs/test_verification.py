@@ -13,7 +13,7 @@ import pytest
 
 from postdicom_async import Anonymization, ConnectionFailed, LocalFileError, Status
 from postdicom_async.bodies import BytesBody
-from postdicom_async.dicom.anonymize.patients import PatientRows
+from postdicom_async.dicom.anonymize.identities import PatientRows
 from postdicom_async.dicom.digest import DataSetDigest
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.sameness import Difference, differences

@@ -59,7 +59,7 @@ class ArchiveEnd:
 
     def __init__(self, client: DicomWeb, *, name: str | None = None, filters: Mapping[str, Any] | None = None) -> None:
         if not isinstance(client, DicomWeb):
-            raise UsageError("client: give a DicomWeb(...)")
+            raise UsageError("give a DicomWeb(...)", argument="client")
         self._take(client)
         self._opens = False
         self._filters = tuple(filter_pairs(filters))

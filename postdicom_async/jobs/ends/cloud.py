@@ -57,7 +57,7 @@ class CloudEnd:
         folder_uuid: UUID | str | None = None,
     ) -> None:
         if not isinstance(api, CloudApi):
-            raise UsageError("api: give a CloudApi(...)")
+            raise UsageError("give a CloudApi(...)", argument="api")
         self._api = api
         self._institution = institution_uuid
         self._folder = folder_uuid

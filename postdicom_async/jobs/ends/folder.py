@@ -97,7 +97,7 @@ class FolderEnd:
         self._target = target
         self._on_scan = on_scan
         if index is not None and Path(os.path.realpath(index)).is_relative_to(self._root):
-            raise UsageError("index: it must not lie in the folder that it is about")
+            raise UsageError("it must not lie in the folder that it is about", argument="index")
         self._index: FolderIndex | None = None
         self._indexing = asyncio.Lock()
         self._searched = False
@@ -327,7 +327,7 @@ class FolderEnd:
         """
         listing = await self._listing()
         if not await listing.is_chosen(study):
-            raise UsageError("delete: the study is outside the filter")
+            raise UsageError("the study is outside the filter", argument="delete")
         wanted = None if instances is None else {(one.series_instance_uid, one.sop_instance_uid) for one in instances}
         problem: LocalFileError | None = None
         async for rows in listing.files(study):

@@ -245,7 +245,9 @@ class _Run:
         if answer is None or isinstance(answer, worker.Refused):
             self._flights.lost(key)
         elif isinstance(answer, ImportError | AttributeError):
-            raise UsageError("workers: they cannot load this job's work; give them the packages that are here")
+            raise UsageError(
+                "they cannot load this job's work; give them the packages that are here", argument="workers"
+            )
         elif isinstance(answer, Exception | worker.Broken):
             what = answer.error if isinstance(answer, worker.Broken) else type(answer).__name__
             self._tell(f"workers did not survive chunk {key[0]}, attempt {key[1]}: {what}")
@@ -295,7 +297,7 @@ class _Run:
 
     def _check_patience(self, missing: str) -> None:
         if self._link.refused is not None and not self._has_worked:
-            raise UsageError(f"workers: {self._link.refused}")
+            raise UsageError(self._link.refused, argument="workers")
         if time.monotonic() - self._worked > self._patience:
             raise ConnectionFailed(
                 f"no {missing} for {self._patience:.0f} s; the same command goes on when there is one"
@@ -334,16 +336,19 @@ def checked_address(address: str, security: Security | None) -> str:
     except (ValueError, AttributeError):
         usable = False
     if not usable:
-        raise UsageError("scheduler: give its address as tls://HOST:8786, or tcp://127.0.0.1:8786 on this machine")
+        raise UsageError(
+            "give its address as tls://HOST:8786, or tcp://127.0.0.1:8786 on this machine", argument="scheduler"
+        )
     certain = security is not None and all(
         getattr(security, name) for name in ("require_encryption", "tls_ca_file", "tls_client_cert", "tls_client_key")
     )
     if parts.scheme == "tls" and not certain:
-        raise UsageError("scheduler: tls:// needs the files of an authority, a certificate and its key")
+        raise UsageError("tls:// needs the files of an authority, a certificate and its key", argument="scheduler")
     if parts.scheme == "tcp" and not is_loopback(full):
         raise UsageError(
-            "scheduler: it executes what reaches its port, so on another machine it is connected to over TLS alone: "
-            "give tls://HOST:PORT, and the files of an authority, a certificate and its key"
+            "it executes what reaches its port, so on another machine it is connected to over TLS alone: "
+            "give tls://HOST:PORT, and the files of an authority, a certificate and its key",
+            argument="scheduler",
         )
     return full
 

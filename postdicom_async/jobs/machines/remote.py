@@ -77,7 +77,9 @@ def packed_rules(rules: Anonymization) -> Anonymization:
         UsageError: every machine would make other UIDs; or a map of UIDs is to be written, which several cannot.
     """
     if rules.uid_map is not None:
-        raise UsageError("anonymize: a map of UIDs is written on one machine; leave it out, or the scheduler")
+        raise UsageError(
+            "a map of UIDs is written on one machine; leave it out, or the scheduler", argument="anonymize"
+        )
     return rules.without_secret()
 
 
@@ -91,7 +93,7 @@ def unpacked_rules(rules: Anonymization) -> Anonymization:
     place = os.environ.get(PATIENTS)
     secret, patients = _secret(), None
     if place and rules.description()["patients"] is not None:
-        no_table = UsageError(f"anonymize: this machine has no table where {PATIENTS} is")
+        no_table = UsageError(f"this machine has no table where {PATIENTS} is", argument="anonymize")
         with translated(LocalFileError, lambda _: no_table):  # no error that leaves says where it is
             patients = PatientTable.from_csv(Path(place))
     # A worker may serve jobs that need less than it has.
@@ -100,8 +102,9 @@ def unpacked_rules(rules: Anonymization) -> Anonymization:
             return rules.with_secret(one, patients=table)
     has = "no secret" if secret is None else "another secret or table of patients than where the job was begun"
     raise UsageError(
-        f"anonymize: this machine has {has}: set {SECRET} (or {SECRET_FILE} in $CREDENTIALS_DIRECTORY), and "
-        f"{PATIENTS} to the file of a table"
+        f"this machine has {has}: set {SECRET} (or {SECRET_FILE} in $CREDENTIALS_DIRECTORY), and "
+        f"{PATIENTS} to the file of a table",
+        argument="anonymize",
     )
 
 

@@ -52,7 +52,7 @@ class Scheduler:
         for name in ("ca_file", "certificate", "key"):
             file = getattr(self, name)
             if file is not None and not Path(file).is_file():
-                raise UsageError(f"scheduler: {name}: there is no such file")
+                raise UsageError(f"{name}: there is no such file", argument="scheduler")
         checked_address(self.address, self._security())
 
     def _security(self) -> Any:
@@ -91,7 +91,7 @@ class Scheduler:
 
         if not isinstance(source, EndSpec) or not isinstance(target, EndSpec):
             raise UsageError(
-                "scheduler: name both ends by profile, address or path; a client cannot be sent to workers"
+                "name both ends by profile, address or path; a client cannot be sent to workers", argument="scheduler"
             )
         job = secrets.token_hex(4)
         alone = source.is_archive != target.is_archive

@@ -78,7 +78,7 @@ def handlers_of(
     async def change(message: Message) -> Message:
         values = {name: value for name, value in message.items() if name != "do"}
         if not values or not values.keys() <= _SETTINGS:
-            raise UsageError(f"set: give one or more of {', '.join(sorted(_SETTINGS))}")
+            raise UsageError(f"give one or more of {', '.join(sorted(_SETTINGS))}", operation="set")
         pace.set(**values)
         return pace.snapshot()
 
@@ -224,7 +224,7 @@ class ControlServer:
         try:
             return {"ok": True, **(await handler(message) or {})}
         except PostdicomError as error:
-            return {"ok": False, "error": error.message}
+            return {"ok": False, "error": str(error)}
         except Exception as error:  # noqa: BLE001 - whatever is asked, the job goes on
             return {"ok": False, "error": f"unexpected ({type(error).__name__})"}
 

@@ -49,13 +49,14 @@ class Rate:
     of: Kind = "bytes"
 
     @classmethod
-    def parse(cls, text: str, *, of: Kind | None = None) -> Rate:
+    def parse(cls, text: str, *, of: Kind | None = None, argument: str = "rate") -> Rate:
         """Read a rate.
 
         Args:
             text: ``"40M"`` (bytes a second: K, M, G by thousands, KiB, MiB, GiB by 1024), ``"10/s"`` (requests), or
                 ``"off"``.
             of: what is wanted; None takes either, and a plain number as bytes.
+            argument: what an error calls it.
 
         Raises:
             UsageError: it is no rate, or one of the other kind.
@@ -74,7 +75,7 @@ class Rate:
         if rate is None or rate.of != (of or rate.of):
             examples = {"bytes": '"40M" for 40 MB/s', "requests": '"10/s" for requests'}
             wanted = examples[of] if of else " or ".join(examples.values())
-            raise UsageError(f'rate: give {wanted}, or "off"')
+            raise UsageError(f'give {wanted}, or "off"', argument=argument)
         return rate if rate.per_second else cls(None, rate.of)
 
     def __str__(self) -> str:
@@ -253,7 +254,9 @@ class Pace:
         """
         rates = [_rate(max_rate, "max_rate", None), _rate(max_requests, "max_requests", "requests")]
         if at_once is not None and (type(at_once) is not int or not 0 <= at_once <= _MOST_AT_ONCE):
-            raise UsageError(f"at_once: give a number from 1 to {_MOST_AT_ONCE}, or 0 for as many as make it faster")
+            raise UsageError(
+                f"give a number from 1 to {_MOST_AT_ONCE}, or 0 for as many as make it faster", argument="at_once"
+            )
         times = Windows.parse(windows) if windows is not None and not isinstance(windows, Windows) else windows
         for rate in rates:
             if rate is not None:
@@ -306,10 +309,10 @@ def _rate(value: Rate | float | str | None, name: str, of: Kind | None) -> Rate 
     if value is None:
         return None
     if isinstance(value, str):
-        return Rate.parse(value, of=of)
+        return Rate.parse(value, of=of, argument=name)
     rate = value if isinstance(value, Rate) else None
     if rate is None and isinstance(value, int | float) and not isinstance(value, bool):
         rate = Rate(float(value) or None, of or "bytes")
     if rate is None or (of is not None and rate.of != of) or not 0 < (rate.per_second or 1.0) < math.inf:
-        raise UsageError(f'{name}: give a number a second, a text such as "40M" or "10/s", or "off"')
+        raise UsageError('give a number a second, a text such as "40M" or "10/s", or "off"', argument=name)
     return rate

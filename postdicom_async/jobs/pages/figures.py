@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import floor, log10
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicom.dictionary import keyword_of
+from postdicom_async.dicom.tags import keyword_of
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import name_of, total
 from postdicom_async.markup import Html, element, joined

@@ -237,7 +237,7 @@ def format_of(path: Path) -> str:
         return _ENDINGS[path.suffix.lower()]
     except KeyError:
         pass
-    raise UsageError(f"report: name it {', '.join(sorted(_ENDINGS))}, or give the format")
+    raise UsageError(f"name it {', '.join(sorted(_ENDINGS))}, or give the format", argument="report")
 
 
 def report_lines(reader: Reader, form: str, *, version: str, now: datetime | None = None) -> Iterator[str]:
@@ -255,7 +255,7 @@ def report_lines(reader: Reader, form: str, *, version: str, now: datetime | Non
         UsageError: the format is not known.
     """
     if form not in FORMATS:
-        raise UsageError(f"report: give one of {', '.join(FORMATS)}, not {form!r}")
+        raise UsageError(f"give one of {', '.join(FORMATS)}, not {form!r}", argument="report")
     return _lines(reader, form, version, now or datetime.now(UTC))
 
 

@@ -68,7 +68,7 @@ class LivePage:
         token_file: Path | None = None,
     ) -> None:
         if control and ask is None:
-            raise UsageError("control: give a way to ask the job")
+            raise UsageError("give a way to ask the job", argument="control")
         self.url: str = ""
         self._open_reader = open_reader
         self._ask = ask
