@@ -10,6 +10,6 @@
 
 from __future__ import annotations
 
-from postdicom_async.lazy import attach_stub
+from postdicom_async.lazy import attach
 
-__getattr__, __dir__, __all__ = attach_stub(__name__)
+__getattr__, __dir__, __all__ = attach(__name__)

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-__all__ = ["attach_stub"]
+__all__ = ["attach"]
 
 
-def attach_stub(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def attach(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package whose ``__init__.pyi`` names what it offers."""
     module = sys.modules[package]
     loader: Any = module.__loader__  # what reads the code reads the stub too, be it out of a zip file

@@ -9,9 +9,9 @@ from postdicom_async.jobs.job import Job as Job
 from postdicom_async.jobs.job_files import every_job as every_job
 from postdicom_async.jobs.job_files import find_job as find_job
 from postdicom_async.jobs.job_files import find_jobs as find_jobs
-from postdicom_async.jobs.ledger.ledger import LedgerReader as LedgerReader
 from postdicom_async.jobs.ledger.partition import merge as merge
 from postdicom_async.jobs.ledger.partition import partition as partition
+from postdicom_async.jobs.ledger.reader import LedgerReader as LedgerReader
 from postdicom_async.jobs.machines.scheduler import Scheduler as Scheduler
 from postdicom_async.jobs.pace.control import NoJobRuns as NoJobRuns
 from postdicom_async.jobs.pace.control import ask_job as ask_job
@@ -28,5 +28,3 @@ from postdicom_async.jobs.states import Reason as Reason
 from postdicom_async.jobs.states import State as State
 from postdicom_async.jobs.states import reason_text as reason_text
 from postdicom_async.jobs.summary import Summary as Summary
-
-__all__: list[str]  # noqa: PYI035 - made of the lines above when it runs

@@ -4,8 +4,6 @@
 >>> async with profiles.open_profile("hospital") as archive: ...
 """
 
-from __future__ import annotations
+from postdicom_async.lazy import attach
 
-from postdicom_async.lazy import attach_stub
-
-__getattr__, __dir__, __all__ = attach_stub(__name__)
+__getattr__, __dir__, __all__ = attach(__name__)

@@ -26,5 +26,3 @@ from postdicom_async.profiles.secrets import keep as keep
 from postdicom_async.profiles.secrets import keys_of as keys_of
 from postdicom_async.profiles.secrets import places_of as places_of
 from postdicom_async.profiles.secrets import read_secret as read_secret
-
-__all__: list[str]  # noqa: PYI035 - made of the lines above when it runs
