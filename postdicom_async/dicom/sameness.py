@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Difference", "Differences", "Sameness", "compare_files", "differences", "is_coercible"]
 
-_SAME_VALUES = frozenset(
-    {tags.IMPLICIT_VR_LITTLE_ENDIAN, tags.EXPLICIT_VR_LITTLE_ENDIAN}
-)  # the same bytes, with VRs or without
+# Written with VRs or without, values are the same bytes.
+_SAME_VALUES = frozenset({tags.IMPLICIT_VR_LITTLE_ENDIAN, tags.EXPLICIT_VR_LITTLE_ENDIAN})
 _CHARACTER_SET = TAG["SpecificCharacterSet"]
 _REPLACED = "\ufffd"  # what pydicom puts in the place of bytes that it cannot decode
 
