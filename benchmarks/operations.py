@@ -21,7 +21,7 @@ import httpx
 from benchmarks.measure import cpu_seconds
 from benchmarks.table import machine
 from postdicom_async import PostDicom, Settings
-from postdicom_async.http.transport import choose_transport
+from postdicom_async.http.endpoint import choose_transport
 
 TARGET = 1.3
 NAME = "Łukasz^Święty"

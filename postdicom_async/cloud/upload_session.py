@@ -9,24 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from postdicom_async.cloud.account import choose
-from postdicom_async.cloud.messages import FileUploadType
-from postdicom_async.cloud.problems import own_problem, session_replaced
-from postdicom_async.cloud.socket import Silence
+from postdicom_async.cloud.caller import choose
+from postdicom_async.cloud.frames import FileUploadType
+from postdicom_async.cloud.socket import Silence, own_problem, session_replaced
 from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
 from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.redaction import safe_reason
-from postdicom_async.http.repeat import Policy, repeat
-from postdicom_async.http.retry import Failure, Repeat, RetryBudget
-from postdicom_async.postdicom.answers import PatientOrder
+from postdicom_async.http.repeat import Policy, RetryBudget, repeat
+from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.results import Status
+from postdicom_async.vendor.answers import PatientOrder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from postdicom_async.cloud.caller import CloudCaller
-    from postdicom_async.cloud.envelope import Envelope
+    from postdicom_async.cloud.frames import Envelope
     from postdicom_async.cloud.socket import FrameSocket
     from postdicom_async.settings import Settings
 

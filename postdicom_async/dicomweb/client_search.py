@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicomweb.client_base import ClientBase, given_uids, target_of
-from postdicom_async.dicomweb.dialects import Route
+from postdicom_async.dicom.uids import checked_uid
+from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON, Dialect, Route
 from postdicom_async.dicomweb.filters import Filters, filter_pairs, include_pairs
-from postdicom_async.dicomweb.find import find
 from postdicom_async.dicomweb.json_answer import JsonAnswer
-from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
-from postdicom_async.dicomweb.search import Search, check_page, load_data_sets, to_dataset
+from postdicom_async.dicomweb.retrieve import target_of
+from postdicom_async.dicomweb.search import Search, check_page, find, load_data_sets, to_dataset
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call
+from postdicom_async.http.session import Call, Session
 from postdicom_async.paging import Results
 
 if TYPE_CHECKING:
@@ -32,8 +31,11 @@ _INSTANCE_UID = "00080018"
 _TAGS = {"study": _STUDY_UID, "series": _SERIES_UID}  # by the placeholders of a dialect
 
 
-class ClientSearch(ClientBase):
-    """QIDO-RS and retrieve metadata."""
+class ClientSearch:
+    """QIDO-RS and retrieve metadata. A part of `DicomWeb`, which says what these are."""
+
+    _session: Session
+    _dialect: Dialect
 
     def search_for_studies(
         self,
@@ -74,7 +76,7 @@ class ClientSearch(ClientBase):
     ) -> Results[Dataset]:
         """Find series, of one study or of all; arguments as for `search_for_studies`."""
         route = Route.SEARCH_SERIES if study_instance_uid is None else Route.SEARCH_SERIES_OF_STUDY
-        uids = given_uids(study_instance_uid=study_instance_uid)
+        uids = _given(study_instance_uid=study_instance_uid)
         return self._search(
             "search for series", route, uids, filters, fields, limit, offset, fuzzymatching, _SERIES_UID
         )
@@ -91,13 +93,13 @@ class ClientSearch(ClientBase):
         fuzzymatching: bool = False,
     ) -> Results[Dataset]:
         """Find instances, of one series, one study or all; arguments as for `search_for_studies`."""
-        uids = given_uids(study_instance_uid=study_instance_uid, series_instance_uid=series_instance_uid)
+        uids = _given(study_instance_uid=study_instance_uid, series_instance_uid=series_instance_uid)
         route = {
             frozenset[str](): Route.SEARCH_INSTANCES,
             frozenset({"study"}): Route.SEARCH_INSTANCES_OF_STUDY,
         }.get(frozenset(uids), Route.SEARCH_INSTANCES_OF_SERIES)
         if route is Route.SEARCH_INSTANCES_OF_SERIES and not self._dialect.can(route, uids):
-            raise UsageError("study_instance_uid: give it too, this archive addresses a series by its study")
+            raise UsageError("give it too, this archive addresses a series by its study", argument="study_instance_uid")
         return self._search(
             "search for instances", route, uids, filters, fields, limit, offset, fuzzymatching, _INSTANCE_UID
         )
@@ -123,7 +125,7 @@ class ClientSearch(ClientBase):
             key=key,
             limit=limit,
             offset=offset,
-            page=self.settings.limits.page_size if self._dialect.pages else None,
+            page=self._session.settings.limits.page_size if self._dialect.pages else None,
             private=tuple(value for _, value in matching),
             dialect=self._dialect,
             below=tuple((_TAGS[name], uid) for name, uid in uids.items()),
@@ -158,3 +160,8 @@ class ClientSearch(ClientBase):
             return JsonAnswer(self._session.one_call(), call, wanted=at_most, key=_INSTANCE_UID).batches()
 
         return Results(pages, to_dataset, load_data_sets)
+
+
+def _given(**uids: str | None) -> dict[str, str]:
+    """Return the UIDs that were given, checked, by the placeholders of a dialect."""
+    return {name.partition("_")[0]: checked_uid(uid, name) for name, uid in uids.items() if uid is not None}

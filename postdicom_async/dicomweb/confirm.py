@@ -1,33 +1,37 @@
-"""Whether an archive holds what was sent: the instance is retrieved and compared.
+"""What an archive holds, told by looking: whether it is what was sent, and what it has before anything is sent.
 
 A search proves that an instance of a UID exists, not that it is this one: an older one, or the original of an
-anonymised copy, has the same UID. So what an answer leaves open is settled by the bytes alone.
+anonymised copy, has the same UID. So what an answer leaves open is settled by retrieving and comparing the bytes, and
+nothing is left out of an upload for a list (QIDO-RS) that may name another instance: a copy that was anonymised under
+its original's UIDs is compared, and never sent over what may be the original. A list that cannot be had, or that
+contradicts itself, leaves nothing out.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from postdicom_async.dicom.sameness import Sameness
-from postdicom_async.dicomweb.parts import Parts
-from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.errors import (
-    AuthenticationFailed,
-    ConnectionFailed,
-    LocalFileError,
-    NotFound,
-    PostdicomError,
-)
+from postdicom_async.dicomweb.listing import list_instances
+from postdicom_async.dicomweb.retrieve import Parts, Retrieval, Target
+from postdicom_async.dicomweb.store_answer import StoreVerdict
+from postdicom_async.disk.scratch import Scratch, ScratchMap
+from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, LocalFileError, NotFound, PostdicomError
+from postdicom_async.results import Status
+from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.comparing import COMPARED_WHOLE, compared
+from postdicom_async.transfer.outcomes import Gathered
 
 if TYPE_CHECKING:
     from postdicom_async.disk.sources import Usable
+    from postdicom_async.results import InstanceUids
 
-__all__ = ["Confirmation", "Holding"]
+__all__ = ["CONFIRMED", "MAY_CHANGE", "Confirmation", "Holding", "Present", "never_confirmed", "told_apart", "uid_of"]
 
 _OPERATION = "confirm"
 
@@ -42,6 +46,12 @@ class Holding(Enum):
     UNREACHABLE = "cannot be asked for it"
     """For the moment, or with these credentials: asking for another one would end the same way."""
 
+
+MAY_CHANGE = frozenset({Holding.ABSENT, Holding.DIFFERENT})
+"""What another store may change."""
+
+CONFIRMED: Final = "retrieved and found to be what was sent"
+"""The reason of an instance that no answer vouched for."""
 
 _HOLDINGS = {
     Sameness.SAME: Holding.SAME,
@@ -77,6 +87,21 @@ class Confirmation:
         except PostdicomError as error:
             return Holding.UNREACHABLE if error.temporary else Holding.UNCLEAR
 
+    async def findings(self, instances: list[Usable]) -> dict[str, Holding]:
+        """Look into the archive for these, and again for those that are not there yet: archives index with a delay."""
+        findings = {uid_of(one): Holding.UNREACHABLE for one in instances}
+        missing = list(instances)
+        for wait in _LOOK_AFTER if missing else ():
+            await anyio.sleep(wait)
+            for one in missing:
+                findings[uid_of(one)] = await self.look(one)
+                if findings[uid_of(one)] is Holding.UNREACHABLE:
+                    return findings
+            missing = [one for one in missing if findings[uid_of(one)] in MAY_CHANGE]
+            if not missing:
+                break
+        return findings
+
     async def _compared(self, parts: Parts, instance: Usable) -> Holding:
         finding = Holding.UNCLEAR
         count = 0
@@ -89,3 +114,103 @@ class Confirmation:
             if finding is not Holding.SAME:
                 return finding
         return finding
+
+
+_LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds between looks into the archive
+_MOST_STUDIES = 10_000  # whose lists are remembered; one that is forgotten is asked for again
+
+
+class Present:
+    """The lists of one upload. Close it."""
+
+    def __init__(self, retrieval: Retrieval, confirmation: Confirmation) -> None:
+        self._retrieval = retrieval
+        self._confirmation = confirmation
+        self._known: dict[str, int] = {}  # the number of a study's list, 0 where it leaves nothing out
+        self._asking: dict[str, anyio.Lock] = {}
+        self._asked = 0
+        self._scratch = Scratch()
+        self._series: ScratchMap[str] = ScratchMap(self._scratch)  # by number and SOP Instance UID
+
+    async def verdict(self, instance: Usable) -> StoreVerdict | None:
+        """Return what is to be told of an instance that is not to be sent; None for one that is."""
+        if not await self._lists(instance.header.uids):
+            return None
+        if not instance.keeps_uid:
+            return StoreVerdict(Status.PRESENT, reason="the archive lists it; not sent")
+        finding = await self._confirmation.look(instance)
+        if finding is Holding.SAME:
+            return StoreVerdict(Status.PRESENT, reason=CONFIRMED)
+        if finding is Holding.ABSENT:  # listed, and not there
+            return None
+        hint = "not sent: anonymise the UIDs too (remap_uids=True), or give existing='send'"
+        reason = f"the archive lists its SOP Instance UID and {finding.value}, perhaps the original; {hint}"
+        return StoreVerdict(Status.FAILED, reason=reason, temporary=finding is Holding.UNREACHABLE)
+
+    async def _lists(self, uids: InstanceUids) -> bool:
+        study = uids.study_instance_uid
+        if study not in self._known:
+            async with self._asking.setdefault(study, anyio.Lock()):  # the others of the study wait for the list
+                if study not in self._known:
+                    await self._ask(study)
+                    self._asking.pop(study, None)
+        number = self._known.get(study, 0)
+        return number > 0 and self._series.get((number, uids.sop_instance_uid)) == uids.series_instance_uid
+
+    async def _ask(self, study: str) -> None:
+        self._asked += 1
+        number, found = self._asked, False
+        # Without a list all is sent; if the archive cannot be worked with, that will tell.
+        with suppress(PostdicomError), closing(Arrivals(study, Gathered(keeps_all=False))) as nothing_yet:
+            if await list_instances(self._retrieval, Target(study), nothing_yet):
+                async for some in nothing_yet.missing_slices():
+                    for _, series, instance in some:
+                        self._series.put((number, instance), series)
+                found = True
+        if len(self._known) >= _MOST_STUDIES:
+            del self._known[next(iter(self._known))]
+        self._known[study] = number if found else 0
+
+    def close(self) -> None:
+        """Forget the lists."""
+        self._scratch.close()
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def uid_of(instance: Usable) -> str:
+    """Return the SOP Instance UID."""
+    return instance.header.uids.sop_instance_uid
+
+
+def told_apart(instance: Usable, verdict: StoreVerdict, finding: Holding) -> StoreVerdict:
+    """Return a verdict that holds where another instance with the same UID may be what the archive has."""
+    if verdict.status is Status.FAILED:
+        return _refused_after_a_lost_answer(verdict, finding)
+    if finding is Holding.SAME:
+        return replace(verdict, reason=CONFIRMED if verdict.reason is None else f"{verdict.reason}; {CONFIRMED}")
+    hint = "; anonymise the UIDs too (remap_uids=True)" if instance.keeps_uid else ""
+    if finding is Holding.DIFFERENT:
+        perhaps = ", perhaps the original" if instance.keeps_uid else ""
+        return StoreVerdict(Status.FAILED, verdict.reason_code, f"the archive {finding.value}{perhaps}{hint}")
+    said = verdict.reason or "stored"
+    reason = f"the archive says {said!r} and {finding.value}, so that it may hold another one with its UID{hint}"
+    return StoreVerdict(Status.UNCONFIRMED, verdict.reason_code, reason)
+
+
+def _refused_after_a_lost_answer(verdict: StoreVerdict, finding: Holding) -> StoreVerdict:
+    """Return a verdict on what was refused, where an earlier request of unknown end may have stored it."""
+    if finding is Holding.SAME:
+        return StoreVerdict(Status.STORED, reason=CONFIRMED)
+    if finding in MAY_CHANGE:
+        return verdict
+    reason = f"an answer was lost, then it was refused ({verdict.reason}), and the archive {finding.value}"
+    return StoreVerdict(Status.UNCONFIRMED, verdict.reason_code, reason, temporary=True)
+
+
+def never_confirmed(finding: Holding, *, lost: bool) -> StoreVerdict:
+    """Return the verdict on an instance that no answer named, after the last repeat."""
+    said = "the answer was lost each time" if lost else "no answer names it"
+    reason = f"{said}, and the archive {finding.value}"
+    return StoreVerdict(Status.UNCONFIRMED, reason=reason, temporary=lost)

@@ -1,13 +1,15 @@
-"""The URL shapes of DICOMweb servers, as data: one object for each family. Pure.
+"""What differs between DICOMweb servers, as data: URL shapes, one object for each family, and media types. Pure.
 
 A route is a path below the service's address with ``{placeholders}``, query included where a family addresses by query.
 Everything assumed about PostDICOM's service is here, in `POSTDICOM`, and can be changed with ``dataclasses.replace``.
+The media types are those to ask for, and those an answer says it has (PS3.18 section 8.7).
 """
 
 from __future__ import annotations
 
+import re
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from urllib.parse import quote
@@ -18,7 +20,20 @@ from postdicom_async.face import public_face
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["DIALECTS", "DICOMWEB", "POSTDICOM", "Dialect", "FilterForm", "Route"]
+__all__ = [
+    "ASKING_FOR_JSON",
+    "DIALECTS",
+    "DICOMWEB",
+    "DICOM_JSON",
+    "FRAME_LADDER",
+    "INSTANCE_LADDER",
+    "POSTDICOM",
+    "Dialect",
+    "FilterForm",
+    "MediaType",
+    "Route",
+    "parse_media_type",
+]
 
 FilterForm: TypeAlias = Literal["keyword", "tag"]
 """How attributes are written in a query: ``PatientName=DOE*`` or ``00100010=DOE*`` (PS3.18 section 8.3.4)."""
@@ -70,11 +85,11 @@ class Dialect:
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
         if self.filter_form not in {"keyword", "tag"}:
-            raise UsageError('filter_form: give "keyword" or "tag"')
+            raise UsageError('give "keyword" or "tag"', argument="filter_form")
         if self.instances_per_store is not None and self.instances_per_store < 1:
-            raise UsageError("instances_per_store: give a number from 1 on, or None")
+            raise UsageError("give a number from 1 on, or None", argument="instances_per_store")
         if type(self.url_bytes) is not int or self.url_bytes < _SHORTEST_URL:
-            raise UsageError(f"url_bytes: give a number from {_SHORTEST_URL} on")
+            raise UsageError(f"give a number from {_SHORTEST_URL} on", argument="url_bytes")
 
     def can(self, route: Route, values: Iterable[str]) -> bool:
         """Whether the route exists and needs no more placeholders than ``values`` names."""
@@ -142,3 +157,65 @@ POSTDICOM: Final = Dialect(
 )
 
 DIALECTS: Final = {dialect.name: dialect for dialect in (DICOMWEB, POSTDICOM)}
+
+
+DICOM_JSON: Final = "application/dicom+json"
+
+ASKING_FOR_JSON: Final = {"Accept": DICOM_JSON, "Accept-Encoding": "gzip"}
+"""Headers that ask for results or metadata. They pack well; instances hardly do, and are asked for as they are."""
+
+# What is asked for, best first. The first keeps the stored transfer syntax (PS3.18 section 8.7.3.5.2); without it a
+# server decompresses an archive copy. Old Orthanc and dcm4chee refuse the parameter, so it is left out next.
+_ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+_QUOTED = 'multipart/related; type="application/dicom"'
+_UNQUOTED = "multipart/related; type=application/dicom"
+
+INSTANCE_LADDER: Final[tuple[str, ...]] = (_ANY_SYNTAX, _QUOTED, _UNQUOTED)
+"""Accept headers for a study, series or instance."""
+
+FRAME_LADDER: Final[tuple[str, ...]] = (
+    'multipart/related; type="application/octet-stream"; transfer-syntax=*',
+    'multipart/related; type="application/octet-stream"',
+    'multipart/related; type="image/jpeg"; transfer-syntax=*',
+    "*/*",
+)
+"""Accept headers for frames and bulk data: as stored, then uncompressed, then whatever there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaType:
+    """A parsed Content-Type: the lower-case type and its parameters by lower-case name."""
+
+    essence: str
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_multipart(self) -> bool:
+        """Whether it is multipart/related, or another multipart that some servers say instead."""
+        return self.essence.startswith("multipart/")
+
+    @property
+    def is_json(self) -> bool:
+        """Whether it is DICOM JSON or plain JSON; servers use either."""
+        return self.essence in ("application/dicom+json", "application/json")
+
+    @property
+    def is_xml(self) -> bool:
+        """Whether it is Native DICOM XML or plain XML."""
+        return self.essence in ("application/dicom+xml", "application/xml", "text/xml")
+
+
+# Laxer than the grammar: an unquoted value may hold what should have been quoted, as in type=application/dicom.
+_PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))')
+_LONGEST = 4096
+
+
+def parse_media_type(value: str | None) -> MediaType:
+    """Return a Content-Type header taken apart; an absent or malformed one has an empty type."""
+    text = (value or "")[:_LONGEST]
+    essence = text.partition(";")[0].strip().lower()
+    parameters = {
+        name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain.strip()
+        for name, quoted, plain in _PARAMETER.findall(text)
+    }
+    return MediaType(essence, parameters)

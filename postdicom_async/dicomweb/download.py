@@ -1,38 +1,43 @@
-"""Instances to disk: compared with the archive's own list, each file whole or absent, only the missing asked again."""
+"""Instances to disk: compared with the archive's own list, each file whole or absent, only the missing asked again.
+
+What is asked for comes in rounds, each in smaller resources than the one before: a server may fail at a large one and
+still give the small ones.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
 from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names, tells_apart
-from postdicom_async.dicomweb.download_plan import plan
 from postdicom_async.dicomweb.helping import MANY, Helping
 from postdicom_async.dicomweb.lanes import Lanes
 from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.disk.background import in_background, outlasting
-from postdicom_async.disk.folder import Folder
-from postdicom_async.errors import IncompleteDownload, LocalFileError, PostdicomError, UsageError
-from postdicom_async.http.clocks import deadline_passed, within
-from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome, Status
+from postdicom_async.disk.folder import SafeFolder
+from postdicom_async.disk.threads import in_background, outlasting
+from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
+from postdicom_async.http.repeat import deadline_passed, within
+from postdicom_async.results import DownloadReport, IncompleteDownload, InstanceUids, OnProgress, Outcome, Status
 from postdicom_async.transfer.arrivals import Arrivals
-from postdicom_async.transfer.folder_sink import FolderSink
-from postdicom_async.transfer.outcomes import Gathered
-from postdicom_async.transfer.progress import Meter
+from postdicom_async.transfer.outcomes import Gathered, Meter
+from postdicom_async.transfer.sinks import FolderSink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
-    from pathlib import Path
 
-__all__ = ["Download"]
+    from postdicom_async.transfer.arrivals import Arrivals
+
+__all__ = ["Download", "plan"]
 
 _COUNT_SECONDS = 10.0
 _T = TypeVar("_T")
@@ -45,7 +50,7 @@ class Download:
         self,
         retrieval: Retrieval,
         target: Target,
-        to: Path,
+        to: str | os.PathLike[str],
         *,
         layout: Layout,
         on_progress: OnProgress | None,
@@ -54,7 +59,7 @@ class Download:
         self._session = retrieval.session.one_call(at_once=True)
         self._retrieval = retrieval.over(self._session)
         self._target = target
-        self._folder = Folder(to, fsync=self._session.settings.fsync)
+        self._folder = SafeFolder(_path_of(to), fsync=self._session.settings.fsync)
         self._meter = Meter(on_progress)
         self._gathered = gathered or Gathered(keeps_all=True)
         self._arrivals = Arrivals(target.study, self._gathered)
@@ -302,16 +307,51 @@ def _one_name_each(layout: Layout, target: Target, arrivals: Arrivals) -> Callab
         if known is None:
             owners.put(key, owner)
         elif known != owner:
-            raise UsageError("layout: it gives two instances the same name")
+            raise UsageError("it gives two instances the same name", argument="layout")
         return given
 
     return checked
 
 
-def _held(folder: Folder, names: list[RelativeName], some: list[InstanceUids]) -> set[InstanceUids]:
+def _held(folder: SafeFolder, names: list[RelativeName], some: list[InstanceUids]) -> set[InstanceUids]:
     return {uids for uids, name in zip(some, names, strict=True) if folder.holds(name, uids)}
+
+
+def _path_of(to: object) -> Path:
+    """Return the folder. An empty path would mean the current one, which nobody says that way on purpose."""
+    text = os.fspath(to) if isinstance(to, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise UsageError("give the path of a folder", argument="to")
+    return Path(text)
 
 
 async def _each(targets: list[Target]) -> AsyncGenerator[Target, None]:
     for target in targets:
         yield target
+
+
+async def plan(target: Target, arrivals: Arrivals, finest: int) -> AsyncGenerator[Target, None]:
+    """Yield what to ask for, as far as it is still missing then.
+
+    ``finest`` bounds the size: 0 allows the target itself, 1 series, 2 only instances. A server may fail at a large
+    resource and still give the small ones.
+    """
+    listed = arrivals.listed
+    if listed is None or not listed.size:
+        yield target
+        return
+    if target.instance is not None:
+        if arrivals.missing:
+            yield target
+        return
+    if finest == 0 and arrivals.missing == listed.size:
+        yield target
+        return
+    series = sorted([one async for one in arrivals.series() if one.missing], key=lambda one: (-one.missing, one.uid))
+    for one in series:
+        if finest <= 1 and one.missing == one.listed:
+            yield Target(target.study, one.uid)
+            continue
+        async for some in arrivals.missing_slices(one.uid):
+            for target in (Target(*uids) for uids in some if not arrivals.has(uids)):
+                yield target

@@ -1,23 +1,47 @@
-"""Search filters to a query string (PS3.18 section 8.3.4, matching by PS3.4 section C.2.2.2). Pure."""
+"""Search filters: how they are written into a URL or several, and whether a result is what they ask for. Pure.
+
+PS3.18 section 8.3.4 has the form, PS3.4 section C.2.2.2 the matching. A server may ignore what it does not support, and
+some ignore every filter written in the form they do not know: then they answer with everything they have. So results
+are held against the filters, but only where that leaves no room: UIDs, dates, and a Patient ID without wildcards. What
+a result does not have proves nothing, and names are matched in too many ways.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from postdicom_async.dicom.dictionary import keyword_of, tag_of_keyword, vr_of_tag
-from postdicom_async.dicom.json_model import tag_of
+from postdicom_async.dicom.json_model import DicomJson, values_of
+from postdicom_async.dicom.tags import checked_tag, keyword_of, tag_of_keyword, vr_of_tag
 from postdicom_async.dicomweb.dialects import FilterForm
 from postdicom_async.dicomweb.moments import TEMPORAL, matching_moments
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from pydicom.valuerep import PersonName
 
-__all__ = ["LISTED", "FilterValue", "Filters", "filter_pairs", "include_pairs", "query_string", "vr_of", "wire_pairs"]
+__all__ = [
+    "LISTED",
+    "Contradictions",
+    "Expectation",
+    "FilterValue",
+    "Filters",
+    "Pairs",
+    "contradicted",
+    "expectations",
+    "filter_pairs",
+    "in_pieces",
+    "include_pairs",
+    "queries",
+    "query_string",
+    "vr_of",
+    "wire_pairs",
+]
 
 Moment: TypeAlias = date | datetime | time | str | None
 FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[Moment, Moment] | list[str]"
@@ -28,11 +52,13 @@ all days of a year or a month. Times are ``HHMMSS`` or ``HH:MM:SS`` or the begin
 """
 
 Filters: TypeAlias = Mapping[str, FilterValue]
-"""DICOM keyword or 8-hex tag, or a path of them joined with dots into sequences, to what it must match."""
+"""DICOM keyword or tag (``GGGGEEEE``, ``0xGGGGEEEE``, ``(GGGG,EEEE)``), or a path of them joined with dots into
+sequences, to what it must match."""
 
 LISTED: Final = re.compile(r"[,\\]")
 """What stands between the UIDs of a list (PS3.4 section C.2.2.2.2): a comma, and the backslash of DICOM itself."""
 
+_TAGS = re.compile(r"[0-9A-F]{8}(\.[0-9A-F]{8})*")
 _SAFE = "*?-,:"
 _SAFE_IN_PRACTICE = _SAFE + "^"
 
@@ -44,7 +70,7 @@ def filter_pairs(filters: Filters | None) -> list[tuple[str, str]]:
         UsageError: an attribute is unknown or a value cannot be matched.
     """
     if filters is not None and not isinstance(filters, Mapping):
-        raise UsageError("filters: give a mapping of DICOM keywords or tags to what they must match")
+        raise UsageError("give a mapping of DICOM keywords or tags to what they must match", argument="filters")
     return [(_attribute(name, "filters"), _value(name, value)) for name, value in (filters or {}).items()]
 
 
@@ -55,7 +81,7 @@ def include_pairs(fields: Iterable[str] | None) -> list[tuple[str, str]]:
         UsageError: an attribute is unknown, or this is nothing to take attributes from.
     """
     if fields is not None and not isinstance(fields, Iterable):
-        raise UsageError('fields: give DICOM keywords or tags, or "all"')
+        raise UsageError('give DICOM keywords or tags, or "all"', argument="fields")
     names = [fields] if isinstance(fields, str) else list(fields or ())
     return [("includefield", "all" if name == "all" else _attribute(name, "fields")) for name in names]
 
@@ -72,10 +98,9 @@ def wire_pairs(pairs: Iterable[tuple[str, str]], form: FilterForm) -> list[tuple
 
 def _keywords(path: str) -> str:
     """Return the keywords for tags joined with dots, or the text itself where there are none."""
-    parts = path.split(".")
-    if not all(tag_of(part) == part for part in parts):
+    if not _TAGS.fullmatch(path):
         return path  # "all", and parameters that are no attributes
-    tags = [int(part, 16) for part in parts]
+    tags = [int(part, 16) for part in path.split(".")]
     keywords = [keyword_of(tag) for tag in tags]
     # Repeating groups share one keyword, that of retired elements is empty.
     is_sure = all(keyword and tag_of_keyword(keyword) == tag for keyword, tag in zip(keywords, tags, strict=True))
@@ -92,13 +117,8 @@ def query_string(pairs: Iterable[tuple[str, str]], *, strict: bool = False) -> s
 
 
 def _attribute(name: str, argument: str) -> str:
-    tags = [tag_of(part) for part in name.split(".")] if isinstance(name, str) else [None]
-    known = [tag for tag in tags if tag is not None]
-    if len(known) != len(tags):
-        is_like_one = isinstance(name, str) and name.isascii() and name.replace(".", "").isalnum()
-        shown = repr(name) if is_like_one else "a name"  # a value that stands in its place is not shown
-        raise UsageError(f"{argument}: {shown} is neither a DICOM keyword nor a tag of 8 hex digits")
-    return ".".join(known)
+    parts = name.split(".") if isinstance(name, str) else [name]
+    return ".".join(f"{checked_tag(part, argument):08X}" for part in parts)
 
 
 def _value(name: str, value: FilterValue) -> str:
@@ -107,7 +127,7 @@ def _value(name: str, value: FilterValue) -> str:
         text = _range(name, vr, value)
     elif isinstance(value, list):
         if not value:  # it would match everything
-            raise UsageError(f"filters: the list of {name} is empty")
+            raise UsageError(f"the list of {name} is empty", argument="filters")
         text = ",".join(_text(name, item) for item in value)
     else:
         text = _moment(name, vr, value) if isinstance(value, date | time) else _text(name, value)
@@ -116,9 +136,9 @@ def _value(name: str, value: FilterValue) -> str:
 
 def _range(name: str, vr: str, value: tuple[Moment, Moment]) -> str:
     if len(value) != 2 or value == (None, None):
-        raise UsageError(f"filters: the range of {name} needs two ends, of which one may be None")
+        raise UsageError(f"the range of {name} needs two ends, of which one may be None", argument="filters")
     if vr and vr not in TEMPORAL:
-        raise UsageError(f"filters: {name} is neither a date nor a time; only those are matched by a range")
+        raise UsageError(f"{name} is neither a date nor a time; only those are matched by a range", argument="filters")
     return f"{_moment(name, vr, value[0])}-{_moment(name, vr, value[1])}"
 
 
@@ -136,21 +156,23 @@ def _moment(name: str, vr: str, value: Moment) -> str:
         return f"{value.year:04}{value:%m%d%H%M%S}"  # not every strftime pads the year
     if isinstance(value, date):
         if vr == "TM":
-            raise UsageError(f"filters: {name} is a time; a date cannot match it")
+            raise UsageError(f"{name} is a time; a date cannot match it", argument="filters")
         return f"{value.year:04}{value:%m%d}"
     if isinstance(value, time):
         if vr in {"DA", "DT"}:  # its digits would be taken for those of a year
-            raise UsageError(f"filters: {name} is a date; a time cannot match it")
+            raise UsageError(f"{name} is a date; a time cannot match it", argument="filters")
         return value.strftime("%H%M%S")
     return _text(name, value)
 
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool) or not (isinstance(value, str | int) or _is_person_name(value)):
-        raise UsageError(f"filters: the value of {name} must be text, a number, a date, a range or a list of UIDs")
+        raise UsageError(
+            f"the value of {name} must be text, a number, a date, a range or a list of UIDs", argument="filters"
+        )
     text = str(value)
     if not all(char.isprintable() for char in text):
-        raise UsageError(f"filters: the value of {name} holds a control character")
+        raise UsageError(f"the value of {name} holds a control character", argument="filters")
     return text
 
 
@@ -158,3 +180,169 @@ def _is_person_name(value: object) -> bool:
     from pydicom.valuerep import PersonName  # loaded already where there is one
 
     return isinstance(value, PersonName)
+
+
+_T = TypeVar("_T")
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
+"""A query: tags, or names of other parameters, and values."""
+
+
+def in_pieces(items: Sequence[_T], fits: Callable[[Sequence[_T]], bool]) -> list[Sequence[_T]]:
+    """Return consecutive pieces that fit, in order, as few as halving gives; one item alone is never refused."""
+    if len(items) < 2 or fits(items):
+        return [items]
+    middle = len(items) // 2
+    return in_pieces(items[:middle], fits) + in_pieces(items[middle:], fits)
+
+
+def queries(pairs: Pairs, fits: Callable[[Pairs], bool]) -> list[Pairs]:
+    """Return queries that fit and together match what ``pairs`` match: lists of UIDs are cut in two, the longest first.
+
+    What holds no such list is returned as it is, however long.
+    """
+    lists = [_listed_uids(name, value) for name, value in pairs]
+    longest = max(range(len(lists)), key=lambda n: len(lists[n]), default=0)
+    if not pairs or fits(pairs) or len(lists[longest]) < 2:
+        return [pairs]
+    uids, name = lists[longest], pairs[longest][0]
+    halves = uids[: len(uids) // 2], uids[len(uids) // 2 :]
+    parts = [(*pairs[:longest], (name, ",".join(half)), *pairs[longest + 1 :]) for half in halves]
+    return [query for part in parts for query in queries(part, fits)]
+
+
+def _listed_uids(name: str, value: str) -> list[str]:
+    """Return the UIDs of a filter that lists some (PS3.4 section C.2.2.2.2), each once."""
+    is_attribute = all(len(part) == 8 for part in name.split("."))
+    if not is_attribute or vr_of(name) != "UI":
+        return []
+    return [uid for uid in dict.fromkeys(LISTED.split(value)) if uid]
+
+
+_STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+_DAY = re.compile(r"[0-9]{8}")
+_DAYS = re.compile(r"(?P<first>[0-9]{8})?-(?P<last>[0-9]{8})?|(?P<one>[0-9]{8})")
+
+_Test: TypeAlias = "Callable[[str], bool | None]"
+
+
+class Expectation(NamedTuple):
+    """What every result must be.
+
+    Attributes:
+        tag: the attribute.
+        holds: whether a value of it is what was asked for; None where that cannot be told.
+    """
+
+    tag: str
+    holds: _Test
+
+
+def expectations(pairs: Iterable[tuple[str, str]], key: str) -> list[Expectation]:
+    """Return what can be expected of the results of a search.
+
+    Args:
+        pairs: tags and values asked for, those that the path names included.
+        key: the tag of the UID that every result has, which tells the level. A filter on a level below matches by any
+            of many series or instances, so that nothing follows for the result.
+    """
+    found: list[Expectation] = []
+    for tag, value in pairs:
+        make = _SURE.get(tag)
+        if make is None or tag in _BELOW.get(key, ()) or not value or "*" in value or "?" in value:
+            continue
+        if (holds := make(value)) is not None:
+            found.append(Expectation(tag, holds))
+    return found
+
+
+def contradicted(expected: Iterable[Expectation], item: DicomJson) -> list[str]:
+    """Return the tags of which a result has another value than was asked for."""
+    return [one.tag for one in expected if _contradicts(one, item)]
+
+
+def _contradicts(expected: Expectation, item: DicomJson) -> bool:
+    """Whether there are values and none of them will do."""
+    texts = [str(value).strip(" \0") for value in values_of(item, expected.tag) if isinstance(value, str | int)]
+    told = [expected.holds(text) for text in texts if text]
+    return bool(told) and all(one is False for one in told)
+
+
+# --- what can be told for sure ----------------------------------------------------------------------------------------
+
+
+def _one_of(value: str) -> _Test:
+    wanted = {one.strip(" \0") for one in LISTED.split(value)}
+    return lambda text: text in wanted
+
+
+def _patient_ids(value: str) -> _Test:
+    """Compare without case; some archives take lists, and some an ID with its issuer behind carets."""
+    wanted = {one.strip(" \0").casefold() for one in (value, value.partition("^")[0], *LISTED.split(value))}
+    return lambda text: text.casefold() in wanted or text.partition("^")[0].casefold() in wanted
+
+
+def _dates(value: str) -> _Test | None:
+    ranges = [_DAYS.fullmatch(one) for one in value.split(",")]
+    bounds = [
+        (found["one"] or found["first"] or "", found["one"] or found["last"] or "9" * 8)
+        for found in ranges
+        if found is not None
+    ]
+    if len(bounds) != len(ranges):
+        return None
+
+    def holds(text: str) -> bool | None:
+        day = text.replace(".", "") if text.count(".") == 2 else text  # ACR-NEMA's dots
+        if not _DAY.fullmatch(day):
+            return None
+        return any(first <= day <= last for first, last in bounds)
+
+    return holds
+
+
+_SURE: Final = {
+    _STUDY: _one_of,
+    _SERIES: _one_of,
+    _INSTANCE: _one_of,
+    "00100020": _patient_ids,  # Patient ID
+    "00080020": _dates,  # Study Date
+    "00100030": _dates,  # Patient's Birth Date
+}
+_BELOW: Final = {_STUDY: (_SERIES, _INSTANCE), _SERIES: (_INSTANCE,)}
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+class Contradictions:
+    """Counts, over all results of a search, those that are not what was asked for."""
+
+    def __init__(self, expected: Iterable[Expectation], form: str) -> None:
+        self._expected = list(expected)
+        self._form = form
+        self._results = 0
+        self._wrong = 0
+        self._tags: dict[str, None] = {}
+
+    def see(self, item: DicomJson) -> bool:
+        """Take note of a result; return whether it contradicts what was asked for."""
+        self._results += 1
+        tags = contradicted(self._expected, item)
+        self._wrong += bool(tags)
+        self._tags.update(dict.fromkeys(tags))
+        return bool(tags)
+
+    @property
+    def text(self) -> str:
+        """One line without any value."""
+        names = " and ".join(keyword_of(int(tag, 16)) for tag in self._tags)
+        return f"{self._wrong} of {self._results} results are not what was asked for by {names}{self._reason}"
+
+    @property
+    def _reason(self) -> str:
+        return f": the archive seems to ignore filters written as {self._form}s; the doctor tells which form works"
+
+    def tell(self, warnings: list[str]) -> None:
+        """Put the line, if there is something to say, in the place of what an earlier one said."""
+        if self._wrong:
+            warnings[:] = [*(one for one in warnings if not one.endswith(self._reason)), self.text]

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.retrieve import Retrieval, Target
     from postdicom_async.events import OnEvent
     from postdicom_async.transfer.arrivals import Arrivals
-    from postdicom_async.transfer.progress import Meter
+    from postdicom_async.transfer.outcomes import Meter
     from postdicom_async.transfer.sinks import Sink
 
 __all__ = ["Lanes"]

@@ -11,10 +11,9 @@ from typing import Any, TypeAlias, TypeVar
 from postdicom_async.dicom.json_model import DicomJson, first_value
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.dialects import Route
-from postdicom_async.dicomweb.find import find
+from postdicom_async.dicomweb.filters import Pairs
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.dicomweb.search import Search
-from postdicom_async.dicomweb.url_length import Pairs
+from postdicom_async.dicomweb.search import Search, find
 from postdicom_async.errors import AuthenticationFailed, NotFound, PostdicomError, ProtocolError, ServerError
 from postdicom_async.results import InstanceUids, ListingCheck
 from postdicom_async.transfer.arrivals import Arrivals

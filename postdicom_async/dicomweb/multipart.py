@@ -1,4 +1,4 @@
-"""multipart/related (RFC 2387) as DICOMweb uses it: a scanner that is fed bytes, and a writer of exact length. Pure.
+"""multipart/related (RFC 2387) as DICOMweb uses it: a scanner that is fed bytes, and writers of exact length. Pure.
 
 The scanner calls plain methods of a `PartTaker` for what is in a chunk, so that taking an answer apart costs no turn of
 the event loop. Any damage, cut or excess is a `MultipartDamage`; a part that has ended is whole.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
-from postdicom_async.dicomweb.media_types import MediaType, parse_media_type
+from postdicom_async.dicomweb.dialects import MediaType, parse_media_type
+from postdicom_async.results import Rendered
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "MultipartDamage",
@@ -24,6 +25,8 @@ __all__ = [
     "PartReader",
     "PartStart",
     "PartTaker",
+    "RenderedPiece",
+    "joined",
     "part_framing",
     "reader_for",
 ]
@@ -314,3 +317,45 @@ def part_framing(boundary: str, count: int) -> Sequence[bytes]:
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
     following = b"\r\n" + head
     return [head, *[following] * (count - 1), f"\r\n--{boundary}--\r\n".encode("ascii")]
+
+
+_KEPT = {"content-type": "Content-Type", "content-location": "Content-Location"}
+
+
+class RenderedPiece(NamedTuple):
+    """The answer to one request for ``frames`` frames."""
+
+    frames: int
+    content_type: str
+    body: bytes
+
+
+def joined(pieces: Iterable[RenderedPiece], boundary: str) -> Rendered:
+    """Return the pictures of all pieces in order, as multipart/related (PS3.18 section 8.6.1.2).
+
+    Raises:
+        MultipartDamage: an answer is damaged, or does not have one picture for each frame: a video or an animation of
+            some frames cannot be put together with that of others.
+    """
+    body = bytearray()
+    for piece in pieces:
+        count = 0
+        events = PartEvents()
+        reader = reader_for(piece.content_type, events, end_is_marked=True, max_parts=piece.frames)
+        reader.feed(piece.body)
+        reader.close()
+        for event in events:
+            if isinstance(event, PartStart):
+                count += 1
+                lines = [f"{_KEPT[name]}: {value}\r\n" for name, value in event.headers.items() if name in _KEPT]
+                body += f"--{boundary}\r\n{''.join(lines)}\r\n".encode("latin-1", "replace")
+            elif isinstance(event, PartEnd):
+                body += b"\r\n"
+            else:
+                body += event
+        if count != piece.frames:
+            raise MultipartDamage(
+                f"the archive answered with {count} picture{'s' * (count != 1)} for {piece.frames} frames"
+            )
+    body += f"--{boundary}--\r\n".encode()
+    return Rendered(bytes(body), f'multipart/related; boundary="{boundary}"')

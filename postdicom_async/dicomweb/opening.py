@@ -19,7 +19,7 @@ from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.listing import count_by_series, count_instances
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
-from postdicom_async.disk.background import outlasting
+from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import (
     AuthenticationFailed,
     LocalFileError,
@@ -34,13 +34,13 @@ from postdicom_async.transfer.adaptive import AtOnce
 from postdicom_async.transfer.arrivals import Taken
 from postdicom_async.transfer.at_once import Gate, for_each
 from postdicom_async.transfer.holding_sink import HoldingSink, Side
-from postdicom_async.transfer.progress import Meter
+from postdicom_async.transfer.outcomes import Meter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
     from postdicom_async.dicomweb.retrieve import Retrieval
-    from postdicom_async.disk.sources import Identified
+    from postdicom_async.disk.sources import IdentifiedSource
     from postdicom_async.events import Event
     from postdicom_async.results import InstanceUids, Outcome
 
@@ -118,7 +118,7 @@ class Opening:
         self.everything: bool = whole and not self.left
         self.came: set[tuple[str, str]] = set()  # of everything
 
-    async def each(self) -> AsyncGenerator[Identified, None]:
+    async def each(self) -> AsyncGenerator[IdentifiedSource, None]:
         """Yield what comes.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.dicomweb.multipart import MultipartDamage
 from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader
-from postdicom_async.disk.background import outlasting
+from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import PostdicomError
 from postdicom_async.results import InstanceUids, Outcome, Status
 from postdicom_async.transfer.arrivals import Taken
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postdicom_async.http.answer import StreamedAnswer
-    from postdicom_async.transfer.progress import Meter
+    from postdicom_async.transfer.outcomes import Meter
     from postdicom_async.transfer.sinks import Arrival, Sink
 
 __all__ = ["Receiver", "Told"]

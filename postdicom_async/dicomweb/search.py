@@ -1,11 +1,15 @@
-"""QIDO-RS (PS3.18 section 10.6): all pages of a search as one stream, whatever the server does about paging."""
+"""QIDO-RS (PS3.18 section 10.6): a search as its caller means it, as one stream of pages.
+
+`find` is the one way to search: it makes as many searches as the URL's length asks for, pages through each whatever the
+server does about paging, and holds what comes back against what was asked for.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import aclosing, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,25 +18,27 @@ import anyio
 import anyio.to_thread
 
 from postdicom_async.dicom.json_model import DicomJson
-from postdicom_async.dicomweb.filters import query_string, wire_pairs
+from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON
+from postdicom_async.dicomweb.filters import Contradictions, Pairs, expectations, queries, query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import JsonAnswer, is_small, mark_of
-from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
-from postdicom_async.http import tasks
+from postdicom_async.http.answer import start
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
 from postdicom_async.paging import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from pydicom.dataset import Dataset
 
+    from postdicom_async.dicom.json_model import DicomJson
     from postdicom_async.dicomweb.dialects import Dialect
+    from postdicom_async.http.session import Session
 
-__all__ = ["Listing", "MayBeMore", "Search", "check_page", "load_data_sets", "smaller", "to_dataset"]
+__all__ = ["Listing", "MayBeMore", "Search", "check_page", "find", "load_data_sets", "smaller", "to_dataset"]
 
 _DATA_SETS = "postdicom_async.dicom.data_sets"
 
@@ -82,7 +88,7 @@ def load_data_sets() -> Awaitable[object] | None:
     """
     if hasattr(sys.modules.get(_DATA_SETS), "dataset_of"):  # and not only while another search loads it
         return None
-    return tasks.start(_load())
+    return start(_load())
 
 
 async def _load() -> None:
@@ -271,11 +277,72 @@ class _Page:
 def check_page(limit: int | None, offset: int) -> None:
     """Refuse page arguments that make no sense."""
     if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise UsageError("limit: give a number from 1 on, or None for all")
+        raise UsageError("give a number from 1 on, or None for all", argument="limit")
     if not isinstance(offset, int) or offset < 0:
-        raise UsageError("offset: give a number from 0 on")
+        raise UsageError("give a number from 0 on", argument="offset")
 
 
 def smaller(one: int | None, other: int | None) -> int | None:
     """Return the smaller of two bounds, of which None is none."""
     return min((n for n in (one, other) if n is not None), default=None)
+
+
+_PAGING_BYTES = len("&limit=1234567&offset=1234567890")
+
+
+async def find(
+    session: Session, search: Search, at_most: int | None, warnings: list[str]
+) -> AsyncGenerator[list[DicomJson], None]:
+    """Yield the results page by page; the one way to search.
+
+    A contradiction between a result and what was asked for is one entry of ``warnings``, with numbers that grow.
+
+    Raises:
+        ProtocolError: there is one, and something will be done with the results.
+    """
+    checked = Contradictions(expectations((*search.pairs, *search.below), search.key), search.dialect.filter_form)
+    async with aclosing(_joined(session, search, at_most, warnings)) as pages:
+        async for page in pages:
+            is_wrong = [checked.see(item) for item in page]
+            if search.acted_on and any(is_wrong):
+                raise ProtocolError(checked.text, operation=search.operation)
+            checked.tell(warnings)
+            yield page
+
+
+async def _joined(
+    session: Session, search: Search, at_most: int | None, warnings: list[str]
+) -> AsyncGenerator[list[DicomJson], None]:
+    """Yield the results of as many searches as the URL's length asks for, each result once."""
+    parts = [replace(search, pairs=pairs) for pairs in queries(search.pairs, lambda one: _fits(session, search, one))]
+    if len(parts) == 1:
+        async with aclosing(Listing(session, search).pages(at_most, warnings)) as pages:
+            async for page in pages:
+                yield page
+        return
+    skip, left = search.offset, smaller(search.limit, at_most)
+    turns = Turns()
+    with closing(Marks()) as known:
+        for number, part in enumerate(parts):
+            # A server that ignores the list answers each part with the same: of that so many may have come before.
+            whole = replace(part, offset=0, limit=None if left is None else skip + left + known.size)
+            async with aclosing(Listing(session, whole).pages(None, warnings)) as pages:
+                async for page in pages:
+                    fresh: list[DicomJson] = []
+                    for item in page:
+                        mark = await mark_of(item, search.key, turns)
+                        if known.add(mark, number) or known.number_of(mark) == number:  # of no earlier part
+                            fresh.append(item)
+                    skipped = min(skip, len(fresh))
+                    skip -= skipped
+                    wanted = fresh[skipped:][:left]
+                    left = None if left is None else left - len(wanted)
+                    if wanted:
+                        yield wanted
+                    if left == 0:
+                        return
+
+
+def _fits(session: Session, search: Search, pairs: Pairs) -> bool:
+    query = query_string(wire_pairs(pairs, search.dialect.filter_form), strict=True)
+    return len(session.url) + len(search.path) + len(query) + _PAGING_BYTES <= search.dialect.url_bytes

@@ -1,22 +1,38 @@
-"""STOW-RS (PS3.18 section 10.5): one request, its body, and what became of each instance in it."""
+"""STOW-RS (PS3.18 section 10.5): one request, its body, and what became of each instance in it.
+
+A batch is delivered in as many requests as it takes. State of a delivery, all of it in the event loop:
+
+* ``_open``: instances without a verdict. `_Delivery._settle` takes each out exactly once: for what an answer says, for
+  what a look into the archive shows, or, when the delivery ends early, for what is known then.
+* ``_left``: those of which bytes went out in a request that nobody has answered: the archive may have them. All others
+  certainly did not arrive.
+* ``_lost``: those of which a whole answer was lost: they may be there whatever is said of them later.
+
+What can go wrong is that an instance is called stored that is not, or failed that is: so an answer is believed only of
+the instances it names, and not even of those where the archive may hold another instance with their UID.
+"""
 
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 import anyio.to_thread
 
-from postdicom_async.dicomweb.confirm import Confirmation, Holding
-from postdicom_async.dicomweb.dialects import Route
-from postdicom_async.dicomweb.media_types import DICOM_JSON
-from postdicom_async.dicomweb.related_body import Reached, RelatedBody
-from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, Verdict, verdicts_of
+from postdicom_async.bodies import BytesBody
+from postdicom_async.dicomweb import confirm
+from postdicom_async.dicomweb.confirm import MAY_CHANGE, Confirmation, Holding, uid_of
+from postdicom_async.dicomweb.dialects import DICOM_JSON, Route
+from postdicom_async.dicomweb.multipart import part_framing
+from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, StoreVerdict, verdicts_of
+from postdicom_async.disk.files import HeldFile
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
@@ -25,25 +41,110 @@ from postdicom_async.results import Status
 from postdicom_async.transfer.at_once import UnderWay
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import Usable
     from postdicom_async.http.answer import Answer
     from postdicom_async.http.session import Session
 
-__all__ = ["CONFIRMED", "OPERATION", "Storing"]
+__all__ = ["OPERATION", "Reached", "RelatedBody", "Storing"]
 
 OPERATION = "store instances"
-
 # Statuses that may still tell of single instances, or that a smaller request may pass.
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 _NOT_NOW = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-_LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds between looks into the archive
 _READ_ASIDE = 64 << 10  # a larger answer is read in a thread, so that the event loop goes on
-_MAY_CHANGE = frozenset({Holding.ABSENT, Holding.DIFFERENT})
-CONFIRMED: Final = "retrieved and found to be what was sent"
-"""The reason of an instance that no answer vouched for."""
+_SMALL = 64 * 1024  # bytes of a part that is in memory and goes out with others
+_GATHERED = 128 * 1024
+
+Reached: TypeAlias = "Callable[[Usable, int], None]"
+"""Is told of an instance that so many of its first bytes are out; of a repeat, again."""
+
+
+@dataclass(slots=True)
+class RelatedBody:
+    """A multipart/related body over instances, opened anew for every attempt.
+
+    Attributes:
+        parts: the instances, sent byte for byte.
+        reached: told of instance bytes as they are sent.
+        broken: the part whose source could not be read, after ``open`` raised for it.
+        begun: some of it was asked for, which happens when there is a connection for it to go out on.
+        length: the exact Content-Length.
+    """
+
+    parts: Sequence[Usable]
+    reached: Reached
+    boundary: str = field(default_factory=lambda: secrets.token_hex(16))
+    broken: Usable | None = None
+    begun: bool = False
+    length: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count once; it is asked for several times."""
+        framing = part_framing(self.boundary, len(self.parts))
+        self.length = sum(map(len, framing)) + sum(part.body.length for part in self.parts)
+
+    @property
+    def content_type(self) -> str:
+        """The request's Content-Type. ``type`` is quoted for .NET servers, ``boundary`` is not for old Orthanc."""
+        return f'multipart/related; type="application/dicom"; boundary={self.boundary}'
+
+    async def open(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body from its first byte."""
+        *heads, tail = part_framing(self.boundary, len(self.parts))
+        self.broken = None
+        self.begun = True
+        for part in self.parts:
+            if isinstance(part.body, HeldFile):  # it was read when it was identified, and may have changed since
+                with self._breaking(part):
+                    await part.body.look()
+        gathered: list[bytes] = []  # small parts go out together: a write of each costs more than its bytes
+        small: list[Usable] = []
+        size = 0
+        for head, part in zip(heads, self.parts, strict=True):
+            gathered.append(head)
+            body = part.body
+            data = body.data if isinstance(body, HeldFile | BytesBody) and body.length <= _SMALL else None
+            if data is not None:
+                gathered.append(data)
+                small.append(part)
+                size += body.length
+                if size < _GATHERED:
+                    continue
+            yield b"".join(gathered)
+            self._are_out(small)
+            gathered, small, size = [], [], 0
+            if data is None:
+                async with aclosing(self._pieces(part)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                        del piece  # not kept while the next is read
+        yield b"".join((*gathered, tail))
+        self._are_out(small)
+
+    def _are_out(self, parts: list[Usable]) -> None:
+        for part in parts:
+            self.reached(part, part.body.length)
+
+    async def _pieces(self, part: Usable) -> AsyncGenerator[bytes, None]:
+        sent = 0
+        with self._breaking(part):
+            async for piece in part.body.open():
+                sent += len(piece)
+                yield piece
+                del piece
+                self.reached(part, sent)
+
+    @contextmanager
+    def _breaking(self, part: Usable) -> Iterator[None]:
+        """Note of which part the source could not be read."""
+        try:
+            yield
+        except LocalFileError:
+            self.broken = part
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +158,7 @@ class _Exchange:
         lost: the request left and no answer came: what the archive holds is unknown.
     """
 
-    verdicts: dict[str, Verdict]
+    verdicts: dict[str, StoreVerdict]
     status: int | None = None
     reason: str | None = None
     lost: bool = False
@@ -71,7 +172,11 @@ class _Exchange:
 class Storing:
     """Sends batches and finds out what became of each instance.
 
-    ``not_taken`` is called for each request that the archive refuses for now, does not answer in time or cuts off.
+    Args:
+        retrieval: of the archive; what an answer leaves open is retrieved.
+        study_instance_uid: the study of all instances; it goes into the path where the dialect has one for it.
+        not_taken: called for each request that the archive refuses for now, does not answer in time or cuts off.
+        under_way: the store requests at this archive, those of other uploads included.
     """
 
     def __init__(
@@ -82,71 +187,48 @@ class Storing:
         under_way: UnderWay | None = None,
     ) -> None:
         self.session: Session = retrieval.session
-        self._not_taken = not_taken
         self.under_way: UnderWay = under_way or UnderWay()
         self.confirmation: Confirmation = Confirmation(retrieval)
-        dialect = retrieval.dialect
-        if study_instance_uid is not None and Route.STORE_IN_STUDY in dialect.routes:
-            self._path = dialect.path(Route.STORE_IN_STUDY, study=study_instance_uid)
-        else:
-            self._path = dialect.path(Route.STORE)
+        self.not_taken: Callable[[], None] | None = not_taken
+        in_study = study_instance_uid is not None and Route.STORE_IN_STUDY in retrieval.dialect.routes
+        route = Route.STORE_IN_STUDY if in_study else Route.STORE
+        self.path: str = retrieval.dialect.path(route, study=study_instance_uid or "")
 
     async def deliver(
-        self, batch: Sequence[Usable], reached: Reached, settle: Callable[[Usable, Verdict], None]
+        self, batch: Sequence[Usable], reached: Reached, settle: Callable[[Usable, StoreVerdict], None]
     ) -> None:
         """Send a batch until each of its instances has a verdict; ``settle`` is called once for each of them.
 
         Raises:
             PostdicomError: the archive cannot be worked with at all (connection, credentials, address).
         """
-        await _Delivery(self, batch, reached, settle).run()
-
-    def call(self, body: RelatedBody) -> Call:
-        """Return the request that stores a body."""
-        return Call(
-            OPERATION,
-            "POST",
-            self._path,
-            Repeat.STORE,
-            headers={"Content-Type": body.content_type, "Accept": DICOM_JSON},
-            body=body,
-            accepted=_READ_STATUSES,
-            not_taken=self._not_taken,
-        )
+        delivery = _Delivery(self, batch, reached, settle)
+        try:
+            await delivery.run()
+        except BaseException as error:
+            delivery.abandon(error)
+            raise
 
 
 class _Delivery:
-    """One batch on its way. Use it once.
-
-    Every instance is in ``_open`` until `_settle` takes it out, which happens exactly once: by an answer that names it,
-    by a look into the archive, or, when the delivery ends early, by what is known then. ``_left`` are those of which
-    bytes went out in a request that nobody answered: the archive may have them. All others certainly did not arrive.
-    """
+    """One batch on its way; its state is explained at the top of this file. Use it once."""
 
     def __init__(
         self,
         storing: Storing,
         batch: Sequence[Usable],
         reached: Reached,
-        settle: Callable[[Usable, Verdict], None],
+        settle: Callable[[Usable, StoreVerdict], None],
     ) -> None:
         self._storing = storing
         self._session = storing.session
         self._tell = settle
         self._reached = reached
-        self._open = {_uid(one): one for one in batch}
+        self._open = {uid_of(one): one for one in batch}
         self._left: set[str] = set()
-        self._lost: set[str] = set()  # of which a whole answer was lost: they may be there, whatever is said later
+        self._lost: set[str] = set()
 
     async def run(self) -> None:
-        """Send until everything is settled."""
-        try:
-            await self._send_all()
-        except BaseException as error:
-            self._abandon(error)
-            raise
-
-    async def _send_all(self) -> None:
         """Send; look for what an answer leaves open, and send again what the archive does not hold.
 
         A batch refused whole is taken apart, so that one bad instance does not keep the others out. There the archive
@@ -162,32 +244,30 @@ class _Delivery:
                 continue
             if exchange.refused_whole:
                 reason = exchange.reason or f"the archive refused it (status {exchange.status})"
-                await self._refuse(undecided, Verdict(Status.FAILED, reason=reason))
+                await self._refuse(undecided, StoreVerdict(Status.FAILED, reason=reason))
                 continue
-            findings = await self._findings(undecided)
+            findings = await self._storing.confirmation.findings(undecided)
             is_last = round_ >= self._session.settings.retry.max_attempts
             again: list[Usable] = []
             for one in undecided:
-                if findings[_uid(one)] is Holding.SAME:
-                    self._settle(one, Verdict(Status.STORED, reason=CONFIRMED))
-                elif is_last or not (exchange.lost or findings[_uid(one)] in _MAY_CHANGE):
-                    self._settle(one, _never_confirmed(exchange, findings[_uid(one)]))
+                finding = findings[uid_of(one)]
+                if finding is Holding.SAME:
+                    self._settle(one, StoreVerdict(Status.STORED, reason=confirm.CONFIRMED))
+                elif is_last or not (exchange.lost or finding in MAY_CHANGE):
+                    self._settle(one, confirm.never_confirmed(finding, lost=exchange.lost))
                 else:
                     again.append(one)
             if again:
                 parts.append((again, round_ + 1))
-                await anyio.sleep(self._back_off(round_))
+                retry = self._session.settings.retry
+                await anyio.sleep(random.random() * min(retry.cap, retry.base * 2.0 ** (round_ - 1)))  # noqa: S311 - jitter
 
-    async def _refuse(self, instances: list[Usable], verdict: Verdict) -> None:
+    async def _refuse(self, instances: list[Usable], verdict: StoreVerdict) -> None:
         """Settle what was refused whole; an earlier request of which no answer came may have stored it all the same."""
-        doubtful = [one for one in instances if _uid(one) in self._lost]
-        findings = await self._findings(doubtful)
+        doubtful = [one for one in instances if uid_of(one) in self._lost]
+        findings = await self._storing.confirmation.findings(doubtful)
         for one in instances:
-            self._settle(one, _told_apart(one, verdict, findings[_uid(one)]) if one in doubtful else verdict)
-
-    def _back_off(self, rounds: int) -> float:
-        retry = self._session.settings.retry
-        return random.random() * min(retry.cap, retry.base * 2.0 ** (rounds - 1))  # noqa: S311 - jitter
+            self._settle(one, confirm.told_apart(one, verdict, findings[uid_of(one)]) if one in doubtful else verdict)
 
     async def _take_verdicts(self, part: list[Usable], exchange: _Exchange) -> list[Usable]:
         """Settle what the answer says; return what it leaves open.
@@ -197,22 +277,22 @@ class _Delivery:
         refusal enough after an answer was lost: it may refuse what it has by then.
         """
         undecided: list[Usable] = []
-        doubtful: list[tuple[Usable, Verdict]] = []
+        doubtful: list[tuple[Usable, StoreVerdict]] = []
         for one in part:
-            verdict = exchange.verdicts.get(_uid(one))
-            if _uid(one) not in self._open:  # its source could not be read
+            verdict = exchange.verdicts.get(uid_of(one))
+            if uid_of(one) not in self._open:  # its source could not be read
                 continue
             if verdict is None or verdict.status is Status.UNCONFIRMED:
                 undecided.append(one)
             elif verdict.reason_code in KEPT_WHAT_IT_HAD or (
-                _uid(one) in self._lost if verdict.status is Status.FAILED else one.keeps_uid
+                uid_of(one) in self._lost if verdict.status is Status.FAILED else one.keeps_uid
             ):
                 doubtful.append((one, verdict))
             else:
                 self._settle(one, verdict)
-        findings = await self._findings([one for one, _ in doubtful])
+        findings = await self._storing.confirmation.findings([one for one, _ in doubtful])
         for one, verdict in doubtful:
-            self._settle(one, _told_apart(one, verdict, findings[_uid(one)]))
+            self._settle(one, confirm.told_apart(one, verdict, findings[uid_of(one)]))
         return undecided
 
     async def _exchange(self, part: list[Usable]) -> _Exchange:
@@ -228,12 +308,12 @@ class _Delivery:
                 raise broken
             # One that comes from another archive and broke on its way may come whole another time.
             status = Status.FAILED if broken.temporary else Status.UNREADABLE
-            self._settle(body.broken, Verdict(status, reason=broken.message, temporary=broken.temporary))
+            self._settle(body.broken, StoreVerdict(status, reason=broken.message, temporary=broken.temporary))
             part.remove(body.broken)
         return _Exchange({})
 
     async def _attempt(self, body: RelatedBody) -> _Exchange:
-        sent = {_uid(part) for part in body.parts}
+        sent = {uid_of(part) for part in body.parts}
         arrived_before = sent & self._left
         self._left |= sent  # until the opposite is known: whoever is cancelled here does not come to know
         lost: PostdicomError | None = None
@@ -259,14 +339,22 @@ class _Delivery:
     async def _answer(self, body: RelatedBody) -> Answer:
         """Return the answer to one request. What is refused while others are taken waits for its turn, however long."""
         under_way = self._storing.under_way
+        call = Call(
+            OPERATION,
+            "POST",
+            self._storing.path,
+            Repeat.STORE,
+            headers={"Content-Type": body.content_type, "Accept": DICOM_JSON},
+            body=body,
+            accepted=_READ_STATUSES,
+            not_taken=self._storing.not_taken,
+        )
         while True:
             taken = False
             refusal: PostdicomError | None = None
             under_way.begins()
             try:
-                answer = await self._session.fetch(
-                    self._storing.call(body), cap=self._session.settings.limits.json_bytes
-                )
+                answer = await self._session.fetch(call, cap=self._session.settings.limits.json_bytes)
                 taken = True
             except PostdicomError as error:
                 refusal = error
@@ -280,41 +368,22 @@ class _Delivery:
             if not await under_way.another_was_taken():
                 raise refusal
 
-    async def _findings(self, instances: list[Usable]) -> dict[str, Holding]:
-        """Look into the archive for these, and again for those that are not there yet: archives index with a delay."""
-        findings = {_uid(one): Holding.UNREACHABLE for one in instances}
-        missing = list(instances)
-        for wait in _LOOK_AFTER if missing else ():
-            await anyio.sleep(wait)
-            for one in missing:
-                findings[_uid(one)] = await self._storing.confirmation.look(one)
-                if findings[_uid(one)] is Holding.UNREACHABLE:
-                    return findings
-            missing = [one for one in missing if findings[_uid(one)] in _MAY_CHANGE]
-            if not missing:
-                break
-        return findings
-
     # --- the end of an instance -------------------------------------------------------------------------------------
 
-    def _settle(self, one: Usable, verdict: Verdict) -> None:
-        del self._open[_uid(one)]
+    def _settle(self, one: Usable, verdict: StoreVerdict) -> None:
+        del self._open[uid_of(one)]
         self._tell(one, verdict)
 
-    def _abandon(self, error: BaseException) -> None:
+    def abandon(self, error: BaseException) -> None:
         """Settle what is open when the delivery ends early."""
         words = error.message if isinstance(error, PostdicomError) else "the upload was ended"
         temporary = not isinstance(error, PostdicomError) or error.temporary
         refused = isinstance(error, PostdicomError) and error.status is not None
         what = "refused" if refused else "not sent"
-        not_there = Verdict(Status.FAILED, reason=f"{what}: {words}", temporary=temporary)
-        maybe_there = Verdict(Status.UNCONFIRMED, reason=f"sent and not confirmed: {words}", temporary=True)
+        not_there = StoreVerdict(Status.FAILED, reason=f"{what}: {words}", temporary=temporary)
+        maybe_there = StoreVerdict(Status.UNCONFIRMED, reason=f"sent and not confirmed: {words}", temporary=True)
         for uid, one in list(self._open.items()):
             self._settle(one, maybe_there if uid in self._left else not_there)
-
-
-def _uid(instance: Usable) -> str:
-    return instance.header.uids.sop_instance_uid
 
 
 def _may_have_arrived(error: PostdicomError) -> bool:
@@ -324,35 +393,3 @@ def _may_have_arrived(error: PostdicomError) -> bool:
         return True  # there was an answer, only it cannot be read
     is_server_failure = isinstance(error, ServerError) and error.temporary
     return is_server_failure and error.status != HTTPStatus.SERVICE_UNAVAILABLE
-
-
-def _told_apart(instance: Usable, verdict: Verdict, finding: Holding) -> Verdict:
-    """Return a verdict that holds where another instance with the same UID may be what the archive has."""
-    if verdict.status is Status.FAILED:
-        return _refused_after_a_lost_answer(verdict, finding)
-    if finding is Holding.SAME:
-        return replace(verdict, reason=CONFIRMED if verdict.reason is None else f"{verdict.reason}; {CONFIRMED}")
-    hint = "; anonymise the UIDs too" if instance.keeps_uid else ""
-    if finding is Holding.DIFFERENT:
-        perhaps = ", perhaps the original" if instance.keeps_uid else ""
-        return Verdict(Status.FAILED, verdict.reason_code, f"the archive {finding.value}{perhaps}{hint}")
-    said = verdict.reason or "stored"
-    reason = f"the archive says {said!r} and {finding.value}, so that it may hold another one with its UID{hint}"
-    return Verdict(Status.UNCONFIRMED, verdict.reason_code, reason)
-
-
-def _refused_after_a_lost_answer(verdict: Verdict, finding: Holding) -> Verdict:
-    """Return a verdict on what was refused, where an earlier request of unknown end may have stored it."""
-    if finding is Holding.SAME:
-        return Verdict(Status.STORED, reason=CONFIRMED)
-    if finding in _MAY_CHANGE:
-        return verdict
-    reason = f"an answer was lost, then it was refused ({verdict.reason}), and the archive {finding.value}"
-    return Verdict(Status.UNCONFIRMED, verdict.reason_code, reason, temporary=True)
-
-
-def _never_confirmed(exchange: _Exchange, finding: Holding) -> Verdict:
-    """Return the verdict on an instance that no answer named, after the last repeat."""
-    said = "the answer was lost each time" if exchange.lost else "no answer names it"
-    reason = f"{said}, and the archive {finding.value}"
-    return Verdict(Status.UNCONFIRMED, reason=reason, temporary=exchange.lost)

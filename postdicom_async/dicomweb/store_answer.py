@@ -16,13 +16,13 @@ from postdicom_async.dicom.json_model import (
     objects_in,
     objects_in_xml,
 )
-from postdicom_async.dicomweb.media_types import parse_media_type
+from postdicom_async.dicomweb.dialects import parse_media_type
 from postdicom_async.results import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["KEPT_WHAT_IT_HAD", "Verdict", "failure_name", "verdicts_of"]
+__all__ = ["KEPT_WHAT_IT_HAD", "StoreVerdict", "failure_name", "verdicts_of"]
 
 _REFERENCED_SOP_SEQUENCE = "00081199"
 _FAILED_SOP_SEQUENCE = "00081198"
@@ -58,7 +58,7 @@ KEPT_WHAT_IT_HAD: Final = frozenset({0x0111, 0xB00E})
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StoreVerdict:
     """What became of one instance; ``temporary`` where sending it again later may end otherwise."""
 
     status: Status
@@ -74,12 +74,12 @@ def failure_name(code: int) -> str:
     return next((name for codes, name in _CODES if code in codes), f"reason {code:#06x}")
 
 
-def verdicts_of(content_type: str, body: bytes, sent: Iterable[str]) -> dict[str, Verdict]:
+def verdicts_of(content_type: str, body: bytes, sent: Iterable[str]) -> dict[str, StoreVerdict]:
     """Return a verdict for each SOP Instance UID sent, from an answer of any status, with or without a body.
 
     JSON or XML; one data set or a list of them; whatever cannot be read leaves its instances unconfirmed.
     """
-    found: dict[str, list[Verdict]] = {}
+    found: dict[str, list[StoreVerdict]] = {}
     for item in _data_sets(content_type, body):
         for uid, verdict in (*_referenced(item), *_failed(item)):
             found.setdefault(uid, []).append(verdict)
@@ -95,29 +95,29 @@ def _data_sets(content_type: str, body: bytes) -> list[DicomJson]:
         return []
 
 
-def _referenced(item: DicomJson) -> list[tuple[str, Verdict]]:
+def _referenced(item: DicomJson) -> list[tuple[str, StoreVerdict]]:
     return [(_uid(entry), _stored(entry)) for entry in items_of(item, _REFERENCED_SOP_SEQUENCE)]
 
 
-def _failed(item: DicomJson) -> list[tuple[str, Verdict]]:
+def _failed(item: DicomJson) -> list[tuple[str, StoreVerdict]]:
     return [(_uid(entry), _refused(entry)) for entry in items_of(item, _FAILED_SOP_SEQUENCE)]
 
 
-def _stored(entry: DicomJson) -> Verdict:
+def _stored(entry: DicomJson) -> StoreVerdict:
     if _code(entry, _FAILURE_REASON):  # yes and no in one
-        return Verdict(Status.UNCONFIRMED, reason=_SAYS_NOTHING)
+        return StoreVerdict(Status.UNCONFIRMED, reason=_SAYS_NOTHING)
     code = _code(entry, _WARNING_REASON)
     if not code:
-        return Verdict(Status.STORED)
-    return Verdict(Status.WARNED, code, failure_name(code))
+        return StoreVerdict(Status.STORED)
+    return StoreVerdict(Status.WARNED, code, failure_name(code))
 
 
-def _refused(entry: DicomJson) -> Verdict:
+def _refused(entry: DicomJson) -> StoreVerdict:
     code = _code(entry, _FAILURE_REASON)
     if code is None:
-        return Verdict(Status.FAILED, None, "refused without a reason")
+        return StoreVerdict(Status.FAILED, None, "refused without a reason")
     status = Status.WARNED if code in KEPT_WHAT_IT_HAD else Status.FAILED
-    return Verdict(status, code, failure_name(code), temporary=code in _OUT_OF_RESOURCES)
+    return StoreVerdict(status, code, failure_name(code), temporary=code in _OUT_OF_RESOURCES)
 
 
 def _uid(entry: DicomJson) -> str:
@@ -134,9 +134,9 @@ def _code(entry: DicomJson, tag: str) -> int | None:
         return None
 
 
-def _joined(verdicts: list[Verdict]) -> Verdict:
+def _joined(verdicts: list[StoreVerdict]) -> StoreVerdict:
     """Return one verdict; an answer that says nothing of an instance, or both yes and no, confirms nothing."""
     stored = [verdict for verdict in verdicts if verdict.status is not Status.FAILED]
     if not verdicts or 0 < len(stored) < len(verdicts):
-        return Verdict(Status.UNCONFIRMED, reason=_SAYS_NOTHING)
+        return StoreVerdict(Status.UNCONFIRMED, reason=_SAYS_NOTHING)
     return next((verdict for verdict in verdicts if verdict.status is not Status.STORED), verdicts[0])

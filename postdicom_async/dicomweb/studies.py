@@ -22,9 +22,8 @@ from postdicom_async.dicom.json_model import first_value, values_of
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.filters import LISTED
-from postdicom_async.dicomweb.find import find
 from postdicom_async.dicomweb.listing import as_count
-from postdicom_async.dicomweb.search import MayBeMore, Search
+from postdicom_async.dicomweb.search import MayBeMore, Search, find
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError, ServerError
 
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from postdicom_async.dicom.json_model import DicomJson
+    from postdicom_async.dicomweb.filters import Pairs
     from postdicom_async.dicomweb.retrieve import Retrieval
-    from postdicom_async.dicomweb.url_length import Pairs
 
 __all__ = ["FoundStudy", "Studies", "ask_study", "probe"]
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicomweb.present import Present
+from postdicom_async.dicom.uids import checked_uid
+from postdicom_async.dicomweb.confirm import Present
 from postdicom_async.dicomweb.store import OPERATION, Storing
 from postdicom_async.errors import UsageError
 from postdicom_async.results import OnProgress, Outcome, UploadReport
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicomweb.dialects import Dialect
     from postdicom_async.dicomweb.retrieve import Retrieval
-    from postdicom_async.dicomweb.store_answer import Verdict
+    from postdicom_async.dicomweb.store_answer import StoreVerdict
     from postdicom_async.disk.sources import Sources, Usable
     from postdicom_async.settings import Limits
     from postdicom_async.transfer.outcomes import Gathered
@@ -67,7 +68,9 @@ class Upload:
         distinct: bool = False,
     ) -> None:
         if existing not in ("skip", "send"):
-            raise UsageError("existing: give 'skip' or 'send'")
+            raise UsageError("give 'skip' or 'send'", argument="existing")
+        if study_instance_uid is not None:
+            study_instance_uid = checked_uid(study_instance_uid, "study_instance_uid")
         self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
         self._deadline = retrieval.session.settings.timeouts.deadline
         self._stores = stores or Stores(self._limits.parallel_stores)
@@ -150,7 +153,7 @@ class Upload:
         def reached(instance: Usable, sent: int) -> None:
             self._intake.meter.reached(numbers[instance.header.uids.sop_instance_uid], sent)
 
-        def settle(instance: Usable, verdict: Verdict) -> None:
+        def settle(instance: Usable, verdict: StoreVerdict) -> None:
             self._intake.settle(numbers[instance.header.uids.sop_instance_uid], _outcome(instance, verdict))
 
         to_send = [one.instance for one in batch if not await self._is_present(one)]
@@ -176,7 +179,7 @@ def _batch_limits(limits: Limits, dialect: Dialect) -> Limits:
     return replace(limits, batch_instances=min(limits.batch_instances, dialect.instances_per_store))
 
 
-def _outcome(instance: Usable, verdict: Verdict) -> Outcome:
+def _outcome(instance: Usable, verdict: StoreVerdict) -> Outcome:
     return Outcome(
         instance.label,
         verdict.status,

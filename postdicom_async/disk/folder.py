@@ -1,4 +1,4 @@
-"""A folder to receive into: files appear under their final names whole, or not at all, and never outside it.
+"""A folder to receive into and to delete from: files appear whole or not at all, and nothing outside it is touched.
 
 Every step below the folder goes through a directory's file descriptor without following links, so that nobody who can
 write there can lead a file elsewhere. Windows has no such calls; there the path is checked for links before each
@@ -7,7 +7,6 @@ file is made, which someone who swaps a link in at that moment could defeat.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import secrets
@@ -16,20 +15,21 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from io import FileIO
 from itertools import count
 from pathlib import Path
 
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.layout import RelativeName
-from postdicom_async.disk.files import missing_in, told_by_file
-from postdicom_async.disk.problems import explained
+from postdicom_async.disk.files import FileIdentity, explained, identity_of, missing_in, told_by_file
 from postdicom_async.results import InstanceUids
 
-__all__ = ["Folder", "PartialFile", "is_partial"]
+__all__ = ["PartialFile", "SafeFolder", "delete_file", "is_partial"]
 
 _GUARDED = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
-_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_ROOT = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)  # may be a link: the caller's choice
+_DIRECTORY = _ROOT | getattr(os, "O_NOFOLLOW", 0)
 _NEW_FILE = (
     os.O_WRONLY
     | os.O_CREAT
@@ -62,7 +62,7 @@ class _Directory:
         self.cleared: bool = False  # of what was abandoned there
 
 
-class Folder:
+class SafeFolder:
     """A folder that is written to by calls that block; threads may share it, one at a time for one file.
 
     Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data. What is
@@ -86,8 +86,7 @@ class Folder:
         """
         with explained(str(self.root)):
             _make_with_parents(self.root)
-            # The root itself may be a link: it is the caller's choice.
-            root = os.open(self.root, _DIRECTORY & ~getattr(os, "O_NOFOLLOW", 0)) if _GUARDED else -1
+            root = os.open(self.root, _ROOT) if _GUARDED else -1
         self._directories[()] = _Directory(root)
         self._directory(())
 
@@ -189,7 +188,7 @@ class Folder:
         if not _GUARDED:
             return self._unguarded_step(parts, make=make)
         if make:
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 os.mkdir(parts[-1], 0o700, dir_fd=parent.descriptor)
                 try:
                     self._make_durable(parent)
@@ -209,7 +208,7 @@ class Folder:
     def _clear_abandoned(self, descriptor: int, parts: RelativeName) -> None:
         """Remove partial files that a killed process left: its owner's, and what nobody has written to for an hour."""
         where: int | Path = descriptor if _GUARDED else self.root.joinpath(*parts)
-        with contextlib.suppress(OSError), os.scandir(where) as entries:
+        with suppress(OSError), os.scandir(where) as entries:
             for entry in entries:
                 if is_partial(entry.name):
                     is_owned = self._owned and entry.name.startswith(self._owned) and self._own not in entry.name
@@ -259,7 +258,7 @@ class Folder:
 
     def remove(self, directory: int, parts: RelativeName, name: str) -> None:
         """Remove a file if it is there."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if _GUARDED:
                 os.unlink(name, dir_fd=directory)
             else:
@@ -282,7 +281,7 @@ class PartialFile:
     It borrows ``directory``, and gives it back in ``discard``.
     """
 
-    def __init__(self, folder: Folder, directory: _Directory, name: RelativeName) -> None:
+    def __init__(self, folder: SafeFolder, directory: _Directory, name: RelativeName) -> None:
         self._folder = folder
         self._parts = name[:-1]
         self._name = name[-1]
@@ -343,7 +342,7 @@ def _close_unused(directory: _Directory) -> None:
 def _close(descriptor: int) -> None:
     """Close what nothing more is wanted of."""
     if descriptor >= 0:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.close(descriptor)
 
 
@@ -387,3 +386,70 @@ def _write_one(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+# --- deleting ---------------------------------------------------------------------------------------------------------
+
+
+def delete_file(root: Path, parts: Sequence[str], identity: FileIdentity) -> bool:
+    """Delete a file, and the folders up to the root that it leaves empty; blocks.
+
+    Args:
+        root: the folder; it may be a link itself, and stays.
+        parts: the names of folders and the file below it.
+        identity: what the file was when it was known to be the one. A link is deleted, not what it leads to.
+
+    Returns:
+        False where something else lies there by now: it was left alone. True where it is gone, by this or before.
+
+    Raises:
+        OSError: it cannot be deleted, or a link is in the way.
+    """
+    if not parts or any(part in {"", ".", ".."} or "/" in part or os.sep in part for part in parts):
+        raise NotADirectoryError(20, "this is no place in the folder")
+    if not _GUARDED:
+        return _delete_unguarded(root, parts, identity)
+    with ExitStack() as opened:
+        folders = [_open(opened, root, None)]
+        for part in parts[:-1]:
+            try:
+                folders.append(_open(opened, part, folders[-1]))
+            except FileNotFoundError:
+                return True
+        try:
+            if identity_of(os.stat(parts[-1], dir_fd=folders[-1])) != identity:
+                return False
+            os.unlink(parts[-1], dir_fd=folders[-1])
+        except FileNotFoundError:
+            return True
+        for part, parent in zip(reversed(parts[:-1]), reversed(folders[:-1]), strict=True):
+            try:
+                os.rmdir(part, dir_fd=parent)
+            except OSError:  # not empty
+                break
+    return True
+
+
+def _open(opened: ExitStack, name: str | Path, parent: int | None) -> int:
+    flags = _ROOT if parent is None else _DIRECTORY
+    descriptor = os.open(name, flags, dir_fd=parent)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _delete_unguarded(root: Path, parts: Sequence[str], identity: FileIdentity) -> bool:
+    folders = [root.joinpath(*parts[:number]) for number in range(1, len(parts))]
+    with suppress(FileNotFoundError):
+        for folder in folders:
+            if not stat.S_ISDIR(folder.lstat().st_mode):
+                raise NotADirectoryError(20, "something that is not a folder is in the way")
+        file = root.joinpath(*parts)
+        if identity_of(file.stat()) != identity:
+            return False
+        file.unlink()
+        for folder in reversed(folders):
+            try:
+                folder.rmdir()
+            except OSError:  # not empty
+                break
+    return True

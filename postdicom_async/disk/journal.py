@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from postdicom_async.disk.problems import explained, local_file_error
+from postdicom_async.disk.files import explained, local_file_error
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 
@@ -40,7 +40,7 @@ class Journal:
             LocalFileError: it cannot be opened for writing.
         """
         if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
-            raise UsageError("report: give the path of a file")
+            raise UsageError("give the path of a file", argument="report")
         self.problem: LocalFileError | None = None
         self._with_paths = with_paths
         with explained(_UNWRITABLE):

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import anyio.to_thread
 
-from postdicom_async.dicom.scan import Facts, Grouping, NoInstance, read_facts
-from postdicom_async.dicom.scan_tree import Scan, ScanProgress, ScanStatus, SkippedFile
+from postdicom_async.dicom.scan import (
+    FileFacts,
+    Grouping,
+    NoInstance,
+    Scan,
+    ScanProgress,
+    ScanStatus,
+    SkippedFile,
+    read_facts,
+)
 from postdicom_async.disk.files import Beginning, Unusable, read_beginning
 from postdicom_async.disk.sources import measure, read_paths
 from postdicom_async.errors import UsageError
@@ -47,7 +55,7 @@ async def read_files(sources: Files, *, progress: OnScanProgress | None = None) 
         LocalFileError: a path that was named does not exist.
     """
     if progress is not None and not callable(progress):
-        raise UsageError("progress: give a function that takes a ScanProgress, or None")
+        raise UsageError("give a function that takes a ScanProgress, or None", argument="progress")
     measured = await measure(sources) if progress is not None else None
     grouping = Grouping()
     async for batch in read_paths(sources, _look):
@@ -63,12 +71,12 @@ async def read_files(sources: Files, *, progress: OnScanProgress | None = None) 
 class _Instance:
     path: Path = field(repr=False)
     size: int
-    facts: Facts
+    facts: FileFacts
 
 
 def _look(path: Path) -> _Instance | SkippedFile | Unusable:
     """Read one file, in a thread."""
-    found: Beginning[Facts | NoInstance] | Unusable = read_beginning(path, read_facts, whole=True)
+    found: Beginning[FileFacts | NoInstance] | Unusable = read_beginning(path, read_facts, whole=True)
     if isinstance(found, Unusable):
         return found
     facts, status = found.told, found.status

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeGuard, TypeVar
 import anyio.to_thread
 
 from postdicom_async.bodies import BytesBody
-from postdicom_async.disk.files import Unusable, read_fully
-from postdicom_async.disk.problems import explain_os_error, explained
+from postdicom_async.disk.files import Unusable, explain_os_error, explained, read_fully
 from postdicom_async.errors import LocalFileError, PostdicomError
 from postdicom_async.face import translated
 from postdicom_async.results import InstanceUids, Status

@@ -25,7 +25,7 @@ from yarl import URL
 
 from postdicom_async.face import translated
 from postdicom_async.http.connections import Connecting, close_without_loop
-from postdicom_async.http.unreached import UnreadableHead, refused_by_alert
+from postdicom_async.http.problems import UnreadableHead, refused_by_alert
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter

@@ -10,21 +10,22 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import httpx
 
 from postdicom_async.errors import PostdicomError, ProtocolError
 from postdicom_async.face import translated
-from postdicom_async.http import tasks
-from postdicom_async.http.clocks import Clock, ReadWatch, deadline_passed, least_rate_of
-from postdicom_async.http.patience import Patience
+from postdicom_async.http.exchange import Clock, ReadWatchdog, quiet_http_logs
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
-from postdicom_async.http.redaction import quiet_http_logs
+from postdicom_async.http.repeat import CallPatience, deadline_passed, least_rate_of
 from postdicom_async.http.retry import Failure
 from postdicom_async.settings import Limits, Timeouts
 
-__all__ = ["Answer", "StreamedAnswer"]
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = ["Answer", "StreamedAnswer", "start"]
 
 _CLOSE_SECONDS = 5.0
 
@@ -64,7 +65,7 @@ class StreamedAnswer:
         limits: Limits,
         timeouts: Timeouts,
         clock: Clock,
-        patience: Patience,
+        patience: CallPatience,
         in_vain: Callable[[], None],
         release: Callable[[], None],
     ) -> None:
@@ -79,7 +80,7 @@ class StreamedAnswer:
         self._timeouts = timeouts
         self._patience = patience
         self._note_silence = in_vain
-        self._watch = ReadWatch(clock, timeouts.idle_read)
+        self._watch = ReadWatchdog(clock, timeouts.idle_read)
         self._rate = least_rate_of(timeouts, timeouts.idle_read)
         self._release: Callable[[], None] | None = release
 
@@ -121,7 +122,7 @@ class StreamedAnswer:
         if close_at_once is not None and close_at_once():
             release()
             return
-        closing = tasks.start(self._close())
+        closing = start(self._close())
         closing.add_done_callback(lambda _: release())
         await asyncio.shield(closing)
 
@@ -279,3 +280,17 @@ class _Inflater:
 
 def _length(value: str | None) -> int | None:
     return int(value) if value and value.isascii() and value.isdigit() and len(value) < 19 else None
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+_running: set[asyncio.Task[None]] = set()  # an event loop alone does not keep its tasks
+
+
+def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start the work in a task of its own, which is kept until it is done."""
+    task = asyncio.get_running_loop().create_task(work)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return task

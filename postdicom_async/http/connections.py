@@ -18,7 +18,7 @@ from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 
 from postdicom_async.face import translated
-from postdicom_async.http.unreached import NeverConnected, explain
+from postdicom_async.http.problems import NeverConnected, explain
 
 if TYPE_CHECKING:
     from aiohttp.http import RawResponseMessage

@@ -2,31 +2,57 @@
 
 An httpx client around the transport would cost as much as all that is ours: cookies, redirects and hooks that are not
 used here. So the transport is asked directly; only an ``httpx.Auth`` has its flow driven.
+
+The clocks stand here too: every wait for the network, of a request or of its answer, is bounded by a `Watchdog`, and
+all of them share the one timer of a `Clock`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
 import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from time import monotonic
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import httpx
 
+from postdicom_async.bodies import Body
 from postdicom_async.errors import UsageError
 from postdicom_async.face import translated
-from postdicom_async.http.call import request_of
-from postdicom_async.http.clocks import SentBody, Watch
-from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception, problem_of_timeout
-from postdicom_async.http.redaction import quiet_http_logs
-from postdicom_async.http.retry import Failure
-from postdicom_async.http.unreached import refused_by_alert
+from postdicom_async.http.endpoint import origin_of
+from postdicom_async.http.problems import (
+    Problem,
+    connection_failed,
+    problem_of_exception,
+    problem_of_timeout,
+    refused_by_alert,
+)
+from postdicom_async.http.repeat import CallPatience, least_rate_of
+from postdicom_async.http.retry import Failure, Repeat
 
 if TYPE_CHECKING:
-    from postdicom_async.http.call import Call
-    from postdicom_async.http.link import Link
-    from postdicom_async.settings import Settings
+    from postdicom_async.http.session import SharedConnections
+    from postdicom_async.settings import Settings, Timeouts
 
-__all__ = ["Exchange"]
+__all__ = [
+    "Call",
+    "Clock",
+    "Exchange",
+    "OriginPath",
+    "ReadWatchdog",
+    "SentBody",
+    "Watchdog",
+    "quiet_http_logs",
+    "request_of",
+]
 
 _AT_ONCE = 64 * 1024  # a body up to this goes out in one piece: what a socket takes without waiting for the other side
 _FAILURES = (TimeoutError, httpx.HTTPError, httpx.InvalidURL, ssl.SSLError)
@@ -40,7 +66,7 @@ class Exchange:
         met_silence: whether it ended because the archive was silent.
     """
 
-    def __init__(self, link: Link, url: str, call: Call, settings: Settings) -> None:
+    def __init__(self, link: SharedConnections, url: str, call: Call, settings: Settings) -> None:
         self.begun: bool = False
         self.met_silence: bool = False
         self._sent: SentBody | None = None
@@ -60,7 +86,7 @@ class Exchange:
             LocalFileError: the body cannot be read.
         """
         link, call, timeouts = self._link, self._call, self._settings.timeouts
-        watch = Watch(link.clock)
+        watch = Watchdog(link.clock)
         if call.body is not None:
             self._sent = SentBody(call.body, watch, timeouts, self._answer, whole=self._is_small)
         with translated(_FAILURES, self._problem_of):
@@ -118,3 +144,313 @@ def _readable(response: httpx.Response) -> httpx.Response:
     unpacked = {b"content-encoding", b"content-length", b"transfer-encoding"}
     headers = [(name, value) for name, value in response.headers.raw if name.lower() not in unpacked]
     return httpx.Response(response.status_code, headers=headers, content=response.content)
+
+
+# --- a call -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, as data.
+
+    Attributes:
+        operation: what the caller would call it; the head of every error message.
+        path: appended to the session's address; percent-encoded already, query included.
+        repeat: what a repeat would do.
+        body: what to send, or None.
+        accepted: statuses besides 2xx that the caller reads itself.
+        private: values of the request that a server might repeat in its words.
+        search: its answer is waited for ``timeouts.search_answer`` instead of ``timeouts.answer``.
+        metadata: it asks for what is told of instances; ``limits.parallel_searches`` bounds it, as it bounds searches.
+        not_taken: called at the end of each attempt that was refused for now, not answered in time, cut off or failed.
+    """
+
+    operation: str
+    method: str
+    path: str = field(repr=False)
+    repeat: Repeat
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    body: Body | None = field(default=None, repr=False)
+    accepted: frozenset[int] = frozenset()
+    private: Iterable[str] = field(default=(), repr=False)
+    search: bool = False
+    metadata: bool = False
+    not_taken: Callable[[], None] | None = field(default=None, repr=False)
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether it is bounded as searches are, so that they never take all connections from transfers."""
+        return self.search or self.metadata
+
+    @property
+    def kind(self) -> str:
+        """What is told apart where an archive is silent to some requests and answers others."""
+        return "search" if self.search else self.repeat.name
+
+
+_ALWAYS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "Connection": "keep-alive",
+    "User-Agent": "postdicom-async",
+}
+_WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
+
+
+class OriginPath(str):
+    """A path from the root of the server instead of below the service's address."""
+
+    __slots__ = ()
+
+
+@lru_cache(maxsize=8)  # an upload sends thousands of requests to one address
+def _address_of(url: str) -> httpx.URL:
+    return httpx.URL(url)
+
+
+def request_of(
+    url: str, call: Call, authorization: str | None, stream: httpx.AsyncByteStream | None, settings: Settings
+) -> httpx.Request:
+    """Return the request of a call to the service at ``url``; ``stream`` is its body.
+
+    Raises:
+        httpx.InvalidURL: the address cannot be used.
+    """
+    text = (origin_of(url) if isinstance(call.path, OriginPath) else url) + call.path
+    address = _address_of(text) if stream is not None and "?" not in text else httpx.URL(text)
+    headers = [(b"Host", address.netloc)]
+    headers += [(name.encode(), value.encode()) for name, value in (_ALWAYS | call.headers).items()]
+    if authorization is not None:
+        headers.append((b"Authorization", authorization.encode()))
+    if call.body is None:
+        if call.method in _WITH_LENGTH:
+            headers.append((b"Content-Length", b"0"))
+    elif settings.chunked_upload:
+        headers.append((b"Transfer-Encoding", b"chunked"))
+    else:
+        headers.append((b"Content-Length", b"%d" % call.body.length))
+    request = httpx.Request(
+        call.method,
+        address,
+        headers=headers,
+        stream=stream or httpx.ByteStream(b""),
+        extensions={"timeout": {"connect": settings.timeouts.connect, "read": None, "write": None, "pool": None}},
+    )
+    if stream is None:
+        request.read()  # transports find an empty ``content``
+    return request
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """One timer for all the waits of a session, set anew only when it has run out or runs too long.
+
+    A timer for each wait would cost as much as receiving a small piece. Moments are of `time.monotonic`.
+    """
+
+    def __init__(self) -> None:
+        self.waits: set[Watchdog] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings = math.inf
+
+    def ring(self, until: float) -> None:
+        """Look at the waits at this moment, or before it."""
+        if until < self._rings:
+            self.close()
+            self._rings = until
+            self._timer = asyncio.get_running_loop().call_later(until - monotonic(), self._look)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._rings = None, math.inf
+
+    def _look(self) -> None:
+        self._timer, self._rings = None, math.inf
+        now, following = monotonic(), math.inf
+        for wait in list(self.waits):
+            if wait.until <= now:
+                wait.end()
+            else:
+                following = min(following, wait.until)
+        if following < math.inf:
+            self.ring(following)
+
+
+class Watchdog:
+    """Ends a wait of the task that entered it, at a moment that may move: ``with watch: ...`` raises `TimeoutError`.
+
+    It may be entered again and again.
+
+    Attributes:
+        until: when the wait ends; infinity while what is waited for is not the network.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.until: float = math.inf
+        self._clock = clock
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._cancelled = False
+
+    def __enter__(self) -> None:
+        self._task = task = asyncio.current_task()
+        self._cancelling = task.cancelling() if task is not None else 0
+        self._clock.waits.add(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.until = math.inf
+        self._clock.waits.discard(self)
+        task, self._task = self._task, None
+        if not self._cancelled or task is None:
+            return
+        self._cancelled = False
+        # As asyncio.timeout does it: a cancellation of somebody else's goes through.
+        if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError
+
+    def expect(self, until: float) -> None:
+        """End the wait at this moment. Does nothing when nobody waits any more."""
+        if self._task is None or self._cancelled:
+            return
+        self.until = until
+        self._clock.ring(until)
+
+    def pause(self) -> None:
+        """Let time pass: what is waited for now is not the network."""
+        self.until = math.inf
+
+    def end(self) -> None:
+        """End the wait now."""
+        if self._task is not None and not self._cancelled:
+            self._cancelled = True
+            self.until = math.inf
+            self._task.cancel()
+
+
+class ReadWatchdog(Watchdog):
+    """Bounds each wait for a piece of an answer by silence and by the deadline of its call, and measures it.
+
+    Attributes:
+        waited: seconds that the last wait took.
+        patience: the call's, where its deadline is to be kept here.
+        by_deadline: whether it is the deadline that bounds the present wait.
+    """
+
+    def __init__(self, clock: Clock, idle: float) -> None:
+        super().__init__(clock)
+        self.waited: float = 0.0
+        self.patience: CallPatience | None = None
+        self.by_deadline: bool = False
+        self._idle = idle
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._since = now = monotonic()
+        self.expect(now + (self._idle if self.patience is None else self._allowed(self.patience)))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.waited = monotonic() - self._since
+        if self.patience is not None:
+            self.patience.spend(self.waited)
+        super().__exit__(kind, error, trace)
+
+    def _allowed(self, patience: CallPatience) -> float:
+        self.by_deadline = patience.left is not None and patience.left < self._idle
+        return patience.left if patience.left is not None and self.by_deadline else self._idle
+
+
+class SentBody(httpx.AsyncByteStream):
+    """A body on its way out, as it comes or in one piece.
+
+    The clock runs while a piece is being taken, not while its source makes the next one.
+
+    Attributes:
+        finished: whether the last piece has been handed over.
+        too_slow: whether it was ended because the archive takes it too slowly.
+    """
+
+    def __init__(self, body: Body, watch: Watchdog, timeouts: Timeouts, answer: float, *, whole: bool) -> None:
+        self.finished: bool = False
+        self.too_slow: bool = False
+        self._body = body
+        self._whole = whole
+        self._watch = watch
+        self._idle = timeouts.idle_write
+        self._answer = answer
+        self._timeouts = timeouts
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the body from its first byte."""
+        watch = self._watch
+        rate = least_rate_of(self._timeouts, self._idle)
+        self.finished = False
+        left = self._body.length
+        watch.pause()
+        async for piece in _in_one(self._body) if self._whole else self._body.open():
+            left -= len(piece)
+            # A transport that knows the length does not come back after the last piece.
+            self.finished = left <= 0
+            given = monotonic()
+            watch.expect(given + self._idle + (self._answer if self.finished else 0.0))
+            size = len(piece)
+            yield piece
+            del piece  # each stream would hold two while the next is read
+            watch.pause()
+            if rate.is_too_slow(size, monotonic() - given) and not self.finished:
+                self.too_slow = True
+                watch.end()
+        watch.expect(monotonic() + self._answer)
+
+
+async def _in_one(body: Body) -> AsyncGenerator[bytes, None]:
+    yield b"".join([piece async for piece in body.open()])
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+_ours: ContextVar[bool] = ContextVar("postdicom_async_request", default=False)
+
+_HTTP_LOGGERS = (
+    "httpx",
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore.proxy",
+    "httpcore.socks",
+    "aiohttp.client",
+    "aiohttp.internal",
+)
+
+
+def _not_ours(_record: logging.LogRecord) -> bool:
+    return not _ours.get()
+
+
+@cache
+def _install_filters() -> None:
+    for name in _HTTP_LOGGERS:
+        logging.getLogger(name).addFilter(_not_ours)
+
+
+@contextmanager
+def quiet_http_logs() -> Iterator[None]:
+    """Drop what httpx, httpcore and aiohttp log in this context: URLs, and headers of answers.
+
+    Only requests made inside are affected; an application's own use of httpx logs as before.
+    """
+    _install_filters()
+    token = _ours.set(True)
+    try:
+        yield
+    finally:
+        _ours.reset(token)

@@ -1,24 +1,21 @@
-"""What may be shown of a request: nothing private in a log line or an error text.
+"""What may be shown of a server's words: those of a shipped vocabulary, UIDs, and numbers that say how many.
 
-A URL of a search holds patient names, a header may hold a share password, and a server may repeat either in its error
-text. So the HTTP libraries' own log lines are replaced while a request of ours runs, and of a server's words only those
-of a vocabulary are shown.
+A server may repeat a filter with a patient's name, a share password from a header, or an address of a search; and it
+may name a patient, an accession number or a path that no request of ours held, so nothing can be looked for. Only what
+is known to be harmless stays, and everything else becomes one mark. Names of people that are English words too ("Page
+not found") are shown in lower case only.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
-from typing import Any, Self
-from urllib.parse import quote, quote_plus, urlsplit
+from importlib.resources import files
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote, quote_plus
 
-from postdicom_async.http.words import mask_words
-
-__all__ = ["ServerWords", "origin_of", "quiet_http_logs", "safe_reason"]
+__all__ = ["MARK", "ServerWords", "mask_words", "safe_reason"]
 
 _LONGEST_REASON = 240
 _MOST_READ = 1024  # characters, of which more would cost milliseconds
@@ -63,7 +60,7 @@ def safe_reason(text: str | None, sent: Iterable[str] = ()) -> ServerWords | Non
     """Return a server's words as one short line without what was sent to it and what may be private.
 
     ``sent`` are values of the request (filters, credentials) that the server may repeat. Of the rest only known words,
-    UIDs and short numbers stay (see ``words.py``): they say which instance and which limit.
+    UIDs and short numbers stay (see `mask_words`): they say which instance and which limit.
     """
     if not text:
         return None
@@ -96,47 +93,115 @@ def _spellings(value: str) -> Iterator[str]:
         yield quote(value, safe=safe, errors="replace")
 
 
-def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL: all of it that may be shown."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}"
+# --- words ------------------------------------------------------------------------------------------------------------
 
 
-_ours: ContextVar[bool] = ContextVar("postdicom_async_request", default=False)
+MARK = "[…]"
 
-_HTTP_LOGGERS = (
-    "httpx",
-    "httpcore.connection",
-    "httpcore.http11",
-    "httpcore.http2",
-    "httpcore.proxy",
-    "httpcore.socks",
-    "aiohttp.client",
-    "aiohttp.internal",
+_PLAIN = str.maketrans("\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb\u2013\u2014", '\'\'"""""--')
+# What is not ASCII may be part of a name, a letter or not; but not the mark's own sign.
+_CHAR = r"(?:\w|[^\x00-\x7f…])"
+_UID = r"(?:2\.25\.\d{6,39}|[0-2](?:\.\d{1,39}){4,})"  # of fewer parts are dates, versions and addresses
+_PHRASES = r"\bToo[ ]L(?:arge|ong)\b|\bFields\b(?=[ ]Too)"  # HTTP's own, with surnames in them
+_PIECES = re.compile(
+    rf"""
+    (?P<phrase>{_PHRASES})
+    | (?P<mark>\[(?:address|e-mail|name|path|date|number|sent\ value|…)\])
+    | (?P<tag>\([0-9A-Fa-f]{{4}},\ ?[0-9A-Fa-f]{{4}}\))
+    | (?P<uid>(?<![\w.]){_UID}(?!\.?\w))
+    | (?P<word>{_CHAR}+(?:[-'.]{_CHAR}+)*)
+    """,
+    re.VERBOSE,
 )
+_QUOTED = re.compile(r"(?<!\w)(?:'[^']*'|\"[^\"]*\"|`[^`]*`)(?!\w)")
+_MAY_BE_QUOTED = re.compile(rf"\W*(?:(?:\[[a-z -]+\]|{_UID})\W*)+")
+_RUN = re.compile(r"\[…\](?:[\s,;:./\\|=+&#*~^@!?-]*\[…\])+")
+
+_CODE = re.compile(r"0[xX][0-9A-Fa-f]{1,4}|[0-9A-F]{4}H")
+_AMOUNT = re.compile(r"\d{1,4}(?:ms|s|[kmg]i?b)", re.IGNORECASE)
+_NUMBER = re.compile(r"\d{1,5}|\d{1,3}\.\d{1,2}")
+_VERSION = re.compile(r"\d{1,3}(?:\.\d{1,3}){1,3}")
+_SHORT = 3
+_HUMPS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+
+_OF_SOMEBODY = frozenset({
+    "accession", "birth", "birthdate", "born", "dob", "id", "identifier", "ids", "mrn", "name", "named", "number",
+    "patient", "patients", "phone", "pid", "somebody", "user", "username",
+})  # fmt: skip
+"""A number after one of these may be somebody's."""
+_OF_A_LIMIT = frozenset({
+    "attempts", "byte", "bytes", "characters", "code", "column", "days", "entries", "error", "exceeds", "frames", "gb",
+    "gib", "hours", "http", "instances", "items", "kb", "kib", "least", "length", "limit", "line", "max", "maximum",
+    "mb", "mib", "milliseconds", "min", "minimum", "minutes", "most", "ms", "offset", "parts", "port", "reason",
+    "requests", "results", "retries", "seconds", "size", "status", "studies", "than", "timeout", "times", "warning",
+})  # fmt: skip
+"""A number beside one of these says how many, or is a code."""
 
 
-def _not_ours(_record: logging.LogRecord) -> bool:
-    return not _ours.get()
+class _Vocabulary(NamedTuple):
+    words: frozenset[str]
+    names: frozenset[str]
+    beginnings: frozenset[str]
 
 
 @cache
-def _install_filters() -> None:
-    for name in _HTTP_LOGGERS:
-        logging.getLogger(name).addFilter(_not_ours)
+def _vocabulary() -> _Vocabulary:
+    """Read the words that are shown; 3 ms, and only when a server has something to say."""
+    text = files(__package__).joinpath("vocabulary.txt").read_text(encoding="utf-8")
+    lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    words, names, beginnings = re.split(r"^= \w+$", lines, flags=re.MULTILINE)
+    return _Vocabulary(frozenset(words.split()), frozenset(names.split()), frozenset(beginnings.split()))
 
 
-@contextmanager
-def quiet_http_logs() -> Iterator[None]:
-    """Drop what httpx, httpcore and aiohttp log in this context: URLs, and headers of answers.
+def mask_words(line: str) -> str:
+    """Return a line with a mark in place of each run of words that are not known to be harmless."""
+    line = _QUOTED.sub(_inside_quotes, line.translate(_PLAIN))
+    pieces = list(_PIECES.finditer(line))
+    shown: list[str] = []
+    end = 0
+    for at, piece in enumerate(pieces):
+        shown.append(line[end : piece.start()])
+        keep = piece.lastgroup != "word" or _may_show(line, pieces, at)
+        shown.append(piece.group() if keep else MARK)
+        end = piece.end()
+    return _RUN.sub(MARK, "".join((*shown, line[end:])))
 
-    Only requests made inside are affected; an application's own use of httpx logs as before.
-    """
-    _install_filters()
-    token = _ours.set(True)
-    try:
-        yield
-    finally:
-        _ours.reset(token)
+
+def _inside_quotes(quoted: re.Match[str]) -> str:
+    text = quoted.group()
+    return text if _MAY_BE_QUOTED.fullmatch(text[1:-1]) else f"{text[0]}{MARK}{text[-1]}"
+
+
+def _may_show(line: str, pieces: list[re.Match[str]], at: int) -> bool:
+    word = pieces[at].group()
+    if word.lower() in _vocabulary().words:
+        return True
+    if any(char.isdigit() for char in word):
+        return bool(_CODE.fullmatch(word) or _AMOUNT.fullmatch(word)) or _counts(word, pieces, at)
+    before = line[: pieces[at].start()].rstrip()
+    first = not before or before[-1] in ".!?:"
+    parts = re.split(r"[-.'_]", word.removesuffix("'s"))
+    return all(_is_known(part, first=first) for part in parts)
+
+
+def _is_known(part: str, *, first: bool) -> bool:
+    """Whether a word without digits may be shown; ``first`` in its sentence."""
+    known = _vocabulary()
+    low = part.lower()
+    if not part or low in known.words:
+        return True
+    if low in known.names | known.beginnings:
+        return part.islower() or (first and part.istitle() and low in known.beginnings)
+    humps = _HUMPS.findall(part)
+    lows = {hump.lower() for hump in humps}
+    whole = len(humps) > 1 and "".join(humps) == part
+    return whole and lows <= known.words | known.names | known.beginnings and bool(lows & known.words)
+
+
+def _counts(word: str, pieces: list[re.Match[str]], at: int) -> bool:
+    """Whether a number says how many, or which error, rather than who."""
+    before = {hump.lower() for piece in pieces[max(0, at - 2) : at] for hump in _HUMPS.findall(piece.group())}
+    after = pieces[at + 1].group().lower() if at + 1 < len(pieces) else ""
+    if not _NUMBER.fullmatch(word) or before & _OF_SOMEBODY:
+        return "version" in before and bool(_VERSION.fullmatch(word))
+    return len(word.partition(".")[0]) <= _SHORT or bool((before | {after}) & _OF_A_LIMIT)

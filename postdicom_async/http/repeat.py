@@ -1,29 +1,31 @@
-"""The one loop that repeats: over HTTP, over the WebSocket of the Cloud API, and for the parts of a file.
+"""How long a call goes on: the one loop that repeats, the budget of repeats, the deadline, and patience with silence.
 
-What differs between them is a `Policy`: what may be repeated, what counts, and what mends a failure.
+The loop serves HTTP, the WebSocket of the Cloud API, and the parts of a file. What differs between them is a `Policy`:
+what may be repeated, what counts, and what mends a failure. Which failure may be repeated at all says ``retry.py``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
 from postdicom_async.events import AttemptFailed, GaveUp
-from postdicom_async.http.problems import Problem
+from postdicom_async.http.problems import Problem, connection_failed
 from postdicom_async.http.retry import Attempts, Failure, decide
-from postdicom_async.http.tell import tell
 
 if TYPE_CHECKING:
-    from postdicom_async.events import OnEvent
-    from postdicom_async.http.retry import Repeat, RetryBudget
-    from postdicom_async.settings import Retry
+    from postdicom_async.errors import ConnectionFailed, PostdicomError
+    from postdicom_async.events import Event, OnEvent
+    from postdicom_async.http.retry import Repeat
+    from postdicom_async.settings import Retry, Timeouts
 
-__all__ = ["Policy", "repeat"]
+__all__ = ["CallPatience", "LeastRate", "Policy", "repeat", "tell"]
 
 _log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
@@ -135,3 +137,139 @@ async def repeat(attempt: Callable[[], Awaitable[_T]], policy: Policy) -> _T:
             policy.give_up(problem)
             raise problem.final(attempts=policy.made)
         await policy.pause(problem, wait)
+
+
+# --- patience ---------------------------------------------------------------------------------------------------------
+
+
+class LeastRate:
+    """Tells a stream that moves too slowly from one that moves.
+
+    Only the seconds spent waiting for the network are counted. When the bytes of a window have come, counting starts
+    anew. So what is called slow had a whole window and less than the window's bytes in it. What is slow from its start
+    is called so with the wait that fills the first window, and what becomes slow later before two have passed.
+
+    Args:
+        rate: bytes a second; 0 never calls anything slow.
+        window: seconds.
+    """
+
+    def __init__(self, rate: float, window: float) -> None:
+        self._enough = rate * window
+        self._window = window
+        self._size = 0
+        self._waited = 0.0
+
+    def is_too_slow(self, size: int, waited: float) -> bool:
+        """Note that ``size`` bytes came after ``waited`` seconds; return whether that is too slow by now."""
+        self._size += size
+        if self._size >= self._enough:
+            self._size = 0
+            self._waited = 0.0
+            return False
+        self._waited += waited
+        return self._waited >= self._window
+
+
+class CallPatience:
+    """What one call of the library has left of it, over all the requests that it makes.
+
+    A call ends when its seconds are used up, and asks no more when it has met silence several times in a row. Requests
+    side by side that all wait in vain have met one silence together. What a request can still expect is told by its
+    kind: an archive that answers searches may be silent to stores for ever, and what was not silent itself is asked,
+    whatever else was.
+
+    Attributes:
+        left: seconds until the call's deadline, None without one.
+        silences: how many were met, in a row or not. A request notes it when it begins.
+    """
+
+    def __init__(self, seconds: float | None, most_silences: int) -> None:
+        self.left: float | None = seconds
+        self.silences: int = 0
+        self._most = most_silences
+        self._heard: dict[Hashable, int] = {}  # by kind: how many silences had been met when it was last answered
+        self._silent: set[Hashable] = set()  # kinds that were silent since
+
+    def spend(self, seconds: float) -> None:
+        """Use up some of the time."""
+        if self.left is not None:
+            self.left = max(0.0, self.left - seconds)
+
+    def met_silence(self, kind: Hashable, before: int) -> None:
+        """Note that a request waited in vain which began when `silences` was ``before``."""
+        self._silent.add(kind)
+        if before == self.silences:
+            self.silences += 1
+
+    def heard(self, kind: Hashable) -> None:
+        """Note that a request of this kind had a whole answer, or brought something all the same."""
+        self._heard[kind] = self.silences
+        self._silent.discard(kind)
+
+    def is_over(self, kind: Hashable) -> bool:
+        """Whether nothing of this kind is to be asked any more."""
+        return kind in self._silent and self.silences - self._heard.get(kind, 0) >= self._most
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+def tell(on_event: OnEvent | None, event: Event) -> None:
+    """Call the hook with an event, if there is one."""
+    if on_event is None:
+        return
+    try:
+        on_event(event)
+    except Exception as error:  # noqa: BLE001 - a caller's code; its text may hold anything
+        _log.warning("on_event raised %s", type(error).__name__)
+
+
+async def within(seconds: float | None, work: Awaitable[_T], late: Callable[[], PostdicomError]) -> _T:
+    """Wait for ``work``; raise what ``late`` gives when that takes longer than ``seconds``, None for no bound.
+
+    A cancellation or a `TimeoutError` of anybody else goes through.
+    """
+    if seconds is None:
+        return await work
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    raise late()
+
+
+def deadline_passed(operation: str, seconds: float | None, *, sent: bool, attempts: int = 0) -> ConnectionFailed:
+    """Return the error of a call that did not end within ``timeouts.deadline``."""
+    error = connection_failed(operation, f"not done within the deadline of {seconds or 0:g} s", sent=sent)
+    error.attempts = attempts
+    return error
+
+
+def least_rate_of(timeouts: Timeouts, idle: float) -> LeastRate:
+    """Return what measures one direction. Silence shorter than ``idle`` is allowed, so no window is shorter than it."""
+    return LeastRate(timeouts.least_rate, max(timeouts.least_rate_window, idle))
+
+
+class RetryBudget:
+    """Bounds repeats over a whole session, so that an outage is not met with a storm of requests.
+
+    A repeat costs 1, each success earns a tenth, up to ``size``.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = float(size)
+        self._left = float(size)
+
+    def earn(self) -> None:
+        """Note a success."""
+        self._left = min(self._size, self._left + 0.1)
+
+    def spend(self) -> bool:
+        """Take one repeat from the budget; False when it is used up."""
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from postdicom_async.settings import Retry
 
-__all__ = ["Attempts", "Failure", "Repeat", "RetryBudget", "decide", "failure_of_status", "parse_retry_after"]
+__all__ = ["Attempts", "Failure", "Repeat", "decide", "failure_of_status", "parse_retry_after"]
 
 
 class Repeat(Enum):
@@ -64,28 +64,6 @@ _STATUS_FAILURES: dict[int, Failure] = {
 def failure_of_status(status: int) -> Failure:
     """Return what an error status says about the request; unknown ones are `Failure.FINAL`."""
     return _STATUS_FAILURES.get(status, Failure.FINAL)
-
-
-class RetryBudget:
-    """Bounds repeats over a whole session, so that an outage is not met with a storm of requests.
-
-    A repeat costs 1, each success earns a tenth, up to ``size``.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = float(size)
-        self._left = float(size)
-
-    def earn(self) -> None:
-        """Note a success."""
-        self._left = min(self._size, self._left + 0.1)
-
-    def spend(self) -> bool:
-        """Take one repeat from the budget; False when it is used up."""
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,15 @@
 A call is described by a `Call` and made with ``fetch`` (the whole answer, bounded) or ``stream`` (its body as it
 arrives). Everything that can go wrong leaves here as an exception of ``postdicom_async.errors`` that holds nothing
 private.
+
+State: a `Session` is settings and credentials. Its copies (``with_settings``, ``one_call``) share `SharedConnections`,
+which hold what is open: the transport, the slots before it, the budget of repeats, the clock. They belong to one event
+loop at a time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import time
 from collections.abc import Awaitable, Callable
@@ -15,27 +20,30 @@ from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import anyio
 import httpx
 
 from postdicom_async.errors import AuthenticationFailed, PostdicomError, UsageError
 from postdicom_async.events import ArchiveSilent
 from postdicom_async.face import translated
-from postdicom_async.http.address import checked_url, refuse_open_credentials
-from postdicom_async.http.answer import Answer, StreamedAnswer
-from postdicom_async.http.call import Call, OriginPath
-from postdicom_async.http.clocks import deadline_passed, within
-from postdicom_async.http.credentials import Auth, Credentials, Unset, credentials_from
-from postdicom_async.http.exchange import Exchange
-from postdicom_async.http.link import Link
-from postdicom_async.http.patience import Patience
+from postdicom_async.http.answer import Answer, StreamedAnswer, start
+from postdicom_async.http.endpoint import (
+    Auth,
+    ChosenTransport,
+    Credentials,
+    Unset,
+    checked_url,
+    choose_transport,
+    credentials_from,
+    refuse_open_credentials,
+)
+from postdicom_async.http.exchange import Call, Clock, Exchange, OriginPath
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_status
-from postdicom_async.http.repeat import Policy, repeat
+from postdicom_async.http.repeat import CallPatience, Policy, RetryBudget, deadline_passed, repeat, tell, within
 from postdicom_async.http.retry import Failure, Repeat
-from postdicom_async.http.tell import tell
-from postdicom_async.http.transport import ChosenTransport, choose_transport
 from postdicom_async.settings import Settings
 
-__all__ = ["Call", "Session"]
+__all__ = ["Call", "Session", "SharedConnections"]
 
 _T = TypeVar("_T")
 
@@ -48,7 +56,7 @@ class _Making(Policy):
     """
 
     def __init__(
-        self, call: Call, link: Link, patience: Patience, credentials: Credentials, settings: Settings
+        self, call: Call, link: SharedConnections, patience: CallPatience, credentials: Credentials, settings: Settings
     ) -> None:
         super().__init__(call.operation, call.repeat, settings.retry, link.budget, on_event=settings.on_event)
         self.call = call
@@ -94,8 +102,8 @@ class Session:
         self.url: str = checked_url(url)
         self.settings = settings
         self._credentials = credentials_from(auth, on_event=settings.on_event)
-        self._link: Link | None = None
-        self._patience: Patience | None = None
+        self._link: SharedConnections | None = None
+        self._patience: CallPatience | None = None
         refuse_open_credentials(self.url, self._credentials, settings)
         if transport is None:
             self._chosen = choose_transport(self.url, settings)
@@ -121,7 +129,7 @@ class Session:
         """Make the client; nothing is sent."""
         if self._link is not None:
             raise UsageError("this session is open already; make another one, or a copy with with_options(...)")
-        self._link = Link(self.settings, self._chosen)
+        self._link = SharedConnections(self.settings, self._chosen)
 
     async def close(self) -> None:
         """Close every connection. What is under way fails."""
@@ -138,8 +146,9 @@ class Session:
         """
         if _of_the_connections(settings) != _of_the_connections(self.settings):
             raise UsageError(
-                "with_options: tls, proxy, timeouts.connect, limits.connections and limits.parallel_searches belong to "
-                "the open connections; make a new session for other values"
+                "tls, proxy, timeouts.connect, limits.connections and limits.parallel_searches belong to the open "
+                "connections; make a new session for other values",
+                operation="with_options",
             )
         other = copy.copy(self)
         other.settings = settings
@@ -159,8 +168,8 @@ class Session:
         other._patience = self._new_patience(at_once=at_once)  # noqa: SLF001 - a copy of this very class
         return other
 
-    def _new_patience(self, *, at_once: bool = False) -> Patience:
-        return Patience(None if at_once else self.settings.timeouts.deadline, self.settings.retry.max_silences)
+    def _new_patience(self, *, at_once: bool = False) -> CallPatience:
+        return CallPatience(None if at_once else self.settings.timeouts.deadline, self.settings.retry.max_silences)
 
     def path_to(self, absolute: str) -> str:
         """Return the ``Call.path`` of an address on this server, which may lie outside the service's own path."""
@@ -290,7 +299,7 @@ class Session:
             raise
         return answer
 
-    async def _exchanged(self, link: Link, making: _Making, header: str | None) -> httpx.Response:
+    async def _exchanged(self, link: SharedConnections, making: _Making, header: str | None) -> httpx.Response:
         """Make the exchange and note what is to be known of it, however it ends."""
         silences = making.patience.silences
         exchange = Exchange(link, self.url, making.call, self.settings)
@@ -313,7 +322,7 @@ class Session:
             authorization=header,
         )
 
-    def _open_link(self) -> Link:
+    def _open_link(self) -> SharedConnections:
         if self._link is None or self._link.is_closed:
             raise UsageError("the session is not open; use it inside 'async with'")
         self._link.enter_loop()
@@ -330,3 +339,105 @@ def _of_the_connections(settings: Settings) -> tuple[object, ...]:
         settings.limits.parallel_searches,
         settings.allow_http_credentials,
     )
+
+
+# --- what the copies of a session share -------------------------------------------------------------------------------
+
+
+_PAUSED_SECONDS = 1.0  # so long may an answer that nobody reads keep others waiting
+_CLOSE_SECONDS = 5.0
+
+
+class SharedConnections:
+    """The open connections of a session and of its copies.
+
+    Attributes:
+        slots: one for each request in flight.
+        listings: one for each of them that is a search or asks for metadata.
+        budget: of repeats.
+        clock: of all waits for the network.
+        paused: answers that are open and that nobody reads, the oldest first.
+        transport: makes the requests.
+        is_closed: whether it is of no use any more.
+    """
+
+    def __init__(self, settings: Settings, chosen: ChosenTransport) -> None:
+        self.slots: anyio.CapacityLimiter = anyio.CapacityLimiter(settings.limits.connections)
+        self.listings: anyio.CapacityLimiter = anyio.CapacityLimiter(settings.limits.parallel_searches)
+        self.budget: RetryBudget = RetryBudget(settings.retry.budget)
+        self.clock: Clock = Clock()
+        self.paused: dict[StreamedAnswer, None] = {}
+        self.transport: httpx.AsyncBaseTransport = chosen.make()
+        self.is_closed: bool = False
+        self._loop = asyncio.get_running_loop()
+
+    def enter_loop(self) -> None:
+        """See to it that all of this works in the event loop that runs here.
+
+        Raises:
+            UsageError: another one is at work with it; what waits there for a slot would never be woken from here.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return
+        if self._loop.is_running():
+            raise UsageError("the client is open in another event loop that is running; open one in each")
+        self._loop = loop
+        self.clock = Clock()  # the timer of a loop that has ended never rings
+
+    async def close(self) -> None:
+        """Close every connection. What is under way fails."""
+        self.is_closed = True
+        self.clock.close()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_SECONDS):
+            await self.transport.aclose()
+
+    async def take_slot(self, holder: object, *, listing: bool) -> None:
+        """Wait for a slot, and first for one of the few that searches and metadata may have of them.
+
+        With one free there is no detour through the event loop.
+        """
+        if listing:
+            await self._take(self.listings, holder)
+        try:
+            await self._take(self.slots, holder)
+        except BaseException:
+            if listing:
+                self.listings.release_on_behalf_of(holder)
+            raise
+
+    async def _take(self, limiter: anyio.CapacityLimiter, holder: object) -> None:
+        try:
+            limiter.acquire_on_behalf_of_nowait(holder)
+        except anyio.WouldBlock:
+            # Who reads the oldest may be waiting for this very request: without this both would wait for ever. Only
+            # listings are ever paused, so that a slot of either kind comes free.
+            for answer in list(self.paused)[:1]:
+                self._take_back(answer)
+            await limiter.acquire_on_behalf_of(holder)
+
+    def give_back(self, holder: object, *, listing: bool) -> None:
+        """Free a slot."""
+        self.slots.release_on_behalf_of(holder)
+        if listing:
+            self.listings.release_on_behalf_of(holder)
+
+    @property
+    def _is_waited_for(self) -> bool:
+        return bool(self.slots.statistics().tasks_waiting or self.listings.statistics().tasks_waiting)
+
+    def pause(self, answer: StreamedAnswer) -> None:
+        """Note that nobody reads an answer for now."""
+        self.paused[answer] = None
+        # Who waits already saw nothing to take back. A reader that comes back soon keeps its answer all the same.
+        if self._is_waited_for:
+            asyncio.get_running_loop().call_later(_PAUSED_SECONDS, self._take_back_if_wanted, answer)
+
+    def _take_back_if_wanted(self, answer: StreamedAnswer) -> None:
+        if self._is_waited_for:
+            self._take_back(answer)
+
+    def _take_back(self, answer: StreamedAnswer) -> None:
+        if answer in self.paused:
+            del self.paused[answer]
+            start(answer.aclose())

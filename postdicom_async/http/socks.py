@@ -12,7 +12,7 @@ from aiohttp_socks import ProxyConnector
 
 from postdicom_async.face import translated
 from postdicom_async.http.connections import Connecting, system_words
-from postdicom_async.http.unreached import NeverConnected, explain
+from postdicom_async.http.problems import NeverConnected, explain
 
 if TYPE_CHECKING:
     import asyncio

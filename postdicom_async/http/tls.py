@@ -5,16 +5,24 @@ OpenSSL asks on the terminal for the password of a key unless it is given a way 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from postdicom_async.errors import UsageError
 from postdicom_async.settings import Tls
 
-__all__ = ["tls_context"]
+if TYPE_CHECKING:
+    from postdicom_async.settings import Settings
+
+__all__ = ["TlsFacts", "tls_context", "tls_facts"]
 
 _CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
@@ -52,27 +60,27 @@ def _load_authorities(context: ssl.SSLContext, ca_file: Path) -> None:
     except (OSError, ValueError):  # ssl.SSLError is an OSError
         damaged = True
     if damaged:
-        raise UsageError(f"tls.ca_file: {ca_file} is damaged, or is not a PEM file of certificates")
+        raise UsageError(f"{ca_file} is damaged, or is not a PEM file of certificates", argument="tls.ca_file")
 
 
 def _load_own(context: ssl.SSLContext, tls: Tls) -> None:
     """Load the client certificate and its key."""
     if tls.certificate is None:
         if tls.key is not None:
-            raise UsageError("tls.key: give tls.certificate too")
+            raise UsageError("give tls.certificate too", argument="tls.key")
         return
     content = _require_pem("tls.certificate", tls.certificate, _CERTIFICATE, "certificate")
     key = tls.certificate if tls.key is None else tls.key
     if tls.key is not None:
         _require_pem("tls.key", tls.key, _KEY, "private key")
     elif not _KEY.search(content):
-        raise UsageError(f"tls.key: give the file of the private key; {tls.certificate} holds none")
+        raise UsageError(f"give the file of the private key; {tls.certificate} holds none", argument="tls.key")
     problem = _loaded(context, tls, key, content)
     if problem is not None:
-        raise UsageError(problem)
+        raise problem
 
 
-def _loaded(context: ssl.SSLContext, tls: Tls, key: Path, content: bytes) -> str | None:
+def _loaded(context: ssl.SSLContext, tls: Tls, key: Path, content: bytes) -> UsageError | None:
     """Load certificate and key; return what is wrong with them, None if nothing is."""
     asked = False
 
@@ -88,14 +96,14 @@ def _loaded(context: ssl.SSLContext, tls: Tls, key: Path, content: bytes) -> str
     else:
         return None
     if reason in _OF_ANOTHER:
-        return f"tls.key: {key} is not the key of the certificate in tls.certificate"
+        return UsageError(f"{key} is not the key of the certificate in tls.certificate", argument="tls.key")
     if asked and tls.key_password is None:
-        return f"tls.key_password: the key in {key} is encrypted; give its password"
+        return UsageError(f"the key in {key} is encrypted; give its password", argument="tls.key_password")
     if asked:
-        return f"tls.key_password: the password does not open the key in {key}"
+        return UsageError(f"the password does not open the key in {key}", argument="tls.key_password")
     if not _can_be_read(content):
-        return f"tls.certificate: {tls.certificate} is damaged"
-    return f"tls.key: the key in {key} is damaged, or of a kind that cannot be used"
+        return UsageError(f"{tls.certificate} is damaged", argument="tls.certificate")
+    return UsageError(f"the key in {key} is damaged, or of a kind that cannot be used", argument="tls.key")
 
 
 def _can_be_read(content: bytes) -> bool:
@@ -120,7 +128,51 @@ def _require_pem(argument: str, path: Path, block: re.Pattern[bytes], what: str)
     except (OSError, ValueError) as error:
         words = f"cannot be read: {(getattr(error, 'strerror', None) or 'no such path').lower()}"
     if content is None:
-        raise UsageError(f"{argument}: {path} {words}")
+        raise UsageError(f"{path} {words}", argument=argument)
     if not block.search(content):
-        raise UsageError(f"{argument}: {path} holds no {what} in PEM form")
+        raise UsageError(f"{path} holds no {what} in PEM form", argument=argument)
     return content
+
+
+# --- a handshake of our own -------------------------------------------------------------------------------------------
+
+
+_HTTPS_PORT = 443
+_DAY = 24 * 60 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFacts:
+    """What a handshake agreed on.
+
+    Attributes:
+        version: for example ``"TLSv1.3"``.
+        days_left: until the server's certificate ends; None where it was not verified.
+    """
+
+    version: str
+    days_left: int | None
+
+
+async def tls_facts(url: str, settings: Settings) -> TlsFacts | None:
+    """Shake hands with an https server and leave; None when that fails."""
+    parts = urlsplit(url)
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(settings.timeouts.connect):
+            _, writer = await asyncio.open_connection(
+                parts.hostname, parts.port or _HTTPS_PORT, ssl=tls_context(settings.tls)
+            )
+        return _facts(writer.get_extra_info("ssl_object"))
+    except (OSError, ValueError):  # ssl.SSLError and TimeoutError are OSErrors
+        return None
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+
+
+def _facts(connection: ssl.SSLObject) -> TlsFacts:
+    certificate: Any = connection.getpeercert()
+    ends = certificate.get("notAfter") if certificate else None
+    days = None if ends is None else int((ssl.cert_time_to_seconds(ends) - time.time()) // _DAY)
+    return TlsFacts(connection.version() or "TLS", days)

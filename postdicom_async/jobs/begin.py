@@ -4,34 +4,41 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from postdicom_async.disk.background import in_background
-from postdicom_async.errors import UsageError
+from postdicom_async.dicom.uids import checked_uid
+from postdicom_async.disk.private_files import FileLock
+from postdicom_async.disk.threads import in_background
+from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.face import public_face
-from postdicom_async.jobs import places
-from postdicom_async.jobs.asked import KEPT, Asked, begun, order_of, path_of
-from postdicom_async.jobs.context import How
-from postdicom_async.jobs.ends.specs import EndSpec
-from postdicom_async.jobs.job import Job
+from postdicom_async.jobs import job_files
+from postdicom_async.jobs.context import JobOptions
+from postdicom_async.jobs.ends.end import Feature
+from postdicom_async.jobs.ends.specs import EndSpec, end_of, spec_of
+from postdicom_async.jobs.job import Job, JobParts
+from postdicom_async.jobs.ledger.file import is_ledger
 from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.pace import Pace
-from postdicom_async.jobs.pace.weather import Patience
+from postdicom_async.jobs.pace.presets import fill_in
 from postdicom_async.jobs.preview import StudyPlan, preview
 from postdicom_async.jobs.states import State
 
 if TYPE_CHECKING:
     import os
-    from pathlib import Path
 
     from postdicom_async.dicom.anonymize import Anonymization
+    from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.ends.specs import EndLike
-    from postdicom_async.jobs.machines.scheduling import Scheduler
+    from postdicom_async.jobs.machines.scheduler import Scheduler
     from postdicom_async.profiles.secrets import Ask
 
-__all__ = ["copy", "dry_run", "resume", "retry", "sync", "verify"]
 
-PATIENCE = Patience().outage
+PATIENCE = OutagePatience().outage
 
 VerifyLevel = Literal["none", "listed", "bytes"]
 
@@ -77,8 +84,10 @@ async def copy(
         UsageError: an argument makes no sense, or both ends are one place.
         LedgerUnusable: the ledger is another job's, damaged, or in use (`LedgerLocked`).
     """
-    how = How("copy", verify, full, order_of(first), anonymize, attempts, sample=sample)
-    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
+    options = JobOptions("copy", verify, full, order_of(first), anonymize, attempts, sample=sample)
+    return await begin_job(
+        JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask, scheduler)
+    )
 
 
 @public_face
@@ -125,14 +134,20 @@ async def sync(
         scheduler: see `copy`.
     """
     if delete not in ("", "copied", "all"):
-        raise UsageError("delete: give 'copied' or 'all', or nothing")
+        raise UsageError("give 'copied' or 'all', or nothing", argument="delete")
     if not isinstance(max_delete, int | float) or not 0 <= max_delete <= 1:
-        raise UsageError("max_delete: give a share from 0 to 1, such as 0.01")
+        raise UsageError("give a share from 0 to 1, such as 0.01", argument="max_delete")
     if delete and anonymize is not None:
-        raise UsageError("delete: not with anonymize: what the target holds cannot be told from what was never sent")
+        raise UsageError(
+            "not with anonymize: what the target holds cannot be told from what was never sent", argument="delete"
+        )
     order, most = order_of(first), float(max_delete)
-    how = How("sync", verify, full, order, anonymize, attempts, delete=delete, max_delete=most, sample=sample)
-    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
+    options = JobOptions(
+        "sync", verify, full, order, anonymize, attempts, delete=delete, max_delete=most, sample=sample
+    )
+    return await begin_job(
+        JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask, scheduler)
+    )
 
 
 @public_face
@@ -154,8 +169,8 @@ async def verify(
     Every study's instances are listed at both ends, whatever the counts. What the target lacks is FAILED in the end,
     with ``level="bytes"`` also what it holds otherwise. See `copy` for the other arguments and errors.
     """
-    how = How("verify", level, True, {}, anonymize, sample=sample)
-    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask))
+    options = JobOptions("verify", level, True, {}, anonymize, sample=sample)
+    return await begin_job(JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask))
 
 
 @public_face
@@ -174,9 +189,11 @@ async def dry_run(
     ask: Ask | None = None,
 ) -> AsyncGenerator[StudyPlan, None]:
     """Yield what `copy` or `sync` would do with each study; nothing is changed. See there for the arguments."""
-    how = How(verb, "none", full, order_of(first), anonymize, delete=delete)
-    asked = Asked(source, target, how, path_of(job), new, pace or Pace(), 0.0, ask)
-    async with aclosing(preview(asked)) as plans:
+    options = JobOptions(verb, "none", full, order_of(first), anonymize, delete=delete)
+    asked = JobRequest(source, target, options, path_of(job), new, pace or Pace(), 0.0, ask)
+    ends = await prepare_ends(asked, with_index=False)
+    plans_ = preview(ends, options, asked.pace, facts_of(ends, options), new=new)
+    async with aclosing(plans_) as plans:
         async for plan in plans:
             yield plan
 
@@ -205,17 +222,17 @@ async def resume(
             not kept: make the whole call again.
         LedgerUnusable: see `copy`.
     """
-    path, ends, how = await _kept_of(job)
-    return await begun(Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask, scheduler))
+    path, ends, options = await _kept_of(job)
+    return await begin_job(JobRequest(ends[0], ends[1], options, path, False, pace or Pace(), patience, ask, scheduler))
 
 
-async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], How]:
-    path = await in_background(lambda: places.find_job(str(job)))
-    kept = await in_background(places.Private(path).read)
+async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], JobOptions]:
+    path = await in_background(lambda: job_files.find_job(str(job)))
+    kept = await in_background(job_files.ResumeFile(path).read)
     if kept.get("anonymizes"):
-        raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
+        raise UsageError("it anonymises, and its rules are not kept; give the whole command again", argument="job")
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
-    return path, ends, How(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
+    return path, ends, JobOptions(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
 
 
 @public_face
@@ -248,3 +265,223 @@ async def retry(
             ledger.put("phase", "moving")
         await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=chosen)
     return await resume(path, pace=pace, patience=patience, ask=ask, scheduler=scheduler)
+
+
+# --- what was asked for, checked and made ----------------------------------------------------------------------------
+
+
+_NEEDED = {
+    "copy": (Feature.LISTS | Feature.OPENS, Feature.STORES),
+    "sync": (Feature.LISTS | Feature.OPENS, Feature.STORES),
+    "verify": (Feature.LISTS, Feature.LISTS),
+}
+_WORDS = {
+    Feature.LISTS: "cannot say what it has",
+    Feature.OPENS: "gives no instances",
+    Feature.STORES: "takes no instances",
+    Feature.DELETES: "deletes nothing",
+}
+
+KEPT = ("verb", "verify", "full", "attempts", "delete", "max_delete", "sample")
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What `jobs.copy` and its siblings were given."""
+
+    source: EndLike
+    target: EndLike
+    options: JobOptions
+    path: Path | None
+    new: bool
+    pace: Pace
+    patience: float
+    ask: Ask | None
+    scheduler: Scheduler | None = None
+
+
+class PreparedEnds(NamedTuple):
+    """What was asked for as far as it can be made without a ledger.
+
+    Attributes:
+        specs: the ends as they were named, or what stands for them.
+        path: the place of the ledger.
+        digest: what tells this pair of ends from every other.
+    """
+
+    specs: list[Any]
+    path: Path
+    digest: str
+    source: End
+    target: End
+
+
+async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> PreparedEnds:
+    """Return the ends, not yet open.
+
+    Args:
+        asked: what for.
+        with_index: what a folder holds is remembered beside the ledger.
+
+    Raises:
+        UsageError: something makes no sense.
+    """
+    _require_level(asked.options)
+    specs = [spec_of(asked.source), spec_of(asked.target)]
+    _require_bounds(asked.options, specs)
+    path, digest = await in_background(lambda: _place_of(asked, specs))
+    named = [spec for spec in specs if isinstance(spec, EndSpec) and spec.kind == "profile"]
+    fill_in(asked.pace, await in_background(lambda: [spec.profile() for spec in named]))
+    alone = sum(isinstance(spec, EndSpec) and spec.is_archive for spec in specs) == 1
+    opened = partial(end_of, alone=alone, ask=asked.ask)
+    indexes = [job_files.beside(path, what) if with_index else None for what in ("source", "target")]
+    source = await in_background(lambda: opened(specs[0], index=indexes[0]))
+    target = await in_background(lambda: opened(specs[1], index=indexes[1], target=True))
+    _require_features(asked.options, source, target)
+    return PreparedEnds(specs, path, digest, source, target)
+
+
+async def begin_job(asked: JobRequest) -> Job:
+    """Return the job, which works."""
+    ends = await prepare_ends(asked)
+    elsewhere = None
+    if asked.scheduler is not None:
+        source, target = ends.specs
+        options, pace, patience = asked.options, asked.pace, asked.patience
+        elsewhere = asked.scheduler.dispatcher(
+            source,
+            target,
+            (ends.source, ends.target),
+            options,
+            pace,
+            patience=patience,
+            tell=lambda line: ledger.note(line),
+        )
+    if asked.new:
+        await in_background(lambda: _forget(ends.path))
+    ledger = await _ledger(ends, asked.options)
+    try:
+        await in_background(lambda: job_files.ResumeFile(ends.path).write(_kept(asked.options, ends.specs)))
+    except BaseException:
+        await ledger.__aexit__(None, None, None)
+        raise
+    return Job(JobParts(ledger, ends.source, ends.target, asked.options, asked.pace, asked.patience, elsewhere))
+
+
+def _require_level(options: JobOptions) -> None:
+    if options.verify not in ("none", "listed", "bytes"):
+        raise UsageError("give 'none', 'listed' or 'bytes'", argument="verify")
+    if not isinstance(options.sample, int | float) or not 0 < options.sample <= 1:
+        raise UsageError("give a share above 0, at most 1", argument="sample")
+    if not isinstance(options.attempts, int) or options.attempts < 1:
+        raise UsageError("give a number from 1 on", argument="attempts")
+    if options.anonymize is not None and not options.anonymize.is_repeatable:
+        raise UsageError("give a secret, so that it makes the same UIDs and IDs when it goes on", argument="anonymize")
+
+
+def _require_bounds(options: JobOptions, specs: list[Any]) -> None:
+    """See that filters of the source bound what is deleted too: what it does not list is not all that it has not."""
+    source, target = (set(getattr(spec, "filters", ())) for spec in specs)
+    if options.delete == "all" and not source <= target:
+        raise UsageError(
+            "'all' wants the same filters at source and target, so that nothing outside is deleted", argument="delete"
+        )
+
+
+def _place_of(asked: JobRequest, specs: list[Any]) -> tuple[Path, str]:
+    """Return the file of the ledger, and what tells this pair of ends from every other."""
+    source, target = (_identity(spec) for spec in specs)
+    if source == target:
+        raise UsageError("source and target are the same place")
+    filters = [repr(getattr(spec, "filters", "")) for spec in specs]
+    rules = asked.options.anonymize
+    digest = job_files.pair_digest(
+        asked.options.verb, source, target, *filters, "" if rules is None else rules.fingerprint()
+    )
+    if asked.path is not None:
+        return asked.path, digest
+    return job_files.job_path(asked.options.verb, _shown(specs[0]), _shown(specs[1]), digest), digest
+
+
+def _identity(spec: Any) -> str:
+    if isinstance(spec, EndSpec):
+        return spec.identity()
+    return str(end_of(spec).identity)
+
+
+def _shown(spec: Any) -> str:
+    return spec.shown if isinstance(spec, EndSpec) else str(end_of(spec).name)
+
+
+def _forget(path: Path) -> None:
+    """Remove an earlier ledger, unless somebody works with it; a damaged one too, and nothing that is none.
+
+    Raises:
+        LedgerLocked: another process does.
+        LedgerUnusable: there is a file of that name that is no ledger.
+    """
+    if not path.exists():
+        return
+    lock = FileLock(job_files.beside(path, "lock"))
+    if not lock.take():
+        raise LedgerLocked("another process runs this job")
+    try:
+        if not is_ledger(path):
+            raise LedgerUnusable("--new: there is a file of that name that is no ledger; it was not touched")
+        job_files.remove_job(path)
+    finally:
+        lock.let_go()
+
+
+def _require_features(options: JobOptions, source: End, target: End) -> None:
+    needed = dict(zip(("source", "target"), _NEEDED[options.verb], strict=True))
+    if options.delete:
+        needed["target"] |= Feature.DELETES | Feature.LISTS
+    for end, name in ((source, "source"), (target, "target")):
+        for feature in needed[name]:
+            if feature not in end.features:
+                raise UsageError(f"{end.name} {_WORDS[feature]}", argument=name)
+
+
+async def _ledger(ends: PreparedEnds, options: JobOptions) -> Ledger:
+    if await in_background(ends.path.exists):
+        return await Ledger.open(ends.path, identity=ends.digest)
+    return await Ledger.create(ends.path, facts_of(ends, options))
+
+
+def facts_of(ends: PreparedEnds, options: JobOptions) -> dict[str, Any]:
+    """Return what a new ledger says of its job."""
+    return {
+        "verb": options.verb,
+        "source": ends.source.name,
+        "target": ends.target.name,
+        "verify": options.verify,
+        "identity": ends.digest,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _kept(options: JobOptions, specs: list[Any]) -> dict[str, Any]:
+    """Return what `resume` needs; a client has no words for it."""
+    ends = [spec.private if isinstance(spec, EndSpec) else None for spec in specs]
+    return {
+        "source": ends[0],
+        "target": ends[1],
+        "anonymizes": options.anonymize is not None,
+        "first": sorted(options.first, key=lambda uid: options.first[uid]),
+        **{name: getattr(options, name) for name in KEPT},
+    }
+
+
+def order_of(first: Iterable[str]) -> dict[str, int]:
+    """Return the place of each study that is to come first.
+
+    Raises:
+        UsageError: one is no UID.
+    """
+    return {checked_uid(uid, "first"): number for number, uid in enumerate(first)}
+
+
+def path_of(job: str | os.PathLike[str] | None) -> Path | None:
+    """Return the file that was named for the ledger, None where none was."""
+    return None if job is None else Path(job)

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from postdicom_async.errors import PostdicomError
+from postdicom_async.errors import LimitReached, PostdicomError
 from postdicom_async.jobs.ends.end import Feature
-from postdicom_async.jobs.pace.weather import Waves
-from postdicom_async.jobs.plan import Comparison
+from postdicom_async.jobs.ledger.schema import BEFORE_ALL, ItemRow, Stage
+from postdicom_async.jobs.pace.outage_policy import RetryWaves
+from postdicom_async.jobs.plan import Comparison, planned_items
+from postdicom_async.jobs.states import Reason, State, reason_code
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.ledger.ledger import Ledger
-    from postdicom_async.jobs.pace.outage import Outages
+    from postdicom_async.jobs.ledger.schema import StudyRow
+    from postdicom_async.jobs.pace.outages import Outages
     from postdicom_async.jobs.summary import ItemLine
 
-__all__ = ["Context", "How", "Unlisted"]
 
 _T = TypeVar("_T")
 
+_LIST = "list"  # what failed of a study whose instances are not known; no instance has such a UID
+_REFUSED = 400
 _MOST_VAIN = 12  # attempts at a list, each after its end worked again, that came no further than one before
+
+
+def _as_it_is(problem: PostdicomError) -> Exception:
+    return problem
 
 
 class Unlisted(Exception):
@@ -42,7 +52,7 @@ class Unlisted(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class JobOptions:
     """How a job is to be done.
 
     Attributes:
@@ -70,7 +80,12 @@ class How:
     delete: str = ""
     max_delete: float = 0.01
     sample: float = 1.0
-    wave: Callable[[int], float] = lambda attempts: Waves().wait(attempts, random.random())  # noqa: S311 - jitter
+    wave: Callable[[int], float] = lambda attempts: RetryWaves().wait(attempts, random.random())  # noqa: S311 - jitter
+
+    @property
+    def needs_digests(self) -> bool:
+        """Whether a digest of what is sent is kept; what was anonymised is made anew from the source to be compared."""
+        return self.verify == "bytes" and self.anonymize is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +95,7 @@ class Context:
     ledger: Ledger
     source: End
     target: End
-    how: How
+    options: JobOptions
     outages: Outages
     tell: Callable[[ItemLine], None]
 
@@ -92,19 +107,19 @@ class Context:
     @property
     def comparison(self) -> Comparison:
         """How the ends are compared."""
-        rules = self.how.anonymize
-        moves = self.how.verb != "verify"  # which asks whether it is there at all, and by ``bytes`` what it is
+        rules = self.options.anonymize
+        moves = self.options.verb != "verify"  # which asks whether it is there at all, and by ``bytes`` what it is
         return Comparison(
             self.run,
             target_lists=Feature.LISTS in self.target.features,
-            full=self.how.full or self.how.verb == "verify",
+            full=self.options.full or self.options.verb == "verify",
             maps_uids=rules is not None and rules.remap_uids,
             keeps_uids=moves and rules is not None and not rules.remap_uids,
         )
 
     def uid_at_target(self, uid: str) -> str:
         """Return what a UID of the source is at the target."""
-        rules = self.how.anonymize
+        rules = self.options.anonymize
         return rules.new_uid(uid) if rules is not None and rules.remap_uids else uid
 
     async def listing(
@@ -145,16 +160,128 @@ class Context:
             Unlisted: this list failed, and the end works.
             PostdicomError: the end cannot be worked with.
         """
+
+        async def listed() -> list[_T]:
+            async with aclosing(pages()) as parts:
+                return [one async for part in parts for one in part]
+
+        return await self.ask(end, listed, most=_MOST_VAIN, failed=Unlisted)
+
+    async def ask(
+        self,
+        end: End,
+        question: Callable[[], Awaitable[_T]],
+        *,
+        most: int | None = None,
+        failed: Callable[[PostdicomError], Exception] = _as_it_is,
+    ) -> _T:
+        """Return what an end answers. It is asked again after an outage, and where its failure may have been chance.
+
+        Args:
+            end: which one.
+            question: asks it once; what it did before it failed is to be forgotten.
+            most: so often at most, though every failure be an outage's.
+            failed: makes what is raised of the last failure of an end that works.
+
+        Raises:
+            LimitReached: the question did.
+            PostdicomError: the end cannot be worked with.
+        """
         for made in itertools.count(1):
             problem: PostdicomError | None = None
             try:
-                async with aclosing(pages()) as parts:
-                    listed = [one async for part in parts for one in part]
+                answer = await question()
+            except LimitReached:
+                raise
             except PostdicomError as error:
                 problem = error
             if problem is None:
                 self.outages.succeeded(end)
-                return listed
-            if not await self.outages.to_be_repeated(end, problem, made) or made >= _MOST_VAIN:
-                raise Unlisted(problem)
+                return answer
+            if not await self.outages.to_be_repeated(end, problem, made) or made == most:
+                raise failed(problem)
         raise AssertionError("it is asked until it answers")
+
+    async def studies(
+        self, *stages: Stage, unseen: bool = False, of_any_run: bool = False
+    ) -> AsyncGenerator[StudyRow, None]:
+        """Yield the studies of the ledger in their order, stage by stage; what is changed meanwhile may come or not.
+
+        Args:
+            stages: only those; all without.
+            unseen: those that the source listed before, and does not in this run. Without it those that it lists now.
+            of_any_run: whenever they were listed.
+        """
+        run = None if of_any_run else self.run
+        for stage in stages or (None,):
+            after = BEFORE_ALL
+            while some := await self.ledger.studies(stage, after=after, run=run, unseen=unseen):
+                for study in some:
+                    if study.uid:
+                        yield study
+                after = some[-1].position, some[-1].id
+
+
+# --- studies one by one ----------------------------------------------------------------------------------------------
+
+
+async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:
+    """List the instances of a study at both ends; note how each is to stand, and return them.
+
+    Raises:
+        Unlisted: an end works, and cannot list this study.
+        PostdicomError: an end cannot be asked.
+    """
+    listed = await context.whole_list(context.source, lambda: context.source.instances(study.uid))
+    known = {(row.series, row.uid): row for row in await context.ledger.items(study.id)}
+    if known.pop(("", _LIST), None) is not None:
+        context.ledger.forget(study.id, [("", _LIST)])  # what could not be listed is counted by its instances now
+    was_moved = any(row.state is State.DONE for row in known.values())  # since the target's studies were listed
+    held = await held_at_target(context, study, afresh=was_moved)
+    rows = sorted(planned_items(listed, held, known, context.comparison, context.uid_at_target))
+    context.ledger.plan(study.id, rows)
+    context.ledger.set_stage(study.id, Stage.PLANNED, planned=len({(one.series, one.uid) for one in listed}))
+    return rows
+
+
+async def plan_study_or_fail(context: Context, study: StudyRow) -> list[ItemRow]:
+    """Do the same; where the study cannot be listed although the ends can be worked with, that is what failed of it.
+
+    Raises:
+        PostdicomError: an end cannot be worked with.
+    """
+    try:
+        return await plan_study(context, study)
+    except Unlisted as unlisted:
+        problem = unlisted.problem
+    context.ledger.note(f"the study {study.uid} could not be listed: {problem.message}")
+    reason = reason_code(status=problem.status) if problem.status and problem.status >= _REFUSED else Reason.CANNOT_LIST
+    rows = await context.ledger.items(study.id)
+    failed = ItemRow("", _LIST, State.FAILED, int(reason))
+    context.ledger.plan(study.id, [failed])
+    context.ledger.set_stage(study.id, Stage.PLANNED, planned=len(rows))
+    return [*(row for row in rows if row.series), failed]
+
+
+def could_not_be_listed(items: Iterable[ItemRow]) -> bool:
+    """Whether what is to be tried again of a study is its list."""
+    return any(one.uid == _LIST and one.state is State.PENDING for one in items if not one.series)
+
+
+async def held_at_target(context: Context, study: StudyRow, *, afresh: bool = False) -> set[str] | None:
+    """Return the SOP Instance UIDs that the target lists in a study, None where it cannot be asked.
+
+    A study that its list of studies, which was whole, does not name is not asked for again unless ``afresh``.
+
+    Raises:
+        Unlisted: it works, and cannot list this study.
+        PostdicomError: it cannot be asked.
+    """
+    how = context.comparison
+    if not how.target_lists:
+        return None
+    if not afresh and study.seen_at_target != how.run and not how.full:
+        return set()
+    uid = context.uid_at_target(study.uid)
+    listed = await context.whole_list(context.target, lambda: context.target.instances(uid))
+    return {one.uid for one in listed}

@@ -11,27 +11,17 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from hashlib import blake2b
 from itertools import groupby
-from typing import TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from postdicom_async.jobs.chunks import Chunk
-from postdicom_async.jobs.ends.end import ListedInstance, Wanted
+from postdicom_async.jobs.ends.end import ListedInstance, Selection
 from postdicom_async.jobs.ledger.schema import ItemRow, Stage, StudyRow
 from postdicom_async.jobs.states import Reason, State
 
-__all__ = [
-    "Comparison",
-    "Decision",
-    "chunks_of",
-    "decide",
-    "expected_at_target",
-    "gone",
-    "is_sampled",
-    "may_go_unlisted",
-    "planned_items",
-    "unlisted_chunk",
-]
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
 
-Key: TypeAlias = tuple[str, str]
+
+ItemKey: TypeAlias = tuple[str, str]
 """Series and SOP Instance UID."""
 
 _NOT_HERE = frozenset({State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED})
@@ -92,7 +82,7 @@ def expected_at_target(study: StudyRow, how: Comparison) -> int | None:
 def planned_items(
     listed: Iterable[ListedInstance],
     held: Collection[str] | None,
-    known: Mapping[Key, ItemRow],
+    known: Mapping[ItemKey, ItemRow],
     how: Comparison,
     new_uid: Callable[[str], str] = str,
 ) -> Iterator[ItemRow]:
@@ -167,7 +157,7 @@ def may_go_unlisted(study: StudyRow, how: Comparison, *, most: int) -> bool:
 
 def unlisted_chunk(study: StudyRow, number: int) -> Chunk:
     """Return a whole study as one chunk, whatever it holds."""
-    return Chunk(number, 1, study.id, Wanted(study.uid, None, (), whole=True))
+    return Chunk(number, 1, study.id, Selection(study.uid, None, (), whole=True))
 
 
 def chunks_of(
@@ -201,10 +191,80 @@ def chunks_of(
 def _chunk(study: StudyRow, some: Sequence[ItemRow], sizes: Mapping[str, int], number: int) -> Chunk:
     all_series = {one.series for one in some}
     series = next(iter(all_series)) if len(all_series) == 1 else None
-    wanted = Wanted(
+    wanted = Selection(
         study.uid,
         series,
         tuple(ListedInstance(one.series, one.uid, one.size) for one in some),
         whole=len(some) == (sum(sizes.values()) if series is None else sizes[series]),
     )
     return Chunk(number, 1, study.id, wanted)
+
+
+# --- what a chunk is -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Instances of one study that are moved together; it may be pickled.
+
+    Attributes:
+        number: which chunk of the job, from 1 on.
+        attempt: how often it has been given out: results of an earlier attempt do not count.
+        study_id: the study's number in the ledger.
+        wanted: what is to be opened at the source.
+    """
+
+    number: int
+    attempt: int
+    study_id: int
+    wanted: Selection
+
+
+class ItemEnd(NamedTuple):
+    """What became of one item of a chunk.
+
+    Attributes:
+        series: its Series Instance UID at the source.
+        uid: its SOP Instance UID at the source.
+        state: where it stands now.
+        reason: why; see `states.Reason`.
+        temporary: another attempt may end otherwise.
+        size: bytes.
+        digest: 16 bytes that tell the data set that was sent (see `verify.digest`), empty unless asked for.
+    """
+
+    series: str
+    uid: str
+    state: State
+    reason: int = 0
+    temporary: bool = False
+    size: int = 0
+    digest: bytes = b""
+
+
+class ChunkEnd(NamedTuple):
+    """That a chunk has ended, and why not all of it was done.
+
+    Attributes:
+        failed_end: ``"source"`` or ``"target"``: which end could not be worked with; empty where both could.
+        error: the name of the exception's class, ``"ConnectionFailed"``; empty where there was none.
+        temporary: the end may work again later: an outage. Its items have burned no attempt.
+        message: one line for people, without anything private.
+        retry_after: seconds the archive asked to wait.
+        disk_full: space is used up: nothing helps but making room.
+    """
+
+    failed_end: str = ""
+    error: str = ""
+    temporary: bool = False
+    message: str = ""
+    retry_after: float | None = None
+    disk_full: bool = False
+
+
+class Dispatcher(Protocol):
+    """Runs chunks, here or on other machines, and gives what becomes of them as it happens."""
+
+    def run(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[tuple[Chunk, ItemEnd | ChunkEnd], None]:
+        """Take chunks as there is room for them; yield their items' ends, and for each chunk one `ChunkEnd`, last."""
+        ...

@@ -6,16 +6,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from postdicom_async.jobs.states import State
+from postdicom_async.jobs.states import SETTLED, Reason, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["Facts", "ItemLine", "Moment", "MonthLine", "ReasonLine", "SeriesLine", "StudyLine", "Summary"]
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class JobFacts:
     """What a job is.
 
     Attributes:
@@ -45,7 +43,7 @@ class Count(NamedTuple):
     bytes: int = 0
 
 
-class Moment(NamedTuple):
+class MinuteLine(NamedTuple):
     """A minute of a job: what was moved in it. ``at`` is seconds since the epoch, the minute's beginning."""
 
     at: float
@@ -122,7 +120,7 @@ class Summary:
         expected: instances that the source says it has in studies that are not planned yet.
     """
 
-    facts: Facts
+    facts: JobFacts
     counts: Mapping[State, Count]
     studies: int = 0
     equal_by_count: int = 0
@@ -132,7 +130,7 @@ class Summary:
     coerced: Mapping[str, int] = field(default_factory=dict)
     reasons: tuple[ReasonLine, ...] = ()
     months: tuple[MonthLine, ...] = ()
-    moments: tuple[Moment, ...] = ()
+    moments: tuple[MinuteLine, ...] = ()
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     expected: int = 0
@@ -145,3 +143,69 @@ class Summary:
     def of(self, state: State) -> Count:
         """Return instances and bytes in a state."""
         return self.counts.get(state, Count())
+
+
+# --- sums ------------------------------------------------------------------------------------------------------------
+
+
+STATE_NAMES = {
+    State.PENDING: "to be done",
+    State.RUNNING: "under way",
+    State.DONE: "moved",
+    State.PRESENT: "there before",
+    State.EXCLUDED: "excluded",
+    State.FAILED: "failed",
+    State.UNCONFIRMED: "unconfirmed",
+    State.DELETED: "deleted at the target",
+}
+"""States as people read them."""
+
+
+def name_of(state: State, verb: str) -> str:
+    """Return a state as people read it: to who only compares, what is there is what is right."""
+    return "as it should be" if verb == "verify" and state is State.PRESENT else STATE_NAMES[state]
+
+
+def total(summary: Summary, states: Iterable[State] = tuple(State)) -> Count:
+    """Return instances and bytes of some states together."""
+    counts = [summary.of(state) for state in states]
+    return Count(sum(count.instances for count in counts), sum(count.bytes for count in counts))
+
+
+def settled(summary: Summary) -> int:
+    """Return how many instances are neither to be done nor under way."""
+    return total(summary, SETTLED).instances
+
+
+def at_target(summary: Summary) -> int:
+    """Return how many instances the target has, as far as this job knows."""
+    return total(summary, (State.DONE, State.PRESENT)).instances
+
+
+def reasons_of(summary: Summary, state: State) -> tuple[ReasonLine, ...]:
+    """Return why items are in a state."""
+    return tuple(line for line in summary.reasons if line.state is state)
+
+
+def equal_instances(summary: Summary) -> int:
+    """Return how many instances count as present because their studies were equal by count and not listed."""
+    return sum(line.instances for line in reasons_of(summary, State.PRESENT) if line.reason == Reason.EQUAL_BY_COUNT)
+
+
+def contradictions(summary: Summary) -> list[str]:
+    """Return what does not add up, a line each: sums that were kept apart from one another and must be equal."""
+    found = []
+    no_instances = total(summary, (State.EXCLUDED, State.FAILED)).instances  # they may have no study
+    for whole, by_month, words in (
+        (summary.discovered, sum(line.discovered for line in summary.months), "were discovered"),
+        (settled(summary), sum(line.settled for line in summary.months), "are settled"),
+    ):
+        if summary.months and not whole - no_instances <= by_month <= whole:
+            found.append(f"{whole:,} {words}, and {by_month:,} by study date")
+    for state in (State.FAILED, State.UNCONFIRMED, State.EXCLUDED):
+        explained = sum(line.instances for line in reasons_of(summary, state))
+        if explained > summary.of(state).instances:
+            found.append(
+                f"{summary.of(state).instances:,} are {STATE_NAMES[state]}, and reasons are known of {explained:,}"
+            )
+    return found

@@ -11,8 +11,8 @@ from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.folders import Folders
 from postdicom_async.postdicom.orders import Orders
 from postdicom_async.postdicom.shares import Shares
-from postdicom_async.postdicom.wire import Wire
 from postdicom_async.settings import Settings
+from postdicom_async.vendor.wire import Wire
 
 if TYPE_CHECKING:
     import httpx
@@ -50,6 +50,11 @@ class PostDicom(DicomWeb):
     ) -> None:
         super().__init__(url, auth=(username, password), settings=settings, transport=transport, dialect=dialect)
         self._wire = wire or Wire()
+
+    @property
+    def wire(self) -> Wire:
+        """What is assumed of how the operations are written."""
+        return self._wire
 
     @property
     def orders(self) -> Orders:

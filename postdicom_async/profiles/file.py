@@ -1,7 +1,7 @@
 """``profiles.toml``: where it is, what it holds, and how one table of it is added or taken out.
 
 The file is the user's, with their comments: a table is appended or cut out as text, and what comes of it is read again
-before it is written. Only this module writes it, through `disk.private_file`.
+before it is written. Only this module writes it, through `disk.private_files`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from postdicom_async.disk import private_file
+from postdicom_async.disk import private_files
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.profiles.model import Profile, checked_name, closest, profile_of, table_of, variable_part
@@ -25,16 +25,6 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.client import CloudApi
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.postdicom.client import PostDicom
-
-__all__ = [
-    "add_profile",
-    "load_profile",
-    "load_profiles",
-    "open_profile",
-    "profile_names",
-    "profiles_file",
-    "remove_profile",
-]
 
 
 def profiles_file() -> Path:
@@ -122,7 +112,7 @@ def add_profile(
         _parsed(new, path)
         return new
 
-    private_file.change(path, _shown(path), to)
+    private_files.change(path, _shown(path), to)
     return profile
 
 
@@ -142,7 +132,7 @@ def remove_profile(name: str) -> None:
             raise _unknown(name, tables, path)
         return _without(text or "", name, path)
 
-    private_file.change(path, _shown(path), to)
+    private_files.change(path, _shown(path), to)
 
 
 @public_face
@@ -183,7 +173,7 @@ def _unknown(name: str, tables: Mapping[str, Any], path: Path) -> UsageError:
 
 
 def _tables(path: Path) -> dict[str, Any]:
-    return _parsed(private_file.read(path, _shown(path)) or "", path)
+    return _parsed(private_files.read(path, _shown(path)) or "", path)
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:

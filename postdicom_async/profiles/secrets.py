@@ -7,32 +7,22 @@ only when the caller speaks to a single one, and not when ``POSTDICOM_URL`` says
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
-from postdicom_async.disk import private_file
-from postdicom_async.disk.private_file import read_secret
+from postdicom_async.disk.private_files import read_secret as read_secret  # offered beside what is found here
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.profiles.keyring_entries import KEYRING_SERVICE, entry_host, stored
 from postdicom_async.profiles.model import Profile, variable_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "Ask",
-    "Found",
-    "SecretName",
-    "credentials_of",
-    "entries_of",
-    "find_secret",
-    "keys_of",
-    "places_of",
-    "plain_counts",
-    "read_secret",
-]
 
 SecretName: TypeAlias = Literal["password", "token", "api-key", "account-key", "key-password"]
 Ask: TypeAlias = Callable[[str], str]
@@ -72,7 +62,7 @@ def places_of(profile: Profile, which: SecretName, *, alone: bool = True) -> Ite
         yield own, lambda: os.environ.get(own, "")
     if file is not None:
         what = f"profile {profile.name}, {file_key}"
-        yield file_key, lambda: private_file.read_secret(file, what)
+        yield file_key, lambda: read_secret(file, what)
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if profile.name and folder:
         # The service manager grants access, also by lists that look like "others may read" in the mode.
@@ -85,7 +75,7 @@ def places_of(profile: Profile, which: SecretName, *, alone: bool = True) -> Ite
 
 
 def _if_there(path: Path) -> str:
-    return private_file.read_secret(path, f"$CREDENTIALS_DIRECTORY/{path.name}", private=False) if path.exists() else ""
+    return read_secret(path, f"$CREDENTIALS_DIRECTORY/{path.name}", private=False) if path.exists() else ""
 
 
 def plain_counts(profile: Profile, *, alone: bool) -> bool:
@@ -100,7 +90,7 @@ def plain_counts(profile: Profile, *, alone: bool) -> bool:
 def _address(profile: Profile) -> str:
     if profile.kind != "cloud":
         return profile.url
-    from postdicom_async.cloud.wire import CloudWire
+    from postdicom_async.vendor.wire import CloudWire
 
     return profile.router_url or CloudWire().router_url
 
@@ -175,3 +165,61 @@ def _needed(profile: Profile, which: SecretName, *, alone: bool, ask: Ask | None
     if not typed:
         raise UsageError(f"no {words} was given")
     return typed
+
+
+# --- entries of the keyring ------------------------------------------------------------------------------------------
+
+
+KEYRING_SERVICE = "postdicom-async"
+_PATIENCE = 10.0
+_USUAL_PORTS = {"http": 80, "https": 443}
+
+
+def entry_host(url: str) -> str | None:
+    """Return scheme, host and port as an entry names them, the usual port left out; None for what is no address."""
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+    except ValueError:
+        return None
+    if parts.scheme not in _USUAL_PORTS or not host:
+        return None
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + ("" if port in {None, _USUAL_PORTS[parts.scheme]} else f":{port}")
+
+
+def stored(entry: str) -> str | None:
+    """Return the secret of an entry; None where there is none, no keyring, or one that does not answer in time."""
+    found = _keyring("get", entry)
+    return found.removesuffix("\n").removesuffix("\r") or None if found else None
+
+
+def keep(entry: str, secret: str) -> bool:
+    """Put a secret into an entry, and read it back; return whether it is there: some backends keep nothing."""
+    return _keyring("set", entry, secret) is not None and stored(entry) == secret
+
+
+def forget(entry: str) -> bool:
+    """Take an entry out; return whether it was there."""
+    return stored(entry) is not None and _keyring("del", entry) is not None
+
+
+def _keyring(operation: str, entry: str, secret: str = "") -> str | None:
+    """Run keyring's own command; return what it wrote, None if it did not work. The secret goes through a pipe."""
+    if find_spec("keyring") is None:
+        return None
+    # -P: a module that lies in the current folder is not taken for keyring.
+    command = [sys.executable, "-P", "-X", "utf8", "-m", "keyring", operation, KEYRING_SERVICE, entry]
+    try:
+        answer = subprocess.run(  # noqa: S603 - this very interpreter
+            command,
+            input=secret.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_PATIENCE,
+            start_new_session=True,
+            check=False,
+        )
+        return answer.stdout.decode() if answer.returncode == 0 else None
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None

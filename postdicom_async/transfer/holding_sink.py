@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.wholeness import what_is_missing
-from postdicom_async.disk.pool import shared_pool
-from postdicom_async.disk.problems import explained
-from postdicom_async.disk.sources import Unusable, Usable, identify_kept
+from postdicom_async.disk.files import Unusable, explained
+from postdicom_async.disk.sources import Usable, identify_kept
 from postdicom_async.disk.spool import PrivateFile, SpooledFile
+from postdicom_async.disk.threads import shared_pool
 from postdicom_async.results import Status
 from postdicom_async.transfer.passing import Passing, PassingBody, Through
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from postdicom_async.disk.pool import DiskPool
-    from postdicom_async.disk.sources import Identified
+    from postdicom_async.disk.sources import IdentifiedSource
+    from postdicom_async.disk.threads import DiskPool
     from postdicom_async.results import InstanceUids
     from postdicom_async.transfer.sinks import Arrival, Arriving, Ended, Pieces
 
@@ -71,7 +71,7 @@ class HoldingSink:
         self._most = most
         self._given = given
         self._filed = 0
-        self._ready: deque[tuple[Identified, int, int]] = deque()
+        self._ready: deque[tuple[IdentifiedSource, int, int]] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self.is_awaited: bool = False  # somebody waits for the next, and there is none
@@ -112,7 +112,7 @@ class HoldingSink:
         """Wait until there may be room."""
         await self._room.wait()
 
-    def put(self, one: Identified, uids: InstanceUids, held: int, *, filed: int = 0) -> None:
+    def put(self, one: IdentifiedSource, uids: InstanceUids, held: int, *, filed: int = 0) -> None:
         """Have an instance taken, of which so many bytes are counted as held, or are in a file."""
         if self._closed:
             self.hold(-held)
@@ -129,7 +129,7 @@ class HoldingSink:
 
     # --- for the one that takes ---------------------------------------------------------------------------------------
 
-    async def next(self) -> Identified | None:
+    async def next(self) -> IdentifiedSource | None:
         """Return the next instance, None after the last."""
         while not self._ready:
             if self._finished:
@@ -150,7 +150,7 @@ class HoldingSink:
             self._unread.append(weakref.ref(one.body))
         return one
 
-    def _taken(self) -> Identified:
+    def _taken(self) -> IdentifiedSource:
         one, held, filed = self._ready.popleft()
         self._filed -= filed
         self.hold(-held)
@@ -260,7 +260,7 @@ class _Keeping:
         self._held += size
         self._sink.hold(size)
 
-    def _in_memory(self) -> Identified:
+    def _in_memory(self) -> IdentifiedSource:
         data = b"".join(self._pieces)
         self._pieces.clear()
         uid = self._header.uids.sop_instance_uid
@@ -269,7 +269,7 @@ class _Keeping:
             return Unusable(uid, Status.UNREADABLE, missing, len(data), self._header.uids)
         return Usable(uid, self._header, BytesBody(data))
 
-    def _give(self, one: Identified, held: int, *, filed: int = 0) -> None:
+    def _give(self, one: IdentifiedSource, held: int, *, filed: int = 0) -> None:
         self._held = 0
         self._sink.put(one, self._header.uids, held, filed=filed)
         self._end(None)

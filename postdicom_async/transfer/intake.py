@@ -24,23 +24,14 @@ import anyio.to_thread
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
-from postdicom_async.disk.background import outlasting
-from postdicom_async.disk.sources import (
-    FileBody,
-    HeldFile,
-    Identified,
-    Sources,
-    SpooledFile,
-    Unusable,
-    Usable,
-    measure,
-    read_sources,
-)
+from postdicom_async.disk.files import FileBody, HeldFile, Unusable
+from postdicom_async.disk.sources import IdentifiedSource, Sources, Usable, measure, read_sources
+from postdicom_async.disk.spool import SpooledFile
+from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
-from postdicom_async.http.clocks import deadline_passed, within
+from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.results import OnProgress, Outcome, Status, UploadReport
-from postdicom_async.transfer.outcomes import Gathered
-from postdicom_async.transfer.progress import Meter
+from postdicom_async.transfer.outcomes import Gathered, Meter
 from postdicom_async.transfer.seen import Fate, Seen, Version
 
 if TYPE_CHECKING:
@@ -100,9 +91,9 @@ class Intake:
         distinct: bool = False,
     ) -> None:
         if on_progress is not None and not callable(on_progress):
-            raise UsageError("progress: give a function that takes an event, or None")
+            raise UsageError("give a function that takes an event, or None", argument="progress")
         if not isinstance(send_truncated, bool):
-            raise UsageError("send_truncated: give True or False")
+            raise UsageError("give True or False", argument="send_truncated")
         require_anonymization(anonymize)
         self.meter: Meter = Meter(on_progress)
         self._gathered = gathered or Gathered(keeps_all=True)
@@ -115,7 +106,7 @@ class Intake:
         self._open: dict[int, _Record] = {}
         self._under_way: dict[str, list[Version]] = {}  # all that was met of a UID with something open
         self._seen = Seen()
-        self._drawn: deque[Identified] = deque()
+        self._drawn: deque[IdentifiedSource] = deque()
         self._all_drawn = False
         self._ready: deque[Numbered] = deque()
         self._twins = 0
@@ -165,7 +156,7 @@ class Intake:
                     raise self._nothing_more
                 self.meter.check()
 
-    async def _round(self, batches: AsyncGenerator[list[Identified], None]) -> AsyncGenerator[Numbered, None]:
+    async def _round(self, batches: AsyncGenerator[list[IdentifiedSource], None]) -> AsyncGenerator[Numbered, None]:
         """Yield what is to be sent; everything else is settled here. Ends early where too much waits for the end."""
         while self._nothing_more is None:
             if self._ready:
@@ -199,7 +190,7 @@ class Intake:
         self._nothing_more = self._nothing_more or self.meter.problem
         return self._nothing_more is None
 
-    async def _anonymized(self, source: Identified) -> Identified:
+    async def _anonymized(self, source: IdentifiedSource) -> IdentifiedSource:
         """Return a source as it is to be sent; one that cannot be anonymised is not."""
         if self._anonymize is None or isinstance(source, Unusable):
             return source
@@ -223,7 +214,7 @@ class Intake:
         self._unsent_bytes += size  # the total may be known only later
         self.meter.expect_fewer_bytes(size)
 
-    async def _admitted(self, source: Identified) -> Numbered | None:
+    async def _admitted(self, source: IdentifiedSource) -> Numbered | None:
         """Return the source if it is to be sent now; else settle it here, or let it wait."""
         if isinstance(source, Unusable):
             self._end_here(Outcome(source.label, source.status, source.uids, source.size, reason=source.reason))

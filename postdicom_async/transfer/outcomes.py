@@ -1,30 +1,42 @@
-"""Outcomes as a stream: a transfer tells of each instance once, as it ends; every report is a fold over that.
+"""What a caller learns of a transfer: its outcomes as a stream, and its progress.
 
-`Gathered` is the fold. It holds counts, and of the outcomes themselves what its maker asked for: all of them, those
-that need attention, or a few that a reader has still to take. So nothing here grows with the number of instances
-unless a caller wants it. Who makes outcomes awaits `Gathered.room` before it begins the next instance: a slow reader,
-or a report that cannot be written, is felt there.
+A transfer tells of each instance once, as it ends; every report is a fold over that, and `Gathered` is the fold. It
+holds counts, and of the outcomes themselves what its maker asked for: all of them, those that need attention, or a few
+that a reader has still to take. So nothing here grows with the number of instances unless a caller wants it. Who makes
+outcomes awaits `Gathered.room` before it begins the next instance: a slow reader, or a report that cannot be written,
+is felt there. `Meter` counts what has moved and tells a listener.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Hashable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
-from postdicom_async.disk.background import outlasting
 from postdicom_async.disk.journal import Journal
+from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
-from postdicom_async.results import DownloadReport, Outcome, Status, UploadReport
+from postdicom_async.results import (
+    BytesMoved,
+    DownloadReport,
+    InstanceFinished,
+    OnProgress,
+    Outcome,
+    ProgressEvent,
+    Status,
+    Totals,
+    UploadReport,
+)
 
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
 
-__all__ = ["MOST_KEPT", "Gathered", "Outcomes", "ReportFile", "gathered_into"]
+__all__ = ["MOST_KEPT", "Gathered", "Meter", "Outcomes", "ReportFile", "gathered_into"]
 
 ReportFile: TypeAlias = "str | os.PathLike[str]"
 
@@ -143,7 +155,7 @@ class Outcomes(Generic[_Report]):
             UsageError: there are more to read, or an error ended the transfer.
         """
         if self._report is None:
-            raise UsageError("report: read the outcomes to their end first")
+            raise UsageError("read the outcomes to their end first", argument="report")
         return self._report
 
     async def __aiter__(self) -> AsyncGenerator[Outcome, None]:
@@ -179,3 +191,75 @@ class Outcomes(Generic[_Report]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._end()
+
+
+class Meter:
+    """Totals of one transfer. Without a listener it only counts.
+
+    Attributes:
+        problem: what the listener raised; it is called no more. Where bytes move it is raised at once. Where an
+            instance has ended it must not hide what became of others: `check` raises it, when that is noted.
+    """
+
+    def __init__(self, listener: OnProgress | None) -> None:
+        if listener is not None and not callable(listener):
+            raise UsageError("give a function that takes an event, or None", argument="progress")
+        self.problem: Exception | None = None
+        self._listener = listener
+        self._instances_done = 0
+        self._bytes_done = 0
+        self._instances_total: int | None = None
+        self._bytes_total: int | None = None
+        self._reached: dict[Hashable, int] = {}
+
+    def expect(self, instances: int, size: int | None) -> None:
+        """Note how much there will be, once it is known."""
+        self._instances_total = instances
+        self._bytes_total = size
+
+    def expect_fewer_bytes(self, size: int) -> None:
+        """Note bytes that turned out not to be for sending."""
+        if self._bytes_total is not None:
+            self._bytes_total -= size
+
+    def moved(self, size: int) -> None:
+        """Count bytes that went over the wire for the first time."""
+        self._bytes_done += size
+        if self._listener is not None:
+            self._say(BytesMoved(self._totals()))
+            self.check()
+
+    def reached(self, what: Hashable, size: int) -> None:
+        """Count the bytes of an instance up to ``size``; those counted in an earlier attempt at it are not again."""
+        before = self._reached.get(what, 0)
+        if size > before:
+            self._reached[what] = size
+            self.moved(size - before)
+
+    def finished(self, outcome: Outcome, what: Hashable = None) -> None:
+        """Count an instance that reached its end; ``what`` it was called while its bytes were counted."""
+        self._instances_done += 1
+        self._reached.pop(what, None)
+        if self._listener is not None:
+            self._say(InstanceFinished(self._totals(), outcome))
+
+    def check(self) -> None:
+        """Raise what the listener raised."""
+        if self.problem is not None:
+            raise self.problem
+
+    def _say(self, event: ProgressEvent) -> None:
+        if self._listener is None or self.problem is not None:
+            return
+        try:
+            self._listener(event)
+        except Exception as error:  # noqa: BLE001 - the caller's code; raised by `check`
+            self.problem = error
+
+    @property
+    def bytes_done(self) -> int:
+        """Bytes moved so far."""
+        return self._bytes_done
+
+    def _totals(self) -> Totals:
+        return Totals(self._instances_done, self._instances_total, self._bytes_done, self._bytes_total)

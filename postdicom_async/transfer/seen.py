@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from postdicom_async.disk.files import FileBody
 from postdicom_async.disk.scratch import Scratch, ScratchMap
-from postdicom_async.disk.sources import FileBody
 from postdicom_async.results import Outcome, Status
 
 __all__ = ["Fate", "Seen", "Version"]

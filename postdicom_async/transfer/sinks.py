@@ -2,16 +2,25 @@
 
 A sink takes bytes without waiting and says later what became of them, so that taking an answer apart never waits for
 each part. Whoever feeds it awaits `Sink.room` in between: so a slow disk, or a slow reader, holds back the network.
+
+In a folder each file is whole under its final name and durable. It belongs to one thread at a time: what arrives while
+a thread works on it waits for that thread, in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from contextlib import AbstractContextManager
+from functools import lru_cache, partial
+from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from postdicom_async.dicom.header import InstanceHeader
+from postdicom_async.dicom.layout import RelativeName
+from postdicom_async.disk.folder import PartialFile, SafeFolder
+from postdicom_async.disk.threads import DiskPool, QuickWork, shared_pool
+from postdicom_async.results import InstanceUids
 
-__all__ = ["Arrival", "Arriving", "Ended", "Pieces", "Sink"]
+__all__ = ["Arrival", "Arriving", "Ended", "FolderSink", "Pieces", "Sink"]
 
 Pieces: TypeAlias = Sequence[bytes | memoryview]
 
@@ -77,3 +86,150 @@ class Sink(Protocol):
     async def room(self) -> None:
         """Wait until more may come."""
         ...
+
+
+_LEAST_HELD = 32 * 1024  # what the smallest file counts as, so that the waiting ones are bounded in number too
+
+
+class FolderSink:
+    """A `Sink` of files, each written under a temporary name, made durable, and then given its final one.
+
+    It is entered for as long as it is used.
+
+    An instance that comes whole is one piece of work for the pool's threads; a large one is written as it arrives.
+    Without fsync, work is done in the event loop as long as it is quick: writing half a megabyte into the page cache
+    takes less time than handing it to a thread.
+    """
+
+    def __init__(self, folder: SafeFolder, name: Callable[[InstanceUids], RelativeName], *, piece: int) -> None:
+        self.piece: int = piece
+        self.folder: SafeFolder = folder
+        self._name = name
+        self._threads: AbstractContextManager[DiskPool] | None = None
+        self._quick = QuickWork()
+        self._beginning_of_path = lru_cache(64)(lambda parts: str(folder.root.joinpath(*parts, "x"))[:-1])
+
+    def __enter__(self) -> Self:
+        self._threads = shared_pool()
+        self._pool = self._threads.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.__exit__(None, None, None)
+
+    def open(self, arriving: Arriving, ended: Ended, /) -> Arrival:
+        """Name the file; it is made when there is something to write.
+
+        Raises:
+            UsageError: the layout gives it no name, or that of another instance.
+        """
+        name = self._name(arriving.header.uids)
+        return _Filing(self, name, self._beginning_of_path(name[:-1]) + name[-1], ended)
+
+    def is_full(self) -> bool:
+        """Whether `room` would wait."""
+        return self._pool.is_full()
+
+    async def room(self) -> None:
+        """Wait until the disk has caught up."""
+        await self._pool.room()
+
+    def hold(self, size: int) -> None:
+        """Count bytes that wait for the disk."""
+        self._pool.hold(size)
+
+    def release(self, size: int) -> None:
+        """Count them off."""
+        self._pool.release(size)
+
+    def run(self, work: Callable[[], None], ended: Ended) -> None:
+        """Do work on the disk: here, or in a thread."""
+        if self.folder.fsync or not self._quick.is_quick():
+            self._pool.start(work, ended)
+            return
+        problem: BaseException | None = None
+        try:
+            self._quick.here(work)
+        except Exception as error:  # noqa: BLE001 - as a thread would
+            problem = error
+        ended(problem)
+
+
+class _Filing:
+    """One file. What arrives while a thread works on it waits for that thread, in order."""
+
+    def __init__(self, sink: FolderSink, name: RelativeName, where: str, ended: Ended) -> None:
+        self.where: str = where
+        self._sink = sink
+        self._name = name
+        self._ended = ended
+        self._file: PartialFile | None = None
+        self._pieces: list[bytes | memoryview] = []
+        self._held = 0
+        self._finally: Callable[[], None] | None = None  # what is to be done when all is written
+        self._at_work = False
+        self._over = False
+
+    def write(self, pieces: Pieces, size: int, /) -> None:
+        if self._over:
+            return
+        self._pieces += pieces
+        self._held += (held := max(size, _LEAST_HELD))
+        self._sink.hold(held)
+        self._go_on()
+
+    def end(self, pieces: Pieces, size: int, /) -> None:
+        self._finally = self._commit
+        self.write(pieces, size)
+
+    def drop(self) -> None:
+        self._pieces.clear()
+        self._finally = self._discard
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._at_work or self._over:
+            return
+        pieces, self._pieces = self._pieces, []
+        held, self._held = self._held, 0
+        last = self._finally
+        self._at_work = True
+        self._sink.run(partial(self._work, pieces, last), partial(self._worked, held, last is not None))
+
+    def _worked(self, held: int, was_last: bool, problem: BaseException | None) -> None:
+        self._sink.release(held)
+        self._at_work = False
+        if problem is not None or was_last:
+            self._over = True
+            self._sink.release(self._held)
+            self._pieces, self._held = [], 0
+            self._ended(problem)
+        elif self._pieces or self._finally is not None:
+            self._go_on()
+
+    # --- in a thread -------------------------------------------------------------------------------------------------
+
+    def _work(self, pieces: Pieces, last: Callable[[], None] | None) -> None:
+        done = False
+        try:
+            if pieces or last == self._commit:
+                if self._file is None:
+                    self._file = self._sink.folder.create(self._name)
+                self._file.write(pieces)
+            if last is not None:
+                last()
+            done = last is None
+        finally:
+            if not done:
+                self._discard()
+
+    def _commit(self) -> None:
+        assert self._file is not None  # noqa: S101 - made by `_work`
+        self._file.commit()
+
+    def _discard(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.discard()

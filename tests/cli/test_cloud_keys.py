@@ -17,8 +17,8 @@ import pytest
 
 from postdicom_async import UsageError
 from postdicom_async.cli import output, password
-from postdicom_async.emulator.cloud_oddities import Drop, HttpAnswer
-from postdicom_async.profiles import keyring_entries
+from postdicom_async.emulator.cloud.oddities import Drop, HttpAnswer
+from postdicom_async.profiles import secrets
 from postdicom_async.profiles.model import Profile
 from postdicom_async.profiles.secrets import keys_of
 from tests.cli.commands import all_commands
@@ -84,7 +84,7 @@ def test_keyring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("missing", KEYS)
 def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    monkeypatch.setattr(keyring_entries, "find_spec", lambda _name: None)
+    monkeypatch.setattr(secrets, "find_spec", lambda _name: None)
     monkeypatch.setattr("sys.stdin", None)
     for name in KEYS:
         monkeypatch.setenv(name, "" if name == missing else "there")

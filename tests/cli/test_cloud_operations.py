@@ -14,7 +14,7 @@ import pytest
 
 import postdicom_async.cli
 from postdicom_async import CloudApi
-from postdicom_async.emulator.cloud_oddities import Drop
+from postdicom_async.emulator.cloud.oddities import Drop
 from tests.cli.conftest import Cli, told
 from tests.cli.test_operations import NOBODY, _on_a_terminal
 from tests.cloud.conftest import COLLEAGUE, GROUP, INSTITUTION, OTHER, USER
@@ -147,7 +147,7 @@ async def test_an_order_from_json(cloud_cli: Cli, cloud_archive: Any, tmp_path: 
         '{"Colour": "red"}': "Colour: no such field of an order",
         "[1]": "one JSON object",
         "{": "not JSON",
-        '{"OrderAccessionNumber": "12345678901234567"}': "accession number (OrderAccessionNumber): at most 16",
+        '{"OrderAccessionNumber": "12345678901234567"}': "OrderAccessionNumber: at most 16 characters",
     }
     for text, words in cases.items():
         file.write_text(text)

@@ -13,7 +13,7 @@ from typing import Any
 import pydicom
 import pytest
 
-from postdicom_async.emulator.cloud_oddities import HttpAnswer
+from postdicom_async.emulator.cloud.oddities import HttpAnswer
 from tests.cli.conftest import Cli, ended
 from tests.cli.test_operations import NOBODY
 from tests.cloud.conftest import COLLEAGUE, INSTITUTION, OTHER, USER

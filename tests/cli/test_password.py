@@ -15,7 +15,7 @@ import pytest
 
 from postdicom_async import UsageError
 from postdicom_async.cli import password
-from postdicom_async.profiles import keyring_entries
+from postdicom_async.profiles import secrets
 from postdicom_async.profiles.model import Profile
 from postdicom_async.profiles.secrets import credentials_of
 from tests.cli.conftest import Cli
@@ -109,7 +109,7 @@ def test_each_host_has_an_entry_of_its_own(
 
 
 def test_a_missing_password_names_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyring_entries, "find_spec", lambda _name: None)
+    monkeypatch.setattr(secrets, "find_spec", lambda _name: None)
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UsageError, match=r"keyring set postdicom-async USER@https://one\.example\)"):
         find_credentials("somebody", "https://one.example/dicom-web")
@@ -136,7 +136,7 @@ def test_keyring_that_does_not_work(
     backend: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", f"backends_of_the_tests.{name}")
-    monkeypatch.setattr(keyring_entries, "_PATIENCE", 2.0)
+    monkeypatch.setattr(secrets, "_PATIENCE", 2.0)
     monkeypatch.setattr("sys.stdin", None)
     started = time.monotonic()
     with pytest.raises(UsageError, match="POSTDICOM_PASSWORD"):
@@ -146,7 +146,7 @@ def test_keyring_that_does_not_work(
 
 
 def test_no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyring_entries, "find_spec", lambda _name: None)
+    monkeypatch.setattr(secrets, "find_spec", lambda _name: None)
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UsageError):
         find_credentials("me", URL)

@@ -16,7 +16,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 from postdicom_async import CloudApi, CloudWire, ConnectionFailed, PostdicomError, Status, UsageError
-from postdicom_async.emulator.cloud_oddities import Drop
+from postdicom_async.emulator.cloud.oddities import Drop
 from tests.cloud.conftest import INSTITUTION, Account
 from tests.cloud.cutting import CuttingProxy
 from tests.cloud.files import PART, dicom_of_size, held_by, study_in

@@ -70,7 +70,7 @@ async def test_a_refused_socket(status: int, kind: type[PostdicomError], message
 
 @pytest.mark.parametrize("step", ["web-service", "session", "socket"])
 async def test_a_refused_bring_up(account: Account, step: Any) -> None:
-    from postdicom_async.emulator.cloud_oddities import HttpAnswer
+    from postdicom_async.emulator.cloud.oddities import HttpAnswer
 
     account.server.cloud.oddities.http[step] = [HttpAnswer()]
     with pytest.raises(AuthenticationFailed, match="the service did not accept it; check the API key, the account key"):

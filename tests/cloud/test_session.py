@@ -123,7 +123,7 @@ async def test_cut_anywhere_in_the_requests(reset: bool) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after", "during"])
 async def test_dropped_around_a_change(account: Account, when: Any) -> None:
-    from postdicom_async.emulator.cloud_oddities import Drop
+    from postdicom_async.emulator.cloud.oddities import Drop
 
     cloud = account.server.cloud
     cloud.oddities.drops.append(Drop(when, (17, 2)))
@@ -136,7 +136,7 @@ async def test_dropped_around_a_change(account: Account, when: Any) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after", "during"])
 async def test_dropped_around_a_read(account: Account, when: Any) -> None:
-    from postdicom_async.emulator.cloud_oddities import Drop
+    from postdicom_async.emulator.cloud.oddities import Drop
 
     account.server.cloud.oddities.drops.append(Drop(when, (17, 1)))
     assert await account.api.orders.search().all() == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from postdicom_async import CloudWire, ConnectionFailed, PostdicomError, Status
-from postdicom_async.emulator.cloud_oddities import Drop
+from postdicom_async.emulator.cloud.oddities import Drop
 from tests.cloud.conftest import INSTITUTION, Account, client_of
 from tests.cloud.files import PART, dicom_of_size, held_by, study_in
 from tests.cloud.service import SESSION, CloudService, Received, envelope_frame, refusal, success, uuid

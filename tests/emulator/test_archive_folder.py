@@ -91,7 +91,7 @@ async def test_what_an_older_archive_left_open_is_closed(tmp_path: Path) -> None
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from postdicom_async.emulator.archive_store import ArchiveStore, parse_instance
+from postdicom_async.emulator.store.archive import ArchiveStore, parse_instance
 
 store = ArchiveStore(Path(sys.argv[1]))
 before = getattr(ArchiveStore, sys.argv[2])
@@ -130,7 +130,7 @@ async def test_what_a_killed_process_leaves_is_swept(tmp_path: Path, method: str
 HOLDS = """
 import sys
 from pathlib import Path
-from postdicom_async.emulator.archive_store import ArchiveStore
+from postdicom_async.emulator.store.archive import ArchiveStore
 
 store = ArchiveStore(Path(sys.argv[1]))
 store.new_incoming().write_bytes(b"on its way")

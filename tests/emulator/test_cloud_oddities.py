@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async.emulator.cloud_oddities import (
+from postdicom_async.emulator.cloud.oddities import (
     CloudOddities,
     Drop,
     not_json,

@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from postdicom_async.emulator import EmbeddedArchive, cloud_state
-from postdicom_async.emulator.cloud_oddities import Drop
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
+from postdicom_async.emulator.cloud import state as cloud_state
+from postdicom_async.emulator.cloud.oddities import Drop
 from tests.emulator.cloud_support import (
     INSTITUTION,
     LATER,
@@ -35,7 +36,7 @@ from tests.support.canaries import CANARIES, CanaryWatch, canary_watch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from postdicom_async.emulator.cloud_state import Cloud
+    from postdicom_async.emulator.cloud.state import Cloud
 
 # --- frames -----------------------------------------------------------------------------------------------------------
 
@@ -182,7 +183,9 @@ def _watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[CanaryWatch]:
 
 
 def archive_of_canaries() -> EmbeddedArchive:
-    return EmbeddedArchive(cloud_keys=(API_KEY, ACCOUNT_KEY), institutions={INSTITUTION: "North"})
+    return EmbeddedArchive(
+        options=ArchiveOptions(cloud_keys=(API_KEY, ACCOUNT_KEY), institutions={INSTITUTION: "North"})
+    )
 
 
 async def everything(socket: RawSocket) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from postdicom_async.emulator.attributes import INDEXED_TAGS
-from postdicom_async.emulator.header import UnreadableHeader, read_header
+from postdicom_async.emulator.store.attributes import INDEXED_TAGS
+from postdicom_async.emulator.store.header import UnreadableHeader, read_header
 from tests.emulator.support import TEST_FILES, encode, make_dataset, with_pixels
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postdicom_async.emulator.matching import fuzzy_name_matches, matches, text_matches, time_span, uid_list
+from postdicom_async.emulator.dicomweb.matching import fuzzy_name_matches, matches, text_matches, time_span, uid_list
 
 TEXTS = st.text("abAB ^é*?.-", max_size=12)
 DATES = st.dates(date(1900, 1, 1), date(2099, 12, 31))

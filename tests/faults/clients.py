@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 
 from postdicom_async import Limits, Retry, Settings, Timeouts, Tls
+from postdicom_async.http.endpoint import AiohttpTransport
 from postdicom_async.http.tls import tls_context
-from postdicom_async.http.transport import AiohttpTransport
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from postdicom_async import DicomWeb
-from postdicom_async.dicomweb import store
+from postdicom_async.dicomweb import confirm
 from tests.faults.clients import FAST, Connect, transport_of
 from tests.faults.odd_archives import ODD, OddArchive, make_odd
 
@@ -34,7 +34,7 @@ def odd_archive(request: pytest.FixtureRequest) -> OddArchive:
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for what was stored as often as ever, but without seconds in between."""
-    monkeypatch.setattr(store, "_LOOK_AFTER", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(confirm, "_LOOK_AFTER", (0.0, 0.01, 0.01))
 
 
 def open_descriptors() -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from postdicom_async import ConnectionFailed, PostdicomError, Status, UploadReport
-from postdicom_async.dicomweb.store import CONFIRMED
+from postdicom_async.dicomweb.confirm import CONFIRMED
 from postdicom_async.transfer import comparing
 from tests.faults.archive import MemoryArchive, parts_sent, related, uids_of
 from tests.faults.clients import settings

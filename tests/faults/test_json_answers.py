@@ -13,7 +13,7 @@ import pytest
 
 from postdicom_async import PostDicom, PostdicomError, ProtocolError, Status, paging
 from postdicom_async.dicomweb import json_answer
-from postdicom_async.postdicom.doctor import diagnose
+from postdicom_async.doctor.diagnosis import diagnose
 from tests.faults.archive import MemoryArchive
 from tests.faults.clients import FAST, settings, transport_of
 from tests.support.bodies import dicom_json, json_reply

@@ -23,7 +23,7 @@ from postdicom_async import (
     Timeouts,
     UploadReport,
 )
-from postdicom_async.http.call import Call
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Session
 from tests.faults.archive import MemoryArchive, is_search, name_of

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from postdicom_async import Anonymization, ConnectionFailed, RateLimited, ServerError, Status, UploadReport
-from postdicom_async.dicomweb.store import CONFIRMED, Storing
+from postdicom_async.dicomweb.confirm import CONFIRMED
+from postdicom_async.dicomweb.store import Storing
 from tests.faults.archive import MemoryArchive, parts_sent, uids_of
 from tests.faults.clients import FAST, settings
 from tests.support.bodies import stow_answer

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from postdicom_async import AuthenticationFailed, ConnectionFailed, DicomWeb, Settings, Tls, UsageError
-from postdicom_async.http.transport import choose_transport
+from postdicom_async.http.endpoint import choose_transport
 from tests.faults.clients import FAST, transport_of
 from tests.support.bodies import json_reply
 from tests.support.certificates import Authority

@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from postdicom_async import AuthenticationFailed, ConnectionFailed, DicomWeb, PostdicomError, Settings, Tls, UsageError
-from postdicom_async.http import transport as transports
-from postdicom_async.http.transport import AiohttpTransport
+from postdicom_async.http import endpoint as transports
+from postdicom_async.http.endpoint import AiohttpTransport
 from tests.faults.clients import FAST, settings
 from tests.faults.test_tls_and_proxies import closing, proxy_to, pump
 from tests.faults.test_transport import LOOPS, connections_to, run_in
@@ -363,7 +363,7 @@ print([name for name in ("aiohttp", "yarl", "aiohttp_socks") if name in sys.modu
 BEGINNING = """
 import asyncio, sys, threading
 from postdicom_async import DicomWeb, PostdicomError, Retry, Settings
-from postdicom_async.http import transport
+from postdicom_async.http import endpoint
 
 imported, read = {}, []
 
@@ -372,8 +372,8 @@ def note(what, words):
         imported.setdefault(words[0], threading.current_thread())
 
 sys.addaudithook(note)
-made = transport.tls_context
-transport.tls_context = lambda tls: (read.append(threading.current_thread()), made(tls))[1]
+made = endpoint.tls_context
+endpoint.tls_context = lambda tls: (read.append(threading.current_thread()), made(tls))[1]
 
 async def search(archive):
     try:

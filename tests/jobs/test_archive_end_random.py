@@ -11,9 +11,9 @@ from functools import partial
 import pytest
 
 from postdicom_async import DicomWeb, PostdicomError
-from postdicom_async.dicomweb import opening, store
+from postdicom_async.dicomweb import confirm, opening
 from postdicom_async.jobs.ends.archive import ArchiveEnd
-from postdicom_async.jobs.ends.end import ListedInstance, Wanted
+from postdicom_async.jobs.ends.end import ListedInstance, Selection
 from postdicom_async.results import Status
 from postdicom_async.transfer import holding_sink
 from postdicom_async.transfer.holding_sink import HoldingSink
@@ -57,7 +57,7 @@ class Source(MemoryArchive):
 @pytest.fixture(autouse=True)
 def everything_is_tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make some of these small instances large ones, and memory as small."""
-    monkeypatch.setattr(store, "_LOOK_AFTER", (0.0, 0.01))
+    monkeypatch.setattr(confirm, "_LOOK_AFTER", (0.0, 0.01))
     monkeypatch.setattr(opening, "HoldingSink", partial(HoldingSink, in_memory=1200, most=9000))
     monkeypatch.setattr(holding_sink, "_PIECE", 700)
     monkeypatch.setattr(holding_sink, "_WRITTEN", 500)
@@ -123,7 +123,7 @@ async def test_every_instance_gets_there_once_and_nothing_is_claimed_that_is_not
         async def move(chunk: list[str]) -> None:
             series = {one.rpartition(".")[0] for one in chunk}
             listed = [ListedInstance(one.rpartition(".")[0], one) for one in chunk]
-            wanted = Wanted(STUDY, series.pop() if len(series) == 1 else None, listed, len(chunk) == 40, once=True)
+            wanted = Selection(STUDY, series.pop() if len(series) == 1 else None, listed, len(chunk) == 40, once=True)
             told: set[str] = set()
             try:
                 async for outcome in target.store(source.open(wanted)):

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from postdicom_async.disk.private_socket import PrivateSocket
+from postdicom_async.disk.private_files import PrivateSocket
 from postdicom_async.errors import ConnectionFailed, LedgerLocked, LocalFileError, NotFound, UsageError
 from postdicom_async.jobs.pace import control
 from postdicom_async.jobs.pace.control import ControlServer, NoJobRuns, ask, control_paths, handlers_of

@@ -20,9 +20,10 @@ pytest.importorskip("distributed")
 from distributed import Security
 
 from postdicom_async.errors import ConnectionFailed, UsageError
-from postdicom_async.jobs.chunks import Chunk, ChunkEnd, ItemEnd
-from postdicom_async.jobs.machines import scheduler, worker
-from postdicom_async.jobs.machines.distributed import DaskDispatcher, tls
+from postdicom_async.jobs.machines import dispatcher as dispatcher_module
+from postdicom_async.jobs.machines import worker
+from postdicom_async.jobs.machines.dispatcher import DaskDispatcher, tls
+from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.states import Reason, State
 from tests.jobs import chores
 from tests.jobs.cluster import ROOT, Cluster, running_cluster
@@ -181,7 +182,7 @@ async def test_a_scheduler_that_hangs_is_taken_for_lost(tmp_path: Path, monkeypa
             await until(lambda: len(told.ends) >= 3)
             assert cluster.scheduler is not None
             with monkeypatch.context() as quick:
-                quick.setattr(scheduler, "ANSWERS_WITHIN", 2.0)
+                quick.setattr(dispatcher_module, "ANSWERS_WITHIN", 2.0)
                 cluster.scheduler.send_signal(signal.SIGSTOP)
                 await until(lambda: events)
             cluster.scheduler.send_signal(signal.SIGCONT)
@@ -357,7 +358,7 @@ def other_version(folder: Path) -> Path:
 async def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_cluster(tmp_path, workers=0) as cluster:
         async with dispatcher(cluster, patience=1) as taken:
-            monkeypatch.setattr(scheduler, "ANSWERS_WITHIN", 2.0)
+            monkeypatch.setattr(dispatcher_module, "ANSWERS_WITHIN", 2.0)
             with pytest.raises(ConnectionFailed, match=r"^no worker for 1 s; the same command goes on"):
                 await told_by(taken, Drawn(chores.chunks_of(2)))
             cluster.kill_scheduler()
@@ -366,7 +367,7 @@ async def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_no_scheduler_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "ANSWERS_WITHIN", 1.0)
+    monkeypatch.setattr(dispatcher_module, "ANSWERS_WITHIN", 1.0)
     with pytest.raises(ConnectionFailed, match=r"^scheduler: nothing answers at its address"):
         async with DaskDispatcher(f"tcp://127.0.0.1:{unused_port()}", chores.work):
             pass

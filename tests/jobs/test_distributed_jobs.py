@@ -212,7 +212,7 @@ async def test_a_client_cannot_be_sent_to_workers(archive: EmbeddedArchive) -> N
 async def test_a_scheduler_that_is_not_there_is_said_and_the_job_goes_on_later(
     few: EmbeddedArchive, other_archive: EmbeddedArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("postdicom_async.jobs.machines.scheduler.ANSWERS_WITHIN", 1.0)
+    monkeypatch.setattr("postdicom_async.jobs.machines.dispatcher.ANSWERS_WITHIN", 1.0)
     scheduler = Scheduler(f"tcp://127.0.0.1:{unused_port()}")
     async with await jobs.copy(few.url, other_archive.url, scheduler=scheduler) as job:
         with pytest.raises(ConnectionFailed, match=r"^scheduler: nothing answers"):

@@ -119,7 +119,7 @@ async def test_what_was_stored_is_not_read_for_a_second_search(tmp_path: Path, o
 async def test_a_cancelled_search_goes_on_where_it_was(
     tmp_path: Path, opens: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("postdicom_async.jobs.ends.folder_scan._FILES_A_STEP", 20)
+    monkeypatch.setattr("postdicom_async.jobs.ends.folder_files._FILES_A_STEP", 20)
     root, index = tmp_path / "root", tmp_path / "index"
     written(root, numbered(200))
     running: list[asyncio.Task[object]] = []

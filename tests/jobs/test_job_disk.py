@@ -17,7 +17,7 @@ import pytest
 from postdicom_async import LedgerUnusable, LocalFileError, PostdicomError, jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs.ledger import file as ledger_file
-from postdicom_async.jobs.ledger import writer as ledger_writer
+from postdicom_async.jobs.ledger import ledger as ledger_writer
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
 from tests.faults.conftest import open_descriptors

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from postdicom_async import jobs
-from postdicom_async.jobs.ends import profile_limits
-from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.ledger.reader import LedgerReader
+from postdicom_async.jobs.pace import presets
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
 from tests.faults.clients import FAST
@@ -28,7 +28,7 @@ STUDIES, EACH = (200, 50) if LARGE else (60, 10)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
     quick = replace(FAST, retry=replace(FAST.retry, max_attempts=4))
-    monkeypatch.setattr(profile_limits, "limited_settings", lambda *_, **__: quick)
+    monkeypatch.setattr(presets, "limited_settings", lambda *_, **__: quick)
 
 
 def files() -> list[bytes]:

@@ -12,7 +12,7 @@ import pytest
 
 from postdicom_async import AuthenticationFailed, jobs
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.jobs.ends import profile_limits
+from postdicom_async.jobs.pace import presets
 from postdicom_async.jobs.states import State, reason_code
 from postdicom_async.jobs.summary import Summary
 from tests.cli.conftest import Cli, ended
@@ -28,7 +28,7 @@ from tests.support.faulty_server import FaultyServer
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
-    monkeypatch.setattr(profile_limits, "limited_settings", lambda *_, **__: FAST)
+    monkeypatch.setattr(presets, "limited_settings", lambda *_, **__: FAST)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from postdicom_async import CloudApi, DicomWeb, LocalFileError, PostDicom, UsageError, profiles
-from postdicom_async.profiles import Profile, keyring_entries
+from postdicom_async.profiles import Profile, secrets
 from postdicom_async.profiles.file import _without
 from postdicom_async.profiles.model import KEYS, NOT_OF, profile_of, table_of
 from tests.support.canaries import CANARIES, canary_watch
@@ -503,13 +503,13 @@ def test_two_accounts_of_the_cloud_have_entries_of_their_own(
 
 def test_keyring_keeps_and_forgets(file_keyring: FileKeyring, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = "alice@https://archive.example"
-    assert keyring_entries.keep(entry, SECRET)
+    assert secrets.keep(entry, SECRET)
     assert file_keyring.entries == {f"postdicom-async {entry}": SECRET}
-    assert keyring_entries.forget(entry)
-    assert not keyring_entries.forget(entry)
+    assert secrets.forget(entry)
+    assert not secrets.forget(entry)
     assert file_keyring.entries == {}
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring_of_the_tests.Forgetful")
-    assert not keyring_entries.keep(entry, SECRET), "it says that it works, and keeps nothing"
+    assert not secrets.keep(entry, SECRET), "it says that it works, and keeps nothing"
 
 
 def test_nobody_to_ask(config: Path) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from postdicom_async import DicomWeb, PostDicom, UsageError
 from postdicom_async.jobs.ends import specs
-from postdicom_async.jobs.ends.profile_limits import fill_in, limited_settings
 from postdicom_async.jobs.ends.specs import EndSpec, end_of, parse_end
 from postdicom_async.jobs.pace.pace import Pace
+from postdicom_async.jobs.pace.presets import fill_in, limited_settings
 from postdicom_async.profiles import Profile
 from tests.support.canaries import CANARIES, canary_watch
 

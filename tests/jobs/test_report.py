@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 from postdicom_async import LocalFileError, UsageError
-from postdicom_async.disk.whole_file import whole_file
-from postdicom_async.jobs.pages.report import format_of, report_lines, write_report
-from postdicom_async.jobs.pages.report_lines import COLUMNS, symbol_of
+from postdicom_async.disk.private_files import whole_file
+from postdicom_async.jobs.pages.report import COLUMNS, format_of, report_lines, symbol_of, write_report
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import Count, ItemLine, ReasonLine, StudyLine, Summary
 from tests.jobs.summaries import FakeReader, facts

@@ -18,7 +18,7 @@ from postdicom_async import UsageError
 from postdicom_async.errors import ConnectionFailed, LedgerUnusable
 from postdicom_async.jobs.pages.serve import LivePage
 from postdicom_async.jobs.pages.serve_app import Pages
-from postdicom_async.jobs.pages.serve_doors import bearer_of
+from postdicom_async.jobs.pages.serve_auth import bearer_of
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import Count, ItemLine, ReasonLine, SeriesLine, StudyLine, Summary
 from tests.jobs.summaries import HOSTILE, FakeReader, hostile, small

@@ -17,7 +17,7 @@ from postdicom_async import (
     User,
     VendorAnswer,
 )
-from postdicom_async.postdicom.answers import is_web_page, list_in, parse, refusal_in, view
+from postdicom_async.vendor.answers import is_web_page, list_in, parse, refusal_in, view
 from tests.postdicom.forms import ONE, TWO
 
 LINK = "https://share.example/v/x?y=1#z"

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from postdicom_async import ServerError
-from postdicom_async.postdicom.wire import Wire
+from postdicom_async.vendor.wire import Wire
 from tests.postdicom.forms import ONE, TWO
 from tests.postdicom.service import Service, as_json
 

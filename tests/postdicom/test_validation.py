@@ -11,7 +11,7 @@ import pytest
 from pydicom.valuerep import PersonName
 
 from postdicom_async import PostDicom, UsageError
-from postdicom_async.postdicom.wire import Wire
+from postdicom_async.vendor.wire import Wire
 from tests.postdicom.forms import ONE, TWO
 from tests.postdicom.service import Service
 

@@ -10,7 +10,7 @@ import pytest
 import respx
 
 from postdicom_async import PostDicom
-from postdicom_async.postdicom.wire import Wire
+from postdicom_async.vendor.wire import Wire
 from tests.postdicom.forms import FORMS, MINIMAL, ONE, TWO, Form
 from tests.postdicom.service import NOTHING, Service, as_json
 from tests.support.faulty_server import FaultyServer, Reply

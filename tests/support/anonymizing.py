@@ -28,7 +28,8 @@ from postdicom_async import Anonymization, Status
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized_now
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.results import InstanceUids
 from tests.support.dicom_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, uid
 

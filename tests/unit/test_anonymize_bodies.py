@@ -18,7 +18,8 @@ import pytest
 from postdicom_async import Anonymization, LocalFileError
 from postdicom_async.disk import files
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, anonymized_now
-from postdicom_async.disk.sources import FileBody, Unusable, Usable, read_sources
+from postdicom_async.disk.files import FileBody, Unusable
+from postdicom_async.disk.sources import Usable, read_sources
 from tests.support.anonymizing import Writer, dataset_bytes, leaves, meta_end, refusal, result_of, sent, usable
 from tests.support.dicom_files import DEFLATED, EXPLICIT, IMPLICIT, JPEG, small_dicom, uid
 

@@ -12,7 +12,8 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from postdicom_async import Anonymization
 from postdicom_async.disk.anonymized import anonymized_now
-from postdicom_async.disk.sources import Unusable, Usable, read_sources
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable, read_sources
 from tests.support.anonymizing import (
     DATA,
     SHIPPED,

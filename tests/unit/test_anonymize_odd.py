@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from postdicom_async import Anonymization
-from postdicom_async.dicom import anonymize_plan
+from postdicom_async.dicom.anonymize import plan as anonymize_plan
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import EXPLICIT_LITTLE, DicomProblem, encode_header
 from tests.support.anonymizing import (

@@ -13,7 +13,7 @@ from pydicom.charset import convert_encodings
 from pydicom.valuerep import IS, PersonName, validate_value
 
 from postdicom_async import Anonymization, UsageError
-from postdicom_async.dicom.anonymize_values import DUMMIES, check_value, encode_value
+from postdicom_async.dicom.anonymize.values import DUMMIES, check_value, encode_value
 from postdicom_async.dicom.elements import EXPLICIT_LITTLE, DicomProblem, Encoding
 from postdicom_async.dicom.text import decode_text
 from tests.support.anonymizing import Writer, anonymize, dcmdump, read, refusal, result_of, strictly_invalid

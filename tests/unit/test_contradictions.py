@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.dicomweb.contradictions import Contradictions, contradicted, expectations
-from postdicom_async.dicomweb.filters import filter_pairs
-from postdicom_async.dicomweb.url_length import in_pieces, queries
+from postdicom_async.dicomweb.filters import (
+    Contradictions,
+    contradicted,
+    expectations,
+    filter_pairs,
+    in_pieces,
+    queries,
+)
 
 STUDY, SERIES, INSTANCE, PATIENT, DAY = "0020000D", "0020000E", "00080018", "00100020", "00080020"
 

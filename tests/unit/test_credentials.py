@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from postdicom_async.errors import AuthenticationFailed, UsageError
-from postdicom_async.http.credentials import credentials_from
+from postdicom_async.http.endpoint import credentials_from
 
 
 async def test_anonymous_sends_nothing() -> None:

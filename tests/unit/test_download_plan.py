@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.dicomweb.download_plan import plan as plan_of
+from postdicom_async.dicomweb.download import plan as plan_of
 from postdicom_async.dicomweb.retrieve import Target
 from postdicom_async.results import InstanceUids
 from postdicom_async.transfer.arrivals import Arrivals

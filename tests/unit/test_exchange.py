@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from postdicom_async import DicomWeb, Settings
-from postdicom_async.http.call import Call
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Session
 from tests.faults.clients import FAST, transport_of

@@ -17,15 +17,14 @@ import pytest
 from postdicom_async.dicom.layout import relative_names
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
-from postdicom_async.disk import pool as pool_module
-from postdicom_async.disk.folder import Folder
+from postdicom_async.disk import threads as pool_module
+from postdicom_async.disk.folder import SafeFolder
 from postdicom_async.errors import ConnectionFailed, LocalFileError, ProtocolError
 from postdicom_async.http.answer import StreamedAnswer
 from postdicom_async.results import BytesMoved, InstanceFinished, InstanceUids, Outcome, ProgressEvent
 from postdicom_async.transfer.arrivals import Arrivals
-from postdicom_async.transfer.folder_sink import FolderSink
-from postdicom_async.transfer.outcomes import Gathered
-from postdicom_async.transfer.progress import Meter
+from postdicom_async.transfer.outcomes import Gathered, Meter
+from postdicom_async.transfer.sinks import FolderSink
 from tests.support.bodies import Multipart, multipart_related
 from tests.support.dicom_files import small_dicom, uid
 
@@ -63,7 +62,7 @@ class Case:
 
     def __init__(self, root: Path, *, fsync: bool, piece: int) -> None:
         self.root = root
-        self.folder = Folder(root, fsync=fsync)
+        self.folder = SafeFolder(root, fsync=fsync)
         self.folder.open()
         self.told: list[ProgressEvent] = []
         self.gathered = Gathered(keeps_all=True)
@@ -413,7 +412,7 @@ async def test_quick_writes_run_in_the_event_loop_and_slow_ones_leave_it(
             threading.Event().wait(0.6)
         return real(descriptor, pieces)
 
-    monkeypatch.setattr("postdicom_async.disk.background._QUICK", 0.5)
+    monkeypatch.setattr("postdicom_async.disk.threads._QUICK", 0.5)
     monkeypatch.setattr(os, "writev", writev)
     with receiving(tmp_path, fsync=False) as case:
         await case.receive(Answer(multipart_related(files(40))))

@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postdicom_async import Outcome, ServerError, Status
-from postdicom_async.http import words as vocabulary
-from postdicom_async.http.redaction import origin_of, quiet_http_logs, safe_reason
+from postdicom_async.http import redaction as vocabulary
+from postdicom_async.http.endpoint import origin_of
+from postdicom_async.http.exchange import quiet_http_logs
+from postdicom_async.http.redaction import safe_reason
 
 UID = "1.2.840.113619.2.55.3.604688119.971.1448467264.468"
 

@@ -9,8 +9,8 @@ import pytest
 
 from postdicom_async.errors import ConnectionFailed, ServerError
 from postdicom_async.http.problems import Problem
-from postdicom_async.http.repeat import Policy, repeat
-from postdicom_async.http.retry import Failure, Repeat, RetryBudget
+from postdicom_async.http.repeat import Policy, RetryBudget, repeat
+from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.settings import Retry
 
 if TYPE_CHECKING:

@@ -11,15 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.http.retry import (
-    Attempts,
-    Failure,
-    Repeat,
-    RetryBudget,
-    decide,
-    failure_of_status,
-    parse_retry_after,
-)
+from postdicom_async.http.repeat import RetryBudget
+from postdicom_async.http.retry import Attempts, Failure, Repeat, decide, failure_of_status, parse_retry_after
 from postdicom_async.settings import Retry
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)

@@ -16,7 +16,8 @@ import pytest
 
 from postdicom_async import Anonymization, LocalFileError, UidMap, UsageError
 from postdicom_async.disk.anonymized import anonymized_now
-from postdicom_async.disk.sources import Unusable, Usable
+from postdicom_async.disk.files import Unusable
+from postdicom_async.disk.sources import Usable
 from postdicom_async.results import InstanceUids
 from tests.support.anonymizing import usable
 from tests.support.canaries import CANARIES, CanaryWatch

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.http.unreached import explain, words_of
+from postdicom_async.http.problems import explain, words_of
 
 # As OpenSSL, rustls, hyper and the systems say it.
 TEXTS: list[tuple[str, str, bool]] = [

@@ -20,9 +20,9 @@ from pydicom.dataset import Dataset
 from postdicom_async import DicomWeb
 from postdicom_async.dicomweb import upload as upload_module
 from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect
-from postdicom_async.dicomweb.related_body import Reached
 from postdicom_async.dicomweb.retrieve import Retrieval
-from postdicom_async.dicomweb.store_answer import Verdict
+from postdicom_async.dicomweb.store import Reached
+from postdicom_async.dicomweb.store_answer import StoreVerdict
 from postdicom_async.dicomweb.upload import Upload
 from postdicom_async.disk.sources import Usable
 from postdicom_async.errors import ConnectionFailed, UsageError
@@ -40,7 +40,7 @@ class Recorded:
 
     def __init__(self) -> None:
         self.batches: list[list[Usable]] = []
-        self.verdicts: dict[str, Verdict] = {}
+        self.verdicts: dict[str, StoreVerdict] = {}
         self.fails_at: int | None = None
         self.running = self.most = 0
 
@@ -48,7 +48,7 @@ class Recorded:
         return self
 
     async def deliver(
-        self, batch: Sequence[Usable], reached: Reached, settle: Callable[[Usable, Verdict], None]
+        self, batch: Sequence[Usable], reached: Reached, settle: Callable[[Usable, StoreVerdict], None]
     ) -> None:
         self.batches.append(list(batch))
         self.running += 1
@@ -61,7 +61,7 @@ class Recorded:
             self.running -= 1
         for one in batch:
             reached(one, one.body.length)
-            settle(one, self.verdicts.get(one.header.uids.sop_instance_uid, Verdict(Status.STORED)))
+            settle(one, self.verdicts.get(one.header.uids.sop_instance_uid, StoreVerdict(Status.STORED)))
 
     def sizes(self) -> list[list[int]]:
         return [[one.body.length for one in batch] for batch in self.batches]
@@ -118,7 +118,7 @@ async def test_never_more_requests_than_allowed(recorded: Recorded) -> None:
 
 
 async def test_outcomes_are_in_the_order_of_the_sources(recorded: Recorded) -> None:
-    recorded.verdicts = {uid(1, 1, 3): Verdict(Status.FAILED, 0x110, "processing failure")}
+    recorded.verdicts = {uid(1, 1, 3): StoreVerdict(Status.FAILED, 0x110, "processing failure")}
     report = await an_upload(batch_instances=2).run([b"junk", *FILES, b"", FILES[2], FILES[4]])
     statuses = [outcome.status for outcome in report.outcomes]
     stored, failed, junk = Status.STORED, Status.FAILED, Status.NOT_DICOM

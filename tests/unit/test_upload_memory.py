@@ -14,8 +14,8 @@ import pytest
 from postdicom_async import CloudApi, DicomWeb, InstanceFinished, Limits, ProgressEvent, Settings, Status
 from postdicom_async.cloud import upload as cloud_upload
 from postdicom_async.dicomweb import upload as upload_module
-from postdicom_async.dicomweb.related_body import Reached
-from postdicom_async.dicomweb.store_answer import Verdict
+from postdicom_async.dicomweb.store import Reached
+from postdicom_async.dicomweb.store_answer import StoreVerdict
 from postdicom_async.disk import scratch
 from postdicom_async.disk.sources import Usable
 from postdicom_async.transfer.seen import Fate, Seen, Version
@@ -54,11 +54,11 @@ class _Stored:
         pass
 
     async def deliver(
-        self, batch: Sequence[Usable], reached: Reached, settle: Callable[[Usable, Verdict], None]
+        self, batch: Sequence[Usable], reached: Reached, settle: Callable[[Usable, StoreVerdict], None]
     ) -> None:
         for one in batch:
             reached(one, one.body.length)
-            settle(one, Verdict(Status.STORED))
+            settle(one, StoreVerdict(Status.STORED))
 
 
 @pytest.fixture

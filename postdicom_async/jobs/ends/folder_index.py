@@ -16,20 +16,25 @@ import os
 import secrets
 import sqlite3
 import threading
+from functools import partial
 from hashlib import blake2b
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from postdicom_async.disk.problems import explain_os_error
+from postdicom_async.disk.files import explain_os_error
+from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import LedgerUnusable, LocalFileError
 from postdicom_async.face import translated
+from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy
+from postdicom_async.jobs.states import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from postdicom_async.disk.files import FileIdentity
+    from postdicom_async.jobs.ends.folder_match import StudyFilter
 
-__all__ = ["FileRow", "FolderIndex", "Group", "Known", "Seen", "damaged"]
 
 _T = TypeVar("_T")
 _Key = TypeVar("_Key", str, int, "tuple[str, bytes]")
@@ -52,10 +57,12 @@ _SCHEMA: Final = (
     "CREATE INDEX files_with_flaw ON files (flaw) WHERE flaw <> 0",
 )
 _CACHE_KIB: Final = 16 << 10
+_STUDIES: Final = 500  # in a page
+_FILES_A_PAGE: Final = 1000
 _NEVER: Final = -1  # an inode that no file has: what could not be read is read again next time
 
 
-class Group(NamedTuple):
+class SeriesGroup(NamedTuple):
     """What a file says of the study and series it belongs to."""
 
     study: str
@@ -64,7 +71,7 @@ class Group(NamedTuple):
     texts: str
 
 
-class Seen(NamedTuple):
+class FoundFile(NamedTuple):
     """A file as it was found.
 
     Attributes:
@@ -77,11 +84,11 @@ class Seen(NamedTuple):
     size: int
     identity: FileIdentity | None
     flaw: int
-    group: Group | None = None
+    group: SeriesGroup | None = None
     uid: str | None = None
 
 
-class Known(NamedTuple):
+class IndexedFile(NamedTuple):
     """A file as the index has it: what tells that it has not changed."""
 
     id: int
@@ -203,21 +210,21 @@ class FolderIndex:
         self._write(lambda: self._put("scan", number))
         self.scan = number
 
-    def known(self, paths: Sequence[bytes]) -> dict[bytes, Known]:
+    def known(self, paths: Sequence[bytes]) -> dict[bytes, IndexedFile]:
         """Return those of some files that the index has."""
         marks = ",".join("?" * len(paths))
         query = f"SELECT path, id, size, mtime, inode, ctime FROM files WHERE path IN ({marks})"  # noqa: S608 - marks
         rows = self._run(lambda: self._database.execute(query, paths).fetchall())
         asked = frozenset(paths)  # a damaged index may answer with others
-        return {path: Known(id_, tuple(identity)) for path, id_, *identity in rows if path in asked}
+        return {path: IndexedFile(id_, tuple(identity)) for path, id_, *identity in rows if path in asked}
 
-    def note(self, seen: Iterable[Seen], unchanged: Iterable[int] = ()) -> None:
+    def note(self, seen: Iterable[FoundFile], unchanged: Iterable[int] = ()) -> None:
         """Note what was found, and what is as it was, in one transaction."""
 
         def note() -> None:
             scan = self.scan
             self._database.executemany("UPDATE files SET scan = ? WHERE id = ?", [(scan, id_) for id_ in unchanged])
-            groups: dict[Group, int] = {}
+            groups: dict[SeriesGroup, int] = {}
             for one in seen:
                 if one.group is not None and one.group not in groups:
                     groups[one.group] = self._group(one.group)
@@ -231,7 +238,7 @@ class FolderIndex:
 
         self._write(note)
 
-    def _group(self, group: Group) -> int:
+    def _group(self, group: SeriesGroup) -> int:
         self._database.execute("INSERT OR IGNORE INTO groups (study, series, date, texts) VALUES (?, ?, ?, ?)", group)
         query = "SELECT id FROM groups WHERE study = ? AND series = ? AND date = ? AND texts = ?"
         return int(self._database.execute(query, group).fetchone()[0])
@@ -280,14 +287,14 @@ class FolderIndex:
         rows = self._run(lambda: self._database.execute(query, (after, limit)).fetchall())
         return _onward(after, [row[0] for row in rows])
 
-    def groups(self, first: str, last: str) -> list[tuple[Group, int]]:
+    def groups(self, first: str, last: str) -> list[tuple[SeriesGroup, int]]:
         """Return the groups of studies, by their UIDs from ``first`` to ``last``, and how many instances each has."""
         query = (
             "SELECT study, series, date, texts, (SELECT count(*) FROM files WHERE group_id = groups.id AND flaw = 0) "
             "FROM groups WHERE study BETWEEN ? AND ? ORDER BY study"
         )
         rows = self._run(lambda: self._database.execute(query, (first, last)).fetchall())
-        return [(Group(*row[:-1]), row[-1]) for row in rows]
+        return [(SeriesGroup(*row[:-1]), row[-1]) for row in rows]
 
     def files(self, study: str, after: tuple[str, bytes], limit: int) -> list[FileRow]:
         """Return files of a study, those with a flaw too, by series and path after that pair."""
@@ -371,3 +378,106 @@ def _problem(error: Exception) -> LocalFileError | LedgerUnusable:
     problem.disk_full = code == sqlite3.SQLITE_FULL
     problem.temporary = code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
     return problem
+
+
+# --- what is listed of it --------------------------------------------------------------------------------------------
+
+
+class FolderListing:
+    """The studies, instances and other files of a folder, as far as a filter means them; a page at a time."""
+
+    def __init__(self, chosen: StudyFilter) -> None:
+        self._filter = chosen
+
+    async def listed_index(self) -> FolderIndex:
+        """Return the index that is read from, when the folder has been searched, and all that was stored noted."""
+        raise NotImplementedError
+
+    async def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:
+        """Yield the studies that the filter means. A study is dated by the first date that its files say.
+
+        Raises:
+            UsageError, LocalFileError, LedgerUnusable: as `refresh`.
+        """
+        index, last = await self.listed_index(), ""
+        while uids := await in_background(partial(index.studies, last, _STUDIES)):
+            last = uids[-1]
+            found = self._studies_of(await in_background(partial(index.groups, uids[0], last)))
+            if listed := [study for study in found if not study.date or _within(study.date, since, until)]:
+                yield listed
+
+    async def study(self, study: str) -> ListedStudy | None:
+        """Return what the folder has of a study, None where that is nothing, or the filter leaves it out."""
+        index = await self.listed_index()
+        found = self._studies_of(await in_background(partial(index.groups, study, study)))
+        return found[0] if found else None
+
+    def _studies_of(self, groups: Sequence[tuple[SeriesGroup, int]]) -> list[ListedStudy]:
+        """Return the studies of some groups, which come study by study."""
+        listed: list[ListedStudy] = []
+        for uid, some in groupby(groups, key=lambda one: one[0].study):
+            of_study = list(some)
+            instances = sum(count for _, count in of_study)
+            if instances and self._filter.matches(uid, [_said(group) for group, _ in of_study]):
+                dates = [group.date for group, _ in of_study if group.date]
+                listed.append(ListedStudy(uid, min(dates, default=""), instances))
+        return listed
+
+    async def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:
+        """Yield the instances of a study, each with its place in the folder. See `excluded` for other files."""
+        index = await self.listed_index()
+        if await self.is_chosen(index, study):
+            async for rows in files_of(index, study):
+                if listed := [ListedInstance(row.series, row.uid, row.size, row.place) for row in rows if not row.flaw]:
+                    yield listed
+
+    async def excluded(self) -> AsyncGenerator[list[ListedInstance], None]:
+        """Yield every other file: what is not DICOM, cannot be read, is there twice, or lies outside the filter.
+
+        ``flaw`` says which; ``uid`` is a digest that only this index can make of the path, ``series`` empty. With
+        what `instances` yields for each study, every file that was found comes once.
+        """
+        index = await self.listed_index()
+
+        def as_listed(row: FileRow, flaw: int) -> ListedInstance:
+            return ListedInstance("", index.mark(row.path), row.size, row.place, int(flaw))
+
+        after = 0
+        while flawed := await in_background(partial(index.flawed, after, _FILES_A_PAGE)):
+            after = flawed[-1][0].id
+            chosen = {study: await self.is_chosen(index, study) for study in {study for _, study in flawed if study}}
+            yield [as_listed(row, row.flaw if not study or chosen[study] else Reason.FILTER) for row, study in flawed]
+        last = ""
+        while self._filter and (uids := await in_background(partial(index.studies, last, _STUDIES))):
+            last = uids[-1]
+            for study in uids:
+                if await self.is_chosen(index, study):
+                    continue
+                async for rows in files_of(index, study):
+                    if some := [as_listed(row, Reason.FILTER) for row in rows if not row.flaw]:
+                        yield some
+
+    async def is_chosen(self, index: FolderIndex, study: str) -> bool:
+        """Whether the filter means a study."""
+        if not self._filter:
+            return True
+        groups = await in_background(partial(index.groups, study, study))
+        return self._filter.matches(study, [_said(group) for group, _ in groups])
+
+
+async def files_of(index: FolderIndex, study: str) -> AsyncGenerator[list[FileRow], None]:
+    """Yield all files of a study, some at a time, whatever a filter says."""
+    after = ("", b"")
+    while rows := await in_background(partial(index.files, study, after, _FILES_A_PAGE)):
+        after = (rows[-1].series, rows[-1].path)
+        yield rows
+
+
+def _within(date: str, since: str, until: str) -> bool:
+    return (not since or since <= date) and (not until or date <= until)
+
+
+def _said(group: SeriesGroup) -> Mapping[str, str]:
+    with translated(ValueError, lambda _: damaged()):
+        texts: dict[str, str] = json.loads(group.texts) if group.texts else {}
+    return {**texts, "study_date": group.date}

@@ -25,8 +25,7 @@ from urllib.parse import unquote
 from postdicom_async.dicomweb.filters import filter_pairs
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.http.address import checked_url, place_of
-from postdicom_async.http.redaction import origin_of
+from postdicom_async.http.endpoint import checked_url, origin_of, place_of
 from postdicom_async.profiles.model import Profile, checked_name
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.profiles.secrets import Ask
 
-__all__ = ["EndLike", "EndSpec", "end_of", "parse_end", "spec_of"]
 
 EndLike: TypeAlias = "DicomWeb | CloudApi | str | os.PathLike[str] | EndSpec | End"
 """What may stand for an end: a client, text as `parse_end` takes it, a path, a spec, an end."""
@@ -89,7 +87,7 @@ class EndSpec:
         profile = self.profile()
         if profile.kind != "cloud":
             return place_of(profile.url)
-        from postdicom_async.cloud.wire import CloudWire
+        from postdicom_async.vendor.wire import CloudWire
 
         where = [profile.institution_uuid, profile.folder_uuid, profile.username]
         return " ".join(["cloud", place_of(profile.router_url or CloudWire().router_url), *map(str.lower, where)])
@@ -126,7 +124,7 @@ class EndSpec:
             from postdicom_async.jobs.ends.folder import FolderEnd
 
             return FolderEnd(Path(self.place), index=index, filters=dict(self.filters) or None, target=target)
-        from postdicom_async.jobs.ends.profile_limits import limited_settings
+        from postdicom_async.jobs.pace.presets import limited_settings
         from postdicom_async.profiles.opening import client_of
         from postdicom_async.profiles.secrets import plain_counts
 

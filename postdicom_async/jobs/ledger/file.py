@@ -19,12 +19,11 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from postdicom_async.disk.private import forget, make_private, put_in_place
-from postdicom_async.disk.problems import explained
+from postdicom_async.disk.files import explained
+from postdicom_async.disk.private_files import forget, make_private, put_in_place
 from postdicom_async.errors import LedgerUnusable, LocalFileError, PostdicomError
 from postdicom_async.face import translated
-from postdicom_async.jobs.ledger.book import Book
-from postdicom_async.jobs.ledger.lines import items_of
+from postdicom_async.jobs.ledger.book import Book, items_of
 from postdicom_async.jobs.ledger.schema import APPLICATION_ID, BEFORE_ALL, PAGE_SIZE, SCHEMA, VERSION
 from postdicom_async.jobs.states import Reason, State
 
@@ -32,17 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = [
-    "SMALL",
-    "checked_reader",
-    "connected",
-    "examine",
-    "explained_by_sqlite",
-    "make",
-    "refuse_foreign",
-    "side_files",
-    "tidy",
-]
 
 SMALL: Final = 16 << 20
 """Up to so many bytes a ledger is looked at completely when it is opened: less than two seconds."""

@@ -19,12 +19,12 @@ from collections import Counter
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from postdicom_async.disk.background import in_background
-from postdicom_async.disk.private import FileLock, make_folder, make_private
-from postdicom_async.disk.problems import explained
+from postdicom_async.disk.files import explained
+from postdicom_async.disk.private_files import FileLock, make_folder, make_private
+from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.face import public_face
-from postdicom_async.jobs import places
+from postdicom_async.jobs import job_files
 from postdicom_async.jobs.ledger.book import Book
 from postdicom_async.jobs.ledger.file import connected, examine, explained_by_sqlite, make
 from postdicom_async.jobs.states import Reason, State
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["MOST_PARTS", "merge", "partition"]
 
 MOST_PARTS: Final = 1000
 
@@ -86,7 +85,7 @@ async def merge(path: Path, parts: Sequence[Path]) -> int:
 
 def _partition(path: Path, number: int, folder: Path) -> list[Path]:
     if isinstance(number, bool) or not isinstance(number, int) or not 2 <= number <= MOST_PARTS:
-        raise UsageError(f"parts: give a number from 2 to {MOST_PARTS}")
+        raise UsageError(f"give a number from 2 to {MOST_PARTS}", argument="parts")
     token = secrets.token_hex(8)
     with explained("the ledger"), explained_by_sqlite(), _held(path) as job:
         book = Book(job)
@@ -95,11 +94,13 @@ def _partition(path: Path, number: int, folder: Path) -> list[Path]:
             raise UsageError("the job has not found all studies of its source yet: let it run until it moves some")
         studies = job.execute("SELECT count(*) FROM study WHERE id <> 1").fetchone()[0]
         if studies < number:
-            raise UsageError(f"parts: the job has {studies} studies, so that there cannot be {number} parts of it")
+            raise UsageError(
+                f"the job has {studies} studies, so that there cannot be {number} parts of it", argument="parts"
+            )
         make_folder(folder)
         made = [folder / f"{path.stem}.part{k + 1}of{number}{path.suffix}" for k in range(number)]
         if any(part.exists() or part.is_symlink() for part in made):
-            raise UsageError("folder: there are files of the parts' names; give another folder")
+            raise UsageError("there are files of the parts' names; give another folder", argument="folder")
         try:
             for k, part in enumerate(made):
                 own = {"part": {"token": token, "number": k, "of": number}, "seconds": 0.0}
@@ -108,7 +109,7 @@ def _partition(path: Path, number: int, folder: Path) -> list[Path]:
             book.done(lambda book: book.put("parts", json.dumps({"token": token, "of": number, "back": []})))
         except BaseException:
             for part in made:
-                places.remove_job(part)
+                job_files.remove_job(part)
             raise
     return made
 
@@ -139,13 +140,13 @@ def _split_off(job: sqlite3.Connection, part: Path, facts: Mapping[str, Any], wh
 
 
 def _copy_what_lies_beside(path: Path, part: Path) -> None:
-    if places.beside(path, "private").exists():
-        kept = places.Private(path).read()
-        places.Private(part).write({**kept, "delete": ""})
+    if job_files.beside(path, "private").exists():
+        kept = job_files.ResumeFile(path).read()
+        job_files.ResumeFile(part).write({**kept, "delete": ""})
     for what in ("source", "target"):
-        index = places.beside(path, what)
+        index = job_files.beside(path, what)
         if index.is_file():
-            copy = places.beside(part, what)
+            copy = job_files.beside(part, what)
             make_private(copy)
             with ExitStack() as stack:
                 of_job = stack.enter_context(closing(sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True)))
@@ -239,7 +240,7 @@ def _go_on(book: Book, of_part: Mapping[str, Any]) -> None:
 @contextmanager
 def _held(path: Path, *, to_merge: bool = False) -> Iterator[sqlite3.Connection]:
     """Open a ledger that nobody writes, with its lock; nothing in it is running."""
-    lock = FileLock(places.beside(path, "lock"))
+    lock = FileLock(job_files.beside(path, "lock"))
     if not path.parent.is_dir():
         raise LedgerUnusable("there is no such ledger")
     if not lock.take():

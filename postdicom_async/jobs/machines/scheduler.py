@@ -1,173 +1,137 @@
-"""The connection to a dask scheduler: how it may be reached, whether it is there, and which workers it has.
-
-A scheduler executes whatever reaches its port. So on other machines it is connected to over TLS with certificates of
-both sides or not at all. dask's own way to connect again is not relied on: a connection that broke is left, and
-another is made.
-"""
+"""Where the workers of a job are, and how its chunks get there. dask is imported only when it is used."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlsplit
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from postdicom_async.errors import UsageError
-from postdicom_async.http.address import is_loopback
-
-try:
-    from distributed import Client, Security
-except ImportError:
-    raise UsageError("jobs on several machines need an extra: pip install 'postdicom-async[distributed]'") from None
-
-from postdicom_async.jobs.machines import worker
+from postdicom_async.face import public_face
+from postdicom_async.jobs.ends.specs import EndSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
-__all__ = ["Link", "checked_address", "tls"]
-
-ANSWERS_WITHIN: Final = 10.0
-"""Seconds in which a scheduler answers; then it is taken for lost."""
-ENDS_WITHIN: Final = 5.0
-_CANNOT_LOAD = (ImportError, AttributeError)
-
-
-def tls(ca_file: str, cert_file: str, key_file: str) -> Security:
-    """Return what a connection needs where both sides show certificates; the files are PEM."""
-    made: Any = Security
-    settings = {"tls_ca_file": ca_file, "tls_client_cert": cert_file, "tls_client_key": key_file}
-    return cast("Security", made(require_encryption=True, **settings))
+    from postdicom_async.jobs.context import JobOptions
+    from postdicom_async.jobs.ends.end import End
+    from postdicom_async.jobs.machines.dispatcher import DaskDispatcher
+    from postdicom_async.jobs.pace.pace import Pace, WorkerShare
+    from postdicom_async.jobs.plan import Chunk
 
 
-def checked_address(address: str, security: Security | None) -> str:
-    """Return the scheduler's address with its scheme.
+@public_face
+@dataclass(frozen=True)
+class Scheduler:
+    """A scheduler of dask, whose workers do a job. Needs the extra ``distributed``.
 
-    Raises:
-        UsageError: it is none, or leads to another machine without TLS and certificates of both sides.
-    """
-    full = address if "://" in address else f"{'tcp' if security is None else 'tls'}://{address}"
-    try:
-        parts = urlsplit(full)
-        usable = parts.scheme in {"tcp", "tls"} and bool(parts.hostname) and bool(parts.port)
-    except (ValueError, AttributeError):
-        usable = False
-    if not usable:
-        raise UsageError("scheduler: give its address as tls://HOST:8786, or tcp://127.0.0.1:8786 on this machine")
-    certain = security is not None and all(
-        getattr(security, name) for name in ("require_encryption", "tls_ca_file", "tls_client_cert", "tls_client_key")
-    )
-    if parts.scheme == "tls" and not certain:
-        raise UsageError("scheduler: tls:// needs the files of an authority, a certificate and its key")
-    if parts.scheme == "tcp" and not is_loopback(full):
-        raise UsageError(
-            "scheduler: it executes what reaches its port, so on another machine it is connected to over TLS alone: "
-            "give tls://HOST:PORT, and the files of an authority, a certificate and its key"
-        )
-    return full
-
-
-class _OneConnection(Client):
-    """A client that does not connect again by itself: it would, for a while, into the log, with tracebacks."""
-
-    async def _reconnect(self, *_: Any, **__: Any) -> None:
-        self.scheduler_comm = None  # which ends its reading; `Link.look` sees that it is not running
-
-
-class Link:
-    """A connection to a scheduler, or none.
+    A scheduler executes whatever reaches its port: on another machine it is connected to over TLS alone, with
+    certificates of both sides, of an authority that signs for these machines and for nobody else.
 
     Attributes:
-        client: the connection, None while there is none.
-        workers: addresses of the workers that were greeted, have this version of the package, and are there.
-        refused: a line about a worker that could not be used, None while there was none.
+        address: ``tls://HOST:8786``; ``tcp://127.0.0.1:8786`` without TLS on this machine.
+        ca_file: the authority, PEM.
+        certificate: ours, PEM.
+        key: its key, PEM, without a password.
+
+    Raises:
+        UsageError: the address is none, or needs TLS; a file is not there; the extra is not installed.
     """
 
-    client: Any  # a distributed.Client, most of which is not typed
-    workers: frozenset[str]
-    refused: str | None
+    address: str
+    ca_file: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
 
-    def __init__(self, address: str, security: Security | None, name: str, tell: Callable[[str], None]) -> None:
-        self._address = checked_address(address, security)
-        self._security = security
-        self._name = name
-        self._tell = tell
-        self.client = None
-        self.workers = frozenset()
-        self.refused = None
+    def __post_init__(self) -> None:
+        from postdicom_async.jobs.machines.dispatcher import checked_address
 
-    @property
-    def stands(self) -> bool:
-        """There is a connection, and it is not known to be broken."""
-        return self.client is not None and self.client.status == "running"
+        for name in ("ca_file", "certificate", "key"):
+            file = getattr(self, name)
+            if file is not None and not Path(file).is_file():
+                raise UsageError(f"{name}: there is no such file", argument="scheduler")
+        checked_address(self.address, self._security())
 
-    async def connect(self) -> bool:
-        """Connect; return whether it could be done."""
-        made: Any = _OneConnection
-        client = made(
-            self._address,
-            asynchronous=True,
-            security=self._security,
-            set_as_default=False,
-            direct_to_workers=False,  # results come through the scheduler: no way to the workers is needed
-            timeout=ANSWERS_WITHIN,
-            name=self._name,
+    def _security(self) -> Any:
+        from postdicom_async.jobs.machines.dispatcher import tls
+
+        files = (self.ca_file, self.certificate, self.key)
+        return None if files == (None, None, None) else tls(*("" if one is None else str(one) for one in files))
+
+    def dispatcher(
+        self,
+        source: object,
+        target: object,
+        here: tuple[End, End],
+        options: JobOptions,
+        pace: Pace,
+        *,
+        patience: float,
+        tell: Callable[[str], None],
+    ) -> DaskDispatcher:
+        """Return what hands the job's chunks to the workers, not yet entered.
+
+        Args:
+            source: as it was named; workers open it by their own profiles.
+            target: the same.
+            here: both ends as they are open here.
+            options: how the job is to be done.
+            pace: its rates, divided among the workers whenever a chunk is handed out.
+            patience: seconds without scheduler or workers, after which the job ends and may be gone on with.
+            tell: is told what people should know.
+
+        Raises:
+            UsageError: an end cannot be named to another machine, or every worker would make other UIDs.
+        """
+        from postdicom_async.jobs.machines.dispatcher import DaskDispatcher
+        from postdicom_async.jobs.machines.remote import RemoteEnd, WorkOptions, carry, packed_rules
+
+        if not isinstance(source, EndSpec) or not isinstance(target, EndSpec):
+            raise UsageError(
+                "name both ends by profile, address or path; a client cannot be sent to workers", argument="scheduler"
+            )
+        job = secrets.token_hex(4)
+        alone = source.is_archive != target.is_archive
+        rules = None if options.anonymize is None else packed_rules(options.anonymize)
+        return DaskDispatcher(
+            self.address,
+            carry,
+            source=RemoteEnd(job, source, alone=alone),
+            target=RemoteEnd(job, target, target=True, alone=alone),
+            options=lambda workers: WorkOptions(options.needs_digests, rules, _share(pace, workers)),
+            at_most=lambda: pace.at_once,
+            job=job,
+            security=self._security(),
+            prepare=_placing(here[0]),
+            finish=getattr(here[1], "refresh", None),  # a folder's index knows nothing of what workers stored
+            patience=patience,
+            on_event=tell,
         )
-        try:
-            async with asyncio.timeout(ANSWERS_WITHIN):
-                await client
-        except (OSError, TimeoutError):
-            await _close(client)
-            return False
-        self.client = client
-        return True
-
-    async def leave(self) -> None:
-        """Close the connection; there are no workers then."""
-        client, self.client, self.workers = self.client, None, frozenset()
-        if client is not None:
-            await _close(client)
-
-    async def look(self) -> bool:
-        """See which workers there are, and greet new ones; return whether the scheduler is there."""
-        client = self.client
-        if not self.stands:
-            return False
-        try:
-            async with asyncio.timeout(ANSWERS_WITHIN):
-                there = frozenset(await client.scheduler.ncores())
-        except (OSError, TimeoutError):
-            return False
-        self.workers &= there
-        if there - self.workers:
-            await self._greet(client, there - self.workers)
-        return True
-
-    async def _greet(self, client: Any, new: Iterable[str]) -> None:
-        """Learn which of these workers can be used; one with another version, or without the package, is sent away."""
-        try:
-            async with asyncio.timeout(ANSWERS_WITHIN):
-                answers: dict[str, Any] = await client.run(worker.greet, workers=list(new), on_error="return")
-        except (OSError, TimeoutError):
-            return  # they are greeted at the next look
-        self.workers |= {address for address, answer in answers.items() if answer == worker.VERSION}
-        for address, answer in answers.items():
-            if isinstance(answer, str) and answer != worker.VERSION:
-                await self._refuse(client, address, f"has postdicom-async {answer}, and here is {worker.VERSION}")
-            elif isinstance(answer, _CANNOT_LOAD):
-                await self._refuse(
-                    client, address, f"has no postdicom-async that can be used; here is {worker.VERSION}"
-                )
-
-    async def _refuse(self, client: Any, address: str, why: str) -> None:
-        self.refused = f"the worker at {address} {why}: it was sent away"
-        self._tell(self.refused)
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(ANSWERS_WITHIN):
-                await client.retire_workers([address], close_workers=True)
 
 
-async def _close(client: Any) -> None:
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(ENDS_WITHIN):
-            await client._close(fast=True)  # noqa: SLF001  its public close waits for a scheduler that is no more
+def _share(pace: Pace, workers: int) -> WorkerShare:
+    """Return one worker's part of the rates. Bytes go through workers alone; requests are made here too."""
+    return replace(pace.share(workers), max_requests=pace.share(workers + 1).max_requests)
+
+
+def paced_here(pace: Pace, dispatcher: DaskDispatcher) -> Callable[[], Awaitable[None]]:
+    """Return what is awaited before each request made here: one part of their rate, as a worker has it."""
+
+    async def request() -> None:
+        for _ in range(dispatcher.workers + 1):
+            await pace.request()
+
+    return request
+
+
+def _placing(end: End) -> Callable[[Chunk], Awaitable[Chunk]] | None:
+    """Return what gives a chunk the places of its files, where the source is a folder: workers have no index of it."""
+    placed = getattr(end, "placed", None)
+    if placed is None:
+        return None
+
+    async def place(chunk: Chunk) -> Chunk:
+        return replace(chunk, wanted=await placed(chunk.wanted))
+
+    return place

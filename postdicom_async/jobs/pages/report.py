@@ -1,62 +1,179 @@
-"""A job's report into a file, as JSON lines, CSV or a page: there whole or as it was, for this user's eyes alone."""
+"""A job's report: its lines as JSON or CSV, made one by one however many there are, or a page; and into a file.
+
+A line is an item, or a study that was equal by count at both ends and so was not listed; the numbers in ``instances``
+add up to what was discovered. UIDs only: no path, no name, no date. The file is there whole or as it was, for this
+user's eyes alone.
+"""
 
 from __future__ import annotations
 
+import csv
+import json
+from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from functools import lru_cache
+from io import StringIO
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from postdicom_async.disk.whole_file import whole_file
+from postdicom_async.disk.private_files import whole_file
 from postdicom_async.errors import UsageError
 from postdicom_async.jobs.pages.page import page
-from postdicom_async.jobs.pages.report_lines import csv_lines, json_lines
-from postdicom_async.jobs.summary import Count
+from postdicom_async.jobs.states import Reason, State, reason_text
+from postdicom_async.jobs.summary import Count, contradictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from postdicom_async.jobs.states import State
-    from postdicom_async.jobs.summary import ItemLine, SeriesLine, StudyLine, Summary
+    from postdicom_async.jobs.ledger.reader import LedgerReader
+    from postdicom_async.jobs.summary import ItemLine, StudyLine, Summary
 
-__all__ = ["FORMATS", "Reader", "format_of", "report_lines", "write_report"]
+
+COLUMNS = (
+    "symbol", "state", "study", "series", "instance", "item", "reason_code", "reason", "attempts", "bytes", "instances",
+)  # fmt: skip
+
+SYMBOLS = {
+    State.PRESENT: "=",
+    State.DONE: "+",
+    State.DELETED: "-",
+    State.FAILED: "!",
+    State.UNCONFIRMED: "!",
+    State.EXCLUDED: "~",
+    State.PENDING: "?",
+    State.RUNNING: "?",
+}
+"""What a state is in one character; ``*`` is an instance that the target holds with other content."""
+
+_Row: TypeAlias = tuple[Any, ...]
+_FORMULAS = frozenset("=+-@\t\r\n")
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
+_DIFFERENT = frozenset({Reason.DIFFERENT, Reason.CANNOT_COMPARE})
+
+
+def symbol_of(state: State, reason: int) -> str:
+    """Return the character for an item."""
+    return "*" if state is State.FAILED and reason in _DIFFERENT else SYMBOLS[state]
+
+
+def json_lines(
+    summary: Summary, studies: Iterable[StudyLine], items: Iterable[ItemLine], *, version: str, written: str
+) -> Iterator[str]:
+    """Yield a JSON object a line, ``kind`` ``item`` or ``study``, and last the ``summary``.
+
+    Args:
+        summary: the job as it stands.
+        studies: those that were equal by count, with the counts of what was not listed of them.
+        items: every item.
+        version: of this program.
+        written: when, in ISO 8601.
+    """
+    seen: Counter[str] = Counter()
+    for row in _rows(studies, items):
+        seen[row[1]] += row[-1]
+        kind = "item" if row[8] != "" else "study"  # attempts: of items alone
+        told = {name: value for name, value in zip(COLUMNS, row, strict=True) if value != ""}
+        yield _encoded({"kind": kind, **told}) + "\n"
+    yield _encoded(summary_document(summary, seen, version=version, written=written)) + "\n"
+
+
+def csv_lines(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterator[str]:
+    """Yield the heading and a line each, as RFC 4180 has it.
+
+    No cell is a formula to a spreadsheet: a text that could begin one has an apostrophe before it. The symbols stand
+    alone, which computes nothing.
+    """
+    sheet = StringIO()
+    writer = csv.writer(sheet, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    for symbol, *cells in _rows(studies, items):
+        yield _taken(sheet)
+        harmless = (f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULAS else cell for cell in cells)
+        writer.writerow((symbol, *harmless))
+    yield _taken(sheet)
+
+
+def _taken(sheet: StringIO) -> str:
+    text = sheet.getvalue()
+    sheet.seek(0)
+    sheet.truncate()
+    return text
+
+
+def _rows(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterator[_Row]:
+    """Yield what stands in each line, in the order of `COLUMNS`."""
+    for study in studies:
+        for state, (instances, size) in study.counts.items():
+            symbol, name, code, reason = _words(state, Reason.EQUAL_BY_COUNT)
+            yield (symbol, name, study.uid, "", "", "", code, reason, "", size, instances)
+    for item in items:
+        symbol, name, code, reason = _words(item.state, item.reason)
+        yield (symbol, name, item.study, item.series, item.uid, item.item, code, reason, item.attempts, item.size, 1)
+
+
+@lru_cache(4096)  # there are few of them, and very many lines
+def _words(state: State, reason: int) -> tuple[str, str, int | str, str]:
+    return symbol_of(state, reason), state.name.lower(), int(reason) or "", reason_text(reason)
+
+
+def summary_document(
+    summary: Summary, seen: Counter[str] | None = None, *, version: str, written: str
+) -> dict[str, Any]:
+    """Return a summary as JSON has it.
+
+    ``adds_up`` is whether every sum that was kept apart is equal, and the lines before it (``seen``, instances by
+    state) are those that the summary counts; of a job that runs on they need not be.
+    """
+    facts = summary.facts
+    counts = {
+        state.name.lower(): {"instances": count.instances, "bytes": count.bytes}
+        for state, count in sorted(summary.counts.items())
+    }
+    wrong = contradictions(summary)
+    if seen is not None and +seen != Counter({state: count["instances"] for state, count in counts.items()}):
+        wrong.append("the lines of this report are not those that the summary counts; did the job run on meanwhile?")
+    return {
+        "kind": "summary",
+        "job": facts.job,
+        "verb": facts.verb,
+        "source": facts.source,
+        "target": facts.target,
+        "created": facts.created.isoformat(),
+        "written": written,
+        "version": version,
+        "verify": facts.verify,
+        "phase": facts.phase,
+        "run": facts.run,
+        "discovery_complete": summary.discovery_complete,
+        "discovered": summary.discovered,
+        "counts": counts,
+        "adds_up": not wrong,
+        "contradictions": wrong,
+        "studies": summary.studies,
+        "equal_by_count": summary.equal_by_count,
+        "verified": summary.verified,
+        "mismatches": summary.mismatches,
+        "coerced": dict(summary.coerced),
+        "reasons": [
+            {
+                "state": line.state.name.lower(),
+                "reason_code": line.reason,
+                "reason": reason_text(line.reason),
+                "instances": line.instances,
+                "examples": list(line.examples),
+            }
+            for line in summary.reasons
+        ],
+        "seconds": summary.seconds,
+        "notes": list(summary.notes),
+    }
+
+
+# --- a report into a file --------------------------------------------------------------------------------------------
+
 
 FORMATS = ("jsonl", "csv", "html")
 _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".html": "html", ".htm": "html"}
-
-
-class Reader(Protocol):
-    """What reports and pages need of a ledger: see `ledger.LedgerReader`."""
-
-    def still(self) -> AbstractContextManager[None]:
-        """Answer everything inside from one state of the ledger."""
-        ...
-
-    def summary(self) -> Summary:
-        """Return the job as it stands."""
-        ...
-
-    def studies(self, *, states: Sequence[State] | None = None) -> Iterator[StudyLine]:
-        """Yield studies, all or those with items in some states."""
-        ...
-
-    def series(self, study: str) -> Iterator[SeriesLine]:
-        """Yield the series of a study."""
-        ...
-
-    def items(
-        self,
-        *,
-        states: Sequence[State] | None = None,
-        study: str | None = None,
-        reasons: Sequence[int] | None = None,
-    ) -> Iterator[ItemLine]:
-        """Yield items, all or those in some states, of a study, for some reasons."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the ledger."""
-        ...
 
 
 def format_of(path: Path) -> str:
@@ -69,10 +186,10 @@ def format_of(path: Path) -> str:
         return _ENDINGS[path.suffix.lower()]
     except KeyError:
         pass
-    raise UsageError(f"report: name it {', '.join(sorted(_ENDINGS))}, or give the format")
+    raise UsageError(f"name it {', '.join(sorted(_ENDINGS))}, or give the format", argument="report")
 
 
-def report_lines(reader: Reader, form: str, *, version: str, now: datetime | None = None) -> Iterator[str]:
+def report_lines(reader: LedgerReader, form: str, *, version: str, now: datetime | None = None) -> Iterator[str]:
     """Yield the text of a report, piece by piece: memory is flat however many items there are. Blocking.
 
     All of it is read from one state of the ledger.
@@ -87,11 +204,11 @@ def report_lines(reader: Reader, form: str, *, version: str, now: datetime | Non
         UsageError: the format is not known.
     """
     if form not in FORMATS:
-        raise UsageError(f"report: give one of {', '.join(FORMATS)}, not {form!r}")
+        raise UsageError(f"give one of {', '.join(FORMATS)}, not {form!r}", argument="report")
     return _lines(reader, form, version, now or datetime.now(UTC))
 
 
-def _lines(reader: Reader, form: str, version: str, now: datetime) -> Iterator[str]:
+def _lines(reader: LedgerReader, form: str, version: str, now: datetime) -> Iterator[str]:
     with reader.still():
         if form == "html":
             yield page(reader.summary(), version=version, written=now)
@@ -102,7 +219,7 @@ def _lines(reader: Reader, form: str, version: str, now: datetime) -> Iterator[s
             yield from json_lines(reader.summary(), _unlisted(reader), reader.items(), version=version, written=moment)
 
 
-def _unlisted(reader: Reader) -> Iterator[StudyLine]:
+def _unlisted(reader: LedgerReader) -> Iterator[StudyLine]:
     """Yield studies that were equal by count, with what was not listed of them: some of it may have been, before."""
     for study in reader.studies():
         if study.basis != "equal by count":
@@ -116,7 +233,9 @@ def _unlisted(reader: Reader) -> Iterator[StudyLine]:
             yield study._replace(counts=left)
 
 
-def write_report(path: Path, reader: Reader, form: str = "", *, version: str = "", now: datetime | None = None) -> None:
+def write_report(
+    path: Path, reader: LedgerReader, form: str = "", *, version: str = "", now: datetime | None = None
+) -> None:
     """Write a report; what was there stays until the new one is whole and durable. Blocking.
 
     Args:

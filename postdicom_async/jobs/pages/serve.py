@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Self
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import uvicorn
 
-from postdicom_async.disk.background import in_background
-from postdicom_async.errors import UsageError
-from postdicom_async.jobs.pages.serve_app import Ask, Pages
-from postdicom_async.jobs.pages.serve_doors import Doors, bearer_of
-from postdicom_async.jobs.pages.serve_watch import Watch
+from postdicom_async.disk.threads import in_background, outlasting
+from postdicom_async.errors import PostdicomError, UsageError
+from postdicom_async.jobs.pages.eta import Eta
+from postdicom_async.jobs.pages.serve_app import AskJob, Pages
+from postdicom_async.jobs.pages.serve_auth import PageAccess, bearer_of
+from postdicom_async.jobs.pages.serve_page import JobSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
-    from types import TracebackType
 
-    from postdicom_async.jobs.pages.report import Reader
+    from postdicom_async.jobs.ledger.reader import LedgerReader
 
-__all__ = ["LivePage"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _PATIENCE = 2  # seconds for answers under way when it ends
@@ -53,9 +55,9 @@ class LivePage:
 
     def __init__(
         self,
-        open_reader: Callable[[], Reader],
+        open_reader: Callable[[], LedgerReader],
         *,
-        ask: Ask | None = None,
+        ask: AskJob | None = None,
         control: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -63,7 +65,7 @@ class LivePage:
         token_file: Path | None = None,
     ) -> None:
         if control and ask is None:
-            raise UsageError("control: give a way to ask the job")
+            raise UsageError("give a way to ask the job", argument="control")
         self.url: str = ""
         self._open_reader = open_reader
         self._ask = ask
@@ -71,9 +73,9 @@ class LivePage:
         self._host, self._port = host, port
         self._names = tuple(names)
         self._token_file = token_file
-        self._doors: Doors | None = None
+        self._doors: PageAccess | None = None
         self._pages: Pages | None = None
-        self._watch: Watch | None = None
+        self._watch: JobWatcher | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -95,7 +97,7 @@ class LivePage:
 
         path = self._token_file
         bearer = "" if path is None else await in_background(lambda: bearer_of(path))
-        self._watch = Watch(self._open_reader, self._ask, __version__)
+        self._watch = JobWatcher(self._open_reader, self._ask, __version__)
         try:
             await self._watch.look()
             bound = _listen(self._host, self._port)
@@ -107,7 +109,7 @@ class LivePage:
         self.url = f"http://{shown}:{port}"
         hosts = {f"{name}:{port}" for name in (*_LOOPBACK, shown)} | set(self._names)
         hosts |= {f"{name}:{port}" for name in self._names if ":" not in name}
-        self._doors = Doors(hosts, bearer=bearer)
+        self._doors = PageAccess(hosts, bearer=bearer)
         orders = self._ask if self._control else None
         cookie = f"postdicom-job-{port}"
         self._pages = Pages(self._watch, self._doors, ask=orders, cookie=cookie, version=__version__)
@@ -115,9 +117,7 @@ class LivePage:
         self._serving = asyncio.create_task(self._server.serve([bound]))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop: pages that look on are told by the end of their connection."""
         assert self._pages and self._server and self._serving and self._watch  # noqa: S101, PT018 - it was entered
         self._pages.ending.set()
@@ -174,3 +174,125 @@ def _listen(host: str, port: int) -> socket.socket:
         bound.close()
         raise UsageError(f"cannot listen on {host} port {port}: {problem}")
     return bound
+
+
+# --- the job as it is now --------------------------------------------------------------------------------------------
+
+
+_T = TypeVar("_T")
+
+_YOUNG = 1.0  # seconds
+_WORTH = 10  # times as long as the last look took
+_STATUS = 2.0  # seconds that the job's process has to answer
+
+
+class JobWatcher:
+    """Looks at a job. Close it.
+
+    Args:
+        open_reader: opens the ledger; it is called in the thread that reads.
+        ask: asks the process that runs the job; None where nobody is to be asked.
+        version: of this program.
+    """
+
+    def __init__(
+        self,
+        open_reader: Callable[[], LedgerReader],
+        ask: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]] | None,
+        version: str,
+    ) -> None:
+        self._open = open_reader
+        self._ask = ask
+        self._version = version
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger reader")
+        self._reader: LedgerReader | None = None
+        self._file: tuple[int, int] | None = None
+        self._eta = Eta()
+        self._look: JobSnapshot | None = None
+        self._stale_at = 0.0
+        self._turn = asyncio.Lock()
+
+    async def look(self) -> JobSnapshot:
+        """Return the job as it is, or was a moment ago.
+
+        Raises:
+            PostdicomError: the ledger cannot be read.
+        """
+        async with self._turn:
+            if self._look is not None and time.monotonic() < self._stale_at:
+                return self._look
+            begun = time.monotonic()
+            summary = await self.read(lambda reader: reader.summary())
+            took = time.monotonic() - begun
+            pace = self._eta.note(summary, time.time())
+            self._look = JobSnapshot(summary, pace, await self._status(), self._version)
+            self._stale_at = time.monotonic() + max(_YOUNG, took * _WORTH)
+            return self._look
+
+    async def _status(self) -> Mapping[str, Any]:
+        if self._ask is None:
+            return {}
+        try:
+            async with asyncio.timeout(_STATUS):
+                return await self._ask({"do": "status"})
+        except (PostdicomError, TimeoutError):
+            return {"ok": False}
+
+    async def read(self, question: Callable[[LedgerReader], _T]) -> _T:
+        """Put a question to the ledger, in its thread.
+
+        Raises:
+            PostdicomError: the ledger cannot be read.
+        """
+
+        def answer() -> _T:
+            if self._reader is not None and _file_of(self._reader) != self._file:
+                self._let_go()  # the job was begun afresh, and this is what it was before
+            if self._reader is None:
+                self._reader = self._open()
+                self._file = _file_of(self._reader)
+            try:
+                return question(self._reader)
+            except PostdicomError:
+                self._let_go()  # the next who asks opens it anew
+                raise
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, answer)
+
+    def _let_go(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+    async def some(self, lines: Callable[[LedgerReader], Iterable[_T]], page: int, size: int) -> tuple[list[_T], bool]:
+        """Return a page of lines, from 1 on, and whether there are more.
+
+        Raises:
+            PostdicomError: the ledger cannot be read.
+        """
+
+        def take(reader: LedgerReader) -> list[_T]:
+            with closing(_generator(lines(reader))) as found:
+                return list(islice(found, (page - 1) * size, page * size + 1))
+
+        taken = await self.read(take)
+        return taken[:size], len(taken) > size
+
+    async def close(self) -> None:
+        """Let go of the ledger, when the thread has done with it."""
+        await outlasting(asyncio.get_running_loop().run_in_executor(self._thread, self._let_go))
+        self._thread.shutdown(wait=False)
+
+
+def _file_of(reader: LedgerReader) -> tuple[int, int] | None:
+    """Return what tells the file that lies at a ledger's path from others; None where that cannot be told."""
+    try:
+        status = reader.path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _generator(lines: Iterable[_T]) -> Any:
+    """Return something that can be closed: a reader's generator holds a state of the ledger until it is."""
+    return lines if hasattr(lines, "close") else (line for line in lines)

@@ -26,9 +26,7 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from postdicom_async.errors import PostdicomError, UsageError
-from postdicom_async.jobs.pages.page_style import STYLE, source_of
-from postdicom_async.jobs.pages.serve_assets import SCRIPT, STYLE_SHEET
-from postdicom_async.jobs.pages.serve_metrics import CONTENT_TYPE, metrics
+from postdicom_async.jobs.pages.page_assets import SCRIPT, STYLE, STYLE_SHEET, source_of
 from postdicom_async.jobs.pages.serve_page import (
     NO_STUDY,
     items_page,
@@ -38,23 +36,24 @@ from postdicom_async.jobs.pages.serve_page import (
     series_page,
     studies_page,
 )
-from postdicom_async.jobs.states import State
+from postdicom_async.jobs.states import State, reason_text
+from postdicom_async.jobs.summary import contradictions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from postdicom_async.jobs.pages.report import Reader
-    from postdicom_async.jobs.pages.serve_doors import Doors, Session
-    from postdicom_async.jobs.pages.serve_page import Look
-    from postdicom_async.jobs.pages.serve_watch import Watch
-    from postdicom_async.jobs.summary import ItemLine
+    from postdicom_async.jobs.ledger.reader import LedgerReader
+    from postdicom_async.jobs.pages.eta import Forecast
+    from postdicom_async.jobs.pages.serve import JobWatcher
+    from postdicom_async.jobs.pages.serve_auth import BrowserSession, PageAccess
+    from postdicom_async.jobs.pages.serve_page import JobSnapshot
+    from postdicom_async.jobs.summary import ItemLine, Summary
     from postdicom_async.markup import Html
 
-__all__ = ["Ask", "Gate", "Pages", "order_of"]
 
-Ask: TypeAlias = "Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]"
+AskJob: TypeAlias = "Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]"
 
 _PAGE = 100
 _MOST_STREAMS = 16
@@ -77,7 +76,7 @@ _HEADERS = {
 _CLOSED = "Open the address that the command has printed. It works once; for another browser, start the command again."
 
 
-class Gate:
+class AuthGate:
     """Asks everybody who they are before anything else is looked at, and puts the headers on every answer.
 
     Args:
@@ -86,7 +85,7 @@ class Gate:
         cookie: the name of the cookie: those of one host are shared by its ports, so the port is in it.
     """
 
-    def __init__(self, app: ASGIApp, doors: Doors, cookie: str) -> None:
+    def __init__(self, app: ASGIApp, doors: PageAccess, cookie: str) -> None:
         self._app = app
         self._doors = doors
         self._cookie = cookie
@@ -137,14 +136,14 @@ class Pages:
         version: of this program.
     """
 
-    def __init__(self, watch: Watch, doors: Doors, *, ask: Ask | None, cookie: str, version: str) -> None:
+    def __init__(self, watch: JobWatcher, doors: PageAccess, *, ask: AskJob | None, cookie: str, version: str) -> None:
         self._watch = watch
         self._doors = doors
         self._ask = ask
         self._cookie = cookie
         self._version = version
         self._streams = 0
-        self._drawn: tuple[Look, dict[str, Html]] | None = None
+        self._drawn: tuple[JobSnapshot, dict[str, Html]] | None = None
         self.ending: asyncio.Event = asyncio.Event()
 
     def app(self) -> ASGIApp:
@@ -164,7 +163,7 @@ class Pages:
         if self._ask is not None:
             routes.append(Route("/control", self.control, methods=["POST"]))
         problems: Any = {PostdicomError: _problem}
-        return Gate(Starlette(routes=routes, exception_handlers=problems), self._doors, self._cookie)
+        return AuthGate(Starlette(routes=routes, exception_handlers=problems), self._doors, self._cookie)
 
     async def open(self, request: Request) -> Response:
         """Take the token of the printed address for a cookie, once, and forget the address."""
@@ -180,7 +179,7 @@ class Pages:
         return HTMLResponse(live_page(await self._watch.look(), proof=self._proof(request)))
 
     def _proof(self, request: Request) -> str:
-        session: Session | None = request.scope["session_of_job"]
+        session: BrowserSession | None = request.scope["session_of_job"]
         return session.proof if session is not None and self._ask is not None else ""
 
     async def events(self, request: Request) -> Response:
@@ -217,7 +216,8 @@ class Pages:
         parts = self._drawn[1]
         news = {name: part for name, part in parts.items() if shown.get(name) != part}
         shown.update(news)
-        return "parts", {name: _inside(part) for name, part in news.items()}
+        # What is in each section: the browser has the section already.
+        return "parts", {name: part[part.index(">") + 1 : part.rindex("<")] for name, part in news.items()}
 
     async def studies(self, request: Request) -> Response:
         """Return a page of studies."""
@@ -237,7 +237,7 @@ class Pages:
         """Return a page of the instances of a series."""
         study, series = (_uid(request.path_params[name]) for name in ("study", "series"))
 
-        def of_series(reader: Reader) -> Iterator[ItemLine]:
+        def of_series(reader: LedgerReader) -> Iterator[ItemLine]:
             return (line for line in reader.items(study=study) if line.series == series)
 
         page = _page(request)
@@ -273,7 +273,7 @@ class Pages:
 
     async def control(self, request: Request) -> Response:
         """Carry an order to the job and show what it answers."""
-        session: Session = request.scope["session_of_job"]
+        session: BrowserSession = request.scope["session_of_job"]
         form = await _form(request)
         if request.headers.get("origin") is None or not self._doors.is_proof(session, form.pop("proof", "")):
             return _told(403, "Not allowed", "Give orders on this server's own page.")
@@ -321,11 +321,6 @@ def order_of(form: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     return {"do": "set", **settings}, "Set."
 
 
-def _inside(part: str) -> str:
-    """Return what is in a section: the browser has the section already."""
-    return part[part.index(">") + 1 : part.rindex("<")]
-
-
 async def _form(request: Request) -> dict[str, str]:
     """Return the fields of a form; a body that is too long, or no form, has none."""
     body = b""
@@ -362,3 +357,68 @@ def _page(request: Request) -> int:
 
 def _uid(text: str) -> str:
     return "" if text == NO_STUDY else text
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_ESCAPED = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+_Sample = tuple[dict[str, str], float]
+
+
+def metrics(summary: Summary, pace: Forecast, *, version: str) -> str:
+    """Return every number of a job. What is not known is not among them."""
+    return "".join(_lines(summary, pace, version))
+
+
+def _lines(summary: Summary, pace: Forecast, version: str) -> Iterator[str]:
+    facts = summary.facts
+    who = {"job": facts.job, "verb": facts.verb, "source": facts.source, "target": facts.target}
+    yield from _metric("info", "What the job is.", [({**who, "phase": facts.phase, "version": version}, 1)])
+    states = [(state, summary.of(state)) for state in State]
+    yield from _metric(
+        "items",
+        "Items by state; their sum was discovered.",
+        [(_labels_of(s), c.instances) for s, c in states],
+    )
+    yield from _metric("bytes", "Bytes by state.", [(_labels_of(state), count.bytes) for state, count in states])
+    reasons = [
+        (
+            {**_labels_of(line.state), "reason_code": str(line.reason), "reason": reason_text(line.reason)},
+            line.instances,
+        )
+        for line in summary.reasons
+    ]
+    yield from _metric("reasons", "Items by state and reason.", reasons)
+    plain = (
+        ("studies", "Studies of the source.", summary.studies),
+        ("studies_equal_by_count", "Studies that were equal by count and not listed.", summary.equal_by_count),
+        ("expected_items", "Instances in studies that are not planned yet.", summary.expected),
+        ("discovery_complete", "Whether every study has been found.", summary.discovery_complete),
+        ("adds_up", "Whether sums that were kept apart are equal.", not contradictions(summary)),
+        ("verified_items", "Items that were found at the target.", summary.verified),
+        ("mismatched_items", "Items that were found absent or different.", summary.mismatches),
+        ("working_seconds", "How long the job has worked.", summary.seconds),
+        ("items_per_minute", "Recent pace.", pace.instances),
+        ("bytes_per_minute", "Recent pace.", pace.bytes),
+        ("done_ratio", "The part that is done.", pace.fraction),
+        ("left_seconds", "Time that is left at the recent pace.", pace.seconds),
+    )
+    for name, words, value in plain:
+        yield from _metric(name, words, [] if value is None else [({}, value)])
+
+
+def _labels_of(state: State) -> dict[str, str]:
+    return {"state": state.name.lower()}
+
+
+def _metric(name: str, words: str, samples: Iterable[_Sample]) -> Iterator[str]:
+    name = f"postdicom_job_{name}"
+    yield f"# HELP {name} {words}\n# TYPE {name} gauge\n"
+    for labels, value in samples:
+        escaped = {key: text.translate(_ESCAPED) for key, text in labels.items()}
+        written = ",".join(f'{key}="{text}"' for key, text in escaped.items())
+        number = f"{value:d}" if isinstance(value, int) else f"{value:.6f}"
+        yield f"{name}{{{written}}} {number}\n" if written else f"{name} {number}\n"

@@ -1,0 +1,285 @@
+"""Who becomes whom when a file is anonymised: UIDs and Patient IDs from a keyed hash, or a table of patients. Pure.
+
+The same UID or patient always becomes the same one under one secret, and without the secret nobody can tell which. A
+patient is who has a Patient ID of an issuer. What is told of mistakes in a table names lines and columns, and never a
+value: nearly all of them are patient data.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import hmac
+import json
+import re
+import unicodedata
+import uuid
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Final, NamedTuple, NoReturn
+
+from postdicom_async.dicom.anonymize.rules import NEEDED, Change, action_of, objection
+from postdicom_async.dicom.elements import DicomProblem
+from postdicom_async.dicom.tags import TAG, tag_of, tag_text
+from postdicom_async.errors import UsageError
+from postdicom_async.face import translated
+
+__all__ = [
+    "ISSUED_BY",
+    "ISSUER",
+    "LONGEST_LINE",
+    "PATIENT_ID",
+    "Patient",
+    "PatientRows",
+    "key_of",
+    "keyed_patient_id",
+    "new_uid",
+    "says_which",
+]
+
+PATIENT_ID: Final = TAG["PatientID"]
+ISSUER: Final = TAG["IssuerOfPatientID"]
+ISSUED_BY: Final = (ISSUER, TAG["IssuerOfPatientIDQualifiersSequence"])
+"""What says whose number a Patient ID is: Issuer of Patient ID, and its qualifiers."""
+
+_APART: Final = "\x1f"  # between values that are kept as one text, smaller than a tuple of them; no VR has it
+_ID_CHARACTERS: Final = 20
+LONGEST_LINE: Final = 1 << 20
+"""Bytes of a line of a table, with its line break."""
+_SPACES: Final = " \0\t\r\n\f"
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
+
+
+# --- UIDs -------------------------------------------------------------------------------------------------------------
+
+# UIDs that say what something is, not which one it is.
+_KINDS = re.compile(
+    r"ClassUID|SOPClass|TransferSyntax|CodingSchemeUID|ContextUID|MappingResource|TemplateUID|ImplementationClass"
+    r"|PrivateDataElement"
+)
+_LEAST_SECRET = 8  # bytes
+
+
+def key_of(secret: object) -> bytes:
+    """Return what new UIDs are derived from: the secret's bytes, or without one some that nobody can guess.
+
+    Raises:
+        UsageError: it is no secret, or too short a one.
+    """
+    if secret is None:
+        return uuid.uuid4().bytes + uuid.uuid4().bytes  # fresh for each object, so that nobody can guess the UIDs
+    key = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
+    if not isinstance(key, bytes) or len(key) < _LEAST_SECRET:
+        raise UsageError(f"secret: text or bytes, at least {_LEAST_SECRET} of them", argument="anonymize")
+    return key
+
+
+def new_uid(key: bytes, old: str) -> str:
+    """Return the UID that replaces one; those of PS3.6 replace themselves."""
+    if not old or _is_registered(old):
+        return old
+    digest = hmac.digest(key, old.encode("utf-8", "surrogateescape"), "sha256")
+    return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
+
+
+@lru_cache(maxsize=4096)
+def says_which(tag: int) -> bool:
+    """Return whether the UIDs of an element say which one something is, and not of what kind."""
+    from pydicom.datadict import keyword_for_tag
+
+    return tag >> 16 > 2 and not _KINDS.search(keyword_for_tag(tag))  # file meta follows the data set
+
+
+def _is_registered(value: str) -> bool:
+    from pydicom._uid_dict import UID_dictionary
+
+    return value in UID_dictionary
+
+
+# --- patients ---------------------------------------------------------------------------------------------------------
+
+
+class Patient(NamedTuple):
+    """Who a file is of, as it says: texts, "" where it has none.
+
+    Attributes:
+        patient_id: Patient ID (0010,0020).
+        issuer: Issuer of Patient ID (0010,0021).
+    """
+
+    patient_id: str = ""
+    issuer: str = ""
+
+
+def keyed_patient_id(key: bytes, patient: Patient) -> str:
+    """Return the Patient ID that replaces one: 20 of A-Z and 2-7, 100 bits of HMAC-SHA256(key, issuer and ID).
+
+    Whoever has none keeps none: all of those would become one patient.
+    """
+    plain = Patient(*map(_plain, patient))
+    if not plain.patient_id:
+        return ""
+    what = json.dumps(["PatientID", plain.issuer, plain.patient_id]).encode()  # no UID begins with a bracket
+    return base64.b32encode(hmac.digest(key, what, "sha256"))[:_ID_CHARACTERS].decode()
+
+
+def _plain(text: str) -> str:
+    """Return an ID as it is compared: however its letters are composed, and whatever spaces stand around it."""
+    return unicodedata.normalize("NFC", text).strip(_SPACES)
+
+
+class PatientRows:
+    """A table of patients: per Patient ID the values that its elements get.
+
+    Attributes:
+        columns: the tags of the elements that are set.
+        by_issuer: a patient is known by Issuer of Patient ID too.
+        digest: tells this table from any with other values; it is no secret that keeps them, so it is not shown.
+    """
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        """Read a table from the lines of a CSV file in UTF-8, each with its line break.
+
+        Raises:
+            UsageError: it is none, a value does not fit its column, or a patient is in it twice. The message names
+                line and column.
+        """
+        reader = _Reader(lines)
+        header = reader.header()
+        self.columns: tuple[int, ...] = header.columns
+        self.by_issuer: bool = header.issuer_at is not None
+        self._rows: dict[str, str] = {}
+        digest = hashlib.blake2b(repr((self.columns, self.by_issuer)).encode())
+        for key, values in reader.rows(header):
+            if key in self._rows:
+                raise reader.problem("a patient who was there before")
+            self._rows[key] = values
+            digest.update(f"{key}\n{values}\n".encode())
+        if not self._rows:
+            raise UsageError("no patient is in the table", argument="patients")
+        self.digest: bytes = digest.digest()
+
+    def __repr__(self) -> str:
+        """Show how many patients there are, and which elements they get."""
+        columns = ", ".join(f"{tag:08X}" for tag in self.columns)
+        return f"{type(self).__name__}({len(self._rows)} patients: {columns})"
+
+    def __len__(self) -> int:
+        """Return the number of patients."""
+        return len(self._rows)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled."""
+        raise UsageError("a table stays on its machine; make it from its file on the other one", argument="patients")
+
+    def values_of(self, patient: Patient) -> dict[int, Change]:
+        """Return what is done to a patient's elements, by tag.
+
+        Raises:
+            DicomProblem: the patient is not in the table.
+        """
+        values = self._rows.get(_key(patient, by_issuer=self.by_issuer))
+        if values is None:
+            raise DicomProblem("its patient is not in the table of patients")
+        pairs = zip(self.columns, values.split(_APART), strict=True)
+        return {tag: action_of(value, insert=True) for tag, value in pairs}
+
+
+def _key(patient: Patient, *, by_issuer: bool) -> str:
+    name = _plain(patient.patient_id)
+    return f"{name}{_APART}{_plain(patient.issuer)}" if by_issuer else name
+
+
+class _Header(NamedTuple):
+    """The first line: where the key is, and which tags the other columns set."""
+
+    delimiter: str
+    width: int
+    id_at: int
+    issuer_at: int | None
+    places: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+class _Reader:
+    """Reads a table line by line."""
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self._lines = iter(lines)
+        self._line = 0
+
+    def problem(self, what: str, column: str = "") -> UsageError:
+        """Return the error for what is wrong in the line that was read last."""
+        where = f", column {column}" if column else ""
+        return UsageError(f"line {self._line}{where}: {what}", argument="patients")
+
+    def header(self) -> _Header:
+        """Read the first line."""
+        first = next(self._texts(), "").removeprefix("\ufeff")
+        for delimiter in ",;":
+            names = self._cells(csv.reader([first], delimiter=delimiter, strict=True)) or []
+            tags = [tag_of(name) for name in names]
+            if PATIENT_ID in tags and len(names) > 1:
+                return self._header_of(delimiter, tags)
+        raise UsageError(
+            "line 1 names no column PatientID and another one, with , or ; between them", argument="patients"
+        )
+
+    def _header_of(self, delimiter: str, tags: list[int | None]) -> _Header:
+        id_at = tags.index(PATIENT_ID)
+        issuer_at = tags.index(ISSUER) if ISSUER in tags else None
+        places = tuple(at for at in range(len(tags)) if at not in (id_at, issuer_at))
+        columns: list[int] = []
+        for at in places:
+            tag = tags[at]
+            # Names that are none are not shown: where there is no line of names, they are a patient's values.
+            if tag is None:
+                raise self.problem("no DICOM keyword or tag", str(at + 1))
+            if tag in columns:
+                raise self.problem(f"{tag_text(tag)} is there twice", str(at + 1))
+            if found := objection(tag, ""):
+                raise self.problem("no value of a patient" if tag in NEEDED else found, tag_text(tag))
+            columns.append(tag)
+        if not columns:
+            raise self.problem("no column has new values; the new IDs stand in a second column PatientID")
+        return _Header(delimiter, len(tags), id_at, issuer_at, places, tuple(columns))
+
+    def rows(self, header: _Header) -> Iterator[tuple[str, str]]:
+        """Yield each patient's key and values, as they are kept."""
+        reader = csv.reader(self._texts(), delimiter=header.delimiter, strict=True)
+        while (cells := self._cells(reader)) is not None:
+            if any(map(str.strip, cells)):
+                yield self._row(header, cells)
+
+    def _cells(self, reader: Iterator[list[str]]) -> list[str] | None:
+        with translated(csv.Error, lambda _: self.problem("its quotes do not match, or a value is very long")):
+            return next(reader, None)
+
+    def _row(self, header: _Header, cells: list[str]) -> tuple[str, str]:
+        if len(cells) != header.width:
+            raise self.problem(f"{len(cells)} columns, where line 1 has {header.width}")
+        issuer = cells[header.issuer_at] if header.issuer_at is not None else ""
+        patient = Patient(_plain(cells[header.id_at]), _plain(issuer))
+        if not patient.patient_id:
+            raise self.problem("empty", "PatientID")
+        if _CONTROL.search(patient.patient_id + patient.issuer):
+            raise self.problem("control characters", "PatientID")
+        values = [cells[at].strip(_SPACES) for at in header.places]
+        for tag, value in zip(header.columns, values, strict=True):
+            if not value and tag == PATIENT_ID:
+                raise self.problem("the new one is empty", "PatientID")
+            if found := objection(tag, value):
+                raise self.problem(found, tag_text(tag))
+        return _key(patient, by_issuer=header.issuer_at is not None), _APART.join(values)
+
+    def _texts(self) -> Iterator[str]:
+        for line in self._lines:
+            self._line += 1
+            if len(line) > LONGEST_LINE:
+                raise self.problem("a very long line")
+            text = line.decode("utf-8", "surrogateescape")
+            if not text.isascii() and _NOT_UTF_8.search(text):
+                raise self.problem("not UTF-8")
+            yield text

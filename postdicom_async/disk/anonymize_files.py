@@ -1,0 +1,198 @@
+"""The two files of an anonymisation: a table of patients that is read, and a map of UIDs that is written.
+
+The map is private and says which UIDs became which others: whoever kills the process finds every line so far true. It
+is CSV: a line a pair, appended before the instance is sent, and durable by then. One process writes it at a time. What
+a broken machine or a full disk cut off is taken away by the next one that opens it; that instance was not sent. A pair
+may stand there twice: only the latest are remembered, so that memory stays small.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Self
+
+from postdicom_async.dicom.anonymize.identities import LONGEST_LINE, PatientRows
+from postdicom_async.disk.files import explained, path_of
+from postdicom_async.disk.private_files import locked, make_folder_durable
+from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.face import public_face
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from postdicom_async.results import InstanceUids
+
+__all__ = ["PatientTable", "UidMap"]
+
+_WHAT: Final = "the map of UIDs"
+_HEADER: Final = b"kind,old,new\n"
+_KINDS: Final = ("study", "series", "instance")
+_REMEMBERED: Final = 10_000
+_LONGEST_LINE: Final = 256
+_FLAGS: Final = (
+    os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+)
+
+
+@public_face
+class UidMap:
+    """Which Study, Series and SOP Instance UIDs became which: a CSV file with the columns ``kind``, ``old``, ``new``.
+
+    ::
+
+        with UidMap("uids.csv") as uids:
+            await client.upload(folder, anonymize=Anonymization(remap_uids=True, secret=secret, uid_map=uids))
+
+    Whoever has it can undo what was done, so it is readable for its owner alone (0600). An older one is gone on with.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open the file, made where it does not exist.
+
+        Raises:
+            UsageError: it is no path, others can read the file, or it is none of these.
+            LocalFileError: it cannot be opened, or another process writes it.
+        """
+        self._lock = threading.Lock()
+        self._sync_lock = threading.Lock()
+        self._written = self._synced = 0
+        self._recent: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._file = -1
+        place = path_of(path)
+        with explained(_WHAT):
+            self._file = os.open(place, _FLAGS | os.O_CREAT, 0o600)
+            try:
+                self._begin()
+                os.fsync(self._file)
+                make_folder_durable(place.parent)
+            except BaseException:
+                self.close()
+                raise
+
+    def __repr__(self) -> str:
+        """Show no path."""
+        return "UidMap()"
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; every line in it is durable."""
+        with self._sync_lock, self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+            self._file = -1
+
+    def record(self, old: InstanceUids, new: InstanceUids) -> None:
+        """Write down what an instance's UIDs became, and return when that is durable. Blocking; any thread may call.
+
+        Raises:
+            LocalFileError: it cannot be written; the file is as it was.
+        """
+        with explained(_WHAT):
+            with self._lock:
+                self._append(old, new)
+                ticket = self._written
+            with self._sync_lock:  # whoever comes first makes the lines of all durable who wait
+                if self._synced < ticket:
+                    self._synced = self._sync()
+
+    def _sync(self) -> int:
+        written = self._written
+        try:
+            os.fsync(self._file)
+        except OSError:
+            with self._lock:
+                self._recent.clear()  # nobody knows what is in the file: it is written once more
+            raise
+        return written
+
+    def _append(self, old: InstanceUids, new: InstanceUids) -> None:
+        pairs = [pair for pair in zip(_KINDS, old, new, strict=True) if pair[1] != pair[2]]
+        fresh = [pair for pair in pairs if (pair[0], pair[1]) not in self._recent]
+        if self._file < 0:
+            raise LocalFileError(f"{_WHAT} is closed")
+        if not fresh:
+            return
+        lines = "".join(f"{kind},{before},{after}\n" for kind, before, after in fresh).encode("ascii")
+        size = os.fstat(self._file).st_size
+        try:
+            left = lines
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError:
+            os.ftruncate(self._file, size)  # no half line stays before the next one
+            raise
+        self._written += 1
+        for kind, before, _ in fresh:
+            self._recent[kind, before] = None
+        while len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)
+
+    def _begin(self) -> None:
+        """Look whether the file may be gone on with; take away what was cut off at its end."""
+        status = os.fstat(self._file)
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{_WHAT}: give the path of a file")
+        if os.name == "posix" and status.st_mode & 0o077:
+            raise UsageError(f"{_WHAT}: others can read it; run chmod 600 on it")
+        if not locked(self._file):
+            raise LocalFileError(f"{_WHAT}: another process writes it")
+        end = os.fstat(self._file).st_size
+        if self._read(0, len(_HEADER)) != _HEADER[:end]:
+            raise UsageError(f"{_WHAT}: there is another file in its place")
+        if end < len(_HEADER):
+            os.ftruncate(self._file, 0)
+            os.write(self._file, _HEADER)
+            return
+        start = max(0, end - _LONGEST_LINE)
+        os.ftruncate(self._file, start + self._read(start, end - start).rindex(b"\n") + 1)
+
+    def _read(self, at: int, size: int) -> bytes:
+        os.lseek(self._file, at, os.SEEK_SET)
+        return os.read(self._file, size)
+
+
+# --- a table of patients ----------------------------------------------------------------------------------------------
+
+
+@public_face
+class PatientTable(PatientRows):
+    """What each patient's elements become, from a CSV file.
+
+    The first line names the columns, with ``,`` or ``;`` between them: ``PatientID``, and if wanted
+    ``IssuerOfPatientID``, say who a patient is now; every other column is a keyword or tag, and what stands in it is
+    the new value. The new IDs stand in a second column ``PatientID``. An empty value empties the element::
+
+        PatientID,PatientID,PatientName,PatientBirthDate
+        4711,S-001,STUDY^ONE,
+
+    Without a column ``IssuerOfPatientID`` an ID is one patient, whoever issued it; with it, both must be as in the
+    file. Spaces around a value do not count. Text is UTF-8.
+
+    Attributes:
+        columns: the tags of the elements that are set.
+        by_issuer: a patient is known by Issuer of Patient ID too.
+    """
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike[str]) -> PatientTable:
+        """Read a file whole: 100,000 patients take one or two seconds and 20 MB.
+
+        Raises:
+            UsageError: it is no such table, a value does not fit its column, or a patient is in it twice. The message
+                names line and column, and never a value.
+            LocalFileError: it cannot be read.
+        """
+        with explained("the table of patients"), path_of(path).open("rb") as lines:
+            return cls(iter(lambda: lines.readline(LONGEST_LINE + 1), b""))

@@ -1,0 +1,441 @@
+"""Files, folders, locks and a socket for this user alone, whatever the umask. Everything here blocks.
+
+* `FileLock` vanishes with the process: a file beside what it is for, held by its open descriptor. It is removed by who
+  lets go of it, so whoever has got a lock looks whether it is still the file of that name.
+* `whole_file` is there whole and durable, or as it was before.
+* `read`, `read_secret` and `change` are for small files that processes change one after another: a reader finds the old
+  text or the new one. Whoever changes one holds a lock on a second file beside it, ``NAME.lock``, while there is one:
+  the file itself is another one after each change.
+* `PrivateSocket` listens at a path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import stat
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from postdicom_async.disk.files import explained, local_file_error
+from postdicom_async.errors import LedgerLocked, LocalFileError, UsageError
+from postdicom_async.face import translated
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = [
+    "HAS_UNIX_SOCKETS",
+    "FileLock",
+    "PrivateSocket",
+    "change",
+    "forget",
+    "keep_private",
+    "locked",
+    "make_folder",
+    "make_folder_durable",
+    "make_private",
+    "put_in_place",
+    "read",
+    "read_secret",
+    "whole_file",
+]
+
+_FILE, _FOLDER = 0o600, 0o700
+_IN_USE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
+
+
+class FileLock:
+    """A lock on a name: one process has it, or one `FileLock` of this process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+
+    def take(self) -> bool:
+        """Take it, and return whether nobody else has it. Never waits.
+
+        Raises:
+            LocalFileError: its file cannot be made.
+        """
+        with explained("the lock"):
+            while True:
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), _FILE)
+                is_mine = False
+                try:
+                    if not locked(file):
+                        return False
+                    is_mine = _is_still(file, self._path)
+                finally:
+                    if not is_mine:  # or who had it removed it in between: it guards nothing any more
+                        os.close(file)
+                if is_mine:
+                    self._file = file
+                    keep_private(self._path)
+                    return True
+
+    def let_go(self) -> None:
+        """Let it go, and remove its file."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        if sys.platform != "win32":  # there a file that is open cannot be removed, and after that it may be another's
+            with suppress(OSError):
+                self._path.unlink()
+        os.close(file)
+
+
+def locked(file: int) -> bool:
+    """Lock an open file, as long as it is open; return whether nobody else has it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _IN_USE:
+            raise
+        return False
+    return True
+
+
+def _is_still(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that do not exist, for this user alone."""
+    if not path.exists():
+        make_folder(path.parent)
+        path.mkdir(_FOLDER, exist_ok=True)
+        path.chmod(_FOLDER)
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file for this user alone; what lay there is removed."""
+    path.unlink(missing_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), _FILE)
+    os.close(file)
+    keep_private(path)
+
+
+def keep_private(path: Path) -> None:
+    """Take away what others may do with a file, and give its user what a umask took."""
+    if stat.S_IMODE(path.stat().st_mode) != _FILE:
+        path.chmod(_FILE)
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Make a file durable, and give it its name."""
+    file = os.open(made, os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+    made.replace(path)
+    make_folder_durable(path.parent)
+
+
+def make_folder_durable(folder: Path) -> None:
+    """Make it durable which names a folder has. Windows opens no folder: nothing is done there."""
+    if sys.platform != "win32":
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def forget(path: Path) -> None:
+    """Remove a file that may not be there."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+# --- whole files ------------------------------------------------------------------------------------------------------
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_SUFFIX = ".postdicom-part"
+_ABANDONED_SECONDS = 3600.0
+
+
+@contextmanager
+def whole_file(path: Path, what: str) -> Iterator[TextIO]:
+    """Write text (UTF-8) that takes the place of ``path`` when the block ends; an exception leaves what was there.
+
+    A link under that name is replaced, not followed. Blocking: use it in a thread.
+
+    Args:
+        path: the final name, in a folder that exists.
+        what: how errors name it, such as ``"the report"``.
+
+    Raises:
+        LocalFileError: it cannot be written.
+    """
+    with explained(what):
+        _sweep(path)
+        part, descriptor = _new_part(path)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+                if sys.platform != "win32":
+                    part.replace(path)  # still locked
+            if sys.platform == "win32":  # there what is open cannot be renamed
+                part.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
+        make_folder_durable(path.parent)
+
+
+def _new_part(path: Path) -> tuple[Path, int]:
+    """Make the file that is written, and hold its lock: that tells it from what a process that was killed has left."""
+    while True:
+        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SUFFIX}")
+        descriptor = os.open(part, _NEW, 0o600)
+        if _hold(descriptor) is not False and part.exists():
+            return part, descriptor
+        os.close(descriptor)  # somebody swept it away before it was locked
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed have left of this file."""
+    for left in path.parent.glob(f".{_literal(path.name)}.*{_SUFFIX}"):
+        with suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+            try:
+                is_free = _hold(descriptor)
+                if is_free is None:  # no locks here: who has not written for an hour does so no more
+                    is_free = time.time() - os.fstat(descriptor).st_mtime > _ABANDONED_SECONDS
+                if is_free:
+                    left.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _hold(descriptor: int) -> bool | None:
+    """Lock a file as long as it is open; False where another does, None where there are no locks."""
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+# --- small files that are changed -------------------------------------------------------------------------------------
+
+
+_LARGEST = 1024 * 1024
+_LARGEST_SECRET = 64 * 1024
+_PATIENCE, _PAUSE = 30.0, 0.01  # seconds
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a FIFO would wait for its writer
+
+
+def read(path: Path, what: str) -> str | None:
+    """Return the text of a file, None where there is none; ``what`` names it in an error.
+
+    Raises:
+        UsageError: somebody else may change it: it says where passwords are sent. Or it is no text.
+        LocalFileError: it cannot be read.
+    """
+    try:
+        content, status = _content(path, what, _LARGEST)
+    except FileNotFoundError:
+        return None
+    if os.name == "posix" and (status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid())):
+        raise UsageError(f"{what}: others may change it; chmod go-w, and own it")
+    return _decoded(content, what)
+
+
+def read_secret(path: Path, what: str, *, private: bool = True) -> str:
+    """Return what a file holds, without a line break at its end.
+
+    Raises:
+        UsageError: it is not there, empty, or, with ``private``, others than its owner may read it.
+        LocalFileError: it cannot be read.
+    """
+    try:
+        content, status = _content(path, what, _LARGEST_SECRET)
+    except FileNotFoundError:
+        content, status = b"", None
+    if status is None:
+        raise UsageError(f"{what}: there is no such file")
+    if private and os.name == "posix" and status.st_mode & 0o077:
+        raise UsageError(f"{what}: others may read it; chmod 600")
+    text = _decoded(content, what).removesuffix("\n").removesuffix("\r")
+    if not text or not text.isprintable():
+        raise UsageError(f"{what}: it holds nothing, or more than one line")
+    return text
+
+
+def _content(path: Path, what: str, largest: int) -> tuple[bytes, os.stat_result]:
+    """Return content and status of one open file, so that both are of the same.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    with translated(
+        OSError, lambda error: None if isinstance(error, FileNotFoundError) else local_file_error(what, error)
+    ):
+        descriptor = os.open(path, _READ)
+    with explained(what), open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        status = os.fstat(file.fileno())
+        content = file.read(largest + 1) if stat.S_ISREG(status.st_mode) else None
+    if content is None or len(content) > largest:
+        raise UsageError(f"{what}: no file, or too large a one")
+    return content, status
+
+
+def _decoded(content: bytes, what: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    raise UsageError(f"{what}: it is not UTF-8 text")
+
+
+def change(path: Path, what: str, to: Callable[[str | None], str | None]) -> None:
+    """Replace the text of a file by what ``to`` makes of it, under its lock; None leaves it alone.
+
+    The folder is made where there is none (0700). Where the path is a link, the file it leads to is replaced.
+
+    Raises:
+        UsageError: see `read`; or what ``to`` raises.
+        LocalFileError: it cannot be written; the old one is still there.
+    """
+    path = Path(os.path.realpath(path))
+    with explained(what):
+        make_folder(path.parent)
+    with _locked(path.with_name(path.name + ".lock"), what):
+        text = to(read(path, what))
+        if text is not None:
+            with whole_file(path, what) as file:
+                file.write(text)
+
+
+@contextmanager
+def _locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock, and wait for it: whoever has it changes a line and goes."""
+    lock = FileLock(path)
+    until = time.monotonic() + _PATIENCE
+    while not lock.take():
+        if time.monotonic() > until:
+            raise LocalFileError(f"{what}: another process is changing it", temporary=True)
+        time.sleep(_PAUSE)
+    try:
+        yield
+    finally:
+        lock.let_go()
+
+
+# --- a socket ---------------------------------------------------------------------------------------------------------
+
+
+HAS_UNIX_SOCKETS = sys.platform != "win32"
+_BACKLOG = 16
+_WHAT = "control socket"
+
+
+class PrivateSocket:
+    """A socket that listens at a path, until `close`.
+
+    Blocking calls that take no time: nothing here waits for a peer.
+
+    Attributes:
+        socket: listens, and does not block.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the path's place; a socket that nobody answers at any more is replaced.
+
+        Raises:
+            LedgerLocked: another process answers there.
+            LocalFileError: the folder belongs to somebody else, something else lies there, or a system call failed.
+        """
+        self._path = path
+        with explained(_WHAT):
+            _private_folder(path.parent)
+            _refuse_what_lies_there(path)
+            self.socket: socket.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            # The name is short: a socket's path is, and this must not be longer than the final one.
+            there = path.with_name(f"{secrets.token_hex(4)}.new")
+            try:
+                self.socket.setblocking(False)
+                self.socket.bind(str(there))
+                there.chmod(0o600)
+                self.socket.listen(_BACKLOG)
+                self._identity = _identity(there)
+                there.replace(path)
+            except BaseException:
+                self.socket.close()
+                with suppress(OSError):
+                    there.unlink()
+                raise
+
+    def close(self) -> None:
+        """Let it go, and remove it unless another one has taken its place."""
+        self.socket.close()
+        with suppress(OSError):
+            if _identity(self._path) == self._identity:
+                self._path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
+def _private_folder(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise LocalFileError(f"{_WHAT}: its folder belongs to somebody else")
+    if status.st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+def _refuse_what_lies_there(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise LocalFileError(f"{_WHAT}: something else lies in its place")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.setblocking(False)  # one that answers takes a connection at once, or has too many waiting
+        try:
+            other.connect(str(path))
+        except BlockingIOError:
+            pass
+        except OSError:
+            return
+    raise LedgerLocked("another process runs this job")

@@ -1,0 +1,133 @@
+"""The doctor: how an archive behaves, beside what is assumed of it, in a report that can be attached to a bug.
+
+It only reads. What goes into the report is made of our own words, numbers, and media types from a list: no patient
+data, UID, user name, address or text of the server's can get there.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from postdicom_async.dicomweb.dialects import DIALECTS, DICOMWEB, POSTDICOM
+from postdicom_async.doctor.checks import Area, Mark, checks_for
+from postdicom_async.doctor.examination import Examination, Probe, Verdict
+from postdicom_async.doctor.operations import OperationProbes
+from postdicom_async.doctor.probes import ArchiveProbes
+from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError
+from postdicom_async.face import cut_frames, public_face
+from postdicom_async.postdicom.client import PostDicom
+from postdicom_async.vendor.wire import Wire
+
+if TYPE_CHECKING:
+    from postdicom_async.dicomweb.client import DicomWeb
+
+__all__ = ["Diagnosis", "Finding", "diagnose"]
+
+_PATIENCE = 2
+"""Connections that may break before the rest is left undone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        area: what it is about.
+        check: what was looked at.
+        verdict: whether it is as assumed.
+        found: what was seen.
+        assumed: what the library takes for granted; empty where nothing is.
+        marks: where that is from: documented, C# sample, Node sample, PS3.18, assumed.
+        switch: how to change what is assumed.
+    """
+
+    area: Area
+    check: str
+    verdict: Verdict
+    found: str
+    assumed: str = ""
+    marks: tuple[Mark, ...] = ()
+    switch: str = ""
+
+
+@public_face
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The report. It holds nothing private, but ``problem`` may hold the server's words, masked.
+
+    Attributes:
+        about: versions, system, transport and dialect.
+        findings: in order.
+        problem: why the archive cannot be used like this; None when it can.
+        tried: whether something was found in it to try searches and retrieves on.
+    """
+
+    about: dict[str, str]
+    findings: tuple[Finding, ...]
+    problem: PostdicomError | None = None
+    tried: bool = True
+
+    @property
+    def usable(self) -> bool:
+        """Whether search and retrieve work with these settings, as far as there is something to find."""
+        return self.problem is None
+
+    def document(self) -> dict[str, Any]:
+        """Return the report as one JSON document."""
+        problem = self.problem
+        return {
+            "usable": self.usable,
+            "tried": self.tried,
+            "problem": None if problem is None else {"kind": type(problem).__name__, "status": problem.status},
+            "about": self.about,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+@public_face
+async def diagnose(archive: DicomWeb) -> Diagnosis:
+    """Look at an open archive and return what was found; nothing is stored, changed or deleted.
+
+    What goes wrong on the way is a finding, not an exception.
+    """
+    session, dialect = archive.internals
+    is_vendor = dialect.name == POSTDICOM.name
+    other = DICOMWEB if is_vendor else POSTDICOM
+    wire = None if not is_vendor else archive.wire if isinstance(archive, PostDicom) else Wire()
+    examination = Examination(session, dialect, other)
+    probes = ArchiveProbes(examination).probes
+    if wire is not None:
+        probes += OperationProbes(examination, wire).probes
+    problem = await _try(probes, examination)
+    if problem is not None:
+        cut_frames(problem)  # it does not leave as an exception does
+    about = {
+        "postdicom-async": version("postdicom-async"),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "transport": archive.transport_name,
+        "dialect": dialect.name if dialect.name in DIALECTS else "custom",  # a name of the caller's may be anything
+    }
+    findings: list[Finding] = []
+    for check in checks_for(dialect, other, wire):
+        verdict, found = examination.found.get(check.key, (Verdict.UNKNOWN, check.untried))
+        findings.append(Finding(check.area, check.title, verdict, found, check.assumed, check.marks, check.switch))
+    return Diagnosis(about, tuple(findings), problem, bool(examination.uids))
+
+
+async def _try(probes: list[Probe], examination: Examination) -> PostdicomError | None:
+    """Try one after the other; return the first problem that keeps the archive from being used."""
+    lost = 0
+    for probe in probes:
+        try:
+            await probe.ask()
+        except (AuthenticationFailed, ConnectionFailed) as error:
+            lost += 1
+            if probe.essential or lost == _PATIENCE:
+                return examination.problem or error
+        except PostdicomError:
+            continue  # what it was about stays unknown; an essential probe has noted the problem itself
+    return examination.problem

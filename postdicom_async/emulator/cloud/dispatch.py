@@ -1,0 +1,179 @@
+"""From a request of the Cloud API to the JSON of its answer: who may ask, what is asked, what is told when it fails."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
+
+from postdicom_async.emulator.answers import Refusal
+from postdicom_async.emulator.cloud.frames import GENERAL, SESSION, CloudRequest
+from postdicom_async.emulator.cloud.general import general_table
+from postdicom_async.emulator.cloud.oddities import RequestKey
+from postdicom_async.emulator.cloud.state import Cloud, ReceivedFrame
+from postdicom_async.emulator.cloud.upload import UPLOAD_FIELDS, UploadRequests
+from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.vendor.parameters import (
+    KEYS,
+    BadParameters,
+    Given,
+    deviations_of,
+    json_object,
+    read_parameters,
+)
+
+__all__ = ["AskedRequest", "Dispatch", "session_of"]
+
+CREATE_API_SESSION, REGISTER_SESSION = 4, 2
+_SESSION_FIELDS = ("SessionUuid", "OtherParameterList")
+_TAIL = b"\x00"
+"""Behind general and upload requests stands a zero byte; nobody needs it."""
+
+_logger = logging.getLogger("postdicom_async.emulator.cloud")
+
+
+class _NoAccess(Exception):
+    """The keys, the session or the user is unknown."""
+
+
+class _WrongKey(_NoAccess):
+    """Perhaps a guess."""
+
+
+class AskedRequest:
+    """A request with its JSON read, the session of the socket it came on, and where that comes from and goes to."""
+
+    def __init__(self, request: CloudRequest, session: str, address: str = "", base: str = "") -> None:
+        self.request = request
+        self.session = session
+        self.address = address
+        self.base = base
+        self.given: dict[str, Any] = json_object(request.text)
+        self.key: RequestKey = request.message_type, request.management_type
+
+
+class Dispatch:
+    """Answers requests; sockets and oddities are not its business."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._counting = threading.Lock()
+        self._general = general_table(cloud)
+        uploads = UploadRequests(cloud)
+        self._uploads: dict[int, Callable[[Given, memoryview, str], Json]] = {
+            1: uploads.initialize,
+            2: uploads.check,
+            3: uploads.part,
+            4: uploads.document,
+        }
+
+    def note(self, asked: AskedRequest, socket: int) -> None:
+        """Remember a request, and how it differs from what the library sends."""
+        cloud, request, given = self._cloud, asked.request, asked.given
+        is_session, has_bytes = request.message_type == SESSION, isinstance(asked.given.get("FileBuffer"), list)
+        if has_bytes:
+            given = {**given, "FileBuffer": len(given["FileBuffer"])}
+        if cloud.recording:
+            message = request.message_type, request.message_id, request.management_type
+            sizes = len(request.data), request.user_text, request.trailing
+            cloud.frames.append(ReceivedFrame(socket, *message, given, *sizes))
+        fields, problems = self._fields(asked.key), ["no such management type"]
+        if fields:
+            expected = fields if is_session else (*fields, *KEYS)
+            problems = deviations_of(expected, asked.given, "" if "FileBuffer" in given else request.text)
+        if request.trailing != (b"" if is_session else _TAIL):
+            problems.append("the frame does not end as the library's do")
+        if request.user_text != ("" if request.message_type in {SESSION, GENERAL} else given.get("UserUuid")):
+            problems.append("the user UUID behind the data is another than in the JSON text")
+        cloud.deviates("{}/{}".format(*asked.key), problems)
+
+    def _fields(self, key: RequestKey) -> tuple[str, ...]:
+        """Return the fields of a kind of request, none for one that is not known."""
+        message_type, management_type = key
+        if message_type == SESSION:
+            return _SESSION_FIELDS if management_type in {CREATE_API_SESSION, REGISTER_SESSION} else ()
+        if message_type == GENERAL:
+            return self._general[management_type].fields if management_type in self._general else ()
+        return UPLOAD_FIELDS.get(management_type, ())
+
+    def handle(self, asked: AskedRequest) -> Json:
+        """Do what is asked and return the envelope; blocks."""
+        try:
+            self._require_access(asked)
+            fields = self._fields(asked.key)
+            if not fields:
+                raise Refusal(400, "this management type is not known")
+            envelope = self._act(asked, read_parameters(fields, asked.given, asked.base))
+        except _NoAccess as refused:
+            return {**self.refusal(asked, str(refused)), "ResponseCode": 0, "Message": str(refused)}
+        except BadParameters as problem:
+            return self.refusal(asked, str(problem))
+        except Refusal as refused:
+            return self.refusal(asked, refused.detail)
+        except Exception as error:  # noqa: BLE001 - a mistake in here ends the request, not the connection
+            # Neither the error's text nor its frames, which hold what was asked.
+            places = [f"{Path(frame.filename).stem}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
+            kind = type(error).__name__
+            _logger.error("a request of type %s/%s failed: %s at %s", *asked.key, kind, " ".join(places))  # noqa: TRY400
+            return self.refusal(asked, f"the archive failed: {kind}")
+        with self._counting:
+            self._cloud.executed[asked.key] += 1
+        return envelope
+
+    def refusal(self, asked: AskedRequest, reason: str) -> Json:
+        """Return the envelope of a request that is refused."""
+        message_type, oddities = asked.key[0], self._cloud.oddities
+        if message_type == SESSION:
+            return {"ResponseCode": 0, "ResponseMessage": reason}
+        if message_type != GENERAL:
+            return {"ResponseCode": 0, "ResponseMessage": None, "Message": reason}
+        told = reason if oddities.refusal_as_text else {"Success": False, "Message": reason}
+        return {"ResponseCode": oddities.refusal_code, "ResponseMessage": told}
+
+    def _require_access(self, asked: AskedRequest) -> None:
+        guesses = self._cloud.context.key_guesses
+        if guesses.begin(asked.address):
+            raise _NoAccess("too many wrong keys came from there")
+        try:
+            self._require_keys(asked)
+        except _NoAccess as refused:
+            if not isinstance(refused, _WrongKey):
+                guesses.right(asked.address)
+            raise
+        guesses.right(asked.address)
+
+    def _require_keys(self, asked: AskedRequest) -> None:
+        cloud, given = self._cloud, asked.given
+        if asked.key[0] == SESSION:
+            session, others = session_of(given), given.get("OtherParameterList")
+            if session not in cloud.sessions:
+                raise _WrongKey("there is no such session")
+            pairs = [str(other).partition("=") for other in others] if isinstance(others, list) else []
+            names, values = [name for name, _, _ in pairs], [value for _, _, value in pairs]
+            if names != ["Api", "ApiKey"] or values[0].lower() != session or not cloud.is_api_key(values[1]):
+                raise _WrongKey("OtherParameterList does not fit the session")
+            return
+        if not (cloud.is_api_key(given.get("ApiKey")) and cloud.is_account_key(given.get("AccountKey"))):
+            raise _WrongKey("ApiKey or AccountKey is wrong")
+        if cloud.oddities.session_needed and asked.session not in cloud.sessions:
+            raise _NoAccess("there is no session on this socket")
+        if str(given.get("UserUuid")).lower() not in cloud.context.options.users:
+            raise _NoAccess("there is no such user")
+
+    def _act(self, asked: AskedRequest, given: Given) -> Json:
+        message_type, management_type = asked.key
+        if message_type == SESSION:
+            told = {"Account": self._cloud.account()} if management_type == CREATE_API_SESSION else {"Success": True}
+            return {"ResponseCode": 1, "ResponseMessage": told}
+        if message_type == GENERAL:
+            fields = self._general[management_type].handler(given)
+            return {"ResponseCode": 1, "ResponseMessage": {"Success": True, "Message": "", **fields}}
+        return {"ResponseCode": 1, **self._uploads[management_type](given, asked.request.data, asked.session)}
+
+
+def session_of(given: Mapping[str, Any]) -> str:
+    """Return the session that a session management request names."""
+    return str(given.get("SessionUuid")).lower()

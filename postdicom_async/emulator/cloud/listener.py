@@ -1,0 +1,256 @@
+"""The Cloud API's WebSocket: binary frames in and out, each request handled by itself, with the oddities asked for.
+
+The listener holds the open sockets and the requests that are being handled; both belong to the event loop's thread.
+A request goes on when its socket is gone, as a service's would. `_Socket` is one connection: its session, and the
+answers that are held back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Coroutine
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.frames import Frame, Opcode
+
+from postdicom_async.emulator.answers import base_url
+from postdicom_async.emulator.cloud.dispatch import AskedRequest, Dispatch, session_of
+from postdicom_async.emulator.cloud.frames import (
+    SESSION,
+    UPLOAD,
+    BadFrame,
+    CloudRequest,
+    decode_request,
+    encode_response,
+)
+from postdicom_async.emulator.cloud.oddities import Drop
+from postdicom_async.emulator.cloud.state import Cloud
+from postdicom_async.emulator.doors import is_known_host, may_connect
+from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.vendor.parameters import BadParameters
+
+__all__ = ["CloudListener"]
+
+_BIG = 64 * 1024
+_BIG_AT_ONCE = 16
+"""So many requests with data are in memory at once, over all sockets."""
+
+_QUIET = 0.05
+"""Held back answers are given once no other has come for so many seconds."""
+
+_PARTS = {(UPLOAD, 3), (UPLOAD, 4)}
+
+_logger = logging.getLogger("postdicom_async.emulator.cloud")
+
+
+class CloudListener:
+    """Takes WebSockets and answers what comes over them."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self._dispatch = Dispatch(cloud)
+        self._open: set[WebSocket] = set()
+        self._running: set[asyncio.Task[None]] = set()
+        self._numbers = 0
+        self._loop = asyncio.get_running_loop()
+        self.big = asyncio.Semaphore(_BIG_AT_ONCE)
+        cloud.cut = self._cut_from_anywhere
+
+    async def stop(self) -> None:
+        """Forget what is not done yet; the server has cut every connection."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _cut_from_anywhere(self) -> None:
+        """Cut every connection: at once in the archive's own thread, else as soon as it gets to it."""
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_here = False
+        if is_here:
+            self._cut()
+        else:
+            self._loop.call_soon_threadsafe(self._cut)
+
+    def _cut(self) -> None:
+        for socket in list(self._open):
+            socket.state.transport.abort()
+
+    async def serve(self, socket: WebSocket) -> None:
+        """Handle one WebSocket, or refuse it."""
+        status, reason = self._refused(socket)
+        if status:
+            await socket.send_denial_response(PlainTextResponse(f"{reason}\n", status))
+            return
+        self._numbers += 1
+        self._open.add(socket)
+        self.cloud.sockets = len(self._open)
+        try:
+            await socket.accept()
+            await _Socket(self.cloud, self._dispatch, socket, self._numbers, self).read()
+        except WebSocketDisconnect:
+            pass
+        finally:
+            self._open.discard(socket)
+            self.cloud.sockets = len(self._open)
+
+    def _refused(self, socket: WebSocket) -> tuple[int, str]:
+        """Return status and reason for one that may not be opened; status 0 for others."""
+        context, oddities = self.cloud.context, self.cloud.oddities
+        host, origins = socket.headers.get("host", ""), socket.headers.getlist("origin")
+        if len(self._open) >= context.options.limits.max_connections:
+            return 503, "too many connections are open"
+        if not is_known_host(host, context.hosts):
+            return 421, "the archive has another name"
+        if not all(may_connect(origin, host, context.options.allow_origin) for origin in origins):
+            return 403, "pages of this origin may not connect"
+        if socket.url.path.rstrip("/") not in {"", oddities.address_ends.rstrip("/")}:
+            return 404, "there is nothing here"
+        address = socket.client.host if socket.client else ""
+        if context.key_guesses.begin(address):
+            return 429, "too many wrong keys came from there"
+        given = socket.query_params.multi_items()
+        if [name for name, _ in given] != ["ClientUniqueId"] or not self.cloud.is_api_key(given[0][1]):
+            return 403, "ClientUniqueId is not known"
+        context.key_guesses.right(address)
+        return 0, ""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the reading; it goes on when its connection is gone."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+
+class _Socket:
+    """One connection."""
+
+    def __init__(
+        self, cloud: Cloud, dispatch: Dispatch, socket: WebSocket, number: int, listener: CloudListener
+    ) -> None:
+        self._cloud = cloud
+        self._dispatch = dispatch
+        self._socket = socket
+        self._transport: asyncio.Transport = socket.state.transport
+        self._number = number
+        self._listener = listener
+        self._address = socket.client.host if socket.client else ""
+        self._base = base_url(socket)
+        self._session = ""
+        self._own_id = 0
+        self._in_flight = 0
+        self._held: list[bytes] = []
+        self._random = Random(number)  # noqa: S311 - an order, not a secret
+
+    async def read(self) -> None:
+        """Take requests until the connection ends."""
+        try:
+            if self._cloud.oddities.greeting:
+                body = b'{"ResponseCode":1,"ResponseMessage":"welcome"}'
+                await self._socket.send_bytes(encode_response(2, 0, CloudRequest(SESSION, 0, 0, ""), body))
+            while (message := await self._socket.receive())["type"] != "websocket.disconnect":
+                await self._take(message.get("bytes"))
+        except (BadFrame, BadParameters) as bad:
+            _logger.warning("socket %d is closed: %s", self._number, bad)
+            await self._socket.close(1007, str(bad)[:100])
+
+    async def _take(self, frame: bytes | None) -> None:
+        if frame is None:
+            raise BadFrame("a text frame came")
+        request = decode_request(frame)
+        asked = AskedRequest(request, self._session, self._address, self._base)
+        self._dispatch.note(asked, self._number)
+        if asked.key in _PARTS:
+            self._in_flight += 1
+            most = self._cloud.most_in_flight
+            most[self._number] = max(most[self._number], self._in_flight)
+        drop = self._cloud.oddities.drop(asked.key)
+        if drop and drop.when == "before":
+            self._transport.abort()
+            return
+        is_big = len(request.data) > _BIG or len(request.text) > _BIG
+        if is_big:
+            await self._listener.big.acquire()
+        self._listener.spawn(self._handle(asked, drop, is_big=is_big))
+
+    async def _handle(self, asked: AskedRequest, drop: Drop | None, *, is_big: bool) -> None:
+        oddities, request = self._cloud.oddities, asked.request
+        is_silent = oddities.take(oddities.missing, asked.key)
+        try:
+            if oddities.take(oddities.refused, asked.key):
+                envelope = self._dispatch.refusal(asked, oddities.refusal_text)
+            else:
+                envelope = await self._cloud.context.run(self._dispatch.handle, asked)
+                if asked.key[0] == SESSION and envelope["ResponseCode"] == 1:
+                    self._session = session_of(asked.given)
+        finally:
+            # The data go before there is room for others: an answer may wait long.
+            request = CloudRequest(request.message_type, request.message_id, request.management_type, "")
+            del asked
+            if is_big:
+                self._listener.big.release()
+        if drop and drop.when == "after":
+            self._transport.abort()
+        elif not is_silent:
+            await self._answer(request, envelope, drop)
+
+    async def _answer(self, request: CloudRequest, envelope: Json, drop: Drop | None) -> None:
+        oddities = self._cloud.oddities
+        key = request.message_type, request.management_type
+        told = oddities.envelope(key, envelope) if oddities.envelope else envelope
+        body = told if isinstance(told, bytes) else json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+        self._own_id += 1
+        kind, flag, text = (
+            oddities.response_types.get(request.message_type, 18),
+            oddities.success_flag,
+            oddities.frame_text,
+        )
+        frame = encode_response(kind, self._own_id, request, body, success=flag, message=text)
+        if oddities.latency:
+            await asyncio.sleep(oddities.latency)
+        if key in _PARTS:
+            self._in_flight -= 1
+        if drop:  # in the middle of the answer
+            whole = Frame(Opcode.BINARY, frame).serialize(mask=False)
+            self._transport.write(whole[: len(whole) - (len(frame) + 1) // 2])
+            self._transport.close()
+        elif oddities.shuffled:
+            await self._hold(frame, oddities.shuffled)
+        else:
+            await self._send([frame])
+
+    async def _hold(self, frame: bytes, enough: int) -> None:
+        self._held.append(frame)
+        if len(self._held) < enough:
+            there = len(self._held)
+            await asyncio.sleep(_QUIET)
+            if len(self._held) != there or self._held[-1] is not frame:
+                return  # another came, and waits now
+        held, self._held = self._held, []
+        self._random.shuffle(held)
+        await self._send(held)
+
+    async def _send(self, frames: list[bytes]) -> None:
+        oddities = self._cloud.oddities
+        with suppress(WebSocketDisconnect, RuntimeError):  # it is gone, or was closed for a bad frame meanwhile
+            for frame in frames:
+                if oddities.text_frames:
+                    await self._socket.send_text('{"ResponseCode":1}')
+                for garbage in _garbage() if oddities.garbage else ():
+                    await self._socket.send_bytes(garbage)
+                for _ in range(2 if oddities.duplicates else 1):
+                    await self._socket.send_bytes(frame)
+
+
+def _garbage() -> list[bytes]:
+    """Return frames that answer nothing: noise, an unknown type, an unknown request, a frame cut short, none."""
+    whole = encode_response(18, 1, CloudRequest(SESSION, 0xFFFF_FFFF, 1, ""), b'{"A":1}')
+    return [b"\xff\xff" + secrets.token_bytes(30), b"\x63\x00" + whole[2:], whole, whole[:20], b""]

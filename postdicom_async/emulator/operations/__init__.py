@@ -1,0 +1,1 @@
+"""PostDICOM's own thirteen operations beside DICOMweb."""

@@ -1,0 +1,284 @@
+"""Whether an end of a job can be worked with now: outages, what ends them, and when to give up. Pure.
+
+One `OutagePolicy` for each end. It is told how work ended and asked before work is given out:
+
+* CLEAR: work goes on. So many failures in a row, without a success between, make it doubtful; failures among successes
+  are no outage.
+* DOUBTFUL and OUT: nothing is given out but a probe, one for each step; the steps grow while probes fail.
+* TRIAL: a probe succeeded: one piece of work is given out. Its success ends the outage; its failure is the next step,
+  so that an end which answers questions and refuses work is not met with all of it at every step.
+
+An error that time does not mend ends the job where the probe meets it, or two pieces of work in a row do, with a probe
+between: an account may be kept from one study and not from others. A disk of this machine ends it at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_WORDS: Final = {
+    "AuthenticationFailed": "the credentials are refused, or this account may not do it",
+    "LocalFileError": "a folder or disk of this machine cannot be used, or is full",
+    "RateLimited": "the archive asks to wait",
+}
+_AT_ONCE: Final = frozenset({"LocalFileError"})
+_DOUBTFUL_AT_ONCE: Final = frozenset({"AuthenticationFailed"})
+_PASSES: Final = frozenset({"OutcomeUnknown"})  # the call is not to be repeated as it was; the connection may be back
+
+
+class Do(Enum):
+    """What is to be done now."""
+
+    GO = auto()
+    """Give work out, and say so: `OutagePolicy.given`."""
+    PAUSE = auto()
+    """Give nothing out, and ask again at ``until``, or when something has ended."""
+    PROBE = auto()
+    """Give nothing out. Ask the end the cheapest question there is, once: `OutagePolicy.asked`, then `probed`."""
+    GIVE_UP = auto()
+    """The outage has lasted too long: end the job so that it can be resumed."""
+    STOP = auto()
+    """The end cannot be worked with until somebody does something: end the job so that it can be resumed."""
+
+
+class Advice(NamedTuple):
+    """What is to be done, and why.
+
+    Attributes:
+        until: with PAUSE the moment to ask again.
+        cause: one line for people, empty with GO.
+    """
+
+    do: Do
+    until: float = 0.0
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutagePatience:
+    """How a job bears an end that is out of order; seconds.
+
+    Attributes:
+        outage: so long one outage may last.
+        first_step: until the first probe after one that failed; each step is twice the one before.
+        last_step: the longest one.
+        in_a_row: so many failures, without a success between, make an end doubtful.
+        budget: failures that are borne among successes before work slows down; every success earns back a fifth.
+    """
+
+    outage: float = 12 * 3600.0
+    first_step: float = 5.0
+    last_step: float = 300.0
+    in_a_row: int = 4
+    budget: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class RetryWaves:
+    """When items that failed are tried again: in waves, further and further apart; seconds.
+
+    Attributes:
+        first: the shortest wait before a wave.
+        last: the longest one.
+    """
+
+    first: float = 30.0
+    last: float = 300.0
+
+    def wait(self, attempt: int, chance: float) -> float:
+        """Return the seconds to wait after so many attempts; ``chance`` is a random number in [0, 1)."""
+        # Full jitter above the least: clients that failed together do not come back together.
+        longest = min(self.last, self.first * 2.0 ** min(attempt, 30))
+        return self.first + (longest - self.first) * chance
+
+
+class _Sky(Enum):
+    CLEAR = auto()
+    DOUBTFUL = auto()
+    OUT = auto()
+    TRIAL = auto()
+
+
+class OutagePolicy:
+    """What is known of one end. Moments are seconds of any clock that goes on, given by the caller.
+
+    Args:
+        patience: how an outage is borne.
+        chance: gives random numbers in [0, 1): no two jobs probe at the same moments.
+
+    Attributes:
+        since: when the present outage began, None without one.
+        probes: how many were asked for.
+        outages: how many there were.
+    """
+
+    def __init__(self, patience: OutagePatience | None = None, *, chance: Callable[[], float] = lambda: 1.0) -> None:
+        self.since: float | None = None
+        self.probes: int = 0
+        self.outages: int = 0
+        self._patience = patience or OutagePatience()
+        self._chance = chance
+        self._sky = _Sky.CLEAR
+        self._row = 0  # failures without a success since
+        self._row_began = 0.0
+        self._budget = float(self._patience.budget)
+        self._not_before = -math.inf  # the archive asked for it, or work is to slow down
+        self._next = -math.inf  # the next probe or trial
+        self._steps = 0
+        self._is_asked = False  # a probe is under way
+        self._cause = ""
+        self._doubt = ""  # the error that made it doubtful
+        self._end: Advice | None = None
+
+    # --- what it is told ----------------------------------------------------------------------------------------------
+
+    def ended(
+        self,
+        now: float,
+        *,
+        error: str = "",
+        temporary: bool = True,
+        retry_after: float | None = None,
+    ) -> None:
+        """Note that work ended.
+
+        Args:
+            now: the moment.
+            error: the name of the exception's class where this end failed; empty where it did what it was asked.
+            temporary: whether the same may succeed later.
+            retry_after: seconds the archive asked to wait.
+        """
+        if not error:
+            self._succeeded(now)
+            return
+        passes = temporary or error in _PASSES
+        self._note(now, error, retry_after)
+        if error in _AT_ONCE or (self._sky is _Sky.TRIAL and not passes and error == self._doubt):
+            self._end = self._end or Advice(Do.STOP, cause=self._cause)
+        elif self._sky is _Sky.TRIAL and passes:
+            self._is_still_out(now)
+        elif self._sky is _Sky.TRIAL:  # the end has answered: what is wrong is another thing than before
+            self._is_clear()
+        elif self._sky is _Sky.CLEAR:
+            self._row_began = self._row_began if self._row else now
+            self._row += 1
+            self._slow_down(now)
+            if self._row >= self._patience.in_a_row or error in _DOUBTFUL_AT_ONCE:
+                self._sky, self._next, self._doubt = _Sky.DOUBTFUL, now, error
+
+    def probed(self, now: float, *, error: str = "", temporary: bool = True, retry_after: float | None = None) -> None:
+        """Note how a probe ended; the arguments are those of `ended`."""
+        self._is_asked = False
+        if error:
+            self._note(now, error, retry_after)
+            if error in _AT_ONCE or not (temporary or error in _PASSES):
+                self._end = self._end or Advice(Do.STOP, cause=self._cause)
+            else:
+                self._is_still_out(now)
+        elif self._sky is not _Sky.CLEAR:  # work that ended well meanwhile has said more
+            self._sky, self._next = _Sky.TRIAL, now
+
+    def asked(self) -> None:
+        """Note that a probe begins; `probed` follows."""
+        self._is_asked = True
+        self.probes += 1
+
+    def given(self, now: float) -> None:
+        """Note that work is given out."""
+        if self._sky is _Sky.TRIAL:
+            self._next = now + self._step()  # then another one, if nobody has told of this one by then
+
+    def rested(self, now: float) -> None:
+        """Note that the job was paused, or its windows closed: nothing was asked meanwhile, so patience begins anew."""
+        if self.since is not None:
+            self.since = now
+            self._steps = 0
+            self._next = min(self._next, now)
+
+    # --- what it says -------------------------------------------------------------------------------------------------
+
+    def advice(self, now: float) -> Advice:
+        """Say what is to be done now."""
+        if self._end is not None:
+            return self._end
+        if now < self._not_before:
+            return Advice(Do.PAUSE, self._not_before, self._cause)
+        if self._sky is _Sky.CLEAR:
+            return Advice(Do.GO)
+        if now < self._next:
+            return Advice(Do.PAUSE, self._next, self._cause)
+        if self._sky is _Sky.TRIAL:
+            return Advice(Do.GO)
+        if self._is_asked:
+            return Advice(Do.PAUSE, now + self._patience.first_step, self._cause)
+        return Advice(Do.PROBE, now, self._cause)
+
+    @property
+    def is_out(self) -> bool:
+        """Whether failures of now are the weather's: they burn no attempt of an item."""
+        return self._sky is not _Sky.CLEAR
+
+    # --- within -------------------------------------------------------------------------------------------------------
+
+    def _succeeded(self, now: float) -> None:
+        self._budget = min(float(self._patience.budget), self._budget + 0.2)
+        # What began before the outage may end well in it; only what is asked now says that it is over.
+        if self._sky is _Sky.OUT:
+            self._next = min(self._next, now)
+        else:
+            self._is_clear()
+
+    def _is_clear(self) -> None:
+        """Note that the end works: what failed had its own reasons."""
+        self._row = 0
+        self._sky, self.since, self._steps = _Sky.CLEAR, None, 0
+
+    def _note(self, now: float, error: str, retry_after: float | None) -> None:
+        """Note what any failure says: why, and how long the archive asks to wait."""
+        self._cause = _WORDS.get(error, f"out of order ({error})")
+        if retry_after is None or math.isnan(retry_after) or retry_after <= 0:
+            return
+        self._cause = f"the archive asks to wait {_span(retry_after)}"
+        if retry_after > self._patience.outage:
+            self._end = self._end or Advice(Do.GIVE_UP, cause=self._cause)
+        self._not_before = max(self._not_before, now + retry_after)
+
+    def _slow_down(self, now: float) -> None:
+        """Pay for a failure among successes; when too many of them fail, wait before anything else is given out."""
+        if self._budget < 1.0:
+            self._not_before = max(self._not_before, now + self._patience.first_step * (0.5 + 0.5 * self._chance()))
+        else:
+            self._budget -= 1.0
+
+    def _is_still_out(self, now: float) -> None:
+        """Note that a probe or a trial failed."""
+        if self.since is None:
+            self.since = self._row_began if self._row else now
+            self.outages += 1
+            self._row = 0  # it was the outage
+        self._sky = _Sky.OUT
+        lasted = now - self.since
+        if lasted >= self._patience.outage:
+            self._end = self._end or Advice(Do.GIVE_UP, cause=f"{self._cause}, for {_span(lasted)}")
+        self._next = now + self._step()
+        self._steps += 1
+
+    def _step(self) -> float:
+        """Return the present step's seconds: half of it certain, half at random."""
+        whole = min(self._patience.last_step, self._patience.first_step * 2.0 ** min(self._steps, 30))
+        return whole * (0.5 + 0.5 * self._chance())
+
+
+def _span(seconds: float) -> str:
+    """Return a time in words for people."""
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{min(seconds, 1e9) / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,204 @@
+"""Both ends of a job and the weather there: what fails is looked into, what lasts is waited out.
+
+`OutagePolicy` decides; this asks the ends, sleeps and tells. A failure alone is no outage: the end is probed, and while
+it answers, the failure was its work's own and costs that an attempt. While it does not, nothing is given out, no item
+burns an attempt, and one probe follows another in growing steps, for as long as the job has patience. While the job is
+paused or its windows are closed, nobody is probed, and patience is not used up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypedDict
+
+from postdicom_async.errors import LocalFileError, PostdicomError, ProtocolError, UsageError
+from postdicom_async.jobs.pace.outage_policy import Do, OutagePatience, OutagePolicy
+
+if TYPE_CHECKING:
+    from postdicom_async.jobs.ends.end import End
+
+
+_MOST_QUESTIONS = 3
+_SHORTEST = 0.05  # seconds that are slept at least: two clocks never agree
+_REST = 1.0  # seconds from which on a wait at the gate was a rest
+
+
+async def _no_gate() -> None:
+    """Let everything pass."""
+
+
+class _Sky:
+    """One end."""
+
+    def __init__(self, end: End, patience: OutagePatience, chance: Callable[[], float]) -> None:
+        self.end = end
+        self.weather = OutagePolicy(patience, chance=chance)
+        self.problem: PostdicomError | None = None  # the latest
+        self.asking = asyncio.Lock()
+        self.told_since: float | None = None
+
+
+class Outages:
+    """What the phases of a job ask before and after they use an end.
+
+    Args:
+        ends: the ends.
+        patience: how an outage is borne.
+        tell: is given a line when an outage begins and ends.
+        gate: awaited before an end is probed: pauses and windows.
+        clock: seconds that never go back.
+        sleep: waits.
+        chance: gives random numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        *ends: End,
+        patience: OutagePatience | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+        gate: Callable[[], Awaitable[None]] = _no_gate,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._skies = [_Sky(end, patience or OutagePatience(), chance) for end in ends]
+        self._tell = tell
+        self._gate = gate
+        self._clock = clock
+        self._sleep = sleep
+
+    def succeeded(self, end: End) -> None:
+        """Note that an end did what it was asked."""
+        self._of(end).weather.ended(self._clock())
+
+    @property
+    def lasts(self) -> bool:
+        """Whether an end is out of order."""
+        return any(sky.weather.since is not None for sky in self._skies)
+
+    async def clear(self) -> None:
+        """Wait until work may be given out.
+
+        Raises:
+            PostdicomError: an outage lasts longer than the job has patience, or an end cannot be worked with at all.
+        """
+        while True:
+            for sky in self._skies:
+                await self._wait_until_clear(sky)
+            if not await self._rested():  # a window may have closed meanwhile, and the weather change until it opens
+                break
+        for sky in self._skies:
+            sky.weather.given(self._clock())
+
+    async def outlasted(self, end: End, problem: PostdicomError) -> bool:
+        """Find out whether a failure is an outage, and wait for its end; return whether it was one.
+
+        Raises:
+            PostdicomError: the end cannot be worked with and will not be by waiting (credentials, a full disk), or the
+                job has no patience left.
+        """
+        if isinstance(problem, UsageError) or (isinstance(problem, LocalFileError) and problem.disk_full):
+            raise problem
+        sky = self._of(end)
+        sky.problem = problem
+        if not isinstance(problem, LocalFileError):  # of one file: nothing about its end
+            sky.weather.ended(self._clock(), **_said(problem))
+        is_outage = await self._is_out(sky)
+        await self._wait_until_clear(sky)
+        return is_outage
+
+    async def to_be_repeated(self, end: End, problem: PostdicomError, made: int) -> bool:
+        """Return whether a question that failed is to be asked again, when that makes sense.
+
+        Raises:
+            PostdicomError: see `outlasted`.
+        """
+        is_outage = await self.outlasted(end, problem)
+        may_be_right = problem.temporary or isinstance(
+            problem, ProtocolError
+        )  # a proxy's page; a list that was changing
+        return is_outage or (may_be_right and made < _MOST_QUESTIONS)
+
+    # --- within -----------------------------------------------------------------------------------------------------
+
+    def _of(self, end: End) -> _Sky:
+        return next(sky for sky in self._skies if sky.end is end)
+
+    async def _is_out(self, sky: _Sky) -> bool:
+        """Ask an end whether it can be worked with at all; while an outage lasts, that is known."""
+        before = sky.weather.outages
+        async with sky.asking:
+            if sky.weather.since is not None or sky.weather.outages > before:
+                return True
+            if sky.weather.advice(self._clock()).do in {Do.STOP, Do.GIVE_UP}:
+                return True  # it ends the job, and costs nobody an attempt
+            if retry_after := (sky.problem.retry_after if sky.problem is not None else None):
+                return retry_after > 0  # it has said when it wants to be asked again
+            return await self._probed(sky) is not None
+
+    async def _probed(self, sky: _Sky) -> PostdicomError | None:
+        found: PostdicomError | None = None
+        sky.weather.asked()
+        for _ in range(_MOST_QUESTIONS):  # one page of a proxy in between is no reason to end a job
+            found = None
+            try:
+                await sky.end.probe()
+            except PostdicomError as error:
+                found = error
+            if not isinstance(found, ProtocolError):
+                break
+        if found is not None:
+            sky.problem = found
+            sky.weather.probed(self._clock(), **_said(found))
+        else:
+            sky.weather.probed(self._clock())
+        self._tell_of(sky)
+        return found
+
+    async def _wait_until_clear(self, sky: _Sky) -> None:
+        while True:
+            now = self._clock()
+            advice = sky.weather.advice(now)
+            if advice.do is Do.GO:
+                return
+            if advice.do is Do.PAUSE:
+                await self._sleep(max(_SHORTEST, advice.until - now))
+            elif advice.do is Do.PROBE:
+                await self._rested()
+                async with sky.asking:
+                    if sky.weather.advice(self._clock()).do is Do.PROBE:
+                        await self._probed(sky)
+            else:
+                raise sky.problem or PostdicomError(advice.cause, temporary=advice.do is Do.GIVE_UP)
+
+    async def _rested(self) -> bool:
+        """Wait while nothing is to be done; return whether that was so."""
+        before = self._clock()
+        await self._gate()
+        if self._clock() - before < _REST:
+            return False
+        for sky in self._skies:
+            sky.weather.rested(self._clock())
+        return True
+
+    def _tell_of(self, sky: _Sky) -> None:
+        since, before = sky.weather.since, sky.told_since
+        if since is not None and before is None:
+            self._tell(f"{sky.end.name}: {sky.weather.advice(self._clock()).cause}; waiting for it")
+            sky.told_since = since
+        elif before is not None and sky.weather.advice(self._clock()).do is Do.GO:
+            self._tell(f"{sky.end.name}: works again after {round(self._clock() - before)} s")
+            sky.told_since = None
+
+
+class _Said(TypedDict):
+    error: str
+    temporary: bool
+    retry_after: float | None
+
+
+def _said(problem: PostdicomError) -> _Said:
+    return _Said(error=type(problem).__name__, temporary=problem.temporary, retry_after=problem.retry_after)

@@ -1,0 +1,424 @@
+"""What PostDICOM's operations answer: typed views over whatever came. Pure.
+
+Answers are not documented. The field names are those of the service's other API for the same objects (JavaScript
+library), so an accessor may be None, every field that came is in ``raw``, and a plain text is in ``text``. Only what an
+object is named by is never None: without it nothing more can be done with the object.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+from postdicom_async.dicom.json_stream import read_json
+from postdicom_async.errors import ProtocolError
+from postdicom_async.face import public_face
+
+__all__ = [
+    "Account",
+    "Content",
+    "Folder",
+    "Institution",
+    "PatientOrder",
+    "ShareLink",
+    "TagContent",
+    "User",
+    "VendorAnswer",
+    "is_web_page",
+    "list_in",
+    "parse",
+    "parse_text",
+    "refusal_in",
+    "view",
+]
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_URL = re.compile(r"https?://[^\s\"'<>]+")
+
+
+@public_face
+@dataclass(frozen=True, slots=True)
+class VendorAnswer:
+    """Any answer. Its ``repr`` shows nothing of it.
+
+    Attributes:
+        raw: the JSON object; empty when the answer was not one.
+        text: the answer as text, when it was not a JSON object.
+    """
+
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    text: str = field(default="", repr=False)
+    _inside: ClassVar[tuple[str, ...]] = ("result",)
+    """Fields that may hold the object itself, in lower case."""
+    _named_by: ClassVar[tuple[str, ...]] = ()
+    """Fields that may hold the object's own UUID."""
+
+    def get(self, *names: str) -> Any:
+        """Return the first of these fields that is there, whatever the case of its name; else None.
+
+        Looked for at the top and inside ``Result`` or what is named after the object, such as ``PatientOrder``.
+        """
+        for name in names:  # as they are documented, which is the usual case
+            if (found := self.raw.get(name)) is not None:
+                return found
+        inner = [value for key, value in self.raw.items() if key.lower() in self._inside]
+        for place in (self.raw, *inner):
+            if isinstance(place, Mapping):
+                fields = {key.lower(): value for key, value in place.items()}
+                found = next((fields[name.lower()] for name in names if fields.get(name.lower()) is not None), None)
+                if found is not None:
+                    return found
+        return None
+
+    def get_text(self, *names: str) -> str | None:
+        """Return the first of these fields as text; None when there is none."""
+        value = self.get(*names)
+        return None if value is None or isinstance(value, Mapping | list) else str(value)
+
+    def get_number(self, *names: str) -> int | None:
+        """Return the first of these fields as a number; None when it is none."""
+        text = self.get_text(*names)
+        return int(text) if text is not None and text.strip().isdecimal() and len(text) < 20 else None
+
+    def get_uuid(self, *names: str) -> str | None:
+        """Return the first of these fields, or failing that the UUID that ``Result`` or a plain text is."""
+        found = self.get_text(*names) or self.get_text("Result") or self.text.strip().strip('"')
+        return found if _UUID.fullmatch(found) else None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the answer names its object, where it has one, by a UUID."""
+        return not self._named_by or self.get_uuid(*self._named_by) is not None
+
+    def _own_uuid(self) -> str:
+        found = self.get_uuid(*self._named_by)
+        if found is None:
+            raise ProtocolError(f"the service gave an object without its {self._named_by[0]}; what it gave is in .raw")
+        return found
+
+
+class PatientOrder(VendorAnswer):
+    """A patient order: the service's record of one study of one patient."""
+
+    __slots__ = ()
+    _inside = ("result", "patientorder")
+    _named_by = ("PatientOrderUuid", "OrderUuid")
+
+    @property
+    def patient_order_uuid(self) -> str:
+        """``PatientOrderUuid``, also spelled ``PatientOrderUUID`` or ``OrderUuid``.
+
+        Raises:
+            ProtocolError: the service gave none.
+        """
+        return self._own_uuid()
+
+    @property
+    def institution_uuid(self) -> str | None:
+        """The institution that the order belongs to."""
+        return self.get_text("PatientOrderInstitutionUuid", "InstitutionUuid")
+
+    @property
+    def patient_name(self) -> str | None:
+        """``PatientName``."""
+        return self.get_text("PatientName")
+
+    @property
+    def patient_id(self) -> str | None:
+        """``PatientId``."""
+        return self.get_text("PatientId")
+
+    @property
+    def other_patient_id(self) -> str | None:
+        """``OtherPatientId``."""
+        return self.get_text("OtherPatientId")
+
+    @property
+    def modality(self) -> str | None:
+        """``OrderModality`` or ``Modality``."""
+        return self.get_text("OrderModality", "Modality")
+
+    @property
+    def study_description(self) -> str | None:
+        """``StudyDescription``."""
+        return self.get_text("StudyDescription")
+
+    @property
+    def study_instance_uid(self) -> str | None:
+        """``StudyInstanceUid``, when the order has images."""
+        return self.get_text("StudyInstanceUid")
+
+    @property
+    def order_status(self) -> str | None:
+        """``OrderStatus``."""
+        return self.get_text("OrderStatus")
+
+
+class Folder(VendorAnswer):
+    """A folder of patient orders."""
+
+    __slots__ = ()
+    _inside = ("result", "folder")
+    _named_by = ("FolderUuid",)
+
+    @property
+    def folder_uuid(self) -> str:
+        """``FolderUuid``.
+
+        Raises:
+            ProtocolError: the service gave none, as for the root.
+        """
+        return self._own_uuid()
+
+    @property
+    def folder_name(self) -> str | None:
+        """``FolderName``."""
+        return self.get_text("FolderName")
+
+    @property
+    def folder_description(self) -> str | None:
+        """``FolderDescription``."""
+        return self.get_text("FolderDescription")
+
+    @property
+    def is_shared(self) -> bool | None:
+        """``IsShared``."""
+        text = self.get_text("IsShared")
+        return None if text is None else text.strip().lower() in ("true", "1")
+
+    @property
+    def order_count(self) -> int | None:
+        """``OrderCount``."""
+        return self.get_number("OrderCount")
+
+    @property
+    def sub_folder_count(self) -> int | None:
+        """``SubFolderCount``."""
+        return self.get_number("SubFolderCount")
+
+    @property
+    def folders(self) -> list[Folder]:
+        """The folders in it, when they came."""
+        found = self.get("SubFolderList")
+        return [Folder(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+    @property
+    def orders(self) -> list[PatientOrder]:
+        """The orders in it, when they were asked for and came."""
+        found = self.get("PatientOrderList", "OrderList", "Orders")
+        return [PatientOrder(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+class ShareLink(VendorAnswer):
+    """A link that opens what was shared."""
+
+    __slots__ = ()
+
+    @property
+    def url(self) -> str | None:
+        """The address: ``Result``, ``ShareUrl``, ``Url`` or ``Link``, or the plain text that is one."""
+        for text in (self.get_text("ShareUrl", "Url", "Link"), self.get_text("Result"), self.text):
+            found = _URL.search(text or "")
+            if found:
+                # The stop that ends a sentence is none of the address.
+                return found[0] if found[0] == text else found[0].rstrip(".,;)")
+        return None
+
+
+class TagContent(VendorAnswer):
+    """The content of DICOM tags of an order, in ``raw`` or, if the service answers with a list, in ``items``."""
+
+    __slots__ = ()
+
+    @property
+    def items(self) -> list[Any]:
+        """The entries, when the answer is a list or holds one."""
+        return next((entries for entries in _lists(self.raw) if entries), [])
+
+
+# --- the account of a Cloud API session (JavaScript library) ---------------------------------------------------------
+
+
+class Institution(VendorAnswer):
+    """An institution ("location"): orders and their images belong to one."""
+
+    __slots__ = ()
+    _named_by = ("InstitutionUuid",)
+
+    @property
+    def institution_uuid(self) -> str:
+        """``InstitutionUuid``.
+
+        Raises:
+            ProtocolError: the service gave none.
+        """
+        return self._own_uuid()
+
+    @property
+    def institution_name(self) -> str | None:
+        """``InstitutionName``."""
+        return self.get_text("InstitutionName")
+
+    @property
+    def identity(self) -> str:
+        """Its UUID, empty when the service gave none."""
+        return self.get_text("InstitutionUuid") or ""
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """What it can be called."""
+        return (self.institution_name,)
+
+
+class User(VendorAnswer):
+    """A user of an account."""
+
+    __slots__ = ()
+    _named_by = ("UserUuid",)
+
+    @property
+    def user_uuid(self) -> str:
+        """``UserUuid``.
+
+        Raises:
+            ProtocolError: the service gave none.
+        """
+        return self._own_uuid()
+
+    @property
+    def user_name(self) -> str | None:
+        """``UserName``, by which the user logs in."""
+        return self.get_text("UserName")
+
+    @property
+    def full_name(self) -> str | None:
+        """``FullName``."""
+        return self.get_text("FullName")
+
+    @property
+    def institutions(self) -> list[Institution]:
+        """Where the user may work."""
+        found = self.get("InstitutionList")
+        return [Institution(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+    @property
+    def identity(self) -> str:
+        """The user's UUID, empty when the service gave none."""
+        return self.get_text("UserUuid") or ""
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """What the user can be called."""
+        return (self.user_name, self.full_name)
+
+    @property
+    def private(self) -> tuple[str, ...]:
+        """What must not show in the service's words."""
+        return tuple(name for name in self.names if name)
+
+
+class Account(VendorAnswer):
+    """The account the keys belong to."""
+
+    __slots__ = ()
+
+    @property
+    def users(self) -> list[User]:
+        """Its users."""
+        found = self.get("UserList")
+        return [User(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+# --- what came -------------------------------------------------------------------------------------------------------
+
+_Answer = TypeVar("_Answer", bound=VendorAnswer)
+Content: TypeAlias = dict[str, Any] | list[Any] | str
+"""What came: a JSON object or list, or a text, which is empty when nothing came."""
+
+
+def parse(body: bytes) -> Content:
+    """Return what a body is, whatever its Content-Type says: frameworks label JSON as ``text/html`` too.
+
+    JSON inside a JSON string is unpacked, as the service likes to nest it.
+    """
+    return parse_text(body.decode("utf-8", "replace").removeprefix("\ufeff"))
+
+
+def parse_text(text: str) -> Content:
+    """As `parse`, of what is text already."""
+    text = text.strip()
+    found = _json(text)
+    if isinstance(found, str):
+        inner = _json(found)
+        return inner if isinstance(inner, dict | list) else found
+    return found if isinstance(found, dict | list) else text
+
+
+def is_web_page(found: Content) -> bool:
+    """Return whether it is a page for people, which comes from something in between, not from the service."""
+    return isinstance(found, str) and found[:200].lstrip().lower().startswith(("<!doctype html", "<html"))
+
+
+def view(kind: Callable[..., _Answer], found: Content) -> _Answer:
+    """Return what came as a typed answer; nothing of it is lost."""
+    if isinstance(found, dict):
+        return kind(found)
+    return kind({"List": found}) if isinstance(found, list) else kind({}, found)
+
+
+def list_in(found: Content) -> list[dict[str, Any]] | None:
+    """Return the objects of a search's answer, None when it holds no list of objects.
+
+    A bare list, or a list in any field of an object or of its ``Result``; nothing at all is an empty list.
+    """
+    if found == "":
+        return []
+    lists = [_objects(entries) for entries in _lists(found)]
+    usable = [entries for entries in lists if entries is not None]
+    return next((entries for entries in usable if entries), usable[0] if usable else None)
+
+
+def _lists(found: Any) -> list[list[Any]]:
+    """Return every list that is the answer, or stands in a field of it or of its ``Result``."""
+    places = [found, _result_of(found)]
+    inside = [value for place in places if isinstance(place, dict) for value in place.values()]
+    return [value for value in (*places, *inside) if isinstance(value, list)]
+
+
+def _result_of(found: Any) -> Any:
+    result = next((v for k, v in found.items() if k.lower() == "result"), None) if isinstance(found, dict) else None
+    return _json(result) if isinstance(result, str) else result
+
+
+def _objects(entries: list[Any]) -> list[dict[str, Any]] | None:
+    found = [_json(entry) if isinstance(entry, str) else entry for entry in entries if entry is not None]
+    return found if all(isinstance(entry, dict) for entry in found) else None
+
+
+_NO = frozenset({"false", "0"})
+
+
+def refusal_in(found: Content) -> str | None:
+    """Return why an answer of status 200 says no (``Success`` false, or just ``false``), None when it does not."""
+    if isinstance(found, str):
+        return "no reason given" if found.lower() == "false" else None
+    if isinstance(found, list) or found.get("Success") is True:
+        return None
+    fields = {key.lower(): value for key, value in found.items()}
+    if str(fields.get("success", "")).strip().lower() not in _NO:
+        return None
+    texts = [fields.get(name) for name in ("message", "responsemessage", "result")]
+    return next((text for text in texts if isinstance(text, str) and text), "no reason given")
+
+
+def _json(text: str) -> Any:
+    """Return what a text is as JSON, None when it is none or deeper or larger than is read."""
+    try:
+        # Lists and objects by a reader that is bounded and, in a thread, lets others go on.
+        is_compound = text.lstrip()[:1] in ("[", "{")
+        return read_json(text.encode("utf-8", "surrogatepass")) if is_compound else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
