@@ -172,7 +172,7 @@ class LeastRate:
 
 
 class CallPatience:
-    """What one call of the library has left of it, over all the requests that it makes.
+    """What one call of the library has left of seconds and of patience with silence, over all requests that it makes.
 
     A call ends when its seconds are used up, and asks no more when it has met silence several times in a row. Requests
     side by side that all wait in vain have met one silence together. What a request can still expect is told by its

@@ -150,11 +150,15 @@ class Session:
                 "connections; make a new session for other values",
                 operation="with_options",
             )
+        if isinstance(auth, Unset):
+            return self._copy(settings=settings)
+        credentials = credentials_from(auth, on_event=settings.on_event)
+        refuse_open_credentials(self.url, credentials, settings)
+        return self._copy(settings=settings, _credentials=credentials)
+
+    def _copy(self, **changed: object) -> Session:
         other = copy.copy(self)
-        other.settings = settings
-        if not isinstance(auth, Unset):
-            other._credentials = credentials_from(auth, on_event=settings.on_event)  # noqa: SLF001 - a copy of this very class
-            refuse_open_credentials(self.url, other._credentials, settings)  # noqa: SLF001
+        vars(other).update(changed)
         return other
 
     def one_call(self, *, at_once: bool = False) -> Session:
@@ -164,9 +168,7 @@ class Session:
         """
         if self._patience is not None:
             return self  # part of a call already
-        other = copy.copy(self)
-        other._patience = self._new_patience(at_once=at_once)  # noqa: SLF001 - a copy of this very class
-        return other
+        return self._copy(_patience=self._new_patience(at_once=at_once))
 
     def _new_patience(self, *, at_once: bool = False) -> CallPatience:
         return CallPatience(None if at_once else self.settings.timeouts.deadline, self.settings.retry.max_silences)
@@ -272,12 +274,18 @@ class Session:
             await self.settings.before_request()  # before a slot is taken: a slow pace holds no connection
         holder = object()
         await link.take_slot(holder, listing=call.is_listing)
+        release = partial(link.give_back, holder, listing=call.is_listing)
         answer: StreamedAnswer | None = None
-        silences = making.patience.silences
+        exchange, silences = Exchange(link, self.url, call, self.settings), making.patience.silences
         try:
             with translated(AuthenticationFailed, _problem_of_credentials):
                 header = await self._credentials.header()
-            response = await self._exchanged(link, making, header)
+            try:
+                response = await exchange.run(header, self._credentials.httpx_auth)
+            finally:
+                making.sent = exchange.begun
+                if exchange.met_silence:
+                    making.met_silence(silences)
             answer = StreamedAnswer(
                 response,
                 operation=call.operation,
@@ -287,7 +295,7 @@ class Session:
                 clock=link.clock,
                 patience=making.patience,
                 in_vain=partial(making.met_silence, silences),
-                release=partial(link.give_back, holder, listing=call.is_listing),
+                release=release,
             )
             if not (answer.ok or answer.status in call.accepted):
                 raise await self._refusal(call, answer, header)
@@ -295,20 +303,9 @@ class Session:
             if answer is not None:
                 await answer.aclose()
             else:
-                link.give_back(holder, listing=call.is_listing)
+                release()
             raise
         return answer
-
-    async def _exchanged(self, link: SharedConnections, making: _Making, header: str | None) -> httpx.Response:
-        """Make the exchange and note what is to be known of it, however it ends."""
-        silences = making.patience.silences
-        exchange = Exchange(link, self.url, making.call, self.settings)
-        try:
-            return await exchange.run(header, self._credentials.httpx_auth)
-        finally:
-            making.sent = exchange.begun
-            if exchange.met_silence:
-                making.met_silence(silences)
 
     async def _refusal(self, call: Call, answer: StreamedAnswer, header: str | None) -> Problem:
         body = await answer.read_some(self.settings.limits.error_bytes)
