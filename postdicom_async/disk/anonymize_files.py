@@ -15,7 +15,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Self
 
 from postdicom_async.dicom.anonymize.identities import LONGEST_LINE, PatientRows
-from postdicom_async.disk.files import explained, path_of
+from postdicom_async.disk.files import explained, path_of, write_fully
 from postdicom_async.disk.private_files import locked, make_folder_durable
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
@@ -127,9 +127,7 @@ class UidMap:
         lines = "".join(f"{kind},{before},{after}\n" for kind, before, after in fresh).encode("ascii")
         size = os.fstat(self._file).st_size
         try:
-            left = lines
-            while left:
-                left = left[os.write(self._file, left) :]
+            write_fully(self._file, lines)
         except OSError:
             os.ftruncate(self._file, size)  # no half line stays before the next one
             raise

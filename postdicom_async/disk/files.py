@@ -50,6 +50,7 @@ __all__ = [
     "sizes_at",
     "told_by_file",
     "unusable",
+    "write_fully",
 ]
 
 FileIdentity: TypeAlias = tuple[int, int, int, int]
@@ -213,6 +214,13 @@ def read_fully(file: FileIO, size: int) -> bytes:
     while data and len(data) < size and (more := file.read(size - len(data))):
         data += more
     return data
+
+
+def write_fully(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of it: one write may take less, on a disk that fills or to a pipe."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 class _Reader(Protocol[_Told]):

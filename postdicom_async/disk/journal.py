@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from postdicom_async.disk.files import explained, local_file_error
+from postdicom_async.disk.files import explained, local_file_error, write_fully
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 
@@ -61,8 +61,7 @@ class Journal:
             return
         line = json.dumps(line_of(outcome, with_path=self._with_paths), separators=(",", ":")).encode() + b"\n"
         try:
-            while line:
-                line = line[os.write(self._file, line) :]
+            write_fully(self._file, line)
         except OSError as error:
             self.problem = local_file_error(_UNWRITABLE, error)
 

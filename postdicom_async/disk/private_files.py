@@ -239,12 +239,9 @@ def _hold(descriptor: int) -> bool | None:
     if sys.platform == "win32":
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return locked(descriptor)
     except OSError:
         return None
-    return True
 
 
 def _literal(name: str) -> str:
@@ -316,11 +313,8 @@ def _content(path: Path, what: str, largest: int) -> tuple[bytes, os.stat_result
 
 
 def _decoded(content: bytes, what: str) -> str:
-    try:
+    with translated(UnicodeDecodeError, lambda _: UsageError(f"{what}: it is not UTF-8 text")):
         return content.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    raise UsageError(f"{what}: it is not UTF-8 text")
 
 
 def change(path: Path, what: str, to: Callable[[str | None], str | None]) -> None:

@@ -330,25 +330,27 @@ _AT_ONCE = 64 * 1024  # a body up to this goes out in one piece: what a socket t
 _FAILURES = (TimeoutError, httpx.HTTPError, httpx.InvalidURL, ssl.SSLError)
 
 
+@dataclass(slots=True)
 class Exchange:
     """One request of a call.
 
     Attributes:
+        link: the connections.
+        url: the address of the service.
+        call: what is asked for.
+        settings: of the session.
         begun: whether it was handed to the transport, so that it may have left.
         met_silence: whether it ended because the archive was silent.
+        sent: its body on the way out.
     """
 
-    def __init__(self, link: SharedConnections, url: str, call: Call, settings: Settings) -> None:
-        self.begun: bool = False
-        self.met_silence: bool = False
-        self._sent: SentBody | None = None
-        self._link = link
-        self._url = url
-        self._call = call
-        self._settings = settings
-        timeouts = settings.timeouts
-        self._is_small = call.body is not None and call.body.length <= _AT_ONCE and not settings.chunked_upload
-        self._answer = min(timeouts.answer, timeouts.search_answer) if call.search else timeouts.answer
+    link: SharedConnections
+    url: str
+    call: Call
+    settings: Settings
+    begun: bool = False
+    met_silence: bool = False
+    sent: SentBody | None = None
 
     async def run(self, header: str | None, auth: httpx.Auth | None) -> httpx.Response:
         """Send the request and wait for the head of the answer; silence is bounded, the whole is not.
@@ -357,21 +359,23 @@ class Exchange:
             Problem: there is none.
             LocalFileError: the body cannot be read.
         """
-        link, call, timeouts = self._link, self._call, self._settings.timeouts
-        watch = Watchdog(link.clock)
+        call, settings, timeouts = self.call, self.settings, self.settings.timeouts
+        watch = Watchdog(self.link.clock)
+        answer = min(timeouts.answer, timeouts.search_answer) if call.search else timeouts.answer
         if call.body is not None:
-            self._sent = SentBody(call.body, watch, timeouts, self._answer, whole=self._is_small)
+            is_small = call.body.length <= _AT_ONCE and not settings.chunked_upload
+            self.sent = SentBody(call.body, watch, timeouts, answer, whole=is_small)
         with translated(_FAILURES, self._problem_of):
-            request = request_of(self._url, call, header, self._sent, self._settings)
+            request = request_of(self.url, call, header, self.sent, settings)
             self.begun = True
             with watch, quiet_http_logs():
-                watch.expect(monotonic() + timeouts.connect + self._answer)
+                watch.expect(monotonic() + timeouts.connect + answer)
                 if auth is None:
-                    return await link.transport.handle_async_request(request)
-                return await _authenticated(link.transport, request, auth)
+                    return await self.link.transport.handle_async_request(request)
+                return await _authenticated(self.link.transport, request, auth)
 
     def _problem_of(self, error: Exception) -> Problem:
-        operation = self._call.operation
+        operation = self.call.operation
         if isinstance(error, httpx.InvalidURL):
             return Problem(Failure.FINAL, UsageError("the address cannot be used", operation=operation))
         if isinstance(error, ssl.SSLError):  # httpx's own transport lets those through that come after the handshake
@@ -379,10 +383,10 @@ class Exchange:
         self.met_silence = isinstance(error, TimeoutError | httpx.TimeoutException)
         if isinstance(error, httpx.HTTPError):
             return problem_of_exception(operation, error)
-        if self._sent is not None and self._sent.too_slow:
-            message = f"the archive takes less than {self._settings.timeouts.least_rate:g} bytes a second"
+        if self.sent is not None and self.sent.too_slow:
+            message = f"the archive takes less than {self.settings.timeouts.least_rate:g} bytes a second"
             return Problem(Failure.LOST, connection_failed(operation, message, sent=True))
-        return problem_of_timeout(operation, sending=self._sent is not None and not self._sent.finished)
+        return problem_of_timeout(operation, sending=self.sent is not None and not self.sent.finished)
 
 
 async def _authenticated(

@@ -142,22 +142,13 @@ _MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {
 }
 
 # nginx says in the title of a page of status 400 what another server would say in the handshake.
+_WANTS_CERTIFICATE = "the server wants a client certificate; give tls.certificate and tls.key"
+_REFUSED_CERTIFICATE = "the server does not accept the client certificate (tls.certificate)"
+_WANTS_TLS = "the server wants https:// at this port; check the address"
 _TITLES: tuple[tuple[bytes, type[PostdicomError], str], ...] = (
-    (
-        b"No required SSL certificate was sent",
-        AuthenticationFailed,
-        "the server wants a client certificate; give tls.certificate and tls.key",
-    ),
-    (
-        b"The SSL certificate error",
-        AuthenticationFailed,
-        "the server does not accept the client certificate (tls.certificate)",
-    ),
-    (
-        b"The plain HTTP request was sent to HTTPS port",
-        ServerError,
-        "the server wants https:// at this port; check the address",
-    ),
+    (b"No required SSL certificate was sent", AuthenticationFailed, _WANTS_CERTIFICATE),
+    (b"The SSL certificate error", AuthenticationFailed, _REFUSED_CERTIFICATE),
+    (b"The plain HTTP request was sent to HTTPS port", ServerError, _WANTS_TLS),
 )
 
 
@@ -292,16 +283,13 @@ _NO_TUNNEL = Cause("the proxy did not open a way to the archive")
 # OpenSSL, of the system, and of transports on rustls that a caller passes, which write some of them without spaces.
 _CAUSES: tuple[tuple[Cause, str], ...] = (
     # The other side refuses us, and says so with an alert of TLS.
-    (
-        _final("the server wants a client certificate; give tls.certificate and tls.key", credentials=True),
-        r"certificate ?required",
-    ),
+    (_final(_WANTS_CERTIFICATE, credentials=True), r"certificate ?required"),
     (
         _final("the server says the client certificate has expired; give another as tls.certificate", credentials=True),
         r"alert:? certificate ?expired",
     ),
     (
-        _final("the server does not accept the client certificate (tls.certificate)", credentials=True),
+        _final(_REFUSED_CERTIFICATE, credentials=True),
         r"alert:? (unknown ?ca|bad ?certificate|certificate ?(unknown|revoked)|access ?denied)",
     ),
     (

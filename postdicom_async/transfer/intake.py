@@ -23,9 +23,9 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from postdicom_async.bodies import BytesBody
-from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
+from postdicom_async.disk.anonymized import AnonymizedBody, anonymized
 from postdicom_async.disk.files import FileBody, HeldFile, Unusable
-from postdicom_async.disk.sources import IdentifiedSource, Sources, Usable, measure, read_sources
+from postdicom_async.disk.sources import IdentifiedSource, Sources, Usable, measure, read_sources, require_anonymization
 from postdicom_async.disk.spool import SpooledFile
 from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
