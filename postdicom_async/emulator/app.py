@@ -8,6 +8,7 @@ import errno
 import hmac
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -23,13 +24,14 @@ from postdicom_async.emulator.answers import RouteHandler, RouteRow, refusal, sl
 from postdicom_async.emulator.cloud.bring_up import REGION_PATH, ROUTER_PATH, bring_up_routes
 from postdicom_async.emulator.cloud.listener import CloudListener
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
-from postdicom_async.emulator.dicomweb.qido import SearchTransaction
+from postdicom_async.emulator.dicomweb.qido import answer_search
 from postdicom_async.emulator.dicomweb.stow import Stow
 from postdicom_async.emulator.dicomweb.wado import Wado
 from postdicom_async.emulator.doors import is_known_host
 from postdicom_async.emulator.operations.actions import operation_routes
 from postdicom_async.emulator.pages.routes import share_routes
 from postdicom_async.emulator.store.archive import ArchiveStore
+from postdicom_async.emulator.store.attributes import QueryLevel
 from postdicom_async.emulator.store.files import UnreadableHeader
 from postdicom_async.emulator.vendor.shares import SHARE_PATH
 
@@ -46,21 +48,22 @@ def _dicomweb_routes(context: ArchiveContext) -> list[RouteRow]:
 
     The vendor's come first: in ``/studies/series/instances`` the word ``series`` is no Study Instance UID.
     """
-    stow, find, wado = Stow(context), SearchTransaction(context), Wado(context)
+    stow, wado = Stow(context), Wado(context)
+    studies, series, instances = (partial(answer_search, context, level) for level in QueryLevel)
     rows: list[RouteRow] = [
         ("POST", "/", stow.store),
-        ("GET", "/studies/series", find.series),
-        ("GET", "/studies/series/instances", find.instances),
+        ("GET", "/studies/series", series),
+        ("GET", "/studies/series/instances", instances),
         ("GET", "/studies/series/instances/{instance}", wado.retrieve),
         ("GET", "/studies/series/{series}", wado.retrieve),
         ("POST", "/studies", stow.store),
         ("POST", _STUDY, stow.store),
-        ("GET", "/studies", find.studies),
-        ("GET", "/series", find.series),
-        ("GET", "/instances", find.instances),
-        ("GET", f"{_STUDY}/series", find.series),
-        ("GET", f"{_STUDY}/instances", find.instances),
-        ("GET", f"{_SERIES}/instances", find.instances),
+        ("GET", "/studies", studies),
+        ("GET", "/series", series),
+        ("GET", "/instances", instances),
+        ("GET", f"{_STUDY}/series", series),
+        ("GET", f"{_STUDY}/instances", instances),
+        ("GET", f"{_SERIES}/instances", instances),
         ("GET", f"{_INSTANCE}/frames/{{numbers}}", wado.frames),
         ("GET", f"{_INSTANCE}/bulkdata/{{path:path}}", wado.bulk_data),
     ]

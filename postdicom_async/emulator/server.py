@@ -27,7 +27,7 @@ from postdicom_async.emulator.http_server import QuietServer, listen
 from postdicom_async.emulator.operations.faults import Fault, Faults, VendorCall
 from postdicom_async.emulator.store.archive import ArchiveStore, StoredInstance, parse_instance
 from postdicom_async.emulator.store.files import make_file
-from postdicom_async.emulator.vendor.schema import order_uuid_of, series_uuid_of
+from postdicom_async.emulator.store.schema import order_uuid_of, series_uuid_of
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 

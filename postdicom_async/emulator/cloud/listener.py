@@ -21,15 +21,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.frames import Frame, Opcode
 
 from postdicom_async.emulator.answers import base_url
+from postdicom_async.emulator.cloud import frames
 from postdicom_async.emulator.cloud.dispatch import AskedRequest, Dispatch, session_of
-from postdicom_async.emulator.cloud.frames import (
-    SESSION,
-    UPLOAD,
-    BadFrame,
-    CloudRequest,
-    decode_request,
-    encode_response,
-)
 from postdicom_async.emulator.cloud.oddities import Drop
 from postdicom_async.emulator.cloud.state import Cloud
 from postdicom_async.emulator.doors import is_known_host, may_connect
@@ -45,7 +38,7 @@ _BIG_AT_ONCE = 16
 _QUIET = 0.05
 """Held back answers are given once no other has come for so many seconds."""
 
-_PARTS = {(UPLOAD, 3), (UPLOAD, 4)}
+_PARTS = {(frames.UPLOAD, 3), (frames.UPLOAD, 4)}
 
 _logger = logging.getLogger("postdicom_async.emulator.cloud")
 
@@ -155,17 +148,19 @@ class _Socket:
         try:
             if self._cloud.oddities.greeting:
                 body = b'{"ResponseCode":1,"ResponseMessage":"welcome"}'
-                await self._socket.send_bytes(encode_response(2, 0, CloudRequest(SESSION, 0, 0, ""), body))
+                await self._socket.send_bytes(
+                    frames.encode_response(2, 0, frames.CloudRequest(frames.SESSION, 0, 0, ""), body)
+                )
             while (message := await self._socket.receive())["type"] != "websocket.disconnect":
                 await self._take(message.get("bytes"))
-        except (BadFrame, BadParameters) as bad:
+        except (frames.BadFrame, BadParameters) as bad:
             _logger.warning("socket %d is closed: %s", self._number, bad)
             await self._socket.close(1007, str(bad)[:100])
 
     async def _take(self, frame: bytes | None) -> None:
         if frame is None:
-            raise BadFrame("a text frame came")
-        request = decode_request(frame)
+            raise frames.BadFrame("a text frame came")
+        request = frames.decode_request(frame)
         asked = AskedRequest(request, self._session, self._address, self._base)
         self._dispatch.note(asked, self._number)
         if asked.key in _PARTS:
@@ -189,11 +184,11 @@ class _Socket:
                 envelope = self._dispatch.refusal(asked, oddities.refusal_text)
             else:
                 envelope = await self._cloud.context.run(self._dispatch.handle, asked)
-                if asked.key[0] == SESSION and envelope["ResponseCode"] == 1:
+                if asked.key[0] == frames.SESSION and envelope["ResponseCode"] == 1:
                     self._session = session_of(asked.given)
         finally:
             # The data go before there is room for others: an answer may wait long.
-            request = CloudRequest(request.message_type, request.message_id, request.management_type, "")
+            request = frames.CloudRequest(request.message_type, request.message_id, request.management_type, "")
             del asked
             if is_big:
                 self._listener.big.release()
@@ -202,7 +197,7 @@ class _Socket:
         elif not is_silent:
             await self._answer(request, envelope, drop)
 
-    async def _answer(self, request: CloudRequest, envelope: Json, drop: Drop | None) -> None:
+    async def _answer(self, request: frames.CloudRequest, envelope: Json, drop: Drop | None) -> None:
         oddities = self._cloud.oddities
         key = request.message_type, request.management_type
         told = oddities.envelope(key, envelope) if oddities.envelope else envelope
@@ -213,7 +208,7 @@ class _Socket:
             oddities.success_flag,
             oddities.frame_text,
         )
-        frame = encode_response(kind, self._own_id, request, body, success=flag, message=text)
+        frame = frames.encode_response(kind, self._own_id, request, body, success=flag, message=text)
         if oddities.latency:
             await asyncio.sleep(oddities.latency)
         if key in _PARTS:
@@ -238,10 +233,10 @@ class _Socket:
         self._random.shuffle(held)
         await self._send(held)
 
-    async def _send(self, frames: list[bytes]) -> None:
+    async def _send(self, messages: list[bytes]) -> None:
         oddities = self._cloud.oddities
         with suppress(WebSocketDisconnect, RuntimeError):  # it is gone, or was closed for a bad frame meanwhile
-            for frame in frames:
+            for frame in messages:
                 if oddities.text_frames:
                     await self._socket.send_text('{"ResponseCode":1}')
                 for garbage in _garbage() if oddities.garbage else ():
@@ -252,5 +247,5 @@ class _Socket:
 
 def _garbage() -> list[bytes]:
     """Return frames that answer nothing: noise, an unknown type, an unknown request, a frame cut short, none."""
-    whole = encode_response(18, 1, CloudRequest(SESSION, 0xFFFF_FFFF, 1, ""), b'{"A":1}')
+    whole = frames.encode_response(18, 1, frames.CloudRequest(frames.SESSION, 0xFFFF_FFFF, 1, ""), b'{"A":1}')
     return [b"\xff\xff" + secrets.token_bytes(30), b"\x63\x00" + whole[2:], whole, whole[:20], b""]

@@ -20,9 +20,9 @@ from postdicom_async.emulator.cloud.state import Cloud
 from postdicom_async.emulator.store.archive import ArchiveStore, parse_instance
 from postdicom_async.emulator.store.files import TooLarge, UnreadableHeader, make_file
 from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.store.schema import order_uuid_of
 from postdicom_async.emulator.vendor.account import require
 from postdicom_async.emulator.vendor.parameters import Given
-from postdicom_async.emulator.vendor.schema import order_uuid_of
 
 __all__ = ["PART", "UPLOAD_FIELDS", "UploadRequests"]
 
@@ -68,13 +68,6 @@ class _Assembly:
     lock: threading.Lock = field(default_factory=threading.Lock)
     outcome: FinishedFile | Refusal | None = None
 
-    def write(self, index: int, data: memoryview) -> None:
-        """Put a part at its place."""
-        with self.path.open("r+b") as file:
-            file.seek(index * PART)
-            file.write(data)
-        self.received[index] = crc32(data)
-
     def had(self, index: int, total: int, data: memoryview) -> bool:
         """Return whether the file, if it is still there, was made of this part among others."""
         is_there = not isinstance(self.outcome, FinishedFile) or self.outcome.path.exists()
@@ -106,7 +99,10 @@ class _Files:
         assembly = self._assembly(key, index, total, data)
         with assembly.lock:
             if assembly.outcome is None:
-                assembly.write(index, data)
+                with assembly.path.open("r+b") as file:
+                    file.seek(index * PART)
+                    file.write(data)
+                assembly.received[index] = crc32(data)
                 if len(assembly.received) == total:
                     self._finish(key, assembly, finish)
             outcome = assembly.outcome

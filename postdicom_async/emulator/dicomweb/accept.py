@@ -5,11 +5,13 @@ Every character is looked at once: what a client sends is never given to a regul
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = ["LONGEST", "MediaRange", "parse_accept", "parse_media_type", "wants_only"]
 
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 LONGEST = 4096
 """Characters of a header that are worth reading; every range costs a look at each part of an answer."""
 
@@ -73,13 +75,5 @@ def _split(text: str, separator: str) -> list[str]:
 
 def _unquote(value: str) -> str:
     """Return what is between quotes, a backslash before any character taken away."""
-    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
-        return value
-    taken, is_escaped = [], False
-    for char in value[1:-1]:
-        if char == "\\" and not is_escaped:
-            is_escaped = True
-        else:
-            taken.append(char)
-            is_escaped = False
-    return "".join(taken)
+    is_quoted = len(value) > 1 and value[0] == value[-1] == '"'
+    return _ESCAPED.sub(r"\1", value[1:-1]) if is_quoted else value

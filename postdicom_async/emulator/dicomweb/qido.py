@@ -23,7 +23,7 @@ from postdicom_async.emulator.store.attributes import (
 )
 from postdicom_async.emulator.store.header import Json, UnreadableHeader, read_header
 
-__all__ = ["Page", "Query", "SearchTransaction", "parse_query", "search"]
+__all__ = ["Page", "Query", "answer_search", "parse_query", "search"]
 
 _UIDS = ("0020000D", "0020000E", "00080018")
 _LEVELS = tuple(QueryLevel)
@@ -65,34 +65,16 @@ class Page:
     truncated: bool
 
 
-class SearchTransaction:
-    """The search transactions."""
-
-    def __init__(self, context: ArchiveContext) -> None:
-        self._context = context
-
-    async def studies(self, request: Request) -> Response:
-        """Handle ``/studies``."""
-        return await self._search(request, QueryLevel.STUDY)
-
-    async def series(self, request: Request) -> Response:
-        """Handle ``/series``, ``/studies/{study}/series`` and the vendor's ``/studies/series``."""
-        return await self._search(request, QueryLevel.SERIES)
-
-    async def instances(self, request: Request) -> Response:
-        """Handle ``/instances``, those of a study or series, and the vendor's ``/studies/series/instances``."""
-        return await self._search(request, QueryLevel.INSTANCE)
-
-    async def _search(self, request: Request, level: QueryLevel) -> Response:
-        if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
-            raise Refusal(406, "search results are application/dicom+json")
-        query = parse_query(level, request.path_params, request.query_params.multi_items())
-        options = self._context.options
-        page = await self._context.run(search, self._context.store, query, options.max_page, base_url(request))
-        headers = _warning(request, page, query)
-        if not page.results and options.no_match_status == 204:
-            return Response(status_code=204, headers=headers)
-        return dicom_json(page.results, headers=headers)
+async def answer_search(context: ArchiveContext, level: QueryLevel, request: Request) -> Response:
+    """Handle a search for entities of a level: all of them, or those in what the path names."""
+    if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
+        raise Refusal(406, "search results are application/dicom+json")
+    query = parse_query(level, request.path_params, request.query_params.multi_items())
+    page = await context.run(search, context.store, query, context.options.max_page, base_url(request))
+    headers = _warning(request, page, query)
+    if not page.results and context.options.no_match_status == 204:
+        return Response(status_code=204, headers=headers)
+    return dicom_json(page.results, headers=headers)
 
 
 def _warning(request: Request, page: Page, query: Query) -> dict[str, str]:
@@ -181,11 +163,8 @@ def search(store: ArchiveStore, query: Query, max_page: int | None, base: str) -
 
 
 def _matches(query: Query, attributes: Json) -> bool:
-    for tag, key in query.filters.items():
-        element = attributes.get(tag, {"vr": vr_of(tag)})
-        if not matches(key, element["vr"], element.get("Value", []), fuzzy=query.fuzzy):
-            return False
-    return True
+    elements = ((key, attributes.get(tag, {"vr": vr_of(tag)})) for tag, key in query.filters.items())
+    return all(matches(key, one["vr"], one.get("Value", []), fuzzy=query.fuzzy) for key, one in elements)
 
 
 def _attributes(query: Query, row: IndexRow, base: str) -> Json:

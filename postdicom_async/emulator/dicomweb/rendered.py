@@ -109,19 +109,15 @@ def look_of(parameters: Mapping[str, str], *, is_thumbnail: bool = False) -> Pic
     quality = parameters.get("quality", "90")
     if not (quality.isascii() and quality.isdigit() and len(quality) < 4 and 1 <= int(quality) <= 100):
         raise Refusal(400, "quality is a number from 1 to 100")
-    viewport, region = _viewport(parameters["viewport"]) if "viewport" in parameters else (None, None)
-    if is_thumbnail and viewport is None:
-        viewport = _THUMBNAIL
     window = _window(parameters["window"]) if "window" in parameters else None
-    return PictureLook(quality=int(quality), viewport=viewport, region=region, window=window)
-
-
-def _viewport(text: str) -> tuple[tuple[int, int], tuple[float, float, float, float] | None]:
-    sizes = _numbers(text)
+    look = PictureLook(quality=int(quality), viewport=_THUMBNAIL if is_thumbnail else None, window=window)
+    if "viewport" not in parameters:
+        return look
+    sizes = _numbers(parameters["viewport"])
     if len(sizes) not in {2, 6} or not all(1 <= size <= _LARGEST for size in sizes[:2]) or min(sizes) < 0:
         raise Refusal(400, f"viewport is a width and a height up to {_LARGEST}, and perhaps left, upper, width, height")
-    region = (sizes[2], sizes[3], sizes[4], sizes[5]) if len(sizes) == 6 else None
-    return (int(sizes[0]), int(sizes[1])), region
+    width, height, *region = sizes
+    return replace(look, viewport=(int(width), int(height)), region=region or None)
 
 
 def _window(text: str) -> PictureWindow:

@@ -6,6 +6,7 @@ NumPy and Pillow come with the extra ``server`` and are only imported when a pic
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -74,7 +75,7 @@ class PictureLook:
     media_type: str = JPEG
     quality: int = 90
     viewport: tuple[int, int] | None = None
-    region: tuple[float, float, float, float] | None = None
+    region: Sequence[float] | None = None
     window: PictureWindow | None = None
 
 

@@ -82,13 +82,14 @@ class Wado:
             raise Refusal(406, "metadata are application/dicom+json")
         found, base = await self._instances(request), base_url(request)
         first = await self._context.run(_metadata_of, found[0], base)  # while a status can still say what is wrong
-        return StreamingResponse(self._metadata(first, found[1:], base), media_type=DICOM_JSON)
 
-    async def _metadata(self, first: bytes, others: list[StoredInstance], base: str) -> AsyncIterator[bytes]:
-        yield b"[" + first
-        for instance in others:
-            yield b"," + await self._context.run(_metadata_of, instance, base)
-        yield b"]"
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"[" + first
+            for instance in found[1:]:
+                yield b"," + await self._context.run(_metadata_of, instance, base)
+            yield b"]"
+
+        return StreamingResponse(pieces(), media_type=DICOM_JSON)
 
     async def frames(self, request: Request) -> Response:
         """Handle ``…/frames/{numbers}``."""

@@ -14,8 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from postdicom_async.emulator.answers import RouteHandler, RouteRow, base_url, header_text
 from postdicom_async.emulator.context import ArchiveContext
-from postdicom_async.emulator.pages.page import Section, message_page, password_page, share_page
-from postdicom_async.emulator.pages.style import STYLE_SOURCE
+from postdicom_async.emulator.pages.page import STYLE_SOURCE, Section, message_page, password_page, share_page
 from postdicom_async.emulator.pages.zip_stream import ZipEntry, zip_answer
 from postdicom_async.emulator.vendor.account import VendorAccount
 from postdicom_async.emulator.vendor.orders import StoredOrder

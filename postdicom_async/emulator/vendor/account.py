@@ -6,7 +6,7 @@ archive's choice where that says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from pydicom.datadict import keyword_for_tag
 
@@ -15,10 +15,10 @@ from postdicom_async.emulator.context import ArchiveContext
 from postdicom_async.emulator.store.archive import IndexRow, StoredInstance
 from postdicom_async.emulator.store.attributes import QueryLevel
 from postdicom_async.emulator.store.header import BINARY, Json, UnreadableHeader, read_header
+from postdicom_async.emulator.store.schema import series_uuid_of
 from postdicom_async.emulator.vendor.folders import StoredFolder, StoredFolders
 from postdicom_async.emulator.vendor.orders import StoredOrder, StoredOrders, value_text
 from postdicom_async.emulator.vendor.parameters import Given
-from postdicom_async.emulator.vendor.schema import series_uuid_of
 from postdicom_async.emulator.vendor.shares import SHARE_PATH, StoredShares
 
 __all__ = ["VendorAccount", "require"]
@@ -41,7 +41,7 @@ class VendorAccount:
         """Return the order that a request names, perhaps with its institution."""
         return self.orders.one(given.text("PatientOrderUuid"), given.text("PatientOrderInstitutionUuid"))
 
-    def create_order(self, given: Given, values: dict[str, object]) -> StoredOrder:
+    def create_order(self, given: Given, values: Mapping[str, object]) -> StoredOrder:
         """Make an order without images."""
         institution = given.text("InstitutionUuid")
         require(institution, self.options.institutions, "institution")

@@ -1,7 +1,7 @@
 """Folders of patient orders, in a tree. Methods block.
 
 A folder knows its parent, and which orders are in it; an order may be in several. Orders that go are taken out by a
-trigger (`vendor.schema`); a folder that goes takes those below it along, never their orders.
+trigger (`store.schema`); a folder that goes takes those below it along, never their orders.
 """
 
 from __future__ import annotations

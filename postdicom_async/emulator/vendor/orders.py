@@ -2,7 +2,7 @@
 
 An order's row holds what is its own: the institution, whom it is assigned to, the fields it was created with. What
 belongs to its study is read from the index each time, and goes before the fields. The order of a study comes and goes
-with it, by the triggers of `vendor.schema`.
+with it, by the triggers of `store.schema`.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ ORDER_FIELDS = [
     OrderField(*("" if word == "-" else word for word in line.split())) for line in _TABLE.strip().splitlines()
 ]
 
+_IDS = ("PatientId", "OtherPatientId", "AccessionNumber")
 _SELECT = """
 SELECT o.uuid, o.institution_uuid, o.study_uid, o.fields, o.user_uuid, o.group_uuid, s.attributes,
     (SELECT GROUP_CONCAT(DISTINCT c.modality) FROM series c WHERE c.study_uid = o.study_uid),
@@ -102,10 +103,7 @@ class StoredOrder:
         return (
             (not institutions or self.institution_uuid in institutions)
             and _name_matches(text("PatientName", ""), given.text("PatientName").strip())
-            and all(
-                _id_matches(text(name, ""), given.text(name).strip())
-                for name in ("PatientId", "OtherPatientId", "AccessionNumber")
-            )
+            and all(_id_matches(text(name, ""), given.text(name).strip()) for name in _IDS)
             and (not modalities or any(_folded(modality.strip()) in modalities for modality in self.modalities))
             and _in_days(self.study_date, given, "StudyDate")
             and _in_days(text("PatientBirthdate", ""), given, "PatientBirthdate")

@@ -92,8 +92,7 @@ class Given:
 
     def day(self, name: str) -> date | None:
         """Return a date, None when not given."""
-        value: date | None = self.values.get(name)
-        return value
+        return self.values.get(name)
 
     def flag(self, name: str) -> bool:
         """Return a boolean, False when not given."""
