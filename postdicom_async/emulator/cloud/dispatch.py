@@ -1,4 +1,4 @@
-"""From a request of the Cloud API to the JSON of its answer: who may ask, what is asked, what is told when it fails."""
+"""From a request of the Cloud API to the JSON of its answer: who may ask, what is done, what a failure says."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class _NoAccess(Exception):
 
 
 class _WrongKey(_NoAccess):
-    """Perhaps a guess."""
+    """A key is unknown: perhaps a guess."""
 
 
 class AskedRequest:
-    """A request with its JSON read, the session of the socket it came on, and where that comes from and goes to."""
+    """A request with its JSON read, the session of its socket, and the addresses that leads from and to."""
 
     def __init__(self, request: CloudRequest, session: str, address: str = "", base: str = "") -> None:
         self.request = request
@@ -56,14 +56,14 @@ class AskedRequest:
 
 
 class _Row(NamedTuple):
-    """A kind of request: its fields, and what makes its envelope besides the code."""
+    """A kind of request: its fields, and the function that returns its envelope without the code."""
 
     fields: tuple[str, ...]
     act: Callable[[Given, AskedRequest], Json]
 
 
 class Dispatch:
-    """Answers requests; sockets and oddities are not its business."""
+    """Answers requests; knows nothing of sockets."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
@@ -85,7 +85,7 @@ class Dispatch:
             self._table[UPLOAD, kind] = _Row(UPLOAD_FIELDS[kind], partial(_upload, upload))
 
     def note(self, asked: AskedRequest, socket: int) -> None:
-        """Remember a request, and how it differs from what the library sends."""
+        """Remember a request, and how it differs from what the vendor's library sends."""
         cloud, request, given = self._cloud, asked.request, asked.given
         is_session, has_bytes = request.message_type == SESSION, isinstance(asked.given.get("FileBuffer"), list)
         if has_bytes:
@@ -145,7 +145,7 @@ class Dispatch:
         try:
             self._require_keys(asked)
         except _NoAccess as refused:
-            if not isinstance(refused, _WrongKey):
+            if not isinstance(refused, _WrongKey):  # a session or a user that is unknown is no guess at a key
                 guesses.right(asked.address)
             raise
         guesses.right(asked.address)

@@ -1,4 +1,4 @@
-"""The table of the Cloud API's general requests: management type to its fields and what it does; and the lists."""
+"""The Cloud API's general requests in one table: management type, fields, what is done; and the lists it returns."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ _logger = logging.getLogger("postdicom_async.emulator.cloud")
 
 
 class CloudListener:
-    """Takes WebSockets and answers what comes over them."""
+    """Accepts WebSockets and answers the requests on them."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -57,13 +57,13 @@ class CloudListener:
         cloud.cut = self._cut_from_anywhere
 
     async def stop(self) -> None:
-        """Forget what is not done yet; the server has cut every connection."""
+        """Drop the requests that are still being handled; the server has cut every connection before."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _cut_from_anywhere(self) -> None:
-        """Cut every connection: at once in the archive's own thread, else as soon as it gets to it."""
+        """Cut every connection: at once in the archive's own thread, else as soon as its event loop gets there."""
         try:
             is_here = asyncio.get_running_loop() is self._loop
         except RuntimeError:
@@ -96,7 +96,10 @@ class CloudListener:
             self.cloud.sockets = len(self._open)
 
     def _refused(self, socket: WebSocket) -> tuple[int, str]:
-        """Return status and reason for one that may not be opened; status 0 for others."""
+        """Return status and reason if a WebSocket may not be opened, else status 0.
+
+        Browsers ask nobody before they open a WebSocket, so the page's origin is looked at here, where it is known.
+        """
         context, oddities = self.cloud.context, self.cloud.oddities
         host, origins = socket.headers.get("host", ""), socket.headers.getlist("origin")
         if len(self._open) >= context.options.limits.max_connections:
@@ -108,6 +111,7 @@ class CloudListener:
         if socket.url.path.rstrip("/") not in {"", oddities.address_ends.rstrip("/")}:
             return 404, "there is nothing here"
         address = socket.client.host if socket.client else ""
+        # The key in the address may be a guess like any other.
         if context.key_guesses.begin(address):
             return 429, "too many wrong keys came from there"
         given = socket.query_params.multi_items()
@@ -117,7 +121,7 @@ class CloudListener:
         return 0, ""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside the reading; it goes on when its connection is gone."""
+        """Run something beside the reading; it continues when its connection is gone."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -168,11 +172,11 @@ class _Socket:
             most = self._cloud.most_in_flight
             most[self._number] = max(most[self._number], self._in_flight)
         drop = self._cloud.oddities.drop(asked.key)
-        if drop and drop.when == "before":
+        if drop and drop.when == "before":  # as if the request had been lost on its way
             self._transport.abort()
             return
         is_big = len(request.data) > _BIG or len(request.text) > _BIG
-        if is_big:
+        if is_big:  # the next message is not read before there is room: the network holds the client back
             await self._listener.big.acquire()
         self._listener.spawn(self._handle(asked, drop, is_big=is_big))
 
@@ -246,6 +250,6 @@ class _Socket:
 
 
 def _garbage() -> list[bytes]:
-    """Return frames that answer nothing: noise, an unknown type, an unknown request, a frame cut short, none."""
+    """Return frames that answer nothing: noise, an unknown type, an unknown request, half a frame, an empty one."""
     whole = frames.encode_response(18, 1, frames.CloudRequest(frames.SESSION, 0xFFFF_FFFF, 1, ""), b'{"A":1}')
     return [b"\xff\xff" + secrets.token_bytes(30), b"\x63\x00" + whole[2:], whole, whole[:20], b""]

@@ -66,7 +66,7 @@ class Page:
 
 
 async def answer_search(context: ArchiveContext, level: QueryLevel, request: Request) -> Response:
-    """Handle a search for entities of a level: all of them, or those in what the path names."""
+    """Handle a search for the entities of a level, or for those within what the path names."""
     if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
         raise Refusal(406, "search results are application/dicom+json")
     query = parse_query(level, request.path_params, request.query_params.multi_items())
@@ -90,7 +90,7 @@ def parse_query(level: QueryLevel, path: dict[str, str], parameters: Iterable[tu
     """Take the path and the query parameters of a search apart.
 
     Raises:
-        Refusal: 400 for what is no number or no UID, or longer than what it is compared with.
+        Refusal: 400 for what is not a number or not a UID, or longer than anything it could match.
     """
     query = Query(level, fixed=frozenset(map(QueryLevel, path)))
     for name, uid in path.items():
@@ -146,7 +146,7 @@ def _take_key(query: Query, name: str, value: str) -> None:
 
 
 def search(store: ArchiveStore, query: Query, max_page: int | None, base: str) -> Page:
-    """Run a search; blocks. One result more than the page is looked for, to know whether it was cut."""
+    """Run a search; blocks. One more result than the page holds is looked for, to know whether it was cut."""
     limits = [limit for limit in (query.limit, max_page) if limit is not None]
     page = min(limits, default=None)
     cut_by_server = page is not None and page == max_page and page != query.limit
@@ -168,7 +168,7 @@ def _matches(query: Query, attributes: Json) -> bool:
 
 
 def _attributes(query: Query, row: IndexRow, base: str) -> Json:
-    """Return all that is known of an entity: the index, what is computed, and the file if more is asked for."""
+    """Return what is known of an entity: from the index, computed, and from its file where more is asked for."""
     known = {**row.study, **row.series, **row.instance, **_computed(query.level, row, base)}
     asked = query.fields | query.filters.keys()
     if row.path and (query.all_fields or any(tag not in known and tag not in _INDEXED for tag in asked)):

@@ -38,7 +38,7 @@ class Wado:
         """Return what the path names.
 
         Raises:
-            Refusal: 400 for what is no UID, 404 when there is nothing.
+            Refusal: 400 for what is not a UID, 404 when there is nothing.
         """
         uids = {_UID_NAMES[name]: uid for name, uid in request.path_params.items() if name in _UID_NAMES}
         if not all(is_uid(uid) for uid in uids.values()):
@@ -58,10 +58,10 @@ class Wado:
         return self._answer(request, parts, single="instance" in request.path_params)
 
     def _answer(self, request: Request, parts: list[AnswerPart], *, single: bool) -> Response:
-        """Wrap parts as the client wants them.
+        """Return parts in the form that the client accepts.
 
         Raises:
-            Refusal: 406 when it wants something else than what is stored.
+            Refusal: 406 when it accepts only something other than what is stored.
         """
         kinds = [parse_media_type(kind) for kind in {part.content_type for part in parts}]
         for media in accepted(request):

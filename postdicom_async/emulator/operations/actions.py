@@ -1,6 +1,6 @@
 """PostDICOM's own operations over HTTP: each a ``GET`` with its parameters in a header of its own name.
 
-What they do blocks, and returns the fields of the answer.
+Actions block, and return the fields of the answer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def operation_routes(context: ArchiveContext) -> list[RouteRow]:
 async def _handle(
     context: ArchiveContext, operation: VendorOperation, action: Callable[[Given], Json], request: Request
 ) -> Response:
-    """Handle one request, or fail as asked for, and answer in the form the options ask for."""
+    """Handle one request, or fail as a test asked for; answer in the form that the options ask for."""
     fault = context.faults.take(operation.name)
     if fault == "cut-before":
         return _cut(request)
@@ -72,14 +72,14 @@ def _answer(text: str = "", media_type: str = "application/json", **fields: Any)
 
 
 def _as_text(fields: Json) -> str:
-    """Return an answer without its JSON: a URL, a UUID, or ``Success``; what lists something stays JSON."""
+    """Return an answer as plain text: a URL, a UUID, or ``Success``; lists stay JSON."""
     if any(isinstance(value, list) for value in fields.values()):
         return json.dumps(fields, ensure_ascii=False)
     return str(next((fields[name] for name in _TEXT_FIELDS if name in fields), "Success"))
 
 
 def _cut(request: Request) -> Response:
-    """Drop the connection without another byte; what is returned goes nowhere."""
+    """Drop the connection without another byte; the response returned goes nowhere."""
     request.state.transport.abort()
     return Response()
 

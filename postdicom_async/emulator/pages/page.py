@@ -1,4 +1,4 @@
-"""The pages of shares. No script, no other resource, and no address that holds anything but the token."""
+"""The pages of shares. They have no script, load nothing else, and no address in them holds anything but the token."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def share_page(
 
 
 def password_page(action: str, *, wrong: bool) -> str:
-    """Return the page that asks for the password; it tells nothing about what is shared."""
+    """Return the page that asks for the password; it reveals nothing about what is shared."""
     marks: dict[str, str | bool] = {"aria_invalid": "true", "aria_describedby": "wrong"} if wrong else {}
     marks = {"required": True, "autofocus": True, "autocomplete": "off", **marks}
     content = (
@@ -126,7 +126,7 @@ def _fact(name: str, value: str | Html, *, wide: bool = False) -> Html:
 
 
 def _bdi(text: str) -> Html:
-    """Return a text whose direction, left or right, stays its own."""
+    """Return a text that keeps its own direction, left to right or right to left."""
     return element("bdi", text)
 
 

@@ -1,4 +1,4 @@
-"""Files as a ZIP archive that is written while it is sent: in flat memory, whatever its size."""
+"""Files as a ZIP archive that is written while it is sent: memory stays flat, whatever its size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def _stream(context: ArchiveContext, chunks: Iterator[bytes]) -> AsyncIter
 
 
 class _Sink:
-    """Takes what `ZipFile` writes until it is fetched; without a position, so that it never goes back."""
+    """Holds what `ZipFile` writes until it is fetched; it has no position, so that `ZipFile` never seeks."""
 
     def __init__(self) -> None:
         self.waiting = bytearray()

@@ -153,6 +153,7 @@ class ArchiveStore:
             raise ValueError("a UID is missing or malformed")
         size = incoming.stat().st_size
         known = self.instance(parsed.uids.sop_instance_uid)
+        # Sent once more, as after a lost answer: nothing is written, and who downloads it meanwhile is not disturbed.
         if known and known.uids == parsed.uids and _same_bytes(known, incoming, size):
             incoming.unlink()
             return known
@@ -162,7 +163,7 @@ class ArchiveStore:
             self._index(database, stored, parsed.attributes)
             for old in replaced:
                 self._prune(database, old.uids.study_instance_uid)
-        for old in replaced:
+        for old in replaced:  # only now: had the transaction failed, the index would still name them
             self._remove_file(old.path)
         return stored
 
@@ -226,14 +227,14 @@ class ArchiveStore:
         return len(found)
 
     def _prune(self, database: sqlite3.Connection, study_uid: str) -> None:
-        """Forget the series and the study that lost their last instance."""
+        """Forget the series and the study that have lost their last instance."""
         for sql in PRUNE:
             database.execute(sql, (study_uid,))
 
     def _remove_file(self, path: Path) -> None:
         """Remove a file, and its series' and study's folders once they are empty."""
         path.unlink(missing_ok=True)
-        with suppress(OSError):
+        with suppress(OSError):  # others are in it
             path.parent.rmdir()
             path.parent.parent.rmdir()
 
@@ -246,7 +247,7 @@ class ArchiveStore:
             level: what to return.
             uids: hexadecimal tag of a UID attribute to its allowed values.
             limit: at most so many.
-            offset: leave out so many.
+            offset: skip so many.
         """
         clauses = [f"{UID_COLUMNS[tag]} IN ({', '.join('?' * len(values))})" for tag, values in uids.items()]
         where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
@@ -298,7 +299,7 @@ class ArchiveStore:
                 make_folder(path.parent)
                 incoming.rename(path)
                 yield database, path
-        except BaseException:
+        except BaseException:  # also a cancelled request: until the next start nobody would sweep the file
             if path:
                 self._remove_file(path)
             raise

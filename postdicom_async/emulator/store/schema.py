@@ -110,6 +110,6 @@ def series_uuid_of(study_instance_uid: str, series_instance_uid: str) -> str:
 
 
 def add_vendor_tables(database: sqlite3.Connection) -> None:
-    """Make the tables unless they are there, and let every study have its order from now on."""
+    """Create the tables unless they exist, and give every study an order from now on."""
     database.create_function("order_uuid_of", 1, order_uuid_of, deterministic=True)
     database.executescript(f"BEGIN;{_VENDOR_SCHEMA}{_TRIGGERS}{_ORDERS_OF_OLD_STUDIES}COMMIT;")
