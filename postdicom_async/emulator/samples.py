@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import uuid
 from array import array
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import pydicom.data
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -22,25 +24,17 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from postdicom_async.dicom.uids import is_uid
-from postdicom_async.emulator.store.header import UnreadableHeader, read_header
+from postdicom_async.emulator.store.archive import parse_instance
+from postdicom_async.emulator.store.attributes import is_uid
+from postdicom_async.emulator.store.files import UnreadableHeader
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-_Shape: TypeAlias = "tuple[int, float, float, float, float]"
+_Shape: TypeAlias = tuple[int, float, float, float, float]
 """Stored value, centre x and y, half axes x and y; lengths in parts of the image."""
 
 __all__ = [
-    "PATIENTS",
-    "SamplePatient",
-    "ct_like_study",
-    "make_uid",
-    "multiframe_study",
-    "pydicom_test_files",
-    "write_benchmark_series",
-    "write_samples",
-]
+    "PATIENTS", "SamplePatient", "ct_like_study", "make_uid", "multiframe_study", "pydicom_test_files",
+    "write_benchmark_series", "write_samples",
+]  # fmt: skip
 
 MEGABYTE = 1024 * 1024
 AIR, TISSUE, BONE, LUNG = 24, 1064, 2024, 224
@@ -73,21 +67,16 @@ def make_uid(random: Random) -> str:
     return f"2.25.{uuid.UUID(int=random.getrandbits(128), version=4).int}"
 
 
-@dataclass
 class _Study:
     """What all instances of a study share, and the numbers drawn so far."""
 
-    patient: SamplePatient
-    random: Random
-    description: str
-    study_uid: str = field(init=False)
-    frame_of_reference: str = field(init=False)
-    date: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.study_uid = make_uid(self.random)
-        self.frame_of_reference = make_uid(self.random)
-        self.date = f"{self.random.randint(2015, 2024)}{self.random.randint(1, 12):02}{self.random.randint(1, 28):02}"
+    def __init__(self, patient: SamplePatient, seed: str, description: str) -> None:
+        self.patient = patient
+        self.random = random = Random(seed)  # noqa: S311 - repeatable, no secret
+        self.description = description
+        self.study_uid = make_uid(random)
+        self.frame_of_reference = make_uid(random)
+        self.date = f"{random.randint(2015, 2024)}{random.randint(1, 12):02}{random.randint(1, 28):02}"
 
     def dataset(self, sop_class: str, modality: str, series_uid: str, series: int, number: int) -> Dataset:
         """Return an instance without pixels, its UID new."""
@@ -128,7 +117,7 @@ def ct_like_study(
         slices: how many instances in each.
         size: rows and columns; pixels have 16 bits.
     """
-    study = _Study(patient, Random(f"ct {seed}"), "CT thorax sample")  # noqa: S311 - repeatable, no secret
+    study = _Study(patient, f"ct {seed}", "CT thorax sample")
     names = ("Thorax native", "Thorax arterial", "Thorax venous")
     for series_number in range(1, series + 1):
         series_uid = make_uid(study.random)
@@ -206,7 +195,7 @@ def multiframe_study(
     patient: SamplePatient = PATIENTS[0], *, seed: int = 1, frames: int = 12, size: int = 256
 ) -> Iterator[Dataset]:
     """Make a study of one multi-frame instance."""
-    study = _Study(patient, Random(f"multi-frame {seed}"), "Multi-frame sample")  # noqa: S311 - repeatable, no secret
+    study = _Study(patient, f"multi-frame {seed}", "Multi-frame sample")
     series_uid = make_uid(study.random)
     sop_class = MultiFrameGrayscaleWordSecondaryCaptureImageStorage
     ds = study.dataset(sop_class, "OT", series_uid, 1, 1)
@@ -221,11 +210,6 @@ def multiframe_study(
     yield ds
 
 
-def _small_study(patient: SamplePatient, *, seed: int) -> Iterator[Dataset]:
-    """Make a study of two small slices: what matters is the name."""
-    return ct_like_study(patient, seed=seed, series=1, slices=2, size=64)
-
-
 def write_samples(
     folder: Path, *, seed: int = 1, series: int = 3, slices: int = 20, size: int = 512, patients: bool = True
 ) -> list[Path]:
@@ -238,16 +222,19 @@ def write_samples(
         ct_like_study(seed=seed, series=series, slices=slices, size=size),
         multiframe_study(seed=seed, size=size // 2),
     ]
-    if patients:
-        studies += [_small_study(patient, seed=seed + number) for number, patient in enumerate(PATIENTS[1:], 1)]
-    return [_write(folder / f"study{number}", ds) for number, study in enumerate(studies, 1) for ds in study]
-
-
-def _write(folder: Path, ds: Dataset) -> Path:
-    path = folder / f"series{ds.SeriesNumber}" / f"{ds.InstanceNumber:04}.dcm"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_encode(ds))
-    return path
+    if patients:  # whose names matter, not their pictures
+        studies += [
+            ct_like_study(patient, seed=seed + number, series=1, slices=2, size=64)
+            for number, patient in enumerate(PATIENTS[1:], 1)
+        ]
+    paths = []
+    for number, study in enumerate(studies, 1):
+        for ds in study:
+            path = folder / f"study{number}" / f"series{ds.SeriesNumber}" / f"{ds.InstanceNumber:04}.dcm"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_encode(ds))
+            paths.append(path)
+    return paths
 
 
 def _encode(ds: Dataset) -> bytes:
@@ -269,31 +256,24 @@ def write_benchmark_series(folder: Path, count: int, size_bytes: int, *, seed: i
     Raises:
         ValueError: the size is odd, too small for a header, or too large for one value.
     """
-    study = _Study(PATIENTS[0], Random(f"benchmark {seed}"), "Benchmark sample")  # noqa: S311 - repeatable, no secret
-    series_uid = make_uid(study.random)
+    study = _Study(PATIENTS[0], f"benchmark {seed}", "Benchmark sample")
+    series_uid, paths = make_uid(study.random), [folder / f"{number:06}.dcm" for number in range(1, count + 1)]
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{number:06}.dcm" for number in range(1, count + 1)]
+    columns = 256 if size_bytes < 32 * MEGABYTE else 32768  # the number of rows has 16 bits
     for number, path in enumerate(paths, 1):
         ds = study.dataset(SecondaryCaptureImageStorage, "OT", series_uid, 1, number)
-        _write_sized(path, ds, size_bytes, study.random.randbytes)
+        _set_pixels(ds, 0, columns, b"", bits=16)
+        around = len(_encode(ds)) + 12  # what is left over goes into Data Set Trailing Padding, which has a header
+        rows, padding = divmod(size_bytes - around, 2 * columns)
+        if size_bytes % 2 or not 1 <= rows <= 0xFFFF:
+            raise ValueError(f"size_bytes must be even, at least {around + 2 * columns} and below 4 GiB")
+        ds.Rows, length = rows, rows * 2 * columns
+        with path.open("wb") as file:
+            file.write(_encode(ds)[:-4] + length.to_bytes(4, "little"))
+            for start in range(0, length, MEGABYTE):
+                file.write(study.random.randbytes(min(MEGABYTE, length - start)))
+            file.write(b"\xfc\xff\xfc\xffOB\0\0" + padding.to_bytes(4, "little") + bytes(padding))
     return paths
-
-
-def _write_sized(path: Path, ds: Dataset, size_bytes: int, noise: Callable[[int], bytes]) -> None:
-    """Write rows of pixels, and what is left over as Data Set Trailing Padding."""
-    columns = 256 if size_bytes < 32 * MEGABYTE else 32768  # the number of rows has 16 bits
-    _set_pixels(ds, 0, columns, b"", bits=16)
-    around = len(_encode(ds)) + 12  # the padding element's own header
-    rows, padding = divmod(size_bytes - around, 2 * columns)
-    if size_bytes % 2 or not 1 <= rows <= 0xFFFF:
-        raise ValueError(f"size_bytes must be even, at least {around + 2 * columns} and below 4 GiB")
-    ds.Rows = rows
-    length = rows * 2 * columns
-    with path.open("wb") as file:
-        file.write(_encode(ds)[:-4] + length.to_bytes(4, "little"))
-        for start in range(0, length, MEGABYTE):
-            file.write(noise(min(MEGABYTE, length - start)))
-        file.write(b"\xfc\xff\xfc\xffOB\0\0" + padding.to_bytes(4, "little") + bytes(padding))
 
 
 def pydicom_test_files() -> list[Path]:
@@ -301,20 +281,10 @@ def pydicom_test_files() -> list[Path]:
 
     Only files that are there are looked at; nothing is fetched.
     """
-    root = Path(pydicom.data.__file__).parent
     found: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
-        uid = _instance_uid(path) if path.is_file() else ""
-        if uid:
-            found.setdefault(uid, path)
+    for path in sorted(filter(Path.is_file, Path(pydicom.data.__file__).parent.rglob("*"))):
+        with suppress(UnreadableHeader):
+            uids = parse_instance(path).uids
+            if all(is_uid(uid) for uid in uids):
+                found.setdefault(uids.sop_instance_uid, path)
     return list(found.values())
-
-
-def _instance_uid(path: Path) -> str:
-    """Return the SOP Instance UID of a file that an archive would store, else nothing."""
-    try:
-        header = read_header(path, (0x00080018, 0x0020000D, 0x0020000E))
-    except UnreadableHeader:
-        return ""
-    uids = [header.text(tag) for tag in (0x00080018, 0x0020000D, 0x0020000E)]
-    return uids[0] if all(is_uid(uid) for uid in uids) else ""

@@ -1,24 +1,23 @@
 """Pure: read media types and ``Accept`` headers (RFC 9110 sections 8.3 and 12.5.1, PS3.18 section 8.7).
 
-Every character is looked at once: what a client sends is never given to a regular expression that goes back.
+Every character is looked at once: what a client sends never meets a regular expression that backtracks.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+__all__ = ["LONGEST", "MediaRange", "parse_accept", "parse_media_type", "wants_only"]
 
-__all__ = ["LONGEST", "MediaType", "parse_accept", "parse_media_type", "wants_only"]
-
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 LONGEST = 4096
 """Characters of a header that are worth reading; every range costs a look at each part of an answer."""
 
 
 @dataclass(frozen=True)
-class MediaType:
+class MediaRange:
     """A media type or range in lower case, its parameters by lower-case name, quotes removed."""
 
     name: str
@@ -37,29 +36,29 @@ class MediaType:
         return self.name in {name, "*/*", f"{name.partition('/')[0]}/*"}
 
 
-def parse_media_type(text: str) -> MediaType:
+def parse_media_type(text: str) -> MediaRange:
     """Parse ``type/subtype; name=value; name="quoted value"``."""
     name, *parameters = _split(text, ";")
     found = (parameter.partition("=") for parameter in parameters)
     values = {key.strip().lower(): _unquote(value.strip()) for key, equals, value in found if equals and key.strip()}
-    return MediaType(name.strip().lower(), values)
+    return MediaRange(name.strip().lower(), values)
 
 
-def parse_accept(text: str) -> list[MediaType]:
-    """Parse an ``Accept`` header, best quality first, those with quality 0 left out; nothing given means anything."""
+def parse_accept(text: str) -> list[MediaRange]:
+    """Parse an ``Accept`` header, best quality first, without those of quality 0; an empty header accepts anything."""
     ranges = [parse_media_type(part) for part in _split(text, ",") if part.strip()]
-    wanted = [media for media in ranges or [MediaType("*/*")] if media.quality > 0]
+    wanted = [media for media in ranges or [MediaRange("*/*")] if media.quality > 0]
     return sorted(wanted, key=lambda media: -media.quality)
 
 
-def wants_only(accept: list[MediaType], name: str, *others: str) -> bool:
+def wants_only(accept: list[MediaRange], name: str, *others: str) -> bool:
     """Return whether ``name`` is accepted by its own name and none of ``others`` is accepted at all."""
     named = any(media.name == name for media in accept)
     return named and not any(media.covers(other) for media in accept for other in others)
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """Cut a text at a character, not inside of quotes; a backslash there takes the next character along."""
+    """Split a text at a character, but not inside quotes, where a backslash escapes the next character."""
     pieces, start, is_quoted, is_escaped = [], 0, False, False
     for at, char in enumerate(text):
         if is_escaped:
@@ -75,14 +74,6 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _unquote(value: str) -> str:
-    """Return what is between quotes, a backslash before any character taken away."""
-    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
-        return value
-    taken, is_escaped = [], False
-    for char in value[1:-1]:
-        if char == "\\" and not is_escaped:
-            is_escaped = True
-        else:
-            taken.append(char)
-            is_escaped = False
-    return "".join(taken)
+    """Return what is between quotes, without the backslashes that escape characters."""
+    is_quoted = len(value) > 1 and value[0] == value[-1] == '"'
+    return _ESCAPED.sub(r"\1", value[1:-1]) if is_quoted else value
