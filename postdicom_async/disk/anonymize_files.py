@@ -1,9 +1,9 @@
 """The two files of an anonymisation: a table of patients that is read, and a map of UIDs that is written.
 
-The map is private and says which UIDs became which others: whoever kills the process finds every line so far true. It
-is CSV: a line a pair, appended before the instance is sent, and durable by then. One process writes it at a time. What
-a broken machine or a full disk cut off is taken away by the next one that opens it; that instance was not sent. A pair
-may stand there twice: only the latest are remembered, so that memory stays small.
+The map is private and says which UIDs became which others. It is CSV: a line a pair, appended before the instance is
+sent, and durable by then, so that after the process was killed every line in it is true. One process writes it at a
+time. A line that was cut short by a crash of the machine or a full disk is removed by the next process that opens the
+file; its instance was not sent. A pair may stand there twice: only the latest are remembered, and memory stays small.
 """
 
 from __future__ import annotations

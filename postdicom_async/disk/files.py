@@ -408,7 +408,11 @@ class FileBody:
 
     @contextmanager
     def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
-        """Open the file for reads by offset and size, in this thread; what was read holds when this ends in peace."""
+        """Open the file for reads by offset and size, in this thread.
+
+        Raises:
+            LocalFileError: at its beginning or end: the file has changed, and what was read may be of either version.
+        """
         with open_at_once(self.path) as file:
             self.require_unchanged(os.fstat(file.fileno()))
 

@@ -92,8 +92,9 @@ class SafeFolder:
     State: the directories below it that are open, by name, counted and closed under one lock. A `PartialFile` borrows
     one, so that it is not closed under it. The root stays open until `close`.
 
-    Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data. What is
-    left of one by the same ``owner``, of which there is one at a time, is cleared at once; by others, after an hour.
+    Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data. Partial
+    files that were left by an earlier one of the same ``owner``, of which there is one at a time, are removed at once;
+    those of others after an hour.
     """
 
     def __init__(self, root: Path, *, fsync: bool, owner: str = "") -> None:

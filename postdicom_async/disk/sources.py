@@ -306,7 +306,7 @@ def _identify_dataset(dataset: Dataset, label: str) -> IdentifiedSource:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A stream whose turn has not come yet, the so-and-so-many-th source."""
+    """A stream whose turn has not come yet; ``number`` says which of the sources it is."""
 
     source: Stream = field(repr=False)
     number: int

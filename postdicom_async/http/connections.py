@@ -236,7 +236,7 @@ def close_without_loop(connector: aiohttp.BaseConnector) -> None:
 
 
 def system_words(error: Exception) -> str:
-    """Return what the system or OpenSSL says, for looking at only; aiohttp's own text begins with the host's name."""
+    """Return what the system or OpenSSL says, to be searched, never shown: aiohttp's text begins with the host."""
     behind = getattr(error, "os_error", error)
     text = f"{type(behind).__name__} {behind}"
     # asyncio says only that the call failed.

@@ -133,7 +133,7 @@ class _Refreshing(Credentials):
         before = self._failures
         async with self._lock:
             if self._failures != before and self._failure is not None:
-                raise copy.copy(self._failure)  # of who asked while this one waited
+                raise copy.copy(self._failure)  # of the caller that asked while this one waited
             if self._value != rejected:
                 return True  # somebody else has refreshed it meanwhile
             self._value, self._secrets = None, ()
@@ -232,6 +232,14 @@ def checked_url(url: str) -> str:
     if any(not char.isprintable() or char.isspace() for char in url):
         raise UsageError("the address holds a space or a control character", argument="url")
     return url.rstrip("/")
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL: all of it that may be shown."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}"
 
 
 def is_loopback(url: str) -> bool:
@@ -348,8 +356,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     environment. No limit of connections is set inside, the session's stands in front.
 
     It can be made outside an event loop and costs nothing until the first request. That one imports aiohttp and reads
-    the system's certificates, a tenth of a second and more, in a thread: the event loop goes on. Connections belong to
-    the loop that made them; each loop has its own.
+    the system's certificates, a tenth of a second and more, in a thread: the event loop goes on.
+
+    State: connections belong to the event loop that made them, so there is one `Edge` for each loop. ``_context`` and
+    ``_make_edge`` are set once, under a lock, by the thread that prepares the first request. ``_closings`` counts calls
+    of `aclose`: a request that was being prepared meanwhile must not open a connection that nobody would close.
 
     Raises:
         UsageError: a certificate or key cannot be used.
@@ -409,11 +420,3 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._leave(list(self._edges))
         if edge is not None:
             await edge.close()
-
-
-def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL: all of it that may be shown."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}"

@@ -85,12 +85,12 @@ class Call:
 
     @property
     def is_listing(self) -> bool:
-        """Whether it is bounded as searches are, so that they never take all connections from transfers."""
+        """Whether it counts as a search: those never take all connections from transfers."""
         return self.search or self.metadata
 
     @property
     def kind(self) -> str:
-        """What is told apart where an archive is silent to some requests and answers others."""
+        """Which kind of request it is: an archive may be silent to one kind and answer others."""
         return "search" if self.search else self.repeat.name
 
 
@@ -398,7 +398,7 @@ async def _authenticated(
         request = await anext(flow)
         while True:
             response = await transport.handle_async_request(request)
-            response.request = request  # digest authentication looks for cookies, which are told by it
+            response.request = request  # httpx.DigestAuth looks for the cookies of an answer by its request
             try:
                 try:
                     following = await flow.asend(response)

@@ -387,7 +387,7 @@ def refused_by_alert(text: str) -> NeverConnected | None:
 
 
 def words_of(error: BaseException) -> str:
-    """Return the texts and kinds of an exception and its causes, for looking at only."""
+    """Return the texts and kinds of an exception and its causes: to be searched, never shown."""
     if isinstance(error, httpx.ProxyError):
         status = re.match(r"\d{3}\b", str(error))
         return f"tunnel error: {status[0] if status else error}"  # without the proxy's own words after the number
