@@ -68,7 +68,14 @@ OPERATIONS: Final[dict[str, HeaderOperation]] = {
     ),
     "folders.create": _change("create folder", "/createfolder", "CreateFolderParameters", *of.NEW_FOLDER),
     "folders.search": _read("search folders", "/searchfolder", "SearchFolderParameters", *of.FOLDER_SEARCH),
-    "folders.share": _change("share folder", "/sharefolderwithurl", "ShareFolderParameters", *of.FOLDER_SHARE),
+    "folders.share": _change(
+        "share folder",
+        "/sharefolderwithurl",
+        "ShareFolderParameters",
+        *of.FOLDER_SHARE[:4],
+        of.EXPIRES.but(help="The last day. Without it, for ever."),
+        of.DOWNLOADABLE,
+    ),
     "folders.add_order": _change(
         "add order to folder", "/addordertofolder", "AddOrderToFolderParameters", of.ORDER, of.FOLDERS
     ),
