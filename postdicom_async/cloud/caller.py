@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from uuid import UUID
 
-from postdicom_async.cloud.account import User, choose
 from postdicom_async.cloud.operations import OPERATIONS, CloudOperation, fields_of
-from postdicom_async.errors import ProtocolError
+from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.http.retry import Repeat
 from postdicom_async.paging import Results
-from postdicom_async.vendor.answers import Content, VendorAnswer, list_in
+from postdicom_async.vendor.answers import Content, User, VendorAnswer, list_in
 from postdicom_async.vendor.caller import PrivateTexts, VendorCaller, is_new, said_no
 from postdicom_async.vendor.values import Values, is_uuid
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from postdicom_async.cloud.connection import Connection
-    from postdicom_async.cloud.envelope import Envelope
+    from postdicom_async.cloud.frames import Envelope
     from postdicom_async.errors import PostdicomError
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = ["CloudCaller"]
+__all__ = ["CloudCaller", "choose"]
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _INSTITUTION = "institution_uuid"
@@ -145,3 +143,37 @@ def _objects(operation: CloudOperation, found: Content, path: tuple[str, ...]) -
 def _field(found: Any, name: str) -> Any:
     fields = found.items() if isinstance(found, dict) else ()
     return next((value for key, value in fields if key.lower() == name.lower()), _MISSING)
+
+
+# --- who and where is meant ------------------------------------------------------------------------------------------
+
+
+class _Named(Protocol):
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def names(self) -> tuple[str | None, ...]: ...
+
+
+_Some = TypeVar("_Some", bound=_Named)
+
+
+def choose(argument: str, known: Sequence[_Some], wanted: object) -> _Some:
+    """Return the one that is meant, by its UUID or its name; without either, the only one there is.
+
+    Raises:
+        UsageError: none or several could be meant; the message names the argument.
+    """
+    if wanted is None:
+        if len(known) == 1:
+            return known[0]
+        raise UsageError(f"the account has {len(known)}; name one by its UUID or its name", argument=argument)
+    if not isinstance(wanted, str | UUID):
+        raise UsageError("give a UUID or a name", argument=argument)
+    text = str(wanted).strip().lower()
+    by_uuid = [one for one in known if one.identity.lower() == text and text]
+    found = by_uuid or [one for one in known if text and text in [name.strip().lower() for name in one.names if name]]
+    if len(found) == 1:
+        return found[0]
+    raise UsageError("several in the account have that name" if found else "not in the account", argument=argument)

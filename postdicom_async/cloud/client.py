@@ -6,13 +6,12 @@ import copy
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
-from postdicom_async.cloud.account import Account
+from postdicom_async.cloud.bring_up import checked_keys
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.connection import Connection
 from postdicom_async.cloud.documents import DocumentUpload
 from postdicom_async.cloud.facades import CloudFlags, CloudGroups, CloudNodes, CloudShares, CloudUsers, CloudView
 from postdicom_async.cloud.folders import CloudFolders
-from postdicom_async.cloud.keys import checked_keys
 from postdicom_async.cloud.orders import CloudOrders
 from postdicom_async.cloud.upload import CloudUpload
 from postdicom_async.errors import UsageError
@@ -20,6 +19,7 @@ from postdicom_async.face import public_face
 from postdicom_async.http.endpoint import origin_of
 from postdicom_async.settings import Settings
 from postdicom_async.transfer.outcomes import Outcomes, gathered_into
+from postdicom_async.vendor.answers import Account
 from postdicom_async.vendor.wire import CloudWire
 
 if TYPE_CHECKING:

@@ -8,15 +8,15 @@ puts together what it gets).
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from postdicom_async.cloud.document_types import DocumentType, type_by_content, type_by_name
 from postdicom_async.cloud.frames import FileUploadType
 from postdicom_async.cloud.upload import parts_of
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, status_after
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.scan import Files
     from postdicom_async.results import OnProgress
 
-__all__ = ["DocumentUpload"]
+__all__ = ["DocumentType", "DocumentUpload", "type_by_content", "type_by_name"]
 
 _OPERATION = "upload documents"
 
@@ -232,3 +232,43 @@ def _not_sent(one: _Document | Unusable, problem: PostdicomError) -> Outcome:
     if isinstance(one, Unusable):
         return Outcome(one.label, one.status, size=one.size, reason=one.reason)
     return _outcome(one, Status.FAILED, f"not sent: {problem.message}")
+
+
+# --- what may be attached --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentType:
+    """A kind of document.
+
+    Attributes:
+        name: as people call it.
+        media_type: as a browser names it, which is what the service is told.
+        endings: of file names, in lower case.
+    """
+
+    name: str
+    media_type: str
+    endings: tuple[str, ...]
+
+
+_BY_BEGINNING: Final = {
+    re.compile(rb".{0,1019}%PDF-", re.DOTALL): DocumentType(
+        "PDF", "application/pdf", ("pdf",)
+    ),  # ISO 32000, note to 7.5.2
+    re.compile(rb"\xff\xd8\xff"): DocumentType("JPEG", "image/jpeg", ("jpg", "jpeg")),
+    re.compile(rb"\x89PNG\r\n\x1a\n"): DocumentType("PNG", "image/png", ("png",)),
+    re.compile(rb"BM.{4}\0{4}", re.DOTALL): DocumentType("BMP", "image/bmp", ("bmp",)),
+    re.compile(rb".{4}ftyp", re.DOTALL): DocumentType("MP4", "video/mp4", ("mp4",)),
+}
+_BY_ENDING: Final = {ending: kind for kind in _BY_BEGINNING.values() for ending in kind.endings}
+
+
+def type_by_content(beginning: bytes) -> DocumentType | None:
+    """Return what a file is that begins so (1 KiB is enough); None when it is no document."""
+    return next((kind for form, kind in _BY_BEGINNING.items() if form.match(beginning)), None)
+
+
+def type_by_name(name: str) -> DocumentType | None:
+    """Return what a file is called to be; None when its name says nothing of the kind."""
+    return _BY_ENDING.get(name.rpartition(".")[2].lower()) if "." in name else None

@@ -7,11 +7,10 @@ from datetime import date
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from postdicom_async.cloud.account import User
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.vendor.answers import ShareLink, VendorAnswer
+from postdicom_async.vendor.answers import ShareLink, User, VendorAnswer
 from postdicom_async.vendor.values import is_given
 
 if TYPE_CHECKING:

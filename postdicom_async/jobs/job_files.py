@@ -27,20 +27,6 @@ from postdicom_async.disk.files import explained
 from postdicom_async.disk.private_files import FileLock, forget, make_folder, whole_file
 from postdicom_async.errors import LedgerUnusable, NotFound, UsageError
 
-__all__ = [
-    "SUFFIX",
-    "Private",
-    "beside",
-    "every_job",
-    "find_job",
-    "find_jobs",
-    "job_path",
-    "pair_digest",
-    "remove_job",
-    "state_folder",
-]
-
-
 SUFFIX: Final = ".ledger"
 _STATE = "POSTDICOM_STATE"
 _MOST_NAMED = 4
@@ -152,7 +138,7 @@ def remove_job(ledger: Path) -> None:
         forget(ledger.with_name(ledger.name + suffix))
 
 
-class Private:
+class ResumeFile:
     """What a job must know to be gone on with and nobody else may: a JSON file for this user alone."""
 
     def __init__(self, ledger: Path) -> None:

@@ -23,20 +23,6 @@ if TYPE_CHECKING:
     from postdicom_async.settings import Limits, Settings
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = [
-    "assumptions_of",
-    "check_profile",
-    "client_of",
-    "cloud_client",
-    "is_at",
-    "limits_of",
-    "options_of",
-    "settings_of",
-    "values_of",
-    "with_fields",
-    "with_proxy",
-]
-
 
 @public_face
 def settings_of(profile: Profile, *, alone: bool = True) -> Settings:

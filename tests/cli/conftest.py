@@ -150,9 +150,11 @@ async def cloud_archive(tmp_path: Path) -> AsyncIterator[Any]:
 
     archive = emulator.EmbeddedArchive(
         tmp_path / "archive",
-        institutions={INSTITUTION: "North", OTHER: "South"},
-        users={USER: "Some Body", COLLEAGUE: "Other Body"},
-        user_groups={GROUP: "Readers"},
+        options=emulator.ArchiveOptions(
+            institutions={INSTITUTION: "North", OTHER: "South"},
+            users={USER: "Some Body", COLLEAGUE: "Other Body"},
+            user_groups={GROUP: "Readers"},
+        ),
     )
     async with archive:
         yield archive

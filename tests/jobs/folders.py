@@ -9,7 +9,7 @@ from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.disk.files import Unusable
 from postdicom_async.disk.sources import IdentifiedSource, Usable
-from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Selection
 from postdicom_async.jobs.ends.folder import FolderEnd
 from postdicom_async.results import Outcome
 
@@ -60,7 +60,7 @@ async def excluded(end: FolderEnd) -> list[ListedInstance]:
 async def opened(end: FolderEnd, study: str, wanted: Iterable[ListedInstance]) -> dict[str, bytes | Unusable]:
     """Open instances and read each to its end."""
     found: dict[str, bytes | Unusable] = {}
-    async for one in end.open(Wanted(study, None, list(wanted))):
+    async for one in end.open(Selection(study, None, list(wanted))):
         if isinstance(one, Unusable):
             found[one.label] = one
         else:

@@ -19,7 +19,7 @@ from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.disk.files import Unusable
 from postdicom_async.disk.sources import IdentifiedSource, Usable
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, UsageError
-from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Selection
 from postdicom_async.jobs.ends.folder import FolderEnd
 from postdicom_async.results import InstanceUids, Outcome, Status
 from tests.jobs.folders import each, excluded, files_below, instances, opened, stored, studies, usable, written
@@ -90,7 +90,7 @@ async def test_from_folder_to_folder(tmp_path: Path) -> None:
     files = study_files(50, series=3)
     written(tmp_path / "from", {f"x/{n}": data for n, data in enumerate(files.values())})
     async with FolderEnd(tmp_path / "from") as source, FolderEnd(tmp_path / "to", target=True) as target:
-        wanted = Wanted(uid(1), None, await instances(source, uid(1)), whole=True)
+        wanted = Selection(uid(1), None, await instances(source, uid(1)), whole=True)
         outcomes = [one async for one in target.store(source.open(wanted))]
         assert {one.status for one in outcomes} == {Status.SAVED}
         assert {one.where for one in outcomes} == set(files)
@@ -384,7 +384,7 @@ async def test_what_changes_while_it_is_read(tmp_path: Path, size: int, change: 
             yield one
 
     async with FolderEnd(root) as source, FolderEnd(to, target=True) as target:
-        wanted = Wanted(uid(1), uid(1, 1), await instances(source, uid(1)))
+        wanted = Selection(uid(1), uid(1, 1), await instances(source, uid(1)))
         (outcome,) = [one async for one in target.store(changing(source.open(wanted)))]
     assert outcome.status is Status.UNREADABLE
     assert names_of(to) == set()
@@ -502,9 +502,9 @@ async def test_paths_and_names_are_in_the_index_alone(tmp_path: Path, canary_wat
         listed = await instances(source, uid(1))
         for one in await excluded(source):
             canary_watch.feed_text(one.uid)
-        outcomes = [one async for one in target.store(source.open(Wanted(uid(1), None, listed)))]
+        outcomes = [one async for one in target.store(source.open(Selection(uid(1), None, listed)))]
         assert [one.status for one in outcomes] == [Status.SAVED]
-        sources: list[object] = [one async for one in source.open(Wanted(uid(1), None, listed))]
+        sources: list[object] = [one async for one in source.open(Selection(uid(1), None, listed))]
         for thing in (source, target, *outcomes, *sources, *(one.where for one in outcomes)):
             canary_watch.feed(thing)
         assert isinstance(sources[0], Usable)

@@ -32,10 +32,9 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import IdentifiedSource
-    from postdicom_async.jobs.ends.end import Wanted
+    from postdicom_async.jobs.ends.end import Selection
     from postdicom_async.results import InstanceUids, Outcome, UploadReport
 
-__all__ = ["ArchiveEnd"]
 
 _NOT_AS_STORED = "it takes only requests that let it change the transfer syntax: images may come in another than stored"
 _LACKS_UNDATED = "it cuts its lists of studies: some without a study date may not have been found"
@@ -150,7 +149,7 @@ class ArchiveEnd:
 
     # --- instances ----------------------------------------------------------------------------------------------------
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[IdentifiedSource, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[IdentifiedSource, None]:
         """Yield what is wanted; see `ends.End.open`."""
         opening = Opening(
             self._retrieves,

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import IdentifiedSource
-    from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
+    from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Selection
     from postdicom_async.results import InstanceUids, Outcome, UploadReport
     from postdicom_async.transfer.outcomes import Outcomes
 
-__all__ = ["CloudEnd"]
 
 _UPLOADS = 2  # at once, each over several sockets: while one waits for its last answers, another sends
 
@@ -123,7 +122,7 @@ class CloudEnd:
         """Refuse."""
         raise _cannot("list instances")
 
-    def open(self, wanted: Wanted) -> AsyncGenerator[IdentifiedSource, None]:  # noqa: ARG002 - the protocol
+    def open(self, wanted: Selection) -> AsyncGenerator[IdentifiedSource, None]:  # noqa: ARG002 - the protocol
         """Refuse."""
         raise _cannot("give images")
 

@@ -25,7 +25,7 @@ from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ends.folder_files import FolderReader, Looked, look, scan_folder, settle_uid
-from postdicom_async.jobs.ends.folder_index import FolderIndex, FolderListing
+from postdicom_async.jobs.ends.folder_index import FolderIndex, FolderListing, files_of
 from postdicom_async.jobs.ends.folder_match import StudyFilter
 from postdicom_async.jobs.ends.folder_store import FolderStore, of_the_folder
 from postdicom_async.jobs.states import Reason
@@ -35,15 +35,13 @@ from postdicom_async.transfer.sinks import FolderSink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-    from types import TracebackType
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicom.layout import RelativeName
-    from postdicom_async.jobs.ends.end import Identified, ListedInstance, ListedStudy, Wanted
+    from postdicom_async.jobs.ends.end import Identified, ListedInstance, Selection
     from postdicom_async.jobs.ends.folder_index import FileRow
     from postdicom_async.results import Outcome
 
-__all__ = ["FolderEnd"]
 
 _NOTED: Final = 256  # stored files that are noted at once
 _PIECE: Final = 512 * 1024
@@ -51,7 +49,7 @@ _LISTED: Final = frozenset({Reason.NONE, Reason.DUPLICATE_FILE})
 _TRIED: Final = 1 << 20  # bytes that are written to see whether the disk has room
 
 
-class FolderEnd:
+class FolderEnd(FolderListing):
     """A folder as an end of a job. Use it inside ``async with``.
 
     Attributes:
@@ -91,7 +89,7 @@ class FolderEnd:
         self.features: Feature = ~Feature(0)
         self._root = Path(self.identity)
         self._index_path = index
-        self._filter = StudyFilter(filters)
+        super().__init__(StudyFilter(filters))
         self._layout = relative_names(layout)
         self._fsync = fsync
         self._target = target
@@ -114,9 +112,7 @@ class FolderEnd:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Let go of the folder and its index; what was stored is noted first."""
         self._store = None
         self._writing.close()
@@ -141,13 +137,13 @@ class FolderEnd:
         async with self._searching:
             await self._search()
 
-    async def _listing(self) -> FolderListing:
-        """Return what lists, after a search that is made once, with all that was stored noted."""
+    async def listed_index(self) -> FolderIndex:
+        """Return the index, after a search that is made once, with all that was stored noted."""
         async with self._searching:
             if not self._searched:
                 await self._search()
         await self._note_stored()
-        return FolderListing(await self._opened_index(), self._filter)
+        return await self._opened_index()
 
     async def _search(self) -> None:
         index = await self._opened_index()
@@ -185,39 +181,9 @@ class FolderEnd:
             raise UsageError("this is a file where a folder was to be named")
         return status is not None
 
-    async def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:
-        """Yield the studies that the filter means. A study is dated by the first date that its files say.
-
-        Raises:
-            UsageError, LocalFileError, LedgerUnusable: as `refresh`.
-        """
-        async with aclosing((await self._listing()).studies(since, until)) as found:
-            async for some in found:
-                yield some
-
-    async def study(self, study: str) -> ListedStudy | None:
-        """Return what the folder has of a study, None where that is nothing, or the filter leaves it out."""
-        return await (await self._listing()).study(study)
-
-    async def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:
-        """Yield the instances of a study, each with its place in the folder. See `excluded` for other files."""
-        async with aclosing((await self._listing()).instances(study)) as found:
-            async for some in found:
-                yield some
-
-    async def excluded(self) -> AsyncGenerator[list[ListedInstance], None]:
-        """Yield every other file: what is not DICOM, cannot be read, is there twice, or lies outside the filter.
-
-        ``flaw`` says which; ``uid`` is a digest that only this index can make of the path, ``series`` empty. With
-        what `instances` yields for each study, every file that was found comes once.
-        """
-        async with aclosing((await self._listing()).excluded()) as found:
-            async for some in found:
-                yield some
-
     # --- as a source -------------------------------------------------------------------------------------------------
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         """Yield the files, the next ones read ahead.
 
         What is another instance by now, is cut off or not there, is `Unusable`.
@@ -231,7 +197,7 @@ class FolderEnd:
             async for one in found:
                 yield one
 
-    async def placed(self, wanted: Wanted) -> Wanted:
+    async def placed(self, wanted: Selection) -> Selection:
         """Return the wanted with their places as far as they are known, for a worker that has no index.
 
         What lies where the layout would put it is found there; the folder is searched for what the index has not.
@@ -242,11 +208,11 @@ class FolderEnd:
         # What an earlier run knew will do: each file is looked at when it is opened.
         found = await in_background(partial(self._find, index, wanted))
         if not all(one.place for one in found.instances):
-            await self._listing()
+            await self.listed_index()
             found = await in_background(partial(self._find, index, found))
         return found
 
-    def _find(self, index: FolderIndex, wanted: Wanted) -> Wanted:
+    def _find(self, index: FolderIndex, wanted: Selection) -> Selection:
         def place(one: ListedInstance) -> str:
             row = index.find(wanted.study, one.series, one.uid)
             if row is not None:
@@ -325,16 +291,16 @@ class FolderEnd:
             UsageError: the filter leaves this study out.
             LocalFileError: not all could be deleted; the others are gone.
         """
-        listing = await self._listing()
-        if not await listing.is_chosen(study):
+        index = await self.listed_index()
+        if not await self.is_chosen(index, study):
             raise UsageError("the study is outside the filter", argument="delete")
         wanted = None if instances is None else {(one.series_instance_uid, one.sop_instance_uid) for one in instances}
         problem: LocalFileError | None = None
-        async for rows in listing.files(study):
+        async for rows in files_of(index, study):
             chosen = [
                 row for row in rows if row.flaw in _LISTED and (wanted is None or (row.series, row.uid) in wanted)
             ]
-            problem = await in_background(partial(self._delete_files, listing.index, chosen)) or problem
+            problem = await in_background(partial(self._delete_files, index, chosen)) or problem
         if self._store is not None:
             self._store.sink.folder.look_again()
         if problem is not None:

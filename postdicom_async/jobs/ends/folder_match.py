@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.filters import Filters
 
-__all__ = ["StudyFilter", "day_of"]
 
 _STUDY, _DATE = "study_instance_uid", "study_date"
 

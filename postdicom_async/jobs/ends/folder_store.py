@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from postdicom_async.transfer.outcomes import Gathered
     from postdicom_async.transfer.sinks import Arrival, FolderSink
 
-__all__ = ["FolderStore", "of_the_folder"]
 
 _AT_ONCE: Final = 32
 _COMPARED: Final = 16 << 20  # bytes of an instance up to which data sets are compared, where the bytes differ

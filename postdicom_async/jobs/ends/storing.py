@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from postdicom_async.results import UploadReport
     from postdicom_async.transfer.outcomes import Outcomes
 
-__all__ = ["stored"]
 
 _PIECE = 512 * 1024
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["MOST_PARTS", "merge", "partition"]
 
 MOST_PARTS: Final = 1000
 
@@ -142,8 +141,8 @@ def _split_off(job: sqlite3.Connection, part: Path, facts: Mapping[str, Any], wh
 
 def _copy_what_lies_beside(path: Path, part: Path) -> None:
     if job_files.beside(path, "private").exists():
-        kept = job_files.Private(path).read()
-        job_files.Private(part).write({**kept, "delete": ""})
+        kept = job_files.ResumeFile(path).read()
+        job_files.ResumeFile(part).write({**kept, "delete": ""})
     for what in ("source", "target"):
         index = job_files.beside(path, what)
         if index.is_file():

@@ -21,21 +21,18 @@ from postdicom_async.disk.anonymize_files import PatientTable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.face import public_face, translated
 from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
-from postdicom_async.jobs.compare_bytes import digest_of
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ends.specs import EndSpec
-from postdicom_async.jobs.machines.worker import Answer, Parcel, carry_with
-from postdicom_async.jobs.pace.pace import Pace, Share
+from postdicom_async.jobs.machines.worker import Parcel, WorkerAnswer, carry_with
+from postdicom_async.jobs.pace.pace import Pace, WorkerShare
 from postdicom_async.jobs.plan import ChunkEnd
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from postdicom_async.disk.sources import Usable
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.plan import ItemEnd
 
-__all__ = ["RemoteEnd", "WorkOptions", "carry", "packed_rules", "unpacked_rules"]
 
 SECRET: Final = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105  its name
 PATIENTS: Final = "POSTDICOM_ANONYMIZE_PATIENTS"
@@ -127,13 +124,13 @@ class WorkOptions:
 
     compares_bytes: bool = False
     rules: Anonymization | None = None
-    share: Share = field(default_factory=Share)
+    share: WorkerShare = field(default_factory=WorkerShare)
 
 
 # --- on the worker ---------------------------------------------------------------------------------------------------
 
 
-def carry(parcel: Parcel) -> Answer:
+def carry(parcel: Parcel) -> WorkerAnswer:
     """Move a chunk: the task of a worker."""
     return carry_with(_work, parcel)
 
@@ -165,7 +162,7 @@ async def _work(source: End, target: End, parcel: Parcel) -> AsyncGenerator[Item
     if problem:
         yield ChunkEnd("target", UsageError.__name__, message=f"on a worker: {problem}")
         return
-    options = ChunkOptions(kept.rules, kept.pace.bytes, _digest if wanted.compares_bytes else None)
+    options = ChunkOptions(kept.rules, kept.pace.bytes, wanted.compares_bytes)
     async with aclosing(run_chunk(source, target, parcel.chunk, options)) as ends:
         async for end in ends:
             yield end
@@ -178,7 +175,3 @@ def _kept_for(job: str) -> _Job:
         while len(_jobs) > _MOST_JOBS:
             del _jobs[next(iter(_jobs))]
         return found
-
-
-async def _digest(one: Usable) -> bytes:
-    return await digest_of(one.body)

@@ -20,8 +20,6 @@ from typing import Any, Final, Literal
 from postdicom_async.errors import UsageError
 from postdicom_async.jobs.pace.windows import Windows
 
-__all__ = ["Bucket", "Pace", "Rate", "Share"]
-
 _BURST = 1.0  # seconds
 _LONGEST_SLEEP = 30.0  # a clock on the wall may be put forward, and a machine may have slept
 _MOST_AT_ONCE = 1024
@@ -33,7 +31,7 @@ _REQUESTS: Final = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(S|SEC|M|MIN|H)")
 _SECONDS: Final = {"S": 1, "SEC": 1, "M": 60, "MIN": 60, "H": 3600}
 _NONE: Final = frozenset({"off", "none", "unlimited", "0"})
 
-Kind = Literal["bytes", "requests"]
+RateKind = Literal["bytes", "requests"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +44,10 @@ class Rate:
     """
 
     per_second: float | None
-    of: Kind = "bytes"
+    of: RateKind = "bytes"
 
     @classmethod
-    def parse(cls, text: str, *, of: Kind | None = None, argument: str = "rate") -> Rate:
+    def parse(cls, text: str, *, of: RateKind | None = None, argument: str = "rate") -> Rate:
         """Read a rate.
 
         Args:
@@ -139,7 +137,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class WorkerShare:
     """The rates of one worker; it may be pickled. ``None`` is no limit."""
 
     max_rate: float | None = None
@@ -174,8 +172,8 @@ class Pace:
     ) -> None:
         self.at_once: int | None = None
         self.windows: Windows = Windows()
-        self._buckets: dict[Kind, Bucket] = {"bytes": Bucket(), "requests": Bucket()}
-        self._turns: dict[Kind, asyncio.Lock] = {"bytes": asyncio.Lock(), "requests": asyncio.Lock()}
+        self._buckets: dict[RateKind, Bucket] = {"bytes": Bucket(), "requests": Bucket()}
+        self._turns: dict[RateKind, asyncio.Lock] = {"bytes": asyncio.Lock(), "requests": asyncio.Lock()}
         self._changed = asyncio.Event()
         self._is_paused = False
         self._clock = clock
@@ -207,7 +205,7 @@ class Pace:
         """Whether the job was paused, whatever its windows say."""
         return self._is_paused
 
-    async def _take(self, kind: Kind, amount: float) -> None:
+    async def _take(self, kind: RateKind, amount: float) -> None:
         bucket = self._buckets[kind]
         if bucket.rate is None:
             return
@@ -283,11 +281,11 @@ class Pace:
 
     # --- what it is ---------------------------------------------------------------------------------------------------
 
-    def share(self, workers: int) -> Share:
+    def share(self, workers: int) -> WorkerShare:
         """Return what each of so many workers may do, so that all of them keep to the rates together."""
         size, requests = self._buckets["bytes"].rate, self._buckets["requests"].rate
         count = max(1, workers)
-        return Share(size and size / count, requests and requests / count)
+        return WorkerShare(size and size / count, requests and requests / count)
 
     def snapshot(self) -> dict[str, Any]:
         """Return what holds now, of the kinds that JSON has; `set` takes the first four back."""
@@ -304,7 +302,7 @@ class Pace:
         }
 
 
-def _rate(value: Rate | float | str | None, name: str, of: Kind | None) -> Rate | None:
+def _rate(value: Rate | float | str | None, name: str, of: RateKind | None) -> Rate | None:
     """Return a rate that was given in any of its forms, None where none was."""
     if value is None:
         return None

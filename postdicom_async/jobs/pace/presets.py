@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from postdicom_async.profiles.model import Profile
     from postdicom_async.settings import Settings
 
-__all__ = ["PRESETS", "Preset", "check_limits", "fill_in", "limited_settings", "preset", "preset_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Preset:

@@ -22,7 +22,6 @@ from postdicom_async.face import translated
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Windows"]
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WHOLE: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
