@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -50,7 +52,6 @@ def test_what_a_failing_test_left_is_ended_with_all_below_it(own_group: bool) ->
     assert not runs(child)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_was_started_by_asyncio_is_ended_too() -> None:
     async def failing() -> None:
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", SLEEPS, stdout=asyncio.subprocess.PIPE)
@@ -59,8 +60,11 @@ def test_what_was_started_by_asyncio_is_ended_too() -> None:
         raise AssertionError("the test fails here")
 
     pids: list[int] = []
-    with pytest.raises(AssertionError), ended_processes():
-        asyncio.run(failing())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of what the test leaves open
+        with pytest.raises(AssertionError), ended_processes():
+            asyncio.run(failing())
+        gc.collect()
     assert not runs(pids[0])
 
 
