@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -52,20 +50,14 @@ def test_what_a_failing_test_left_is_ended_with_all_below_it(own_group: bool) ->
     assert not runs(child)
 
 
-def test_what_was_started_by_asyncio_is_ended_too() -> None:
-    async def failing() -> None:
+async def test_what_was_started_by_asyncio_is_ended_too() -> None:
+    with ended_processes():
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", SLEEPS, stdout=asyncio.subprocess.PIPE)
         assert process.stdout is not None
-        pids.append(int(await process.stdout.readline()) and process.pid)
-        raise AssertionError("the test fails here")
-
-    pids: list[int] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # of what the test leaves open
-        with pytest.raises(AssertionError), ended_processes():
-            asyncio.run(failing())
-        gc.collect()
-    assert not runs(pids[0])
+        assert await process.stdout.readline() == b"1\n"
+    async with asyncio.timeout(10):
+        await process.communicate()
+    assert not runs(process.pid)
 
 
 def test_what_ended_by_itself_is_left_alone() -> None:
