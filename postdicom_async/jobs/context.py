@@ -187,7 +187,9 @@ class Context:
             LimitReached: the question did.
             PostdicomError: the end cannot be worked with.
         """
-        for made in itertools.count(1):
+        made = 0
+        while True:
+            made += 1
             problem: PostdicomError | None = None
             try:
                 answer = await question()
@@ -200,7 +202,6 @@ class Context:
                 return answer
             if not await self.outages.to_be_repeated(end, problem, made) or made == most:
                 raise failed(problem)
-        raise AssertionError("it is asked until it answers")
 
     async def studies(
         self, *stages: Stage, unseen: bool = False, of_any_run: bool = False

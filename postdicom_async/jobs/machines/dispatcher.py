@@ -15,7 +15,7 @@ import random
 import secrets
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from postdicom_async.errors import ConnectionFailed, UsageError
@@ -313,9 +313,11 @@ _CANNOT_LOAD = (ImportError, AttributeError)
 
 def tls(ca_file: str, cert_file: str, key_file: str) -> Security:
     """Return what a connection needs where both sides show certificates; the files are PEM."""
-    made: Any = Security
-    settings = {"tls_ca_file": ca_file, "tls_client_cert": cert_file, "tls_client_key": key_file}
-    return cast("Security", made(require_encryption=True, **settings))
+    made: Any = Security  # dask's own types say nothing of its arguments
+    security: Security = made(
+        require_encryption=True, tls_ca_file=ca_file, tls_client_cert=cert_file, tls_client_key=key_file
+    )
+    return security
 
 
 def checked_address(address: str, security: Security | None) -> str:
