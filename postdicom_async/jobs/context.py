@@ -1,4 +1,10 @@
-"""What the phases of a job share: its ledger, its ends, how it is to be done, and how an end that fails is asked."""
+"""What the phases of a run share: the ledger, the ends, how the job is to be done; and how an end is asked.
+
+Nothing here changes while a run lasts, but what it points to. An end that fails is asked again when that makes sense
+(`pace.outages` knows), a list from its beginning: what a list gave before it broke proves nothing, for what it lacks
+would be taken for deleted, or never be moved. A list that fails at an end that works is `Unlisted`: that one study
+fails, and the job goes on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a profile to a client: its settings, its dialect, its credentials."""
+"""From a profile to a client: its settings, its dialect, its credentials; and options, as ``FIELD=VALUE`` texts."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A variable without a profile's name in it, such as ``POSTDICOM_PASSWORD``, may be meant for another archive. It counts
 only when the caller speaks to a single one, and not when ``POSTDICOM_URL`` says that it belongs elsewhere.
+
+The keyring is asked through a process of its own: a backend may hang, print, or want to ask something.
 """
 
 from __future__ import annotations

@@ -1,10 +1,14 @@
-"""Chunks on other machines: a `Dispatcher` that hands them to the workers of a dask scheduler.
+"""Chunks on other machines: a `plan.Dispatcher` that hands them to the workers of a dask scheduler.
 
-Theory: the ledger, and every decision, stay here; the scheduler and the workers may die at any time and are asked for
-nothing but what became of a chunk. `flights.InFlight` holds what is under way, and only `_Run` changes it, one event at
-a time. A monitor looks at the scheduler every second: how many workers there are (at most twice as many chunks are
-handed out, and each is given its share of the rates), and whether it answers. When it does not, or the connection ends,
-everything that was under way is handed out again, under higher attempts, as soon as a scheduler is there.
+The ledger, and every decision, stay here; the scheduler and the workers may die at any time and are asked for nothing
+but what became of a chunk. `InFlight` holds what is under way, and only `_Run` changes it, one event at a time. A
+monitor looks at the scheduler every second: how many workers there are (at most twice as many chunks are handed out,
+and each is given its share of the rates), and whether it answers. When it does not, or the connection ends, everything
+that was under way is handed out again, under higher attempts, as soon as a scheduler is there.
+
+A scheduler executes whatever reaches its port. So on other machines it is connected to over TLS with certificates of
+both sides or not at all. dask's own way to connect again is not relied on: a connection that broke is left, and
+another is made.
 """
 
 from __future__ import annotations
@@ -50,7 +54,7 @@ class DaskDispatcher:
     Args:
         address: of the scheduler, ``tls://host:8786``.
         task: what a worker does with a parcel: a function at the top of a module that workers can import.
-        source, target: `worker.Spec`, which go into every parcel.
+        source, target: where the ends are, for workers (`remote.RemoteEnd`); they go into every parcel.
         options: makes of the number of workers what else goes into a parcel: it is asked for each. No secret.
         prepare: what is still to be done to a chunk before it is handed out.
         finish: what is to be done when all chunks have ended.

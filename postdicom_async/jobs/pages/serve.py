@@ -1,4 +1,10 @@
-"""The live page of a job on this machine: uvicorn in the running event loop, on the loopback interface by default."""
+"""The live page of a job on this machine: uvicorn in the running event loop, on the loopback interface by default.
+
+What `JobWatcher` holds: an open ledger, the last look at the job, and when that is stale. One thread reads the ledger.
+Whoever asks gets the last look while it is young: however many people look, the ledger is read for a tenth of the time
+at most. What can go wrong with the ledger is told to whoever asked, and the next one who asks opens it anew; so it is
+when another ledger lies at its path, because the job was begun afresh.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The live page's routes: every one behind the same door, the metrics included, and whatever is no route too.
 
 Everything is read from the ledger. Orders are not carried out here: they go to the process that runs the job, through
-its control socket, and what it answers is shown.
+its control socket, and what it answers is shown. Metrics are in Prometheus' text form, version 0.0.4.
 """
 
 from __future__ import annotations
