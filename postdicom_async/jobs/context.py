@@ -41,10 +41,6 @@ _REFUSED = 400
 _MOST_VAIN = 12  # attempts at a list, each after its end worked again, that came no further than one before
 
 
-def _as_it_is(problem: PostdicomError) -> Exception:
-    return problem
-
-
 class Unlisted(Exception):
     """One list that was asked for failed, at an end that works.
 
@@ -179,7 +175,7 @@ class Context:
         question: Callable[[], Awaitable[_T]],
         *,
         most: int | None = None,
-        failed: Callable[[PostdicomError], Exception] = _as_it_is,
+        failed: Callable[[PostdicomError], Exception] = lambda problem: problem,
     ) -> _T:
         """Return what an end answers. It is asked again after an outage, and where its failure may have been chance.
 

@@ -19,7 +19,7 @@ import random
 import secrets
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from postdicom_async.errors import ConnectionFailed, UsageError
@@ -123,8 +123,7 @@ class DaskDispatcher:
             ConnectionFailed: no scheduler, or no worker, for as long as the patience lasts.
             UsageError: the workers cannot do this work.
         """
-        ways = _Ways(self._submit, self._at_most, self._patience, self._tell)
-        going = _Run(self._link, self._prepared(chunks), ways)
+        going = _Run(self._link, self._prepared(chunks), self._submit, self._at_most, self._patience, self._tell)
         try:
             async for given in going.results():
                 yield given
@@ -145,20 +144,21 @@ class DaskDispatcher:
         return client.submit(self._task, parcel, key=name, pure=False)
 
 
-class _Ways(NamedTuple):
-    submit: Callable[[Any, Chunk, int], Any]
-    at_most: Callable[[], int | None]
-    patience: float
-    tell: Callable[[str], None]
-
-
 class _Run:
     """One run of chunks. What happens comes as calls into ``_events``, and is done one at a time in `results`."""
 
-    def __init__(self, link: SchedulerConnection, chunks: AsyncGenerator[Chunk, None], ways: _Ways) -> None:
+    def __init__(
+        self,
+        link: SchedulerConnection,
+        chunks: AsyncGenerator[Chunk, None],
+        submit: Callable[[Any, Chunk, int], Any],
+        at_most: Callable[[], int | None],
+        patience: float,
+        tell: Callable[[str], None],
+    ) -> None:
         self._link = link
         self._chunks = chunks
-        self._submit, self._at_most, self._patience, self._tell = ways
+        self._submit, self._at_most, self._patience, self._tell = submit, at_most, patience, tell
         self._flights = InFlight()
         self._events: asyncio.Queue[Callable[[], list[ChunkReport]]] = asyncio.Queue()
         self._futures: dict[AttemptKey, Any] = {}

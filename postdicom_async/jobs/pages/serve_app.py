@@ -305,10 +305,8 @@ def order_of(form: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     if do == "retry":
         if "reason" not in form:
             return {"do": "retry"}, "Everything that failed is tried again, after what goes on now."
-        return {
-            "do": "retry",
-            "reasons": [_number(form["reason"], "reason")],
-        }, "Those are tried again, after what goes on now."
+        reasons = [_number(form["reason"], "reason")]
+        return {"do": "retry", "reasons": reasons}, "Those are tried again, after what goes on now."
     if do != "set":
         raise UsageError("that is no order")
     settings: dict[str, Any] = {}
