@@ -16,6 +16,7 @@ import anyio
 from postdicom_async.cloud.frames import FileUploadType
 from postdicom_async.cloud.upload_session import order_in
 from postdicom_async.dicom.header import HEADER_LIMIT, read_values
+from postdicom_async.dicom.tags import tags_of
 from postdicom_async.dicom.text import decode_text
 from postdicom_async.errors import PostdicomError
 from postdicom_async.face import translated
@@ -112,27 +113,14 @@ def _is_yes(value: object) -> bool:
 # --- whose file it is ------------------------------------------------------------------------------------------------
 
 
-_CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID = 0x00080005, 0x00100010, 0x00100020
-
+_CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID = tags_of("SpecificCharacterSet PatientName PatientID")
 # What may tell who a patient is and is short enough to be repeated in the reason of a refusal.
 _PRIVATE = frozenset(
-    {
-        0x00080050,  # Accession Number
-        0x00080080,  # Institution Name
-        0x00080081,  # Institution Address
-        0x00080090,  # Referring Physician's Name
-        0x00081030,  # Study Description
-        _PATIENT_NAME,
-        _PATIENT_ID,
-        0x00100030,  # Patient's Birth Date
-        0x00101000,  # Other Patient IDs
-        0x00101001,  # Other Patient Names
-        0x00101040,  # Patient's Address
-        0x00102154,  # Patient's Telephone Numbers
-    }
+    tags_of(
+        "AccessionNumber InstitutionName InstitutionAddress ReferringPhysicianName StudyDescription PatientName"
+        " PatientID PatientBirthDate OtherPatientIDs OtherPatientNames PatientAddress PatientTelephoneNumbers"
+    )
 )
-
-
 _SCRIPT_SPACE = "\t\n\v\f\r \xa0"  # what JavaScript trims, as far as Latin-1 has it
 
 

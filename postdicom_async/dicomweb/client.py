@@ -90,6 +90,11 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         """The settings in force."""
         return self._session.settings
 
+    @property
+    def internals(self) -> tuple[Session, Dialect]:
+        """For other rooms of this package, say the doctor: what it stands on. Nothing is promised of it to callers."""
+        return self._session, self._dialect
+
     async def __aenter__(self) -> Self:
         await self._session.open()
         return self

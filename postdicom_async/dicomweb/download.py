@@ -25,9 +25,9 @@ from postdicom_async.dicomweb.listing import count_instances, list_instances, ve
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.disk.folder import SafeFolder
 from postdicom_async.disk.threads import in_background, outlasting
-from postdicom_async.errors import IncompleteDownload, LocalFileError, PostdicomError, UsageError
+from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within
-from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome, Status
+from postdicom_async.results import DownloadReport, IncompleteDownload, InstanceUids, OnProgress, Outcome, Status
 from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.outcomes import Gathered, Meter
 from postdicom_async.transfer.sinks import FolderSink
