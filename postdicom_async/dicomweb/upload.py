@@ -15,6 +15,7 @@ from postdicom_async.results import OnProgress, Outcome, UploadReport
 from postdicom_async.transfer.adaptive import AtOnce
 from postdicom_async.transfer.at_once import Gate, UnderWay, for_each
 from postdicom_async.transfer.intake import Intake, Numbered
+from postdicom_async.transfer.passing import PassingBody
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -125,7 +126,7 @@ class Upload:
                 batch, size = [], 0
             batch.append(numbered)
             size += length
-            if getattr(numbered.instance.body, "passes", False):  # what follows it comes when it is read
+            if isinstance(numbered.instance.body, PassingBody):  # what follows it comes when it is read
                 yield await self._in_turn(batch)
                 batch, size = [], 0
         if batch:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import Identified
     from postdicom_async.results import UploadReport
     from postdicom_async.transfer.outcomes import Outcomes
+from postdicom_async.transfer.passing import PassingBody
 
 __all__ = ["stored"]
 
@@ -86,7 +87,7 @@ class _Given:
         try:
             async for one in self._sources:
                 self.open[one.label] = _unsent(one)
-                if isinstance(one, Usable) and getattr(one.body, "passes", False):
+                if isinstance(one, Usable) and isinstance(one.body, PassingBody):
                     self.passing.add(one.label)
                 if self._keeps:
                     kept = await self._kept(one)
