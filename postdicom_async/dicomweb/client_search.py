@@ -9,7 +9,7 @@ from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON, Dialect, Route
 from postdicom_async.dicomweb.filters import Filters, filter_pairs, include_pairs
 from postdicom_async.dicomweb.json_answer import JsonAnswer
 from postdicom_async.dicomweb.retrieve import target_of
-from postdicom_async.dicomweb.search import Search, check_page, find, load_data_sets, to_dataset
+from postdicom_async.dicomweb.search import SearchQuery, check_page, find, load_data_sets, to_dataset
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
@@ -118,7 +118,7 @@ class ClientSearch:
     ) -> Results[Dataset]:
         matching = filter_pairs(filters)
         fuzzy = [("fuzzymatching", "true")] if fuzzymatching else []
-        search = Search(
+        search = SearchQuery(
             operation,
             self._dialect.path(route, **uids),
             (*matching, *include_pairs(fields), *fuzzy),

@@ -43,8 +43,8 @@ __all__ = [
     "wire_pairs",
 ]
 
-Moment: TypeAlias = date | datetime | time | str | None
-FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[Moment, Moment] | list[str]"
+RangeEnd: TypeAlias = date | datetime | time | str | None
+FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[RangeEnd, RangeEnd] | list[str]"
 """Text (``*`` and ``?`` are wildcards), a date, a pair for a range (either end None), or a list of UIDs.
 
 Dates as text are ``YYYYMMDD`` or ``YYYY-MM-DD``, ranges two of them joined by ``-``; ``YYYY`` and ``YYYYMM`` stand for
@@ -138,7 +138,7 @@ def _value(name: str, value: FilterValue) -> str:
     return matching_moments(name, vr, text) if vr in TEMPORAL else text
 
 
-def _range(name: str, vr: str, value: tuple[Moment, Moment]) -> str:
+def _range(name: str, vr: str, value: tuple[RangeEnd, RangeEnd]) -> str:
     if len(value) != 2 or value == (None, None):
         raise UsageError(f"filters: the range of {name} needs two ends, of which one may be None")
     if vr and vr not in TEMPORAL:
@@ -151,7 +151,7 @@ def vr_of(path: str) -> str:
     return vr_of_tag(int(path.rpartition(".")[2], 16))
 
 
-def _moment(name: str, vr: str, value: Moment) -> str:
+def _moment(name: str, vr: str, value: RangeEnd) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime) and vr in {"DA", "TM"}:

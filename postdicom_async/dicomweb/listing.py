@@ -13,7 +13,7 @@ from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.filters import Pairs
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.dicomweb.search import Search, find
+from postdicom_async.dicomweb.search import SearchQuery, find, first_result, query_to_act_on
 from postdicom_async.errors import AuthenticationFailed, NotFound, PostdicomError, ProtocolError, ServerError
 from postdicom_async.results import InstanceUids, ListingCheck
 from postdicom_async.transfer.arrivals import Arrivals
@@ -51,27 +51,17 @@ async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
         else (Route.SEARCH_SERIES_OF_STUDY, _SERIES, _COUNT_OF_SERIES)
     )
     wanted = target.series or target.study
-    search = Search(
-        "count instances",
-        retrieval.dialect.path(route, study=target.study),
-        ((key, wanted), ("includefield", count)),
-        key=key,
-        limit=1,
-        page=1 if retrieval.dialect.pages else None,
-        dialect=retrieval.dialect,
-        below=((_STUDY, target.study),),
-        acted_on=True,
-    )
+    path = retrieval.dialect.path(route, study=target.study)
+    pairs = ((key, wanted), ("includefield", count))
+    below = ((_STUDY, target.study),)
+    search = query_to_act_on(retrieval, "count instances", path, pairs, key=key, below=below, limit=1)
     try:
-        async with aclosing(find(retrieval.session, search, None, [])) as pages:
-            async for page in pages:
-                for item in page:
-                    return as_count(first_value(item, count)) if _uid(item, key) == wanted else None
+        found = await first_result(retrieval.session, search)
     except AuthenticationFailed:
         raise
     except PostdicomError:
-        pass  # then the list is asked for, and tells what is wrong
-    return None
+        return None  # then the list is asked for, and tells what is wrong
+    return None if found is None or _uid(found, key) != wanted else as_count(first_value(found, count))
 
 
 def as_count(value: object) -> int | None:
@@ -87,7 +77,8 @@ async def count_by_series(retrieval: Retrieval, study: str, most: int) -> dict[s
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=study)
     pairs = (("includefield", _COUNT_OF_SERIES),)
     # Not by pages: the last one would cost one more request. A capped list does not add up to the study's count.
-    search = replace(_search(retrieval, path, pairs, key=_SERIES, below=((_STUDY, study),)), page=None)
+    search = query_to_act_on(retrieval, _OPERATION, path, pairs, key=_SERIES, below=((_STUDY, study),))
+    search = replace(search, page=None)
     counts: dict[str, int] = {}
     try:
         async with aclosing(find(retrieval.session, search, most + 1, [])) as pages:
@@ -122,7 +113,7 @@ async def list_instances(retrieval: Retrieval, target: Target, arrivals: Arrival
             continue  # not offered, or contradicts what was asked for
         if await arrivals.adopt(found):
             if target.series is None:
-                retrieval.lists_by_series = way.func is _by_series
+                retrieval.learned.lists_by_series = way.func is _by_series
             return True
         poor = found if poor is None else poor
         await arrivals.adopt(before)
@@ -155,7 +146,7 @@ async def list_as_counted(
         if found.size > best.size:
             best = found
         if found.size and expected in (None, found.size):
-            retrieval.lists_by_series = way.func is _by_series
+            retrieval.learned.lists_by_series = way.func is _by_series
             break
     if not best.size and problem is not None:
         raise problem
@@ -184,7 +175,7 @@ def _ways(retrieval: Retrieval, target: Target) -> list[partial[Coroutine[Any, A
     if target.series is not None:
         return ways
     if all(route in retrieval.dialect.routes for route in (Route.SEARCH_SERIES_OF_STUDY, routes[0])):
-        ways.insert(0 if retrieval.lists_by_series else len(ways), partial(_by_series, retrieval, target))
+        ways.insert(0 if retrieval.learned.lists_by_series else len(ways), partial(_by_series, retrieval, target))
     return ways
 
 
@@ -209,7 +200,7 @@ def verdict(
 
 async def _by_series(retrieval: Retrieval, target: Target, found: _Keep) -> None:
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=target.study)
-    search = _search(retrieval, path, key=_SERIES, below=((_STUDY, target.study),))
+    search = _query(retrieval, path, key=_SERIES, below=((_STUDY, target.study),))
     series: set[str] = set()
     await _collect(retrieval, search, lambda item: _uid(item, _SERIES), series.update)
     for one in series:
@@ -234,25 +225,16 @@ async def _of(retrieval: Retrieval, target: Target, route: Route, found: _Keep) 
     def keep(some: Iterable[InstanceUids]) -> None:
         found(one for one in some if all(map(is_uid, one)) and target.covers(one))
 
-    await _collect(retrieval, _search(retrieval, path, pairs, key=_INSTANCE, below=asked_for), uids, keep)
+    await _collect(retrieval, _query(retrieval, path, pairs, key=_INSTANCE, below=asked_for), uids, keep)
 
 
-def _search(retrieval: Retrieval, path: str, pairs: Pairs = (), *, key: str, below: Pairs) -> Search:
-    page_size = min(_PAGE, retrieval.session.settings.limits.page_size)
-    return Search(
-        _OPERATION,
-        path,
-        pairs,
-        key=key,
-        page=page_size if retrieval.dialect.pages else None,
-        dialect=retrieval.dialect,
-        below=below,
-        acted_on=True,
-    )
+def _query(retrieval: Retrieval, path: str, pairs: Pairs = (), *, key: str, below: Pairs) -> SearchQuery:
+    page = min(_PAGE, retrieval.session.settings.limits.page_size)
+    return query_to_act_on(retrieval, _OPERATION, path, pairs, key=key, below=below, page=page)
 
 
 async def _collect(
-    retrieval: Retrieval, search: Search, what: Callable[[DicomJson], _T], keep: Callable[[Iterable[_T]], None]
+    retrieval: Retrieval, search: SearchQuery, what: Callable[[DicomJson], _T], keep: Callable[[Iterable[_T]], None]
 ) -> None:
     """Page through a search, keeping of each result only what is wanted: results are large, and there may be many."""
     async for page in find(retrieval.session, search, None, []):

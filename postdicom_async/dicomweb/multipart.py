@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
-from postdicom_async.dicomweb.dialects import MediaType, parse_media_type
+from postdicom_async.dicomweb.dialects import ContentType, parse_media_type
 from postdicom_async.results import Rendered
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class PartStart:
     headers: dict[str, str] = field(repr=False)
 
     @property
-    def media_type(self) -> MediaType:
+    def media_type(self) -> ContentType:
         """The part's Content-Type."""
         return parse_media_type(self.headers.get("content-type"))
 
@@ -165,7 +165,7 @@ class _Related:
             elif self._left is None:
                 after = self._searched(chunk, at, end)
             else:
-                after = self._counted(chunk, at, end)
+                after = self._counted(chunk, at, end, self._left)
             if after == at:
                 break  # the rest is not clear yet
             at = after
@@ -186,11 +186,10 @@ class _Related:
             self._taker.part_data(chunk, at, upto)
         return upto if found < 0 else self._delimited(chunk, found)
 
-    def _counted(self, chunk: bytes, at: int, end: int) -> int:
-        assert self._left is not None  # noqa: S101 - for the type checker
-        if self._left:
-            upto = min(end, at + self._left)
-            self._left -= upto - at
+    def _counted(self, chunk: bytes, at: int, end: int, left: int) -> int:
+        if left:
+            upto = min(end, at + left)
+            self._left = left - (upto - at)
             self._taker.part_data(chunk, at, upto)
             return upto
         if chunk.startswith(self._delimiter, at):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -28,11 +27,9 @@ from postdicom_async.errors import (
     RateLimited,
     UsageError,
 )
-from postdicom_async.events import AttemptFailed
-from postdicom_async.http.retry import Failure
 from postdicom_async.transfer.adaptive import AtOnce
 from postdicom_async.transfer.arrivals import Taken
-from postdicom_async.transfer.at_once import Gate, for_each
+from postdicom_async.transfer.at_once import Turnstile, for_each_in_turn
 from postdicom_async.transfer.holding_sink import HoldingSink, Side
 from postdicom_async.transfer.outcomes import Meter
 
@@ -41,12 +38,10 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import Identified
-    from postdicom_async.events import Event
     from postdicom_async.results import InstanceUids, Outcome
 
 __all__ = ["Opening", "Retrieves"]
 
-_TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
 _FIRST_AT_ONCE = 2
 _MANY = 8  # of one series: it is worth asking how many it has
 _MOST_SERIES = 1000  # of a study with more, single instances are asked for
@@ -59,23 +54,14 @@ class Retrieves:
 
     Attributes:
         policy: how many.
-        gate: lets them begin.
+        turnstile: lets them begin.
         retrieval: makes them; what the archive refuses is told to the policy.
     """
 
     def __init__(self, retrieval: Retrieval) -> None:
-        settings = retrieval.session.settings
-        self.policy: AtOnce = AtOnce(settings.limits.parallel_retrieves, first=_FIRST_AT_ONCE)
-        self.gate: Gate = Gate(self.policy)
-        on_event = settings.on_event
-
-        def watch(event: Event) -> None:
-            if isinstance(event, AttemptFailed) and event.failure in _TOO_MUCH:
-                self.policy.refused(time.monotonic())
-            if on_event is not None:
-                on_event(event)
-
-        self.retrieval: Retrieval = retrieval.over(retrieval.session.with_settings(replace(settings, on_event=watch)))
+        self.policy: AtOnce = AtOnce(retrieval.session.settings.limits.parallel_retrieves, first=_FIRST_AT_ONCE)
+        self.turnstile: Turnstile = Turnstile(self.policy)
+        self.retrieval: Retrieval = retrieval.telling(self.policy)
 
 
 class Opening:
@@ -107,7 +93,6 @@ class Opening:
         self._within = within
         self._whole = whole
         self._probe = probe
-        self._turns = 0  # that were taken and not given back
         self._gave = False
         self._in_vain = 0
         self._is_gone = False  # the study or series, as it seems
@@ -148,18 +133,14 @@ class Opening:
     # --- what is asked for --------------------------------------------------------------------------------------------
 
     async def _fetch_all(self) -> None:
-        try:
-            first = [self._within] if self.everything else await self._targets()
-            await self._fetch(first)
-            if self.everything and self._problem is not None:
-                raise self._problem
-            if self.left and any(target.instance is None for target in first):
-                await self._work_on()
-                await self._fetch(self._one_by_one(self.left))
+        first = [self._within] if self.everything else await self._targets()
+        await self._fetch(first)
+        if self.everything and self._problem is not None:
+            raise self._problem
+        if self.left and any(target.instance is None for target in first):
             await self._work_on()
-        finally:
-            while self._turns:  # of what was cancelled before it began
-                self._give_turn_back()
+            await self._fetch(self._one_by_one(self.left))
+        await self._work_on()
 
     async def _work_on(self) -> None:
         """Find out whether the archive works at all after something went wrong that may pass.
@@ -202,26 +183,17 @@ class Opening:
     # --- requests -----------------------------------------------------------------------------------------------------
 
     async def _fetch(self, targets: list[Target]) -> None:
-        async with aclosing(self._in_turn(targets)) as begun:
-            await for_each(begun, self._fetch_one, at_once=self._retrieves.policy)
+        async with aclosing(self._still_to_ask(targets)) as asked:
+            await for_each_in_turn(asked, self._fetch_one, self._retrieves.turnstile)
 
-    async def _in_turn(self, targets: list[Target]) -> AsyncGenerator[Target, None]:
+    async def _still_to_ask(self, targets: list[Target]) -> AsyncGenerator[Target, None]:
         for target in targets:
             if self._is_gone and self._in_vain >= _MOST_IN_VAIN:
                 return  # the archive does not give whole studies, or it has none of this one: the latter
-            await self._retrieves.gate.take()
-            self._turns += 1
             yield target
 
-    def _give_turn_back(self) -> None:
-        self._turns -= 1
-        self._retrieves.gate.give_back()
-
     async def _fetch_one(self, target: Target) -> None:
-        try:
-            problem = await self._receive(target)
-        finally:
-            self._give_turn_back()
+        problem = await self._receive(target)
         if problem is not None:
             self._note(problem, target)
 
@@ -299,7 +271,7 @@ class _Answer:
         """Tell the policy how fast instances come."""
         now = time.monotonic()
         self._retrieves.policy.done(self._since, now, outcome.size)
-        self._retrieves.gate.look()
+        self._retrieves.turnstile.look()
         self._since = now
         self.saved += 1
         return False

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
-__all__ = ["Gate", "Limit", "UnderWay", "for_each"]
+__all__ = ["Limit", "Turnstile", "UnderWay", "for_each", "for_each_in_turn"]
 
 _T = TypeVar("_T")
 
@@ -134,20 +135,50 @@ class _Workers(Generic[_T]):
             self._fail(error)
 
 
-class Gate:
+async def for_each_in_turn(
+    items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None]], turnstile: Turnstile
+) -> None:
+    """Do what `for_each` does, each item in its turn at a turnstile that others share."""
+    turns = 0  # that were taken and not given back
+
+    async def in_turn() -> AsyncGenerator[_T, None]:
+        nonlocal turns
+        async for item in items:
+            await turnstile.take()
+            turns += 1
+            yield item
+            del item  # not kept while the next is awaited: it may hold bytes
+
+    async def work_and_give_back(item: _T) -> None:
+        nonlocal turns
+        try:
+            await work(item)
+        finally:
+            turns -= 1
+            turnstile.give_back()
+
+    try:
+        async with aclosing(in_turn()) as begun:
+            await for_each(begun, work_and_give_back, at_once=turnstile.limit)
+    finally:
+        for _ in range(turns):  # of what was cancelled before it began: the others would wait for them forever
+            turnstile.give_back()
+
+
+class Turnstile:
     """Lets several callers begin no more at once, all together, than a limit says: first come, first served.
 
     Every turn that was taken is given back, once; that is also when a limit that has risen is noticed, or by `look`.
     """
 
     def __init__(self, limit: Limit) -> None:
-        self._limit = limit
+        self.limit: Limit = limit
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def take(self) -> None:
         """Wait for a turn."""
-        if not self._waiting and self._busy < self._limit.now:
+        if not self._waiting and self._busy < self.limit.now:
             self._busy += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -166,7 +197,7 @@ class Gate:
 
     def look(self) -> None:
         """Let in who waits, as far as there is room."""
-        while self._waiting and self._busy < self._limit.now:
+        while self._waiting and self._busy < self.limit.now:
             turn = self._waiting.popleft()
             if not turn.done():
                 self._busy += 1

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import Identified
     from postdicom_async.disk.threads import DiskPool
     from postdicom_async.results import InstanceUids
-    from postdicom_async.transfer.sinks import Arrival, Arriving, Ended, Pieces
+    from postdicom_async.transfer.sinks import Arrival, ArrivalEnded, Arriving, Pieces
 
 __all__ = ["HoldingSink", "Side"]
 
@@ -186,7 +186,7 @@ class Side:
         self._sink = sink
         self._passing: Passing | None = None
 
-    def open(self, arriving: Arriving, ended: Ended, /) -> Arrival:
+    def open(self, arriving: Arriving, ended: ArrivalEnded, /) -> Arrival:
         """Begin to take an instance."""
         sink = self._sink
         if sink.passes and arriving.length is not None and arriving.length > sink.in_memory:
@@ -216,7 +216,7 @@ class _Keeping:
 
     where: str = ""
 
-    def __init__(self, sink: HoldingSink, arriving: Arriving, ended: Ended) -> None:
+    def __init__(self, sink: HoldingSink, arriving: Arriving, ended: ArrivalEnded) -> None:
         self._sink = sink
         self._header = arriving.header
         self._ended = ended

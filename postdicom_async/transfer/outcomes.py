@@ -93,7 +93,8 @@ class Gathered:
     async def taken(self, engine: asyncio.Future[_Report]) -> AsyncGenerator[Outcome, None]:
         """Yield what waits until ``engine``, which adds it, has ended."""
         waiting = self._waiting
-        assert waiting is not None  # noqa: S101 - made with streams=True
+        if waiting is None:
+            raise ValueError("outcomes are streamed only where that was asked for")
         engine.add_done_callback(lambda _: self._changed.set())
         while waiting or not engine.done():
             while waiting:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from postdicom_async.transfer.holding_sink import HoldingSink
-    from postdicom_async.transfer.sinks import Ended, Pieces
+    from postdicom_async.transfer.sinks import ArrivalEnded, Pieces
 
 __all__ = ["Passing", "PassingBody"]
 
@@ -32,7 +32,7 @@ class Passing:
 
     where: str = ""
 
-    def __init__(self, sink: HoldingSink, ended: Ended) -> None:
+    def __init__(self, sink: HoldingSink, ended: ArrivalEnded) -> None:
         self.is_awaited: bool = False
         self._sink = sink
         self._ended = ended
