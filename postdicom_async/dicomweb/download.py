@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import anyio
 
 from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names, tells_apart
 from postdicom_async.dicomweb.lanes import MANY, DownloadLanes, TakeOver
@@ -28,6 +25,7 @@ from postdicom_async.errors import IncompleteDownload, LocalFileError, Postdicom
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome, Status
 from postdicom_async.transfer.arrivals import Arrivals
+from postdicom_async.transfer.at_once import back_off
 from postdicom_async.transfer.outcomes import Gathered, Meter
 from postdicom_async.transfer.sinks import FolderSink
 
@@ -194,7 +192,6 @@ class Download:
     async def _fetch_rounds(self, *, finest: int) -> None:
         """Look what is missing and ask for that, each round in smaller resources; end when nothing more comes."""
         idle_rounds = 0
-        retry = self._session.settings.retry
         while not self._is_done() and not self._session.has_given_up:
             had = self._arrivals.saved
             expected = self._arrivals.listed.size if finest == 0 and self._arrivals.listed is not None else None
@@ -205,7 +202,7 @@ class Download:
             if self._is_done() or self._gives_up(finest, idle_rounds):
                 return
             if idle_rounds:
-                await anyio.sleep(random.random() * min(retry.cap, retry.base * 2.0**idle_rounds))  # noqa: S311
+                await back_off(self._session.settings.retry, idle_rounds)
             finest = min(2, finest + 1)
 
     def _is_done(self) -> bool:

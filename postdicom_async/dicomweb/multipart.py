@@ -15,7 +15,7 @@ from postdicom_async.dicomweb.dialects import ContentType, parse_media_type
 from postdicom_async.results import Rendered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 __all__ = [
     "MultipartDamage",
@@ -27,7 +27,6 @@ __all__ = [
     "PartTaker",
     "RenderedPiece",
     "joined",
-    "part_framing",
     "reader_for",
 ]
 
@@ -306,16 +305,6 @@ class _SinglePart:
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
-
-
-def part_framing(boundary: str, count: int) -> Sequence[bytes]:
-    """Return ``count + 1`` pieces: what stands before each part, and what stands after the last one.
-
-    Constant headers: nothing of a file's content or name goes into them.
-    """
-    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
-    following = b"\r\n" + head
-    return [head, *[following] * (count - 1), f"\r\n--{boundary}--\r\n".encode("ascii")]
 
 
 _KEPT = {"content-type": "Content-Type", "content-location": "Content-Location"}

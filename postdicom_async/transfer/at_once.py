@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -13,7 +14,9 @@ import anyio.lowlevel
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
-__all__ = ["Limit", "Turnstile", "UnderWay", "for_each", "for_each_in_turn"]
+    from postdicom_async.settings import Retry
+
+__all__ = ["Limit", "Turnstile", "UnderWay", "back_off", "for_each", "for_each_in_turn"]
 
 _T = TypeVar("_T")
 
@@ -163,6 +166,11 @@ async def for_each_in_turn(
     finally:
         for _ in range(turns):  # of what was cancelled before it began: the others would wait for them forever
             turnstile.give_back()
+
+
+async def back_off(retry: Retry, rounds: int) -> None:
+    """Wait before another round: a random share of ``base``, doubled ``rounds`` times, at most of ``cap``."""
+    await asyncio.sleep(random.random() * min(retry.cap, retry.base * 2.0**rounds))  # noqa: S311 - spreads, hides nothing
 
 
 class Turnstile:

@@ -14,7 +14,7 @@ import pytest
 from postdicom_async import CloudApi, DicomWeb, InstanceFinished, Limits, ProgressEvent, Settings, Status
 from postdicom_async.cloud import upload as cloud_upload
 from postdicom_async.dicomweb import upload as upload_module
-from postdicom_async.dicomweb.store import Reached
+from postdicom_async.dicomweb.related_body import Reached
 from postdicom_async.dicomweb.store_answer import StoreVerdict
 from postdicom_async.disk import scratch
 from postdicom_async.disk.sources import Usable
