@@ -85,8 +85,8 @@ class Confirmation:
             return Holding.ABSENT
         except (AuthenticationFailed, ConnectionFailed):
             return Holding.UNREACHABLE
-        except LocalFileError:
-            return Holding.UNCLEAR  # the source changed, or is gone
+        except LocalFileError:  # the source changed, or is gone
+            return Holding.UNCLEAR
         except PostdicomError as error:
             return Holding.UNREACHABLE if error.temporary else Holding.UNCLEAR
 
@@ -110,7 +110,7 @@ class Confirmation:
         count = 0
         async for part in parts:
             count += 1
-            if count > 1:  # which of them is it?
+            if count > 1:  # nobody can tell which of them is meant
                 return Holding.UNCLEAR
             async with self._in_memory if instance.body.length <= COMPARED_WHOLE else nullcontext():
                 finding = _HOLDINGS[(await compared(instance.body, aiter(part))).sameness]

@@ -117,7 +117,8 @@ class Download:
             await self._find_present()
             await self._fetch_rounds(finest=0)
         if self._arrivals.outside:
-            # Stored meanwhile, or a list that does not tell: by now another way may give a better one.
+            # Something is here that was not listed: it was stored meanwhile, or the list lies. Another way to list may
+            # tell more by now.
             await self._list(compare=compare)
             await self._find_present()
             await self._fetch_rounds(finest=1)
@@ -262,7 +263,7 @@ class Download:
         return IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
 
     def _count_shortfall(self, report: DownloadReport) -> IncompleteDownload | None:
-        """Believe neither a list nor an answer that brings less than the archive counts."""
+        """Believe neither a list nor an answer that ended well where the archive counts more than came."""
         here = self._arrivals.here
         if self._count is None or here >= self._count:
             return None

@@ -1,9 +1,12 @@
 """A JSON answer of data sets (QIDO-RS, retrieve metadata), read while it arrives.
 
-The data sets come in batches. A small answer is one: it is whole, and its connection free, before anything of it is
-given. Of a larger one a batch is given while the rest is under way; when it breaks, or another request needs its
-connection, it is asked for anew, and what was given before is skipped. So memory holds a batch, and of everything given
-before the last one a mark.
+The data sets are given in batches. A small answer is one batch: it is whole, and its connection free, before any of it
+is given. Of a larger one a batch is given while the rest is under way; when it breaks, or another request needs its
+connection, the request is made again, and what was given before is skipped.
+
+State: the answer that is being read, if any, and a mark of everything given before the last batch, so that memory holds
+one batch and the marks. What can go wrong is an answer that never ends: one that gives only what was given before is
+refused (`_endless`), and what is wanted no more is not read.
 """
 
 from __future__ import annotations

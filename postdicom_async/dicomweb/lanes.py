@@ -101,7 +101,7 @@ class DownloadLane:
 
 
 class TakeOver:
-    """What may be taken over of one answer for all there is, which has ``expected`` instances.
+    """What may be taken over of the one answer for everything, which has ``expected`` instances.
 
     ``begins`` is called when something is taken over.
 
@@ -273,7 +273,8 @@ class DownloadLanes:
                 besides = self._take_over.next() if has_room else None
                 one = None if besides is None else (besides, 0, True)
             if one is not None:
-                self._running += 1  # now: it is begun only after the next has been asked for
+                # Counted now: it is begun only after the next one has been drawn, which must see that it runs.
+                self._running += 1
                 yield one
                 continue
             self._nothing_left = is_over and not self._back and not (self._take_over and self._take_over.has_some)
@@ -290,7 +291,7 @@ class DownloadLanes:
             is_whole = not lane.scope.cancelled_caught
             if is_whole and not is_besides and self._take_over is not None:
                 self._take_over.stop()
-                for one in self._lanes:  # the answer for everything has come
+                for one in self._lanes:  # the answer for everything has come: what was asked for besides is not needed
                     one.scope.cancel()
             return is_whole or is_besides
         if isinstance(problem, _ENDS_ALL):
@@ -298,7 +299,7 @@ class DownloadLanes:
         may_pass = problem.temporary or isinstance(problem, RateLimited)
         if may_pass:
             self._policy.refused(time.monotonic())
-        if is_besides:  # it comes with the answer that was to be helped, which goes on
+        if is_besides:  # no harm is done: it comes with the answer for everything too, which goes on
             if self._take_over is not None and not may_pass:
                 self._take_over.stop()
             return True
@@ -312,7 +313,7 @@ class DownloadLanes:
         """Note what went wrong with one resource; raise what ends the download."""
         is_for_one = problem.status == HTTPStatus.FORBIDDEN and target != self._target
         if is_for_one and (self._running > 1 or self._arrivals.here):
-            self._forbidden = problem  # the others are given
+            self._forbidden = problem  # raised at the end: a forbidden series must not keep the others out
         elif isinstance(problem, _ENDS_THE_JOB):
             raise problem
         self.last_error = problem
@@ -342,9 +343,9 @@ class DownloadLanes:
         return any(take_over.is_due(lane, now) for lane in self._lanes)
 
     def _leave_if_all_is_here(self) -> None:
-        """Leave what is under way; the one answer for everything has a moment to come to its own end.
+        """When everything is here, end the requests that go on; the one for everything has a moment to end by itself.
 
-        Where nothing was taken over it has all the time there is: it may bring more than was counted.
+        Where nothing was taken over that one may take all the time it needs: it may bring more than was counted.
         """
         if self._take_over is None or not self._take_over.is_over:
             return

@@ -1,4 +1,9 @@
-"""Which instances a study or series has, by the archive's own word (QIDO-RS)."""
+"""Which instances a study or series has, by the archive's own word (QIDO-RS), and how many.
+
+Archives offer several ways to list them, and not every one works everywhere: some ignore a filter, some answer with an
+empty list instead of saying that they cannot, some cut it. So no single list is believed that contradicts what is
+known.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instances of a study from an archive, for another end of a job: each whole, none twice, none that was not wanted.
+"""Instances of a study from an archive, for another end of a job: each whole, none twice, and only those wanted.
 
 What is wanted is asked for in one request where it is all of a study or series, or most of a series; else one by one,
 several at once. What a large answer lacks is asked for once more, one by one. An instance is given when its part has

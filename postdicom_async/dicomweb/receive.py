@@ -39,7 +39,7 @@ _UNWANTED = {Taken.NEW: None, Taken.BEFORE: "", Taken.AGAIN: "a second copy"}
 _MOST_PIECES = 512  # a server that sends byte by byte must not fill memory with small objects
 _COPIED = 64 * 1024  # a smaller piece is copied out of its chunk, which may be many times as large
 _ENOUGH = 64 * 1024  # gathered of small pieces before they are taken apart
-_LONGEST_HELD = 0.005  # seconds
+_LONGEST_HELD = 0.005  # seconds that small pieces wait for more: nothing is held back from a slow answer
 _FIRST_LOOK = 4 * 1024  # most headers end within
 
 

@@ -243,7 +243,7 @@ async def part_events(answer: StreamedAnswer, operation: str, max_parts: int) ->
             yield event
         if problem is not None:
             raise problem
-    if empty:
+    if empty:  # nothing marks a part that never began: an answer without one would pass for a study without instances
         raise damaged(MultipartDamage("the answer is empty"), operation)
 
 

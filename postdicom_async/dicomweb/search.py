@@ -168,7 +168,8 @@ class _Pages:
                 async with aclosing(self._page(left, offset, warnings, page)) as parts:
                     async for fresh in parts:
                         left = None if left is None else left - len(fresh)
-                        yield fresh  # the caller's now, who may empty it
+                        # The caller may empty it: what is counted was counted before, or paging would end here.
+                        yield fresh
                 offset += page.size
                 if not page.new and page.size and was_full:
                     self._tell_of_more(warnings)

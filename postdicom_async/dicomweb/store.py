@@ -210,7 +210,7 @@ class _Delivery:
     async def _attempt(self, body: RelatedBody) -> _Exchange:
         sent = {_uid(part) for part in body.parts}
         arrived_before = sent & self._left
-        self._left |= sent  # until the opposite is known: whoever is cancelled here does not come to know
+        self._left |= sent  # until the opposite is known: if this is cancelled, nobody comes to know
         lost: PostdicomError | None = None
         try:
             answer = await self._answer(body)
@@ -259,7 +259,7 @@ class _Delivery:
                 return answer
             if refusal.status not in _NOT_NOW:
                 raise refusal
-            body.begun = False  # whoever is cancelled while it waits knows that it was refused
+            body.begun = False  # if it is cancelled while it waits, it is known that nothing of it is there
             if not await under_way.another_was_taken():
                 raise refusal
 

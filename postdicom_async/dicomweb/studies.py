@@ -1,4 +1,4 @@
-"""Which studies an archive has, by its own word (QIDO-RS), for what is to be concluded from the list.
+"""Which studies an archive has, by its own word (QIDO-RS), for those who act on the list being whole.
 
 Archives cut their lists: at the page, at a few thousand results however they are paged, or at some number without any
 paging. So a list is believed to be whole only when the archive, asked for what comes behind it, has nothing, and when

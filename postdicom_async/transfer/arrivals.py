@@ -1,4 +1,4 @@
-"""What a download knows of every instance: what arrived and by which answer, and what the archive lists.
+"""What a download knows of every instance: whether it arrived, by which answer, and whether the archive lists it.
 
 Memory holds counters and the latest instances; the rest lies in a `Scratch` (see there). Passes over everything go in
 slices, between which the event loop goes on. What arrives during such a pass is counted by whoever comes second: the
@@ -199,7 +199,7 @@ class Arrivals:
                 self.outside += sum(state & 1 and value is None for *_, state, value in rows)
                 self._counted_to = rows[-1][:2]
                 await asyncio.sleep(0)
-        except BaseException:  # cancelled: a list that is compared in part would say that all is here
+        except BaseException:  # cancelled: a list that was compared in part would say that all is here
             self.listed, self.outside, self._counted_to = None, 0, _BEGINNING
             raise
         self._counted_to = _END

@@ -1,4 +1,9 @@
-"""Work on several items at once, with one plain error out of it."""
+"""Work on several items at once, which ends with one plain error if it fails; and turns that several callers share.
+
+State of the workers and of the turnstile belongs to the event loop. What can go wrong is that somebody waits for ever:
+so every turn is given back once, by whoever took it, whether or not its work began, and a limit is looked at again now
+and then, because it may rise while nothing ends.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +51,7 @@ async def for_each(items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None
 
 
 class _Workers(Generic[_T]):
-    """Tasks that are given another item when they are through with one: a task for each costs like a small request."""
+    """Tasks that are given another item when they are done with one: a new task for each costs as much as a request."""
 
     def __init__(self, items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None]], at_once: int | Limit) -> None:
         self._items = items
@@ -132,7 +137,8 @@ class _Workers(Generic[_T]):
                 self._idle.append(waiting)
                 item = await waiting
         except asyncio.CancelledError:
-            self._was_cancelled = True  # its item is not through: this is no end like any other
+            # Its item is not done: taken for an end like any other, an upload would ask for its items for ever.
+            self._was_cancelled = True
             raise
         except Exception as error:  # noqa: BLE001 - raised in the end
             self._fail(error)
@@ -194,7 +200,7 @@ class Turnstile:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it came at the same moment
+            if not turn.cancelled():  # the turn came at the same moment: nobody else would give it back
                 self.give_back()
             raise
 
@@ -213,9 +219,9 @@ class Turnstile:
 
 
 class UnderWay:
-    """Requests of one upload, or of several that share this, that are under way.
+    """The requests under way of one upload, or of several that share this.
 
-    Where one is refused, the others show whether it is by their number.
+    Where one is refused, the others show whether that is because there are so many.
     """
 
     def __init__(self) -> None:

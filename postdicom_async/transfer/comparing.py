@@ -69,7 +69,7 @@ async def _compare_streams(body: Body, pieces_received: AsyncIterator[bytes]) ->
         if one is None or other is None or one.syntax != other.syntax or one.with_elements != other.with_elements:
             return cannot
         rest = await _equal_rest(sent, received)
-    if rest is None:  # perhaps only written in another way
+    if rest is None:  # another length: perhaps the same pixels, only written in another way
         return cannot
     found = Differences(Difference.SAME)
     if one.with_elements:

@@ -161,7 +161,7 @@ class HoldingSink:
         return one
 
     def _drop_unread(self) -> None:
-        """Throw away what was taken and is not read: nothing comes behind it, and somebody waits for that."""
+        """Throw away what was taken and is not read: nothing comes behind it, and somebody waits for what would."""
         unread, self._unread = self._unread, []
         for body in filter(None, (one() for one in unread)):
             if not body.is_opened:
@@ -232,7 +232,8 @@ class _Keeping:
         if self._over:
             return
         self._take(pieces, size, size)
-        # Many that come at once may fill memory before one of them is whole: then no back-pressure would help.
+        # Many that come at once may fill memory before any of them is whole, and then nobody could take one to make
+        # room: so they go to files when somebody waits for the next.
         if self._size > self._sink.in_memory or (self._sink.is_awaited and self._sink.is_tight):
             self._go_on()
 

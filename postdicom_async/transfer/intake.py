@@ -1,10 +1,14 @@
-"""Takes the sources of an upload in: settles what is not to be sent, tells duplicates apart, gives one outcome each.
+"""The intake of an upload: settles what is not to be sent, tells duplicates apart, gives each source one outcome.
 
 Every source has exactly one outcome, told as soon as it is final; what is not settled when all is over was not sent.
-Of several sources with one SOP Instance UID only one is under way at a time. One that is byte for byte the same goes by
-the outcome of its twin; one that differs waits, and is handed out when the one before it was refused. Nothing ever
-waits for that: what is ready when all else is through is sent in a further round. Memory holds what is under way: what
-is settled is kept in `SettledVersions`.
+Of several sources with one SOP Instance UID only one is under way at a time. One that is byte for byte the same shares
+the outcome of its twin; one that differs waits, and is handed out when the one before it was refused. Nothing else
+waits for that: what is ready when everything else is done is sent in a further round.
+
+State, all of it in the event loop: ``_open`` has a record for each source that was handed out or waits, and for each of
+these UIDs ``_under_way`` has all versions that were met. Once all versions of a UID are settled they move to
+`SettledVersions`, so that memory holds only what is under way. What can go wrong is an outcome that is told twice or
+never: only `Intake._close` ends a record, and `Intake._settle_the_rest` ends those that are left.
 """
 
 from __future__ import annotations
@@ -108,7 +112,7 @@ class Intake:
         self._held_bytes = 0
         self._unsent_bytes = 0
         self._measured = False
-        self._nothing_more: Exception | None = None  # why nothing else begins; what is under way comes to its end
+        self._nothing_more: Exception | None = None  # why nothing else begins; what is under way is still finished
 
     async def run(self, sources: Sources, send: _Send, operation: str, deadline: float | None) -> UploadReport:
         """Have ``send`` send and `settle` what it is given, all within ``deadline``; return the fold of the outcomes.
@@ -168,7 +172,7 @@ class Intake:
             numbered: Numbered | None = None
             try:
                 numbered = await self._admitted(await self._anonymized(self._drawn.popleft()))
-            except LocalFileError as error:  # what was seen, or a stream that was kept, cannot be read again
+            except LocalFileError as error:  # what was met before, or a stream that was kept, cannot be read again
                 self._nothing_more = error
             if numbered is not None:
                 yield numbered
@@ -223,7 +227,7 @@ class Intake:
         if twin_of is not None:
             self._note_twin(twin_of, _outcome(source, Status.DUPLICATE, "sent once"))
             return None
-        # Cancelled here, it has no place in the report yet, as one that was never drawn.
+        # Numbered only after this: cancelled while it is read, it has no place in the report, as if never drawn.
         content = await self._content(source.body)
         if known and (self._distinct or not self._may_be_tried(known, source.body)):
             self._end_here(_outcome(source, Status.FAILED, _OTHER_CONTENT))

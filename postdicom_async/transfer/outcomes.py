@@ -47,7 +47,7 @@ _MOST_WAITING = 256  # outcomes that a reader has still to take
 
 
 class Gathered:
-    """What became of the instances of one transfer so far.
+    """What became of the instances of one transfer so far: the fold over its outcomes.
 
     Attributes:
         counts: number of outcomes by status.
@@ -179,7 +179,7 @@ class Outcomes(Generic[_Report]):
             await self._end()
 
     async def _end(self) -> None:
-        """End the transfer. Left early, it is ended twice: here, and by who collects the generator that was left."""
+        """End the transfer. Left early, it is ended twice: here, and when the generator that was left is collected."""
         if self._running is None:
             return
         self._running.cancel()

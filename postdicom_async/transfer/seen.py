@@ -1,7 +1,8 @@
-"""What an upload has met under each SOP Instance UID: enough to tell what comes later apart, in bounded memory.
+"""What an upload has met under each SOP Instance UID: enough to tell later sources apart, in bounded memory.
 
 An upload may have millions of instances, and any of them may come again. What is under way is kept by `Intake`; once
-all that was met under a UID is settled it goes here, and most of it to disk (see `Scratch`).
+everything met under a UID is settled it comes here, and most of it goes to disk (see `Scratch`). A version never holds
+the bytes of an instance, only its file or a digest: else a stream of data sets would fill the memory.
 """
 
 from __future__ import annotations
