@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names, tells_apart
 from postdicom_async.dicomweb.lanes import MANY, DownloadLanes, TakeOver
-from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
+from postdicom_async.dicomweb.listing import count_instances, list_instances, listing_check
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.disk.folder import Folder
 from postdicom_async.disk.threads import in_background, outlasting
@@ -31,8 +31,6 @@ from postdicom_async.transfer.sinks import FolderSink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
-
-    from postdicom_async.transfer.arrivals import Arrivals
 
 __all__ = ["Download", "plan"]
 
@@ -79,10 +77,7 @@ class Download:
         started = time.monotonic()
         problem: PostdicomError | None = None
         deadline = self._session.settings.timeouts.deadline
-
-        def late() -> PostdicomError:
-            return deadline_passed(f"retrieve {self._target.route}", deadline, sent=True)
-
+        late = partial(deadline_passed, f"retrieve {self._target.route}", deadline, sent=True)
         try:
             try:
                 await in_background(self._folder.open)
@@ -221,7 +216,7 @@ class Download:
     async def _report(self, started: float) -> DownloadReport:
         arrivals = self._arrivals
         total = None if arrivals.listed is None else arrivals.listed.size
-        listing, contradicted = verdict(arrivals.here, total, arrivals.outside, self._count, whole=self._whole)
+        listing, contradicted = listing_check(arrivals.here, total, arrivals.outside, self._count, whole=self._whole)
         if arrivals.missing:
             async for some in arrivals.missing_slices():
                 for uids in some:

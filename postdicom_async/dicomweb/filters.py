@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from pydicom.valuerep import PersonName
 
 __all__ = [
+    "INSTANCE_UID",
     "LISTED",
+    "SERIES_UID",
+    "STUDY_UID",
     "Contradictions",
     "Expectation",
     "FilterValue",
@@ -42,6 +45,8 @@ __all__ = [
     "vr_of",
     "wire_pairs",
 ]
+
+STUDY_UID, SERIES_UID, INSTANCE_UID = "0020000D", "0020000E", "00080018"
 
 RangeEnd: TypeAlias = date | datetime | time | str | None
 FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[RangeEnd, RangeEnd] | list[str]"
@@ -220,7 +225,6 @@ def _listed_uids(name: str, value: str) -> list[str]:
     return [uid for uid in dict.fromkeys(LISTED.split(value)) if uid]
 
 
-_STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _DAY = re.compile(r"[0-9]{8}")
 _DAYS = re.compile(r"(?P<first>[0-9]{8})?-(?P<last>[0-9]{8})?|(?P<one>[0-9]{8})")
 
@@ -303,14 +307,14 @@ def _dates(value: str) -> _Test | None:
 
 
 _SURE: Final = {
-    _STUDY: _one_of,
-    _SERIES: _one_of,
-    _INSTANCE: _one_of,
+    STUDY_UID: _one_of,
+    SERIES_UID: _one_of,
+    INSTANCE_UID: _one_of,
     "00100020": _patient_ids,  # Patient ID
     "00080020": _dates,  # Study Date
     "00100030": _dates,  # Patient's Birth Date
 }
-_BELOW: Final = {_STUDY: (_SERIES, _INSTANCE), _SERIES: (_INSTANCE,)}
+_BELOW: Final = {STUDY_UID: (SERIES_UID, INSTANCE_UID), SERIES_UID: (INSTANCE_UID,)}
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------

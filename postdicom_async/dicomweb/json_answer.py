@@ -19,6 +19,7 @@ import anyio.to_thread
 
 from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, data_set_in, first_value
 from postdicom_async.dicom.json_stream import EndsEarly, JsonReader, NotJson, TooMuch, read_json
+from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError
 from postdicom_async.face import translated
@@ -36,7 +37,7 @@ __all__ = ["JsonAnswer", "is_small", "mark_of", "not_dicom_json", "refuse_cut_js
 
 _BATCH_BYTES = 1 << 20
 _BATCH_ITEMS = 5000  # small ones take twenty times their bytes
-_IDENTITY = ("0020000D", "0020000E", "00080018", "00100020")  # Study, Series, SOP Instance UID, PatientID
+_IDENTITY = (STUDY_UID, SERIES_UID, INSTANCE_UID, "00100020")  # and the PatientID
 _MARK_BYTES = 15  # with what Python adds just what malloc hands out anyway
 _READ_ASIDE = 64 << 10
 

@@ -19,7 +19,15 @@ import anyio.to_thread
 
 from postdicom_async.dicom.json_model import DicomJson
 from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON
-from postdicom_async.dicomweb.filters import Contradictions, Pairs, expectations, queries, query_string, wire_pairs
+from postdicom_async.dicomweb.filters import (
+    STUDY_UID,
+    Contradictions,
+    Pairs,
+    expectations,
+    queries,
+    query_string,
+    wire_pairs,
+)
 from postdicom_async.dicomweb.json_answer import JsonAnswer, is_small, mark_of
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
@@ -65,7 +73,7 @@ class SearchQuery:
     operation: str
     path: str
     pairs: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    key: str = "0020000D"
+    key: str = STUDY_UID
     limit: int | None = None
     offset: int = 0
     page: int | None = 1000
@@ -114,12 +122,8 @@ def load_data_sets() -> Awaitable[object] | None:
     """
     if hasattr(sys.modules.get(_DATA_SETS), "dataset_of"):  # and not only while another search loads it
         return None
-    return start(_load())
-
-
-async def _load() -> None:
     # Not in asyncio's own threads: all of them may be at work that waits for this very search.
-    await anyio.to_thread.run_sync(import_module, _DATA_SETS, limiter=anyio.CapacityLimiter(1))
+    return start(anyio.to_thread.run_sync(lambda: import_module(_DATA_SETS), limiter=anyio.CapacityLimiter(1)))
 
 
 class MayBeMore(ProtocolError):

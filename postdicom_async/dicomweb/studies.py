@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from postdicom_async.dicom.json_model import first_value, values_of
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.dialects import Route
-from postdicom_async.dicomweb.filters import LISTED
+from postdicom_async.dicomweb.filters import LISTED, STUDY_UID
 from postdicom_async.dicomweb.listing import as_count
 from postdicom_async.dicomweb.search import MayBeMore, SearchQuery, find, first_result, query_to_act_on
 from postdicom_async.disk.scratch import Marks
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["FoundStudy", "Studies", "ask_study", "probe"]
 
 _OPERATION: Final = "list studies"
-_STUDY, _DATE, _COUNT, _MODALITIES = "0020000D", "00080020", "00201208", "00080061"
+_DATE, _COUNT, _MODALITIES = "00080020", "00201208", "00080061"
 _FIELDS: Final = (("includefield", _DATE), ("includefield", _COUNT))
 _DAY: Final = 8
 _EARLIEST, _LATEST = "19000101", "20991231"  # where no date shows
@@ -268,7 +268,7 @@ async def ask_study(retrieval: Retrieval, study: str) -> FoundStudy | None:
     Raises:
         PostdicomError: it cannot be asked, or answers with something else.
     """
-    item = await first_result(retrieval.session, _search(retrieval, ((_STUDY, study), *_FIELDS), limit=1))
+    item = await first_result(retrieval.session, _search(retrieval, ((STUDY_UID, study), *_FIELDS), limit=1))
     found = None if item is None else _found(item)
     if found is not None and found.uid != study:
         raise ProtocolError("the archive answers with another study", operation=_OPERATION)
@@ -287,11 +287,11 @@ async def probe(retrieval: Retrieval) -> None:
 def _search(retrieval: Retrieval, pairs: Pairs, *, limit: int | None = None) -> SearchQuery:
     path = retrieval.dialect.path(Route.SEARCH_STUDIES)
     private = tuple(value for name, value in pairs if name != "includefield")
-    return replace(query_to_act_on(retrieval, _OPERATION, path, pairs, key=_STUDY, limit=limit), private=private)
+    return replace(query_to_act_on(retrieval, _OPERATION, path, pairs, key=STUDY_UID, limit=limit), private=private)
 
 
 def _found(item: DicomJson) -> FoundStudy:
-    uid = str(first_value(item, _STUDY) or "").strip("\0 ")
+    uid = str(first_value(item, STUDY_UID) or "").strip("\0 ")
     if not is_uid(uid):
         raise ProtocolError("the archive lists a study without a valid UID", operation=_OPERATION)
     date = str(first_value(item, _DATE) or "").strip("\0 ").replace(".", "")
