@@ -122,8 +122,12 @@ def load_data_sets() -> Awaitable[object] | None:
     """
     if hasattr(sys.modules.get(_DATA_SETS), "dataset_of"):  # and not only while another search loads it
         return None
+    return start(_load())
+
+
+async def _load() -> None:
     # Not in asyncio's own threads: all of them may be at work that waits for this very search.
-    return start(anyio.to_thread.run_sync(lambda: import_module(_DATA_SETS), limiter=anyio.CapacityLimiter(1)))
+    await anyio.to_thread.run_sync(import_module, _DATA_SETS, limiter=anyio.CapacityLimiter(1))
 
 
 class MayBeMore(ProtocolError):
