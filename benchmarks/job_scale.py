@@ -29,9 +29,9 @@ from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader
 from postdicom_async.disk.files import Unusable
 from postdicom_async.disk.sources import Usable
-from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Selection
 from postdicom_async.jobs.ledger.book import Book
-from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.pages.report import report_lines
 from postdicom_async.results import InstanceUids, Outcome, Status
 
@@ -86,7 +86,7 @@ class Synthetic:
         has = self._archive.has(number) or 0
         yield [ListedInstance(uid(2, number, one // IN_A_SERIES), uid(3, number, one), SIZE) for one in range(has)]
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         if "POSTDICOM_BENCH_FIRST_OPEN" in os.environ:
             os.write(1, b"open\n")
             os.environ.pop("POSTDICOM_BENCH_FIRST_OPEN")

@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 from postdicom_async.jobs.ends.end import ListedStudy
-from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, LedgerReader, Stage
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.ledger.reader import LedgerReader
+from postdicom_async.jobs.ledger.schema import ItemRow, Stage
 from postdicom_async.jobs.plan import ItemEnd
 from postdicom_async.jobs.states import State
 

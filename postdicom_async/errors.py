@@ -1,4 +1,4 @@
-"""Every exception a caller can catch, grouped by who must act.
+"""The exceptions a caller can catch, grouped by who must act.
 
 ::
 
@@ -13,7 +13,7 @@
     ├── ProtocolError          the archive's software: its answer is not what PS3.18 says
     ├── LocalFileError         this machine: a folder or file cannot be read or written
     ├── TransferError          some instances did not make it; ``report`` says which
-    │   └── IncompleteDownload     what arrived whole was kept, ``report.missing`` names the rest
+    │   └── IncompleteDownload     what arrived whole was kept (in ``results.py``, with its report)
     ├── LedgerUnusable         the ledger of a job: damaged, of a newer version, or of another job
     │   └── LedgerLocked           another process runs that job
     ├── LimitReached           a guard of a job: more would be deleted than is allowed
@@ -27,15 +27,12 @@ be logged as it is, by a crash reporter too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from postdicom_async.results import DownloadReport, UploadReport
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 __all__ = [
     "AuthenticationFailed",
     "ConnectionFailed",
-    "IncompleteDownload",
     "JobStopped",
     "LedgerLocked",
     "LedgerUnusable",
@@ -50,6 +47,25 @@ __all__ = [
     "TransferError",
     "UsageError",
 ]
+
+
+class TransferReport(Protocol):
+    """What every report of a transfer says; those of ``postdicom_async.results`` say more."""
+
+    @property
+    def counts(self) -> Mapping[Any, int]:
+        """The number of instances by `Status`."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """Wall time."""
+        ...
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing needs attention."""
+        ...
 
 
 class PostdicomError(Exception):
@@ -71,7 +87,7 @@ class PostdicomError(Exception):
 
     temporary_by_default = False
     origin: tuple[str, ...] = ()
-    report: UploadReport | DownloadReport | None = None
+    report: TransferReport | None = None
 
     def __init__(
         self,
@@ -114,7 +130,18 @@ class PostdicomError(Exception):
 
 
 class UsageError(PostdicomError, ValueError):
-    """An argument is wrong; nothing was sent. The message names the argument."""
+    """An argument is wrong; nothing was sent. The message begins with the argument, where it is about one.
+
+    Attributes:
+        argument: its name as the caller writes it, such as ``"limit"`` or ``"tls.key"``; None where it is about none.
+        problem: what is wrong with it: the message without its name.
+    """
+
+    def __init__(self, problem: str, *, argument: str | None = None, operation: str | None = None) -> None:
+        # The message is made here alone, so that what it says and what ``argument`` says cannot differ.
+        super().__init__(f"{argument}: {problem}" if argument else problem, operation=operation)
+        self.argument = argument
+        self.problem = problem
 
 
 class ConnectionFailed(PostdicomError):
@@ -167,17 +194,11 @@ class LocalFileError(PostdicomError):
 class TransferError(PostdicomError):
     """Some instances were not transferred. ``report`` lists the outcome of each one."""
 
-    report: UploadReport | DownloadReport
+    report: TransferReport
 
-    def __init__(self, message: str, *, report: UploadReport | DownloadReport, temporary: bool = False) -> None:
+    def __init__(self, message: str, *, report: TransferReport, temporary: bool = False) -> None:
         super().__init__(message, temporary=temporary)
         self.report = report
-
-
-class IncompleteDownload(TransferError):
-    """Instances are missing after every repeat; those that arrived whole are on disk, under ``report.saved``."""
-
-    report: DownloadReport
 
 
 class LedgerUnusable(PostdicomError):

@@ -1,4 +1,4 @@
-"""What callers get back: outcomes per instance, reports per job, progress events. All frozen, none holds patient data.
+"""What callers get back: outcomes per instance, reports per transfer, progress events. None holds patient data.
 
 A path may hold a patient's name, so paths are left out of every ``repr``; read ``.where`` to see one.
 """
@@ -17,6 +17,7 @@ from postdicom_async.face import public_face
 __all__ = [
     "BytesMoved",
     "DownloadReport",
+    "IncompleteDownload",
     "InstanceFinished",
     "InstanceUids",
     "ListingCheck",
@@ -196,6 +197,12 @@ class DownloadReport:
     def ok(self) -> bool:
         """True when it came to its end, nothing is missing or refused, and the archive's own list agrees."""
         return not (self.failed or self.missing or self.refused or self.contradicted)
+
+
+class IncompleteDownload(TransferError):
+    """Instances are missing after every repeat; those that arrived whole are on disk, under ``report.saved``."""
+
+    report: DownloadReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def _require_seconds(group: object, where: str, names: Iterable[str]) -> None:
     for name in names:
         value = getattr(group, name)
         if not _is_number(value) or not 0 < value < math.inf:
-            raise UsageError(f"{where}.{name}: give a number of seconds above 0")
+            raise UsageError("give a number of seconds above 0", argument=f"{where}.{name}")
 
 
 def _require_at_least(group: object, where: str, least: dict[str, int]) -> None:
@@ -35,7 +35,7 @@ def _require_at_least(group: object, where: str, least: dict[str, int]) -> None:
         value, lowest = getattr(group, one.name), least.get(one.name, 0)
         whole = one.type == "int"
         if not _is_number(value) or (whole and not isinstance(value, int)) or not value >= lowest:
-            raise UsageError(f"{where}.{one.name}: give a number from {lowest} on")
+            raise UsageError(f"give a number from {lowest} on", argument=f"{where}.{one.name}")
 
 
 def _is_number(value: object) -> bool:
@@ -83,7 +83,7 @@ class Timeouts:
         if self.deadline is not None:
             _require_seconds(self, "timeouts", ["deadline"])
         if not _is_number(self.least_rate) or not 0 <= self.least_rate < math.inf:
-            raise UsageError("timeouts.least_rate: give a number of bytes a second, 0 for no limit")
+            raise UsageError("give a number of bytes a second, 0 for no limit", argument="timeouts.least_rate")
 
 
 @public_face
@@ -190,9 +190,9 @@ class Tls:
             elif value is not None and not isinstance(value, Path):
                 raise UsageError(f"tls.{name}: give the path of a PEM file")
         if not isinstance(self.key_password, str | None):
-            raise UsageError("tls.key_password: give a text")
+            raise UsageError("give a text", argument="tls.key_password")
         if not isinstance(self.accept_any_certificate, bool):
-            raise UsageError("tls.accept_any_certificate: give True or False")
+            raise UsageError("give True or False", argument="tls.accept_any_certificate")
 
 
 @public_face
@@ -234,13 +234,13 @@ class Settings:
         """Refuse members of another class."""
         for name, kind in _MEMBERS.items():
             if not isinstance(getattr(self, name), kind):
-                raise UsageError(f"{name}: give {kind.__name__}(...)")
+                raise UsageError(f"give {kind.__name__}(...)", argument=name)
         if not isinstance(self.proxy, str | None):
-            raise UsageError("proxy: give an address such as http://proxy.example:3128")
+            raise UsageError("give an address such as http://proxy.example:3128", argument="proxy")
         if self.on_event is not None and not callable(self.on_event):
-            raise UsageError("on_event: give a function that takes an event")
+            raise UsageError("give a function that takes an event", argument="on_event")
         if self.before_request is not None and not callable(self.before_request):
-            raise UsageError("before_request: give a function without arguments that can be awaited")
+            raise UsageError("give a function without arguments that can be awaited", argument="before_request")
 
 
 _MEMBERS: dict[str, type] = {"timeouts": Timeouts, "retry": Retry, "limits": Limits, "tls": Tls}

@@ -52,12 +52,6 @@ class Level(StrEnum):
 
 
 _PARENTS = {Level.STUDY: (), Level.SERIES: ("study",), Level.INSTANCE: ("study", "series")}
-_ARGUMENTS = {
-    "study_instance_uid:": "UID of the study:",
-    "series_instance_uid:": "UID of the series:",
-    "sop_instance_uid:": "UID of the instance:",
-}
-"""The library's names for what are options elsewhere, and arguments here."""
 
 
 def download(
@@ -163,7 +157,7 @@ class _Job:
                 except PostdicomError as error:
                     if len(self.targets) == 1:
                         raise
-                    output.error(f"{target[-1]}: {output.in_options(str(error))}")
+                    output.error(f"{target[-1]}: {output.in_options(error)}")
                     self.results.append(Result(target, getattr(error, "report", None), error))
                 else:
                     self.results.append(Result(target, report))
@@ -174,17 +168,14 @@ class _Job:
         into = self.into
         keeps_all = into.report is None
         async with Progress(f"Download{number}", quiet=self.quiet, keeps_all=keeps_all) as self.progress:
-            try:
-                report: DownloadReport = await call(
-                    *target,
-                    to=self.to,
-                    layout=self.layout,
-                    progress=self.progress,
-                    report=into.report,
-                    report_paths=into.report_paths,
-                )
-            except UsageError as error:
-                raise _in_arguments(error) from None
+            report: DownloadReport = await call(
+                *target,
+                to=self.to,
+                layout=self.layout,
+                progress=self.progress,
+                report=into.report,
+                report_paths=into.report_paths,
+            )
         return report
 
     def unfinished(self, error: PostdicomError | Interrupted) -> Result:
@@ -193,11 +184,6 @@ class _Job:
         seen = self.progress
         report = None if isinstance(error, Interrupted) else getattr(error, "report", None)
         return Result(target, report, None if isinstance(error, Interrupted) else error, seen)
-
-
-def _in_arguments(error: UsageError) -> UsageError:
-    first, _, rest = str(error).partition(" ")
-    return UsageError(f"{_ARGUMENTS[first]} {rest}") if first in _ARGUMENTS else error
 
 
 def _tell(results: list[Result], error: object, *, as_json: bool, quiet: bool) -> None:

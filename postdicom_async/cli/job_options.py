@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
 import typer
 
@@ -26,7 +26,6 @@ __all__ = [
     "Pacing",
     "VerifyLevel",
     "first_studies",
-    "require_pace",
 ]
 
 WHAT, PACE, PROOF = "What is done", "How fast, and when", "Proof"
@@ -135,7 +134,6 @@ class Pacing:
         """
         from postdicom_async.jobs import Pace
 
-        require_pace(self.max_rate, self.max_requests, self.window)
         return Pace(max_rate=self.max_rate, max_requests=self.max_requests, at_once=self.at_once, windows=self.window)
 
 
@@ -147,31 +145,8 @@ def _folder(end: str, what: str) -> Path | None:
         spec = parse_end(end)
         return Path(spec.place) if spec.kind == "folder" else None
     except UsageError as error:
-        message = error.message.removeprefix("filters: ")
+        message = error.problem
     raise UsageError(f"{what}: {message}")
-
-
-def require_pace(max_rate: str | None, max_requests: str | None, window: str | None) -> None:
-    """Refuse a rate or a window that makes no sense, by the name of its option.
-
-    Raises:
-        UsageError: which, and what would make sense.
-    """
-    from postdicom_async.jobs import Pace
-
-    given: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("--max-rate", {"max_rate": max_rate}),
-        ("--max-requests", {"max_requests": max_requests}),
-        ("--window", {"windows": window or ""}),
-    )
-    for option, words in given:
-        try:
-            Pace(**words)
-        except UsageError as error:
-            message = error.message.partition(": ")[2]
-        else:
-            continue
-        raise UsageError(f"{option}: {message}")
 
 
 def first_studies(file: Path | None) -> list[str]:

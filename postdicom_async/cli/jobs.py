@@ -17,7 +17,7 @@ from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.job_look import ask, find_running, status_of, summary_of
 from postdicom_async.cli.job_machines import Machines
-from postdicom_async.cli.job_options import JobName, Pacing, require_pace
+from postdicom_async.cli.job_options import JobName, Pacing
 from postdicom_async.cli.job_run import Telling, counts_text, document_of, run_job, told_reasons
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
@@ -164,7 +164,7 @@ def retry(
     from postdicom_async import jobs
 
     if not failed:
-        raise UsageError("retry: give --failed; --reason narrows it")
+        raise UsageError("give --failed; --reason narrows it", operation="retry")
     pace, scheduler = pacing.pace(), machines.given()
 
     async def begin() -> Job:
@@ -209,11 +209,13 @@ def set_(
     window: Annotated[str | None, typer.Option(metavar="TIMES", help="When it may work; '' for always.")] = None,
 ) -> int:
     """Change the pace of a running job."""
+    from postdicom_async import jobs
+
     given = {"max_rate": max_rate, "max_requests": max_requests, "at_once": at_once, "windows": window}
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
-        raise UsageError("set: give --max-rate, --max-requests, --at-once or --window")
-    require_pace(max_rate, max_requests, window)
+        raise UsageError("give --max-rate, --max-requests, --at-once or --window", operation="set")
+    jobs.Pace(max_rate=max_rate, max_requests=max_requests, at_once=at_once, windows=window or "")  # refuses nonsense
     _asked(job, {"do": "set", **changes}, lambda answer: f"set: {_pace_words(answer)}", common)
     return Exit.OK
 

@@ -102,7 +102,7 @@ def _end_of(error: BaseException, *, debug: bool) -> tuple[int, str | None]:
     if isinstance(error, KeyboardInterrupt | Interrupted):
         return error.code if isinstance(error, Interrupted) else Exit.INTERRUPTED, "interrupted"
     if isinstance(error, PostdicomError):
-        return code_of(error), output.in_options(str(error))
+        return code_of(error), output.in_options(error)
     if (usage := _usage_message(error)) is not None:
         return Exit.USAGE, usage
     if isinstance(error, OSError) and error.errno in _FULL:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_h
 
 import typer
 
+from postdicom_async.cli import output
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -72,12 +74,11 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
         else:
             parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
 
-    asks_for_typed = any(one.metadata.get(_TYPED) for kind in groups.values() for one in fields(kind))
-    if asks_for_typed:
-        parameters.append(_parameter("context", typer.Context))
+    parameters.append(_parameter("context", typer.Context))
 
-    def call(context: typer.Context | None = None, **values: Any) -> int:
-        typed = frozenset(name for name in values if context and _is_typed(context, name))
+    def call(context: typer.Context, **values: Any) -> int:
+        output.speak_of({one.name: _option_of(one) for one in context.command.params if one.opts[0].startswith("-")})
+        typed = frozenset(name for name in values if _is_typed(context, name))
         for name, kind in groups.items():
             taken = {one.name: typed if one.metadata.get(_TYPED) else values.pop(one.name) for one in fields(kind)}
             values[name] = kind(**taken)
@@ -91,6 +92,12 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
 
 def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _option_of(parameter: Any) -> str:
+    """Return the option of a parameter that is called as it is, else its first."""
+    alike = f"--{parameter.name.replace('_', '-')}"
+    return alike if alike in parameter.opts else str(parameter.opts[0])
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:

@@ -15,7 +15,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from postdicom_async import LocalFileError
+from postdicom_async import LocalFileError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +36,7 @@ __all__ = [
     "rate_text",
     "render",
     "size_text",
+    "speak_of",
     "table",
     "time_text",
     "was_document_written",
@@ -64,58 +65,56 @@ def _shown(char: str) -> str:
     return " " if char.isspace() else "\ufffd"
 
 
-_ARGUMENTS = {
-    "api_key:": "the API key:",
-    "account_key:": "the account key:",
-    "study_instance_uid:": "--study:",
-    "series_instance_uid:": "--series:",
-    "filters:": "--filter:",
-    "fields:": "--field:",
-    "limit:": "--limit:",
-    "layout:": "--layout:",
-    "proxy:": "--proxy:",
-    "url:": "--url:",
-    "tls.ca_file:": "--ca-file:",
-    "tls.certificate:": "--client-cert:",
-    "tls.key:": "--client-key:",
-    "tls.key_password:": "POSTDICOM_KEY_PASSWORD:",
+_PARAMETERS = {
+    "study_instance_uid": "study",
+    "series_instance_uid": "series",
+    "tls.ca_file": "ca_file",
+    "tls.certificate": "client_cert",
+    "tls.key": "client_key",
+    "windows": "window",
 }
-_PHRASES = (
-    ("give the authority's certificate as tls.ca_file", "give the authority's certificate with --ca-file"),
-    ("give another as tls.certificate", "give another with --client-cert"),
-    ("give tls.certificate and tls.key", "give --client-cert and --client-key"),
-    ("(tls.certificate and tls.key)", "(--client-cert and --client-key)"),
-    ("(tls.certificate)", "(--client-cert)"),
-    ("the certificate in tls.certificate", "the certificate in --client-cert"),
-    ("the credentials or wants some: http", "the credentials or wants some: --proxy http"),
-    ("set allow_http_credentials", "give --allow-http"),
-    ("anonymise the UIDs too", "give --anonymize-uids too"),
-    ("give existing='send'", "give --existing send"),
-    ("give them as auth=(user, password)", "give the user with --username"),
-    ("give tls.certificate too", "give --client-cert too"),
-    (": password: ", ": the share's password: "),
-    ("give study_instance_uid and series_instance_uid", "give --study and --series"),
-    ("give study_instance_uid", "give --study"),
-    ("give series_instance_uid", "give --study and --series"),
-    ("accession_number (OrderAccessionNumber)", "the accession number (OrderAccessionNumber)"),
-)
+"""Arguments of the library whose options have another name."""
+_NO_OPTIONS = {
+    "study_instance_uid": "UID of the study",
+    "series_instance_uid": "UID of the series",
+    "sop_instance_uid": "UID of the instance",
+    "api_key": "the API key",
+    "account_key": "the account key",
+    "password": "the share's password",
+    "tls.key_password": "POSTDICOM_KEY_PASSWORD",
+}
+"""Arguments of the library that come from elsewhere, where a command has no option for them."""
+_IN_MESSAGES = {
+    "auth=(user, password)": "--username and POSTDICOM_PASSWORD",
+    "existing='send'": "--existing send",
+    "remap_uids=True": "--anonymize-uids",
+    "proxy=": "--proxy ",
+    "allow_http_credentials": "--allow-http",
+    "study_instance_uid": "--study",
+    "series_instance_uid": "--series",
+    "tls.ca_file": "--ca-file",
+    "tls.certificate": "--client-cert",
+    "tls.key": "--client-key",
+}
+"""What a message of the library may advise, as it is written in Python and as it is written here."""
 
 
-_OF_OPERATIONS = re.compile(
-    r"^((?:[a-zA-Z -]+: )?)"
-    r"(name|description|title|expires|email|modality|modalities|tags|user|sockets|[a-z]+(?:_[a-z]+)+): "
-)
-"""The argument that an operation of PostDICOM's complains about; its option has the same name."""
+def speak_of(options: Mapping[str, str]) -> None:
+    """Name the options of the command that runs, by its parameters: messages call arguments by them."""
+    _options.clear()
+    _options.update(options)
 
 
-def in_options(message: str) -> str:
-    """Return the library's message with the names of its arguments as this command's options."""
-    first, space, rest = message.partition(" ")
-    message = _ARGUMENTS.get(first, first) + space + rest
-    message = _OF_OPERATIONS.sub(lambda found: f"{found[1]}--{found[2].replace('_', '-')}: ", message)
-    for phrase, option in _PHRASES:
-        message = message.replace(phrase, option)
-    return message
+def in_options(error: object) -> str:
+    """Return what an error of the library says, or a text of its, with its arguments as options of this command."""
+    if isinstance(error, UsageError) and error.argument:
+        argument = error.argument
+        name = _options.get(argument) or _options.get(_PARAMETERS.get(argument, "")) or _NO_OPTIONS.get(argument)
+        error = UsageError(error.problem, argument=name or argument, operation=error.operation)
+    text = str(error)
+    for python, option in _IN_MESSAGES.items():
+        text = text.replace(python, option)
+    return text
 
 
 def size_text(size: float) -> str:
@@ -144,6 +143,7 @@ def time_text(seconds: float) -> str:
 # --- the two streams ------------------------------------------------------------------------------------------------
 
 _concealed: set[str] = set()
+_options: dict[str, str] = {}
 
 
 def open_missing() -> None:
@@ -161,6 +161,7 @@ def open_missing() -> None:
 def prepare() -> None:
     """Make both streams take any text, whatever the locale, and all of it; forget what an earlier command left."""
     _concealed.clear()
+    _options.clear()
     _Told.document = False
     sys.stdout, sys.stderr = _buffered(sys.stdout), _buffered(sys.stderr)
     for stream in (sys.stdout, sys.stderr):
@@ -265,7 +266,7 @@ def write_document(content: Mapping[str, Any] | None = None, *, error: object = 
 
 
 def _end(error: object) -> dict[str, object]:
-    return {"ok": error is None, "error": None if error is None else clean(in_options(str(error)))}
+    return {"ok": error is None, "error": None if error is None else clean(in_options(error))}
 
 
 class Document:

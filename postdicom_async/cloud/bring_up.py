@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlsplit
 
-from postdicom_async.cloud.envelope import read_http_envelope
-from postdicom_async.cloud.messages import Keys, compact_json
+from postdicom_async.cloud.frames import Keys, compact_json, read_http_envelope
 from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
 from postdicom_async.http.endpoint import is_loopback
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
+from postdicom_async.vendor.values import ValueKind, check_value
 
 if TYPE_CHECKING:
     import httpx
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from postdicom_async.settings import Settings
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = ["OpenedSession", "bring_up", "require_router"]
+__all__ = ["OpenedSession", "bring_up", "checked_keys", "require_router"]
 
 _FIND_ADDRESS, _OPEN_SESSION = 4, 7  # RequestType
 _WEB_SERVICE, _WEB_SOCKET = "1", "2"  # AddressType
@@ -155,10 +155,25 @@ def require_router(router_url: str, settings: Settings) -> None:
         UsageError: it is no http(s):// address, or http:// and not this machine.
     """
     if not _is_address(router_url, {"https", "http"}):
-        raise UsageError("router_url: give an absolute address such as https://router.example/service/")
+        raise UsageError("give an absolute address such as https://router.example/service/", argument="router_url")
     open_road = urlsplit(router_url).scheme == "http" and not is_loopback(router_url)
     if open_road and not settings.allow_http_credentials:
         raise UsageError(
-            "router_url: the keys would travel unencrypted; use https://, or set allow_http_credentials if that "
-            "network is trusted"
+            "the keys would travel unencrypted; use https://, or set allow_http_credentials if that network is trusted",
+            argument="router_url",
         )
+
+
+def checked_keys(api_key: object, account_key: object) -> Keys:
+    """Return both keys without white space around them.
+
+    Raises:
+        UsageError: one is not a UUID; the message names the argument and never shows the key.
+    """
+    return Keys(_checked("api_key", api_key), _checked("account_key", account_key))
+
+
+def _checked(argument: str, key: object) -> str:
+    if key is None or (isinstance(key, str) and not key.strip()):
+        raise UsageError("must be given", argument=argument)
+    return str(check_value(argument, ValueKind.GUID, key))

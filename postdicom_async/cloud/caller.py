@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from uuid import UUID
 
-from postdicom_async.cloud.account import User, choose
-from postdicom_async.cloud.messages import OPERATIONS, Name, Operation, fields_of
-from postdicom_async.errors import ProtocolError, ServerError
+from postdicom_async.cloud.operations import OPERATIONS, CloudOperation, fields_of
+from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.http.problems import outcome_unknown
-from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.http.retry import Repeat
 from postdicom_async.paging import Results
-from postdicom_async.postdicom.caller import PrivateTexts, is_new, require_named, today
-from postdicom_async.vendor.answers import Content, VendorAnswer, list_in, view
-from postdicom_async.vendor.values import Parameters, Values, check, is_uuid
+from postdicom_async.vendor.answers import Content, User, VendorAnswer, list_in
+from postdicom_async.vendor.caller import PrivateTexts, VendorCaller, is_new, said_no
+from postdicom_async.vendor.values import Values, is_uuid
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from postdicom_async.cloud.connection import Connection
-    from postdicom_async.cloud.envelope import Envelope
+    from postdicom_async.cloud.frames import Envelope
     from postdicom_async.errors import PostdicomError
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = ["CloudCaller"]
+__all__ = ["CloudCaller", "choose"]
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
-_JSON_PARAMETERS = "JsonParameters"
 _INSTITUTION = "institution_uuid"
 
 
-class CloudCaller:
+class CloudCaller(VendorCaller[CloudOperation]):
     """Calls operations on a connection as one user of the account."""
 
     def __init__(self, connection: Connection, user: UUID | str | None) -> None:
+        super().__init__(OPERATIONS)
         self.connection = connection
         self._user = user
 
@@ -67,47 +64,21 @@ class CloudCaller:
 
     # --- calls ---------------------------------------------------------------------------------------------------
 
-    async def call(self, name: Name, kind: Callable[..., _Answer], /, **given: object) -> _Answer:
-        """Make one call and return its answer as ``kind``.
-
-        Raises:
-            UsageError: an argument is missing or malformed; nothing was sent.
-            OutcomeUnknown: the request left and no answer came, or one that does not name what was made.
-            PostdicomError: the service refused, or cannot be worked with.
-        """
-        operation = OPERATIONS[name]
-        return self._answer(operation, kind, await self._send(operation, self.checked(operation, given)))
-
-    async def call_with_json(
-        self, name: Name, kind: Callable[..., _Answer], nested: Mapping[str, Any], private: Values, /, **given: object
-    ) -> _Answer:
-        """Make a call whose last field is ``JsonParameters``; ``private`` are the values inside it."""
-        operation = OPERATIONS[name]
-        values = self.checked(operation, given)
-        found = await self._send(operation, values, {_JSON_PARAMETERS: nested}, private)
-        return self._answer(operation, kind, found)
-
-    def _answer(self, operation: Operation, kind: Callable[..., _Answer], found: Content) -> _Answer:
-        answer = view(kind, found)
-        require_named(answer, operation.title, operation.repeat)
-        return answer
-
     def search(
         self,
-        name: Name,
+        name: str,
         kind: Callable[[dict[str, Any]], _Answer],
         key: str,
-        /,
+        given: Mapping[str, object],
         *,
         path: tuple[str, ...],
-        **given: Any,
     ) -> Results[_Answer]:
         """Return what a search finds, each once, told apart by the field ``key``.
 
         Arguments are checked at once; the request is made as the results are read. ``path`` names the list in the
         answer, and what it lies in.
         """
-        operation = OPERATIONS[name]
+        operation = self.operation(name)
         values = self.checked(operation, given)
 
         async def pages(_at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[dict[str, Any]]]:
@@ -117,32 +88,27 @@ class CloudCaller:
 
         return Results(pages, lambda item, _warnings: kind(item))
 
-    async def listed(self, name: Name, kind: Callable[[dict[str, Any]], _Answer]) -> list[_Answer]:
+    async def listed(self, name: str, kind: Callable[[dict[str, Any]], _Answer]) -> list[_Answer]:
         """Return every object of a list that takes no arguments."""
-        operation = OPERATIONS[name]
+        operation = self.operation(name)
         return [kind(item) for item in _objects(operation, await self._send(operation, {}), ())]
 
-    def checked(self, operation: Parameters, given: Mapping[str, object]) -> Values:
+    def checked(self, operation: CloudOperation, given: Mapping[str, object]) -> Values:
         """Return checked values of a call; an institution that must be given defaults to the user's only one."""
         if any(one.argument == _INSTITUTION for one in operation.parameters):
             given = {**given, _INSTITUTION: self._institution(given.get(_INSTITUTION))}
-        return check(operation, given, first_day=today)
+        return super().checked(operation, given)
 
-    async def _send(
-        self, operation: Operation, values: Values, more: Mapping[str, Any] | None = None, private: Values | None = None
-    ) -> Content:
-        """Make one request and return what came, unless that is a no."""
-        fields = {"UserUuid": self.user.identity, **fields_of(operation, values, self.wire), **(more or {})}
-        envelope = await self._in_time(
-            operation, self.connection.call(operation.title, operation.management_type, fields, operation.repeat)
-        )
+    async def _send(self, operation: CloudOperation, values: Values) -> Content:
+        fields = {"UserUuid": self.user.identity, **fields_of(operation, values, self.wire)}
+        call = self.connection.call(operation.title, operation.number_for(values), fields, operation.repeat)
+        envelope = await self._in_time(operation, call)
         if envelope.refusal is not None:
-            known = (*PrivateTexts({**values, **(private or {})}), *self.connection.secrets, *self.user.private)
-            reason = safe_reason(envelope.refusal, known)
-            raise ServerError("the service said no", operation=operation.title, reason=reason)
+            known = (*PrivateTexts(values), *self.connection.secrets, *self.user.private)
+            raise said_no(operation.title, envelope.refusal, known)
         return envelope.message
 
-    async def _in_time(self, operation: Operation, call: Awaitable[Envelope]) -> Envelope:
+    async def _in_time(self, operation: CloudOperation, call: Awaitable[Envelope]) -> Envelope:
         deadline = self.connection.settings.timeouts.deadline
 
         def late() -> PostdicomError:
@@ -155,7 +121,7 @@ class CloudCaller:
 _MISSING = object()
 
 
-def _objects(operation: Operation, found: Content, path: tuple[str, ...]) -> list[dict[str, Any]]:
+def _objects(operation: CloudOperation, found: Content, path: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return the list that lies where ``path`` leads in an answer; without a path, or where it ends, any list there is.
 
     That there is none at all is no empty list: something would be lost silently.
@@ -177,3 +143,37 @@ def _objects(operation: Operation, found: Content, path: tuple[str, ...]) -> lis
 def _field(found: Any, name: str) -> Any:
     fields = found.items() if isinstance(found, dict) else ()
     return next((value for key, value in fields if key.lower() == name.lower()), _MISSING)
+
+
+# --- who and where is meant ------------------------------------------------------------------------------------------
+
+
+class _Named(Protocol):
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def names(self) -> tuple[str | None, ...]: ...
+
+
+_Some = TypeVar("_Some", bound=_Named)
+
+
+def choose(argument: str, known: Sequence[_Some], wanted: object) -> _Some:
+    """Return the one that is meant, by its UUID or its name; without either, the only one there is.
+
+    Raises:
+        UsageError: none or several could be meant; the message names the argument.
+    """
+    if wanted is None:
+        if len(known) == 1:
+            return known[0]
+        raise UsageError(f"the account has {len(known)}; name one by its UUID or its name", argument=argument)
+    if not isinstance(wanted, str | UUID):
+        raise UsageError("give a UUID or a name", argument=argument)
+    text = str(wanted).strip().lower()
+    by_uuid = [one for one in known if one.identity.lower() == text and text]
+    found = by_uuid or [one for one in known if text and text in [name.strip().lower() for name in one.names if name]]
+    if len(found) == 1:
+        return found[0]
+    raise UsageError("several in the account have that name" if found else "not in the account", argument=argument)

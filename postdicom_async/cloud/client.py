@@ -6,25 +6,20 @@ import copy
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
-from postdicom_async.cloud.account import Account
+from postdicom_async.cloud.bring_up import checked_keys
 from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.connection import Connection
 from postdicom_async.cloud.documents import DocumentUpload
-from postdicom_async.cloud.flags import CloudFlags
+from postdicom_async.cloud.facades import CloudFlags, CloudGroups, CloudNodes, CloudShares, CloudUsers, CloudView
 from postdicom_async.cloud.folders import CloudFolders
-from postdicom_async.cloud.groups import CloudGroups
-from postdicom_async.cloud.keys import checked_keys
-from postdicom_async.cloud.nodes import CloudNodes
 from postdicom_async.cloud.orders import CloudOrders
-from postdicom_async.cloud.shares import CloudShares
 from postdicom_async.cloud.upload import CloudUpload
-from postdicom_async.cloud.users import CloudUsers
-from postdicom_async.cloud.view import CloudView
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.http.endpoint import origin_of
 from postdicom_async.settings import Settings
 from postdicom_async.transfer.outcomes import Outcomes, gathered_into
+from postdicom_async.vendor.answers import Account
 from postdicom_async.vendor.wire import CloudWire
 
 if TYPE_CHECKING:
@@ -76,9 +71,9 @@ class CloudApi:
         keys = checked_keys(api_key, account_key)
         settings, wire = Settings() if settings is None else settings, CloudWire() if wire is None else wire
         if not isinstance(settings, Settings):
-            raise UsageError("settings: give Settings(...), or None")
+            raise UsageError("give Settings(...), or None", argument="settings")
         if not isinstance(wire, CloudWire):
-            raise UsageError("wire: give CloudWire(...), or None")
+            raise UsageError("give CloudWire(...), or None", argument="wire")
         self._router_url = wire.router_url if router_url is None else router_url
         self._connection = Connection(keys, self._router_url, settings=settings, wire=wire, transport=transport)
         self._user = user

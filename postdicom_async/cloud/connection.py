@@ -8,26 +8,38 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from postdicom_async.cloud.account import Account
 from postdicom_async.cloud.bring_up import OpenedSession, bring_up, require_router
-from postdicom_async.cloud.envelope import Envelope, read_envelope
-from postdicom_async.cloud.frames import LAST_MESSAGE_ID, MessageType, Response, encode_request, encode_upload
-from postdicom_async.cloud.messages import FileUploadType, Keys, SessionType, compact_json, session_fields
-from postdicom_async.cloud.problems import own_problem, session_replaced
-from postdicom_async.cloud.repeats import Repeats
-from postdicom_async.cloud.socket import FrameSocket, open_socket
+from postdicom_async.cloud.frames import (
+    LAST_MESSAGE_ID,
+    Envelope,
+    FileUploadType,
+    Keys,
+    MessageType,
+    Response,
+    SessionType,
+    compact_json,
+    encode_request,
+    encode_upload,
+    read_envelope,
+    session_fields,
+)
+from postdicom_async.cloud.socket import FrameSocket, Silence, open_socket, own_problem, session_replaced
 from postdicom_async.errors import AuthenticationFailed, PostdicomError, ProtocolError, UsageError
+from postdicom_async.events import ArchiveSilent
 from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem, connection_failed, outcome_unknown
 from postdicom_async.http.redaction import safe_reason
+from postdicom_async.http.repeat import Policy, RetryBudget, repeat, tell
 from postdicom_async.http.retry import Failure, Repeat
+from postdicom_async.vendor.answers import Account
 
 if TYPE_CHECKING:
     import httpx
@@ -35,7 +47,7 @@ if TYPE_CHECKING:
     from postdicom_async.settings import Settings
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "Repeats"]
 
 _log = logging.getLogger("postdicom_async")
 _PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on
@@ -384,3 +396,42 @@ class Connection:
     def _next_id(self) -> int:
         self._last_id = self._last_id % LAST_MESSAGE_ID + 1
         return self._last_id
+
+
+# --- repeats ---------------------------------------------------------------------------------------------------------
+
+
+_T = TypeVar("_T")
+
+
+class Repeats:
+    """The repeats of one API object, and their budget."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._budget = RetryBudget(settings.retry.budget)
+
+    async def run(
+        self, operation: str, kind: Repeat, attempt: Callable[[], Awaitable[_T]], *, at_most: int | None = None
+    ) -> _T:
+        """Run attempts until one succeeds or there is to be no other; ``at_most`` so many, where that is given.
+
+        Raises:
+            PostdicomError: what became of the last one.
+        """
+        retry = self._settings.retry
+        if at_most is not None:
+            retry = replace(retry, max_attempts=min(at_most, retry.max_attempts))
+        return await repeat(attempt, _OfMessage(operation, kind, retry, self._budget, on_event=self._settings.on_event))
+
+
+class _OfMessage(Policy):
+    """Gives up too when the service was silent several times in a row."""
+
+    _silences = 0
+
+    def wait_after(self, problem: Problem) -> float | None:
+        self._silences = self._silences + 1 if isinstance(problem, Silence) else 0
+        if self._silences:
+            tell(self.on_event, ArchiveSilent(self.operation, self._silences))
+        return None if self._silences == self._retry.max_silences else super().wait_after(problem)

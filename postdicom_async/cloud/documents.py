@@ -8,16 +8,16 @@ puts together what it gets).
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from postdicom_async.cloud.document_types import DocumentType, type_by_content, type_by_name
-from postdicom_async.cloud.messages import FileUploadType
+from postdicom_async.cloud.frames import FileUploadType
 from postdicom_async.cloud.upload import parts_of
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, status_after
 from postdicom_async.disk.files import Beginning, FileBody, Unusable, read_beginning
@@ -27,14 +27,14 @@ from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
 from postdicom_async.results import Outcome, Status, UploadReport
 from postdicom_async.transfer.outcomes import Meter
-from postdicom_async.vendor.values import Kind, check_value
+from postdicom_async.vendor.values import ValueKind, check_value
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.caller import CloudCaller
     from postdicom_async.disk.scan import Files
     from postdicom_async.results import OnProgress
 
-__all__ = ["DocumentUpload"]
+__all__ = ["DocumentType", "DocumentUpload", "type_by_content", "type_by_name"]
 
 _OPERATION = "upload documents"
 
@@ -63,9 +63,9 @@ class DocumentUpload:
         on_progress: OnProgress | None,
     ) -> None:
         if on_progress is not None and not callable(on_progress):
-            raise UsageError("progress: give a function that takes an event, or None")
+            raise UsageError("give a function that takes an event, or None", argument="progress")
         self._wire = caller.wire
-        self._order = str(check_value("patient_order_uuid", Kind.GUID, patient_order_uuid))
+        self._order = str(check_value("patient_order_uuid", ValueKind.GUID, patient_order_uuid))
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=1)
         self._meter = Meter(on_progress)
         self._count = 0
@@ -232,3 +232,43 @@ def _not_sent(one: _Document | Unusable, problem: PostdicomError) -> Outcome:
     if isinstance(one, Unusable):
         return Outcome(one.label, one.status, size=one.size, reason=one.reason)
     return _outcome(one, Status.FAILED, f"not sent: {problem.message}")
+
+
+# --- what may be attached --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentType:
+    """A kind of document.
+
+    Attributes:
+        name: as people call it.
+        media_type: as a browser names it, which is what the service is told.
+        endings: of file names, in lower case.
+    """
+
+    name: str
+    media_type: str
+    endings: tuple[str, ...]
+
+
+_BY_BEGINNING: Final = {
+    re.compile(rb".{0,1019}%PDF-", re.DOTALL): DocumentType(
+        "PDF", "application/pdf", ("pdf",)
+    ),  # ISO 32000, note to 7.5.2
+    re.compile(rb"\xff\xd8\xff"): DocumentType("JPEG", "image/jpeg", ("jpg", "jpeg")),
+    re.compile(rb"\x89PNG\r\n\x1a\n"): DocumentType("PNG", "image/png", ("png",)),
+    re.compile(rb"BM.{4}\0{4}", re.DOTALL): DocumentType("BMP", "image/bmp", ("bmp",)),
+    re.compile(rb".{4}ftyp", re.DOTALL): DocumentType("MP4", "video/mp4", ("mp4",)),
+}
+_BY_ENDING: Final = {ending: kind for kind in _BY_BEGINNING.values() for ending in kind.endings}
+
+
+def type_by_content(beginning: bytes) -> DocumentType | None:
+    """Return what a file is that begins so (1 KiB is enough); None when it is no document."""
+    return next((kind for form, kind in _BY_BEGINNING.items() if form.match(beginning)), None)
+
+
+def type_by_name(name: str) -> DocumentType | None:
+    """Return what a file is called to be; None when its name says nothing of the kind."""
+    return _BY_ENDING.get(name.rpartition(".")[2].lower()) if "." in name else None

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
+from typing import TypeVar
 from uuid import UUID
 
 from postdicom_async.cloud.caller import CloudCaller
-from postdicom_async.cloud.json_parameters import NEW_FOLDER_FIELDS, folder_json
-from postdicom_async.cloud.messages import Name
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.paging import Results
 from postdicom_async.vendor.answers import Folder, ShareLink, VendorAnswer
+from postdicom_async.vendor.values import is_given
 
 __all__ = ["CloudFolders"]
 
-_ANYWHERE = {
-    Name.SHARE_FOLDER_TO_UPLOAD: Name.SHARE_FOLDER_TO_UPLOAD_ANYWHERE,
-    Name.SHARE_FOLDER_TO_UPLOAD_BY_EMAIL: Name.SHARE_FOLDER_TO_UPLOAD_ANYWHERE_BY_EMAIL,
-}
+_Answer = TypeVar("_Answer", bound=VendorAnswer)
 
 
 @public_face
@@ -36,9 +34,7 @@ class CloudFolders:
 
         A name such as ``"a/b"`` makes nested folders (documented).
         """
-        return await self._caller.call(
-            Name.CREATE_FOLDER, Folder, name=name, description=description, parent_folder_uuid=parent_folder_uuid
-        )
+        return await self._caller.call("folders.create", Folder, locals())
 
     def search(
         self,
@@ -51,19 +47,12 @@ class CloudFolders:
 
         Orders that lie in the parent itself are in ``contents(parent_folder_uuid)``.
         """
-        return self._caller.search(
-            Name.SEARCH_FOLDERS,
-            Folder,
-            "FolderUuid",
-            path=("Folder", "SubFolderList"),
-            name=name,
-            parent_folder_uuid=parent_folder_uuid,
-            with_orders=with_orders,
-        )
+        return self._caller.search("folders.search", Folder, "FolderUuid", locals(), path=("Folder", "SubFolderList"))
 
     async def contents(self, folder_uuid: UUID | str | None = None) -> Folder:
         """Return what is in a folder, or at the root (JavaScript library: ``GetFolderList``)."""
-        return await self._caller.call(Name.SEARCH_FOLDERS, Folder, parent_folder_uuid=folder_uuid, with_orders=True)
+        given = {"parent_folder_uuid": folder_uuid, "with_orders": True}
+        return await self._caller.call("folders.search", Folder, given)
 
     async def update(
         self, folder_uuid: UUID | str, *, name: str | None = None, description: str | None = None
@@ -75,16 +64,13 @@ class CloudFolders:
         Raises:
             UsageError: neither is given.
         """
-        values = self._caller.checked(NEW_FOLDER_FIELDS, {"name": name, "description": description})
-        if not values:
-            raise UsageError("name: give a new name, a new description or both", operation="update folder")
-        return await self._caller.call_with_json(
-            Name.UPDATE_FOLDER, VendorAnswer, folder_json(values), values, folder_uuid=folder_uuid
-        )
+        if not is_given(name) and not is_given(description):
+            raise UsageError("give a new name, a new description or both", argument="name", operation="update folder")
+        return await self._caller.call("folders.update", VendorAnswer, locals())
 
     async def delete(self, folder_uuid: UUID | str) -> VendorAnswer:
         """Delete a folder (JavaScript library: ``DeleteFolder``)."""
-        return await self._caller.call(Name.DELETE_FOLDER, VendorAnswer, folder_uuid=folder_uuid)
+        return await self._caller.call("folders.delete", VendorAnswer, locals())
 
     async def add_order(
         self,
@@ -94,22 +80,11 @@ class CloudFolders:
         institution_uuid: UUID | str | None = None,
     ) -> VendorAnswer:
         """Put an order of an institution into folders (JavaScript library: ``AddOrderToFolder``)."""
-        return await self._caller.call(
-            Name.ADD_ORDER_TO_FOLDER,
-            VendorAnswer,
-            institution_uuid=institution_uuid,
-            patient_order_uuid=patient_order_uuid,
-            folder_uuids=folder_uuids,
-        )
+        return await self._caller.call("folders.add_order", VendorAnswer, locals())
 
     async def remove_orders(self, folder_uuid: UUID | str, patient_order_uuids: Sequence[UUID | str]) -> VendorAnswer:
         """Take orders out of a folder (JavaScript library: ``RemoveOrderFromFolder``)."""
-        return await self._caller.call(
-            Name.REMOVE_ORDERS_FROM_FOLDER,
-            VendorAnswer,
-            folder_uuid=folder_uuid,
-            patient_order_uuids=patient_order_uuids,
-        )
+        return await self._caller.call("folders.remove_orders", VendorAnswer, locals())
 
     # --- sharing -------------------------------------------------------------------------------------------------
 
@@ -127,16 +102,7 @@ class CloudFolders:
 
         Without a password whoever has the link may look.
         """
-        return await self._caller.call(
-            Name.SHARE_FOLDER,
-            ShareLink,
-            folder_uuid=folder_uuid,
-            password=password,
-            title=title,
-            description=description,
-            expires=expires,
-            downloadable=downloadable,
-        )
+        return await self._caller.call("folders.share", ShareLink, locals())
 
     async def share_by_email(
         self,
@@ -154,18 +120,7 @@ class CloudFolders:
 
         The password goes to ``password_email`` if that is given, else to the same address (documented).
         """
-        return await self._caller.call(
-            Name.SHARE_FOLDER_BY_EMAIL,
-            VendorAnswer,
-            folder_uuid=folder_uuid,
-            email=email,
-            password_email=password_email,
-            password=password,
-            title=title,
-            description=description,
-            expires=expires,
-            downloadable=downloadable,
-        )
+        return await self._caller.call("folders.share_by_email", VendorAnswer, locals())
 
     async def share_to_upload(
         self,
@@ -183,18 +138,7 @@ class CloudFolders:
         JavaScript library: ``ShareFolderToUploadWithUrl``, which must have the institution; it is documented without,
         see ``CloudWire.upload_share_has_institution``.
         """
-        name, institution = self._to_upload(Name.SHARE_FOLDER_TO_UPLOAD, institution_uuid)
-        return await self._caller.call(
-            name,
-            ShareLink,
-            folder_uuid=folder_uuid,
-            password=password,
-            title=title,
-            description=description,
-            expires=expires,
-            downloadable=downloadable,
-            **institution,
-        )
+        return await self._share_to_upload("folders.share_to_upload", ShareLink, locals())
 
     async def share_to_upload_by_email(
         self,
@@ -210,29 +154,18 @@ class CloudFolders:
         downloadable: bool = False,
     ) -> VendorAnswer:
         """Send such a link by e-mail (JavaScript library: ``ShareFolderToUploadWithEmail``)."""
-        name, institution = self._to_upload(Name.SHARE_FOLDER_TO_UPLOAD_BY_EMAIL, institution_uuid)
-        return await self._caller.call(
-            name,
-            VendorAnswer,
-            folder_uuid=folder_uuid,
-            email=email,
-            password_email=password_email,
-            password=password,
-            title=title,
-            description=description,
-            expires=expires,
-            downloadable=downloadable,
-            **institution,
-        )
+        return await self._share_to_upload("folders.share_to_upload_by_email", VendorAnswer, locals())
 
-    def _to_upload(self, name: Name, institution_uuid: UUID | str | None) -> tuple[Name, dict[str, object]]:
-        """Return the operation that shares to upload, and the institution where it takes one."""
+    async def _share_to_upload(self, name: str, kind: type[_Answer], given: dict[str, object]) -> _Answer:
+        """Make the call, with an institution where the operation takes one."""
         if self._caller.wire.upload_share_has_institution:
-            return name, {"institution_uuid": institution_uuid}
-        if institution_uuid is not None:
-            message = "institution_uuid: CloudWire(upload_share_has_institution=False) leaves it out; give None"
-            raise UsageError(message, operation="share folder to upload")
-        return _ANYWHERE[name], {}
+            return await self._caller.call(name, kind, given)
+        operation = self._caller.operation(name)
+        if given.pop("institution_uuid") is not None:
+            message = "CloudWire(upload_share_has_institution=False) leaves it out; give None"
+            raise UsageError(message, argument="institution_uuid", operation="share folder to upload")
+        without = tuple(one for one in operation.parameters if one.argument != "institution_uuid")
+        return await self._caller.call(replace(operation, parameters=without), kind, given)
 
     async def share_with_users(
         self,
@@ -246,14 +179,7 @@ class CloudFolders:
 
         Whether they may download is documented and not in the public copy of that library; None says nothing of it.
         """
-        return await self._caller.call(
-            Name.SHARE_FOLDER_WITH_USERS,
-            VendorAnswer,
-            folder_uuid=folder_uuid,
-            user_uuids=user_uuids,
-            expires=expires,
-            downloadable=downloadable,
-        )
+        return await self._caller.call("folders.share_with_users", VendorAnswer, locals())
 
     async def share_with_groups(
         self,
@@ -267,11 +193,4 @@ class CloudFolders:
 
         ``downloadable`` as in `share_with_users`.
         """
-        return await self._caller.call(
-            Name.SHARE_FOLDER_WITH_GROUPS,
-            VendorAnswer,
-            folder_uuid=folder_uuid,
-            user_group_uuids=user_group_uuids,
-            expires=expires,
-            downloadable=downloadable,
-        )
+        return await self._caller.call("folders.share_with_groups", VendorAnswer, locals())

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from postdicom_async.cloud.caller import CloudCaller
-from postdicom_async.cloud.json_parameters import NEW_ORDER, ORDER_FIELDS, by_vendor_name, order_json
-from postdicom_async.cloud.messages import Name
+from postdicom_async.cloud.operations import CREATE_ORDER_FROM_JSON, CREATE_ORDER_WITH_JSON, ORDER_FIELDS
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.paging import Results
@@ -65,30 +64,9 @@ class CloudOrders:
         local time, or the day alone (`date` or ``YYYY-MM-DD``, see ``CloudWire.after_date_alone``), sex is ``M``, ``F``
         or ``O``.
         """
-        given: dict[str, object] = {
-            "institution_uuid": institution_uuid,
-            "patient_name": patient_name,
-            "patient_id": patient_id,
-            "patient_birthdate": patient_birthdate,
-            "modality": modality,
-            "other_patient_id": other_patient_id,
-            "patient_sex": patient_sex,
-            "study_description": study_description,
-            "accession_number": accession_number,
-            "patient_complaints": patient_complaints,
-            "order_scheduled_datetime": order_scheduled_datetime,
-            "requested_procedure_id": requested_procedure_id,
-            "requested_procedure_description": requested_procedure_description,
-            "referring_physicians_name": referring_physicians_name,
-            "scheduled_equipment_uuid": scheduled_equipment_uuid,
-        }
-        if is_given(order_scheduled_datetime) and not is_given(requesting_physician):
-            return await self._caller.call(Name.CREATE_ORDER, PatientOrder, **given)
-        values = self._caller.checked(NEW_ORDER, {**given, "requesting_physician": requesting_physician})
-        nested = order_json(by_vendor_name(values), self._caller.wire)
-        return await self._caller.call_with_json(
-            Name.CREATE_ORDER_WITH_JSON, PatientOrder, nested, values, institution_uuid=institution_uuid
-        )
+        given = {**locals()}
+        in_json = not is_given(order_scheduled_datetime) or is_given(requesting_physician)
+        return await self._caller.call(CREATE_ORDER_WITH_JSON if in_json else "orders.create", PatientOrder, given)
 
     async def create_from_json(
         self, fields: Mapping[str, object], *, institution_uuid: UUID | str | None = None
@@ -104,16 +82,13 @@ class CloudOrders:
             UsageError: a name is not one of them; it would be dropped silently.
         """
         if not isinstance(fields, Mapping):
-            raise UsageError("fields: give a mapping of the service's field names to values")
-        known = {parameter.argument for parameter in ORDER_FIELDS.parameters}
+            raise UsageError("give a mapping of the service's field names to values", argument="fields")
+        known = {parameter.argument for parameter in ORDER_FIELDS}
         unknown = sorted(str(name) for name in fields if name not in known)
         if unknown:
             raise UsageError(f"{', '.join(unknown)}: no such field of an order; give {', '.join(sorted(known))}")
-        values = self._caller.checked(ORDER_FIELDS, fields)
-        nested = order_json(values, self._caller.wire)
-        return await self._caller.call_with_json(
-            Name.CREATE_ORDER_WITH_JSON, PatientOrder, nested, values, institution_uuid=institution_uuid
-        )
+        given = {**fields, "institution_uuid": institution_uuid}
+        return await self._caller.call(CREATE_ORDER_FROM_JSON, PatientOrder, given)
 
     def search(
         self,
@@ -133,93 +108,42 @@ class CloudOrders:
 
         Study dates and birth dates cannot be given together: the API has one search for each.
         """
-        name, dates = _search_by(
-            {"study_date_from": study_date_from, "study_date_to": study_date_to},
-            {"patient_birthdate_from": patient_birthdate_from, "patient_birthdate_to": patient_birthdate_to},
-        )
-        return self._caller.search(
-            name,
-            PatientOrder,
-            "PatientOrderUuid",
-            path=_FOUND,
-            institution_uuids=institution_uuids,
-            patient_name=patient_name,
-            patient_id=patient_id,
-            other_patient_id=other_patient_id,
-            accession_number=accession_number,
-            modalities=modalities,
-            **dates,
-        )
+        if any(map(is_given, (study_date_from, study_date_to))) and any(
+            map(is_given, (patient_birthdate_from, patient_birthdate_to))
+        ):
+            raise UsageError(
+                "the Cloud API searches by study dates or by birth dates, not by both", argument="study_date_from"
+            )
+        return self._caller.search("orders.search", PatientOrder, "PatientOrderUuid", locals(), path=_FOUND)
 
     def search_in_folder(self, folder_uuid: UUID | str) -> Results[PatientOrder]:
         """Find the orders in a folder (JavaScript library: ``GetPatientOrderListInFolder``)."""
-        return self._caller.search(
-            Name.SEARCH_ORDERS_IN_FOLDER, PatientOrder, "PatientOrderUuid", path=_FOUND, folder_uuid=folder_uuid
-        )
+        return self._caller.search("orders.search_in_folder", PatientOrder, "PatientOrderUuid", locals(), path=_FOUND)
 
     async def properties(self, institution_uuid: UUID | str, patient_order_uuid: UUID | str) -> PatientOrder:
         """Return an order's properties (JavaScript library: ``GetPatientOrderProperties``)."""
-        return await self._caller.call(
-            Name.ORDER_PROPERTIES,
-            PatientOrder,
-            institution_uuid=institution_uuid,
-            patient_order_uuid=patient_order_uuid,
-        )
+        return await self._caller.call("orders.properties", PatientOrder, locals())
 
     async def delete(self, institution_uuid: UUID | str, patient_order_uuid: UUID | str) -> VendorAnswer:
         """Move an order to the recycle bin (JavaScript library: ``DeleteOrder``)."""
-        return await self._caller.call(
-            Name.DELETE_ORDER,
-            VendorAnswer,
-            institution_uuid=institution_uuid,
-            patient_order_uuid=patient_order_uuid,
-        )
+        return await self._caller.call("orders.delete", VendorAnswer, locals())
 
     async def assign_to_user(self, patient_order_uuid: UUID | str, user_uuid: UUID | str) -> VendorAnswer:
         """Assign an order to a user (JavaScript library: ``AssignPatientOrderToUser``)."""
-        return await self._caller.call(
-            Name.ASSIGN_ORDER_TO_USER, VendorAnswer, patient_order_uuid=patient_order_uuid, user_uuid=user_uuid
-        )
+        return await self._caller.call("orders.assign_to_user", VendorAnswer, locals())
 
     async def unassign_from_user(self, patient_order_uuid: UUID | str, user_uuid: UUID | str) -> VendorAnswer:
         """Take an order from a user (JavaScript library: ``UnassignPatientOrderFromUser``)."""
-        return await self._caller.call(
-            Name.UNASSIGN_ORDER_FROM_USER, VendorAnswer, patient_order_uuid=patient_order_uuid, user_uuid=user_uuid
-        )
+        return await self._caller.call("orders.unassign_from_user", VendorAnswer, locals())
 
     async def assign_to_group(self, patient_order_uuid: UUID | str, user_group_uuid: UUID | str) -> VendorAnswer:
         """Assign an order to a user group (JavaScript library: ``AssignPatientOrderToUserGroup``)."""
-        return await self._caller.call(
-            Name.ASSIGN_ORDER_TO_GROUP,
-            VendorAnswer,
-            patient_order_uuid=patient_order_uuid,
-            user_group_uuid=user_group_uuid,
-        )
+        return await self._caller.call("orders.assign_to_group", VendorAnswer, locals())
 
     async def unassign_from_group(self, patient_order_uuid: UUID | str, user_group_uuid: UUID | str) -> VendorAnswer:
         """Take an order from a user group (JavaScript library: ``UnassignPatientOrderFromUserGroup``)."""
-        return await self._caller.call(
-            Name.UNASSIGN_ORDER_FROM_GROUP,
-            VendorAnswer,
-            patient_order_uuid=patient_order_uuid,
-            user_group_uuid=user_group_uuid,
-        )
+        return await self._caller.call("orders.unassign_from_group", VendorAnswer, locals())
 
     async def assign_to_institution(self, patient_order_uuid: UUID | str, institution_uuid: UUID | str) -> VendorAnswer:
         """Assign an order to an institution (JavaScript library: ``AssignPatientOrderToLocation``)."""
-        return await self._caller.call(
-            Name.ASSIGN_ORDER_TO_INSTITUTION,
-            VendorAnswer,
-            patient_order_uuid=patient_order_uuid,
-            institution_uuid=institution_uuid,
-        )
-
-
-def _search_by(study: dict[str, object], birth: dict[str, object]) -> tuple[Name, dict[str, object]]:
-    """Return which of the searches takes the dates that are given, and those."""
-    by_study, by_birth = any(map(is_given, study.values())), any(map(is_given, birth.values()))
-    if by_study and by_birth:
-        raise UsageError("study_date_from: the Cloud API searches by study dates or by birth dates, not by both")
-    if by_study:
-        return Name.SEARCH_ORDERS_BY_DATE, study
-    return (Name.SEARCH_ORDERS_BY_BIRTHDATE, birth) if by_birth else (Name.SEARCH_ORDERS, {})
+        return await self._caller.call("orders.assign_to_institution", VendorAnswer, locals())

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+import anyio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidProxyStatus, InvalidStatus, InvalidURI, WebSocketException
 from websockets.protocol import State
 from websockets.typing import Origin
 
 from postdicom_async.cloud.frames import Response, addressed_to, decode_response
-from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
+from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, ProtocolError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem, connection_failed, explain, problem_of_cause
 from postdicom_async.http.retry import Failure
 from postdicom_async.http.tls import tls_context
 
 if TYPE_CHECKING:
+    from postdicom_async.cloud.connection import Connection
     from postdicom_async.settings import Settings
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = ["FrameSocket", "Silence", "open_socket"]
+__all__ = ["FrameSocket", "Silence", "SocketPool", "SocketSlot", "open_socket", "own_problem", "session_replaced"]
 
 _PING_EVERY = 20.0
 _CLOSE_WITHIN = 2.0
@@ -88,7 +91,9 @@ def _problem_of_opening(error: Exception) -> Problem:
         failed.status = status
         return Problem(Failure.NOT_SENT, failed)
     if isinstance(error, ImportError):
-        needed = UsageError("proxy: a SOCKS proxy needs the package python-socks; install it, or name an HTTP proxy")
+        needed = UsageError(
+            "a SOCKS proxy needs the package python-socks; install it, or name an HTTP proxy", argument="proxy"
+        )
         return Problem(Failure.FINAL, needed)
     if isinstance(error, TimeoutError):
         return Problem(Failure.NOT_SENT, connection_failed(what, "no connection in time", sent=False))
@@ -250,3 +255,113 @@ def _take_exception(answer: asyncio.Future[Response]) -> None:
     """Look at what nobody waits for any more, or asyncio would report it."""
     if answer.done() and not answer.cancelled():
         answer.exception()
+
+
+def session_replaced() -> Problem:
+    """Return the problem of a message that belongs to a session of the account that is no more."""
+    lost = connection_failed("upload", "the session was lost, and is opened anew", sent=False)
+    return Problem(Failure.NOT_SENT, lost)
+
+
+def own_problem(problem: Problem) -> Problem:
+    """Return an exception of one's own for what became of an opening that several waited for."""
+    error = copy.copy(problem.error)
+    if isinstance(error, ConnectionFailed):
+        error.may_have_arrived = False  # a message of the opening may have; what waited for it has not
+    return Problem(Failure.NOT_SENT if problem.failure is Failure.LOST else problem.failure, error)
+
+
+# --- sockets for parts ----------------------------------------------------------------------------------------------
+
+
+class SocketSlot:
+    """A place for one part on its way; its socket is opened when it is first needed, and again when it dropped."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._socket: FrameSocket | None = None
+        self._session_uuid = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has an open socket."""
+        return self._socket is not None and self._socket.is_open
+
+    async def socket(self, session_uuid: str) -> FrameSocket:
+        """Return an open socket, registered with this session of the account.
+
+        Raises:
+            Problem: there is none to be had now, or the account's session is another one by now.
+            PostdicomError: the session is lost and cannot be brought up anew.
+        """
+        if self._socket is None or not self._socket.is_open or self._session_uuid != session_uuid:
+            self.cut()
+            self._socket, self._session_uuid = await self._connection.upload_socket()
+        if self._session_uuid != session_uuid:
+            raise session_replaced()
+        return self._socket
+
+    async def close(self) -> None:
+        """Close its socket."""
+        if self._socket is not None:
+            await self._socket.close()
+
+    def cut(self) -> None:
+        """Drop its socket at once."""
+        if self._socket is not None:
+            self._socket.cut()
+
+
+class SocketPool:
+    """A number of slots, taken and given back; one that cannot be opened while another works is given up."""
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self._working = [SocketSlot(connection) for _ in range(number)]
+        self._idle = list(self._working)
+        self._room = anyio.Semaphore(number)
+        self._first = anyio.Lock()
+
+    async def take(self, session_uuid: str) -> tuple[SocketSlot, FrameSocket]:
+        """Wait for an idle slot, the one that was used last if possible; return it with its socket.
+
+        Raises:
+            Problem: there is none to be had now, or the account's session is another one by now.
+            PostdicomError: the session is lost and cannot be brought up anew.
+        """
+        while True:
+            await self._room.acquire()
+            slot = self._idle.pop()
+            try:
+                return slot, await self._opened(slot, session_uuid)
+            except BaseException as error:
+                if not isinstance(error, Problem) or slot.is_open or not self._any_is_open:
+                    self.give_back(slot)
+                    raise
+            # A service may allow fewer sockets than were asked for. The room of this one is never returned.
+            self._working.remove(slot)
+
+    @property
+    def _any_is_open(self) -> bool:
+        return any(slot.is_open for slot in self._working)
+
+    async def _opened(self, slot: SocketSlot, session_uuid: str) -> FrameSocket:
+        if not self._any_is_open:
+            async with self._first:  # or nobody could tell whether only the others are one too many
+                if not self._any_is_open:
+                    return await slot.socket(session_uuid)
+        return await slot.socket(session_uuid)
+
+    def give_back(self, slot: SocketSlot) -> None:
+        """Make a slot idle again."""
+        self._idle.append(slot)
+        self._room.release()
+
+    async def close(self) -> None:
+        """Close every socket; cancelled meanwhile, drop them."""
+        try:
+            async with anyio.create_task_group() as group:
+                for slot in self._working:
+                    group.start_soon(slot.close)
+        finally:
+            for slot in self._working:
+                slot.cut()

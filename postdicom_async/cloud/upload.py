@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
-from postdicom_async.cloud.existence import Existence, Held
-from postdicom_async.cloud.folder_entry import FolderEntry
-from postdicom_async.cloud.identity import read_identity
-from postdicom_async.cloud.lanes import Lane, Lanes
-from postdicom_async.cloud.messages import FileUploadType
+from postdicom_async.cloud.existence import Existence, FolderEntry, Held, read_identity
+from postdicom_async.cloud.frames import FileUploadType
+from postdicom_async.cloud.socket import SocketPool, SocketSlot
 from postdicom_async.cloud.upload_session import Attempt, UploadSession, order_in, status_after
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
@@ -27,7 +25,7 @@ from postdicom_async.results import Outcome, Status, UploadReport
 from postdicom_async.transfer.at_once import for_each
 from postdicom_async.transfer.intake import Intake, Numbered
 from postdicom_async.transfer.outcomes import MOST_KEPT
-from postdicom_async.vendor.values import Kind, check_value
+from postdicom_async.vendor.values import ValueKind, check_value
 
 if TYPE_CHECKING:
     from postdicom_async.bodies import Body
@@ -47,15 +45,15 @@ _FILES_A_SOCKET = 2  # while one is sent, whether the service has another is ask
 
 
 _PERHAPS_THE_ORIGINAL = (
-    "the service has an instance with this SOP Instance UID, perhaps the original; not sent: anonymise the UIDs too, "
-    "or give existing='send'"
+    "the service has an instance with this SOP Instance UID, perhaps the original; not sent: "
+    "anonymise the UIDs too (remap_uids=True), or give existing='send'"
 )
 
 _PERHAPS_AN_OLDER_ONE = (
     "the answer was lost; the service has an instance with this SOP Instance UID, this one or an older one"
 )
 
-_Part: TypeAlias = "tuple[Lane, FrameSocket, int, bytes]"
+_Part: TypeAlias = "tuple[SocketSlot, FrameSocket, int, bytes]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +94,10 @@ class CloudUpload:
         gathered: Gathered | None = None,
     ) -> None:
         if existing not in ("skip", "send"):
-            raise UsageError("existing: give 'skip' or 'send'")
+            raise UsageError("give 'skip' or 'send'", argument="existing")
         if isinstance(sockets, bool) or not isinstance(sockets, int) or not 1 <= sockets <= _MOST_SOCKETS:
-            raise UsageError(f"sockets: give a number from 1 to {_MOST_SOCKETS}")
-        folder = None if folder_uuid is None else str(check_value("folder_uuid", Kind.GUID, folder_uuid))
+            raise UsageError(f"give a number from 1 to {_MOST_SOCKETS}", argument="sockets")
+        folder = None if folder_uuid is None else str(check_value("folder_uuid", ValueKind.GUID, folder_uuid))
         self._folder_fields = {} if folder is None else {"FolderUuidList": [folder]}
         self._folder = None if folder is None else FolderEntry(caller, folder)
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=sockets)
@@ -107,7 +105,7 @@ class CloudUpload:
             self._session.most_orders = MOST_KEPT
         self._existence = Existence(self._session, folder, names_as_bytes=caller.wire.names_as_bytes)
         self._skips = existing == "skip"
-        self._lanes = Lanes(caller.connection, sockets)
+        self._pool = SocketPool(caller.connection, sockets)
         self._sending = anyio.Semaphore(sockets)
         self._lost_in_a_row = 0
         self._end: PostdicomError | None = None
@@ -136,7 +134,7 @@ class CloudUpload:
                 error.report = self._with_orders(error.report)
             raise
         finally:
-            await self._lanes.close()
+            await self._pool.close()
 
     def _with_orders(self, report: UploadReport) -> UploadReport:
         return replace(report, patient_order_uuids=tuple(self._session.patient_order_uuids))
@@ -243,12 +241,12 @@ class CloudUpload:
         """
         attempt = await self._session.attempt()
         body, total = instance.body, -(-instance.body.length // self._part)
-        taken: set[Lane] = set()
+        taken: set[SocketSlot] = set()
         acknowledged, named = 0, None
 
         async def send(part: _Part) -> None:
             nonlocal acknowledged, named
-            lane, socket, number, data = part
+            slot, socket, number, data = part
             fields = {
                 "FileIndex": attempt.file_index,
                 "CurrentFilePartIndex": number,
@@ -257,8 +255,8 @@ class CloudUpload:
             }
             sending.may_have_left = True
             envelope = await self._session.send(attempt, FileUploadType.PROCESS_FILE, fields, data=data, socket=socket)
-            taken.discard(lane)
-            self._lanes.give_back(lane)
+            taken.discard(slot)
+            self._pool.give_back(slot)
             if envelope.refusal is not None:
                 raise self._session.refused(envelope.refusal, (await read_identity(body)).private)
             order = order_in(envelope)
@@ -270,21 +268,23 @@ class CloudUpload:
             async with aclosing(self._loaded(body, total, attempt, taken)) as parts:
                 await for_each(parts, send, at_once=self._sockets)
         finally:
-            for lane in taken:  # its part was not answered; nothing else may follow it on that socket
-                lane.cut()
-                self._lanes.give_back(lane)
+            for slot in taken:  # its part was not answered; nothing else may follow it on that socket
+                slot.cut()
+                self._pool.give_back(slot)
         return named
 
-    async def _loaded(self, body: Body, total: int, attempt: Attempt, taken: set[Lane]) -> AsyncGenerator[_Part, None]:
-        """Yield the parts of a file, each read when there is a lane for it."""
+    async def _loaded(
+        self, body: Body, total: int, attempt: Attempt, taken: set[SocketSlot]
+    ) -> AsyncGenerator[_Part, None]:
+        """Yield the parts of a file, each read when there is a slot for it."""
         async with aclosing(parts_of(body, self._part)) as parts:
             for number in range(total):
-                lane, socket = await self._lanes.take(attempt.account_session_uuid)
-                taken.add(lane)
+                slot, socket = await self._pool.take(attempt.account_session_uuid)
+                taken.add(slot)
                 data = await anext(parts)
                 if number == total - 1:
                     await anext(parts, None)  # at its end a file that changed is noticed, and so never completed
-                yield lane, socket, number, data
+                yield slot, socket, number, data
 
 
 def _verdict_after(error: PostdicomError) -> _Verdict:

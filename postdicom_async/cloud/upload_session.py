@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from postdicom_async.cloud.account import choose
-from postdicom_async.cloud.messages import FileUploadType
-from postdicom_async.cloud.problems import own_problem, session_replaced
-from postdicom_async.cloud.socket import Silence
+from postdicom_async.cloud.caller import choose
+from postdicom_async.cloud.frames import FileUploadType
+from postdicom_async.cloud.socket import Silence, own_problem, session_replaced
 from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
 from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from postdicom_async.cloud.caller import CloudCaller
-    from postdicom_async.cloud.envelope import Envelope
+    from postdicom_async.cloud.frames import Envelope
     from postdicom_async.cloud.socket import FrameSocket
     from postdicom_async.settings import Settings
 

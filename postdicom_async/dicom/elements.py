@@ -9,45 +9,37 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
-from postdicom_async.dicom.dictionary import keyword_of
+from postdicom_async.dicom.tags import (
+    ITEM,
+    ITEM_END,
+    LONG_VRS,
+    SEQUENCE_END,
+    SHORT_VRS,
+    TAG,
+    UNDEFINED,
+    dictionary_vr,
+    tag_text,
+)
 
 __all__ = [
     "EXPLICIT_LITTLE",
     "FRAGMENTS",
     "IMPLICIT_LITTLE",
-    "ITEM",
-    "ITEM_END",
-    "SEQUENCE_END",
-    "UNDEFINED",
     "DicomProblem",
     "Element",
     "Encoding",
     "Read",
     "Window",
     "as_written",
-    "dictionary_vr",
     "encode_element",
     "encode_header",
     "items_encoding",
     "read_element",
-    "tag_text",
 ]
 
-ITEM = 0xFFFEE000
-ITEM_END = 0xFFFEE00D
-SEQUENCE_END = 0xFFFEE0DD
-UNDEFINED = 0xFFFFFFFF
 _DELIMITERS = frozenset({ITEM, ITEM_END, SEQUENCE_END})
-_PIXEL_DATA = 0x7FE00010
-
-_SHORT_VRS = frozenset(
-    ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN",
-    "SH", "SL", "SS", "ST", "TM", "UI", "UL", "US")
-)  # fmt: skip
-_LONG_VRS = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
 _SHORT_LIMIT = 0xFFFE
 _LONG_LIMIT = 0xFFFFFFFE
 
@@ -145,10 +137,10 @@ def read_element(window: Window, at: int, end: int, encoding: Encoding) -> Eleme
 
 
 def _explicit_length(data: bytes, at: int, end: int, tag: int, vr: str, order: str) -> tuple[int, int]:
-    if vr in _SHORT_VRS:
+    if vr in SHORT_VRS:
         (length,) = struct.unpack_from(order + "H", data, 6)
         return length, at + 8
-    if vr not in _LONG_VRS:
+    if vr not in LONG_VRS:
         raise DicomProblem(f"{tag_text(tag)} has no value representation of PS3.5")
     if at + 12 > end or len(data) < 12:
         raise DicomProblem("it ends inside an element")
@@ -159,7 +151,7 @@ def _explicit_length(data: bytes, at: int, end: int, tag: int, vr: str, order: s
 def as_written(window: Window, at: int, encoding: Encoding) -> Encoding:
     """Return how a data set is really written: some say explicit VR and have none, and readers take them."""
     vr = window.peek(at, 6)[4:].decode("latin-1")
-    explicit = not vr or vr in _SHORT_VRS or vr in _LONG_VRS
+    explicit = not vr or vr in SHORT_VRS or vr in LONG_VRS
     return encoding if explicit or not encoding.little else IMPLICIT_LITTLE
 
 
@@ -181,7 +173,7 @@ def items_encoding(window: Window, element: Element, encoding: Encoding) -> Enco
 
 
 def _undefined(element: Element, encoding: Encoding) -> Encoding:
-    if element.tag == _PIXEL_DATA or (encoding.explicit and element.vr in ("OB", "OW")):
+    if element.tag == TAG["PixelData"] or (encoding.explicit and element.vr in ("OB", "OW")):
         return FRAGMENTS
     if element.vr == "UN" and encoding.explicit:
         return IMPLICIT_LITTLE
@@ -206,12 +198,12 @@ def encode_header(tag: int, vr: str, length: int, encoding: Encoding) -> bytes:
     """
     order = encoding.order
     start = struct.pack(order + "HH", tag >> 16, tag & 0xFFFF)
-    short = encoding.explicit and tag not in _DELIMITERS and vr not in _LONG_VRS
+    short = encoding.explicit and tag not in _DELIMITERS and vr not in LONG_VRS
     if length > (_SHORT_LIMIT if short else _LONG_LIMIT):
         raise DicomProblem(f"{tag_text(tag)} would become too long")
     if tag in _DELIMITERS or not encoding.explicit:
         return start + struct.pack(order + "I", length)
-    if vr in _LONG_VRS:
+    if vr in LONG_VRS:
         return start + vr.encode() + b"\0\0" + struct.pack(order + "I", length)
     return start + vr.encode() + struct.pack(order + "H", length)
 
@@ -219,26 +211,3 @@ def encode_header(tag: int, vr: str, length: int, encoding: Encoding) -> bytes:
 def encode_element(tag: int, vr: str, value: bytes, encoding: Encoding) -> bytes:
     """Return an element; its value is of even length already."""
     return encode_header(tag, vr, len(value), encoding) + value
-
-
-def tag_text(tag: int) -> str:
-    """Return a tag as PS3.6 writes it, with its keyword where it has one."""
-    text = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-    keyword = keyword_of(tag)
-    return f"{keyword} {text}" if keyword else text
-
-
-@lru_cache(maxsize=16384)
-def dictionary_vr(tag: int) -> str:
-    """Return the VR of a tag (PS3.6), the first where there is a choice, ``UN`` where it is not known."""
-    from pydicom.datadict import dictionary_VR  # it takes long to import
-
-    if tag & 0xFFFF == 0:
-        return "UL"  # group length
-    if tag >> 16 & 1:
-        return "LO" if 0x10 <= tag & 0xFFFF <= 0xFF else "UN"  # private creators (PS3.5 section 7.8.1)
-    try:
-        vr = dictionary_VR(tag)
-    except KeyError:
-        return "UN"
-    return "OW" if vr == "OB or OW" else vr[:2]

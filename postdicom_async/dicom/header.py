@@ -13,6 +13,18 @@ from enum import Enum, auto
 from io import BytesIO
 
 from postdicom_async.dicom.silence import in_silence
+from postdicom_async.dicom.tags import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    ITEM,
+    ITEM_END,
+    LONG_VRS,
+    SEQUENCE_END,
+    SHORT_VRS,
+    TAG,
+    UNDEFINED,
+)
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.results import InstanceUids
 
@@ -30,33 +42,19 @@ __all__ = [
 HEADER_LIMIT = 1 << 20
 """No header is looked for beyond this many bytes."""
 
-_IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-_EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-
-_TRANSFER_SYNTAX = 0x00020010
-_SOP_CLASS = 0x00080016
-_SOP_INSTANCE = 0x00080018
-_STUDY_INSTANCE = 0x0020000D
-_SERIES_INSTANCE = 0x0020000E
-_WANTED = frozenset({_TRANSFER_SYNTAX, _SOP_CLASS, _SOP_INSTANCE, _STUDY_INSTANCE, _SERIES_INSTANCE})
+_TRANSFER_SYNTAX = TAG["TransferSyntaxUID"]
+_SOP_CLASS = TAG["SOPClassUID"]
+_INSTANCE_UIDS = (TAG["StudyInstanceUID"], TAG["SeriesInstanceUID"], TAG["SOPInstanceUID"])
+_WANTED = frozenset({_TRANSFER_SYNTAX, _SOP_CLASS, *_INSTANCE_UIDS})
 
 _BEFORE_PIXELS = 0x7FDFFFFF
 _LONGEST_VALUE = 4096  # of an element wanted; the rest of a longer one is left out
 
 _PLAIN = struct.Struct("<HH2sH")
 
-_ITEM = 0xFFFEE000
-_ITEM_END = 0xFFFEE00D
-_SEQUENCE_END = 0xFFFEE0DD
-_UNDEFINED = 0xFFFFFFFF
-
-# Value representations with a 32-bit length (PS3.5 table 7.1-1).
-_SHORT_VRS = frozenset(
-    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
-     b"ST", b"TM", b"UI", b"UL", b"US"}
-)  # fmt: skip
-_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+# As they stand in a file: the walk compares bytes, so that it decodes nothing.
+_SHORT_VRS = frozenset(vr.encode() for vr in SHORT_VRS)
+_LONG_VRS = frozenset(vr.encode() for vr in LONG_VRS)
 
 
 class HeaderGap(Enum):
@@ -140,9 +138,9 @@ def pixels_start(data: bytes) -> int | None:
     try:
         start = _walk_meta(data, found, frozenset({_TRANSFER_SYNTAX}))
         syntax = _text(found[_TRANSFER_SYNTAX])
-        if syntax == _DEFLATED:
+        if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
             return None
-        little, explicit = syntax != _EXPLICIT_BIG, syntax != _IMPLICIT_LITTLE
+        little, explicit = syntax != EXPLICIT_VR_BIG_ENDIAN, syntax != IMPLICIT_VR_LITTLE_ENDIAN
         return _walk(data, start, {}, frozenset(), little=little, explicit=explicit, last=_BEFORE_PIXELS)
     except (_Short, _Unclear):
         return None
@@ -158,7 +156,7 @@ class _Unclear(Exception):
 
 def _header_of(found: dict[int, bytes]) -> InstanceHeader | None:
     texts = {tag: _text(value) for tag, value in found.items()}
-    uids = InstanceUids(*(texts.get(tag, "") for tag in (_STUDY_INSTANCE, _SERIES_INSTANCE, _SOP_INSTANCE)))
+    uids = InstanceUids(*(texts.get(tag, "") for tag in _INSTANCE_UIDS))
     if not all(is_uid(uid) for uid in uids):
         return None
     return InstanceHeader(uids, texts.get(_SOP_CLASS, ""), texts.get(_TRANSFER_SYNTAX, ""))
@@ -168,15 +166,15 @@ def _walk_file(data: bytes, found: dict[int, bytes], wanted: frozenset[int]) -> 
     """Walk the file meta information, then the data set in the transfer syntax it names; fill ``found``."""
     start = _walk_meta(data, found, wanted)
     syntax = _text(found[_TRANSFER_SYNTAX])
-    if syntax == _DEFLATED:
+    if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         data, start = _inflated(data[start:]), 0
     _walk(
         data,
         start,
         found,
         wanted,
-        little=syntax != _EXPLICIT_BIG,
-        explicit=syntax != _IMPLICIT_LITTLE,
+        little=syntax != EXPLICIT_VR_BIG_ENDIAN,
+        explicit=syntax != IMPLICIT_VR_LITTLE_ENDIAN,
         last=max(wanted),
     )
 
@@ -246,9 +244,9 @@ def _behind_plain(data: bytes, at: int, wanted: frozenset[int], last: int) -> in
 
 def _nesting(tag: int, length: int, *, may_nest: bool) -> int:
     """Return +1 where a sequence or item of undefined length begins, -1 where one ends, else 0."""
-    if tag in (_ITEM_END, _SEQUENCE_END):
+    if tag in (ITEM_END, SEQUENCE_END):
         return -1
-    if length != _UNDEFINED:
+    if length != UNDEFINED:
         return 0
     if not may_nest:
         raise _Unclear
@@ -258,7 +256,7 @@ def _nesting(tag: int, length: int, *, may_nest: bool) -> int:
 def _length(data: bytes, at: int, tag: int, *, little: bool, explicit: bool) -> tuple[int, int, bool]:
     """Return an element's length, where its value begins, and whether it may be a sequence."""
     order = "<" if little else ">"
-    if not explicit or tag in (_ITEM, _ITEM_END, _SEQUENCE_END):
+    if not explicit or tag in (ITEM, ITEM_END, SEQUENCE_END):
         (length,) = struct.unpack_from(order + "I", data, at + 4)
         return length, at + 8, True
     vr = data[at + 4 : at + 6]
@@ -293,7 +291,7 @@ def _with_pydicom(data: bytes, wanted: frozenset[int]) -> dict[int, bytes]:
     """Read the same bytes with pydicom; whatever it cannot do means that nothing is found."""
     import pydicom  # it takes long to import, and is seldom needed here
 
-    if _DEFLATED.encode() in data:
+    if DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN.encode() in data:
         return {}  # it would unpack without a bound
     source = NotingBytes(data)
     found: dict[int, bytes] = {}

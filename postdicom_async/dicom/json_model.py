@@ -7,8 +7,8 @@ from itertools import chain
 from typing import Any, TypeAlias
 from xml.parsers import expat
 
-from postdicom_async.dicom.dictionary import tag_of_keyword
 from postdicom_async.dicom.json_stream import JsonReader, NotJson
+from postdicom_async.dicom.tags import tag_of_keyword
 from postdicom_async.face import translated
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "items_of",
     "objects_in",
     "objects_in_xml",
-    "tag_of",
     "values_of",
 ]
 
@@ -106,15 +105,6 @@ def _in_upper_case(data_set: DicomJson) -> DicomJson:
             if isinstance(item, dict) and item and all(len(key) == 8 and _tag_in(key) for key in item):
                 values[place] = _in_upper_case({key.upper(): value for key, value in item.items()})
     return data_set
-
-
-def tag_of(keyword_or_tag: str) -> str | None:
-    """Return the 8 upper-case hex digits for a DICOM keyword or a tag in any spelling, None for neither."""
-    plain = keyword_or_tag.strip().strip("()").replace(",", "").replace(" ", "")
-    if len(plain) == 8 and (digits := _tag_in(plain)) is not None:
-        return digits
-    tag = tag_of_keyword(keyword_or_tag.strip())
-    return None if tag is None else f"{tag:08X}"
 
 
 def values_of(item: DicomJson, tag: str) -> list[Any]:

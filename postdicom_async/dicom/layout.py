@@ -41,11 +41,11 @@ def relative_names(layout: Layout) -> Callable[[InstanceUids], RelativeName]:
     """
     make = _from_template(layout) if isinstance(layout, str) else layout
     if not callable(make):
-        raise UsageError("layout: give a template or a function from UIDs to a relative path")
+        raise UsageError("give a template or a function from UIDs to a relative path", argument="layout")
 
     def name(uids: InstanceUids) -> RelativeName:
         if not all(is_uid(uid) for uid in uids):
-            raise UsageError("layout: an instance without valid UIDs cannot be named")
+            raise UsageError("an instance without valid UIDs cannot be named", argument="layout")
         return _checked(make(uids))
 
     return name
@@ -80,28 +80,28 @@ def _from_template(template: str) -> Callable[[InstanceUids], str]:
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError:
-        raise UsageError("layout: the braces do not match") from None
+        raise UsageError("the braces do not match", argument="layout") from None
     fields = {field for _, field, _, _ in parsed if field is not None}
     if unknown := fields - _FIELDS:
         named = f" {min(unknown)!r}" if min(unknown).isidentifier() else ""
-        raise UsageError(f"layout: unknown field{named}; there are {{study}}, {{series}} and {{instance}}")
+        raise UsageError(f"unknown field{named}; there are {{study}}, {{series}} and {{instance}}", argument="layout")
     if any(format_spec or conversion for _, _, format_spec, conversion in parsed):
-        raise UsageError("layout: a field is written {instance}, without ':' or '!'")
+        raise UsageError("a field is written {instance}, without ':' or '!'", argument="layout")
     if "instance" not in fields:
-        raise UsageError("layout: without {instance} all instances would have one name")
+        raise UsageError("without {instance} all instances would have one name", argument="layout")
     return lambda uids: template.format(study=uids[0], series=uids[1], instance=uids[2])
 
 
 def _checked(path: object) -> RelativeName:
     if not isinstance(path, str | PurePath):
-        raise UsageError("layout: the function must return text or a path")
+        raise UsageError("the function must return text or a path", argument="layout")
     text = path if isinstance(path, str) else path.as_posix()
     names = tuple(text.replace(os.sep, "/").split("/"))
     if len(names) > _MOST_NAMES:
-        raise UsageError(f"layout: more than {_MOST_NAMES} folders deep")
+        raise UsageError(f"more than {_MOST_NAMES} folders deep", argument="layout")
     for name in names:
         if not _is_safe(name):
-            raise UsageError(f"layout: {name[:80]!r} cannot be part of a relative path")
+            raise UsageError(f"{name[:80]!r} cannot be part of a relative path", argument="layout")
     return names
 
 

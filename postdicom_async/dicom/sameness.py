@@ -15,30 +15,33 @@ from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.dicom.header import NotingBytes, data_set_start
 from postdicom_async.dicom.silence import in_silence
+from postdicom_async.dicom.tags import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    TAG,
+    tags_of,
+)
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 __all__ = ["Difference", "Differences", "Sameness", "compare_files", "differences", "is_coercible"]
 
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-_SAME_VALUES = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})  # written with VRs or without, the same bytes
-_DATA_SET_TRAILING_PADDING = 0xFFFCFFFC
-_CHARACTER_SET = 0x00080005
+_SAME_VALUES = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN})  # the same bytes, with VRs or without
+_CHARACTER_SET = TAG["SpecificCharacterSet"]
 _REPLACED = "\ufffd"  # what pydicom puts in the place of bytes that it cannot decode
 
 _PATIENT_GROUP: Final = 0x0010
-_COERCIBLE: Final = frozenset({
-    _CHARACTER_SET,  # the text is compared decoded, so that it is the same text
-    0x00080015,  # Instance Coercion DateTime
-    0x00080020, 0x00080030, 0x00080050, 0x00080051,  # Study Date and Time, Accession Number and its issuer
-    0x00080054, 0x00080056, 0x00081190,  # Retrieve AE Title, Instance Availability, Retrieve URL
-    0x00080090, 0x00080096, 0x00081030, 0x00081032,  # Referring Physician's Name and identification, the study's words
-    0x00080201,  # Timezone Offset From UTC
-    0x00200010,  # Study ID
-    0x00400275,  # Request Attributes Sequence
-    0x04000550, 0x04000561,  # Modified, and Original, Attributes Sequence
-})  # fmt: skip
+_COERCIBLE: Final = frozenset(
+    tags_of(
+        "SpecificCharacterSet"  # the text is compared decoded, so that it is the same text
+        " InstanceCoercionDateTime StudyDate StudyTime AccessionNumber IssuerOfAccessionNumberSequence RetrieveAETitle"
+        " InstanceAvailability RetrieveURL ReferringPhysicianName ReferringPhysicianIdentificationSequence"
+        " StudyDescription ProcedureCodeSequence TimezoneOffsetFromUTC StudyID RequestAttributesSequence"
+        " ModifiedAttributesSequence OriginalAttributesSequence"
+    )
+)
 
 
 def is_coercible(tag: int) -> bool:
@@ -124,7 +127,9 @@ def differences(sent: bytes, received: bytes) -> Differences:
         return Differences(Difference.SAME)
     # pydicom would inflate without a bound what an archive sends. Another syntax changes values that mean the same:
     # compressed pixels, the order of bytes.
-    if syntax == _DEFLATED or (syntax != other_syntax and not {syntax, other_syntax} <= _SAME_VALUES):
+    if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN or (
+        syntax != other_syntax and not {syntax, other_syntax} <= _SAME_VALUES
+    ):
         return cannot
     found = _differing_elements(sent, received)
     if found is None or (syntax != other_syntax and found.kind is Difference.DIFFERENT):
@@ -220,4 +225,4 @@ def _same_value(one: Any, other: Any) -> bool:
 
 
 def _tags(dataset: Dataset) -> set[int]:
-    return {int(tag) for tag in dataset.keys() if tag.element != 0 and tag != _DATA_SET_TRAILING_PADDING}  # noqa: SIM118
+    return {int(tag) for tag in dataset.keys() if tag.element != 0 and tag != TAG["DataSetTrailingPadding"]}  # noqa: SIM118

@@ -18,6 +18,7 @@ from postdicom_async.dicom.scan_tree import (
     ScanStatus,
     SkippedFile,
 )
+from postdicom_async.dicom.tags import TAG
 from postdicom_async.dicom.text import decode_text
 
 if TYPE_CHECKING:
@@ -30,28 +31,32 @@ __all__ = ["Facts", "Grouping", "NoInstance", "read_facts"]
 # --- one file -------------------------------------------------------------------------------------------------------
 
 _PATIENT = {
-    "patient_name": 0x00100010,
-    "patient_id": 0x00100020,
-    "issuer_of_patient_id": 0x00100021,
-    "patient_birth_date": 0x00100030,
-    "patient_sex": 0x00100040,
-    "other_patient_ids": 0x00101000,
-    "other_patient_names": 0x00101001,
+    "patient_name": TAG["PatientName"],
+    "patient_id": TAG["PatientID"],
+    "issuer_of_patient_id": TAG["IssuerOfPatientID"],
+    "patient_birth_date": TAG["PatientBirthDate"],
+    "patient_sex": TAG["PatientSex"],
+    "other_patient_ids": TAG["OtherPatientIDs"],
+    "other_patient_names": TAG["OtherPatientNames"],
 }
 _STUDY = {
-    "study_date": 0x00080020,
-    "accession_number": 0x00080050,
-    "institution_name": 0x00080080,
-    "institution_address": 0x00080081,
-    "referring_physician_name": 0x00080090,
-    "study_description": 0x00081030,
+    "study_date": TAG["StudyDate"],
+    "accession_number": TAG["AccessionNumber"],
+    "institution_name": TAG["InstitutionName"],
+    "institution_address": TAG["InstitutionAddress"],
+    "referring_physician_name": TAG["ReferringPhysicianName"],
+    "study_description": TAG["StudyDescription"],
 }
-_SERIES = {"series_date": 0x00080021, "modality": 0x00080060, "series_description": 0x0008103E}
-_NUMBERS = {"series_number": 0x00200011, "instance_number": 0x00200013}
+_SERIES = {
+    "series_date": TAG["SeriesDate"],
+    "modality": TAG["Modality"],
+    "series_description": TAG["SeriesDescription"],
+}
+_NUMBERS = {"series_number": TAG["SeriesNumber"], "instance_number": TAG["InstanceNumber"]}
 _ATTRIBUTES = _PATIENT | _STUDY | _SERIES | _NUMBERS
 
-_MEDIA_STORAGE_CLASS = 0x00020002
-_CHARACTER_SET = 0x00080005
+_MEDIA_STORAGE_CLASS = TAG["MediaStorageSOPClassUID"]
+_CHARACTER_SET = TAG["SpecificCharacterSet"]
 _WANTED = frozenset({_MEDIA_STORAGE_CLASS, _CHARACTER_SET, *_ATTRIBUTES.values()})
 _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
 

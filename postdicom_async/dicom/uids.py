@@ -28,5 +28,5 @@ def checked_uid(value: object, argument: str) -> str:
     """
     text = value.strip() if isinstance(value, str) else value
     if not is_uid(text):
-        raise UsageError(f"{argument}: not a DICOM UID (digits and dots, at most 64 characters)")
+        raise UsageError("not a DICOM UID (digits and dots, at most 64 characters)", argument=argument)
     return str(text)

@@ -15,22 +15,33 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from postdicom_async.dicom.elements import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, Read, dictionary_vr, tag_text
+from postdicom_async.dicom.elements import Read
+from postdicom_async.dicom.tags import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    ITEM,
+    ITEM_END,
+    LONG_VRS,
+    PIXEL_DATA,
+    SEQUENCE_END,
+    SHORT_VRS,
+    TAG,
+    UNDEFINED,
+    dictionary_vr,
+    tag_text,
+)
 
 __all__ = ["Doubt", "what_is_missing"]
 
-_IMPLICIT_LITTLE = b"1.2.840.10008.1.2"
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_EXPLICIT_BIG = b"1.2.840.10008.1.2.2"
-_TRANSFER_SYNTAX = 0x00020010
+_TRANSFER_SYNTAX = TAG["TransferSyntaxUID"]
 _META_AT = 132
 
-_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _DELIMITER_GROUP = 0xFFFE
 
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_FRAGMENT_VRS = frozenset(b"OB OD OF OL OV OW".split())
-_LONG_VRS = _FRAGMENT_VRS | frozenset(b"SQ SV UC UN UR UT UV".split())
+# As they stand in a file: the walk compares bytes, so that it decodes nothing.
+_SHORT_VRS = frozenset(vr.encode() for vr in SHORT_VRS)
+_LONG_VRS = frozenset(vr.encode() for vr in LONG_VRS)
+_FRAGMENT_VRS = frozenset(vr for vr in _LONG_VRS if vr.startswith(b"O"))
 _VRS = _SHORT_VRS | _LONG_VRS
 
 _PIECE = 4096  # read where the walk has jumped to; most often a header is all that is wanted there
@@ -103,17 +114,17 @@ class _Walk:
         if self._data[128:_META_AT] != b"DICM":
             raise Doubt
         at, syntax = self._meta()
-        if syntax == _DEFLATED:
+        if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
             self._deflated(at)
             return
         vr = self._peek(at, 6)[4:]
         # Some say explicit VR and have none, or the other way round, and readers take them.
-        self._form = _BIG if syntax == _EXPLICIT_BIG else _LITTLE if vr in _VRS else _IMPLICIT
+        self._form = _BIG if syntax == EXPLICIT_VR_BIG_ENDIAN else _LITTLE if vr in _VRS else _IMPLICIT
         self._data_set(at)
 
-    def _meta(self) -> tuple[int, bytes]:
+    def _meta(self) -> tuple[int, str]:
         """Return where the data set begins and its transfer syntax; the group length may lie, as in `read_header`."""
-        at, syntax = _META_AT, b""
+        at, syntax = _META_AT, ""
         while True:
             head = self._peek(at, 12)
             if len(head) < 8:
@@ -125,7 +136,7 @@ class _Walk:
                 raise Doubt
             self._require(value_at, length, tag)
             if tag == _TRANSFER_SYNTAX:
-                syntax = self._peek(value_at, min(length, 64)).rstrip(b"\0 ")
+                syntax = self._peek(value_at, min(length, 64)).rstrip(b"\0 ").decode("latin-1")
             at = value_at + length
         if not syntax:
             raise Doubt
@@ -200,7 +211,7 @@ class _Walk:
                 raise Doubt
             self._require(value_at, length, tag)
             value_at += length
-        elif tag in _PIXEL_DATA or vr in _FRAGMENT_VRS:
+        elif tag in PIXEL_DATA or vr in _FRAGMENT_VRS:
             value_at = self._fragments(value_at, tag)
         else:
             self._enter_sequence(value_at, vr)
@@ -229,7 +240,7 @@ class _Walk:
     def _require(self, value_at: int, length: int, tag: int) -> None:
         there = self._size - value_at
         if length > there:
-            what = "its pixel data need" if tag in _PIXEL_DATA else f"{tag_text(tag)} needs"
+            what = "its pixel data need" if tag in PIXEL_DATA else f"{tag_text(tag)} needs"
             raise _CutOff(f"{what} {length} bytes, {there} are there")
 
     def _rest(self, rest: bytes) -> None:
@@ -279,7 +290,7 @@ class _Walk:
 
     def _fragments(self, at: int, of: int) -> int:
         """Step from fragment to fragment to their delimiter; the first is the offset table (PS3.5 section A.4)."""
-        whose = "its pixel data" if of in _PIXEL_DATA else tag_text(of)
+        whose = "its pixel data" if of in PIXEL_DATA else tag_text(of)
         number = 0
         while True:
             self._count(1)

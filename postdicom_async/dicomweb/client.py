@@ -66,11 +66,11 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         dialect: str | Dialect = DICOMWEB,
     ) -> None:
         if not isinstance(settings, Settings | None):
-            raise UsageError("settings: give Settings(...), or None")
+            raise UsageError("give Settings(...), or None", argument="settings")
         self._session = Session(url, auth=auth, settings=settings or Settings(), transport=transport)
         if isinstance(dialect, str):
             if dialect not in DIALECTS:
-                raise UsageError(f"dialect: give one of {', '.join(DIALECTS)}")
+                raise UsageError(f"give one of {', '.join(DIALECTS)}", argument="dialect")
             dialect = DIALECTS[dialect]
         self._dialect = dialect
         self._retrieval = Retrieval(self._session, self._dialect)
@@ -89,6 +89,11 @@ class DicomWeb(ClientSearch, ClientRetrieve):
     def settings(self) -> Settings:
         """The settings in force."""
         return self._session.settings
+
+    @property
+    def internals(self) -> tuple[Session, Dialect]:
+        """For other rooms of this package, say the doctor: what it stands on. Nothing is promised of it to callers."""
+        return self._session, self._dialect
 
     async def __aenter__(self) -> Self:
         await self._session.open()

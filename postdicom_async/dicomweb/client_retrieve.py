@@ -146,7 +146,7 @@ class ClientRetrieve:
             UsageError: the address leads to another server; credentials and requests stay with this one.
         """
         if not isinstance(url, str):
-            raise UsageError("url: give the address as text")
+            raise UsageError("give the address as text", argument="url")
         headers = {} if byte_range is None else {"Range": _range_header(byte_range)}
         operation = "retrieve bulk data"
         ladder = _ladder_of(media_type, FRAME_LADDER)
@@ -168,9 +168,9 @@ class ClientRetrieve:
             absolute = urljoin(base + "/", url.strip())
             is_own = same_origin(absolute, base)
         except ValueError:
-            raise UsageError("url: not an address") from None
+            raise UsageError("not an address", argument="url") from None
         if not is_own:
-            raise UsageError("url: it leads to another server than this session's; it is not followed")
+            raise UsageError("it leads to another server than this session's; it is not followed", argument="url")
         return self._session.path_to(absolute)
 
     # --- rendered ---------------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def _parsed(data: bytes) -> Any:
 def _range_header(byte_range: tuple[int, int]) -> str:
     usable = isinstance(byte_range, tuple) and len(byte_range) == 2 and all(type(n) is int for n in byte_range)
     if not usable or not 0 <= byte_range[0] <= byte_range[1]:
-        raise UsageError("byte_range: give the first and the last byte, both from 0 on")
+        raise UsageError("give the first and the last byte, both from 0 on", argument="byte_range")
     return f"bytes={byte_range[0]}-{byte_range[1]}"
 
 
@@ -317,7 +317,7 @@ def _too_many(damage: MultipartDamage) -> ProtocolError:
 
 def _query(parameters: Mapping[str, str] | None, joint: str = "?") -> str:
     if parameters is not None and not isinstance(parameters, Mapping):
-        raise UsageError("parameters: give a mapping of names to text")
+        raise UsageError("give a mapping of names to text", argument="parameters")
     return joint + urlencode(dict(parameters), safe=",") if parameters else ""
 
 
@@ -325,7 +325,7 @@ def _frame_list(numbers: Sequence[int]) -> str:
     """Return frame numbers as they stand in a path."""
     is_list = isinstance(numbers, Sequence) and not isinstance(numbers, str | bytes)
     if not is_list or not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers):
-        raise UsageError("frame_numbers: give one or more numbers from 1 on")
+        raise UsageError("give one or more numbers from 1 on", argument="frame_numbers")
     return ",".join(map(str, numbers))
 
 
@@ -337,5 +337,5 @@ def _ladder_of(media_type: str | None, default: tuple[str, ...]) -> tuple[str, .
 def _header_value(value: str, argument: str) -> str:
     """Return a value that can stand in a header."""
     if not value.isascii() or not value.isprintable():
-        raise UsageError(f"{argument}: not a media type")
+        raise UsageError("not a media type", argument=argument)
     return value

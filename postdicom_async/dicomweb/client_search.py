@@ -94,7 +94,7 @@ class ClientSearch:
             frozenset({"study"}): Route.SEARCH_INSTANCES_OF_STUDY,
         }.get(frozenset(uids), Route.SEARCH_INSTANCES_OF_SERIES)
         if route is Route.SEARCH_INSTANCES_OF_SERIES and not self._dialect.can(route, uids):
-            raise UsageError("study_instance_uid: give it too, this archive addresses a series by its study")
+            raise UsageError("give it too, this archive addresses a series by its study", argument="study_instance_uid")
         return self._search(
             "search for instances", route, uids, filters, fields, limit, offset, fuzzymatching, INSTANCE_UID
         )

@@ -142,7 +142,7 @@ class Present:
             return StoreVerdict(Status.PRESENT, reason=CONFIRMED)
         if finding is Holding.ABSENT:  # listed, and not there
             return None
-        hint = "not sent: anonymise the UIDs too, or give existing='send'"
+        hint = "not sent: anonymise the UIDs too (remap_uids=True), or give existing='send'"
         reason = f"the archive lists its SOP Instance UID and {finding.value}, perhaps the original; {hint}"
         return StoreVerdict(Status.FAILED, reason=reason, temporary=finding is Holding.UNREACHABLE)
 
@@ -184,7 +184,7 @@ def told_apart(instance: Usable, verdict: StoreVerdict, finding: Holding) -> Sto
         return _refused_after_a_lost_answer(verdict, finding)
     if finding is Holding.SAME:
         return replace(verdict, reason=CONFIRMED if verdict.reason is None else f"{verdict.reason}; {CONFIRMED}")
-    hint = "; anonymise the UIDs too" if instance.keeps_uid else ""
+    hint = "; anonymise the UIDs too (remap_uids=True)" if instance.keeps_uid else ""
     if finding is Holding.DIFFERENT:
         perhaps = ", perhaps the original" if instance.keeps_uid else ""
         return StoreVerdict(Status.FAILED, verdict.reason_code, f"the archive {finding.value}{perhaps}{hint}")

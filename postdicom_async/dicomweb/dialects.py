@@ -85,11 +85,11 @@ class Dialect:
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
         if self.filter_form not in {"keyword", "tag"}:
-            raise UsageError('filter_form: give "keyword" or "tag"')
+            raise UsageError('give "keyword" or "tag"', argument="filter_form")
         if self.instances_per_store is not None and self.instances_per_store < 1:
-            raise UsageError("instances_per_store: give a number from 1 on, or None")
+            raise UsageError("give a number from 1 on, or None", argument="instances_per_store")
         if type(self.url_bytes) is not int or self.url_bytes < _SHORTEST_URL:
-            raise UsageError(f"url_bytes: give a number from {_SHORTEST_URL} on")
+            raise UsageError(f"give a number from {_SHORTEST_URL} on", argument="url_bytes")
 
     def can(self, route: Route, values: Iterable[str]) -> bool:
         """Whether the route exists and needs no more placeholders than ``values`` names."""

@@ -19,11 +19,11 @@ from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, rel
 from postdicom_async.dicomweb.lanes import MANY, DownloadLanes, TakeOver
 from postdicom_async.dicomweb.listing import count_instances, list_instances, listing_check
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.disk.folder import Folder
+from postdicom_async.disk.folder import SafeFolder
 from postdicom_async.disk.threads import in_background, outlasting
-from postdicom_async.errors import IncompleteDownload, LocalFileError, PostdicomError, UsageError
+from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within
-from postdicom_async.results import DownloadReport, InstanceUids, OnProgress, Outcome, Status
+from postdicom_async.results import DownloadReport, IncompleteDownload, InstanceUids, OnProgress, Outcome, Status
 from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.at_once import back_off
 from postdicom_async.transfer.outcomes import Gathered, Meter
@@ -53,7 +53,7 @@ class Download:
         self._session = retrieval.session.one_call(at_once=True)
         self._retrieval = retrieval.over(self._session)
         self._target = target
-        self._folder = Folder(_path_of(to), fsync=self._session.settings.fsync)
+        self._folder = SafeFolder(_path_of(to), fsync=self._session.settings.fsync)
         self._meter = Meter(on_progress)
         self._gathered = gathered or Gathered(keeps_all=True)
         self._arrivals = Arrivals(target.study, self._gathered)
@@ -280,13 +280,15 @@ def _one_name_each(layout: Layout, target: Target, arrivals: Arrivals) -> Callab
         if known is None:
             owners.put(key, owner)
         elif known != owner:
-            raise UsageError("layout: it gives two instances the same name")
+            raise UsageError("it gives two instances the same name", argument="layout")
         return given
 
     return checked
 
 
-def _held(folder: Folder, named: list[tuple[InstanceUids, RelativeName]]) -> list[tuple[InstanceUids, RelativeName]]:
+def _held(
+    folder: SafeFolder, named: list[tuple[InstanceUids, RelativeName]]
+) -> list[tuple[InstanceUids, RelativeName]]:
     return [(uids, name) for uids, name in named if folder.holds(name, uids)]
 
 
@@ -294,7 +296,7 @@ def _path_of(to: object) -> Path:
     """Return the folder. An empty path would mean the current one, which nobody says that way on purpose."""
     text = os.fspath(to) if isinstance(to, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
-        raise UsageError("to: give the path of a folder")
+        raise UsageError("give the path of a folder", argument="to")
     return Path(text)
 
 

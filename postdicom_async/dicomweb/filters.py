@@ -14,8 +14,8 @@ from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from postdicom_async.dicom.dictionary import keyword_of, tag_of_keyword, vr_of_tag
-from postdicom_async.dicom.json_model import DicomJson, tag_of, values_of
+from postdicom_async.dicom.json_model import DicomJson, values_of
+from postdicom_async.dicom.tags import checked_tag, keyword_of, tag_of_keyword, vr_of_tag
 from postdicom_async.dicomweb.dialects import FilterForm
 from postdicom_async.dicomweb.moments import TEMPORAL, matching_moments
 from postdicom_async.errors import UsageError
@@ -57,11 +57,13 @@ all days of a year or a month. Times are ``HHMMSS`` or ``HH:MM:SS`` or the begin
 """
 
 Filters: TypeAlias = Mapping[str, FilterValue]
-"""DICOM keyword or 8-hex tag, or a path of them joined with dots into sequences, to what it must match."""
+"""DICOM keyword or tag (``GGGGEEEE``, ``0xGGGGEEEE``, ``(GGGG,EEEE)``), or a path of them joined with dots into
+sequences, to what it must match."""
 
 LISTED: Final = re.compile(r"[,\\]")
 """What stands between the UIDs of a list (PS3.4 section C.2.2.2.2): a comma, and the backslash of DICOM itself."""
 
+_TAGS = re.compile(r"[0-9A-F]{8}(\.[0-9A-F]{8})*")
 _SAFE = "*?-,:"
 _SAFE_IN_PRACTICE = _SAFE + "^"
 
@@ -73,7 +75,7 @@ def filter_pairs(filters: Filters | None) -> list[tuple[str, str]]:
         UsageError: an attribute is unknown or a value cannot be matched.
     """
     if filters is not None and not isinstance(filters, Mapping):
-        raise UsageError("filters: give a mapping of DICOM keywords or tags to what they must match")
+        raise UsageError("give a mapping of DICOM keywords or tags to what they must match", argument="filters")
     return [(_attribute(name, "filters"), _value(name, value)) for name, value in (filters or {}).items()]
 
 
@@ -84,7 +86,7 @@ def include_pairs(fields: Iterable[str] | None) -> list[tuple[str, str]]:
         UsageError: an attribute is unknown, or this is nothing to take attributes from.
     """
     if fields is not None and not isinstance(fields, Iterable):
-        raise UsageError('fields: give DICOM keywords or tags, or "all"')
+        raise UsageError('give DICOM keywords or tags, or "all"', argument="fields")
     names = [fields] if isinstance(fields, str) else list(fields or ())
     return [("includefield", "all" if name == "all" else _attribute(name, "fields")) for name in names]
 
@@ -101,10 +103,9 @@ def wire_pairs(pairs: Iterable[tuple[str, str]], form: FilterForm) -> list[tuple
 
 def _keywords(path: str) -> str:
     """Return the keywords for tags joined with dots, or the text itself where there are none."""
-    parts = path.split(".")
-    if not all(tag_of(part) == part for part in parts):
+    if not _TAGS.fullmatch(path):
         return path  # "all", and parameters that are no attributes
-    tags = [int(part, 16) for part in parts]
+    tags = [int(part, 16) for part in path.split(".")]
     keywords = [keyword_of(tag) for tag in tags]
     # Repeating groups share one keyword, that of retired elements is empty.
     is_sure = all(keyword and tag_of_keyword(keyword) == tag for keyword, tag in zip(keywords, tags, strict=True))
@@ -121,13 +122,8 @@ def query_string(pairs: Iterable[tuple[str, str]], *, strict: bool = False) -> s
 
 
 def _attribute(name: str, argument: str) -> str:
-    tags = [tag_of(part) for part in name.split(".")] if isinstance(name, str) else [None]
-    known = [tag for tag in tags if tag is not None]
-    if len(known) != len(tags):
-        is_like_one = isinstance(name, str) and name.isascii() and name.replace(".", "").isalnum()
-        shown = repr(name) if is_like_one else "a name"  # a value that stands in its place is not shown
-        raise UsageError(f"{argument}: {shown} is neither a DICOM keyword nor a tag of 8 hex digits")
-    return ".".join(known)
+    parts = name.split(".") if isinstance(name, str) else [name]
+    return ".".join(f"{checked_tag(part, argument):08X}" for part in parts)
 
 
 def _value(name: str, value: FilterValue) -> str:
@@ -136,7 +132,7 @@ def _value(name: str, value: FilterValue) -> str:
         text = _range(name, vr, value)
     elif isinstance(value, list):
         if not value:  # it would match everything
-            raise UsageError(f"filters: the list of {name} is empty")
+            raise UsageError(f"the list of {name} is empty", argument="filters")
         text = ",".join(_text(name, item) for item in value)
     else:
         text = _moment(name, vr, value) if isinstance(value, date | time) else _text(name, value)
@@ -145,9 +141,9 @@ def _value(name: str, value: FilterValue) -> str:
 
 def _range(name: str, vr: str, value: tuple[RangeEnd, RangeEnd]) -> str:
     if len(value) != 2 or value == (None, None):
-        raise UsageError(f"filters: the range of {name} needs two ends, of which one may be None")
+        raise UsageError(f"the range of {name} needs two ends, of which one may be None", argument="filters")
     if vr and vr not in TEMPORAL:
-        raise UsageError(f"filters: {name} is neither a date nor a time; only those are matched by a range")
+        raise UsageError(f"{name} is neither a date nor a time; only those are matched by a range", argument="filters")
     return f"{_moment(name, vr, value[0])}-{_moment(name, vr, value[1])}"
 
 
@@ -165,21 +161,23 @@ def _moment(name: str, vr: str, value: RangeEnd) -> str:
         return f"{value.year:04}{value:%m%d%H%M%S}"  # not every strftime pads the year
     if isinstance(value, date):
         if vr == "TM":
-            raise UsageError(f"filters: {name} is a time; a date cannot match it")
+            raise UsageError(f"{name} is a time; a date cannot match it", argument="filters")
         return f"{value.year:04}{value:%m%d}"
     if isinstance(value, time):
         if vr in {"DA", "DT"}:  # its digits would be taken for those of a year
-            raise UsageError(f"filters: {name} is a date; a time cannot match it")
+            raise UsageError(f"{name} is a date; a time cannot match it", argument="filters")
         return value.strftime("%H%M%S")
     return _text(name, value)
 
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool) or not (isinstance(value, str | int) or _is_person_name(value)):
-        raise UsageError(f"filters: the value of {name} must be text, a number, a date, a range or a list of UIDs")
+        raise UsageError(
+            f"the value of {name} must be text, a number, a date, a range or a list of UIDs", argument="filters"
+        )
     text = str(value)
     if not all(char.isprintable() for char in text):
-        raise UsageError(f"filters: the value of {name} holds a control character")
+        raise UsageError(f"the value of {name} holds a control character", argument="filters")
     return text
 
 

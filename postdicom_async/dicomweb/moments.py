@@ -79,12 +79,12 @@ def _whole_days(name: str, found: re.Match[str]) -> str:
     one = found["one"] or ""
     if not found["dash"] and len(one) in {0, len("YYYYMMDD")}:
         if one and int(one[6:]) > int(_last_day(one[:6])[6:]):
-            raise UsageError(f"filters: {name}: this month has no such day")
+            raise UsageError(f"{name}: this month has no such day", argument="filters")
         return one
     start, end = (one, one) if one else (found["start"], found["end"])
     first, last = start and _first_day(start), end and _last_day(end)
     if first and last and first > last:
-        raise UsageError(f"filters: {name}: the range ends before it begins")
+        raise UsageError(f"{name}: the range ends before it begins", argument="filters")
     return f"{first or ''}-{last or ''}"
 
 
@@ -100,4 +100,4 @@ def _last_day(text: str) -> str:
 
 
 def _mistake(name: str, vr: str) -> UsageError:
-    return UsageError(f"filters: {name}: {_MISTAKES[vr]}")
+    return UsageError(f"{name}: {_MISTAKES[vr]}", argument="filters")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
     from postdicom_async.dicomweb.retrieve import Retrieval
-    from postdicom_async.disk.sources import Identified
+    from postdicom_async.disk.sources import IdentifiedSource
     from postdicom_async.results import InstanceUids, Outcome
 
 __all__ = ["Opening", "Retrieves"]
@@ -103,7 +103,7 @@ class Opening:
         self.everything: bool = whole and not self.left
         self.came: set[tuple[str, str]] = set()  # of everything
 
-    async def each(self) -> AsyncGenerator[Identified, None]:
+    async def each(self) -> AsyncGenerator[IdentifiedSource, None]:
         """Yield what comes.
 
         Raises:

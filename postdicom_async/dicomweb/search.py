@@ -307,9 +307,9 @@ class _Page:
 def check_page(limit: int | None, offset: int) -> None:
     """Refuse page arguments that make no sense."""
     if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise UsageError("limit: give a number from 1 on, or None for all")
+        raise UsageError("give a number from 1 on, or None for all", argument="limit")
     if not isinstance(offset, int) or offset < 0:
-        raise UsageError("offset: give a number from 0 on")
+        raise UsageError("give a number from 0 on", argument="offset")
 
 
 def smaller(one: int | None, other: int | None) -> int | None:

@@ -67,7 +67,7 @@ class Upload:
         distinct: bool = False,
     ) -> None:
         if existing not in ("skip", "send"):
-            raise UsageError("existing: give 'skip' or 'send'")
+            raise UsageError("give 'skip' or 'send'", argument="existing")
         if study_instance_uid is not None:
             study_instance_uid = checked_uid(study_instance_uid, "study_instance_uid")
         self._limits = retrieval.session.settings.limits

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from postdicom_async.bodies import BytesBody
+from postdicom_async.dicom.anonymize.pieces import Segment
 from postdicom_async.dicom.anonymize.rules import CANNOT_ANONYMIZE
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem, Window, as_written
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
-from postdicom_async.dicom.segments import Segment
+from postdicom_async.dicom.tags import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 from postdicom_async.disk.files import FileBody, HeldFile, Unusable, explain_os_error, explained
-from postdicom_async.disk.sources import Identified, Usable
+from postdicom_async.disk.sources import IdentifiedSource, Usable
 from postdicom_async.disk.spool import SpooledFile
 from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
@@ -135,10 +136,10 @@ def require_anonymization(anonymization: object) -> None:
     from postdicom_async.dicom.anonymize import Anonymization  # loaded already where there is one
 
     if not isinstance(anonymization, Anonymization):
-        raise UsageError("anonymize: give an Anonymization, or None")
+        raise UsageError("give an Anonymization, or None", argument="anonymize")
 
 
-async def anonymized(source: Identified, anonymization: Anonymization) -> Identified:
+async def anonymized(source: IdentifiedSource, anonymization: Anonymization) -> IdentifiedSource:
     """Return a source as it is to be sent, its UIDs and length as they will be.
 
     What cannot be anonymised comes back as `Unusable` with the reason; it must not be sent. What is `Unusable` already
@@ -150,14 +151,14 @@ async def anonymized(source: Identified, anonymization: Anonymization) -> Identi
     return await in_background(lambda: anonymized_now(source, anonymization))
 
 
-def anonymized_now(source: Identified, anonymization: Anonymization) -> Identified:
+def anonymized_now(source: IdentifiedSource, anonymization: Anonymization) -> IdentifiedSource:
     """Do what `anonymized` does, in this thread."""
     require_anonymization(anonymization)
     if isinstance(source, Unusable):
         return source
     original = source.body.file if isinstance(source.body, HeldFile) else source.body
     if not isinstance(original, FileBody | BytesBody | SpooledFile):
-        raise UsageError("anonymize: a source is anonymised once")
+        raise UsageError("a source is anonymised once", argument="anonymize")
     try:
         body = _planned(original, anonymization)
         header = _header_of(body)
@@ -176,13 +177,13 @@ def anonymized_now(source: Identified, anonymization: Anonymization) -> Identifi
 
 
 def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody:
-    from postdicom_async.dicom.anonymize.meta import DEFLATED, plan_meta
+    from postdicom_async.dicom.anonymize.meta import plan_meta
     from postdicom_async.dicom.anonymize.plan import Planner
 
     with _opened(original) as read:
         window = Window(read)
         meta = plan_meta(window, original.length, anonymization)
-        if meta.transfer_syntax_uid == DEFLATED:
+        if meta.transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
             inflated = Inflated(read, meta.end)
             size = inflated.size()
             window, start, end = Window(inflated.read), 0, size
@@ -191,7 +192,7 @@ def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody
         planner = Planner(window, anonymization)
         data_set = planner.data_set(start, end, as_written(window, start, meta.encoding))
         head = meta.finished(planner.written)
-        if meta.transfer_syntax_uid == DEFLATED:
+        if meta.transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
             runs = _runs(data_set.parts, Inflated(read, meta.end).read)
             length = head.length + sum(len(run) for run in deflate(runs))
             return AnonymizedBody(original, tuple(head.parts), length, meta.end, tuple(data_set.parts))

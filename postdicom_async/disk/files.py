@@ -79,9 +79,9 @@ def path_of(source: str | os.PathLike[str]) -> Path:
     with suppress(TypeError):
         text = os.fspath(source)
     if not isinstance(text, str):
-        raise UsageError("sources: a path must be text")
+        raise UsageError("a path must be text", argument="sources")
     if not text:
-        raise UsageError("sources: an empty path")
+        raise UsageError("an empty path", argument="sources")
     return Path(text)
 
 

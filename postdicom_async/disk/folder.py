@@ -25,7 +25,7 @@ from postdicom_async.dicom.layout import RelativeName
 from postdicom_async.disk.files import FileIdentity, explained, identity_of, missing_in, told_by_file
 from postdicom_async.results import InstanceUids
 
-__all__ = ["Folder", "PartialFile", "delete_file", "is_partial"]
+__all__ = ["PartialFile", "SafeFolder", "delete_file", "is_partial"]
 
 _GUARDED = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _ROOT = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)  # may be a link: the caller's choice
@@ -62,7 +62,7 @@ class _Directory:
         self.cleared: bool = False  # of what was abandoned there
 
 
-class Folder:
+class SafeFolder:
     """A folder that is written to by calls that block; threads may share it, one at a time for one file.
 
     Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data. What is
@@ -281,7 +281,7 @@ class PartialFile:
     It borrows ``directory``, and gives it back in ``discard``.
     """
 
-    def __init__(self, folder: Folder, directory: _Directory, name: RelativeName) -> None:
+    def __init__(self, folder: SafeFolder, directory: _Directory, name: RelativeName) -> None:
         self._folder = folder
         self._parts = name[:-1]
         self._name = name[-1]

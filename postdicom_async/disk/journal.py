@@ -40,7 +40,7 @@ class Journal:
             LocalFileError: it cannot be opened for writing.
         """
         if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
-            raise UsageError("report: give the path of a file")
+            raise UsageError("give the path of a file", argument="report")
         self.problem: LocalFileError | None = None
         self._with_paths = with_paths
         with explained(_UNWRITABLE):

@@ -47,7 +47,7 @@ async def read_files(sources: Files, *, progress: OnScanProgress | None = None) 
         LocalFileError: a path that was named does not exist.
     """
     if progress is not None and not callable(progress):
-        raise UsageError("progress: give a function that takes a ScanProgress, or None")
+        raise UsageError("give a function that takes a ScanProgress, or None", argument="progress")
     measured = await measure(sources) if progress is not None else None
     grouping = Grouping()
     async for batch in read_paths(sources, _look):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Key", "Marks", "Scratch", "ScratchMap"]
+__all__ = ["Marks", "Scratch", "ScratchKey", "ScratchMap"]
 
-Key: TypeAlias = tuple[int, str | bytes]
+ScratchKey: TypeAlias = tuple[int, str | bytes]
 """A number and a text; what has the same number lies together on disk."""
 
 _V = TypeVar("_V", int, str, bytes)
@@ -100,12 +100,12 @@ class ScratchMap(Generic[_V]):
     def __init__(self, scratch: Scratch, *, held: int | None = None) -> None:
         self._scratch = scratch
         self._held = _RECENT if held is None else held
-        self._recent: dict[Key, _V] = {}
+        self._recent: dict[ScratchKey, _V] = {}
         self._table = ""
         self._filter = bytearray()  # of what is in the table, once that is large and looked into
         self._written = 0
 
-    def get(self, key: Key) -> _V | None:
+    def get(self, key: ScratchKey) -> _V | None:
         """Return the value of a key, None where there is none."""
         found = self._recent.get(key)
         if found is not None or not self._table:
@@ -122,19 +122,19 @@ class ScratchMap(Generic[_V]):
         rows = self._scratch.rows(query, key)
         return rows[0][0] if rows else None
 
-    def put(self, key: Key, value: _V) -> None:
+    def put(self, key: ScratchKey, value: _V) -> None:
         """Set the value of a key."""
         self._recent[key] = value
         if len(self._recent) >= self._held:
             self.table()
 
-    def keys(self) -> Iterator[Key]:
+    def keys(self) -> Iterator[ScratchKey]:
         """Yield every key in order, holding only some. Nothing may be put in meanwhile."""
         if not self._table:
             yield from sorted(self._recent)
             return
         query = f"SELECT a, b FROM {self.table()} WHERE (a, b) > (?, ?) ORDER BY a, b LIMIT {_SLICE}"  # noqa: S608
-        after: Key = (-1, "")
+        after: ScratchKey = (-1, "")
         while rows := self._scratch.rows(query, after):
             yield from rows
             after = rows[-1]
@@ -152,7 +152,7 @@ class ScratchMap(Generic[_V]):
         self._recent.clear()
         return self._table
 
-    def _admit(self, keys: Iterable[Key]) -> None:
+    def _admit(self, keys: Iterable[ScratchKey]) -> None:
         bits = self._filter
         for number in map(hash, keys):
             bits[number >> _SHIFT & _LAST] |= 1 << (number & 7)

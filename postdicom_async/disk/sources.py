@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FileBody",
     "HeldFile",
-    "Identified",
+    "IdentifiedSource",
     "Source",
     "Sources",
     "SpooledFile",
@@ -69,7 +69,7 @@ Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
 _FILES_A_HOP = 32  # read in one visit to a thread: a visit costs as much as several small reads
 _BYTES_A_HOP = 4 << 20  # in memory, drawn from the caller in one visit
 _OPEN_FILE = "an open file: give its path, or open it with aiofiles"
-_PATHS_ONLY = "sources: give paths, or an iterable of them"
+_PATHS_ONLY = "give paths, or an iterable of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,12 @@ class Usable:
     keeps_uid: bool = False
 
 
-Identified: TypeAlias = Usable | Unusable
+IdentifiedSource: TypeAlias = Usable | Unusable
 
 
 async def read_sources(
     sources: Sources, *, piece: int, send_truncated: bool = False
-) -> AsyncGenerator[list[Identified], None]:
+) -> AsyncGenerator[list[IdentifiedSource], None]:
     """Yield what there is to send, in order, a few at a time; nothing is held but paths and headers.
 
     A file that is cut off is not to be sent, unless ``send_truncated`` says so.
@@ -126,7 +126,7 @@ async def read_paths(sources: Sources, look: Callable[[Path], _T]) -> AsyncItera
         LocalFileError: a path that was named does not exist.
     """
     if not isinstance(sources, os.PathLike | Iterable | AsyncIterable):
-        raise UsageError(_PATHS_ONLY)
+        raise UsageError(_PATHS_ONLY, argument="sources")
     async for group in _groups(sources):
         if isinstance(group, list | tuple):
             await anyio.to_thread.run_sync(_require_paths, group)
@@ -142,11 +142,11 @@ def _some(looks: Iterator[_T]) -> list[_T]:
 def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterator[_T | Unusable]:
     for source in sources:
         if not isinstance(source, str | os.PathLike):
-            raise UsageError(_PATHS_ONLY)
+            raise UsageError(_PATHS_ONLY, argument="sources")
         yield from (one if isinstance(one, Unusable) else look(one) for one in files_at(path_of(source)))
 
 
-async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source] | Identified, None]:
+async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source] | IdentifiedSource, None]:
     """Yield a collection of sources as it is, and each item of what is only drawn as a group of its own."""
     if isinstance(sources, AsyncIterable) and not _is_single(sources):
         each = aiter(cast("AsyncIterable[Source]", sources))
@@ -171,9 +171,9 @@ def _one(items: Iterator[Source]) -> list[Source]:
     return list(islice(items, 1))
 
 
-def _take(found: Iterator[Identified | _Waiting]) -> list[Identified | _Waiting]:
+def _take(found: Iterator[IdentifiedSource | _Waiting]) -> list[IdentifiedSource | _Waiting]:
     """Return what comes next, at most up to a stream: it is read in the event loop, when all before it is through."""
-    taken: list[Identified | _Waiting] = []
+    taken: list[IdentifiedSource | _Waiting] = []
     held = 0
     for one in islice(found, _FILES_A_HOP):
         taken.append(one)
@@ -190,9 +190,9 @@ def _as_iterable(sources: object) -> Iterable[Source]:
     if _is_single(sources):
         return [cast("Source", sources)]
     if hasattr(sources, "read"):
-        raise UsageError(f"sources: {_OPEN_FILE}")
+        raise UsageError(_OPEN_FILE, argument="sources")
     if not isinstance(sources, Iterable):
-        raise UsageError("sources: give paths, bytes, data sets, streams, or an iterable of them")
+        raise UsageError("give paths, bytes, data sets, streams, or an iterable of them", argument="sources")
     return cast("Iterable[Source]", sources)
 
 
@@ -211,10 +211,12 @@ def _require_paths(sources: Iterable[Source]) -> None:
 
 
 def _holds_nul(_: ValueError) -> UsageError:
-    return UsageError("sources: a path holds a NUL character")
+    return UsageError("a path holds a NUL character", argument="sources")
 
 
-def _identified(sources: Iterable[Source], piece: int, *, start: int, whole: bool) -> Iterator[Identified | _Waiting]:
+def _identified(
+    sources: Iterable[Source], piece: int, *, start: int, whole: bool
+) -> Iterator[IdentifiedSource | _Waiting]:
     for number, source in enumerate(sources, start + 1):
         if isinstance(source, bytes | bytearray | memoryview):
             yield _identify_bytes(BytesBody(bytes(source)), f"bytes {number}", whole=whole)
@@ -225,9 +227,11 @@ def _identified(sources: Iterable[Source], piece: int, *, start: int, whole: boo
         elif is_stream(source):
             yield _Waiting(source, number)
         elif hasattr(source, "read"):
-            raise UsageError(f"sources: item {number} is {_OPEN_FILE}")
+            raise UsageError(f"item {number} is {_OPEN_FILE}", argument="sources")
         else:
-            raise UsageError(f"sources: item {number} is neither a path, bytes, a data set nor a stream of bytes")
+            raise UsageError(
+                f"item {number} is neither a path, bytes, a data set nor a stream of bytes", argument="sources"
+            )
 
 
 async def measure(sources: Sources) -> tuple[int, int] | None:
@@ -262,7 +266,7 @@ def _measure(given: Iterable[Source]) -> tuple[int, int] | None:
 # --- in memory ------------------------------------------------------------------------------------------------------
 
 
-def _identify_bytes(body: BytesBody, label: str, *, whole: bool) -> Identified:
+def _identify_bytes(body: BytesBody, label: str, *, whole: bool) -> IdentifiedSource:
     data = body.data
     header = read_header(data, complete=True)
     if header is HeaderGap.UNCLEAR or (whole and not isinstance(header, HeaderGap)):
@@ -274,7 +278,7 @@ def _identify_bytes(body: BytesBody, label: str, *, whole: bool) -> Identified:
     return Usable(label, header, body)
 
 
-def _identify_dataset(dataset: Dataset, label: str) -> Identified:
+def _identify_dataset(dataset: Dataset, label: str) -> IdentifiedSource:
     """Encode a data set once; pydicom says what is missing."""
     buffer = BytesIO()
     try:
@@ -295,7 +299,7 @@ class _Waiting:
     source: Stream = field(repr=False)
     number: int
 
-    async def identified(self, piece: int, *, whole: bool) -> Identified:
+    async def identified(self, piece: int, *, whole: bool) -> IdentifiedSource:
         """Read it to its end, and tell what it is."""
         label = next(filter(None, map(self._text, ("filename", "name"))), f"stream {self.number}")
         body = await spooled(self.source, label, piece)
@@ -310,7 +314,7 @@ class _Waiting:
         return value if isinstance(value, str) else ""
 
 
-def identify_kept(body: SpooledBytes | SpooledFile, label: str, *, whole: bool) -> Identified:
+def identify_kept(body: SpooledBytes | SpooledFile, label: str, *, whole: bool) -> IdentifiedSource:
     """Return what bytes that were kept are. It reads a file."""
     if isinstance(body, SpooledBytes):
         return _identify_bytes(body, label, whole=whole)
@@ -328,11 +332,11 @@ def identify_kept(body: SpooledBytes | SpooledFile, label: str, *, whole: bool) 
 # --- on disk --------------------------------------------------------------------------------------------------------
 
 
-def _identify_path(path: Path, piece: int, *, whole: bool) -> Iterator[Identified]:
+def _identify_path(path: Path, piece: int, *, whole: bool) -> Iterator[IdentifiedSource]:
     return (one if isinstance(one, Unusable) else _identify_file(one, piece, whole=whole) for one in files_at(path))
 
 
-def _identify_file(path: Path, piece: int, *, whole: bool) -> Identified:
+def _identify_file(path: Path, piece: int, *, whole: bool) -> IdentifiedSource:
     found = read_beginning(path, read_header, whole=whole)
     if isinstance(found, Unusable):
         return found

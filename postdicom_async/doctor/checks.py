@@ -1,18 +1,20 @@
 """What the doctor looks at, beside what is assumed of PostDICOM's service, where that is from, and how to change it.
 
-The table is complete by construction: the routes and fields of the dialect and of `Wire` are walked, so that nothing
-that is assumed can be left out of a report. Pure.
+The routes are walked, and a test holds the report against the fields of the dialect and of `Wire`, so that nothing that
+is assumed can be left out of it. Pure.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from postdicom_async.dicomweb.dialects import DIALECTS, Dialect, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from postdicom_async.vendor.wire import Wire
 
 __all__ = ["Area", "Check", "Mark", "checks_for"]
@@ -72,25 +74,16 @@ class Check:
 def checks_for(dialect: Dialect, other: Dialect, wire: Wire | None) -> list[Check]:
     """Return the lines of a report, in order; ``wire`` is None where there are no operations of PostDICOM's."""
     is_vendor = wire is not None
-    return [
-        *_connection(is_vendor=is_vendor),
-        *_own_routes(dialect, is_vendor=is_vendor),
-        *_other_routes(other),
-        *(_dialect_fields(dialect) if is_vendor else _paging((Mark.STANDARD,), "Settings(limits=Limits(page_size=…))")),
-        *([] if is_vendor else [*_filter_form(dialect, "DICOMWEB"), _url_bytes(dialect, "DICOMWEB")]),
-        *_answers(is_vendor=is_vendor),
-        *([] if wire is None else [*_operations(), *_wire_fields(wire)]),
-    ]
-
-
-def _connection(*, is_vendor: bool) -> list[Check]:
-    marks = _SAMPLES if is_vendor else ()
+    samples = _SAMPLES if is_vendor else ()
+    basic = "HTTP Basic" if is_vendor else ""
     return [
         Check("reachable", Area.CONNECTION, "the service answers"),
-        Check("tls", Area.CONNECTION, "encryption", "https", marks, "the address; Tls(…) for certificates"),
-        Check(
-            "credentials", Area.CONNECTION, "credentials", "HTTP Basic" if is_vendor else "", marks, "DicomWeb(auth=…)"
-        ),
+        Check("tls", Area.CONNECTION, "encryption", "https", samples, "the address; Tls(…) for certificates"),
+        Check("credentials", Area.CONNECTION, "credentials", basic, samples, "DicomWeb(auth=…)"),
+        *_shapes(dialect, other, is_vendor=is_vendor),
+        *_fields(dialect, is_vendor=is_vendor),
+        *_answers(is_vendor=is_vendor),
+        *([] if wire is None else _operations(wire)),
     ]
 
 
@@ -103,102 +96,53 @@ _UNTRIED_ROUTES: Final = {
     Route.SERIES: _FETCHES_ALL,
 }
 _LEVELS: Final = (Route.SEARCH_SERIES_OF_STUDY, Route.SEARCH_INSTANCES_OF_SERIES, Route.INSTANCE)
-_TRIED: Final = (Route.SEARCH_STUDIES, *_LEVELS, Route.SEARCH_INSTANCES_OF_STUDY)
+_OTHER: Final = (*_LEVELS, Route.SEARCH_INSTANCES_OF_STUDY)
 
 
-def _own_routes(dialect: Dialect, *, is_vendor: bool) -> list[Check]:
-    routes = dialect.routes if is_vendor else [route for route in _TRIED if route in dialect.routes]
-    return [_own_route(dialect, route, is_vendor=is_vendor) for route in routes]
+def _shapes(dialect: Dialect, other: Dialect, *, is_vendor: bool) -> Iterator[Check]:
+    """Yield a check for each route of the dialect, and for those of the other family that are tried as well."""
+    stock = DIALECTS[dialect.name].routes if dialect.name in DIALECTS else {}
+    marks = _SAMPLES if is_vendor else (Mark.STANDARD,)
+    for route in dialect.routes if is_vendor else (Route.SEARCH_STUDIES, *_OTHER):
+        if template := dialect.routes.get(route):
+            # A changed route may hold a part of somebody's address.
+            shape = template if stock.get(route) == template else "changed by the caller"
+            switch = f"dialect=replace(POSTDICOM, routes={{**POSTDICOM.routes, Route.{route.name}: …}})"
+            untried = _UNTRIED_ROUTES.get(route, "not tried")
+            key = f"route {route.name}"
+            yield Check(key, Area.SHAPES, route.value, shape, marks, switch if is_vendor else "", untried)
+    for route in _OTHER:
+        if route in other.routes:
+            yield Check(f"other {route.name}", Area.SHAPES, f"{route.value}, as in the {other.name} dialect")
 
 
-def _own_route(dialect: Dialect, route: Route, *, is_vendor: bool) -> Check:
-    template = dialect.routes[route]
-    stock = DIALECTS.get(dialect.name)
-    # A changed route may hold a part of somebody's address.
-    is_stock = stock is not None and stock.routes.get(route) == template
-    switch = f"dialect=replace(POSTDICOM, routes={{**POSTDICOM.routes, Route.{route.name}: …}})" if is_vendor else ""
-    return Check(
-        f"route {route.name}",
-        Area.SHAPES,
-        route.value,
-        template if is_stock else "changed by the caller",
-        _SAMPLES if is_vendor else (Mark.STANDARD,),
-        switch,
-        _UNTRIED_ROUTES.get(route, "not tried"),
-    )
-
-
-def _other_routes(other: Dialect) -> list[Check]:
-    routes = [*_LEVELS, Route.SEARCH_INSTANCES_OF_STUDY]
-    return [
-        Check(f"other {route.name}", Area.SHAPES, f"{route.value}, as in the {other.name} dialect")
-        for route in routes
-        if route in other.routes
-    ]
-
-
-def _dialect_fields(dialect: Dialect) -> list[Check]:
-    """Return a check for each field of the dialect but its name and routes."""
-    known = {
-        "pages": _paging(_GUESS, "dialect=replace(POSTDICOM, pages=False)"),
-        "instances_per_store": [
-            Check(
-                "instances_per_store",
-                Area.ANSWERS,
-                "instances in a store request",
-                f"{dialect.instances_per_store or 'any number'}",
-                _SAMPLES,
-                "dialect=replace(POSTDICOM, instances_per_store=…)",
-                _STORES,
-            )
-        ],
-        "lists_by_series": [
-            Check(
-                "lists_by_series",
-                Area.SHAPES,
-                "instances of a study are listed",
-                "series by series" if dialect.lists_by_series else "at once",
-                _SAMPLES,
-                "dialect=replace(POSTDICOM, lists_by_series=False, routes=… with SEARCH_INSTANCES_OF_STUDY)",
-            )
-        ],
-        "filter_form": _filter_form(dialect, "POSTDICOM"),
-        "url_bytes": [_url_bytes(dialect, "POSTDICOM")],
-    }
-    names = [field.name for field in fields(dialect) if field.name not in {"name", "routes"}]
-    return [check for name in names for check in known[name]]
-
-
-def _filter_form(dialect: Dialect, stock: str) -> list[Check]:
-    """Return the checks of how filters are written: the one that is used, and what the archive makes of each."""
-    marks = _SAMPLES if stock == "POSTDICOM" else (Mark.STANDARD,)
+def _fields(dialect: Dialect, *, is_vendor: bool) -> list[Check]:
+    """Return a check for each field of the dialect but its name and routes, and what a search makes of filters."""
+    change = "dialect=replace(POSTDICOM, {})" if is_vendor else "dialect=replace(DICOMWEB, {})"
+    page_size = "Settings(limits=Limits(page_size=…))"
+    pages, marks = (change.format("pages=False"), _GUESS) if is_vendor else (page_size, (Mark.STANDARD,))
+    writes = _SAMPLES if is_vendor else (Mark.STANDARD,)
     used, other = f"{dialect.filter_form}s", "tag" if dialect.filter_form == "keyword" else "keyword"
-    here = Area.FILTERS
-    return [
-        Check(
-            "filter_form",
-            here,
-            "filters are written as",
-            used,
-            marks,
-            f'dialect=replace({stock}, filter_form="{other}")',
-        ),
-        Check("keyword form", here, "search by keyword"),
-        Check("tag form", here, "search by tag"),
+    one_form = change.format(f'filter_form="{other}"')
+    store = f"{dialect.instances_per_store or 'any number'}"
+    several = change.format("instances_per_store=…")
+    listed = "series by series" if dialect.lists_by_series else "at once"
+    at_once = change.format("lists_by_series=False, routes=… with SEARCH_INSTANCES_OF_STUDY")
+    vendor = [
+        Check("instances_per_store", Area.ANSWERS, "instances in a store request", store, _SAMPLES, several, _STORES),
+        Check("lists_by_series", Area.SHAPES, "instances of a study are listed", listed, _SAMPLES, at_once),
     ]
-
-
-def _url_bytes(dialect: Dialect, stock: str) -> Check:
-    switch = f"dialect=replace({stock}, url_bytes=…)"
-    return Check("url_bytes", Area.FILTERS, "the longest URL", f"{dialect.url_bytes} bytes", _GUESS, switch)
-
-
-def _paging(marks: tuple[Mark, ...], switch: str) -> list[Check]:
-    pages = "a short page is not taken for the last one"
+    here, short = Area.PAGING, "a short page is not taken for the last one"
+    longest = f"{dialect.url_bytes} bytes"
     return [
-        Check("limit", Area.PAGING, "limit", "taken; asked once more without if refused", marks, switch),
-        Check("offset", Area.PAGING, "offset", "taken", marks, switch),
-        Check("page limit", Area.PAGING, "results a page", pages, _GUESS, "Settings(limits=Limits(page_size=…))"),
+        Check("limit", here, "limit", "taken; asked once more without if refused", marks, pages),
+        Check("offset", here, "offset", "taken", marks, pages),
+        Check("page limit", here, "results a page", short, _GUESS, page_size),
+        *(vendor if is_vendor else []),
+        Check("filter_form", Area.FILTERS, "filters are written as", used, writes, one_form),
+        Check("keyword form", Area.FILTERS, "search by keyword"),
+        Check("tag form", Area.FILTERS, "search by tag"),
+        Check("url_bytes", Area.FILTERS, "the longest URL", longest, _GUESS, change.format("url_bytes=…")),
     ]
 
 
@@ -228,7 +172,19 @@ def _answers(*, is_vendor: bool) -> list[Check]:
 # --- PostDICOM's operations -----------------------------------------------------------------------------------------
 
 
-def _operations() -> list[Check]:
+_WIRE_FIELDS: Final = {
+    "true": ("a true boolean", (Mark.CS,), "not tried"),
+    "false": ("a false boolean", (Mark.CS,), "not tried"),
+    "inner_order_key": ("key of an order in createsharelink", _SAMPLES, "not tried: it would share something"),
+    "sends_empty": ("parameters not given go out empty", _SAMPLES, "not tried"),
+    "absent_list": ("a list not given", (Mark.CS,), "not tried"),
+    "header_bytes": ("bytes of parameters", _GUESS, "not tried"),
+}
+"""What each field of `Wire` says, where that is from, and what is said of it where it was not tried."""
+
+
+def _operations(wire: Wire) -> list[Check]:
+    """Return the checks of PostDICOM's operations, and one for each field of ``wire``."""
     here, table = Area.OPERATIONS, "postdicom/operations.py, one line each"
     header, known = "GET with parameters in a header", (*_SAMPLES, Mark.DOCUMENTED)
     one_sample = (Mark.CS, Mark.DOCUMENTED)  # the Node sample has none of these
@@ -244,40 +200,8 @@ def _operations() -> list[Check]:
         Check("folder answer", here, "answer of searchfolder", names, _GUESS, "any other name is in .raw"),
         Check("order answer", here, "answer of getpatientorderlist", names, _GUESS, "any other name is in .raw"),
         Check("ascii", here, "names in any script", ascii_only, _GUESS, table),
-    ]
-
-
-_WIRE_MARKS: Final = {
-    "true": (Mark.CS,),
-    "false": (Mark.CS,),
-    "inner_order_key": _SAMPLES,
-    "sends_empty": _SAMPLES,
-    "absent_list": (Mark.CS,),
-    "header_bytes": _GUESS,
-}
-_WIRE_TITLES: Final = {
-    "true": "a true boolean",
-    "false": "a false boolean",
-    "inner_order_key": "key of an order in createsharelink",
-    "sends_empty": "parameters not given go out empty",
-    "absent_list": "a list not given",
-    "header_bytes": "bytes of parameters",
-}
-_WIRE_UNTRIED: Final = {"inner_order_key": "not tried: it would share something"}
-
-
-def _wire_fields(wire: Wire) -> list[Check]:
-    """Return a check for each field of `Wire`."""
-    names = [field.name for field in fields(wire)]
-    return [
-        Check(
-            f"wire {name}",
-            Area.OPERATIONS,
-            _WIRE_TITLES[name],
-            str(getattr(wire, name)),
-            _WIRE_MARKS[name],
-            f"wire=Wire({name}=…)",
-            _WIRE_UNTRIED.get(name, "not tried"),
-        )
-        for name in names
+        *(
+            Check(f"wire {name}", here, title, str(getattr(wire, name)), marks, f"wire=Wire({name}=…)", untried)
+            for name, (title, marks, untried) in _WIRE_FIELDS.items()
+        ),
     ]

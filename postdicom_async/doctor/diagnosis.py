@@ -12,12 +12,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.dicomweb.dialects import DIALECTS, DICOMWEB, POSTDICOM
-from postdicom_async.doctor.checks import Area, Check, Mark, checks_for
-from postdicom_async.doctor.examination import Examination, Step, Verdict
+from postdicom_async.doctor.checks import Area, Mark, checks_for
+from postdicom_async.doctor.examination import Examination, Probe, Verdict
 from postdicom_async.doctor.operations import OperationProbes
-from postdicom_async.doctor.probes import Probes
+from postdicom_async.doctor.probes import ArchiveProbes
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError
 from postdicom_async.face import cut_frames, public_face
+from postdicom_async.postdicom.client import PostDicom
 from postdicom_async.vendor.wire import Wire
 
 if TYPE_CHECKING:
@@ -92,49 +93,41 @@ async def diagnose(archive: DicomWeb) -> Diagnosis:
 
     What goes wrong on the way is a finding, not an exception.
     """
-    dialect = archive._dialect  # noqa: SLF001 - a part of the client, in a module of its own
+    session, dialect = archive.internals
     is_vendor = dialect.name == POSTDICOM.name
-    wire = getattr(archive, "_wire", Wire()) if is_vendor else None
     other = DICOMWEB if is_vendor else POSTDICOM
-    examination = Examination(archive, dialect, other)
-    steps = Probes(examination).steps
+    wire = None if not is_vendor else archive.wire if isinstance(archive, PostDicom) else Wire()
+    examination = Examination(session, dialect, other)
+    probes = ArchiveProbes(examination).probes
     if wire is not None:
-        steps += OperationProbes(examination, wire).steps
-    problem = await _take(steps, examination)
+        probes += OperationProbes(examination, wire).probes
+    problem = await _try(probes, examination)
     if problem is not None:
         cut_frames(problem)  # it does not leave as an exception does
-    checks = checks_for(dialect, other, wire)
-    return Diagnosis(
-        _about(archive), tuple(_finding(check, examination) for check in checks), problem, bool(examination.uids)
-    )
-
-
-async def _take(steps: list[Step], examination: Examination) -> PostdicomError | None:
-    """Take the steps one after the other; return the first problem that keeps the archive from being used."""
-    lost = 0
-    for step in steps:
-        try:
-            await step.take()
-        except (AuthenticationFailed, ConnectionFailed) as error:
-            lost += 1
-            if step.essential or lost == _PATIENCE:
-                return examination.problem or error
-        except PostdicomError:
-            continue  # what it was about stays unknown; if it is essential, the step has noted the problem
-    return examination.problem
-
-
-def _finding(check: Check, examination: Examination) -> Finding:
-    verdict, found = examination.found.get(check.key, (Verdict.UNKNOWN, check.untried))
-    return Finding(check.area, check.title, verdict, found, check.assumed, check.marks, check.switch)
-
-
-def _about(archive: DicomWeb) -> dict[str, str]:
-    name = archive._dialect.name  # noqa: SLF001
-    return {
+    about = {
         "postdicom-async": version("postdicom-async"),
         "python": platform.python_version(),
         "system": platform.system(),
         "transport": archive.transport_name,
-        "dialect": name if name in DIALECTS else "custom",
+        "dialect": dialect.name if dialect.name in DIALECTS else "custom",  # a name of the caller's may be anything
     }
+    findings: list[Finding] = []
+    for check in checks_for(dialect, other, wire):
+        verdict, found = examination.found.get(check.key, (Verdict.UNKNOWN, check.untried))
+        findings.append(Finding(check.area, check.title, verdict, found, check.assumed, check.marks, check.switch))
+    return Diagnosis(about, tuple(findings), problem, bool(examination.uids))
+
+
+async def _try(probes: list[Probe], examination: Examination) -> PostdicomError | None:
+    """Try one after the other; return the first problem that keeps the archive from being used."""
+    lost = 0
+    for probe in probes:
+        try:
+            await probe.ask()
+        except (AuthenticationFailed, ConnectionFailed) as error:
+            lost += 1
+            if probe.essential or lost == _PATIENCE:
+                return examination.problem or error
+        except PostdicomError:
+            continue  # what it was about stays unknown; an essential probe has noted the problem itself
+    return examination.problem

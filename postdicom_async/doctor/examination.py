@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from http import HTTPStatus
@@ -11,7 +12,7 @@ from uuid import uuid4
 
 from anyio import to_thread
 
-from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, objects_in
+from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, first_value, objects_in
 from postdicom_async.dicomweb.dialects import DICOM_JSON, Dialect, parse_media_type
 from postdicom_async.dicomweb.json_answer import refuse_cut_json
 from postdicom_async.errors import PostdicomError
@@ -22,9 +23,9 @@ from postdicom_async.settings import Retry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from postdicom_async.dicomweb.client import DicomWeb
+    from postdicom_async.http.answer import StreamedAnswer
 
-__all__ = ["ANY_STATUS", "Examination", "Seen", "Step", "Verdict", "known_type", "made_up_uid", "results_text", "seen"]
+__all__ = ["ANY_STATUS", "Examination", "KeptAnswer", "Probe", "Verdict", "known_type", "made_up_uid", "results_text"]
 
 ANY_STATUS: Final = frozenset(range(300, 600))
 _PATIENCE = 60.0
@@ -46,15 +47,15 @@ class Verdict(StrEnum):
     """It was not tried, or could not be told."""
 
 
-class Step(NamedTuple):
-    """Some requests that belong together; an archive that breaks the connection in an essential one is no use."""
+class Probe(NamedTuple):
+    """Some requests that belong together; an archive that breaks the connection during an essential one is no use."""
 
-    take: Callable[[], Awaitable[None]]
+    ask: Callable[[], Awaitable[None]]
     essential: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class KeptAnswer:
     """What is kept of an answer: numbers and words of ours, and data sets for the next request.
 
     Attributes:
@@ -75,6 +76,10 @@ class Seen:
     def ok(self) -> bool:
         """Whether the status is 2xx."""
         return self.status < HTTPStatus.MULTIPLE_CHOICES
+
+    def first(self, tag: str) -> object:
+        """Return an element's value in the first data set, None where there is none."""
+        return first_value(next(iter(self.items or ()), {}), tag)
 
     @property
     def text(self) -> str:
@@ -98,25 +103,13 @@ def known_type(content_type: str | None) -> str:
     return essence if essence in _KNOWN_TYPES else ("another type" if essence else "no type")
 
 
-def seen(status: int, headers: Mapping[str, str], body: bytes) -> Seen:
-    """Return what is kept of an answer."""
-    items: list[DicomJson] | None = None
-    if status < HTTPStatus.MULTIPLE_CHOICES:
-        try:
-            items = objects_in(body)
-        except NotDicomJson:
-            items = None
-    has_reason, has_warning = bool(headers.get("x-error-reason")), bool(headers.get("warning"))
-    return Seen(status, known_type(headers.get("content-type")), has_reason, has_warning, items)
-
-
 def made_up_uid() -> str:
     """Return a UID that nobody has."""
     return f"2.25.{uuid4().int}"
 
 
 class Examination:
-    """What is known so far, and the way to ask.
+    """What is known so far, and the way to ask; the probes fill it in, one after the other.
 
     Attributes:
         found: verdict and words by the key of a check.
@@ -127,11 +120,11 @@ class Examination:
         other: another family, whose shapes are tried as well.
         page_size: results in a page.
         session: with all the repeats the caller allows.
-        once: without any.
+        once: without any: what an archive answers is looked for, and not how often it has to be asked.
     """
 
-    def __init__(self, archive: DicomWeb, dialect: Dialect, other: Dialect) -> None:
-        settings = archive.settings
+    def __init__(self, session: Session, dialect: Dialect, other: Dialect) -> None:
+        settings = session.settings
         timeouts = replace(settings.timeouts, answer=min(_PATIENCE, settings.timeouts.answer))
         self.found: dict[str, tuple[Verdict, str]] = {}
         self.uids: dict[str, str] = {}
@@ -140,10 +133,8 @@ class Examination:
         self.dialect: Dialect = dialect
         self.other: Dialect = other
         self.page_size: int = settings.limits.page_size
-        self.session: Session = archive._session  # noqa: SLF001 - a part of the client, in modules of its own
-        self.once: Session = self.session.with_settings(
-            replace(settings, retry=Retry(max_attempts=1), timeouts=timeouts)
-        )
+        self.session: Session = session
+        self.once: Session = session.with_settings(replace(settings, retry=Retry(max_attempts=1), timeouts=timeouts))
 
     def note(self, key: str, verdict: Verdict | bool, found: str) -> None:
         """File a finding; True stands for as assumed, False for otherwise."""
@@ -151,9 +142,29 @@ class Examination:
             verdict = Verdict.AS_ASSUMED if verdict else Verdict.OTHERWISE
         self.found[key] = (verdict, found)
 
-    async def ask(self, path: str) -> Seen:
-        """Search, or ask for metadata; any status is an answer."""
-        call = Call("doctor", "GET", path, Repeat.READ, headers={"Accept": DICOM_JSON}, accepted=ANY_STATUS)
-        cap = self.once.settings.limits.json_bytes
-        answer = await self.once.fetch(call, cap=cap, check=refuse_cut_json(call.operation))
-        return await to_thread.run_sync(seen, answer.status, answer.headers, answer.body)
+    async def ask(
+        self,
+        path: str,
+        session: Session | None = None,
+        operation: str = "doctor",
+        accepted: frozenset[int] = ANY_STATUS,
+    ) -> KeptAnswer:
+        """Search, or ask for metadata; any status is an answer, unless ``accepted`` says otherwise."""
+        call = Call(operation, "GET", path, Repeat.READ, headers={"Accept": DICOM_JSON}, accepted=accepted)
+        cap = self.session.settings.limits.json_bytes
+        answer = await (session or self.once).fetch(call, cap=cap, check=refuse_cut_json(operation))
+        return await to_thread.run_sync(_kept, answer.status, answer.headers, answer.body)
+
+    async def stream(self, path: str, accept: str) -> StreamedAnswer:
+        """Ask for an instance; any status is an answer."""
+        call = Call("doctor", "GET", path, Repeat.READ, headers={"Accept": accept}, accepted=ANY_STATUS)
+        return await self.once.stream(call)
+
+
+def _kept(status: int, headers: Mapping[str, str], body: bytes) -> KeptAnswer:
+    items: list[DicomJson] | None = None
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        with suppress(NotDicomJson):
+            items = objects_in(body)
+    has_reason, has_warning = bool(headers.get("x-error-reason")), bool(headers.get("warning"))
+    return KeptAnswer(status, known_type(headers.get("content-type")), has_reason, has_warning, items)

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from postdicom_async.dicom.json_model import first_value
+from postdicom_async.dicom.tags import JSON_TAG
 from postdicom_async.doctor.examination import (
     ANY_STATUS,
     Examination,
-    Step,
+    Probe,
     Verdict,
     known_type,
     results_text,
 )
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
-from postdicom_async.postdicom.operations import OPERATIONS, Name, encode
+from postdicom_async.postdicom.operations import OPERATIONS, encode
 from postdicom_async.vendor.answers import Content, PatientOrder, list_in, parse, refusal_in
-from postdicom_async.vendor.values import check
+from postdicom_async.vendor.fields import check
 from postdicom_async.vendor.wire import Wire
 
 if TYPE_CHECKING:
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["READS", "OperationProbes"]
 
-READS: Final = (Name.SEARCH_FOLDERS, Name.SEARCH_ORDERS, Name.ORDER_PROPERTIES)
+READS: Final = ("folders.search", "orders.search", "orders.properties")
 """All that is ever sent. Tag content is a read too, but only some accounts may."""
 
-_STUDY_DATE = "00080020"
 _ANSWER_BYTES = 64 << 20
 _IN_MANY_SCRIPTS = "Łukasz 山田 قباني"
 _FOLDER_NAMES: Final = frozenset({"FolderUuid", "FolderName", "FolderDescription", "IsShared", "OrderCount"})
@@ -40,55 +40,60 @@ _ORDER_NAMES: Final = frozenset({"PatientOrderUuid", "PatientName", "OtherPatien
 
 
 class OperationProbes:
-    """The steps that only PostDICOM's service can take part in."""
+    """What can be tried on PostDICOM's service alone."""
 
     def __init__(self, examination: Examination, wire: Wire) -> None:
-        self._all = examination
+        self._exam = examination
+        self._note = examination.note
         self._wire = wire
         self._order = PatientOrder()
 
     @property
-    def steps(self) -> list[Step]:
-        """The steps, in order."""
-        return [Step(self._folders), Step(self._names), Step(self._orders), Step(self._properties), Step(self._long)]
+    def probes(self) -> list[Probe]:
+        """What to try, in order."""
+        return [
+            Probe(self._folders),
+            Probe(self._names),
+            Probe(self._orders),
+            Probe(self._properties),
+            Probe(self._long),
+        ]
 
     async def _folders(self) -> None:
         """List the folders at the root; if that is refused, try the other ways of writing it."""
-        status, kind, found = await self._call(Name.SEARCH_FOLDERS, {"with_orders": False})
+        status, kind, found = await self._call("folders.search", {"with_orders": False})
         worked = _is_fine(status, found)
-        self._all.note("folders", worked, _told(status, kind, found))
+        self._note("folders", worked, _told(status, kind, found))
         if worked:
-            self._all.note("folder answer", *_names_of(found, _FOLDER_NAMES))
-            self._all.note("wire false", Verdict.AS_ASSUMED, "taken")
-            self._all.note("wire sends_empty", Verdict.AS_ASSUMED, "taken")
+            self._note("folder answer", *_names_of(found, _FOLDER_NAMES))
+            self._note("wire false", Verdict.AS_ASSUMED, "taken")
+            self._note("wire sends_empty", Verdict.AS_ASSUMED, "taken")
             return
         for key, words, wire in _other_ways(self._wire):
-            status, kind, found = await self._call(Name.SEARCH_FOLDERS, {"with_orders": False}, wire)
+            status, kind, found = await self._call("folders.search", {"with_orders": False}, wire)
             if _is_fine(status, found):
-                self._all.note(key, Verdict.OTHERWISE, f"refused; taken with {words}")
+                self._note(key, Verdict.OTHERWISE, f"refused; taken with {words}")
                 return
 
     async def _names(self) -> None:
         """Search for a folder that is not there, by a name in several scripts, and with a true boolean."""
         name = f"{_IN_MANY_SCRIPTS} {uuid4()}"
-        status, kind, found = await self._call(Name.SEARCH_FOLDERS, {"name": name, "with_orders": True})
+        status, kind, found = await self._call("folders.search", {"name": name, "with_orders": True})
         worked = _is_fine(status, found)
-        self._all.note(
-            "ascii", worked, f"taken; without a match: {_told(status, kind, found)}" if worked else "refused"
-        )
-        self._all.note("wire true", worked or Verdict.UNKNOWN, "taken" if worked else "not told")
+        self._note("ascii", worked, f"taken; without a match: {_told(status, kind, found)}" if worked else "refused")
+        self._note("wire true", worked or Verdict.UNKNOWN, "taken" if worked else "not told")
 
     async def _orders(self) -> None:
         """Search for the orders of one day: that of the study at hand."""
-        day = _day_of(first_value(self._all.study, _STUDY_DATE))
+        day = _day_of(first_value(self._exam.study, JSON_TAG["StudyDate"]))
         given = {"study_date_from": day, "study_date_to": day} if day else {"patient_id": str(uuid4())}
-        status, kind, found = await self._call(Name.SEARCH_ORDERS, given)
+        status, kind, found = await self._call("orders.search", given)
         worked = _is_fine(status, found)
-        self._all.note("orders", worked, _told(status, kind, found))
+        self._note("orders", worked, _told(status, kind, found))
         if self._wire.sends_empty:  # else a list that is not given is not written
-            self._all.note("wire absent_list", *await self._absent_list(given, taken=worked))
+            self._note("wire absent_list", *await self._absent_list(given, taken=worked))
         if worked:
-            self._all.note("order answer", *_names_of(found, _ORDER_NAMES))
+            self._note("order answer", *_names_of(found, _ORDER_NAMES))
             self._order = PatientOrder(next(iter(list_in(found) or ()), {}))
 
     async def _absent_list(self, given: dict[str, Any], *, taken: bool) -> tuple[Verdict, str]:
@@ -97,7 +102,7 @@ class OperationProbes:
             return Verdict.AS_ASSUMED, "taken"
         for text in ("[]", '[""]', ""):
             if text != self._wire.absent_list:
-                status, _, found = await self._call(Name.SEARCH_ORDERS, given, replace(self._wire, absent_list=text))
+                status, _, found = await self._call("orders.search", given, replace(self._wire, absent_list=text))
                 if _is_fine(status, found):
                     return Verdict.OTHERWISE, f"refused; taken with absent_list={text!r}"
         return Verdict.UNKNOWN, "not told"
@@ -106,24 +111,24 @@ class OperationProbes:
         institution = self._order.institution_uuid
         order = self._order.patient_order_uuid if self._order.is_named else ""
         if not institution or not order:
-            self._all.note("properties", Verdict.UNKNOWN, "not tried: no order was found to ask about")
+            self._note("properties", Verdict.UNKNOWN, "not tried: no order was found to ask about")
             return
         status, kind, found = await self._call(
-            Name.ORDER_PROPERTIES, {"institution_uuid": institution, "patient_order_uuid": order}
+            "orders.properties", {"institution_uuid": institution, "patient_order_uuid": order}
         )
         worked = _is_fine(status, found, listing=False)
-        self._all.note("properties", worked, _told(status, kind, found, counts=False))
+        self._note("properties", worked, _told(status, kind, found, counts=False))
 
     async def _long(self) -> None:
         """Search for the orders of institutions that are not there, as many as one header may hold."""
         room = self._wire.header_bytes - 600
         uuids = [str(uuid4()) for _ in range(max(1, room // 42))]
-        status, kind, found = await self._call(Name.SEARCH_ORDERS, {"institution_uuids": uuids})
+        status, kind, found = await self._call("orders.search", {"institution_uuids": uuids})
         size = len(uuids) * 42
         worked = _is_fine(status, found)
-        self._all.note("wire header_bytes", worked, f"about {size}: {_told(status, kind, found)}")
+        self._note("wire header_bytes", worked, f"about {size}: {_told(status, kind, found)}")
 
-    async def _call(self, name: Name, given: dict[str, Any], wire: Wire | None = None) -> tuple[int, str, Content]:
+    async def _call(self, name: str, given: dict[str, Any], wire: Wire | None = None) -> tuple[int, str, Content]:
         """Make one read; any status is an answer."""
         operation = OPERATIONS[name]
         if name not in READS or operation.repeat is not Repeat.READ:
@@ -131,7 +136,7 @@ class OperationProbes:
         values = check(operation, given, first_day=lambda: datetime.now(UTC).date())
         headers = {operation.header: encode(operation, values, wire or self._wire), "Cache-Control": "no-store"}
         call = Call("doctor", "GET", operation.path, Repeat.READ, headers=headers, accepted=ANY_STATUS)
-        answer: Answer = await self._all.once.fetch(call, cap=_ANSWER_BYTES)
+        answer: Answer = await self._exam.once.fetch(call, cap=_ANSWER_BYTES)
         reason = ", with X-Error-Reason" if answer.headers.get("x-error-reason") else ""
         return answer.status, known_type(answer.content_type) + reason, parse(answer.body)
 

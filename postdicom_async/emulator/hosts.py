@@ -77,7 +77,9 @@ def checked_origins(values: Iterable[str]) -> tuple[str, ...]:
     origins = [value.strip().rstrip("/").lower() for value in _several("allow_origin", values)]
     for origin in origins:
         if origin not in {"*", "null"} and not _ORIGIN.fullmatch(origin):
-            raise UsageError(f"allow_origin: give origins such as https://viewer.example:8080, or *, not {origin!r}")
+            raise UsageError(
+                f"give origins such as https://viewer.example:8080, or *, not {origin!r}", argument="allow_origin"
+            )
     return tuple(origins)
 
 
@@ -90,11 +92,11 @@ def checked_hosts(own: str, values: Iterable[str]) -> frozenset[str]:
     names = frozenset(value.strip().strip("[]").lower() for value in (own, *_several("allow_host", values)))
     for name in names:
         if "/" in name or "@" in name or (":" in name and not is_address(name)):
-            raise UsageError(f"allow_host: give names without a port, such as archive.example, not {name!r}")
+            raise UsageError(f"give names without a port, such as archive.example, not {name!r}", argument="allow_host")
     return names
 
 
 def _several(argument: str, values: Iterable[str]) -> list[str]:
     if isinstance(values, str):  # whose letters would be meant
-        raise UsageError(f"{argument}: give a list of texts")
+        raise UsageError("give a list of texts", argument=argument)
     return list(values)

@@ -93,7 +93,9 @@ class EmbeddedArchive:
         limits: ArchiveLimits = ArchiveLimits(),  # noqa: B008 - it never changes
     ) -> None:
         if not all(is_guid(key) for key in cloud_keys):
-            raise UsageError("cloud_keys: the API key and the account key must be GUIDs of a version from 1 to 5")
+            raise UsageError(
+                "the API key and the account key must be GUIDs of a version from 1 to 5", argument="cloud_keys"
+            )
         self._keys = cloud_keys[0].lower(), cloud_keys[1].lower()
         self._given_folder = None if folder is None else Path(folder)
         self._host = host
@@ -315,7 +317,7 @@ class EmbeddedArchive:
 
 def _by_uuid(argument: str, names: Mapping[str, str]) -> dict[str, str]:
     if not names:
-        raise UsageError(f"{argument}: give at least one UUID and its name")
+        raise UsageError("give at least one UUID and its name", argument=argument)
     return {uuid.lower(): name for uuid, name in names.items()}
 
 

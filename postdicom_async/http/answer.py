@@ -16,9 +16,9 @@ import httpx
 
 from postdicom_async.errors import PostdicomError, ProtocolError
 from postdicom_async.face import translated
-from postdicom_async.http.exchange import Clock, ReadWatch, quiet_http_logs
+from postdicom_async.http.exchange import Clock, ReadWatchdog, quiet_http_logs
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
-from postdicom_async.http.repeat import Patience, deadline_passed, least_rate_of
+from postdicom_async.http.repeat import CallPatience, deadline_passed, least_rate_of
 from postdicom_async.http.retry import Failure
 from postdicom_async.settings import Limits, Timeouts
 
@@ -65,7 +65,7 @@ class StreamedAnswer:
         limits: Limits,
         timeouts: Timeouts,
         clock: Clock,
-        patience: Patience,
+        patience: CallPatience,
         in_vain: Callable[[], None],
         release: Callable[[], None],
     ) -> None:
@@ -80,7 +80,7 @@ class StreamedAnswer:
         self._timeouts = timeouts
         self._patience = patience
         self._note_silence = in_vain
-        self._watch = ReadWatch(clock, timeouts.idle_read)
+        self._watch = ReadWatchdog(clock, timeouts.idle_read)
         self._rate = least_rate_of(timeouts, timeouts.idle_read)
         self._release: Callable[[], None] | None = release
 

@@ -194,11 +194,11 @@ def _is_unicode(value: str) -> bool:
 
 def _basic(user: str, password: str) -> Credentials:
     if not isinstance(user, str) or not isinstance(password, str):
-        raise UsageError("auth: user name and password must be text")
+        raise UsageError("user name and password must be text", argument="auth")
     if ":" in user:
-        raise UsageError("auth: a user name with a colon cannot be sent with HTTP Basic authentication")
+        raise UsageError("a user name with a colon cannot be sent with HTTP Basic authentication", argument="auth")
     if not _is_unicode(user) or not _is_unicode(password):
-        raise UsageError("auth: user name and password must be valid Unicode text")
+        raise UsageError("user name and password must be valid Unicode text", argument="auth")
     # UTF-8 before base64 (RFC 7617 section 2.1; C# and Node sample).
     encoded = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
     return _Fixed(f"Basic {encoded}", (password, user, encoded))
@@ -218,11 +218,11 @@ def credentials_from(auth: Auth, *, on_event: OnEvent | None = None) -> Credenti
         return _basic(*auth)
     if isinstance(auth, str):
         if not _is_header_text(auth):
-            raise UsageError("auth: a bearer token must be printable ASCII without spaces")
+            raise UsageError("a bearer token must be printable ASCII without spaces", argument="auth")
         return _Fixed(f"Bearer {auth}", (auth,))
     if callable(auth):
         return _Refreshing(auth, on_event)
-    raise UsageError("auth: give (user, password), a token, a callable that returns one, or an httpx.Auth")
+    raise UsageError("give (user, password), a token, a callable that returns one, or an httpx.Auth", argument="auth")
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
@@ -238,15 +238,19 @@ def checked_url(url: str) -> str:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
     except (ValueError, AttributeError):
-        raise UsageError("url: not an address; give something like https://archive.example/dicom-web") from None
+        raise UsageError(
+            "not an address; give something like https://archive.example/dicom-web", argument="url"
+        ) from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
-        raise UsageError("url: give an absolute address such as https://archive.example/dicom-web")
+        raise UsageError("give an absolute address such as https://archive.example/dicom-web", argument="url")
     if parts.username is not None or parts.password is not None:
-        raise UsageError("url: leave user and password out of the address and give them as auth=(user, password)")
+        raise UsageError(
+            "leave user and password out of the address and give them as auth=(user, password)", argument="url"
+        )
     if parts.query or parts.fragment:
-        raise UsageError("url: leave out everything from '?' or '#' on")
+        raise UsageError("leave out everything from '?' or '#' on", argument="url")
     if any(not char.isprintable() or char.isspace() for char in url):
-        raise UsageError("url: the address holds a space or a control character")
+        raise UsageError("the address holds a space or a control character", argument="url")
     return url.rstrip("/")
 
 
@@ -264,8 +268,9 @@ def refuse_open_credentials(url: str, credentials: Credentials, settings: Settin
     open_road = urlsplit(url).scheme == "http" and not is_loopback(url)
     if open_road and credentials.present and not settings.allow_http_credentials:
         raise UsageError(
-            f"url: credentials would travel unencrypted to {origin_of(url)}; use https://, "
-            "or set allow_http_credentials if that network is trusted"
+            f"credentials would travel unencrypted to {origin_of(url)}; use https://, "
+            "or set allow_http_credentials if that network is trusted",
+            argument="url",
         )
 
 
@@ -348,9 +353,11 @@ def _checked_proxy(proxy: str | None) -> str | None:
     except ValueError:
         usable = False
     if not usable:
-        raise UsageError("proxy: give an address such as http://proxy.example:3128")
+        raise UsageError("give an address such as http://proxy.example:3128", argument="proxy")
     if parts.scheme.startswith("socks") and find_spec("aiohttp_socks") is None:
-        raise UsageError('proxy: SOCKS needs the package aiohttp-socks; pip install "postdicom-async[socks]"')
+        raise UsageError(
+            'SOCKS needs the package aiohttp-socks; pip install "postdicom-async[socks]"', argument="proxy"
+        )
     return proxy
 
 

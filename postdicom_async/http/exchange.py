@@ -3,8 +3,8 @@
 An httpx client around the transport would cost as much as all that is ours: cookies, redirects and hooks that are not
 used here. So the transport is asked directly; only an ``httpx.Auth`` has its flow driven.
 
-The clocks stand here too: every wait for the network, of a request or of its answer, is bounded by a `Watch`, and all
-of them share the one timer of a `Clock`.
+The clocks stand here too: every wait for the network, of a request or of its answer, is bounded by a `Watchdog`, and
+all of them share the one timer of a `Clock`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from postdicom_async.http.problems import (
     problem_of_timeout,
     refused_by_alert,
 )
-from postdicom_async.http.repeat import Patience, least_rate_of
+from postdicom_async.http.repeat import CallPatience, least_rate_of
 from postdicom_async.http.retry import Failure, Repeat
 
 if TYPE_CHECKING:
-    from postdicom_async.http.session import Link
+    from postdicom_async.http.session import SharedConnections
     from postdicom_async.settings import Settings, Timeouts
 
 __all__ = [
@@ -47,9 +47,9 @@ __all__ = [
     "Clock",
     "Exchange",
     "OriginPath",
-    "ReadWatch",
+    "ReadWatchdog",
     "SentBody",
-    "Watch",
+    "Watchdog",
     "quiet_http_logs",
     "request_of",
 ]
@@ -66,7 +66,7 @@ class Exchange:
         met_silence: whether it ended because the archive was silent.
     """
 
-    def __init__(self, link: Link, url: str, call: Call, settings: Settings) -> None:
+    def __init__(self, link: SharedConnections, url: str, call: Call, settings: Settings) -> None:
         self.begun: bool = False
         self.met_silence: bool = False
         self._sent: SentBody | None = None
@@ -86,7 +86,7 @@ class Exchange:
             LocalFileError: the body cannot be read.
         """
         link, call, timeouts = self._link, self._call, self._settings.timeouts
-        watch = Watch(link.clock)
+        watch = Watchdog(link.clock)
         if call.body is not None:
             self._sent = SentBody(call.body, watch, timeouts, self._answer, whole=self._is_small)
         with translated(_FAILURES, self._problem_of):
@@ -251,7 +251,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self.waits: set[Watch] = set()
+        self.waits: set[Watchdog] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._rings = math.inf
 
@@ -280,7 +280,7 @@ class Clock:
             self.ring(following)
 
 
-class Watch:
+class Watchdog:
     """Ends a wait of the task that entered it, at a moment that may move: ``with watch: ...`` raises `TimeoutError`.
 
     It may be entered again and again.
@@ -333,7 +333,7 @@ class Watch:
             self._task.cancel()
 
 
-class ReadWatch(Watch):
+class ReadWatchdog(Watchdog):
     """Bounds each wait for a piece of an answer by silence and by the deadline of its call, and measures it.
 
     Attributes:
@@ -345,7 +345,7 @@ class ReadWatch(Watch):
     def __init__(self, clock: Clock, idle: float) -> None:
         super().__init__(clock)
         self.waited: float = 0.0
-        self.patience: Patience | None = None
+        self.patience: CallPatience | None = None
         self.by_deadline: bool = False
         self._idle = idle
         self._since = 0.0
@@ -363,7 +363,7 @@ class ReadWatch(Watch):
             self.patience.spend(self.waited)
         super().__exit__(kind, error, trace)
 
-    def _allowed(self, patience: Patience) -> float:
+    def _allowed(self, patience: CallPatience) -> float:
         self.by_deadline = patience.left is not None and patience.left < self._idle
         return patience.left if patience.left is not None and self.by_deadline else self._idle
 
@@ -378,7 +378,7 @@ class SentBody(httpx.AsyncByteStream):
         too_slow: whether it was ended because the archive takes it too slowly.
     """
 
-    def __init__(self, body: Body, watch: Watch, timeouts: Timeouts, answer: float, *, whole: bool) -> None:
+    def __init__(self, body: Body, watch: Watchdog, timeouts: Timeouts, answer: float, *, whole: bool) -> None:
         self.finished: bool = False
         self.too_slow: bool = False
         self._body = body

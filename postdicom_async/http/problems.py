@@ -124,7 +124,7 @@ _MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {
     HTTPStatus.FORBIDDEN: (AuthenticationFailed, "this account may not do that"),
     HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: (
         AuthenticationFailed,
-        "the proxy refused the credentials or wants some: http://user:password@host:port",
+        "the proxy refused the credentials or wants some: proxy=http://user:password@host:port",
     ),
     HTTPStatus.NOT_FOUND: (
         NotFound,
@@ -374,7 +374,9 @@ _CAUSES: tuple[tuple[Cause, tuple[str, ...]], ...] = (
     ),
     # A proxy in between.
     (
-        _final("the proxy refused the credentials or wants some: http://user:password@host:port", credentials=True),
+        _final(
+            "the proxy refused the credentials or wants some: proxy=http://user:password@host:port", credentials=True
+        ),
         (
             *("tunnel error: 407", "proxy authorization required", "invalid username/password"),
             *("acceptable auth", "authentication failure"),

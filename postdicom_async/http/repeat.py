@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from postdicom_async.http.retry import Repeat
     from postdicom_async.settings import Retry, Timeouts
 
-__all__ = ["LeastRate", "Patience", "Policy", "repeat", "tell"]
+__all__ = ["CallPatience", "LeastRate", "Policy", "repeat", "tell"]
 
 _log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
@@ -171,7 +171,7 @@ class LeastRate:
         return self._waited >= self._window
 
 
-class Patience:
+class CallPatience:
     """What one call of the library has left of it, over all the requests that it makes.
 
     A call ends when its seconds are used up, and asks no more when it has met silence several times in a row. Requests

@@ -4,8 +4,8 @@ A call is described by a `Call` and made with ``fetch`` (the whole answer, bound
 arrives). Everything that can go wrong leaves here as an exception of ``postdicom_async.errors`` that holds nothing
 private.
 
-State: a `Session` is settings and credentials; copies of it (``with_settings``, ``one_call``) share one `Link`, which
-holds what is open: the transport, the slots before it, the budget of repeats, the clock. A `Link` belongs to one event
+State: a `Session` is settings and credentials. Its copies (``with_settings``, ``one_call``) share `SharedConnections`,
+which hold what is open: the transport, the slots before it, the budget of repeats, the clock. They belong to one event
 loop at a time.
 """
 
@@ -39,11 +39,11 @@ from postdicom_async.http.endpoint import (
 )
 from postdicom_async.http.exchange import Call, Clock, Exchange, OriginPath
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_status
-from postdicom_async.http.repeat import Patience, Policy, RetryBudget, deadline_passed, repeat, tell, within
+from postdicom_async.http.repeat import CallPatience, Policy, RetryBudget, deadline_passed, repeat, tell, within
 from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.settings import Settings
 
-__all__ = ["Call", "Link", "Session"]
+__all__ = ["Call", "Session", "SharedConnections"]
 
 _T = TypeVar("_T")
 
@@ -56,7 +56,7 @@ class _Making(Policy):
     """
 
     def __init__(
-        self, call: Call, link: Link, patience: Patience, credentials: Credentials, settings: Settings
+        self, call: Call, link: SharedConnections, patience: CallPatience, credentials: Credentials, settings: Settings
     ) -> None:
         super().__init__(call.operation, call.repeat, settings.retry, link.budget, on_event=settings.on_event)
         self.call = call
@@ -102,8 +102,8 @@ class Session:
         self.url: str = checked_url(url)
         self.settings = settings
         self._credentials = credentials_from(auth, on_event=settings.on_event)
-        self._link: Link | None = None
-        self._patience: Patience | None = None
+        self._link: SharedConnections | None = None
+        self._patience: CallPatience | None = None
         refuse_open_credentials(self.url, self._credentials, settings)
         if transport is None:
             self._chosen = choose_transport(self.url, settings)
@@ -129,7 +129,7 @@ class Session:
         """Make the client; nothing is sent."""
         if self._link is not None:
             raise UsageError("this session is open already; make another one, or a copy with with_options(...)")
-        self._link = Link(self.settings, self._chosen)
+        self._link = SharedConnections(self.settings, self._chosen)
 
     async def close(self) -> None:
         """Close every connection. What is under way fails."""
@@ -146,8 +146,9 @@ class Session:
         """
         if _of_the_connections(settings) != _of_the_connections(self.settings):
             raise UsageError(
-                "with_options: tls, proxy, timeouts.connect, limits.connections and limits.parallel_searches belong to "
-                "the open connections; make a new session for other values"
+                "tls, proxy, timeouts.connect, limits.connections and limits.parallel_searches belong to the open "
+                "connections; make a new session for other values",
+                operation="with_options",
             )
         other = copy.copy(self)
         other.settings = settings
@@ -167,8 +168,8 @@ class Session:
         other._patience = self._new_patience(at_once=at_once)  # noqa: SLF001 - a copy of this very class
         return other
 
-    def _new_patience(self, *, at_once: bool = False) -> Patience:
-        return Patience(None if at_once else self.settings.timeouts.deadline, self.settings.retry.max_silences)
+    def _new_patience(self, *, at_once: bool = False) -> CallPatience:
+        return CallPatience(None if at_once else self.settings.timeouts.deadline, self.settings.retry.max_silences)
 
     def path_to(self, absolute: str) -> str:
         """Return the ``Call.path`` of an address on this server, which may lie outside the service's own path."""
@@ -298,7 +299,7 @@ class Session:
             raise
         return answer
 
-    async def _exchanged(self, link: Link, making: _Making, header: str | None) -> httpx.Response:
+    async def _exchanged(self, link: SharedConnections, making: _Making, header: str | None) -> httpx.Response:
         """Make the exchange and note what is to be known of it, however it ends."""
         silences = making.patience.silences
         exchange = Exchange(link, self.url, making.call, self.settings)
@@ -321,7 +322,7 @@ class Session:
             authorization=header,
         )
 
-    def _open_link(self) -> Link:
+    def _open_link(self) -> SharedConnections:
         if self._link is None or self._link.is_closed:
             raise UsageError("the session is not open; use it inside 'async with'")
         self._link.enter_loop()
@@ -347,7 +348,7 @@ _PAUSED_SECONDS = 1.0  # so long may an answer that nobody reads keep others wai
 _CLOSE_SECONDS = 5.0
 
 
-class Link:
+class SharedConnections:
     """The open connections of a session and of its copies.
 
     Attributes:

@@ -60,27 +60,27 @@ def _load_authorities(context: ssl.SSLContext, ca_file: Path) -> None:
     except (OSError, ValueError):  # ssl.SSLError is an OSError
         damaged = True
     if damaged:
-        raise UsageError(f"tls.ca_file: {ca_file} is damaged, or is not a PEM file of certificates")
+        raise UsageError(f"{ca_file} is damaged, or is not a PEM file of certificates", argument="tls.ca_file")
 
 
 def _load_own(context: ssl.SSLContext, tls: Tls) -> None:
     """Load the client certificate and its key."""
     if tls.certificate is None:
         if tls.key is not None:
-            raise UsageError("tls.key: give tls.certificate too")
+            raise UsageError("give tls.certificate too", argument="tls.key")
         return
     content = _require_pem("tls.certificate", tls.certificate, _CERTIFICATE, "certificate")
     key = tls.certificate if tls.key is None else tls.key
     if tls.key is not None:
         _require_pem("tls.key", tls.key, _KEY, "private key")
     elif not _KEY.search(content):
-        raise UsageError(f"tls.key: give the file of the private key; {tls.certificate} holds none")
+        raise UsageError(f"give the file of the private key; {tls.certificate} holds none", argument="tls.key")
     problem = _loaded(context, tls, key, content)
     if problem is not None:
-        raise UsageError(problem)
+        raise problem
 
 
-def _loaded(context: ssl.SSLContext, tls: Tls, key: Path, content: bytes) -> str | None:
+def _loaded(context: ssl.SSLContext, tls: Tls, key: Path, content: bytes) -> UsageError | None:
     """Load certificate and key; return what is wrong with them, None if nothing is."""
     asked = False
 
@@ -96,14 +96,14 @@ def _loaded(context: ssl.SSLContext, tls: Tls, key: Path, content: bytes) -> str
     else:
         return None
     if reason in _OF_ANOTHER:
-        return f"tls.key: {key} is not the key of the certificate in tls.certificate"
+        return UsageError(f"{key} is not the key of the certificate in tls.certificate", argument="tls.key")
     if asked and tls.key_password is None:
-        return f"tls.key_password: the key in {key} is encrypted; give its password"
+        return UsageError(f"the key in {key} is encrypted; give its password", argument="tls.key_password")
     if asked:
-        return f"tls.key_password: the password does not open the key in {key}"
+        return UsageError(f"the password does not open the key in {key}", argument="tls.key_password")
     if not _can_be_read(content):
-        return f"tls.certificate: {tls.certificate} is damaged"
-    return f"tls.key: the key in {key} is damaged, or of a kind that cannot be used"
+        return UsageError(f"{tls.certificate} is damaged", argument="tls.certificate")
+    return UsageError(f"the key in {key} is damaged, or of a kind that cannot be used", argument="tls.key")
 
 
 def _can_be_read(content: bytes) -> bool:
@@ -128,9 +128,9 @@ def _require_pem(argument: str, path: Path, block: re.Pattern[bytes], what: str)
     except (OSError, ValueError) as error:
         words = f"cannot be read: {(getattr(error, 'strerror', None) or 'no such path').lower()}"
     if content is None:
-        raise UsageError(f"{argument}: {path} {words}")
+        raise UsageError(f"{path} {words}", argument=argument)
     if not block.search(content):
-        raise UsageError(f"{argument}: {path} holds no {what} in PEM form")
+        raise UsageError(f"{path} holds no {what} in PEM form", argument=argument)
     return content
 
 

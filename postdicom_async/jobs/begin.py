@@ -16,13 +16,13 @@ from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.jobs import job_files
-from postdicom_async.jobs.context import How
+from postdicom_async.jobs.context import JobOptions
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ends.specs import EndSpec, end_of, spec_of
 from postdicom_async.jobs.job import Job, JobParts
 from postdicom_async.jobs.ledger.file import is_ledger
 from postdicom_async.jobs.ledger.ledger import Ledger
-from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.pace import Pace
 from postdicom_async.jobs.pace.presets import fill_in
 from postdicom_async.jobs.preview import StudyPlan, preview
@@ -37,24 +37,8 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.machines.scheduler import Scheduler
     from postdicom_async.profiles.secrets import Ask
 
-__all__ = [
-    "KEPT",
-    "Asked",
-    "Ends",
-    "begun",
-    "copy",
-    "dry_run",
-    "ends_of",
-    "order_of",
-    "path_of",
-    "resume",
-    "retry",
-    "sync",
-    "verify",
-]
 
-
-PATIENCE = Patience().outage
+PATIENCE = OutagePatience().outage
 
 VerifyLevel = Literal["none", "listed", "bytes"]
 
@@ -100,8 +84,10 @@ async def copy(
         UsageError: an argument makes no sense, or both ends are one place.
         LedgerUnusable: the ledger is another job's, damaged, or in use (`LedgerLocked`).
     """
-    how = How("copy", verify, full, order_of(first), anonymize, attempts, sample=sample)
-    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
+    options = JobOptions("copy", verify, full, order_of(first), anonymize, attempts, sample=sample)
+    return await begin_job(
+        JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask, scheduler)
+    )
 
 
 @public_face
@@ -148,14 +134,20 @@ async def sync(
         scheduler: see `copy`.
     """
     if delete not in ("", "copied", "all"):
-        raise UsageError("delete: give 'copied' or 'all', or nothing")
+        raise UsageError("give 'copied' or 'all', or nothing", argument="delete")
     if not isinstance(max_delete, int | float) or not 0 <= max_delete <= 1:
-        raise UsageError("max_delete: give a share from 0 to 1, such as 0.01")
+        raise UsageError("give a share from 0 to 1, such as 0.01", argument="max_delete")
     if delete and anonymize is not None:
-        raise UsageError("delete: not with anonymize: what the target holds cannot be told from what was never sent")
+        raise UsageError(
+            "not with anonymize: what the target holds cannot be told from what was never sent", argument="delete"
+        )
     order, most = order_of(first), float(max_delete)
-    how = How("sync", verify, full, order, anonymize, attempts, delete=delete, max_delete=most, sample=sample)
-    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask, scheduler))
+    options = JobOptions(
+        "sync", verify, full, order, anonymize, attempts, delete=delete, max_delete=most, sample=sample
+    )
+    return await begin_job(
+        JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask, scheduler)
+    )
 
 
 @public_face
@@ -177,8 +169,8 @@ async def verify(
     Every study's instances are listed at both ends, whatever the counts. What the target lacks is FAILED in the end,
     with ``level="bytes"`` also what it holds otherwise. See `copy` for the other arguments and errors.
     """
-    how = How("verify", level, True, {}, anonymize, sample=sample)
-    return await begun(Asked(source, target, how, path_of(job), new, pace or Pace(), patience, ask))
+    options = JobOptions("verify", level, True, {}, anonymize, sample=sample)
+    return await begin_job(JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask))
 
 
 @public_face
@@ -197,10 +189,10 @@ async def dry_run(
     ask: Ask | None = None,
 ) -> AsyncGenerator[StudyPlan, None]:
     """Yield what `copy` or `sync` would do with each study; nothing is changed. See there for the arguments."""
-    how = How(verb, "none", full, order_of(first), anonymize, delete=delete)
-    asked = Asked(source, target, how, path_of(job), new, pace or Pace(), 0.0, ask)
-    ends = await ends_of(asked, with_index=False)
-    plans_ = preview(ends, how, asked.pace, facts_of(ends, how), new=new)
+    options = JobOptions(verb, "none", full, order_of(first), anonymize, delete=delete)
+    asked = JobRequest(source, target, options, path_of(job), new, pace or Pace(), 0.0, ask)
+    ends = await prepare_ends(asked, with_index=False)
+    plans_ = preview(ends, options, asked.pace, facts_of(ends, options), new=new)
     async with aclosing(plans_) as plans:
         async for plan in plans:
             yield plan
@@ -230,17 +222,17 @@ async def resume(
             not kept: make the whole call again.
         LedgerUnusable: see `copy`.
     """
-    path, ends, how = await _kept_of(job)
-    return await begun(Asked(ends[0], ends[1], how, path, False, pace or Pace(), patience, ask, scheduler))
+    path, ends, options = await _kept_of(job)
+    return await begin_job(JobRequest(ends[0], ends[1], options, path, False, pace or Pace(), patience, ask, scheduler))
 
 
-async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], How]:
+async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], JobOptions]:
     path = await in_background(lambda: job_files.find_job(str(job)))
-    kept = await in_background(job_files.Private(path).read)
+    kept = await in_background(job_files.ResumeFile(path).read)
     if kept.get("anonymizes"):
-        raise UsageError("job: it anonymises, and rules and secret are not kept; give the whole command again")
+        raise UsageError("it anonymises, and its rules are not kept; give the whole command again", argument="job")
     ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
-    return path, ends, How(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
+    return path, ends, JobOptions(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
 
 
 @public_face
@@ -294,12 +286,12 @@ KEPT = ("verb", "verify", "full", "attempts", "delete", "max_delete", "sample")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class JobRequest:
     """What `jobs.copy` and its siblings were given."""
 
     source: EndLike
     target: EndLike
-    how: How
+    options: JobOptions
     path: Path | None
     new: bool
     pace: Pace
@@ -308,7 +300,7 @@ class Asked:
     scheduler: Scheduler | None = None
 
 
-class Ends(NamedTuple):
+class PreparedEnds(NamedTuple):
     """What was asked for as far as it can be made without a ledger.
 
     Attributes:
@@ -324,7 +316,7 @@ class Ends(NamedTuple):
     target: End
 
 
-async def ends_of(asked: Asked, *, with_index: bool = True) -> Ends:
+async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> PreparedEnds:
     """Return the ends, not yet open.
 
     Args:
@@ -334,9 +326,9 @@ async def ends_of(asked: Asked, *, with_index: bool = True) -> Ends:
     Raises:
         UsageError: something makes no sense.
     """
-    _require_level(asked.how)
+    _require_level(asked.options)
     specs = [spec_of(asked.source), spec_of(asked.target)]
-    _require_bounds(asked.how, specs)
+    _require_bounds(asked.options, specs)
     path, digest = await in_background(lambda: _place_of(asked, specs))
     named = [spec for spec in specs if isinstance(spec, EndSpec) and spec.kind == "profile"]
     fill_in(asked.pace, await in_background(lambda: [spec.profile() for spec in named]))
@@ -345,70 +337,70 @@ async def ends_of(asked: Asked, *, with_index: bool = True) -> Ends:
     indexes = [job_files.beside(path, what) if with_index else None for what in ("source", "target")]
     source = await in_background(lambda: opened(specs[0], index=indexes[0]))
     target = await in_background(lambda: opened(specs[1], index=indexes[1], target=True))
-    _require_features(asked.how, source, target)
-    return Ends(specs, path, digest, source, target)
+    _require_features(asked.options, source, target)
+    return PreparedEnds(specs, path, digest, source, target)
 
 
-async def begun(asked: Asked) -> Job:
+async def begin_job(asked: JobRequest) -> Job:
     """Return the job, which works."""
-    ends = await ends_of(asked)
+    ends = await prepare_ends(asked)
     elsewhere = None
     if asked.scheduler is not None:
         source, target = ends.specs
-        how, pace, patience = asked.how, asked.pace, asked.patience
+        options, pace, patience = asked.options, asked.pace, asked.patience
         elsewhere = asked.scheduler.dispatcher(
             source,
             target,
             (ends.source, ends.target),
-            how,
+            options,
             pace,
             patience=patience,
             tell=lambda line: ledger.note(line),
         )
     if asked.new:
         await in_background(lambda: _forget(ends.path))
-    ledger = await _ledger(ends, asked.how)
+    ledger = await _ledger(ends, asked.options)
     try:
-        await in_background(lambda: job_files.Private(ends.path).write(_kept(asked.how, ends.specs)))
+        await in_background(lambda: job_files.ResumeFile(ends.path).write(_kept(asked.options, ends.specs)))
     except BaseException:
         await ledger.__aexit__(None, None, None)
         raise
-    return Job(JobParts(ledger, ends.source, ends.target, asked.how, asked.pace, asked.patience, elsewhere))
+    return Job(JobParts(ledger, ends.source, ends.target, asked.options, asked.pace, asked.patience, elsewhere))
 
 
-def _require_level(how: How) -> None:
-    if how.verify not in ("none", "listed", "bytes"):
-        raise UsageError("verify: give 'none', 'listed' or 'bytes'")
-    if not isinstance(how.sample, int | float) or not 0 < how.sample <= 1:
-        raise UsageError("sample: give a share above 0, at most 1")
-    if not isinstance(how.attempts, int) or how.attempts < 1:
-        raise UsageError("attempts: give a number from 1 on")
-    if how.anonymize is not None and not how.anonymize.is_repeatable:
-        raise UsageError("anonymize: give a secret, so that the job makes the same UIDs and IDs when it goes on")
+def _require_level(options: JobOptions) -> None:
+    if options.verify not in ("none", "listed", "bytes"):
+        raise UsageError("give 'none', 'listed' or 'bytes'", argument="verify")
+    if not isinstance(options.sample, int | float) or not 0 < options.sample <= 1:
+        raise UsageError("give a share above 0, at most 1", argument="sample")
+    if not isinstance(options.attempts, int) or options.attempts < 1:
+        raise UsageError("give a number from 1 on", argument="attempts")
+    if options.anonymize is not None and not options.anonymize.is_repeatable:
+        raise UsageError("give a secret, so that it makes the same UIDs and IDs when it goes on", argument="anonymize")
 
 
-def _require_bounds(how: How, specs: list[Any]) -> None:
+def _require_bounds(options: JobOptions, specs: list[Any]) -> None:
     """See that filters of the source bound what is deleted too: what it does not list is not all that it has not."""
     source, target = (set(getattr(spec, "filters", ())) for spec in specs)
-    if how.delete == "all" and not source <= target:
+    if options.delete == "all" and not source <= target:
         raise UsageError(
-            "delete: 'all' wants the same filters at source and target, so that nothing outside is deleted"
+            "'all' wants the same filters at source and target, so that nothing outside is deleted", argument="delete"
         )
 
 
-def _place_of(asked: Asked, specs: list[Any]) -> tuple[Path, str]:
+def _place_of(asked: JobRequest, specs: list[Any]) -> tuple[Path, str]:
     """Return the file of the ledger, and what tells this pair of ends from every other."""
     source, target = (_identity(spec) for spec in specs)
     if source == target:
         raise UsageError("source and target are the same place")
     filters = [repr(getattr(spec, "filters", "")) for spec in specs]
-    rules = asked.how.anonymize
+    rules = asked.options.anonymize
     digest = job_files.pair_digest(
-        asked.how.verb, source, target, *filters, "" if rules is None else rules.fingerprint()
+        asked.options.verb, source, target, *filters, "" if rules is None else rules.fingerprint()
     )
     if asked.path is not None:
         return asked.path, digest
-    return job_files.job_path(asked.how.verb, _shown(specs[0]), _shown(specs[1]), digest), digest
+    return job_files.job_path(asked.options.verb, _shown(specs[0]), _shown(specs[1]), digest), digest
 
 
 def _identity(spec: Any) -> str:
@@ -441,43 +433,43 @@ def _forget(path: Path) -> None:
         lock.let_go()
 
 
-def _require_features(how: How, source: End, target: End) -> None:
-    needed = dict(zip(("source", "target"), _NEEDED[how.verb], strict=True))
-    if how.delete:
+def _require_features(options: JobOptions, source: End, target: End) -> None:
+    needed = dict(zip(("source", "target"), _NEEDED[options.verb], strict=True))
+    if options.delete:
         needed["target"] |= Feature.DELETES | Feature.LISTS
     for end, name in ((source, "source"), (target, "target")):
         for feature in needed[name]:
             if feature not in end.features:
-                raise UsageError(f"{name}: {end.name} {_WORDS[feature]}")
+                raise UsageError(f"{end.name} {_WORDS[feature]}", argument=name)
 
 
-async def _ledger(ends: Ends, how: How) -> Ledger:
+async def _ledger(ends: PreparedEnds, options: JobOptions) -> Ledger:
     if await in_background(ends.path.exists):
         return await Ledger.open(ends.path, identity=ends.digest)
-    return await Ledger.create(ends.path, facts_of(ends, how))
+    return await Ledger.create(ends.path, facts_of(ends, options))
 
 
-def facts_of(ends: Ends, how: How) -> dict[str, Any]:
+def facts_of(ends: PreparedEnds, options: JobOptions) -> dict[str, Any]:
     """Return what a new ledger says of its job."""
     return {
-        "verb": how.verb,
+        "verb": options.verb,
         "source": ends.source.name,
         "target": ends.target.name,
-        "verify": how.verify,
+        "verify": options.verify,
         "identity": ends.digest,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _kept(how: How, specs: list[Any]) -> dict[str, Any]:
+def _kept(options: JobOptions, specs: list[Any]) -> dict[str, Any]:
     """Return what `resume` needs; a client has no words for it."""
     ends = [spec.private if isinstance(spec, EndSpec) else None for spec in specs]
     return {
         "source": ends[0],
         "target": ends[1],
-        "anonymizes": how.anonymize is not None,
-        "first": sorted(how.first, key=lambda uid: how.first[uid]),
-        **{name: getattr(how, name) for name in KEPT},
+        "anonymizes": options.anonymize is not None,
+        "first": sorted(options.first, key=lambda uid: options.first[uid]),
+        **{name: getattr(options, name) for name in KEPT},
     }
 
 

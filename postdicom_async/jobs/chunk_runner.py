@@ -8,29 +8,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from postdicom_async.disk.files import Unusable
 from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import PostdicomError
+from postdicom_async.jobs.compare_bytes import digest_of
 from postdicom_async.jobs.ends.end import Feature, ListedInstance
 from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
-from postdicom_async.jobs.states import Ended, Reason, State, ended
+from postdicom_async.jobs.states import ItemVerdict, Reason, State, verdict_of
 from postdicom_async.transfer.at_once import Limit, for_each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from postdicom_async.dicom.anonymize import Anonymization
-    from postdicom_async.disk.sources import Usable
     from postdicom_async.jobs.ends.end import End, Identified
     from postdicom_async.results import Outcome
 
-__all__ = ["ChunkOptions", "Digest", "LocalDispatcher", "run_chunk"]
 
-
-Digest: TypeAlias = "Callable[[Usable], Awaitable[bytes]]"
+_MOST_WAITING = 1024  # ends that were not taken yet
 
 
 async def _at_once(_: int) -> None:
@@ -44,12 +42,12 @@ class ChunkOptions:
     Attributes:
         anonymize: what is changed on the way.
         pace: awaited before an instance of so many bytes goes on.
-        digest: makes what tells an instance apart, where it is to be compared later.
+        digests: make of each instance what tells it apart, to be compared with what the target holds.
     """
 
     anonymize: Anonymization | None = None
     pace: Callable[[int], Awaitable[None]] = _at_once
-    digest: Digest | None = field(default=None, repr=False)
+    digests: bool = False
 
 
 async def run_chunk(
@@ -59,7 +57,7 @@ async def run_chunk(
 
     An item of which nothing is said was not begun, or what became of it is not known: it is to be moved again.
     """
-    if Feature.PASSES in target.features and options.anonymize is None and options.digest is None:
+    if Feature.PASSES in target.features and options.anonymize is None and not options.digests:
         chunk = replace(chunk, wanted=replace(chunk.wanted, once=True))
     moving = _Moving(source, chunk, options)
     problem: PostdicomError | None = None
@@ -104,23 +102,24 @@ class _Moving:
 
     async def opened(self) -> AsyncGenerator[Identified, None]:
         """Yield what the source gives; where it fails, what came until then is all."""
-        digest = self._options.digest
         try:
             async with aclosing(self._source.open(self._chunk.wanted)) as instances:
                 async for one in instances:
                     if not self._take(one):
                         continue
                     await self._options.pace(one.size if isinstance(one, Unusable) else one.body.length)
-                    if digest is not None and not isinstance(one, Unusable):
-                        self._digests[one.label] = await digest(one)
+                    if self._options.digests and not isinstance(one, Unusable):
+                        self._digests[one.label] = await digest_of(one.body)
                     yield one
         except PostdicomError as error:
             self.problem = error
 
     def _take(self, one: Identified) -> bool:
         """Return whether it was asked for, and comes for the first time."""
-        if not self._chunk.wanted.instances and one.label not in self._came:
-            self.open[one.label] = _listed(one)
+        if not self._chunk.wanted.instances and one.label not in self._came:  # as a list would have it
+            uids = one.uids if isinstance(one, Unusable) else one.header.uids
+            size = one.size if isinstance(one, Unusable) else one.body.length
+            self.open[one.label] = ListedInstance(uids.series_instance_uid if uids else "", one.label, size)
         if one.label in self._came or one.label not in self.open:
             return False
         self._came.add(one.label)
@@ -131,31 +130,21 @@ class _Moving:
         one = self.open.pop(outcome.where, None) if outcome.where in self._came else None
         if one is None:
             return None
-        found = ended(outcome)
+        found = verdict_of(outcome)
         unsent = found.state is State.FAILED and outcome.uids is None  # it never became what is sent
         if unsent and found.reason != Reason.ANONYMIZE:
-            found = Ended(found.state, Reason.UNREADABLE, found.temporary)
+            found = ItemVerdict(found.state, Reason.UNREADABLE, found.temporary)
         digest = self._digests.pop(one.uid, b"") if found.state is State.DONE else b""
         return ItemEnd(
             one.series, one.uid, found.state, found.reason, found.temporary, outcome.size or one.size, digest
         )
 
 
-def _listed(one: Identified) -> ListedInstance:
-    """Return an instance of a study that was not listed, as a list would have it."""
-    uids = one.uids if isinstance(one, Unusable) else one.header.uids
-    size = one.size if isinstance(one, Unusable) else one.body.length
-    return ListedInstance("" if uids is None else uids.series_instance_uid, one.label, size)
-
-
 # --- several at once, in this process --------------------------------------------------------------------------------
 
 
-_MOST_WAITING = 1024  # ends that were not taken yet
-
-
 class LocalDispatcher:
-    """A `chunks.Dispatcher` on the event loop of the job.
+    """A `plan.Dispatcher` on the event loop of the job.
 
     Args:
         source, target: open ends.

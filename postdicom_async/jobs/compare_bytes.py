@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postdicom_async.dicom.digest import DataSetDigest
 from postdicom_async.dicom.sameness import Difference
@@ -17,7 +17,7 @@ from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.files import Unusable
 from postdicom_async.disk.sources import Usable
 from postdicom_async.errors import LocalFileError
-from postdicom_async.jobs.ends.end import ListedInstance, Wanted
+from postdicom_async.jobs.ends.end import ListedInstance, Selection
 from postdicom_async.jobs.states import Reason
 from postdicom_async.results import InstanceUids
 from postdicom_async.transfer.comparing import compared
@@ -28,39 +28,14 @@ if TYPE_CHECKING:
     from postdicom_async.bodies import Body
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.jobs.ends.end import End, Identified
-
-__all__ = ["Finding", "Sent", "Verified", "digest_of", "verify_bytes"]
+    from postdicom_async.jobs.ledger.schema import ItemRow
 
 
 _MOST_KEPT: Final = 16  # instances that differ, kept until the source gives its own
 _MOST_KEPT_BYTES: Final = 32 << 20
 
 
-class Sent(Protocol):
-    """What verification asks of an item; `ledger.ItemRow` has it."""
-
-    @property
-    def series(self) -> str:
-        """Its Series Instance UID at the source."""
-        ...
-
-    @property
-    def uid(self) -> str:
-        """Its SOP Instance UID at the source."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Its bytes at the source, 0 where they are not known."""
-        ...
-
-    @property
-    def digest(self) -> bytes:
-        """The digest of what was sent (`digest_of`), empty where there is none."""
-        ...
-
-
-class Finding(Enum):
+class VerifyFinding(Enum):
     """What verification found of an instance."""
 
     SAME = "same"
@@ -78,7 +53,7 @@ class Finding(Enum):
     @property
     def ok(self) -> bool:
         """Whether the target holds what was sent."""
-        return self in (Finding.SAME, Finding.COERCED)
+        return self in (VerifyFinding.SAME, VerifyFinding.COERCED)
 
     @property
     def reason(self) -> Reason:
@@ -87,16 +62,16 @@ class Finding(Enum):
 
 
 _REASONS: Final = {
-    Finding.DIFFERENT: Reason.DIFFERENT,
-    Finding.CANNOT_COMPARE: Reason.CANNOT_COMPARE,
-    Finding.MISSING: Reason.NOT_CONFIRMED,
-    Finding.GONE: Reason.GONE,
+    VerifyFinding.DIFFERENT: Reason.DIFFERENT,
+    VerifyFinding.CANNOT_COMPARE: Reason.CANNOT_COMPARE,
+    VerifyFinding.MISSING: Reason.NOT_CONFIRMED,
+    VerifyFinding.GONE: Reason.GONE,
 }
 _FINDINGS: Final = {
-    Difference.SAME: Finding.SAME,
-    Difference.COERCED: Finding.COERCED,
-    Difference.DIFFERENT: Finding.DIFFERENT,
-    Difference.CANNOT_COMPARE: Finding.CANNOT_COMPARE,
+    Difference.SAME: VerifyFinding.SAME,
+    Difference.COERCED: VerifyFinding.COERCED,
+    Difference.DIFFERENT: VerifyFinding.DIFFERENT,
+    Difference.CANNOT_COMPARE: VerifyFinding.CANNOT_COMPARE,
 }
 
 
@@ -109,7 +84,7 @@ class Verified(NamedTuple):
     """
 
     uid: str
-    finding: Finding
+    finding: VerifyFinding
     tags: tuple[str, ...] = ()
 
 
@@ -130,7 +105,7 @@ async def verify_bytes(
     source: End,
     target: End,
     study: str,
-    instances: Sequence[Sent],
+    instances: Sequence[ItemRow],
     *,
     whole: bool = False,
     anonymize: Anonymization | None = None,
@@ -165,19 +140,19 @@ async def verify_bytes(
             async for verified in check.given(given, names):
                 yield verified
     for item in check.left():
-        yield Verified(item.uid, Finding.MISSING)
+        yield Verified(item.uid, VerifyFinding.MISSING)
 
 
 def _unchanged(uids: InstanceUids) -> InstanceUids:
     return uids
 
 
-def _wanted(uids: Collection[InstanceUids], sizes: Mapping[str, int], *, whole: bool) -> Wanted:
+def _wanted(uids: Collection[InstanceUids], sizes: Mapping[str, int], *, whole: bool) -> Selection:
     study, *_ = studies = {one.study_instance_uid for one in uids}
     assert len(studies) == 1  # noqa: S101 - all are of one
     instances = [ListedInstance(one.series_instance_uid, uid := one.sop_instance_uid, sizes[uid]) for one in uids]
     series = {one.series for one in instances}
-    return Wanted(study, series.pop() if len(series) == 1 else None, instances, whole)
+    return Selection(study, series.pop() if len(series) == 1 else None, instances, whole)
 
 
 class _Check:
@@ -188,7 +163,7 @@ class _Check:
         seen: the target has given them, or a finding was made without it.
     """
 
-    def __init__(self, source: End, study: str, items: dict[str, Sent], anonymize: Anonymization | None) -> None:
+    def __init__(self, source: End, study: str, items: dict[str, ItemRow], anonymize: Anonymization | None) -> None:
         self.items = items
         self.seen: set[str] = set()
         self._source = source
@@ -197,7 +172,7 @@ class _Check:
         self._digests = {uid: item.digest for uid, item in items.items() if item.digest}
         self._kept: dict[str, Usable] = {}
 
-    def left(self) -> list[Sent]:
+    def left(self) -> list[ItemRow]:
         """Return what was not seen."""
         return [item for uid, item in self.items.items() if uid not in self.seen]
 
@@ -209,11 +184,11 @@ class _Check:
                 self._digests[uid] = digest = await _digest_or_none(sent)
                 if not digest:
                     self.seen.add(uid)
-                    yield Verified(uid, Finding.CANNOT_COMPARE)
+                    yield Verified(uid, VerifyFinding.CANNOT_COMPARE)
         for uid in wanted:
             if uid not in self._digests:
                 self.seen.add(uid)
-                yield Verified(uid, Finding.GONE)
+                yield Verified(uid, VerifyFinding.GONE)
 
     async def given(self, given: AsyncIterator[Identified], names: Mapping[str, str]) -> AsyncGenerator[Verified, None]:
         """Compare what the target gives; ``names`` are the UIDs at the source by those that it was asked for."""
@@ -224,9 +199,9 @@ class _Check:
             self.seen.add(uid)
             digest = await _digest_or_none(received)
             if digest == self._digests[uid]:
-                yield Verified(uid, Finding.SAME)
+                yield Verified(uid, VerifyFinding.SAME)
             elif not digest or isinstance(received, Unusable):
-                yield Verified(uid, Finding.CANNOT_COMPARE)
+                yield Verified(uid, VerifyFinding.CANNOT_COMPARE)
             else:
                 self._kept[uid] = received
             if self._is_full():
@@ -246,11 +221,11 @@ class _Check:
         async with aclosing(self._from_source(list(kept))) as sources:
             async for uid, sent in sources:
                 verified = await _compared(uid, sent, kept.pop(uid))
-                if verified.finding is Finding.COERCED and self._touches_rules(verified.tags):
-                    verified = verified._replace(finding=Finding.DIFFERENT)
+                if verified.finding is VerifyFinding.COERCED and self._touches_rules(verified.tags):
+                    verified = verified._replace(finding=VerifyFinding.DIFFERENT)
                 yield verified
         for uid in kept:
-            yield Verified(uid, Finding.GONE)
+            yield Verified(uid, VerifyFinding.GONE)
 
     def _touches_rules(self, tags: Iterable[str]) -> bool:
         """Whether one of them was anonymised: what an archive makes of it may be what was to be kept from it."""
@@ -270,12 +245,12 @@ class _Check:
 
 async def _compared(uid: str, sent: Identified, received: Usable) -> Verified:
     if isinstance(sent, Unusable):
-        return Verified(uid, Finding.CANNOT_COMPARE)
+        return Verified(uid, VerifyFinding.CANNOT_COMPARE)
     try:
         async with aclosing(received.body.open()) as pieces:
             found = await compared(sent.body, pieces)
     except LocalFileError:  # one of them changed, or is gone
-        return Verified(uid, Finding.CANNOT_COMPARE)
+        return Verified(uid, VerifyFinding.CANNOT_COMPARE)
     return Verified(uid, _FINDINGS[found.kind], found.tags)
 
 

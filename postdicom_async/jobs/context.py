@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from postdicom_async.errors import PostdicomError
+from postdicom_async.errors import LimitReached, PostdicomError
 from postdicom_async.jobs.ends.end import Feature
-from postdicom_async.jobs.ledger.ledger import ItemRow, Stage
-from postdicom_async.jobs.pace.outage_policy import Waves
+from postdicom_async.jobs.ledger.schema import BEFORE_ALL, ItemRow, Stage
+from postdicom_async.jobs.pace.outage_policy import RetryWaves
 from postdicom_async.jobs.plan import Comparison, planned_items
 from postdicom_async.jobs.states import Reason, State, reason_code
 
@@ -22,25 +22,21 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.jobs.ends.end import End
-    from postdicom_async.jobs.ledger.ledger import Ledger, StudyRow
+    from postdicom_async.jobs.ledger.ledger import Ledger
+    from postdicom_async.jobs.ledger.schema import StudyRow
     from postdicom_async.jobs.pace.outages import Outages
     from postdicom_async.jobs.summary import ItemLine
-
-__all__ = [
-    "Context",
-    "How",
-    "Unlisted",
-    "could_not_be_listed",
-    "every_study",
-    "held_at_target",
-    "plan_study",
-    "plan_study_or_fail",
-]
 
 
 _T = TypeVar("_T")
 
+_LIST = "list"  # what failed of a study whose instances are not known; no instance has such a UID
+_REFUSED = 400
 _MOST_VAIN = 12  # attempts at a list, each after its end worked again, that came no further than one before
+
+
+def _as_it_is(problem: PostdicomError) -> Exception:
+    return problem
 
 
 class Unlisted(Exception):
@@ -56,7 +52,7 @@ class Unlisted(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class JobOptions:
     """How a job is to be done.
 
     Attributes:
@@ -84,7 +80,12 @@ class How:
     delete: str = ""
     max_delete: float = 0.01
     sample: float = 1.0
-    wave: Callable[[int], float] = lambda attempts: Waves().wait(attempts, random.random())  # noqa: S311 - jitter
+    wave: Callable[[int], float] = lambda attempts: RetryWaves().wait(attempts, random.random())  # noqa: S311 - jitter
+
+    @property
+    def needs_digests(self) -> bool:
+        """Whether a digest of what is sent is kept; what was anonymised is made anew from the source to be compared."""
+        return self.verify == "bytes" and self.anonymize is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Context:
     ledger: Ledger
     source: End
     target: End
-    how: How
+    options: JobOptions
     outages: Outages
     tell: Callable[[ItemLine], None]
 
@@ -106,19 +107,19 @@ class Context:
     @property
     def comparison(self) -> Comparison:
         """How the ends are compared."""
-        rules = self.how.anonymize
-        moves = self.how.verb != "verify"  # which asks whether it is there at all, and by ``bytes`` what it is
+        rules = self.options.anonymize
+        moves = self.options.verb != "verify"  # which asks whether it is there at all, and by ``bytes`` what it is
         return Comparison(
             self.run,
             target_lists=Feature.LISTS in self.target.features,
-            full=self.how.full or self.how.verb == "verify",
+            full=self.options.full or self.options.verb == "verify",
             maps_uids=rules is not None and rules.remap_uids,
             keeps_uids=moves and rules is not None and not rules.remap_uids,
         )
 
     def uid_at_target(self, uid: str) -> str:
         """Return what a UID of the source is at the target."""
-        rules = self.how.anonymize
+        rules = self.options.anonymize
         return rules.new_uid(uid) if rules is not None and rules.remap_uids else uid
 
     async def listing(
@@ -159,36 +160,69 @@ class Context:
             Unlisted: this list failed, and the end works.
             PostdicomError: the end cannot be worked with.
         """
+
+        async def listed() -> list[_T]:
+            async with aclosing(pages()) as parts:
+                return [one async for part in parts for one in part]
+
+        return await self.ask(end, listed, most=_MOST_VAIN, failed=Unlisted)
+
+    async def ask(
+        self,
+        end: End,
+        question: Callable[[], Awaitable[_T]],
+        *,
+        most: int | None = None,
+        failed: Callable[[PostdicomError], Exception] = _as_it_is,
+    ) -> _T:
+        """Return what an end answers. It is asked again after an outage, and where its failure may have been chance.
+
+        Args:
+            end: which one.
+            question: asks it once; what it did before it failed is to be forgotten.
+            most: so often at most, though every failure be an outage's.
+            failed: makes what is raised of the last failure of an end that works.
+
+        Raises:
+            LimitReached: the question did.
+            PostdicomError: the end cannot be worked with.
+        """
         for made in itertools.count(1):
             problem: PostdicomError | None = None
             try:
-                async with aclosing(pages()) as parts:
-                    listed = [one async for part in parts for one in part]
+                answer = await question()
+            except LimitReached:
+                raise
             except PostdicomError as error:
                 problem = error
             if problem is None:
                 self.outages.succeeded(end)
-                return listed
-            if not await self.outages.to_be_repeated(end, problem, made) or made >= _MOST_VAIN:
-                raise Unlisted(problem)
+                return answer
+            if not await self.outages.to_be_repeated(end, problem, made) or made == most:
+                raise failed(problem)
         raise AssertionError("it is asked until it answers")
+
+    async def studies(
+        self, *stages: Stage, unseen: bool = False, of_any_run: bool = False
+    ) -> AsyncGenerator[StudyRow, None]:
+        """Yield the studies of the ledger in their order, stage by stage; what is changed meanwhile may come or not.
+
+        Args:
+            stages: only those; all without.
+            unseen: those that the source listed before, and does not in this run. Without it those that it lists now.
+            of_any_run: whenever they were listed.
+        """
+        run = None if of_any_run else self.run
+        for stage in stages or (None,):
+            after = BEFORE_ALL
+            while some := await self.ledger.studies(stage, after=after, run=run, unseen=unseen):
+                for study in some:
+                    if study.uid:
+                        yield study
+                after = some[-1].position, some[-1].id
 
 
 # --- studies one by one ----------------------------------------------------------------------------------------------
-
-
-_LIST = "list"  # what failed of a study whose instances are not known; no instance has such a UID
-_REFUSED = 400
-
-
-async def every_study(
-    context: Context, stage: Stage | None = None, *, run: int | None = None, unseen: bool = False
-) -> AsyncGenerator[list[StudyRow], None]:
-    """Yield the studies of the ledger in their order, some at a time; what is changed meanwhile may come or not."""
-    after = (-(1 << 62), 0)
-    while some := await context.ledger.studies(stage, after=after, run=run, unseen=unseen):
-        yield [study for study in some if study.uid]
-        after = some[-1].position, some[-1].id
 
 
 async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:

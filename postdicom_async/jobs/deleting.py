@@ -11,13 +11,13 @@ too, and the first that is too much ends it.
 
 from __future__ import annotations
 
-import itertools
 from contextlib import aclosing
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, runtime_checkable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from postdicom_async.errors import LimitReached, PostdicomError
-from postdicom_async.jobs.context import Unlisted, every_study
-from postdicom_async.jobs.ledger.ledger import ItemRow
+from postdicom_async.errors import LimitReached
+from postdicom_async.jobs.context import Unlisted
+from postdicom_async.jobs.ledger.schema import ItemRow
 from postdicom_async.jobs.plan import gone
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import ItemLine
@@ -29,17 +29,9 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.context import Context
     from postdicom_async.jobs.ends.end import End, ListedInstance
 
-__all__ = ["Deleting"]
 
 _UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 _AT_TARGET = (State.DONE, State.PRESENT)
-
-
-@runtime_checkable
-class _Refreshed(Protocol):
-    """An end that remembers what it listed, until it is told to look again."""
-
-    async def refresh(self) -> None: ...
 
 
 class _Candidate(NamedTuple):
@@ -50,12 +42,12 @@ class _Candidate(NamedTuple):
     rows: tuple[ItemRow, ...]
 
 
-class Deleting:
+class DeletePhase:
     """The deletions of one run. Use it once."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._all = context.how.delete == "all"
+        self._all = context.options.delete == "all"
         self._allowed = 0
         self._deleted = 0
 
@@ -68,7 +60,7 @@ class Deleting:
             PostdicomError: an end cannot be asked, or refuses.
         """
         context = self._context
-        if not context.how.delete:
+        if not context.options.delete:
             return
         why = await self._why_not()
         if why:
@@ -81,13 +73,15 @@ class Deleting:
             return
         counts = await context.ledger.counts()
         held = sum(counts.get(state, (0, 0))[0] for state in _AT_TARGET)
-        if number > context.how.max_delete * held:
+        if number > context.options.max_delete * held:
             await self._refuse(f"{number} instances of {held} would be deleted, more than --max-delete allows")
         self._allowed = number
-        if isinstance(context.source, _Refreshed):
-            await context.source.refresh()
+        refresh = getattr(context.source, "refresh", None)  # of an end that remembers what it listed
+        if refresh is not None:
+            await refresh()
         async for candidate in self._candidates():
-            await self._delete_in_time(candidate)
+            # Where an outage ends that, everything is asked again after it.
+            await context.ask(context.target, partial(self._delete, candidate))
 
     async def _refuse(self, why: str) -> NoReturn:
         raise LimitReached(f"{why}; {await self._end(why)}")
@@ -112,33 +106,22 @@ class Deleting:
         left = sum(counts.get(state, (0, 0))[0] for state in _UNSETTLED)
         if left:
             return f"{left} instances failed, or are not known to be at the target"
-        if not await self._source_has_any():
-            return "the source lists nothing"
-        if self._context.ledger.fact("source_unsure"):
-            return "the source may not have listed all it has"
-        return ""
-
-    async def _source_has_any(self) -> bool:
-        """Whether it listed a study. What is no instance has a line among them, in an empty folder too."""
-        async with aclosing(every_study(self._context, run=self._context.run)) as pages:
-            async for some in pages:
-                if some:
-                    return True
-        return False
+        async with aclosing(self._context.studies()) as studies:
+            if await anext(studies, None) is None:
+                return "the source lists nothing"
+        return "the source may not have listed all it has" if self._context.ledger.fact("source_unsure") else ""
 
     async def _candidates(self) -> AsyncGenerator[_Candidate, None]:
         """Yield what the source has no more; with ``--delete=all`` also what it never had."""
         context = self._context
-        async for some in every_study(context, run=context.run, unseen=True):
-            for study in some:
-                rows = await context.ledger.items(study.id, states=_AT_TARGET)
-                if chosen := [row for row in rows if self._all or row.state is State.DONE]:
-                    yield _Candidate(study.uid, study.id, tuple(chosen))
-        async for some in every_study(context, run=context.run):
-            for study in some:
-                rows = await context.ledger.items(study.id, states=_AT_TARGET)
-                if chosen := gone(rows, delete_all=self._all):
-                    yield _Candidate(study.uid, study.id, tuple(chosen))
+        async for study in context.studies(unseen=True):
+            rows = await context.ledger.items(study.id, states=_AT_TARGET)
+            if chosen := [row for row in rows if self._all or row.state is State.DONE]:
+                yield _Candidate(study.uid, study.id, tuple(chosen))
+        async for study in context.studies():
+            rows = await context.ledger.items(study.id, states=_AT_TARGET)
+            if chosen := gone(rows, delete_all=self._all):
+                yield _Candidate(study.uid, study.id, tuple(chosen))
         if self._all:
             async for candidate in self._never_at_source():
                 yield candidate
@@ -151,7 +134,9 @@ class Deleting:
                 is_there = known is not None and known.seen == context.run
                 if known is not None and is_there and (listed.instances or 0) <= (known.at_source or 0):
                     continue
-                of_source = await self._uids(context.source, listed.uid) if is_there else set()
+                of_source = (
+                    {one.uid for one in await self._listed(context.source, listed.uid)} if is_there else set[str]()
+                )
                 held = await self._listed(context.target, listed.uid)
                 before = await context.ledger.items(known.id, states=_AT_TARGET) if known is not None else []
                 of_ledger = {row.uid for row in before}  # those are candidates by themselves
@@ -163,9 +148,6 @@ class Deleting:
                 if rows:
                     yield _Candidate(listed.uid, None if known is None else known.id, tuple(rows))
 
-    async def _uids(self, end: End, study: str) -> set[str]:
-        return {one.uid for one in await self._listed(end, study)}
-
     async def _listed(self, end: End, study: str) -> list[ListedInstance]:
         """Return what an end has of a study; what cannot be listed ends the run, as all that is not certain."""
         try:
@@ -175,28 +157,11 @@ class Deleting:
         await self._end(f"the study {study} could not be listed: {problem.message}")
         raise problem
 
-    async def _delete_in_time(self, candidate: _Candidate) -> None:
-        """Delete; where an outage ends that, everything is asked again after it."""
-        outages, target = self._context.outages, self._context.target
-        for made in itertools.count(1):
-            problem: PostdicomError | None = None
-            try:
-                await self._delete(candidate)
-            except LimitReached:
-                raise
-            except PostdicomError as error:
-                problem = error
-            if problem is None:
-                outages.succeeded(target)
-                return
-            if not await outages.to_be_repeated(target, problem, made):
-                raise problem
-
     async def _delete(self, candidate: _Candidate) -> None:
         """Delete, unless the source has it after all; one by one where the target has others of the study."""
         context = self._context
-        at_source = await self._uids(context.source, candidate.study)
-        at_target = await self._uids(context.target, candidate.study)
+        at_source = {one.uid for one in await self._listed(context.source, candidate.study)}
+        at_target = {one.uid for one in await self._listed(context.target, candidate.study)}
         gone = [row for row in candidate.rows if row.uid not in at_source]
         rows = [row for row in gone if row.uid in at_target]
         if self._deleted + len(rows) > self._allowed:

@@ -5,26 +5,20 @@ Only lists that came to their end without a contradiction count: an end that fai
 
 from __future__ import annotations
 
-import itertools
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
-from postdicom_async.errors import PostdicomError
-from postdicom_async.jobs.context import every_study
 from postdicom_async.jobs.ends.end import Feature, ListedStudy
-from postdicom_async.jobs.ledger.ledger import Stage
+from postdicom_async.jobs.ledger.schema import Stage
 from postdicom_async.jobs.plan import Decision, decide, planned_items
 from postdicom_async.jobs.states import State
 from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ends.end import End
-    from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.ledger.schema import StudyRow
 
-__all__ = ["Discovery"]
 
 _FEW = 50  # studies: so few are asked for one by one at the target, which may have millions
 _MANY_MORE = 200  # times what the source has: to ask for each costs less than to list a target that has so many
@@ -32,7 +26,7 @@ _AT_ONCE = 4
 _UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 
 
-class Discovery:
+class DiscoverPhase:
     """The first phase of a run. Use it once."""
 
     def __init__(self, context: Context) -> None:
@@ -46,19 +40,20 @@ class Discovery:
         Raises:
             PostdicomError: an end cannot be listed.
         """
+        context, ledger = self._context, self._context.ledger
         await self._list_source()
         await self._list_what_is_none()
-        if Feature.LISTS in self._context.target.features:
+        if Feature.LISTS in context.target.features:
             await self._list_target()
-        async for some in every_study(self._context, run=self._context.run):
-            for study in some:
-                self._decide(study)
+        async for study in context.studies():
+            decision = decide(study, context.comparison)
+            if decision is Decision.LIST and study.stage is not Stage.FOUND:
+                ledger.set_stage(study.id, Stage.FOUND)
+            elif decision is Decision.EQUAL:
+                ledger.set_stage(study.id, Stage.EQUAL, planned=study.at_source)
         await self._look_for_unseen()
-        for end in (self._context.source, self._context.target):
-            for text in getattr(end, "notes", ()):
-                self._context.ledger.note(f"{end.name}: {text}")
-        self._context.ledger.put("source_unsure", bool(getattr(self._context.source, "notes", ())))
-        self._context.ledger.put("discovery_complete", True)
+        ledger.put("source_unsure", bool(getattr(context.source, "notes", ())))  # then a sync deletes nothing
+        ledger.put("discovery_complete", True)
 
     async def _list_source(self) -> None:
         context = self._context
@@ -67,7 +62,7 @@ class Discovery:
             dates = [one.date for one in some if one.date]
             if dates:
                 self._dates = [min([*self._dates[:1], *dates]), max([*self._dates[1:], *dates])]
-            await context.ledger.note_studies(some, at_target=False, run=context.run, first=context.how.first)
+            await context.ledger.note_studies(some, at_target=False, run=context.run, first=context.options.first)
 
     async def _list_what_is_none(self) -> None:
         """Note what lies in a folder and is no instance, so that everything that was found has an end."""
@@ -90,34 +85,27 @@ class Discovery:
     async def _look_for_unseen(self) -> None:
         """Ask for studies that were listed before and are not now, where something in them is still to be done."""
         context = self._context
-        async for some in every_study(context, run=context.run, unseen=True):
-            for study in some:
-                rows = await context.ledger.items(study.id)
-                if any(row.state in _UNSETTLED for row in rows) or study.stage in (Stage.FOUND, Stage.PLANNED):
-                    await self._look_for(study, rows)
-
-    async def _look_for(self, study: StudyRow, rows: list[ItemRow]) -> None:
-        context = self._context
-        found = await self._asked_for(context.source, study.uid)
-        if found is not None:  # its list left it out
-            await context.ledger.note_studies([found], at_target=False, run=context.run)
-            context.ledger.set_stage(study.id, Stage.FOUND)
-            return
-        known = {(row.series, row.uid): row for row in rows}
-        context.ledger.plan(study.id, planned_items((), None, known, context.comparison))
-        context.ledger.set_stage(study.id, Stage.MOVED)
+        async for study in context.studies(unseen=True):
+            rows = await context.ledger.items(study.id)
+            if study.stage not in (Stage.FOUND, Stage.PLANNED) and all(row.state not in _UNSETTLED for row in rows):
+                continue
+            found = await context.ask(context.source, partial(context.source.study, study.uid))
+            if found is not None:  # its list left it out
+                await context.ledger.note_studies([found], at_target=False, run=context.run)
+                context.ledger.set_stage(study.id, Stage.FOUND)
+            else:
+                known = {(row.series, row.uid): row for row in rows}
+                context.ledger.plan(study.id, planned_items((), None, known, context.comparison))
+                context.ledger.set_stage(study.id, Stage.MOVED)
 
     async def _list_target(self) -> None:
         context = self._context
         how = context.comparison
         if self._found <= _FEW or how.maps_uids:
-            await for_each(self._one_by_one(), self._ask_target, at_once=_AT_ONCE)
+            await for_each(context.studies(), self._ask_target, at_once=_AT_ONCE)
             return
         since, until = self._dates or ["", ""]
-
-        def pages() -> AsyncGenerator[list[ListedStudy], None]:
-            return context.target.studies(since=since, until=until)
-
+        pages = partial(context.target.studies, since=since, until=until)
         listed = 0
         async with aclosing(context.listing(context.target, pages)) as parts:
             async for some in parts:
@@ -127,37 +115,11 @@ class Discovery:
                     break
             else:
                 return
-        await for_each(self._one_by_one(), self._ask_target, at_once=_AT_ONCE)
-
-    async def _one_by_one(self) -> AsyncGenerator[StudyRow, None]:
-        async for some in every_study(self._context, run=self._context.run):
-            for study in some:
-                yield study
+        await for_each(context.studies(), self._ask_target, at_once=_AT_ONCE)
 
     async def _ask_target(self, study: StudyRow) -> None:
         context = self._context
-        found = await self._asked_for(context.target, context.uid_at_target(study.uid))
+        uid = context.uid_at_target(study.uid)
+        found = await context.ask(context.target, lambda: context.target.study(uid))
         if found is not None:
             await context.ledger.note_studies([found._replace(uid=study.uid)], at_target=True, run=context.run)
-
-    async def _asked_for(self, end: End, uid: str) -> ListedStudy | None:
-        outages = self._context.outages
-        for made in itertools.count(1):
-            problem: PostdicomError | None = None
-            try:
-                found = await end.study(uid)
-            except PostdicomError as error:
-                problem = error
-            if problem is None:
-                outages.succeeded(end)
-                return found
-            if not await outages.to_be_repeated(end, problem, made):
-                raise problem
-        raise AssertionError("it is asked until it answers")
-
-    def _decide(self, study: StudyRow) -> None:
-        decision = decide(study, self._context.comparison)
-        if decision is Decision.LIST and study.stage is not Stage.FOUND:
-            self._context.ledger.set_stage(study.id, Stage.FOUND)
-        elif decision is Decision.EQUAL:
-            self._context.ledger.set_stage(study.id, Stage.EQUAL, planned=study.at_source)

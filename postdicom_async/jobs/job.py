@@ -19,27 +19,22 @@ from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import JobStopped, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.jobs.chunk_runner import ChunkOptions, LocalDispatcher
-from postdicom_async.jobs.compare_bytes import digest_of
-from postdicom_async.jobs.context import Context, How
+from postdicom_async.jobs.context import Context, JobOptions
 from postdicom_async.jobs.ends.archive import ArchiveEnd
-from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.machines.scheduler import paced_here
 from postdicom_async.jobs.pace.control import ControlServer, control_paths, handlers_of
-from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.pace.pace import Pace
 from postdicom_async.jobs.run import Retries, Run
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from postdicom_async.disk.sources import Usable
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.ledger.ledger import Ledger
     from postdicom_async.jobs.machines.dispatcher import DaskDispatcher
     from postdicom_async.jobs.summary import ItemLine, Summary
 
-__all__ = ["Job", "JobParts"]
 
 _AT_ONCE = 6  # chunks
 _MOST_WAITING = 1024  # outcomes that a reader has still to take
@@ -52,9 +47,9 @@ class JobParts:
     ledger: Ledger
     source: End
     target: End
-    how: How = field(default_factory=How)
+    options: JobOptions = field(default_factory=JobOptions)
     pace: Pace = field(default_factory=Pace)
-    patience: float = Patience().outage
+    patience: float = OutagePatience().outage
     elsewhere: DaskDispatcher | None = None
 
 
@@ -164,9 +159,7 @@ class Job:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     # --- the work ----------------------------------------------------------------------------------------------------
@@ -178,13 +171,11 @@ class Job:
         for end in (parts.source, parts.target):
             if isinstance(end, ArchiveEnd):
                 end.pace_requests(request)
-        patience = Patience(outage=parts.patience)
+        patience = OutagePatience(outage=parts.patience)
         gate = parts.pace.wait_until_open
         outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note, gate=gate)
-        context = Context(parts.ledger, parts.source, parts.target, parts.how, outages, self._tell)
-        options = ChunkOptions(
-            anonymize=parts.how.anonymize, pace=parts.pace.bytes, digest=_digest if self._compares_bytes else None
-        )
+        context = Context(parts.ledger, parts.source, parts.target, parts.options, outages, self._tell)
+        options = ChunkOptions(parts.options.anonymize, parts.pace.bytes, parts.options.needs_digests)
         local = LocalDispatcher(parts.source, parts.target, options, at_once=_ChunksAtOnce(parts.pace))
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(parts.ledger)
@@ -197,25 +188,12 @@ class Job:
             control = await stack.enter_async_context(ControlServer(control_paths(self.path), handlers))
             if control.problem is not None:
                 parts.ledger.note(control.problem)
-            there = parts.elsewhere is not None
-            run = Run(
-                context,
-                parts.elsewhere or local,
-                self._gate,
-                is_open=lambda: self.pace.is_open,
-                splits_series=there,
-                retries=self._retries,
-            )
-            await run.go()
+            await Run(context, parts.elsewhere or local, parts.pace, self._gate, self._retries).go()
 
     async def _status(self) -> dict[str, Any]:
         phase = self._parts.ledger.fact("phase")
         counts = await self._parts.ledger.counts()
         return {"phase": phase, "counts": {state.name.lower(): count for state, (count, _) in counts.items()}}
-
-    @property
-    def _compares_bytes(self) -> bool:
-        return self._parts.how.verify == "bytes" and self._parts.how.anonymize is None
 
     async def _gate(self) -> None:
         await self.pace.wait_until_open()
@@ -238,7 +216,3 @@ class _ChunksAtOnce:
     @property
     def now(self) -> int:
         return self._pace.at_once or _AT_ONCE
-
-
-async def _digest(one: Usable) -> bytes:
-    return await digest_of(one.body)

@@ -27,20 +27,6 @@ from postdicom_async.disk.files import explained
 from postdicom_async.disk.private_files import FileLock, forget, make_folder, whole_file
 from postdicom_async.errors import LedgerUnusable, NotFound, UsageError
 
-__all__ = [
-    "SUFFIX",
-    "Private",
-    "beside",
-    "every_job",
-    "find_job",
-    "find_jobs",
-    "job_path",
-    "pair_digest",
-    "remove_job",
-    "state_folder",
-]
-
-
 SUFFIX: Final = ".ledger"
 _STATE = "POSTDICOM_STATE"
 _MOST_NAMED = 4
@@ -64,7 +50,7 @@ def state_folder() -> Path:
     else:
         if find_spec("platformdirs") is None:
             raise UsageError(
-                'job: name a file, or pip install "postdicom-async[cli]" so that the state folder is found'
+                'name a file, or pip install "postdicom-async[cli]" so that the state folder is found', argument="job"
             )
         from platformdirs import user_state_path
 
@@ -143,7 +129,7 @@ def find_job(name: str) -> Path:
     if len(found) == 1:
         return found[0]
     names = ", ".join(one.stem for one in found[:_MOST_NAMED]) + (", ..." if len(found) > _MOST_NAMED else "")
-    raise UsageError(f"job: {len(found)} have that in their names: {names}")
+    raise UsageError(f"{len(found)} have that in their names: {names}", argument="job")
 
 
 def remove_job(ledger: Path) -> None:
@@ -152,7 +138,7 @@ def remove_job(ledger: Path) -> None:
         forget(ledger.with_name(ledger.name + suffix))
 
 
-class Private:
+class ResumeFile:
     """What a job must know to be gone on with and nobody else may: a JSON file for this user alone."""
 
     def __init__(self, ledger: Path) -> None:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from postdicom_async import errors
 from postdicom_async.disk.threads import outlasting
-from postdicom_async.jobs.context import could_not_be_listed, every_study, plan_study_or_fail
+from postdicom_async.jobs.context import could_not_be_listed, plan_study_or_fail
 from postdicom_async.jobs.ends.end import Feature
-from postdicom_async.jobs.ledger.ledger import ItemRow, Stage
+from postdicom_async.jobs.ledger.schema import ItemRow, Stage
 from postdicom_async.jobs.plan import ChunkEnd, ItemEnd, chunks_of, may_go_unlisted, unlisted_chunk
 from postdicom_async.jobs.states import SETTLED, Reason, State, reason_code
 from postdicom_async.jobs.summary import ItemLine
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ledger.ledger import StudyRow
+    from postdicom_async.jobs.ledger.schema import StudyRow
     from postdicom_async.jobs.plan import Chunk, Dispatcher
 
-__all__ = ["Moving"]
 
 _STUDIES_AHEAD = 4  # whose instances are being listed while others move
 _CHUNKS_AHEAD = 8
@@ -54,14 +53,14 @@ class _Out:
     arrived: int = 0
 
 
-class Moving:
+class MovePhase:
     """The moving of one run. Use it once.
 
     Args:
         context: of the job.
         dispatcher: runs chunks.
         gate: awaited before a chunk is given out: pauses and windows.
-        splits_series: no chunk has more instances than ``how.chunk``.
+        splits_series: no chunk has more instances than ``JobOptions.chunk``.
     """
 
     def __init__(
@@ -112,8 +111,9 @@ class Moving:
             async for chunk, end in ends:
                 if not isinstance(end, ChunkEnd):
                     self._item_ended(chunk, end)
-                elif end.failed_end or self._is_doubtful(chunk):
-                    # An outage may last for hours: what else comes back is written down meanwhile.
+                elif end.failed_end or any(one.reason in _DOUBTFUL for one in self._out[chunk.number].held_back):
+                    # The target may be out of order too where items failed one by one: so an upload tells of batches
+                    # that broke. An outage may last for hours: what else comes back is written down meanwhile.
                     asking = asyncio.ensure_future(self._failed_chunk_ended(chunk, end))
                     self._asking.add(asking)
                     asking.add_done_callback(self._asked)
@@ -126,20 +126,16 @@ class Moving:
     # --- what is given out -------------------------------------------------------------------------------------------
 
     async def _plan_all(self) -> None:
-        """Put the chunks of every study into the queue: first what was planned before, then the others."""
-        await for_each(self._studies(), self._plan, at_once=_STUDIES_AHEAD)
+        """Put the chunks of every study into the queue: first of those that were planned before, then of the others."""
+        await for_each(self._context.studies(Stage.PLANNED, Stage.FOUND), self._plan, at_once=_STUDIES_AHEAD)
         await self._ahead.put(None)
 
-    async def _studies(self) -> AsyncGenerator[StudyRow, None]:
-        for stage in (Stage.PLANNED, Stage.FOUND):
-            async for some in every_study(self._context, stage, run=self._context.run):
-                for study in some:
-                    yield study
-
     async def _plan(self, study: StudyRow) -> None:
-        context = self._context
+        context, options = self._context, self._context.options
         items = await context.ledger.items(study.id)
-        if self._may_go_unlisted(study) and not items:
+        # Rules are told what they change by the list; and a worker elsewhere may not be given a chunk of any size.
+        is_plain = Feature.UNLISTED in context.source.features and options.anonymize is None and not self._splits_series
+        if is_plain and not items and may_go_unlisted(study, context.comparison, most=_MOST_UNLISTED):
             self._rows[study.id] = study
             self._left[study.id] = 1
             await self._ahead.put(unlisted_chunk(study, next(self._numbers)))
@@ -149,26 +145,17 @@ class Moving:
         for chunk in self._begun(study, items):
             await self._ahead.put(chunk)
 
-    def _may_go_unlisted(self, study: StudyRow) -> bool:
-        how = self._context.how
-        can = Feature.UNLISTED in self._context.source.features and not self._splits_series
-        return can and how.anonymize is None and may_go_unlisted(study, self._context.comparison, most=_MOST_UNLISTED)
-
     def _begun(self, study: StudyRow, items: list[ItemRow]) -> list[Chunk]:
         """Return the chunks of what is pending in a study; one without any has ended."""
-        chunks = self._chunks_of(study, items)
+        for one in items:
+            if one.state is State.PENDING:
+                self._attempts[study.id, one.series, one.uid] = one.attempts
+        most, splits = self._context.options.chunk, self._splits_series
+        chunks = chunks_of(study, items, most=most, numbers=self._numbers, splits_series=splits)
         self._rows[study.id] = study
         self._left[study.id] = self._left.get(study.id, 0) + len(chunks)
         self._study_may_have_ended(study.id)
         return chunks
-
-    def _chunks_of(self, study: StudyRow, items: list[ItemRow]) -> list[Chunk]:
-        for one in items:
-            if one.state is State.PENDING:
-                self._attempts[study.id, one.series, one.uid] = one.attempts
-        return chunks_of(
-            study, items, most=self._context.how.chunk, numbers=self._numbers, splits_series=self._splits_series
-        )
 
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield chunks as they are to be given out: those of a first attempt, then those of further waves."""
@@ -229,10 +216,6 @@ class Moving:
         is_outage = await self._context.outages.outlasted(failed, problem)
         self._chunk_ended(chunk, end, is_outage=is_outage)
 
-    def _is_doubtful(self, chunk: Chunk) -> bool:
-        """Whether a target may be out of order that failed items one by one: so upload tells of batches that broke."""
-        return any(one.reason in _DOUBTFUL for one in self._out[chunk.number].held_back)
-
     def _asked(self, asking: asyncio.Task[None]) -> None:
         self._asking.discard(asking)
         if not asking.cancelled() and (problem := asking.exception()) is not None and not self._failure.done():
@@ -254,35 +237,29 @@ class Moving:
                 one._replace(reason=reason) if refused and one.reason == Reason.REFUSED else one
                 for one in out.held_back
             ]
-            self._fail_or_try_again(chunk, [*held_back, *left])
+            for one in (*held_back, *left):
+                made = self._attempts.get((chunk.study_id, one.series, one.uid), 0) + 1
+                if one.temporary and made < self._context.options.attempts:
+                    self._settle(chunk, [one._replace(state=State.PENDING)])
+                    self._try_again(chunk, made)
+                else:
+                    self._settle(chunk, [one])
         if not chunk.wanted.instances:
-            self._unlisted_ended(chunk, out.arrived)
+            # It is believed to have come whole only when as many came as its source counts; else it is listed.
+            study = self._rows[chunk.study_id]
+            if out.arrived == study.at_source:
+                self._context.ledger.set_stage(study.id, Stage.PLANNED, planned=out.arrived)
+            else:
+                self._to_list.add(study.id)
+                self._try_again(chunk, 0)
         self._left[chunk.study_id] -= 1
         self._study_may_have_ended(chunk.study_id)
         self._changed.set()
 
-    def _unlisted_ended(self, chunk: Chunk, arrived: int) -> None:
-        """Believe that a study came whole only when as many came as its source counts; else have it listed."""
-        study = self._rows[chunk.study_id]
-        if arrived == study.at_source:
-            self._context.ledger.set_stage(study.id, Stage.PLANNED, planned=arrived)
-        else:
-            self._to_list.add(study.id)
-            self._try_again(chunk, 0)
-
-    def _fail_or_try_again(self, chunk: Chunk, failed: list[ItemEnd]) -> None:
-        for one in failed:
-            made = self._attempts.get((chunk.study_id, one.series, one.uid), 0) + 1
-            if one.temporary and made < self._context.how.attempts:
-                self._settle(chunk, [one._replace(state=State.PENDING)])
-                self._try_again(chunk, made)
-            else:
-                self._settle(chunk, [one])
-
     def _try_again(self, chunk: Chunk, attempts: int) -> None:
         """Have a study's pending items given out again, all of them together, after a wave's wait."""
         if chunk.study_id not in self._due:
-            wait = self._context.how.wave(attempts) if attempts else 0.0
+            wait = self._context.options.wave(attempts) if attempts else 0.0
             self._due.add(chunk.study_id)
             heapq.heappush(self._again, (time.monotonic() + wait, chunk.number, chunk.study_id))
 
@@ -322,10 +299,12 @@ def _reason_of(end: ChunkEnd) -> int:
 
 def _problem_of(end: ChunkEnd) -> errors.PostdicomError:
     """Return the error that ended a chunk, which may have been on another machine."""
-    kinds = (errors.UsageError, errors.AuthenticationFailed, errors.ConnectionFailed, errors.RateLimited)
+    kinds = (errors.AuthenticationFailed, errors.ConnectionFailed, errors.RateLimited)
     if end.error == errors.LocalFileError.__name__:
         full = errors.LocalFileError(end.message, temporary=end.temporary)
         full.disk_full = end.disk_full
         return full
+    if end.error == errors.UsageError.__name__:
+        return errors.UsageError(end.message)
     kind = {one.__name__: one for one in kinds}.get(end.error, errors.PostdicomError)
     return kind(end.message, temporary=end.temporary, retry_after=end.retry_after)

@@ -13,32 +13,15 @@ from hashlib import blake2b
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from postdicom_async.jobs.ends.end import ListedInstance, Wanted
+from postdicom_async.jobs.ends.end import ListedInstance, Selection
 from postdicom_async.jobs.ledger.schema import ItemRow, Stage, StudyRow
 from postdicom_async.jobs.states import Reason, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-__all__ = [
-    "Chunk",
-    "ChunkEnd",
-    "Comparison",
-    "Decision",
-    "Dispatcher",
-    "ItemEnd",
-    "chunks_of",
-    "decide",
-    "expected_at_target",
-    "gone",
-    "is_sampled",
-    "may_go_unlisted",
-    "planned_items",
-    "unlisted_chunk",
-]
 
-
-Key: TypeAlias = tuple[str, str]
+ItemKey: TypeAlias = tuple[str, str]
 """Series and SOP Instance UID."""
 
 _NOT_HERE = frozenset({State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED})
@@ -99,7 +82,7 @@ def expected_at_target(study: StudyRow, how: Comparison) -> int | None:
 def planned_items(
     listed: Iterable[ListedInstance],
     held: Collection[str] | None,
-    known: Mapping[Key, ItemRow],
+    known: Mapping[ItemKey, ItemRow],
     how: Comparison,
     new_uid: Callable[[str], str] = str,
 ) -> Iterator[ItemRow]:
@@ -174,7 +157,7 @@ def may_go_unlisted(study: StudyRow, how: Comparison, *, most: int) -> bool:
 
 def unlisted_chunk(study: StudyRow, number: int) -> Chunk:
     """Return a whole study as one chunk, whatever it holds."""
-    return Chunk(number, 1, study.id, Wanted(study.uid, None, (), whole=True))
+    return Chunk(number, 1, study.id, Selection(study.uid, None, (), whole=True))
 
 
 def chunks_of(
@@ -208,7 +191,7 @@ def chunks_of(
 def _chunk(study: StudyRow, some: Sequence[ItemRow], sizes: Mapping[str, int], number: int) -> Chunk:
     all_series = {one.series for one in some}
     series = next(iter(all_series)) if len(all_series) == 1 else None
-    wanted = Wanted(
+    wanted = Selection(
         study.uid,
         series,
         tuple(ListedInstance(one.series, one.uid, one.size) for one in some),
@@ -234,7 +217,7 @@ class Chunk:
     number: int
     attempt: int
     study_id: int
-    wanted: Wanted
+    wanted: Selection
 
 
 class ItemEnd(NamedTuple):

@@ -13,26 +13,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from postdicom_async.disk.threads import in_background
-from postdicom_async.jobs.context import Context, Unlisted, every_study, plan_study
-from postdicom_async.jobs.deleting import Deleting
+from postdicom_async.errors import PostdicomError
+from postdicom_async.jobs.context import Context, Unlisted, plan_study
+from postdicom_async.jobs.deleting import DeletePhase
+from postdicom_async.jobs.discovery import DiscoverPhase
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ledger.file import connected, explained_by_sqlite
-from postdicom_async.jobs.ledger.ledger import Ledger, Stage
-from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.ledger.schema import Stage
+from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
-from postdicom_async.jobs.run import Run
+from postdicom_async.jobs.run import PHASES, begin_run
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from postdicom_async.jobs.begin import Ends
-    from postdicom_async.jobs.context import How
-    from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.begin import PreparedEnds
+    from postdicom_async.jobs.context import JobOptions
     from postdicom_async.jobs.pace.pace import Pace
 
-__all__ = ["StudyPlan", "preview"]
 
 _THERE = (State.DONE, State.PRESENT)
 
@@ -60,13 +61,13 @@ class StudyPlan(NamedTuple):
 
 
 async def preview(
-    ends: Ends, how: How, pace: Pace, facts: Mapping[str, Any], *, new: bool
+    ends: PreparedEnds, options: JobOptions, pace: Pace, facts: Mapping[str, Any], *, new: bool
 ) -> AsyncGenerator[StudyPlan, None]:
     """Yield what would be done with each study, in the order of the run; those of which nothing would be last.
 
     Args:
         ends: what the job is about; not open.
-        how: how it is to be done.
+        options: how it is to be done.
         pace: how fast the ends are asked.
         facts: what a new ledger says of the job.
         new: an earlier ledger does not count.
@@ -78,59 +79,47 @@ async def preview(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         path = folder / "preview.ledger"
         if not new and await in_background(ends.path.exists):
-            await in_background(lambda: _copied(ends.path, path))
+            await in_background(lambda: _copy(ends.path, path))
             opening = Ledger.open(path, identity=ends.digest)
         else:
             opening = Ledger.create(path, facts)
         ledger = await stack.enter_async_context(await opening)
-        outages = Outages(ends.source, ends.target, patience=Patience(outage=0.0))
+        outages = Outages(ends.source, ends.target, patience=OutagePatience(outage=0.0))
         for end in (ends.source, ends.target):
             if isinstance(end, ArchiveEnd):
                 end.pace_requests(pace.request)
             await stack.enter_async_context(end)
-        context = Context(ledger, ends.source, ends.target, how, outages, lambda _: None)
-        await Run(context, None, pace.wait_until_open).prepare()
+        context = Context(ledger, ends.source, ends.target, options, outages, lambda _: None)
+        await begin_run(context)
+        if ledger.fact("phase") == PHASES[0]:
+            await DiscoverPhase(context).run()
         async with aclosing(_plans(context)) as plans:
             async for plan in plans:
                 yield plan
 
 
 async def _plans(context: Context) -> AsyncGenerator[StudyPlan, None]:
-    for stage in (Stage.PLANNED, Stage.FOUND):
-        async for some in every_study(context, stage, run=context.run):
-            for study in some:
-                yield _plan_of(study, await _items(context, study))
-    async for some in every_study(context, Stage.EQUAL, run=context.run):
-        for study in some:
-            yield StudyPlan(study.uid, study.month, there=study.at_source or 0, equal_by_count=True)
-    if context.how.delete:
-        async for uid, number in Deleting(context).planned():
+    async for study in context.studies(Stage.PLANNED, Stage.FOUND):
+        problem: PostdicomError | None = None
+        try:
+            is_planned = study.stage is Stage.PLANNED
+            rows = await (context.ledger.items(study.id) if is_planned else plan_study(context, study))
+        except Unlisted as unlisted:
+            problem = unlisted.problem
+        if problem is not None:
+            raise problem
+        moved = [row for row in rows if row.state is State.PENDING]
+        there = sum(row.state in _THERE for row in rows)
+        to_move = Count(len(moved), sum(row.size for row in moved))
+        yield StudyPlan(study.uid, study.month, to_move, there, excluded=len(rows) - len(moved) - there)
+    async for study in context.studies(Stage.EQUAL):
+        yield StudyPlan(study.uid, study.month, there=study.at_source or 0, equal_by_count=True)
+    if context.options.delete:
+        async for uid, number in DeletePhase(context).planned():
             yield StudyPlan(uid, 0, to_delete=number)
 
 
-async def _items(context: Context, study: StudyRow) -> list[ItemRow]:
-    if study.stage is Stage.PLANNED:
-        return await context.ledger.items(study.id)
-    try:
-        return await plan_study(context, study)
-    except Unlisted as unlisted:
-        problem = unlisted.problem
-    raise problem
-
-
-def _plan_of(study: StudyRow, rows: Iterable[ItemRow]) -> StudyPlan:
-    moved = there = excluded = size = 0
-    for row in rows:
-        if row.state is State.PENDING:
-            moved, size = moved + 1, size + row.size
-        elif row.state in _THERE:
-            there += 1
-        else:
-            excluded += 1
-    return StudyPlan(study.uid, study.month, Count(moved, size), there, excluded)
-
-
-def _copied(path: Path, to: Path) -> None:
+def _copy(path: Path, to: Path) -> None:
     """Copy a ledger that somebody may be writing."""
     with explained_by_sqlite(), closing(connected(path, "ro")) as database, closing(sqlite3.connect(to)) as copy:
         database.backup(copy)

@@ -16,8 +16,6 @@ from postdicom_async.results import Outcome, Status
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MOVES", "SETTLED", "Ended", "Reason", "State", "ended", "reason_code", "reason_text"]
-
 
 class State(IntEnum):
     """Where an item stands. The numbers are those of the ledger."""
@@ -117,7 +115,7 @@ def reason_text(code: int) -> str:
     return _TEXTS[Reason(code)] if code in _TEXTS else f"reason {code}"
 
 
-class Ended(NamedTuple):
+class ItemVerdict(NamedTuple):
     """What an outcome means for an item: ``temporary`` where another attempt may end otherwise."""
 
     state: State
@@ -125,22 +123,22 @@ class Ended(NamedTuple):
     temporary: bool = False
 
 
-_BY_STATUS: Final[Mapping[Status, Ended]] = MappingProxyType({
-    Status.STORED: Ended(State.DONE),
-    Status.WARNED: Ended(State.DONE),
-    Status.SAVED: Ended(State.DONE),
-    Status.DUPLICATE: Ended(State.DONE),
-    Status.PRESENT: Ended(State.PRESENT),
-    Status.FAILED: Ended(State.FAILED, Reason.REFUSED),
-    Status.UNCONFIRMED: Ended(State.UNCONFIRMED, Reason.NOT_CONFIRMED),
-    Status.MISSING: Ended(State.FAILED, Reason.NOT_ARRIVED, temporary=True),
-    Status.REFUSED: Ended(State.FAILED, Reason.NOT_ARRIVED, temporary=True),
-    Status.NOT_DICOM: Ended(State.EXCLUDED, Reason.NOT_DICOM),
-    Status.UNREADABLE: Ended(State.FAILED, Reason.UNREADABLE),
+_BY_STATUS: Final[Mapping[Status, ItemVerdict]] = MappingProxyType({
+    Status.STORED: ItemVerdict(State.DONE),
+    Status.WARNED: ItemVerdict(State.DONE),
+    Status.SAVED: ItemVerdict(State.DONE),
+    Status.DUPLICATE: ItemVerdict(State.DONE),
+    Status.PRESENT: ItemVerdict(State.PRESENT),
+    Status.FAILED: ItemVerdict(State.FAILED, Reason.REFUSED),
+    Status.UNCONFIRMED: ItemVerdict(State.UNCONFIRMED, Reason.NOT_CONFIRMED),
+    Status.MISSING: ItemVerdict(State.FAILED, Reason.NOT_ARRIVED, temporary=True),
+    Status.REFUSED: ItemVerdict(State.FAILED, Reason.NOT_ARRIVED, temporary=True),
+    Status.NOT_DICOM: ItemVerdict(State.EXCLUDED, Reason.NOT_DICOM),
+    Status.UNREADABLE: ItemVerdict(State.FAILED, Reason.UNREADABLE),
 })  # fmt: skip
 
 
-def ended(outcome: Outcome) -> Ended:
+def verdict_of(outcome: Outcome) -> ItemVerdict:
     """Return what the outcome of a transfer means for its item."""
     found = _BY_STATUS[outcome.status]
     reason = found.reason
@@ -150,4 +148,4 @@ def ended(outcome: Outcome) -> Ended:
         reason = Reason.CONNECTION
     elif outcome.status is Status.UNREADABLE and (outcome.reason or "").startswith(CANNOT_ANONYMIZE):
         reason = Reason.ANONYMIZE
-    return Ended(found.state, int(reason), found.temporary or outcome.temporary)
+    return ItemVerdict(found.state, int(reason), found.temporary or outcome.temporary)

@@ -11,28 +11,9 @@ from postdicom_async.jobs.states import SETTLED, Reason, State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = [
-    "STATE_NAMES",
-    "Facts",
-    "ItemLine",
-    "Moment",
-    "MonthLine",
-    "ReasonLine",
-    "SeriesLine",
-    "StudyLine",
-    "Summary",
-    "at_target",
-    "contradictions",
-    "equal_instances",
-    "name_of",
-    "reasons_of",
-    "settled",
-    "total",
-]
-
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class JobFacts:
     """What a job is.
 
     Attributes:
@@ -62,7 +43,7 @@ class Count(NamedTuple):
     bytes: int = 0
 
 
-class Moment(NamedTuple):
+class MinuteLine(NamedTuple):
     """A minute of a job: what was moved in it. ``at`` is seconds since the epoch, the minute's beginning."""
 
     at: float
@@ -139,7 +120,7 @@ class Summary:
         expected: instances that the source says it has in studies that are not planned yet.
     """
 
-    facts: Facts
+    facts: JobFacts
     counts: Mapping[State, Count]
     studies: int = 0
     equal_by_count: int = 0
@@ -149,7 +130,7 @@ class Summary:
     coerced: Mapping[str, int] = field(default_factory=dict)
     reasons: tuple[ReasonLine, ...] = ()
     months: tuple[MonthLine, ...] = ()
-    moments: tuple[Moment, ...] = ()
+    moments: tuple[MinuteLine, ...] = ()
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     expected: int = 0

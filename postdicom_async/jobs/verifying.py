@@ -10,22 +10,21 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from postdicom_async.errors import PostdicomError
-from postdicom_async.jobs.compare_bytes import Finding, Verified, verify_bytes
-from postdicom_async.jobs.context import Unlisted, every_study, held_at_target, plan_study_or_fail
+from postdicom_async.jobs.compare_bytes import Verified, VerifyFinding, verify_bytes
+from postdicom_async.jobs.context import Unlisted, held_at_target, plan_study_or_fail
 from postdicom_async.jobs.ends.end import Feature
-from postdicom_async.jobs.ledger.ledger import Stage
+from postdicom_async.jobs.ledger.schema import Stage
 from postdicom_async.jobs.plan import ItemEnd, is_sampled
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import ItemLine
 from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import Iterable
 
     from postdicom_async.jobs.context import Context
-    from postdicom_async.jobs.ledger.ledger import ItemRow, StudyRow
+    from postdicom_async.jobs.ledger.schema import ItemRow, StudyRow
 
-__all__ = ["Verifying"]
 
 _AT_ONCE = 4
 _LOOKS = (0.0, 2.0, 8.0)  # seconds before a study is listed again: archives index with a delay
@@ -34,7 +33,7 @@ _MAY_BE_THERE = frozenset({Reason.CONNECTION, Reason.NOT_ARRIVED, Reason.NOT_CON
 _ABSENT_OR_OTHER = frozenset({Reason.NOT_LISTED, Reason.NOT_CONFIRMED, Reason.DIFFERENT})
 
 
-class Verifying:
+class VerifyPhase:
     """The verification of one run. Use it once."""
 
     def __init__(self, context: Context) -> None:
@@ -47,27 +46,22 @@ class Verifying:
             PostdicomError: the target cannot be asked.
         """
         context = self._context
-        if context.how.verify == "none":
+        if context.options.verify == "none":
             return
         if Feature.LISTS not in context.target.features:
             context.ledger.note("the target cannot be asked what it has: its own answers are the proof")
             return
-        await for_each(self._of(Stage.MOVED), self._verify, at_once=_AT_ONCE)
+        await for_each(self._context.studies(Stage.MOVED), self._verify, at_once=_AT_ONCE)
 
     async def compare(self) -> None:
         """List the instances of every study at both ends: what the target does not list has failed (verify)."""
-        await for_each(self._of(Stage.FOUND, Stage.PLANNED), self._compare, at_once=_AT_ONCE)
 
-    async def _compare(self, study: StudyRow) -> None:
-        rows = await plan_study_or_fail(self._context, study)
-        self._settle(study, {row for row in rows if row.state is State.PENDING}, Reason.NOT_LISTED)
-        self._context.ledger.set_stage(study.id, Stage.MOVED)
+        async def compare(study: StudyRow) -> None:
+            rows = await plan_study_or_fail(self._context, study)
+            self._settle(study, {row for row in rows if row.state is State.PENDING}, Reason.NOT_LISTED)
+            self._context.ledger.set_stage(study.id, Stage.MOVED)
 
-    async def _of(self, *stages: Stage) -> AsyncGenerator[StudyRow, None]:
-        for stage in stages:
-            async for some in every_study(self._context, stage, run=self._context.run):
-                for study in some:
-                    yield study
+        await for_each(self._context.studies(Stage.FOUND, Stage.PLANNED), compare, at_once=_AT_ONCE)
 
     async def _verify(self, study: StudyRow) -> None:
         ledger = self._context.ledger
@@ -87,8 +81,8 @@ class Verifying:
             settled = [row for row in unsure if row.state is state and row in listed]
             self._settle(study, settled, Reason.NONE, state=there)
         found = [row for row in rows if row in listed]
-        if self._context.how.verify == "bytes":
-            chosen = [row for row in found if is_sampled(row.uid, self._context.how.sample)]
+        if self._context.options.verify == "bytes":
+            chosen = [row for row in found if is_sampled(row.uid, self._context.options.sample)]
             found = [row for row in found if row not in chosen] + await self._equal(study, chosen)
         ledger.note_verified(study.id, len(found))
         ledger.set_stage(study.id, Stage.VERIFIED)
@@ -96,7 +90,7 @@ class Verifying:
     async def _listed(self, study: StudyRow, known: list[ItemRow], unsure: list[ItemRow]) -> set[ItemRow]:
         """Return which rows the target lists; of those that were sent, and nobody knows, it is asked here at last."""
         context = self._context
-        if context.how.verb == "verify":  # it has just been listed
+        if context.options.verb == "verify":  # it has just been listed
             return set(known)
         if context.comparison.keeps_uids:  # what is listed may be the original
             unsure = []
@@ -116,10 +110,10 @@ class Verifying:
         equal: list[ItemRow] = []
         at = 0
         while at < len(rows):  # in chunks: an outage in the middle costs one of them
-            some = rows[at : at + context.how.chunk]
+            some = rows[at : at + context.options.chunk]
             found: dict[str, Verified] = {}
             problem: PostdicomError | None = None
-            checks = verify_bytes(context.source, context.target, study.uid, some, anonymize=context.how.anonymize)
+            checks = verify_bytes(context.source, context.target, study.uid, some, anonymize=context.options.anonymize)
             try:
                 async with aclosing(checks) as each:
                     async for verified in each:
@@ -130,13 +124,15 @@ class Verifying:
                 waited = [await context.outages.outlasted(end, problem) for end in (context.source, context.target)]
                 if any(waited):
                     continue
-                found |= {row.uid: Verified(row.uid, Finding.CANNOT_COMPARE) for row in some if row.uid not in found}
+                found |= {
+                    row.uid: Verified(row.uid, VerifyFinding.CANNOT_COMPARE) for row in some if row.uid not in found
+                }
             else:  # else an outage would last, for the weather, until the next one
                 for end in (context.source, context.target):
                     context.outages.succeeded(end)
             at += len(some)
             for verified in found.values():
-                if verified.finding is Finding.COERCED:
+                if verified.finding is VerifyFinding.COERCED:
                     context.ledger.note_coerced(verified.tags)
                 if verified.finding.ok:
                     equal.append(by_uid[verified.uid])

@@ -52,6 +52,11 @@ class PostDicom(DicomWeb):
         self._wire = wire or Wire()
 
     @property
+    def wire(self) -> Wire:
+        """What is assumed of how the operations are written."""
+        return self._wire
+
+    @property
     def orders(self) -> Orders:
         """Patient orders: create, search, properties, delete, assign, tag content."""
         return Orders(Caller(self._session, self._wire))

@@ -9,7 +9,6 @@ from uuid import UUID
 from postdicom_async.face import public_face
 from postdicom_async.paging import Results
 from postdicom_async.postdicom.caller import Caller
-from postdicom_async.postdicom.operations import Name
 from postdicom_async.vendor.answers import Folder, ShareLink, VendorAnswer
 
 __all__ = ["Folders"]
@@ -26,9 +25,7 @@ class Folders:
         self, name: str, *, description: str | None = None, parent_folder_uuid: UUID | str | None = None
     ) -> Folder:
         """Create a folder (documented: ``createfolder``), at the root without a parent."""
-        return await self._caller.call(
-            Name.CREATE_FOLDER, Folder, name=name, description=description, parent_folder_uuid=parent_folder_uuid
-        )
+        return await self._caller.call("folders.create", Folder, locals())
 
     def search(
         self,
@@ -38,20 +35,11 @@ class Folders:
         with_orders: bool = False,
     ) -> Results[Folder]:
         """Find folders by their name or a part of it (documented: ``searchfolder``), with their orders if asked for."""
-        return self._caller.search(
-            Name.SEARCH_FOLDERS,
-            Folder,
-            "FolderUuid",
-            name=name,
-            parent_folder_uuid=parent_folder_uuid,
-            with_orders=with_orders,
-        )
+        return self._caller.search("folders.search", Folder, "FolderUuid", locals())
 
     async def add_order(self, patient_order_uuid: UUID | str, folder_uuids: Sequence[UUID | str]) -> VendorAnswer:
         """Put an order into folders (documented: ``addordertofolder``)."""
-        return await self._caller.call(
-            Name.ADD_ORDER_TO_FOLDER, VendorAnswer, patient_order_uuid=patient_order_uuid, folder_uuids=folder_uuids
-        )
+        return await self._caller.call("folders.add_order", VendorAnswer, locals())
 
     async def share(
         self,
@@ -64,13 +52,4 @@ class Folders:
         downloadable: bool = False,
     ) -> ShareLink:
         """Share a folder by a link (documented: ``sharefolderwithurl``); without a password whoever has it may look."""
-        return await self._caller.call(
-            Name.SHARE_FOLDER,
-            ShareLink,
-            folder_uuid=folder_uuid,
-            password=password,
-            title=title,
-            description=description,
-            expires=expires,
-            downloadable=downloadable,
-        )
+        return await self._caller.call("folders.share", ShareLink, locals())

@@ -10,7 +10,6 @@ from uuid import UUID
 from postdicom_async.face import public_face
 from postdicom_async.paging import Results
 from postdicom_async.postdicom.caller import Caller
-from postdicom_async.postdicom.operations import Name
 from postdicom_async.vendor.answers import PatientOrder, TagContent, VendorAnswer
 
 if TYPE_CHECKING:
@@ -55,26 +54,7 @@ class Orders:
         Dates are `date` or ``YYYY-MM-DD``, the scheduled time is `datetime` or ``YYYY-MM-DD HH:MM`` in the account's
         local time, sex is ``M``, ``F`` or ``O``.
         """
-        return await self._caller.call(
-            Name.CREATE_ORDER,
-            PatientOrder,
-            institution_uuid=institution_uuid,
-            patient_name=patient_name,
-            patient_id=patient_id,
-            patient_birthdate=patient_birthdate,
-            modality=modality,
-            other_patient_id=other_patient_id,
-            patient_sex=patient_sex,
-            study_description=study_description,
-            accession_number=accession_number,
-            patient_complaints=patient_complaints,
-            order_scheduled_datetime=order_scheduled_datetime,
-            requested_procedure_id=requested_procedure_id,
-            requested_procedure_description=requested_procedure_description,
-            requesting_physician=requesting_physician,
-            referring_physicians_name=referring_physicians_name,
-            scheduled_equipment_uuid=scheduled_equipment_uuid,
-        )
+        return await self._caller.call("orders.create", PatientOrder, locals())
 
     def search(
         self,
@@ -94,54 +74,23 @@ class Orders:
 
         Long lists are sent in several requests, and an order is given once however often it is found.
         """
-        return self._caller.search(
-            Name.SEARCH_ORDERS,
-            PatientOrder,
-            "PatientOrderUuid",
-            institution_uuids=institution_uuids,
-            patient_name=patient_name,
-            patient_id=patient_id,
-            other_patient_id=other_patient_id,
-            accession_number=accession_number,
-            modalities=modalities,
-            study_date_from=study_date_from,
-            study_date_to=study_date_to,
-            patient_birthdate_from=patient_birthdate_from,
-            patient_birthdate_to=patient_birthdate_to,
-        )
+        return self._caller.search("orders.search", PatientOrder, "PatientOrderUuid", locals())
 
     async def properties(self, institution_uuid: UUID | str, patient_order_uuid: UUID | str) -> PatientOrder:
         """Return an order's properties (documented: ``getpatientorderproperties``)."""
-        return await self._caller.call(
-            Name.ORDER_PROPERTIES,
-            PatientOrder,
-            institution_uuid=institution_uuid,
-            patient_order_uuid=patient_order_uuid,
-        )
+        return await self._caller.call("orders.properties", PatientOrder, locals())
 
     async def delete(self, institution_uuid: UUID | str, patient_order_uuid: UUID | str) -> VendorAnswer:
         """Delete an order and its images for good (documented: ``deleteorder``)."""
-        return await self._caller.call(
-            Name.DELETE_ORDER,
-            VendorAnswer,
-            institution_uuid=institution_uuid,
-            patient_order_uuid=patient_order_uuid,
-        )
+        return await self._caller.call("orders.delete", VendorAnswer, locals())
 
     async def assign_to_user(self, patient_order_uuid: UUID | str, user_uuid: UUID | str) -> VendorAnswer:
         """Assign an order to a user (documented: ``assignordertouser``)."""
-        return await self._caller.call(
-            Name.ASSIGN_ORDER_TO_USER, VendorAnswer, patient_order_uuid=patient_order_uuid, user_uuid=user_uuid
-        )
+        return await self._caller.call("orders.assign_to_user", VendorAnswer, locals())
 
     async def assign_to_group(self, patient_order_uuid: UUID | str, user_group_uuid: UUID | str) -> VendorAnswer:
         """Assign an order to a user group (documented: ``assignordertousergroup``)."""
-        return await self._caller.call(
-            Name.ASSIGN_ORDER_TO_GROUP,
-            VendorAnswer,
-            patient_order_uuid=patient_order_uuid,
-            user_group_uuid=user_group_uuid,
-        )
+        return await self._caller.call("orders.assign_to_group", VendorAnswer, locals())
 
     async def tag_content(
         self,
@@ -155,11 +104,4 @@ class Orders:
 
         One answer a request: more than one only when ``tags`` is too long for one.
         """
-        return await self._caller.read_in_parts(
-            Name.TAG_CONTENT,
-            TagContent,
-            institution_uuid=institution_uuid,
-            patient_order_uuid=patient_order_uuid,
-            series_uuid=series_uuid,
-            tags=tags,
-        )
+        return await self._caller.read_in_parts("orders.tag_content", TagContent, locals())

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from postdicom_async.face import public_face
 from postdicom_async.postdicom.caller import Caller
-from postdicom_async.postdicom.operations import Name
 from postdicom_async.vendor.answers import ShareLink
 
 __all__ = ["Shares"]
@@ -30,14 +29,7 @@ class Shares:
         downloadable: bool = False,
     ) -> ShareLink:
         """Create a link to orders (documented: ``createsharelink``); without a password whoever has it may look."""
-        return await self._caller.call(
-            Name.CREATE_SHARE_LINK,
-            ShareLink,
-            patient_order_uuids=patient_order_uuids,
-            expires=expires,
-            password=password,
-            downloadable=downloadable,
-        )
+        return await self._caller.call("shares.create_link", ShareLink, locals())
 
     async def share_orders(
         self,
@@ -48,11 +40,4 @@ class Shares:
         downloadable: bool = False,
     ) -> ShareLink:
         """Share orders by a link (documented: ``sharepatientorderwithurl``)."""
-        return await self._caller.call(
-            Name.SHARE_ORDERS,
-            ShareLink,
-            patient_order_uuids=patient_order_uuids,
-            expires=expires,
-            password=password,
-            downloadable=downloadable,
-        )
+        return await self._caller.call("shares.share_orders", ShareLink, locals())

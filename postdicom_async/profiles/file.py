@@ -26,16 +26,6 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
     from postdicom_async.postdicom.client import PostDicom
 
-__all__ = [
-    "add_profile",
-    "load_profile",
-    "load_profiles",
-    "open_profile",
-    "profile_names",
-    "profiles_file",
-    "remove_profile",
-]
-
 
 def profiles_file() -> Path:
     """Return where the profiles are: what ``POSTDICOM_CONFIG`` names, else in the user's configuration folder.

@@ -17,9 +17,8 @@ from postdicom_async.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["KEYS", "NOT_OF", "Kind", "Profile", "checked_name", "closest", "profile_of", "table_of", "variable_part"]
 
-Kind: TypeAlias = Literal["dicomweb", "postdicom", "cloud"]
+ArchiveKind: TypeAlias = Literal["dicomweb", "postdicom", "cloud"]
 """A DICOMweb archive, PostDICOM's DICOMweb service with its own URL shapes, PostDICOM's Cloud API."""
 
 
@@ -49,7 +48,7 @@ class Profile:
     """
 
     name: str
-    kind: Kind = "dicomweb"
+    kind: ArchiveKind = "dicomweb"
     url: str = ""
     username: str = ""
     options: tuple[tuple[str, str], ...] = ()
@@ -125,8 +124,8 @@ def profile_of(name: str, table: object, *, folder: Path | None = None) -> Profi
     for key in table:
         _check_key(where, str(key), table[key])
     kind = table.get("kind", "dicomweb")
-    if kind not in get_args(Kind):
-        raise UsageError(f"{where}, kind: give {', '.join(get_args(Kind))}, one of them")
+    if kind not in get_args(ArchiveKind):
+        raise UsageError(f"{where}, kind: give {', '.join(get_args(ArchiveKind))}, one of them")
     if misplaced := [key for key in KEYS if key in table and key in NOT_OF[kind]]:
         raise UsageError(f"{where}: {misplaced[0]} is not for kind {kind}")
     if kind != "cloud" and not table.get("url"):

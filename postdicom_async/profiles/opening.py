@@ -23,20 +23,6 @@ if TYPE_CHECKING:
     from postdicom_async.settings import Limits, Settings
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = [
-    "assumptions_of",
-    "check_profile",
-    "client_of",
-    "cloud_client",
-    "is_at",
-    "limits_of",
-    "options_of",
-    "settings_of",
-    "values_of",
-    "with_fields",
-    "with_proxy",
-]
-
 
 @public_face
 def settings_of(profile: Profile, *, alone: bool = True) -> Settings:
@@ -172,7 +158,7 @@ def _check_addresses(profile: Profile) -> None:
 
 
 def _of_key(profile: Profile, key: str, error: UsageError) -> UsageError:
-    return UsageError(f"profile {profile.name}, {key}: {error.message.removeprefix('url: ')}")
+    return UsageError(f"profile {profile.name}, {key}: {error.problem}")
 
 
 def is_at(profile: Profile, address: str) -> bool:
@@ -226,7 +212,8 @@ def _replaced(base: Any, changes: dict[str, Any], where: str) -> Any:
     try:
         return replace(base, **changes)
     except UsageError as error:
-        problem = error.message.removeprefix("wire.").removeprefix("wire: ")
+        field = (error.argument or "").rpartition(".")[2].removesuffix("wire")
+        problem = f"{field}: {error.problem}" if field else error.problem
     raise UsageError(f"{where} {problem}")
 
 

@@ -15,32 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from postdicom_async.disk import private_files
-from postdicom_async.disk.private_files import read_secret
+from postdicom_async.disk.private_files import read_secret as read_secret  # offered beside what is found here
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.profiles.model import Profile, variable_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-__all__ = [
-    "KEYRING_SERVICE",
-    "Ask",
-    "Found",
-    "SecretName",
-    "credentials_of",
-    "entries_of",
-    "entry_host",
-    "find_secret",
-    "forget",
-    "keep",
-    "keys_of",
-    "places_of",
-    "plain_counts",
-    "read_secret",
-    "stored",
-]
 
 
 SecretName: TypeAlias = Literal["password", "token", "api-key", "account-key", "key-password"]
@@ -81,7 +62,7 @@ def places_of(profile: Profile, which: SecretName, *, alone: bool = True) -> Ite
         yield own, lambda: os.environ.get(own, "")
     if file is not None:
         what = f"profile {profile.name}, {file_key}"
-        yield file_key, lambda: private_files.read_secret(file, what)
+        yield file_key, lambda: read_secret(file, what)
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if profile.name and folder:
         # The service manager grants access, also by lists that look like "others may read" in the mode.
@@ -94,9 +75,7 @@ def places_of(profile: Profile, which: SecretName, *, alone: bool = True) -> Ite
 
 
 def _if_there(path: Path) -> str:
-    return (
-        private_files.read_secret(path, f"$CREDENTIALS_DIRECTORY/{path.name}", private=False) if path.exists() else ""
-    )
+    return read_secret(path, f"$CREDENTIALS_DIRECTORY/{path.name}", private=False) if path.exists() else ""
 
 
 def plain_counts(profile: Profile, *, alone: bool) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from postdicom_async.disk.scratch import Key, Scratch, ScratchMap
+from postdicom_async.disk.scratch import Scratch, ScratchKey, ScratchMap
 from postdicom_async.results import InstanceUids, Outcome, Status
 from postdicom_async.transfer.outcomes import MOST_KEPT
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Arrivals", "Listed", "OneAnswer", "Series", "Taken"]
 
 _SLICE = 1000
-_BEGINNING: Key = (-1, "")
-_END: Key = (1 << 62, "")
+_BEGINNING: ScratchKey = (-1, "")
+_END: ScratchKey = (1 << 62, "")
 _MOST_SERIES = 4096  # whose numbers are at hand
 
 
@@ -139,7 +139,7 @@ class Arrivals:
         self._answers += 1
         return OneAnswer(self, self._answers)
 
-    def key(self, uids: tuple[str, str, str]) -> Key:
+    def key(self, uids: tuple[str, str, str]) -> ScratchKey:
         """Return the key of an instance in `states` and in a list."""
         return self._numbers.of(uids[1]), uids[2]
 
@@ -236,7 +236,7 @@ class Arrivals:
         self, only: int | None
     ) -> AsyncGenerator[list[tuple[int, str | bytes, int, int | None]], None]:
         listed = self.listed
-        after: Key = _BEGINNING if only is None else (only, "")
+        after: ScratchKey = _BEGINNING if only is None else (only, "")
         while listed is not None and listed.size:
             rows = [row for row in self._slice(listed.keys, self.states, after) if only in (None, row[0])]
             if not rows:
@@ -246,7 +246,7 @@ class Arrivals:
             await asyncio.sleep(0)
 
     def _slice(
-        self, one: ScratchMap[int], other: ScratchMap[int], after: Key
+        self, one: ScratchMap[int], other: ScratchMap[int], after: ScratchKey
     ) -> list[tuple[int, str | bytes, int, int | None]]:
         """Return the next entries of ``one``, each with the value that ``other`` has for its key."""
         query = (

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from postdicom_async.disk.sources import Identified
+    from postdicom_async.disk.sources import IdentifiedSource
     from postdicom_async.disk.threads import DiskPool
     from postdicom_async.results import InstanceUids
     from postdicom_async.transfer.sinks import Arrival, ArrivalEnded, Arriving, Pieces
@@ -75,7 +75,7 @@ class HoldingSink:
         self._most = most
         self._given = given
         self._filed = 0
-        self._ready: deque[tuple[Identified, int, int]] = deque()
+        self._ready: deque[tuple[IdentifiedSource, int, int]] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self.is_awaited: bool = False  # somebody waits for the next, and there is none
@@ -116,7 +116,7 @@ class HoldingSink:
         """Wait until there may be room."""
         await self._room.wait()
 
-    def put(self, one: Identified, uids: InstanceUids, held: int, *, filed: int = 0) -> None:
+    def put(self, one: IdentifiedSource, uids: InstanceUids, held: int, *, filed: int = 0) -> None:
         """Have an instance taken, of which so many bytes are counted as held, or are in a file."""
         if self._closed:
             self.hold(-held)
@@ -133,7 +133,7 @@ class HoldingSink:
 
     # --- for the one that takes ---------------------------------------------------------------------------------------
 
-    async def next(self) -> Identified | None:
+    async def next(self) -> IdentifiedSource | None:
         """Return the next instance, None after the last."""
         while not self._ready:
             if self._finished:
@@ -154,7 +154,7 @@ class HoldingSink:
             self._unread.append(weakref.ref(one.body))
         return one
 
-    def _taken(self) -> Identified:
+    def _taken(self) -> IdentifiedSource:
         one, held, filed = self._ready.popleft()
         self._filed -= filed
         self.hold(-held)
@@ -266,7 +266,7 @@ class _Keeping:
         self._held += size
         self._sink.hold(size)
 
-    def _in_memory(self) -> Identified:
+    def _in_memory(self) -> IdentifiedSource:
         data = b"".join(self._pieces)
         self._pieces.clear()
         uids = self._header.uids
@@ -275,7 +275,7 @@ class _Keeping:
             return Unusable(uids.sop_instance_uid, Status.UNREADABLE, missing, len(data), uids)
         return Usable(uids.sop_instance_uid, self._header, BytesBody(data))
 
-    def _give(self, one: Identified, held: int, *, filed: int = 0) -> None:
+    def _give(self, one: IdentifiedSource, held: int, *, filed: int = 0) -> None:
         self._held = 0
         self._sink.put(one, self._header.uids, held, filed=filed)
         self._end(None)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from postdicom_async.disk.anonymized import anonymized, require_anonymization
 from postdicom_async.disk.files import FileBody, Unusable
-from postdicom_async.disk.sources import Identified, Sources, Usable, measure, read_sources
+from postdicom_async.disk.sources import IdentifiedSource, Sources, Usable, measure, read_sources
 from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within
@@ -90,9 +90,9 @@ class Intake:
         distinct: bool = False,
     ) -> None:
         if on_progress is not None and not callable(on_progress):
-            raise UsageError("progress: give a function that takes an event, or None")
+            raise UsageError("give a function that takes an event, or None", argument="progress")
         if not isinstance(send_truncated, bool):
-            raise UsageError("send_truncated: give True or False")
+            raise UsageError("give True or False", argument="send_truncated")
         require_anonymization(anonymize)
         self.meter: Meter = Meter(on_progress)
         self._gathered = gathered or Gathered(keeps_all=True)
@@ -105,7 +105,7 @@ class Intake:
         self._open: dict[int, _Record] = {}
         self._under_way: dict[str, list[Version]] = {}  # all that was met of a UID with something open
         self._seen = SettledVersions()
-        self._drawn: deque[Identified] = deque()
+        self._drawn: deque[IdentifiedSource] = deque()
         self._all_drawn = False
         self._ready: deque[Numbered] = deque()
         self._twins = 0
@@ -155,7 +155,7 @@ class Intake:
                     raise self._nothing_more
                 self.meter.check()
 
-    async def _round(self, batches: AsyncGenerator[list[Identified], None]) -> AsyncGenerator[Numbered, None]:
+    async def _round(self, batches: AsyncGenerator[list[IdentifiedSource], None]) -> AsyncGenerator[Numbered, None]:
         """Yield what is to be sent; everything else is settled here. Ends early where too much waits for the end."""
         while self._nothing_more is None:
             if self._ready:
@@ -189,7 +189,7 @@ class Intake:
         self._nothing_more = self._nothing_more or self.meter.problem
         return self._nothing_more is None
 
-    async def _anonymized(self, source: Identified) -> Identified:
+    async def _anonymized(self, source: IdentifiedSource) -> IdentifiedSource:
         """Return a source as it is to be sent; one that cannot be anonymised is not."""
         if self._anonymize is None or isinstance(source, Unusable):
             return source
@@ -213,7 +213,7 @@ class Intake:
         self._unsent_bytes += size  # the total may be known only later
         self.meter.expect_fewer_bytes(size)
 
-    async def _admitted(self, source: Identified) -> Numbered | None:
+    async def _admitted(self, source: IdentifiedSource) -> Numbered | None:
         """Return the source if it is to be sent now; else settle it here, or let it wait."""
         if isinstance(source, Unusable):
             self._end_here(Outcome(source.label, source.status, source.uids, source.size, reason=source.reason))

@@ -156,7 +156,7 @@ class Outcomes(Generic[_Report]):
             UsageError: there are more to read, or an error ended the transfer.
         """
         if self._report is None:
-            raise UsageError("report: read the outcomes to their end first")
+            raise UsageError("read the outcomes to their end first", argument="report")
         return self._report
 
     async def __aiter__(self) -> AsyncGenerator[Outcome, None]:
@@ -204,7 +204,7 @@ class Meter:
 
     def __init__(self, listener: OnProgress | None) -> None:
         if listener is not None and not callable(listener):
-            raise UsageError("progress: give a function that takes an event, or None")
+            raise UsageError("give a function that takes an event, or None", argument="progress")
         self.problem: Exception | None = None
         self._listener = listener
         self._instances_done = 0

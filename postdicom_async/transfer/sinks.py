@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from postdicom_async.dicom.header import InstanceHeader
 from postdicom_async.dicom.layout import RelativeName
-from postdicom_async.disk.folder import Folder, PartialFile
+from postdicom_async.disk.folder import PartialFile, SafeFolder
 from postdicom_async.disk.threads import DiskPool, QuickWork, shared_pool
 from postdicom_async.results import InstanceUids
 
@@ -101,9 +101,9 @@ class FolderSink:
     takes less time than handing it to a thread.
     """
 
-    def __init__(self, folder: Folder, name: Callable[[InstanceUids], RelativeName], *, piece: int) -> None:
+    def __init__(self, folder: SafeFolder, name: Callable[[InstanceUids], RelativeName], *, piece: int) -> None:
         self.piece: int = piece
-        self.folder: Folder = folder
+        self.folder: SafeFolder = folder
         self._name = name
         self._threads: AbstractContextManager[DiskPool] | None = None
         self._quick = QuickWork()

@@ -18,11 +18,14 @@ from postdicom_async.errors import ProtocolError
 from postdicom_async.face import public_face
 
 __all__ = [
+    "Account",
     "Content",
     "Folder",
+    "Institution",
     "PatientOrder",
     "ShareLink",
     "TagContent",
+    "User",
     "VendorAnswer",
     "is_web_page",
     "list_in",
@@ -235,6 +238,101 @@ class TagContent(VendorAnswer):
         """The entries, when the answer is a list or holds one."""
         return next((entries for entries in _lists(self.raw) if entries), [])
 
+
+# --- the account of a Cloud API session (JavaScript library) ---------------------------------------------------------
+
+
+class Institution(VendorAnswer):
+    """An institution ("location"): orders and their images belong to one."""
+
+    __slots__ = ()
+    _named_by = ("InstitutionUuid",)
+
+    @property
+    def institution_uuid(self) -> str:
+        """``InstitutionUuid``.
+
+        Raises:
+            ProtocolError: the service gave none.
+        """
+        return self._own_uuid()
+
+    @property
+    def institution_name(self) -> str | None:
+        """``InstitutionName``."""
+        return self.get_text("InstitutionName")
+
+    @property
+    def identity(self) -> str:
+        """Its UUID, empty when the service gave none."""
+        return self.get_text("InstitutionUuid") or ""
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """What it can be called."""
+        return (self.institution_name,)
+
+
+class User(VendorAnswer):
+    """A user of an account."""
+
+    __slots__ = ()
+    _named_by = ("UserUuid",)
+
+    @property
+    def user_uuid(self) -> str:
+        """``UserUuid``.
+
+        Raises:
+            ProtocolError: the service gave none.
+        """
+        return self._own_uuid()
+
+    @property
+    def user_name(self) -> str | None:
+        """``UserName``, by which the user logs in."""
+        return self.get_text("UserName")
+
+    @property
+    def full_name(self) -> str | None:
+        """``FullName``."""
+        return self.get_text("FullName")
+
+    @property
+    def institutions(self) -> list[Institution]:
+        """Where the user may work."""
+        found = self.get("InstitutionList")
+        return [Institution(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+    @property
+    def identity(self) -> str:
+        """The user's UUID, empty when the service gave none."""
+        return self.get_text("UserUuid") or ""
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """What the user can be called."""
+        return (self.user_name, self.full_name)
+
+    @property
+    def private(self) -> tuple[str, ...]:
+        """What must not show in the service's words."""
+        return tuple(name for name in self.names if name)
+
+
+class Account(VendorAnswer):
+    """The account the keys belong to."""
+
+    __slots__ = ()
+
+    @property
+    def users(self) -> list[User]:
+        """Its users."""
+        found = self.get("UserList")
+        return [User(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+# --- what came -------------------------------------------------------------------------------------------------------
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 Content: TypeAlias = dict[str, Any] | list[Any] | str

@@ -1,39 +1,32 @@
-"""Python values of the operations: checked before anything is sent, and written as the service's text. Pure."""
+"""Python values of the operations, checked before anything is sent. Pure."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from postdicom_async.errors import UsageError
 
-if TYPE_CHECKING:
-    from postdicom_async.vendor.wire import Wire
-
 __all__ = [
     "LISTS",
-    "Kind",
-    "Parameter",
-    "Parameters",
     "Value",
+    "ValueKind",
     "Values",
     "ascii_json",
-    "check",
     "check_value",
+    "is_empty_list",
     "is_given",
     "is_uuid",
     "private_texts",
-    "write_value",
 ]
 
 
-class Kind(Enum):
+class ValueKind(Enum):
     """What a parameter holds."""
 
     TEXT = auto()
@@ -64,35 +57,11 @@ class Kind(Enum):
     """A whole number, or text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter: its Python argument, its name on the wire, its kind, and whether it must be given."""
-
-    argument: str
-    wire: str
-    kind: Kind = Kind.TEXT
-    required: bool = False
-
-
-class Parameters(Protocol):
-    """An operation, as far as its arguments go."""
-
-    @property
-    def title(self) -> str:
-        """The head of error messages."""
-        ...
-
-    @property
-    def parameters(self) -> Sequence[Parameter]:
-        """What can be given."""
-        ...
-
-
 Value: TypeAlias = str | bool | int | date | list[str]
 Values: TypeAlias = dict[str, Value]
 """Checked values by Python argument; what was not given is absent."""
 
-LISTS: Final = frozenset({Kind.UUID_LIST, Kind.TEXT_LIST, Kind.ORDER_INFO_LIST, Kind.GUID_LIST})
+LISTS: Final = frozenset({ValueKind.UUID_LIST, ValueKind.TEXT_LIST, ValueKind.ORDER_INFO_LIST, ValueKind.GUID_LIST})
 """The kinds that hold several values."""
 
 _LARGEST: Final = 2**53  # of what every reader of JSON takes for the same
@@ -108,34 +77,7 @@ _MAIL_DOMAIN: Final = r"(?:\[[0-9]{1,3}(?:\.[0-9]{1,3}){3}\]|(?:[A-Za-z0-9-]+\.)
 _MAIL: Final = re.compile(f"{_MAIL_LOCAL}@{_MAIL_DOMAIN}")
 
 
-def check(operation: Parameters, given: Mapping[str, object], *, first_day: Callable[[], date]) -> Values:
-    """Return the values of a call, each of its kind; None and, for optional ones, what is empty mean not given.
-
-    ``first_day`` gives the first that is not in the past.
-
-    Raises:
-        UsageError: something is missing, empty, malformed, or in the past; the message names the Python argument and
-            never shows the value.
-        TypeError: the operation has no such argument. It would be lost silently.
-    """
-    unknown = given.keys() - {parameter.argument for parameter in operation.parameters}
-    if unknown:
-        raise TypeError(f"{operation.title}: no such argument: {', '.join(sorted(unknown))}")
-    checked: Values = {}
-    for parameter in operation.parameters:
-        value = given.get(parameter.argument)
-        if not is_given(value) or (not parameter.required and _is_empty_list(parameter.kind, value)):
-            if parameter.required:
-                raise UsageError(f"{parameter.argument}: must be given", operation=operation.title)
-            continue
-        found = check_value(parameter.argument, parameter.kind, value, operation=operation.title)
-        if parameter.kind is Kind.FUTURE_DATE and found < first_day():
-            raise UsageError(f"{parameter.argument}: the date is in the past", operation=operation.title)
-        checked[parameter.argument] = found
-    return checked
-
-
-def check_value(argument: str, kind: Kind, value: object, *, operation: str | None = None) -> Any:
+def check_value(argument: str, kind: ValueKind, value: object, *, operation: str | None = None) -> Any:
     """Return one value of its kind.
 
     Raises:
@@ -146,7 +88,7 @@ def check_value(argument: str, kind: Kind, value: object, *, operation: str | No
         return _CHECKS[kind](value)
     except ValueError as error:
         problem = str(error)
-    raise UsageError(f"{argument}: {problem}", operation=operation)
+    raise UsageError(problem, argument=argument, operation=operation)
 
 
 def is_given(value: object) -> bool:
@@ -154,8 +96,8 @@ def is_given(value: object) -> bool:
     return value is not None and not (_is_text(value) and not str(value))
 
 
-def _is_empty_list(kind: Kind, value: object) -> bool:
-    """Whether it is a list without items where one is taken: of an optional list that means all (documented)."""
+def is_empty_list(kind: ValueKind, value: object) -> bool:
+    """Return whether it is a list without items where one is taken: of an optional list that means all (documented)."""
     is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
     return kind in LISTS and is_list and not value
 
@@ -275,40 +217,24 @@ def _list_of(check_item: Callable[[object], str]) -> Callable[[object], list[str
     return checked
 
 
-_CHECKS: Final[dict[Kind, Callable[[object], Any]]] = {
-    Kind.TEXT: _text,
-    Kind.PERSON_NAME: _person_name,
-    Kind.SEX: _sex,
-    Kind.UUID: _uuid,
-    Kind.DATE: _date,
-    Kind.FUTURE_DATE: _date,
-    Kind.DATETIME: _datetime,
-    Kind.DATE_OR_DATETIME: _date_or_datetime,
-    Kind.BOOLEAN: _boolean,
-    Kind.UUID_LIST: _list_of(_uuid),
-    Kind.TEXT_LIST: _list_of(_text),
-    Kind.ORDER_INFO_LIST: _list_of(_uuid),
-    Kind.GUID: _guid,
-    Kind.GUID_LIST: _list_of(_guid),
-    Kind.MAIL: _mail,
-    Kind.FLAG_ID: _flag_id,
+_CHECKS: Final[dict[ValueKind, Callable[[object], Any]]] = {
+    ValueKind.TEXT: _text,
+    ValueKind.PERSON_NAME: _person_name,
+    ValueKind.SEX: _sex,
+    ValueKind.UUID: _uuid,
+    ValueKind.DATE: _date,
+    ValueKind.FUTURE_DATE: _date,
+    ValueKind.DATETIME: _datetime,
+    ValueKind.DATE_OR_DATETIME: _date_or_datetime,
+    ValueKind.BOOLEAN: _boolean,
+    ValueKind.UUID_LIST: _list_of(_uuid),
+    ValueKind.TEXT_LIST: _list_of(_text),
+    ValueKind.ORDER_INFO_LIST: _list_of(_uuid),
+    ValueKind.GUID: _guid,
+    ValueKind.GUID_LIST: _list_of(_guid),
+    ValueKind.MAIL: _mail,
+    ValueKind.FLAG_ID: _flag_id,
 }
-
-
-def write_value(kind: Kind, value: Value, wire: Wire) -> str:
-    """Return a checked value as the service's text."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return wire.true if value else wire.false
-    if isinstance(value, datetime):
-        return value.isoformat(" ", "minutes")
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, int):
-        return str(value)
-    items = [ascii_json({wire.inner_order_key: item}) for item in value] if kind is Kind.ORDER_INFO_LIST else value
-    return ascii_json(items)
 
 
 ascii_json: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode

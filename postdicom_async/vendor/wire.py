@@ -95,11 +95,11 @@ class CloudWire:
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
         if isinstance(self.part_bytes, bool) or not isinstance(self.part_bytes, int) or self.part_bytes < 1:
-            raise UsageError("wire.part_bytes: give a number from 1 on")
+            raise UsageError("give a number from 1 on", argument="wire.part_bytes")
         kinds = self.response_types
         if not isinstance(kinds, frozenset) or not kinds or not all(isinstance(kind, int) for kind in kinds):
-            raise UsageError("wire.response_types: give a frozenset of message types")
+            raise UsageError("give a frozenset of message types", argument="wire.response_types")
         if not all(isinstance(text, str) and text for text in (self.router_url, self.other_order_fields)):
-            raise UsageError("wire: router_url and other_order_fields are texts")
+            raise UsageError("router_url and other_order_fields are texts", argument="wire")
         if not isinstance(self.after_date_alone, str):
-            raise UsageError("wire.after_date_alone: give text")
+            raise UsageError("give text", argument="wire.after_date_alone")

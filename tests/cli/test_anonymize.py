@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread
 
 from postdicom_async import Anonymization
-from postdicom_async.dicom.anonymize.patients import Patient, keyed_patient_id
+from postdicom_async.dicom.anonymize.identities import Patient, keyed_patient_id
 from tests.cli.conftest import Cli
 from tests.support.canaries import CANARIES, CanaryWatch
 from tests.support.dicom_files import small_dicom, uid
@@ -64,7 +64,7 @@ async def test_uids(cli_with_archive: Cli, embedded_archive: Any, one_file: Path
     assert len(embedded_archive.store.instances()) == 3
     cli_with_archive.environment["POSTDICOM_ANONYMIZE_SECRET"] = "short"
     ran = await cli_with_archive.here("upload", one_file, "--anonymize-uids")
-    assert (ran.code, ran.error_line) == (2, "error: anonymize: secret: text or bytes, at least 8 of them")
+    assert (ran.code, ran.error_line) == (2, "error: --anonymize: secret: text or bytes, at least 8 of them")
 
 
 async def test_what_cannot_be_anonymised_is_not_sent(
@@ -152,7 +152,7 @@ async def test_keyed_patient_ids(
     assert dcmread(stored.path).PatientID == expected
     ran = await cli_with_archive.here(*keyed, "--anonymize", "PatientID=X")
     assert (ran.code, ran.error_line) == (
-        2, "error: anonymize: PatientID (0010,0020): give a rule, or patient_ids"
+        2, "error: --anonymize: PatientID (0010,0020): give a rule, or patient_ids"
     )  # fmt: skip
 
 

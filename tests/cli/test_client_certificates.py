@@ -60,7 +60,7 @@ async def test_the_server_s_certificate(cli: Cli, authority: Authority, tmp_path
         unknown = await cli.here(*SEARCH, server.url)
         other_name = await cli.here(*SEARCH, server.url, "--ca-file", authority.ca_file)
     assert (unknown.code, other_name.code) == (1, 1)
-    assert "give the authority's certificate with --ca-file" in unknown.error_line
+    assert "give the authority's certificate as --ca-file" in unknown.error_line
     assert "another host name" in other_name.error_line
     assert "--ca-file" not in other_name.error_line
     own, context = self_signed(tmp_path, "/CN=127.0.0.1", "subjectAltName=IP:127.0.0.1")

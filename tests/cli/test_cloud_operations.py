@@ -147,7 +147,7 @@ async def test_an_order_from_json(cloud_cli: Cli, cloud_archive: Any, tmp_path: 
         '{"Colour": "red"}': "Colour: no such field of an order",
         "[1]": "one JSON object",
         "{": "not JSON",
-        '{"OrderAccessionNumber": "12345678901234567"}': "accession number (OrderAccessionNumber): at most 16",
+        '{"OrderAccessionNumber": "12345678901234567"}': "OrderAccessionNumber: at most 16 characters",
     }
     for text, words in cases.items():
         file.write_text(text)

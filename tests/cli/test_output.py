@@ -11,7 +11,7 @@ import time
 import pytest
 from pydicom.dataset import Dataset
 
-from postdicom_async import BytesMoved, ServerError, Totals
+from postdicom_async import BytesMoved, ServerError, Totals, UsageError
 from postdicom_async.cli import output, progress
 from postdicom_async.cli.exits import Exit, code_of, code_of_all
 from postdicom_async.cli.progress import Pace, Progress, counts_text, fraction_of
@@ -64,9 +64,17 @@ def test_numbers_for_people() -> None:
 
 
 def test_library_words_become_options() -> None:
-    assert output.in_options(
-        "url: leave user and password out of the address and give them as auth=(user, password)"
-    ) == ("--url: leave user and password out of the address and give the user with --username")
+    advice = "leave user and password out of the address and give them as auth=(user, password)"
+    output.speak_of({"url": "--url", "window": "--window"})
+    assert output.in_options(UsageError(advice, argument="url")) == (
+        "--url: leave user and password out of the address and give them as --username and POSTDICOM_PASSWORD"
+    )
+    assert output.in_options(UsageError("no such day", argument="windows")) == "--window: no such day"
+    assert output.in_options(UsageError("no", argument="expires", operation="share")) == "share: expires: no"
+    assert output.in_options(UsageError("give tls.key too", argument="tls.certificate")) == (
+        "--client-cert: give --client-key too"
+    )
+    output.speak_of({})
     assert output.in_options("nothing to change") == "nothing to change"
 
 

@@ -17,7 +17,7 @@ from postdicom_async import (
     Status,
     UsageError,
 )
-from postdicom_async.cloud.document_types import type_by_content, type_by_name
+from postdicom_async.cloud.documents import type_by_content, type_by_name
 from postdicom_async.emulator.cloud.oddities import Drop
 from tests.cloud.conftest import INSTITUTION, Account, client_of
 from tests.cloud.files import PART

@@ -11,8 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postdicom_async import ProtocolError
-from postdicom_async.cloud.envelope import Envelope, read_envelope
-from postdicom_async.cloud.frames import MessageType, Response, decode_response, encode_request, encode_upload
+from postdicom_async.cloud.frames import (
+    Envelope,
+    MessageType,
+    Response,
+    decode_response,
+    encode_request,
+    encode_upload,
+    read_envelope,
+)
 from tests.cloud.service import Received, envelope_frame
 
 SESSION_FRAME = "03 00 01 00 00 00 04 00 00 00 07 00 00 00 7b 22 41 22 3a 31 7d"

@@ -323,8 +323,8 @@ async def test_an_upload_that_is_refused(account: Account) -> None:
         await account.api.upload(small_dicom(), institution_uuid=INSTITUTION)
     report = caught.value.report
     assert report is not None
-    assert [one.status for one in report.outcomes] == [Status.FAILED]  # type: ignore[union-attr]
-    assert report.outcomes[0].reason == "not sent: the service refused the upload"  # type: ignore[union-attr]
+    assert [one.status for one in report.outcomes] == [Status.FAILED]  # type: ignore[attr-defined]
+    assert report.outcomes[0].reason == "not sent: the service refused the upload"  # type: ignore[attr-defined]
 
 
 async def test_two_uploads_at_once(account: Account, tmp_path: Path) -> None:

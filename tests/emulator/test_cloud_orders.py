@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from postdicom_async import CloudApi
-from postdicom_async.cloud.json_parameters import ORDER_FIELDS
+from postdicom_async.cloud.operations import ORDER_FIELDS
 from tests.emulator.cloud_support import (
     COLLEAGUE,
     GROUP,
@@ -149,7 +149,7 @@ async def test_fields_without_a_known_place_are_kept_wherever_they_stand(account
 
 
 async def test_every_field_our_own_client_writes_is_found_again(account: Account) -> None:
-    given = {one.wire: f"value of {one.wire}" for one in ORDER_FIELDS.parameters}
+    given = {one.wire: f"value of {one.wire}" for one in ORDER_FIELDS}
     given |= {
         "PatientsBirthDate": "1980-02-29", "PatientSex": "F", "PerformedDatetime": "2031-12-24 08:05",
         "ScheduledEquipmentUuid": UNKNOWN, "OrderAccessionNumber": "ACC1",

@@ -11,9 +11,9 @@ from io import BytesIO
 import pydicom
 
 from postdicom_async import InstanceUids
-from postdicom_async.dicom.json_model import tag_of
 from tests.support.bodies import Multipart, dicom_json, json_reply, multipart_related, stow_answer
 from tests.support.exchange import Reply, Request
+from tests.support.tag_names import json_tag_of
 
 __all__ = ["Fault", "MemoryArchive", "asked", "is_search", "name_of", "parts_sent", "uids_of"]
 
@@ -54,7 +54,7 @@ def is_search(request: Request) -> bool:
 
 def asked(request: Request) -> dict[str, str]:
     """Return the filters of a search by tag, whichever form they came in, and its other parameters by name."""
-    return {tag_of(name) or name: value for name, value in request.query}
+    return {json_tag_of(name) or name: value for name, value in request.query}
 
 
 @dataclass

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pydicom
 
-from postdicom_async.dicom.json_model import tag_of
 from tests.faults.archive import MemoryArchive, is_search
 from tests.support.bodies import dicom_json, json_reply, multipart_related
 from tests.support.dicom_files import small_dicom, uid
 from tests.support.exchange import Reply
+from tests.support.tag_names import json_tag_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +87,7 @@ class OddArchive(MemoryArchive):
         """Return the filters that are not ignored, by tag."""
         filters: dict[str, str] = {}
         for name, value in request.query:
-            tag = tag_of(name)
+            tag = json_tag_of(name)
             if tag in _MATCHED and ("tag" if name == tag else "keyword") in self.heeds:
                 filters[tag] = value
         return filters

@@ -127,7 +127,10 @@ async def test_an_anonymised_copy_is_never_sent_over_what_may_be_its_original(he
     (outcome,) = report.outcomes
     if held == "the original":
         assert outcome.status is FAILED
-        assert "perhaps the original; not sent: anonymise the UIDs too, or give existing='send'" in str(outcome.reason)
+        assert (
+            "perhaps the original; not sent: anonymise the UIDs too (remap_uids=True), or give existing='send'"
+            in str(outcome.reason)
+        )
     else:
         assert outcome.status is (PRESENT if held == "the copy" else STORED)
     assert len(stores(server)) == (1 if held == "nothing" else 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from postdicom_async import DicomWeb, PostdicomError
-from postdicom_async.disk.folder import Folder
+from postdicom_async.disk.folder import SafeFolder
 from tests.faults.archive import MemoryArchive, is_search, name_of
 from tests.faults.clients import files_below, settings
 from tests.support.bodies import dicom_json, json_reply
@@ -97,13 +97,13 @@ async def test_time_outs_around_calls_that_nearly_made_it(connect: Connect, no_l
 async def test_a_download_cancelled_while_its_folder_opens(
     connect: Connect, no_leaks: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = Folder.open
+    opened = SafeFolder.open
 
-    def slowly(folder: Folder) -> None:
+    def slowly(folder: SafeFolder) -> None:
         time.sleep(0.02)
         opened(folder)
 
-    monkeypatch.setattr(Folder, "open", slowly)
+    monkeypatch.setattr(SafeFolder, "open", slowly)
     async with FaultyServer(MemoryArchive(FILES)) as server, connect(server.url) as archive:
         for _ in range(10):
             await cancelled_at(archive.download_study(STUDY, to=tmp_path), 0.005)

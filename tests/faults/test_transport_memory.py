@@ -18,7 +18,7 @@ from postdicom_async.dicomweb.related_body import RelatedBody
 from postdicom_async.disk.files import FileBody
 from postdicom_async.disk.sources import Usable
 from postdicom_async.http.endpoint import AiohttpTransport
-from postdicom_async.http.exchange import Clock, SentBody, Watch
+from postdicom_async.http.exchange import Clock, SentBody, Watchdog
 from tests.faults.clients import FAST
 from tests.support.dicom_files import small_dicom
 from tests.support.faulty_server import FaultyServer, Reply
@@ -75,7 +75,7 @@ async def test_a_file_is_not_kept_while_the_next_is_read(tmp_path: Path, monkeyp
         transport = AiohttpTransport(FAST)
         await _warm(transport)
         clock = Clock()
-        watch = Watch(clock)
+        watch = Watchdog(clock)
         stream = SentBody(body, watch, Timeouts(), math.inf, whole=False)
         headers = {"Content-Length": str(body.length)}
         tracemalloc.start()

@@ -362,7 +362,7 @@ print([name for name in ("aiohttp", "yarl", "aiohttp_socks") if name in sys.modu
 BEGINNING = """
 import asyncio, sys, threading
 from postdicom_async import DicomWeb, PostdicomError, Retry, Settings
-from postdicom_async.http import transport
+from postdicom_async.http import endpoint
 
 imported, read = {}, []
 
@@ -371,8 +371,8 @@ def note(what, words):
         imported.setdefault(words[0], threading.current_thread())
 
 sys.addaudithook(note)
-made = transport.tls_context
-transport.tls_context = lambda tls: (read.append(threading.current_thread()), made(tls))[1]
+made = endpoint.tls_context
+endpoint.tls_context = lambda tls: (read.append(threading.current_thread()), made(tls))[1]
 
 async def search(archive):
     try:

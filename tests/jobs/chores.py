@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from postdicom_async.errors import UsageError
-from postdicom_async.jobs.ends.end import ListedInstance, Wanted
-from postdicom_async.jobs.machines.worker import Answer, Parcel, carry_with
+from postdicom_async.jobs.ends.end import ListedInstance, Selection
+from postdicom_async.jobs.machines.worker import Parcel, WorkerAnswer, carry_with
 from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.states import State
 
@@ -69,7 +69,7 @@ def chunks_of(count: int, *, size: int = 5, poison: int = 0) -> list[Chunk]:
         if number == poison:
             uids[size // 2] = POISON
         instances = [ListedInstance(f"1.{number}", uid, 100) for uid in uids]
-        made.append(Chunk(number, 1, number, Wanted(f"1.{number}", f"1.{number}", instances, whole=True)))
+        made.append(Chunk(number, 1, number, Selection(f"1.{number}", f"1.{number}", instances, whole=True)))
     return made
 
 
@@ -85,7 +85,7 @@ async def _moved(source: Any, target: Any, parcel: Parcel) -> AsyncGenerator[Ite
     yield ChunkEnd()
 
 
-def work(parcel: Parcel) -> Answer:
+def work(parcel: Parcel) -> WorkerAnswer:
     return carry_with(_moved, parcel)
 
 
@@ -97,7 +97,7 @@ async def _fails(source: Any, target: Any, parcel: Parcel) -> AsyncGenerator[Ite
     yield ChunkEnd()
 
 
-def fails_at_poison(parcel: Parcel) -> Answer:
+def fails_at_poison(parcel: Parcel) -> WorkerAnswer:
     return carry_with(_fails, parcel)
 
 
@@ -105,9 +105,9 @@ async def _refused(source: Any, target: Any, parcel: Parcel) -> AsyncGenerator[I
     yield ChunkEnd("target", "AuthenticationFailed", message="401")
 
 
-def refused(parcel: Parcel) -> Answer:
+def refused(parcel: Parcel) -> WorkerAnswer:
     return carry_with(_refused, parcel)
 
 
-def raises(parcel: Parcel) -> Answer:
+def raises(parcel: Parcel) -> WorkerAnswer:
     raise ImportError(SECRET)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from postdicom_async import InstanceUids
-from postdicom_async.dicom.json_model import tag_of
 from tests.faults.archive import is_search, parts_sent, related, uids_of
 from tests.support.bodies import dicom_json, json_reply, stow_answer
 from tests.support.faulty_server import FaultyServer, Reply, Request
+from tests.support.tag_names import json_tag_of
 
 __all__ = ["FaultyArchive", "Stored"]
 
@@ -135,7 +135,7 @@ class FaultyArchive:
         return related(files).reply() if files else Reply(404)
 
     def _search(self, request: Request, study: str | None, series: str | None) -> Reply:
-        query = {tag_of(name) or name: value for name, value in request.query}
+        query = {json_tag_of(name) or name: value for name, value in request.query}
         level = request.path.rpartition("/")[2]
         first, size = int(query.get("offset", 0)), int(query.get("limit", 1000))
         study = study or query.get("0020000D")

@@ -8,8 +8,8 @@ from pathlib import Path
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.disk.files import Unusable
-from postdicom_async.disk.sources import Identified, Usable
-from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
+from postdicom_async.disk.sources import IdentifiedSource, Usable
+from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Selection
 from postdicom_async.jobs.ends.folder import FolderEnd
 from postdicom_async.results import Outcome
 
@@ -36,7 +36,7 @@ def usable(data: bytes) -> Usable:
     return Usable(header.uids.sop_instance_uid, header, BytesBody(data))
 
 
-async def each(sources: Iterable[Identified]) -> AsyncIterator[Identified]:
+async def each(sources: Iterable[IdentifiedSource]) -> AsyncIterator[IdentifiedSource]:
     """Yield sources."""
     for source in sources:
         yield source
@@ -60,7 +60,7 @@ async def excluded(end: FolderEnd) -> list[ListedInstance]:
 async def opened(end: FolderEnd, study: str, wanted: Iterable[ListedInstance]) -> dict[str, bytes | Unusable]:
     """Open instances and read each to its end."""
     found: dict[str, bytes | Unusable] = {}
-    async for one in end.open(Wanted(study, None, list(wanted))):
+    async for one in end.open(Selection(study, None, list(wanted))):
         if isinstance(one, Unusable):
             found[one.label] = one
         else:

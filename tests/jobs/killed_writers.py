@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from postdicom_async.jobs.ledger.ledger import Ledger, Stage
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.ledger.schema import Stage
 from postdicom_async.jobs.plan import ItemEnd
 from postdicom_async.jobs.states import State
 

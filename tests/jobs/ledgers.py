@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from postdicom_async.jobs.ends.end import ListedStudy
-from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, LedgerReader, Stage
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.ledger.reader import LedgerReader
+from postdicom_async.jobs.ledger.schema import ItemRow, Stage
 from postdicom_async.jobs.states import Reason, State
 
 FACTS: dict[str, Any] = {

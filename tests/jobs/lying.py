@@ -17,9 +17,9 @@ from postdicom_async.disk.sources import Usable
 from postdicom_async.jobs import begin
 from postdicom_async.jobs import job as job_module
 from postdicom_async.jobs import verifying as verifying_module
-from postdicom_async.jobs.context import How
-from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Wanted
-from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.context import JobOptions
+from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Selection
+from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
 from postdicom_async.results import Status
@@ -38,9 +38,11 @@ def instances(studies: int, each: int) -> dict[InstanceUids, bytes]:
 
 def hurry(patch: pytest.MonkeyPatch, *, patience: float = 12 * 3600.0) -> None:
     """Make the waits of a job short; everything else stays."""
-    patch.setattr(begin, "How", lambda *args, **named: replace(How(*args, **named), wave=lambda _: 0.02))
+    patch.setattr(begin, "JobOptions", lambda *args, **named: replace(JobOptions(*args, **named), wave=lambda _: 0.02))
     patch.setattr(
-        job_module, "Patience", lambda outage: Patience(min(outage, patience), first_step=0.02, last_step=0.1)
+        job_module,
+        "OutagePatience",
+        lambda outage: OutagePatience(min(outage, patience), first_step=0.02, last_step=0.1),
     )
     patch.setattr(verifying_module, "_LOOKS", (0.0, 0.02, 0.02))
 
@@ -104,7 +106,7 @@ class MemoryEnd:
             for uids in self.of(study)
         ]
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         self._ask(f"open {wanted.study}")
         for one in wanted.instances:
             uids = InstanceUids(wanted.study, one.series, one.uid)

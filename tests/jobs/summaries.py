@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
+from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.states import Reason, State, reason_code
 from postdicom_async.jobs.summary import (
     Count,
-    Facts,
     ItemLine,
-    Moment,
+    JobFacts,
+    MinuteLine,
     MonthLine,
     ReasonLine,
     SeriesLine,
@@ -28,8 +30,8 @@ START = datetime(2026, 11, 27, 19, 0, tzinfo=UTC)
 HOSTILE = '</style><script src="//evil.example/x.js">alert(1)</script><img src=x onerror=alert(2)>\u202e&"\''
 
 
-def facts(**more: object) -> Facts:
-    made = Facts(
+def facts(**more: object) -> JobFacts:
+    made = JobFacts(
         "radiology-to-cloud", "copy", "https://pacs.hospital.example", "PostDICOM", START, "bytes", "complete", 3
     )
     return replace(made, **more)  # type: ignore[arg-type]
@@ -69,7 +71,7 @@ def big(*, phase: str = "complete") -> Summary:
         if 11 * 60 <= at % (24 * 60) < 14 * 60:  # the window is closed
             continue
         rate = int(1400 + 500 * math.sin(at / 140) + chance.randrange(-250, 250))
-        moments.append(Moment(begin + at * 60, rate, rate * chance.randrange(480_000, 580_000)))
+        moments.append(MinuteLine(begin + at * 60, rate, rate * chance.randrange(480_000, 580_000)))
     refused, rest = failed // 2, failed - failed // 2 - 40
     reasons = (
         ReasonLine(State.PRESENT, Reason.EQUAL_BY_COUNT, present - 1200),
@@ -110,7 +112,7 @@ def small(*, phase: str = "moving", done: int = 30, left: int = 70, **more: obje
         studies=2,
         discovery_complete=True,
         months=(MonthLine(202401, 1, done, done, 0), MonthLine(0, 1, left, 0, 0)),
-        moments=(Moment(START.timestamp(), done, done * 1000),),
+        moments=(MinuteLine(START.timestamp(), done, done * 1000),),
         seconds=60.0,
     )
     return replace(made, **more)  # type: ignore[arg-type]
@@ -131,7 +133,7 @@ def hostile() -> Summary:
 
 
 @dataclass
-class FakeReader:
+class FakeReader(LedgerReader):
     """A ledger's reader without a ledger."""
 
     told: Summary
@@ -140,6 +142,7 @@ class FakeReader:
     item_lines: Sequence[ItemLine] = ()
     closed: int = 0
     held: int = 0
+    path: Path = Path("no ledger")
 
     @contextmanager
     def still(self) -> Iterator[None]:

@@ -100,7 +100,7 @@ async def test_patients_who_are_not_in_the_table_are_not_sent_until_they_are(
 
 async def test_without_a_secret_no_job_begins(folder: Path, archive: EmbeddedArchive) -> None:
     for rules in (Anonymization(remap_uids=True), Anonymization(patient_ids="keyed"), Anonymization.basic_profile()):
-        with pytest.raises(UsageError, match="give a secret, so that the job makes the same UIDs"):
+        with pytest.raises(UsageError, match="give a secret, so that it makes the same UIDs"):
             await jobs.copy(folder, archive.url, anonymize=rules)
     summary = await (await jobs.copy(folder, archive.url, anonymize=Anonymization({"PatientName": "A"}))).wait()
     assert summary.of(State.DONE).instances == 15

@@ -13,7 +13,7 @@ import pytest
 from postdicom_async import Anonymization, DicomWeb, NotFound
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs.ends.archive import ArchiveEnd
-from postdicom_async.jobs.ends.end import Feature, ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ends.end import Feature, ListedInstance, ListedStudy, Selection
 from postdicom_async.results import InstanceUids, Status
 from tests.faults.archive import is_search
 from tests.faults.clients import FAST
@@ -42,7 +42,7 @@ def listed(uids: Iterable[str]) -> list[ListedInstance]:
     return [ListedInstance(series_of(one), one) for one in uids]
 
 
-async def opened(end: ArchiveEnd, wanted: Wanted) -> dict[str, bytes]:
+async def opened(end: ArchiveEnd, wanted: Selection) -> dict[str, bytes]:
     """Return what an end opens, by label."""
     found: dict[str, bytes] = {}
     async for one in end.open(wanted):
@@ -89,7 +89,7 @@ async def test_from_one_archive_to_another_every_byte_is_the_same(
         assert studies == [ListedStudy(STUDY, studies[0].date, len(made))]
         assert {one.uid for one in instances[STUDY]} == set(made)
         assert {one.uid: one.series for one in instances[STUDY]} == {one: series_of(one) for one in made}
-        wanted = Wanted(STUDY, None, instances[STUDY], whole=True)
+        wanted = Selection(STUDY, None, instances[STUDY], whole=True)
         outcomes = [one async for one in target.store(source.open(wanted))]
         assert {one.where: one.status for one in outcomes} == dict.fromkeys(made, Status.STORED)
         assert sum(one.size for one in outcomes) == sum(map(len, made.values()))
@@ -105,11 +105,11 @@ async def test_a_part_of_a_study_is_opened_without_the_rest(
     await filled(servers[0], made)
     some = random.Random(number).sample(sorted(made), number)
     async with end_of(servers[0], dialect) as source:
-        assert await opened(source, Wanted(STUDY, None, listed(some))) == {one: made[one] for one in some}
+        assert await opened(source, Selection(STUDY, None, listed(some))) == {one: made[one] for one in some}
         of_series = sorted(one for one in made if series_of(one) == uid(1, 1))
-        assert len(await opened(source, Wanted(STUDY, uid(1, 1), listed(of_series), whole=True))) == 12
+        assert len(await opened(source, Selection(STUDY, uid(1, 1), listed(of_series), whole=True))) == 12
         nearly_all = of_series[:10]
-        assert set(await opened(source, Wanted(STUDY, uid(1, 1), listed(nearly_all)))) == set(nearly_all)
+        assert set(await opened(source, Selection(STUDY, uid(1, 1), listed(nearly_all)))) == set(nearly_all)
 
 
 async def test_what_the_source_has_not_is_not_given(
@@ -119,11 +119,11 @@ async def test_what_the_source_has_not_is_not_given(
     await filled(servers[0], made)
     async with end_of(servers[0], dialect) as source:
         wanted = listed([*made, uid(1, 1, 99), uid(1, 2, 1)])
-        assert await opened(source, Wanted(STUDY, None, wanted, whole=True)) == made
-        assert await opened(source, Wanted(STUDY, None, wanted)) == made
-        assert await opened(source, Wanted(uid(7), None, listed([uid(7, 1, 1)]), whole=True)) == {}
+        assert await opened(source, Selection(STUDY, None, wanted, whole=True)) == made
+        assert await opened(source, Selection(STUDY, None, wanted)) == made
+        assert await opened(source, Selection(uid(7), None, listed([uid(7, 1, 1)]), whole=True)) == {}
         wrong_series = [ListedInstance(uid(1, 9), uid(1, 1, 1))]
-        assert await opened(source, Wanted(STUDY, None, wrong_series, whole=True)) == {}
+        assert await opened(source, Selection(STUDY, None, wrong_series, whole=True)) == {}
 
 
 async def test_a_study_that_is_not_there_is_none(
@@ -179,10 +179,10 @@ async def test_leaving_early_leaves_nothing_under_way(
     before = asyncio.all_tasks()
     async with end_of(servers[0], dialect) as source:
         for whole in (True, False):
-            opening = source.open(Wanted(STUDY, None, listed(made), whole=whole))
+            opening = source.open(Selection(STUDY, None, listed(made), whole=whole))
             await anext(opening)
             await opening.aclose()
-        assert await opened(source, Wanted(STUDY, None, listed(made), whole=True)) == made
+        assert await opened(source, Selection(STUDY, None, listed(made), whole=True)) == made
     async with asyncio.timeout(10):
         while asyncio.all_tasks() - before:
             await asyncio.sleep(0.01)
@@ -196,7 +196,7 @@ async def test_anonymised_on_the_way_outcomes_bear_the_labels_of_the_originals(
     rules = Anonymization.basic_profile(secret="not so secret, only for tests")
     async with AsyncExitStack() as stack:
         source, target = [await stack.enter_async_context(end_of(one, "dicomweb")) for one in servers]
-        wanted = Wanted(STUDY, None, listed(made), whole=True, once=True)
+        wanted = Selection(STUDY, None, listed(made), whole=True, once=True)
         outcomes = [one async for one in target.store(source.open(wanted), anonymize=rules)]
         assert {one.where: one.status for one in outcomes} == dict.fromkeys(made, Status.STORED)
         assert {one.uids.sop_instance_uid for one in outcomes if one.uids} == {rules.new_uid(one) for one in made}
@@ -212,6 +212,6 @@ async def test_most_of_a_series_is_asked_for_as_one(wanted: int, requests: int) 
     some = sorted(made, key=lambda one: int(one.rpartition(".")[2]))[:wanted]
     archive = OddArchive(made.values(), counts=True)
     async with FaultyServer(archive) as server, ArchiveEnd(DicomWeb(server.url, settings=FAST)) as end:
-        assert await opened(end, Wanted(STUDY, None, listed(some))) == {one: made[one] for one in some}
+        assert await opened(end, Selection(STUDY, None, listed(some))) == {one: made[one] for one in some}
         assert len([one for one in server.requests if not is_search(one)]) == requests
         assert len(server.requests) - requests <= 1  # one question how many there are, if any

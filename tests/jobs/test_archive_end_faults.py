@@ -31,7 +31,7 @@ from postdicom_async.disk import spool
 from postdicom_async.disk.files import Unusable
 from postdicom_async.disk.sources import Usable
 from postdicom_async.jobs.ends.archive import ArchiveEnd
-from postdicom_async.jobs.ends.end import Identified, ListedInstance, Wanted
+from postdicom_async.jobs.ends.end import Identified, ListedInstance, Selection
 from postdicom_async.results import Outcome, Status
 from postdicom_async.transfer import holding_sink
 from tests.faults.archive import MemoryArchive, is_search, parts_sent, uids_of
@@ -58,10 +58,10 @@ def end_at(server: FaultyServer, **values: Any) -> ArchiveEnd:
     return ArchiveEnd(DicomWeb(server.url, settings=settings(**values)))
 
 
-def wanted(files: list[bytes] = FILES, *, whole: bool = True, once: bool = False) -> Wanted:
+def wanted(files: list[bytes] = FILES, *, whole: bool = True, once: bool = False) -> Selection:
     every = [uids_of(file) for file in files]
     listed = [ListedInstance(one.series_instance_uid, one.sop_instance_uid) for one in every]
-    return Wanted(STUDY, None, listed, whole, once)
+    return Selection(STUDY, None, listed, whole, once)
 
 
 async def content(one: Identified) -> bytes:
@@ -77,7 +77,7 @@ class Opened:
     error: PostdicomError | None = None
 
 
-async def opened(end: ArchiveEnd, what: Wanted) -> Opened:
+async def opened(end: ArchiveEnd, what: Selection) -> Opened:
     result = Opened({})
     try:
         async for one in end.open(what):
@@ -572,7 +572,7 @@ async def test_no_room_for_a_large_instance_is_told_as_a_full_disk(monkeypatch: 
 
 
 async def test_a_study_that_was_not_listed_is_given_as_it_comes_and_one_that_breaks_is_an_error() -> None:
-    unlisted = Wanted(STUDY, None, (), whole=True)
+    unlisted = Selection(STUDY, None, (), whole=True)
     foreign = small_dicom(uid(7), uid(7, 1), uid(7, 1, 1))
     odd = multipart_related([foreign, *FILES, FILES[0]])
     async with FaultyServer(lambda _: odd.reply()) as server, end_at(server) as end:

@@ -10,7 +10,7 @@ from postdicom_async import DicomWeb, ServerError
 from postdicom_async.disk.sources import Usable
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs.ends.archive import ArchiveEnd
-from postdicom_async.jobs.ends.end import ListedStudy, Wanted
+from postdicom_async.jobs.ends.end import ListedStudy, Selection
 from postdicom_async.results import InstanceUids, Status
 from tests.faults.clients import FAST
 from tests.support.dicom_files import JPEG, small_dicom, uid
@@ -28,7 +28,7 @@ def end_of(orthanc: OrthancServer) -> ArchiveEnd:
     return ArchiveEnd(DicomWeb(orthanc.url, auth=(orthanc.username, orthanc.password), settings=FAST))
 
 
-async def opened(end: ArchiveEnd, wanted: Wanted) -> dict[str, bytes]:
+async def opened(end: ArchiveEnd, wanted: Selection) -> dict[str, bytes]:
     found = {}
     async for one in end.open(wanted):
         assert isinstance(one, Usable)
@@ -50,7 +50,7 @@ async def test_from_an_embedded_archive_to_orthanc_and_back(
             await end.probe()
             assert await end.study(STUDY) is None
             listed = [each async for some in source.instances(STUDY) for each in some]
-            outcomes = [each async for each in end.store(source.open(Wanted(STUDY, None, listed, True, True)))]
+            outcomes = [each async for each in end.store(source.open(Selection(STUDY, None, listed, True, True)))]
             assert {each.where: each.status for each in outcomes} == dict.fromkeys(MADE, Status.STORED)
             assert {one: orthanc.file(one) for one in MADE} == MADE
 
@@ -59,15 +59,15 @@ async def test_from_an_embedded_archive_to_orthanc_and_back(
             ]
             there = [each async for some in end.instances(STUDY) for each in some]
             assert {each.uid: each.series for each in there} == {each.uid: each.series for each in listed}
-            assert await opened(end, Wanted(STUDY, None, there, whole=True)) == MADE
+            assert await opened(end, Selection(STUDY, None, there, whole=True)) == MADE
             some = there[3:6] + there[-2:]
-            assert await opened(end, Wanted(STUDY, None, some)) == {each.uid: MADE[each.uid] for each in some}
+            assert await opened(end, Selection(STUDY, None, some)) == {each.uid: MADE[each.uid] for each in some}
             nearly = sorted(each for each in there if each.series == uid(1, 1))[:10]
-            assert set(await opened(end, Wanted(STUDY, uid(1, 1), nearly))) == {each.uid for each in nearly}
+            assert set(await opened(end, Selection(STUDY, uid(1, 1), nearly))) == {each.uid for each in nearly}
 
-            outcomes = [each async for each in back.store(end.open(Wanted(STUDY, None, there, True, True)))]
+            outcomes = [each async for each in back.store(end.open(Selection(STUDY, None, there, True, True)))]
             assert {each.status for each in outcomes} == {Status.STORED}
-            assert await opened(back, Wanted(STUDY, None, there, whole=True)) == MADE
+            assert await opened(back, Selection(STUDY, None, there, whole=True)) == MADE
 
 
 async def test_orthanc_deletes_nothing_over_dicomweb_and_that_is_said(orthanc: OrthancServer) -> None:

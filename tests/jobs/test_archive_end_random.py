@@ -13,7 +13,7 @@ import pytest
 from postdicom_async import DicomWeb, PostdicomError
 from postdicom_async.dicomweb import confirm, opening
 from postdicom_async.jobs.ends.archive import ArchiveEnd
-from postdicom_async.jobs.ends.end import ListedInstance, Wanted
+from postdicom_async.jobs.ends.end import ListedInstance, Selection
 from postdicom_async.results import Status
 from postdicom_async.transfer import holding_sink
 from postdicom_async.transfer.holding_sink import HoldingSink
@@ -123,7 +123,7 @@ async def test_every_instance_gets_there_once_and_nothing_is_claimed_that_is_not
         async def move(chunk: list[str]) -> None:
             series = {one.rpartition(".")[0] for one in chunk}
             listed = [ListedInstance(one.rpartition(".")[0], one) for one in chunk]
-            wanted = Wanted(STUDY, series.pop() if len(series) == 1 else None, listed, len(chunk) == 40, once=True)
+            wanted = Selection(STUDY, series.pop() if len(series) == 1 else None, listed, len(chunk) == 40, once=True)
             told: set[str] = set()
             try:
                 async for outcome in target.store(source.open(wanted)):

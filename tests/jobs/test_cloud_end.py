@@ -18,7 +18,7 @@ from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.emulator.context import INSTITUTIONS, USERS
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ends.cloud import CloudEnd
-from postdicom_async.jobs.ends.end import Feature, ListedInstance, Wanted
+from postdicom_async.jobs.ends.end import Feature, ListedInstance, Selection
 from postdicom_async.results import Outcome, Status
 from tests.faults.clients import FAST
 from tests.support.dicom_files import small_dicom, uid
@@ -50,7 +50,7 @@ async def held_by(server: EmbeddedArchive) -> dict[str, bytes]:
     found = {}
     async with ArchiveEnd(DicomWeb(server.url, auth=server.auth, settings=FAST)) as end:
         listed = [one async for some in end.instances(STUDY) for one in some]
-        async for one in end.open(Wanted(STUDY, None, listed, whole=True)):
+        async for one in end.open(Selection(STUDY, None, listed, whole=True)):
             assert isinstance(one, Usable)
             found[one.label] = b"".join([piece async for piece in one.body.open()])
     return found
@@ -89,7 +89,7 @@ async def test_from_a_dicomweb_archive_a_large_instance_is_kept_until_it_is_sent
         wanted = [ListedInstance(uid(1, 1), one) for one in MADE] + [ListedInstance(uid(1, 2), uid(1, 2, 1))]
         source = ArchiveEnd(DicomWeb(other.url, auth=other.auth, settings=FAST))
         async with source, cloud_end(server) as end:
-            opened = source.open(Wanted(STUDY, None, wanted, whole=True, once=True))
+            opened = source.open(Selection(STUDY, None, wanted, whole=True, once=True))
             found = {one.where: one.status async for one in end.store(opened)}
     assert found == dict.fromkeys([*MADE, uid(1, 2, 1)], Status.STORED)
     assert await held_by(server) == {**MADE, uid(1, 2, 1): large}
@@ -133,7 +133,7 @@ async def test_what_it_cannot_is_refused_in_one_line(server: EmbeddedArchive) ->
     end = cloud_end(server)
     assert end.features == Feature.STORES | Feature.CONFIRMS
     assert server.cloud_api_key not in repr(end) + end.name + end.identity
-    for ask in (end.studies, lambda: end.instances(STUDY), lambda: end.open(Wanted(STUDY, None, []))):
+    for ask in (end.studies, lambda: end.instances(STUDY), lambda: end.open(Selection(STUDY, None, []))):
         with pytest.raises(UsageError, match="the Cloud API cannot"):
             ask()
     with pytest.raises(UsageError, match="the Cloud API cannot"):

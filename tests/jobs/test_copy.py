@@ -21,7 +21,7 @@ from postdicom_async import (
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import discovery
 from postdicom_async.jobs.ends.archive import ArchiveEnd
-from postdicom_async.jobs.ends.end import Identified, ListedInstance, Wanted
+from postdicom_async.jobs.ends.end import Identified, ListedInstance, Selection
 from postdicom_async.jobs.ends.specs import EndLike, end_of
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import Count, Summary
@@ -261,7 +261,7 @@ async def test_one_that_does_not_come_whole_is_listed_after_all(
     archive.add_files(path for path in folder.iterdir() if path.suffix == ".dcm")
     before = ArchiveEnd.open
 
-    async def opened(self: ArchiveEnd, wanted: Wanted) -> AsyncIterator[Identified]:
+    async def opened(self: ArchiveEnd, wanted: Selection) -> AsyncIterator[Identified]:
         async for number, one in as_numbered(before(self, wanted)):
             if number or wanted.instances:  # whole studies lack their first instance
                 yield one

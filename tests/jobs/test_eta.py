@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from postdicom_async.jobs.pages.eta import Eta, Pace
+from postdicom_async.jobs.pages.eta import Eta, Forecast
 from postdicom_async.jobs.states import State
-from postdicom_async.jobs.summary import Count, Moment, Summary
+from postdicom_async.jobs.summary import Count, MinuteLine, Summary
 from tests.jobs.summaries import START, facts
 
 BEGIN = START.timestamp()
@@ -40,16 +40,16 @@ def test_what_was_done_before_a_resume_does_not_count() -> None:
 
 
 def test_the_first_look_uses_the_ledgers_minutes() -> None:
-    moments = tuple(Moment(BEGIN + at * 60, 120, 120_000) for at in range(30))
+    moments = tuple(MinuteLine(BEGIN + at * 60, 120, 120_000) for at in range(30))
     pace = Eta().note(job(3600, 1200, seconds=1800, moments=moments), BEGIN + 30 * 60)
     assert pace.seconds == pytest.approx(600)
 
 
 def test_a_minute_that_is_not_over_counts_as_far_as_it_is() -> None:
-    moments = (*(Moment(BEGIN + at * 60, 120, 120_000) for at in range(9)), Moment(BEGIN + 540, 20, 20_000))
+    moments = (*(MinuteLine(BEGIN + at * 60, 120, 120_000) for at in range(9)), MinuteLine(BEGIN + 540, 20, 20_000))
     pace = Eta().note(job(1100, 1200, seconds=550, moments=moments), BEGIN + 550)
     assert pace.instances == pytest.approx(120)
-    only = Eta().note(job(20, 100, seconds=4, moments=(Moment(BEGIN, 20, 20_000),)), BEGIN + 58)
+    only = Eta().note(job(20, 100, seconds=4, moments=(MinuteLine(BEGIN, 20, 20_000),)), BEGIN + 58)
     assert only.seconds == pytest.approx(20)  # it was begun in the middle of that minute
 
 
@@ -60,7 +60,11 @@ def test_a_night_of_waiting_changes_nothing() -> None:
     for at in range(60, 30_000, 600):
         after = eta.note(job(580, 9420, seconds=58), BEGIN + at)
     assert after == before
-    moments = (Moment(BEGIN, 600, 600_000), Moment(BEGIN + 60, 600, 600_000), Moment(BEGIN + 40_000, 600, 600_000))
+    moments = (
+        MinuteLine(BEGIN, 600, 600_000),
+        MinuteLine(BEGIN + 60, 600, 600_000),
+        MinuteLine(BEGIN + 40_000, 600, 600_000),
+    )
     resumed = Eta().note(job(1800, 600, seconds=180, moments=moments), BEGIN + 40_060)
     assert resumed.seconds == pytest.approx(60)
 
@@ -76,12 +80,12 @@ def test_a_slower_pace_is_noticed() -> None:
 
 def test_nothing_is_said_that_is_not_known() -> None:
     eta = Eta()
-    assert eta.note(job(0, 100, seconds=0), BEGIN) == Pace(0.0, None)
+    assert eta.note(job(0, 100, seconds=0), BEGIN) == Forecast(0.0, None)
     for at in range(0, 60, 2):
         pace = eta.note(job(at, 100, seconds=at, discovery_complete=False), BEGIN + at)
     assert (pace.fraction, pace.seconds) == (None, None)
     assert pace.instances == pytest.approx(60)
-    assert Eta().note(Summary(facts(phase="discovering"), {}), BEGIN) == Pace()
+    assert Eta().note(Summary(facts(phase="discovering"), {}), BEGIN) == Forecast()
 
 
 def test_what_is_not_planned_yet_is_to_be_done_too() -> None:
@@ -141,4 +145,4 @@ def test_verifying_has_a_pace_of_its_own() -> None:
     assert pace.instances == pytest.approx(600)
     assert pace.seconds == pytest.approx((5900 - 280) / 10)
     assert pace.fraction == pytest.approx(280 / 5900)
-    assert eta.note(job(5900, 0, seconds=90, phase="complete"), BEGIN + 90) == Pace(1.0, 0.0)
+    assert eta.note(job(5900, 0, seconds=90, phase="complete"), BEGIN + 90) == Forecast(1.0, 0.0)

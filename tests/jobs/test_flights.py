@@ -6,24 +6,24 @@ import random
 
 import pytest
 
-from postdicom_async.jobs.ends.end import ListedInstance, Wanted
-from postdicom_async.jobs.machines.in_flight import CONDEMNED_AFTER, Flights, Given, Key
+from postdicom_async.jobs.ends.end import ListedInstance, Selection
+from postdicom_async.jobs.machines.in_flight import CONDEMNED_AFTER, AttemptKey, ChunkReport, InFlight
 from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.states import Reason, State
 
 
 def chunk(number: int, count: int = 8, attempt: int = 1) -> Chunk:
     instances = [ListedInstance("1.2", f"1.2.{number}.{place}") for place in range(count)]
-    return Chunk(number, attempt, number, Wanted(f"1.{number}", None, instances, whole=True))
+    return Chunk(number, attempt, number, Selection(f"1.{number}", None, instances, whole=True))
 
 
-def taken(flights: Flights) -> Chunk:
+def taken(flights: InFlight) -> Chunk:
     found = flights.take()
     assert found is not None
     return found
 
 
-def key_of(one: Chunk) -> Key:
+def key_of(one: Chunk) -> AttemptKey:
     return one.number, one.attempt
 
 
@@ -36,7 +36,7 @@ def uids(one: Chunk) -> list[str]:
 
 
 def test_a_chunk_is_handed_out_whole_and_ends_with_one_end_last() -> None:
-    flights, given = Flights(), chunk(7)
+    flights, given = InFlight(), chunk(7)
     flights.add(given)
     out = taken(flights)
     assert out == given
@@ -48,7 +48,7 @@ def test_a_chunk_is_handed_out_whole_and_ends_with_one_end_last() -> None:
 
 
 def test_what_lands_twice_or_from_an_earlier_attempt_does_not_count() -> None:
-    flights = Flights()
+    flights = InFlight()
     flights.add(chunk(1, attempt=3))
     first = taken(flights)
     flights.lost_all()
@@ -62,7 +62,7 @@ def test_what_lands_twice_or_from_an_earlier_attempt_does_not_count() -> None:
 
 
 def test_what_was_lost_comes_first_and_in_order() -> None:
-    flights = Flights()
+    flights = InFlight()
     for number in (1, 2, 3):
         flights.add(chunk(number))
     assert [taken(flights).number for _ in range(2)] == [1, 2]
@@ -71,7 +71,7 @@ def test_what_was_lost_comes_first_and_in_order() -> None:
 
 
 def test_a_chunk_that_killed_its_workers_comes_back_in_halves_with_attempts_of_their_own() -> None:
-    flights, given = Flights(), chunk(1, count=5)
+    flights, given = InFlight(), chunk(1, count=5)
     flights.add(given)
     assert flights.killed(key_of(taken(flights))) == []
     first, second = taken(flights), taken(flights)
@@ -85,7 +85,7 @@ def test_a_chunk_that_killed_its_workers_comes_back_in_halves_with_attempts_of_t
 
 
 def test_an_instance_is_condemned_only_after_it_was_alone() -> None:
-    flights = Flights()
+    flights = InFlight()
     flights.add(chunk(1, count=1))
     flights.add(chunk(2, count=1))
     suspect, other = taken(flights), taken(flights)
@@ -104,7 +104,7 @@ def test_an_instance_is_condemned_only_after_it_was_alone() -> None:
 
 
 def test_a_suspect_that_is_lost_with_its_scheduler_is_tried_alone_again() -> None:
-    flights = Flights()
+    flights = InFlight()
     flights.add(chunk(1, count=1))
     flights.add(chunk(2))
     flights.killed(key_of(taken(flights)))
@@ -116,7 +116,7 @@ def test_a_suspect_that_is_lost_with_its_scheduler_is_tried_alone_again() -> Non
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_of_two_problems_the_graver_is_told(turned: bool) -> None:
-    flights, given = Flights(), chunk(1)
+    flights, given = InFlight(), chunk(1)
     flights.add(given)
     flights.killed(key_of(taken(flights)))
     outage = ChunkEnd("target", "ConnectionFailed", temporary=True)
@@ -126,7 +126,7 @@ def test_of_two_problems_the_graver_is_told(turned: bool) -> None:
 
 
 def test_the_same_chunk_is_not_under_way_twice() -> None:
-    flights = Flights()
+    flights = InFlight()
     flights.add(chunk(1))
     with pytest.raises(AssertionError):
         flights.add(chunk(1, attempt=2))
@@ -139,7 +139,7 @@ def test_whatever_happens_every_instance_ends_once_and_only_poison_fails(seed: i
     chunks = [chunk(number, chance.randint(0, 40)) for number in range(1, 9)]
     everything = [uid for one in chunks for uid in uids(one)]
     poison = set(chance.sample(everything, chance.randint(0, 3)))
-    flights, ended, gone, waiting = Flights(), list[Given](), list[Chunk](), list(chunks)
+    flights, ended, gone, waiting = InFlight(), list[ChunkReport](), list[Chunk](), list(chunks)
     flying: list[Chunk] = []
     for _ in range(20_000):
         if waiting and not flights.has_waiting:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from postdicom_async.jobs.ends.end import ListedStudy, Wanted
+from postdicom_async.jobs.ends.end import ListedStudy, Selection
 from postdicom_async.jobs.ends.folder import FolderEnd
 from tests.jobs.folders import excluded, files_below, instances, stored, studies, written
 from tests.support.dicom_files import small_dicom, study_files, uid
@@ -54,7 +54,7 @@ async def test_cancelled_at_any_turn(tmp_path: Path) -> None:
                 FolderEnd(to, index=tmp_path / "b", target=True, fsync=False) as other,
             ):
                 await studies(other)
-                wanted = Wanted(uid(1), None, await instances(one, uid(1)))
+                wanted = Selection(uid(1), None, await instances(one, uid(1)))
                 async for _ in other.store(one.open(wanted)):
                     pass
 
@@ -77,11 +77,11 @@ async def test_cancelled_at_any_turn(tmp_path: Path) -> None:
 CODE = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from postdicom_async.jobs.ends import folder_scan
-from postdicom_async.jobs.ends.end import Wanted
+from postdicom_async.jobs.ends import folder_files
+from postdicom_async.jobs.ends.end import Selection
 from postdicom_async.jobs.ends.folder import FolderEnd
 
-folder_scan._FILES_A_STEP = 8
+folder_files._FILES_A_STEP = 8
 source, to, index, when = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 points = 0
 
@@ -111,7 +111,7 @@ async def main():
             watched(name)
         for study in [study async for some in one.studies() for study in some]:
             listed = [one async for some in one.instances(study.uid) for one in some]
-            async for outcome in other.store(one.open(Wanted(study.uid, None, listed))):
+            async for outcome in other.store(one.open(Selection(study.uid, None, listed))):
                 point()
 
 asyncio.run(main())

@@ -17,9 +17,9 @@ import pytest
 
 from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.disk.files import Unusable
-from postdicom_async.disk.sources import Identified, Usable
+from postdicom_async.disk.sources import IdentifiedSource, Usable
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, UsageError
-from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Selection
 from postdicom_async.jobs.ends.folder import FolderEnd
 from postdicom_async.results import InstanceUids, Outcome, Status
 from tests.jobs.folders import each, excluded, files_below, instances, opened, stored, studies, usable, written
@@ -64,7 +64,7 @@ def names_of(root: Path) -> set[str]:
     return set(files_below(root)) if root.exists() else set()
 
 
-async def told(end: FolderEnd, sources: AsyncIterator[Identified]) -> tuple[list[Outcome], PostdicomError | None]:
+async def told(end: FolderEnd, sources: AsyncIterator[IdentifiedSource]) -> tuple[list[Outcome], PostdicomError | None]:
     """Store; return the outcomes, and what ended the call."""
     outcomes: list[Outcome] = []
     try:
@@ -90,7 +90,7 @@ async def test_from_folder_to_folder(tmp_path: Path) -> None:
     files = study_files(50, series=3)
     written(tmp_path / "from", {f"x/{n}": data for n, data in enumerate(files.values())})
     async with FolderEnd(tmp_path / "from") as source, FolderEnd(tmp_path / "to", target=True) as target:
-        wanted = Wanted(uid(1), None, await instances(source, uid(1)), whole=True)
+        wanted = Selection(uid(1), None, await instances(source, uid(1)), whole=True)
         outcomes = [one async for one in target.store(source.open(wanted))]
         assert {one.status for one in outcomes} == {Status.SAVED}
         assert {one.where for one in outcomes} == set(files)
@@ -101,7 +101,7 @@ async def test_what_cannot_be_sent_has_its_outcome(tmp_path: Path) -> None:
     good, data = usable(small_dicom()), small_dicom(instance=uid(1, 1, 2))
     lost = ConnectionFailed("the connection broke")
     changed = LocalFileError("a source changed while it was read")
-    sources: list[Identified] = [
+    sources: list[IdentifiedSource] = [
         Unusable("cut", Status.UNREADABLE, "cut off", 99),
         replace(usable(data), label="short", body=Odd(data[:-1], len(data))),
         replace(usable(data), label="long", body=Odd(data + b"x", len(data))),
@@ -201,7 +201,7 @@ async def test_anonymised(tmp_path: Path) -> None:
 
 
 async def test_a_source_that_fails_ends_the_call_after_what_was_taken(tmp_path: Path) -> None:
-    async def failing() -> AsyncIterator[Identified]:
+    async def failing() -> AsyncIterator[IdentifiedSource]:
         for number in range(1, 21):
             yield usable(small_dicom(instance=uid(1, 1, number)))
         raise ConnectionFailed("the source is gone")
@@ -216,7 +216,7 @@ async def test_a_source_that_fails_ends_the_call_after_what_was_taken(tmp_path: 
 async def test_leaving_early_leaves_nothing_half_done(tmp_path: Path) -> None:
     closed: list[bool] = []
 
-    async def endless() -> AsyncIterator[Identified]:
+    async def endless() -> AsyncIterator[IdentifiedSource]:
         try:
             for number in itertools.count(1):
                 yield usable(small_dicom(instance=uid(1, 1, number), pixel_bytes=300_000))
@@ -368,7 +368,7 @@ async def test_what_changes_while_it_is_read(tmp_path: Path, size: int, change: 
     written(root, {"a": data})
     file = root / "a"
 
-    async def changing(source: AsyncIterator[Identified]) -> AsyncIterator[Identified]:
+    async def changing(source: AsyncIterator[IdentifiedSource]) -> AsyncIterator[IdentifiedSource]:
         async for one in source:
             if change == "grows":
                 file.write_bytes(data + b"x")
@@ -384,7 +384,7 @@ async def test_what_changes_while_it_is_read(tmp_path: Path, size: int, change: 
             yield one
 
     async with FolderEnd(root) as source, FolderEnd(to, target=True) as target:
-        wanted = Wanted(uid(1), uid(1, 1), await instances(source, uid(1)))
+        wanted = Selection(uid(1), uid(1, 1), await instances(source, uid(1)))
         (outcome,) = [one async for one in target.store(changing(source.open(wanted)))]
     assert outcome.status is Status.UNREADABLE
     assert names_of(to) == set()
@@ -502,9 +502,9 @@ async def test_paths_and_names_are_in_the_index_alone(tmp_path: Path, canary_wat
         listed = await instances(source, uid(1))
         for one in await excluded(source):
             canary_watch.feed_text(one.uid)
-        outcomes = [one async for one in target.store(source.open(Wanted(uid(1), None, listed)))]
+        outcomes = [one async for one in target.store(source.open(Selection(uid(1), None, listed)))]
         assert [one.status for one in outcomes] == [Status.SAVED]
-        sources: list[object] = [one async for one in source.open(Wanted(uid(1), None, listed))]
+        sources: list[object] = [one async for one in source.open(Selection(uid(1), None, listed))]
         for thing in (source, target, *outcomes, *sources, *(one.where for one in outcomes)):
             canary_watch.feed(thing)
         assert isinstance(sources[0], Usable)

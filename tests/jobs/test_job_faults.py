@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from postdicom_async import jobs
-from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.pace import presets
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary

@@ -23,7 +23,7 @@ from postdicom_async import (
     UsageError,
     jobs,
 )
-from postdicom_async.jobs.ends.end import Identified, ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ends.end import Identified, ListedInstance, ListedStudy, Selection
 from postdicom_async.jobs.ledger.ledger import Ledger
 from postdicom_async.jobs.states import Reason, State, reason_code
 from postdicom_async.jobs.summary import Summary
@@ -84,7 +84,7 @@ async def test_a_list_that_broke_gives_no_chunk_an_instance_twice() -> None:
     opened: list[str] = []
 
     class Source(CutList):
-        async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+        async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
             opened.extend(one.uid for one in wanted.instances)
             async for one in super().open(wanted):
                 yield one
@@ -286,12 +286,12 @@ async def test_a_target_that_tells_of_others_is_believed_of_what_was_sent_alone(
 
 async def test_a_source_that_gives_others_than_were_asked_for() -> None:
     class Source(MemoryEnd):
-        async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+        async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
             async for one in super().open(wanted):
                 yield one
                 yield one
             stranger = ListedInstance("1.99.1", "1.99.1.0")
-            async for one in super().open(Wanted("1.99", "1.99.1", [stranger])):
+            async for one in super().open(Selection("1.99", "1.99.1", [stranger])):
                 yield one
 
     held = instances(2, 3)

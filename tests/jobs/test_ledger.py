@@ -11,7 +11,8 @@ import pytest
 
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, LocalFileError, UsageError
 from postdicom_async.jobs.ends.end import ListedStudy
-from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, Stage
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.ledger.schema import ItemRow, Stage
 from postdicom_async.jobs.plan import ItemEnd
 from postdicom_async.jobs.states import Reason, State
 from tests.jobs.ledgers import FACTS, assert_adds_up, filled, reader

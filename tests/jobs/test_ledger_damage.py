@@ -20,8 +20,9 @@ import pytest
 from postdicom_async.errors import LedgerUnusable, LocalFileError, PostdicomError
 from postdicom_async.jobs.ends.end import ListedStudy
 from postdicom_async.jobs.ledger.file import examine
-from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, LedgerReader, Stage
-from postdicom_async.jobs.ledger.schema import APPLICATION_ID, VERSION
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.ledger.reader import LedgerReader
+from postdicom_async.jobs.ledger.schema import APPLICATION_ID, VERSION, ItemRow, Stage
 from postdicom_async.jobs.plan import ItemEnd
 from postdicom_async.jobs.states import State
 from tests.jobs.ledgers import FACTS, assert_adds_up, filled, reader

@@ -11,7 +11,7 @@ import pytest
 from postdicom_async import AuthenticationFailed, ConnectionFailed, PostdicomError, ProtocolError, ServerError, jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import job as job_module
-from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.states import State
 from tests.support.dicom_files import study_files
@@ -51,7 +51,7 @@ class Probed:
 def waiting_for(end: Probed, clock: Clock, told: list[str], *, patience: float = 12 * 3600.0) -> Outages:
     return Outages(
         end,  # type: ignore[arg-type]  # it is only probed
-        patience=Patience(outage=patience),
+        patience=OutagePatience(outage=patience),
         tell=told.append,
         clock=clock,
         sleep=clock.sleep,
@@ -124,7 +124,7 @@ async def test_lost_credentials_end_the_job_at_once() -> None:
 async def test_a_job_goes_on_by_itself_when_its_target_is_back(
     tmp_path: Path, archive: EmbeddedArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_module, "Patience", partial(Patience, first_step=0.1, last_step=0.3))
+    monkeypatch.setattr(job_module, "OutagePatience", partial(OutagePatience, first_step=0.1, last_step=0.3))
     for study in range(1, 9):
         for name, data in study_files(6, study=study).items():
             (tmp_path / name).write_bytes(data)

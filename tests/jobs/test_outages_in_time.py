@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 
 from postdicom_async import AuthenticationFailed, ConnectionFailed, PostdicomError
-from postdicom_async.jobs.context import Context, How
-from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.context import Context, JobOptions
+from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.pace.pace import Pace
 from tests.support.virtual_time import in_virtual_time
@@ -53,7 +53,7 @@ class World:
         self.notes: list[str] = []
         self.outages = Outages(
             cast("Any", self),  # it is only probed
-            patience=Patience(outage=patience),
+            patience=OutagePatience(outage=patience),
             tell=self.notes.append,
             gate=self.pace.wait_until_open,
             clock=moment,
@@ -187,7 +187,9 @@ def test_an_outage_while_an_end_is_listed_is_over_when_it_lists_again() -> None:
 
     async def work() -> None:
         world = World(lambda now: now < 50 or 1000 <= now < 15 * HOUR or now >= 15 * HOUR + 100, patience=HOUR)
-        context = Context(cast("Any", None), cast("Any", world), cast("Any", world), How("copy"), world.outages, print)
+        context = Context(
+            cast("Any", None), cast("Any", world), cast("Any", world), JobOptions("copy"), world.outages, print
+        )
         seen: list[list[int]] = []
 
         async def pages() -> AsyncGenerator[list[int], None]:

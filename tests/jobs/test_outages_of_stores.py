@@ -16,8 +16,8 @@ from postdicom_async import DicomWeb, Settings, jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import context
 from postdicom_async.jobs import job as job_module
-from postdicom_async.jobs.ledger.ledger import LedgerReader
-from postdicom_async.jobs.pace.outage_policy import Patience, Waves
+from postdicom_async.jobs.ledger.reader import LedgerReader
+from postdicom_async.jobs.pace.outage_policy import OutagePatience, RetryWaves
 from postdicom_async.jobs.states import State
 from tests.faults import clients
 
@@ -65,8 +65,8 @@ class Faulty(httpx.AsyncBaseTransport):
 async def test_no_item_pays_for_an_outage(
     how: str, folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_module, "Patience", partial(Patience, first_step=0.1, last_step=0.3))
-    monkeypatch.setattr(context, "Waves", partial(Waves, first=0.1, last=0.2))
+    monkeypatch.setattr(job_module, "OutagePatience", partial(OutagePatience, first_step=0.1, last_step=0.3))
+    monkeypatch.setattr(context, "RetryWaves", partial(RetryWaves, first=0.1, last=0.2))
     using = clients.settings(batch_instances=2)
     transport = Faulty(using, how)
     async with DicomWeb(archive.url, settings=using, transport=transport) as target:
@@ -86,8 +86,8 @@ async def test_no_item_pays_for_an_outage(
 async def test_no_item_pays_for_an_outage_of_its_source(
     how: str, folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_module, "Patience", partial(Patience, first_step=0.1, last_step=0.3))
-    monkeypatch.setattr(context, "Waves", partial(Waves, first=0.1, last=0.2))
+    monkeypatch.setattr(job_module, "OutagePatience", partial(OutagePatience, first_step=0.1, last_step=0.3))
+    monkeypatch.setattr(context, "RetryWaves", partial(RetryWaves, first=0.1, last=0.2))
     await (await jobs.copy(folder, archive.url)).wait()
     using = clients.settings()
     transport = Faulty(using, how)

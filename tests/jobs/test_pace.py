@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postdicom_async import ConnectionFailed, DicomWeb, Limits, UsageError
-from postdicom_async.jobs.pace.pace import Bucket, Pace, Rate, Share
+from postdicom_async.jobs.pace.pace import Bucket, Pace, Rate, WorkerShare
 from postdicom_async.jobs.pace.presets import PRESETS, preset, preset_of
 from postdicom_async.jobs.pace.windows import Windows
 from tests.faults import clients
@@ -409,8 +409,8 @@ def test_a_snapshot_is_json_and_can_be_set_again() -> None:
 def test_rates_are_shared_among_workers() -> None:
     pace = Pace(max_rate="40M", max_requests=10)
     share = pickle.loads(pickle.dumps(pace.share(4)))
-    assert share == Share(10e6, 2.5)
-    assert Pace().share(4) == Share()
+    assert share == WorkerShare(10e6, 2.5)
+    assert Pace().share(4) == WorkerShare()
     assert Pace(max_rate=share.max_rate, max_requests=share.max_requests).share(0) == share
 
 

@@ -21,7 +21,7 @@ from postdicom_async.jobs.pages.figures import (
 )
 from postdicom_async.jobs.pages.page import page
 from postdicom_async.jobs.states import State
-from postdicom_async.jobs.summary import Count, Moment, MonthLine, ReasonLine, Summary
+from postdicom_async.jobs.summary import Count, MinuteLine, MonthLine, ReasonLine, Summary
 from tests.jobs.summaries import HOSTILE, big, hostile, small
 
 WRITTEN = datetime(2026, 11, 30, 14, 2, tzinfo=UTC)
@@ -196,9 +196,9 @@ def test_how_it_stands(change: dict[str, object], words: str, colour: str) -> No
 def test_charts_of_anything() -> None:
     assert rate_charts(()) == month_chart(()) == month_chart((MonthLine(0, 1, 5, 5, 0),)) == ""
     for minutes in (1, 2, 119, 121, 3000, 600_000):
-        drawn = rate_charts([Moment(at * 60.0, 60, 1000) for at in range(0, minutes, max(1, minutes // 500))])
+        drawn = rate_charts([MinuteLine(at * 60.0, 60, 1000) for at in range(0, minutes, max(1, minutes // 500))])
         assert 1 <= drawn.count("<g>") <= 2 * 122
-    assert rate_charts([Moment(60.0, 0, 0)]).count("<rect") == 0
+    assert rate_charts([MinuteLine(60.0, 0, 0)]).count("<rect") == 0
     assert month_chart([MonthLine(190001, 1, 5, 5, 0), MonthLine(202612, 1, 7, 7, 0)]).count("<g>") == 2
     assert month_chart([MonthLine(101, 1, 5, 5, 0), MonthLine(999912, 1, 7, 7, 0)]).count("<g>") == 2
     assert "Instances by month" in month_chart([MonthLine(202612, 1, 7, 7, 7)])

@@ -15,8 +15,9 @@ from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.jobs import job_files
 from postdicom_async.jobs.ends.end import ListedStudy
-from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, Stage
+from postdicom_async.jobs.ledger.ledger import Ledger
 from postdicom_async.jobs.ledger.partition import merge, partition
+from postdicom_async.jobs.ledger.schema import ItemRow, Stage
 from postdicom_async.jobs.plan import ItemEnd
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import ItemLine
@@ -187,7 +188,7 @@ async def test_what_cannot_be_split_is_left_whole(tmp_path: Path) -> None:
 async def test_what_lies_beside_goes_along_and_parts_delete_nothing(tmp_path: Path) -> None:
     path = tmp_path / "job.ledger"
     await job(path)
-    job_files.Private(path).write({"source": {"kind": "folder"}, "delete": "copied"})
+    job_files.ResumeFile(path).write({"source": {"kind": "folder"}, "delete": "copied"})
     database = sqlite3.connect(job_files.beside(path, "source"))
     database.execute("CREATE TABLE files (path)")
     database.execute("INSERT INTO files VALUES ('a')")
@@ -195,7 +196,7 @@ async def test_what_lies_beside_goes_along_and_parts_delete_nothing(tmp_path: Pa
     database.close()
     made = await partition(path, 2, tmp_path / "parts")
     for part in made:
-        assert job_files.Private(part).read() == {"source": {"kind": "folder"}, "delete": ""}
+        assert job_files.ResumeFile(part).read() == {"source": {"kind": "folder"}, "delete": ""}
         index = job_files.beside(part, "source")
         assert stat.S_IMODE(index.stat().st_mode) == 0o600
         copy = sqlite3.connect(index)

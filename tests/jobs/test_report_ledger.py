@@ -16,7 +16,9 @@ import pytest
 from postdicom_async import jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs.ends.end import ListedStudy
-from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, LedgerReader, Stage
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.ledger.reader import LedgerReader
+from postdicom_async.jobs.ledger.schema import ItemRow, Stage
 from postdicom_async.jobs.pages.eta import Eta
 from postdicom_async.jobs.pages.report import write_report
 from postdicom_async.jobs.pages.serve import LivePage
@@ -165,7 +167,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from postdicom_async.jobs.pages import report
-from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.ledger.reader import LedgerReader
 path, to, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -10,7 +10,7 @@ import pytest
 
 from postdicom_async import jobs
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.jobs.ledger.ledger import LedgerReader
+from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.pace.control import ask, control_paths
 from postdicom_async.jobs.pace.pace import Pace
 from postdicom_async.jobs.pages.serve import LivePage

@@ -28,11 +28,11 @@ from postdicom_async.disk.files import Unusable
 from postdicom_async.disk.sources import Usable
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import job as job_module
-from postdicom_async.jobs.context import How
-from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.context import JobOptions
+from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Selection
 from postdicom_async.jobs.job import Job, JobParts
 from postdicom_async.jobs.ledger.ledger import Ledger
-from postdicom_async.jobs.pace.outage_policy import Patience
+from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
 from postdicom_async.results import InstanceUids, Outcome
@@ -90,7 +90,7 @@ class MemoryEnd:
         await self._asked("instances", study)
         yield [ListedInstance(series, one, 100) for which, series, one in sorted(self.content) if which == study]
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         await self._asked("open", wanted)
         asked = {(one.series, one.uid) for one in wanted.instances}
         for study, series, one in sorted(self.content):
@@ -135,7 +135,7 @@ def some(study: int, instances: int, *, series: int = 1) -> set[Key]:
 
 async def job_of(path: Path, source: MemoryEnd, target: MemoryEnd, **how: Any) -> Job:
     """Begin a job, or go on with it, as `jobs.copy` does."""
-    asked = How(**{"verify": "none", "wave": lambda _: 0.0, **how})
+    asked = JobOptions(**{"verify": "none", "wave": lambda _: 0.0, **how})
     ledger = await (
         Ledger.open(path)
         if path.exists()
@@ -398,7 +398,7 @@ async def test_a_retry_does_not_send_a_twin_over_its_brother(path: Path) -> None
 
 async def test_what_came_unlisted_and_says_nothing_of_itself_is_not_pending_for_ever(path: Path) -> None:
     class Odd(MemoryEnd):
-        async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+        async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
             async for one in super().open(wanted):
                 if one.label == uid(1, 1, 2):
                     yield Unusable(one.label, Status.REFUSED, "cannot be read", 10)
@@ -449,7 +449,7 @@ def breaks(end: MemoryEnd, method: str, *, after: int = 0, probes: int = 2) -> N
 async def test_an_outage_in_any_phase_is_waited_out(
     path: Path, which: str, method: str, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_module, "Patience", partial(Patience, first_step=0.01, last_step=0.02))
+    monkeypatch.setattr(job_module, "OutagePatience", partial(OutagePatience, first_step=0.01, last_step=0.02))
     source, target = MemoryEnd("a", some(1, 3) | some(2, 3) | some(3, 2), features=LISTED_ONLY), MemoryEnd("b")
     how = {"verb": "sync", "delete": "copied", "max_delete": 1, "verify": "bytes", "attempts": 1}
     await done(path, MemoryEnd("a", some(3, 2)), target, **how)

@@ -15,11 +15,13 @@ from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.header import InstanceHeader
 from postdicom_async.disk.files import Unusable
 from postdicom_async.disk.sources import Usable
-from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Wanted
+from postdicom_async.jobs.ends.end import Feature, Identified, ListedInstance, ListedStudy, Selection
 from postdicom_async.jobs.ledger import book as ledger_book
 from postdicom_async.jobs.ledger import ledger as ledger_writer
 from postdicom_async.jobs.ledger.book import Book
-from postdicom_async.jobs.ledger.ledger import ItemRow, Ledger, LedgerReader
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.ledger.reader import LedgerReader
+from postdicom_async.jobs.ledger.schema import ItemRow
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.results import InstanceUids, Outcome, Status
 
@@ -82,7 +84,7 @@ class Endless:
         self._samples.count(f"{self.name} listed", IN_A_STUDY)
         yield [ListedInstance(f"{study}.1", f"{study}.1.{number}", 100) for number in range(IN_A_STUDY)]
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         instances: Sequence[ListedInstance] = wanted.instances
         if not instances:
             instances = [one async for some in self.instances(wanted.study) for one in some]

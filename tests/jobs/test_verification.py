@@ -13,15 +13,15 @@ import pytest
 
 from postdicom_async import Anonymization, ConnectionFailed, LocalFileError, Status
 from postdicom_async.bodies import BytesBody
-from postdicom_async.dicom.anonymize.patients import PatientRows
+from postdicom_async.dicom.anonymize.identities import PatientRows
 from postdicom_async.dicom.digest import DataSetDigest
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.sameness import Difference, differences
 from postdicom_async.disk.files import Unusable
 from postdicom_async.disk.sources import Usable
-from postdicom_async.jobs.compare_bytes import Finding, Verified, digest_of, verify_bytes
-from postdicom_async.jobs.ledger.ledger import ItemRow
-from postdicom_async.jobs.states import Reason, State, ended
+from postdicom_async.jobs.compare_bytes import Verified, VerifyFinding, digest_of, verify_bytes
+from postdicom_async.jobs.ledger.schema import ItemRow
+from postdicom_async.jobs.states import Reason, State, verdict_of
 from postdicom_async.results import InstanceUids, Outcome
 from postdicom_async.transfer import comparing
 from tests.support.anonymizing import anonymize as anonymized_bytes
@@ -31,7 +31,7 @@ from tests.support.dicom_files import DEFLATED, IMPLICIT, JPEG, small_dicom, stu
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
-    from postdicom_async.jobs.ends.end import Identified, Wanted
+    from postdicom_async.jobs.ends.end import Identified, Selection
 
 STUDY, SERIES = uid(1), uid(1, 1)
 
@@ -46,7 +46,7 @@ class MemoryEnd:
     twice: bool = False
     fails: bool = False
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         self.asked += [one.uid for one in wanted.instances]
         self.series.append(wanted.series)
         for one in reversed(wanted.instances):
@@ -239,9 +239,9 @@ async def test_one_flipped_bit_among_ten_thousand_is_found() -> None:
     target.files[text] = flipped(files[text], files[text].index(b"Series of the tests") + 3)
     findings = await found(source, target, rows(files))
     assert len(findings) == 10_000
-    assert {one.uid: one for one in findings.values() if one.finding is not Finding.SAME} == {
-        pixels: Verified(pixels, Finding.DIFFERENT, ("7FE00010",)),
-        text: Verified(text, Finding.DIFFERENT, ("0008103E",)),
+    assert {one.uid: one for one in findings.values() if one.finding is not VerifyFinding.SAME} == {
+        pixels: Verified(pixels, VerifyFinding.DIFFERENT, ("7FE00010",)),
+        text: Verified(text, VerifyFinding.DIFFERENT, ("0008103E",)),
     }
     assert set(source.asked) == {pixels, text}
     assert target.series == [SERIES]
@@ -268,11 +268,11 @@ async def test_what_one_end_does_not_give_is_said(digests: bool) -> None:
     target.files[names[2]] = b"<html>"
     findings = await found(source, target, rows(files, digests=digests))
     assert [findings[name].finding for name in names] == [
-        Finding.MISSING,
-        Finding.GONE,
-        Finding.CANNOT_COMPARE,
-        Finding.SAME,
-        Finding.SAME,
+        VerifyFinding.MISSING,
+        VerifyFinding.GONE,
+        VerifyFinding.CANNOT_COMPARE,
+        VerifyFinding.SAME,
+        VerifyFinding.SAME,
     ]
     assert [findings[name].finding.ok for name in names] == [False, False, False, True, True]
 
@@ -283,7 +283,7 @@ async def test_hundreds_that_were_coerced_are_compared_some_at_a_time() -> None:
     target = MemoryEnd({name: data.replace(b"T-1 ", b"T-2 ") for name, data in files.items()})
     items = [row._replace(series=uid(1, int(row.uid.split(".")[-2]))) for row in rows(files)]
     findings = await found(source, target, items)
-    assert set(findings.values()) == {Verified(name, Finding.COERCED, ("00100020",)) for name in files}
+    assert set(findings.values()) == {Verified(name, VerifyFinding.COERCED, ("00100020",)) for name in files}
     assert target.series == [None], "of two series"
     assert len(source.asked) == 100
     assert len(source.series) > 5
@@ -303,7 +303,7 @@ async def test_nothing_is_asked_for_nothing() -> None:
     assert not source.series
     assert not target.series
     findings = await found(source, target, rows({uid(1, 1, 1): small_dicom()}, digests=False))
-    assert [one.finding for one in findings.values()] == [Finding.GONE]
+    assert [one.finding for one in findings.values()] == [VerifyFinding.GONE]
     assert not target.series, "there is nothing to compare with"
 
 
@@ -323,11 +323,11 @@ async def test_anonymised_copies_are_looked_for_under_their_own_uids(digests: bo
     items = [row._replace(digest=digest(sent[row.uid]) if digests else b"") for row in rows(files)]
     findings = await found(source, target, items, anonymize=RULES)
     assert [findings[name].finding for name in names] == [
-        Finding.SAME,
-        Finding.COERCED,
-        Finding.DIFFERENT,
-        Finding.DIFFERENT,  # what was kept from the archive is for no archive to change
-        *[Finding.SAME] * 2,
+        VerifyFinding.SAME,
+        VerifyFinding.COERCED,
+        VerifyFinding.DIFFERENT,
+        VerifyFinding.DIFFERENT,  # what was kept from the archive is for no archive to change
+        *[VerifyFinding.SAME] * 2,
     ]
     assert target.series == [RULES.new_uid(SERIES)]
 
@@ -340,7 +340,7 @@ class _Gone(BytesBody):
 
 async def test_a_body_that_cannot_be_read_is_no_proof() -> None:
     class Odd(MemoryEnd):
-        async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+        async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
             async for one in super().open(wanted):
                 assert isinstance(one, Usable)
                 yield Usable(one.label, one.header, _Gone(b"x"))
@@ -348,7 +348,7 @@ async def test_a_body_that_cannot_be_read_is_no_proof() -> None:
     files = study_files(2)
     for source, target in ((MemoryEnd(files), Odd(files)), (Odd(files), MemoryEnd(files))):
         findings = await found(source, target, rows(files, digests=source.__class__ is MemoryEnd))
-        assert {one.finding for one in findings.values()} == {Finding.CANNOT_COMPARE}
+        assert {one.finding for one in findings.values()} == {VerifyFinding.CANNOT_COMPARE}
 
 
 LARGE = small_dicom(pixel_bytes=8 << 20)
@@ -359,22 +359,27 @@ BLOB = changed(small_dicom(pixel_bytes=64), lambda one: one.add_new(0x00420011, 
 @pytest.mark.parametrize(
     ("data", "other", "finding", "tags"),
     [
-        (LARGE, flipped(LARGE, 4 << 20), Finding.DIFFERENT, ("7FE00010",)),
-        (LARGE, LARGE.replace(b"T-1 ", b"T-2 "), Finding.COERCED, ("00100020",)),
-        (LARGE, small_dicom(pixel_bytes=8 << 20, patient_id="ANOTHER-1"), Finding.COERCED, ("00100020",)),
-        (LARGE, flipped(LARGE, -1 % len(LARGE)).replace(b"T-1 ", b"T-2 "), Finding.DIFFERENT, ("00100020", "7FE00010")),
-        (LARGE, LARGE.replace(b"Series of", b"Serien of"), Finding.DIFFERENT, ("0008103E",)),
-        (LARGE, LARGE[:-4], Finding.CANNOT_COMPARE, ()),
-        (LARGE, small_dicom(pixel_bytes=9 << 20), Finding.CANNOT_COMPARE, ()),
-        (LARGE_JPEG, flipped(LARGE_JPEG, 4 << 20), Finding.DIFFERENT, ("7FE00010",)),
-        (LARGE_JPEG, LARGE_JPEG.replace(b"T-1 ", b"T-2 "), Finding.COERCED, ("00100020",)),
-        (LARGE, LARGE_JPEG, Finding.CANNOT_COMPARE, ()),
-        (BLOB, flipped(BLOB, 3 << 20), Finding.DIFFERENT, ()),
-        (BLOB, b"<html>" * (1 << 20), Finding.CANNOT_COMPARE, ()),
+        (LARGE, flipped(LARGE, 4 << 20), VerifyFinding.DIFFERENT, ("7FE00010",)),
+        (LARGE, LARGE.replace(b"T-1 ", b"T-2 "), VerifyFinding.COERCED, ("00100020",)),
+        (LARGE, small_dicom(pixel_bytes=8 << 20, patient_id="ANOTHER-1"), VerifyFinding.COERCED, ("00100020",)),
+        (
+            LARGE,
+            flipped(LARGE, -1 % len(LARGE)).replace(b"T-1 ", b"T-2 "),
+            VerifyFinding.DIFFERENT,
+            ("00100020", "7FE00010"),
+        ),
+        (LARGE, LARGE.replace(b"Series of", b"Serien of"), VerifyFinding.DIFFERENT, ("0008103E",)),
+        (LARGE, LARGE[:-4], VerifyFinding.CANNOT_COMPARE, ()),
+        (LARGE, small_dicom(pixel_bytes=9 << 20), VerifyFinding.CANNOT_COMPARE, ()),
+        (LARGE_JPEG, flipped(LARGE_JPEG, 4 << 20), VerifyFinding.DIFFERENT, ("7FE00010",)),
+        (LARGE_JPEG, LARGE_JPEG.replace(b"T-1 ", b"T-2 "), VerifyFinding.COERCED, ("00100020",)),
+        (LARGE, LARGE_JPEG, VerifyFinding.CANNOT_COMPARE, ()),
+        (BLOB, flipped(BLOB, 3 << 20), VerifyFinding.DIFFERENT, ()),
+        (BLOB, b"<html>" * (1 << 20), VerifyFinding.CANNOT_COMPARE, ()),
     ],
 )  # fmt: skip
 async def test_large_instances_are_compared_in_flat_memory(
-    data: bytes, other: bytes, finding: Finding, tags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    data: bytes, other: bytes, finding: VerifyFinding, tags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparing, "COMPARED_WHOLE", 1 << 20)
     name = uid(1, 1, 1)
@@ -393,7 +398,7 @@ async def test_large_instances_are_compared_in_flat_memory(
 class Wide(MemoryEnd):
     """An end whose instances are what they say, whatever is in them."""
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         for one in wanted.instances:
             yield Usable(one.uid, InstanceHeader(InstanceUids("1", "1", "1"), "", ""), BytesBody(self.files[one.uid]))
 
@@ -403,5 +408,5 @@ def test_what_cannot_be_anonymised_has_a_reason_of_its_own() -> None:
     result = result_of(small_dicom(), Anonymization(patients=PatientRows([b"PatientID,PatientName\n", b"X,ANON\n"])))
     assert isinstance(result, Unusable)
     outcome = Outcome("", result.status, reason=result.reason)
-    assert ended(outcome) == (State.FAILED, Reason.ANONYMIZE, False)
-    assert ended(Outcome("", Status.UNREADABLE, reason="it is cut off")).reason == Reason.UNREADABLE
+    assert verdict_of(outcome) == (State.FAILED, Reason.ANONYMIZE, False)
+    assert verdict_of(Outcome("", Status.UNREADABLE, reason="it is cut off")).reason == Reason.UNREADABLE

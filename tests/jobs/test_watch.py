@@ -7,17 +7,17 @@ import io
 import pytest
 from rich.console import Console
 
-from postdicom_async.jobs.pages.eta import Pace
+from postdicom_async.jobs.pages.eta import Forecast
 from postdicom_async.jobs.pages.figures import count
 from postdicom_async.jobs.pages.terminal import draw, line
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Count, MonthLine, Summary
 from tests.jobs.summaries import HOSTILE, big, hostile, small
 
-PACE = Pace(0.3, 8100.0, 1200.0, 60_000_000.0)
+PACE = Forecast(0.3, 8100.0, 1200.0, 60_000_000.0)
 
 
-def drawn(summary: Summary, pace: Pace = PACE, width: int = 80) -> str:
+def drawn(summary: Summary, pace: Forecast = PACE, width: int = 80) -> str:
     sheet = io.StringIO()
     Console(file=sheet, width=width, markup=False, emoji=False, highlight=False).print(draw(summary, pace, width))
     return sheet.getvalue()
@@ -46,12 +46,12 @@ def test_how_far_how_fast_how_long() -> None:
 
 
 def test_nothing_is_said_that_is_not_known() -> None:
-    text = drawn(small(discovery_complete=False, expected=50), Pace())
+    text = drawn(small(discovery_complete=False, expected=50), Forecast())
     assert "still being listed" in text
     assert "30 of 150 found so far" in text
     assert "left" not in text
     assert "%" in text  # of what is known
-    assert "left" not in line(small(phase="complete", left=0), Pace(1.0, 0.0))
+    assert "left" not in line(small(phase="complete", left=0), Forecast(1.0, 0.0))
 
 
 def test_what_went_wrong() -> None:

@@ -13,22 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.jobs.pace.outage_policy import Advice, Do, Patience, Waves, Weather
+from postdicom_async.jobs.pace.outage_policy import Advice, Do, OutagePatience, OutagePolicy, RetryWaves
 
 HOUR = 3600.0
 OUTAGE = "ConnectionFailed"
 
 
-def weather(seed: int = 1, patience: Patience | None = None) -> Weather:
-    return Weather(patience, chance=random.Random(seed).random)
+def weather(seed: int = 1, patience: OutagePatience | None = None) -> OutagePolicy:
+    return OutagePolicy(patience, chance=random.Random(seed).random)
 
 
-def fail(sky: Weather, times: int, *, now: float = 0.0, error: str = OUTAGE) -> None:
+def fail(sky: OutagePolicy, times: int, *, now: float = 0.0, error: str = OUTAGE) -> None:
     for _ in range(times):
         sky.ended(now, error=error)
 
 
-def go_out(sky: Weather, now: float = 0.0) -> None:
+def go_out(sky: OutagePolicy, now: float = 0.0) -> None:
     fail(sky, 4, now=now)
     assert sky.advice(now).do is Do.PROBE
     sky.asked()
@@ -37,7 +37,7 @@ def go_out(sky: Weather, now: float = 0.0) -> None:
     assert sky.advice(now).do is Do.PAUSE
 
 
-def wait_for_probe(sky: Weather, now: float) -> float:
+def wait_for_probe(sky: OutagePolicy, now: float) -> float:
     """Go on to the next probe, and return when it is."""
     for _ in range(10):
         advice = sky.advice(now)
@@ -56,7 +56,7 @@ def wait_for_probe(sky: Weather, now: float) -> float:
 class World:
     """A job of many chunks against an archive, as the engine goes about it: six chunks at once, a second each."""
 
-    sky: Weather
+    sky: OutagePolicy
     works: Callable[[float], bool]
     """Whether a request that is made now succeeds."""
     queued: int
@@ -305,7 +305,7 @@ def test_work_that_ends_well_in_an_outage_brings_the_next_probe_forward() -> Non
 
 
 def test_an_outage_outlasts_patience() -> None:
-    sky = weather(patience=Patience(outage=1000.0))
+    sky = weather(patience=OutagePatience(outage=1000.0))
     go_out(sky)
     now = 0.0
     while sky.advice(now).do not in {Do.GIVE_UP, Do.STOP}:
@@ -319,7 +319,7 @@ def test_an_outage_outlasts_patience() -> None:
 
 
 def test_a_night_with_closed_windows_uses_up_no_patience() -> None:
-    sky = weather(patience=Patience(outage=1000.0))
+    sky = weather(patience=OutagePatience(outage=1000.0))
     go_out(sky)
     sky.rested(50_000.0)
     assert sky.advice(50_000.0).do is Do.PROBE
@@ -455,14 +455,14 @@ def test_a_lost_answer_is_an_outage_although_the_call_is_not_to_be_repeated() ->
 
 
 def test_waves_are_further_and_further_apart() -> None:
-    waves, chances = Waves(), random.Random(3)
+    waves, chances = RetryWaves(), random.Random(3)
     for attempt in range(1, 5):
         waits = [waves.wait(attempt, chances.random()) for _ in range(500)]
         longest = min(300.0, 30.0 * 2**attempt)
         assert min(waits) >= 30.0
         assert max(waits) <= longest
         assert max(waits) > 0.9 * longest
-    assert Waves(first=0.0, last=0.0).wait(1, 0.9) == 0.0
+    assert RetryWaves(first=0.0, last=0.0).wait(1, 0.9) == 0.0
     assert waves.wait(10**5, 0.99) <= 300
 
 

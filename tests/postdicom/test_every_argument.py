@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from postdicom_async import CloudApi, PostDicom, UsageError
-from postdicom_async.cloud.messages import Name as CloudName
-from postdicom_async.postdicom.operations import Name
 from postdicom_async.vendor.answers import Folder, VendorAnswer
 from tests.cloud.forms import ONE, THREE, TWO
 from tests.cloud.service import CloudService
@@ -147,13 +145,12 @@ async def test_an_argument_that_an_operation_does_not_have_is_refused() -> None:
     service = Service()
     async with service.client() as archive:
         with pytest.raises(TypeError, match=r"create folder: no such argument: nmae$"):
-            await archive.folders._caller.call(Name.CREATE_FOLDER, Folder, name="A", nmae=None)
+            await archive.folders._caller.call("folders.create", Folder, {"name": "A", "nmae": None})
         with pytest.raises(TypeError, match="search folders: no such argument: parent, titel"):
-            archive.folders._caller.search(Name.SEARCH_FOLDERS, Folder, "", titel="", parent="")
+            archive.folders._caller.search("folders.search", Folder, "", {"titel": "", "parent": ""})
     assert not service.requests
     async with CloudService() as cloud, cloud.client() as api:
+        given = {"patient_order_uuid": ONE, "group_id": 1, "flag_id": 2, "flag": 2}
         with pytest.raises(TypeError, match=r"set flag: no such argument: flag$"):
-            await api.flags._caller.call(
-                CloudName.SET_FLAG, VendorAnswer, patient_order_uuid=ONE, group_id=1, flag_id=2, flag=2
-            )
+            await api.flags._caller.call("flags.set", VendorAnswer, given)
         assert not cloud.sent()

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postdicom_async import Anonymization, LocalFileError, PatientTable, UsageError
-from postdicom_async.dicom.anonymize.patients import Patient, PatientRows, keyed_patient_id
+from postdicom_async.dicom.anonymize.identities import Patient, PatientRows, keyed_patient_id
 from postdicom_async.dicom.anonymize.values import check_value
 from tests.support.anonymizing import Writer, anonymize, read, refusal, result_of
 from tests.support.canaries import CANARIES, CanaryWatch

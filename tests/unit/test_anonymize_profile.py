@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
 from postdicom_async import Anonymization, UsageError
-from postdicom_async.dicom.anonymize import profile as anonymize_profile
+from postdicom_async.dicom.anonymize import rules as anonymize_profile
 from tests.support.anonymizing import (
     DATA,
     SHIPPED,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from postdicom_async import Anonymization, UsageError
-from postdicom_async.dicom.anonymize.patients import PatientRows
+from postdicom_async.dicom.anonymize.identities import PatientRows
 from postdicom_async.results import InstanceUids
 from tests.support.anonymizing import anonymize, read, result_of
 from tests.support.canaries import CANARIES, CanaryWatch

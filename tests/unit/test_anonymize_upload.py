@@ -10,7 +10,7 @@ import pytest
 from postdicom_async import Anonymization, DicomWeb, Limits, Settings, Status, UploadReport, UsageError
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.disk.anonymized import anonymized
-from postdicom_async.disk.sources import Identified
+from postdicom_async.disk.sources import IdentifiedSource
 from postdicom_async.emulator import EmbeddedArchive
 from tests.faults.clients import transport_of
 from tests.live.support import Progress, dataset_of, require_stored
@@ -183,7 +183,7 @@ async def test_a_source_that_changes_is_not_stored(
     (tmp_path / "1").write_bytes(small_dicom())
     (tmp_path / "2").write_bytes(small_dicom(uid(1), uid(1, 1), uid(1, 1, 2)))
 
-    async def then_changed(source: Identified, rules: Anonymization) -> Identified:
+    async def then_changed(source: IdentifiedSource, rules: Anonymization) -> IdentifiedSource:
         result = await anonymized(source, rules)
         (tmp_path / "1").write_bytes(small_dicom(patient_name=NAME))
         return result

@@ -18,7 +18,7 @@ from postdicom_async.errors import ConnectionFailed, ProtocolError
 from postdicom_async.http.answer import Answer, StreamedAnswer
 from postdicom_async.http.exchange import Clock
 from postdicom_async.http.problems import Problem
-from postdicom_async.http.repeat import Patience
+from postdicom_async.http.repeat import CallPatience
 from postdicom_async.http.retry import Failure
 from postdicom_async.settings import Limits, Timeouts
 
@@ -63,7 +63,7 @@ class Made:
             limits=limits or Limits(),
             timeouts=Timeouts(idle_read=5.0),
             clock=Clock(),
-            patience=Patience(None, 3),
+            patience=CallPatience(None, 3),
             in_vain=lambda: None,
             release=self._release,
         )
@@ -292,7 +292,7 @@ async def test_a_last_byte_that_comes_late(length: int) -> None:
         limits=Limits(),
         timeouts=Timeouts(idle_read=0.9, least_rate_window=0.9),
         clock=Clock(),
-        patience=Patience(None, 3),
+        patience=CallPatience(None, 3),
         in_vain=lambda: None,
         release=lambda: None,
     )

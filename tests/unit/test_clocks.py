@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from postdicom_async.http import exchange
-from postdicom_async.http.exchange import Clock, ReadWatch, Watch
+from postdicom_async.http.exchange import Clock, ReadWatchdog, Watchdog
 from tests.support.virtual_time import in_virtual_time
 
 
@@ -21,7 +21,7 @@ def _virtual(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "monotonic", now)
 
 
-async def waits(watch: Watch, seconds: float) -> str:
+async def waits(watch: Watchdog, seconds: float) -> str:
     try:
         with watch:
             watch.expect(now() + seconds)
@@ -38,7 +38,7 @@ def test_each_wait_ends_at_its_own_moment() -> None:
         clock = Clock()
 
         async def one(seconds: float) -> None:
-            assert await waits(Watch(clock), seconds) == "late"
+            assert await waits(Watchdog(clock), seconds) == "late"
             ends.append((seconds, now()))
 
         await asyncio.gather(one(3), one(1), one(2), one(1))
@@ -60,7 +60,7 @@ async def test_one_timer_for_a_thousand_waits(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(loop, "call_later", counted)
     clock = Clock()
-    watches = [ReadWatch(clock, 60.0) for _ in range(10)]
+    watches = [ReadWatchdog(clock, 60.0) for _ in range(10)]
     for _ in range(100):
         for watch in watches:
             with watch:
@@ -71,7 +71,7 @@ async def test_one_timer_for_a_thousand_waits(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_wait_that_moves_on_is_not_ended() -> None:
     async def work() -> None:
-        watch = Watch(Clock())
+        watch = Watchdog(Clock())
         with watch:
             for _ in range(10):
                 watch.expect(now() + 2)
@@ -82,7 +82,7 @@ def test_a_wait_that_moves_on_is_not_ended() -> None:
 
 def test_what_is_paused_is_not_ended() -> None:
     async def work() -> None:
-        watch = Watch(Clock())
+        watch = Watchdog(Clock())
         with watch:
             watch.expect(now() + 1)
             watch.pause()
@@ -95,7 +95,7 @@ def test_what_is_paused_is_not_ended() -> None:
 
 def test_a_wait_that_is_over_ends_nothing_later() -> None:
     async def work() -> None:
-        watch = Watch(Clock())
+        watch = Watchdog(Clock())
         with watch:
             watch.expect(now() + 1)
         await asyncio.sleep(3)
@@ -104,7 +104,7 @@ def test_a_wait_that_is_over_ends_nothing_later() -> None:
 
 
 async def test_a_cancellation_of_somebody_elses_goes_through() -> None:
-    task = asyncio.create_task(waits(Watch(Clock()), 60))
+    task = asyncio.create_task(waits(Watchdog(Clock()), 60))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

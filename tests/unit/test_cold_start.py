@@ -15,7 +15,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 import postdicom_async
 from postdicom_async.cli.app import app
-from postdicom_async.dicom import dictionary
+from postdicom_async.dicom import tags
 from tests.cli.commands import all_commands
 
 PROJECT = Path(postdicom_async.__file__).parents[1]
@@ -122,19 +122,19 @@ def test_the_event_loop_goes_on_while_pydicom_is_loaded(found: str) -> None:
 
 
 def test_the_dictionary_says_what_pydicom_s_says() -> None:
-    known = dictionary._COMMON
+    known = tags._COMMON
     assert len(known) > 80
     for keyword, (tag, vr) in known.items():
         assert (tag_for_keyword(keyword), dictionary_VR(tag), keyword_for_tag(tag)) == (tag, vr, keyword)
-        assert dictionary.tag_of_keyword(keyword) == tag
-        assert (dictionary.keyword_of(tag), dictionary.vr_of_tag(tag)) == (keyword, vr)
+        assert tags.tag_of_keyword(keyword) == tag
+        assert (tags.keyword_of(tag), tags.vr_of_tag(tag)) == (keyword, vr)
 
 
 def test_what_is_not_in_the_short_dictionary_is_asked_of_pydicom() -> None:
-    assert dictionary.tag_of_keyword("WaveformSequence") == 0x54000100
-    assert (dictionary.keyword_of(0x54000100), dictionary.vr_of_tag(0x54000100)) == ("WaveformSequence", "SQ")
-    assert (dictionary.tag_of_keyword(""), dictionary.tag_of_keyword("NoSuchName")) == (None, None)
-    assert (dictionary.keyword_of(0x00091001), dictionary.vr_of_tag(0x00091001)) == ("", "")
+    assert tags.tag_of_keyword("WaveformSequence") == 0x54000100
+    assert (tags.keyword_of(0x54000100), tags.vr_of_tag(0x54000100)) == ("WaveformSequence", "SQ")
+    assert (tags.tag_of_keyword(""), tags.tag_of_keyword("NoSuchName")) == (None, None)
+    assert (tags.keyword_of(0x00091001), tags.vr_of_tag(0x00091001)) == ("", "")
 
 
 # --- httpx's command --------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from postdicom_async.disk import folder as folder_module
-from postdicom_async.disk.folder import Folder
+from postdicom_async.disk.folder import SafeFolder
 from postdicom_async.errors import LocalFileError
 from postdicom_async.results import InstanceUids
 from tests.support.dicom_files import small_dicom, uid
@@ -48,9 +48,9 @@ class Opened:
     """An open folder, as a context."""
 
     def __init__(self, root: Path, *, fsync: bool = True) -> None:
-        self.folder = Folder(root, fsync=fsync)
+        self.folder = SafeFolder(root, fsync=fsync)
 
-    def __enter__(self) -> Folder:
+    def __enter__(self) -> SafeFolder:
         self.folder.open()
         return self.folder
 
@@ -246,7 +246,7 @@ class Failing:
         monkeypatch.setattr(os, call, failing)
 
 
-def problem_of_writing(folder: Folder, name: tuple[str, ...]) -> LocalFileError | None:
+def problem_of_writing(folder: SafeFolder, name: tuple[str, ...]) -> LocalFileError | None:
     try:
         partial = folder.create(name)
         try:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postdicom_async import Timeouts
-from postdicom_async.http.repeat import LeastRate, Patience, least_rate_of
+from postdicom_async.http.repeat import CallPatience, LeastRate, least_rate_of
 
 KIB = 1024
 
@@ -82,7 +82,7 @@ def test_what_is_called_slow_is_slow(waits: list[tuple[int, float]]) -> None:
 
 def test_silences_in_a_row() -> None:
     """Of all kinds together; but an answer is one to its own kind, and what was not silent itself is asked."""
-    patience = Patience(None, 3)
+    patience = CallPatience(None, 3)
     for kind in ("store", "search"):
         patience.met_silence(kind, patience.silences)
         assert not patience.is_over(kind)
@@ -93,7 +93,7 @@ def test_silences_in_a_row() -> None:
 
 
 def test_silence_met_side_by_side_counts_once() -> None:
-    patience = Patience(None, 2)
+    patience = CallPatience(None, 2)
     before = patience.silences
     for _ in range(10):
         patience.met_silence("store", before)
@@ -103,11 +103,11 @@ def test_silence_met_side_by_side_counts_once() -> None:
 
 
 def test_time_is_used_up_once() -> None:
-    patience = Patience(10.0, 3)
+    patience = CallPatience(10.0, 3)
     patience.spend(4)
     assert patience.left == 6
     patience.spend(40)
     assert patience.left == 0
-    unbounded = Patience(None, 3)
+    unbounded = CallPatience(None, 3)
     unbounded.spend(4)
     assert unbounded.left is None

@@ -80,7 +80,7 @@ def test_the_errors_form_one_tree() -> None:
         kind = getattr(errors, name)
         assert issubclass(kind, errors.PostdicomError)
         assert kind.__doc__
-    assert issubclass(errors.IncompleteDownload, errors.TransferError)
+    assert issubclass(results.IncompleteDownload, errors.TransferError)
     assert issubclass(errors.UsageError, ValueError)
 
 

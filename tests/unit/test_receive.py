@@ -18,7 +18,7 @@ from postdicom_async.dicom.layout import relative_names
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
 from postdicom_async.disk import threads as pool_module
-from postdicom_async.disk.folder import Folder
+from postdicom_async.disk.folder import SafeFolder
 from postdicom_async.errors import ConnectionFailed, LocalFileError, ProtocolError
 from postdicom_async.http.answer import StreamedAnswer
 from postdicom_async.results import BytesMoved, InstanceFinished, InstanceUids, Outcome, ProgressEvent
@@ -62,7 +62,7 @@ class Case:
 
     def __init__(self, root: Path, *, fsync: bool, piece: int) -> None:
         self.root = root
-        self.folder = Folder(root, fsync=fsync)
+        self.folder = SafeFolder(root, fsync=fsync)
         self.folder.open()
         self.told: list[ProgressEvent] = []
         self.gathered = Gathered(keeps_all=True)

@@ -19,7 +19,7 @@ from postdicom_async.dicom.anonymize import Anonymization
 from postdicom_async.disk import files, scratch
 from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.files import FileBody, Unusable, explain_os_error
-from postdicom_async.disk.sources import Identified, Sources, Usable, measure, read_sources
+from postdicom_async.disk.sources import IdentifiedSource, Sources, Usable, measure, read_sources
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.results import Status
 from tests.support.dicom_files import JPEG, small_dicom, study_files, uid
@@ -28,7 +28,7 @@ from tests.support.ids import shown
 PIECE = 1000
 
 
-async def found_in(sources: Sources, piece: int = PIECE) -> list[Identified]:
+async def found_in(sources: Sources, piece: int = PIECE) -> list[IdentifiedSource]:
     return [one async for group in read_sources(sources, piece=piece) for one in group]
 
 
@@ -36,14 +36,14 @@ async def content(body: Body) -> bytes:
     return b"".join([piece async for piece in body.open()])
 
 
-def summary(found: list[Identified]) -> list[tuple[str, str]]:
+def summary(found: list[IdentifiedSource]) -> list[tuple[str, str]]:
     """Return the last part of each label, and what became of it."""
     return [
         (Path(one.label).name, "usable" if isinstance(one, Usable) else f"{one.status}: {one.reason}") for one in found
     ]
 
 
-def usable(found: list[Identified]) -> Usable:
+def usable(found: list[IdentifiedSource]) -> Usable:
     (one,) = found
     assert isinstance(one, Usable), one
     return one

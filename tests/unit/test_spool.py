@@ -23,7 +23,7 @@ from postdicom_async.dicomweb.retrieve import Part
 from postdicom_async.disk import spool
 from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.files import Unusable
-from postdicom_async.disk.sources import Identified, Usable, measure, read_sources
+from postdicom_async.disk.sources import IdentifiedSource, Usable, measure, read_sources
 from postdicom_async.disk.spool import SpooledFile
 from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.results import InstanceUids, Status
@@ -34,7 +34,7 @@ PIECE = 100_000
 LARGE = small_dicom(pixel_bytes=300_000)
 
 
-async def found_in(sources: Any, **options: Any) -> list[Identified]:
+async def found_in(sources: Any, **options: Any) -> list[IdentifiedSource]:
     return [one async for group in read_sources(sources, piece=PIECE, **options) for one in group]
 
 

@@ -9,17 +9,28 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from postdicom_async.dicom.anonymize.patients import (
+from postdicom_async.dicom.anonymize.identities import (
     ISSUED_BY,
     PATIENT_ID,
     Patient,
     PatientRows,
+    key_of,
     keyed_patient_id,
+    new_uid,
+    says_which,
 )
-from postdicom_async.dicom.anonymize.profile import over_vendor_tags, profile_actions
-from postdicom_async.dicom.anonymize.rules import DUMMY, REMAP, REMOVE, Action, Kind, action_of, actions_of
-from postdicom_async.dicom.anonymize.uids import key_of, new_uid, says_which
-from postdicom_async.dicom.elements import dictionary_vr, tag_text
+from postdicom_async.dicom.anonymize.rules import (
+    DUMMY,
+    REMAP,
+    REMOVE,
+    Action,
+    Kind,
+    action_of,
+    actions_of,
+    over_vendor_tags,
+    profile_actions,
+)
+from postdicom_async.dicom.tags import dictionary_vr, tag_text, tags_of
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.results import InstanceUids
@@ -56,7 +67,7 @@ class Anonymization:
 
         Anonymization({"PatientName": "ANON^1", "PatientID": "", "00101040": None})
 
-    A key is a DICOM keyword, ``GGGGEEEE``, ``xGGGGEEEE``, ``GGGG,EEEE`` or ``(GGGG,EEEE)``. A text replaces the value
+    A key is a DICOM keyword, ``GGGGEEEE``, ``0xGGGGEEEE``, ``GGGG,EEEE`` or ``(GGGG,EEEE)``. A text replaces the value
     (several values stand apart by ``\``), ``""`` empties it, ``None`` removes the element. Values are checked against
     their VR (PS3.5 section 6.2) here, and again with the VR and the character set that a file has. The preamble is
     always zeroed: it may hold anything (PS3.10 section 7.1), and one that makes a file a TIFF as well points to places
@@ -135,7 +146,7 @@ class Anonymization:
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: never a secret or a table of patients."""
         if self._key:
-            raise UsageError("anonymize: its secret does not travel; send what without_secret() returns")
+            raise UsageError("its secret does not travel; send what without_secret() returns", argument="anonymize")
         return {**vars(self), "rules": dict(self.rules)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -158,7 +169,7 @@ class Anonymization:
             UsageError: new UIDs or IDs are derived from a secret, and none was given that others could be told.
         """
         if not self.is_repeatable:
-            raise UsageError("anonymize: give a secret, so that other machines make the same UIDs and IDs")
+            raise UsageError("give a secret, so that other machines make the same UIDs and IDs", argument="anonymize")
         return self._with(secret=None, patients=None, uid_map=None, _key=b"", _elsewhere=self._marks())
 
     def with_secret(
@@ -175,7 +186,9 @@ class Anonymization:
         """
         made = self._with(secret=secret, patients=patients, uid_map=uid_map, _key=key_of(secret), _elsewhere=None)
         if made._marks() != self._marks():  # noqa: SLF001 - another one of this class
-            raise UsageError("anonymize: another secret, or another table of patients, than where the rules come from")
+            raise UsageError(
+                "another secret, or another table of patients, than where the rules come from", argument="anonymize"
+            )
         return made
 
     def _with(self, **changed: Any) -> Anonymization:
@@ -347,7 +360,7 @@ class Anonymization:
 
     def _require_here(self) -> None:
         if self._elsewhere is not None:
-            raise UsageError("anonymize: the secret is not here; give it by with_secret()")
+            raise UsageError("the secret is not here; give it by with_secret()", argument="anonymize")
 
     def changes(self, tag: int) -> bool:
         """Return whether an element outside of sequences may become another one."""
@@ -364,7 +377,7 @@ class Anonymization:
 
     def uids_after(self, uids: InstanceUids) -> InstanceUids:
         """Return the UIDs that an instance has when it was anonymised."""
-        tags = (0x0020000D, 0x0020000E, 0x00080018)
+        tags = tags_of("StudyInstanceUID SeriesInstanceUID SOPInstanceUID")
         return InstanceUids(*(self._uid_after(tag, uid) for tag, uid in zip(tags, uids, strict=True)))
 
     def _uid_after(self, tag: int, old: str) -> str:
@@ -384,14 +397,14 @@ _FLAGS: Final = ("insert_absent", "sequences", "remap_uids", "remove_private")
 
 def _require_patients(patient_ids: object, patients: object, actions: Mapping[int, Action]) -> None:
     if patient_ids not in (None, "keyed"):
-        raise UsageError('anonymize: patient_ids: "keyed", or None')
+        raise UsageError('patient_ids: "keyed", or None', argument="anonymize")
     if patients is not None and not isinstance(patients, PatientRows):
-        raise UsageError("anonymize: patients: give a PatientTable, or None")
+        raise UsageError("patients: give a PatientTable, or None", argument="anonymize")
     if patient_ids is not None and PATIENT_ID in actions:
-        raise UsageError("anonymize: PatientID (0010,0020): give a rule, or patient_ids")
+        raise UsageError("PatientID (0010,0020): give a rule, or patient_ids", argument="anonymize")
 
 
 def _require_no_private(actions: Mapping[int, Action]) -> None:
     for tag, action in actions.items():
         if tag >> 16 & 1 and action is not REMOVE:
-            raise UsageError(f"anonymize: {tag_text(tag)}: all private elements are removed")
+            raise UsageError(f"{tag_text(tag)}: all private elements are removed", argument="anonymize")

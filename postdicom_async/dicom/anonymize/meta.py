@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicom.anonymize.level import Level
+from postdicom_async.dicom.anonymize.pieces import Level, Segments
 from postdicom_async.dicom.anonymize.plan import Planner
 from postdicom_async.dicom.elements import (
     EXPLICIT_LITTLE,
@@ -17,23 +17,21 @@ from postdicom_async.dicom.elements import (
     encode_element,
     read_element,
 )
-from postdicom_async.dicom.segments import Segments
+from postdicom_async.dicom.tags import EXPLICIT_VR_BIG_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, TAG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from postdicom_async.dicom.anonymize import Anonymization
 
-__all__ = ["DEFLATED", "MetaPlan", "plan_meta"]
+__all__ = ["MetaPlan", "plan_meta"]
 
-DEFLATED = "1.2.840.10008.1.2.1.99"
-_IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-_EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-
-_GROUP_LENGTH = 0x00020000
-_TRANSFER_SYNTAX = 0x00020010
+_GROUP_LENGTH = TAG["FileMetaInformationGroupLength"]
 # Media Storage SOP Class and Instance UID say what the data set says.
-_COPIES = {0x00020002: 0x00080016, 0x00020003: 0x00080018}
+_COPIES = {
+    TAG["MediaStorageSOPClassUID"]: TAG["SOPClassUID"],
+    TAG["MediaStorageSOPInstanceUID"]: TAG["SOPInstanceUID"],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +50,9 @@ class MetaPlan:
     @property
     def encoding(self) -> Encoding:
         """How elements of the data set are written, once it is inflated."""
-        if self.transfer_syntax_uid == _IMPLICIT_LITTLE:
+        if self.transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN:
             return IMPLICIT_LITTLE
-        if self.transfer_syntax_uid == _EXPLICIT_BIG:
+        if self.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN:
             return Encoding(little=False, explicit=True)
         return EXPLICIT_LITTLE
 
@@ -90,7 +88,7 @@ def plan_meta(window: Window, end: int, anonymization: Anonymization) -> MetaPla
     syntax, at = "", 132
     while at < end and window.peek(at, 2) == b"\x02\0":
         element = read_element(window, at, end, EXPLICIT_LITTLE)
-        if element.tag == _TRANSFER_SYNTAX:
+        if element.tag == TAG["TransferSyntaxUID"]:
             syntax = window.peek(element.value_at, min(element.length, 128)).strip(b"\0 ").decode("latin-1")
         at = planner.element(element, end, level)
     if not syntax:

@@ -9,31 +9,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicom.anonymize.level import Level, Mode
-from postdicom_async.dicom.anonymize.patients import ISSUER, PATIENT_ID, Patient
+from postdicom_async.dicom.anonymize.identities import ISSUER, PATIENT_ID, Patient
+from postdicom_async.dicom.anonymize.pieces import Level, Mode, Segments
 from postdicom_async.dicom.anonymize.rules import Action, Kind
 from postdicom_async.dicom.anonymize.values import DUMMIES, check_value, encode_value
 from postdicom_async.dicom.elements import (
     EXPLICIT_LITTLE,
     FRAGMENTS,
     IMPLICIT_LITTLE,
-    ITEM,
-    ITEM_END,
-    SEQUENCE_END,
-    UNDEFINED,
     DicomProblem,
     Element,
     Encoding,
     Window,
     as_written,
-    dictionary_vr,
     encode_element,
     encode_header,
     items_encoding,
     read_element,
+)  # fmt: skip
+from postdicom_async.dicom.tags import (
+    ITEM,
+    ITEM_END,
+    SEQUENCE_END,
+    TAG,
+    UNDEFINED,
+    dictionary_vr,
     tag_text,
-)
-from postdicom_async.dicom.segments import Segments
+    tags_of,
+)  # fmt: skip
 from postdicom_async.dicom.text import decode_text
 
 if TYPE_CHECKING:
@@ -46,9 +49,8 @@ _MOST_HELD = 64 << 20  # bytes written anew in one file; a plan is held until th
 _PART_COST = 200
 _LONGEST_UIDS = 1 << 20
 _LONGEST_ID = 1024
-_CHARACTER_SET = 0x00080005
-_TRAILING_PADDING = 0xFFFCFFFC
-_CODE = (0x00080100, 0x00080102, 0x00080104)
+_CHARACTER_SET = TAG["SpecificCharacterSet"]
+_CODE = tags_of("CodeValue CodingSchemeDesignator CodeMeaning")
 
 
 class Planner:
@@ -157,7 +159,7 @@ class Planner:
     def _action(self, element: Element, level: Level) -> Action | None:
         if level.mode is Mode.KEEP or element.tag == _CHARACTER_SET:
             return None
-        if element.tag == _TRAILING_PADDING:
+        if element.tag == TAG["DataSetTrailingPadding"]:
             return Action(Kind.REMOVE)  # it means nothing (PS3.10 section 7.2) and may hold anything
         if level.mode is Mode.RULES and element.tag in self._of_patient:
             return self._of_patient[element.tag]

@@ -1,15 +1,18 @@
-"""What is done to an element, and the forms in which rules are written."""
+"""What is done to an element, how a caller writes it, and the rules that are there already.
+
+Those are PostDICOM's nine tags, and the Basic Application Level Confidentiality Profile (PS3.15 annex E).
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 from postdicom_async.dicom.anonymize.values import check_value
-from postdicom_async.dicom.elements import dictionary_vr, tag_text
+from postdicom_async.dicom.tags import TAG, checked_tag, dictionary_vr, tag_text, tags_of
 from postdicom_async.errors import UsageError
 
 __all__ = [
@@ -24,7 +27,8 @@ __all__ = [
     "action_of",
     "actions_of",
     "objection",
-    "tag_of",
+    "over_vendor_tags",
+    "profile_actions",
 ]
 
 CANNOT_ANONYMIZE: Final = "cannot be anonymised"
@@ -56,33 +60,15 @@ class Action:
 
 REMOVE, EMPTY, REMAP, DUMMY = (Action(kind) for kind in (Kind.REMOVE, Kind.EMPTY, Kind.REMAP, Kind.DUMMY))
 
-_HEX = re.compile(r"x?([0-9a-f]{8})|(\()?([0-9a-f]{4}), ?([0-9a-f]{4})(?(2)\))", re.IGNORECASE)
-
 # These say how the rest is written, or follow from it.
-_PROTECTED = frozenset({0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00080005})
-NEEDED: Final = frozenset({0x00080016, 0x00080018, 0x0020000D, 0x0020000E})
+_PROTECTED = frozenset(
+    tags_of(
+        "FileMetaInformationGroupLength FileMetaInformationVersion MediaStorageSOPClassUID MediaStorageSOPInstanceUID"
+        " TransferSyntaxUID SpecificCharacterSet"
+    )
+)
+NEEDED: Final = frozenset(tags_of("SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID"))
 """No instance is without these."""
-
-
-def tag_of(key: object) -> int:
-    """Return the tag that a keyword or number names.
-
-    Raises:
-        UsageError: there is no such keyword.
-    """
-    from pydicom.datadict import tag_for_keyword
-
-    text = key.strip() if isinstance(key, str) else ""
-    if match := _HEX.fullmatch(text):
-        return int(match[1] or match[3] + match[4], 16)
-    tag = tag_for_keyword(text) if text else None
-    if tag is None:
-        raise UsageError(f"anonymize: {_shown(text)} is neither a DICOM keyword nor a tag (GGGGEEEE)")
-    return int(tag)
-
-
-def _shown(key: str) -> str:
-    return repr(key) if re.fullmatch(r"\w{1,64}", key, re.ASCII) else "a key"
 
 
 def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Action]:
@@ -92,16 +78,16 @@ def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Ac
         UsageError: a key or value is wrong; the message names the tag and never shows the value.
     """
     if not isinstance(rules, Mapping):
-        raise UsageError("anonymize: rules are a mapping of keywords or tags to text or None")
+        raise UsageError("rules are a mapping of keywords or tags to text or None", argument="anonymize")
     actions: dict[int, Action] = {}
     for key, value in rules.items():
-        tag = tag_of(key)
+        tag = checked_tag(key, "anonymize")
         if tag in actions:
-            raise UsageError(f"anonymize: {tag_text(tag)} is given twice")
+            raise UsageError(f"{tag_text(tag)} is given twice", argument="anonymize")
         if value is not None and not isinstance(value, str):
-            raise UsageError(f"anonymize: {tag_text(tag)}: give text, or None to remove it")
+            raise UsageError(f"{tag_text(tag)}: give text, or None to remove it", argument="anonymize")
         if found := objection(tag, value):
-            raise UsageError(f"anonymize: {tag_text(tag)}: {found}")
+            raise UsageError(f"{tag_text(tag)}: {found}", argument="anonymize")
         actions[tag] = action_of(value, insert=insert)
     return actions
 
@@ -124,3 +110,88 @@ def objection(tag: int, value: str | None) -> str | None:
     if value and (problem := check_value(dictionary_vr(tag), value)):
         return problem
     return "one UID" if value and tag in NEEDED and "\\" in value else None
+
+
+# --- rules that are there already -------------------------------------------------------------------------------------
+
+# The Basic Profile is that of dicom-anonymizer's table. Only the table is used: the engine of that package holds a data
+# set in memory and keeps the UIDs it has replaced in a global.
+_TABLE = "dicomanonymizer.dicom_anonymization_databases.dicomfields_2026c"
+
+# Where the table leaves a choice by the IOD, what keeps every IOD valid is taken: never less than PS3.15 asks for.
+_COLUMNS: dict[str, Action] = {
+    "X_TAGS": REMOVE,
+    "Z_TAGS": EMPTY,
+    "X_Z_TAGS": EMPTY,
+    "D_TAGS": DUMMY,
+    "Z_D_TAGS": DUMMY,
+    "X_D_TAGS": DUMMY,
+    "X_Z_D_TAGS": DUMMY,
+    "U_TAGS": REMAP,
+    "X_Z_U_STAR_TAGS": REMAP,
+}
+
+# What a file meta may tell of where the file came from (PS3.10 table 7.1-1); the profile wants a new one (E.1.1).
+_META = tags_of(
+    "SourceApplicationEntityTitle SendingApplicationEntityTitle ReceivingApplicationEntityTitle"
+    " SourcePresentationAddress SendingPresentationAddress ReceivingPresentationAddress"
+    " PrivateInformationCreatorUID PrivateInformation"
+)
+
+# What says that it was done (PS3.15 section E.1.1, code of CID 7050).
+_MARKS = {
+    TAG["PatientIdentityRemoved"]: Action(Kind.TEXT, "YES", insert=True),
+    TAG["DeidentificationMethod"]: Action(Kind.TEXT, "Basic Application Confidentiality Profile", insert=True),
+    TAG["DeidentificationMethodCodeSequence"]: Action(
+        Kind.CODE, "113100\\DCM\\Basic Application Confidentiality Profile", insert=True
+    ),
+    TAG["LongitudinalTemporalInformationModified"]: Action(Kind.TEXT, "REMOVED", insert=True),
+}
+
+
+def profile_actions() -> tuple[dict[int, Action], tuple[tuple[int, int, Action], ...]]:
+    """Return tag -> action, and for repeating groups (mask, tag, action).
+
+    Raises:
+        UsageError: the table is not installed.
+    """
+    try:
+        table: Any = import_module(_TABLE)
+    except ImportError:
+        table = None  # told outside of the handler, whose traceback would name paths of this machine
+    if table is None:
+        raise UsageError('the basic profile needs its table: pip install "postdicom-async[anonymize]"')
+    exact: dict[int, Action] = {}
+    masked: list[tuple[int, int, Action]] = []
+    for column, action in _COLUMNS.items():
+        for group, number, *mask in getattr(table, column):
+            tag = group << 16 | number
+            if mask:
+                masked.append((mask[0] << 16 | mask[1], tag, action))
+            else:
+                exact[tag] = action
+    exact |= dict.fromkeys(_META, REMOVE) | _MARKS
+    return exact, tuple(masked)
+
+
+# The nine tags that PostDICOM's own uploader offers, with values that leave a valid study.
+_VENDOR_TAGS: dict[str, str | None] = {
+    "PatientName": "ANONYMOUS",
+    "PatientID": "ANONYMOUS",
+    "OtherPatientIDs": "",
+    "OtherPatientNames": "",
+    "StudyDescription": "",
+    "ReferringPhysicianName": "",
+    "InstitutionName": "",
+    "InstitutionAddress": "",
+    "AccessionNumber": "",
+}
+
+
+def over_vendor_tags(rules: Any, *, keyed: bool) -> Any:
+    """Return the vendor's rules with others on top, which may name the tags in another way."""
+    rules = {} if rules is None else rules
+    if not isinstance(rules, Mapping):
+        return rules
+    named = {checked_tag(key, "anonymize") for key in rules} | ({TAG["PatientID"]} if keyed else set())
+    return {key: value for key, value in _VENDOR_TAGS.items() if TAG[key] not in named} | dict(rules)

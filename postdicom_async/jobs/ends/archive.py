@@ -31,11 +31,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from postdicom_async.dicom.anonymize import Anonymization
-    from postdicom_async.disk.sources import Identified
-    from postdicom_async.jobs.ends.end import Wanted
+    from postdicom_async.disk.sources import IdentifiedSource
+    from postdicom_async.jobs.ends.end import Selection
     from postdicom_async.results import InstanceUids, Outcome, UploadReport
 
-__all__ = ["ArchiveEnd"]
 
 _NOT_AS_STORED = "it takes only requests that let it change the transfer syntax: images may come in another than stored"
 _LACKS_UNDATED = "it cuts its lists of studies: some without a study date may not have been found"
@@ -59,7 +58,7 @@ class ArchiveEnd:
 
     def __init__(self, client: DicomWeb, *, name: str | None = None, filters: Mapping[str, Any] | None = None) -> None:
         if not isinstance(client, DicomWeb):
-            raise UsageError("client: give a DicomWeb(...)")
+            raise UsageError("give a DicomWeb(...)", argument="client")
         self._take(client)
         self._opens = False
         self._filters = tuple(filter_pairs(filters))
@@ -150,7 +149,7 @@ class ArchiveEnd:
 
     # --- instances ----------------------------------------------------------------------------------------------------
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[IdentifiedSource, None]:
         """Yield what is wanted; see `ends.End.open`."""
         opening = Opening(
             self._retrieves,
@@ -173,11 +172,11 @@ class ArchiveEnd:
             self.notes.append(text)
 
     async def store(
-        self, sources: AsyncIterator[Identified], *, anonymize: Anonymization | None = None
+        self, sources: AsyncIterator[IdentifiedSource], *, anonymize: Anonymization | None = None
     ) -> AsyncGenerator[Outcome, None]:
         """Store what comes; see `ends.End.store`. No two sources may have one SOP Instance UID."""
 
-        def upload(given: AsyncIterator[Identified]) -> Outcomes[UploadReport]:
+        def upload(given: AsyncIterator[IdentifiedSource]) -> Outcomes[UploadReport]:
             async def engine(gathered: Gathered) -> UploadReport:
                 upload = Upload(
                     self._retrieval,

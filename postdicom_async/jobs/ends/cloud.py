@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from postdicom_async.dicom.anonymize import Anonymization
-    from postdicom_async.disk.sources import Identified
-    from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Wanted
+    from postdicom_async.disk.sources import IdentifiedSource
+    from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy, Selection
     from postdicom_async.results import InstanceUids, Outcome, UploadReport
     from postdicom_async.transfer.outcomes import Outcomes
 
-__all__ = ["CloudEnd"]
 
 _UPLOADS = 2  # at once, each over several sockets: while one waits for its last answers, another sends
 
@@ -57,7 +56,7 @@ class CloudEnd:
         folder_uuid: UUID | str | None = None,
     ) -> None:
         if not isinstance(api, CloudApi):
-            raise UsageError("api: give a CloudApi(...)")
+            raise UsageError("give a CloudApi(...)", argument="api")
         self._api = api
         self._institution = institution_uuid
         self._folder = folder_uuid
@@ -84,11 +83,11 @@ class CloudEnd:
             await self._api.__aexit__(kind, error, trace)
 
     async def store(
-        self, sources: AsyncIterator[Identified], *, anonymize: Anonymization | None = None
+        self, sources: AsyncIterator[IdentifiedSource], *, anonymize: Anonymization | None = None
     ) -> AsyncGenerator[Outcome, None]:
         """Store what comes; see `ends.End.store`."""
 
-        def upload(given: AsyncIterator[Identified]) -> Outcomes[UploadReport]:
+        def upload(given: AsyncIterator[IdentifiedSource]) -> Outcomes[UploadReport]:
             return self._api.upload_each(
                 given,  # type: ignore[arg-type]  # what another end gave, as it is
                 institution_uuid=self._institution,
@@ -123,7 +122,7 @@ class CloudEnd:
         """Refuse."""
         raise _cannot("list instances")
 
-    def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:  # noqa: ARG002 - the protocol
+    def open(self, wanted: Selection) -> AsyncGenerator[IdentifiedSource, None]:  # noqa: ARG002 - the protocol
         """Refuse."""
         raise _cannot("give images")
 

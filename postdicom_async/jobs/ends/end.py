@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import Usable
     from postdicom_async.results import InstanceUids, Outcome
 
-__all__ = ["End", "Feature", "Identified", "ListedInstance", "ListedStudy", "Wanted"]
 
 Identified: TypeAlias = "Usable | Unusable"
 
@@ -37,7 +36,7 @@ class Feature(Flag):
     """Says of an instance whether it has it."""
     DELETES = auto()
     UNLISTED = auto()
-    """Opens a whole study whose instances were not listed: `Wanted` with ``whole`` and no instances."""
+    """Opens a whole study whose instances were not listed: `Selection` with ``whole`` and no instances."""
     PASSES = auto()
     """Stores what comes as it comes: reads each body once, so that one may be given that can be read only once."""
 
@@ -73,7 +72,7 @@ class ListedInstance(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Selection:
     """Instances of one study, to be opened.
 
     Attributes:
@@ -138,7 +137,7 @@ class End(Protocol):
         """
         ...
 
-    def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         """Yield what is wanted, each once and in any order; ``label`` is the SOP Instance UID as it was wanted.
 
         What the source does not give is not yielded. Memory is bounded: the next is received when the one before is

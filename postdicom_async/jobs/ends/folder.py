@@ -1,8 +1,8 @@
 """The end of a job that is a folder: DICOM is known by content, and every file there is one item or says why not.
 
 State: the index (see `folder_index`) is opened when it is first needed and searched once, by whoever comes first; the
-`Folder` that is written to is opened when something is to be stored. Both are let go of when the end is left. What was
-stored waits in memory until it is noted in the index, some hundred at a time, and before anything is listed.
+`SafeFolder` that is written to is opened when something is to be stored. Both are let go of when the end is left. What
+was stored waits in memory until it is noted in the index, some hundred at a time, and before anything is listed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, relative_names
 from postdicom_async.disk.anonymized import require_anonymization
 from postdicom_async.disk.files import local_file_error
-from postdicom_async.disk.folder import Folder, delete_file
+from postdicom_async.disk.folder import SafeFolder, delete_file
 from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ends.folder_files import FolderReader, Looked, look, scan_folder, settle_uid
-from postdicom_async.jobs.ends.folder_index import FolderIndex, FolderListing
+from postdicom_async.jobs.ends.folder_index import FolderIndex, FolderListing, files_of
 from postdicom_async.jobs.ends.folder_match import StudyFilter
 from postdicom_async.jobs.ends.folder_store import FolderStore, of_the_folder
 from postdicom_async.jobs.states import Reason
@@ -35,15 +35,13 @@ from postdicom_async.transfer.sinks import FolderSink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-    from types import TracebackType
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicom.layout import RelativeName
-    from postdicom_async.jobs.ends.end import Identified, ListedInstance, ListedStudy, Wanted
+    from postdicom_async.jobs.ends.end import Identified, ListedInstance, Selection
     from postdicom_async.jobs.ends.folder_index import FileRow
     from postdicom_async.results import Outcome
 
-__all__ = ["FolderEnd"]
 
 _NOTED: Final = 256  # stored files that are noted at once
 _PIECE: Final = 512 * 1024
@@ -51,7 +49,7 @@ _LISTED: Final = frozenset({Reason.NONE, Reason.DUPLICATE_FILE})
 _TRIED: Final = 1 << 20  # bytes that are written to see whether the disk has room
 
 
-class FolderEnd:
+class FolderEnd(FolderListing):
     """A folder as an end of a job. Use it inside ``async with``.
 
     Attributes:
@@ -91,13 +89,13 @@ class FolderEnd:
         self.features: Feature = ~Feature(0)
         self._root = Path(self.identity)
         self._index_path = index
-        self._filter = StudyFilter(filters)
+        super().__init__(StudyFilter(filters))
         self._layout = relative_names(layout)
         self._fsync = fsync
         self._target = target
         self._on_scan = on_scan
         if index is not None and Path(os.path.realpath(index)).is_relative_to(self._root):
-            raise UsageError("index: it must not lie in the folder that it is about")
+            raise UsageError("it must not lie in the folder that it is about", argument="index")
         self._index: FolderIndex | None = None
         self._indexing = asyncio.Lock()
         self._searched = False
@@ -114,9 +112,7 @@ class FolderEnd:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Let go of the folder and its index; what was stored is noted first."""
         self._store = None
         self._writing.close()
@@ -141,13 +137,13 @@ class FolderEnd:
         async with self._searching:
             await self._search()
 
-    async def _listing(self) -> FolderListing:
-        """Return what lists, after a search that is made once, with all that was stored noted."""
+    async def listed_index(self) -> FolderIndex:
+        """Return the index, after a search that is made once, with all that was stored noted."""
         async with self._searching:
             if not self._searched:
                 await self._search()
         await self._note_stored()
-        return FolderListing(await self._opened_index(), self._filter)
+        return await self._opened_index()
 
     async def _search(self) -> None:
         index = await self._opened_index()
@@ -185,39 +181,9 @@ class FolderEnd:
             raise UsageError("this is a file where a folder was to be named")
         return status is not None
 
-    async def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:
-        """Yield the studies that the filter means. A study is dated by the first date that its files say.
-
-        Raises:
-            UsageError, LocalFileError, LedgerUnusable: as `refresh`.
-        """
-        async with aclosing((await self._listing()).studies(since, until)) as found:
-            async for some in found:
-                yield some
-
-    async def study(self, study: str) -> ListedStudy | None:
-        """Return what the folder has of a study, None where that is nothing, or the filter leaves it out."""
-        return await (await self._listing()).study(study)
-
-    async def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:
-        """Yield the instances of a study, each with its place in the folder. See `excluded` for other files."""
-        async with aclosing((await self._listing()).instances(study)) as found:
-            async for some in found:
-                yield some
-
-    async def excluded(self) -> AsyncGenerator[list[ListedInstance], None]:
-        """Yield every other file: what is not DICOM, cannot be read, is there twice, or lies outside the filter.
-
-        ``flaw`` says which; ``uid`` is a digest that only this index can make of the path, ``series`` empty. With
-        what `instances` yields for each study, every file that was found comes once.
-        """
-        async with aclosing((await self._listing()).excluded()) as found:
-            async for some in found:
-                yield some
-
     # --- as a source -------------------------------------------------------------------------------------------------
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         """Yield the files, the next ones read ahead.
 
         What is another instance by now, is cut off or not there, is `Unusable`.
@@ -231,7 +197,7 @@ class FolderEnd:
             async for one in found:
                 yield one
 
-    async def placed(self, wanted: Wanted) -> Wanted:
+    async def placed(self, wanted: Selection) -> Selection:
         """Return the wanted with their places as far as they are known, for a worker that has no index.
 
         What lies where the layout would put it is found there; the folder is searched for what the index has not.
@@ -242,11 +208,11 @@ class FolderEnd:
         # What an earlier run knew will do: each file is looked at when it is opened.
         found = await in_background(partial(self._find, index, wanted))
         if not all(one.place for one in found.instances):
-            await self._listing()
+            await self.listed_index()
             found = await in_background(partial(self._find, index, found))
         return found
 
-    def _find(self, index: FolderIndex, wanted: Wanted) -> Wanted:
+    def _find(self, index: FolderIndex, wanted: Selection) -> Selection:
         def place(one: ListedInstance) -> str:
             row = index.find(wanted.study, one.series, one.uid)
             if row is not None:
@@ -292,7 +258,7 @@ class FolderEnd:
             if self._store is None:
                 # Of one job one process writes: what an earlier one left half written is its own, to be cleared.
                 owner = "" if self._index_path is None else (await self._opened_index()).mark(b"")
-                folder = Folder(self._root, fsync=self._fsync, owner=owner)
+                folder = SafeFolder(self._root, fsync=self._fsync, owner=owner)
                 self._writing.callback(folder.close)
                 with translated(LocalFileError, of_the_folder):
                     await in_background(folder.open)
@@ -325,16 +291,16 @@ class FolderEnd:
             UsageError: the filter leaves this study out.
             LocalFileError: not all could be deleted; the others are gone.
         """
-        listing = await self._listing()
-        if not await listing.is_chosen(study):
-            raise UsageError("delete: the study is outside the filter")
+        index = await self.listed_index()
+        if not await self.is_chosen(index, study):
+            raise UsageError("the study is outside the filter", argument="delete")
         wanted = None if instances is None else {(one.series_instance_uid, one.sop_instance_uid) for one in instances}
         problem: LocalFileError | None = None
-        async for rows in listing.files(study):
+        async for rows in files_of(index, study):
             chosen = [
                 row for row in rows if row.flaw in _LISTED and (wanted is None or (row.series, row.uid) in wanted)
             ]
-            problem = await in_background(partial(self._delete_files, listing.index, chosen)) or problem
+            problem = await in_background(partial(self._delete_files, index, chosen)) or problem
         if self._store is not None:
             self._store.sink.folder.look_again()
         if problem is not None:

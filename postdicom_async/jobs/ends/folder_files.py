@@ -33,7 +33,7 @@ from postdicom_async.disk.sources import Usable
 from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
-from postdicom_async.jobs.ends.folder_index import Group, Seen
+from postdicom_async.jobs.ends.folder_index import FoundFile, SeriesGroup
 from postdicom_async.jobs.ends.folder_match import day_of
 from postdicom_async.jobs.states import Reason
 from postdicom_async.results import InstanceUids, Status
@@ -42,10 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 
     from postdicom_async.disk.files import FileIdentity
-    from postdicom_async.jobs.ends.end import Identified, ListedInstance, Wanted
+    from postdicom_async.jobs.ends.end import Identified, ListedInstance, Selection
     from postdicom_async.jobs.ends.folder_index import FileRow, FolderIndex
-
-__all__ = ["FolderReader", "Looked", "look", "scan_folder", "settle_uid"]
 
 
 _FILES_A_STEP: Final = 512
@@ -92,7 +90,7 @@ class Looked(NamedTuple):
     relative: bytes
 
 
-def look(one: Looked, texts: Collection[str]) -> Seen:
+def look(one: Looked, texts: Collection[str]) -> FoundFile:
     """Read what a file is, in a thread; never raises for what it is."""
     found: Beginning[Facts | NoInstance] | Unusable = read_beginning(one.file, read_facts, whole=True)
     if isinstance(found, Unusable):
@@ -100,18 +98,18 @@ def look(one: Looked, texts: Collection[str]) -> Seen:
     facts, identity = found.told, identity_of(found.status)
     size = found.status.st_size
     if isinstance(facts, NoInstance):  # a directory of other files
-        return Seen(one.relative, size, identity, Reason.NOT_DICOM)
+        return FoundFile(one.relative, size, identity, Reason.NOT_DICOM)
     study, series, uid = facts.header.uids
     said = {name: facts.texts[name] for name in sorted(texts) if name in facts.texts}
-    group = Group(study, series, day_of(facts.texts.get("study_date", "")), json.dumps(said) if said else "")
-    return Seen(one.relative, size, identity, Reason.NONE, group, uid)
+    group = SeriesGroup(study, series, day_of(facts.texts.get("study_date", "")), json.dumps(said) if said else "")
+    return FoundFile(one.relative, size, identity, Reason.NONE, group, uid)
 
 
-def _seen_unusable(one: Looked, found: Unusable) -> Seen:
+def _seen_unusable(one: Looked, found: Unusable) -> FoundFile:
     flaw = Reason.NOT_DICOM if found.status is Status.NOT_DICOM else Reason.UNREADABLE
     # Without a size, a system call failed: that may be otherwise next time, though the file is the same.
     again = flaw is Reason.UNREADABLE and not found.size
-    return Seen(one.relative, found.size, None if again else _identity(one.file), flaw)
+    return FoundFile(one.relative, found.size, None if again else _identity(one.file), flaw)
 
 
 def _identity(path: Path) -> FileIdentity | None:
@@ -132,13 +130,13 @@ class _Scan:
         self._look = partial(look, texts=texts)
         self._found = self._files()
 
-    def _files(self) -> Iterator[Looked | Seen]:
+    def _files(self) -> Iterator[Looked | FoundFile]:
         """Yield what there is, in order: files, and what cannot be searched."""
         for one in files_at(Path(self._root)):
             if isinstance(one, Unusable):
                 if one.label == self._root:
                     raise LocalFileError(f"the {one.reason}")  # "folder: permission denied"
-                yield Seen(os.fsencode(one.label)[self._prefix :], 0, None, Reason.UNREADABLE)
+                yield FoundFile(os.fsencode(one.label)[self._prefix :], 0, None, Reason.UNREADABLE)
             elif not is_partial(one.name):
                 yield Looked(one, os.fsencode(one)[self._prefix :])
 
@@ -153,7 +151,7 @@ class _Scan:
             if _identity(files[path].file) == known.identity:
                 unchanged.append(known.id)
                 del files[path]
-        seen = [one for one in some if isinstance(one, Seen)]
+        seen = [one for one in some if isinstance(one, FoundFile)]
         seen += self._threads.map(self._look, files.values())
         self._index.note(seen, unchanged)
         return len(some)
@@ -216,7 +214,7 @@ class FolderReader:
         """Whether it was there before."""
         return self._device is not None
 
-    async def open(self, wanted: Wanted) -> AsyncGenerator[Identified, None]:
+    async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         """Yield what is wanted and there, in its order, the next group being read meanwhile.
 
         Raises:

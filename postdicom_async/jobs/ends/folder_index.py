@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from postdicom_async.disk.files import FileIdentity
     from postdicom_async.jobs.ends.folder_match import StudyFilter
 
-__all__ = ["FileRow", "FolderIndex", "FolderListing", "Group", "Known", "Seen", "damaged"]
-
 
 _T = TypeVar("_T")
 _Key = TypeVar("_Key", str, int, "tuple[str, bytes]")
@@ -59,10 +57,12 @@ _SCHEMA: Final = (
     "CREATE INDEX files_with_flaw ON files (flaw) WHERE flaw <> 0",
 )
 _CACHE_KIB: Final = 16 << 10
+_STUDIES: Final = 500  # in a page
+_FILES_A_PAGE: Final = 1000
 _NEVER: Final = -1  # an inode that no file has: what could not be read is read again next time
 
 
-class Group(NamedTuple):
+class SeriesGroup(NamedTuple):
     """What a file says of the study and series it belongs to."""
 
     study: str
@@ -71,7 +71,7 @@ class Group(NamedTuple):
     texts: str
 
 
-class Seen(NamedTuple):
+class FoundFile(NamedTuple):
     """A file as it was found.
 
     Attributes:
@@ -84,11 +84,11 @@ class Seen(NamedTuple):
     size: int
     identity: FileIdentity | None
     flaw: int
-    group: Group | None = None
+    group: SeriesGroup | None = None
     uid: str | None = None
 
 
-class Known(NamedTuple):
+class IndexedFile(NamedTuple):
     """A file as the index has it: what tells that it has not changed."""
 
     id: int
@@ -210,21 +210,21 @@ class FolderIndex:
         self._write(lambda: self._put("scan", number))
         self.scan = number
 
-    def known(self, paths: Sequence[bytes]) -> dict[bytes, Known]:
+    def known(self, paths: Sequence[bytes]) -> dict[bytes, IndexedFile]:
         """Return those of some files that the index has."""
         marks = ",".join("?" * len(paths))
         query = f"SELECT path, id, size, mtime, inode, ctime FROM files WHERE path IN ({marks})"  # noqa: S608 - marks
         rows = self._run(lambda: self._database.execute(query, paths).fetchall())
         asked = frozenset(paths)  # a damaged index may answer with others
-        return {path: Known(id_, tuple(identity)) for path, id_, *identity in rows if path in asked}
+        return {path: IndexedFile(id_, tuple(identity)) for path, id_, *identity in rows if path in asked}
 
-    def note(self, seen: Iterable[Seen], unchanged: Iterable[int] = ()) -> None:
+    def note(self, seen: Iterable[FoundFile], unchanged: Iterable[int] = ()) -> None:
         """Note what was found, and what is as it was, in one transaction."""
 
         def note() -> None:
             scan = self.scan
             self._database.executemany("UPDATE files SET scan = ? WHERE id = ?", [(scan, id_) for id_ in unchanged])
-            groups: dict[Group, int] = {}
+            groups: dict[SeriesGroup, int] = {}
             for one in seen:
                 if one.group is not None and one.group not in groups:
                     groups[one.group] = self._group(one.group)
@@ -238,7 +238,7 @@ class FolderIndex:
 
         self._write(note)
 
-    def _group(self, group: Group) -> int:
+    def _group(self, group: SeriesGroup) -> int:
         self._database.execute("INSERT OR IGNORE INTO groups (study, series, date, texts) VALUES (?, ?, ?, ?)", group)
         query = "SELECT id FROM groups WHERE study = ? AND series = ? AND date = ? AND texts = ?"
         return int(self._database.execute(query, group).fetchone()[0])
@@ -287,14 +287,14 @@ class FolderIndex:
         rows = self._run(lambda: self._database.execute(query, (after, limit)).fetchall())
         return _onward(after, [row[0] for row in rows])
 
-    def groups(self, first: str, last: str) -> list[tuple[Group, int]]:
+    def groups(self, first: str, last: str) -> list[tuple[SeriesGroup, int]]:
         """Return the groups of studies, by their UIDs from ``first`` to ``last``, and how many instances each has."""
         query = (
             "SELECT study, series, date, texts, (SELECT count(*) FROM files WHERE group_id = groups.id AND flaw = 0) "
             "FROM groups WHERE study BETWEEN ? AND ? ORDER BY study"
         )
         rows = self._run(lambda: self._database.execute(query, (first, last)).fetchall())
-        return [(Group(*row[:-1]), row[-1]) for row in rows]
+        return [(SeriesGroup(*row[:-1]), row[-1]) for row in rows]
 
     def files(self, study: str, after: tuple[str, bytes], limit: int) -> list[FileRow]:
         """Return files of a study, those with a flaw too, by series and path after that pair."""
@@ -383,37 +383,36 @@ def _problem(error: Exception) -> LocalFileError | LedgerUnusable:
 # --- what is listed of it --------------------------------------------------------------------------------------------
 
 
-_STUDIES: Final = 500
-_FILES_A_PAGE: Final = 1000
-
-
 class FolderListing:
-    """The studies, instances and other files of a folder.
+    """The studies, instances and other files of a folder, as far as a filter means them; a page at a time."""
 
-    Attributes:
-        index: where they are read from.
-    """
-
-    def __init__(self, index: FolderIndex, chosen: StudyFilter) -> None:
-        self.index: FolderIndex = index
+    def __init__(self, chosen: StudyFilter) -> None:
         self._filter = chosen
 
-    async def studies(self, since: str, until: str) -> AsyncGenerator[list[ListedStudy], None]:
-        """Yield studies that are dated within, and undated ones."""
-        last = ""
-        while uids := await in_background(partial(self.index.studies, last, _STUDIES)):
+    async def listed_index(self) -> FolderIndex:
+        """Return the index that is read from, when the folder has been searched, and all that was stored noted."""
+        raise NotImplementedError
+
+    async def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:
+        """Yield the studies that the filter means. A study is dated by the first date that its files say.
+
+        Raises:
+            UsageError, LocalFileError, LedgerUnusable: as `refresh`.
+        """
+        index, last = await self.listed_index(), ""
+        while uids := await in_background(partial(index.studies, last, _STUDIES)):
             last = uids[-1]
-            groups = await in_background(partial(self.index.groups, uids[0], last))
-            listed = [study for study in self._listed(groups) if not study.date or _within(study.date, since, until)]
-            if listed:
+            found = self._studies_of(await in_background(partial(index.groups, uids[0], last)))
+            if listed := [study for study in found if not study.date or _within(study.date, since, until)]:
                 yield listed
 
     async def study(self, study: str) -> ListedStudy | None:
-        """Return one study."""
-        found = self._listed(await in_background(partial(self.index.groups, study, study)))
+        """Return what the folder has of a study, None where that is nothing, or the filter leaves it out."""
+        index = await self.listed_index()
+        found = self._studies_of(await in_background(partial(index.groups, study, study)))
         return found[0] if found else None
 
-    def _listed(self, groups: Sequence[tuple[Group, int]]) -> list[ListedStudy]:
+    def _studies_of(self, groups: Sequence[tuple[SeriesGroup, int]]) -> list[ListedStudy]:
         """Return the studies of some groups, which come study by study."""
         listed: list[ListedStudy] = []
         for uid, some in groupby(groups, key=lambda one: one[0].study):
@@ -425,55 +424,60 @@ class FolderListing:
         return listed
 
     async def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:
-        """Yield the instances of a study."""
-        if not await self.is_chosen(study):
-            return
-        async for rows in self.files(study):
-            if listed := [ListedInstance(row.series, row.uid, row.size, row.place) for row in rows if not row.flaw]:
-                yield listed
+        """Yield the instances of a study, each with its place in the folder. See `excluded` for other files."""
+        index = await self.listed_index()
+        if await self.is_chosen(index, study):
+            async for rows in files_of(index, study):
+                if listed := [ListedInstance(row.series, row.uid, row.size, row.place) for row in rows if not row.flaw]:
+                    yield listed
 
     async def excluded(self) -> AsyncGenerator[list[ListedInstance], None]:
-        """Yield every file that is not among the instances of a study that is listed."""
+        """Yield every other file: what is not DICOM, cannot be read, is there twice, or lies outside the filter.
+
+        ``flaw`` says which; ``uid`` is a digest that only this index can make of the path, ``series`` empty. With
+        what `instances` yields for each study, every file that was found comes once.
+        """
+        index = await self.listed_index()
+
+        def as_listed(row: FileRow, flaw: int) -> ListedInstance:
+            return ListedInstance("", index.mark(row.path), row.size, row.place, int(flaw))
+
         after = 0
-        while flawed := await in_background(partial(self.index.flawed, after, _FILES_A_PAGE)):
+        while flawed := await in_background(partial(index.flawed, after, _FILES_A_PAGE)):
             after = flawed[-1][0].id
-            chosen = {study: await self.is_chosen(study) for study in {study for _, study in flawed if study}}
-            yield [
-                self._excluded(row, row.flaw if not study or chosen[study] else Reason.FILTER) for row, study in flawed
-            ]
+            chosen = {study: await self.is_chosen(index, study) for study in {study for _, study in flawed if study}}
+            yield [as_listed(row, row.flaw if not study or chosen[study] else Reason.FILTER) for row, study in flawed]
         last = ""
-        while self._filter and (uids := await in_background(partial(self.index.studies, last, _STUDIES))):
+        while self._filter and (uids := await in_background(partial(index.studies, last, _STUDIES))):
             last = uids[-1]
             for study in uids:
-                if await self.is_chosen(study):
+                if await self.is_chosen(index, study):
                     continue
-                async for rows in self.files(study):
-                    if some := [self._excluded(row, Reason.FILTER) for row in rows if not row.flaw]:
+                async for rows in files_of(index, study):
+                    if some := [as_listed(row, Reason.FILTER) for row in rows if not row.flaw]:
                         yield some
 
-    def _excluded(self, row: FileRow, flaw: int) -> ListedInstance:
-        return ListedInstance("", self.index.mark(row.path), row.size, row.place, int(flaw))
-
-    async def files(self, study: str) -> AsyncGenerator[list[FileRow], None]:
-        """Yield all files of a study, whatever the filter."""
-        after = ("", b"")
-        while rows := await in_background(partial(self.index.files, study, after, _FILES_A_PAGE)):
-            after = (rows[-1].series, rows[-1].path)
-            yield rows
-
-    async def is_chosen(self, study: str) -> bool:
+    async def is_chosen(self, index: FolderIndex, study: str) -> bool:
         """Whether the filter means a study."""
         if not self._filter:
             return True
-        groups = await in_background(partial(self.index.groups, study, study))
+        groups = await in_background(partial(index.groups, study, study))
         return self._filter.matches(study, [_said(group) for group, _ in groups])
+
+
+async def files_of(index: FolderIndex, study: str) -> AsyncGenerator[list[FileRow], None]:
+    """Yield all files of a study, some at a time, whatever a filter says."""
+    after = ("", b"")
+    while rows := await in_background(partial(index.files, study, after, _FILES_A_PAGE)):
+        after = (rows[-1].series, rows[-1].path)
+        yield rows
 
 
 def _within(date: str, since: str, until: str) -> bool:
     return (not since or since <= date) and (not until or date <= until)
 
 
-def _said(group: Group) -> Mapping[str, str]:
+def _said(group: SeriesGroup) -> Mapping[str, str]:
     with translated(ValueError, lambda _: damaged()):
         texts: dict[str, str] = json.loads(group.texts) if group.texts else {}
     return {**texts, "study_date": group.date}

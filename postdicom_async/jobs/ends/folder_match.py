@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.filters import Filters
 
-__all__ = ["StudyFilter", "day_of"]
 
 _STUDY, _DATE = "study_instance_uid", "study_date"
 
@@ -119,7 +118,7 @@ class StudyFilter:
         self._wanted: list[tuple[_Kind, str]] = []
         for tag, value in filter_pairs(filters):
             if tag not in _KINDS:
-                raise UsageError(f"filters: studies of a folder are chosen by {_KNOWN}")
+                raise UsageError(f"studies of a folder are chosen by {_KNOWN}", argument="filters")
             if value not in {"", "*"}:  # these match everything
                 self._wanted.append((_KINDS[tag], value))
         self.texts: frozenset[str] = frozenset(kind.text for kind, _ in self._wanted) - {_STUDY, _DATE}

@@ -31,12 +31,11 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.dicom.layout import RelativeName
-    from postdicom_async.disk.sources import Identified
+    from postdicom_async.disk.sources import IdentifiedSource
     from postdicom_async.results import InstanceUids
     from postdicom_async.transfer.outcomes import Gathered
     from postdicom_async.transfer.sinks import Arrival, FolderSink
 
-__all__ = ["FolderStore", "of_the_folder"]
 
 _AT_ONCE: Final = 32
 _COMPARED: Final = 16 << 20  # bytes of an instance up to which data sets are compared, where the bytes differ
@@ -77,7 +76,7 @@ class FolderStore:
         self._at_work: dict[RelativeName, asyncio.Event] = {}
 
     async def run(
-        self, sources: AsyncIterator[Identified], anonymize: Anonymization | None, gathered: Gathered
+        self, sources: AsyncIterator[IdentifiedSource], anonymize: Anonymization | None, gathered: Gathered
     ) -> None:
         """Store what comes; add one outcome for each that was taken, unless the folder failed it.
 
@@ -236,7 +235,7 @@ class _Call:
         self._anonymize = anonymize
         self._gathered = gathered
 
-    async def drawn(self, sources: AsyncIterator[Identified]) -> AsyncGenerator[Identified, None]:
+    async def drawn(self, sources: AsyncIterator[IdentifiedSource]) -> AsyncGenerator[IdentifiedSource, None]:
         """Yield the sources until something is wrong with the folder, or with what gives them."""
         try:
             async for one in sources:
@@ -250,7 +249,7 @@ class _Call:
             if isinstance(sources, AsyncGenerator):
                 await sources.aclose()
 
-    async def take(self, one: Identified) -> None:
+    async def take(self, one: IdentifiedSource) -> None:
         """Store one and tell what became of it."""
         try:
             if self._anonymize is not None:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.profiles.secrets import Ask
 
-__all__ = ["EndLike", "EndSpec", "end_of", "parse_end", "spec_of"]
 
 EndLike: TypeAlias = "DicomWeb | CloudApi | str | os.PathLike[str] | EndSpec | End"
 """What may stand for an end: a client, text as `parse_end` takes it, a path, a spec, an end."""

@@ -15,19 +15,17 @@ from postdicom_async.results import Outcome, Status
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
-    from postdicom_async.disk.sources import Identified
+    from postdicom_async.disk.sources import IdentifiedSource
     from postdicom_async.results import UploadReport
     from postdicom_async.transfer.outcomes import Outcomes
 from postdicom_async.transfer.passing import PassingBody
-
-__all__ = ["stored"]
 
 _PIECE = 512 * 1024
 
 
 async def stored(
-    sources: AsyncIterator[Identified],
-    upload: Callable[[AsyncIterator[Identified]], Outcomes[UploadReport]],
+    sources: AsyncIterator[IdentifiedSource],
+    upload: Callable[[AsyncIterator[IdentifiedSource]], Outcomes[UploadReport]],
     *,
     keeps: bool = False,
     probe: Callable[[], Awaitable[None]] | None = None,
@@ -76,14 +74,14 @@ class _Given:
         problem: what ended it.
     """
 
-    def __init__(self, sources: AsyncIterator[Identified], *, keeps: bool) -> None:
+    def __init__(self, sources: AsyncIterator[IdentifiedSource], *, keeps: bool) -> None:
         self.open: dict[str, Outcome] = {}
         self.passing: set[str] = set()
         self.problem: Exception | None = None
         self._sources = sources
         self._keeps = keeps
 
-    async def each(self) -> AsyncGenerator[Identified, None]:
+    async def each(self) -> AsyncGenerator[IdentifiedSource, None]:
         try:
             async for one in self._sources:
                 self.open[one.label] = _unsent(one)
@@ -99,7 +97,7 @@ class _Given:
         except Exception as error:  # noqa: BLE001 - raised when all that came before has its outcome
             self.problem = error
 
-    async def _kept(self, one: Identified) -> Identified | None:
+    async def _kept(self, one: IdentifiedSource) -> IdentifiedSource | None:
         """Return what can be read more than once; None for what did not come to its end, of which that is told."""
         if not isinstance(one, Usable) or one.label not in self.passing:
             return one
@@ -111,7 +109,7 @@ class _Given:
         return None
 
 
-def _unsent(one: Identified) -> Outcome:
+def _unsent(one: IdentifiedSource) -> Outcome:
     if isinstance(one, Unusable):
         return Outcome(one.label, one.status, one.uids, one.size, reason=one.reason)
     return Outcome(one.label, Status.FAILED, one.header.uids, one.body.length)

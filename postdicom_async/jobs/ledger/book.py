@@ -16,7 +16,7 @@ from sqlite3 import Error
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from postdicom_async.errors import LedgerUnusable
-from postdicom_async.jobs.ledger.schema import ItemRow, Stage, Study, fact_mark, item_mark, study_mark
+from postdicom_async.jobs.ledger.schema import ItemRow, Stage, StudyRow, fact_mark, item_mark, study_mark
 from postdicom_async.jobs.states import MOVES, Reason, State
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.ends.end import ListedStudy
     from postdicom_async.jobs.plan import ItemEnd
-
-__all__ = ["CHANGED_LINE", "STUDIES", "Book", "item_in", "items_of", "of_states", "study_in"]
 
 
 _T = TypeVar("_T")
@@ -48,7 +46,7 @@ class Book:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self.database = database
-        self._studies: dict[int, Study] = {}
+        self._studies: dict[int, StudyRow] = {}
         self._series: dict[tuple[int, str], int] = {}
         self._tally: defaultdict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
         self._total: defaultdict[tuple[int, int, int], list[int]] = defaultdict(lambda: [0, 0])
@@ -87,7 +85,7 @@ class Book:
 
     # --- studies -----------------------------------------------------------------------------------------------------
 
-    def study(self, number: int) -> Study:
+    def study(self, number: int) -> StudyRow:
         """Return a study by its number."""
         found = self._studies.get(number)
         if found is None:
@@ -99,14 +97,14 @@ class Book:
             found = self._studies[number] = study_in(line)
         return found
 
-    def study_of(self, uid: str) -> Study | None:
+    def study_of(self, uid: str) -> StudyRow | None:
         """Return a study by its UID."""
         line = self.database.execute(f"{STUDIES} WHERE uid = ?", (uid,)).fetchone()
         return None if line is None else study_in(line)
 
     def studies(
         self, after: tuple[int, int], limit: int, *, where: str = "1", values: Sequence[object] = ()
-    ) -> list[Study]:
+    ) -> list[StudyRow]:
         """Return studies by position and number, after that pair.
 
         In two questions: SQLite would look at all of one position again and again, and undated ones have one position.
@@ -119,7 +117,7 @@ class Book:
             found += self.database.execute(later, (*values, position, limit - len(found))).fetchall()
         return [study_in(line) for line in found]
 
-    def _save(self, old: Study | None, new: Study) -> None:
+    def _save(self, old: StudyRow | None, new: StudyRow) -> None:
         if new == old:
             return
         marked = (*new, study_mark(new))
@@ -137,7 +135,7 @@ class Book:
         (last,) = self.database.execute("SELECT coalesce(max(id), 0) FROM study").fetchone()
         for uid, date, instances in sorted(listed, key=lambda study: study.date, reverse=True):
             old = self.study_of(uid)
-            new = old or Study(last + 1, uid, _month(date), 0, None, None, None, 0, 0, Stage.FOUND, 0, 0)
+            new = old or StudyRow(last + 1, uid, _month(date), 0)
             last = max(last, new.id)
             if at_target:
                 new = new._replace(at_target=instances, seen_at_target=run)
@@ -149,19 +147,19 @@ class Book:
 
     def note_nothing(self) -> None:
         """Add the line for what is no instance: it is no study of the counts, and no end lists it."""
-        self._save(None, Study(1, "", -1, _FIRST, None, None, None, 0, 0, Stage.FOUND, 0, 0))
+        self._save(None, StudyRow(1, "", -1, _FIRST))
 
     def set_stage(self, number: int, stage: Stage, planned: int | None) -> None:
         """Let a study go on; what is EQUAL counts what it has beyond its items as present."""
         old = self.study(number)
-        new = old._replace(stage=int(stage), planned=old.planned if planned is None else planned)
+        new = old._replace(stage=stage, planned=old.planned if planned is None else planned)
         if stage is Stage.EQUAL:
             counted = self.database.execute("SELECT sum(instances) FROM tally WHERE study = ?", (number,)).fetchone()
             here = sum(self._tally[number, state][0] for state in State if (number, state) in self._tally)
             new = self._with_unlisted(old, new, max(0, (planned or 0) - ((counted[0] or 0) + here - old.unlisted)))
         self._save(old, new)
 
-    def _with_unlisted(self, old: Study, new: Study, unlisted: int) -> Study:
+    def _with_unlisted(self, old: StudyRow, new: StudyRow, unlisted: int) -> StudyRow:
         self._count(old, State.PRESENT, Reason.EQUAL_BY_COUNT, unlisted - old.unlisted, 0)
         return new._replace(unlisted=unlisted)
 
@@ -229,7 +227,7 @@ class Book:
             if found:
                 # A flaw that the source's list shows is no attempt's: the study is listed again before any is made.
                 is_flawed = any(old.reason == Reason.OTHER_CONTENT for old in found)
-                self._save(study, study._replace(stage=int(Stage.FOUND if is_flawed else Stage.PLANNED)))
+                self._save(study, study._replace(stage=Stage.FOUND if is_flawed else Stage.PLANNED))
             reset += len(found)
         return reset
 
@@ -258,7 +256,7 @@ class Book:
             found = self._series[study, uid] = int(line[0] or 0)
         return found
 
-    def _find(self, study: Study, series: str, uid: str) -> ItemRow | None:
+    def _find(self, study: StudyRow, series: str, uid: str) -> ItemRow | None:
         within = self._series_id(study.id, series, make=False)
         if within is None:
             return None
@@ -267,7 +265,7 @@ class Book:
         ).fetchone()
         return None if line is None else item_in(study.id, (series, uid, *line))
 
-    def _moving(self, study: Study, series: str, uid: str, to: State) -> ItemRow:
+    def _moving(self, study: StudyRow, series: str, uid: str, to: State) -> ItemRow:
         found = self._find(study, series, uid)
         if found is None:
             raise AssertionError("an item that is not in the ledger")
@@ -275,7 +273,7 @@ class Book:
             raise AssertionError(f"an item that is {found.state.name} cannot become {to.name}")
         return found
 
-    def _put(self, study: Study, old: ItemRow | None, new: ItemRow) -> None:
+    def _put(self, study: StudyRow, old: ItemRow | None, new: ItemRow) -> None:
         if new == old:
             return
         within = self._series_id(study.id, new.series, make=True)
@@ -297,7 +295,7 @@ class Book:
 
     # --- counts ------------------------------------------------------------------------------------------------------
 
-    def _count(self, study: Study, state: State, reason: int, instances: int, size: int) -> None:
+    def _count(self, study: StudyRow, state: State, reason: int, instances: int, size: int) -> None:
         for counts in (self._tally[study.id, int(state)], self._total[study.month, int(state), int(reason)]):
             counts[0] += instances
             counts[1] += size
@@ -367,7 +365,7 @@ def _month(date: str) -> int:
     return int(date[:6]) if len(date) == _DATE and date.isascii() and date.isdigit() else 0
 
 
-def _position(study: Study, first: Mapping[str, int]) -> int:
+def _position(study: StudyRow, first: Mapping[str, int]) -> int:
     """Return the place of a study: as it was ordered, then by month; within a month by number. No day can be seen."""
     if study.uid in first:
         return first[study.uid] - _FIRST
@@ -384,22 +382,22 @@ STUDIES: Final = (
     "SELECT id, uid, month, position, at_source, at_target, planned, unlisted, verified, stage, seen, seen_at_target, "
     "mark FROM study"
 )
-"""The columns of a `Study`, and its mark."""
+"""The columns of a `StudyRow`, and its mark."""
 
 
-def study_in(line: Sequence[Any]) -> Study:
+def study_in(line: Sequence[Any]) -> StudyRow:
     """Return a study from its line.
 
     Raises:
         LedgerUnusable: the line is not what was written.
     """
-    study = Study(*line[:-1])
-    if study_mark(study) != line[-1]:
+    if study_mark(line[:-1]) != line[-1]:
         raise LedgerUnusable(CHANGED_LINE)
-    return study
+    study = StudyRow(*line[:-1])
+    return study._replace(stage=Stage(study.stage))  # a number so far
 
 
-def items_of(database: sqlite3.Connection, study: Study, states: Sequence[State] | None = None) -> list[ItemRow]:
+def items_of(database: sqlite3.Connection, study: StudyRow, states: Sequence[State] | None = None) -> list[ItemRow]:
     """Return items of a study, by series and UID, in some states, compared with what is counted of it.
 
     Raises:

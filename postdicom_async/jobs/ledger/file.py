@@ -31,17 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = [
-    "SMALL",
-    "checked_reader",
-    "connected",
-    "examine",
-    "explained_by_sqlite",
-    "make",
-    "refuse_foreign",
-    "side_files",
-    "tidy",
-]
 
 SMALL: Final = 16 << 20
 """Up to so many bytes a ledger is looked at completely when it is opened: less than two seconds."""

@@ -26,7 +26,6 @@ from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, PostdicomError, UsageError
 from postdicom_async.jobs.ledger.book import Book, items_of
 from postdicom_async.jobs.ledger.file import connected, examine, explained_by_sqlite, make
-from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.ledger.schema import BEFORE_ALL, ItemRow, Stage, StudyRow
 from postdicom_async.jobs.states import State
 
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.ends.end import ListedStudy
     from postdicom_async.jobs.plan import ItemEnd
-
-__all__ = ["ItemRow", "Ledger", "LedgerReader", "Stage", "StudyRow", "Writer"]
 
 
 _SLICE: Final = 100  # studies in one transaction, where many change at once
@@ -195,15 +192,12 @@ class Ledger:
         if run is not None:
             where += ["seen > 0 AND seen < ?" if unseen else "seen = ?"]
             values += [run]
-        found = await self._writer.ask(
-            lambda book: book.studies(after, limit, where=" AND ".join(where), values=values)
-        )
-        return [study.row for study in found]
+        condition = " AND ".join(where)
+        return await self._writer.ask(lambda book: book.studies(after, limit, where=condition, values=values))
 
     async def study(self, uid: str) -> StudyRow | None:
         """Return one. Every ledger has one with the UID "", for what is no instance; no end lists it."""
-        found = await self._writer.ask(lambda book: book.study_of(uid))
-        return None if found is None else found.row
+        return await self._writer.ask(lambda book: book.study_of(uid))
 
     def set_stage(self, study_id: int, stage: Stage, *, planned: int | None = None) -> None:
         """Gather that a study goes on; with EQUAL its ``planned`` instances count as PRESENT, without rows.

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["MOST_PARTS", "merge", "partition"]
 
 MOST_PARTS: Final = 1000
 
@@ -86,7 +85,7 @@ async def merge(path: Path, parts: Sequence[Path]) -> int:
 
 def _partition(path: Path, number: int, folder: Path) -> list[Path]:
     if isinstance(number, bool) or not isinstance(number, int) or not 2 <= number <= MOST_PARTS:
-        raise UsageError(f"parts: give a number from 2 to {MOST_PARTS}")
+        raise UsageError(f"give a number from 2 to {MOST_PARTS}", argument="parts")
     token = secrets.token_hex(8)
     with explained("the ledger"), explained_by_sqlite(), _held(path) as job:
         book = Book(job)
@@ -95,11 +94,13 @@ def _partition(path: Path, number: int, folder: Path) -> list[Path]:
             raise UsageError("the job has not found all studies of its source yet: let it run until it moves some")
         studies = job.execute("SELECT count(*) FROM study WHERE id <> 1").fetchone()[0]
         if studies < number:
-            raise UsageError(f"parts: the job has {studies} studies, so that there cannot be {number} parts of it")
+            raise UsageError(
+                f"the job has {studies} studies, so that there cannot be {number} parts of it", argument="parts"
+            )
         make_folder(folder)
         made = [folder / f"{path.stem}.part{k + 1}of{number}{path.suffix}" for k in range(number)]
         if any(part.exists() or part.is_symlink() for part in made):
-            raise UsageError("folder: there are files of the parts' names; give another folder")
+            raise UsageError("there are files of the parts' names; give another folder", argument="folder")
         try:
             for k, part in enumerate(made):
                 own = {"part": {"token": token, "number": k, "of": number}, "seconds": 0.0}
@@ -140,8 +141,8 @@ def _split_off(job: sqlite3.Connection, part: Path, facts: Mapping[str, Any], wh
 
 def _copy_what_lies_beside(path: Path, part: Path) -> None:
     if job_files.beside(path, "private").exists():
-        kept = job_files.Private(path).read()
-        job_files.Private(part).write({**kept, "delete": ""})
+        kept = job_files.ResumeFile(path).read()
+        job_files.ResumeFile(part).write({**kept, "delete": ""})
     for what in ("source", "target"):
         index = job_files.beside(path, what)
         if index.is_file():

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.jobs.ledger.book import Book, item_in, of_states
 from postdicom_async.jobs.ledger.file import checked_reader, explained_by_sqlite, side_files, tidy
-from postdicom_async.jobs.ledger.schema import BEFORE_ALL, LISTED_BY_REASON, Stage, Study
+from postdicom_async.jobs.ledger.schema import BEFORE_ALL, LISTED_BY_REASON, Stage, StudyRow
 from postdicom_async.jobs.states import SETTLED, Reason, State
 from postdicom_async.jobs.summary import (
     Count,
-    Facts,
     ItemLine,
-    Moment,
+    JobFacts,
+    MinuteLine,
     MonthLine,
     ReasonLine,
     SeriesLine,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["LedgerReader"]
 
 _EXAMPLES: Final = 5
 _SLICE: Final = 1000
@@ -116,15 +115,17 @@ class LedgerReader:
                 coerced=dict(self._rows("SELECT tag, instances FROM coerced ORDER BY instances DESC, tag")),
                 reasons=self._reasons(totals),
                 months=self._months(totals),
-                moments=tuple(Moment(float(at), *more) for at, *more in self._rows("SELECT * FROM moment ORDER BY at")),
+                moments=tuple(
+                    MinuteLine(float(at), *more) for at, *more in self._rows("SELECT * FROM moment ORDER BY at")
+                ),
                 seconds=float(facts.get("seconds") or 0),
                 notes=tuple(self._note(at, text) for at, text in self._rows("SELECT at, text FROM note ORDER BY id")),
                 expected=expected,
             )
 
-    def _what(self, facts: Mapping[str, Any]) -> Facts:
+    def _what(self, facts: Mapping[str, Any]) -> JobFacts:
         created = facts.get("created")
-        return Facts(
+        return JobFacts(
             job=self.path.stem,
             created=datetime.fromisoformat(created) if created else datetime.fromtimestamp(0, UTC),
             run=int(facts.get("run") or 1),
@@ -185,7 +186,7 @@ class LedgerReader:
                     yield StudyLine(study.uid, max(0, study.month), _basis(study), self._counts_of(study))
                 after = studies[-1].position, studies[-1].id
 
-    def _counts_of(self, study: Study) -> Mapping[State, Count]:
+    def _counts_of(self, study: StudyRow) -> Mapping[State, Count]:
         return _by_state(
             self._rows("SELECT state, instances, bytes FROM tally WHERE study = ? ORDER BY state", (study.id,))
         )
@@ -258,7 +259,7 @@ def _by_state(counts: Any) -> Mapping[State, Count]:
     return found
 
 
-def _basis(study: Study) -> str:
+def _basis(study: StudyRow) -> str:
     if study.stage == Stage.EQUAL or study.unlisted:
         return "equal by count"
     return "found" if study.planned is None else "listed"

@@ -55,21 +55,6 @@ from postdicom_async.jobs.states import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "APPLICATION_ID",
-    "BEFORE_ALL",
-    "LISTED_BY_REASON",
-    "PAGE_SIZE",
-    "SCHEMA",
-    "VERSION",
-    "ItemRow",
-    "Stage",
-    "Study",
-    "StudyRow",
-    "fact_mark",
-    "item_mark",
-    "study_mark",
-]
 
 APPLICATION_ID: Final = 0x50444A4C
 """Where `file` finds whose SQLite file it is: ``PDJL``."""
@@ -129,7 +114,7 @@ class Stage(IntEnum):
 
 
 class StudyRow(NamedTuple):
-    """A study in the ledger.
+    """A study in the ledger: a line of the table ``study``, without its mark.
 
     Attributes:
         id: its number here.
@@ -138,6 +123,8 @@ class StudyRow(NamedTuple):
         position: studies are taken in this order, the smallest first.
         at_source, at_target: how many instances each end says it has, None where it does not say or was not asked.
         planned: what ``at_source`` was when its items were listed, or found equal; None while they were not.
+        unlisted: how many instances count as present without an item.
+        verified: how many items were found at the target.
         stage: see `Stage`.
         seen: the run in which the source last listed it.
         seen_at_target: the run in which the target last listed it.
@@ -147,12 +134,23 @@ class StudyRow(NamedTuple):
     uid: str
     month: int
     position: int
-    at_source: int | None
-    at_target: int | None
-    planned: int | None
-    stage: Stage
-    seen: int
-    seen_at_target: int
+    at_source: int | None = None
+    at_target: int | None = None
+    planned: int | None = None
+    unlisted: int = 0
+    verified: int = 0
+    stage: Stage = Stage.FOUND
+    seen: int = 0
+    seen_at_target: int = 0
+
+    @property
+    def shares(self) -> tuple[int, int, int, int, int]:
+        """What it adds to the calendar: studies, equal, waiting, expected, verified."""
+        if not self.seen or not self.uid:
+            return 0, 0, 0, 0, 0
+        waits = self.stage is Stage.FOUND
+        equal = self.stage is Stage.EQUAL or self.unlisted > 0
+        return 1, int(equal), int(waits), (self.at_source or 0) if waits else 0, self.verified
 
 
 class ItemRow(NamedTuple):
@@ -167,37 +165,6 @@ class ItemRow(NamedTuple):
     digest: bytes = b""
 
 
-class Study(NamedTuple):
-    """A line of the table ``study``, without its mark."""
-
-    id: int
-    uid: str
-    month: int
-    position: int
-    at_source: int | None
-    at_target: int | None
-    planned: int | None
-    unlisted: int
-    verified: int
-    stage: int
-    seen: int
-    seen_at_target: int
-
-    @property
-    def row(self) -> StudyRow:
-        """What others see of it."""
-        return StudyRow(*self[:7], Stage(self.stage), self.seen, self.seen_at_target)
-
-    @property
-    def shares(self) -> tuple[int, int, int, int, int]:
-        """What it adds to the calendar: studies, equal, waiting, expected, verified."""
-        if not self.seen or not self.uid:
-            return 0, 0, 0, 0, 0
-        waits = self.stage == Stage.FOUND
-        equal = self.stage == Stage.EQUAL or self.unlisted > 0
-        return 1, int(equal), int(waits), (self.at_source or 0) if waits else 0, self.verified
-
-
 def _mark(text: str, digest: bytes | None = None) -> int:
     found = zlib.crc32(text.encode())
     return (zlib.crc32(digest, found) if digest else found) & 0x7FFFFFFF  # four bytes in SQLite's form
@@ -208,8 +175,8 @@ def fact_mark(name: str, value: str) -> int:
     return _mark(f"{name}/{value}")
 
 
-def study_mark(study: Study) -> int:
-    """Return the mark of a study."""
+def study_mark(study: Sequence[object]) -> int:
+    """Return the mark of a study: of its columns in their order."""
     return _mark("/".join(map(str, study)))
 
 

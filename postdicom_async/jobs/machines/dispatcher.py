@@ -1,7 +1,7 @@
 """Chunks on other machines: a `Dispatcher` that hands them to the workers of a dask scheduler.
 
 Theory: the ledger, and every decision, stay here; the scheduler and the workers may die at any time and are asked for
-nothing but what became of a chunk. `flights.Flights` holds what is under way, and only `_Run` changes it, one event at
+nothing but what became of a chunk. `flights.InFlight` holds what is under way, and only `_Run` changes it, one event at
 a time. A monitor looks at the scheduler every second: how many workers there are (at most twice as many chunks are
 handed out, and each is given its share of the rates), and whether it answers. When it does not, or the connection ends,
 everything that was under way is handed out again, under higher attempts, as soon as a scheduler is there.
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from postdicom_async.errors import ConnectionFailed, UsageError
 from postdicom_async.http.endpoint import is_loopback
-from postdicom_async.jobs.machines.in_flight import Flights, Given, Key
+from postdicom_async.jobs.machines.in_flight import AttemptKey, ChunkReport, InFlight
 from postdicom_async.jobs.plan import ChunkEnd
 
 try:
@@ -32,11 +32,8 @@ from postdicom_async.jobs.machines import worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-    from types import TracebackType
 
     from postdicom_async.jobs.plan import Chunk
-
-__all__ = ["DaskDispatcher", "Link", "checked_address", "tls"]
 
 
 LOOK_EVERY: Final = 1.0
@@ -70,7 +67,7 @@ class DaskDispatcher:
     def __init__(
         self,
         address: str,
-        task: Callable[[worker.Parcel], worker.Answer],
+        task: Callable[[worker.Parcel], worker.WorkerAnswer],
         *,
         source: Any = None,
         target: Any = None,
@@ -92,7 +89,7 @@ class DaskDispatcher:
         self._tell = on_event or (lambda _line: None)
         self._at_most = at_most
         self._job = job or secrets.token_hex(4)
-        self._link = Link(address, security, f"postdicom-{self._job}", self._tell)
+        self._link = SchedulerConnection(address, security, f"postdicom-{self._job}", self._tell)
         self._serial = 0
 
     @property
@@ -112,12 +109,10 @@ class DaskDispatcher:
             )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._link.leave()
 
-    async def run(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Given, None]:
+    async def run(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[ChunkReport, None]:
         """Hand chunks out; yield the ends of their items, and one `ChunkEnd` each, last.
 
         Raises:
@@ -156,21 +151,21 @@ class _Ways(NamedTuple):
 class _Run:
     """One run of chunks. What happens comes as calls into ``_events``, and is done one at a time in `results`."""
 
-    def __init__(self, link: Link, chunks: AsyncGenerator[Chunk, None], ways: _Ways) -> None:
+    def __init__(self, link: SchedulerConnection, chunks: AsyncGenerator[Chunk, None], ways: _Ways) -> None:
         self._link = link
         self._chunks = chunks
         self._submit, self._at_most, self._patience, self._tell = ways
-        self._flights = Flights()
-        self._events: asyncio.Queue[Callable[[], list[Given]]] = asyncio.Queue()
-        self._futures: dict[Key, Any] = {}
-        self._watchers: dict[Key, asyncio.Task[None]] = {}
+        self._flights = InFlight()
+        self._events: asyncio.Queue[Callable[[], list[ChunkReport]]] = asyncio.Queue()
+        self._futures: dict[AttemptKey, Any] = {}
+        self._watchers: dict[AttemptKey, asyncio.Task[None]] = {}
         self._drawing: asyncio.Task[None] | None = None
         self._all_drawn = False
         self._worked = time.monotonic()  # when there last was a worker
         self._has_worked = False
         self._monitor = asyncio.create_task(self._look_after())
 
-    async def results(self) -> AsyncGenerator[Given, None]:
+    async def results(self) -> AsyncGenerator[ChunkReport, None]:
         while not (self._all_drawn and self._flights.empty):
             happened = await self._events.get()
             for given in happened():
@@ -217,7 +212,7 @@ class _Run:
         else:
             self._events.put_nowait(partial(self._drew, chunk))
 
-    def _drew(self, chunk: Chunk | None) -> list[Given]:
+    def _drew(self, chunk: Chunk | None) -> list[ChunkReport]:
         self._drawing = None
         if chunk is None:
             self._all_drawn = True
@@ -227,7 +222,7 @@ class _Run:
 
     # --- what comes back ---------------------------------------------------------------------------------------------
 
-    async def _watch(self, key: Key, future: Any) -> None:
+    async def _watch(self, key: AttemptKey, future: Any) -> None:
         answer: Any = None
         try:
             answer = await future.exception()
@@ -237,7 +232,7 @@ class _Run:
             answer = error if isinstance(error, KilledWorker) else None
         self._events.put_nowait(partial(self._came, key, answer))
 
-    def _came(self, key: Key, answer: Any) -> list[Given]:
+    def _came(self, key: AttemptKey, answer: Any) -> list[ChunkReport]:
         """Take what came of an attempt; None where nobody knows."""
         if key not in self._futures:
             return []  # it was lost with its scheduler, and is under way again as another attempt
@@ -245,7 +240,9 @@ class _Run:
         if answer is None or isinstance(answer, worker.Refused):
             self._flights.lost(key)
         elif isinstance(answer, ImportError | AttributeError):
-            raise UsageError("workers: they cannot load this job's work; give them the packages that are here")
+            raise UsageError(
+                "they cannot load this job's work; give them the packages that are here", argument="workers"
+            )
         elif isinstance(answer, Exception | worker.Broken):
             what = answer.error if isinstance(answer, worker.Broken) else type(answer).__name__
             self._tell(f"workers did not survive chunk {key[0]}, attempt {key[1]}: {what}")
@@ -255,11 +252,11 @@ class _Run:
             return self._flights.landed(key, map(worker.unpacked, items), ChunkEnd(*end))
         return []
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: AttemptKey) -> None:
         self._watchers.pop(key).cancel()
         self._futures.pop(key).release()
 
-    def _lost_all(self) -> list[Given]:
+    def _lost_all(self) -> list[ChunkReport]:
         for key in list(self._futures):
             self._forget(key)
         self._flights.lost_all()
@@ -295,14 +292,14 @@ class _Run:
 
     def _check_patience(self, missing: str) -> None:
         if self._link.refused is not None and not self._has_worked:
-            raise UsageError(f"workers: {self._link.refused}")
+            raise UsageError(self._link.refused, argument="workers")
         if time.monotonic() - self._worked > self._patience:
             raise ConnectionFailed(
                 f"no {missing} for {self._patience:.0f} s; the same command goes on when there is one"
             )
 
 
-def _raise(error: Exception) -> list[Given]:
+def _raise(error: Exception) -> list[ChunkReport]:
     raise error
 
 
@@ -334,16 +331,19 @@ def checked_address(address: str, security: Security | None) -> str:
     except (ValueError, AttributeError):
         usable = False
     if not usable:
-        raise UsageError("scheduler: give its address as tls://HOST:8786, or tcp://127.0.0.1:8786 on this machine")
+        raise UsageError(
+            "give its address as tls://HOST:8786, or tcp://127.0.0.1:8786 on this machine", argument="scheduler"
+        )
     certain = security is not None and all(
         getattr(security, name) for name in ("require_encryption", "tls_ca_file", "tls_client_cert", "tls_client_key")
     )
     if parts.scheme == "tls" and not certain:
-        raise UsageError("scheduler: tls:// needs the files of an authority, a certificate and its key")
+        raise UsageError("tls:// needs the files of an authority, a certificate and its key", argument="scheduler")
     if parts.scheme == "tcp" and not is_loopback(full):
         raise UsageError(
-            "scheduler: it executes what reaches its port, so on another machine it is connected to over TLS alone: "
-            "give tls://HOST:PORT, and the files of an authority, a certificate and its key"
+            "it executes what reaches its port, so on another machine it is connected to over TLS alone: "
+            "give tls://HOST:PORT, and the files of an authority, a certificate and its key",
+            argument="scheduler",
         )
     return full
 
@@ -352,10 +352,10 @@ class _OneConnection(Client):
     """A client that does not connect again by itself: it would, for a while, into the log, with tracebacks."""
 
     async def _reconnect(self, *_: Any, **__: Any) -> None:
-        self.scheduler_comm = None  # which ends its reading; `Link.look` sees that it is not running
+        self.scheduler_comm = None  # which ends its reading; `SchedulerConnection.look` sees that it is not running
 
 
-class Link:
+class SchedulerConnection:
     """A connection to a scheduler, or none.
 
     Attributes:

@@ -23,12 +23,10 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.ends.end import ListedInstance
 
-__all__ = ["CONDEMNED_AFTER", "Flights", "Given", "Key"]
 
-
-Key: TypeAlias = tuple[int, int]
+AttemptKey: TypeAlias = tuple[int, int]
 """A chunk's number and the attempt."""
-Given: TypeAlias = tuple[Chunk, ItemEnd | ChunkEnd]
+ChunkReport: TypeAlias = tuple[Chunk, ItemEnd | ChunkEnd]
 
 CONDEMNED_AFTER: Final = 2
 """So often an instance must have killed its workers while it was alone under way."""
@@ -49,7 +47,7 @@ class _Part:
     kills_alone: int = 0
 
 
-class Flights:
+class InFlight:
     """What is under way; it decides, and touches nothing.
 
     ``_waiting`` is to be handed out; ``_suspects`` are single instances that came back from workers that died, each to
@@ -61,8 +59,8 @@ class Flights:
         self._wholes: dict[int, _Whole] = {}
         self._waiting: deque[_Part] = deque()
         self._suspects: deque[_Part] = deque()
-        self._flying: dict[Key, _Part] = {}
-        self._alone: Key | None = None
+        self._flying: dict[AttemptKey, _Part] = {}
+        self._alone: AttemptKey | None = None
 
     @property
     def flying(self) -> int:
@@ -103,12 +101,12 @@ class Flights:
             wanted = replace(wanted, instances=part.instances, whole=False)
         return replace(whole.chunk, attempt=whole.attempt, wanted=wanted)
 
-    def landed(self, key: Key, items: Iterable[ItemEnd], end: ChunkEnd) -> list[Given]:
+    def landed(self, key: AttemptKey, items: Iterable[ItemEnd], end: ChunkEnd) -> list[ChunkReport]:
         """Take what a worker made of a chunk; nothing of it counts unless that attempt is under way."""
         part = self._leave(key)
         return [] if part is None else self._ended(part, items, end)
 
-    def killed(self, key: Key) -> list[Given]:
+    def killed(self, key: AttemptKey) -> list[ChunkReport]:
         """Take back what its workers did not survive: halved, to be tried alone, or condemned."""
         alone = key == self._alone
         part = self._leave(key)
@@ -127,7 +125,7 @@ class Flights:
         condemned = [ItemEnd(one.series, one.uid, State.FAILED, Reason.UNEXPECTED) for one in part.instances]
         return self._ended(part, condemned, ChunkEnd())
 
-    def lost(self, key: Key) -> None:
+    def lost(self, key: AttemptKey) -> None:
         """Take back what nobody computes any more, through no fault of its own."""
         suspect = key == self._alone
         part = self._leave(key)
@@ -139,16 +137,16 @@ class Flights:
         for key in reversed(list(self._flying)):
             self.lost(key)
 
-    def _leave(self, key: Key) -> _Part | None:
+    def _leave(self, key: AttemptKey) -> _Part | None:
         if key == self._alone:
             self._alone = None
         return self._flying.pop(key, None)
 
-    def _ended(self, part: _Part, items: Iterable[ItemEnd], end: ChunkEnd) -> list[Given]:
+    def _ended(self, part: _Part, items: Iterable[ItemEnd], end: ChunkEnd) -> list[ChunkReport]:
         whole = part.whole
         if end.error and (not whole.end.error or (whole.end.temporary and not end.temporary)):
             whole.end = end  # the graver one: what needs a person outranks what time heals
-        given: list[Given] = [(whole.chunk, item) for item in items]
+        given: list[ChunkReport] = [(whole.chunk, item) for item in items]
         whole.open_parts -= 1
         if not whole.open_parts:
             del self._wholes[whole.chunk.number]

@@ -21,21 +21,18 @@ from postdicom_async.disk.anonymize_files import PatientTable
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.face import public_face, translated
 from postdicom_async.jobs.chunk_runner import ChunkOptions, run_chunk
-from postdicom_async.jobs.compare_bytes import digest_of
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ends.specs import EndSpec
-from postdicom_async.jobs.machines.worker import Answer, Parcel, carry_with
-from postdicom_async.jobs.pace.pace import Pace, Share
+from postdicom_async.jobs.machines.worker import Parcel, WorkerAnswer, carry_with
+from postdicom_async.jobs.pace.pace import Pace, WorkerShare
 from postdicom_async.jobs.plan import ChunkEnd
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from postdicom_async.disk.sources import Usable
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.plan import ItemEnd
 
-__all__ = ["RemoteEnd", "WorkOptions", "carry", "packed_rules", "unpacked_rules"]
 
 SECRET: Final = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105  its name
 PATIENTS: Final = "POSTDICOM_ANONYMIZE_PATIENTS"
@@ -77,7 +74,9 @@ def packed_rules(rules: Anonymization) -> Anonymization:
         UsageError: every machine would make other UIDs; or a map of UIDs is to be written, which several cannot.
     """
     if rules.uid_map is not None:
-        raise UsageError("anonymize: a map of UIDs is written on one machine; leave it out, or the scheduler")
+        raise UsageError(
+            "a map of UIDs is written on one machine; leave it out, or the scheduler", argument="anonymize"
+        )
     return rules.without_secret()
 
 
@@ -91,7 +90,7 @@ def unpacked_rules(rules: Anonymization) -> Anonymization:
     place = os.environ.get(PATIENTS)
     secret, patients = _secret(), None
     if place and rules.description()["patients"] is not None:
-        no_table = UsageError(f"anonymize: this machine has no table where {PATIENTS} is")
+        no_table = UsageError(f"this machine has no table where {PATIENTS} is", argument="anonymize")
         with translated(LocalFileError, lambda _: no_table):  # no error that leaves says where it is
             patients = PatientTable.from_csv(Path(place))
     # A worker may serve jobs that need less than it has.
@@ -100,8 +99,9 @@ def unpacked_rules(rules: Anonymization) -> Anonymization:
             return rules.with_secret(one, patients=table)
     has = "no secret" if secret is None else "another secret or table of patients than where the job was begun"
     raise UsageError(
-        f"anonymize: this machine has {has}: set {SECRET} (or {SECRET_FILE} in $CREDENTIALS_DIRECTORY), and "
-        f"{PATIENTS} to the file of a table"
+        f"this machine has {has}: set {SECRET} (or {SECRET_FILE} in $CREDENTIALS_DIRECTORY), and "
+        f"{PATIENTS} to the file of a table",
+        argument="anonymize",
     )
 
 
@@ -124,13 +124,13 @@ class WorkOptions:
 
     compares_bytes: bool = False
     rules: Anonymization | None = None
-    share: Share = field(default_factory=Share)
+    share: WorkerShare = field(default_factory=WorkerShare)
 
 
 # --- on the worker ---------------------------------------------------------------------------------------------------
 
 
-def carry(parcel: Parcel) -> Answer:
+def carry(parcel: Parcel) -> WorkerAnswer:
     """Move a chunk: the task of a worker."""
     return carry_with(_work, parcel)
 
@@ -162,7 +162,7 @@ async def _work(source: End, target: End, parcel: Parcel) -> AsyncGenerator[Item
     if problem:
         yield ChunkEnd("target", UsageError.__name__, message=f"on a worker: {problem}")
         return
-    options = ChunkOptions(kept.rules, kept.pace.bytes, _digest if wanted.compares_bytes else None)
+    options = ChunkOptions(kept.rules, kept.pace.bytes, wanted.compares_bytes)
     async with aclosing(run_chunk(source, target, parcel.chunk, options)) as ends:
         async for end in ends:
             yield end
@@ -175,7 +175,3 @@ def _kept_for(job: str) -> _Job:
         while len(_jobs) > _MOST_JOBS:
             del _jobs[next(iter(_jobs))]
         return found
-
-
-async def _digest(one: Usable) -> bytes:
-    return await digest_of(one.body)

@@ -14,13 +14,11 @@ from postdicom_async.jobs.ends.specs import EndSpec
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from postdicom_async.jobs.context import How
+    from postdicom_async.jobs.context import JobOptions
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.machines.dispatcher import DaskDispatcher
-    from postdicom_async.jobs.pace.pace import Pace, Share
+    from postdicom_async.jobs.pace.pace import Pace, WorkerShare
     from postdicom_async.jobs.plan import Chunk
-
-__all__ = ["Scheduler", "paced_here"]
 
 
 @public_face
@@ -52,7 +50,7 @@ class Scheduler:
         for name in ("ca_file", "certificate", "key"):
             file = getattr(self, name)
             if file is not None and not Path(file).is_file():
-                raise UsageError(f"scheduler: {name}: there is no such file")
+                raise UsageError(f"{name}: there is no such file", argument="scheduler")
         checked_address(self.address, self._security())
 
     def _security(self) -> Any:
@@ -66,7 +64,7 @@ class Scheduler:
         source: object,
         target: object,
         here: tuple[End, End],
-        how: How,
+        options: JobOptions,
         pace: Pace,
         *,
         patience: float,
@@ -78,7 +76,7 @@ class Scheduler:
             source: as it was named; workers open it by their own profiles.
             target: the same.
             here: both ends as they are open here.
-            how: the job's ways.
+            options: how the job is to be done.
             pace: its rates, divided among the workers whenever a chunk is handed out.
             patience: seconds without scheduler or workers, after which the job ends and may be gone on with.
             tell: is told what people should know.
@@ -91,18 +89,17 @@ class Scheduler:
 
         if not isinstance(source, EndSpec) or not isinstance(target, EndSpec):
             raise UsageError(
-                "scheduler: name both ends by profile, address or path; a client cannot be sent to workers"
+                "name both ends by profile, address or path; a client cannot be sent to workers", argument="scheduler"
             )
         job = secrets.token_hex(4)
         alone = source.is_archive != target.is_archive
-        rules = None if how.anonymize is None else packed_rules(how.anonymize)
-        compares = how.verify == "bytes" and how.anonymize is None
+        rules = None if options.anonymize is None else packed_rules(options.anonymize)
         return DaskDispatcher(
             self.address,
             carry,
             source=RemoteEnd(job, source, alone=alone),
             target=RemoteEnd(job, target, target=True, alone=alone),
-            options=lambda workers: WorkOptions(compares, rules, _share(pace, workers)),
+            options=lambda workers: WorkOptions(options.needs_digests, rules, _share(pace, workers)),
             at_most=lambda: pace.at_once,
             job=job,
             security=self._security(),
@@ -113,7 +110,7 @@ class Scheduler:
         )
 
 
-def _share(pace: Pace, workers: int) -> Share:
+def _share(pace: Pace, workers: int) -> WorkerShare:
     """Return one worker's part of the rates. Bytes go through workers alone; requests are made here too."""
     return replace(pace.share(workers), max_requests=pace.share(workers + 1).max_requests)
 

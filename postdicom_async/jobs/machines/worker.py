@@ -33,21 +33,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs.ends.end import End
 
-__all__ = [
-    "VERSION",
-    "Answer",
-    "Broken",
-    "Landed",
-    "Parcel",
-    "Refused",
-    "Spec",
-    "Work",
-    "carry_with",
-    "drop",
-    "greet",
-    "stop",
-    "unpacked",
-]
 
 Landed: TypeAlias = tuple[list[tuple[Any, ...]], tuple[Any, ...]]
 """Items' ends and the chunk's, as plain tuples in the order of `ItemEnd` and `ChunkEnd`."""
@@ -105,7 +90,7 @@ class Broken(NamedTuple):
     error: str
 
 
-Answer: TypeAlias = Landed | Refused | Broken
+WorkerAnswer: TypeAlias = Landed | Refused | Broken
 Work: TypeAlias = "Callable[[End, End, Parcel], AsyncGenerator[ItemEnd | ChunkEnd, None]]"
 """What is done with the open ends: yields items' ends, and the chunk's."""
 
@@ -254,7 +239,7 @@ def _the_room() -> _Room:
 # --- what dask calls -------------------------------------------------------------------------------------------------
 
 
-def carry_with(work: Work, parcel: Parcel) -> Answer:
+def carry_with(work: Work, parcel: Parcel) -> WorkerAnswer:
     """Do the work of a parcel with both ends open; wait for it, and return what came of it.
 
     Raises:

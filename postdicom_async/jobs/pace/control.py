@@ -24,14 +24,11 @@ from postdicom_async.disk.private_files import HAS_UNIX_SOCKETS, PrivateSocket
 from postdicom_async.errors import ConnectionFailed, LocalFileError, NotFound, PostdicomError, UsageError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from postdicom_async.jobs.pace.pace import Pace
 
-__all__ = ["ControlServer", "Handler", "NoJobRuns", "ask", "ask_job", "control_paths", "handlers_of"]
 
 Message: TypeAlias = dict[str, Any]
-Handler: TypeAlias = Callable[[Message], Awaitable[Message | None]]
+ControlHandler: TypeAlias = Callable[[Message], Awaitable[Message | None]]
 
 _LINE = 64 * 1024  # of a question
 _ANSWER = 16 * 1024 * 1024
@@ -68,7 +65,7 @@ def control_paths(ledger: Path) -> tuple[Path, ...]:
 
 def handlers_of(
     pace: Pace, *, status: Callable[[], Awaitable[Message]], stop: Callable[[], object]
-) -> dict[str, Handler]:
+) -> dict[str, ControlHandler]:
     """Return what a running job answers to: ``set``, ``pause``, ``resume``, ``status`` and ``stop``.
 
     ``set`` takes ``max_rate``, ``max_requests``, ``at_once`` and ``windows``; it, ``pause`` and ``resume`` answer with
@@ -78,17 +75,16 @@ def handlers_of(
     async def change(message: Message) -> Message:
         values = {name: value for name, value in message.items() if name != "do"}
         if not values or not values.keys() <= _SETTINGS:
-            raise UsageError(f"set: give one or more of {', '.join(sorted(_SETTINGS))}")
+            raise UsageError(f"give one or more of {', '.join(sorted(_SETTINGS))}", operation="set")
         pace.set(**values)
         return pace.snapshot()
 
-    async def pause(_: Message) -> Message:
-        pace.pause()
-        return pace.snapshot()
+    def after(act: Callable[[], object]) -> ControlHandler:
+        async def handler(_: Message) -> Message:
+            act()
+            return pace.snapshot()
 
-    async def resume(_: Message) -> Message:
-        pace.resume()
-        return pace.snapshot()
+        return handler
 
     async def tell(_: Message) -> Message:
         return {**pace.snapshot(), **await status()}
@@ -96,7 +92,7 @@ def handlers_of(
     async def end(_: Message) -> None:
         stop()
 
-    return {"set": change, "pause": pause, "resume": resume, "status": tell, "stop": end}
+    return {"set": change, "pause": after(pace.pause), "resume": after(pace.resume), "status": tell, "stop": end}
 
 
 # --- the job's side ---------------------------------------------------------------------------------------------------
@@ -114,7 +110,7 @@ class ControlServer:
         problem: why it listens nowhere, one line; None where it does.
     """
 
-    def __init__(self, path: Path | Sequence[Path], handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, path: Path | Sequence[Path], handlers: Mapping[str, ControlHandler]) -> None:
         self.path: Path | None = None
         self.problem: str | None = None
         self._paths = [path] if isinstance(path, Path) else list(path)
@@ -143,9 +139,7 @@ class ControlServer:
             break
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """End: answers under way are given, within two seconds."""
         listening, self._socket = self._socket, None
         if listening is not None:
@@ -224,7 +218,7 @@ class ControlServer:
         try:
             return {"ok": True, **(await handler(message) or {})}
         except PostdicomError as error:
-            return {"ok": False, "error": error.message}
+            return {"ok": False, "error": str(error)}
         except Exception as error:  # noqa: BLE001 - whatever is asked, the job goes on
             return {"ok": False, "error": f"unexpected ({type(error).__name__})"}
 
@@ -246,8 +240,7 @@ async def _say(writer: asyncio.StreamWriter, message: Message) -> None:
 
 def _is_ours(connection: Any) -> bool:
     """Whether the other end's process is this user's, or root's; where the kernel does not say, the folder does."""
-    user = _peer(connection)
-    return user is None or user in {0, os.geteuid()}
+    return (user := _peer(connection)) is None or user in {0, os.geteuid()}
 
 
 def _peer(connection: Any) -> int | None:

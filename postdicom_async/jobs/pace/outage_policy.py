@@ -1,6 +1,6 @@
 """Whether an end of a job can be worked with now: outages, what ends them, and when to give up. Pure.
 
-One `Weather` for each end. It is told how work ended and asked before work is given out:
+One `OutagePolicy` for each end. It is told how work ended and asked before work is given out:
 
 * CLEAR: work goes on. So many failures in a row, without a success between, make it doubtful; failures among successes
   are no outage.
@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Advice", "Do", "Patience", "Waves", "Weather"]
-
 
 _WORDS: Final = {
     "AuthenticationFailed": "the credentials are refused, or this account may not do it",
@@ -39,11 +37,11 @@ class Do(Enum):
     """What is to be done now."""
 
     GO = auto()
-    """Give work out, and say so: `Weather.given`."""
+    """Give work out, and say so: `OutagePolicy.given`."""
     PAUSE = auto()
     """Give nothing out, and ask again at ``until``, or when something has ended."""
     PROBE = auto()
-    """Give nothing out. Ask the end the cheapest question there is, once: `Weather.asked`, then `Weather.probed`."""
+    """Give nothing out. Ask the end the cheapest question there is, once: `OutagePolicy.asked`, then `probed`."""
     GIVE_UP = auto()
     """The outage has lasted too long: end the job so that it can be resumed."""
     STOP = auto()
@@ -64,7 +62,7 @@ class Advice(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class OutagePatience:
     """How a job bears an end that is out of order; seconds.
 
     Attributes:
@@ -83,7 +81,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Waves:
+class RetryWaves:
     """When items that failed are tried again: in waves, further and further apart; seconds.
 
     Attributes:
@@ -108,7 +106,7 @@ class _Sky(Enum):
     TRIAL = auto()
 
 
-class Weather:
+class OutagePolicy:
     """What is known of one end. Moments are seconds of any clock that goes on, given by the caller.
 
     Args:
@@ -121,11 +119,11 @@ class Weather:
         outages: how many there were.
     """
 
-    def __init__(self, patience: Patience | None = None, *, chance: Callable[[], float] = lambda: 1.0) -> None:
+    def __init__(self, patience: OutagePatience | None = None, *, chance: Callable[[], float] = lambda: 1.0) -> None:
         self.since: float | None = None
         self.probes: int = 0
         self.outages: int = 0
-        self._patience = patience or Patience()
+        self._patience = patience or OutagePatience()
         self._chance = chance
         self._sky = _Sky.CLEAR
         self._row = 0  # failures without a success since

@@ -1,7 +1,7 @@
 """Both ends of a job and the weather there: what fails is looked into, what lasts is waited out.
 
-`Weather` decides; this asks the ends, sleeps and tells. A failure alone is no outage: the end is probed, and while it
-answers, the failure was its work's own and costs that an attempt. While it does not, nothing is given out, no item
+`OutagePolicy` decides; this asks the ends, sleeps and tells. A failure alone is no outage: the end is probed, and while
+it answers, the failure was its work's own and costs that an attempt. While it does not, nothing is given out, no item
 burns an attempt, and one probe follows another in growing steps, for as long as the job has patience. While the job is
 paused or its windows are closed, nobody is probed, and patience is not used up.
 """
@@ -15,12 +15,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypedDict
 
 from postdicom_async.errors import LocalFileError, PostdicomError, ProtocolError, UsageError
-from postdicom_async.jobs.pace.outage_policy import Do, Patience, Weather
+from postdicom_async.jobs.pace.outage_policy import Do, OutagePatience, OutagePolicy
 
 if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import End
-
-__all__ = ["Outages"]
 
 
 _MOST_QUESTIONS = 3
@@ -35,9 +33,9 @@ async def _no_gate() -> None:
 class _Sky:
     """One end."""
 
-    def __init__(self, end: End, patience: Patience, chance: Callable[[], float]) -> None:
+    def __init__(self, end: End, patience: OutagePatience, chance: Callable[[], float]) -> None:
         self.end = end
-        self.weather = Weather(patience, chance=chance)
+        self.weather = OutagePolicy(patience, chance=chance)
         self.problem: PostdicomError | None = None  # the latest
         self.asking = asyncio.Lock()
         self.told_since: float | None = None
@@ -59,14 +57,14 @@ class Outages:
     def __init__(
         self,
         *ends: End,
-        patience: Patience | None = None,
+        patience: OutagePatience | None = None,
         tell: Callable[[str], None] = lambda _: None,
         gate: Callable[[], Awaitable[None]] = _no_gate,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._skies = [_Sky(end, patience or Patience(), chance) for end in ends]
+        self._skies = [_Sky(end, patience or OutagePatience(), chance) for end in ends]
         self._tell = tell
         self._gate = gate
         self._clock = clock

@@ -20,8 +20,6 @@ from typing import Any, Final, Literal
 from postdicom_async.errors import UsageError
 from postdicom_async.jobs.pace.windows import Windows
 
-__all__ = ["Bucket", "Pace", "Rate", "Share"]
-
 _BURST = 1.0  # seconds
 _LONGEST_SLEEP = 30.0  # a clock on the wall may be put forward, and a machine may have slept
 _MOST_AT_ONCE = 1024
@@ -33,7 +31,7 @@ _REQUESTS: Final = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(S|SEC|M|MIN|H)")
 _SECONDS: Final = {"S": 1, "SEC": 1, "M": 60, "MIN": 60, "H": 3600}
 _NONE: Final = frozenset({"off", "none", "unlimited", "0"})
 
-Kind = Literal["bytes", "requests"]
+RateKind = Literal["bytes", "requests"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +44,17 @@ class Rate:
     """
 
     per_second: float | None
-    of: Kind = "bytes"
+    of: RateKind = "bytes"
 
     @classmethod
-    def parse(cls, text: str, *, of: Kind | None = None) -> Rate:
+    def parse(cls, text: str, *, of: RateKind | None = None, argument: str = "rate") -> Rate:
         """Read a rate.
 
         Args:
             text: ``"40M"`` (bytes a second: K, M, G by thousands, KiB, MiB, GiB by 1024), ``"10/s"`` (requests), or
                 ``"off"``.
             of: what is wanted; None takes either, and a plain number as bytes.
+            argument: what an error calls it.
 
         Raises:
             UsageError: it is no rate, or one of the other kind.
@@ -74,7 +73,7 @@ class Rate:
         if rate is None or rate.of != (of or rate.of):
             examples = {"bytes": '"40M" for 40 MB/s', "requests": '"10/s" for requests'}
             wanted = examples[of] if of else " or ".join(examples.values())
-            raise UsageError(f'rate: give {wanted}, or "off"')
+            raise UsageError(f'give {wanted}, or "off"', argument=argument)
         return rate if rate.per_second else cls(None, rate.of)
 
     def __str__(self) -> str:
@@ -138,7 +137,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class WorkerShare:
     """The rates of one worker; it may be pickled. ``None`` is no limit."""
 
     max_rate: float | None = None
@@ -173,8 +172,8 @@ class Pace:
     ) -> None:
         self.at_once: int | None = None
         self.windows: Windows = Windows()
-        self._buckets: dict[Kind, Bucket] = {"bytes": Bucket(), "requests": Bucket()}
-        self._turns: dict[Kind, asyncio.Lock] = {"bytes": asyncio.Lock(), "requests": asyncio.Lock()}
+        self._buckets: dict[RateKind, Bucket] = {"bytes": Bucket(), "requests": Bucket()}
+        self._turns: dict[RateKind, asyncio.Lock] = {"bytes": asyncio.Lock(), "requests": asyncio.Lock()}
         self._changed = asyncio.Event()
         self._is_paused = False
         self._clock = clock
@@ -206,7 +205,7 @@ class Pace:
         """Whether the job was paused, whatever its windows say."""
         return self._is_paused
 
-    async def _take(self, kind: Kind, amount: float) -> None:
+    async def _take(self, kind: RateKind, amount: float) -> None:
         bucket = self._buckets[kind]
         if bucket.rate is None:
             return
@@ -253,7 +252,9 @@ class Pace:
         """
         rates = [_rate(max_rate, "max_rate", None), _rate(max_requests, "max_requests", "requests")]
         if at_once is not None and (type(at_once) is not int or not 0 <= at_once <= _MOST_AT_ONCE):
-            raise UsageError(f"at_once: give a number from 1 to {_MOST_AT_ONCE}, or 0 for as many as make it faster")
+            raise UsageError(
+                f"give a number from 1 to {_MOST_AT_ONCE}, or 0 for as many as make it faster", argument="at_once"
+            )
         times = Windows.parse(windows) if windows is not None and not isinstance(windows, Windows) else windows
         for rate in rates:
             if rate is not None:
@@ -280,11 +281,11 @@ class Pace:
 
     # --- what it is ---------------------------------------------------------------------------------------------------
 
-    def share(self, workers: int) -> Share:
+    def share(self, workers: int) -> WorkerShare:
         """Return what each of so many workers may do, so that all of them keep to the rates together."""
         size, requests = self._buckets["bytes"].rate, self._buckets["requests"].rate
         count = max(1, workers)
-        return Share(size and size / count, requests and requests / count)
+        return WorkerShare(size and size / count, requests and requests / count)
 
     def snapshot(self) -> dict[str, Any]:
         """Return what holds now, of the kinds that JSON has; `set` takes the first four back."""
@@ -301,15 +302,15 @@ class Pace:
         }
 
 
-def _rate(value: Rate | float | str | None, name: str, of: Kind | None) -> Rate | None:
+def _rate(value: Rate | float | str | None, name: str, of: RateKind | None) -> Rate | None:
     """Return a rate that was given in any of its forms, None where none was."""
     if value is None:
         return None
     if isinstance(value, str):
-        return Rate.parse(value, of=of)
+        return Rate.parse(value, of=of, argument=name)
     rate = value if isinstance(value, Rate) else None
     if rate is None and isinstance(value, int | float) and not isinstance(value, bool):
         rate = Rate(float(value) or None, of or "bytes")
     if rate is None or (of is not None and rate.of != of) or not 0 < (rate.per_second or 1.0) < math.inf:
-        raise UsageError(f'{name}: give a number a second, a text such as "40M" or "10/s", or "off"')
+        raise UsageError('give a number a second, a text such as "40M" or "10/s", or "off"', argument=name)
     return rate

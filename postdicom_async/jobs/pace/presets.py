@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from postdicom_async.profiles.model import Profile
     from postdicom_async.settings import Settings
 
-__all__ = ["PRESETS", "Preset", "check_limits", "fill_in", "limited_settings", "preset", "preset_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Preset:
@@ -145,7 +143,7 @@ def preset(name: str) -> Preset:
     """
     found = PRESETS.get(name.strip().lower())
     if found is None:
-        raise UsageError(f"preset: unknown; give one of {', '.join(PRESETS)}")
+        raise UsageError(f"unknown; give one of {', '.join(PRESETS)}", argument="preset")
     return found
 
 
@@ -176,7 +174,7 @@ def check_limits(profile: Profile) -> None:
             try:
                 read(text)
             except UsageError as error:
-                words = error.message.partition(": ")[2]
+                words = error.problem
             else:
                 continue
             raise UsageError(f"profile {profile.name}, {key}: {words}")
@@ -207,7 +205,7 @@ def _stricter(one: Any, other: Any) -> Any:
     if not one or not other or one == other:
         return one or other
     if isinstance(one, str):
-        raise UsageError("windows: both profiles have some, and not the same; say when the job may work")
+        raise UsageError("both profiles have some, and not the same; say when the job may work", argument="windows")
     return min(one, other)
 
 

@@ -22,7 +22,6 @@ from postdicom_async.face import translated
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Windows"]
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WHOLE: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -73,7 +72,7 @@ class Windows:
             UsageError: which part is wrong, and an example.
         """
         if not isinstance(text, str):
-            raise UsageError(f"windows: give a text {_EXAMPLE}")
+            raise UsageError(f"give a text {_EXAMPLE}", argument="windows")
         words = text.replace("\u2013", "-").replace(",", " , ").split()
         if words and _is_zone(words[-1]):
             zone = words.pop()
@@ -180,7 +179,7 @@ def _is_within(spans: tuple[tuple[int, int], ...], wall: datetime) -> bool:
 
 def _require_aware(at: datetime) -> None:
     if at.tzinfo is None:
-        raise UsageError("at: give a moment with its time zone, such as datetime.now(UTC)")
+        raise UsageError("give a moment with its time zone, such as datetime.now(UTC)", argument="at")
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
@@ -193,18 +192,20 @@ def _parts(text: str) -> Iterator[_Part]:
     names_days = any(not _TIMES.fullmatch(word) and word[:1].isalpha() for piece in pieces for word in piece)
     for piece in pieces:
         if not piece:
-            raise UsageError(f"windows: nothing stands before or behind a comma; give days and times {_EXAMPLE}")
+            raise UsageError(
+                f"nothing stands before or behind a comma; give days and times {_EXAMPLE}", argument="windows"
+            )
         named = piece[:1] if piece[0][:1].isalpha() else []
         days += [day for word in named for day in _days(word)]
         times = tuple(_times(word) for word in piece[len(named) :])
         if not times:
             continue
         if not days and names_days:
-            raise UsageError(f'windows: "{" ".join(piece)}" says no days; give them {_EXAMPLE}')
+            raise UsageError(f'"{" ".join(piece)}" says no days; give them {_EXAMPLE}', argument="windows")
         yield _Part(tuple(dict.fromkeys(days or range(7))), times)
         days = []
     if days:
-        raise UsageError(f'windows: "{" ".join(pieces[-1])}" says no times; give them {_EXAMPLE}')
+        raise UsageError(f'"{" ".join(pieces[-1])}" says no times; give them {_EXAMPLE}', argument="windows")
 
 
 def _days(word: str) -> Iterator[int]:
@@ -214,7 +215,7 @@ def _days(word: str) -> Iterator[int]:
     first, dash, last = word.partition("-")
     start, end = _day(first), _day(last if dash else first)
     if start is None or end is None:
-        raise UsageError(f'windows: "{word}" is no day; give days and times {_EXAMPLE}')
+        raise UsageError(f'"{word}" is no day; give days and times {_EXAMPLE}', argument="windows")
     yield from ((start + count) % 7 for count in range((end - start) % 7 + 1))
 
 
@@ -227,13 +228,13 @@ def _day(name: str) -> int | None:
 def _times(word: str) -> tuple[int, int]:
     found = _TIMES.fullmatch(word)
     if found is None:
-        raise UsageError(f'windows: "{word}" is no time from and to; give days and times {_EXAMPLE}')
+        raise UsageError(f'"{word}" is no time from and to; give days and times {_EXAMPLE}', argument="windows")
     hour, minute, last_hour, last_minute = map(int, found.groups())
     start, end = hour * 60 + minute, last_hour * 60 + last_minute
     if minute > 59 or last_minute > 59 or start >= _DAY or end > _DAY:
-        raise UsageError(f'windows: "{word}" holds a time that no clock shows; a day is 00:00-24:00')
+        raise UsageError(f'"{word}" holds a time that no clock shows; a day is 00:00-24:00', argument="windows")
     if start == end:
-        raise UsageError(f'windows: "{word}" is empty; a whole day is 00:00-24:00')
+        raise UsageError(f'"{word}" is empty; a whole day is 00:00-24:00', argument="windows")
     return start, end
 
 
@@ -267,4 +268,4 @@ def _zone_info(name: str) -> None:
 
 
 def _unknown_zone(name: str) -> UsageError:
-    return UsageError(f'windows: "{name}" is no time zone known here; give one such as Europe/Berlin')
+    return UsageError(f'"{name}" is no time zone known here; give one such as Europe/Berlin', argument="windows")

@@ -16,7 +16,6 @@ from postdicom_async.jobs.summary import Count, settled, total
 if TYPE_CHECKING:
     from postdicom_async.jobs.summary import Summary
 
-__all__ = ["Eta", "Pace"]
 
 _WINDOW = 300.0  # seconds of work
 _SHORTEST = 5.0
@@ -24,7 +23,7 @@ _MOMENTS = 10
 _LEFT = (State.PENDING, State.RUNNING)
 
 
-class Pace(NamedTuple):
+class Forecast(NamedTuple):
     """How a job goes on.
 
     Attributes:
@@ -52,7 +51,7 @@ class Eta:
         self._samples: deque[_Sample] = deque()
         self._phase = ("", 0)
 
-    def note(self, summary: Summary, now: float) -> Pace:
+    def note(self, summary: Summary, now: float) -> Forecast:
         """Take the job as it stands, at ``now`` (seconds since the epoch), and return its pace."""
         sample = _Sample(summary.seconds, _worked(summary), summary.of(State.DONE).bytes)
         phase = (summary.facts.phase, summary.facts.run)
@@ -65,9 +64,9 @@ class Eta:
             self._samples.popleft()
         return self._pace(summary, now)
 
-    def _pace(self, summary: Summary, now: float) -> Pace:
+    def _pace(self, summary: Summary, now: float) -> Forecast:
         if summary.facts.phase == "complete":
-            return Pace(1.0, 0.0)
+            return Forecast(1.0, 0.0)
         first, last = self._samples[0], self._samples[-1]
         span = last.seconds - first.seconds
         if span >= _SHORTEST:
@@ -76,7 +75,7 @@ class Eta:
             rate = _rate_of_moments(summary, now)
         fraction = _fraction(summary)
         seconds = None if fraction is None else _seconds(_left(summary), *rate)
-        return Pace(fraction, seconds, rate[0] * 60, rate[1] * 60)
+        return Forecast(fraction, seconds, rate[0] * 60, rate[1] * 60)
 
 
 def _worked(summary: Summary) -> int:

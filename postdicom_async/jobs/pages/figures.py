@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import floor, log10
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicom.dictionary import keyword_of
+from postdicom_async.dicom.tags import keyword_of
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import name_of, total
 from postdicom_async.markup import Html, element, joined
@@ -19,29 +19,7 @@ from postdicom_async.markup import Html, element, joined
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from postdicom_async.jobs.summary import Facts, Moment, MonthLine, Summary
-
-__all__ = [
-    "LEVELS",
-    "MEANINGS",
-    "STACK",
-    "Column",
-    "count",
-    "counted",
-    "duration",
-    "minute",
-    "month_chart",
-    "month_name",
-    "phase_words",
-    "rate_charts",
-    "share",
-    "share_bar",
-    "size",
-    "state_bar",
-    "status_words",
-    "tag_words",
-    "verb_words",
-]
+    from postdicom_async.jobs.summary import JobFacts, MinuteLine, MonthLine, Summary
 
 
 STACK = (
@@ -99,7 +77,7 @@ def _bar(name: str, title: str, words: str, parts: Sequence[tuple[str, int]], cl
     return _svg(name, title, words, joined(*rects), high=10, class_=class_)
 
 
-def rate_charts(moments: Sequence[Moment]) -> Html:
+def rate_charts(moments: Sequence[MinuteLine]) -> Html:
     """Return two charts: instances and bytes a minute over the time of the job."""
     if not moments:
         return Html()
@@ -117,7 +95,7 @@ def rate_charts(moments: Sequence[Moment]) -> Html:
     )
 
 
-def _bins(moments: Sequence[Moment]) -> tuple[int, list[tuple[float, tuple[int, int]]]]:
+def _bins(moments: Sequence[MinuteLine]) -> tuple[int, list[tuple[float, tuple[int, int]]]]:
     """Return how many minutes a column stands for, and the columns' beginnings with instances and bytes."""
     first, last = min(moment.at for moment in moments), max(moment.at for moment in moments)
     span = (last - first) / 60 + 1
@@ -343,12 +321,12 @@ def month_name(month: int) -> str:
     return f"{_MONTHS[number - 1]}{NBSP}{year:04}" if 1 <= number <= 12 else "undated"
 
 
-def verb_words(facts: Facts) -> str:
+def verb_words(facts: JobFacts) -> str:
     """Return what kind of job it is."""
     return _VERBS.get(facts.verb, facts.verb)
 
 
-def phase_words(facts: Facts) -> str:
+def phase_words(facts: JobFacts) -> str:
     """Return what a job does now."""
     return _PHASES.get(facts.phase, facts.phase)
 

@@ -43,9 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
-    from postdicom_async.jobs.summary import Facts, MonthLine, ReasonLine, Summary
+    from postdicom_async.jobs.summary import JobFacts, MonthLine, ReasonLine, Summary
 
-__all__ = ["document", "page", "parts", "table", "title_of"]
 
 _POLICY = f"default-src 'none'; style-src {source_of(STYLE)}; img-src data:; base-uri 'none'; form-action 'none'"
 _PRIVACY = (
@@ -69,7 +68,7 @@ def page(summary: Summary, *, version: str, written: datetime) -> str:
     return document(title_of(facts), joined(main, element("footer", element("p", written_by + _PRIVACY))), head=head)
 
 
-def title_of(facts: Facts) -> str:
+def title_of(facts: JobFacts) -> str:
     """Return what a job is in one line."""
     return f"{verb_words(facts)}: {facts.source} \N{RIGHTWARDS ARROW} {facts.target}"
 
@@ -250,10 +249,14 @@ def _totals(summary: Summary) -> Html:
         if not one.instances and state not in always:
             continue
         mark = element("span", class_=f"swatch {state.name.lower()}", aria_hidden="true")
-        rows.append(_total_row(joined(mark, name_of(state, verb).capitalize()), one.instances, one.bytes, summary))
+        name = joined(mark, name_of(state, verb).capitalize())
+        volume = size(one.bytes) if one.bytes else "\N{EN DASH}"
+        rows.append((name, count(one.instances), share(one.instances, summary.discovered), volume))
         if state is State.PRESENT and summary.equal_by_count:
             below |= {len(rows), len(rows) + 1}
-            rows += _present_rows(summary)
+            equal = equal_instances(summary)
+            lines = (("listed at the target", one.instances - equal), ("equal by count, not listed", equal))
+            rows += [(f"of these {word}", count(n), share(n, summary.discovered), "") for word, n in lines]
     whole = total(summary)
     foot = ("Discovered, the sum of these", count(whole.instances), share(whole.instances, whole.instances),
             size(whole.bytes))  # fmt: skip
@@ -271,17 +274,6 @@ def _totals(summary: Summary) -> Html:
     return _section("Totals", state_bar(summary), made, note)
 
 
-def _total_row(name: Html, instances: int, volume: int, summary: Summary) -> tuple[str | Html, ...]:
-    return name, count(instances), share(instances, summary.discovered), size(volume) if volume else "\N{EN DASH}"
-
-
-def _present_rows(summary: Summary) -> list[tuple[str, ...]]:
-    equal = equal_instances(summary)
-    listed = summary.of(State.PRESENT).instances - equal
-    lines = (("of these listed at the target", listed), ("of these equal by count, not listed", equal))
-    return [(name, count(number), share(number, summary.discovered), "") for name, number in lines]
-
-
 def _reasons(summary: Summary, state: State, heading: str, more: Callable[[ReasonLine], Html] | None) -> Html:
     lines = reasons_of(summary, state)
     number = summary.of(state).instances
@@ -291,7 +283,10 @@ def _reasons(summary: Summary, state: State, heading: str, more: Callable[[Reaso
         (
             reason_text(line.reason),
             count(line.instances),
-            joined(_examples(line), more(line) if more else Html()),
+            joined(
+                element("ul", *(element("li", element("code", uid)) for uid in line.examples), class_="uids"),
+                more(line) if more else Html(),
+            ),
         )
         for line in lines
     ]
@@ -299,10 +294,6 @@ def _reasons(summary: Summary, state: State, heading: str, more: Callable[[Reaso
         rows.append(("no reason is known", count(rest), Html()))
     shown = table(f"{heading}, by reason", ("Reason", "Items#", "For example"), rows, class_="stacked")
     return _section(f"{heading}: {count(number)}", element("p", MEANINGS[state], class_="quiet"), shown)
-
-
-def _examples(line: ReasonLine) -> Html:
-    return element("ul", *(element("li", element("code", uid)) for uid in line.examples), class_="uids")
 
 
 def _dates(summary: Summary) -> Html:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 
-__all__ = ["SCRIPT", "STYLE", "STYLE_SHEET", "source_of"]
-
-
 STYLE = """
 :root {
   color-scheme: light dark;

@@ -13,7 +13,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from functools import lru_cache
 from io import StringIO
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from postdicom_async.disk.private_files import whole_file
 from postdicom_async.errors import UsageError
@@ -22,25 +22,11 @@ from postdicom_async.jobs.states import Reason, State, reason_text
 from postdicom_async.jobs.summary import Count, contradictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from postdicom_async.jobs.summary import ItemLine, SeriesLine, StudyLine, Summary
-
-__all__ = [
-    "COLUMNS",
-    "FORMATS",
-    "SYMBOLS",
-    "Reader",
-    "csv_lines",
-    "format_of",
-    "json_lines",
-    "report_lines",
-    "summary_document",
-    "symbol_of",
-    "write_report",
-]
+    from postdicom_async.jobs.ledger.reader import LedgerReader
+    from postdicom_async.jobs.summary import ItemLine, StudyLine, Summary
 
 
 COLUMNS = (
@@ -102,7 +88,8 @@ def csv_lines(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterat
     writer.writerow(COLUMNS)
     for symbol, *cells in _rows(studies, items):
         yield _taken(sheet)
-        writer.writerow((symbol, *map(_harmless, cells)))
+        harmless = (f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULAS else cell for cell in cells)
+        writer.writerow((symbol, *harmless))
     yield _taken(sheet)
 
 
@@ -111,10 +98,6 @@ def _taken(sheet: StringIO) -> str:
     sheet.seek(0)
     sheet.truncate()
     return text
-
-
-def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULAS else value
 
 
 def _rows(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterator[_Row]:
@@ -193,40 +176,6 @@ FORMATS = ("jsonl", "csv", "html")
 _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".html": "html", ".htm": "html"}
 
 
-class Reader(Protocol):
-    """What reports and pages need of a ledger: see `ledger.LedgerReader`."""
-
-    def still(self) -> AbstractContextManager[None]:
-        """Answer everything inside from one state of the ledger."""
-        ...
-
-    def summary(self) -> Summary:
-        """Return the job as it stands."""
-        ...
-
-    def studies(self, *, states: Sequence[State] | None = None) -> Iterator[StudyLine]:
-        """Yield studies, all or those with items in some states."""
-        ...
-
-    def series(self, study: str) -> Iterator[SeriesLine]:
-        """Yield the series of a study."""
-        ...
-
-    def items(
-        self,
-        *,
-        states: Sequence[State] | None = None,
-        study: str | None = None,
-        reasons: Sequence[int] | None = None,
-    ) -> Iterator[ItemLine]:
-        """Yield items, all or those in some states, of a study, for some reasons."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the ledger."""
-        ...
-
-
 def format_of(path: Path) -> str:
     """Return the format that a file's name asks for.
 
@@ -237,10 +186,10 @@ def format_of(path: Path) -> str:
         return _ENDINGS[path.suffix.lower()]
     except KeyError:
         pass
-    raise UsageError(f"report: name it {', '.join(sorted(_ENDINGS))}, or give the format")
+    raise UsageError(f"name it {', '.join(sorted(_ENDINGS))}, or give the format", argument="report")
 
 
-def report_lines(reader: Reader, form: str, *, version: str, now: datetime | None = None) -> Iterator[str]:
+def report_lines(reader: LedgerReader, form: str, *, version: str, now: datetime | None = None) -> Iterator[str]:
     """Yield the text of a report, piece by piece: memory is flat however many items there are. Blocking.
 
     All of it is read from one state of the ledger.
@@ -255,11 +204,11 @@ def report_lines(reader: Reader, form: str, *, version: str, now: datetime | Non
         UsageError: the format is not known.
     """
     if form not in FORMATS:
-        raise UsageError(f"report: give one of {', '.join(FORMATS)}, not {form!r}")
+        raise UsageError(f"give one of {', '.join(FORMATS)}, not {form!r}", argument="report")
     return _lines(reader, form, version, now or datetime.now(UTC))
 
 
-def _lines(reader: Reader, form: str, version: str, now: datetime) -> Iterator[str]:
+def _lines(reader: LedgerReader, form: str, version: str, now: datetime) -> Iterator[str]:
     with reader.still():
         if form == "html":
             yield page(reader.summary(), version=version, written=now)
@@ -270,7 +219,7 @@ def _lines(reader: Reader, form: str, version: str, now: datetime) -> Iterator[s
             yield from json_lines(reader.summary(), _unlisted(reader), reader.items(), version=version, written=moment)
 
 
-def _unlisted(reader: Reader) -> Iterator[StudyLine]:
+def _unlisted(reader: LedgerReader) -> Iterator[StudyLine]:
     """Yield studies that were equal by count, with what was not listed of them: some of it may have been, before."""
     for study in reader.studies():
         if study.basis != "equal by count":
@@ -284,7 +233,9 @@ def _unlisted(reader: Reader) -> Iterator[StudyLine]:
             yield study._replace(counts=left)
 
 
-def write_report(path: Path, reader: Reader, form: str = "", *, version: str = "", now: datetime | None = None) -> None:
+def write_report(
+    path: Path, reader: LedgerReader, form: str = "", *, version: str = "", now: datetime | None = None
+) -> None:
     """Write a report; what was there stays until the new one is whole and durable. Blocking.
 
     Args:

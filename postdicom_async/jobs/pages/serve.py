@@ -15,19 +15,16 @@ import uvicorn
 from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import PostdicomError, UsageError
 from postdicom_async.jobs.pages.eta import Eta
-from postdicom_async.jobs.pages.serve_app import Ask, Pages
-from postdicom_async.jobs.pages.serve_auth import Doors, bearer_of
-from postdicom_async.jobs.pages.serve_page import Look
+from postdicom_async.jobs.pages.serve_app import AskJob, Pages
+from postdicom_async.jobs.pages.serve_auth import PageAccess, bearer_of
+from postdicom_async.jobs.pages.serve_page import JobSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
-    from types import TracebackType
 
-    from postdicom_async.jobs.pages.report import Reader
-
-__all__ = ["LivePage", "Watch"]
+    from postdicom_async.jobs.ledger.reader import LedgerReader
 
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -58,9 +55,9 @@ class LivePage:
 
     def __init__(
         self,
-        open_reader: Callable[[], Reader],
+        open_reader: Callable[[], LedgerReader],
         *,
-        ask: Ask | None = None,
+        ask: AskJob | None = None,
         control: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -68,7 +65,7 @@ class LivePage:
         token_file: Path | None = None,
     ) -> None:
         if control and ask is None:
-            raise UsageError("control: give a way to ask the job")
+            raise UsageError("give a way to ask the job", argument="control")
         self.url: str = ""
         self._open_reader = open_reader
         self._ask = ask
@@ -76,9 +73,9 @@ class LivePage:
         self._host, self._port = host, port
         self._names = tuple(names)
         self._token_file = token_file
-        self._doors: Doors | None = None
+        self._doors: PageAccess | None = None
         self._pages: Pages | None = None
-        self._watch: Watch | None = None
+        self._watch: JobWatcher | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -100,7 +97,7 @@ class LivePage:
 
         path = self._token_file
         bearer = "" if path is None else await in_background(lambda: bearer_of(path))
-        self._watch = Watch(self._open_reader, self._ask, __version__)
+        self._watch = JobWatcher(self._open_reader, self._ask, __version__)
         try:
             await self._watch.look()
             bound = _listen(self._host, self._port)
@@ -112,7 +109,7 @@ class LivePage:
         self.url = f"http://{shown}:{port}"
         hosts = {f"{name}:{port}" for name in (*_LOOPBACK, shown)} | set(self._names)
         hosts |= {f"{name}:{port}" for name in self._names if ":" not in name}
-        self._doors = Doors(hosts, bearer=bearer)
+        self._doors = PageAccess(hosts, bearer=bearer)
         orders = self._ask if self._control else None
         cookie = f"postdicom-job-{port}"
         self._pages = Pages(self._watch, self._doors, ask=orders, cookie=cookie, version=__version__)
@@ -120,9 +117,7 @@ class LivePage:
         self._serving = asyncio.create_task(self._server.serve([bound]))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop: pages that look on are told by the end of their connection."""
         assert self._pages and self._server and self._serving and self._watch  # noqa: S101, PT018 - it was entered
         self._pages.ending.set()
@@ -191,7 +186,7 @@ _WORTH = 10  # times as long as the last look took
 _STATUS = 2.0  # seconds that the job's process has to answer
 
 
-class Watch:
+class JobWatcher:
     """Looks at a job. Close it.
 
     Args:
@@ -202,7 +197,7 @@ class Watch:
 
     def __init__(
         self,
-        open_reader: Callable[[], Reader],
+        open_reader: Callable[[], LedgerReader],
         ask: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]] | None,
         version: str,
     ) -> None:
@@ -210,14 +205,14 @@ class Watch:
         self._ask = ask
         self._version = version
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger reader")
-        self._reader: Reader | None = None
+        self._reader: LedgerReader | None = None
         self._file: tuple[int, int] | None = None
         self._eta = Eta()
-        self._look: Look | None = None
+        self._look: JobSnapshot | None = None
         self._stale_at = 0.0
         self._turn = asyncio.Lock()
 
-    async def look(self) -> Look:
+    async def look(self) -> JobSnapshot:
         """Return the job as it is, or was a moment ago.
 
         Raises:
@@ -230,7 +225,7 @@ class Watch:
             summary = await self.read(lambda reader: reader.summary())
             took = time.monotonic() - begun
             pace = self._eta.note(summary, time.time())
-            self._look = Look(summary, pace, await self._status(), self._version)
+            self._look = JobSnapshot(summary, pace, await self._status(), self._version)
             self._stale_at = time.monotonic() + max(_YOUNG, took * _WORTH)
             return self._look
 
@@ -243,7 +238,7 @@ class Watch:
         except (PostdicomError, TimeoutError):
             return {"ok": False}
 
-    async def read(self, question: Callable[[Reader], _T]) -> _T:
+    async def read(self, question: Callable[[LedgerReader], _T]) -> _T:
         """Put a question to the ledger, in its thread.
 
         Raises:
@@ -269,14 +264,14 @@ class Watch:
         if reader is not None:
             reader.close()
 
-    async def some(self, lines: Callable[[Reader], Iterable[_T]], page: int, size: int) -> tuple[list[_T], bool]:
+    async def some(self, lines: Callable[[LedgerReader], Iterable[_T]], page: int, size: int) -> tuple[list[_T], bool]:
         """Return a page of lines, from 1 on, and whether there are more.
 
         Raises:
             PostdicomError: the ledger cannot be read.
         """
 
-        def take(reader: Reader) -> list[_T]:
+        def take(reader: LedgerReader) -> list[_T]:
             with closing(_generator(lines(reader))) as found:
                 return list(islice(found, (page - 1) * size, page * size + 1))
 
@@ -289,14 +284,11 @@ class Watch:
         self._thread.shutdown(wait=False)
 
 
-def _file_of(reader: Reader) -> tuple[int, int] | None:
+def _file_of(reader: LedgerReader) -> tuple[int, int] | None:
     """Return what tells the file that lies at a ledger's path from others; None where that cannot be told."""
-    path: Path | None = getattr(reader, "path", None)
     try:
-        status = path.stat() if path else None
+        status = reader.path.stat()
     except OSError:
-        status = None
-    if status is None:
         return None
     return status.st_dev, status.st_ino
 

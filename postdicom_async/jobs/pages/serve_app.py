@@ -44,18 +44,16 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from postdicom_async.jobs.pages.eta import Pace
-    from postdicom_async.jobs.pages.report import Reader
-    from postdicom_async.jobs.pages.serve import Watch
-    from postdicom_async.jobs.pages.serve_auth import Doors, Session
-    from postdicom_async.jobs.pages.serve_page import Look
+    from postdicom_async.jobs.ledger.reader import LedgerReader
+    from postdicom_async.jobs.pages.eta import Forecast
+    from postdicom_async.jobs.pages.serve import JobWatcher
+    from postdicom_async.jobs.pages.serve_auth import BrowserSession, PageAccess
+    from postdicom_async.jobs.pages.serve_page import JobSnapshot
     from postdicom_async.jobs.summary import ItemLine, Summary
     from postdicom_async.markup import Html
 
-__all__ = ["CONTENT_TYPE", "Ask", "Gate", "Pages", "metrics", "order_of"]
 
-
-Ask: TypeAlias = "Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]"
+AskJob: TypeAlias = "Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]"
 
 _PAGE = 100
 _MOST_STREAMS = 16
@@ -78,7 +76,7 @@ _HEADERS = {
 _CLOSED = "Open the address that the command has printed. It works once; for another browser, start the command again."
 
 
-class Gate:
+class AuthGate:
     """Asks everybody who they are before anything else is looked at, and puts the headers on every answer.
 
     Args:
@@ -87,7 +85,7 @@ class Gate:
         cookie: the name of the cookie: those of one host are shared by its ports, so the port is in it.
     """
 
-    def __init__(self, app: ASGIApp, doors: Doors, cookie: str) -> None:
+    def __init__(self, app: ASGIApp, doors: PageAccess, cookie: str) -> None:
         self._app = app
         self._doors = doors
         self._cookie = cookie
@@ -138,14 +136,14 @@ class Pages:
         version: of this program.
     """
 
-    def __init__(self, watch: Watch, doors: Doors, *, ask: Ask | None, cookie: str, version: str) -> None:
+    def __init__(self, watch: JobWatcher, doors: PageAccess, *, ask: AskJob | None, cookie: str, version: str) -> None:
         self._watch = watch
         self._doors = doors
         self._ask = ask
         self._cookie = cookie
         self._version = version
         self._streams = 0
-        self._drawn: tuple[Look, dict[str, Html]] | None = None
+        self._drawn: tuple[JobSnapshot, dict[str, Html]] | None = None
         self.ending: asyncio.Event = asyncio.Event()
 
     def app(self) -> ASGIApp:
@@ -165,7 +163,7 @@ class Pages:
         if self._ask is not None:
             routes.append(Route("/control", self.control, methods=["POST"]))
         problems: Any = {PostdicomError: _problem}
-        return Gate(Starlette(routes=routes, exception_handlers=problems), self._doors, self._cookie)
+        return AuthGate(Starlette(routes=routes, exception_handlers=problems), self._doors, self._cookie)
 
     async def open(self, request: Request) -> Response:
         """Take the token of the printed address for a cookie, once, and forget the address."""
@@ -181,7 +179,7 @@ class Pages:
         return HTMLResponse(live_page(await self._watch.look(), proof=self._proof(request)))
 
     def _proof(self, request: Request) -> str:
-        session: Session | None = request.scope["session_of_job"]
+        session: BrowserSession | None = request.scope["session_of_job"]
         return session.proof if session is not None and self._ask is not None else ""
 
     async def events(self, request: Request) -> Response:
@@ -218,7 +216,8 @@ class Pages:
         parts = self._drawn[1]
         news = {name: part for name, part in parts.items() if shown.get(name) != part}
         shown.update(news)
-        return "parts", {name: _inside(part) for name, part in news.items()}
+        # What is in each section: the browser has the section already.
+        return "parts", {name: part[part.index(">") + 1 : part.rindex("<")] for name, part in news.items()}
 
     async def studies(self, request: Request) -> Response:
         """Return a page of studies."""
@@ -238,7 +237,7 @@ class Pages:
         """Return a page of the instances of a series."""
         study, series = (_uid(request.path_params[name]) for name in ("study", "series"))
 
-        def of_series(reader: Reader) -> Iterator[ItemLine]:
+        def of_series(reader: LedgerReader) -> Iterator[ItemLine]:
             return (line for line in reader.items(study=study) if line.series == series)
 
         page = _page(request)
@@ -274,7 +273,7 @@ class Pages:
 
     async def control(self, request: Request) -> Response:
         """Carry an order to the job and show what it answers."""
-        session: Session = request.scope["session_of_job"]
+        session: BrowserSession = request.scope["session_of_job"]
         form = await _form(request)
         if request.headers.get("origin") is None or not self._doors.is_proof(session, form.pop("proof", "")):
             return _told(403, "Not allowed", "Give orders on this server's own page.")
@@ -322,11 +321,6 @@ def order_of(form: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     return {"do": "set", **settings}, "Set."
 
 
-def _inside(part: str) -> str:
-    """Return what is in a section: the browser has the section already."""
-    return part[part.index(">") + 1 : part.rindex("<")]
-
-
 async def _form(request: Request) -> dict[str, str]:
     """Return the fields of a form; a body that is too long, or no form, has none."""
     body = b""
@@ -369,16 +363,17 @@ def _uid(text: str) -> str:
 
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_ESCAPED = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 _Sample = tuple[dict[str, str], float]
 
 
-def metrics(summary: Summary, pace: Pace, *, version: str) -> str:
+def metrics(summary: Summary, pace: Forecast, *, version: str) -> str:
     """Return every number of a job. What is not known is not among them."""
     return "".join(_lines(summary, pace, version))
 
 
-def _lines(summary: Summary, pace: Pace, version: str) -> Iterator[str]:
+def _lines(summary: Summary, pace: Forecast, version: str) -> Iterator[str]:
     facts = summary.facts
     who = {"job": facts.job, "verb": facts.verb, "source": facts.source, "target": facts.target}
     yield from _metric("info", "What the job is.", [({**who, "phase": facts.phase, "version": version}, 1)])
@@ -423,10 +418,7 @@ def _metric(name: str, words: str, samples: Iterable[_Sample]) -> Iterator[str]:
     name = f"postdicom_job_{name}"
     yield f"# HELP {name} {words}\n# TYPE {name} gauge\n"
     for labels, value in samples:
-        written = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        escaped = {key: text.translate(_ESCAPED) for key, text in labels.items()}
+        written = ",".join(f'{key}="{text}"' for key, text in escaped.items())
         number = f"{value:d}" if isinstance(value, int) else f"{value:.6f}"
         yield f"{name}{{{written}}} {number}\n" if written else f"{name} {number}\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -27,15 +27,13 @@ from postdicom_async.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Doors", "Session", "bearer_of"]
-
 
 _LEAST = 16  # characters of a bearer token
 _MOST = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class BrowserSession:
     """A browser that came with the token.
 
     Attributes:
@@ -47,7 +45,7 @@ class Session:
     proof: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(32))
 
 
-class Doors:
+class PageAccess:
     """Lets in who may come in.
 
     Args:
@@ -59,22 +57,22 @@ class Doors:
         self._hosts = frozenset(host.lower() for host in hosts)
         self._bearer = bearer
         self._token = secrets.token_urlsafe(32)
-        self._session: Session | None = None
+        self._session: BrowserSession | None = None
 
     @property
     def token(self) -> str:
         """What opens the door once; empty when it has."""
         return self._token
 
-    def enter(self, token: str) -> Session | None:
+    def enter(self, token: str) -> BrowserSession | None:
         """Return the session of whoever brings the token, None for who brings another or comes later."""
         if not self._token or not _same(token, self._token):
             return None
         self._token = ""
-        self._session = Session()
+        self._session = BrowserSession()
         return self._session
 
-    def session(self, cookie: str) -> Session | None:
+    def session(self, cookie: str) -> BrowserSession | None:
         """Return the session that a cookie is of."""
         known = self._session
         return known if known is not None and _same(cookie, known.cookie) else None
@@ -97,7 +95,7 @@ class Doors:
         return parts.scheme in {"http", "https"} and not parts.path and self.is_known_host(parts.netloc)
 
     @staticmethod
-    def is_proof(session: Session, given: str) -> bool:
+    def is_proof(session: BrowserSession, given: str) -> bool:
         """Return whether an order comes from a page that this session was given."""
         return _same(given, session.proof)
 

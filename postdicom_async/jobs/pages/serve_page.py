@@ -16,10 +16,9 @@ from postdicom_async.markup import Html, element, empty, joined
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from postdicom_async.jobs.pages.eta import Pace
+    from postdicom_async.jobs.pages.eta import Forecast
     from postdicom_async.jobs.summary import Count, ItemLine, ReasonLine, SeriesLine, StudyLine, Summary
 
-__all__ = ["NO_STUDY", "Look", "items_page", "live_page", "live_parts", "message_page", "series_page", "studies_page"]
 
 NO_STUDY = "-"
 """Stands for a UID in an address where there is none: of what is no instance."""
@@ -29,7 +28,7 @@ _SCRIPT = element("script", src="/live.js", defer=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class JobSnapshot:
     """A job as it stands now.
 
     Attributes:
@@ -40,12 +39,12 @@ class Look:
     """
 
     summary: Summary
-    pace: Pace
+    pace: Forecast
     status: Mapping[str, Any]
     version: str
 
 
-def live_page(look: Look, *, proof: str = "") -> str:
+def live_page(look: JobSnapshot, *, proof: str = "") -> str:
     """Return the page; with ``proof`` it has what steers the job."""
     shown = live_parts(look, proof=proof)
     controls = _controls(proof) if proof else Html()
@@ -56,20 +55,17 @@ def live_page(look: Look, *, proof: str = "") -> str:
     return document(title, joined(_nav(is_live=True), main, footer, _SCRIPT), style=_STYLE)
 
 
-def live_parts(look: Look, *, proof: str = "") -> dict[str, Html]:
+def live_parts(look: JobSnapshot, *, proof: str = "") -> dict[str, Html]:
     """Return the sections that change, by their ids."""
 
     def more(line: ReasonLine) -> Html:
         query = urlencode({"state": line.state.name.lower(), "reason": line.reason})
         link = element("a", f"all {count(line.instances)}", href=f"/items?{query}")
-        retry = _form(proof, "retry", "Retry these", reason=str(line.reason)) if _may_retry(line, proof) else Html()
+        may_retry = bool(proof) and line.state is State.FAILED
+        retry = _form(proof, "retry", "Retry these", reason=str(line.reason)) if may_retry else Html()
         return element("div", link, retry, class_="inline")
 
     return {"pace": element("div", _pace(look), id="pace"), **parts(look.summary, more=more)}
-
-
-def _may_retry(line: ReasonLine, proof: str) -> bool:
-    return bool(proof) and line.state is State.FAILED
 
 
 def _nav(*, is_live: bool = False) -> Html:
@@ -80,13 +76,18 @@ def _nav(*, is_live: bool = False) -> Html:
     return element("nav", *links, state if is_live else Html(), aria_label="Pages")
 
 
-def _pace(look: Look) -> Html:
+def _pace(look: JobSnapshot) -> Html:
     summary, pace = look.summary, look.pace
     whole = summary.discovered + summary.expected
     done = settled(summary)
+    done_words = left = "not known yet"
+    if pace.fraction is not None:
+        done_words = share(int(pace.fraction * 1_000_000), 1_000_000)
+    if pace.seconds is not None:
+        left = duration(pace.seconds)
     known = [
-        ("Verified" if summary.facts.phase == "verifying" else "Done", _percent(pace.fraction)),
-        ("Time left", _left(look)),
+        ("Verified" if summary.facts.phase == "verifying" else "Done", done_words),
+        ("Time left", "none" if summary.facts.phase == "complete" else left),
         ("Instances a minute", count(pace.instances)),
         ("Bytes a minute", size(pace.bytes)),
     ]
@@ -99,17 +100,6 @@ def _pace(look: Look) -> Html:
     failed = summary.of(State.FAILED).instances
     bar = share_bar("pace-bar", "What is settled", done - failed, failed, whole)
     return element("div", bar, element("dl", *facts), class_="pace")
-
-
-def _percent(fraction: float | None) -> str:
-    return "not known yet" if fraction is None else share(int(fraction * 1_000_000), 1_000_000)
-
-
-def _left(look: Look) -> str:
-    if look.summary.facts.phase == "complete":
-        return "none"
-    seconds = look.pace.seconds
-    return "not known yet" if seconds is None else duration(seconds)
 
 
 def _status_words(status: Mapping[str, Any]) -> str:
@@ -177,7 +167,9 @@ def studies_page(lines: Sequence[StudyLine], *, state: str, page: int, is_more: 
     )  # fmt: skip
     shown = table("Studies", ("Study", "Month~", "Known by~", *_COUNT_COLUMNS), rows) if rows else _nothing()
     more = _pages("/studies", {"state": state}, page, is_more=is_more)
-    choice = element("div", "Show those with something: ", *_spaced(links), class_="crumbs")
+    choice = element(
+        "div", "Show those with something: ", *(part for link in links for part in (link, " ")), class_="crumbs"
+    )
     return _sub_page("Studies", element("h1", "Studies"), choice, shown, more)
 
 
@@ -246,10 +238,6 @@ def _pages(place: str, query: Mapping[str, str], page: int, *, is_more: bool) ->
     links = [link("Earlier", page - 1)] if page > 1 else []
     links += [link("Later", page + 1)] if is_more else []
     return element("div", *links, class_="pages") if links else Html()
-
-
-def _spaced(links: Any) -> list[str | Html]:
-    return [part for link in links for part in (link, " ")]
 
 
 def _nothing() -> Html:

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from postdicom_async.jobs.pages.eta import Pace
+    from postdicom_async.jobs.pages.eta import Forecast
     from postdicom_async.jobs.summary import Summary
-
-__all__ = ["draw", "line"]
 
 
 _COLOURS = {
@@ -39,7 +37,7 @@ _ROOMY = 60  # columns
 _MOST_REASONS = 5
 
 
-def draw(summary: Summary, pace: Pace, width: int) -> RenderableType:
+def draw(summary: Summary, pace: Forecast, width: int) -> RenderableType:
     """Return a job for a terminal of so many columns: what it is, how far, how fast, and what went wrong.
 
     Texts are drawn as they are, without markup, and control characters are taken out.
@@ -52,7 +50,7 @@ def draw(summary: Summary, pace: Pace, width: int) -> RenderableType:
     return Group(*parts)
 
 
-def line(summary: Summary, pace: Pace, *, title: bool = True) -> str:
+def line(summary: Summary, pace: Forecast, *, title: bool = True) -> str:
     """Return a job in one line: how far, how fast, how long."""
     facts = summary.facts
     left = total(summary, (State.PENDING, State.RUNNING)).instances + summary.expected
@@ -85,7 +83,7 @@ def _title(summary: Summary) -> Text:
     return text
 
 
-def _bar(pace: Pace, width: int) -> RenderableType:
+def _bar(pace: Forecast, width: int) -> RenderableType:
     if pace.fraction is None:
         return Text("The source is still being listed.", style="bright_black")
     table = Table.grid(padding=(0, 1))

@@ -1,7 +1,8 @@
-"""Which values a patient gets when a file is anonymised: IDs from a keyed hash, or a table of patients. Pure.
+"""Who becomes whom when a file is anonymised: UIDs and Patient IDs from a keyed hash, or a table of patients. Pure.
 
-A patient is who has a Patient ID of an issuer. What is told of mistakes in a table names lines and columns, and never
-a value: nearly all of them are patient data.
+The same UID or patient always becomes the same one under one secret, and without the secret nobody can tell which. A
+patient is who has a Patient ID of an issuer. What is told of mistakes in a table names lines and columns, and never a
+value: nearly all of them are patient data.
 """
 
 from __future__ import annotations
@@ -13,19 +14,33 @@ import hmac
 import json
 import re
 import unicodedata
+import uuid
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple, NoReturn
 
-from postdicom_async.dicom.anonymize.rules import NEEDED, Action, action_of, objection, tag_of
-from postdicom_async.dicom.elements import DicomProblem, tag_text
+from postdicom_async.dicom.anonymize.rules import NEEDED, Action, action_of, objection
+from postdicom_async.dicom.elements import DicomProblem
+from postdicom_async.dicom.tags import TAG, tag_of, tag_text
 from postdicom_async.errors import UsageError
 from postdicom_async.face import translated
 
-__all__ = ["ISSUED_BY", "ISSUER", "LONGEST_LINE", "PATIENT_ID", "Patient", "PatientRows", "keyed_patient_id"]
+__all__ = [
+    "ISSUED_BY",
+    "ISSUER",
+    "LONGEST_LINE",
+    "PATIENT_ID",
+    "Patient",
+    "PatientRows",
+    "key_of",
+    "keyed_patient_id",
+    "new_uid",
+    "says_which",
+]
 
-PATIENT_ID: Final = 0x00100020
-ISSUER: Final = 0x00100021
-ISSUED_BY: Final = (ISSUER, 0x00100024)
+PATIENT_ID: Final = TAG["PatientID"]
+ISSUER: Final = TAG["IssuerOfPatientID"]
+ISSUED_BY: Final = (ISSUER, TAG["IssuerOfPatientIDQualifiersSequence"])
 """What says whose number a Patient ID is: Issuer of Patient ID, and its qualifiers."""
 
 _APART: Final = "\x1f"  # between values that are kept as one text, smaller than a tuple of them; no VR has it
@@ -35,6 +50,55 @@ LONGEST_LINE: Final = 1 << 20
 _SPACES: Final = " \0\t\r\n\f"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
+
+
+# --- UIDs -------------------------------------------------------------------------------------------------------------
+
+# UIDs that say what something is, not which one it is.
+_KINDS = re.compile(
+    r"ClassUID|SOPClass|TransferSyntax|CodingSchemeUID|ContextUID|MappingResource|TemplateUID|ImplementationClass"
+    r"|PrivateDataElement"
+)
+_LEAST_SECRET = 8  # bytes
+
+
+def key_of(secret: object) -> bytes:
+    """Return what new UIDs are derived from: the secret's bytes, or without one some that nobody can guess.
+
+    Raises:
+        UsageError: it is no secret, or too short a one.
+    """
+    if secret is None:
+        return uuid.uuid4().bytes + uuid.uuid4().bytes  # fresh for each object, so that nobody can guess the UIDs
+    key = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
+    if not isinstance(key, bytes) or len(key) < _LEAST_SECRET:
+        raise UsageError(f"secret: text or bytes, at least {_LEAST_SECRET} of them", argument="anonymize")
+    return key
+
+
+def new_uid(key: bytes, old: str) -> str:
+    """Return the UID that replaces one; those of PS3.6 replace themselves."""
+    if not old or _is_registered(old):
+        return old
+    digest = hmac.digest(key, old.encode("utf-8", "surrogateescape"), "sha256")
+    return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
+
+
+@lru_cache(maxsize=4096)
+def says_which(tag: int) -> bool:
+    """Return whether the UIDs of an element say which one something is, and not of what kind."""
+    from pydicom.datadict import keyword_for_tag
+
+    return tag >> 16 > 2 and not _KINDS.search(keyword_for_tag(tag))  # file meta follows the data set
+
+
+def _is_registered(value: str) -> bool:
+    from pydicom._uid_dict import UID_dictionary
+
+    return value in UID_dictionary
+
+
+# --- patients ---------------------------------------------------------------------------------------------------------
 
 
 class Patient(NamedTuple):
@@ -94,7 +158,7 @@ class PatientRows:
             self._rows[key] = values
             digest.update(f"{key}\n{values}\n".encode())
         if not self._rows:
-            raise UsageError("patients: no patient is in the table")
+            raise UsageError("no patient is in the table", argument="patients")
         self.digest: bytes = digest.digest()
 
     def __repr__(self) -> str:
@@ -108,7 +172,7 @@ class PatientRows:
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled."""
-        raise UsageError("patients: a table stays on its machine; make it from its file on the other one")
+        raise UsageError("a table stays on its machine; make it from its file on the other one", argument="patients")
 
     def values_of(self, patient: Patient) -> dict[int, Action]:
         """Return what is done to a patient's elements, by tag.
@@ -149,17 +213,19 @@ class _Reader:
     def problem(self, what: str, column: str = "") -> UsageError:
         """Return the error for what is wrong in the line that was read last."""
         where = f", column {column}" if column else ""
-        return UsageError(f"patients: line {self._line}{where}: {what}")
+        return UsageError(f"line {self._line}{where}: {what}", argument="patients")
 
     def header(self) -> _Header:
         """Read the first line."""
         first = next(self._texts(), "").removeprefix("\ufeff")
         for delimiter in ",;":
             names = self._cells(csv.reader([first], delimiter=delimiter, strict=True)) or []
-            tags = [_tag_or_none(name) for name in names]
+            tags = [tag_of(name) for name in names]
             if PATIENT_ID in tags and len(names) > 1:
                 return self._header_of(delimiter, tags)
-        raise UsageError("patients: line 1 names no column PatientID and another one, with , or ; between them")
+        raise UsageError(
+            "line 1 names no column PatientID and another one, with , or ; between them", argument="patients"
+        )
 
     def _header_of(self, delimiter: str, tags: list[int | None]) -> _Header:
         id_at = tags.index(PATIENT_ID)
@@ -217,10 +283,3 @@ class _Reader:
             if not text.isascii() and _NOT_UTF_8.search(text):
                 raise self.problem("not UTF-8")
             yield text
-
-
-def _tag_or_none(name: str) -> int | None:
-    try:
-        return tag_of(name)
-    except UsageError:
-        return None

@@ -1,17 +1,75 @@
-"""The elements of one data set or item while a file is planned. Pure."""
+"""What a plan is made of: a new file as parts of the old one and bytes between them, and the elements of one level.
+
+A plan holds what changes as bytes and everything else as ranges. Neighbours are joined, so that a file of very many
+elements that stay as they are is one range; what falls apart all the same is bounded by `_MOST_CHUNKS`. Pure.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TypeAlias
 
 from postdicom_async.dicom.elements import DicomProblem, Encoding
-from postdicom_async.dicom.segments import Segments
 
-__all__ = ["Level", "Mode"]
+__all__ = ["Level", "Mode", "Segment", "Segments"]
 
+Segment: TypeAlias = bytes | tuple[int, int]
+"""Bytes to write, or offset and length in the original."""
+
+_JOINED = 4096
 _MOST_CHUNKS = 20_000
+
+
+@dataclass(slots=True)
+class Segments:
+    """Parts of the new file, in order; neighbours are joined."""
+
+    parts: list[Segment] = field(default_factory=list)
+    length: int = 0
+
+    def keep(self, at: int, length: int) -> None:
+        """Append a range of the original."""
+        if not length:
+            return
+        last = self.parts[-1] if self.parts else None
+        if isinstance(last, tuple) and last[0] + last[1] == at:
+            self.parts[-1] = (last[0], last[1] + length)
+        else:
+            self.parts.append((at, length))
+        self.length += length
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        if not data:
+            return
+        last = self.parts[-1] if self.parts else None
+        if isinstance(last, bytes) and len(last) < _JOINED:
+            self.parts[-1] = last + data
+        else:
+            self.parts.append(data)
+        self.length += len(data)
+
+    def extend(self, other: Segments) -> None:
+        """Append what another one holds."""
+        if not other.parts:
+            return
+        first = other.parts[0]
+        if isinstance(first, bytes):
+            self.write(first)
+        else:
+            self.keep(*first)
+        self.parts += other.parts[1:]
+        self.length += other.length - _size(first)
+
+    def is_range(self, at: int, end: int) -> bool:
+        """Whether they are one range of the original, and which."""
+        return self.parts == [(at, end - at)] or (at == end and not self.parts)
+
+
+def _size(part: Segment) -> int:
+    return len(part) if isinstance(part, bytes) else part[1]
 
 
 class Mode(Enum):
