@@ -109,19 +109,16 @@ class JsonAnswer:
         try:
             if self._answer is None or not self._session.resume(self._answer):
                 await self._close()
-                await self._open(send)
+                self._answer = await send()
+                self._see_head(self._answer.headers)
+                self._pieces = self._answer.pieces()
+                self._reader = self._new_reader()
+                self._is_first = not self._given.size
+                self._skipped = 0
             return await self._batch()
         except BaseException:
             await self._close()
             raise
-
-    async def _open(self, send: Callable[[], Awaitable[StreamedAnswer]]) -> None:
-        self._answer = await send()
-        self._see_head(self._answer.headers)
-        self._pieces = self._answer.pieces()
-        self._reader = self._new_reader()
-        self._is_first = not self._given.size
-        self._skipped = 0
 
     def _new_reader(self) -> JsonReader:
         return JsonReader(largest=self._session.settings.limits.json_item_bytes)
@@ -197,17 +194,14 @@ def not_dicom_json(
 ) -> ProtocolError:
     """Return the error for an answer that is no DICOM JSON, with the archive's own words, masked, where it has some."""
     found = error.found if isinstance(error, NotDicomJson) else None
-    words = {key: value[:1024] for key, value in _members(found) if isinstance(value, str)}
+    members = found.items() if isinstance(found, dict) and len(found) < 100 else ()
+    words = {key: value[:1024] for key, value in members if isinstance(value, str)}
     reason = server_reason({"content-type": "application/json"}, json.dumps(words).encode(), sent) if words else None
     if found is None:
         message = "the archive's answer is not DICOM JSON; is this the address of its DICOMweb service?"
     else:
         message = f"the archive's answer is not DICOM JSON: what should be a result is {error}"
     return ProtocolError(message, operation=operation, status=status, reason=reason)
-
-
-def _members(found: object) -> list[tuple[str, Any]]:
-    return list(found.items()) if isinstance(found, dict) and len(found) < 100 else []
 
 
 def refuse_cut_json(operation: str) -> Callable[[Answer], Awaitable[Problem | None]]:

@@ -4,6 +4,10 @@ What is wanted is asked for in one request where it is all of a study or series,
 several at once. What a large answer lacks is asked for once more, one by one. An instance is given when its part has
 come to its end undamaged, so that an answer that breaks gives what came before; see `HoldingSink` for those that are
 handed on while they come.
+
+State of an `Opening`: what is wanted and has not come (``left``), what is arriving in some answer, and how many
+instances in a row were asked for in vain. What can go wrong is to ask a broken archive for each of thousands of
+instances: so after a few in vain, with nothing given so far, the problem is raised.
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ _FIRST_AT_ONCE = 2
 _MANY = 8  # of one series: it is worth asking how many it has
 _MOST_SERIES = 1000  # of a study with more, single instances are asked for
 _MOST_DROPPED = 2  # times what is wanted, all that comes with a series; each request more costs about an instance
+_END_ALL = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
 _MOST_IN_VAIN = 3  # instances in a row
 
 
@@ -159,23 +164,18 @@ class Opening:
         for key in self.left:
             by_series.setdefault(key[0], []).append(key)
         many = [series for series, keys in by_series.items() if len(keys) >= _MANY and Route.SERIES in routes]
-        counts = await self._counts(many)
+        study, counts = self._within.study, dict[str, int]()  # of instances, as far as the archive says
+        if len(many) > 1:
+            counts = await count_by_series(self._retrieval, study, _MOST_SERIES) or {}
+        elif many:
+            counts[many[0]] = await count_instances(self._retrieval, Target(study, many[0])) or 0
         targets: list[Target] = []
         for series, keys in by_series.items():
             if 0 < counts.get(series, 0) <= len(keys) * _MOST_DROPPED:  # most of it is wanted
-                targets.append(Target(self._within.study, series))
+                targets.append(Target(study, series))
             else:
                 targets += self._one_by_one(keys)
         return targets
-
-    async def _counts(self, many: list[str]) -> dict[str, int]:
-        """Return how many instances some series have, as far as the archive says."""
-        if len(many) > 1:
-            return await count_by_series(self._retrieval, self._within.study, _MOST_SERIES) or {}
-        counts: dict[str, int] = {}
-        for series in many:
-            counts[series] = await count_instances(self._retrieval, Target(self._within.study, series)) or 0
-        return counts
 
     def _one_by_one(self, keys: Iterable[tuple[str, str]]) -> list[Target]:
         return [Target(self._within.study, *key) for key in keys]
@@ -193,31 +193,28 @@ class Opening:
             yield target
 
     async def _fetch_one(self, target: Target) -> None:
-        problem = await self._receive(target)
-        if problem is not None:
-            self._note(problem, target)
-
-    async def _receive(self, target: Target) -> PostdicomError | None:
-        """Receive one answer; return what went wrong with it."""
         told = _Answer(self, self._retrieves)
         receiver = Receiver(Side(self._sink), target, told, meter=Meter(None))
+        problem: PostdicomError | None = None
         try:
             async with self._retrieval.open(target) as answer:
                 await receiver.receive(answer, self._session.settings.limits.parts)
         except PostdicomError as error:
-            return error
+            problem = error
         finally:
             self.arriving -= told.taken
             if told.saved:
                 self._session.has_moved()
-        return None
+        if problem is not None:
+            self._note(problem, target)
 
     def _note(self, problem: PostdicomError, target: Target) -> None:
         """Note what went wrong with one request; raise what ends them all.
 
         A server may fail at a large answer and give the small ones, and at one instance and give the others.
         """
-        if _ends_all(problem):
+        is_for_one = problem.status == HTTPStatus.FORBIDDEN
+        if isinstance(problem, _END_ALL) and not (isinstance(problem, AuthenticationFailed) and is_for_one):
             raise problem
         self._problem = problem
         if problem.temporary:
@@ -229,12 +226,6 @@ class Opening:
         self._in_vain += 1
         if self._in_vain >= _MOST_IN_VAIN and not (self._gave or is_gone):
             raise problem
-
-
-def _ends_all(problem: PostdicomError) -> bool:
-    if isinstance(problem, AuthenticationFailed):
-        return problem.status != HTTPStatus.FORBIDDEN
-    return isinstance(problem, LocalFileError | RateLimited | UsageError)
 
 
 class _Answer:

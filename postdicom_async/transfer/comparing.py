@@ -41,12 +41,8 @@ async def compared(sent: Body, received: AsyncIterator[bytes]) -> Differences:
         LocalFileError: the source changed, or is gone.
         PostdicomError: as ``received`` raises it.
     """
-    if sent.length <= COMPARED_WHOLE:
-        return await _compare_whole(sent, received)
-    return await _compare_streams(sent, received)
-
-
-async def _compare_whole(sent: Body, received: AsyncIterator[bytes]) -> Differences:
+    if sent.length > COMPARED_WHOLE:
+        return await _compare_streams(sent, received)
     limit = 2 * sent.length + _MORE
     got: list[bytes] = []
     size = 0

@@ -111,7 +111,7 @@ class FolderSink:
 
     def __enter__(self) -> Self:
         self._threads = shared_pool()
-        self._pool = self._threads.__enter__()
+        self.pool: DiskPool = self._threads.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,24 +130,16 @@ class FolderSink:
 
     def is_full(self) -> bool:
         """Whether `room` would wait."""
-        return self._pool.is_full()
+        return self.pool.is_full()
 
     async def room(self) -> None:
         """Wait until the disk has caught up."""
-        await self._pool.room()
-
-    def hold(self, size: int) -> None:
-        """Count bytes that wait for the disk."""
-        self._pool.hold(size)
-
-    def release(self, size: int) -> None:
-        """Count them off."""
-        self._pool.release(size)
+        await self.pool.room()
 
     def run(self, work: Callable[[], None], ended: ArrivalEnded) -> None:
         """Do work on the disk: here, or in a thread."""
         if self.folder.fsync or not self._quick.is_quick():
-            self._pool.start(work, ended)
+            self.pool.start(work, ended)
             return
         problem: BaseException | None = None
         try:
@@ -177,7 +169,7 @@ class _Filing:
             return
         self._pieces += pieces
         self._held += (held := max(size, _LEAST_HELD))
-        self._sink.hold(held)
+        self._sink.pool.hold(held)
         self._go_on()
 
     def end(self, pieces: Pieces, size: int, /) -> None:
@@ -198,11 +190,11 @@ class _Filing:
         self._sink.run(partial(self._work, pieces, self._kept), partial(self._worked, held, self._kept is not None))
 
     def _worked(self, held: int, was_last: bool, problem: BaseException | None) -> None:
-        self._sink.release(held)
+        self._sink.pool.release(held)
         self._at_work = False
         if problem is not None or was_last:
             self._over = True
-            self._sink.release(self._held)
+            self._sink.pool.release(self._held)
             self._pieces, self._held = [], 0
             self._ended(problem)
         elif self._pieces or self._kept is not None:
