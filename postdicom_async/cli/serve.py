@@ -71,15 +71,15 @@ def serve(
         require_writable(data, "--data")
     given = os.environ.get("POSTDICOM_PASSWORD")
     password = given or secrets.token_urlsafe(12)
+    from postdicom_async.emulator import ArchiveOptions
+
     keys = str(uuid4()), str(uuid4())
     archive = archive_class(
         data,
         username=username,
         password=password,
         port=port,
-        cloud_keys=keys,
-        allow_origin=allow_origin or (),
-        allow_host=allow_host or (),
+        options=ArchiveOptions(cloud_keys=keys, allow_origin=allow_origin or (), allow_host=allow_host or ()),
     )
     if not given:
         output.note(f"password: {password}")

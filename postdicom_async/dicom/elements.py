@@ -31,7 +31,7 @@ __all__ = [
     "Element",
     "Encoding",
     "Read",
-    "Window",
+    "ReadWindow",
     "as_written",
     "encode_element",
     "encode_header",
@@ -92,7 +92,7 @@ class Element(NamedTuple):
     value_at: int
 
 
-class Window:
+class ReadWindow:
     """A piece of a stream, read again where something else is looked at."""
 
     _SIZE = 16 * 1024
@@ -110,7 +110,7 @@ class Window:
         return self._data[offset : offset + count]
 
 
-def read_element(window: Window, at: int, end: int, encoding: Encoding) -> Element:
+def read_element(window: ReadWindow, at: int, end: int, encoding: Encoding) -> Element:
     """Return the element at ``at``, in something that ends at ``end``.
 
     Raises:
@@ -148,14 +148,14 @@ def _explicit_length(data: bytes, at: int, end: int, tag: int, vr: str, order: s
     return length, at + 12
 
 
-def as_written(window: Window, at: int, encoding: Encoding) -> Encoding:
+def as_written(window: ReadWindow, at: int, encoding: Encoding) -> Encoding:
     """Return how a data set is really written: some say explicit VR and have none, and readers take them."""
     vr = window.peek(at, 6)[4:].decode("latin-1")
     explicit = not vr or vr in SHORT_VRS or vr in LONG_VRS
     return encoding if explicit or not encoding.little else IMPLICIT_LITTLE
 
 
-def items_encoding(window: Window, element: Element, encoding: Encoding) -> Encoding | None:
+def items_encoding(window: ReadWindow, element: Element, encoding: Encoding) -> Encoding | None:
     """Return how the items of a sequence are written; `FRAGMENTS` for fragments; None when it is no sequence.
 
     An element of unknown VR may be a sequence, then written in implicit VR little endian (PS3.5 section 6.2.2).
@@ -182,7 +182,7 @@ def _undefined(element: Element, encoding: Encoding) -> Encoding:
     raise DicomProblem(f"{tag_text(element.tag)} has no length")
 
 
-def _begins_with_item(window: Window, element: Element, encoding: Encoding) -> bool:
+def _begins_with_item(window: ReadWindow, element: Element, encoding: Encoding) -> bool:
     data = window.peek(element.value_at, 8)
     if element.length < 8 or len(data) < 8:
         return False

@@ -12,19 +12,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from io import BytesIO
 
+from postdicom_async.dicom import tags
 from postdicom_async.dicom.silence import in_silence
-from postdicom_async.dicom.tags import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    ITEM,
-    ITEM_END,
-    LONG_VRS,
-    SEQUENCE_END,
-    SHORT_VRS,
-    TAG,
-    UNDEFINED,
-)
+from postdicom_async.dicom.tags import ITEM, ITEM_END, SEQUENCE_END, TAG, UNDEFINED
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.results import InstanceUids
 
@@ -52,9 +42,7 @@ _LONGEST_VALUE = 4096  # of an element wanted; the rest of a longer one is left 
 
 _PLAIN = struct.Struct("<HH2sH")
 
-# As they stand in a file: the walk compares bytes, so that it decodes nothing.
-_SHORT_VRS = frozenset(vr.encode() for vr in SHORT_VRS)
-_LONG_VRS = frozenset(vr.encode() for vr in LONG_VRS)
+_SHORT_VRS, _LONG_VRS = tags.SHORT_VR_BYTES, tags.LONG_VR_BYTES
 
 
 class HeaderGap(Enum):
@@ -138,9 +126,9 @@ def pixels_start(data: bytes) -> int | None:
     try:
         start = _walk_meta(data, found, frozenset({_TRANSFER_SYNTAX}))
         syntax = _text(found[_TRANSFER_SYNTAX])
-        if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        if syntax == tags.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
             return None
-        little, explicit = syntax != EXPLICIT_VR_BIG_ENDIAN, syntax != IMPLICIT_VR_LITTLE_ENDIAN
+        little, explicit = syntax != tags.EXPLICIT_VR_BIG_ENDIAN, syntax != tags.IMPLICIT_VR_LITTLE_ENDIAN
         return _walk(data, start, {}, frozenset(), little=little, explicit=explicit, last=_BEFORE_PIXELS)
     except (_Short, _Unclear):
         return None
@@ -166,15 +154,15 @@ def _walk_file(data: bytes, found: dict[int, bytes], wanted: frozenset[int]) -> 
     """Walk the file meta information, then the data set in the transfer syntax it names; fill ``found``."""
     start = _walk_meta(data, found, wanted)
     syntax = _text(found[_TRANSFER_SYNTAX])
-    if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+    if syntax == tags.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         data, start = _inflated(data[start:]), 0
     _walk(
         data,
         start,
         found,
         wanted,
-        little=syntax != EXPLICIT_VR_BIG_ENDIAN,
-        explicit=syntax != IMPLICIT_VR_LITTLE_ENDIAN,
+        little=syntax != tags.EXPLICIT_VR_BIG_ENDIAN,
+        explicit=syntax != tags.IMPLICIT_VR_LITTLE_ENDIAN,
         last=max(wanted),
     )
 
@@ -291,7 +279,7 @@ def _with_pydicom(data: bytes, wanted: frozenset[int]) -> dict[int, bytes]:
     """Read the same bytes with pydicom; whatever it cannot do means that nothing is found."""
     import pydicom  # it takes long to import, and is seldom needed here
 
-    if DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN.encode() in data:
+    if tags.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN.encode() in data:
         return {}  # it would unpack without a bound
     source = NotingBytes(data)
     found: dict[int, bytes] = {}

@@ -13,22 +13,18 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
+from postdicom_async.dicom import tags
 from postdicom_async.dicom.header import NotingBytes, data_set_start
 from postdicom_async.dicom.silence import in_silence
-from postdicom_async.dicom.tags import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    TAG,
-    tags_of,
-)
+from postdicom_async.dicom.tags import TAG, tags_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 __all__ = ["Difference", "Differences", "Sameness", "compare_files", "differences", "is_coercible"]
 
-_SAME_VALUES = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN})  # the same bytes, with VRs or without
+# Written with VRs or without, values are the same bytes.
+_SAME_VALUES = frozenset({tags.IMPLICIT_VR_LITTLE_ENDIAN, tags.EXPLICIT_VR_LITTLE_ENDIAN})
 _CHARACTER_SET = TAG["SpecificCharacterSet"]
 _REPLACED = "\ufffd"  # what pydicom puts in the place of bytes that it cannot decode
 
@@ -127,7 +123,7 @@ def differences(sent: bytes, received: bytes) -> Differences:
         return Differences(Difference.SAME)
     # pydicom would inflate without a bound what an archive sends. Another syntax changes values that mean the same:
     # compressed pixels, the order of bytes.
-    if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN or (
+    if syntax == tags.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN or (
         syntax != other_syntax and not {syntax, other_syntax} <= _SAME_VALUES
     ):
         return cannot

@@ -1,31 +1,208 @@
-"""What lies in files: what the header of each says, put into one tree."""
+"""What lies in files: what the header of each says, put into one tree of patients, studies, series and instances.
+
+The tree holds patient data and paths, and none of its ``repr`` shows any. Attributes are named as in the DICOM data
+dictionary; their values are text as the file has it, decoded and trimmed, and None where the file has none.
+"""
 
 from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, TypeAlias
 
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header, read_values
-from postdicom_async.dicom.scan_tree import (
-    Scan,
-    ScannedInstance,
-    ScannedPatient,
-    ScannedSeries,
-    ScannedStudy,
-    ScanStatus,
-    SkippedFile,
-)
 from postdicom_async.dicom.tags import TAG
 from postdicom_async.dicom.text import decode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["Facts", "Grouping", "NoInstance", "read_facts"]
+    from postdicom_async.results import InstanceUids
+
+__all__ = [
+    "FileFacts",
+    "Grouping",
+    "NoInstance",
+    "Scan",
+    "ScanProgress",
+    "ScanStatus",
+    "ScannedInstance",
+    "ScannedPatient",
+    "ScannedSeries",
+    "ScannedStudy",
+    "SkippedFile",
+    "read_facts",
+]
+
+
+# --- the tree ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedInstance:
+    """A file that is an instance.
+
+    Attributes:
+        sop_class_uid: None where the file does not say.
+        path: the file.
+        size: its bytes.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str | None
+    transfer_syntax_uid: str | None
+    instance_number: int | None
+    path: Path = field(repr=False)
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedSeries:
+    """A series, its instances in the order they were read; each value is of the first file that has one."""
+
+    series_instance_uid: str
+    modality: str | None
+    series_number: int | None
+    series_date: str | None = field(repr=False)
+    series_description: str | None = field(repr=False)
+    instances: tuple[ScannedInstance, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedStudy:
+    """A study, its series in the order they were read; each value is of the first file that has one.
+
+    Attributes:
+        study_date: as all dates, YYYYMMDD in files that keep to the standard.
+        modalities_in_study: of its series, sorted.
+        patient_conflicts: how many of its files name their patient otherwise (ID, issuer, name or birth date) than the
+            patient it is listed with. They belong to the study all the same; look at them before they are sent.
+    """
+
+    study_instance_uid: str
+    modalities_in_study: tuple[str, ...]
+    patient_conflicts: int
+    study_date: str | None = field(repr=False)
+    study_description: str | None = field(repr=False)
+    accession_number: str | None = field(repr=False)
+    referring_physician_name: str | None = field(repr=False)
+    institution_name: str | None = field(repr=False)
+    institution_address: str | None = field(repr=False)
+    series: tuple[ScannedSeries, ...] = field(repr=False)
+
+    @property
+    def instances(self) -> tuple[ScannedInstance, ...]:
+        """The instances of all its series."""
+        return tuple(instance for series in self.series for instance in series.instances)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files, as ``upload`` takes them."""
+        return tuple(instance.path for instance in self.instances)
+
+    @property
+    def size(self) -> int:
+        """The bytes of its files."""
+        return sum(instance.size for instance in self.instances)
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedPatient:
+    """A patient, with studies in the order they were read; each value is of the first file that has one.
+
+    Attributes:
+        other_patient_ids: those of the retired element (0010,1000), several joined by backslashes, as all lists.
+    """
+
+    patient_name: str | None = field(repr=False)
+    patient_id: str | None = field(repr=False)
+    issuer_of_patient_id: str | None = field(repr=False)
+    patient_birth_date: str | None = field(repr=False)
+    patient_sex: str | None = field(repr=False)
+    other_patient_ids: str | None = field(repr=False)
+    other_patient_names: str | None = field(repr=False)
+    studies: tuple[ScannedStudy, ...] = field(repr=False)
+
+
+class ScanStatus(StrEnum):
+    """Why a file is not among the instances."""
+
+    DUPLICATE = "duplicate"
+    """Another file of the series has the same SOP Instance UID; ``reason`` says whether they look the same."""
+    DICOMDIR = "DICOMDIR"
+    """A directory of other files (PS3.3 annex F), no instance."""
+    NOT_DICOM = "not DICOM"
+    UNREADABLE = "unreadable"
+    """It, or a folder, could not be read, or it is cut off or does not say which instance it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file that is not among the instances, or a folder that could not be searched.
+
+    Attributes:
+        uids: what a duplicate says it is.
+        duplicate_of: the file that came first.
+    """
+
+    path: Path = field(repr=False)
+    status: ScanStatus
+    reason: str
+    size: int = 0
+    uids: InstanceUids | None = None
+    duplicate_of: Path | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What lies in files; each file given is either one instance below ``patients`` or one entry of ``skipped``.
+
+    Attributes:
+        patients: in the order they were read.
+        skipped: duplicates and what is not, or not readable as, an instance.
+        files: how many there were.
+    """
+
+    patients: tuple[ScannedPatient, ...] = field(repr=False)
+    skipped: tuple[SkippedFile, ...] = field(repr=False)
+    files: int
+
+    @property
+    def studies(self) -> tuple[ScannedStudy, ...]:
+        """The studies of all patients."""
+        return tuple(study for patient in self.patients for study in patient.studies)
+
+    @property
+    def instances(self) -> tuple[ScannedInstance, ...]:
+        """The instances of all studies."""
+        return tuple(instance for study in self.studies for instance in study.instances)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files of all instances, as ``upload`` takes them."""
+        return tuple(instance.path for instance in self.instances)
+
+    @property
+    def counts(self) -> Mapping[ScanStatus, int]:
+        """Number of skipped files by status; statuses that did not occur are absent."""
+        return Counter(one.status for one in self.skipped)
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing was unreadable; other files, directories and duplicates do not count against it."""
+        return ScanStatus.UNREADABLE not in self.counts
+
+
+@dataclass(frozen=True, slots=True)
+class ScanProgress:
+    """How far reading files is; the total is None where it cannot be told beforehand (iterators)."""
+
+    files_done: int
+    files_total: int | None
 
 
 # --- one file -------------------------------------------------------------------------------------------------------
@@ -67,7 +244,7 @@ Texts: TypeAlias = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FileFacts:
     """What the header of a file says.
 
     Attributes:
@@ -85,7 +262,7 @@ class NoInstance(Enum):
     DICOMDIR = auto()
 
 
-def read_facts(data: bytes, *, complete: bool) -> Facts | NoInstance | HeaderGap:
+def read_facts(data: bytes, *, complete: bool) -> FileFacts | NoInstance | HeaderGap:
     """Return what the first bytes of a file say; ``complete`` as for `read_header`."""
     header = read_header(data, complete=complete)
     if header is HeaderGap.NOT_DICOM:
@@ -98,8 +275,9 @@ def read_facts(data: bytes, *, complete: bool) -> Facts | NoInstance | HeaderGap
     if short and not complete:
         return HeaderGap.INCOMPLETE
     character_set = values.get(_CHARACTER_SET, b"")
-    texts = {name: decode_text(values[tag], character_set) for name, tag in _ATTRIBUTES.items() if tag in values}
-    return Facts(header, {name: text for name, text in texts.items() if text.strip(_NAME_DELIMITERS)}, zlib.crc32(data))
+    decoded = {name: decode_text(values[tag], character_set) for name, tag in _ATTRIBUTES.items() if tag in values}
+    texts = {name: text for name, text in decoded.items() if text.strip(_NAME_DELIMITERS)}
+    return FileFacts(header, texts, zlib.crc32(data))
 
 
 # --- many files -----------------------------------------------------------------------------------------------------
@@ -150,7 +328,7 @@ class Grouping:
         self._files += 1
         self._skipped.append(file)
 
-    def add(self, path: Path, size: int, facts: Facts) -> None:
+    def add(self, path: Path, size: int, facts: FileFacts) -> None:
         """Put an instance where it belongs; one that its series has already becomes a skipped duplicate."""
         uids = facts.header.uids
         series = self._series_of(facts)
@@ -174,12 +352,16 @@ class Grouping:
         patients = tuple(map(_patient, self._patients.values()))
         return Scan(patients, tuple(self._skipped), self._files)
 
-    def _series_of(self, facts: Facts) -> _Series:
+    def _series_of(self, facts: FileFacts) -> _Series:
         uids, texts = facts.header.uids, facts.texts
         study = self._studies.get(uids.study_instance_uid)
         if study is None:
-            study = self._studies[uids.study_instance_uid] = self._new_study(uids.study_instance_uid, texts)
-        if _disagree(texts, study.patient.texts):
+            patient = self._patients.setdefault(_patient_key(uids.study_instance_uid, texts), _Patient())
+            study = patient.studies[uids.study_instance_uid] = _Study(patient)
+            self._studies[uids.study_instance_uid] = study
+        of = study.patient.texts
+        # Both name what tells patients apart, and not the same; absence is no conflict.
+        if any(name in texts and name in of and _comparable(texts[name]) != _comparable(of[name]) for name in _TELLING):
             study.conflicts += 1
         else:
             _fill(study.patient.texts, texts, _PATIENT)
@@ -188,17 +370,12 @@ class Grouping:
         _fill(series.texts, texts, (*_SERIES, "series_number"))
         return series
 
-    def _new_study(self, uid: str, texts: Texts) -> _Study:
-        patient = self._patients.setdefault(_patient_key(uid, texts), _Patient())
-        study = patient.studies[uid] = _Study(patient)
-        return study
-
     def _once(self, uid: str) -> str | None:
         """Return the same object for the same UID: there are few of them, and very many files."""
         return self._shared.setdefault(uid, uid) or None
 
 
-def _duplicate(path: Path, size: int, facts: Facts, first: ScannedInstance, checksum: int) -> SkippedFile:
+def _duplicate(path: Path, size: int, facts: FileFacts, first: ScannedInstance, checksum: int) -> SkippedFile:
     alike = size == first.size and facts.checksum == checksum
     reason = "as large as the first one, and begins alike" if alike else "other content than the first one"
     return SkippedFile(path, ScanStatus.DUPLICATE, reason, size, facts.header.uids, first.path)
@@ -213,13 +390,6 @@ def _patient_key(study_instance_uid: str, texts: Texts) -> tuple[str, ...]:
 
 
 _TELLING = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date")
-
-
-def _disagree(texts: Texts, others: Texts) -> bool:
-    """Return whether both have an attribute that tells patients apart, and not the same; absence is no conflict."""
-    return any(
-        name in texts and name in others and _comparable(texts[name]) != _comparable(others[name]) for name in _TELLING
-    )
 
 
 def _comparable(text: str) -> str:

@@ -21,9 +21,11 @@ __all__ = [
     "ITEM_END",
     "JSON_TAG",
     "LONG_VRS",
+    "LONG_VR_BYTES",
     "PIXEL_DATA",
     "SEQUENCE_END",
     "SHORT_VRS",
+    "SHORT_VR_BYTES",
     "TAG",
     "UNDEFINED",
     "checked_tag",
@@ -57,6 +59,9 @@ SHORT_VRS: Final = frozenset(
 """Value representations with a length of 16 bits in explicit VR (PS3.5 table 7.1-2)."""
 LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 """Those with two bytes of zeros and a length of 32 bits (PS3.5 table 7.1-1)."""
+SHORT_VR_BYTES: Final = frozenset(vr.encode() for vr in SHORT_VRS)
+LONG_VR_BYTES: Final = frozenset(vr.encode() for vr in LONG_VRS)
+"""As they stand in a file: the walks over every file that is sent compare bytes, so that they decode nothing."""
 
 # --- which attributes there are (PS3.6, PS3.7) ------------------------------------------------------------------------
 

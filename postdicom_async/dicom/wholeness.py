@@ -15,21 +15,9 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from postdicom_async.dicom import tags
 from postdicom_async.dicom.elements import Read
-from postdicom_async.dicom.tags import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    ITEM,
-    ITEM_END,
-    LONG_VRS,
-    PIXEL_DATA,
-    SEQUENCE_END,
-    SHORT_VRS,
-    TAG,
-    UNDEFINED,
-    dictionary_vr,
-    tag_text,
-)
+from postdicom_async.dicom.tags import ITEM, ITEM_END, PIXEL_DATA, SEQUENCE_END, TAG, UNDEFINED, dictionary_vr, tag_text
 
 __all__ = ["Doubt", "what_is_missing"]
 
@@ -38,9 +26,7 @@ _META_AT = 132
 
 _DELIMITER_GROUP = 0xFFFE
 
-# As they stand in a file: the walk compares bytes, so that it decodes nothing.
-_SHORT_VRS = frozenset(vr.encode() for vr in SHORT_VRS)
-_LONG_VRS = frozenset(vr.encode() for vr in LONG_VRS)
+_SHORT_VRS, _LONG_VRS = tags.SHORT_VR_BYTES, tags.LONG_VR_BYTES
 _FRAGMENT_VRS = frozenset(vr for vr in _LONG_VRS if vr.startswith(b"O"))
 _VRS = _SHORT_VRS | _LONG_VRS
 
@@ -114,12 +100,12 @@ class _Walk:
         if self._data[128:_META_AT] != b"DICM":
             raise Doubt
         at, syntax = self._meta()
-        if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        if syntax == tags.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
             self._deflated(at)
             return
         vr = self._peek(at, 6)[4:]
         # Some say explicit VR and have none, or the other way round, and readers take them.
-        self._form = _BIG if syntax == EXPLICIT_VR_BIG_ENDIAN else _LITTLE if vr in _VRS else _IMPLICIT
+        self._form = _BIG if syntax == tags.EXPLICIT_VR_BIG_ENDIAN else _LITTLE if vr in _VRS else _IMPLICIT
         self._data_set(at)
 
     def _meta(self) -> tuple[int, str]:

@@ -12,9 +12,8 @@ from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.anonymize.pieces import Segment
 from postdicom_async.dicom.anonymize.rules import CANNOT_ANONYMIZE
 from postdicom_async.dicom.deflated import Inflated, deflate
-from postdicom_async.dicom.elements import DicomProblem, Window, as_written
+from postdicom_async.dicom.elements import DicomProblem
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
-from postdicom_async.dicom.tags import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 from postdicom_async.disk.files import FileBody, HeldFile, Unusable, explain_os_error, explained
 from postdicom_async.disk.sources import IdentifiedSource, Usable
 from postdicom_async.disk.spool import SpooledFile
@@ -177,25 +176,14 @@ def anonymized_now(source: IdentifiedSource, anonymization: Anonymization) -> Id
 
 
 def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody:
-    from postdicom_async.dicom.anonymize.meta import plan_meta
-    from postdicom_async.dicom.anonymize.plan import Planner
+    from postdicom_async.dicom.anonymize.plan import plan_file
 
     with _opened(original) as read:
-        window = Window(read)
-        meta = plan_meta(window, original.length, anonymization)
-        if meta.transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
-            inflated = Inflated(read, meta.end)
-            size = inflated.size()
-            window, start, end = Window(inflated.read), 0, size
-        else:
-            start, end = meta.end, original.length
-        planner = Planner(window, anonymization)
-        data_set = planner.data_set(start, end, as_written(window, start, meta.encoding))
-        head = meta.finished(planner.written)
-        if meta.transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
-            runs = _runs(data_set.parts, Inflated(read, meta.end).read)
+        head, data_set, deflated_at = plan_file(read, original.length, anonymization)
+        if deflated_at is not None:  # how long it becomes only deflating it tells
+            runs = _runs(data_set.parts, Inflated(read, deflated_at).read)
             length = head.length + sum(len(run) for run in deflate(runs))
-            return AnonymizedBody(original, tuple(head.parts), length, meta.end, tuple(data_set.parts))
+            return AnonymizedBody(original, tuple(head.parts), length, deflated_at, tuple(data_set.parts))
     head.extend(data_set)
     return AnonymizedBody(original, tuple(head.parts), head.length)
 

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import anyio.to_thread
 
-from postdicom_async.dicom.scan import Facts, Grouping, NoInstance, read_facts
-from postdicom_async.dicom.scan_tree import Scan, ScanProgress, ScanStatus, SkippedFile
+from postdicom_async.dicom.scan import (
+    FileFacts,
+    Grouping,
+    NoInstance,
+    Scan,
+    ScanProgress,
+    ScanStatus,
+    SkippedFile,
+    read_facts,
+)
 from postdicom_async.disk.files import Beginning, Unusable, read_beginning
 from postdicom_async.disk.sources import measure, read_paths
 from postdicom_async.errors import UsageError
@@ -63,12 +71,12 @@ async def read_files(sources: Files, *, progress: OnScanProgress | None = None) 
 class _Instance:
     path: Path = field(repr=False)
     size: int
-    facts: Facts
+    facts: FileFacts
 
 
 def _look(path: Path) -> _Instance | SkippedFile | Unusable:
     """Read one file, in a thread."""
-    found: Beginning[Facts | NoInstance] | Unusable = read_beginning(path, read_facts, whole=True)
+    found: Beginning[FileFacts | NoInstance] | Unusable = read_beginning(path, read_facts, whole=True)
     if isinstance(found, Unusable):
         return found
     facts, status = found.told, found.status

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from postdicom_async.emulator.app import create_app
 from postdicom_async.emulator.context import ArchiveLimits, ArchiveOptions
-from postdicom_async.emulator.server import EmbeddedArchive, serve
-from postdicom_async.emulator.threaded import archive_in_thread
+from postdicom_async.emulator.server import EmbeddedArchive, archive_in_thread, serve
 
 __all__ = ["ArchiveLimits", "ArchiveOptions", "EmbeddedArchive", "archive_in_thread", "create_app", "serve"]

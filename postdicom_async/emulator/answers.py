@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 from xml.sax.saxutils import escape, quoteattr
 
 from pydicom.datadict import keyword_for_tag
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from postdicom_async.emulator.dicomweb.accept import LONGEST, parse_accept
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from starlette.requests import Request
-
-    from postdicom_async.emulator.dicomweb.accept import MediaType
-    from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.dicomweb.accept import LONGEST, MediaRange, parse_accept
+from postdicom_async.emulator.store.header import Json
 
 __all__ = [
-    "DICOM_JSON",
-    "DICOM_XML",
-    "Refusal",
-    "accepted",
-    "base_url",
-    "dicom_json",
-    "header_text",
-    "native_xml",
-    "refusal",
+    "DICOM_JSON", "DICOM_XML", "Refusal", "RouteHandler",
+    "RouteRow", "accepted", "base_url", "dicom_json", "header_text", "native_xml", "refusal",
     "slow_down",
-]
+]  # fmt: skip
 
 DICOM_JSON = "application/dicom+json"
 DICOM_XML = "application/dicom+xml"
+
+
+RouteHandler: TypeAlias = Callable[[Request], Awaitable[Response]]
+RouteRow: TypeAlias = tuple[str, str, RouteHandler]
+"""Method, path and handler."""
 
 
 class Refusal(HTTPException):
@@ -44,7 +37,7 @@ class Refusal(HTTPException):
         super().__init__(status, reason)
 
 
-def accepted(request: Request) -> list[MediaType]:
+def accepted(request: Request) -> list[MediaRange]:
     """Return what the client accepts; the ``accept`` parameter goes before the header (PS3.18 section 8.3.3.1).
 
     Raises:
@@ -81,14 +74,15 @@ def dicom_json(content: Any, status: int = 200, headers: Mapping[str, str] | Non
     return Response(body, status, dict(headers or {}), media_type=DICOM_JSON)
 
 
-def base_url(request: Request) -> str:
-    """Return the address the archive was reached under, without a slash at its end."""
+def base_url(request: HTTPConnection) -> str:
+    """Return the address the archive was reached under, without a slash at its end; http for a WebSocket's too."""
     root = request.scope.get("root_path", "")  # where the archive is mounted
     netloc = request.url.netloc
     name, port = request.scope.get("server") or ("", None)
     if netloc == name and port not in {None, 80, 443}:  # some clients send a Host without its port
         netloc = f"{name}:{port}"
-    return f"{request.url.scheme}://{netloc}{root}".rstrip("/")
+    scheme = {"ws": "http", "wss": "https"}.get(request.url.scheme, request.url.scheme)
+    return f"{scheme}://{netloc}{root}".rstrip("/")
 
 
 def native_xml(dataset: Json) -> bytes:

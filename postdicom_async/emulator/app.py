@@ -2,80 +2,57 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import errno
-from concurrent.futures import ThreadPoolExecutor
+import hmac
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from postdicom_async.emulator.answers import refusal
+from postdicom_async.emulator.answers import RouteHandler, RouteRow, refusal, slow_down
+from postdicom_async.emulator.cloud.bring_up import REGION_PATH, ROUTER_PATH, bring_up_routes
+from postdicom_async.emulator.cloud.listener import CloudListener
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
-from postdicom_async.emulator.dicomweb.qido import Search
+from postdicom_async.emulator.dicomweb.qido import SearchTransaction
 from postdicom_async.emulator.dicomweb.stow import Stow
 from postdicom_async.emulator.dicomweb.wado import Wado
-from postdicom_async.emulator.gate import Gate
-from postdicom_async.emulator.operations.faults import Faults
-from postdicom_async.emulator.operations.routes import vendor_routes
+from postdicom_async.emulator.doors import is_known_host
+from postdicom_async.emulator.operations.actions import operation_routes
 from postdicom_async.emulator.pages.routes import share_routes
 from postdicom_async.emulator.store.archive import ArchiveStore
-from postdicom_async.emulator.store.header import UnreadableHeader
+from postdicom_async.emulator.store.files import UnreadableHeader
+from postdicom_async.emulator.vendor.shares import SHARE_PATH
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-    from pathlib import Path
-
-    from starlette.requests import Request
-__all__ = ["build_app", "close_context", "create_app", "open_context", "routes_of"]
-
-Handler: TypeAlias = "Callable[[Request], Awaitable[Response]]"
-RouteRow: TypeAlias = tuple[str, str, Handler]
+__all__ = ["build_app", "create_app"]
 
 _STUDY = "/studies/{study}"
 _SERIES = _STUDY + "/series/{series}"
 _INSTANCE = _SERIES + "/instances/{instance}"
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="embedded archive", charset="UTF-8"'}
 
 
-def routes_of(context: ArchiveContext) -> list[RouteRow]:
-    """Return method, path and handler of everything but PostDICOM's own operations.
+def _dicomweb_routes(context: ArchiveContext) -> list[RouteRow]:
+    """Return method, path and handler of both URL shapes.
 
-    The vendor's shapes come first: in ``/studies/series/instances`` the word ``series`` is no Study Instance UID.
+    The vendor's come first: in ``/studies/series/instances`` the word ``series`` is no Study Instance UID.
     """
-    return [
-        *share_routes(context),
-        *_vendor_shapes(context),
-        *_standard_shapes(context),
-    ]
-
-
-def _vendor_shapes(context: ArchiveContext) -> list[RouteRow]:
-    stow, find, wado = Stow(context), Search(context), Wado(context)
-    return [
+    stow, find, wado = Stow(context), SearchTransaction(context), Wado(context)
+    rows: list[RouteRow] = [
         ("POST", "/", stow.store),
         ("GET", "/studies/series", find.series),
         ("GET", "/studies/series/instances", find.instances),
         ("GET", "/studies/series/instances/{instance}", wado.retrieve),
         ("GET", "/studies/series/{series}", wado.retrieve),
-    ]
-
-
-def _standard_shapes(context: ArchiveContext) -> list[RouteRow]:
-    stow, find, wado = Stow(context), Search(context), Wado(context)
-    of_a_level: list[RouteRow] = []
-    for level in (_STUDY, _SERIES, _INSTANCE):
-        of_a_level += [
-            ("GET", level, wado.retrieve),
-            ("DELETE", level, wado.delete),
-            ("GET", f"{level}/metadata", wado.metadata),
-            ("GET", f"{level}/rendered", wado.rendered),
-            ("GET", f"{level}/thumbnail", wado.rendered),
-        ]
-    return [
         ("POST", "/studies", stow.store),
         ("POST", _STUDY, stow.store),
         ("GET", "/studies", find.studies),
@@ -84,74 +61,78 @@ def _standard_shapes(context: ArchiveContext) -> list[RouteRow]:
         ("GET", f"{_STUDY}/series", find.series),
         ("GET", f"{_STUDY}/instances", find.instances),
         ("GET", f"{_SERIES}/instances", find.instances),
-        *of_a_level,
         ("GET", f"{_INSTANCE}/frames/{{numbers}}", wado.frames),
-        ("GET", f"{_INSTANCE}/frames/{{numbers}}/rendered", wado.rendered),
-        ("GET", f"{_INSTANCE}/frames/{{numbers}}/thumbnail", wado.rendered),
         ("GET", f"{_INSTANCE}/bulkdata/{{path:path}}", wado.bulk_data),
     ]
+    for level in (_STUDY, _SERIES, _INSTANCE):
+        rows += [
+            ("GET", level, wado.retrieve),
+            ("DELETE", level, wado.delete),
+            ("GET", f"{level}/metadata", wado.metadata),
+        ]
+    for level in (_STUDY, _SERIES, _INSTANCE, f"{_INSTANCE}/frames/{{numbers}}"):
+        rows += [("GET", f"{level}/rendered", wado.rendered), ("GET", f"{level}/thumbnail", wado.rendered)]
+    return rows
 
 
-def open_context(
-    folder: Path, options: ArchiveOptions, faults: Faults | None = None, *, durable: bool = True
-) -> ArchiveContext:
-    """Open the archive in a folder, made if need be; `close_context` closes it."""
-    return ArchiveContext(
-        ArchiveStore(folder, durable=durable), options, ThreadPoolExecutor(8, "archive"), faults or Faults()
-    )
-
-
-def close_context(context: ArchiveContext) -> None:
-    """Let the threads finish what they do and close the index; blocks."""
-    context.executor.shutdown(wait=True)
-    context.store.close()
-
-
-def create_app(folder: Path, options: ArchiveOptions | None = None) -> Starlette:
-    """Return the archive as an ASGI application, to be served or mounted anywhere.
+def create_app(
+    folder: Path,
+    options: ArchiveOptions = ArchiveOptions(),  # noqa: B008 - it never changes
+    *,
+    username: str | None = "demo",
+    password: str | None = "demo",  # noqa: S107 - a demonstration's
+) -> Starlette:
+    """Return the archive as an ASGI application, to be served or mounted anywhere; without the Cloud API.
 
     Its lifespan closes it. An application that mounts it, whose parts have no lifespan of their own, calls
-    ``app.state.close()`` instead.
+    ``app.state.close()`` instead. It answers by any ``Host`` unless ``options.allow_host`` names some.
     """
-    context = open_context(folder, options or ArchiveOptions())
+    account = None if username is None else (username, password or "")
+    context = ArchiveContext(ArchiveStore(folder), options, account, options.allow_host or None)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
-        close_context(context)
+        context.close()
 
     app = build_app(context, lifespan)
-    app.state.close = lambda: close_context(context)
+    app.state.close = context.close
     return app
 
 
 def build_app(
-    context: ArchiveContext, lifespan: Callable[[Starlette], object] | None = None, more: Iterable[RouteRow] = ()
+    context: ArchiveContext,
+    lifespan: Callable[[Starlette], object] | None = None,
+    listener: CloudListener | None = None,
 ) -> Starlette:
-    """Return the application over an open archive; ``more`` are routes that go before the archive's own."""
-    operations = [*more, *vendor_routes(context)]  # reading and changing by GET: no HEAD may do the same
-    table = [*operations, *routes_of(context)]
-    table += [("HEAD", path, _head_of(handler)) for method, path, handler in routes_of(context) if method == "GET"]
-    routes = [Route(path, handler, methods=[method]) for method, path, handler in table]
-    for route, (method, _, _) in zip(routes, table, strict=True):
+    """Return the application over an open archive; with a listener it speaks the Cloud API."""
+    readable = [*share_routes(context), *_dicomweb_routes(context)]
+    table = [*operation_routes(context), *readable]  # the operations change things by GET: no HEAD may do the same
+    table += [("HEAD", path, _head_of(handler)) for method, path, handler in readable if method == "GET"]
+    if listener:
+        table = [*bring_up_routes(listener.cloud), *table]
+    routes: list[BaseRoute] = [WebSocketRoute("/{path:path}", listener.serve)] if listener else []
+    for method, path, handler in table:
+        route = Route(path, handler, methods=[method])
         if method == "GET":
             (route.methods or set()).discard("HEAD")  # Starlette's gift; it would read a study to throw it away
+        routes.append(route)
     app = Starlette(
         routes=routes,
-        lifespan=lifespan,  # type: ignore[arg-type]
-        middleware=[*_cross_origin(context.options.allow_origin), Middleware(Gate, context=context)],
+        lifespan=lifespan,  # type: ignore[arg-type]  # Starlette's type of it cannot be named
+        middleware=[*_cross_origin(context.options.allow_origin), Middleware(FrontGate, context=context)],
         exception_handlers={
-            HTTPException: _on_refusal,  # type: ignore[dict-item]
-            UnreadableHeader: _on_damage,  # type: ignore[dict-item]
-            OSError: _on_disk,  # type: ignore[dict-item]
-            Exception: _on_bug,
+            HTTPException: _on_error,
+            UnreadableHeader: _on_error,
+            OSError: _on_error,
+            Exception: _on_error,
         },
     )
     app.router.redirect_slashes = False
     return app
 
 
-def _head_of(handler: Handler) -> Handler:
+def _head_of(handler: RouteHandler) -> RouteHandler:
     """Return the handler of HEAD for one of GET: status and headers are the same, and no body is ever read."""
 
     async def head(request: Request) -> Response:
@@ -166,7 +147,7 @@ def _head_of(handler: Handler) -> Handler:
     return head
 
 
-def _cross_origin(allowed: tuple[str, ...]) -> list[Middleware]:
+def _cross_origin(allowed: Collection[str]) -> list[Middleware]:
     """Return what lets pages of other origins use the archive (Fetch standard, CORS); a preflight has no password."""
     if not allowed:
         return []
@@ -182,19 +163,57 @@ def _cross_origin(allowed: tuple[str, ...]) -> list[Middleware]:
     ]
 
 
-async def _on_refusal(_request: Request, error: HTTPException) -> Response:
-    return refusal(error.status_code, error.detail, error.headers)
-
-
-async def _on_damage(_request: Request, error: UnreadableHeader) -> Response:
-    return refusal(500, f"the stored file cannot be read: {error}")
-
-
-async def _on_disk(_request: Request, error: OSError) -> Response:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+async def _on_error(_request: Request, error: Exception) -> Response:
+    """Answer with a reason that shows nothing of what was asked or stored."""
+    if isinstance(error, HTTPException):
+        return refusal(error.status_code, error.detail, error.headers)
+    if isinstance(error, UnreadableHeader):
+        return refusal(500, f"the stored file cannot be read: {error}")
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return refusal(507, "the disk of the archive is full; deleting something makes room")
     return refusal(500, f"the archive failed: {type(error).__name__}")
 
 
-async def _on_bug(_request: Request, error: Exception) -> Response:
-    return refusal(500, f"the archive failed: {type(error).__name__}")
+class FrontGate:
+    """Stands in front of the routes: takes slashes off the end of the path, asks for a known host and the password.
+
+    No password is asked of shares and of what has keys of its own.
+    """
+
+    def __init__(self, app: ASGIApp, context: ArchiveContext) -> None:
+        self._app = app
+        self._context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; `CloudListener` asks the same of WebSockets."""
+        app = self._app
+        if scope["type"] == "http":
+            root = scope.get("root_path", "")
+            inner = scope["path"].removeprefix(root).strip("/")
+            scope = {**scope, "path": f"{root}/{inner}"}
+            app = self._refused(Request(scope), f"/{inner}") or app
+        await app(scope, receive, send)
+
+    def _refused(self, request: Request, path: str) -> Response | None:
+        """Return the refusal of a request that goes no further."""
+        context = self._context
+        if not is_known_host(request.headers.get("host", ""), context.hosts):
+            return refusal(421, "the archive is not known by the name in Host; allow_host names others")
+        if context.account is None or path.startswith(f"{SHARE_PATH}/") or path in {ROUTER_PATH, REGION_PATH}:
+            return None
+        given = request.headers.get("authorization", "")
+        if not given:
+            return refusal(401, "a user name and a password are wanted", _CHALLENGE)
+        address = request.client.host if request.client else ""
+        wait = context.password_guesses.begin(address)
+        if wait:
+            return slow_down(wait)
+        scheme, _, token = given.partition(" ")
+        try:
+            credentials = base64.b64decode(token.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            credentials = b""
+        if scheme.lower() != "basic" or not hmac.compare_digest(credentials, ":".join(context.account).encode()):
+            return refusal(401, "the user name or the password is wrong", _CHALLENGE)
+        context.password_guesses.right(address)
+        return None

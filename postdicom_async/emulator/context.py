@@ -1,21 +1,20 @@
-"""What every handler is given: the store, the options, and threads for what blocks."""
+"""How an archive is to behave, and what every handler is given: the store, the options, threads for what blocks."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from postdicom_async.emulator.guesses import Guesses
+from postdicom_async.emulator.doors import Guesses, checked_hosts, checked_origins
 from postdicom_async.emulator.operations.faults import Faults
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from concurrent.futures import Executor
-
-    from postdicom_async.emulator.store.archive import ArchiveStore
+from postdicom_async.emulator.store.archive import ArchiveStore
+from postdicom_async.emulator.vendor.parameters import is_guid
+from postdicom_async.errors import UsageError
 
 __all__ = ["INSTITUTIONS", "USERS", "USER_GROUPS", "ArchiveContext", "ArchiveLimits", "ArchiveOptions"]
 
@@ -27,6 +26,9 @@ USERS: Mapping[str, str] = MappingProxyType({"1f0e5b6a-3c1d-4e57-9a10-0000000001
 
 USER_GROUPS: Mapping[str, str] = MappingProxyType({"1f0e5b6a-3c1d-4e57-9a10-000000000201": "Sample Group"})
 """The user groups orders can be assigned to."""
+
+CLOUD_KEYS = ("1f0e5b6a-3c1d-4e57-9a10-00000000a001", "1f0e5b6a-3c1d-4e57-9a10-00000000a002")
+"""The API key and the account key of the demonstration's account."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,35 +59,57 @@ class ArchiveOptions:
     """How an archive behaves, so that a client can be tried against the habits of several.
 
     Attributes:
-        username: the account; None for no authentication at all.
-        password: its password.
-        max_page: at most so many search results an answer, whatever ``limit`` says; a ``Warning`` header tells.
+        max_page: at most so many search results in one answer, announced in a ``Warning`` header when cut.
         no_match_status: how a search without a match is answered: 200 with ``[]``, or 204.
         refused_sop_classes: SOP Class UIDs whose instances are refused with failure reason 0x0122.
-        institutions: names by lower-case UUID; uploaded studies belong to the first.
-        users: names by lower-case UUID, as are ``user_groups``.
-        user_groups: what orders can be assigned to, besides users.
+        institutions: the account's institutions for PostDICOM's own APIs, names by UUID; uploaded studies belong to
+            the first.
+        users: whom orders can be assigned to, and in whose name the Cloud API acts; names by UUID.
+        user_groups: the same for groups.
         text_answers: PostDICOM's own operations answer in plain text where they do not list something.
         success_false: they refuse with status 200 and ``Success`` false.
+        cloud_keys: the Cloud API's API key and account key.
         allow_origin: origins whose pages may use the archive in a browser, such as ``https://viewer.example``; ``*`` is
-            any.
-        hosts: lower-case names that requests may name as their ``Host``, besides loopback addresses; None for any.
+            any. Pages of the archive's own host may connect to the WebSocket without it.
+        allow_host: names, besides the loopback addresses and the one it listens on, under which clients reach the
+            archive. Another ``Host`` is refused: a page of anybody could be made to look like one of ours by its
+            name's address.
         limits: what clients may cost.
+
+    Raises:
+        UsageError: a key is no GUID, an origin or a host none, or there is no institution, user or group.
     """
 
-    username: str | None = "demo"
-    password: str | None = field(default="demo", repr=False)
     max_page: int | None = None
     no_match_status: int = 200
-    refused_sop_classes: frozenset[str] = frozenset()
+    refused_sop_classes: Collection[str] = ()
     institutions: Mapping[str, str] = field(default_factory=lambda: INSTITUTIONS)
     users: Mapping[str, str] = field(default_factory=lambda: USERS)
     user_groups: Mapping[str, str] = field(default_factory=lambda: USER_GROUPS)
     text_answers: bool = False
     success_false: bool = False
-    allow_origin: tuple[str, ...] = ()
-    hosts: frozenset[str] | None = None
+    cloud_keys: tuple[str, str] = field(default=CLOUD_KEYS, repr=False)
+    allow_origin: Collection[str] = ()
+    allow_host: Collection[str] = ()
     limits: ArchiveLimits = ArchiveLimits()
+
+    def __post_init__(self) -> None:
+        for name in ("institutions", "users", "user_groups"):
+            if not getattr(self, name):
+                raise UsageError("give at least one UUID and its name", argument=name)
+            self._set(name, {uuid.lower(): called for uuid, called in getattr(self, name).items()})
+        if not all(is_guid(key) for key in self.cloud_keys):
+            raise UsageError(
+                "the API key and the account key must be GUIDs of a version from 1 to 5", argument="cloud_keys"
+            )
+        self._set("cloud_keys", (self.cloud_keys[0].lower(), self.cloud_keys[1].lower()))
+        self._set("refused_sop_classes", frozenset(self.refused_sop_classes))
+        self._set("allow_origin", checked_origins(self.allow_origin))
+        self._set("allow_host", checked_hosts(self.allow_host))
+
+    def _set(self, name: str, value: object) -> None:
+        """Keep a value in the form in which requests are compared with it."""
+        object.__setattr__(self, name, value)
 
     @property
     def institution_uuid(self) -> str:
@@ -95,11 +119,16 @@ class ArchiveOptions:
 
 @dataclass(frozen=True)
 class ArchiveContext:
-    """The store, the options, the threads, what tests want to go wrong, and how often each door was tried."""
+    """The store, the options, the account, what tests want to go wrong, and how often each door was tried.
+
+    ``hosts`` are lower-case names that requests may name as their ``Host``, besides loopback addresses; None for any.
+    """
 
     store: ArchiveStore
     options: ArchiveOptions
-    executor: Executor
+    account: tuple[str, str] | None = field(default=None, repr=False)
+    hosts: Collection[str] | None = None
+    executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(8, "archive"))
     faults: Faults = field(default_factory=Faults)
     password_guesses: Guesses = field(default_factory=Guesses)
     share_guesses: Guesses = field(default_factory=Guesses)
@@ -109,3 +138,8 @@ class ArchiveContext:
         """Run what blocks in one of the archive's threads."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executor, partial(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """Let the threads finish what they do and close the index; blocks."""
+        self.executor.shutdown(wait=True)
+        self.store.close()

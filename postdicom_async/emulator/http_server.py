@@ -1,24 +1,148 @@
-"""uvicorn inside the running event loop, and the sockets that are listened on."""
+"""uvicorn inside the running event loop, and the bounds that it does not have.
+
+One port takes HTTP and WebSockets: a connection begins as `BoundedConnection`, and a request to upgrade hands it over
+to `MuteWebSocket`. uvicorn waits for ever for the rest of a request's head, for its body, and for a client that does
+not read on. So each connection has one timer, looked at a few times a period, which knows what the archive waits for
+and since when. Time only counts while the archive waits for the client, never while the client waits for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AbstractContextManager, nullcontext, suppress
+from http import HTTPStatus
+from typing import Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.asyncio.server import Server as WebSocketServer
 
-from postdicom_async.emulator.connection import bounded
+from postdicom_async.emulator.context import ArchiveLimits
 from postdicom_async.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from contextlib import AbstractContextManager
-
-    from postdicom_async.emulator.context import ArchiveLimits
-
 __all__ = ["QuietServer", "listen", "stop_listening"]
+
+LARGEST_MESSAGE = 256 * 1024 * 1024
+
+LEAST = 1024
+"""Bytes of a body that must come in `ArchiveLimits.body_timeout`."""
+
+_LOOKS = 4
+"""How often a period is looked at."""
+
+_LINGER = 1
+"""Seconds that a client has to read why it is cut off."""
+
+
+class BoundedConnection(H11Protocol):
+    """uvicorn's protocol: whoever takes too long, or comes when there is no room, is told and cut off."""
+
+    limits: ArchiveLimits
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting_for = ""
+        self._since = 0.0
+        self._received = 0
+        self._unsent = 0
+        self._is_over = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head, or refuse the connection."""
+        super().connection_made(transport)
+        # Handlers find it as `request.state.transport`, to drop the connection where a test asks for that.
+        self.app_state = {**self.app_state, "transport": transport}
+        if len(self.connections) > self.limits.max_connections:
+            self._tell_and_end(503, "too many connections are open")
+        else:
+            self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        if self._timer:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over to `MuteWebSocket`, whose time-outs are its own."""
+        if self._timer:
+            self._timer.cancel()
+        super().handle_websocket_upgrade(event)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; what comes after the end is of no use."""
+        if not self._is_over:
+            self._received += len(data)
+            super().data_received(data)
+
+    def _look(self) -> None:
+        """See what the archive waits for, and cut the connection when that took too long."""
+        now, waiting_for = self.loop.time(), self._what()
+        if waiting_for != self._waiting_for or self._has_gone_on(waiting_for):
+            self._waiting_for, self._since, self._received = waiting_for, now, 0
+        patience = self.limits.head_timeout if waiting_for == "head" else self.limits.body_timeout
+        if waiting_for and now - self._since >= patience:
+            is_answered = self.cycle is not None and self.cycle.response_started and waiting_for == "body"
+            if waiting_for == "read" or is_answered:
+                self.transport.abort()
+            elif waiting_for == "head" and not self.conn.trailing_data[0]:
+                self.transport.close()  # nothing was asked
+            else:
+                self._tell_and_end(408, f"the {waiting_for} of the request did not come in time")
+        else:
+            shortest = min(self.limits.head_timeout, self.limits.body_timeout)
+            self._timer = self.loop.call_later(shortest / _LOOKS, self._look)
+
+    def _what(self) -> str:
+        """Return what the client has to do next: ``head``, ``body``, ``read``; empty when it waits for the archive."""
+        if self.transport.get_write_buffer_size():
+            return "read"
+        if self.conn.their_state is h11.IDLE:  # between two requests uvicorn's own timer runs, until one begins
+            return "head" if self.cycle is None or self.conn.trailing_data[0] else ""
+        if self.conn.their_state is not h11.SEND_BODY:
+            return ""
+        is_ours = self.flow.read_paused or (self.cycle.waiting_for_100_continue and not self.cycle.response_complete)
+        return "" if is_ours else "body"
+
+    def _has_gone_on(self, waiting_for: str) -> bool:
+        """Return whether the client has done enough since the time began to count; a head has one time for all."""
+        if waiting_for == "read":
+            before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+            return self._unsent != before
+        return waiting_for == "body" and self._received >= LEAST
+
+    def _tell_and_end(self, status: int, reason: str) -> None:
+        """Answer beside uvicorn's own course, which is told that the connection is gone.
+
+        The socket lives for a moment more: closed with bytes unread, it would take the answer along.
+        """
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nX-Error-Reason: {reason}\r\n"
+        self._is_over = True
+        if self.cycle and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write(f"{head}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        self._timer = self.loop.call_later(_LINGER, self.transport.abort)
+
+
+class MuteWebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, which writes nothing: it would log addresses and frames, which hold keys and patient data.
+
+    Its logger is not registered, so nobody can turn it on.
+    """
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.logger = self.conn.logger = logging.Logger("postdicom_async.emulator.mute", logging.CRITICAL + 1)  # noqa: LOG001
+        self.conn.debug = False  # decided by the logger before
+
 
 _PATIENCE = 0.5
 """Seconds that handlers get to notice that their connections are gone."""
@@ -31,7 +155,21 @@ class QuietServer(uvicorn.Server):
     """uvicorn without signal handlers and without waiting: connections are cut when it stops."""
 
     def __init__(self, app: object, limits: ArchiveLimits) -> None:
-        super().__init__(_config(app, limits))
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]  # uvicorn's own types of ASGI are narrower than Starlette's
+            http=type("Connection", (BoundedConnection,), {"limits": limits}),  # never httptools: it bounds no head
+            ws=MuteWebSocket,
+            ws_max_size=LARGEST_MESSAGE,
+            ws_ping_timeout=60,
+            ws_per_message_deflate=False,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=60,
+            h11_max_incomplete_event_size=128 * 1024,  # the vendor's operations travel in a header
+        )
+        super().__init__(config)
         self.ready: asyncio.Event = asyncio.Event()
         self.stop: asyncio.Event = asyncio.Event()
 
@@ -46,13 +184,6 @@ class QuietServer(uvicorn.Server):
             await self.on_tick(0)  # renews the Date header
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stop.wait(), 1)
-
-    def cut(self, client: object) -> None:
-        """Drop the connection that comes from an address, without another byte."""
-        for connection in list(self.server_state.connections):
-            peer: tuple[object, ...] = connection.transport.get_extra_info("peername") or ()
-            if peer[:2] == client:
-                connection.transport.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Cut the connections and stop."""
@@ -70,28 +201,7 @@ class QuietServer(uvicorn.Server):
             bound.close()
 
 
-def _config(app: object, limits: ArchiveLimits) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        http=bounded(limits),  # type: ignore[arg-type]  # never httptools, which has no bound for a head
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        timeout_keep_alive=60,
-        h11_max_incomplete_event_size=128 * 1024,  # the vendor's operations travel in a header
-    )
-
-
-class _Server(Protocol):
-    @property
-    def sockets(self) -> Iterable[socket.socket]: ...
-
-    def close(self) -> object: ...
-
-
-async def stop_listening(server: _Server) -> None:
+async def stop_listening(server: asyncio.Server | WebSocketServer) -> None:
     """Close a server, and wait until the connections it accepted are known to their protocols, to be cut as well.
 
     One that the closing of an asyncio server finds in between would be nobody's, and its socket left to the garbage;
@@ -100,13 +210,9 @@ async def stop_listening(server: _Server) -> None:
     for bound in server.sockets:
         with suppress(NotImplementedError, RuntimeError):
             asyncio.get_running_loop().remove_reader(bound)
-    await _some_turns()
-    server.close()
-    await _some_turns()
-
-
-async def _some_turns() -> None:
-    for _ in range(_TURNS):
+    for turn in range(2 * _TURNS):
+        if turn == _TURNS:
+            server.close()
         await asyncio.sleep(0)
 
 

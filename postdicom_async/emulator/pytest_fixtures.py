@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from postdicom_async.emulator.server import EmbeddedArchive
-from postdicom_async.emulator.threaded import archive_in_thread
+from postdicom_async.emulator.server import EmbeddedArchive, archive_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import uuid
 from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import pydicom.data
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -22,25 +24,17 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from postdicom_async.dicom.uids import is_uid
-from postdicom_async.emulator.store.header import UnreadableHeader, read_header
+from postdicom_async.emulator.store.archive import parse_instance
+from postdicom_async.emulator.store.attributes import is_uid
+from postdicom_async.emulator.store.files import UnreadableHeader
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-_Shape: TypeAlias = "tuple[int, float, float, float, float]"
+_Shape: TypeAlias = tuple[int, float, float, float, float]
 """Stored value, centre x and y, half axes x and y; lengths in parts of the image."""
 
 __all__ = [
-    "PATIENTS",
-    "SamplePatient",
-    "ct_like_study",
-    "make_uid",
-    "multiframe_study",
-    "pydicom_test_files",
-    "write_benchmark_series",
-    "write_samples",
-]
+    "PATIENTS", "SamplePatient", "ct_like_study", "make_uid", "multiframe_study", "pydicom_test_files",
+    "write_benchmark_series", "write_samples",
+]  # fmt: skip
 
 MEGABYTE = 1024 * 1024
 AIR, TISSUE, BONE, LUNG = 24, 1064, 2024, 224
@@ -221,11 +215,6 @@ def multiframe_study(
     yield ds
 
 
-def _small_study(patient: SamplePatient, *, seed: int) -> Iterator[Dataset]:
-    """Make a study of two small slices: what matters is the name."""
-    return ct_like_study(patient, seed=seed, series=1, slices=2, size=64)
-
-
 def write_samples(
     folder: Path, *, seed: int = 1, series: int = 3, slices: int = 20, size: int = 512, patients: bool = True
 ) -> list[Path]:
@@ -238,16 +227,19 @@ def write_samples(
         ct_like_study(seed=seed, series=series, slices=slices, size=size),
         multiframe_study(seed=seed, size=size // 2),
     ]
-    if patients:
-        studies += [_small_study(patient, seed=seed + number) for number, patient in enumerate(PATIENTS[1:], 1)]
-    return [_write(folder / f"study{number}", ds) for number, study in enumerate(studies, 1) for ds in study]
-
-
-def _write(folder: Path, ds: Dataset) -> Path:
-    path = folder / f"series{ds.SeriesNumber}" / f"{ds.InstanceNumber:04}.dcm"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_encode(ds))
-    return path
+    if patients:  # whose names matter, not their pictures
+        studies += [
+            ct_like_study(patient, seed=seed + number, series=1, slices=2, size=64)
+            for number, patient in enumerate(PATIENTS[1:], 1)
+        ]
+    paths = []
+    for number, study in enumerate(studies, 1):
+        for ds in study:
+            path = folder / f"study{number}" / f"series{ds.SeriesNumber}" / f"{ds.InstanceNumber:04}.dcm"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_encode(ds))
+            paths.append(path)
+    return paths
 
 
 def _encode(ds: Dataset) -> bytes:
@@ -301,20 +293,10 @@ def pydicom_test_files() -> list[Path]:
 
     Only files that are there are looked at; nothing is fetched.
     """
-    root = Path(pydicom.data.__file__).parent
     found: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
-        uid = _instance_uid(path) if path.is_file() else ""
-        if uid:
-            found.setdefault(uid, path)
+    for path in sorted(filter(Path.is_file, Path(pydicom.data.__file__).parent.rglob("*"))):
+        with suppress(UnreadableHeader):
+            uids = parse_instance(path).uids
+            if all(is_uid(uid) for uid in uids):
+                found.setdefault(uids.sop_instance_uid, path)
     return list(found.values())
-
-
-def _instance_uid(path: Path) -> str:
-    """Return the SOP Instance UID of a file that an archive would store, else nothing."""
-    try:
-        header = read_header(path, (0x00080018, 0x0020000D, 0x0020000E))
-    except UnreadableHeader:
-        return ""
-    uids = [header.text(tag) for tag in (0x00080018, 0x0020000D, 0x0020000E)]
-    return uids[0] if all(is_uid(uid) for uid in uids) else ""

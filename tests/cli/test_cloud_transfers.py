@@ -188,8 +188,8 @@ async def test_interrupted(cloud_cli: Cli, cloud_archive: Any, tmp_path: Path) -
     cloud.oddities.latency = 0.1
     upload = ["cloud", "upload", *NORTH, "--sockets", "1"]
     told, raw = await asyncio.gather(
-        cloud_cli.start(*upload, tmp_path / "one"),
-        cloud_cli.start(*upload, tmp_path / "two", "--user", COLLEAGUE, "--existing", "send", "--json"),
+        cloud_cli.start(*upload, tmp_path / "one", cold=True),
+        cloud_cli.start(*upload, tmp_path / "two", "--user", COLLEAGUE, "--existing", "send", "--json", cold=True),
     )
     async with asyncio.timeout(20):
         sent: Counter[str] = Counter()

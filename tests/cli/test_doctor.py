@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from postdicom_async import POSTDICOM, Dialect, DicomWeb, PostDicom, Wire, diagnose
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.cli.conftest import Cli, Ran
 from tests.support.canaries import CANARIES, CanaryWatch
 from tests.support.dicom_files import small_dicom, uid
@@ -95,7 +95,9 @@ async def test_operations(cli_with_archive: Cli, embedded_archive: Any, tmp_path
 
 
 async def test_a_hidden_page_limit_and_204(cli: Cli, tmp_path: Path) -> None:
-    async with EmbeddedArchive(tmp_path / "archive", max_page=2, no_match_status=204) as archive:
+    async with EmbeddedArchive(
+        tmp_path / "archive", options=ArchiveOptions(max_page=2, no_match_status=204)
+    ) as archive:
         await _fill(archive, tmp_path)
         cli.use(archive)
         found = found_in((await cli.here("doctor", "--json")).json)

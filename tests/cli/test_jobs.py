@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from postdicom_async.cli import job_run
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.cli.conftest import Cli, Ran, ended
 from tests.cli.job_ends import Counting, write_studies
 from tests.support.canaries import CANARIES
@@ -191,7 +191,7 @@ async def test_1_some_failed_and_what_can_be_done(cli: Cli, tmp_path: Path) -> N
     data = small_dicom(uid(1), uid(1, 1), uid(1, 1, 1))
     (tmp_path / "in" / "one.dcm").write_bytes(data)
     async with EmbeddedArchive(
-        username=None, password=None, refused_sop_classes=["1.2.840.10008.5.1.4.1.1.2"]
+        username=None, password=None, options=ArchiveOptions(refused_sop_classes=["1.2.840.10008.5.1.4.1.1.2"])
     ) as refuses:
         ran = await cli("copy", tmp_path / "in", refuses.url)
     assert ran.code == 1, ran.err

@@ -191,9 +191,9 @@ async def test_some_items_failed(cli_with_archive: Cli, study_folder: Path) -> N
 
 
 async def test_refused_by_the_archive(cli: Cli, one_file: Path, tmp_path: Path) -> None:
-    from postdicom_async.emulator import EmbeddedArchive
+    from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 
-    async with EmbeddedArchive(refused_sop_classes=["1.2.840.10008.5.1.4.1.1.2"]) as archive:
+    async with EmbeddedArchive(options=ArchiveOptions(refused_sop_classes=["1.2.840.10008.5.1.4.1.1.2"])) as archive:
         cli.use(archive)
         ran = await cli.here("upload", one_file, "--json")
     assert ran.code == 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from postdicom_async import CloudApi, DicomWeb, PostDicom
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.faults.clients import FAST
 
 INSTITUTION = "5a1c0000-0000-4000-8000-000000000001"
@@ -47,9 +47,11 @@ def client_of(server: EmbeddedArchive, **options: object) -> CloudApi:
 @pytest.fixture
 async def account() -> AsyncIterator[Account]:
     server = EmbeddedArchive(
-        institutions={INSTITUTION: "North", OTHER: "South"},
-        users={USER: "Some Body", COLLEAGUE: "Other Body"},
-        user_groups={GROUP: "Readers"},
+        options=ArchiveOptions(
+            institutions={INSTITUTION: "North", OTHER: "South"},
+            users={USER: "Some Body", COLLEAGUE: "Other Body"},
+            user_groups={GROUP: "Readers"},
+        )
     )
     async with server, client_of(server) as api:
         cloud = server.cloud

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 from postdicom_async import Anonymization, CloudApi, PostdicomError, UsageError
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.cloud.forms import FORMS, ONE, TWO, Form
 from tests.cloud.service import ACCOUNT_KEY, API_KEY, SESSION, CloudService, Received, envelope_frame, success
 from tests.faults.clients import settings, transport_of
@@ -151,7 +151,7 @@ async def test_the_bring_up(transport: str, step: Any, status: int, watch: Canar
     """Its addresses carry both keys, and whatever answers may repeat them."""
     from postdicom_async.emulator.cloud.oddities import HttpAnswer
 
-    async with EmbeddedArchive(cloud_keys=(API_KEY, ACCOUNT_KEY)) as archive:
+    async with EmbeddedArchive(options=ArchiveOptions(cloud_keys=(API_KEY, ACCOUNT_KEY))) as archive:
         body = json.dumps({"ResponseCode": 2, "ResponseMessage": f"no {API_KEY} {ACCOUNT_KEY}"})
         archive.cloud.oddities.http[step] = [HttpAnswer(status, body)] * 2
         api = CloudApi(

@@ -49,7 +49,7 @@ PARTS = CloudWire(part_bytes=400)
 
 @pytest.mark.parametrize("percent", [30, 70])
 async def test_every_file_of_which_parts_are_refused_has_its_end(tmp_path: Path, percent: int) -> None:
-    files = study_in(tmp_path, 200)
+    files = study_in(tmp_path, 60)
     whole: dict[int, set[int]] = {}
     answered = 0
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from postdicom_async import ServerError, UsageError
-from postdicom_async.emulator.cloud.lists import FLAGS
+from postdicom_async.emulator.cloud.orders import FLAGS
 from tests.cloud.conftest import COLLEAGUE, GROUP, INSTITUTION, OTHER, USER, Account
 from tests.support.dicom_files import small_dicom, uid
 

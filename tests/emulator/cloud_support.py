@@ -18,7 +18,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.emulator.support import client_of, make_instance
 
 if TYPE_CHECKING:
@@ -346,9 +346,11 @@ class Account:
 async def account_fixture() -> AsyncIterator[Account]:
     """Give an account with nothing in it."""
     archive = EmbeddedArchive(
-        institutions={INSTITUTION: "North", OTHER_INSTITUTION: "South"},
-        users={USER: "Some Body", COLLEAGUE: "Other Body"},
-        user_groups={GROUP: "Readers"},
+        options=ArchiveOptions(
+            institutions={INSTITUTION: "North", OTHER_INSTITUTION: "South"},
+            users={USER: "Some Body", COLLEAGUE: "Other Body"},
+            user_groups={GROUP: "Readers"},
+        )
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(archive)

@@ -4,24 +4,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postdicom_async.emulator.dicomweb.accept import MediaType, parse_accept, parse_media_type, wants_only
+from postdicom_async.emulator.dicomweb.accept import MediaRange, parse_accept, parse_media_type, wants_only
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", MediaType("")),
-        ("application/dicom", MediaType("application/dicom")),
-        (" Application/DICOM ; Transfer-Syntax=* ", MediaType("application/dicom", {"transfer-syntax": "*"})),
+        ("", MediaRange("")),
+        ("application/dicom", MediaRange("application/dicom")),
+        (" Application/DICOM ; Transfer-Syntax=* ", MediaRange("application/dicom", {"transfer-syntax": "*"})),
         (
             'multipart/related; type="application/dicom"; boundary="DICOM DATA BOUNDARY"',
-            MediaType("multipart/related", {"type": "application/dicom", "boundary": "DICOM DATA BOUNDARY"}),
+            MediaRange("multipart/related", {"type": "application/dicom", "boundary": "DICOM DATA BOUNDARY"}),
         ),
-        ('a/b; x="quo\\"te;,"; y=1', MediaType("a/b", {"x": 'quo"te;,', "y": "1"})),
-        ("a/b;;x=1;", MediaType("a/b", {"x": "1"})),
+        ('a/b; x="quo\\"te;,"; y=1', MediaRange("a/b", {"x": 'quo"te;,', "y": "1"})),
+        ("a/b;;x=1;", MediaRange("a/b", {"x": "1"})),
     ],
 )
-def test_media_types(text: str, expected: MediaType) -> None:
+def test_media_types(text: str, expected: MediaRange) -> None:
     assert parse_media_type(text) == expected
 
 
@@ -32,7 +32,7 @@ def test_accept_is_ordered_by_quality() -> None:
 
 
 def test_no_accept_accepts_all() -> None:
-    assert parse_accept("") == [MediaType("*/*")]
+    assert parse_accept("") == [MediaRange("*/*")]
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from postdicom_async.emulator import ArchiveLimits, EmbeddedArchive
+from postdicom_async.emulator import ArchiveLimits, ArchiveOptions, EmbeddedArchive
 from postdicom_async.emulator.dicomweb.accept import LONGEST, parse_accept, parse_media_type
 from postdicom_async.emulator.dicomweb.matching import LONGEST_KEY, text_matches
-from postdicom_async.emulator.store.bounded_file import INFLATED_LIMIT
+from postdicom_async.emulator.store.files import INFLATED_LIMIT
 from tests.emulator.support import (
     STOW_TYPE,
     TEST_FILES,
@@ -229,7 +229,7 @@ QUICK = ArchiveLimits(head_timeout=0.4, body_timeout=0.4)
     ],
 )
 async def test_what_is_begun_and_not_ended_is_ended(sent: bytes, status: bytes) -> None:
-    async with EmbeddedArchive(limits=QUICK) as archive:
+    async with EmbeddedArchive(options=ArchiveOptions(limits=QUICK)) as archive:
         reader, writer = await connect(archive)
         writer.write(sent)
 
@@ -244,7 +244,7 @@ async def test_what_is_begun_and_not_ended_is_ended(sent: bytes, status: bytes) 
 
 
 async def test_hundreds_of_half_requests_do_not_stay() -> None:
-    async with EmbeddedArchive(limits=QUICK) as archive, client_of(archive) as client:
+    async with EmbeddedArchive(options=ArchiveOptions(limits=QUICK)) as archive, client_of(archive) as client:
         half = [await connect(archive) for _ in range(100)]
         for number, (_, writer) in enumerate(half):
             writer.write(HEAD + (KIND + b"Content-Length: 1000000\r\n\r\n--limit\r\n" if number % 2 else b""))
@@ -256,7 +256,7 @@ async def test_hundreds_of_half_requests_do_not_stay() -> None:
 
 
 async def test_a_trickle_is_no_body_and_no_head() -> None:
-    async with EmbeddedArchive(limits=QUICK) as archive:
+    async with EmbeddedArchive(options=ArchiveOptions(limits=QUICK)) as archive:
         for start in (b"GET /?", HEAD + KIND + b"Content-Length: 1000000\r\n\r\n"):
             reader, writer = await connect(archive)
             writer.write(start)
@@ -271,7 +271,7 @@ async def test_a_trickle_is_no_body_and_no_head() -> None:
 async def test_a_slow_but_steady_body_is_taken() -> None:
     """Longer than the patience in all, and never without enough for it."""
     limits = ArchiveLimits(head_timeout=5, body_timeout=3)
-    async with EmbeddedArchive(limits=limits) as archive, client_of(archive) as client:
+    async with EmbeddedArchive(options=ArchiveOptions(limits=limits)) as archive, client_of(archive) as client:
         body = related([make_instance(ICCProfile=b"x" * 24_000)])
 
         async def slowly() -> AsyncIterator[bytes]:
@@ -286,7 +286,7 @@ async def test_a_slow_but_steady_body_is_taken() -> None:
 
 
 async def test_who_does_not_read_is_cut() -> None:
-    async with EmbeddedArchive(limits=QUICK) as archive, client_of(archive) as client:
+    async with EmbeddedArchive(options=ArchiveOptions(limits=QUICK)) as archive, client_of(archive) as client:
         await store(client, make_instance(), encode(with_pixels("1.2", rows=4096, columns=2048, frames=4)))
         reader, writer = await connect(archive)
         writer.write(b"GET /studies/1.2 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic ZGVtbzpkZW1v\r\n\r\n")
@@ -305,7 +305,10 @@ async def test_who_does_not_read_is_cut() -> None:
 
 
 async def test_so_many_connections_and_no_more() -> None:
-    async with EmbeddedArchive(limits=ArchiveLimits(max_connections=5)) as archive, client_of(archive) as client:
+    async with (
+        EmbeddedArchive(options=ArchiveOptions(limits=ArchiveLimits(max_connections=5))) as archive,
+        client_of(archive) as client,
+    ):
         assert (await client.get("/studies")).status_code == 200
         others = [await connect(archive) for _ in range(4)]
         reader, writer = await connect(archive)
@@ -321,7 +324,10 @@ async def test_so_many_connections_and_no_more() -> None:
 
 async def test_so_many_instances_in_a_request_and_no_more() -> None:
     parts = [make_instance("1.2", "1.2.1", f"1.2.1.{number}") for number in range(7)]
-    async with EmbeddedArchive(limits=ArchiveLimits(max_parts=6)) as archive, client_of(archive) as client:
+    async with (
+        EmbeddedArchive(options=ArchiveOptions(limits=ArchiveLimits(max_parts=6))) as archive,
+        client_of(archive) as client,
+    ):
         reason = refused(await store(client, *parts), 413)
         assert "6 instances" in reason
         assert (await store(client, *parts[:6])).status_code == 200
@@ -330,7 +336,10 @@ async def test_so_many_instances_in_a_request_and_no_more() -> None:
 async def test_a_hundred_thousand_parts_are_refused_in_time() -> None:
     body = b"--limit\r\n\r\n\r\n" * 100_000 + b"--limit--\r\n"
     headers = {"Content-Type": STOW_TYPE.format("limit")}
-    async with EmbeddedArchive(limits=ArchiveLimits(max_parts=100)) as archive, client_of(archive) as client:
+    async with (
+        EmbeddedArchive(options=ArchiveOptions(limits=ArchiveLimits(max_parts=100))) as archive,
+        client_of(archive) as client,
+    ):
         started = time.monotonic()
         refused(await client.post("/studies", content=body, headers=headers, timeout=60), 413)
         assert time.monotonic() - started < ROOM
@@ -341,7 +350,7 @@ def test_as_it_comes_the_limits_are_what_honest_clients_never_meet() -> None:
 
 
 async def test_half_a_websocket_handshake_does_not_stay() -> None:
-    async with EmbeddedArchive(limits=QUICK) as archive:
+    async with EmbeddedArchive(options=ArchiveOptions(limits=QUICK)) as archive:
         port = int(archive.cloud.socket_url.rpartition(":")[2])
         half = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
         for _, writer in half:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from postdicom_async.emulator.cloud.oddities import HttpAnswer
 from postdicom_async.errors import UsageError
 from tests.emulator.cloud_support import (
@@ -30,9 +30,9 @@ from tests.emulator.support import client_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from postdicom_async.emulator.cloud.oddities import Step
+    from postdicom_async.emulator.cloud.oddities import BringUpStep
 
-STEPS: list[Step] = ["web-service", "session", "socket"]
+STEPS: list[BringUpStep] = ["web-service", "session", "socket"]
 
 
 def as_it_is(text: str) -> str:
@@ -88,7 +88,7 @@ async def test_sessions_are_new_each_time(embedded_archive: EmbeddedArchive) -> 
     assert len(set(sessions)) == 3
 
 
-def parameters_of(archive: EmbeddedArchive, step: Step) -> tuple[str, int, dict[str, Any]]:
+def parameters_of(archive: EmbeddedArchive, step: BringUpStep) -> tuple[str, int, dict[str, Any]]:
     """Return the right address, type and parameters of a step."""
     if step == "session":
         opening = {"TransactionType": "3", "AccountKey": archive.cloud_account_key, "ApiKey": archive.cloud_api_key}
@@ -119,7 +119,7 @@ def parameters_of(archive: EmbeddedArchive, step: Step) -> tuple[str, int, dict[
     ],
 )
 async def test_what_is_wrong_gets_another_code_and_a_reason(
-    embedded_archive: EmbeddedArchive, step: Step, kind: int, changed: dict[str, Any]
+    embedded_archive: EmbeddedArchive, step: BringUpStep, kind: int, changed: dict[str, Any]
 ) -> None:
     base, _, given = parameters_of(embedded_archive, step)
     given = {name: value for name, value in {**given, **changed}.items() if value is not None}
@@ -140,7 +140,7 @@ def assert_refused(archive: EmbeddedArchive, envelope: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_the_caller_is_known_by_the_api_key(embedded_archive: EmbeddedArchive, step: Step) -> None:
+async def test_the_caller_is_known_by_the_api_key(embedded_archive: EmbeddedArchive, step: BringUpStep) -> None:
     base, kind, given = parameters_of(embedded_archive, step)
 
     for caller in (embedded_archive.cloud_account_key, UNKNOWN, ""):
@@ -151,7 +151,7 @@ async def test_the_caller_is_known_by_the_api_key(embedded_archive: EmbeddedArch
     "text", ["", "null", "[]", '"x"', "{", "{}", "{'AddressType':'1'}", "[" * 10_000, "%ff", "%00"]
 )
 @pytest.mark.parametrize("step", ["web-service", "session"])
-async def test_parameters_that_are_none(embedded_archive: EmbeddedArchive, step: Step, text: str) -> None:
+async def test_parameters_that_are_none(embedded_archive: EmbeddedArchive, step: BringUpStep, text: str) -> None:
     base, kind, given = parameters_of(embedded_archive, step)
 
     envelope = await envelope_of(bring_up_url(base, kind, given, embedded_archive.cloud_api_key, lambda _: text))
@@ -165,7 +165,7 @@ async def test_no_query_at_all(embedded_archive: EmbeddedArchive) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_the_host_name_of_a_page_may_be_there(embedded_archive: EmbeddedArchive, step: Step) -> None:
+async def test_the_host_name_of_a_page_may_be_there(embedded_archive: EmbeddedArchive, step: BringUpStep) -> None:
     base, kind, given = parameters_of(embedded_archive, step)
 
     await told(bring_up_url(base, kind, {**given, "ClientHostName": "żółw.example"}, embedded_archive.cloud_api_key))
@@ -212,7 +212,7 @@ async def test_what_differs_from_the_library_is_noted(embedded_archive: Embedded
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_answers_of_ones_own(embedded_archive: EmbeddedArchive, step: Step) -> None:
+async def test_answers_of_ones_own(embedded_archive: EmbeddedArchive, step: BringUpStep) -> None:
     base, kind, given = parameters_of(embedded_archive, step)
     url = bring_up_url(base, kind, given, embedded_archive.cloud_api_key)
     embedded_archive.cloud.oddities.http[step] = [HttpAnswer(503, "busy"), HttpAnswer(body="<html>"), HttpAnswer()]
@@ -269,7 +269,7 @@ async def test_addresses_of_another_host() -> None:
 
 async def test_keys_of_ones_own() -> None:
     keys = ("ABCDEF01-2345-4789-ABCD-EF0123456789", ZERO)
-    async with EmbeddedArchive(cloud_keys=keys) as archive:
+    async with EmbeddedArchive(options=ArchiveOptions(cloud_keys=keys)) as archive:
         assert (archive.cloud_api_key, archive.cloud_account_key) == (keys[0].lower(), ZERO)
         async with main_socket(archive) as socket:
             assert (await socket.told(34))["UserList"]
@@ -280,7 +280,7 @@ async def test_keys_of_ones_own() -> None:
 def test_keys_that_are_no_guids(bad: str) -> None:
     for keys in ((bad, UNKNOWN), (UNKNOWN, bad)):
         with pytest.raises(UsageError, match="cloud_keys"):
-            EmbeddedArchive(cloud_keys=keys)
+            EmbeddedArchive(options=ArchiveOptions(cloud_keys=keys))
 
 
 async def test_upper_case_keys_are_the_same_keys(embedded_archive: EmbeddedArchive) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.emulator.cloud_support import (
     INSTITUTION,
     PART,
@@ -268,10 +268,16 @@ async def test_documents_go_with_their_order(account: Account, by: str) -> None:
 
 async def test_documents_survive_a_restart(tmp_path: Path) -> None:
     institutions = {INSTITUTION: "North"}
-    async with EmbeddedArchive(tmp_path, institutions=institutions) as archive, main_socket(archive) as socket:
+    async with (
+        EmbeddedArchive(tmp_path, options=ArchiveOptions(institutions=institutions)) as archive,
+        main_socket(archive) as socket,
+    ):
         order = await create(socket)
         await send(socket, await socket.begin_upload(), order, b"data")
 
-    async with EmbeddedArchive(tmp_path, institutions=institutions) as archive, main_socket(archive) as socket:
+    async with (
+        EmbeddedArchive(tmp_path, options=ArchiveOptions(institutions=institutions)) as archive,
+        main_socket(archive) as socket,
+    ):
         assert kept(archive, order) == [b"data"]
         assert (await order_of(socket, order))["DocumentsCount"] == 1

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.emulator.cloud.frames import BadFrame, Request, decode_request, encode_response
+from postdicom_async.emulator.cloud.frames import BadFrame, CloudRequest, decode_request, encode_response
 from tests.emulator.cloud_support import decode, encode
 
 A = '{"A":1}'
 VECTORS = {
-    "03 00 01 00 00 00 04 00 00 00 07 00 00 00 7b 22 41 22 3a 31 7d": Request(3, 1, 4, A),
-    "11 00 02 01 00 00 22 00 00 00 0a 00 00 00 7b 22 4e 22 3a 22 c3 a9 22 7d 00": Request(
+    "03 00 01 00 00 00 04 00 00 00 07 00 00 00 7b 22 41 22 3a 31 7d": CloudRequest(3, 1, 4, A),
+    "11 00 02 01 00 00 22 00 00 00 0a 00 00 00 7b 22 4e 22 3a 22 c3 a9 22 7d 00": CloudRequest(
         17, 258, 34, '{"N":"é"}', trailing=b"\x00"
     ),
-    "17 00 03 00 00 00 03 00 00 00 07 00 00 00 7b 22 41 22 3a 31 7d 03 00 00 00 de ad 01 04 61 62 63 64 00": Request(
-        23, 3, 3, A, memoryview(b"\xde\xad\x01"), "abcd", b"\x00"
-    ),
+    (
+        "17 00 03 00 00 00 03 00 00 00 07 00 00 00 7b 22 41 22 3a 31 7d 03 00 00 00 de ad 01 04 61 62 63 64 00"
+    ): CloudRequest(23, 3, 3, A, memoryview(b"\xde\xad\x01"), "abcd", b"\x00"),
 }
 RESPONSE = bytes.fromhex(
     "12 00 07 00 00 00 02 01 00 00 01 02 00 00 00 6f 6b 22 00 00 00 12 00 00 00 7b 22 52 65 73 70 6f 6e 73 65 43 6f 64"
@@ -34,7 +34,7 @@ HEAD = struct.Struct("<HIii")
 
 
 @VECTOR
-def test_requests(text: str, request_: Request) -> None:
+def test_requests(text: str, request_: CloudRequest) -> None:
     frame = bytes.fromhex(text)
 
     assert decode_request(frame) == request_
@@ -50,14 +50,16 @@ def test_requests(text: str, request_: Request) -> None:
 
 
 def test_the_answer() -> None:
-    request = Request(17, 258, 34, "")
+    request = CloudRequest(17, 258, 34, "")
 
     assert encode_response(18, 7, request, b'{"ResponseCode":1}', message="ok") == RESPONSE
     assert len(RESPONSE) == 43
 
 
 def test_an_answer_with_more_than_ascii_and_no_success() -> None:
-    frame = encode_response(6, 0xFFFF_FFFE, Request(23, 0xFFFF_FFFF, -1, ""), '"ł"'.encode(), success=0, message="źle")
+    frame = encode_response(
+        6, 0xFFFF_FFFE, CloudRequest(23, 0xFFFF_FFFF, -1, ""), '"ł"'.encode(), success=0, message="źle"
+    )
 
     answer = decode(frame)
 
@@ -67,7 +69,7 @@ def test_an_answer_with_more_than_ascii_and_no_success() -> None:
 
 @pytest.mark.parametrize("tail", [b"", b"\x00", b"\x00\x00", b"x" * 100_000])
 @VECTOR
-def test_what_follows_the_last_field_does_not_matter(text: str, request_: Request, tail: bytes) -> None:
+def test_what_follows_the_last_field_does_not_matter(text: str, request_: CloudRequest, tail: bytes) -> None:
     frame = bytes.fromhex(text).removesuffix(b"\x00") + tail
 
     found = decode_request(frame)
@@ -77,7 +79,7 @@ def test_what_follows_the_last_field_does_not_matter(text: str, request_: Reques
 
 
 @VECTOR
-def test_a_frame_cut_anywhere_is_none(text: str, request_: Request) -> None:
+def test_a_frame_cut_anywhere_is_none(text: str, request_: CloudRequest) -> None:
     frame = bytes.fromhex(text)
     for length in range(len(frame) - len(request_.trailing)):
         with pytest.raises(BadFrame):

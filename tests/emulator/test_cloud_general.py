@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async.emulator.cloud.operations import general_table
+from postdicom_async.emulator.cloud.general import general_table
 from tests.emulator.cloud_support import (
     COLLEAGUE,
     GROUP,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.emulator.cloud.parameters import (
+from postdicom_async.emulator.vendor.parameters import (
     BadParameters,
     deviations_of,
     is_guid,

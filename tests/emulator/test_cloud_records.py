@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from postdicom_async.emulator.cloud import state as cloud_state
 from postdicom_async.emulator.cloud.oddities import Drop
 from tests.emulator.cloud_support import (
@@ -183,7 +183,9 @@ def _watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[CanaryWatch]:
 
 
 def archive_of_canaries() -> EmbeddedArchive:
-    return EmbeddedArchive(cloud_keys=(API_KEY, ACCOUNT_KEY), institutions={INSTITUTION: "North"})
+    return EmbeddedArchive(
+        options=ArchiveOptions(cloud_keys=(API_KEY, ACCOUNT_KEY), institutions={INSTITUTION: "North"})
+    )
 
 
 async def everything(socket: RawSocket) -> None:

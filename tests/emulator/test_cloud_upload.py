@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.emulator.cloud_support import (
     INSTITUTION,
     OTHER_INSTITUTION,
@@ -267,7 +267,10 @@ async def test_what_is_not_dicom_is_refused_each_time(account: Account, size: in
 async def test_files_that_an_archive_does_not_take() -> None:
     data = dicom()
     sop_class = "1.2.840.10008.5.1.4.1.1.2"
-    async with EmbeddedArchive(refused_sop_classes=[sop_class]) as archive, main_socket(archive) as socket:
+    async with (
+        EmbeddedArchive(options=ArchiveOptions(refused_sop_classes=[sop_class])) as archive,
+        main_socket(archive) as socket,
+    ):
         session = await socket.begin_upload()
         assert (await socket.file(session, data)).reason == "this SOP class is not stored"
         no_uid = make_instance("", "1.2.3.1", "1.2.3.1.1", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")

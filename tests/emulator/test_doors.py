@@ -12,9 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 import postdicom_async.emulator
-from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.emulator.guesses import Guesses
-from postdicom_async.emulator.hosts import is_known_host, may_connect
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
+from postdicom_async.emulator.doors import Guesses, is_known_host, may_connect
 from postdicom_async.errors import UsageError
 from tests.emulator.support import client_of, make_instance, store
 from tests.emulator.vendor_support import create_order, refused, told
@@ -94,7 +93,10 @@ async def test_a_foreign_host_gets_nothing(embedded_archive: EmbeddedArchive, cl
 
 
 async def test_names_that_are_allowed() -> None:
-    async with EmbeddedArchive(allow_host=["Archive.example"]) as archive, client_of(archive) as client:
+    async with (
+        EmbeddedArchive(options=ArchiveOptions(allow_host=["Archive.example"])) as archive,
+        client_of(archive) as client,
+    ):
         assert (await client.get("/studies", headers={"Host": "archive.EXAMPLE:443"})).status_code == 200
         assert (await client.get("/studies", headers={"Host": "other.example"})).status_code == 421
 
@@ -110,7 +112,7 @@ async def opened(archive: EmbeddedArchive, key: str = "", **headers: str) -> int
 
 
 async def test_pages_that_may_open_a_websocket() -> None:
-    async with EmbeddedArchive(allow_origin=["https://viewer.example/"]) as archive:
+    async with EmbeddedArchive(options=ArchiveOptions(allow_origin=["https://viewer.example/"])) as archive:
         assert await opened(archive) == 101
         assert await opened(archive, Origin="https://viewer.example") == 101
         assert await opened(archive, Origin=archive.url) == 101
@@ -133,15 +135,15 @@ async def test_a_websocket_of_a_foreign_host(embedded_archive: EmbeddedArchive) 
 @pytest.mark.parametrize("wrong", ["viewer.example", "https://viewer.example/path", "https://a@b", "", "https://"])
 def test_origins_that_are_none(wrong: str) -> None:
     with pytest.raises(UsageError, match="allow_origin"):
-        EmbeddedArchive(allow_origin=[wrong])
+        EmbeddedArchive(options=ArchiveOptions(allow_origin=[wrong]))
     with pytest.raises(UsageError, match="allow_origin: give a list"):
-        EmbeddedArchive(allow_origin="https://viewer.example")
+        EmbeddedArchive(options=ArchiveOptions(allow_origin="https://viewer.example"))
 
 
 @pytest.mark.parametrize("wrong", ["https://archive.example", "archive.example:80", "a@b"])
 def test_hosts_that_are_none(wrong: str) -> None:
     with pytest.raises(UsageError, match="allow_host"):
-        EmbeddedArchive(allow_host=[wrong])
+        EmbeddedArchive(options=ArchiveOptions(allow_host=[wrong]))
 
 
 PREFLIGHT = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization,searchfolder"}
@@ -149,7 +151,11 @@ PREFLIGHT = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Hea
 
 async def test_pages_of_allowed_origins_may_ask() -> None:
     page = "http://viewer.example:3000"
-    async with EmbeddedArchive(allow_origin=[page]) as archive, client_of(archive) as client, client_of() as stranger:
+    async with (
+        EmbeddedArchive(options=ArchiveOptions(allow_origin=[page])) as archive,
+        client_of(archive) as client,
+        client_of() as stranger,
+    ):
         before = await stranger.options(f"{archive.url}/searchfolder", headers={"Origin": page, **PREFLIGHT})
         asked = await client.get("/studies?NoSuch=1", headers={"Origin": page})
         wrong = await stranger.get(f"{archive.url}/studies", headers={"Origin": page, **basic("wrong")})

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from pydicom.dataset import Dataset
 
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from postdicom_async.emulator.samples import PATIENTS, write_samples
 from tests.emulator.support import client_of, make_instance, store, values
 
@@ -205,7 +205,7 @@ async def test_pages(filled: httpx.AsyncClient, parameters: dict[str, str], expe
 @pytest.mark.parametrize("filters", [{}, {"PatientName": "*"}, {"PatientName": "?*"}])
 async def test_a_hidden_page_limit_is_announced(filters: dict[str, str]) -> None:
     async with (
-        EmbeddedArchive(max_page=4) as archive,
+        EmbeddedArchive(options=ArchiveOptions(max_page=4)) as archive,
         client_of(archive) as client,
     ):
         await store(client, *_instances())
@@ -299,7 +299,7 @@ async def test_accept(client: httpx.AsyncClient, accept: str, status: int) -> No
 
 async def test_no_match_may_be_204() -> None:
     async with (
-        EmbeddedArchive(no_match_status=204) as archive,
+        EmbeddedArchive(options=ArchiveOptions(no_match_status=204)) as archive,
         client_of(archive) as client,
     ):
         answer = await client.get("/studies")

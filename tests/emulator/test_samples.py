@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import pytest
 from pydicom import dcmread
 
-from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.samples import (
     PATIENTS,
     ct_like_study,
@@ -14,6 +13,7 @@ from postdicom_async.emulator.samples import (
     write_benchmark_series,
     write_samples,
 )
+from postdicom_async.emulator.store.attributes import is_uid
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive, create_app, serve
+from postdicom_async.emulator import EmbeddedArchive, create_app, serve
 from postdicom_async.emulator.samples import write_benchmark_series
 from postdicom_async.errors import UsageError
 from tests.emulator.support import STOW_TYPE, client_of, make_instance, store
@@ -258,7 +258,7 @@ async def test_serve_runs_until_cancelled(tmp_path: Path) -> None:
 
 
 async def test_the_application_may_be_mounted(tmp_path: Path) -> None:
-    app = create_app(tmp_path, ArchiveOptions(username=None))
+    app = create_app(tmp_path, username=None)
     outer = Starlette(routes=[Mount("/dicom-web", app=app)])
     transport = httpx.ASGITransport(app=outer)
 

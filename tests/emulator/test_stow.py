@@ -10,7 +10,7 @@ from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.uid import CTImageStorage, MRImageStorage
 
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.emulator.support import (
     FAILED,
     STORED,
@@ -146,7 +146,7 @@ async def test_a_malformed_uid_is_refused_and_nothing_leaves_the_folder(
 
 async def test_refused_sop_classes_get_0122() -> None:
     async with (
-        EmbeddedArchive(refused_sop_classes=[CTImageStorage]) as archive,
+        EmbeddedArchive(options=ArchiveOptions(refused_sop_classes=[CTImageStorage])) as archive,
         client_of(archive) as client,
     ):
         answer = await store(client, INSTANCE, make_instance(instance="1.2.3.1.9", SOPClassUID=MRImageStorage))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.emulator.support import client_of
 from tests.emulator.vendor_support import create_order, told, upload
 
@@ -193,7 +193,7 @@ async def test_a_page_of_another_origin(tmp_path: Path, allowed: bool) -> None:
     async with AsyncExitStack() as stack:
         site = Folder()
         page = await stack.enter_async_context(site)
-        archive = EmbeddedArchive(allow_origin=[page] if allowed else [])
+        archive = EmbeddedArchive(options=ArchiveOptions(allow_origin=[page] if allowed else []))
         await stack.enter_async_context(archive)
         client = await stack.enter_async_context(client_of(archive))
         await upload(archive, client)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.emulator.operations.parameters import BadParameters, decode
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from postdicom_async.emulator.operations.table import OPERATIONS
+from postdicom_async.emulator.vendor.parameters import BadParameters, Given, read_loosely
 from postdicom_async.errors import UsageError
 from tests.emulator.support import client_of, make_instance, related
 from tests.emulator.vendor_support import (
@@ -214,7 +214,7 @@ async def test_calls_are_recorded(embedded_archive: EmbeddedArchive, client: htt
 
 
 async def test_text_answers() -> None:
-    async with EmbeddedArchive(text_answers=True) as archive, client_of(archive) as client:
+    async with EmbeddedArchive(options=ArchiveOptions(text_answers=True)) as archive, client_of(archive) as client:
         order = await upload(archive, client)
         folder = (await call(client, "createfolder", FolderName="a")).text
         made = await call(client, "addordertofolder", PatientOrderUuid=order, FolderUuidList=[folder])
@@ -228,7 +228,7 @@ async def test_text_answers() -> None:
 
 
 async def test_refusals_of_status_200() -> None:
-    async with EmbeddedArchive(success_false=True) as archive, client_of(archive) as client:
+    async with EmbeddedArchive(options=ArchiveOptions(success_false=True)) as archive, client_of(archive) as client:
         for answer in (
             await call(client, "createfolder", FolderName=""),
             await call(client, "sharefolderwithurl", FolderUuid=UNKNOWN),
@@ -241,7 +241,7 @@ async def test_refusals_of_status_200() -> None:
 async def test_institutions_users_and_groups() -> None:
     names = {UNKNOWN.upper(): "Other"}
     async with (
-        EmbeddedArchive(institutions=names, users=names, user_groups=names) as archive,
+        EmbeddedArchive(options=ArchiveOptions(institutions=names, users=names, user_groups=names)) as archive,
         client_of(archive) as client,
     ):
         uuid = await upload(archive, client)
@@ -250,7 +250,7 @@ async def test_institutions_users_and_groups() -> None:
     assert archive.institution_uuid == archive.user_uuid == archive.user_group_uuid == UNKNOWN
     assert (found["PatientOrderInstitutionUuid"], found["InstitutionName"]) == (UNKNOWN, "Other")
     with pytest.raises(UsageError, match="users"):
-        EmbeddedArchive(users={})
+        EmbeddedArchive(options=ArchiveOptions(users={}))
 
 
 @pytest.mark.parametrize("operation", HEADERS)
@@ -317,23 +317,28 @@ async def test_nothing_private_is_logged(
     assert "canary" not in text.lower()
 
 
+def decode(name: str, headers: list[bytes]) -> Given:
+    operation = OPERATIONS[name]
+    return read_loosely(operation.parameters, operation.header, headers)
+
+
 @settings(deadline=None, max_examples=300)
 @given(st.text(min_size=1))
 def test_every_text_arrives_as_it_was(text: str) -> None:
     header = json.dumps({"FolderName": text}).encode("ascii")
 
     if text.strip():
-        assert decode(OPERATIONS["createfolder"], [header]).text("FolderName") == text
+        assert decode("createfolder", [header]).text("FolderName") == text
     else:
         with pytest.raises(BadParameters):
-            decode(OPERATIONS["createfolder"], [header])
+            decode("createfolder", [header])
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.binary(), st.sampled_from(sorted(HEADERS)))
 def test_whatever_comes_is_understood_or_refused(header: bytes, operation: str) -> None:
     with suppress(BadParameters):
-        decode(OPERATIONS[operation], [header])
+        decode(operation, [header])
 
 
 _JSON = st.recursive(
@@ -346,16 +351,16 @@ _JSON = st.recursive(
 @settings(deadline=None, max_examples=100)
 @given(st.data(), st.sampled_from(sorted(HEADERS)))
 def test_whatever_json_comes_is_understood_or_refused(data: st.DataObject, operation: str) -> None:
-    names = [parameter.name for parameter in OPERATIONS[operation].parameters]
+    names = [name.removesuffix("?") for name in OPERATIONS[operation].parameters]
     found: dict[str, object] = data.draw(st.dictionaries(st.sampled_from(names), _JSON | _JSON.map(json.dumps)))
 
     with suppress(BadParameters):
-        decode(OPERATIONS[operation], [json.dumps({**good(operation), **found}).encode()])
+        decode(operation, [json.dumps({**good(operation), **found}).encode()])
 
 
 def test_values_of_their_kinds() -> None:
     header = b'{"FolderUuid": "%s", "ExpireDate": " 2030-01-31 ", "UserCanDownloadStudies": "tRUE"}' % UNKNOWN.encode()
-    given_ = decode(OPERATIONS["sharefolderwithurl"], [header])
+    given_ = decode("sharefolderwithurl", [header])
 
     day: date | None = given_.day("ExpireDate")
     assert day is not None

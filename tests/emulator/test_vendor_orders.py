@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.emulator.support import client_of, encode, make_dataset, make_instance, store, with_pixels
 from tests.emulator.vendor_support import UNKNOWN, call, create_order, order_uuids, properties, refused, told, upload
 
@@ -255,7 +255,10 @@ def folder_of_orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def orders(folder_of_orders: Path) -> Any:
     """Four orders, made once and found again by every archive on the same folder; their letters by UUID."""
     institutions = {"1F0E5B6A-3C1D-4E57-9A10-00000000000B": "First", OTHER: "Second"}
-    async with EmbeddedArchive(folder_of_orders, institutions=institutions) as archive, client_of(archive) as client:
+    async with (
+        EmbeddedArchive(folder_of_orders, options=ArchiveOptions(institutions=institutions)) as archive,
+        client_of(archive) as client,
+    ):
         if not await order_uuids(client):
             await _make_orders(archive, client)
         yield archive, dict(zip(await order_uuids(client), "abcd", strict=True))

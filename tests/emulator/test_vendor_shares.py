@@ -17,11 +17,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive, create_app
+from postdicom_async.emulator import EmbeddedArchive, create_app
 from postdicom_async.emulator.pages.page import Section, share_page
 from postdicom_async.emulator.pages.style import STYLE
 from postdicom_async.emulator.samples import write_benchmark_series
-from postdicom_async.emulator.vendor.orders import Order
+from postdicom_async.emulator.vendor.orders import StoredOrder
 from postdicom_async.markup import element, empty, joined
 from tests.emulator.support import client_of, make_instance, store
 from tests.emulator.vendor_support import UNKNOWN, call, create_order, order_uuids, properties, refused, told, upload
@@ -314,7 +314,7 @@ async def test_shares_survive_a_restart(tmp_path: Path) -> None:
 
 
 async def test_links_of_a_mounted_archive(tmp_path: Path) -> None:
-    app = create_app(tmp_path, ArchiveOptions(username="u", password="p"))
+    app = create_app(tmp_path, username="u", password="p")
     transport = httpx.ASGITransport(app=Starlette(routes=[Mount("/dicom-web", app=app)]))
     base = "https://archive.test/dicom-web"
 
@@ -374,14 +374,14 @@ async def test_a_download_that_nobody_reads_on_ends_quietly(
     assert time.perf_counter() - started < 1
 
 
-def order(**fields: str) -> Order:
-    return Order(UNKNOWN, UNKNOWN, "", fields, ("CT",))
+def order(**fields: str) -> StoredOrder:
+    return StoredOrder(UNKNOWN, UNKNOWN, "", fields, ("CT",))
 
 
 def test_everything_on_the_page_is_escaped() -> None:
     evil = "\"><script>alert('x')</script>&amp;\x00\x1b"
     names = ("PatientName", "StudyDescription", "PerformedDatetime", "OrderScheduledDatetime")
-    evil_order = Order(UNKNOWN, UNKNOWN, "1.2", dict.fromkeys(names, evil), (evil,), images_count=2)
+    evil_order = StoredOrder(UNKNOWN, UNKNOWN, "1.2", dict.fromkeys(names, evil), (evil,), images_count=2)
 
     page = share_page(evil, evil, [Section(evil, [evil_order])], expires=None, download=f"/share/{evil}")
 

@@ -19,6 +19,7 @@ from tests.faults.clients import FAST, settings, transport_of
 from tests.support.bodies import dicom_json, json_reply
 from tests.support.dicom_files import study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
+from tests.support.large import above_the_transport
 from tests.support.stalls import StallWatch
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ HOSTILE = {
 }
 
 
+@above_the_transport
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("limit", [10, None])
 @pytest.mark.parametrize("memory", [True, False], ids=["memory", "stalls"])
@@ -289,6 +291,7 @@ async def test_an_answer_that_ends_where_it_should_leaves_the_connection_usable(
     assert server.connections == 1
 
 
+@above_the_transport
 async def test_honest_metadata_is_read_in_flat_memory(connect: Connect) -> None:
     """20,000 instances, far more than is held; the more there are, the longer it takes and that is all."""
     count, sizes = 20_000, []
@@ -309,6 +312,7 @@ async def test_honest_metadata_is_read_in_flat_memory(connect: Connect) -> None:
     assert max(sizes) - sizes[0] < 20 * MIB
 
 
+@above_the_transport
 async def test_the_event_loop_goes_on_while_metadata_is_read(connect: Connect) -> None:
     reply = Reply(200, JSON, b"".join(listed(1000)))
     async with FaultyServer(reply) as server, connect(server.url) as archive, StallWatch() as watch:
@@ -333,9 +337,10 @@ async def test_one_large_instance_neither_swells_nor_stalls(connect: Connect) ->
     assert watch.longest < STALL
 
 
+@above_the_transport
 async def test_a_large_answer_that_breaks_goes_on_where_it_was(connect: Connect) -> None:
     """Each instance once, whether the cut is marked or not, and also when the archive then sends another order."""
-    texts = [text.strip(b"[,]") for text in listed(3000)][:-1]
+    texts = [text.strip(b"[,]") for text in listed(1500)][:-1]
     whole, turned = (b"[" + b",".join(order) + b"]" for order in (texts, texts[::-1]))
     for first, second in ((whole, whole), (whole, turned)):
         replies = [
@@ -345,10 +350,11 @@ async def test_a_large_answer_that_breaks_goes_on_where_it_was(connect: Connect)
         ]
         async with FaultyServer(replies) as server, connect(server.url) as archive:
             found = [one["00080018"]["Value"][0] async for one in archive.retrieve_study_metadata(STUDY).raw]
-        assert sorted(found) == sorted(uid(1, 1, number) for number in range(3000))
+        assert sorted(found) == sorted(uid(1, 1, number) for number in range(1500))
         assert len(server.requests) == 3
 
 
+@above_the_transport
 async def test_a_large_page_that_breaks_goes_on_where_it_was(connect: Connect) -> None:
     whole = b"".join(listed(3000))
     replies = [Reply(200, JSON, whole[:-2000]), Reply(200, JSON, whole), json_reply([])]
@@ -357,9 +363,10 @@ async def test_a_large_page_that_breaks_goes_on_where_it_was(connect: Connect) -
     assert found == [uid(1, 1, number) for number in range(3000)]
 
 
+@above_the_transport
 async def test_requests_amid_a_large_answer_do_not_wait_for_it(connect: Connect) -> None:
     """Each reader holds the only connection while it makes another request: one gives way, nobody waits for ever."""
-    text = b"".join(listed(3000))
+    text = b"".join(listed(1500))
 
     def answer(request: Request) -> Reply:
         return Reply(200, JSON, text) if request.path.endswith("/metadata") else json_reply(STUDIES[:1])
@@ -367,7 +374,7 @@ async def test_requests_amid_a_large_answer_do_not_wait_for_it(connect: Connect)
     async def reader(archive: DicomWeb) -> int:
         count = 0
         async for _ in archive.retrieve_study_metadata(STUDY).raw:
-            if count % 1000 == 0:
+            if count % 500 == 0:
                 assert len(await archive.search_for_studies(limit=1).raw.all()) == 1
             count += 1
         return count
@@ -375,9 +382,10 @@ async def test_requests_amid_a_large_answer_do_not_wait_for_it(connect: Connect)
     using = settings(connections=1)
     async with FaultyServer(answer) as server, connect(server.url, using) as archive:
         async with asyncio.timeout(60):
-            assert await asyncio.gather(*(reader(archive) for _ in range(3))) == [3000] * 3
+            assert await asyncio.gather(*(reader(archive) for _ in range(3))) == [1500] * 3
 
 
+@above_the_transport
 async def test_a_request_that_waited_before_is_not_waited_for_in_vain(connect: Connect) -> None:
     """It was begun, in a task, while the answer was being read; now who reads that waits for the task."""
 
@@ -438,6 +446,7 @@ async def test_results_that_came_before_are_told_by_little(connect: Connect) -> 
     assert held / len(marks) < 110
 
 
+@above_the_transport
 @pytest.mark.parametrize("status", [200, 409])
 @pytest.mark.parametrize("piece", [b"{},", b'{"00080005":{"vr":"CS","Value":[1,2,3,4]}},', b"[[[]]],"], ids=repr)
 async def test_a_large_store_answer_confirms_nothing_and_stalls_nothing(

@@ -277,7 +277,7 @@ async def test_an_early_answer_stops_the_sending() -> None:
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_a_whole_body_down(framing: ReplyFraming, loop: str) -> None:
     """Taken at once or slowly; with pieces of every size, among them some larger than what is read ahead."""
-    body = random.Random(4).randbytes(3 * MIB + 17)
+    body = random.Random(4).randbytes(MIB + MIB // 2 + 17)
     sizes = iter([7000, 100, 65536, 1 << 20, 8192, 300_000])
 
     async def work() -> None:

@@ -27,6 +27,7 @@ from tests.support.bodies import dicom_json, json_reply
 from tests.support.certificates import Authority
 from tests.support.elsewhere import serving_elsewhere
 from tests.support.faulty_server import FaultyServer, Reply, unused_port
+from tests.support.large import large
 from tests.support.stream_server import StreamServer
 
 if TYPE_CHECKING:
@@ -559,8 +560,10 @@ async def main():
 
 
 @pytest.mark.parametrize("server", ["answers", "is silent", "hangs up", "is not there", "wants TLS"])
-@pytest.mark.parametrize("how", ["left", "raises"])
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("how", "loop"),
+    [("left", "asyncio"), ("raises", "uvloop"), large("left", "uvloop"), large("raises", "asyncio")],
+)
 async def test_a_process_ends_cleanly(server: str, how: str, loop: str) -> None:
     """Right after its last request, or in the middle of one; with nothing said at its end."""
     replies = {"is silent": Reply(silent=True), "hangs up": Reply(drop_after_request=True)}

@@ -23,6 +23,7 @@ from tests.support.bodies import multipart_related
 from tests.support.dicom_files import uid
 from tests.support.exchange import ReplyFraming
 from tests.support.faulty_server import FaultyServer, Reply, Request
+from tests.support.large import large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -162,9 +163,14 @@ def cuts(transport_name: str, *, every_nth: int = 1) -> list[int]:
     return sorted({*range(0, SIZE, step), *near, SIZE - 1} & set(range(SIZE)))
 
 
+often = pytest.mark.parametrize("nth", [5, large(1)])
+"""At every fifth byte, and all around the delimiters; at every byte where large tests are run."""
+
+
+@often
 @pytest.mark.parametrize("framing", FRAMINGS)
 async def test_without_a_list_what_was_whole_is_kept_and_the_cut_is_an_error(
-    framing: ReplyFraming, transport_name: str, tmp_path: Path
+    framing: ReplyFraming, nth: int, transport_name: str, tmp_path: Path
 ) -> None:
     async def check(archive: DicomWeb, cut: int, _cutter: Cutter) -> None:
         folder = tmp_path / str(lane.get())
@@ -178,12 +184,13 @@ async def test_without_a_list_what_was_whole_is_kept_and_the_cut_is_an_error(
         assert [one.uids for one in report.saved] == [uids_of(file) for file in whole], cut
         assert report.refused == 0, cut
 
-    await sweep(transport_name, framing, cuts(transport_name), check, mends=False, attempts=1)
+    await sweep(transport_name, framing, cuts(transport_name, every_nth=nth), check, mends=False, attempts=1)
 
 
+@often
 @pytest.mark.parametrize("framing", FRAMINGS)
 async def test_with_a_list_only_what_is_missing_is_asked_for_again(
-    framing: ReplyFraming, transport_name: str, tmp_path: Path
+    framing: ReplyFraming, nth: int, transport_name: str, tmp_path: Path
 ) -> None:
     async def check(archive: DicomWeb, cut: int, cutter: Cutter) -> None:
         folder = tmp_path / str(lane.get())
@@ -195,12 +202,13 @@ async def test_with_a_list_only_what_is_missing_is_asked_for_again(
         one_by_one = ["/studies/{}/series/{}/instances/{}".format(*uids) for uids in missing]
         assert sorted(cutter.asked[cut][1:]) == (of_series if len(missing) == 3 else one_by_one), cut
 
-    nth = 8 if framing == "content-length" else 16
+    nth *= 8 if framing == "content-length" else 16
     await sweep(transport_name, framing, cuts(transport_name, every_nth=nth), check, mends=True)
 
 
+@often
 @pytest.mark.parametrize("framing", FRAMINGS)
-async def test_what_never_comes_is_named(framing: ReplyFraming, transport_name: str, tmp_path: Path) -> None:
+async def test_what_never_comes_is_named(framing: ReplyFraming, nth: int, transport_name: str, tmp_path: Path) -> None:
     async def check(archive: DicomWeb, cut: int, _cutter: Cutter) -> None:
         folder = tmp_path / str(lane.get())
         missing = missing_after(cut)
@@ -214,7 +222,7 @@ async def test_what_never_comes_is_named(framing: ReplyFraming, transport_name: 
         assert not missing or f"{len(missing)} of 3" in said, cut
         assert files_taken_from(folder) == whole_after(cut), cut
 
-    await sweep(transport_name, framing, cuts(transport_name, every_nth=24), check, mends=False)
+    await sweep(transport_name, framing, cuts(transport_name, every_nth=24 * nth), check, mends=False)
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)

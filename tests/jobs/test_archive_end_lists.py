@@ -16,6 +16,7 @@ from tests.faults.clients import FAST, settings
 from tests.support.bodies import dicom_json, json_reply
 from tests.support.dicom_files import uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
+from tests.support.large import large
 
 STUDY, DATE = "0020000D", "00080020"
 UIDS = (STUDY, "0020000E", "00080018")
@@ -125,7 +126,7 @@ CUTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, large(2), large(3)])
 async def test_a_list_that_is_cut_is_asked_for_by_dates(cut: str, seed: int) -> None:
     dates = some_dates(2500 if "total" in CUTS[cut] else 700, days=2000, seed=seed)
     lister = Lister(dates, **CUTS[cut])

@@ -22,6 +22,7 @@ from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
 from tests.faults.conftest import open_descriptors
 from tests.jobs.lying import MemoryEnd, adding_up, hurry, instances
+from tests.support.large import large
 
 CALLS = ("open", "write", "writev", "fsync", "rename", "replace", "mkdir", "link")
 CODES = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EMFILE)
@@ -70,14 +71,21 @@ async def ended_somehow(url: str, out: Path) -> tuple[PostdicomError | None, Sum
         return problem, None
 
 
+@pytest.mark.parametrize("places", [(1, 3, 13), large((1, 2, 3, 5, 8, 13, 21))], ids=["some", "many"])
 @pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
 @pytest.mark.parametrize("name", CALLS)
 async def test_every_call_that_fails_leaves_a_job_that_goes_on(
-    name: str, code: int, folder: Path, files: Mapping[str, bytes], archive: EmbeddedArchive, tmp_path: Path
+    name: str,
+    code: int,
+    places: tuple[int, ...],
+    folder: Path,
+    files: Mapping[str, bytes],
+    archive: EmbeddedArchive,
+    tmp_path: Path,
 ) -> None:
     archive.add_files(path for path in folder.iterdir() if path.suffix == ".dcm")
     met = 0
-    for at in (1, 2, 3, 5, 8, 13, 21):
+    for at in places:
         out = tmp_path / f"out-{at}"
         with pytest.MonkeyPatch.context() as patch:
             failing = Failing(patch, name, code, at)
@@ -174,14 +182,15 @@ async def test_a_damaged_ledger_is_refused_and_left_as_it_is(
 # --- stopped ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("moments", [7, large(20)])
 @pytest.mark.parametrize("way", ["stop", "leave", "cancel the reader"])
 async def test_a_job_that_is_stopped_at_any_moment_leaves_nothing_behind_and_goes_on(
-    way: str, folder: Path, archive: EmbeddedArchive, tmp_path: Path, files: Mapping[str, bytes]
+    way: str, moments: int, folder: Path, archive: EmbeddedArchive, tmp_path: Path, files: Mapping[str, bytes]
 ) -> None:
     archive.add_files(path for path in folder.iterdir() if path.suffix == ".dcm")
     chance = random.Random(way)
     before = 0
-    for number in range(20):
+    for number in range(moments):
         out = tmp_path / f"out-{number}"
         moment = chance.random() * 0.25 if number else 0.0
         await asyncio.wait_for(_interrupted(way, archive.url, out, moment), 15)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,8 +14,8 @@ from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
 from tests.jobs.killed import POINTS
 from tests.support.dicom_files import uid
+from tests.support.warm import run_warm
 
-ROOT = Path(__file__).parents[2]
 OF_FOLDERS = {
     "temporary file made",
     "bytes written",
@@ -35,11 +32,7 @@ OF_DELETES = {"delete planned", "before delete", "after delete"}
 
 async def killed(point: str, number: int, verb: str, source: str, target: str) -> bool:
     """Run a job in a process of its own; return whether it met the point."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.jobs.killed", point, str(number), verb, source, target,
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    code = await asyncio.wait_for(process.wait(), 60)
+    code = await run_warm("tests.jobs.killed", point, str(number), verb, source, target)
     assert code in (0, -signal.SIGKILL), "it ended otherwise"
     return code != 0
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from postdicom_async import NotFound, OutcomeUnknown, PatientOrder, PostDicom, ServerError
-from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.postdicom.test_texts import NAMES
 from tests.support.dicom_files import small_dicom, uid
 
@@ -35,12 +35,10 @@ class Account:
 
 @pytest.fixture
 async def account(connect: Callable[..., PostDicom]) -> AsyncIterator[Account]:
-    options = {
-        "institutions": {INSTITUTION: "One", OTHER: "Two"},
-        "users": {USER: "Somebody"},
-        "user_groups": {GROUP: "Some"},
-    }
-    async with EmbeddedArchive(**options) as server, connect(server.url) as archive:  # type: ignore[arg-type]
+    options = ArchiveOptions(
+        institutions={INSTITUTION: "One", OTHER: "Two"}, users={USER: "Somebody"}, user_groups={GROUP: "Some"}
+    )
+    async with EmbeddedArchive(options=options) as server, connect(server.url) as archive:
         yield Account(server, archive)
 
 
@@ -195,8 +193,8 @@ async def test_refusals_say_why(account: Account) -> None:
 
 
 async def test_answers_in_plain_text(connect: Callable[..., PostDicom]) -> None:
-    options = {"institutions": {INSTITUTION: "One"}, "text_answers": True}
-    async with EmbeddedArchive(**options) as server, connect(server.url) as archive:  # type: ignore[arg-type]
+    options = ArchiveOptions(institutions={INSTITUTION: "One"}, text_answers=True)
+    async with EmbeddedArchive(options=options) as server, connect(server.url) as archive:
         order = await new_order(archive)
         folder = await archive.folders.create("x")
         await archive.folders.add_order(known(order.patient_order_uuid), [known(folder.folder_uuid)])

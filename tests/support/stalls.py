@@ -1,26 +1,18 @@
-"""How long an event loop stood still, in time of the processor, which does not depend on how busy the machine is."""
+"""How long an event loop stood still, in time of the processor, which does not depend on how busy the machine is.
+
+Python's collector stops everything: ``tests/conftest.py`` lets it pass over what pytest holds, so that what is
+counted here is the test's own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Self
 
-__all__ = ["StallWatch", "of_this_test_alone"]
-
-
-@contextmanager
-def of_this_test_alone() -> Iterator[None]:
-    """Let Python's collector, which stops everything, look at what came since only: tests hold much besides."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+__all__ = ["StallWatch"]
 
 
 class StallWatch:
@@ -30,8 +22,7 @@ class StallWatch:
         self.longest = 0.0
 
     async def __aenter__(self) -> Self:
-        self._alone = of_this_test_alone()
-        self._alone.__enter__()
+        gc.collect()
         self._task = asyncio.create_task(self._tick())
         return self
 
@@ -40,7 +31,6 @@ class StallWatch:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
-        self._alone.__exit__(None, None, None)
 
     async def _tick(self) -> None:
         last = time.process_time()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postdicom_async import Anonymization
-from postdicom_async.dicom.elements import Window
+from postdicom_async.dicom.elements import ReadWindow
 from postdicom_async.disk.files import Unusable
 from tests.support.anonymizing import DATA, Leaf, Writer, after, content_of, leaves, meta_end, read, result_of, sent
 from tests.support.dicom_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, JPEG
@@ -197,16 +197,16 @@ def test_made_to_do_harm(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded, and so is work: nothing is looked at again and again."""
     data = hostile()[what]
     looks = 0
-    real = Window.peek
+    real = ReadWindow.peek
 
-    def counted(self: Window, at: int, count: int) -> bytes:
+    def counted(self: ReadWindow, at: int, count: int) -> bytes:
         nonlocal looks
         looks += 1
         return real(self, at, count)
 
     rules = Anonymization({"PatientName": ""}, remap_uids=True, secret="of the tests")
     result_of(Writer().file(), rules)  # what is imported once
-    monkeypatch.setattr(Window, "peek", counted)
+    monkeypatch.setattr(ReadWindow, "peek", counted)
     tracemalloc.start()
     try:
         result = result_of(data, rules)

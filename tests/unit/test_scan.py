@@ -11,8 +11,7 @@ import pytest
 from pydicom.sequence import Sequence
 
 from postdicom_async.dicom.header import HeaderGap
-from postdicom_async.dicom.scan import Facts, Grouping, NoInstance, read_facts
-from postdicom_async.dicom.scan_tree import Scan, ScanStatus
+from postdicom_async.dicom.scan import FileFacts, Grouping, NoInstance, Scan, ScanStatus, read_facts
 from tests.support.dicom_files import EXPLICIT, UNCOMPRESSED_SYNTAXES, small_dicom, uid
 
 PRIVATE: dict[str, Any] = {
@@ -54,9 +53,9 @@ def dicom(study: int = 1, series: int = 1, number: int = 1, *, syntax: str = EXP
     return buffer.getvalue()
 
 
-def facts(data: bytes) -> Facts:
+def facts(data: bytes) -> FileFacts:
     read = read_facts(data, complete=True)
-    assert isinstance(read, Facts), read
+    assert isinstance(read, FileFacts), read
     return read
 
 

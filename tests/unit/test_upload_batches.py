@@ -32,6 +32,7 @@ from postdicom_async.settings import Limits, Settings
 from postdicom_async.transfer import intake as intake_module
 from tests.support.bodies import stow_answer
 from tests.support.dicom_files import small_dicom, study_files, uid
+from tests.support.large import large
 
 
 class Recorded:
@@ -229,8 +230,9 @@ async def peak_of(sources: Any) -> int:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("kind", [bytes, as_dataset])
-@pytest.mark.parametrize("asynchronous", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "asynchronous"), [(bytes, True), (as_dataset, False), large(bytes, False), large(as_dataset, True)]
+)
 async def test_what_was_sent_is_not_kept(kind: Callable[[bytes], Any], asynchronous: bool) -> None:
     async def stream() -> AsyncIterator[Any]:
         for number in range(MANY):

@@ -23,8 +23,8 @@ from postdicom_async.dicom.anonymize.rules import (
     DUMMY,
     REMAP,
     REMOVE,
-    Action,
-    Kind,
+    Change,
+    ChangeKind,
     action_of,
     actions_of,
     over_vendor_tags,
@@ -111,8 +111,8 @@ class Anonymization:
     patient_ids: Literal["keyed"] | None = field(default=None, kw_only=True)
     patients: PatientRows | None = field(default=None, kw_only=True)
     uid_map: UidRecorder | None = field(default=None, kw_only=True)
-    _exact: Mapping[int, Action] = field(init=False)
-    _masked: tuple[tuple[int, int, Action], ...] = field(init=False, default=())
+    _exact: Mapping[int, Change] = field(init=False)
+    _masked: tuple[tuple[int, int, Change], ...] = field(init=False, default=())
     _key: bytes = field(init=False)
     _given: frozenset[int] = field(init=False)
     _elsewhere: _Elsewhere | None = field(init=False, default=None)
@@ -217,7 +217,7 @@ class Anonymization:
         """Return what is changed, as JSON can hold it: tags and what is done to them, and never a value."""
         if self._elsewhere is not None:
             return self._elsewhere.description
-        done = {Kind.TEXT: "replace", Kind.EMPTY: "empty", Kind.REMOVE: "remove"}
+        done = {ChangeKind.TEXT: "replace", ChangeKind.EMPTY: "empty", ChangeKind.REMOVE: "remove"}
         table = None
         if self.patients is not None:
             columns = [f"{tag:08X}" for tag in self.patients.columns]
@@ -285,7 +285,7 @@ class Anonymization:
         patients: PatientRows | None = None,
         uid_map: UidRecorder | None = None,
     ) -> Anonymization:
-        """Return the Basic Application Level Confidentiality Profile of PS3.15 annex E (table E.1-1), no options.
+        """Return the Basic Application LevelPlan Confidentiality Profile of PS3.15 annex E (table E.1-1), no options.
 
         Private elements are removed, UIDs remapped, dates emptied or made dummies, and PatientIdentityRemoved,
         DeidentificationMethod, its code and LongitudinalTemporalInformationModified are set. ``rules`` go before
@@ -313,7 +313,7 @@ class Anonymization:
 
     # --- for the planner ------------------------------------------------------------------------------------------
 
-    def action(self, tag: int, vr: str) -> Action | None:
+    def action(self, tag: int, vr: str) -> Change | None:
         """Return what is done to an element; None to leave it."""
         found = self._exact.get(tag)
         if found is not None:
@@ -325,7 +325,7 @@ class Anonymization:
             return REMOVE
         return REMAP if self.remap_uids and vr == "UI" and says_which(tag) else None
 
-    def dummy(self, tag: int, vr: str) -> Action | None:
+    def dummy(self, tag: int, vr: str) -> Change | None:
         """Return what is done to an element of a sequence that is made a dummy."""
         if self.remove_private and tag >> 16 & 1:
             return REMOVE
@@ -340,7 +340,7 @@ class Anonymization:
         elsewhere = self._elsewhere is not None and self._elsewhere.description["patients"] is not None
         return elsewhere or self.patients is not None or self.patient_ids is not None
 
-    def of_patient(self, patient: Patient) -> dict[int, Action]:
+    def of_patient(self, patient: Patient) -> dict[int, Change]:
         """Return what is done to elements because of whose file it is; it goes before everything else.
 
         Raises:
@@ -348,7 +348,7 @@ class Anonymization:
             UsageError: the secret, or the table, is on another machine.
         """
         self._require_here()
-        actions: dict[int, Action] = {}
+        actions: dict[int, Change] = {}
         if self.patient_ids is not None:
             actions[PATIENT_ID] = action_of(keyed_patient_id(self._key, patient), insert=bool(patient.patient_id))
         if self.patients is not None:
@@ -368,7 +368,7 @@ class Anonymization:
         columns = self.patients.columns if self.patients is not None else ()
         return tag in by_patient or tag in columns or self.action(tag, dictionary_vr(tag)) is not None
 
-    def insertions(self) -> list[tuple[int, Action]]:
+    def insertions(self) -> list[tuple[int, Change]]:
         """Return what is added where it is absent, by tag."""
         return sorted(
             ((tag, action) for tag, action in self._exact.items() if action.insert and not tag >> 16 & 1),
@@ -384,7 +384,7 @@ class Anonymization:
         action = self.action(tag, "UI")
         if action is None:
             return old
-        return self.new_uid(old) if action.kind is Kind.REMAP else action.text
+        return self.new_uid(old) if action.kind is ChangeKind.REMAP else action.text
 
     def new_uid(self, old: str) -> str:
         """Return the UID that replaces one; those of PS3.6 replace themselves."""
@@ -395,7 +395,7 @@ class Anonymization:
 _FLAGS: Final = ("insert_absent", "sequences", "remap_uids", "remove_private")
 
 
-def _require_patients(patient_ids: object, patients: object, actions: Mapping[int, Action]) -> None:
+def _require_patients(patient_ids: object, patients: object, actions: Mapping[int, Change]) -> None:
     if patient_ids not in (None, "keyed"):
         raise UsageError('patient_ids: "keyed", or None', argument="anonymize")
     if patients is not None and not isinstance(patients, PatientRows):
@@ -404,7 +404,7 @@ def _require_patients(patient_ids: object, patients: object, actions: Mapping[in
         raise UsageError("PatientID (0010,0020): give a rule, or patient_ids", argument="anonymize")
 
 
-def _require_no_private(actions: Mapping[int, Action]) -> None:
+def _require_no_private(actions: Mapping[int, Change]) -> None:
     for tag, action in actions.items():
         if tag >> 16 & 1 and action is not REMOVE:
             raise UsageError(f"{tag_text(tag)}: all private elements are removed", argument="anonymize")

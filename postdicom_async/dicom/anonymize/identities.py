@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple, NoReturn
 
-from postdicom_async.dicom.anonymize.rules import NEEDED, Action, action_of, objection
+from postdicom_async.dicom.anonymize.rules import NEEDED, Change, action_of, objection
 from postdicom_async.dicom.elements import DicomProblem
 from postdicom_async.dicom.tags import TAG, tag_of, tag_text
 from postdicom_async.errors import UsageError
@@ -174,7 +174,7 @@ class PatientRows:
         """Refuse to be pickled."""
         raise UsageError("a table stays on its machine; make it from its file on the other one", argument="patients")
 
-    def values_of(self, patient: Patient) -> dict[int, Action]:
+    def values_of(self, patient: Patient) -> dict[int, Change]:
         """Return what is done to a patient's elements, by tag.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from postdicom_async.dicom.elements import DicomProblem, Encoding
 
-__all__ = ["Level", "Mode", "Segment", "Segments"]
+__all__ = ["LevelMode", "LevelPlan", "Segment", "Segments"]
 
 Segment: TypeAlias = bytes | tuple[int, int]
 """Bytes to write, or offset and length in the original."""
@@ -72,7 +72,7 @@ def _size(part: Segment) -> int:
     return len(part) if isinstance(part, bytes) else part[1]
 
 
-class Mode(Enum):
+class LevelMode(Enum):
     """How the elements of a level are looked at."""
 
     RULES = auto()
@@ -82,7 +82,7 @@ class Mode(Enum):
 
 
 @dataclass(slots=True)
-class Level:
+class LevelPlan:
     """The elements of a data set or item while they are looked at.
 
     Attributes:
@@ -91,7 +91,7 @@ class Level:
     """
 
     encoding: Encoding
-    mode: Mode = Mode.RULES
+    mode: LevelMode = LevelMode.RULES
     character_sets: tuple[str, ...] = ()
     depth: int = 0
     above: int = 0

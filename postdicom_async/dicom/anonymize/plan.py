@@ -7,12 +7,15 @@ group lengths of changed groups are dropped (PS3.5 section 7.2: retired), that o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, NamedTuple
 
+from postdicom_async.dicom import tags
 from postdicom_async.dicom.anonymize.identities import ISSUER, PATIENT_ID, Patient
-from postdicom_async.dicom.anonymize.pieces import Level, Mode, Segments
-from postdicom_async.dicom.anonymize.rules import Action, Kind
+from postdicom_async.dicom.anonymize.pieces import LevelMode, LevelPlan, Segments
+from postdicom_async.dicom.anonymize.rules import Change, ChangeKind
 from postdicom_async.dicom.anonymize.values import DUMMIES, check_value, encode_value
+from postdicom_async.dicom.deflated import Inflated
 from postdicom_async.dicom.elements import (
     EXPLICIT_LITTLE,
     FRAGMENTS,
@@ -20,29 +23,23 @@ from postdicom_async.dicom.elements import (
     DicomProblem,
     Element,
     Encoding,
-    Window,
+    Read,
+    ReadWindow,
     as_written,
     encode_element,
     encode_header,
     items_encoding,
     read_element,
 )  # fmt: skip
-from postdicom_async.dicom.tags import (
-    ITEM,
-    ITEM_END,
-    SEQUENCE_END,
-    TAG,
-    UNDEFINED,
-    dictionary_vr,
-    tag_text,
-    tags_of,
-)  # fmt: skip
+from postdicom_async.dicom.tags import ITEM, ITEM_END, SEQUENCE_END, TAG, UNDEFINED, dictionary_vr, tag_text, tags_of
 from postdicom_async.dicom.text import decode_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from postdicom_async.dicom.anonymize import Anonymization
 
-__all__ = ["Planner"]
+__all__ = ["FilePlan", "Planner", "plan_file"]
 
 _DEEPEST = 100
 _MOST_HELD = 64 << 20  # bytes written anew in one file; a plan is held until the file is sent
@@ -51,6 +48,83 @@ _LONGEST_UIDS = 1 << 20
 _LONGEST_ID = 1024
 _CHARACTER_SET = TAG["SpecificCharacterSet"]
 _CODE = tags_of("CodeValue CodingSchemeDesignator CodeMeaning")
+_GROUP_LENGTH = TAG["FileMetaInformationGroupLength"]
+# Media Storage SOP Class and Instance UID say what the data set says.
+_COPIES = {
+    TAG["MediaStorageSOPClassUID"]: TAG["SOPClassUID"],
+    TAG["MediaStorageSOPInstanceUID"]: TAG["SOPInstanceUID"],
+}
+_ENCODINGS = {
+    tags.IMPLICIT_VR_LITTLE_ENDIAN: IMPLICIT_LITTLE,
+    tags.EXPLICIT_VR_BIG_ENDIAN: Encoding(little=False, explicit=True),
+}
+
+
+class FilePlan(NamedTuple):
+    """What a file becomes.
+
+    Attributes:
+        head: everything before the data set.
+        data_set: the data set; where the original's is deflated, parts of it as it is inflated.
+        deflated_at: where the original's deflated data set begins; None for another transfer syntax.
+    """
+
+    head: Segments
+    data_set: Segments
+    deflated_at: int | None
+
+
+def plan_file(read: Read, length: int, anonymization: Anonymization) -> FilePlan:
+    """Return the plan for a file of ``length`` bytes.
+
+    Raises:
+        DicomProblem: it cannot be understood to its end, or a value does not fit into it.
+    """
+    window = ReadWindow(read)
+    meta, syntax, at = _read_meta(window, length, anonymization)
+    deflated_at = None
+    if syntax == tags.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        inflated = Inflated(read, at)
+        deflated_at, at, length = at, 0, inflated.size()
+        window = ReadWindow(inflated.read)
+    planner = Planner(window, anonymization)
+    data_set = planner.data_set(at, length, as_written(window, at, _ENCODINGS.get(syntax, EXPLICIT_LITTLE)))
+    return FilePlan(_finished_head(meta, planner.written), data_set, deflated_at)
+
+
+def _read_meta(window: ReadWindow, end: int, anonymization: Anonymization) -> tuple[LevelPlan, str, int]:
+    """Return the file meta information (PS3.10 section 7.1), the transfer syntax, and where the data set begins."""
+    if window.peek(128, 4) != b"DICM":
+        raise DicomProblem("no DICOM file (PS3.10)")
+    planner = Planner(window, anonymization)
+    level = LevelPlan(EXPLICIT_LITTLE, apart=None)
+    syntax, at = "", 132
+    while at < end and window.peek(at, 2) == b"\x02\0":  # its group length may lie
+        element = read_element(window, at, end, EXPLICIT_LITTLE)
+        if element.tag == TAG["TransferSyntaxUID"]:
+            syntax = window.peek(element.value_at, min(element.length, 128)).strip(b"\0 ").decode("latin-1")
+        at = planner.element(element, end, level)
+    if not syntax:
+        raise DicomProblem("it names no transfer syntax")
+    return level, syntax, at
+
+
+def _finished_head(meta: LevelPlan, written: Mapping[int, str]) -> Segments:
+    """Return everything before a data set that has these new values.
+
+    The preamble becomes zeros: it may hold anything, and what a TIFF reader finds by it has moved.
+    """
+    copies = {tag: written[original] for tag, original in _COPIES.items() if original in written}
+    meta.chunks[:] = [chunk for chunk in meta.chunks if chunk[0] not in copies and chunk[0] != _GROUP_LENGTH]
+    for tag, text in copies.items():
+        value = text.encode("latin-1")
+        meta.insert(tag, encode_element(tag, "UI", value + b"\0" * (len(value) % 2), EXPLICIT_LITTLE))
+    rest = meta.joined()
+    head = Segments()
+    head.write(b"\0" * 128 + b"DICM")
+    head.write(encode_element(_GROUP_LENGTH, "UL", struct.pack("<I", rest.length), EXPLICIT_LITTLE))
+    head.extend(rest)
+    return head
 
 
 class Planner:
@@ -60,11 +134,11 @@ class Planner:
         written: new values of elements at the top level, as text.
     """
 
-    def __init__(self, window: Window, anonymization: Anonymization) -> None:
+    def __init__(self, window: ReadWindow, anonymization: Anonymization) -> None:
         self._window = window
         self._wanted = anonymization
         self._held = 0
-        self._of_patient: dict[int, Action] = {}
+        self._of_patient: dict[int, Change] = {}
         self._places: set[int] = set()
         self.written: dict[int, str] = {}
 
@@ -79,7 +153,7 @@ class Planner:
         inserted = {tag: action for tag, action in self._of_patient.items() if action.insert and not tag >> 16 & 1}
         absent = {tag: action for tag, action in self._wanted.insertions() if tag >> 16 > 2} | inserted
         absent = {tag: absent[tag] for tag in sorted(absent) if tag in inserted or tag not in self._of_patient}
-        level = Level(encoding, apart=list(absent))
+        level = LevelPlan(encoding, apart=list(absent))
         while at < end and not self._only_zeros(at, end):
             element = read_element(self._window, at, end, encoding)
             absent.pop(element.tag, None)
@@ -91,7 +165,7 @@ class Planner:
 
     def _patient(self, at: int, end: int, encoding: Encoding) -> Patient:
         """Return whose file it is; elements before that are stepped over."""
-        level = Level(encoding, Mode.KEEP)
+        level = LevelPlan(encoding, LevelMode.KEEP)
         found: dict[int, str] = {}
         while at < end and not self._only_zeros(at, end):
             element = read_element(self._window, at, end, encoding)
@@ -105,7 +179,7 @@ class Planner:
             at = self._end_of(element, end, level)
         return Patient(found.get(PATIENT_ID, ""), found.get(ISSUER, ""))
 
-    def _decoded(self, element: Element, level: Level) -> str:
+    def _decoded(self, element: Element, level: LevelPlan) -> str:
         value = self._value(element, _LONGEST_ID)
         text = decode_text(value, "\\".join(level.character_sets).encode("latin-1"))
         if "\ufffd" in text:  # all of it looks alike, so that two patients would become one
@@ -129,7 +203,7 @@ class Planner:
 
     # --- one element ----------------------------------------------------------------------------------------------
 
-    def element(self, element: Element, end: int, level: Level) -> int:
+    def element(self, element: Element, end: int, level: LevelPlan) -> int:
         """Add an element to its level as it will be; return where it ends."""
         if element.tag in (ITEM, ITEM_END, SEQUENCE_END):
             raise DicomProblem("a delimiter is out of place")
@@ -139,11 +213,11 @@ class Planner:
         if element.tag == _CHARACTER_SET:
             level.character_sets = self._character_sets(element)
         chunk = Segments()
-        if action is None or action.kind in (Kind.REMAP, Kind.DUMMY):
+        if action is None or action.kind in (ChangeKind.REMAP, ChangeKind.DUMMY):
             over = self._content(element, end, level, action, chunk)
         else:
             over = self._end_of(element, end, level)
-            if action.kind is not Kind.REMOVE:
+            if action.kind is not ChangeKind.REMOVE:
                 chunk.write(self._replaced(element, action, level))
         changed = not chunk.is_range(element.at, over)
         if changed and (element.vr != "SQ" or not chunk.parts):
@@ -156,24 +230,24 @@ class Planner:
         if element.at not in self._places:
             raise DicomProblem(f"{tag_text(element.tag)} is not where it belongs")
 
-    def _action(self, element: Element, level: Level) -> Action | None:
-        if level.mode is Mode.KEEP or element.tag == _CHARACTER_SET:
+    def _action(self, element: Element, level: LevelPlan) -> Change | None:
+        if level.mode is LevelMode.KEEP or element.tag == _CHARACTER_SET:
             return None
         if element.tag == TAG["DataSetTrailingPadding"]:
-            return Action(Kind.REMOVE)  # it means nothing (PS3.10 section 7.2) and may hold anything
-        if level.mode is Mode.RULES and element.tag in self._of_patient:
+            return Change(ChangeKind.REMOVE)  # it means nothing (PS3.10 section 7.2) and may hold anything
+        if level.mode is LevelMode.RULES and element.tag in self._of_patient:
             return self._of_patient[element.tag]
-        choose = self._wanted.dummy if level.mode is Mode.DUMMY else self._wanted.action
+        choose = self._wanted.dummy if level.mode is LevelMode.DUMMY else self._wanted.action
         return choose(element.tag, _true_vr(element))
 
-    def _content(self, element: Element, end: int, level: Level, action: Action | None, chunk: Segments) -> int:
+    def _content(self, element: Element, end: int, level: LevelPlan, action: Change | None, chunk: Segments) -> int:
         """Append an element whose content is kept or changed in parts."""
         inner = items_encoding(self._window, element, level.encoding)
-        dummy = action is not None and action.kind is Kind.DUMMY
+        dummy = action is not None and action.kind is ChangeKind.DUMMY
         if inner is not None and not (dummy and inner is FRAGMENTS):
-            mode = Mode.DUMMY if dummy else level.mode
-            if mode is Mode.RULES and not self._wanted.sequences:
-                mode = Mode.KEEP
+            mode = LevelMode.DUMMY if dummy else level.mode
+            if mode is LevelMode.RULES and not self._wanted.sequences:
+                mode = LevelMode.KEEP
             return self._sequence(element, inner, end, level, mode, chunk)
         over = self._end_of(element, end, level)
         if action is None or element.length == 0:
@@ -186,14 +260,14 @@ class Planner:
             raise DicomProblem(f"{tag_text(element.tag)} should hold UIDs")
         return over
 
-    def _end_of(self, element: Element, end: int, level: Level) -> int:
+    def _end_of(self, element: Element, end: int, level: LevelPlan) -> int:
         if element.length != UNDEFINED:
             return element.value_at + element.length
         inner = items_encoding(self._window, element, level.encoding)
         if inner is FRAGMENTS:
             return self._fragments_end(element, end)
         assert inner is not None  # noqa: S101 - what has no length is a sequence
-        return self._sequence(element, inner, end, level, Mode.KEEP, Segments())
+        return self._sequence(element, inner, end, level, LevelMode.KEEP, Segments())
 
     def _fragments_end(self, element: Element, end: int) -> int:
         at = element.value_at
@@ -207,7 +281,9 @@ class Planner:
 
     # --- sequences ------------------------------------------------------------------------------------------------
 
-    def _sequence(self, element: Element, inner: Encoding, end: int, level: Level, mode: Mode, chunk: Segments) -> int:
+    def _sequence(
+        self, element: Element, inner: Encoding, end: int, level: LevelPlan, mode: LevelMode, chunk: Segments
+    ) -> int:
         """Append a sequence, its items as they will be; return where it ends."""
         if inner is FRAGMENTS:
             over = self._fragments_end(element, end)
@@ -227,7 +303,9 @@ class Planner:
             chunk.write(encode_header(element.tag, element.vr, content.length, encoding))
         chunk.extend(content)
 
-    def _items(self, element: Element, inner: Encoding, end: int, level: Level, mode: Mode) -> tuple[Segments, int]:
+    def _items(
+        self, element: Element, inner: Encoding, end: int, level: LevelPlan, mode: LevelMode
+    ) -> tuple[Segments, int]:
         items = Segments()
         unknown = element.vr == "UN" and level.encoding.explicit
         at = element.value_at
@@ -244,11 +322,11 @@ class Planner:
                 raise DicomProblem(f"{tag_text(element.tag)} holds something else than items")
             # PS3.5 section 6.2.2 wants implicit VR in what has VR UN; some software writes explicit VR, or the reverse.
             written = as_written(self._window, item.value_at, EXPLICIT_LITTLE if unknown else inner)
-            below = Level(written, mode, level.character_sets, level.depth + 1, level.above + len(level.chunks))
+            below = LevelPlan(written, mode, level.character_sets, level.depth + 1, level.above + len(level.chunks))
             at = self._item(item, until, below, items)
         return items, until
 
-    def _item(self, item: Element, end: int, level: Level, items: Segments) -> int:
+    def _item(self, item: Element, end: int, level: LevelPlan, items: Segments) -> int:
         at = item.value_at
         until = end if item.length == UNDEFINED else at + item.length
         delimiter: Element | None = None
@@ -278,18 +356,18 @@ class Planner:
         text = self._value(element, 1024).decode("latin-1")
         return tuple(name.strip(" \0") for name in text.split("\\"))
 
-    def _replaced(self, element: Element, action: Action, level: Level) -> bytes:
+    def _replaced(self, element: Element, action: Change, level: LevelPlan) -> bytes:
         """Return an element with another value."""
         tag, vr = element.tag, element.vr
-        if action.kind is Kind.EMPTY:
+        if action.kind is ChangeKind.EMPTY:
             self._note(tag, "", level)
             return encode_header(tag, vr, 0, level.encoding)
-        if action.kind is Kind.CODE:
+        if action.kind is ChangeKind.CODE:
             return _code(tag, action.text, level)
         self._note(tag, action.text, level)
         return encode_element(tag, vr, self._text(tag, _true_vr(element), vr, action.text, level), level.encoding)
 
-    def _text(self, tag: int, meaning: str, vr: str, text: str, level: Level) -> bytes:
+    def _text(self, tag: int, meaning: str, vr: str, text: str, level: LevelPlan) -> bytes:
         problem = check_value(meaning, text)
         if problem is not None:
             raise DicomProblem(f"{tag_text(tag)} cannot hold the value: {problem}")
@@ -300,15 +378,15 @@ class Planner:
             reason = f"{tag_text(tag)}: {error.reason}"
         raise DicomProblem(reason)
 
-    def _dummy(self, element: Element, level: Level) -> bytes:
+    def _dummy(self, element: Element, level: LevelPlan) -> bytes:
         vr = _true_vr(element)
         if vr == "SQ":
             return encode_header(element.tag, element.vr, 0, level.encoding)
         if vr not in DUMMIES:
             return encode_element(element.tag, element.vr, b"\0" * 8, level.encoding)
-        return self._replaced(element, Action(Kind.TEXT, DUMMIES[vr]), level)
+        return self._replaced(element, Change(ChangeKind.TEXT, DUMMIES[vr]), level)
 
-    def _remap(self, element: Element, level: Level, chunk: Segments) -> None:
+    def _remap(self, element: Element, level: LevelPlan, chunk: Segments) -> None:
         value = self._value(element, _LONGEST_UIDS)
         old = [one.strip(" \0\t\r\n") for one in value.decode("latin-1").split("\\")]
         new = [self._wanted.new_uid(one) for one in old]
@@ -321,7 +399,7 @@ class Planner:
         value += b"\0" * (len(value) % 2)
         chunk.write(encode_element(element.tag, element.vr, value, level.encoding))
 
-    def _note(self, tag: int, text: str, level: Level) -> None:
+    def _note(self, tag: int, text: str, level: LevelPlan) -> None:
         if level.depth == 0:
             self.written[tag] = text
 
@@ -337,7 +415,7 @@ def _true_vr(element: Element) -> str:
     return dictionary_vr(element.tag) if element.vr == "UN" else element.vr
 
 
-def _code(tag: int, text: str, level: Level) -> bytes:
+def _code(tag: int, text: str, level: LevelPlan) -> bytes:
     """Return a sequence of one coded entry (PS3.3 table 8.8-1)."""
     item = b"".join(
         encode_element(

@@ -1,6 +1,6 @@
 """What is done to an element, how a caller writes it, and the rules that are there already.
 
-Those are PostDICOM's nine tags, and the Basic Application Level Confidentiality Profile (PS3.15 annex E).
+Those are PostDICOM's nine tags, and the Basic Application LevelPlan Confidentiality Profile (PS3.15 annex E).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = [
     "NEEDED",
     "REMAP",
     "REMOVE",
-    "Action",
-    "Kind",
+    "Change",
+    "ChangeKind",
     "action_of",
     "actions_of",
     "objection",
@@ -35,7 +35,7 @@ CANNOT_ANONYMIZE: Final = "cannot be anonymised"
 """How the reason begins of a source that is not sent because of its rules."""
 
 
-class Kind(Enum):
+class ChangeKind(Enum):
     """What is done to an element."""
 
     TEXT = auto()
@@ -50,15 +50,16 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class Change:
     """What is done to one element; ``insert``: also where it is absent at the top level."""
 
-    kind: Kind
+    kind: ChangeKind
     text: str = field(default="", repr=False)
     insert: bool = False
 
 
-REMOVE, EMPTY, REMAP, DUMMY = (Action(kind) for kind in (Kind.REMOVE, Kind.EMPTY, Kind.REMAP, Kind.DUMMY))
+REMOVE, EMPTY = Change(ChangeKind.REMOVE), Change(ChangeKind.EMPTY)
+REMAP, DUMMY = Change(ChangeKind.REMAP), Change(ChangeKind.DUMMY)
 
 # These say how the rest is written, or follow from it.
 _PROTECTED = frozenset(
@@ -71,7 +72,7 @@ NEEDED: Final = frozenset(tags_of("SOPClassUID SOPInstanceUID StudyInstanceUID S
 """No instance is without these."""
 
 
-def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Action]:
+def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Change]:
     """Return tag -> action.
 
     Raises:
@@ -79,7 +80,7 @@ def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Ac
     """
     if not isinstance(rules, Mapping):
         raise UsageError("rules are a mapping of keywords or tags to text or None", argument="anonymize")
-    actions: dict[int, Action] = {}
+    actions: dict[int, Change] = {}
     for key, value in rules.items():
         tag = checked_tag(key, "anonymize")
         if tag in actions:
@@ -92,13 +93,13 @@ def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Ac
     return actions
 
 
-def action_of(value: str | None, *, insert: bool) -> Action:
+def action_of(value: str | None, *, insert: bool) -> Change:
     """Return what a rule's value does."""
     if value is None:
         return REMOVE
     if not value:
-        return Action(Kind.EMPTY, insert=insert)
-    return Action(Kind.TEXT, value, insert=insert)
+        return Change(ChangeKind.EMPTY, insert=insert)
+    return Change(ChangeKind.TEXT, value, insert=insert)
 
 
 def objection(tag: int, value: str | None) -> str | None:
@@ -119,7 +120,7 @@ def objection(tag: int, value: str | None) -> str | None:
 _TABLE = "dicomanonymizer.dicom_anonymization_databases.dicomfields_2026c"
 
 # Where the table leaves a choice by the IOD, what keeps every IOD valid is taken: never less than PS3.15 asks for.
-_COLUMNS: dict[str, Action] = {
+_COLUMNS: dict[str, Change] = {
     "X_TAGS": REMOVE,
     "Z_TAGS": EMPTY,
     "X_Z_TAGS": EMPTY,
@@ -140,16 +141,16 @@ _META = tags_of(
 
 # What says that it was done (PS3.15 section E.1.1, code of CID 7050).
 _MARKS = {
-    TAG["PatientIdentityRemoved"]: Action(Kind.TEXT, "YES", insert=True),
-    TAG["DeidentificationMethod"]: Action(Kind.TEXT, "Basic Application Confidentiality Profile", insert=True),
-    TAG["DeidentificationMethodCodeSequence"]: Action(
-        Kind.CODE, "113100\\DCM\\Basic Application Confidentiality Profile", insert=True
+    TAG["PatientIdentityRemoved"]: Change(ChangeKind.TEXT, "YES", insert=True),
+    TAG["DeidentificationMethod"]: Change(ChangeKind.TEXT, "Basic Application Confidentiality Profile", insert=True),
+    TAG["DeidentificationMethodCodeSequence"]: Change(
+        ChangeKind.CODE, "113100\\DCM\\Basic Application Confidentiality Profile", insert=True
     ),
-    TAG["LongitudinalTemporalInformationModified"]: Action(Kind.TEXT, "REMOVED", insert=True),
+    TAG["LongitudinalTemporalInformationModified"]: Change(ChangeKind.TEXT, "REMOVED", insert=True),
 }
 
 
-def profile_actions() -> tuple[dict[int, Action], tuple[tuple[int, int, Action], ...]]:
+def profile_actions() -> tuple[dict[int, Change], tuple[tuple[int, int, Change], ...]]:
     """Return tag -> action, and for repeating groups (mask, tag, action).
 
     Raises:
@@ -161,8 +162,8 @@ def profile_actions() -> tuple[dict[int, Action], tuple[tuple[int, int, Action],
         table = None  # told outside of the handler, whose traceback would name paths of this machine
     if table is None:
         raise UsageError('the basic profile needs its table: pip install "postdicom-async[anonymize]"')
-    exact: dict[int, Action] = {}
-    masked: list[tuple[int, int, Action]] = []
+    exact: dict[int, Change] = {}
+    masked: list[tuple[int, int, Change]] = []
     for column, action in _COLUMNS.items():
         for group, number, *mask in getattr(table, column):
             tag = group << 16 | number

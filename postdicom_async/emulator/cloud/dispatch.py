@@ -4,68 +4,55 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from postdicom_async.emulator.answers import Refusal
-from postdicom_async.emulator.cloud.frames import GENERAL, SESSION
-from postdicom_async.emulator.cloud.operations import general_table
-from postdicom_async.emulator.cloud.parameters import (
+from postdicom_async.emulator.cloud.frames import GENERAL, SESSION, CloudRequest
+from postdicom_async.emulator.cloud.general import general_table
+from postdicom_async.emulator.cloud.oddities import RequestKey
+from postdicom_async.emulator.cloud.state import Cloud, ReceivedFrame
+from postdicom_async.emulator.cloud.upload import UPLOAD_FIELDS, UploadRequests
+from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.vendor.parameters import (
     KEYS,
     BadParameters,
-    Parameters,
+    Given,
     deviations_of,
     json_object,
     read_parameters,
 )
-from postdicom_async.emulator.cloud.state import ReceivedFrame
-from postdicom_async.emulator.cloud.upload import CloudUpload
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from postdicom_async.emulator.cloud.frames import Request
-    from postdicom_async.emulator.cloud.state import Cloud
-
-__all__ = ["Asked", "Dispatch", "session_of"]
-
-UploadHandler: TypeAlias = "Callable[[Parameters, memoryview, str], dict[str, Any]]"
+__all__ = ["AskedRequest", "Dispatch", "session_of"]
 
 CREATE_API_SESSION, REGISTER_SESSION = 4, 2
 _SESSION_FIELDS = ("SessionUuid", "OtherParameterList")
-_PART_FIELDS = (
-    "SessionUniqueUuid", "InstitutionUuid", "UserUuid", "FileIndex", "TotalFileCount?", "CurrentFilePartIndex",
-    "CurrentFileTotalPartCount",
-)  # fmt: skip
-_UPLOAD_FIELDS = {
-    1: ("UserUuid", "InstitutionUuid", "TotalFileSize", "UploaderUuid", "UploaderName"),
-    2: (
-        "SessionUniqueUuid", "InstitutionUuid", "UserUuid", "FolderUuid?", "StudyInstanceUid?", "PatientName?",
-        "PatientId?", "SeriesInstanceUid?", "SopInstanceUid?",
-    ),
-    3: (*(name for name in _PART_FIELDS if name != "TotalFileCount?"), "FolderUuidList?"),
-    4: (*_PART_FIELDS, "FileBuffer?", "PatientOrderUuid", "FileName", "FileType?", "IsDocument"),
-}  # fmt: skip
 _TAIL = b"\x00"
 """Behind general and upload requests stands a zero byte; nobody needs it."""
 
 _logger = logging.getLogger("postdicom_async.emulator.cloud")
 
 
-class Asked:
-    """A request with its JSON read, the session of the socket it came on, and where that comes from."""
+class _NoAccess(Exception):
+    """The keys, the session or the user is unknown."""
 
-    def __init__(self, request: Request, session: str, address: str = "") -> None:
+
+class _WrongKey(_NoAccess):
+    """Perhaps a guess."""
+
+
+class AskedRequest:
+    """A request with its JSON read, the session of the socket it came on, and where that comes from and goes to."""
+
+    def __init__(self, request: CloudRequest, session: str, address: str = "", base: str = "") -> None:
         self.request = request
         self.session = session
         self.address = address
+        self.base = base
         self.given: dict[str, Any] = json_object(request.text)
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """Message type and management type."""
-        return self.request.message_type, self.request.management_type
+        self.key: RequestKey = request.message_type, request.management_type
 
 
 class Dispatch:
@@ -75,63 +62,53 @@ class Dispatch:
         self._cloud = cloud
         self._counting = threading.Lock()
         self._general = general_table(cloud)
-        uploads = CloudUpload(cloud)
-        self._uploads: dict[int, UploadHandler] = {
+        uploads = UploadRequests(cloud)
+        self._uploads: dict[int, Callable[[Given, memoryview, str], Json]] = {
             1: uploads.initialize,
             2: uploads.check,
             3: uploads.part,
             4: uploads.document,
         }
 
-    def note(self, asked: Asked, socket: int) -> None:
+    def note(self, asked: AskedRequest, socket: int) -> None:
         """Remember a request, and how it differs from what the library sends."""
-        cloud, request = self._cloud, asked.request
-        given = asked.given
-        if isinstance(given.get("FileBuffer"), list):
+        cloud, request, given = self._cloud, asked.request, asked.given
+        is_session, has_bytes = request.message_type == SESSION, isinstance(asked.given.get("FileBuffer"), list)
+        if has_bytes:
             given = {**given, "FileBuffer": len(given["FileBuffer"])}
         if cloud.recording:
-            cloud.frames.append(
-                ReceivedFrame(
-                    socket,
-                    request.message_type,
-                    request.message_id,
-                    request.management_type,
-                    given,
-                    len(request.data),
-                    request.user_text,
-                    request.trailing,
-                )
-            )
-        fields = self._fields(asked.key)
-        if fields and request.message_type != SESSION:
-            fields = (*fields, *KEYS)
-        text = "" if "FileBuffer" in given else request.text
-        problems = deviations_of(fields, asked.given, text) if fields else ["no such management type"]
-        if request.trailing != (b"" if request.message_type == SESSION else _TAIL):
+            message = request.message_type, request.message_id, request.management_type
+            sizes = len(request.data), request.user_text, request.trailing
+            cloud.frames.append(ReceivedFrame(socket, *message, given, *sizes))
+        fields, problems = self._fields(asked.key), ["no such management type"]
+        if fields:
+            expected = fields if is_session else (*fields, *KEYS)
+            problems = deviations_of(expected, asked.given, "" if "FileBuffer" in given else request.text)
+        if request.trailing != (b"" if is_session else _TAIL):
             problems.append("the frame does not end as the library's do")
-        if request.user_text != (given.get("UserUuid") if asked.key[0] not in {SESSION, GENERAL} else ""):
+        if request.user_text != ("" if request.message_type in {SESSION, GENERAL} else given.get("UserUuid")):
             problems.append("the user UUID behind the data is another than in the JSON text")
         cloud.deviates("{}/{}".format(*asked.key), problems)
 
-    def _fields(self, key: tuple[int, int]) -> tuple[str, ...]:
-        kind, management_type = key
-        if kind == SESSION:
+    def _fields(self, key: RequestKey) -> tuple[str, ...]:
+        """Return the fields of a kind of request, none for one that is not known."""
+        message_type, management_type = key
+        if message_type == SESSION:
             return _SESSION_FIELDS if management_type in {CREATE_API_SESSION, REGISTER_SESSION} else ()
-        if kind == GENERAL:
-            row = self._general.get(management_type)
-            return row.fields if row else ()
-        return _UPLOAD_FIELDS.get(management_type, ())
+        if message_type == GENERAL:
+            return self._general[management_type].fields if management_type in self._general else ()
+        return UPLOAD_FIELDS.get(management_type, ())
 
-    def handle(self, asked: Asked) -> dict[str, Any]:
+    def handle(self, asked: AskedRequest) -> Json:
         """Do what is asked and return the envelope; blocks."""
         try:
             self._require_access(asked)
             fields = self._fields(asked.key)
             if not fields:
                 raise Refusal(400, "this management type is not known")
-            envelope = self._act(asked, read_parameters(fields, asked.given))
+            envelope = self._act(asked, read_parameters(fields, asked.given, asked.base))
         except _NoAccess as refused:
-            return self._no_access(asked, str(refused))
+            return {**self.refusal(asked, str(refused)), "ResponseCode": 0, "Message": str(refused)}
         except BadParameters as problem:
             return self.refusal(asked, str(problem))
         except Refusal as refused:
@@ -141,43 +118,42 @@ class Dispatch:
             places = [f"{Path(frame.filename).stem}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
             kind = type(error).__name__
             _logger.error("a request of type %s/%s failed: %s at %s", *asked.key, kind, " ".join(places))  # noqa: TRY400
-            return self.refusal(asked, f"the archive failed: {type(error).__name__}")
+            return self.refusal(asked, f"the archive failed: {kind}")
         with self._counting:
             self._cloud.executed[asked.key] += 1
         return envelope
 
-    def refusal(self, asked: Asked, reason: str) -> dict[str, Any]:
+    def refusal(self, asked: AskedRequest, reason: str) -> Json:
         """Return the envelope of a request that is refused."""
-        kind, oddities = asked.key[0], self._cloud.oddities
-        if kind == SESSION:
+        message_type, oddities = asked.key[0], self._cloud.oddities
+        if message_type == SESSION:
             return {"ResponseCode": 0, "ResponseMessage": reason}
-        if kind != GENERAL:
+        if message_type != GENERAL:
             return {"ResponseCode": 0, "ResponseMessage": None, "Message": reason}
         told = reason if oddities.refusal_as_text else {"Success": False, "Message": reason}
         return {"ResponseCode": oddities.refusal_code, "ResponseMessage": told}
 
-    def _no_access(self, asked: Asked, reason: str) -> dict[str, Any]:
-        return {**self.refusal(asked, reason), "ResponseCode": 0, "Message": reason}
-
-    def _require_access(self, asked: Asked) -> None:
+    def _require_access(self, asked: AskedRequest) -> None:
         guesses = self._cloud.context.key_guesses
         if guesses.begin(asked.address):
             raise _NoAccess("too many wrong keys came from there")
         try:
             self._require_keys(asked)
-        except _WrongKey:
-            raise
-        except _NoAccess:
-            guesses.right(asked.address)
+        except _NoAccess as refused:
+            if not isinstance(refused, _WrongKey):
+                guesses.right(asked.address)
             raise
         guesses.right(asked.address)
 
-    def _require_keys(self, asked: Asked) -> None:
+    def _require_keys(self, asked: AskedRequest) -> None:
         cloud, given = self._cloud, asked.given
         if asked.key[0] == SESSION:
-            if session_of(given) not in cloud.sessions:
+            session, others = session_of(given), given.get("OtherParameterList")
+            if session not in cloud.sessions:
                 raise _WrongKey("there is no such session")
-            if not self._is_of_session(given.get("OtherParameterList"), session_of(given)):
+            pairs = [str(other).partition("=") for other in others] if isinstance(others, list) else []
+            names, values = [name for name, _, _ in pairs], [value for _, _, value in pairs]
+            if names != ["Api", "ApiKey"] or values[0].lower() != session or not cloud.is_api_key(values[1]):
                 raise _WrongKey("OtherParameterList does not fit the session")
             return
         if not (cloud.is_api_key(given.get("ApiKey")) and cloud.is_account_key(given.get("AccountKey"))):
@@ -187,18 +163,12 @@ class Dispatch:
         if str(given.get("UserUuid")).lower() not in cloud.context.options.users:
             raise _NoAccess("there is no such user")
 
-    def _is_of_session(self, others: Any, session: str) -> bool:
-        """Return whether the list holds ``Api=`` and the session, then ``ApiKey=`` and the key."""
-        texts = [str(other) for other in others] if isinstance(others, list) else []
-        names, values = [text.partition("=")[0] for text in texts], [text.partition("=")[2] for text in texts]
-        return names == ["Api", "ApiKey"] and values[0].lower() == session and self._cloud.is_api_key(values[1])
-
-    def _act(self, asked: Asked, given: Parameters) -> dict[str, Any]:
-        kind, management_type = asked.key
-        if kind == SESSION:
+    def _act(self, asked: AskedRequest, given: Given) -> Json:
+        message_type, management_type = asked.key
+        if message_type == SESSION:
             told = {"Account": self._cloud.account()} if management_type == CREATE_API_SESSION else {"Success": True}
             return {"ResponseCode": 1, "ResponseMessage": told}
-        if kind == GENERAL:
+        if message_type == GENERAL:
             fields = self._general[management_type].handler(given)
             return {"ResponseCode": 1, "ResponseMessage": {"Success": True, "Message": "", **fields}}
         return {"ResponseCode": 1, **self._uploads[management_type](given, asked.request.data, asked.session)}
@@ -207,11 +177,3 @@ class Dispatch:
 def session_of(given: Mapping[str, Any]) -> str:
     """Return the session that a session management request names."""
     return str(given.get("SessionUuid")).lower()
-
-
-class _NoAccess(Exception):
-    """The keys, the session or the user is unknown."""
-
-
-class _WrongKey(_NoAccess):
-    """Perhaps a guess."""

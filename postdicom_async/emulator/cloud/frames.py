@@ -9,14 +9,13 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-__all__ = ["GENERAL", "SESSION", "UPLOAD", "BadFrame", "Request", "decode_request", "encode_response"]
+__all__ = ["GENERAL", "SESSION", "UPLOAD", "BadFrame", "CloudRequest", "decode_request", "encode_response"]
 
 SESSION, GENERAL, UPLOAD = 3, 17, 23
 """The message types of requests."""
 
 _NAMES = {SESSION: "session management", GENERAL: "general", UPLOAD: "file upload"}
 _HEAD = struct.Struct("<HIi")
-_LENGTH = struct.Struct("<i")
 
 
 class BadFrame(ValueError):
@@ -24,7 +23,7 @@ class BadFrame(ValueError):
 
 
 @dataclass(frozen=True)
-class Request:
+class CloudRequest:
     """One request; ``data`` is a view of the frame, not a copy."""
 
     message_type: int
@@ -56,8 +55,7 @@ class _Reader:
 
     def length(self, what: str) -> int:
         """Return a length of 32 bits with its sign."""
-        value: int = _LENGTH.unpack(self.take(_LENGTH.size, f"length of the {what}"))[0]
-        return value
+        return int.from_bytes(self.take(4, f"length of the {what}"), "little", signed=True)
 
     def blob(self, what: str) -> str:
         """Return a text; a length below zero means that there is none."""
@@ -68,7 +66,7 @@ class _Reader:
         return bytes(self._frame[self._at :][:64])
 
 
-def decode_request(frame: bytes) -> Request:
+def decode_request(frame: bytes) -> CloudRequest:
     """Take a request apart.
 
     Raises:
@@ -82,29 +80,21 @@ def decode_request(frame: bytes) -> Request:
     if message_type == UPLOAD:
         data = reader.take(reader.length("file data"), "file data")
         user_text = _text(reader.take(reader.take(1, "length of the user UUID")[0], "user UUID"), "user UUID")
-    return Request(message_type, message_id, management_type, text, data, user_text, reader.rest())
+    return CloudRequest(message_type, message_id, management_type, text, data, user_text, reader.rest())
 
 
 def encode_response(
-    message_type: int, own_id: int, request: Request, result: bytes, *, success: int = 1, message: str = ""
+    message_type: int, own_id: int, request: CloudRequest, result: bytes, *, success: int = 1, message: str = ""
 ) -> bytes:
     """Return the frame that answers a request with a JSON text."""
     said = message.encode()
-    return b"".join(
-        (
-            struct.pack("<HIIB", message_type, own_id, request.message_id, success),
-            _LENGTH.pack(len(said)),
-            said,
-            _LENGTH.pack(request.management_type),
-            _LENGTH.pack(len(result)),
-            result,
-        )
-    )
+    head = struct.pack("<HIIBi", message_type, own_id, request.message_id, success, len(said))
+    return head + said + struct.pack("<ii", request.management_type, len(result)) + result
 
 
 def _text(raw: memoryview, what: str) -> str:
     try:
         return str(raw, "utf-8")
     except UnicodeDecodeError:
-        pass
+        pass  # raised out here: the context of an exception would show the bytes
     raise BadFrame(f"the {what} is not UTF-8")

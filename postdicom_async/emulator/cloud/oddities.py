@@ -9,26 +9,17 @@ from typing import Any, Literal, TypeAlias
 from postdicom_async.emulator.cloud.frames import GENERAL, SESSION, UPLOAD
 
 __all__ = [
-    "CloudOddities",
-    "Drop",
-    "Envelope",
-    "HttpAnswer",
-    "Key",
-    "Step",
-    "not_json",
-    "null_result",
-    "other_code",
-    "string_code",
-    "text_message",
-]
+    "BringUpStep", "CloudOddities", "Drop", "EnvelopeChange", "HttpAnswer", "RequestKey", "not_json", "null_result",
+    "other_code", "string_code", "text_message",
+]  # fmt: skip
 
-Key: TypeAlias = tuple[int, int]
+RequestKey: TypeAlias = tuple[int, int]
 """Message type and management type of a request, such as ``(17, 2)``."""
 
-Step: TypeAlias = Literal["web-service", "session", "socket"]
+BringUpStep: TypeAlias = Literal["web-service", "session", "socket"]
 """The HTTP requests of the bring-up, in their order."""
 
-Envelope: TypeAlias = Callable[[Key, dict[str, Any]], Any]
+EnvelopeChange: TypeAlias = Callable[[RequestKey, dict[str, Any]], Any]
 """Returns what to send instead of an answer: something for JSON, or bytes as they are."""
 
 
@@ -51,7 +42,7 @@ class Drop:
     """
 
     when: Literal["before", "after", "during"]
-    key: Key | None = None
+    key: RequestKey | None = None
     nth: int = 1
 
 
@@ -83,7 +74,7 @@ class CloudOddities:
         drops: connections to be lost.
     """
 
-    http: dict[Step, list[HttpAnswer]] = field(default_factory=dict)
+    http: dict[BringUpStep, list[HttpAnswer]] = field(default_factory=dict)
     address_ends: str = ""
     plain_region: bool = False
     greeting: bool = False
@@ -92,26 +83,26 @@ class CloudOddities:
     frame_text: str = ""
     upload_session: Literal["new", "same", "missing"] = "new"
     session_needed: bool = True
-    envelope: Envelope | None = None
+    envelope: EnvelopeChange | None = None
     refusal_code: Any = 1
     refusal_as_text: bool = False
     latency: float = 0
     shuffled: int = 0
-    missing: dict[Key, int] = field(default_factory=dict)
-    refused: dict[Key, int] = field(default_factory=dict)
+    missing: dict[RequestKey, int] = field(default_factory=dict)
+    refused: dict[RequestKey, int] = field(default_factory=dict)
     refusal_text: str = "this refusal was asked for"
     duplicates: bool = False
     text_frames: bool = False
     garbage: bool = False
     drops: list[Drop] = field(default_factory=list)
 
-    def take(self, counts: dict[Key, int], key: Key) -> bool:
+    def take(self, counts: dict[RequestKey, int], key: RequestKey) -> bool:
         """Count one off for a kind of request; return whether there was one."""
         left = counts.get(key, 0)
         counts[key] = max(left - 1, 0)
         return left > 0
 
-    def drop(self, key: Key) -> Drop | None:
+    def drop(self, key: RequestKey) -> Drop | None:
         """Return the loss that is due at this request, and forget it."""
         due = None
         for drop in [drop for drop in self.drops if drop.key in {None, key}]:
@@ -122,26 +113,26 @@ class CloudOddities:
         return due
 
 
-def string_code(_key: Key, envelope: dict[str, Any]) -> Any:
+def string_code(_key: RequestKey, envelope: dict[str, Any]) -> Any:
     """Write the code as text."""
     return {**envelope, "ResponseCode": str(envelope["ResponseCode"])}
 
 
-def other_code(_key: Key, envelope: dict[str, Any]) -> Any:
+def other_code(_key: RequestKey, envelope: dict[str, Any]) -> Any:
     """Answer with code 2 whatever was done."""
     return {**envelope, "ResponseCode": 2}
 
 
-def text_message(_key: Key, _envelope: dict[str, Any]) -> Any:
+def text_message(_key: RequestKey, _envelope: dict[str, Any]) -> Any:
     """Fail with a text."""
     return {"ResponseCode": 0, "ResponseMessage": "the service says no"}
 
 
-def null_result(_key: Key, _envelope: dict[str, Any]) -> Any:
+def null_result(_key: RequestKey, _envelope: dict[str, Any]) -> Any:
     """Answer ``null``."""
     return None
 
 
-def not_json(_key: Key, _envelope: dict[str, Any]) -> Any:
+def not_json(_key: RequestKey, _envelope: dict[str, Any]) -> Any:
     """Answer what is no JSON."""
     return b"<html>busy</html>"

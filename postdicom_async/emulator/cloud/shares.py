@@ -1,104 +1,81 @@
-"""Shares and views over the Cloud API: links to the same pages that DICOMweb's side makes. Methods block."""
+"""Shares and views over the Cloud API: links to the same pages that DICOMweb's side makes. Methods block.
+
+Each takes the fields of a general request and returns those of the answer. No mail is sent: `Cloud.mails` remembers it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from postdicom_async.emulator.answers import Refusal
-from postdicom_async.emulator.cloud.orders import require
-from postdicom_async.emulator.cloud.state import FolderShare, Mail
-from postdicom_async.emulator.operations.actions import SHARE_PATH
-from postdicom_async.emulator.vendor.folders import Folders
-from postdicom_async.emulator.vendor.orders import Orders
-from postdicom_async.emulator.vendor.shares import Shares
+from postdicom_async.emulator.cloud.state import Cloud, FolderShare, ShareMail
+from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.vendor.account import require
+from postdicom_async.emulator.vendor.parameters import Given
 
-if TYPE_CHECKING:
-    from postdicom_async.emulator.cloud.parameters import Parameters
-    from postdicom_async.emulator.cloud.state import Cloud
-
-__all__ = ["CloudShares"]
+__all__ = ["ShareRequests"]
 
 
-class CloudShares:
-    """What general requests share; each takes the parameters and returns the fields of the answer."""
+class ShareRequests:
+    """What general requests share."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
-        self._options = cloud.context.options
-        self._orders = Orders(cloud.context.store, self._options.institution_uuid)
-        self._folders = Folders(cloud.context.store)
-        self._shares = Shares(cloud.context.store)
+        self._account = cloud.vendor
 
-    def view(self, given: Parameters) -> dict[str, Any]:
+    def view(self, given: Given) -> Json:
         """Return the address of a page with one order, or with those of a patient."""
         if "PatientOrderUuid" in given:
-            return self._link([self._orders.one(given.text("PatientOrderUuid")).uuid])
+            return self._account.share(given, [given.text("PatientOrderUuid")])
         name, born = given.text("PatientName"), given.day("BirthDate")
         if not name:
             raise Refusal(400, "PatientOrderUuid or PatientName must be given")
         found = [
             order.uuid
-            for order in self._orders.all()
+            for order in self._account.orders.all()
             if order.fields.get("PatientName") == name
             and (born is None or order.fields.get("PatientBirthdate") == born.isoformat())
         ]
         if not found:
             raise Refusal(404, "no order of such a patient")
-        return self._link(found)
+        return self._account.share(given, found)
 
-    def folder_view(self, given: Parameters) -> dict[str, Any]:
+    def folder_view(self, given: Given) -> Json:
         """Return the address of a page with what is in a folder."""
-        return self._link([], self._folders.one(given.text("FolderUuid")).uuid)
+        return self._account.share(given, folder=given.text("FolderUuid"))
 
-    def orders_by_link(self, given: Parameters) -> dict[str, Any]:
+    def orders_by_link(self, given: Given) -> Json:
         """Share orders by a link."""
-        orders = given.items("OrderUuidList")
-        if not orders:
+        if not given.items("OrderUuidList"):
             raise Refusal(400, "OrderUuidList is empty")
-        self._orders.require(orders)
-        return self._link(orders, given=given)
+        return self._account.share(given, given.items("OrderUuidList"))
 
-    def orders_by_mail(self, given: Parameters) -> dict[str, Any]:
+    def orders_by_mail(self, given: Given) -> Json:
         """Share orders by a link in a mail."""
         return self._mail(given, self.orders_by_link(given), 36 if "ExpireDate" in given else 20)
 
-    def folder_by_link(self, given: Parameters) -> dict[str, Any]:
+    def folder_by_link(self, given: Given) -> Json:
         """Share a folder by a link, to look at or to upload into."""
         if "InstitutionUuid" in given:
-            require(given.text("InstitutionUuid"), self._options.institutions, "institution")
-        return self._link([], self._folders.one(given.text("FolderUuid")).uuid, given)
+            require(given.text("InstitutionUuid"), self._account.options.institutions, "institution")
+        return self._account.share(given, folder=given.text("FolderUuid"))
 
-    def folder_by_mail(self, given: Parameters) -> dict[str, Any]:
+    def folder_by_mail(self, given: Given) -> Json:
         """Share a folder by a link in a mail."""
         return self._mail(given, self.folder_by_link(given), 16 if "InstitutionUuid" in given else 14)
 
-    def folder_inside(self, given: Parameters) -> dict[str, Any]:
+    def folder_inside(self, given: Given) -> Json:
         """Share a folder with users or groups of the account."""
-        folder = self._folders.one(given.text("FolderUuid"))
+        folder = self._account.folders.one(given.text("FolderUuid"))
         users, groups = given.items("SharedUserUuidList"), given.items("SharedUserGroupUuidList")
         for uuid in users:
-            require(uuid, self._options.users, "user")
+            require(uuid, self._account.options.users, "user")
         for uuid in groups:
-            require(uuid, self._options.user_groups, "user group")
-        share = FolderShare(folder.uuid, tuple(users), tuple(groups), given.day("ExpireDate"))
-        self._cloud.folder_shares.append(share)
+            require(uuid, self._account.options.user_groups, "user group")
+        self._cloud.folder_shares.append(FolderShare(folder.uuid, tuple(users), tuple(groups), given.day("ExpireDate")))
         return {}
 
-    def _mail(self, given: Parameters, made: dict[str, Any], management_type: int) -> dict[str, Any]:
+    def _mail(self, given: Given, made: Json, management_type: int) -> Json:
         email = given.text("Email")
         password_email = given.text("EmailForSendingSharePassword") or email
-        mail = Mail(management_type, email, password_email, made["Result"], given.text("SharePassword"))
+        mail = ShareMail(management_type, email, password_email, made["Result"], given.text("SharePassword"))
         self._cloud.mails.append(mail)
         return {}
-
-    def _link(self, orders: list[str], folder: str = "", given: Parameters | None = None) -> dict[str, Any]:
-        token = self._shares.create(
-            order_uuids=orders,
-            folder_uuid=folder,
-            title=given.text("ShareTitle") if given else "",
-            description=given.text("ShareDescription") if given else "",
-            password=given.text("SharePassword") if given else "",
-            expires=given.day("ExpireDate") if given else None,
-            downloadable=given.flag("UserCanDownloadStudies") if given else False,
-        )
-        return {"Result": f"{self._cloud.base_url}{SHARE_PATH}/{token}"}

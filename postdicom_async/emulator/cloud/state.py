@@ -1,31 +1,58 @@
-"""The Cloud API's account and what tests see of it: `EmbeddedArchive.cloud`."""
+"""The Cloud API's side of an archive and what tests see of it (`EmbeddedArchive.cloud`); flags and documents.
+
+What is remembered of requests is bounded. It is written by the event loop's thread and, where a request is carried out,
+by the archive's threads, each by one operation that the interpreter does in one go.
+"""
 
 from __future__ import annotations
 
 import hmac
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from datetime import date
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
-from postdicom_async.emulator.cloud.oddities import CloudOddities
-from postdicom_async.emulator.cloud.schema import documents_of
+from postdicom_async.emulator.cloud.oddities import CloudOddities, RequestKey
+from postdicom_async.emulator.context import ArchiveContext
+from postdicom_async.emulator.store.archive import ArchiveStore
+from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.vendor.account import VendorAccount
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from datetime import date
-
-    from postdicom_async.emulator.cloud.oddities import Key
-    from postdicom_async.emulator.cloud.schema import Document
-    from postdicom_async.emulator.context import ArchiveContext
-
-__all__ = ["ACCOUNT_KEY", "API_KEY", "Cloud", "FolderShare", "HttpRequest", "Mail", "ReceivedFrame"]
-
-API_KEY = "1f0e5b6a-3c1d-4e57-9a10-00000000a001"
-ACCOUNT_KEY = "1f0e5b6a-3c1d-4e57-9a10-00000000a002"
-"""The keys of the demonstration's account."""
+__all__ = [
+    "Cloud", "FolderShare", "HttpRequest", "OrderDocument", "ReceivedFrame", "ShareMail", "add_cloud_tables",
+    "documents_of", "users_of",
+]  # fmt: skip
 
 _REMEMBERED = 10_000
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS cloud_flags (
+    order_uuid TEXT NOT NULL, group_id INTEGER NOT NULL, flag_id INTEGER NOT NULL, PRIMARY KEY (order_uuid, group_id));
+CREATE TABLE IF NOT EXISTS cloud_documents (
+    id INTEGER PRIMARY KEY, order_uuid TEXT NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL, size INTEGER NOT NULL,
+    path TEXT NOT NULL);
+CREATE TEMP TRIGGER IF NOT EXISTS flags_and_documents_of_a_deleted_order AFTER DELETE ON main.orders BEGIN
+    DELETE FROM cloud_flags WHERE order_uuid = OLD.uuid;
+    DELETE FROM cloud_documents WHERE order_uuid = OLD.uuid;
+END;
+"""
+
+
+@dataclass(frozen=True)
+class OrderDocument:
+    """One document of an order; ``path`` is the archive's own."""
+
+    name: str = field(repr=False)
+    type: str
+    size: int
+    path: Path
+
+    @property
+    def content(self) -> bytes:
+        """Its bytes; read from disk."""
+        return self.path.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -42,7 +69,7 @@ class ReceivedFrame:
     trailing: bytes
 
     @property
-    def key(self) -> Key:
+    def key(self) -> RequestKey:
         """Message type and management type."""
         return self.message_type, self.management_type
 
@@ -57,7 +84,7 @@ class HttpRequest:
 
 
 @dataclass(frozen=True)
-class Mail:
+class ShareMail:
     """A mail that a service would have sent."""
 
     management_type: int
@@ -81,6 +108,7 @@ class Cloud:
     """The Cloud API's side of an archive: its oddities, its sessions, and a record of what happened.
 
     Attributes:
+        socket_url: the WebSocket's address as the archive knows it; a client is told the one by the host it used.
         oddities: to be changed at any time.
         recording: whether requests are remembered in `frames`.
         frames: the latest requests, the oldest first.
@@ -93,26 +121,24 @@ class Cloud:
         sockets: how many WebSockets are open.
     """
 
-    def __init__(self, context: ArchiveContext, base_url: str, keys: tuple[str, str] = (API_KEY, ACCOUNT_KEY)) -> None:
+    def __init__(self, context: ArchiveContext, base_url: str) -> None:
         self.context = context
-        self.base_url = base_url
-        self.socket_url = ""
-        self.api_key: str = keys[0]
-        self.account_key: str = keys[1]
+        self.vendor = VendorAccount(context)
+        self.socket_url: str = f"ws{base_url.removeprefix('http')}"
         self.oddities: CloudOddities = CloudOddities()
         self.recording = True
         self.frames: deque[ReceivedFrame] = deque(maxlen=_REMEMBERED)
         self.http_requests: deque[HttpRequest] = deque(maxlen=_REMEMBERED)
         self.deviations: deque[str] = deque(maxlen=_REMEMBERED)
-        self.executed: Counter[Key] = Counter()
+        self.executed: Counter[RequestKey] = Counter()
         self.most_in_flight: Counter[int] = Counter()
-        self.mails: deque[Mail] = deque(maxlen=_REMEMBERED)
+        self.mails: deque[ShareMail] = deque(maxlen=_REMEMBERED)
         self.folder_shares: deque[FolderShare] = deque(maxlen=_REMEMBERED)
         self.sessions: set[str] = set()
         self.sockets = 0
         self.cut: Callable[[], object] = lambda: None
 
-    def documents(self, order_uuid: str) -> list[Document]:
+    def documents(self, order_uuid: str) -> list[OrderDocument]:
         """Return the documents attached to an order, in the order they came; blocks."""
         return documents_of(self.context.store, order_uuid)
 
@@ -134,36 +160,52 @@ class Cloud:
         """Remember how a request differed."""
         self.deviations.extend(f"{where}: {one}" for one in how)
 
-    def sent(self, key: Key) -> list[ReceivedFrame]:
+    def sent(self, key: RequestKey) -> list[ReceivedFrame]:
         """Return the remembered requests of one kind."""
         return [frame for frame in self.frames if frame.key == key]
 
     def is_api_key(self, given: object) -> bool:
         """Return whether this is the caller's key, in any case of its letters."""
-        return _is_key(given, self.api_key)
+        return _is_key(given, self.context.options.cloud_keys[0])
 
     def is_account_key(self, given: object) -> bool:
         """Return whether this is the account's key, in any case of its letters."""
-        return _is_key(given, self.account_key)
+        return _is_key(given, self.context.options.cloud_keys[1])
 
-    def account(self) -> dict[str, Any]:
+    def account(self) -> Json:
         """Return the account as a session's opening tells it."""
         options = self.context.options
         institutions = [
             {"InstitutionUuid": uuid, "InstitutionName": name} for uuid, name in options.institutions.items()
         ]
-        return {
-            "UserList": [{**user, "InstitutionList": institutions} for user in users_of(options.users)],
-        }
+        return {"UserList": [{**user, "InstitutionList": institutions} for user in users_of(options.users)]}
 
 
 def _is_key(given: object, key: str) -> bool:
-    """Compare in constant time, in any case of the letters."""
+    """Compare in constant time."""
     return isinstance(given, str) and hmac.compare_digest(given.lower().encode("utf-8", "replace"), key.encode())
 
 
-def users_of(users: Mapping[str, str]) -> list[dict[str, Any]]:
+def users_of(users: Mapping[str, str]) -> list[Json]:
     """Return users as they are listed."""
     return [
         {"UserUuid": uuid, "FullName": name, "UserName": ".".join(name.lower().split())} for uuid, name in users.items()
     ]
+
+
+def add_cloud_tables(store: ArchiveStore) -> None:
+    """Make the tables unless they are there, and remove the files of documents that they do not name; blocks."""
+    with store.transaction() as database:
+        database.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+        known = {store.folder / path for (path,) in database.execute("SELECT path FROM cloud_documents")}
+    for file in [] if store.is_new else store.folder.glob("documents/*/*"):
+        if file not in known:
+            file.unlink()
+
+
+def documents_of(store: ArchiveStore, order_uuid: str) -> list[OrderDocument]:
+    """Return the documents attached to an order; blocks."""
+    sql = "SELECT name, type, size, path FROM cloud_documents WHERE order_uuid = ? ORDER BY id"
+    with store.transaction() as database:
+        rows = database.execute(sql, (order_uuid.lower(),)).fetchall()
+    return [OrderDocument(name, kind, size, store.folder / path) for name, kind, size, path in rows]

@@ -7,46 +7,55 @@ to come, whichever that is, finishes the file. A part that comes again changes n
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Literal, TypeAlias
 from uuid import uuid4
 from zlib import crc32
 
 from postdicom_async.emulator.answers import Refusal
-from postdicom_async.emulator.cloud.orders import listed_orders, require
-from postdicom_async.emulator.store.archive import parse_instance
-from postdicom_async.emulator.store.header import TooLarge, UnreadableHeader
-from postdicom_async.emulator.store.private_files import make_file
-from postdicom_async.emulator.vendor.folders import Folders
-from postdicom_async.emulator.vendor.orders import Orders
+from postdicom_async.emulator.cloud.orders import listed_orders
+from postdicom_async.emulator.cloud.state import Cloud
+from postdicom_async.emulator.store.archive import ArchiveStore, parse_instance
+from postdicom_async.emulator.store.files import TooLarge, UnreadableHeader, make_file
+from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.vendor.account import require
+from postdicom_async.emulator.vendor.parameters import Given
 from postdicom_async.emulator.vendor.schema import order_uuid_of
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from postdicom_async.emulator.cloud.parameters import Parameters
-    from postdicom_async.emulator.cloud.state import Cloud
-
-__all__ = ["PART", "CloudUpload"]
+__all__ = ["PART", "UPLOAD_FIELDS", "UploadRequests"]
 
 PART = 512 * 1024
 """The length of every part but the last."""
 
 _MOST_PARTS = 2**24
+_UPLOAD = "SessionUniqueUuid InstitutionUuid UserUuid"
+_DOCUMENT = "PatientOrderUuid FileName FileType? IsDocument"
+_PART_NUMBERS = "CurrentFilePartIndex CurrentFileTotalPartCount"
+_FIELDS = {
+    1: "UserUuid InstitutionUuid TotalFileSize UploaderUuid UploaderName",
+    2: f"{_UPLOAD} FolderUuid? StudyInstanceUid? PatientName? PatientId? SeriesInstanceUid? SopInstanceUid?",
+    3: f"{_UPLOAD} FileIndex {_PART_NUMBERS} FolderUuidList?",
+    4: f"{_UPLOAD} FileIndex TotalFileCount? {_PART_NUMBERS} FileBuffer? {_DOCUMENT}",
+}
+UPLOAD_FIELDS = {kind: tuple(fields.split()) for kind, fields in _FIELDS.items()}
+"""Fields of the upload requests by management type; those that may be missing end in ``?``."""
 
-FileKey: TypeAlias = "tuple[Literal['file', 'document'], str, int]"
-Finish: TypeAlias = "Callable[[Path], Finished]"
+FileKey: TypeAlias = tuple[Literal["file", "document"], str, int]
 
 _REMEMBERED = 1_000
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedFile:
     """A file that is whole: the order it went to, and where it is."""
 
     order_uuid: str
     path: Path
+
+
+Finish: TypeAlias = Callable[[Path], FinishedFile]
 
 
 @dataclass
@@ -57,7 +66,7 @@ class _Assembly:
     total: int
     received: dict[int, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    outcome: Finished | Refusal | None = None
+    outcome: FinishedFile | Refusal | None = None
 
     def write(self, index: int, data: memoryview) -> None:
         """Put a part at its place."""
@@ -68,26 +77,32 @@ class _Assembly:
 
     def had(self, index: int, total: int, data: memoryview) -> bool:
         """Return whether the file, if it is still there, was made of this part among others."""
-        is_there = not isinstance(self.outcome, Finished) or self.outcome.path.exists()
+        is_there = not isinstance(self.outcome, FinishedFile) or self.outcome.path.exists()
         return is_there and self.total == total and self.received.get(index) == crc32(data)
 
 
 class _Files:
     """The files on their way, and the latest that are whole, to know a repeated part by."""
 
-    def __init__(self, cloud: Cloud) -> None:
-        self._store = cloud.context.store
+    def __init__(self, store: ArchiveStore) -> None:
+        self._store = store
         self._lock = threading.Lock()
         self._open: dict[FileKey, _Assembly] = {}
         self._whole: dict[FileKey, _Assembly] = {}
 
-    def take(self, key: FileKey, index: int, total: int, data: memoryview, finish: Finish) -> Finished | None:
+    def take(self, key: FileKey, given: Given, data: memoryview, finish: Finish) -> FinishedFile | None:
         """Take a part; return what its file has become, None while others are missing.
 
         Raises:
             Refusal: the part is none, or the file that it made whole is refused.
         """
-        _require_part(index, total, len(data))
+        index, total = given.number("CurrentFilePartIndex"), given.number("CurrentFileTotalPartCount")
+        if not index < total <= _MOST_PARTS:
+            raise Refusal(400, "there is no such part")
+        if len(data) > PART or (index < total - 1 and len(data) != PART):
+            raise Refusal(400, "the part has another length than 512 KiB")
+        if not data:
+            raise Refusal(400, "the part is empty")
         assembly = self._assembly(key, index, total, data)
         with assembly.lock:
             if assembly.outcome is None:
@@ -96,7 +111,7 @@ class _Files:
                     self._finish(key, assembly, finish)
             outcome = assembly.outcome
         if isinstance(outcome, Refusal):
-            raise Refusal(outcome.status_code, outcome.detail)
+            raise Refusal(outcome.status_code, outcome.detail)  # one exception is not raised in two threads
         return outcome
 
     def forget_whole(self, sessions: set[str]) -> None:
@@ -130,78 +145,68 @@ class _Files:
                     del self._whole[old]
 
 
-class CloudUpload:
-    """The upload requests; each takes the parameters and the raw bytes and returns the fields of its envelope."""
+class UploadRequests:
+    """The upload requests; each takes the fields and the raw bytes and returns the fields of its envelope."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
+        self._account = cloud.vendor
         self._store = cloud.context.store
-        self._options = cloud.context.options
-        self._orders = Orders(self._store, self._options.institution_uuid)
-        self._folders = Folders(self._store)
-        self._files = _Files(cloud)
+        self._files = _Files(self._store)
         self._uploads: set[str] = set()
 
-    def initialize(self, given: Parameters, _data: memoryview, session: str) -> dict[str, Any]:
+    def initialize(self, given: Given, _data: memoryview, session: str) -> Json:
         """Begin an upload."""
-        require(given.text("InstitutionUuid"), self._options.institutions, "institution")
+        require(given.text("InstitutionUuid"), self._account.options.institutions, "institution")
         kind = self._cloud.oddities.upload_session
         uuid = str(uuid4()) if kind == "new" else session
         self._uploads.add(uuid)
         self._files.forget_whole({uuid, session})
-        fields: dict[str, Any] = {"ResponseMessage": {"Success": True, "Message": ""}}
+        fields: Json = {"ResponseMessage": {"Success": True, "Message": ""}}
         return fields if kind == "missing" else {**fields, "SessionUniqueUuid": uuid}
 
-    def check(self, given: Parameters, _data: memoryview, _session: str) -> dict[str, Any]:
+    def check(self, given: Given, _data: memoryview, _session: str) -> Json:
         """Tell whether a file is here."""
         self._require_upload(given)
         study = given.text("StudyInstanceUid")
         known = self._store.instances(study, given.text("SeriesInstanceUid"), given.text("SopInstanceUid"))
         exists = bool(study and "SopInstanceUid" in given and known)
-        told = {
-            "Success": True,
-            "Message": "",
-            "FileIfExist": exists,
-            "PatientOrder": self._order(order_uuid_of(study)),
-        }
-        return {"ResponseMessage": told, "StudyInstanceUid": study}
+        return {**self._told(order_uuid_of(study), FileIfExist=exists), "StudyInstanceUid": study}
 
-    def part(self, given: Parameters, data: memoryview, _session: str) -> dict[str, Any]:
+    def part(self, given: Given, data: memoryview, _session: str) -> Json:
         """Take a part of a DICOM file."""
         session = self._require_upload(given)
         for folder in given.items("FolderUuidList"):
-            self._folders.one(folder)
+            self._account.folders.one(folder)
         key: FileKey = ("file", session, given.number("FileIndex"))
-        index, total = given.number("CurrentFilePartIndex"), given.number("CurrentFileTotalPartCount")
-        return self._told(self._files.take(key, index, total, data, lambda path: self._store_file(path, given)))
+        finished = self._files.take(key, given, data, lambda path: self._store_file(path, given))
+        return self._told(finished.order_uuid if finished else "")
 
-    def document(self, given: Parameters, data: memoryview, _session: str) -> dict[str, Any]:
+    def document(self, given: Given, data: memoryview, _session: str) -> Json:
         """Take a part of a document: its bytes are in ``FileBuffer`` if there is one."""
         session = self._require_upload(given)
-        order = self._orders.one(given.text("PatientOrderUuid"))
-        total = given.number("CurrentFileTotalPartCount")
-        if total == 0:  # a closing message
-            return self._told(Finished(order.uuid, self._store.folder))
+        order = self._account.orders.one(given.text("PatientOrderUuid"))
+        if given.number("CurrentFileTotalPartCount") == 0:  # a closing message
+            return self._told(order.uuid)
         piece = memoryview(given.values["FileBuffer"]) if "FileBuffer" in given else data
         key: FileKey = ("document", session, given.number("FileIndex"))
-        index = given.number("CurrentFilePartIndex")
-        return self._told(self._files.take(key, index, total, piece, lambda path: self._attach(path, given)))
+        finished = self._files.take(key, given, piece, lambda path: self._attach(path, given))
+        return self._told(finished.order_uuid if finished else "")
 
-    def _require_upload(self, given: Parameters) -> str:
+    def _require_upload(self, given: Given) -> str:
         session = given.text("SessionUniqueUuid")
         if session not in self._uploads | self._cloud.sessions:
             raise Refusal(404, "no such upload session")
-        require(given.text("InstitutionUuid"), self._options.institutions, "institution")
+        require(given.text("InstitutionUuid"), self._account.options.institutions, "institution")
         return session
 
-    def _told(self, finished: Finished | None) -> dict[str, Any]:
-        order = self._order(finished.order_uuid) if finished else None
-        return {"ResponseMessage": {"Success": True, "Message": "", "PatientOrder": order}}
+    def _told(self, order_uuid: str, **more: object) -> Json:
+        """Return the good answer, with the order once there is one."""
+        listed = listed_orders(self._account, self._account.orders.some([order_uuid]))
+        told = {"Success": True, "Message": "", **more, "PatientOrder": next(iter(listed), None)}
+        return {"ResponseMessage": told}
 
-    def _order(self, uuid: str) -> dict[str, Any] | None:
-        return next(iter(listed_orders(self._store, self._options, self._orders.some([uuid]))), None)
-
-    def _store_file(self, path: Path, given: Parameters) -> Finished:
+    def _store_file(self, path: Path, given: Given) -> FinishedFile:
         """Take a whole file into the archive, as a STOW request would, and its order into the folders."""
         try:
             parsed = parse_instance(path)
@@ -209,43 +214,26 @@ class CloudUpload:
             raise Refusal(413, str(problem)) from None
         except UnreadableHeader:
             raise Refusal(400, "the file is not DICOM") from None
-        if parsed.sop_class_uid in self._options.refused_sop_classes:
+        if parsed.sop_class_uid in self._account.options.refused_sop_classes:
             raise Refusal(400, "this SOP class is not stored")
         uuid = order_uuid_of(parsed.uids.study_instance_uid)
-        is_new = not self._orders.some([uuid])
+        is_new = not self._account.orders.some([uuid])
         try:
             stored = self._store.add(path, parsed)
         except ValueError:
             raise Refusal(400, "the file has no valid UIDs") from None
         if is_new:
-            with self._store.transaction() as database:
-                institution = given.text("InstitutionUuid")
-                database.execute("UPDATE orders SET institution_uuid = ? WHERE uuid = ?", (institution, uuid))
-        self._folders.add_order(uuid, given.items("FolderUuidList"))
-        return Finished(uuid, stored.path)
+            self._account.orders.change(uuid, "institution_uuid", given.text("InstitutionUuid"))
+        self._account.folders.add_order(uuid, given.items("FolderUuidList"))
+        return FinishedFile(uuid, stored.path)
 
-    def _attach(self, path: Path, given: Parameters) -> Finished:
+    def _attach(self, path: Path, given: Given) -> FinishedFile:
         """Attach a whole document to its order."""
         uuid, size = given.text("PatientOrderUuid"), path.stat().st_size
         kept = self._store.folder / "documents" / uuid / uuid4().hex
-        row = (
-            uuid,
-            given.text("FileName"),
-            given.text("FileType"),
-            size,
-            kept.relative_to(self._store.folder).as_posix(),
-        )
+        place = kept.relative_to(self._store.folder).as_posix()
+        row = (uuid, given.text("FileName"), given.text("FileType"), size, place)
+        sql = "INSERT INTO cloud_documents (order_uuid, name, type, size, path) VALUES (?, ?, ?, ?, ?)"
         with self._store.placing(path, lambda: kept) as (database, _):
-            database.execute(
-                "INSERT INTO cloud_documents (order_uuid, name, type, size, path) VALUES (?, ?, ?, ?, ?)", row
-            )
-        return Finished(uuid, kept)
-
-
-def _require_part(index: int, total: int, length: int) -> None:
-    if not index < total <= _MOST_PARTS:
-        raise Refusal(400, "there is no such part")
-    if length > PART or (index < total - 1 and length != PART):
-        raise Refusal(400, "the part has another length than 512 KiB")
-    if not length:
-        raise Refusal(400, "the part is empty")
+            database.execute(sql, row)
+        return FinishedFile(uuid, kept)

@@ -5,20 +5,17 @@ Every character is looked at once: what a client sends is never given to a regul
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["LONGEST", "MediaType", "parse_accept", "parse_media_type", "wants_only"]
+__all__ = ["LONGEST", "MediaRange", "parse_accept", "parse_media_type", "wants_only"]
 
 LONGEST = 4096
 """Characters of a header that are worth reading; every range costs a look at each part of an answer."""
 
 
 @dataclass(frozen=True)
-class MediaType:
+class MediaRange:
     """A media type or range in lower case, its parameters by lower-case name, quotes removed."""
 
     name: str
@@ -37,22 +34,22 @@ class MediaType:
         return self.name in {name, "*/*", f"{name.partition('/')[0]}/*"}
 
 
-def parse_media_type(text: str) -> MediaType:
+def parse_media_type(text: str) -> MediaRange:
     """Parse ``type/subtype; name=value; name="quoted value"``."""
     name, *parameters = _split(text, ";")
     found = (parameter.partition("=") for parameter in parameters)
     values = {key.strip().lower(): _unquote(value.strip()) for key, equals, value in found if equals and key.strip()}
-    return MediaType(name.strip().lower(), values)
+    return MediaRange(name.strip().lower(), values)
 
 
-def parse_accept(text: str) -> list[MediaType]:
+def parse_accept(text: str) -> list[MediaRange]:
     """Parse an ``Accept`` header, best quality first, those with quality 0 left out; nothing given means anything."""
     ranges = [parse_media_type(part) for part in _split(text, ",") if part.strip()]
-    wanted = [media for media in ranges or [MediaType("*/*")] if media.quality > 0]
+    wanted = [media for media in ranges or [MediaRange("*/*")] if media.quality > 0]
     return sorted(wanted, key=lambda media: -media.quality)
 
 
-def wants_only(accept: list[MediaType], name: str, *others: str) -> bool:
+def wants_only(accept: list[MediaRange], name: str, *others: str) -> bool:
     """Return whether ``name`` is accepted by its own name and none of ``others`` is accepted at all."""
     named = any(media.name == name for media in accept)
     return named and not any(media.covers(other) for media in accept for other in others)

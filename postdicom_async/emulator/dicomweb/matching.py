@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from typing import Any
 
 __all__ = ["LONGEST_KEY", "fuzzy_name_matches", "is_universal", "matches", "text_matches", "time_span", "uid_list"]
 
@@ -23,14 +21,14 @@ LONGEST_KEY = 1024
 _NO_WILDCARDS = frozenset({"DA", "TM", "DT", "UI", "SL", "SS", "UL", "US", "SV", "UV", "FL", "FD", "AT"})
 _NUMBERS = frozenset({"IS", "DS", "SL", "SS", "UL", "US", "SV", "UV", "FL", "FD"})
 _WORDS = re.compile(r"[\s^=,]+")
-_DATE = re.compile(r"\d{8}")
+_DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
+_ACR_DATE = re.compile(r"\d{4}\.\d{2}\.\d{2}")
 _TIME = re.compile(r"(\d{2})(?:(\d{2})(?:(\d{2})(?:\.(\d{1,6}))?)?)?")
 _DATE_TIME = re.compile(r"(\d{4})(\d{2})?(\d{2})?(\d{2})?(\d{2})?(\d{2})?(?:\.(\d{1,6}))?([+-]\d{4})?")
 
 Span = tuple[datetime, datetime]
 """The first and the last microsecond a date or time of limited precision may mean."""
 
-_SOME_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -179,75 +177,46 @@ def _within_month(vr: str, end: str) -> str:
 
 def time_span(vr: str, text: str) -> Span | None:
     """Return what a DA, TM or DT value may mean, None when it is none; times fall on one fixed day, and in UTC."""
-    readers = {"DA": _date_span, "TM": _time_span, "DT": _date_time_span}
+    text = text.strip()
     try:
-        return readers[vr](text.strip())
+        if not text.isascii():
+            return None
+        if vr == "DA":
+            found = _DATE.fullmatch(text.replace(".", "") if _ACR_DATE.fullmatch(text) else text)
+            return _span(*found.groups()) if found else None
+        if vr == "TM":
+            found = _TIME.fullmatch(text.replace(":", ""))  # ACR-NEMA's colons
+            return _span("2000", "1", "1", *found.groups()) if found else None
+        found = _DATE_TIME.fullmatch(text)
+        zone = _zone(found[8]) if found else None
+        if not found or zone is None or (found[7] and not found[6]):
+            return None
+        return _span(*found.groups()[:7], zone=zone)
     except (ValueError, OverflowError):
         return None
 
 
-def _date_span(text: str) -> Span | None:
-    digits = text.replace(".", "") if re.fullmatch(r"\d{4}\.\d{2}\.\d{2}", text) else text  # ACR-NEMA's dots
-    if not _DATE.fullmatch(digits) or not digits.isascii():
-        return None
-    day = datetime(int(digits[:4]), int(digits[4:6]), int(digits[6:]), tzinfo=UTC)
-    return day, day + timedelta(days=1) - _MICROSECOND
-
-
-def _time_span(text: str) -> Span | None:
-    found = _TIME.fullmatch(text.replace(":", ""))  # ACR-NEMA's colons
-    if not found or not text.isascii():
-        return None
-    hour, minute, second, fraction = found.groups()
-    start = _SOME_DAY.replace(hour=int(hour), minute=int(minute or 0), second=min(int(second or 0), 59))
-    start += _fraction(fraction)
-    return start, start + _step(fraction, second, minute) - _MICROSECOND
-
-
-def _fraction(digits: str | None) -> timedelta:
-    return timedelta(microseconds=int((digits or "").ljust(6, "0")))
-
-
-def _step(fraction: str | None, second: str | None, minute: str | None) -> timedelta:
-    """Return how long the unit of the last digit given lasts."""
-    if fraction:
-        return timedelta(microseconds=10 ** (6 - len(fraction)))
-    return timedelta(seconds=1) if second else timedelta(minutes=1) if minute else timedelta(hours=1)
-
-
-def _date_time_span(text: str) -> Span | None:
-    found = _DATE_TIME.fullmatch(text)
-    if not found or not text.isascii():
-        return None
-    year, month, day, hour, minute, second, fraction, offset = found.groups()
-    if fraction and not second:
-        return None
-    zone = _zone(offset)
-    if zone is None:
-        return None
+def _span(
+    year: str, month: str | None, day: str | None, hour: str | None = None, minute: str | None = None,
+    second: str | None = None, fraction: str | None = None, *, zone: timezone = UTC,
+) -> Span:  # fmt: skip
+    """Return the first and the last microsecond of the smallest unit that is given."""
+    microsecond = int((fraction or "").ljust(6, "0"))
+    leap = min(int(second or 0), 59)  # a leap second counts as the one before it
     start = datetime(
-        int(year),
-        int(month or 1),
-        int(day or 1),
-        int(hour or 0),
-        int(minute or 0),
-        min(int(second or 0), 59),
-        tzinfo=zone,
+        int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), leap, microsecond, tzinfo=zone
     )
-    start += _fraction(fraction)
-    return start, _end(start, month, day, hour) or start + _step(fraction, second, minute) - _MICROSECOND
-
-
-def _end(start: datetime, month: str | None, day: str | None, hour: str | None) -> datetime | None:
-    """Return the last microsecond of a year, a month or a day; None when the hour is known."""
-    if hour:
-        return None
-    if day:
-        return start + timedelta(days=1) - _MICROSECOND
-    if month:
-        first_of_next = (start.replace(day=28) + timedelta(days=4)).replace(day=1)
-        return first_of_next - _MICROSECOND
-    return start.replace(month=12, day=31) + timedelta(days=1) - _MICROSECOND
+    for given, unit in (
+        (fraction, timedelta(microseconds=10 ** (6 - len(fraction or "")))),
+        (second, timedelta(seconds=1)),
+        (minute, timedelta(minutes=1)),
+        (hour, timedelta(hours=1)),
+        (day, timedelta(days=1)),
+    ):
+        if given:
+            return start, start + unit - _MICROSECOND
+    following = (start + timedelta(days=31)).replace(day=1) if month else start.replace(year=start.year + 1)
+    return start, following - _MICROSECOND
 
 
 def _zone(offset: str | None) -> timezone | None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import TypeAlias
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
-    from pathlib import Path
+from postdicom_async.emulator.context import ArchiveContext
 
-    from starlette.responses import Response
-
-    from postdicom_async.emulator.context import ArchiveContext
-
-__all__ = ["FileSlice", "Part", "cut", "multipart_related", "single_part"]
+__all__ = ["AnswerPart", "FileSlice", "cut", "multipart_related", "single_part"]
 
 PIECE = 1024 * 1024
 
@@ -46,15 +42,15 @@ class FileSlice:
         return data
 
 
-Source: TypeAlias = bytes | FileSlice
+PartSource: TypeAlias = bytes | FileSlice
 
 
 @dataclass(frozen=True)
-class Part:
+class AnswerPart:
     """One part of an answer."""
 
     content_type: str
-    source: Source
+    source: PartSource
     location: str = ""
 
     def head(self, boundary: str) -> bytes:
@@ -65,7 +61,7 @@ class Part:
         return "\r\n".join([*lines, "", ""]).encode()
 
 
-def multipart_related(context: ArchiveContext, parts: Sequence[Part]) -> Response:
+def multipart_related(context: ArchiveContext, parts: Sequence[AnswerPart]) -> Response:
     """Return all parts in one answer; there is at least one."""
     boundary = secrets.token_hex(20)
     end = f"--{boundary}--\r\n".encode()
@@ -75,24 +71,24 @@ def multipart_related(context: ArchiveContext, parts: Sequence[Part]) -> Respons
         "Content-Type": f'multipart/related; type="{media_type}"; boundary={boundary}',
         "Content-Length": str(length),
     }
-    return StreamingResponse(_stream(context, _pieces(parts, boundary, end)), headers=headers)
+
+    def pieces() -> Iterator[PartSource]:
+        for part in parts:
+            yield part.head(boundary)
+            yield from cut(part.source)
+            yield b"\r\n"
+        yield end
+
+    return StreamingResponse(_stream(context, pieces()), headers=headers)
 
 
-def single_part(context: ArchiveContext, part: Part) -> Response:
+def single_part(context: ArchiveContext, part: AnswerPart) -> Response:
     """Return one part without a multipart wrapping."""
     headers = {"Content-Type": part.content_type, "Content-Length": str(len(part.source))}
     return StreamingResponse(_stream(context, cut(part.source)), headers=headers)
 
 
-def _pieces(parts: Sequence[Part], boundary: str, end: bytes) -> Iterator[Source]:
-    for part in parts:
-        yield part.head(boundary)
-        yield from cut(part.source)
-        yield b"\r\n"
-    yield end
-
-
-def cut(source: Source) -> Iterator[Source]:
+def cut(source: PartSource) -> Iterator[PartSource]:
     """Yield a source in pieces of at most a megabyte."""
     if isinstance(source, bytes):
         yield source
@@ -102,24 +98,17 @@ def cut(source: Source) -> Iterator[Source]:
         yield FileSlice(source.path, offset, min(PIECE, end - offset))
 
 
-async def _stream(context: ArchiveContext, pieces: Iterator[Source]) -> AsyncIterator[bytes]:
+async def _stream(context: ArchiveContext, pieces: Iterator[PartSource]) -> AsyncIterator[bytes]:
     """Read about a megabyte at a time, be it a piece of a file or many small files: one visit to a thread each."""
-    for batch in _batches(pieces):
-        yield await context.run(_read, batch)
 
+    def read_batch() -> bytes:
+        batch, size = [], 0
+        for piece in pieces:
+            batch.append(piece if isinstance(piece, bytes) else piece.read())
+            size += len(piece)
+            if size >= PIECE:
+                break
+        return b"".join(batch)
 
-def _batches(pieces: Iterator[Source]) -> Iterator[list[Source]]:
-    batch: list[Source] = []
-    size = 0
-    for piece in pieces:
-        batch.append(piece)
-        size += len(piece)
-        if size >= PIECE:
-            yield batch
-            batch, size = [], 0
-    if batch:
+    while batch := await context.run(read_batch):
         yield batch
-
-
-def _read(batch: list[Source]) -> bytes:
-    return b"".join(piece if isinstance(piece, bytes) else piece.read() for piece in batch)

@@ -7,59 +7,39 @@ length that goes beyond the file, and fragments without an end, are refused.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import BinaryIO
 
+from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.sequence import Sequence as DicomSequence
 
 from postdicom_async.emulator.answers import Refusal
-from postdicom_async.emulator.dicomweb.multipart_writer import FileSlice, Part
-from postdicom_async.emulator.store.header import UNDEFINED_LENGTH, raw_element, read_header
+from postdicom_async.emulator.dicomweb.multipart_writer import AnswerPart, FileSlice, PartSource
+from postdicom_async.emulator.store.archive import StoredInstance
+from postdicom_async.emulator.store.header import UNDEFINED_LENGTH, Header, raw_element, read_header
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pydicom.dataset import Dataset
-
-    from postdicom_async.emulator.dicomweb.multipart_writer import Source
-    from postdicom_async.emulator.store.archive import StoredInstance
-    from postdicom_async.emulator.store.header import Header
-
-__all__ = ["bulk_parts", "frame_media_type", "frame_parts"]
+__all__ = ["bulk_parts", "frame_parts"]
 
 OCTETS = "application/octet-stream"
 _PIXEL_DATA = 0x7FE00010
 _ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
-_MEDIA_TYPES = {
-    "1.2.840.10008.1.2.5": "image/dicom-rle",
-    "1.2.840.10008.1.2.4.50": "image/jpeg",
-    "1.2.840.10008.1.2.4.51": "image/jpeg",
-    "1.2.840.10008.1.2.4.57": "image/jpeg",
-    "1.2.840.10008.1.2.4.70": "image/jpeg",
-    "1.2.840.10008.1.2.4.80": "image/jls",
-    "1.2.840.10008.1.2.4.81": "image/jls",
-    "1.2.840.10008.1.2.4.90": "image/jp2",
-    "1.2.840.10008.1.2.4.91": "image/jp2",
-    "1.2.840.10008.1.2.4.92": "image/jpx",
-    "1.2.840.10008.1.2.4.93": "image/jpx",
-    "1.2.840.10008.1.2.4.100": "video/mpeg",
-    "1.2.840.10008.1.2.4.102": "video/mp4",
-    "1.2.840.10008.1.2.4.103": "video/mp4",
-    "1.2.840.10008.1.2.4.110": "image/jxl",
-    "1.2.840.10008.1.2.4.112": "image/jxl",
-    "1.2.840.10008.1.2.4.201": "image/jphc",
-    "1.2.840.10008.1.2.4.202": "image/jphc",
-    "1.2.840.10008.1.2.4.203": "image/jphc",
+_NUMBERS = {
+    "image/jpeg": (50, 51, 57, 70),
+    "image/jls": (80, 81),
+    "image/jp2": (90, 91),
+    "image/jpx": (92, 93),
+    "video/mpeg": (100,),
+    "video/mp4": (102, 103),
+    "image/jxl": (110, 112),
+    "image/jphc": (201, 202, 203),
 }
+_MEDIA_TYPES = {f"1.2.840.10008.1.2.4.{number}": kind for kind, numbers in _NUMBERS.items() for number in numbers}
+_MEDIA_TYPES["1.2.840.10008.1.2.5"] = "image/dicom-rle"
 """PS3.18 tables 8.7.3-5 and 8.7.3-6; anything else is octets."""
 
 
-def frame_media_type(transfer_syntax: str) -> str:
-    """Return the media type of the frames of a transfer syntax as stored."""
-    return _MEDIA_TYPES.get(transfer_syntax, OCTETS)
-
-
-def frame_parts(instance: StoredInstance, numbers: list[int] | None = None) -> list[Part]:
+def frame_parts(instance: StoredInstance, numbers: list[int] | None = None) -> list[AnswerPart]:
     """Return frames as parts, all of them without ``numbers`` (the first is 1).
 
     Raises:
@@ -71,27 +51,28 @@ def frame_parts(instance: StoredInstance, numbers: list[int] | None = None) -> l
     wanted = numbers if numbers is not None else list(range(1, count + 1))
     if any(not 1 <= number <= count for number in wanted):
         raise Refusal(404, f"the instance has {count} frame(s)")
+    syntax, kind = instance.transfer_syntax, OCTETS
     if header.pixels and header.pixels.length is None:
-        return _encapsulated(instance, header, wanted, count)
-    return _native(instance, header, wanted, count)
+        kind = _MEDIA_TYPES.get(syntax, OCTETS)
+        frames = _encapsulated(instance, header.pixels.offset, set(wanted), count)
+    else:
+        frames = _native(instance, header, wanted, count)
+    return [AnswerPart(f"{kind}; transfer-syntax={syntax}", frames[number]) for number in wanted]
 
 
-def _encapsulated(instance: StoredInstance, header: Header, wanted: list[int], count: int) -> list[Part]:
-    content_type = f"{frame_media_type(instance.transfer_syntax)}; transfer-syntax={instance.transfer_syntax}"
-    start = header.pixels.offset if header.pixels else 0
+def _encapsulated(instance: StoredInstance, start: int, wanted: set[int], count: int) -> dict[int, PartSource]:
     with instance.path.open("rb") as file:
         fragments = _fragments(instance.path, file, start, instance.size)
-        frames: dict[int, Source] = {}
-        for number in set(wanted):
-            if len(fragments) == count:  # each frame has at least one
-                frames[number] = fragments[number - 1]
-                continue
+        if len(fragments) == count:  # each frame has at least one
+            return dict(enumerate(fragments, 1))
+        frames: dict[int, PartSource] = {}
+        for number in wanted:
             file.seek(start)
             try:
                 frames[number] = bytes(get_frame(file, number - 1, number_of_frames=count))
             except (ValueError, EOFError) as error:
                 raise Refusal(500, f"the encapsulated pixel data cannot be taken apart: {error}") from None
-    return [Part(content_type, frames[number]) for number in wanted]
+    return frames
 
 
 def _fragments(path: Path, file: BinaryIO, start: int, size: int) -> list[FileSlice]:
@@ -113,27 +94,23 @@ def _fragments(path: Path, file: BinaryIO, start: int, size: int) -> list[FileSl
     raise Refusal(500, "the stored file is damaged: its pixel data break off")
 
 
-def _native(instance: StoredInstance, header: Header, wanted: list[int], count: int) -> list[Part]:
+def _native(instance: StoredInstance, header: Header, wanted: list[int], count: int) -> dict[int, PartSource]:
     source = _pixel_source(instance, header)
-    bits = _bits_of_a_frame(header)
+    # Of YBR_FULL_422 two pixels share their colour.
+    samples = 2 if header.text(0x00280004) == "YBR_FULL_422" else header.number(0x00280002, 1)
+    bits = header.number(0x00280010) * header.number(0x00280011) * samples * header.number(0x00280100)
     if bits % 8 and count > 1:
         raise Refusal(501, "frames that do not begin at a whole byte are not cut out")
     size = (bits + 7) // 8
     if not size or size * count > len(source):
         raise Refusal(500, "the pixel data are shorter than the header says")
-    content_type = f"{OCTETS}; transfer-syntax={instance.transfer_syntax}"
-    return [Part(content_type, _slice(source, (number - 1) * size, size)) for number in wanted]
+    starts = {number: (number - 1) * size for number in wanted}
+    if isinstance(source, bytes):
+        return {number: source[start : start + size] for number, start in starts.items()}
+    return {number: FileSlice(source.path, source.offset + start, size) for number, start in starts.items()}
 
 
-def _bits_of_a_frame(header: Header) -> int:
-    rows, columns = header.number(0x00280010), header.number(0x00280011)
-    samples = header.number(0x00280002, 1)
-    if header.text(0x00280004) == "YBR_FULL_422":  # two pixels share their colour
-        samples = 2
-    return rows * columns * samples * header.number(0x00280100)
-
-
-def _pixel_source(instance: StoredInstance, header: Header) -> Source:
+def _pixel_source(instance: StoredInstance, header: Header) -> PartSource:
     if header.pixels and header.pixels.length is not None:
         return _slice_of_file(instance, header.pixels.offset, header.pixels.length)
     element = raw_element(header.dataset, _PIXEL_DATA)  # only a deflated data set holds it
@@ -148,13 +125,7 @@ def _slice_of_file(instance: StoredInstance, offset: int, length: int) -> FileSl
     return FileSlice(instance.path, offset, length)
 
 
-def _slice(source: Source, offset: int, size: int) -> Source:
-    if isinstance(source, bytes):
-        return source[offset : offset + size]
-    return FileSlice(source.path, source.offset + offset, size)
-
-
-def bulk_parts(instance: StoredInstance, path: str) -> list[Part]:
+def bulk_parts(instance: StoredInstance, path: str) -> list[AnswerPart]:
     """Return the value a ``BulkDataURI`` stands for; compressed pixel data come frame by frame.
 
     Args:
@@ -168,17 +139,19 @@ def bulk_parts(instance: StoredInstance, path: str) -> list[Part]:
     if header.pixels and path.upper() == f"{header.pixels.tag:08X}":
         if header.pixels.length is None:
             return frame_parts(instance)
-        return [Part(OCTETS, _pixel_source(instance, header))]
-    return [Part(OCTETS, _value(instance, header.dataset, path.split("/")))]
+        return [AnswerPart(OCTETS, _pixel_source(instance, header))]
+    return [AnswerPart(OCTETS, _value(instance, header.dataset, path.split("/")))]
 
 
-def _value(instance: StoredInstance, dataset: Dataset, steps: list[str]) -> Source:
+def _value(instance: StoredInstance, dataset: Dataset, steps: list[str]) -> PartSource:
+    element = None
     try:
         for tag, item in zip(steps[:-1:2], steps[1::2], strict=True):
-            dataset = _sequence(dataset, int(tag, 16))[int(item) - 1]
+            value = dataset[int(tag, 16)].value
+            dataset = (value if isinstance(value, DicomSequence) else [])[int(item) - 1]
         element = raw_element(dataset, int(steps[-1], 16))
     except (ValueError, IndexError, KeyError, OverflowError):
-        element = None
+        pass
     if not element or not element.length:
         raise Refusal(404, "the instance has no such bulk data")
     if element.value is None:  # left in the file for its size
@@ -186,10 +159,3 @@ def _value(instance: StoredInstance, dataset: Dataset, steps: list[str]) -> Sour
     if len(element.value) < element.length != UNDEFINED_LENGTH:
         raise Refusal(500, "the stored file breaks off before the end of this value")
     return element.value
-
-
-def _sequence(dataset: Dataset, tag: int) -> DicomSequence:
-    value = dataset[tag].value
-    if not isinstance(value, DicomSequence):
-        raise KeyError(tag)
-    return value

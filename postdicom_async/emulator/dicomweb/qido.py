@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
 
+from starlette.requests import Request
 from starlette.responses import Response
 
-from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.answers import DICOM_JSON, Refusal, accepted, base_url, dicom_json, header_text
+from postdicom_async.emulator.context import ArchiveContext
 from postdicom_async.emulator.dicomweb.matching import LONGEST_KEY, is_universal, matches, uid_list
+from postdicom_async.emulator.store.archive import ArchiveStore, IndexRow
 from postdicom_async.emulator.store.attributes import (
     KEPT_BY_LEVEL,
     RETURNED_BY_LEVEL,
-    Level,
-    hex_tag,
+    QueryLevel,
+    is_uid,
     resolve_attribute,
     vr_of,
 )
-from postdicom_async.emulator.store.header import UnreadableHeader, read_header
+from postdicom_async.emulator.store.header import Json, UnreadableHeader, read_header
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+__all__ = ["Page", "Query", "SearchTransaction", "parse_query", "search"]
 
-    from starlette.requests import Request
+_UIDS = ("0020000D", "0020000E", "00080018")
+_LEVELS = tuple(QueryLevel)
+_UIDS_OF = {level: _UIDS[: depth + 1] for depth, level in enumerate(_LEVELS)}
+_FROM_TOP = {level: _LEVELS[: depth + 1] for depth, level in enumerate(_LEVELS)}
+"""A level and those above it, whose attributes its entities have too."""
 
-    from postdicom_async.emulator.context import ArchiveContext
-    from postdicom_async.emulator.store.archive import ArchiveStore, IndexRow
-    from postdicom_async.emulator.store.header import Json
-
-__all__ = ["Page", "Query", "Search", "parse_query", "search"]
-
-STUDY_UID, SERIES_UID, INSTANCE_UID = "0020000D", "0020000E", "00080018"
-_PATH_KEYS = {"study": STUDY_UID, "series": SERIES_UID}
-_UIDS_OF = {
-    Level.STUDY: (STUDY_UID,),
-    Level.SERIES: (STUDY_UID, SERIES_UID),
-    Level.INSTANCE: (STUDY_UID, SERIES_UID, INSTANCE_UID),
-}
-_PARENTS = {
-    Level.STUDY: (),
-    Level.SERIES: (Level.STUDY,),
-    Level.INSTANCE: (Level.STUDY, Level.SERIES),
-}
+_REQUIRED = """
+    00080020 00080030 00080050 00080090 00100010 00100020 00100030 00100040 00200010 00080060 00200011 00080016 00200013
+"""
 _MOST_UIDS = 10_000  # SQLite takes so many in one statement, for each of the three levels
 _TRUNCATED = "The number of results exceeded the maximum supported by the server. Additional results can be requested."
 
@@ -52,7 +42,7 @@ _TRUNCATED = "The number of results exceeded the maximum supported by the server
 class Query:
     """A search, taken apart."""
 
-    level: Level
+    level: QueryLevel
     uids: dict[str, list[str]] = field(default_factory=dict)
     filters: dict[str, str] = field(default_factory=dict)
     fields: set[str] = field(default_factory=set)
@@ -60,7 +50,7 @@ class Query:
     fuzzy: bool = False
     limit: int | None = None
     offset: int = 0
-    fixed: frozenset[Level] = frozenset()
+    fixed: frozenset[QueryLevel] = frozenset()
     """Levels whose entity the path names: their attributes are not repeated in the answer."""
     ignored: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -75,7 +65,7 @@ class Page:
     truncated: bool
 
 
-class Search:
+class SearchTransaction:
     """The search transactions."""
 
     def __init__(self, context: ArchiveContext) -> None:
@@ -83,17 +73,17 @@ class Search:
 
     async def studies(self, request: Request) -> Response:
         """Handle ``/studies``."""
-        return await self._search(request, Level.STUDY)
+        return await self._search(request, QueryLevel.STUDY)
 
     async def series(self, request: Request) -> Response:
         """Handle ``/series``, ``/studies/{study}/series`` and the vendor's ``/studies/series``."""
-        return await self._search(request, Level.SERIES)
+        return await self._search(request, QueryLevel.SERIES)
 
     async def instances(self, request: Request) -> Response:
         """Handle ``/instances``, those of a study or series, and the vendor's ``/studies/series/instances``."""
-        return await self._search(request, Level.INSTANCE)
+        return await self._search(request, QueryLevel.INSTANCE)
 
-    async def _search(self, request: Request, level: Level) -> Response:
+    async def _search(self, request: Request, level: QueryLevel) -> Response:
         if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
             raise Refusal(406, "search results are application/dicom+json")
         query = parse_query(level, request.path_params, request.query_params.multi_items())
@@ -107,54 +97,38 @@ class Search:
 
 def _warning(request: Request, page: Page, query: Query) -> dict[str, str]:
     texts = [_TRUNCATED] if page.truncated else []
-    if query.ignored:
-        texts.append(f"The following attributes are not supported and were ignored: {', '.join(query.ignored)}")
-    if query.unknown:
-        texts.append(f"The following parameters are not known and were ignored: {', '.join(query.unknown)}")
-    service = base_url(request)
-    return {"Warning": ", ".join(f'299 {service} "{_quoted(text)}"' for text in texts)} if texts else {}
+    for kind, names in (("attributes are not supported", query.ignored), ("parameters are not known", query.unknown)):
+        if names:
+            texts.append(f"The following {kind} and were ignored: {', '.join(names)}")
+    quotable = [header_text(text).replace("\\", "/").replace('"', "'") for text in texts]  # clients make names up
+    return {"Warning": ", ".join(f'299 {base_url(request)} "{text}"' for text in quotable)} if texts else {}
 
 
-def _quoted(text: str) -> str:
-    """Return what may stand between quotes; names that clients make up may hold some."""
-    return header_text(text).replace("\\", "/").replace('"', "'")
-
-
-def parse_query(level: Level, path: dict[str, str], parameters: Iterable[tuple[str, str]]) -> Query:
+def parse_query(level: QueryLevel, path: dict[str, str], parameters: Iterable[tuple[str, str]]) -> Query:
     """Take the path and the query parameters of a search apart.
 
     Raises:
         Refusal: 400 for what is no number or no UID, or longer than what it is compared with.
     """
-    query = Query(level)
-    for name, tag in _PATH_KEYS.items():
-        if name in path:
-            if not is_uid(path[name]):
-                raise Refusal(400, "a UID in the path is not a UID")
-            query.uids[tag] = [path[name]]
-    query.fixed = frozenset(Level(name) for name in path)
+    query = Query(level, fixed=frozenset(map(QueryLevel, path)))
+    for name, uid in path.items():
+        if not is_uid(uid):
+            raise Refusal(400, "a UID in the path is not a UID")
+        query.uids[_UIDS_OF[QueryLevel(name)][-1]] = [uid]
     for name, value in parameters:
-        _take_parameter(query, name, value)
+        if name in {"limit", "offset"}:
+            if not value.isascii() or not value.isdigit() or len(value) > 9:
+                raise Refusal(400, f"{name} must be a number, 0 or more")
+            setattr(query, name, int(value))
+        elif name == "includefield":
+            _take_fields(query, value)
+        elif name == "fuzzymatching":
+            if value not in {"true", "false"}:
+                raise Refusal(400, "fuzzymatching must be true or false")
+            query.fuzzy = value == "true"
+        elif name not in {"accept", "charset"}:
+            _take_key(query, name, value)
     return query
-
-
-def _take_parameter(query: Query, name: str, value: str) -> None:
-    if name in {"limit", "offset"}:
-        setattr(query, name, _count(name, value))
-    elif name == "includefield":
-        _take_fields(query, value)
-    elif name == "fuzzymatching":
-        if value not in {"true", "false"}:
-            raise Refusal(400, "fuzzymatching must be true or false")
-        query.fuzzy = value == "true"
-    elif name not in {"accept", "charset"}:
-        _take_key(query, name, value)
-
-
-def _count(name: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or len(value) > 9:
-        raise Refusal(400, f"{name} must be a number, 0 or more")
-    return int(value)
 
 
 def _take_fields(query: Query, value: str) -> None:
@@ -169,36 +143,24 @@ def _take_fields(query: Query, value: str) -> None:
 
 
 def _take_key(query: Query, name: str, value: str) -> None:
+    tag = resolve_attribute(name)
     if "." in name:
         query.ignored.append(name)
-        return
-    tag = resolve_attribute(name)
-    if tag is None:
+    elif tag is None:
         query.unknown.append(name)
     elif tag in _UIDS_OF[query.level]:
-        _take_uids(query, tag, value)
+        if not is_universal(value):
+            wanted, already = uid_list(value), query.uids.get(tag)
+            if len(wanted) > _MOST_UIDS:
+                raise Refusal(400, f"a list has at most {_MOST_UIDS} UIDs")
+            query.uids[tag] = wanted if already is None else sorted(set(wanted) & set(already))
     elif len(value) > LONGEST_KEY:
         raise Refusal(400, f"a value to match has at most {LONGEST_KEY} characters")
-    elif _is_supported(query.level, tag):
+    elif query.level is QueryLevel.INSTANCE or any(tag in KEPT_BY_LEVEL[level] for level in _FROM_TOP[query.level]):
         query.filters[tag] = value
         query.fields.add(tag)  # "the attributes matched" are part of every answer
-    else:
+    else:  # only an instance has all of its file's attributes
         query.ignored.append(name)
-
-
-def _take_uids(query: Query, tag: str, value: str) -> None:
-    if is_universal(value):
-        return
-    wanted = uid_list(value)
-    if len(wanted) > _MOST_UIDS:
-        raise Refusal(400, f"a list has at most {_MOST_UIDS} UIDs")
-    already = query.uids.get(tag)
-    query.uids[tag] = wanted if already is None else sorted(set(wanted) & set(already))
-
-
-def _is_supported(level: Level, tag: str) -> bool:
-    """Return whether entities of a level have an attribute; an instance has all of its file's."""
-    return level is Level.INSTANCE or any(tag in KEPT_BY_LEVEL[known] for known in (level, *_PARENTS[level]))
 
 
 def search(store: ArchiveStore, query: Query, max_page: int | None, base: str) -> Page:
@@ -207,18 +169,15 @@ def search(store: ArchiveStore, query: Query, max_page: int | None, base: str) -
     page = min(limits, default=None)
     cut_by_server = page is not None and page == max_page and page != query.limit
     wanted = None if page is None else page + cut_by_server
-    found = list(_found(store, query, wanted, base))
-    return Page(found[:page], cut_by_server and len(found) > (page or 0))
-
-
-def _found(store: ArchiveStore, query: Query, wanted: int | None, base: str) -> Iterator[Json]:
     if all(is_universal(key) for key in query.filters.values()):
         rows = store.rows(query.level, query.uids, wanted, query.offset)
-        return (_answer(query, _attributes(query, row, base)) for row in rows)
-    candidates = ((row, _attributes(query, row, base)) for row in store.rows(query.level, query.uids))
-    matching = ((row, known) for row, known in candidates if _matches(query, known))
-    end = None if wanted is None else query.offset + wanted
-    return (_answer(query, known) for row, known in islice(matching, query.offset, end))
+        found = [_answer(query, _attributes(query, row, base)) for row in rows]
+    else:
+        known = (_attributes(query, row, base) for row in store.rows(query.level, query.uids))
+        end = None if wanted is None else query.offset + wanted
+        matching = islice((one for one in known if _matches(query, one)), query.offset, end)
+        found = [_answer(query, one) for one in matching]
+    return Page(found[:page], cut_by_server and len(found) > (page or 0))
 
 
 def _matches(query: Query, attributes: Json) -> bool:
@@ -234,21 +193,15 @@ def _attributes(query: Query, row: IndexRow, base: str) -> Json:
     known = {**row.study, **row.series, **row.instance, **_computed(query.level, row, base)}
     asked = query.fields | query.filters.keys()
     if row.path and (query.all_fields or any(tag not in known and tag not in _INDEXED for tag in asked)):
-        known = {**_from_file(row, base), **known}
+        url = instance_url(row, base)
+        try:
+            return {**read_header(row.path).json(lambda path: f"{url}/bulkdata/{path}"), **known}
+        except (OSError, UnreadableHeader):  # deleted meanwhile
+            pass
     return known
 
 
 _INDEXED = frozenset(tag for tags in KEPT_BY_LEVEL.values() for tag in tags)
-
-
-def _from_file(row: IndexRow, base: str) -> Json:
-    if row.path is None:
-        return {}
-    url = instance_url(row, base)
-    try:
-        return read_header(row.path).json(lambda path: f"{url}/bulkdata/{path}")
-    except (OSError, UnreadableHeader):  # deleted meanwhile
-        return {}
 
 
 def instance_url(row: IndexRow, base: str) -> str:
@@ -257,7 +210,7 @@ def instance_url(row: IndexRow, base: str) -> str:
     return base + "".join(f"/{name}/{uid}" for name, uid in names if uid)
 
 
-def _computed(level: Level, row: IndexRow, base: str) -> Json:
+def _computed(level: QueryLevel, row: IndexRow, base: str) -> Json:
     computed: dict[str, tuple[str, list[object]]] = {
         "00080005": ("CS", ["ISO_IR 192"]),  # the answer is JSON in UTF-8, whatever the file was
         "00080056": ("CS", ["ONLINE"]),
@@ -273,18 +226,9 @@ def _computed(level: Level, row: IndexRow, base: str) -> Json:
 
 def _answer(query: Query, known: Json) -> Json:
     """Choose what an answer holds; attributes the standard requires are there even without a value."""
-    levels = [level for level in (query.level, *_PARENTS[query.level]) if level not in query.fixed]
     tags = {"00080005", *_UIDS_OF[query.level], *query.fields}
-    tags.update(tag for level in levels for tag in RETURNED_BY_LEVEL[level])
+    for level in set(_FROM_TOP[query.level]) - query.fixed:
+        tags.update(RETURNED_BY_LEVEL[level])
     if query.all_fields:
         tags.update(known)
-    return {tag: known.get(tag, {"vr": vr_of(tag)}) for tag in sorted(tags) if tag in known or tag in _REQUIRED}
-
-
-_REQUIRED = frozenset(
-    hex_tag(tag)
-    for tag in (
-        0x00080020, 0x00080030, 0x00080050, 0x00080090, 0x00100010, 0x00100020, 0x00100030, 0x00100040, 0x00200010,
-        0x00080060, 0x00200011, 0x00080016, 0x00200013,
-    )
-)  # fmt: skip
+    return {tag: known.get(tag, {"vr": vr_of(tag)}) for tag in sorted(tags) if tag in known or tag in _REQUIRED.split()}

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from postdicom_async.emulator.answers import Refusal, accepted
-from postdicom_async.emulator.dicomweb.rendering import JPEG, PNG, Look, Window, frame_count, render
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-
-    from starlette.requests import Request
-
-    from postdicom_async.emulator.context import ArchiveContext
-    from postdicom_async.emulator.dicomweb.accept import MediaType
-    from postdicom_async.emulator.store.archive import StoredInstance
+from postdicom_async.emulator.context import ArchiveContext
+from postdicom_async.emulator.dicomweb.accept import MediaRange
+from postdicom_async.emulator.dicomweb.rendering import JPEG, PNG, PictureLook, PictureWindow, frame_count, render
+from postdicom_async.emulator.store.archive import StoredInstance
 
 __all__ = ["Pictures", "look_of"]
 
@@ -33,14 +28,6 @@ _AT_ONCE = 2
 _LARGEST = 8192
 _THUMBNAIL = (128, 128)
 _FUNCTIONS = {"linear": "LINEAR", "linear-exact": "LINEAR_EXACT", "sigmoid": "SIGMOID"}
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """The kind of picture, and whether all are wanted, in parts."""
-
-    media_type: str
-    in_parts: bool
 
 
 class Pictures:
@@ -57,36 +44,30 @@ class Pictures:
             Refusal: 400 for parameters that are none, 404 without an image, 406 for another kind of picture.
         """
         is_thumbnail = request.url.path.rstrip("/").endswith("/thumbnail")
-        is_one = is_thumbnail or "instance" in request.path_params
-        wanted = _wanted(accepted(request), is_one=is_one)
-        look = replace(look_of(request.query_params, is_thumbnail=is_thumbnail), media_type=wanted.media_type)
-        if numbers and len(numbers) > 1 and not wanted.in_parts and not is_thumbnail:
+        media_type, in_parts = _wanted(accepted(request), is_one=is_thumbnail or "instance" in request.path_params)
+        look = replace(look_of(request.query_params, is_thumbnail=is_thumbnail), media_type=media_type)
+        in_parts = in_parts and not is_thumbnail
+        if numbers and len(numbers) > 1 and not in_parts and not is_thumbnail:
             raise Refusal(406, "several frames come as multipart/related")
-        in_parts = wanted.in_parts and not is_thumbnail
         frames = await self._context.run(_frames, found, numbers, only_first=not in_parts)
         first = await self._render(*frames[0], look)  # while a status can still say what is wrong
         if not in_parts:
-            return Response(first, media_type=wanted.media_type)
+            return Response(first, media_type=media_type)
         boundary = secrets.token_hex(20)
-        kind = f'multipart/related; type="{wanted.media_type}"; boundary={boundary}'
-        return StreamingResponse(self._parts(first, frames[1:], look, boundary), headers={"Content-Type": kind})
 
-    async def _parts(
-        self, first: bytes, others: list[tuple[StoredInstance, int]], look: Look, boundary: str
-    ) -> AsyncIterator[bytes]:
-        yield _part(first, look, boundary)
-        for instance, number in others:
-            yield _part(await self._render(instance, number, look), look, boundary)
-        yield f"--{boundary}--\r\n".encode()
+        async def parts() -> AsyncIterator[bytes]:
+            for place, frame in enumerate(frames):
+                picture = await self._render(*frame, look) if place else first
+                lines = (f"--{boundary}", f"Content-Type: {media_type}", f"Content-Length: {len(picture)}", "", "")
+                yield "\r\n".join(lines).encode() + picture + b"\r\n"
+            yield f"--{boundary}--\r\n".encode()
 
-    async def _render(self, instance: StoredInstance, number: int, look: Look) -> bytes:
+        kind = f'multipart/related; type="{media_type}"; boundary={boundary}'
+        return StreamingResponse(parts(), headers={"Content-Type": kind})
+
+    async def _render(self, instance: StoredInstance, number: int, look: PictureLook) -> bytes:
         async with self._room:
             return await self._context.run(render, instance, number, look)
-
-
-def _part(picture: bytes, look: Look, boundary: str) -> bytes:
-    lines = (f"--{boundary}", f"Content-Type: {look.media_type}", f"Content-Length: {len(picture)}", "", "")
-    return "\r\n".join(lines).encode() + picture + b"\r\n"
 
 
 def _frames(
@@ -106,19 +87,20 @@ def _frames(
     return frames
 
 
-def _wanted(accept: list[MediaType], *, is_one: bool) -> _Wanted:
+def _wanted(accept: list[MediaRange], *, is_one: bool) -> tuple[str, bool]:
+    """Return the kind of picture, and whether all are wanted, in parts."""
     for media in accept:
         if media.name.startswith("multipart/") or (media.name == "*/*" and not is_one):
             part = media.parameters.get("type", JPEG).lower()
             if part in {JPEG, PNG}:
-                return _Wanted(part, in_parts=True)
+                return part, True
         for kind in (JPEG, PNG):
             if media.covers(kind):
-                return _Wanted(kind, in_parts=False)
+                return kind, False
     raise Refusal(406, f"pictures are {JPEG} or {PNG}")
 
 
-def look_of(parameters: Mapping[str, str], *, is_thumbnail: bool = False) -> Look:
+def look_of(parameters: Mapping[str, str], *, is_thumbnail: bool = False) -> PictureLook:
     """Read ``quality``, ``viewport`` and ``window`` (PS3.18 section 8.3.5.1); others are not known and ignored.
 
     Raises:
@@ -131,7 +113,7 @@ def look_of(parameters: Mapping[str, str], *, is_thumbnail: bool = False) -> Loo
     if is_thumbnail and viewport is None:
         viewport = _THUMBNAIL
     window = _window(parameters["window"]) if "window" in parameters else None
-    return Look(quality=int(quality), viewport=viewport, region=region, window=window)
+    return PictureLook(quality=int(quality), viewport=viewport, region=region, window=window)
 
 
 def _viewport(text: str) -> tuple[tuple[int, int], tuple[float, float, float, float] | None]:
@@ -142,12 +124,12 @@ def _viewport(text: str) -> tuple[tuple[int, int], tuple[float, float, float, fl
     return (int(sizes[0]), int(sizes[1])), region
 
 
-def _window(text: str) -> Window:
+def _window(text: str) -> PictureWindow:
     *sizes, function = text.split(",") if text.count(",") == 2 else (*text.split(","), "linear")
     values, name = _numbers(",".join(sizes)), _FUNCTIONS.get(function.strip().lower())
     if len(values) != 2 or name is None or values[1] < (1 if name == "LINEAR" else 1e-9):
         raise Refusal(400, f"window is a centre, a width of at least 1 and one of {', '.join(_FUNCTIONS)}")
-    return Window(values[0], values[1], name)
+    return PictureWindow(values[0], values[1], name)
 
 
 def _numbers(text: str) -> list[float]:

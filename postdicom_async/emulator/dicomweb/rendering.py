@@ -15,7 +15,7 @@ from pydicom.uid import UID
 
 from postdicom_async.emulator.answers import Refusal
 from postdicom_async.emulator.dicomweb.pixels import frame_parts
-from postdicom_async.emulator.store.bounded_file import SizedFile
+from postdicom_async.emulator.store.files import SizedFile
 from postdicom_async.emulator.store.header import DEFLATED, quietly, read_header
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Array: TypeAlias = NDArray[np.generic]
     Grey: TypeAlias = NDArray[np.float64]
 
-__all__ = ["JPEG", "PNG", "Look", "Window", "frame_count", "render"]
+__all__ = ["JPEG", "PNG", "PictureLook", "PictureWindow", "frame_count", "render"]
 
 JPEG, PNG = "image/jpeg", "image/png"
 
@@ -51,7 +51,7 @@ _GROUPS = {
 
 
 @dataclass(frozen=True)
-class Window:
+class PictureWindow:
     """A window as PS3.18 section 8.3.5.1.4 has it; ``function`` is LINEAR, LINEAR_EXACT or SIGMOID."""
 
     center: float
@@ -60,7 +60,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Look:
+class PictureLook:
     """How a picture is to be.
 
     Attributes:
@@ -75,7 +75,7 @@ class Look:
     quality: int = 90
     viewport: tuple[int, int] | None = None
     region: tuple[float, float, float, float] | None = None
-    window: Window | None = None
+    window: PictureWindow | None = None
 
 
 def frame_count(instance: StoredInstance) -> int:
@@ -86,7 +86,7 @@ def frame_count(instance: StoredInstance) -> int:
     return max(header.number(0x00280008, 1), 1)
 
 
-def render(instance: StoredInstance, number: int, look: Look) -> bytes:
+def render(instance: StoredInstance, number: int, look: PictureLook) -> bytes:
     """Return one frame (the first is 1) as a picture.
 
     Raises:
@@ -102,7 +102,11 @@ def render(instance: StoredInstance, number: int, look: Look) -> bytes:
         pil = PIL.Image
     if pil is None:
         raise Refusal(501, "rendering needs Pillow and NumPy, which come with the extra 'server' of postdicom-async")
-    _require_frame(instance, number)
+    try:
+        frame_parts(instance, [number])  # refuses what is not there or not whole
+    except Refusal as refused:
+        if refused.status_code != 501:  # frames that do not begin at whole bytes can be decoded all the same
+            raise
     try:
         picture = quietly(lambda: pil.fromarray(_colours(instance, number, look.window)))
     except Refusal:
@@ -114,37 +118,23 @@ def render(instance: StoredInstance, number: int, look: Look) -> bytes:
     raise Refusal(406, reason)
 
 
-def _require_frame(instance: StoredInstance, number: int) -> None:
-    """Refuse what is not there or not whole; frames that do not begin at whole bytes can be decoded all the same."""
-    try:
-        frame_parts(instance, [number])
-    except Refusal as refused:
-        if refused.status_code != 501:
-            raise
-
-
-def _colours(instance: StoredInstance, number: int, window: Window | None) -> NDArray[np.uint8]:
+def _colours(instance: StoredInstance, number: int, window: PictureWindow | None) -> NDArray[np.uint8]:
     """Return the pixels as bytes, with one sample or three."""
     import numpy as np
     from pydicom.pixels.processing import apply_color_lut
 
     pixels, dataset = _decoded(instance, number)
     kind = str(dataset.PhotometricInterpretation)
+    bits = int(dataset.BitsStored)
     if kind == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)[..., :3]
-        return _to_bytes(pixels, 8 * pixels.dtype.itemsize)
+        bits = 8 * pixels.dtype.itemsize
     if pixels.ndim == 3:
-        return _to_bytes(pixels, int(dataset.BitsStored))
+        return (pixels.astype(np.uint32) >> max(bits - 8, 0)).astype(np.uint8)  # type: ignore[no-any-return]
     grey = _grey(pixels, dataset, window)
     if kind == "MONOCHROME1":
         grey = 1 - grey
     return np.rint(grey * 255).astype(np.uint8)
-
-
-def _to_bytes(pixels: Array, bits: int) -> NDArray[np.uint8]:
-    import numpy as np
-
-    return (pixels.astype(np.uint32) >> max(bits - 8, 0)).astype(np.uint8)
 
 
 def _decoded(instance: StoredInstance, number: int) -> tuple[Any, Dataset]:
@@ -155,21 +145,16 @@ def _decoded(instance: StoredInstance, number: int) -> tuple[Any, Dataset]:
         dataset: Dataset = read_header(instance.path).dataset  # all of it, within bounds
         dataset.file_meta = FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = UID(DEFLATED)
-        _require_size(dataset)
-        pixels = pixel_array(dataset, index=number - 1)
     else:
         with SizedFile(io.FileIO(instance.path)) as file:
             dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
-        _require_size(dataset)
-        pixels = pixel_array(instance.path, index=number - 1)
-    _take_functional_groups(dataset, number)
-    return pixels, dataset
-
-
-def _require_size(dataset: Dataset) -> None:
     samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel") or 1)
     if samples > _MOST_SAMPLES:
         raise Refusal(406, f"a frame of more than {_MOST_SAMPLES} samples is not rendered")
+    source = dataset if instance.transfer_syntax == DEFLATED else instance.path
+    pixels = pixel_array(source, index=number - 1)
+    _take_functional_groups(dataset, number)
+    return pixels, dataset
 
 
 def _take_functional_groups(dataset: Dataset, number: int) -> None:
@@ -184,7 +169,7 @@ def _take_functional_groups(dataset: Dataset, number: int) -> None:
                         setattr(dataset, name, item[name].value)
 
 
-def _grey(pixels: Any, dataset: Dataset, window: Window | None) -> Grey:
+def _grey(pixels: Any, dataset: Dataset, window: PictureWindow | None) -> Grey:
     """Return shades from 0 (as the smallest value is shown) to 1 (PS3.3 sections C.11.1 and C.11.2)."""
     import numpy as np
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
@@ -202,21 +187,20 @@ def _grey(pixels: Any, dataset: Dataset, window: Window | None) -> Grey:
     return (values - low) / ((high - low) or 1)
 
 
-def _window_of(dataset: Dataset) -> Window | None:
+def _window_of(dataset: Dataset) -> PictureWindow | None:
     """Return the first window of a data set, None when it has none that is one."""
-    found = []
+    found: list[float] = []
     for name in ("WindowCenter", "WindowWidth"):
         value = dataset.get(name)
-        first = value if value is None or isinstance(value, int | float | str) else next(iter(value), None)
-        found.append(None if first is None else float(first))
-    center, width = found
+        values = [value] if isinstance(value, int | float | str) else list(value or ())[:1]
+        found += [float(one) for one in values if one is not None]
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    if center is None or width is None or width < (1 if function == "LINEAR" else 1e-9):
+    if len(found) != 2 or found[1] < (1 if function == "LINEAR" else 1e-9):
         return None
-    return Window(center, width, function)
+    return PictureWindow(found[0], found[1], function)
 
 
-def _windowed(values: Grey, window: Window) -> Grey:
+def _windowed(values: Grey, window: PictureWindow) -> Grey:
     """Return shades by a window's function (PS3.3 section C.11.2.1.2 and C.11.2.1.3)."""
     import numpy as np
 
@@ -229,7 +213,7 @@ def _windowed(values: Grey, window: Window) -> Grey:
     return np.clip((values - center) / width + 0.5, 0, 1)
 
 
-def _written(picture: Image, look: Look) -> bytes:
+def _written(picture: Image, look: PictureLook) -> bytes:
     if look.region:
         left, upper, width, height = look.region
         right = min(left + width, picture.width) if width else picture.width

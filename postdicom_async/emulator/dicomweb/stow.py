@@ -11,31 +11,21 @@ import errno
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.answers import DICOM_JSON, DICOM_XML, Refusal, accepted, base_url, dicom_json, native_xml
-from postdicom_async.emulator.dicomweb.accept import LONGEST, parse_media_type, wants_only
-from postdicom_async.emulator.store.archive import parse_instance
-from postdicom_async.emulator.store.header import TooLarge, UnreadableHeader
-from postdicom_async.emulator.store.private_files import opener
+from postdicom_async.emulator.context import ArchiveContext
+from postdicom_async.emulator.dicomweb.accept import LONGEST, MediaRange, parse_media_type, wants_only
+from postdicom_async.emulator.store.archive import Parsed, parse_instance
+from postdicom_async.emulator.store.attributes import is_uid
+from postdicom_async.emulator.store.files import opener
+from postdicom_async.emulator.store.header import Json, TooLarge, UnreadableHeader
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from starlette.requests import Request
-
-    from postdicom_async.emulator.context import ArchiveContext
-    from postdicom_async.emulator.dicomweb.accept import MediaType
-    from postdicom_async.emulator.store.archive import Parsed
-    from postdicom_async.emulator.store.header import Json
-
-__all__ = ["Outcome", "Stow", "store_answer"]
+__all__ = ["StoreResult", "Stow", "store_answer"]
 
 PIECE = 1024 * 1024
 FINISHING_AT_ONCE = 4
@@ -49,13 +39,13 @@ CANNOT_UNDERSTAND = 0xC000
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StoreResult:
     """What became of one part; ``failure`` is a Failure Reason (PS3.18 section 10.5.3), None when stored."""
 
     sop_class_uid: str = ""
     sop_instance_uid: str = ""
-    retrieve_url: str = ""
     study_instance_uid: str = ""
+    retrieve_url: str = ""
     failure: int | None = None
 
 
@@ -114,89 +104,81 @@ class Stow:
 
 
 class _Upload:
-    """One request: its parts, and those that are being finished in threads."""
+    """One request: its parts, and those that are being finished in threads.
+
+    The event loop holds at most a megabyte of the part that is arriving, and appends it to the part's file in a thread.
+    Whatever ends the request, `receive` waits for what the threads still do, and leaves no file behind.
+    """
 
     def __init__(self, context: ArchiveContext, study: str, base: str) -> None:
         self._context = context
         self._study = study
         self._base = base
-        self._outcomes: list[asyncio.Future[Outcome]] = []
+        self._results: list[asyncio.Future[StoreResult]] = []
         self._pieces: list[bytes] = []
         self._collected = 0
         self._part: _PartFile | None = None
 
-    async def receive(self, request: Request, boundary: str) -> list[Outcome]:
-        """Take the body apart and store each part; return their outcomes in order."""
+    async def receive(self, request: Request, boundary: str) -> list[StoreResult]:
+        """Take the body apart and store each part; return what became of them, in order."""
         try:
-            await self._parse(request.stream(), boundary)
-            return [await outcome for outcome in self._outcomes]
+            with _RelatedParser(boundary, max_header_size=16 * 1024, max_header_count=32) as parser:
+                async for chunk in request.stream():
+                    for event in parser.parse(chunk) if chunk and not parser.closed else ():
+                        await self._on_event(event)
+            return [await result for result in self._results]
         except MultipartError as error:
             raise Refusal(400, f"the multipart body is broken: {error}") from None
         finally:
-            await self._abandon()
-
-    async def _parse(self, stream: AsyncIterator[bytes], boundary: str) -> None:
-        with _RelatedParser(boundary, max_header_size=16 * 1024, max_header_count=32) as parser:
-            async for chunk in stream:
-                if not chunk or parser.closed:
-                    continue
-                for event in parser.parse(chunk):
-                    await self._on_event(event)
+            await asyncio.gather(*self._results, return_exceptions=True)
+            if self._part:
+                await self._context.run(self._part.discard)
 
     async def _on_event(self, event: MultipartSegment | bytes | bytearray | None) -> None:
+        """Begin a part, take some of it, or end it."""
+        part = self._part
         if isinstance(event, MultipartSegment):
             most = self._context.options.limits.max_parts
-            if len(self._outcomes) >= most:
+            if len(self._results) >= most:
                 raise Refusal(413, f"at most {most} instances may come in one request; those before are dealt with")
             self._part = _PartFile(self._context.store.new_incoming())
-        elif event is None:
-            await self._finish_part()
-        else:
+        elif event is not None:
             self._pieces.append(bytes(event))
             self._collected += len(event)
-            if self._collected >= PIECE:
-                await self._flush()
-
-    async def _flush(self) -> None:
-        if self._part:
-            await self._context.run(self._part.append, self._take_pieces())
+            if self._collected >= PIECE and part:
+                await self._context.run(part.append, self._take_pieces())
+        elif part:
+            if len(self._results) >= FINISHING_AT_ONCE:  # else a fast client would fill the threads, and the disk wait
+                await self._results[-FINISHING_AT_ONCE]
+            self._part = None
+            finishing = self._context.run(self._finish, part, self._take_pieces())
+            self._results.append(asyncio.ensure_future(finishing))
 
     def _take_pieces(self) -> list[bytes]:
         pieces, self._pieces, self._collected = self._pieces, [], 0
         return pieces
 
-    async def _finish_part(self) -> None:
-        if len(self._outcomes) >= FINISHING_AT_ONCE:
-            await self._outcomes[-FINISHING_AT_ONCE]
-        part, self._part = self._part, None
-        if part:
-            finishing = self._context.run(self._finish, part, self._take_pieces())
-            self._outcomes.append(asyncio.ensure_future(finishing))
-
-    def _finish(self, part: _PartFile, pieces: list[bytes]) -> Outcome:
+    def _finish(self, part: _PartFile, pieces: list[bytes]) -> StoreResult:
         """In a thread: write the rest, read the header, take the file into the archive."""
         try:
             part.append(pieces)
-            return self._add(part.path)
+            parsed = parse_instance(part.path)
+            uid, failure = parsed.uids.sop_instance_uid, self._refused(parsed)
+            uids = parsed.sop_class_uid, uid if is_uid(uid) else "", parsed.uids.study_instance_uid
+            if failure is not None:
+                return StoreResult(*uids, failure=failure)
+            self._context.store.add(part.path, parsed)
+            study, series, instance = parsed.uids
+            return StoreResult(*uids, f"{self._base}/studies/{study}/series/{series}/instances/{instance}")
+        except TooLarge:
+            return StoreResult(failure=OUT_OF_RESOURCES)
+        except UnreadableHeader:
+            return StoreResult(failure=CANNOT_UNDERSTAND)
         except OSError as error:
-            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            return Outcome(failure=OUT_OF_RESOURCES if full else PROCESSING_FAILURE)
+            is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            return StoreResult(failure=OUT_OF_RESOURCES if is_full else PROCESSING_FAILURE)
         finally:
             part.discard()
-
-    def _add(self, path: Path) -> Outcome:
-        try:
-            parsed = parse_instance(path)
-        except TooLarge:
-            return Outcome(failure=OUT_OF_RESOURCES)
-        except UnreadableHeader:
-            return Outcome(failure=CANNOT_UNDERSTAND)
-        failure = self._refused(parsed)
-        if failure is not None:
-            return _outcome(parsed, failure=failure)
-        self._context.store.add(path, parsed)
-        study, series, instance = parsed.uids
-        return _outcome(parsed, url=f"{self._base}/studies/{study}/series/{series}/instances/{instance}")
 
     def _refused(self, parsed: Parsed) -> int | None:
         if not all(is_uid(uid) for uid in parsed.uids):
@@ -205,19 +187,6 @@ class _Upload:
             return DATA_SET_MISMATCH
         refused = parsed.sop_class_uid in self._context.options.refused_sop_classes
         return SOP_CLASS_NOT_SUPPORTED if refused else None
-
-    async def _abandon(self) -> None:
-        """Leave no task and no file behind, however the request ended."""
-        await asyncio.gather(*self._outcomes, return_exceptions=True)
-        if self._part:
-            await self._context.run(self._part.discard)
-
-
-def _outcome(parsed: Parsed, *, url: str = "", failure: int | None = None) -> Outcome:
-    uid = parsed.uids.sop_instance_uid
-    return Outcome(
-        parsed.sop_class_uid, uid if is_uid(uid) else "", url, parsed.uids.study_instance_uid, failure=failure
-    )
 
 
 def _boundary(content_type: str) -> str:
@@ -253,7 +222,7 @@ async def _drain(request: Request) -> None:
                 return
 
 
-def store_answer(outcomes: list[Outcome], accept: list[MediaType], base: str) -> Response:
+def store_answer(outcomes: list[StoreResult], accept: list[MediaRange], base: str) -> Response:
     """Return the Store Instances Response: 200 all stored, 202 some, 409 none."""
     stored = [outcome for outcome in outcomes if outcome.failure is None]
     failed = [outcome for outcome in outcomes if outcome.failure is not None]
@@ -271,7 +240,7 @@ def store_answer(outcomes: list[Outcome], accept: list[MediaType], base: str) ->
     return dicom_json(dataset, status, {"X-Error-Reason": "no instance was stored"} if status == 409 else None)
 
 
-def _reference(outcome: Outcome) -> Json:
+def _reference(outcome: StoreResult) -> Json:
     """Return one item; of a part that could not be read there is nothing to refer to."""
     values = {
         "00081150": ("UI", outcome.sop_class_uid),

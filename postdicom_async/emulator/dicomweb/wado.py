@@ -6,27 +6,20 @@ Everything is handed out as it was stored, without transcoding; pictures are mad
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from postdicom_async.dicom.uids import is_uid
 from postdicom_async.emulator.answers import DICOM_JSON, Refusal, accepted, base_url
-from postdicom_async.emulator.dicomweb.accept import MediaType, parse_media_type
-from postdicom_async.emulator.dicomweb.multipart_writer import FileSlice, Part, multipart_related, single_part
+from postdicom_async.emulator.context import ArchiveContext
+from postdicom_async.emulator.dicomweb.accept import MediaRange, parse_media_type
+from postdicom_async.emulator.dicomweb.multipart_writer import AnswerPart, FileSlice, multipart_related, single_part
 from postdicom_async.emulator.dicomweb.pixels import bulk_parts, frame_parts
 from postdicom_async.emulator.dicomweb.rendered import Pictures
-from postdicom_async.emulator.store.attributes import hex_tag
-from postdicom_async.emulator.store.header import read_header
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from starlette.requests import Request
-
-    from postdicom_async.emulator.context import ArchiveContext
-    from postdicom_async.emulator.store.archive import StoredInstance
-    from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.store.archive import StoredInstance
+from postdicom_async.emulator.store.attributes import hex_tag, is_uid
+from postdicom_async.emulator.store.header import Json, read_header
 
 __all__ = ["Wado"]
 
@@ -58,10 +51,13 @@ class Wado:
     async def retrieve(self, request: Request) -> Response:
         """Handle a study, a series or an instance, as files."""
         found = await self._instances(request)
-        parts = [_file_part(instance) for instance in found]
+        parts = [
+            AnswerPart(f"{DICOM}; transfer-syntax={one.transfer_syntax}", FileSlice(one.path, 0, one.size))
+            for one in found
+        ]
         return self._answer(request, parts, single="instance" in request.path_params)
 
-    def _answer(self, request: Request, parts: list[Part], *, single: bool) -> Response:
+    def _answer(self, request: Request, parts: list[AnswerPart], *, single: bool) -> Response:
         """Wrap parts as the client wants them.
 
         Raises:
@@ -70,7 +66,9 @@ class Wado:
         kinds = [parse_media_type(kind) for kind in {part.content_type for part in parts}]
         for media in accepted(request):
             multipart = media.covers("multipart/related")
-            wanted = media if not multipart else _part_range(media)
+            # What a multipart range says about the parts; some clients leave the type out.
+            of_parts = MediaRange(media.parameters.get("type", "*/*").lower(), media.parameters)
+            wanted = of_parts if multipart else media
             if all(_satisfies(kind, wanted) for kind in kinds):
                 if multipart:
                     return multipart_related(self._context, parts)
@@ -126,19 +124,9 @@ def _frame_numbers(request: Request) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def _part_range(media: MediaType) -> MediaType:
-    """Return what a multipart range says about the parts; some clients leave the type out."""
-    return MediaType(media.parameters.get("type", "*/*").lower(), media.parameters)
-
-
-def _satisfies(stored: MediaType, wanted: MediaType) -> bool:
+def _satisfies(stored: MediaRange, wanted: MediaRange) -> bool:
     syntax = wanted.parameters.get("transfer-syntax", "*")
     return wanted.covers(stored.name) and syntax in {"*", stored.parameters.get("transfer-syntax", "*")}
-
-
-def _file_part(instance: StoredInstance) -> Part:
-    content_type = f"{DICOM}; transfer-syntax={instance.transfer_syntax}"
-    return Part(content_type, FileSlice(instance.path, 0, instance.size))
 
 
 def _metadata_of(instance: StoredInstance, base: str) -> bytes:

@@ -1,203 +1,144 @@
-"""What PostDICOM's own operations do to an archive's data. Methods block and return the fields of the answer."""
+"""PostDICOM's own operations over HTTP: each a ``GET`` with its parameters in a header of its own name.
+
+What they do blocks, and returns the fields of the answer.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-from postdicom_async.emulator.answers import Refusal
-from postdicom_async.emulator.store.attributes import Level
-from postdicom_async.emulator.store.header import UnreadableHeader, read_header
-from postdicom_async.emulator.vendor.answers import folder_fields, order_fields, series_fields, tag_fields
-from postdicom_async.emulator.vendor.folders import Folders
-from postdicom_async.emulator.vendor.order_search import order_matches, require_short
-from postdicom_async.emulator.vendor.orders import Orders
-from postdicom_async.emulator.vendor.schema import series_uuid_of
-from postdicom_async.emulator.vendor.shares import Shares
+from starlette.requests import Request
+from starlette.responses import Response
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+from postdicom_async.emulator.answers import Refusal, RouteRow, base_url, refusal
+from postdicom_async.emulator.context import ArchiveContext
+from postdicom_async.emulator.operations.faults import VendorCall
+from postdicom_async.emulator.operations.table import OPERATIONS, VendorOperation
+from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.vendor.account import VendorAccount
+from postdicom_async.emulator.vendor.parameters import BadParameters, Given, read_loosely
 
-    from postdicom_async.emulator.context import ArchiveOptions
-    from postdicom_async.emulator.operations.parameters import Given
-    from postdicom_async.emulator.store.archive import ArchiveStore, StoredInstance
-    from postdicom_async.emulator.store.header import Json
-    from postdicom_async.emulator.vendor.folders import Folder
-    from postdicom_async.emulator.vendor.orders import Order
+__all__ = ["operation_routes"]
 
-__all__ = ["SHARE_PATH", "Actions"]
-
-SHARE_PATH = "/share"
-"""Where the pages of shares are, below the archive's address."""
-
-Action: TypeAlias = "Callable[[Given, str], Json]"
+_ON_DEMAND = "this fault was asked for"
+_TEXT_FIELDS = ("Result", "PatientOrderUuid", "FolderUuid")
+"""What a plain text answer consists of: the first that there is."""
 
 
-class Actions:
-    """The thirteen operations; each takes the decoded parameters and the archive's address."""
+def operation_routes(context: ArchiveContext) -> list[RouteRow]:
+    """Return method, path and handler of the thirteen operations."""
+    actions = _Actions(VendorAccount(context))
+    return [
+        ("GET", f"/{name}", partial(_handle, context, operation, getattr(actions, name)))
+        for name, operation in OPERATIONS.items()
+    ]
 
-    def __init__(self, store: ArchiveStore, options: ArchiveOptions) -> None:
-        self._store = store
-        self._options = options
-        self._orders = Orders(store, options.institution_uuid)
-        self._folders = Folders(store)
-        self._shares = Shares(store)
 
-    def by_name(self) -> dict[str, Action]:
-        """Return the operations by the names of their paths."""
-        return {
-            "createsharelink": self.create_share_link,
-            "sharepatientorderwithurl": self.share_orders,
-            "createfolder": self.create_folder,
-            "searchfolder": self.search_folder,
-            "sharefolderwithurl": self.share_folder,
-            "addordertofolder": self.add_order_to_folder,
-            "assignordertouser": self.assign_to_user,
-            "assignordertousergroup": self.assign_to_group,
-            "createpatientorder": self.create_order,
-            "getpatientorderproperties": self.order_properties,
-            "getdicomtagcontent": self.tag_content,
-            "getpatientorderlist": self.search_orders,
-            "deleteorder": self.delete_order,
-        }
-
-    # Shares
-
-    def create_share_link(self, given: Given, base: str) -> Json:
-        """Share orders by a link."""
-        return self._share(given, base, given.items("PatientOrderInfoList"), downloadable=given.flag("Downloadable"))
-
-    def share_orders(self, given: Given, base: str) -> Json:
-        """Share orders by a link: the same under other names."""
-        return self._share(given, base, given.items("OrderUuidList"), downloadable=_may_download(given))
-
-    def share_folder(self, given: Given, base: str) -> Json:
-        """Share what is in a folder and below it, at the time somebody looks."""
-        folder = self._folders.one(given.text("FolderUuid"))
-        return self._share(given, base, [], folder=folder.uuid, downloadable=_may_download(given))
-
-    def _share(self, given: Given, base: str, orders: list[str], *, folder: str = "", downloadable: bool) -> Json:
-        self._orders.require(orders)
-        token = self._shares.create(
-            order_uuids=orders,
-            folder_uuid=folder,
-            title=given.text("ShareTitle"),
-            description=given.text("ShareDescription"),
-            password=given.text("SharePassword"),
-            expires=given.day("ExpireDate"),
-            downloadable=downloadable,
+async def _handle(
+    context: ArchiveContext, operation: VendorOperation, action: Callable[[Given], Json], request: Request
+) -> Response:
+    """Handle one request, or fail as asked for, and answer in the form the options ask for."""
+    fault = context.faults.take(operation.name)
+    if fault == "cut-before":
+        return _cut(request)
+    if fault == "success-false":
+        return _answer(Success=False, Message=_ON_DEMAND)
+    if fault and fault.isdigit():
+        return refusal(int(fault), _ON_DEMAND)
+    name = operation.header.lower().encode()
+    headers = [value for key, value in request.scope["headers"] if key == name]
+    try:
+        given = read_loosely(operation.parameters, operation.header, headers, base_url(request))
+        context.faults.calls.append(VendorCall(operation.name, given.values))
+        fields = await context.run(action, given)
+    except (Refusal, BadParameters) as refused:
+        status, reason = (
+            (400, str(refused)) if isinstance(refused, BadParameters) else (refused.status_code, refused.detail)
         )
-        return {"Result": f"{base}{SHARE_PATH}/{token}"}
+        return _answer(Success=False, Message=reason) if context.options.success_false else refusal(status, reason)
+    if fault == "cut-after":
+        return _cut(request)
+    if fault == "text" or context.options.text_answers:
+        return _answer(_as_text(fields), "text/plain")
+    return _answer(Success=True, Message="", **fields)
 
-    # Folders
 
-    def create_folder(self, given: Given, _base: str) -> Json:
-        """Make a folder."""
-        folder = self._folders.create(
-            given.text("FolderName"), given.text("FolderDescription"), given.text("ParentFolderUuid")
+def _answer(text: str = "", media_type: str = "application/json", **fields: Any) -> Response:
+    body = text or json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    return Response(body, headers={"Cache-Control": "no-store"}, media_type=media_type)
+
+
+def _as_text(fields: Json) -> str:
+    """Return an answer without its JSON: a URL, a UUID, or ``Success``; what lists something stays JSON."""
+    if any(isinstance(value, list) for value in fields.values()):
+        return json.dumps(fields, ensure_ascii=False)
+    return str(next((fields[name] for name in _TEXT_FIELDS if name in fields), "Success"))
+
+
+def _cut(request: Request) -> Response:
+    """Drop the connection without another byte; what is returned goes nowhere."""
+    request.state.transport.abort()
+    return Response()
+
+
+class _Actions:
+    """The thirteen operations by the names of their paths; each takes the parameters."""
+
+    def __init__(self, account: VendorAccount) -> None:
+        self._account = account
+
+    def createsharelink(self, given: Given) -> Json:
+        return self._account.share(given, given.items("PatientOrderInfoList"))
+
+    def sharepatientorderwithurl(self, given: Given) -> Json:
+        return self._account.share(given, given.items("OrderUuidList"))
+
+    def sharefolderwithurl(self, given: Given) -> Json:
+        return self._account.share(given, folder=given.text("FolderUuid"))
+
+    def createfolder(self, given: Given) -> Json:
+        name, description = given.text("FolderName"), given.text("FolderDescription")
+        return self._account.told_folder(
+            self._account.folders.create(name, description, given.text("ParentFolderUuid"))
         )
-        return self._folder_fields(folder, set())
 
-    def search_folder(self, given: Given, _base: str) -> Json:
-        """Find folders, with their orders if asked for."""
-        found = self._folders.search(given.text("ParentFolderUuid"), given.text("FolderName"))
-        shared = self._shares.shared_folders()
-        listed = [self._folder_fields(folder, shared) for folder in found]
-        if given.flag("GetOrdersInFolder"):
-            for folder, fields in zip(found, listed, strict=True):
-                orders = self._orders.some(self._folders.order_uuids(folder.uuid))
-                fields["PatientOrderList"] = self._listed(orders)
+    def searchfolder(self, given: Given) -> Json:
+        account, listed = self._account, []
+        for folder in account.folders.search(given.text("ParentFolderUuid"), given.text("FolderName")):
+            fields = account.told_folder(folder)
+            if given.flag("GetOrdersInFolder"):
+                orders = account.orders.some(account.folders.order_uuids(folder.uuid))
+                fields["PatientOrderList"] = account.told_orders(orders)
+            listed.append(fields)
         return {"FolderList": listed}
 
-    def _folder_fields(self, folder: Folder, shared: set[str]) -> Json:
-        orders, below = self._folders.order_uuids(folder.uuid), self._folders.children(folder.uuid)
-        return folder_fields(folder, shared, len(orders), len(below))
-
-    def add_order_to_folder(self, given: Given, _base: str) -> Json:
-        """Put an order into folders."""
-        order = self._orders.one(given.text("PatientOrderUuid"))
-        self._folders.add_order(order.uuid, given.items("FolderUuidList"))
+    def addordertofolder(self, given: Given) -> Json:
+        self._account.folders.add_order(self._account.named(given).uuid, given.items("FolderUuidList"))
         return {}
 
-    # Orders
+    def createpatientorder(self, given: Given) -> Json:
+        return self._account.told_orders([self._account.create_order(given, dict(given.values))])[0]
 
-    def create_order(self, given: Given, _base: str) -> Json:
-        """Make an order without images."""
-        institution = given.text("InstitutionUuid")
-        _require(institution, self._options.institutions, "institution")
-        order = self._orders.create(institution, given.values)
-        return self._order_fields(order, set())
+    def getpatientorderlist(self, given: Given) -> Json:
+        return {"PatientOrderList": self._account.told_orders(self._account.orders.search(given))}
 
-    def search_orders(self, given: Given, _base: str) -> Json:
-        """Find orders."""
-        require_short(given)
-        return {"PatientOrderList": self._listed(order for order in self._orders.all() if order_matches(order, given))}
+    def getpatientorderproperties(self, given: Given) -> Json:
+        order = self._account.named(given)
+        return {**self._account.told_orders([order])[0], **self._account.told_places(order)}
 
-    def order_properties(self, given: Given, _base: str) -> Json:
-        """Return all that is known of an order."""
-        order = self._named(given)
-        rows = self._store.rows(Level.SERIES, {"0020000D": [order.study_uid]})
-        return {
-            **self._order_fields(order, self._shares.shared_orders()),
-            "FolderUuidList": self._folders.folders_of(order.uuid),
-            "PatientSeriesList": [series_fields(row) for row in rows],
-        }
+    def getdicomtagcontent(self, given: Given) -> Json:
+        order, series, tags = self._account.named(given), given.text("PatientSeriesUuid"), given.items("DicomTagIdList")
+        return {"DicomTagList": self._account.told_tags(order, series, tags)}
 
-    def tag_content(self, given: Given, _base: str) -> Json:
-        """Return tags of the first instance of each series, or of one series."""
-        order, series = self._named(given), given.text("PatientSeriesUuid")
-        firsts = {one.uids.series_instance_uid: one for one in reversed(self._orders.instances(order))}
-        found = [one for one in reversed(firsts.values()) if series in {"", _series_uuid(one)}]
-        if series and not found:
-            raise Refusal(404, "no such series in this patient order")
-        tags = given.items("DicomTagIdList")
-        return {"DicomTagList": [fields for one in found for fields in _tags_of(one, tags)]}
+    def assignordertouser(self, given: Given) -> Json:
+        return self._account.assign(given)
 
-    def assign_to_user(self, given: Given, _base: str) -> Json:
-        """Assign an order to a user."""
-        user = given.text("AssignedUserUuid")
-        _require(user, self._options.users, "user")
-        self._orders.assign(given.text("PatientOrderUuid"), user_uuid=user)
+    def assignordertousergroup(self, given: Given) -> Json:
+        return self._account.assign(given)
+
+    def deleteorder(self, given: Given) -> Json:
+        self._account.orders.delete(self._account.named(given))
         return {}
-
-    def assign_to_group(self, given: Given, _base: str) -> Json:
-        """Assign an order to a user group."""
-        group = given.text("AssignedUserGroupUuid")
-        _require(group, self._options.user_groups, "user group")
-        self._orders.assign(given.text("PatientOrderUuid"), group_uuid=group)
-        return {}
-
-    def delete_order(self, given: Given, _base: str) -> Json:
-        """Delete an order and its study."""
-        self._orders.delete(self._named(given))
-        return {}
-
-    def _named(self, given: Given) -> Order:
-        return self._orders.one(given.text("PatientOrderUuid"), given.text("PatientOrderInstitutionUuid"))
-
-    def _listed(self, orders: Iterable[Order]) -> list[Json]:
-        shared = self._shares.shared_orders()
-        return [self._order_fields(order, shared) for order in orders]
-
-    def _order_fields(self, order: Order, shared: set[str]) -> Json:
-        return order_fields(order, self._options.institutions.get(order.institution_uuid, ""), shared)
-
-
-def _may_download(given: Given) -> bool:
-    return given.flag("UserCanDownloadStudies")
-
-
-def _require(uuid: str, known: Iterable[str], what: str) -> None:
-    if uuid not in known:
-        raise Refusal(404, f"no such {what}")
-
-
-def _series_uuid(one: StoredInstance) -> str:
-    return series_uuid_of(one.uids.study_instance_uid, one.uids.series_instance_uid)
-
-
-def _tags_of(one: StoredInstance, tags: list[str]) -> list[Json]:
-    try:
-        attributes = read_header(one.path).json()
-    except (OSError, UnreadableHeader):  # deleted meanwhile
-        return []
-    return tag_fields(one.uids.study_instance_uid, one.uids.series_instance_uid, attributes, tags)

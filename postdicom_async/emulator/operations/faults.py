@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from postdicom_async.emulator.operations.table import OPERATIONS
 from postdicom_async.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from postdicom_async.emulator.operations.parameters import Value
 
 __all__ = ["Fault", "Faults", "VendorCall"]
 
@@ -26,19 +22,14 @@ class VendorCall:
     """One call whose parameters could be read, by their documented names; what was not given is absent."""
 
     operation: str
-    parameters: Mapping[str, Value] = field(repr=False)
-
-
-def _cannot_cut(_client: object) -> None:
-    raise UsageError("connections are cut only by EmbeddedArchive, which has the server in hand")
+    parameters: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass
 class Faults:
-    """What is to go wrong next, what was called, and the means to cut a connection."""
+    """What is to go wrong next, and what was called."""
 
     calls: deque[VendorCall] = field(default_factory=lambda: deque(maxlen=_REMEMBERED), repr=False)
-    cut: Callable[[object], None] = _cannot_cut
     _waiting: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
 
     def add(self, operation: str, kind: Fault, times: int = 1) -> None:

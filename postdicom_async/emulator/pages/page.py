@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
 
 from postdicom_async.emulator.pages.style import STYLE
+from postdicom_async.emulator.vendor.orders import StoredOrder
 from postdicom_async.markup import Html, element, empty, joined
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from postdicom_async.emulator.vendor.orders import Order
 
 __all__ = ["Section", "message_page", "password_page", "share_page"]
 
@@ -26,7 +22,7 @@ class Section:
     """Orders under one heading; an empty heading is not shown."""
 
     heading: str
-    orders: Sequence[Order]
+    orders: Sequence[StoredOrder]
 
 
 def share_page(
@@ -100,7 +96,7 @@ def _section(section: Section, download: str) -> Html:
     return joined(heading, element("ul", *(_study(order, download) for order in section.orders), class_="studies"))
 
 
-def _study(order: Order, download: str) -> Html:
+def _study(order: StoredOrder, download: str) -> Html:
     name, *others = _names(order.fields.get("PatientName", ""))
     facts = element(
         "dl",
@@ -117,7 +113,7 @@ def _study(order: Order, download: str) -> Html:
     return element("li", element("div", *who), facts, _link(order, name, download), class_="study")
 
 
-def _link(order: Order, name: str, download: str) -> Html:
+def _link(order: StoredOrder, name: str, download: str) -> Html:
     if not order.images_count:
         return element("span", "No images yet", class_="quiet")
     if not download:

@@ -6,33 +6,22 @@ import hashlib
 import hmac
 import re
 import secrets
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Awaitable, Callable, Iterator
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from postdicom_async.emulator.answers import base_url, header_text
-from postdicom_async.emulator.operations.actions import SHARE_PATH
+from postdicom_async.emulator.answers import RouteHandler, RouteRow, base_url, header_text
+from postdicom_async.emulator.context import ArchiveContext
 from postdicom_async.emulator.pages.page import Section, message_page, password_page, share_page
 from postdicom_async.emulator.pages.style import STYLE_SOURCE
-from postdicom_async.emulator.pages.zip_stream import zip_answer
-from postdicom_async.emulator.vendor.folders import Folders
-from postdicom_async.emulator.vendor.orders import Orders
-from postdicom_async.emulator.vendor.shares import Shares
+from postdicom_async.emulator.pages.zip_stream import ZipEntry, zip_answer
+from postdicom_async.emulator.vendor.account import VendorAccount
+from postdicom_async.emulator.vendor.orders import StoredOrder
+from postdicom_async.emulator.vendor.shares import SHARE_PATH, StoredShare
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
-
-    from starlette.requests import Request
-
-    from postdicom_async.emulator.context import ArchiveContext
-    from postdicom_async.emulator.pages.zip_stream import ZipEntry
-    from postdicom_async.emulator.vendor.orders import Order
-    from postdicom_async.emulator.vendor.shares import Share
-
-__all__ = ["SharePages", "share_routes"]
-
-Handler: TypeAlias = "Callable[[Request], Awaitable[Response]]"
+__all__ = ["share_routes"]
 
 _COOKIE = "share"
 _FORM_BYTES = 8 * 1024
@@ -51,56 +40,68 @@ _HEADERS = {
 class _Closed(Exception):
     """There is nothing to see; holds the answer that says why."""
 
-    def __init__(self, answer: Response) -> None:
+    def __init__(self, status: int, title: str, words: str, wait: int = 0) -> None:
         super().__init__("closed")
-        self.answer = answer
+        self.answer = _page(message_page(title, words), status, title)
+        if wait:
+            self.answer.headers["Retry-After"] = str(wait)
 
 
-def share_routes(context: ArchiveContext) -> list[tuple[str, str, Handler]]:
+def share_routes(context: ArchiveContext) -> list[RouteRow]:
     """Return method, path and handler of the pages."""
-    pages = SharePages(context)
+    pages = _SharePages(context)
+
+    def handler(show: Callable[[Request, StoredShare], Awaitable[Response]]) -> RouteHandler:
+        async def handle(request: Request) -> Response:
+            try:
+                return await show(request, await pages.share(request))
+            except _Closed as closed:
+                return closed.answer
+
+        return handle
+
     link = f"{SHARE_PATH}/{{token}}"
     return [
-        ("GET", link, pages.show),
-        ("POST", link, pages.enter),
-        ("GET", f"{link}/download", pages.download),
-        ("GET", f"{link}/download/{{order}}", pages.download),
+        ("GET", link, handler(pages.show)),
+        ("POST", link, handler(pages.enter)),
+        ("GET", f"{link}/download", handler(pages.download)),
+        ("GET", f"{link}/download/{{order}}", handler(pages.download)),
     ]
 
 
-class SharePages:
+class _SharePages:
     """The handlers. A password is compared once; a cookie that only this process can make says so afterwards."""
 
     def __init__(self, context: ArchiveContext) -> None:
         self._context = context
-        self._orders = Orders(context.store, context.options.institution_uuid)
-        self._folders = Folders(context.store)
-        self._shares = Shares(context.store)
+        self._account = VendorAccount(context)
         self._secret = secrets.token_bytes(32)
 
-    async def show(self, request: Request) -> Response:
+    async def share(self, request: Request) -> StoredShare:
+        """Return what the link names, or say that it names nothing any more."""
+        token = request.path_params["token"]
+        share = await self._context.run(self._account.shares.find, token) if _TOKEN.fullmatch(token) else None
+        if share is None:
+            raise _Closed(404, "Nothing here", "This link does not exist. Was all of it copied?")
+        if share.has_expired:
+            raise _Closed(410, "This link has expired", "Ask the person who sent it to you for a new one.")
+        return share
+
+    async def show(self, request: Request, share: StoredShare) -> Response:
         """Handle the link itself: the list, or the question for the password."""
-        try:
-            share = await self._share(request)
-        except _Closed as closed:
-            return closed.answer
         if not self._is_open(share, request):
             return _page(password_page(_path(request), wrong=False))
         title, sections = await self._context.run(self._listing, share)
         download = f"{_path(request)}/download" if share.downloadable else ""
         return _page(share_page(title, share.description, sections, expires=share.expires, download=download))
 
-    async def enter(self, request: Request) -> Response:
+    async def enter(self, request: Request, share: StoredShare) -> Response:
         """Handle the form with the password."""
-        try:
-            share = await self._share(request)
-            password = await _password(request)
-        except _Closed as closed:
-            return closed.answer
+        password = await _password(request)
         if share.password_hash:
             address, guesses = request.client.host if request.client else "", self._context.share_guesses
             if wait := guesses.begin(address):
-                return _slow_down(wait)
+                raise _Closed(429, "Too many attempts", f"Wait {wait} seconds, then open the link again.", wait)
             if not await self._context.run(share.opens_with, password):
                 return _page(password_page(_path(request), wrong=True), 403, "the password is wrong")
             guesses.right(address)
@@ -109,104 +110,62 @@ class SharePages:
         answer.set_cookie(_COOKIE, self._key(share), path=_path(request), secure=secure, httponly=True, samesite="lax")
         return answer
 
-    async def download(self, request: Request) -> Response:
+    async def download(self, request: Request, share: StoredShare) -> Response:
         """Handle the files of one order, or of all."""
-        try:
-            share = await self._share(request)
-            self._require_download(share, request)
-            orders = await self._context.run(self._orders_of, share, request.path_params.get("order"))
-        except _Closed as closed:
-            return closed.answer
-        name = "study.zip" if "order" in request.path_params else "studies.zip"
-        headers = {**_HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
-        return zip_answer(self._context, self._entries(orders), headers)
-
-    async def _share(self, request: Request) -> Share:
-        """Return what the link names.
-
-        Raises:
-            _Closed: 404 or 410.
-        """
-        token = request.path_params["token"]
-        share = await self._context.run(self._shares.find, token) if _TOKEN.fullmatch(token) else None
-        if share is None:
-            raise _Closed(_message(404, "Nothing here", "This link does not exist. Was all of it copied?"))
-        if share.has_expired:
-            raise _Closed(_message(410, "This link has expired", "Ask the person who sent it to you for a new one."))
-        return share
-
-    def _is_open(self, share: Share, request: Request) -> bool:
-        given = request.cookies.get(_COOKIE, "").encode("utf-8", "replace")
-        return not share.password_hash or hmac.compare_digest(given, self._key(share).encode())
-
-    def _key(self, share: Share) -> str:
-        return hmac.new(self._secret, f"{share.token_hash}{share.password_hash}".encode(), hashlib.sha256).hexdigest()
-
-    def _require_download(self, share: Share, request: Request) -> None:
         if not self._is_open(share, request):
-            raise _Closed(_page(password_page(_path(request), wrong=False), 403, "the password is needed"))
+            return _page(password_page(_path(request), wrong=False), 403, "the password is needed")
         if not share.downloadable:
-            raise _Closed(_message(403, "No download", "What is shared here may be looked at, not downloaded."))
-
-    def _listing(self, share: Share) -> tuple[str, list[Section]]:
-        """Return title and content; blocks. A folder's own orders come first, then those of the folders below."""
-        if not share.folder_uuid:
-            return "Shared studies", [Section("", self._orders.some(share.order_uuids))]
-        folder = self._folders.one(share.folder_uuid)
-        places = [(folder.uuid, "")] + [(below.uuid, below.name) for below in self._folders.below(folder.uuid)]
-        sections = [Section(name, self._orders.some(self._folders.order_uuids(uuid))) for uuid, name in places]
-        return share.title or folder.name, sections
-
-    def _orders_of(self, share: Share, uuid: str | None) -> list[Order]:
-        """Return the orders to hand out, each once; blocks.
-
-        Raises:
-            _Closed: 404 when none of them is shared and has files.
-        """
-        _, sections = self._listing(share)
+            raise _Closed(403, "No download", "What is shared here may be looked at, not downloaded.")
+        uuid = request.path_params.get("order")
+        _, sections = await self._context.run(self._listing, share)
         shared = {order.uuid: order for section in sections for order in section.orders if order.images_count}
         orders = [order for order in shared.values() if uuid in {None, order.uuid}]
         if not orders:
-            raise _Closed(_message(404, "Nothing here", "There are no such images in this share."))
-        return orders
+            raise _Closed(404, "Nothing here", "There are no such images in this share.")
+        name = "studies.zip" if uuid is None else "study.zip"
+        headers = {**_HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+        return zip_answer(self._context, self._entries(orders), headers)
 
-    def _entries(self, orders: Sequence[Order]) -> Iterator[ZipEntry]:
+    def _is_open(self, share: StoredShare, request: Request) -> bool:
+        given = request.cookies.get(_COOKIE, "").encode("utf-8", "replace")
+        return not share.password_hash or hmac.compare_digest(given, self._key(share).encode())
+
+    def _key(self, share: StoredShare) -> str:
+        return hmac.new(self._secret, f"{share.token_hash}{share.password_hash}".encode(), hashlib.sha256).hexdigest()
+
+    def _listing(self, share: StoredShare) -> tuple[str, list[Section]]:
+        """Return title and content; blocks. A folder's own orders come first, then those of the folders below."""
+        orders, folders = self._account.orders, self._account.folders
+        if not share.folder_uuid:
+            return "Shared studies", [Section("", orders.some(share.order_uuids))]
+        folder = folders.one(share.folder_uuid)
+        places = [(folder.uuid, "")] + [(below.uuid, below.name) for below in folders.below(folder.uuid)]
+        sections = [Section(name, orders.some(folders.order_uuids(uuid))) for uuid, name in places]
+        return share.title or folder.name, sections
+
+    def _entries(self, orders: list[StoredOrder]) -> Iterator[ZipEntry]:
         for number, order in enumerate(orders, 1):
             folder = f"study{number}/" if len(orders) > 1 else ""
-            for instance in self._orders.instances(order):
+            for instance in self._account.orders.instances(order):
                 yield f"{folder}{instance.uids.series_instance_uid}/{instance.uids.sop_instance_uid}.dcm", instance
 
 
 async def _password(request: Request) -> str:
-    """Read the form.
-
-    Raises:
-        _Closed: 413 when it is too long, 400 when it is no form.
-    """
+    """Read the form, within bounds: it comes from anybody."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > _FORM_BYTES:
-            raise _Closed(_message(413, "Too long", "That is more than a password."))
+            raise _Closed(413, "Too long", "That is more than a password.")
     try:
         return parse_qs(body.decode("ascii", "replace"), max_num_fields=5).get("password", [""])[0]
     except ValueError:
-        raise _Closed(_message(400, "Not understood", "That is no password form.")) from None
+        raise _Closed(400, "Not understood", "That is no password form.") from None
 
 
 def _path(request: Request) -> str:
     """Return the path of the link, without the archive's host: a browser may know it by another name."""
     return f"{urlsplit(base_url(request)).path}{SHARE_PATH}/{request.path_params['token']}"
-
-
-def _slow_down(wait: int) -> Response:
-    answer = _message(429, "Too many attempts", f"Wait {wait} seconds, then open the link again.")
-    answer.headers["Retry-After"] = str(wait)
-    return answer
-
-
-def _message(status: int, title: str, words: str) -> Response:
-    return _page(message_page(title, words), status, title)
 
 
 def _page(html: str, status: int = 200, reason: str = "") -> Response:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from starlette.responses import StreamingResponse
 
+from postdicom_async.emulator.context import ArchiveContext
 from postdicom_async.emulator.dicomweb.multipart_writer import PIECE, FileSlice, cut
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-
-    from postdicom_async.emulator.context import ArchiveContext
-    from postdicom_async.emulator.store.archive import StoredInstance
+from postdicom_async.emulator.store.archive import StoredInstance
 
 __all__ = ["ZipEntry", "zip_answer"]
 

@@ -14,23 +14,20 @@ import json
 import shutil
 import sqlite3
 import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
-from postdicom_async.dicom.uids import is_uid
-from postdicom_async.emulator.store.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, Level
+from postdicom_async.emulator.store.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, QueryLevel, is_uid
+from postdicom_async.emulator.store.files import make_file, make_folder, only_mine
 from postdicom_async.emulator.store.header import Json, read_header
-from postdicom_async.emulator.store.private_files import make_file, make_folder, only_mine
-from postdicom_async.emulator.store.schema import ROWS, SCHEMA, UID_COLUMNS, VIEWS
+from postdicom_async.emulator.store.schema import PRUNE, PUT_INSTANCE, PUT_SERIES, PUT_STUDY, SCHEMA, UID_COLUMNS, VIEWS
 from postdicom_async.emulator.vendor.schema import add_vendor_tables
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -164,38 +161,18 @@ class ArchiveStore:
         return stored
 
     def _free_path(self, uids: InstanceUids) -> Path:
-        folder = self.folder / "studies" / uids.study_instance_uid / uids.series_instance_uid
-        path = folder / f"{uids.sop_instance_uid}.dcm"
+        path = self.folder.joinpath("studies", *uids[:2], f"{uids.sop_instance_uid}.dcm")
         return path.with_stem(f"{path.stem}-{uuid4().hex[:8]}") if path.exists() else path
 
     def _index(self, database: sqlite3.Connection, stored: StoredInstance, attributes: Json) -> None:
         study, series, instance = stored.uids
-        study_json, series_json, instance_json = (_kept(attributes, level) for level in Level)
+        study_json, series_json, instance_json = (_kept(attributes, level) for level in QueryLevel)
         modality = "".join(attributes.get("00080060", {}).get("Value", [])[:1])
+        path = stored.path.relative_to(self.folder).as_posix()
+        database.execute(PUT_STUDY, (study, study_json))
+        database.execute(PUT_SERIES, (series, study, modality, series_json))
         database.execute(
-            "INSERT INTO studies (study_uid, attributes) VALUES (?, ?)"
-            " ON CONFLICT DO UPDATE SET attributes = excluded.attributes",
-            (study, study_json),
-        )
-        database.execute(
-            "INSERT INTO series (series_uid, study_uid, modality, attributes) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET attributes = excluded.attributes, modality = excluded.modality",
-            (series, study, modality, series_json),
-        )
-        database.execute(
-            "INSERT INTO instances (instance_uid, series_uid, study_uid, path, size, transfer_syntax, attributes)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET series_uid = excluded.series_uid,"
-            " study_uid = excluded.study_uid, path = excluded.path, size = excluded.size,"
-            " transfer_syntax = excluded.transfer_syntax, attributes = excluded.attributes",
-            (
-                instance,
-                series,
-                study,
-                stored.path.relative_to(self.folder).as_posix(),
-                stored.size,
-                stored.transfer_syntax,
-                instance_json,
-            ),
+            PUT_INSTANCE, (instance, series, study, path, stored.size, stored.transfer_syntax, instance_json)
         )
 
     def instance(self, sop_instance_uid: str) -> StoredInstance | None:
@@ -234,7 +211,8 @@ class ArchiveStore:
             self._prune(database, study_instance_uid)
             return found
 
-        files = [old.path for old in self.instances(study_instance_uid, series_instance_uid, sop_instance_uid)]
+        with self._lock:
+            files = [old.path for old in self._select_instances(self._database, wanted)]
         found = self.deleting(forget, files)
         for old in found:
             self._remove_file(old.path)
@@ -242,16 +220,8 @@ class ArchiveStore:
 
     def _prune(self, database: sqlite3.Connection, study_uid: str) -> None:
         """Forget the series and the study that lost their last instance."""
-        database.execute(
-            "DELETE FROM series WHERE study_uid = ? AND NOT EXISTS (SELECT 1 FROM instances i"
-            " WHERE i.study_uid = series.study_uid AND i.series_uid = series.series_uid)",
-            (study_uid,),
-        )
-        database.execute(
-            "DELETE FROM studies WHERE study_uid = ?"
-            " AND NOT EXISTS (SELECT 1 FROM series e WHERE e.study_uid = studies.study_uid)",
-            (study_uid,),
-        )
+        for sql in PRUNE:
+            database.execute(sql, (study_uid,))
 
     def _remove_file(self, path: Path) -> None:
         """Remove a file, and its series' and study's folders once they are empty."""
@@ -261,7 +231,7 @@ class ArchiveStore:
             path.parent.parent.rmdir()
 
     def rows(
-        self, level: Level, uids: Mapping[str, Sequence[str]], limit: int | None = None, offset: int = 0
+        self, level: QueryLevel, uids: Mapping[str, Sequence[str]], limit: int | None = None, offset: int = 0
     ) -> Iterator[IndexRow]:
         """Return the entities of a level under the given UIDs, in the order they were first stored.
 
@@ -273,22 +243,20 @@ class ArchiveStore:
         """
         clauses = [f"{UID_COLUMNS[tag]} IN ({', '.join('?' * len(values))})" for tag, values in uids.items()]
         where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
-        sql = ROWS[level] + where + " ORDER BY id LIMIT ? OFFSET ?"
+        sql = f"SELECT * FROM {level}_rows{where} ORDER BY id LIMIT ? OFFSET ?"  # noqa: S608
         arguments = [uid for values in uids.values() for uid in values]
         with self._lock:
             found = self._database.execute(sql, [*arguments, -1 if limit is None else limit, offset]).fetchall()
-        return (self._row(*columns) for columns in found)
+        return map(self._row, found)
 
-    def _row(
-        self, _id: int, study: str, series: str, instance: str, study_json: str, series_json: str, instance_json: str,
-        series_count: int | None, instance_count: int | None, modalities: str | None, in_series: int | None,
-        path: str,
-    ) -> IndexRow:  # fmt: skip
+    def _row(self, columns: Sequence[Any]) -> IndexRow:
+        """Return a row of a view of `schema.VIEWS`."""
+        _, *uids, study, series, instance, series_count, instance_count, modalities, in_series, path = columns
         return IndexRow(
-            InstanceUids(study, series, instance),
-            json.loads(study_json),
-            json.loads(series_json),
-            json.loads(instance_json),
+            InstanceUids(*uids),
+            json.loads(study),
+            json.loads(series),
+            json.loads(instance),
             series_count,
             instance_count,
             tuple(sorted(filter(None, (modalities or "").split(",")))),
@@ -388,7 +356,7 @@ def _open_index(index: Path, *, durable: bool) -> sqlite3.Connection:
     raise UsageError(f"the folder {index.parent} is in use by another archive")
 
 
-def _kept(attributes: Json, level: Level) -> str:
+def _kept(attributes: Json, level: QueryLevel) -> str:
     return json.dumps({tag: attributes[tag] for tag in KEPT_BY_LEVEL[level] if tag in attributes})
 
 

@@ -5,23 +5,19 @@ The index holds the attributes named here; a search that asks an instance for an
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from functools import lru_cache
 
 from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
 __all__ = [
-    "INDEXED_TAGS",
-    "KEPT_BY_LEVEL",
-    "RETURNED_BY_LEVEL",
-    "Level",
-    "hex_tag",
-    "resolve_attribute",
+    "INDEXED_TAGS", "KEPT_BY_LEVEL", "RETURNED_BY_LEVEL", "QueryLevel", "hex_tag", "is_uid", "resolve_attribute",
     "vr_of",
-]
+]  # fmt: skip
 
 
-class Level(StrEnum):
+class QueryLevel(StrEnum):
     """A level of the query/retrieve hierarchy; patient attributes belong to the study."""
 
     STUDY = "study"
@@ -29,49 +25,55 @@ class Level(StrEnum):
     INSTANCE = "instance"
 
 
-_STUDY_RETURNED = (
-    "StudyDate", "StudyTime", "AccessionNumber", "InstanceAvailability", "ModalitiesInStudy",
-    "ReferringPhysicianName", "TimezoneOffsetFromUTC", "RetrieveURL", "PatientName", "PatientID",
-    "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID", "NumberOfStudyRelatedSeries",
-    "NumberOfStudyRelatedInstances",
-)  # fmt: skip
-_STUDY_KEPT = (
-    *_STUDY_RETURNED,
-    "StudyDescription", "PatientAge", "PatientSize", "PatientWeight", "PatientComments", "PatientBirthTime",
-    "PatientBirthName", "OtherPatientIDs", "OtherPatientNames", "IssuerOfPatientID", "EthnicGroup",
-    "PatientIdentityRemoved", "AdditionalPatientHistory", "Occupation", "NameOfPhysiciansReadingStudy",
-    "PhysiciansOfRecord", "AdmittingDiagnosesDescription", "InstitutionName", "InstitutionalDepartmentName",
-    "ProcedureCodeSequence", "RequestedProcedureDescription", "RequestedProcedureID",
-    "AnatomicRegionsInStudyCodeSequence",
-)  # fmt: skip
-_SERIES_RETURNED = (
-    "Modality", "TimezoneOffsetFromUTC", "SeriesDescription", "RetrieveURL", "SeriesInstanceUID", "SeriesNumber",
-    "NumberOfSeriesRelatedInstances", "PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime",
-    "RequestAttributesSequence",
-)  # fmt: skip
-_SERIES_KEPT = (
-    *_SERIES_RETURNED,
-    "SeriesDate", "SeriesTime", "BodyPartExamined", "Laterality", "ProtocolName", "PatientPosition",
-    "PerformingPhysicianName", "OperatorsName", "Manufacturer", "ManufacturerModelName", "StationName",
-    "FrameOfReferenceUID", "PerformedProcedureStepDescription", "PerformedProcedureStepID",
-)  # fmt: skip
-_INSTANCE_RETURNED = (
-    "SOPClassUID", "SOPInstanceUID", "InstanceAvailability", "TimezoneOffsetFromUTC", "RetrieveURL",
-    "InstanceNumber", "Rows", "Columns", "BitsAllocated", "NumberOfFrames",
-)  # fmt: skip
-_INSTANCE_KEPT = (
-    *_INSTANCE_RETURNED,
-    "ContentDate", "ContentTime", "AcquisitionDate", "AcquisitionTime", "AcquisitionNumber", "ImageType",
-    "InstanceCreationDate", "InstanceCreationTime", "SamplesPerPixel", "PhotometricInterpretation",
-    "PixelRepresentation", "SliceLocation", "ContentLabel", "ContentDescription",
-)  # fmt: skip
+_RETURNED = {
+    QueryLevel.STUDY: """
+        StudyDate StudyTime AccessionNumber InstanceAvailability ModalitiesInStudy ReferringPhysicianName
+        TimezoneOffsetFromUTC RetrieveURL PatientName PatientID PatientBirthDate PatientSex StudyInstanceUID
+        StudyID NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances
+    """,
+    QueryLevel.SERIES: """
+        Modality TimezoneOffsetFromUTC SeriesDescription RetrieveURL SeriesInstanceUID SeriesNumber
+        NumberOfSeriesRelatedInstances PerformedProcedureStepStartDate PerformedProcedureStepStartTime
+        RequestAttributesSequence
+    """,
+    QueryLevel.INSTANCE: """
+        SOPClassUID SOPInstanceUID InstanceAvailability TimezoneOffsetFromUTC RetrieveURL InstanceNumber
+        Rows Columns BitsAllocated NumberOfFrames
+    """,
+}
+_ALSO_KEPT = {
+    QueryLevel.STUDY: """
+        StudyDescription PatientAge PatientSize PatientWeight PatientComments PatientBirthTime
+        PatientBirthName OtherPatientIDs OtherPatientNames IssuerOfPatientID EthnicGroup
+        PatientIdentityRemoved AdditionalPatientHistory Occupation NameOfPhysiciansReadingStudy
+        PhysiciansOfRecord AdmittingDiagnosesDescription InstitutionName InstitutionalDepartmentName
+        ProcedureCodeSequence RequestedProcedureDescription RequestedProcedureID
+        AnatomicRegionsInStudyCodeSequence
+    """,
+    QueryLevel.SERIES: """
+        SeriesDate SeriesTime BodyPartExamined Laterality ProtocolName PatientPosition
+        PerformingPhysicianName OperatorsName Manufacturer ManufacturerModelName StationName
+        FrameOfReferenceUID PerformedProcedureStepDescription PerformedProcedureStepID
+    """,
+    QueryLevel.INSTANCE: """
+        ContentDate ContentTime AcquisitionDate AcquisitionTime AcquisitionNumber ImageType
+        InstanceCreationDate InstanceCreationTime SamplesPerPixel PhotometricInterpretation
+        PixelRepresentation SliceLocation ContentLabel ContentDescription
+    """,
+}
+_COMPUTED = """
+    InstanceAvailability ModalitiesInStudy RetrieveURL NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances
+    NumberOfSeriesRelatedInstances
+"""
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 
-_COMPUTED = frozenset(
-    {
-        "InstanceAvailability", "ModalitiesInStudy", "RetrieveURL", "NumberOfStudyRelatedSeries",
-        "NumberOfStudyRelatedInstances", "NumberOfSeriesRelatedInstances",
-    }
-)  # fmt: skip
+
+def is_uid(text: str) -> bool:
+    """Return whether a text is a UID (PS3.5 section 9.1); it becomes part of addresses and file names.
+
+    Leading zeros of a component are let through: they are wrong but found in the wild, and harmless here.
+    """
+    return len(text) <= 64 and bool(_UID.fullmatch(text))
 
 
 def hex_tag(tag: int) -> str:
@@ -79,30 +81,18 @@ def hex_tag(tag: int) -> str:
     return f"{tag:08X}"
 
 
-def _tags(keywords: tuple[str, ...]) -> tuple[str, ...]:
-    tags = (tag_for_keyword(keyword) for keyword in keywords)
-    return tuple(dict.fromkeys(hex_tag(tag) for tag in tags if tag is not None))
+def _tags(keywords: str) -> tuple[str, ...]:
+    return tuple(hex_tag(keyword_dict[keyword]) for keyword in keywords.split())
 
 
-RETURNED_BY_LEVEL: dict[Level, tuple[str, ...]] = {
-    Level.STUDY: _tags(_STUDY_RETURNED),
-    Level.SERIES: _tags(_SERIES_RETURNED),
-    Level.INSTANCE: _tags(_INSTANCE_RETURNED),
-}
+RETURNED_BY_LEVEL = {level: _tags(keywords) for level, keywords in _RETURNED.items()}
 """What an answer holds without being asked (PS3.18 tables 10.6.3-3 to 10.6.3-5)."""
 
-KEPT_BY_LEVEL: dict[Level, tuple[str, ...]] = {
-    Level.STUDY: _tags(_STUDY_KEPT),
-    Level.SERIES: _tags(_SERIES_KEPT),
-    Level.INSTANCE: _tags(_INSTANCE_KEPT),
-}
+KEPT_BY_LEVEL = {level: (*tags, *_tags(_ALSO_KEPT[level])) for level, tags in RETURNED_BY_LEVEL.items()}
 """What the index can match and return."""
 
-INDEXED_TAGS: tuple[int, ...] = tuple(
-    sorted(
-        {int(tag, 16) for tags in KEPT_BY_LEVEL.values() for tag in tags}
-        - {keyword_dict[keyword] for keyword in _COMPUTED}
-    )
+INDEXED_TAGS = sorted(
+    int(tag, 16) for tag in {tag for tags in KEPT_BY_LEVEL.values() for tag in tags} - set(_tags(_COMPUTED))
 )
 """What is read from a file when it is stored."""
 

@@ -14,41 +14,29 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 from pydicom import dcmread
 from pydicom.charset import decode_bytes, python_encoding
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
 from pydicom.values import convert_SQ
 
 from postdicom_async.emulator.store.attributes import hex_tag, vr_of
-from postdicom_async.emulator.store.bounded_file import IsDeflated, SizedFile, TooLarge, UnreadableHeader, inflate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from pydicom.dataelem import DataElement
-    from pydicom.dataset import Dataset
-    from pydicom.tag import BaseTag
+from postdicom_async.emulator.store.files import IsDeflated, SizedFile, TooLarge, UnreadableHeader, inflate
 
 __all__ = [
-    "BULK_LIMIT",
-    "Header",
-    "Json",
-    "PixelElement",
-    "TooLarge",
-    "UnreadableHeader",
-    "dataset_json",
-    "quietly",
-    "raw_element",
-    "read_header",
-]
+    "BINARY", "BULK_LIMIT", "Header", "Json", "PixelElement", "TooLarge", "UnreadableHeader", "dataset_json", "quietly",
+    "raw_element", "read_header",
+]  # fmt: skip
 
 T = TypeVar("T")
+_Element: TypeAlias = DataElement | RawDataElement
 
 Json: TypeAlias = dict[str, Any]
 """A data set in the DICOM JSON model: eight hexadecimal digits to ``{"vr": ..., "Value": [...]}``."""
@@ -63,7 +51,7 @@ IMPLICIT = "1.2.840.10008.1.2"
 
 _DEFERRED_ABOVE = 64 * 1024
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _TEXT_BY_CHARSET = frozenset({"SH", "LO", "ST", "LT", "PN", "UC", "UT"})
 _SINGLE_TEXT = frozenset({"ST", "LT", "UT", "UR"})
 _NUMBER_FORMATS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}
@@ -108,7 +96,7 @@ class Header:
     def json_of(self, tag: int) -> Json:
         """Return one element in the DICOM JSON model, empty when absent."""
         element = self.dataset.get_item(tag, keep_deferred=True)
-        return {} if element is None else _element_json(element, _encodings(self.dataset, ()), _no_uri, "")
+        return {} if element is None else _element_json(element, _encodings(self.dataset, ()), None, "")
 
 
 def read_header(path: Path, tags: Sequence[int] | None = None) -> Header:
@@ -138,20 +126,14 @@ def _read(file: BinaryIO, tags: list[int] | None) -> Header:
     try:
         return quietly(whole)
     except IsDeflated as deflated:
-        start = deflated.start
-    stop = None if tags is None else _is_pixel_data
-    unpacked = inflate(file, start)
-    return Header(quietly(lambda: _read_unpacked(unpacked, stop, tags)), DEFLATED, None)
+        unpacked = io.BytesIO(inflate(file, deflated.start))
 
+    def stop(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        return tags is not None and tag in _PIXEL_TAGS
 
-def _is_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag in _PIXEL_TAGS
-
-
-def _read_unpacked(
-    data: bytes, stop: Callable[[BaseTag, str | None, int], bool] | None, tags: list[int] | None
-) -> Dataset:
-    return read_dataset(io.BytesIO(data), False, True, stop_when=stop, specific_tags=tags)
+    return Header(
+        quietly(lambda: read_dataset(unpacked, False, True, stop_when=stop, specific_tags=tags)), DEFLATED, None
+    )
 
 
 def quietly(read: Callable[[], T]) -> T:
@@ -203,25 +185,18 @@ def dataset_json(
         prefix: the path of the sequence item this data set is.
     """
     encodings = _encodings(dataset, parent_encodings)
-    uri = bulk_uri or _no_uri
+    elements = (dataset.get_item(tag, keep_deferred=True) for tag in sorted(dataset.keys()))
     return {
-        hex_tag(element.tag): _element_json(element, encodings, uri, prefix)
-        for element in _elements(dataset)
-        if element.tag & 0xFFFF  # group lengths say nothing here
+        hex_tag(element.tag): _element_json(element, encodings, bulk_uri, prefix)
+        for element in elements
+        if element is not None and element.tag & 0xFFFF  # group lengths say nothing here
     }
 
 
 def raw_element(dataset: Dataset, tag: int) -> RawDataElement | None:
     """Return an element as it stands in the file, None when absent or already decoded."""
-    element: DataElement | RawDataElement | None = dataset.get_item(tag, keep_deferred=True)
+    element: _Element | None = dataset.get_item(tag, keep_deferred=True)
     return element if isinstance(element, RawDataElement) else None
-
-
-def _elements(dataset: Dataset) -> Iterator[DataElement | RawDataElement]:
-    for tag in sorted(dataset.keys()):
-        element = dataset.get_item(tag, keep_deferred=True)
-        if element is not None:
-            yield element
 
 
 def _encodings(dataset: Dataset, inherited: Sequence[str]) -> Sequence[str]:
@@ -232,30 +207,28 @@ def _encodings(dataset: Dataset, inherited: Sequence[str]) -> Sequence[str]:
     return [python_encoding.get(term, "utf-8") for term in terms]
 
 
-def _no_uri(_path: str) -> str:
-    return ""
-
-
-def _element_json(
-    element: DataElement | RawDataElement, encodings: Sequence[str], uri: Callable[[str], str], prefix: str
-) -> Json:
-    path = f"{prefix}{hex_tag(element.tag)}"
-    vr = _plain_vr(element)
-    if vr == "SQ":
-        return _sequence_json(element, encodings, uri, path)
-    if isinstance(element, RawDataElement) and element.value is None and element.length:
-        return _bulk_json(vr, uri(path))
-    if not element.value:
+def _element_json(element: _Element, encodings: Sequence[str], uri: Callable[[str], str] | None, prefix: str) -> Json:
+    path, vr, raw = f"{prefix}{hex_tag(element.tag)}", _plain_vr(element), element.value
+    is_deferred = isinstance(element, RawDataElement) and raw is None and element.length != 0
+    if not raw and not is_deferred:
         return {"vr": vr}
-    value = element.value if isinstance(element.value, bytes) else _raw_text(element.value).encode()
-    if vr in _BINARY:
-        return _binary_json(vr, value, uri(path))
+    if vr == "SQ":
+        values = [
+            dataset_json(item, bulk_uri=uri, parent_encodings=encodings, prefix=f"{path}/{number}/")
+            for number, item in enumerate(_items(element, encodings), 1)
+        ]
+        return {"vr": vr, "Value": values} if values else {"vr": vr}
+    value = raw if isinstance(raw, bytes) else _raw_text(raw).encode()
+    if is_deferred or (vr in BINARY and len(value) > BULK_LIMIT):
+        return {"vr": vr, "BulkDataURI": uri(path)} if uri else {"vr": vr}
+    if vr in BINARY:
+        return {"vr": vr, "InlineBinary": base64.b64encode(value).decode("ascii")}
     little = not isinstance(element, RawDataElement) or element.is_little_endian
     values = _values(vr, value, "<" if little else ">", encodings)
     return {"vr": vr, "Value": values} if any(value is not None for value in values) else {"vr": vr}
 
 
-def _plain_vr(element: DataElement | RawDataElement) -> str:
+def _plain_vr(element: _Element) -> str:
     """Return one of the standard's VRs: from the file, else from the dictionary; the ambiguous ones decided."""
     vr = element.VR
     if vr is None or vr == "UN":
@@ -263,67 +236,38 @@ def _plain_vr(element: DataElement | RawDataElement) -> str:
     return {"US or SS": "US", "OB or OW": "OW", "US or OW": "OW", "US or SS or OW": "US"}.get(vr, vr[:2])
 
 
-def _sequence_json(
-    element: DataElement | RawDataElement, encodings: Sequence[str], uri: Callable[[str], str], path: str
-) -> Json:
-    items = _items(element, encodings)
-    values = [
-        dataset_json(item, bulk_uri=uri, parent_encodings=encodings, prefix=f"{path}/{number}/")
-        for number, item in enumerate(items, 1)
-    ]
-    return {"vr": "SQ", "Value": values} if values else {"vr": "SQ"}
-
-
-def _items(element: DataElement | RawDataElement, encodings: Sequence[str]) -> Sequence[Dataset]:
-    if not element.value:
-        return []
-    if not isinstance(element, RawDataElement):
-        return list(element.value)
+def _items(element: _Element, encodings: Sequence[str]) -> Sequence[Dataset]:
+    if not isinstance(element, RawDataElement) or element.value is None:
+        return list(element.value or ())
     return list(
         convert_SQ(element.value, element.is_implicit_VR, element.is_little_endian, list(encodings), element.value_tell)
     )
 
 
-def _bulk_json(vr: str, uri: str) -> Json:
-    return {"vr": vr, "BulkDataURI": uri} if uri else {"vr": vr}
-
-
-def _binary_json(vr: str, value: bytes, uri: str) -> Json:
-    if len(value) > BULK_LIMIT:
-        return _bulk_json(vr, uri)
-    return {"vr": vr, "InlineBinary": base64.b64encode(value).decode("ascii")}
-
-
 def _values(vr: str, value: bytes, order: str, encodings: Sequence[str]) -> list[Any]:
     if vr in _NUMBER_FORMATS:
-        return _numbers(_NUMBER_FORMATS[vr], value, order)
+        code = _NUMBER_FORMATS[vr]
+        count = len(value) // struct.calcsize(f"={code}")
+        numbers = struct.unpack_from(f"{order}{count}{code}", value)
+        return [number if math.isfinite(number) else str(number) for number in numbers]
     if vr == "AT":
         pairs = struct.iter_unpack(f"{order}HH", value[: len(value) // 4 * 4])
         return [f"{group:04X}{element:04X}" for group, element in pairs]
     text = _decode(value, encodings) if vr in _TEXT_BY_CHARSET else _raw_text(value)
     if vr in _SINGLE_TEXT:
         return [text.rstrip(" \0")]
-    parts = [part.strip(" \0") for part in text.split("\\")]
-    return [_typed(vr, part) for part in parts]
+    return [_typed(vr, part.strip(" \0")) for part in text.split("\\")]
 
 
 def _typed(vr: str, text: str) -> Any:
+    """Return a value of its type; a number that is none stays text, as PS3.18 F.2.3 allows."""
     if not text:
         return None
     if vr == "PN":
-        return _name(text)
-    return _decimal(text) if vr in {"IS", "DS"} else text
-
-
-def _numbers(code: str, value: bytes, order: str) -> list[Any]:
-    size = struct.calcsize(f"={code}")
-    count = len(value) // size
-    numbers = struct.unpack(f"{order}{count}{code}", value[: count * size])
-    return [number if math.isfinite(number) else str(number) for number in numbers]
-
-
-def _decimal(text: str) -> int | float | str:
-    """Return a number for IS and DS; what is none stays text, as PS3.18 F.2.3 allows."""
+        groups = zip(_NAME_GROUPS, text.split("="), strict=False)
+        return {name: group.rstrip(" \0") for name, group in groups if group.strip(" \0^")} or None
+    if vr not in {"IS", "DS"}:
+        return text
     if _INTEGER.fullmatch(text):
         return int(text)
     try:
@@ -331,11 +275,6 @@ def _decimal(text: str) -> int | float | str:
     except ValueError:
         return text
     return number if math.isfinite(number) else text
-
-
-def _name(text: str) -> Json | None:
-    groups = zip(_NAME_GROUPS, text.split("="), strict=False)
-    return {name: group.rstrip(" \0") for name, group in groups if group.strip(" \0^")} or None
 
 
 def _raw_text(value: object) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from postdicom_async.emulator.store.attributes import Level
-
-__all__ = ["ROWS", "SCHEMA", "UID_COLUMNS", "VIEWS"]
+__all__ = ["PRUNE", "PUT_INSTANCE", "PUT_SERIES", "PUT_STUDY", "SCHEMA", "UID_COLUMNS", "VIEWS"]
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
@@ -39,9 +37,25 @@ CREATE TEMP VIEW instance_rows AS
         NULL, NULL, NULL, NULL, i.path
     FROM instances i JOIN series e USING (study_uid, series_uid) JOIN studies s USING (study_uid);
 """
-ROWS = {
-    Level.STUDY: "SELECT * FROM study_rows",
-    Level.SERIES: "SELECT * FROM series_rows",
-    Level.INSTANCE: "SELECT * FROM instance_rows",
-}
+PUT_STUDY = """
+INSERT INTO studies (study_uid, attributes) VALUES (?, ?) ON CONFLICT DO UPDATE SET attributes = excluded.attributes
+"""
+PUT_SERIES = """
+INSERT INTO series (series_uid, study_uid, modality, attributes) VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET attributes = excluded.attributes, modality = excluded.modality
+"""
+PUT_INSTANCE = """
+INSERT INTO instances (instance_uid, series_uid, study_uid, path, size, transfer_syntax, attributes)
+    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET series_uid = excluded.series_uid,
+    study_uid = excluded.study_uid, path = excluded.path, size = excluded.size,
+    transfer_syntax = excluded.transfer_syntax, attributes = excluded.attributes
+"""
+PRUNE = (
+    """DELETE FROM series WHERE study_uid = ? AND NOT EXISTS (SELECT 1 FROM instances i
+        WHERE i.study_uid = series.study_uid AND i.series_uid = series.series_uid)""",
+    """DELETE FROM studies WHERE study_uid = ? AND NOT EXISTS (SELECT 1 FROM series e
+        WHERE e.study_uid = studies.study_uid)""",
+)
+"""Forget the series, then the study, that lost their last instance."""
+
 UID_COLUMNS = {"0020000D": "study_uid", "0020000E": "series_uid", "00080018": "instance_uid"}

@@ -1,24 +1,69 @@
-"""Patient orders: made of the studies of the archive, one each, or by ``createpatientorder``. Methods block."""
+"""Patient orders: made of the studies of the archive, one each, or by creating one. Methods block.
+
+An order's row holds what is its own: the institution, whom it is assigned to, the fields it was created with. What
+belongs to its study is read from the index each time, and goes before the fields. The order of a study comes and goes
+with it, by the triggers of `vendor.schema`.
+"""
 
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from postdicom_async.emulator.answers import Refusal
+from postdicom_async.emulator.dicomweb.matching import LONGEST_KEY, text_matches
+from postdicom_async.emulator.store.archive import ArchiveStore, StoredInstance
+from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.vendor.parameters import Given
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+__all__ = ["ORDER_FIELDS", "StoredOrder", "StoredOrders", "contains", "value_text"]
 
-    from postdicom_async.emulator.store.archive import ArchiveStore, StoredInstance
-    from postdicom_async.emulator.store.header import Json
 
-__all__ = ["Order", "Orders"]
+class OrderField(NamedTuple):
+    """A field of an order by its names in both APIs; what there is none of is empty.
 
-WITHOUT_IMAGES, WITH_IMAGES = 10, 70
-"""``OrderStatus``: numbers of this archive's choice."""
+    ``name`` is that of the operations beside DICOMweb, ``cloud`` that of the Cloud API, ``place`` the place in that
+    API's ``JsonParameters``, ``tag`` the attribute of a study that it is read from.
+    """
+
+    name: str
+    cloud: str
+    place: str
+    tag: str
+
+
+_TABLE = """
+PatientName                   PatientName                    IdentityInformation.Name                       00100010
+PatientId                     PatientID                      IdentityInformation.Id                         00100020
+OtherPatientId                OtherPatientId                 IdentityInformation.OtherId                    00101000
+PatientSex                    PatientSex                     IdentityInformation.Sex                        00100040
+PatientBirthdate              PatientsBirthDate              IdentityInformation.Birthdate                  00100030
+Modality                      OrderModality                  Modality                                       -
+StudyDescription              StudyDescription               StudyInformation.StudyDescription              00081030
+AccessionNumber               OrderAccessionNumber           AccessionNumber                                00080050
+OrderScheduledDatetime        -                              -                                              -
+PerformedDatetime             PerformedDatetime              StudyInformation.StudyDate                     -
+InstitutionNameInDicom        InstitutionNameInDicom         StudyInformation.InstitutionNameInDicom        -
+RequestedProcedureId          RequestedProcedureId           OtherInformation.RequestedProcedureId          00401001
+RequestedProcedureDescription RequestingProcedureDescription OtherInformation.RequestedProcedureDescription 00321060
+RequestingPhysician           RequestingPhysician            OtherInformation.RequestingPhysician           -
+ReferringPhysiciansName       ReferringPhysiciansName        OtherInformation.ReferringPhysiciansName       00080090
+ScheduledEquipmentUuid        ScheduledEquipmentUuid         ScheduledEquipmentUuid                         -
+PatientComplaints             PatientComplaints              -                                              -
+Priority                      Priority                       -                                              -
+PatientHistory                PatientHistory                 -                                              -
+PatientSymptom                PatientSymptom                 -                                              -
+RequestingDepartment          RequestingDepartment           -                                              -
+OrderNote1                    OrderNote1                     -                                              -
+OrderNote2                    OrderNote2                     -                                              -
+"""
+ORDER_FIELDS = [
+    OrderField(*("" if word == "-" else word for word in line.split())) for line in _TABLE.strip().splitlines()
+]
 
 _SELECT = """
 SELECT o.uuid, o.institution_uuid, o.study_uid, o.fields, o.user_uuid, o.group_uuid, s.attributes,
@@ -28,28 +73,11 @@ SELECT o.uuid, o.institution_uuid, o.study_uid, o.fields, o.user_uuid, o.group_u
     (SELECT TOTAL(c.size) FROM instances c WHERE c.study_uid = o.study_uid)
 FROM orders o LEFT JOIN studies s USING (study_uid) {where} ORDER BY o.id
 """
-_FROM_STUDY = {
-    "PatientId": "00100020",
-    "OtherPatientId": "00101000",
-    "PatientSex": "00100040",
-    "StudyDescription": "00081030",
-    "AccessionNumber": "00080050",
-    "RequestedProcedureId": "00401001",
-    "RequestedProcedureDescription": "00321060",
-}
-_NAMES_FROM_STUDY = {"PatientName": "00100010", "ReferringPhysiciansName": "00080090"}
-_KEPT_FROM_CREATION = (
-    "PatientName", "PatientId", "OtherPatientId", "PatientSex", "StudyDescription", "AccessionNumber",
-    "PatientComplaints", "OrderScheduledDatetime", "RequestedProcedureId", "RequestedProcedureDescription",
-    "RequestingPhysician", "ReferringPhysiciansName", "ScheduledEquipmentUuid", "PerformedDatetime",
-    "InstitutionNameInDicom", "Priority", "PatientHistory", "PatientSymptom", "RequestingDepartment", "OrderNote1",
-    "OrderNote2",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Order:
-    """One order; ``fields`` are texts by their names on the wire."""
+class StoredOrder:
+    """One order; ``fields`` are texts by their names in the operations beside DICOMweb."""
 
     uuid: str
     institution_uuid: str
@@ -67,25 +95,42 @@ class Order:
         """When it was performed, or else is to be, as ``YYYY-MM-DD``; empty when unknown."""
         return (self.fields.get("PerformedDatetime") or self.fields.get("OrderScheduledDatetime") or "")[:10]
 
+    def is_wanted(self, given: Given) -> bool:
+        """Return whether it is what all given filters of ``getpatientorderlist`` ask for."""
+        institutions, text = given.items("InstitutionUuidList"), self.fields.get
+        modalities = {_folded(modality.strip()) for modality in given.items("ModalityList")}
+        return (
+            (not institutions or self.institution_uuid in institutions)
+            and _name_matches(text("PatientName", ""), given.text("PatientName").strip())
+            and all(
+                _id_matches(text(name, ""), given.text(name).strip())
+                for name in ("PatientId", "OtherPatientId", "AccessionNumber")
+            )
+            and (not modalities or any(_folded(modality.strip()) in modalities for modality in self.modalities))
+            and _in_days(self.study_date, given, "StudyDate")
+            and _in_days(text("PatientBirthdate", ""), given, "PatientBirthdate")
+        )
 
-class Orders:
-    """The orders of an archive."""
+
+class StoredOrders:
+    """The orders of an archive; those of studies belong to an institution unless they were moved."""
 
     def __init__(self, store: ArchiveStore, institution_uuid: str) -> None:
         self._store = store
         self._institution = institution_uuid
 
-    def all(self) -> list[Order]:
+    def all(self) -> list[StoredOrder]:
         """Return every order, the oldest first."""
         return self._select("", ())
 
-    def some(self, uuids: Iterable[str]) -> list[Order]:
+    def some(self, uuids: Iterable[str]) -> list[StoredOrder]:
         """Return the orders with these UUIDs, in this order; unknown ones are left out."""
         wanted = list(uuids)
-        found = {order.uuid: order for order in self._select(f"WHERE o.uuid IN ({_marks(wanted)})", wanted)}
+        marks = ", ".join("?" * len(wanted))
+        found = {order.uuid: order for order in self._select(f"WHERE o.uuid IN ({marks})", wanted)}
         return [found[uuid] for uuid in wanted if uuid in found]
 
-    def one(self, uuid: str, institution_uuid: str = "") -> Order:
+    def one(self, uuid: str, institution_uuid: str = "") -> StoredOrder:
         """Return one order.
 
         Raises:
@@ -96,16 +141,20 @@ class Orders:
             raise Refusal(404, "no such patient order in this institution" if institution_uuid else "no such order")
         return found[0]
 
-    def require(self, uuids: Iterable[str]) -> None:
-        """Refuse with 404 unless all these orders are known."""
-        for uuid in uuids:
-            self.one(uuid)
+    def search(self, given: Given, among: Iterable[StoredOrder] | None = None) -> list[StoredOrder]:
+        """Return the orders that filters ask for, of all or of some.
 
-    def create(self, institution_uuid: str, values: Mapping[str, Any]) -> Order:
-        """Make an order without images of decoded parameters."""
-        fields = {name: str(values.get(name, "")) for name in _KEPT_FROM_CREATION}
-        fields["PatientBirthdate"] = str(values.get("PatientBirthdate", ""))  # a date is written YYYY-MM-DD
-        fields["Modality"] = str(values.get("Modality", ""))
+        Raises:
+            Refusal: 400 for a text to look for that is longer than anything it could be found in.
+        """
+        for name, value in given.values.items():
+            if isinstance(value, str) and len(value) > LONGEST_KEY:
+                raise Refusal(400, f"{name}: at most {LONGEST_KEY} characters are looked for")
+        return [order for order in (self.all() if among is None else among) if order.is_wanted(given)]
+
+    def create(self, institution_uuid: str, values: Mapping[str, Any]) -> StoredOrder:
+        """Make an order without images of fields that were read; a date is written ``YYYY-MM-DD``."""
+        fields = {one.name: str(values.get(one.name, "")) for one in ORDER_FIELDS}
         uuid = str(uuid4())
         with self._store.transaction() as database:
             database.execute(
@@ -114,63 +163,63 @@ class Orders:
             )
         return self.one(uuid)
 
-    def assign(self, uuid: str, *, user_uuid: str = "", group_uuid: str = "") -> None:
-        """Assign an order to a user or a group, in place of the one before."""
+    def change(self, uuid: str, column: str, value: str) -> None:
+        """Give an order another ``institution_uuid``, ``user_uuid`` or ``group_uuid``.
+
+        Raises:
+            Refusal: 404 when it is unknown.
+        """
         self.one(uuid)
-        column, value = ("user_uuid", user_uuid) if user_uuid else ("group_uuid", group_uuid)
         with self._store.transaction() as database:
             database.execute(f"UPDATE orders SET {column} = ? WHERE uuid = ?", (value, uuid))  # noqa: S608
 
-    def delete(self, order: Order) -> None:
+    def delete(self, order: StoredOrder) -> None:
         """Delete an order, and its study with it."""
         if order.study_uid:
             self._store.delete(order.study_uid)
         self._store.deleting(lambda database: database.execute("DELETE FROM orders WHERE uuid = ?", (order.uuid,)))
 
-    def instances(self, order: Order) -> list[StoredInstance]:
+    def instances(self, order: StoredOrder) -> list[StoredInstance]:
         """Return the files of an order, series by series."""
-        if not order.study_uid:
-            return []
-        found = self._store.instances(order.study_uid)
+        found = self._store.instances(order.study_uid) if order.study_uid else []
         places = {uid: place for place, uid in enumerate(dict.fromkeys(one.uids.series_instance_uid for one in found))}
         return sorted(found, key=lambda one: places[one.uids.series_instance_uid])
 
-    def _select(self, where: str, arguments: Iterable[str]) -> list[Order]:
+    def _select(self, where: str, arguments: Iterable[str]) -> list[StoredOrder]:
         with self._store.transaction() as database:
             rows = database.execute(_SELECT.format(where=where), tuple(arguments)).fetchall()
-        return [_order(uuid, institution or self._institution, *rest) for uuid, institution, *rest in rows]
+        return [self._order(*row) for row in rows]
 
-
-def _order(
-    uuid: str, institution: str, study_uid: str | None, fields: str, user: str, group: str, attributes: str | None,
-    modalities: str | None, series: int, images: int, size: float,
-) -> Order:  # fmt: skip
-    known: dict[str, str] = json.loads(fields)
-    found: tuple[str, ...] = (known.pop("Modality", ""),)
-    if attributes is not None:
-        found = tuple(sorted(filter(None, (modalities or "").split(","))))
-        known = {**known, **_study_fields(json.loads(attributes))}
-    return Order(uuid, institution, study_uid or "", known, found, user, group, series, images, int(size))
+    def _order(
+        self, uuid: str, institution: str, study_uid: str | None, fields: str, user: str, group: str,
+        attributes: str | None, modalities: str | None, series: int, images: int, size: float,
+    ) -> StoredOrder:  # fmt: skip
+        known: dict[str, str] = json.loads(fields)
+        found: tuple[str, ...] = (known.pop("Modality", ""),)
+        if attributes is not None:
+            found = tuple(sorted(filter(None, (modalities or "").split(","))))
+            known = {**known, **_study_fields(json.loads(attributes))}
+        institution = institution or self._institution
+        return StoredOrder(uuid, institution, study_uid or "", known, found, user, group, series, images, int(size))
 
 
 def _study_fields(study: Json) -> dict[str, str]:
-    fields = {name: _first(study, tag) for name, tag in _FROM_STUDY.items()}
-    fields |= {name: _name(study, tag) for name, tag in _NAMES_FROM_STUDY.items()}
-    fields["PatientBirthdate"] = _dashed(_first(study, "00100030"))
-    date, time = _dashed(_first(study, "00080020")), _first(study, "00080030")
+    def first(tag: str) -> str:
+        values = study.get(tag, {}).get("Value", [])
+        return value_text(next((value for value in values if value is not None), None))
+
+    fields = {one.name: first(one.tag) for one in ORDER_FIELDS if one.tag}
+    fields["PatientBirthdate"] = _dashed(fields["PatientBirthdate"])
+    date, time = _dashed(first("00080020")), first("00080030")
     fields["PerformedDatetime"] = f"{date} {time[:2]}:{time[2:4]}" if date and len(time) >= 4 else date
     return fields
 
 
-def _first(study: Json, tag: str) -> str:
-    return str(next((value for value in study.get(tag, {}).get("Value", []) if value is not None), ""))
-
-
-def _name(study: Json, tag: str) -> str:
-    """Return a person name as it stands in a file: its groups joined by ``=``."""
-    value = next(iter(study.get(tag, {}).get("Value", [])), None) or {}
-    groups = [value.get(group, "") for group in ("Alphabetic", "Ideographic", "Phonetic")]
-    return "=".join(groups).rstrip("=")
+def value_text(value: object) -> str:
+    """Return a value of the DICOM JSON model as it stands in a file: a name's groups are joined by ``=``."""
+    if isinstance(value, dict):
+        return "=".join(value.get(group, "") for group in ("Alphabetic", "Ideographic", "Phonetic")).rstrip("=")
+    return "" if value is None else str(value)
 
 
 def _dashed(date: str) -> str:
@@ -178,5 +227,31 @@ def _dashed(date: str) -> str:
     return f"{digits[:4]}-{digits[4:6]}-{digits[6:]}" if len(digits) == 8 and digits.isdecimal() else ""
 
 
-def _marks(values: list[str]) -> str:
-    return ", ".join("?" * len(values))
+def contains(text: str, part: str) -> bool:
+    """Return whether a text holds another, whatever the case and however accents are written."""
+    return _folded(part) in _folded(text)
+
+
+def _name_matches(name: str, wanted: str) -> bool:
+    """Compare with a pattern, or else look for a part; in the whole name and, a blank for each ``^``, as it is read."""
+    names = [name, *name.split("=")]
+    names += [form.replace("^", " ") for form in names]
+    if "*" in wanted or "?" in wanted:
+        return any(text_matches(_folded(wanted), _folded(form)) for form in names)
+    return any(contains(form, wanted) for form in names)
+
+
+def _id_matches(value: str, wanted: str) -> bool:
+    return not wanted or text_matches(_folded(wanted), _folded(value.strip()))
+
+
+def _in_days(value: str, given: Given, name: str) -> bool:
+    """Compare a date with bounds, both inclusive; what has no date is outside of any."""
+    start, end = given.day(f"{name}From"), given.day(f"{name}To")
+    if start is None and end is None:
+        return True
+    return bool(value) and (start is None or start.isoformat() <= value) and (end is None or value <= end.isoformat())
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()

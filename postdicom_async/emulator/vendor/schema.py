@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sqlite3
 from uuid import UUID, uuid5
-
-if TYPE_CHECKING:
-    import sqlite3
 
 __all__ = ["add_vendor_tables", "order_uuid_of", "series_uuid_of"]
 

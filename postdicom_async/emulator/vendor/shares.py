@@ -1,4 +1,8 @@
-"""Shares: who has a link may look at orders or a folder. Tokens and passwords are kept as hashes. Methods block."""
+"""Shares: who has a link may look at orders or a folder. Methods block.
+
+Of a link only the hash of its token is kept, of a password only a slow hash with a salt: whoever reads the index can
+open nothing. A share is never changed; it ends by its day.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +11,44 @@ import hmac
 import json
 import secrets
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from postdicom_async.emulator.store.archive import ArchiveStore
 
-    from postdicom_async.emulator.store.archive import ArchiveStore
+__all__ = ["SHARE_PATH", "StoredShare", "StoredShares"]
 
-__all__ = ["Share", "Shares"]
-
-_TOKEN_BYTES = 16
+SHARE_PATH = "/share"
+"""Where the pages of shares are, below the archive's address."""
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one link opens: a folder, or else some orders."""
+class StoredShare:
+    """What one link opens: a folder, or else some orders. A row of the index as it is kept."""
 
     token_hash: str = field(repr=False)
     folder_uuid: str
-    order_uuids: tuple[str, ...]
+    order_list: str
     title: str = field(repr=False)
     description: str = field(repr=False)
     password_hash: str = field(repr=False)
-    expires: date | None
-    downloadable: bool
+    last_day: str
+    downloadable: int
+
+    @property
+    def order_uuids(self) -> list[str]:
+        """The orders it opens."""
+        return list(json.loads(self.order_list))
+
+    @property
+    def expires(self) -> date | None:
+        """Its last day, in UTC; None when it has none."""
+        return date.fromisoformat(self.last_day) if self.last_day else None
 
     @property
     def has_expired(self) -> bool:
-        """Whether its last day, in UTC, is over."""
+        """Whether its last day is over."""
         return self.expires is not None and datetime.now(UTC).date() > self.expires
 
     def opens_with(self, password: str) -> bool:
@@ -45,7 +57,7 @@ class Share:
         return hmac.compare_digest(_password_hash(password, salt), self.password_hash)
 
 
-class Shares:
+class StoredShares:
     """The shares of an archive."""
 
     def __init__(self, store: ArchiveStore) -> None:
@@ -53,9 +65,9 @@ class Shares:
 
     def create(
         self,
-        *,
         order_uuids: Sequence[str] = (),
         folder_uuid: str = "",
+        *,
         title: str = "",
         description: str = "",
         password: str = "",
@@ -63,22 +75,15 @@ class Shares:
         downloadable: bool = False,
     ) -> str:
         """Make a share and return its token, which is kept nowhere."""
-        token = secrets.token_urlsafe(_TOKEN_BYTES)
-        row = (
-            _token_hash(token),
-            folder_uuid,
-            json.dumps(list(order_uuids)),
-            title,
-            description,
-            _password_hash(password, secrets.token_hex(16)) if password else "",
-            expires.isoformat() if expires else "",
-            downloadable,
-        )
+        token = secrets.token_urlsafe(16)
+        hashed = _password_hash(password, secrets.token_hex(16)) if password else ""
+        orders, last_day = json.dumps(list(order_uuids)), expires.isoformat() if expires else ""
+        row = (_token_hash(token), folder_uuid, orders, title, description, hashed, last_day, downloadable)
         with self._store.transaction() as database:
             database.execute("INSERT INTO shares VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         return token
 
-    def find(self, token: str) -> Share | None:
+    def find(self, token: str) -> StoredShare | None:
         """Return the share of a token, expired or not; None when there is none."""
         return next(iter(self._select("WHERE token_hash = ?", _token_hash(token))), None)
 
@@ -91,17 +96,9 @@ class Shares:
         shares = self._select("WHERE folder_uuid = ''")
         return {uuid for share in shares if not share.has_expired for uuid in share.order_uuids}
 
-    def _select(self, where: str, *arguments: str) -> list[Share]:
+    def _select(self, where: str, *arguments: str) -> list[StoredShare]:
         with self._store.transaction() as database:
-            rows = database.execute(f"SELECT * FROM shares {where}", arguments).fetchall()  # noqa: S608
-        return [_share(*row) for row in rows]
-
-
-def _share(
-    token_hash: str, folder: str, orders: str, title: str, description: str, password: str, expires: str, download: int
-) -> Share:
-    last_day = date.fromisoformat(expires) if expires else None
-    return Share(token_hash, folder, tuple(json.loads(orders)), title, description, password, last_day, bool(download))
+            return [StoredShare(*row) for row in database.execute(f"SELECT * FROM shares {where}", arguments)]  # noqa: S608
 
 
 def _token_hash(token: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postdicom_async.dicom.header import read_header
-from postdicom_async.dicom.scan import Facts, NoInstance, read_facts
+from postdicom_async.dicom.scan import FileFacts, NoInstance, read_facts
 from postdicom_async.disk.files import (
     Beginning,
     FileBody,
@@ -92,7 +92,7 @@ class Looked(NamedTuple):
 
 def look(one: Looked, texts: Collection[str]) -> FoundFile:
     """Read what a file is, in a thread; never raises for what it is."""
-    found: Beginning[Facts | NoInstance] | Unusable = read_beginning(one.file, read_facts, whole=True)
+    found: Beginning[FileFacts | NoInstance] | Unusable = read_beginning(one.file, read_facts, whole=True)
     if isinstance(found, Unusable):
         return _seen_unusable(one, found)
     facts, identity = found.told, identity_of(found.status)

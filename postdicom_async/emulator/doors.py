@@ -1,25 +1,39 @@
-"""Pure: by which names an archive is reached, and which pages may use it.
+"""Who may come in: under which names the archive is reached, which pages may use it, how often a secret is guessed.
 
 A page of anybody can make its own name mean this machine's address (DNS rebinding); to the browser the archive is then
 part of that page's host. Only its name, in ``Host``, tells.
+
+Every attempt at a password or a key takes a token and gets it back when it was right: some can be tried at once, then
+one once in a while. Without a token an attempt is not looked at, so that many at once find out no more than one after
+the other. Tokens grow again with time. There is a store of them for each address, and a larger one for all addresses
+together. What is known of addresses is bounded; the oldest is forgotten.
 """
 
 from __future__ import annotations
 
+import math
 import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from postdicom_async.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-__all__ = ["checked_hosts", "checked_origins", "is_address", "is_known_host", "may_connect"]
+__all__ = ["Guesses", "checked_hosts", "checked_origins", "is_known_host", "may_connect"]
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^/@\[\]:\s?#]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _ALL_ADDRESSES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
+
+_AT_ONCE = 50
+_PER_SECOND = 1.0
+_FOR_ALL = 10
+"""So many times as much is granted to all addresses together."""
+
+_ADDRESSES = 4096
 
 
 def is_known_host(header: str, hosts: Collection[str] | None) -> bool:
@@ -35,12 +49,12 @@ def is_known_host(header: str, hosts: Collection[str] | None) -> bool:
     name = _name_of(f"//{header}")
     if name in hosts or name == "localhost" or name.endswith(".localhost"):
         return True
-    if not is_address(name):
+    if not _is_address(name):
         return False
     return ip_address(name).is_loopback or not _ALL_ADDRESSES.isdisjoint(hosts)
 
 
-def is_address(name: str) -> bool:
+def _is_address(name: str) -> bool:
     """Return whether a host is an IP address."""
     try:
         ip_address(name)
@@ -83,15 +97,15 @@ def checked_origins(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(origins)
 
 
-def checked_hosts(own: str, values: Iterable[str]) -> frozenset[str]:
-    """Return the names an archive is known by besides the loopback interface's.
+def checked_hosts(values: Iterable[str]) -> frozenset[str]:
+    """Return names that an archive is known by, as they are compared with a ``Host``.
 
     Raises:
         UsageError: one is no name.
     """
-    names = frozenset(value.strip().strip("[]").lower() for value in (own, *_several("allow_host", values)))
+    names = frozenset(value.strip().strip("[]").lower() for value in _several("allow_host", values))
     for name in names:
-        if "/" in name or "@" in name or (":" in name and not is_address(name)):
+        if "/" in name or "@" in name or (":" in name and not _is_address(name)):
             raise UsageError(f"give names without a port, such as archive.example, not {name!r}", argument="allow_host")
     return names
 
@@ -100,3 +114,49 @@ def _several(argument: str, values: Iterable[str]) -> list[str]:
     if isinstance(values, str):  # whose letters would be meant
         raise UsageError("give a list of texts", argument=argument)
     return list(values)
+
+
+@dataclass
+class _Tokens:
+    """Tokens left, and when they were counted."""
+
+    left: float
+    at: float
+
+
+class Guesses:
+    """The tokens of one door; may be used from any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._all = _Tokens(_AT_ONCE * _FOR_ALL, clock())
+        self._by_address: OrderedDict[str, _Tokens] = OrderedDict()
+
+    def begin(self, address: str) -> int:
+        """Take a token for an attempt; return 0, or in how many seconds there will be one, having taken none."""
+        with self._lock:
+            now = self._clock()
+            both = self._both(address)
+            for tokens, times in both:
+                grown = (now - tokens.at) * _PER_SECOND * times
+                tokens.left, tokens.at = min(_AT_ONCE * times, tokens.left + grown), now
+            wait = max((1 - tokens.left) / _PER_SECOND / times for tokens, times in both)
+            if wait > 0:
+                return math.ceil(wait)
+            for tokens, _ in both:
+                tokens.left -= 1
+            return 0
+
+    def right(self, address: str) -> None:
+        """Give the token of an attempt back, which was no guess."""
+        with self._lock:
+            for tokens, _ in self._both(address):
+                tokens.left += 1
+
+    def _both(self, address: str) -> tuple[tuple[_Tokens, int], tuple[_Tokens, int]]:
+        own = self._by_address.setdefault(address, _Tokens(_AT_ONCE, self._clock()))
+        self._by_address.move_to_end(address)
+        while len(self._by_address) > _ADDRESSES:
+            self._by_address.popitem(last=False)
+        return (own, 1), (self._all, _FOR_ALL)

@@ -1,0 +1,22 @@
+"""The mark ``large``: more cases, larger data or the other transport; ``pytest -m large`` runs them.
+
+The cases without the mark are chosen so that each way through the code is met; those with it show that it holds of
+many, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+__all__ = ["above_the_transport", "large"]
+
+
+def large(*values: Any) -> Any:
+    """Give a case of a parametrised test that the suite leaves out unless it is asked for."""
+    return pytest.param(*values, marks=pytest.mark.large)
+
+
+above_the_transport = pytest.mark.parametrize("transport_name", ["aiohttp", large("httpx")])
+"""For what lies above the transport: run on the library's own; on httpx's too where large tests are run."""
