@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from postdicom_async.dicom.header import data_set_start, pixels_start
 from postdicom_async.dicom.sameness import Difference, Differences, differences
+from postdicom_async.dicom.tags import JSON_TAG
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,7 +28,7 @@ COMPARED_WHOLE: Final = 16 << 20
 _MORE: Final = 1 << 20  # an archive may write the same data set this much longer
 _FIRST_LOOK: Final = 64 * 1024
 _LONGEST_HEAD: Final = 4 << 20  # before the pixels of a large instance
-_PIXEL_DATA: Final = "7FE00010"
+_PIXEL_DATA: Final = JSON_TAG["PixelData"]
 
 
 async def compared(sent: Body, received: AsyncIterator[bytes]) -> Differences:
