@@ -16,13 +16,12 @@ from postdicom_async.cli.paths import given_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Anonymizing", "PatientIds", "Profile"]
 
 _SECRET = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105 - its name
 
 
-class Profile(StrEnum):
-    """Rules that are there already."""
+class AnonymizeProfile(StrEnum):
+    """Sets of rules that come with the library."""
 
     VENDOR = "vendor"
     BASIC = "basic"
@@ -49,7 +48,7 @@ class Anonymizing:
         ),
     ] = None
     anonymize_profile: Annotated[
-        Profile | None,
+        AnonymizeProfile | None,
         typer.Option(help="Begin with the nine tags of PostDICOM's own uploader, or with the Basic Profile of PS3.15."),
     ] = None
 
@@ -70,8 +69,8 @@ class Anonymizing:
         typer.Option(
             metavar="FILE",
             parser=given_path,
-            help="Give each patient values of its own, from a CSV file: PatientID is who it is, other columns are what "
-            "is set. Nothing is sent of patients who are not in it.",
+            help="Give each patient values of its own, from a CSV file: PatientID says who it is, the other columns "
+            "what is set. Nothing is sent of patients who are not in it.",
         ),
     ] = None
     anonymize_secret_file: Annotated[
@@ -87,8 +86,7 @@ class Anonymizing:
         typer.Option(
             metavar="FILE",
             parser=given_path,
-            help="Write which UIDs became which to a CSV file, readable for you alone; one that is there is gone on "
-            "with.",
+            help="Write which UID became which to a CSV file that only you can read; one that exists is continued.",
         ),
     ] = None
 
@@ -118,7 +116,7 @@ class Anonymizing:
             "patient_ids": self.anonymize_patient_ids and self.anonymize_patient_ids.value,
             "patients": self.anonymize_patients and PatientTable.from_csv(self.anonymize_patients),
         }
-        if self.anonymize_profile is not Profile.BASIC:
+        if self.anonymize_profile is not AnonymizeProfile.BASIC:
             how["remap_uids"] = self.anonymize_uids
         make = self._maker()
         made = make(rules, **how)
@@ -128,7 +126,11 @@ class Anonymizing:
     def _maker(self) -> Callable[..., Anonymization]:
         if self.anonymize_profile is None:
             return Anonymization
-        return Anonymization.basic_profile if self.anonymize_profile is Profile.BASIC else Anonymization.vendor_tags
+        return (
+            Anonymization.basic_profile
+            if self.anonymize_profile is AnonymizeProfile.BASIC
+            else Anonymization.vendor_tags
+        )
 
     @property
     def _is_by_patient(self) -> bool:
@@ -136,7 +138,7 @@ class Anonymizing:
 
     @property
     def _changes_uids(self) -> bool:
-        return self.anonymize_uids or self.anonymize_profile is Profile.BASIC
+        return self.anonymize_uids or self.anonymize_profile is AnonymizeProfile.BASIC
 
     def again(self, *, skips_existing: bool, knows_copies: bool = False) -> str:
         """Return what the same command would do after an upload that ended early.

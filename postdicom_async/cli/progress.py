@@ -9,7 +9,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from os import environ
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from postdicom_async.cli import output
 
@@ -19,17 +19,16 @@ if TYPE_CHECKING:
 
     from postdicom_async import Outcome, ProgressEvent, Status, Totals
 
-__all__ = ["Pace", "Progress"]
 
 _WINDOW = 10.0
 _MOST_KEPT = 10_000
 
 
-# --- pure -----------------------------------------------------------------------------------------------------------
+# --- pure -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class Pace:
+class RecentPace:
     """Rate and time left, from what moved during the last seconds. Times are passed in."""
 
     _samples: deque[tuple[float, Totals]] = field(default_factory=deque)
@@ -91,32 +90,7 @@ def fraction_of(totals: Totals) -> float | None:
     return None
 
 
-# --- views ----------------------------------------------------------------------------------------------------------
-
-
-class _View(Protocol):
-    """Shows how far it is, each ``interval`` seconds."""
-
-    interval: float
-
-    def open(self) -> None: ...
-
-    def show(self, totals: Totals, pace: Pace) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class _Nothing:
-    interval = 3600.0
-
-    def open(self) -> None:
-        """Show nothing."""
-
-    def show(self, totals: Totals, pace: Pace) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Show nothing."""
+# --- views ------------------------------------------------------------------------------------------------------------
 
 
 class _Lines:
@@ -128,7 +102,7 @@ class _Lines:
     def open(self) -> None:
         """Write nothing: short transfers need no line."""
 
-    def show(self, totals: Totals, pace: Pace) -> None:
+    def show(self, totals: Totals, pace: RecentPace) -> None:
         """Write a line."""
         rate = f", {output.size_text(pace.bytes_per_second)}/s"
         left = pace.seconds_left
@@ -159,7 +133,7 @@ class _Bar:
         self._task = self._bar.add_task(self._title, total=None, counts="", rate="", left="")
         self._bar.start()
 
-    def show(self, totals: Totals, pace: Pace) -> None:
+    def show(self, totals: Totals, pace: RecentPace) -> None:
         """Redraw the bar."""
         if self._bar is None or self._task is None:
             return
@@ -180,15 +154,15 @@ class _Bar:
             self._bar.stop()
 
 
-def _view(title: str, *, quiet: bool) -> _View:
+def _view(title: str, *, quiet: bool) -> _Lines | _Bar | None:
     if quiet:
-        return _Nothing()
+        return None
     if sys.stderr.isatty() and environ.get("TERM") != "dumb":
         return _Bar(title)
     return _Lines(title)
 
 
-# --- the listener ---------------------------------------------------------------------------------------------------
+# --- the listener -----------------------------------------------------------------------------------------------------
 
 
 class Progress:
@@ -206,7 +180,7 @@ class Progress:
         self.bytes_done: int = 0
         self._keeps_all = keeps_all
         self._view = _view(title, quiet=quiet)
-        self._pace = Pace()
+        self._pace = RecentPace()
         self._totals: Totals | None = None
         self._ticking: asyncio.Task[None] | None = None
 
@@ -225,8 +199,9 @@ class Progress:
         from postdicom_async import Totals
 
         self._pace.note(time.monotonic(), Totals(0, None, 0, None))
-        self._view.open()
-        self._ticking = asyncio.create_task(self._tick())
+        if self._view is not None:
+            self._view.open()
+            self._ticking = asyncio.create_task(self._tick(self._view))
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -235,11 +210,12 @@ class Progress:
             ticking.cancel()
             with suppress(asyncio.CancelledError):
                 await ticking
-        self._view.close()
+        if self._view is not None:
+            self._view.close()
 
-    async def _tick(self) -> None:
+    async def _tick(self, view: _Lines | _Bar) -> None:
         while True:
-            await asyncio.sleep(self._view.interval)
+            await asyncio.sleep(view.interval)
             if self._totals is not None:
                 self._pace.note(time.monotonic(), self._totals)
-                self._view.show(self._totals, self._pace)
+                view.show(self._totals, self._pace)

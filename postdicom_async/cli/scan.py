@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from postdicom_async import Scan, ScannedPatient, ScannedSeries, ScannedStudy, ScanProgress
 
-__all__ = ["scan"]
 
 _LISTED = 20
 
@@ -45,8 +44,8 @@ def scan(
 ) -> int:
     """List the patients, studies and series that lie in files and folders.
 
-    Nothing is sent and no archive is needed. The exit code is 0 when every file could be told, 1 when some could not be
-    read; files that are not DICOM, directories (DICOMDIR) and duplicates do not count against it.
+    Nothing is sent and no archive is needed. The exit code is 0 when every file could be identified, 1 when some
+    could not be read; files that are not DICOM, directories (DICOMDIR) and duplicates do not count against it.
     """
     require_readable(paths)
     found = run_async(lambda: _scan(paths, quiet=common.quiet))
@@ -104,7 +103,7 @@ class _Counter:
             output.note(text)
 
 
-# --- for people -----------------------------------------------------------------------------------------------------
+# --- for people -------------------------------------------------------------------------------------------------------
 
 
 def _tell(found: Scan, *, quiet: bool) -> None:
@@ -182,7 +181,7 @@ def _summary_text(found: Scan) -> str:
     return ", ".join([*counts, *(f"{count} {status.value}" for status, count in found.counts.items())]) + hint
 
 
-# --- for programs ---------------------------------------------------------------------------------------------------
+# --- for programs -----------------------------------------------------------------------------------------------------
 
 
 def _summary(found: Scan) -> dict[str, Any]:

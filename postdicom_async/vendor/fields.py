@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 from postdicom_async.errors import UsageError
-from postdicom_async.http.retry import Repeat
 from postdicom_async.vendor.values import LISTS, ValueKind, Values, check_value, is_empty_list, is_given
+
+if TYPE_CHECKING:
+    from postdicom_async.http.retry import Repeat
 
 __all__ = ["Field", "Operation", "Parameter", "check", "in_cloud", "in_dicomweb"]
 
@@ -124,12 +126,19 @@ class Operation:
     Attributes:
         title: the head of error messages.
         parameters: in the order in which they are written.
-        repeat: what a repeat would do.
+        reads: it changes nothing, so that it may be repeated.
     """
 
     title: str
-    repeat: Repeat
+    reads: bool
     parameters: tuple[Parameter, ...]
+
+    @property
+    def repeat(self) -> Repeat:
+        """What a repeat would do."""
+        from postdicom_async.http.retry import Repeat  # not above: a help text needs the tables and no network
+
+        return Repeat.READ if self.reads else Repeat.CHANGE
 
 
 _KINDS_IN_CLOUD: Final = {
