@@ -48,7 +48,7 @@ _PLAIN = struct.Struct("<HH2sH")
 _SHORT_VRS, _LONG_VRS = tags.SHORT_VR_BYTES, tags.LONG_VR_BYTES
 
 
-# --- UIDs ---------------------------------------------------------------------------------------------------------------
+# --- UIDs -------------------------------------------------------------------------------------------------------------
 
 # They become parts of URLs and of file names, so that nothing else may pass.
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*", re.ASCII)
@@ -75,7 +75,7 @@ def checked_uid(value: object, argument: str) -> str:
     return str(text)
 
 
-# --- what is found ------------------------------------------------------------------------------------------------------
+# --- what is found ----------------------------------------------------------------------------------------------------
 
 
 class HeaderGap(Enum):

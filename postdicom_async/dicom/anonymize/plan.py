@@ -212,10 +212,9 @@ class Planner:
         if element.tag in (ITEM, ITEM_END, SEQUENCE_END):
             # Readers do not agree where the rest belongs; one of them might find a name where a rule did not look.
             raise DicomProblem("a delimiter is out of place")
-        if self._of_patient and level.depth == 0 and element.tag in (PATIENT_ID, ISSUER):
-            # A second ID, or one out of order, leaves open whose file it is.
-            if element.at not in self._places:
-                raise DicomProblem(f"{tag_text(element.tag)} is not where it belongs")
+        tells_whose = self._of_patient and level.depth == 0 and element.tag in (PATIENT_ID, ISSUER)
+        if tells_whose and element.at not in self._places:  # a second ID, or one out of order: whose file is it?
+            raise DicomProblem(f"{tag_text(element.tag)} is not where it belongs")
         action = self._action(element, level)
         if element.tag == _CHARACTER_SET:
             level.character_sets = self._character_sets(element)
