@@ -1,4 +1,4 @@
-"""What begins a job or goes on with one: `copy`, `sync`, `verify`, `resume`, `retry`; and `dry_run`, which shows it.
+"""What begins a job or resumes one: `copy`, `sync`, `verify`, `resume`, `retry`; and `dry_run`, which shows it.
 
 What was asked for is checked first, before a ledger is made or removed; then the ends are made, the ledger is opened or
 made, and what `resume` needs is written beside it.
@@ -65,7 +65,7 @@ async def copy(
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
 ) -> Job:
-    """Begin to move what the source has and the target has not; what was begun before goes on where it stopped.
+    """Begin to move what the source has and the target has not; a job that was begun before goes on where it stopped.
 
     Args:
         source: a client that is not open, a path, a text such as ``"hospital:?StudyDate=20240101-"``, or a spec.
@@ -80,7 +80,7 @@ async def copy(
         new: forget what an earlier job of this pair came to.
         attempts: how often an item is tried.
         pace: how fast, and when.
-        patience: seconds of an outage of either end, after which the job ends and may be gone on with.
+        patience: seconds of an outage of either end, after which the job ends and can be resumed.
         ask: asks somebody for a password that is found nowhere, given the prompt.
         scheduler: whose workers move the chunks, on other machines; without it this process does.
 
@@ -114,7 +114,7 @@ async def sync(
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
 ) -> Job:
-    """Begin to do what `copy` does, and delete at the target what the source has no more, if that is asked for.
+    """Begin to do what `copy` does, and if asked to, delete at the target what the source no longer has.
 
     Nothing is deleted after any error, from a source that lists nothing or contradicts itself, or with ``anonymize``;
     and of each study the source is asked once more right before.
@@ -211,10 +211,10 @@ async def resume(
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
 ) -> Job:
-    """Go on with a job that is named by its ledger, as it was begun.
+    """Resume a job that is named by its ledger, as it was begun.
 
     Args:
-        job: the file of its ledger, its name, or a part of it that no other has.
+        job: the file of its ledger, its name, or a part of the name that no other job has.
         pace: see `copy`.
         patience: see `copy`.
         ask: see `copy`.
@@ -263,8 +263,8 @@ async def retry(
     chosen = None if reasons is None else list(reasons)
     ledger = await Ledger.open(path)
     async with ledger:
-        # First the phase: whoever comes after a kill would pass over what is pending. One that has not found everything
-        # finds the rest before it moves.
+        # First the phase: after a kill the next process would pass over what is pending. A job that has not found
+        # everything finds the rest before it moves.
         if ledger.fact("discovery_complete") or ledger.fact("part"):
             ledger.put("phase", "moving")
         await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=chosen)
@@ -310,7 +310,7 @@ class PreparedEnds(NamedTuple):
     Attributes:
         specs: the ends as they were named, or what stands for them.
         path: the place of the ledger.
-        digest: what tells this pair of ends from every other.
+        digest: what distinguishes this pair of ends from every other.
     """
 
     specs: list[Any]
@@ -325,7 +325,7 @@ async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> Prepare
 
     Args:
         asked: what for.
-        with_index: what a folder holds is remembered beside the ledger.
+        with_index: remember beside the ledger what a folder holds.
 
     Raises:
         UsageError: something makes no sense.
@@ -346,7 +346,7 @@ async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> Prepare
 
 
 async def begin_job(asked: JobRequest) -> Job:
-    """Return the job, which works."""
+    """Return the job, which is at work."""
     ends = await prepare_ends(asked)
     elsewhere = None
     if asked.scheduler is not None:
@@ -384,7 +384,7 @@ def _require_level(options: JobOptions) -> None:
 
 
 def _require_bounds(options: JobOptions, specs: list[Any]) -> None:
-    """See that filters of the source bound what is deleted too: what it does not list is not all that it has not."""
+    """See that the source's filters bound what is deleted too: what it does not list, it may still have."""
     source, target = (set(getattr(spec, "filters", ())) for spec in specs)
     if options.delete == "all" and not source <= target:
         raise UsageError(
@@ -393,7 +393,7 @@ def _require_bounds(options: JobOptions, specs: list[Any]) -> None:
 
 
 def _place_of(asked: JobRequest, specs: list[Any]) -> tuple[Path, str]:
-    """Return the file of the ledger, and what tells this pair of ends from every other."""
+    """Return the file of the ledger, and what distinguishes this pair of ends from every other."""
     source, target = (_identity(spec) for spec in specs)
     if source == target:
         raise UsageError("source and target are the same place")
@@ -418,7 +418,7 @@ def _shown(spec: Any) -> str:
 
 
 def _forget(path: Path) -> None:
-    """Remove an earlier ledger, unless somebody works with it; a damaged one too, and nothing that is none.
+    """Remove an earlier ledger, a damaged one too, unless somebody works with it; never a file that is no ledger.
 
     Raises:
         LedgerLocked: another process does.
@@ -466,7 +466,7 @@ def facts_of(ends: PreparedEnds, options: JobOptions) -> dict[str, Any]:
 
 
 def _kept(options: JobOptions, specs: list[Any]) -> dict[str, Any]:
-    """Return what `resume` needs; a client has no words for it."""
+    """Return what `resume` needs; a client cannot be written down."""
     ends = [spec.private if isinstance(spec, EndSpec) else None for spec in specs]
     return {
         "source": ends[0],
