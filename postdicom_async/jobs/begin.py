@@ -196,8 +196,7 @@ async def dry_run(
     options = JobOptions(verb, "none", full, order_of(first), anonymize, delete=delete)
     asked = JobRequest(source, target, options, path_of(job), new, pace or Pace(), 0.0, ask)
     ends = await prepare_ends(asked, with_index=False)
-    plans_ = preview(ends, options, asked.pace, facts_of(ends, options), new=new)
-    async with aclosing(plans_) as plans:
+    async with aclosing(preview(ends, options, asked.pace, facts_of(ends, options), new=new)) as plans:
         async for plan in plans:
             yield plan
 
@@ -313,7 +312,7 @@ class PreparedEnds(NamedTuple):
         digest: what distinguishes this pair of ends from every other.
     """
 
-    specs: list[Any]
+    specs: tuple[Any, Any]
     path: Path
     digest: str
     source: End
@@ -331,7 +330,7 @@ async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> Prepare
         UsageError: something makes no sense.
     """
     _require_level(asked.options)
-    specs = [spec_of(asked.source), spec_of(asked.target)]
+    specs = (spec_of(asked.source), spec_of(asked.target))
     _require_bounds(asked.options, specs)
     path, digest = await in_background(lambda: _place_of(asked, specs))
     named = [spec for spec in specs if isinstance(spec, EndSpec) and spec.kind == "profile"]
@@ -350,20 +349,19 @@ async def begin_job(asked: JobRequest) -> Job:
     ends = await prepare_ends(asked)
     elsewhere = None
     if asked.scheduler is not None:
-        source, target = ends.specs
-        options, pace, patience = asked.options, asked.pace, asked.patience
         elsewhere = asked.scheduler.dispatcher(
-            source,
-            target,
+            *ends.specs,
             (ends.source, ends.target),
-            options,
-            pace,
-            patience=patience,
+            asked.options,
+            asked.pace,
+            patience=asked.patience,
             tell=lambda line: ledger.note(line),
         )
-    if asked.new:
+    if asked.new:  # only now that both ends could be made: a job that cannot begin forgets nothing
         await in_background(lambda: _forget(ends.path))
-    ledger = await _ledger(ends, asked.options)
+    is_there = await in_background(ends.path.exists)
+    facts = facts_of(ends, asked.options)
+    ledger = await (Ledger.open(ends.path, identity=ends.digest) if is_there else Ledger.create(ends.path, facts))
     try:
         await in_background(lambda: job_files.ResumeFile(ends.path).write(_kept(asked.options, ends.specs)))
     except BaseException:
@@ -383,7 +381,7 @@ def _require_level(options: JobOptions) -> None:
         raise UsageError("give a secret, so that it makes the same UIDs and IDs when it goes on", argument="anonymize")
 
 
-def _require_bounds(options: JobOptions, specs: list[Any]) -> None:
+def _require_bounds(options: JobOptions, specs: tuple[Any, Any]) -> None:
     """See that the source's filters bound what is deleted too: what it does not list, it may still have."""
     source, target = (set(getattr(spec, "filters", ())) for spec in specs)
     if options.delete == "all" and not source <= target:
@@ -392,7 +390,7 @@ def _require_bounds(options: JobOptions, specs: list[Any]) -> None:
         )
 
 
-def _place_of(asked: JobRequest, specs: list[Any]) -> tuple[Path, str]:
+def _place_of(asked: JobRequest, specs: tuple[Any, Any]) -> tuple[Path, str]:
     """Return the file of the ledger, and what distinguishes this pair of ends from every other."""
     source, target = (_identity(spec) for spec in specs)
     if source == target:
@@ -447,12 +445,6 @@ def _require_features(options: JobOptions, source: End, target: End) -> None:
                 raise UsageError(f"{end.name} {_WORDS[feature]}", argument=name)
 
 
-async def _ledger(ends: PreparedEnds, options: JobOptions) -> Ledger:
-    if await in_background(ends.path.exists):
-        return await Ledger.open(ends.path, identity=ends.digest)
-    return await Ledger.create(ends.path, facts_of(ends, options))
-
-
 def facts_of(ends: PreparedEnds, options: JobOptions) -> dict[str, Any]:
     """Return what a new ledger says of its job."""
     return {
@@ -465,7 +457,7 @@ def facts_of(ends: PreparedEnds, options: JobOptions) -> dict[str, Any]:
     }
 
 
-def _kept(options: JobOptions, specs: list[Any]) -> dict[str, Any]:
+def _kept(options: JobOptions, specs: tuple[Any, Any]) -> dict[str, Any]:
     """Return what `resume` needs; a client cannot be written down."""
     ends = [spec.private if isinstance(spec, EndSpec) else None for spec in specs]
     return {

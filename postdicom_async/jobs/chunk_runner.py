@@ -58,6 +58,7 @@ async def run_chunk(
 
     An item that is not mentioned was not begun, or what became of it is not known: it is to be moved again.
     """
+    # A body that passes through is read once: not by a digest or by rules before it is stored.
     if Feature.PASSES in target.features and options.anonymize is None and not options.digests:
         chunk = replace(chunk, wanted=replace(chunk.wanted, once=True))
     moving = _Moving(source, chunk, options)
@@ -121,6 +122,7 @@ class _Moving:
             uids = one.uids if isinstance(one, Unusable) else one.header.uids
             size = one.size if isinstance(one, Unusable) else one.body.length
             self.open[one.label] = ListedInstance(uids.series_instance_uid if uids else "", one.label, size)
+        # An archive may give an instance twice, or one that was not asked for: each item has one end.
         if one.label in self._came or one.label not in self.open:
             return False
         self._came.add(one.label)

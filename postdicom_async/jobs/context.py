@@ -151,6 +151,7 @@ class Context:
             if problem is None:
                 self.outages.succeeded(end)
                 return
+            # The list of a huge archive may break at any page and still come further each time: that is no failure.
             vain += 1
             if not await self.outages.to_be_repeated(end, problem, made) or vain >= _MOST_VAIN:
                 raise problem

@@ -73,6 +73,7 @@ class DeletePhase:
             return
         counts = await context.ledger.counts()
         held = sum(counts.get(state, (0, 0))[0] for state in _AT_TARGET)
+        # All is counted before the first is deleted: a source that lost a disk lists little, and contradicts nothing.
         if number > context.options.max_delete * held:
             await self._refuse(f"{number} instances of {held} would be deleted, more than --max-delete allows")
         self._allowed = number
@@ -160,6 +161,7 @@ class DeletePhase:
     async def _delete(self, candidate: _Candidate) -> None:
         """Delete, unless the source has it after all; one by one where the target has others of the study."""
         context = self._context
+        # What was listed may be hours old by now, and the source may have got the study again.
         at_source = {one.uid for one in await self._listed(context.source, candidate.study)}
         at_target = {one.uid for one in await self._listed(context.target, candidate.study)}
         gone = [row for row in candidate.rows if row.uid not in at_source]

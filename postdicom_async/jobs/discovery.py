@@ -102,6 +102,7 @@ class DiscoverPhase:
     async def _list_target(self) -> None:
         context = self._context
         how = context.comparison
+        # An archive of millions is not listed for a handful; and by other UIDs its list would match nothing.
         if self._found <= _FEW or how.maps_uids:
             await for_each(context.studies(), self._ask_target, at_once=_AT_ONCE)
             return

@@ -63,7 +63,7 @@ def state_folder() -> Path:
 def pair_digest(*parts: str) -> str:
     """Return what distinguishes a pair of ends from every other: 16 hexadecimal digits, under a key of this user."""
     digest = hashlib.blake2b(key=_key(), digest_size=8)
-    for part in parts:
+    for part in parts:  # each with its length, so that no other parts run together to the same bytes
         digest.update(len(part).to_bytes(8, "big") + part.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 

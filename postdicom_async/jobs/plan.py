@@ -100,6 +100,7 @@ def planned_items(
         before = left.pop((one.series, one.uid), None)
         state, reason = _state_of(one, None if held is None else new_uid(one.uid) in held, before, how)
         is_same = before is not None and before.state is state
+        # What was listed again as it was keeps its attempts; what has changed state begins anew.
         attempts = before.attempts if before is not None and state is State.PENDING and is_same else 0
         digest = before.digest if before is not None and is_same else b""
         size = one.size or (before.size if before else 0)

@@ -77,6 +77,7 @@ class VerifyPhase:
             ledger.set_stage(study.id, Stage.VERIFIED)
             return
         self._settle(study, [row for row in known if row not in listed], Reason.NOT_LISTED)
+        # The target may have stored what broke off: it says so here at last, and nobody sends that again.
         for state, there in ((State.UNCONFIRMED, State.DONE), (State.FAILED, State.PRESENT)):
             settled = [row for row in unsure if row.state is state and row in listed]
             self._settle(study, settled, Reason.NONE, state=there)

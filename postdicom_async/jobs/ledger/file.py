@@ -131,6 +131,7 @@ def make(path: Path, facts: Mapping[str, str]) -> None:
     make_private(made)
     try:
         with closing(connected(made, "rw")) as database:
+            # First of all: with its first table, and in WAL mode, a file keeps the page size that it has.
             database.execute(f"PRAGMA page_size={PAGE_SIZE}")
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("BEGIN IMMEDIATE")

@@ -103,6 +103,7 @@ class Outages:
             PostdicomError: the end cannot be worked with and will not be by waiting (credentials, a full disk), or the
                 job has no patience left.
         """
+        # Waiting helps neither: the same call fails the same way, and a full disk stays full.
         if isinstance(problem, UsageError) or (isinstance(problem, LocalFileError) and problem.disk_full):
             raise problem
         one = self._of(end)

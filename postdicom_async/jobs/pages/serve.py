@@ -232,6 +232,7 @@ class JobWatcher:
             took = time.monotonic() - begun
             pace = self._eta.note(summary, time.time())
             self._look = JobSnapshot(summary, pace, await self._status(), self._version)
+            # A look at a ledger of millions takes seconds: however many pages are open, it is read a tenth of the time.
             self._stale_at = time.monotonic() + max(_YOUNG, took * _WORTH)
             return self._look
 
