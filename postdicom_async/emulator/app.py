@@ -68,11 +68,8 @@ def _dicomweb_routes(context: ArchiveContext) -> list[RouteRow]:
         ("GET", f"{_INSTANCE}/bulkdata/{{path:path}}", wado.bulk_data),
     ]
     for level in (_STUDY, _SERIES, _INSTANCE):
-        rows += [
-            ("GET", level, wado.retrieve),
-            ("DELETE", level, wado.delete),
-            ("GET", f"{level}/metadata", wado.metadata),
-        ]
+        rows += [("GET", level, wado.retrieve), ("DELETE", level, wado.delete)]
+        rows += [("GET", f"{level}/metadata", wado.metadata)]
     for level in (_STUDY, _SERIES, _INSTANCE, f"{_INSTANCE}/frames/{{numbers}}"):
         rows += [("GET", f"{level}/rendered", wado.rendered), ("GET", f"{level}/thumbnail", wado.rendered)]
     return rows

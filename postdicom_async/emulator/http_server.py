@@ -52,7 +52,7 @@ class BoundedConnection(H11Protocol):
         self._unsent = 0
         self._is_over = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for a head, or refuse the connection."""
         super().connection_made(transport)
         # Handlers find it as `request.state.transport`, to drop the connection where a test asks for that.
@@ -176,7 +176,7 @@ class QuietServer(uvicorn.Server):
         self.ready: asyncio.Event = asyncio.Event()
         self.stop: asyncio.Event = asyncio.Event()
 
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator there
         """Leave the signals to whoever runs the event loop."""
         return nullcontext()
 

@@ -131,7 +131,7 @@ def _colours(instance: StoredInstance, number: int, window: PictureWindow | None
         pixels = apply_color_lut(pixels, dataset)[..., :3]
         bits = 8 * pixels.dtype.itemsize
     if pixels.ndim == 3:
-        return (pixels.astype(np.uint32) >> max(bits - 8, 0)).astype(np.uint8)  # type: ignore[no-any-return]
+        return (pixels.astype(np.uint32) >> max(bits - 8, 0)).astype(np.uint8)  # type: ignore[no-any-return]  # pydicom gives Any
     grey = _grey(pixels, dataset, window)
     if kind == "MONOCHROME1":
         grey = 1 - grey
