@@ -50,8 +50,9 @@ def full(session: nox.Session) -> None:
 
 @nox.session
 def large(session: nox.Session) -> None:
-    """Run what is marked large: the same with more cases, larger data and the other transport."""
-    session.run(PYTHON, "-m", "pytest", *AT_ONCE, "-m", "large", *session.posargs)
+    """Run what is marked large, and what hypothesis makes examples for, with all of them."""
+    env = {"POSTDICOM_TESTS": "large"}
+    session.run(PYTHON, "-m", "pytest", *AT_ONCE, "-m", "large or hypothesis", *session.posargs, env=env)
 
 
 @nox.session
