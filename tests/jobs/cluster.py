@@ -38,8 +38,9 @@ def wait_until(happened: Callable[[], bool], *, seconds: float = 40) -> None:
 
 
 def _begun(command: list[str], log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes] | WarmGroup:
-    """Start a module with its arguments, warm where that can be; a nanny starts others by Python's own means."""
-    if WARM and ("--no-nanny" in command or command[0].endswith("scheduler")):
+    """Start a module with its arguments, warm where that can be: not a nanny, which starts others by Python's means."""
+    ours = environment["PYTHONPATH"] == str(ROOT)
+    if WARM and ours and ("--no-nanny" in command or command[0].endswith("scheduler")):
         return warm_group(*command, env=environment, log=log)
     return subprocess.Popen(
         [sys.executable, "-m", *command], stdout=log, stderr=log, env=environment, cwd=ROOT, start_new_session=True

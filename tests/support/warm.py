@@ -107,6 +107,11 @@ class WarmGroup:
         self._process.join()
         return self._process.exitcode
 
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
     def terminate(self) -> None:
         """Ask it to end."""
         self._process.terminate()
