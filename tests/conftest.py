@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.canaries import CanaryWatch, canary_watch
 from tests.support.large import examples
 from tests.support.orthanc import OrthancServer, missing_parts
+from tests.support.processes import ended_processes
 
 REQUIRE_ORTHANC = "POSTDICOM_REQUIRE_ORTHANC"
 OUTSIDE_SETTINGS = {
@@ -57,6 +58,13 @@ def no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         own = name.startswith("POSTDICOM_") and name != REQUIRE_ORTHANC
         if own or name.upper() in OUTSIDE_SETTINGS:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _ended_processes() -> Iterator[None]:
+    """End what the test started and left running, as one does that fails. The first to be set up is the last to end."""
+    with ended_processes():
+        yield
 
 
 @pytest.fixture(name="canary_watch")

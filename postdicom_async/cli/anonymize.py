@@ -16,12 +16,11 @@ from postdicom_async.cli.paths import given_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Anonymizing", "PatientIds", "Profile"]
 
 _SECRET = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105 - its name
 
 
-class Profile(StrEnum):
+class AnonymizeProfile(StrEnum):
     """Rules that are there already."""
 
     VENDOR = "vendor"
@@ -49,7 +48,7 @@ class Anonymizing:
         ),
     ] = None
     anonymize_profile: Annotated[
-        Profile | None,
+        AnonymizeProfile | None,
         typer.Option(help="Begin with the nine tags of PostDICOM's own uploader, or with the Basic Profile of PS3.15."),
     ] = None
 
@@ -118,7 +117,7 @@ class Anonymizing:
             "patient_ids": self.anonymize_patient_ids and self.anonymize_patient_ids.value,
             "patients": self.anonymize_patients and PatientTable.from_csv(self.anonymize_patients),
         }
-        if self.anonymize_profile is not Profile.BASIC:
+        if self.anonymize_profile is not AnonymizeProfile.BASIC:
             how["remap_uids"] = self.anonymize_uids
         make = self._maker()
         made = make(rules, **how)
@@ -128,7 +127,11 @@ class Anonymizing:
     def _maker(self) -> Callable[..., Anonymization]:
         if self.anonymize_profile is None:
             return Anonymization
-        return Anonymization.basic_profile if self.anonymize_profile is Profile.BASIC else Anonymization.vendor_tags
+        return (
+            Anonymization.basic_profile
+            if self.anonymize_profile is AnonymizeProfile.BASIC
+            else Anonymization.vendor_tags
+        )
 
     @property
     def _is_by_patient(self) -> bool:
@@ -136,7 +139,7 @@ class Anonymizing:
 
     @property
     def _changes_uids(self) -> bool:
-        return self.anonymize_uids or self.anonymize_profile is Profile.BASIC
+        return self.anonymize_uids or self.anonymize_profile is AnonymizeProfile.BASIC
 
     def again(self, *, skips_existing: bool, knows_copies: bool = False) -> str:
         """Return what the same command would do after an upload that ended early.

@@ -1,24 +1,29 @@
-"""The options that say which archive, as whom and how; and the client they make."""
+"""The options that say which archive, as whom and how; the clients they make, and the secrets that are asked for.
+
+What is typed outranks the environment, and both outrank the profile that is named, field by field. A secret is never an
+option: where else it comes from says `postdicom_async.profiles.secrets`.
+"""
 
 from __future__ import annotations
 
+import getpass
+import os
+import sys
+import warnings
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from postdicom_async import UsageError, profiles
-from postdicom_async.cli.assumed import PANEL, Assumed
-from postdicom_async.cli.options import typed_options
-from postdicom_async.cli.password import asking
+from postdicom_async.cli import output
+from postdicom_async.cli.options import PANEL, Assumed, typed_options
 from postdicom_async.cli.paths import given_path
 
 if TYPE_CHECKING:
-    from postdicom_async import DicomWeb, PostDicom, Settings
-
-__all__ = ["Account", "Connection", "DialectName", "Named", "Road"]
+    from postdicom_async import CloudApi, DicomWeb, PostDicom, Settings
 
 
 class DialectName(StrEnum):
@@ -28,144 +33,27 @@ class DialectName(StrEnum):
     POSTDICOM = "postdicom"
 
 
-_ProfileName: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--profile",
-        envvar="POSTDICOM_PROFILE",
-        metavar="NAME",
-        help="A named archive (postdicom profiles list). Options given here win over what it says.",
-        rich_help_panel=PANEL,
-    ),
-]
-_Url: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--url",
-        envvar="POSTDICOM_URL",
-        metavar="URL",
-        help="Address of the DICOMweb service, such as https://archive.example/dicom-web.",
-        rich_help_panel=PANEL,
-    ),
-]
-_Username: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--username",
-        "-u",
-        envvar="POSTDICOM_USERNAME",
-        metavar="NAME",
-        help="User name. The password comes from POSTDICOM_PASSWORD, else a keyring (service postdicom-async, entry "
-        "NAME@https://host), else a prompt; a bearer token from POSTDICOM_TOKEN. Without either, requests are "
-        "anonymous.",
-        rich_help_panel=PANEL,
-    ),
-]
-_Dialect: TypeAlias = Annotated[
-    DialectName,
-    typer.Option(
-        "--dialect",
-        envvar="POSTDICOM_DIALECT",
-        help="URL shapes of the archive: PS3.18's, or PostDICOM's own.",
-        rich_help_panel=PANEL,
-    ),
-]
-_CaFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--ca-file",
-        metavar="FILE",
-        parser=given_path,
-        help="PEM file of authorities to trust besides the system's.",
-        rich_help_panel=PANEL,
-    ),
-]
-_ClientCert: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--client-cert",
-        metavar="FILE",
-        parser=given_path,
-        help="PEM file of the client certificate; may hold its key too. The key's password, if it has one, comes from "
-        "POSTDICOM_KEY_PASSWORD.",
-        rich_help_panel=PANEL,
-    ),
-]
-_ClientKey: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--client-key",
-        metavar="FILE",
-        parser=given_path,
-        help="PEM file of the client key.",
-        rich_help_panel=PANEL,
-    ),
-]
-_Proxy: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--proxy",
-        envvar="POSTDICOM_PROXY",
-        metavar="URL",
-        help="Proxy, such as http://proxy.example:3128. The system's proxy settings are not used by themselves.",
-        rich_help_panel=PANEL,
-    ),
-]
-_AllowHttp: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--allow-http",
-        help="Send credentials over http:// to another machine. Whoever listens on the way can read them.",
-        rich_help_panel=PANEL,
-    ),
-]
-_EnvironmentProxy: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--environment-proxy",
-        help="Use the proxies that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY name.",
-        rich_help_panel=PANEL,
-    ),
-]
-_Connections: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        "--connections",
-        min=1,
-        metavar="N",
-        help="How many requests, and so connections, are under way at most. Without it 16, of which 6 may store and 4 "
-        "retrieve.",
-        rich_help_panel=PANEL,
-    ),
-]
-_Deadline: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        "--deadline",
-        min=0.001,
-        metavar="SECONDS",
-        help="How long each search, download or upload may take in all, repeats and waits included. Without it there "
-        "is no limit but that of silence.",
-        rich_help_panel=PANEL,
-    ),
-]
-_Attempts: TypeAlias = Annotated[
-    int,
-    typer.Option(
-        "--attempts",
-        min=1,
-        metavar="N",
-        help="How often a request that may be repeated is made at most.",
-        rich_help_panel=PANEL,
-    ),
-]
+def _option(*names: str, text: str, metavar: str | None = None, env: str | None = None, **more: Any) -> Any:
+    return typer.Option(*names, metavar=metavar, envvar=env, help=text, rich_help_panel=PANEL, **more)
+
+
+def _file(name: str, text: str) -> Any:
+    return _option(name, text=text, metavar="FILE", parser=given_path)
 
 
 @dataclass(frozen=True)
-class Named:
+class ProfileOption:
     """A named archive, if one is named."""
 
-    profile: _ProfileName = None
+    profile: Annotated[
+        str | None,
+        _option(
+            "--profile",
+            text="A named archive (postdicom profiles list). Options given here win over what it says.",
+            metavar="NAME",
+            env="POSTDICOM_PROFILE",
+        ),
+    ] = None
     typed: frozenset[str] = typed_options()
 
     def found(self, option: str, address: str | None) -> profiles.Profile | None:
@@ -190,18 +78,65 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Road(Named):
+class NetworkOptions(ProfileOption):
     """How whatever service is reached."""
 
-    ca_file: _CaFile = None
-    client_cert: _ClientCert = None
-    client_key: _ClientKey = None
-    proxy: _Proxy = None
-    environment_proxy: _EnvironmentProxy = False
-    connections: _Connections = None
-    allow_http: _AllowHttp = False
-    attempts: _Attempts = 5
-    deadline: _Deadline = None
+    ca_file: Annotated[Path | None, _file("--ca-file", "PEM file of authorities to trust besides the system's.")] = None
+    client_cert: Annotated[
+        Path | None,
+        _file(
+            "--client-cert",
+            "PEM file of the client certificate; may hold its key too. The key's password, if it has one, comes from "
+            "POSTDICOM_KEY_PASSWORD.",
+        ),
+    ] = None
+    client_key: Annotated[Path | None, _file("--client-key", "PEM file of the client key.")] = None
+    proxy: Annotated[
+        str | None,
+        _option(
+            "--proxy",
+            text="Proxy, such as http://proxy.example:3128. The system's proxy settings are not used by themselves.",
+            metavar="URL",
+            env="POSTDICOM_PROXY",
+        ),
+    ] = None
+    environment_proxy: Annotated[
+        bool,
+        _option(
+            "--environment-proxy", text="Use the proxies that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY name."
+        ),
+    ] = False
+    connections: Annotated[
+        int | None,
+        _option(
+            "--connections",
+            text="How many requests, and so connections, are under way at most. Without it 16, of which 6 may store "
+            "and 4 retrieve.",
+            metavar="N",
+            min=1,
+        ),
+    ] = None
+    allow_http: Annotated[
+        bool,
+        _option(
+            "--allow-http",
+            text="Send credentials over http:// to another machine. Whoever listens on the way can read them.",
+        ),
+    ] = False
+    attempts: Annotated[
+        int,
+        _option("--attempts", text="How often a request that may be repeated is made at most.", metavar="N", min=1),
+    ] = 5
+    deadline: Annotated[
+        float | None,
+        _option(
+            "--deadline",
+            text="How long each search, download or upload may take in all, repeats and waits included. Without it "
+            "there is no limit but that of silence.",
+            metavar="SECONDS",
+            min=0.001,
+        ),
+    ] = None
 
     def by_road(self, profile: profiles.Profile) -> profiles.Profile:
         """Return a profile with these options in the place of what it says.
@@ -240,33 +175,36 @@ class Road(Named):
 
 
 @dataclass(frozen=True)
-class _Login(Named):
+class _ArchiveLogin(ProfileOption):
     """Which archive, and as whom."""
 
-    url: _Url = None
-    username: _Username = None
+    url: Annotated[
+        str | None,
+        _option(
+            "--url",
+            text="Address of the DICOMweb service, such as https://archive.example/dicom-web.",
+            metavar="URL",
+            env="POSTDICOM_URL",
+        ),
+    ] = None
+    username: Annotated[
+        str | None,
+        _option(
+            "--username",
+            "-u",
+            text="User name. The password comes from POSTDICOM_PASSWORD, else a keyring (service postdicom-async, "
+            "entry NAME@https://host), else a prompt; a bearer token from POSTDICOM_TOKEN. Without either, requests "
+            "are anonymous.",
+            metavar="NAME",
+            env="POSTDICOM_USERNAME",
+        ),
+    ] = None
     assumed: Assumed = None
 
 
 @dataclass(frozen=True)
-class Account(Road, _Login):  # the fields of the last base come first, in the help too
-    """One archive, as the command line names it, for commands that speak to PostDICOM only."""
-
-    def postdicom(self) -> PostDicom:
-        """Return PostDICOM's client, not yet open; asks for a password if there is none and somebody to ask.
-
-        Raises:
-            UsageError: an option is missing or wrong.
-        """
-        from postdicom_async import PostDicom
-
-        profile = self.archive(DialectName.POSTDICOM)
-        if profile.kind != DialectName.POSTDICOM.value:
-            raise UsageError(f"profile {profile.name} is of kind {profile.kind}; PostDICOM's operations need postdicom")
-        client = self.client_of(profile)
-        if not isinstance(client, PostDicom):
-            raise UsageError("PostDICOM asks for a user name: give --username or set POSTDICOM_USERNAME")
-        return client
+class _DicomwebOptions(NetworkOptions, _ArchiveLogin):  # the fields of the last base come first, in the help too
+    """One archive that speaks DICOMweb, as the command line names it."""
 
     def archive(self, kind: DialectName, *, is_given: bool = False) -> profiles.Profile:
         """Return which archive this is, secrets apart: that of the profile, changed by what else is given.
@@ -294,10 +232,34 @@ class Account(Road, _Login):  # the fields of the last base come first, in the h
 
 
 @dataclass(frozen=True)
-class Connection(Account):
+class PostdicomOptions(_DicomwebOptions):
+    """One archive, for commands that speak to PostDICOM only."""
+
+    def client(self) -> PostDicom:
+        """Return PostDICOM's client, not yet open; asks for a password if there is none and somebody to ask.
+
+        Raises:
+            UsageError: an option is missing or wrong.
+        """
+        from postdicom_async import PostDicom
+
+        profile = self.archive(DialectName.POSTDICOM)
+        if profile.kind != DialectName.POSTDICOM.value:
+            raise UsageError(f"profile {profile.name} is of kind {profile.kind}; PostDICOM's operations need postdicom")
+        client = self.client_of(profile)
+        if not isinstance(client, PostDicom):
+            raise UsageError("PostDICOM asks for a user name: give --username or set POSTDICOM_USERNAME")
+        return client
+
+
+@dataclass(frozen=True)
+class ConnectionOptions(_DicomwebOptions):
     """One archive of any family."""
 
-    dialect: _Dialect = DialectName.DICOMWEB
+    dialect: Annotated[
+        DialectName,
+        _option("--dialect", text="URL shapes of the archive: PS3.18's, or PostDICOM's own.", env="POSTDICOM_DIALECT"),
+    ] = DialectName.DICOMWEB
 
     def client(self) -> DicomWeb:
         """Return the client, not yet open; asks for a password if there is none and somebody to ask.
@@ -313,3 +275,104 @@ class Connection(Account):
 
     def _archive(self) -> profiles.Profile:
         return self.archive(self.dialect, is_given="dialect" in self.typed)
+
+
+@dataclass(frozen=True)
+class _CloudLogin(ProfileOption):
+    """In whose name, and where."""
+
+    user: Annotated[
+        str | None,
+        _option(
+            "--user",
+            text="The user in whose name everything is done. Not needed if the account has only one. The keys come "
+            "from POSTDICOM_API_KEY and POSTDICOM_ACCOUNT_KEY, else a keyring, else a prompt.",
+            metavar="UUID|NAME",
+            env="POSTDICOM_CLOUD_USER",
+        ),
+    ] = None
+    router_url: Annotated[
+        str | None,
+        _option(
+            "--router-url",
+            text="Where the Cloud API is looked for. Without it, at PostDICOM's public router.",
+            metavar="URL",
+            env="POSTDICOM_ROUTER_URL",
+        ),
+    ] = None
+    assumed: Assumed = None
+
+
+@dataclass(frozen=True)
+class CloudOptions(NetworkOptions, _CloudLogin):  # the fields of the last base come first, in the help too
+    """One account of the Cloud API, as the command line names it."""
+
+    def archive(self) -> profiles.Profile:
+        """Return which account this is, keys apart; without ``--profile`` it has no name.
+
+        Raises:
+            UsageError: there is no such profile, or not of the Cloud API.
+        """
+        found = self.found("router_url", self.router_url)
+        if found is None:
+            found = profiles.Profile("", kind="cloud", router_url=self.router_url or "", username=self.user or "")
+        elif found.kind != "cloud":
+            raise UsageError(f"profile {found.name} is of kind {found.kind}; the Cloud API needs kind cloud")
+        elif self.user and "user" in self.typed:
+            found = replace(found, username=self.user)
+        return self.by_road(found)
+
+    def client(self) -> CloudApi:
+        """Return its client, not yet open; asks for keys that are missing if there is somebody to ask.
+
+        Raises:
+            UsageError: an option or a key is missing or wrong.
+        """
+        profile = self.archive()
+        assumed = profiles.with_fields(self.assumed, *profiles.assumptions_of(profile))
+        profile = replace(profile, router_url=profile.router_url or assumed[0].router_url)
+        settings, keys = self.settings(profile), profiles.keys_of(profile, ask=asking())
+        client = profiles.cloud_client(profile, keys, settings, assumed[0])
+        output.conceal(*keys)
+        return client
+
+
+# --- secrets that are asked for ---------------------------------------------------------------------------------------
+
+
+def asking() -> profiles.Ask | None:
+    """Return what asks somebody for a secret; None if nobody is there."""
+    return (lambda prompt: _ask(output.clean(prompt))) if _somebody_is_there() else None
+
+
+def _somebody_is_there() -> bool:
+    return bool(sys.stdin and sys.stdin.isatty())
+
+
+def _ask(prompt: str) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)  # it would echo what is typed
+            return getpass.getpass(prompt)
+    except (EOFError, getpass.GetPassWarning):
+        return ""
+
+
+def find_share_password(*, wanted: bool) -> str | None:
+    """Return the password for a share: POSTDICOM_SHARE_PASSWORD, else what is typed twice if ``wanted``, else None.
+
+    Raises:
+        UsageError: the variable is empty, there is nobody to ask, or nothing or not the same was typed.
+    """
+    found = os.environ.get("POSTDICOM_SHARE_PASSWORD")
+    if found == "":
+        # Most likely another variable that was not set. Without a password the link would be open to everybody.
+        raise UsageError("POSTDICOM_SHARE_PASSWORD is empty; unset it for a link without a password")
+    if found is not None or not wanted:
+        return found
+    if not _somebody_is_there():
+        raise UsageError("--with-password: set POSTDICOM_SHARE_PASSWORD, or run this in a terminal")
+    password = _ask("Password of the link: ")
+    if not password or _ask("Once more: ") != password:
+        raise UsageError("--with-password: no password was given, or not the same twice")
+    return password

@@ -12,15 +12,21 @@ import typer
 
 from postdicom_async import UsageError
 from postdicom_async.cli.anonymize import Anonymizing
-from postdicom_async.cli.job_machines import Machines
-from postdicom_async.cli.job_options import PACE, PROOF, WHAT, Ends, JobFile, Pacing, VerifyLevel, first_studies
-from postdicom_async.cli.job_plan import show_plans
-from postdicom_async.cli.job_run import Limits, Telling, run_job
+from postdicom_async.cli.connection import asking
+from postdicom_async.cli.job_options import (
+    PACE,
+    PROOF,
+    WHAT,
+    EndArguments,
+    JobFile,
+    Machines,
+    Pacing,
+    ProofLevel,
+    first_studies,
+)
+from postdicom_async.cli.job_run import JobOutput, RunLimits, run_job, show_plans
 from postdicom_async.cli.options import Common, ErrorIfNothing
-from postdicom_async.cli.password import asking
 from postdicom_async.cli.paths import given_path
-
-__all__ = ["copy", "sync", "verify"]
 
 _AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document: the summary.")]
 
@@ -34,7 +40,7 @@ Sample: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True)
-class Moving:
+class CopyOptions:
     """What is moved, and how it is proven."""
 
     PANEL: ClassVar[str] = WHAT
@@ -85,17 +91,17 @@ class Moving:
         bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
     ] = False
     verify: Annotated[
-        VerifyLevel,
+        ProofLevel,
         typer.Option(
             "--verify",
             rich_help_panel=PROOF,
             help="listed looks for everything in the target's own lists when all is moved; bytes retrieves it and "
             "compares.",
         ),
-    ] = VerifyLevel.LISTED
+    ] = ProofLevel.LISTED
     sample: Sample = "100%"
 
-    def limits(self) -> Limits:
+    def limits(self) -> RunLimits:
         """Return how long it may run.
 
         Raises:
@@ -104,7 +110,7 @@ class Moving:
         if self.probe and (self.every is not None or self.max_duration is not None):
             raise UsageError("--probe: not with --every or --max-duration")
         minutes = None if self.max_duration is None else self.max_duration * 60
-        return Limits(minutes, self.probe, None if self.every is None else self.every * 60)
+        return RunLimits(minutes, self.probe, None if self.every is None else self.every * 60)
 
 
 class Delete(StrEnum):
@@ -115,8 +121,8 @@ class Delete(StrEnum):
 
 
 def copy(
-    ends: Ends,
-    moving: Moving,
+    ends: EndArguments,
+    moving: CopyOptions,
     job: JobFile,
     pacing: Pacing,
     anonymizing: Anonymizing,
@@ -132,7 +138,7 @@ def copy(
     """
     from postdicom_async import jobs
 
-    telling = Telling(common.quiet, as_json, error_if_nothing)
+    telling = JobOutput(common.quiet, as_json, error_if_nothing)
     ends.require_meant()
     rules, pace = anonymizing.rules(writes=not moving.dry_run), pacing.pace()
     studies = first_studies(moving.first)
@@ -162,8 +168,8 @@ def copy(
 
 
 def sync(
-    ends: Ends,
-    moving: Moving,
+    ends: EndArguments,
+    moving: CopyOptions,
     job: JobFile,
     pacing: Pacing,
     machines: Machines,
@@ -192,7 +198,7 @@ def sync(
     """Do what copy does, and with --delete remove at TARGET what SOURCE has no more."""
     from postdicom_async import jobs
 
-    telling = Telling(common.quiet, as_json, error_if_nothing)
+    telling = JobOutput(common.quiet, as_json, error_if_nothing)
     ends.require_meant()
     share, studies = share_of(max_delete, "--max-delete"), first_studies(moving.first)
     asked: dict[str, Any] = {
@@ -223,7 +229,7 @@ def sync(
     return run_job(begin, telling, moving.limits())
 
 
-class Level(StrEnum):
+class CompareLevel(StrEnum):
     """How two ends are compared."""
 
     LISTED = "listed"
@@ -231,19 +237,19 @@ class Level(StrEnum):
 
 
 def verify(
-    ends: Ends,
+    ends: EndArguments,
     job: JobFile,
     pacing: Pacing,
     anonymizing: Anonymizing,
     common: Common,
     level: Annotated[
-        Level,
+        CompareLevel,
         typer.Option(
             "--level",
             rich_help_panel=PROOF,
             help="Compare the lists of every study, or retrieve both and compare bytes.",
         ),
-    ] = Level.LISTED,
+    ] = CompareLevel.LISTED,
     sample: Sample = "100%",
     as_json: _AsJson = False,
 ) -> int:
@@ -264,7 +270,7 @@ def verify(
         patience=pacing.patience * 3600,
         ask=asking(),
     )
-    return run_job(begin, Telling(common.quiet, as_json))
+    return run_job(begin, JobOutput(common.quiet, as_json))
 
 
 def share_of(text: str, option: str) -> float:

@@ -5,31 +5,34 @@ from __future__ import annotations
 import asyncio
 import secrets
 import tempfile
+import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
 from postdicom_async.cli import output
-from postdicom_async.cli.demo_steps import Step, compare, find_names, make_samples, step_of, timed
-from postdicom_async.cli.emulator import embedded_archive
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
 from postdicom_async.cli.paths import given_path, require_empty
 from postdicom_async.cli.progress import Progress
-from postdicom_async.cli.search_table import Level, search_tables
+from postdicom_async.cli.search import QueryLevel, search_tables
+from postdicom_async.cli.serve import embedded_archive
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
+    from pathlib import Path
+    from types import TracebackType
 
     from pydicom.dataset import Dataset
 
     from postdicom_async import DicomWeb, Outcome
     from postdicom_async.emulator import EmbeddedArchive
 
-__all__ = ["demo"]
 
 _SHOWN = 8
 
@@ -73,7 +76,7 @@ class _Tour:
         self._archive_class = archive_class
         self._durable = durable  # files that are about to be removed need not reach the disk
         self._quiet = quiet
-        self._steps: list[Step] = []
+        self._steps: list[DemoStep] = []
         self._failed = False
 
     async def run(self) -> bool:
@@ -104,18 +107,18 @@ class _Tour:
         for failure in report.failures:
             output.note(f"{failure.where}: {failure.status}: {failure.reason}")
         counts = ", ".join(f"{count} {status}" for status, count in report.counts.items())
-        self._steps.append(Step("upload", len(report.outcomes), report.bytes_sent, report.seconds, counts))
+        self._steps.append(DemoStep("upload", len(report.outcomes), report.bytes_sent, report.seconds, counts))
         self._failed |= not report.ok
 
     async def _search(self, archive: DicomWeb) -> list[Dataset]:
         with timed() as clock:
             studies = await archive.search_for_studies(fields=["StudyDescription"]).all()
-        self._steps.append(Step("search", None, None, clock.seconds, f"{len(studies)} studies"))
+        self._steps.append(DemoStep("search", None, None, clock.seconds, f"{len(studies)} studies"))
         with timed() as clock:
             found = await find_names(archive)
         self._failed |= not all(found.values())
         names = " ".join(name if there else f"{name} NOT FOUND" for name, there in found.items())
-        self._steps.append(Step("search by name", None, None, clock.seconds, names))
+        self._steps.append(DemoStep("search by name", None, None, clock.seconds, names))
         return studies
 
     async def _download(self, archive: DicomWeb, studies: list[Dataset]) -> list[Outcome]:
@@ -128,7 +131,7 @@ class _Tour:
                     report = await archive.download_study(uid, to=self._folder / "downloads", progress=progress)
                 saved += report.saved
         size = sum(one.size for one in saved)
-        self._steps.append(Step("download", len(saved), size, clock.seconds, f"{len(studies)} studies"))
+        self._steps.append(DemoStep("download", len(saved), size, clock.seconds, f"{len(studies)} studies"))
         return saved
 
     async def _compare(self, sources: dict[str, Path], saved: list[Outcome]) -> None:
@@ -144,7 +147,7 @@ class _Tour:
         rows = [step.row() for step in self._steps]
         columns = ("Step", "Instances", "Bytes", "Time", "Rate", "Result")
         steps = output.table(columns, rows, numbers=frozenset(columns[1:5]))
-        things = [] if self._quiet else search_tables(Level.STUDIES, _best_of(studies), uids=False)
+        things = [] if self._quiet else search_tables(QueryLevel.STUDIES, _best_of(studies), uids=False)
         output.write(output.render([*things, steps]))
         instances = self._steps[0].instances
         ending = "FAILED, see above" if self._failed else "came back byte for byte"
@@ -158,3 +161,87 @@ class _Tour:
 def _best_of(studies: list[Dataset]) -> list[Dataset]:
     """Return a few studies to show, those of the samples first."""
     return sorted(studies, key=lambda study: not str(study.get("PatientID", "")).startswith("SAMPLE"))[:_SHOWN]
+
+
+# --- the steps --------------------------------------------------------------------------------------------------------
+
+
+_NAMES = {"Święty*": "SAMPLE-002", "*山田*": "SAMPLE-003", "قباني*": "SAMPLE-004", "müller*": "SAMPLE-005"}
+"""Filter to the ID of a sample patient it finds."""
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class DemoStep:
+    """A row of the table at the end."""
+
+    name: str
+    instances: int | None
+    size: int | None
+    seconds: float
+    result: str
+
+    def row(self) -> tuple[str, ...]:
+        """Return the row as text."""
+        size = "" if self.size is None else output.size_text(self.size)
+        rate = "" if self.size is None else output.rate_text(self.size, self.seconds)
+        instances = "" if self.instances is None else str(self.instances)
+        return self.name, instances, size, f"{self.seconds:.2f} s", rate, self.result
+
+
+def step_of(name: str, files: Iterable[Path], seconds: float, result: str = "") -> DemoStep:
+    """Return the row of a step that worked on these files."""
+    sizes = [file.stat().st_size for file in files]
+    return DemoStep(name, len(sizes), sum(sizes), seconds, result)
+
+
+class timed:  # noqa: N801 - reads as a statement
+    """Wall time of a block, in ``seconds``."""
+
+    seconds: float = 0.0
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.seconds = time.monotonic() - self._started
+
+
+def make_samples(folder: Path) -> dict[str, Path]:
+    """Write sample studies, add pydicom's own test files; return files by SOP Instance UID."""
+    from pydicom import dcmread
+
+    from postdicom_async.emulator.samples import pydicom_test_files, write_samples
+
+    files = [*write_samples(folder), *pydicom_test_files()]
+    return {str(dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID): file for file in files}
+
+
+async def find_names(archive: DicomWeb) -> dict[str, bool]:
+    """Search for patients whose names are not ASCII; return for each filter whether it found the right one."""
+    found = {}
+    for name, patient_id in _NAMES.items():
+        studies = await archive.search_for_studies({"PatientName": name}).all()
+        found[name] = patient_id in {str(study.get("PatientID")) for study in studies}
+    return found
+
+
+def compare(sources: dict[str, Path], saved: Iterable[Outcome]) -> list[str]:
+    """Compare what came back with what went out; return a line for each instance that is not the same."""
+    downloaded = {one.uids.sop_instance_uid: one.path for one in saved if one.uids}
+    differing = [f"{uid}: did not come back" for uid in sources.keys() - downloaded.keys()]
+    differing += [f"{uid}: was never sent" for uid in downloaded.keys() - sources.keys()]
+    both = sources.keys() & downloaded.keys()
+    return differing + [f"{uid}: differs" for uid in both if not _same(sources[uid], downloaded[uid])]
+
+
+def _same(one: Path, other: Path) -> bool:
+    with one.open("rb") as first, other.open("rb") as second:
+        while piece := first.read(_PIECE):
+            if piece != second.read(_PIECE):
+                return False
+        return not second.read(1)

@@ -9,7 +9,7 @@ import typer
 
 from postdicom_async import profiles
 from postdicom_async.cli import output
-from postdicom_async.cli.connection import Connection
+from postdicom_async.cli.connection import ConnectionOptions
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
     from postdicom_async import Diagnosis, DicomWeb, Finding
 
-__all__ = ["doctor"]
-
 
 def doctor(
-    connection: Connection,
+    connection: ConnectionOptions,
     common: Common,
     as_json: Annotated[bool, typer.Option("--json", help="Write the report as one JSON document.")] = False,
 ) -> int:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from postdicom_async import Outcome
 
-__all__ = ["Exit", "Interrupted", "code_of", "code_of_all", "code_of_failures"]
-
 
 class Exit(IntEnum):
     """What a script learns from the command."""

@@ -1,114 +1,137 @@
-"""``postdicom folders``: PostDICOM's folders of patient orders."""
+"""``postdicom folders`` and ``postdicom cloud folders``: PostDICOM's folders of patient orders."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from postdicom_async.cli.connection import Account
-from postdicom_async.cli.options import Common
-from postdicom_async.cli.orders import Order
-from postdicom_async.cli.password import find_share_password
-from postdicom_async.cli.share import Downloadable, WithPassword
-from postdicom_async.cli.vendor import AsJson, option, run_call, show_folders, tell_done, tell_link, tell_made
+from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.vendor import (
+    VendorCall,
+    Yes,
+    folder_columns,
+    order_columns,
+    show_columns,
+    show_folders,
+    tell_done,
+    tell_link,
+    tell_made,
+    vendor_command,
+    write_answer,
+)
 
-__all__ = [
-    "FolderUuid",
-    "FolderUuids",
-    "NewFolder",
-    "Shown",
-    "WantedFolders",
-    "add_order",
-    "create",
-    "search",
-    "share",
-]
-
-FolderUuid: TypeAlias = Annotated[str, option("folder-uuid", "The folder.", "UUID")]
-FolderUuids: TypeAlias = Annotated[list[str], option("folder-uuids", "The folder. Give it once for each.", "UUID")]
+if TYPE_CHECKING:
+    from postdicom_async import Folder
 
 
-@dataclass(frozen=True)
-class WantedFolders:
-    """What folders are searched by."""
-
-    name: Annotated[str | None, option("name", "The folder's name, or a part of it.")] = None
-    parent_folder_uuid: Annotated[
-        str | None, option("parent-folder-uuid", "Folders in this one. Without it, at the root.", "UUID")
-    ] = None
-    with_orders: Annotated[bool, typer.Option("--with-orders", help="Their orders too.")] = False
-
-
-@dataclass(frozen=True)
-class NewFolder:
-    """What a folder is made of."""
-
-    name: Annotated[str, option("name", "Its name. The service takes a/b for two folders, one in the other.")]
-    description: Annotated[str | None, option("description", "What it is for.")] = None
-    parent_folder_uuid: Annotated[
-        str | None, option("parent-folder-uuid", "The folder to make it in. Without it, at the root.", "UUID")
-    ] = None
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What those see of a shared folder who may look, and what they may do."""
-
-    title: Annotated[str | None, option("title", "The title that is shown.")] = None
-    description: Annotated[str | None, option("description", "What is shown below it.")] = None
-    downloadable: Downloadable = False
-
-
-def search(wanted: WantedFolders, account: Account, common: Common, as_json: AsJson = False) -> int:
+@vendor_command("folders.search")
+def search(call: VendorCall) -> int:
     """Find folders.
 
     Writes a table, or with --json one array of the service's own objects. Finding nothing is no error.
     """
-    archive = account.postdicom()
-    return show_folders(archive, archive.folders.search(**asdict(wanted)), as_json=as_json, quiet=common.quiet)
+    return show_folders(call)
 
 
-def create(new: NewFolder, account: Account, common: Common, as_json: AsJson = False) -> int:
+@vendor_command()
+def contents(
+    call: VendorCall,
+    folder_uuid: Annotated[
+        str | None, typer.Option("--folder-uuid", metavar="UUID", help="The folder. Without it, the root.")
+    ] = None,
+) -> int:
+    """Show the folders and the patient orders in a folder."""
+    found: Folder = call.run_method(call.client.folders.contents, folder_uuid=folder_uuid)
+    if call.as_json:
+        write_answer(found)
+        return Exit.OK
+    show_columns(folder_columns(found.folders), ("folder", "folders"), quiet=call.quiet, none="no folders")
+    return show_columns(order_columns(found.orders), ("order", "orders"), quiet=call.quiet, none="no orders")
+
+
+@vendor_command("folders.create")
+def create(call: VendorCall) -> int:
     """Make a folder, and write its UUID.
 
     If no answer comes, the folder may have been made or not: search before doing it again.
     """
-    made = run_call(account.postdicom(), lambda client: client.folders.create(**asdict(new)))
-    return tell_made(made, made.folder_uuid, "folder made", as_json=as_json, quiet=common.quiet)
+    made: Folder = call.run()
+    return tell_made(call, made, made.folder_uuid, "folder made")
 
 
-def add_order(
-    patient_order_uuid: Order,
-    folder_uuids: FolderUuids,
-    account: Account,
-    common: Common,
-    as_json: AsJson = False,
-) -> int:
+@vendor_command("folders.update")
+def update(call: VendorCall) -> int:
+    """Change a folder's name, its description or both."""
+    return tell_done(call, "folder changed")
+
+
+@vendor_command("folders.delete")
+def delete(call: VendorCall, yes: Yes = False) -> int:
+    """Delete a folder.
+
+    Asks first. Without a terminal to ask on, it wants --yes.
+    """
+    if not yes and not call.is_confirmed(f"Delete folder {call.given['folder_uuid']}?"):
+        return Exit.ITEMS_FAILED
+    return tell_done(call, "folder deleted")
+
+
+@vendor_command("folders.add_order", cloud="Put a patient order of an institution into folders.")
+def add_order(call: VendorCall) -> int:
     """Put a patient order into folders."""
-    answer = run_call(account.postdicom(), lambda client: client.folders.add_order(patient_order_uuid, folder_uuids))
-    return tell_done(answer, "order added", as_json=as_json, quiet=common.quiet)
+    return tell_done(call, "order added")
 
 
-def share(
-    folder_uuid: FolderUuid,
-    shown: Shown,
-    account: Account,
-    common: Common,
-    expires: Annotated[str | None, option("expires", "The last day. Without it, for ever.", "YYYY-MM-DD")] = None,
-    with_password: WithPassword = False,
-    as_json: AsJson = False,
-) -> int:
+@vendor_command("folders.remove_orders")
+def remove_orders(call: VendorCall) -> int:
+    """Take patient orders out of a folder."""
+    return tell_done(call, "orders removed")
+
+
+# --- shared ---------------------------------------------------------------------------------------------------------
+
+
+@vendor_command("folders.share")
+def share(call: VendorCall) -> int:
     """Share a folder by a link, and write its address.
 
     The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with --with-password. Without either, whoever has the
     address may look.
     """
-    archive = account.postdicom()
-    password = find_share_password(wanted=with_password)
-    link = run_call(
-        archive,
-        lambda client: client.folders.share(folder_uuid, password=password, expires=expires, **asdict(shown)),
-    )
-    return tell_link(link, protected=password is not None, as_json=as_json, quiet=common.quiet)
+    return tell_link(call)
+
+
+@vendor_command("folders.share_by_email")
+def share_by_email(call: VendorCall) -> int:
+    """Send a link to a folder by e-mail.
+
+    The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with --with-password; the service sends it too.
+    """
+    return tell_done(call, "link sent")
+
+
+@vendor_command("folders.share_to_upload")
+def share_to_upload(call: VendorCall) -> int:
+    """Make a link by which images can be uploaded into a folder, and write its address.
+
+    The images will belong to the institution. The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with
+    --with-password. Without either, whoever has the address may upload.
+    """
+    return tell_link(call, "without a password: whoever has the address may upload")
+
+
+@vendor_command("folders.share_to_upload_by_email")
+def share_to_upload_by_email(call: VendorCall) -> int:
+    """Send a link by which images can be uploaded into a folder by e-mail.
+
+    The images will belong to the institution. The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with
+    --with-password; the service sends it too.
+    """
+    return tell_done(call, "link sent")
+
+
+@vendor_command("folders.share_with_users", "folders.share_with_groups", without=("downloadable",))
+def share_with(call: VendorCall) -> int:
+    """Share a folder with users or with user groups of the account."""
+    return tell_done(call, "folder shared")

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs import Summary
 
-__all__ = ["ask", "find_running", "status_of", "summary_of"]
-
 
 def summary_of(path: Path) -> Summary:
     """Return how far the job of a ledger is.

@@ -14,19 +14,8 @@ from postdicom_async import UsageError, profiles
 from postdicom_async.cli.paths import given_path, require_readable
 
 if TYPE_CHECKING:
-    from postdicom_async.jobs import Pace
+    from postdicom_async.jobs import Pace, Scheduler
 
-__all__ = [
-    "PACE",
-    "PROOF",
-    "WHAT",
-    "Ends",
-    "JobFile",
-    "JobName",
-    "Pacing",
-    "VerifyLevel",
-    "first_studies",
-]
 
 WHAT, PACE, PROOF = "What is done", "How fast, and when", "Proof"
 """Headings in the help."""
@@ -37,7 +26,7 @@ JobName: TypeAlias = Annotated[
 ]
 
 
-class VerifyLevel(StrEnum):
+class ProofLevel(StrEnum):
     """What is proven when everything was moved."""
 
     NONE = "none"
@@ -46,7 +35,7 @@ class VerifyLevel(StrEnum):
 
 
 @dataclass(frozen=True)
-class Ends:
+class EndArguments:
     """From where, to where."""
 
     source: Annotated[
@@ -164,3 +153,43 @@ def first_studies(file: Path | None) -> list[str]:
     if lines is None:
         raise UsageError("--first: the file cannot be read; it holds one Study Instance UID a line")
     return lines
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Which machines do the work."""
+
+    PANEL: ClassVar[str] = "Other machines"
+
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Have the workers of this dask scheduler do the work: tls://HOST:8786, or tcp://127.0.0.1:8786. They "
+            "use their own profiles and secrets.",
+        ),
+    ] = None
+    scheduler_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=given_path, help="The authority of the scheduler and its workers, PEM."),
+    ] = None
+    scheduler_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=given_path, help="Our certificate for them, PEM.")
+    ] = None
+    scheduler_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=given_path, help="Its key, PEM, without a password.")
+    ] = None
+
+    def given(self) -> Scheduler | None:
+        """Return the scheduler, None where this process does the work.
+
+        Raises:
+            UsageError: the address or a file cannot be used; other machines without TLS.
+        """
+        if self.scheduler is None:
+            if (self.scheduler_ca, self.scheduler_cert, self.scheduler_key) != (None, None, None):
+                raise UsageError("--scheduler: give its address with the files of its TLS")
+            return None
+        from postdicom_async.jobs import Scheduler
+
+        return Scheduler(self.scheduler, self.scheduler_ca, self.scheduler_cert, self.scheduler_key)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs import Job, Summary
 
-__all__ = ["JobProgress", "Picture"]
 
 _TICK = 1.0  # seconds; a picture each
 _FIRST_LINE, _LINES, _NEWS = 5, 30, 5  # ticks

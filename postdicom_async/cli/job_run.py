@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from postdicom_async import JobStopped, PostdicomError
 from postdicom_async.cli import output
@@ -16,21 +16,11 @@ from postdicom_async.cli.loop import run_async
 from postdicom_async.jobs import Eta, Reason, State, reason_text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from typing import Any
 
-    from postdicom_async.jobs import Job, Summary
+    from postdicom_async.jobs import Job, StudyPlan, Summary
 
-__all__ = [
-    "NOTHING",
-    "Limits",
-    "Telling",
-    "counts_text",
-    "document_of",
-    "run_job",
-    "tell",
-    "told_reasons",
-]
 
 NOTHING = "there was nothing to do"
 """What is said where ``--error-if-nothing`` wants it to be an error."""
@@ -42,7 +32,7 @@ _BAD = (State.FAILED, State.UNCONFIRMED)
 
 
 @dataclass(frozen=True)
-class Telling:
+class JobOutput:
     """How a job is told."""
 
     quiet: bool
@@ -51,7 +41,7 @@ class Telling:
 
 
 @dataclass(frozen=True)
-class Limits:
+class RunLimits:
     """How long a job may run, in seconds.
 
     Attributes:
@@ -65,7 +55,7 @@ class Limits:
     every: float | None = None
 
 
-def run_job(begin: Callable[[], Awaitable[Job]], telling: Telling, limits: Limits = Limits()) -> int:
+def run_job(begin: Callable[[], Awaitable[Job]], telling: JobOutput, limits: RunLimits = RunLimits()) -> int:
     """Begin a job, wait for its end, tell what it came to; return the exit code.
 
     Raises:
@@ -125,7 +115,7 @@ async def _waited(job: Job, deadline: float | None) -> tuple[Summary, str]:
     return await asyncio.to_thread(job.summary), why
 
 
-def _tell_estimate(summary: Summary, telling: Telling) -> int:
+def _tell_estimate(summary: Summary, telling: JobOutput) -> int:
     pace = Eta().note(summary, time.time())
     if telling.as_json:
         estimate = {"seconds_left": pace.seconds, "instances_a_minute": pace.instances, "bytes_a_minute": pace.bytes}
@@ -137,7 +127,7 @@ def _tell_estimate(summary: Summary, telling: Telling) -> int:
     return Exit.OK
 
 
-def tell(summary: Summary, telling: Telling, before: int = 0) -> int:
+def tell(summary: Summary, telling: JobOutput, before: int = 0) -> int:
     """Tell what a job has come to, of whose instances so many had been moved before; return its exit code."""
     moved = max(0, summary.of(State.DONE).instances - before)
     code, line = code_of_job(summary, moved, error_if_nothing=telling.error_if_nothing)
@@ -172,7 +162,7 @@ def told_reasons(summary: Summary) -> list[str]:
     ]
 
 
-def _tell_partial(summary: Summary, telling: Telling, error: object) -> None:
+def _tell_partial(summary: Summary, telling: JobOutput, error: object) -> None:
     if telling.as_json:
         output.write_document({"summary": document_of(summary)}, error=error)
     elif not telling.quiet:
@@ -242,3 +232,66 @@ def document_of(summary: Summary) -> Mapping[str, Any]:
         "seconds": summary.seconds,
         "notes": list(summary.notes),
     }
+
+
+# --- a dry run --------------------------------------------------------------------------------------------------------
+
+
+def show_plans(plans: AsyncGenerator[StudyPlan, None], telling: JobOutput) -> int:
+    """Write a line for each study, and the sums; return the exit code."""
+    sums = dict.fromkeys(("studies", "to_move", "bytes", "there", "excluded", "to_delete"), 0)
+    items: list[dict[str, Any]] = []
+
+    async def work() -> None:
+        async with aclosing(plans):
+            async for plan in plans:
+                item = _item(plan)
+                for name in sums:
+                    sums[name] += item.get(name, 0)
+                if telling.as_json:
+                    items.append(item)
+                elif not output.write(_line(plan)):
+                    return
+
+    run_async(work)
+    nothing = telling.error_if_nothing and not sums["to_move"] + sums["to_delete"]
+    if telling.as_json:
+        output.write_document({"summary": sums, "items": items}, error=NOTHING if nothing else None)
+    elif not telling.quiet:
+        output.note(f"{_sums_text(sums)}; nothing was changed")
+    if nothing:
+        output.error(NOTHING)
+    return Exit.NOTHING if nothing else Exit.OK
+
+
+def _sums_text(sums: dict[str, int]) -> str:
+    size = f" ({output.size_text(sums['bytes'])})" if sums["bytes"] else ""
+    deleted = f", {sums['to_delete']:,} to delete" if sums["to_delete"] else ""
+    return (
+        f"{sums['studies']:,} studies: {sums['to_move']:,} instances to move{size}, {sums['there']:,} there already, "
+        f"{sums['excluded']:,} excluded{deleted}"
+    )
+
+
+def _item(plan: StudyPlan) -> dict[str, Any]:
+    return {
+        "study": plan.study,
+        "studies": int(not plan.to_delete),
+        "month": plan.month or None,
+        "to_move": plan.to_move.instances,
+        "bytes": plan.to_move.bytes,
+        "there": plan.there,
+        "excluded": plan.excluded,
+        "equal_by_count": plan.equal_by_count,
+        "to_delete": plan.to_delete,
+    }
+
+
+def _line(plan: StudyPlan) -> str:
+    month = f"{plan.month // 100:04}-{plan.month % 100:02}" if plan.month else "undated"
+    if plan.to_delete:
+        return f"{plan.study}\tdelete {plan.to_delete}"
+    if plan.equal_by_count:
+        return f"{plan.study}\t{month}\tequal by count: {plan.there}"
+    size = f" ({output.size_text(plan.to_move.bytes)})" if plan.to_move.bytes else ""
+    return f"{plan.study}\t{month}\tmove {plan.to_move.instances}{size}, there {plan.there}, excluded {plan.excluded}"

@@ -20,8 +20,6 @@ from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
 from postdicom_async.cli.paths import given_path
 
-__all__ = ["serve", "watch"]
-
 _EVERY_ON_TERMINAL, _EVERY = 1.0, 30.0  # seconds
 _TokenFile: TypeAlias = Annotated[
     Path | None,

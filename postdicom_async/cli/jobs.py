@@ -14,14 +14,13 @@ import typer
 
 from postdicom_async import PostdicomError, UsageError, __version__
 from postdicom_async.cli import output
+from postdicom_async.cli.connection import asking
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.job_look import ask, find_running, status_of, summary_of
-from postdicom_async.cli.job_machines import Machines
-from postdicom_async.cli.job_options import JobName, Pacing
-from postdicom_async.cli.job_run import Telling, counts_text, document_of, run_job, told_reasons
+from postdicom_async.cli.job_options import JobName, Machines, Pacing
+from postdicom_async.cli.job_run import JobOutput, counts_text, document_of, run_job, told_reasons
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.password import asking
 from postdicom_async.cli.paths import given_path
 from postdicom_async.jobs import SETTLED, Eta, State
 
@@ -30,19 +29,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.jobs import Job, Summary
 
-__all__ = [
-    "list_",
-    "merge",
-    "partition",
-    "pause",
-    "report",
-    "resume",
-    "retry",
-    "set_",
-    "show",
-    "stop",
-    "unpause",
-]
 
 _AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 
@@ -145,7 +131,7 @@ def resume(job: JobName, pacing: Pacing, machines: Machines, common: Common, as_
     async def begin() -> Job:
         return await jobs.resume(job, pace=pace, patience=pacing.patience * 3600, ask=asking(), scheduler=scheduler)
 
-    return run_job(begin, Telling(common.quiet, as_json))
+    return run_job(begin, JobOutput(common.quiet, as_json))
 
 
 def retry(
@@ -172,7 +158,7 @@ def retry(
             job, reasons=reason, pace=pace, patience=pacing.patience * 3600, ask=asking(), scheduler=scheduler
         )
 
-    return run_job(begin, Telling(common.quiet, as_json))
+    return run_job(begin, JobOutput(common.quiet, as_json))
 
 
 def pause(job: JobName, common: Common) -> int:
@@ -248,7 +234,7 @@ def report(
     return Exit.OK
 
 
-# --- in parts -------------------------------------------------------------------------------------------------------
+# --- in parts ---------------------------------------------------------------------------------------------------------
 
 
 def partition(
@@ -291,7 +277,7 @@ def merge(
     return Exit.OK
 
 
-# --- within ---------------------------------------------------------------------------------------------------------
+# --- within -----------------------------------------------------------------------------------------------------------
 
 
 def _summary_or_why_not(path: Path) -> Summary | str:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-__all__ = ["run_async"]
 
 _T = TypeVar("_T")
 _SHOW_CURSOR = b"\x1b[?25h"

@@ -7,16 +7,18 @@ from copy import copy
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import typer
 
+from postdicom_async import UsageError
 from postdicom_async.cli import output
+from postdicom_async.cli.paths import given_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Common", "ErrorIfNothing", "grouped", "level_of", "typed_options"]
 
 _Level = TypeVar("_Level", bound=StrEnum)
 _LEVELS = (("study", "studies"), ("series",), ("instance", "instances"))
@@ -133,3 +135,48 @@ def _in_panel(hint: Any, panel: str | None) -> Any:
 def _unwrapped(text: str) -> str:
     """Return a docstring with its paragraphs as one line each: the help wraps them anew."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+PANEL = "Connection"
+"""Where the help shows the options that say which archive and how."""
+
+Assumed: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="FIELD=VALUE",
+        help="Change what is assumed of the archive, such as pages=false; doctor lists the fields. Give it once for "
+        "each.",
+        rich_help_panel=PANEL,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """Where outcomes go while a transfer runs."""
+
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            parser=given_path,
+            help="Append one JSON line for each file or instance as it ends, readable for you alone. --json then holds "
+            "counts and what needs attention, and memory stays flat however many there are.",
+        ),
+    ] = None
+    report_paths: Annotated[
+        bool, typer.Option("--report-paths", help="Write the files' paths into it too; they may name patients.")
+    ] = False
+
+    def checked(self) -> Reporting:
+        """Return it.
+
+        Raises:
+            UsageError: one option is of no use without the other.
+        """
+        if self.report_paths and self.report is None:
+            raise UsageError("--report-paths: give --report too")
+        return self

@@ -1,212 +1,157 @@
-"""``postdicom orders``: PostDICOM's patient orders."""
+"""``postdicom orders`` and ``postdicom cloud orders``: PostDICOM's patient orders."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from postdicom_async.cli.connection import Account
+import typer
+
+from postdicom_async import UsageError
+from postdicom_async.cli import output
+from postdicom_async.cli.connection import CloudOptions
 from postdicom_async.cli.exits import Exit
-from postdicom_async.cli.options import Common
+from postdicom_async.cli.paths import given_path, require_readable, words_of
 from postdicom_async.cli.vendor import (
-    AsJson,
+    VendorCall,
     Yes,
-    confirmed,
-    detail,
-    option,
+    field_table,
     raw_columns,
-    require_one,
-    run_call,
     show_columns,
-    show_order,
     show_orders,
     tell_done,
     tell_made,
+    vendor_command,
+    write_answer,
     write_answers,
 )
 
 if TYPE_CHECKING:
-    from postdicom_async import PostDicom, VendorAnswer
+    from postdicom_async import PatientOrder
 
-__all__ = [
-    "Modality",
-    "Order",
-    "OrderDetails",
-    "PatientId",
-    "PatientName",
-    "ToGroup",
-    "ToUser",
-    "Wanted",
-    "assign",
-    "create",
-    "delete",
-    "search",
-    "show",
-    "tags",
-]
-
-_Institution: TypeAlias = Annotated[str, option("institution-uuid", "The institution the order belongs to.", "UUID")]
-Order: TypeAlias = Annotated[str, option("patient-order-uuid", "The order.", "UUID")]
-ToUser: TypeAlias = Annotated[str | None, option("user-uuid", "The user to assign it to.", "UUID")]
-ToGroup: TypeAlias = Annotated[str | None, option("user-group-uuid", "The group to assign it to.", "UUID")]
-PatientName: TypeAlias = Annotated[str, option("patient-name", "The patient's name, as DOE^JANE.")]
-PatientId: TypeAlias = Annotated[str, option("patient-id", "The patient's ID.")]
-Modality: TypeAlias = Annotated[str, option("modality", "The modality, such as CT.", "CODE")]
+_MAIN = ("institution_uuid", "patient_name", "patient_id", "patient_birthdate", "modality")
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What orders are searched by."""
-
-    institution_uuids: Annotated[
-        list[str] | None, option("institution-uuids", "Of this institution. Give it once for each.", "UUID")
-    ] = None
-    patient_name: Annotated[str | None, option("patient-name", "The patient's name, or a part of it.")] = None
-    patient_id: Annotated[str | None, option("patient-id", "The patient's ID.")] = None
-    other_patient_id: Annotated[str | None, option("other-patient-id", "Another ID of the patient.")] = None
-    accession_number: Annotated[str | None, option("accession-number", "The accession number.")] = None
-    modalities: Annotated[
-        list[str] | None, option("modalities", "Of this modality. Give it once for each.", "CODE")
-    ] = None
-    study_date_from: Annotated[str | None, option("study-date-from", "Of this day or later.", "YYYY-MM-DD")] = None
-    study_date_to: Annotated[str | None, option("study-date-to", "Of this day or before.", "YYYY-MM-DD")] = None
-    patient_birthdate_from: Annotated[
-        str | None, option("patient-birthdate-from", "Patients born on this day or later.", "YYYY-MM-DD")
-    ] = None
-    patient_birthdate_to: Annotated[
-        str | None, option("patient-birthdate-to", "Patients born on this day or before.", "YYYY-MM-DD")
-    ] = None
-
-
-@dataclass(frozen=True)
-class NewOrder:
-    """What an order must be made of."""
-
-    institution_uuid: Annotated[str, option("institution-uuid", "The institution it is for.", "UUID")]
-    patient_name: PatientName
-    patient_id: PatientId
-    patient_birthdate: Annotated[str, option("patient-birthdate", "The patient's day of birth.", "YYYY-MM-DD")]
-    modality: Modality
-
-
-@dataclass(frozen=True)
-class OrderDetails:
-    """What an order may have besides."""
-
-    other_patient_id: Annotated[str | None, detail("other-patient-id", "The patient's other ID.")] = None
-    patient_sex: Annotated[str | None, detail("patient-sex", "M, F or O.", "LETTER")] = None
-    study_description: Annotated[str | None, detail("study-description", "The study's description.")] = None
-    accession_number: Annotated[str | None, detail("accession-number", "The accession number.")] = None
-    patient_complaints: Annotated[str | None, detail("patient-complaints", "The patient's complaints.")] = None
-    order_scheduled_datetime: Annotated[
-        str | None,
-        detail("order-scheduled-datetime", "'YYYY-MM-DD HH:MM', local.", "TIME"),
-    ] = None
-    requested_procedure_id: Annotated[str | None, detail("requested-procedure-id", "The procedure's ID.")] = None
-    requested_procedure_description: Annotated[
-        str | None, detail("requested-procedure-description", "The procedure in words.")
-    ] = None
-    requesting_physician: Annotated[str | None, detail("requesting-physician", "Who asks for it.")] = None
-    referring_physicians_name: Annotated[str | None, detail("referring-physicians-name", "Who refers the patient.")] = (
-        None
-    )
-    scheduled_equipment_uuid: Annotated[
-        str | None, detail("scheduled-equipment-uuid", "The equipment to use.", "UUID")
-    ] = None
-
-
-def search(wanted: Wanted, account: Account, common: Common, as_json: AsJson = False) -> int:
+@vendor_command("orders.search", cloud="Find patient orders, by study dates or by birth dates but not by both.")
+def search(call: VendorCall) -> int:
     """Find patient orders.
 
     Writes a table, or with --json one array of the service's own objects. Finding nothing is no error.
     """
-    archive = account.postdicom()
-    return show_orders(archive, archive.orders.search(**asdict(wanted)), as_json=as_json, quiet=common.quiet)
+    return show_orders(call)
 
 
-def show(
-    institution_uuid: _Institution,
-    patient_order_uuid: Order,
-    account: Account,
-    _common: Common,
-    as_json: AsJson = False,
-) -> int:
+@vendor_command("orders.search_in_folder")
+def in_folder(call: VendorCall) -> int:
+    """Find the patient orders in a folder.
+
+    Writes a table, or with --json one array of the service's own objects. Finding nothing is no error.
+    """
+    return show_orders(call)
+
+
+@vendor_command("orders.properties")
+def show(call: VendorCall) -> int:
     """Show everything the service tells about a patient order."""
-    found = run_call(account.postdicom(), lambda client: client.orders.properties(institution_uuid, patient_order_uuid))
-    return show_order(found, as_json=as_json)
+    found: PatientOrder = call.run()
+    inner = found.get("PatientOrder")
+    if call.as_json or not found.raw:
+        write_answer(found, as_json=call.as_json)
+    else:
+        output.write(field_table((inner if isinstance(inner, Mapping) else found.raw).items()))
+    return Exit.OK
 
 
-def create(order: NewOrder, details: OrderDetails, account: Account, common: Common, as_json: AsJson = False) -> int:
+@vendor_command("orders.create", main=_MAIN)
+def create(call: VendorCall) -> int:
     """Make a patient order, and write its UUID.
 
     If no answer comes, the order may have been made or not: search before doing it again.
     """
-    made = run_call(account.postdicom(), lambda client: client.orders.create(**asdict(order), **asdict(details)))
-    return tell_made(made, made.patient_order_uuid, "order made", as_json=as_json, quiet=common.quiet)
+    made: PatientOrder = call.run()
+    return tell_made(call, made, made.patient_order_uuid, "order made")
 
 
-def delete(
-    institution_uuid: _Institution,
-    patient_order_uuid: Order,
-    account: Account,
-    common: Common,
-    yes: Yes = False,
-    as_json: AsJson = False,
+@vendor_command("orders.create_from_json")
+def create_from_json(
+    call: VendorCall,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            parser=given_path,
+            help="One JSON object of the service's own field names, such as PatientName, PatientID, OrderModality.",
+        ),
+    ],
 ) -> int:
+    """Make a patient order from a file with the service's own field names, and write its UUID.
+
+    If no answer comes, the order may have been made or not: search before doing it again.
+    """
+    made: PatientOrder = call.run(fields=_fields_in(file))
+    return tell_made(call, made, made.patient_order_uuid, "order made")
+
+
+def _fields_in(file: Path) -> Mapping[str, object]:
+    require_readable([file])
+    try:
+        found = json.loads(file.read_bytes())
+    except OSError as error:
+        problem = words_of(error)
+    except (ValueError, RecursionError):
+        problem = "not JSON"
+    else:
+        if isinstance(found, dict):
+            return found
+        problem = "give one JSON object"
+    raise UsageError(f"{file}: {problem}")
+
+
+@vendor_command("orders.delete", cloud="Move a patient order to the recycle bin.")
+def delete(call: VendorCall, yes: Yes = False) -> int:
     """Delete a patient order and its images, for good.
 
     Asks first. Without a terminal to ask on, it wants --yes.
     """
-    archive = account.postdicom()
-    if not yes and not confirmed(f"Delete patient order {patient_order_uuid} and its images for good?"):
+    order = call.given["patient_order_uuid"]
+    question = (
+        f"Move patient order {order} to the recycle bin?"
+        if isinstance(call.account, CloudOptions)
+        else (f"Delete patient order {order} and its images for good?")
+    )
+    if not yes and not call.is_confirmed(question):
         return Exit.ITEMS_FAILED
-    answer = run_call(archive, lambda client: client.orders.delete(institution_uuid, patient_order_uuid))
-    return tell_done(answer, "order deleted", as_json=as_json, quiet=common.quiet)
+    return tell_done(call, "order deleted")
 
 
-def assign(
-    patient_order_uuid: Order,
-    account: Account,
-    common: Common,
-    user_uuid: ToUser = None,
-    user_group_uuid: ToGroup = None,
-    as_json: AsJson = False,
-) -> int:
+@vendor_command(
+    "orders.assign_to_user",
+    "orders.assign_to_group",
+    "orders.assign_to_institution",
+    cloud="Assign a patient order to a user, to a user group or to an institution.",
+)
+def assign(call: VendorCall) -> int:
     """Assign a patient order to a user or to a user group."""
-    require_one(user_uuid=user_uuid, user_group_uuid=user_group_uuid)
-
-    async def work(archive: PostDicom) -> VendorAnswer:
-        if user_uuid:
-            return await archive.orders.assign_to_user(patient_order_uuid, user_uuid)
-        return await archive.orders.assign_to_group(patient_order_uuid, user_group_uuid or "")
-
-    answer = run_call(account.postdicom(), work)
-    return tell_done(answer, "order assigned", as_json=as_json, quiet=common.quiet)
+    return tell_done(call, "order assigned")
 
 
-def tags(
-    institution_uuid: _Institution,
-    patient_order_uuid: Order,
-    account: Account,
-    common: Common,
-    series_uuid: Annotated[str | None, option("series-uuid", "Only of this series.", "UUID")] = None,
-    tags: Annotated[
-        list[str] | None, option("tags", "A tag such as 00100010. Give it once for each; none means all.", "TAG")
-    ] = None,
-    as_json: AsJson = False,
-) -> int:
+@vendor_command("orders.unassign_from_user", "orders.unassign_from_group")
+def unassign(call: VendorCall) -> int:
+    """Take a patient order from a user or from a user group."""
+    return tell_done(call, "order unassigned")
+
+
+@vendor_command("orders.tag_content")
+def tags(call: VendorCall) -> int:
     """Show the content of DICOM tags of a patient order, for accounts that may.
 
     With --json, one array of the service's answers: one, unless the list of tags is too long for one request.
     """
-    found = run_call(
-        account.postdicom(),
-        lambda client: client.orders.tag_content(
-            institution_uuid, patient_order_uuid, series_uuid=series_uuid, tags=tags
-        ),
-    )
-    if as_json:
+    found: list[Any] = call.run()
+    if call.as_json:
         write_answers(found)
         return Exit.OK
     items = [item for one in found for item in one.items]
-    return show_columns(raw_columns(items), ("tag", "tags"), quiet=common.quiet)
+    return show_columns(raw_columns(items), ("tag", "tags"), quiet=call.quiet)

@@ -23,27 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-__all__ = [
-    "Document",
-    "clean",
-    "close",
-    "conceal",
-    "error",
-    "in_options",
-    "note",
-    "open_missing",
-    "prepare",
-    "rate_text",
-    "render",
-    "size_text",
-    "speak_of",
-    "table",
-    "time_text",
-    "was_document_written",
-    "width",
-    "write",
-    "write_document",
-]
 
 _SHORT = 12
 """A column of nothing longer is not broken, where the terminal leaves a choice."""
@@ -51,7 +30,7 @@ _WIDE = 10_000
 """Columns where no terminal has a say: nothing is cut or wrapped."""
 
 
-# --- text -----------------------------------------------------------------------------------------------------------
+# --- text -------------------------------------------------------------------------------------------------------------
 
 
 def clean(text: object) -> str:
@@ -140,7 +119,7 @@ def time_text(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-# --- the two streams ------------------------------------------------------------------------------------------------
+# --- the two streams --------------------------------------------------------------------------------------------------
 
 _concealed: set[str] = set()
 _options: dict[str, str] = {}
@@ -242,7 +221,7 @@ def _drop(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-# --- documents for programs -----------------------------------------------------------------------------------------
+# --- documents for programs -------------------------------------------------------------------------------------------
 
 
 class _Told:
@@ -269,7 +248,7 @@ def _end(error: object) -> dict[str, object]:
     return {"ok": error is None, "error": None if error is None else clean(in_options(error))}
 
 
-class Document:
+class JsonStream:
     """The same object for items that come one by one, however many: how it ended stands at its end."""
 
     def __init__(self) -> None:
@@ -289,7 +268,7 @@ class Document:
         write(f"{self._joint if self._joint != ',' else ''}], {rest[1:]}")
 
 
-# --- tables ---------------------------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def width() -> int:

@@ -15,8 +15,6 @@ from postdicom_async import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["given_path", "leaving_no_empty", "require_empty", "require_readable", "require_writable", "words_of"]
-
 
 def given_path(text: str) -> Path:
     """Return a path from the command line; every argument and option that is one is parsed by this.

@@ -11,24 +11,22 @@ import typer
 
 from postdicom_async import AuthenticationFailed, ConnectionFailed, PostdicomError, UsageError, profiles
 from postdicom_async.cli import output
-from postdicom_async.cli.assumed import Assumed
+from postdicom_async.cli.connection import asking
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.options import Common
-from postdicom_async.cli.password import asking
+from postdicom_async.cli.options import Assumed, Common
 from postdicom_async.cli.paths import given_path
 from postdicom_async.cli.vendor import Yes, confirmed, field_table
 
 if TYPE_CHECKING:
     from postdicom_async.profiles import Profile, SecretName
 
-__all__ = ["add", "list_profiles", "remove", "show", "test"]
 
-Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="What the archive is called.")]
+ProfileName: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="What the archive is called.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 
 
-class Kind(StrEnum):
+class ArchiveFamily(StrEnum):
     """The families of archives that can have a name."""
 
     DICOMWEB = "dicomweb"
@@ -53,8 +51,9 @@ class NewProfile:
 
     url: Annotated[str | None, _option("url", "Address of the DICOMweb service.", "URL")] = None
     kind: Annotated[
-        Kind, typer.Option("--kind", help="Family: DICOMweb, PostDICOM's DICOMweb service, or PostDICOM's Cloud API.")
-    ] = Kind.DICOMWEB
+        ArchiveFamily,
+        typer.Option("--kind", help="Family: DICOMweb, PostDICOM's DICOMweb service, or PostDICOM's Cloud API."),
+    ] = ArchiveFamily.DICOMWEB
     username: Annotated[
         str | None, typer.Option("--username", "-u", metavar="NAME", help="As whom; for the Cloud API a UUID or name.")
     ] = None
@@ -115,7 +114,7 @@ class NewProfile:
 
 
 def add(
-    name: Name,
+    name: ProfileName,
     new: NewProfile,
     common: Common,
     replace: Annotated[bool, typer.Option("--replace", help="Write anew what there is of that name.")] = False,
@@ -174,7 +173,7 @@ def _words(which: str, *, small: bool = False) -> str:
     return words if small else words[0].upper() + words[1:]
 
 
-# --- what there is ---------------------------------------------------------------------------------------------------
+# --- what there is ----------------------------------------------------------------------------------------------------
 
 
 def list_profiles(common: Common, as_json: AsJson = False) -> int:
@@ -197,7 +196,7 @@ def list_profiles(common: Common, as_json: AsJson = False) -> int:
     return Exit.USAGE if problems else Exit.OK
 
 
-def show(name: Name, common: Common, as_json: AsJson = False) -> int:
+def show(name: ProfileName, common: Common, as_json: AsJson = False) -> int:
     """Show a named archive, and where its secrets would come from."""
     del common
     found = profiles.load_profile(name)
@@ -235,7 +234,7 @@ def _address(profile: Profile) -> str:
     return profile.router_url or "PostDICOM's public router" if profile.kind == "cloud" else profile.url
 
 
-def remove(name: Name, common: Common, yes: Yes = False) -> int:
+def remove(name: ProfileName, common: Common, yes: Yes = False) -> int:
     """Forget a named archive, and its entries in the keyring. What else knows its secrets keeps them."""
     if name not in profiles.profile_names():
         profiles.load_profile(name)  # says what there is
@@ -259,10 +258,10 @@ def _entries(name: str) -> tuple[str, ...]:
     return tuple(entries[0] for which in _secrets_of(profile) if (entries := profiles.entries_of(profile, which)))
 
 
-# --- whether it works ------------------------------------------------------------------------------------------------
+# --- whether it works -------------------------------------------------------------------------------------------------
 
 
-def test(name: Name, common: Common) -> int:
+def test(name: ProfileName, common: Common) -> int:
     """Open a named archive and ask it one thing.
 
     Tells of address, TLS, credentials and search, one line each. Only reads. Ends with 0 if all of it works.

@@ -19,17 +19,16 @@ if TYPE_CHECKING:
 
     from postdicom_async import Outcome, ProgressEvent, Status, Totals
 
-__all__ = ["Pace", "Progress"]
 
 _WINDOW = 10.0
 _MOST_KEPT = 10_000
 
 
-# --- pure -----------------------------------------------------------------------------------------------------------
+# --- pure -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class Pace:
+class RecentPace:
     """Rate and time left, from what moved during the last seconds. Times are passed in."""
 
     _samples: deque[tuple[float, Totals]] = field(default_factory=deque)
@@ -91,7 +90,7 @@ def fraction_of(totals: Totals) -> float | None:
     return None
 
 
-# --- views ----------------------------------------------------------------------------------------------------------
+# --- views ------------------------------------------------------------------------------------------------------------
 
 
 class _View(Protocol):
@@ -101,7 +100,7 @@ class _View(Protocol):
 
     def open(self) -> None: ...
 
-    def show(self, totals: Totals, pace: Pace) -> None: ...
+    def show(self, totals: Totals, pace: RecentPace) -> None: ...
 
     def close(self) -> None: ...
 
@@ -112,7 +111,7 @@ class _Nothing:
     def open(self) -> None:
         """Show nothing."""
 
-    def show(self, totals: Totals, pace: Pace) -> None:
+    def show(self, totals: Totals, pace: RecentPace) -> None:
         """Show nothing."""
 
     def close(self) -> None:
@@ -128,7 +127,7 @@ class _Lines:
     def open(self) -> None:
         """Write nothing: short transfers need no line."""
 
-    def show(self, totals: Totals, pace: Pace) -> None:
+    def show(self, totals: Totals, pace: RecentPace) -> None:
         """Write a line."""
         rate = f", {output.size_text(pace.bytes_per_second)}/s"
         left = pace.seconds_left
@@ -159,7 +158,7 @@ class _Bar:
         self._task = self._bar.add_task(self._title, total=None, counts="", rate="", left="")
         self._bar.start()
 
-    def show(self, totals: Totals, pace: Pace) -> None:
+    def show(self, totals: Totals, pace: RecentPace) -> None:
         """Redraw the bar."""
         if self._bar is None or self._task is None:
             return
@@ -188,7 +187,7 @@ def _view(title: str, *, quiet: bool) -> _View:
     return _Lines(title)
 
 
-# --- the listener ---------------------------------------------------------------------------------------------------
+# --- the listener -----------------------------------------------------------------------------------------------------
 
 
 class Progress:
@@ -206,7 +205,7 @@ class Progress:
         self.bytes_done: int = 0
         self._keeps_all = keeps_all
         self._view = _view(title, quiet=quiet)
-        self._pace = Pace()
+        self._pace = RecentPace()
         self._totals: Totals | None = None
         self._ticking: asyncio.Task[None] | None = None
 

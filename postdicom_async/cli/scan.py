@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from postdicom_async import Scan, ScannedPatient, ScannedSeries, ScannedStudy, ScanProgress
 
-__all__ = ["scan"]
 
 _LISTED = 20
 
@@ -104,7 +103,7 @@ class _Counter:
             output.note(text)
 
 
-# --- for people -----------------------------------------------------------------------------------------------------
+# --- for people -------------------------------------------------------------------------------------------------------
 
 
 def _tell(found: Scan, *, quiet: bool) -> None:
@@ -182,7 +181,7 @@ def _summary_text(found: Scan) -> str:
     return ", ".join([*counts, *(f"{count} {status.value}" for status, count in found.counts.items())]) + hint
 
 
-# --- for programs ---------------------------------------------------------------------------------------------------
+# --- for programs -----------------------------------------------------------------------------------------------------
 
 
 def _summary(found: Scan) -> dict[str, Any]:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from postdicom_async import PostdicomError, UsageError
 from postdicom_async.cli import output
-from postdicom_async.cli.connection import Connection
+from postdicom_async.cli.connection import ConnectionOptions
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common, ErrorIfNothing, level_of
-from postdicom_async.cli.search_table import ASKED_FOR, SINGULAR, Level, search_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from pydicom.dataset import Dataset
+    from rich.table import Table
 
     from postdicom_async import DicomWeb, Results
-
-__all__ = ["end_of_search", "parse_filters", "search", "write_items"]
 
 
 def search(
     level: Annotated[
-        Level, typer.Argument(parser=level_of(Level), metavar="studies|series|instances", help="What to search for.")
+        QueryLevel,
+        typer.Argument(parser=level_of(QueryLevel), metavar="studies|series|instances", help="What to search for."),
     ],
-    connection: Connection,
+    connection: ConnectionOptions,
     common: Common,
     filters: Annotated[
         list[str] | None,
@@ -85,7 +85,7 @@ def search(
     return end_of_search(count, error_if_nothing=error_if_nothing)
 
 
-def _tell(level: Level, datasets: list[Dataset], fields: Sequence[str], *, quiet: bool) -> None:
+def _tell(level: QueryLevel, datasets: list[Dataset], fields: Sequence[str], *, quiet: bool) -> None:
     if datasets:
         output.write(output.render(search_tables(level, datasets, fields)))
     if not quiet:
@@ -101,9 +101,9 @@ _NOT_OF_A_STUDY = {
 }
 
 
-def _hint_at_level(level: Level, filters: Mapping[str, str], *, quiet: bool) -> None:
+def _hint_at_level(level: QueryLevel, filters: Mapping[str, str], *, quiet: bool) -> None:
     """Tell of filters that look right and match no study: they are attributes of what lies in it (PS3.18 10.6.1.2)."""
-    if quiet or level is not Level.STUDIES:
+    if quiet or level is not QueryLevel.STUDIES:
         return
     for key in filters:
         if (better := _NOT_OF_A_STUDY.get(key.lower())) is not None:
@@ -135,17 +135,17 @@ def parse_filters(filters: Iterable[str]) -> dict[str, str]:
     return parsed
 
 
-def _parents(level: Level, study: str | None, series: str | None) -> dict[str, str]:
+def _parents(level: QueryLevel, study: str | None, series: str | None) -> dict[str, str]:
     """Return the UIDs that a search is within, by the library's arguments."""
-    if study is not None and level is Level.STUDIES:
+    if study is not None and level is QueryLevel.STUDIES:
         raise UsageError("--study: for series and instances; use --filter StudyInstanceUID=UID for studies")
-    if series is not None and level is not Level.INSTANCES:
+    if series is not None and level is not QueryLevel.INSTANCES:
         raise UsageError("--series: for instances only")
     given = {"study_instance_uid": study, "series_instance_uid": series}
     return {name: uid for name, uid in given.items() if uid is not None}
 
 
-def _count_text(level: Level, count: int) -> str:
+def _count_text(level: QueryLevel, count: int) -> str:
     if not count:
         return NOTHING
     return f"1 {SINGULAR[level]}" if count == 1 else f"{count} {level}"
@@ -165,7 +165,7 @@ async def write_items(
 
     ``missing`` is the error that it is if there is none.
     """
-    document = output.Document()
+    document = output.JsonStream()
     count = 0
     ended: object = "interrupted"
     try:
@@ -187,3 +187,136 @@ async def write_items(
 def _pass_on(warnings: Iterable[str], *, quiet: bool) -> None:
     for warning in () if quiet else warnings:
         output.note(f"warning: {warning}")
+
+
+# --- as a table for people --------------------------------------------------------------------------------------------
+
+
+class QueryLevel(StrEnum):
+    """What is searched for."""
+
+    STUDIES = "studies"
+    SERIES = "series"
+    INSTANCES = "instances"
+
+
+SINGULAR = {QueryLevel.STUDIES: "study", QueryLevel.SERIES: "series", QueryLevel.INSTANCES: "instance"}
+
+# DICOM keyword to heading. The UID comes last: it is the longest, and what a download asks for.
+_COLUMNS: dict[QueryLevel, dict[str, str]] = {
+    QueryLevel.STUDIES: {
+        "PatientName": "Patient",
+        "PatientID": "ID",
+        "StudyDate": "Date",
+        "ModalitiesInStudy": "Modality",
+        "StudyDescription": "Description",
+        "NumberOfStudyRelatedSeries": "Series",
+        "NumberOfStudyRelatedInstances": "Instances",
+        "StudyInstanceUID": "Study Instance UID",
+    },
+    QueryLevel.SERIES: {
+        "Modality": "Modality",
+        "SeriesNumber": "No.",
+        "SeriesDescription": "Description",
+        "NumberOfSeriesRelatedInstances": "Instances",
+        "StudyInstanceUID": "Study Instance UID",
+        "SeriesInstanceUID": "Series Instance UID",
+    },
+    QueryLevel.INSTANCES: {
+        "InstanceNumber": "No.",
+        "SOPClassUID": "SOP Class",
+        "Rows": "Rows",
+        "Columns": "Columns",
+        "NumberOfFrames": "Frames",
+        "SeriesInstanceUID": "Series Instance UID",
+        "SOPInstanceUID": "SOP Instance UID",
+    },
+}
+ASKED_FOR: dict[QueryLevel, tuple[str, ...]] = {
+    QueryLevel.STUDIES: ("StudyDescription",),
+    QueryLevel.SERIES: (),
+    QueryLevel.INSTANCES: (),
+}
+"""Columns that are not among the attributes of every answer (PS3.18 section 10.6.3.3)."""
+
+_NUMBERS = frozenset({"#", "Series", "Instances", "No.", "Rows", "Columns", "Frames", "Orders", "Folders"})
+
+
+def search_tables(
+    level: QueryLevel, datasets: Sequence[Dataset], fields: Iterable[str] = (), *, uids: bool = True
+) -> list[Table]:
+    """Return what was found: the level's columns, without those empty everywhere, and one for each field asked for.
+
+    Where the terminal is too narrow for all of it, the UIDs have a table of their own, so that they can be copied.
+    """
+    columns = _columns(level, datasets, fields)
+    if not uids:
+        return [_table({name: cells for name, cells in columns.items() if not _is_uid(name)})]
+    return column_tables(columns)
+
+
+def column_tables(columns: dict[str, list[str]]) -> list[Table]:
+    """Return columns by their headings as a table, or as two where UIDs and UUIDs make it too wide for the terminal."""
+    if _width_of(columns) <= output.width():
+        return [_table(columns)]
+    rows = len(next(iter(columns.values()), []))
+    numbers = {"#": [str(number) for number in range(1, rows + 1)]}
+    return [
+        _table(numbers | {name: cells for name, cells in columns.items() if _is_uid(name) is uid_table})
+        for uid_table in (False, True)
+    ]
+
+
+def _columns(level: QueryLevel, datasets: Sequence[Dataset], fields: Iterable[str]) -> dict[str, list[str]]:
+    rows = {keyword: [value_text(dataset, keyword) for dataset in datasets] for keyword in _COLUMNS[level]}
+    columns = {_COLUMNS[level][keyword]: cells for keyword, cells in rows.items() if any(cells)}
+    for field in fields:
+        if field != "all" and field not in rows:
+            columns[field] = [value_text(dataset, field) for dataset in datasets]
+    return columns
+
+
+def _is_uid(heading: str) -> bool:
+    return heading.endswith((" UID", " UUID"))
+
+
+def _table(columns: dict[str, list[str]]) -> Table:
+    return output.table(list(columns), zip(*columns.values(), strict=True), numbers=_NUMBERS)
+
+
+def _width_of(columns: dict[str, list[str]]) -> int:
+    from rich.cells import cell_len
+
+    return sum(max(map(cell_len, (name, *cells))) + 3 for name, cells in columns.items())
+
+
+def value_text(dataset: Dataset, attribute: str) -> str:
+    """Return an attribute's value as text, empty where there is none; a path of attributes leads into sequences."""
+    head, _, rest = attribute.partition(".")
+    element = dataset.get(_key_of(head))
+    if element is None or element.value is None:
+        return ""
+    if element.VR == "SQ":
+        return ", ".join(filter(None, (value_text(item, rest) for item in element.value))) if rest else "(sequence)"
+    show = _SHOWN_AS.get(element.VR, str)
+    return ", ".join(map(show, element.value)) if element.VM > 1 else show(element.value)
+
+
+def _key_of(attribute: str) -> int:
+    from pydicom.datadict import tag_for_keyword
+
+    tag = tag_for_keyword(attribute)
+    return int(attribute, 16) if tag is None else tag
+
+
+def _date_text(value: object) -> str:
+    date = str(value)
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdecimal() else date
+
+
+def _uid_text(uid: object) -> str:
+    """Return a UID, or the name of what it stands for where the standard gives it one."""
+    return str(getattr(uid, "name", uid)).removesuffix(" Storage")
+
+
+_SHOWN_AS: dict[str, Callable[[object], str]] = {"DA": _date_text, "UI": _uid_text}

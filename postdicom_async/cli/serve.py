@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 from uuid import uuid4
 
 import typer
 
+from postdicom_async import UsageError
 from postdicom_async.cli import output
-from postdicom_async.cli.emulator import embedded_archive
 from postdicom_async.cli.exits import Exit, Interrupted
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
@@ -20,7 +21,6 @@ from postdicom_async.cli.paths import given_path, require_writable
 if TYPE_CHECKING:
     from postdicom_async.emulator import EmbeddedArchive
 
-__all__ = ["serve"]
 
 _Data: TypeAlias = Annotated[
     Path | None,
@@ -100,3 +100,19 @@ async def _serve(archive: EmbeddedArchive, username: str, *, quiet: bool) -> Non
         if not quiet:
             output.note("Ctrl-C stops it")
         await archive.serve_forever()
+
+
+_NEEDED = ("starlette", "uvicorn")
+
+
+def embedded_archive() -> type[EmbeddedArchive]:
+    """Return the class of the embedded archive.
+
+    Raises:
+        UsageError: the extra ``server`` is not installed.
+    """
+    if not all(map(find_spec, _NEEDED)):
+        raise UsageError('this needs the embedded archive: pip install "postdicom-async[cli,server]"')
+    from postdicom_async.emulator import EmbeddedArchive
+
+    return EmbeddedArchive

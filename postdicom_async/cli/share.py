@@ -1,78 +1,89 @@
-"""``postdicom share``: links to patient orders."""
+"""``postdicom share``, ``postdicom cloud share`` and ``view``: links to patient orders, and to the viewer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from os import environ
 
-import typer
-
-from postdicom_async.cli.connection import Account
-from postdicom_async.cli.options import Common
-from postdicom_async.cli.password import find_share_password
-from postdicom_async.cli.vendor import AsJson, option, run_call, tell_link
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from typing import Any
-
-    from postdicom_async import PostDicom, ShareLink
-
-__all__ = ["Downloadable", "OrderUuids", "WithPassword", "link", "orders"]
-
-OrderUuids: TypeAlias = Annotated[list[str], option("patient-order-uuids", "The order. Give it once for each.", "UUID")]
-Downloadable: TypeAlias = Annotated[bool, typer.Option("--downloadable", help="Whoever looks may download too.")]
-WithPassword: TypeAlias = Annotated[
-    bool,
-    typer.Option("--with-password", help="Ask for a password for the link, if POSTDICOM_SHARE_PASSWORD holds none."),
-]
+from postdicom_async import UsageError
+from postdicom_async.cli import output
+from postdicom_async.cli.vendor import VendorCall, tell_done, tell_link, vendor_command
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What is shared, and until when."""
-
-    patient_order_uuids: OrderUuids
-    expires: Annotated[str, option("expires", "The last day of the link.", "YYYY-MM-DD")]
-    downloadable: Downloadable = False
-    with_password: WithPassword = False
-
-
-def orders(shared: Shared, account: Account, common: Common, as_json: AsJson = False) -> int:
+@vendor_command("shares.share_orders")
+def orders(call: VendorCall) -> int:
     """Share patient orders by a link (sharepatientorderwithurl), and write its address.
 
     The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with --with-password. Without either, whoever has the
     address may look.
     """
-    return _share(shared, account, lambda client: client.shares.share_orders, as_json=as_json, quiet=common.quiet)
+    return tell_link(call)
 
 
-def link(shared: Shared, account: Account, common: Common, as_json: AsJson = False) -> int:
+@vendor_command("shares.create_link")
+def link(call: VendorCall) -> int:
     """Create a link to patient orders (createsharelink), and write its address.
 
     The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with --with-password. Without either, whoever has the
     address may look.
     """
-    return _share(shared, account, lambda client: client.shares.create_link, as_json=as_json, quiet=common.quiet)
+    return tell_link(call)
 
 
-def _share(
-    shared: Shared,
-    account: Account,
-    operation: Callable[[PostDicom], Callable[..., Coroutine[Any, Any, ShareLink]]],
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    archive = account.postdicom()
-    password = find_share_password(wanted=shared.with_password)
-    made = run_call(
-        archive,
-        lambda client: operation(client)(
-            shared.patient_order_uuids,
-            expires=shared.expires,
-            password=password,
-            downloadable=shared.downloadable,
-        ),
-    )
-    return tell_link(made, protected=password is not None, as_json=as_json, quiet=quiet)
+@vendor_command("shares.create_link")
+def link_without_password(call: VendorCall) -> int:
+    """Create a link to patient orders, and write its address.
+
+    The Cloud API has no password for such links: whoever has the address may look. Share a folder, or by e-mail, where
+    there is to be one.
+    """
+    if environ.get("POSTDICOM_SHARE_PASSWORD") is not None:
+        raise UsageError(
+            "POSTDICOM_SHARE_PASSWORD is set, but the Cloud API has no password for links to orders; "
+            "use share email or folders share, or unset it"
+        )
+    return tell_link(call)
+
+
+@vendor_command("shares.share_by_email")
+def email(call: VendorCall) -> int:
+    """Send a link to patient orders by e-mail.
+
+    The service makes a password for the link, and sends it too.
+    """
+    if environ.get("POSTDICOM_SHARE_PASSWORD") is not None and not call.quiet:
+        output.note("POSTDICOM_SHARE_PASSWORD is not used: the service makes a password of its own")
+    return tell_done(call, "link sent")
+
+
+# --- links that open the viewer -------------------------------------------------------------------------------------
+
+
+@vendor_command("view.order")
+def view_order(call: VendorCall) -> int:
+    """Write the address that opens the viewer with a patient order.
+
+    It works only from the IP address that asked for it.
+    """
+    return _tell_view(call)
+
+
+@vendor_command("view.patient")
+def view_patient(call: VendorCall) -> int:
+    """Write the address that opens the viewer with a patient's orders.
+
+    It works only from the IP address that asked for it.
+    """
+    return _tell_view(call)
+
+
+@vendor_command("view.folder")
+def view_folder(call: VendorCall) -> int:
+    """Write the address that opens the viewer with a folder.
+
+    It works only from the IP address that asked for it.
+    """
+    return _tell_view(call)
+
+
+def _tell_view(call: VendorCall) -> int:
+    return tell_link(call, "works only from the IP address that asked for it", words="the service answered")

@@ -1,27 +1,33 @@
-"""``postdicom upload``: files and folders into an archive."""
+"""``postdicom upload``, ``cloud upload`` and ``cloud documents``: files into an archive, and what became of each."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from postdicom_async import Outcome, PostdicomError, Status
+from postdicom_async.cli import output
 from postdicom_async.cli.anonymize import Anonymizing
-from postdicom_async.cli.connection import Connection
-from postdicom_async.cli.options import Common, ErrorIfNothing
+from postdicom_async.cli.connection import CloudOptions, ConnectionOptions
+from postdicom_async.cli.exits import Exit, Interrupted, code_of_failures
+from postdicom_async.cli.loop import run_async
+from postdicom_async.cli.options import Common, ErrorIfNothing, Reporting
 from postdicom_async.cli.paths import given_path, require_readable
-from postdicom_async.cli.reporting import Reporting
-from postdicom_async.cli.upload_result import ReportAsJson, Telling, run_upload
+from postdicom_async.cli.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
+
     from postdicom_async import UploadReport
     from postdicom_async.cli.progress import Progress
 
-__all__ = ["Existing", "SendTruncated", "Sources", "upload"]
 
-Sources: TypeAlias = Annotated[
+SourcePaths: TypeAlias = Annotated[
     list[Path],
     typer.Argument(
         metavar="PATH...", parser=given_path, help="Files, and folders to search; DICOM is known by content."
@@ -42,8 +48,8 @@ class Existing(StrEnum):
 
 
 def upload(
-    paths: Sources,
-    connection: Connection,
+    paths: SourcePaths,
+    connection: ConnectionOptions,
     common: Common,
     anonymizing: Anonymizing,
     reporting: Reporting,
@@ -77,5 +83,270 @@ def upload(
         )
 
     again = anonymizing.again(skips_existing=existing is Existing.SKIP, knows_copies=True)
-    telling = Telling(as_json, common.quiet, again, error_if_nothing=error_if_nothing, keeps_all=into.report is None)
+    telling = UploadOutput(
+        as_json, common.quiet, again, error_if_nothing=error_if_nothing, keeps_all=into.report is None
+    )
     return run_upload(archive, send, telling)
+
+
+# --- running an upload, and telling what it came to -------------------------------------------------------------------
+
+
+_LISTED = 20
+
+ReportAsJson: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Write one JSON document: a summary and the outcome of every file.")
+]
+
+
+@dataclass(frozen=True)
+class UploadOutput:
+    """How an upload is told.
+
+    Attributes:
+        as_json: as one JSON document.
+        quiet: no progress and no summary.
+        again: what the same command would do after an upload that ended early.
+        with_orders: with the patient orders that the service named.
+        error_if_nothing: nothing to send is a failure.
+        keeps_all: every outcome is told, not only what needs attention.
+    """
+
+    as_json: bool
+    quiet: bool
+    again: str
+    with_orders: bool = False
+    error_if_nothing: bool = False
+    keeps_all: bool = True
+
+
+def run_upload(
+    client: AbstractAsyncContextManager[Any],
+    send: Callable[[Progress], Coroutine[Any, Any, UploadReport]],
+    telling: UploadOutput,
+) -> int:
+    """Open the client, send, close; tell what became of it, or had become of it when it ended.
+
+    Raises:
+        PostdicomError: the archive cannot be worked with.
+        Interrupted: the user stopped it.
+    """
+    progress = Progress("Upload", quiet=telling.quiet, keeps_all=telling.keeps_all)
+
+    async def work() -> UploadReport:
+        async with progress, client:
+            return await send(progress)
+
+    try:
+        report = run_async(work)
+    except (PostdicomError, Interrupted) as error:
+        _tell_partial(error, progress, telling)
+        raise
+    return _tell(report, telling)
+
+
+def _tell(report: UploadReport, telling: UploadOutput) -> int:
+    """Tell what became of every file; return the exit code."""
+    orders = report.patient_order_uuids if telling.with_orders else None
+    code, line = _end_of(report, telling)
+    if telling.as_json:
+        found = _document(report.outcomes, report.counts, report.bytes_sent, report.seconds, orders)
+        output.write_document(found, error=None if code == Exit.OK else line)
+    else:
+        _list_failures(report)
+        if not telling.quiet and not _is_nothing(report):
+            rate = output.rate_text(report.bytes_sent, report.seconds)
+            size, seconds = output.size_text(report.bytes_sent), output.time_text(report.seconds)
+            output.write(f"{_counts_text(report.counts)}; {size} in {seconds}, {rate}")
+            _list_orders(orders or ())
+    if code != Exit.OK:
+        output.error(line or "")
+    elif line and not telling.quiet:
+        output.note(line)
+    return code
+
+
+def _is_nothing(report: UploadReport) -> bool:
+    return set(report.counts) <= {Status.NOT_DICOM}
+
+
+def _failed(report: UploadReport) -> int:
+    return sum(number for status, number in report.counts.items() if not Outcome("", status).ok)
+
+
+def _end_of(report: UploadReport, telling: UploadOutput) -> tuple[Exit, str | None]:
+    """Return the exit code, and in one line why it is not that all is stored."""
+    if _is_nothing(report):
+        found = f"none of {report.total} files is DICOM" if report.total else "no file was found"
+        archives = sum("unpack it" in (outcome.reason or "") for outcome in report.outcomes)
+        hint = f"; {archives} are packed archives: unpack them" if archives else ""
+        return (Exit.NOTHING if telling.error_if_nothing else Exit.OK), f"nothing to upload: {found}{hint}"
+    if report.ok:
+        return Exit.OK, None
+    words = f"{_failed(report)} of {report.total} files are not known to be stored"
+    return code_of_failures(report.failures), words
+
+
+def _tell_partial(error: PostdicomError | Interrupted, progress: Progress, telling: UploadOutput) -> None:
+    """Tell what had been done before it ended."""
+    report: UploadReport | None = getattr(error, "report", None)
+    counts = progress.counts if report is None else report.counts
+    if telling.as_json:
+        outcomes = progress.finished if report is None else report.outcomes
+        seconds = None if report is None else report.seconds
+        named = {outcome.patient_order_uuid: None for outcome in outcomes if outcome.patient_order_uuid}
+        orders = (tuple(named) if report is None else report.patient_order_uuids) if telling.with_orders else None
+        size = progress.bytes_done if report is None else report.bytes_sent
+        output.write_document(_document(outcomes, counts, size, seconds, orders), error=error)
+    elif any(Outcome("", status).in_archive for status in counts):
+        output.note(f"before it ended: {_counts_text(counts)}; the same command again {telling.again}")
+
+
+def _counts_text(counts: Mapping[Status, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in counts.items()) or "nothing"
+
+
+def _list_failures(report: UploadReport) -> None:
+    for outcome in report.failures[:_LISTED]:
+        code = "" if outcome.reason_code is None else f" ({outcome.reason_code:04X})"
+        reason = output.in_options(outcome.reason or "no reason given")
+        output.note(f"{outcome.where}: {outcome.status}{code}: {reason}")
+    if _failed(report) > _LISTED:
+        output.note(f"and {_failed(report) - _LISTED} more; --json lists all")
+
+
+def _list_orders(uuids: tuple[str, ...]) -> None:
+    for uuid in uuids[:_LISTED]:
+        output.write(f"patient order {output.clean(uuid)}")
+    if len(uuids) > _LISTED:
+        output.write(f"and {len(uuids) - _LISTED} more patient orders; --json lists all")
+
+
+def _document(
+    outcomes: Iterable[Outcome],
+    counts: Mapping[Status, int],
+    size: int,
+    seconds: float | None,
+    orders: Iterable[str] | None,
+) -> dict[str, Any]:
+    by_status = {status.value: number for status, number in counts.items()}
+    return {
+        "summary": {"instances": sum(counts.values()), **by_status, "bytes": size, "seconds": seconds},
+        **({} if orders is None else {"patient_order_uuids": list(orders)}),
+        "items": [_item(outcome, with_order=orders is not None) for outcome in outcomes],
+    }
+
+
+def _item(outcome: Outcome, *, with_order: bool) -> dict[str, Any]:
+    uids = outcome.uids
+    return {
+        "source": outcome.where,
+        "status": outcome.status.value,
+        "study_instance_uid": uids.study_instance_uid if uids else None,
+        "series_instance_uid": uids.series_instance_uid if uids else None,
+        "sop_instance_uid": uids.sop_instance_uid if uids else None,
+        "bytes": outcome.size,
+        "reason_code": outcome.reason_code,
+        "reason": outcome.reason,
+        **({"patient_order_uuid": outcome.patient_order_uuid} if with_order else {}),
+    }
+
+
+# --- to the Cloud API -------------------------------------------------------------------------------------------------
+
+_Institution: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--institution-uuid",
+        metavar="UUID|NAME",
+        help="The institution, by UUID or name. Not needed if the user has only one.",
+    ),
+]
+
+
+def cloud_upload(
+    paths: SourcePaths,
+    account: CloudOptions,
+    common: Common,
+    anonymizing: Anonymizing,
+    reporting: Reporting,
+    institution_uuid: _Institution = None,
+    folder_uuid: Annotated[
+        str | None,
+        typer.Option("--folder", "--folder-uuid", metavar="UUID", help="A folder to put the files' orders into."),
+    ] = None,
+    existing: Annotated[
+        Existing, typer.Option("--existing", help="What to do with files that the service says it has.")
+    ] = Existing.SKIP,
+    sockets: Annotated[
+        int, typer.Option("--sockets", min=1, metavar="N", help="How many connections carry the files, up to 64.")
+    ] = 4,
+    send_truncated: SendTruncated = False,
+    as_json: ReportAsJson = False,
+    error_if_nothing: ErrorIfNothing = False,
+) -> int:
+    """Upload files and folders, and write which patient orders hold them.
+
+    Every file ends as stored, present, duplicate, failed, unconfirmed, not DICOM or unreadable. The exit code is 0 when
+    every DICOM file is known to be there, 1 when some are not, 5 when a repeat may help with all of those.
+    """
+    require_readable(paths)
+    rules, into = anonymizing.rules(), reporting.checked()
+    api, named = account.client(), account.archive()
+
+    async def send(progress: Progress) -> UploadReport:
+        return await api.upload(
+            [str(path) for path in paths],
+            institution_uuid=institution_uuid or named.institution_uuid or None,
+            folder_uuid=folder_uuid or named.folder_uuid or None,
+            anonymize=rules,
+            existing=existing.value,
+            send_truncated=send_truncated,
+            sockets=sockets,
+            progress=progress,
+            report=into.report,
+            report_paths=into.report_paths,
+        )
+
+    again = anonymizing.again(skips_existing=existing is Existing.SKIP)
+    telling = UploadOutput(
+        as_json,
+        common.quiet,
+        again,
+        with_orders=True,
+        error_if_nothing=error_if_nothing,
+        keeps_all=into.report is None,
+    )
+    return run_upload(api, send, telling)
+
+
+def documents(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            parser=given_path,
+            help="PDF, JPEG, PNG, BMP and MP4 files, and folders to search; known by content, and the name must agree.",
+        ),
+    ],
+    patient_order_uuid: Annotated[str, typer.Option("--patient-order-uuid", metavar="UUID", help="The order.")],
+    account: CloudOptions,
+    common: Common,
+    institution_uuid: _Institution = None,
+    as_json: ReportAsJson = False,
+) -> int:
+    """Attach documents to a patient order.
+
+    Every file ends as stored, failed, unconfirmed or unreadable. One that is unconfirmed may be there: sent again, it
+    could be attached twice. The exit code is 0 when every file is known to be attached, 1 when some are not.
+    """
+    require_readable(files)
+    api = account.client()
+
+    async def send(progress: Progress) -> UploadReport:
+        return await api.upload_documents(
+            [str(file) for file in files], patient_order_uuid, institution_uuid=institution_uuid, progress=progress
+        )
+
+    again = "attaches everything once more"
+    return run_upload(api, send, UploadOutput(as_json, common.quiet, again, with_orders=True))

@@ -1,87 +1,222 @@
-"""What the commands over PostDICOM's own operations share: running a call, and showing what it answered."""
+"""What the commands over PostDICOM's own operations share: options from the operations' tables, the call, its answer.
+
+A command is a function of a `VendorCall`, marked with `vendor_command` and the operations it makes. Its options are
+those operations' parameters, so the same function serves both of PostDICOM's APIs (``create.dicomweb``,
+``create.cloud`` in `app.COMMANDS`): what differs is in the tables, and whose client makes the call.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
 from postdicom_async import UsageError
 from postdicom_async.cli import output
+from postdicom_async.cli.connection import CloudOptions, PostdicomOptions, find_share_password
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.search import write_items
-from postdicom_async.cli.search_table import column_tables
+from postdicom_async.cli.options import Common
+from postdicom_async.cli.search import column_tables, write_items
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
-    from contextlib import AbstractAsyncContextManager
-
     from postdicom_async import Folder, PatientOrder, Results, ShareLink, VendorAnswer
-
-__all__ = [
-    "AsJson",
-    "Yes",
-    "confirmed",
-    "detail",
-    "field_table",
-    "folder_columns",
-    "option",
-    "order_columns",
-    "raw_columns",
-    "require_one",
-    "run_call",
-    "show_columns",
-    "show_folders",
-    "show_order",
-    "show_orders",
-    "tell_done",
-    "tell_link",
-    "tell_made",
-    "write_answer",
-    "write_answers",
-]
-
-_T = TypeVar("_T")
-_Client = TypeVar("_Client", bound="AbstractAsyncContextManager[Any]")
+    from postdicom_async.vendor.fields import Operation, Parameter
 
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write what the service answered, as JSON.")]
+_AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write what the service answered, as JSON.")]
+_WithPassword: TypeAlias = Annotated[
+    bool,
+    typer.Option("--with-password", help="Ask for a password for the link, if POSTDICOM_SHARE_PASSWORD holds none."),
+]
 
 
-def option(name: str, text: str, metavar: str = "TEXT", panel: str | None = None) -> Any:
-    """Return an option for one parameter of an operation."""
-    return typer.Option(f"--{name}", help=text, metavar=metavar, rich_help_panel=panel)
+@dataclass
+class VendorCall:
+    """One call as the command line has it.
 
-
-def detail(name: str, text: str, metavar: str = "TEXT") -> Any:
-    """Return an option in a panel of its own, where a long name has room."""
-    return option(name, text, metavar, "Details")
-
-
-def run_call(archive: _Client, call: Callable[[_Client], Coroutine[Any, Any, _T]]) -> _T:
-    """Open the client, make the call, close; return what it answered."""
-
-    async def work() -> _T:
-        async with archive:
-            return await call(archive)
-
-    return run_async(work)
-
-
-def require_one(**given: object) -> None:
-    """Refuse anything but one of these options.
-
-    Raises:
-        UsageError: none or several are given.
+    Attributes:
+        given: the arguments of the operation, None or False where an option is not given.
+        as_json: the answer is told as JSON.
+        quiet: nothing is said but the answer.
+        password: the share's; it is found when the call is made, after the client, which may ask for one too.
     """
-    if sum(map(bool, given.values())) != 1:
-        *names, last = (f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"give {', '.join(names)} or {last}, one of them")
+
+    account: PostdicomOptions | CloudOptions
+    operations: Mapping[str, Operation]
+    given: dict[str, Any]
+    as_json: bool
+    quiet: bool
+    with_password: bool = False
+    password: str | None = field(default=None, init=False)
+
+    @cached_property
+    def client(self) -> Any:
+        """The client, not yet open."""
+        return self.account.client()
+
+    def run(self, **more: Any) -> Any:
+        """Open the client, make the call, close; return what it answered.
+
+        ``more`` are arguments that are no options. Of several operations that is called whose own argument is given.
+
+        Raises:
+            UsageError: of several operations none, or more than one, has its own argument.
+        """
+        name = self._meant()
+        takes = {one.argument for one in self.operations[name].parameters}
+        given = {argument: value for argument, value in self.given.items() if argument in takes}
+        method = self._method(name)
+        if "password" in takes:
+            self.password = given["password"] = find_share_password(wanted=self.with_password)
+        return self.run_method(method, **given, **more)
+
+    def run_method(self, method: Callable[..., Any], **given: Any) -> Any:
+        """Open the client, call a method of its, close; return what it answered."""
+
+        async def work() -> Any:
+            async with self.client:
+                return await method(**given)
+
+        return run_async(work)
+
+    def results(self) -> Results[Any]:
+        """Describe the search; nothing is sent before it is read."""
+        found: Results[Any] = self._method(self._meant())(**self.given)
+        return found
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        facade, _, method = name.partition(".")
+        made: Callable[..., Any] = getattr(getattr(self.client, facade), method)
+        return made
+
+    def _meant(self) -> str:
+        own = {name: _own_arguments(self.operations, name) for name in self.operations}
+        if len(own) == 1:
+            return next(iter(own))
+        given = [name for name, arguments in own.items() if any(self.given[one] for one in arguments)]
+        if len(given) != 1:
+            *options, last = (f"--{one.replace('_', '-')}" for arguments in own.values() for one in arguments)
+            raise UsageError(f"give {', '.join(options)} or {last}, one of them")
+        return given[0]
+
+    def is_confirmed(self, question: str) -> bool:
+        """Ask whether it is to be done; whoever cannot be let in is not asked."""
+        return bool(self.client) and confirmed(question)
+
+
+def _own_arguments(operations: Mapping[str, Operation], name: str) -> list[str]:
+    """Return the arguments that an operation has and others of them have not."""
+    others = {one.argument for other in operations if other != name for one in operations[other].parameters}
+    return [one.argument for one in operations[name].parameters if one.argument not in others]
+
+
+# --- options from a table -------------------------------------------------------------------------------------------
+
+
+class vendor_command:  # noqa: N801 - used as a decorator
+    """Make a command of each API of a function of a `VendorCall`, whose other parameters are options of its own.
+
+    Args:
+        operations: what it calls, by the method that makes the call; of several, that whose own argument is given.
+        cloud: what the help says first, for the Cloud API; without it what the docstring says.
+        main: arguments that are shown first, in this order; the rest stand in a panel of the help of their own.
+        without: arguments that are no options.
+    """
+
+    def __init__(
+        self, *operations: str, cloud: str = "", main: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> None:
+        self.operations = operations
+        self._cloud = cloud
+        self._main = main
+        self._without = {*without, "password"}
+
+    def __call__(self, body: Callable[..., int]) -> vendor_command:
+        """Take the function."""
+        self._body = body
+        return self
+
+    @property
+    def dicomweb(self) -> Callable[..., int]:
+        """The command of PostDICOM's DICOMweb API."""
+        from postdicom_async.postdicom.operations import OPERATIONS
+
+        return self._made(OPERATIONS, PostdicomOptions, self._body.__doc__ or "")
+
+    @property
+    def cloud(self) -> Callable[..., int]:
+        """The command of the Cloud API."""
+        from postdicom_async.cloud.operations import OPERATIONS
+
+        first, *rest = (self._body.__doc__ or "").split("\n\n")
+        return self._made(OPERATIONS, CloudOptions, "\n\n".join([self._cloud or first, *rest]))
+
+    def _made(self, table: Mapping[str, Operation], account: type, text: str) -> Callable[..., int]:
+        operations = {name: table[name] for name in self.operations if name in table}
+        options = self._options(operations)
+        hints = get_type_hints(self._body, include_extras=True)
+        own = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name])
+            for one in list(inspect.signature(self._body).parameters.values())[1:]
+        ]
+        shared = [_parameter("account", account), _parameter("common", Common), _parameter("as_json", _AsJson, False)]
+        if any(one.argument == "password" for operation in operations.values() for one in operation.parameters):
+            shared.append(_parameter("with_password", _WithPassword, False))
+
+        def command(account: Any, common: Common, as_json: bool, with_password: bool = False, **values: Any) -> int:
+            own_values = {one.name: values.pop(one.name) for one in own}
+            call = VendorCall(account, operations, values, as_json, common.quiet, with_password)
+            return self._body(call, **own_values)
+
+        parameters = [*own, *options, *shared]
+        command.__name__, command.__doc__ = self._body.__name__, text
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+        return command
+
+    def _options(self, operations: Mapping[str, Operation]) -> list[inspect.Parameter]:
+        found: dict[str, Parameter] = {}
+        for operation in operations.values():
+            found |= {one.argument: one for one in operation.parameters if one.argument not in found}
+        alternatives = {one for name in operations for one in _own_arguments(operations, name)}
+        optional = alternatives if len(operations) > 1 else set()
+        names = [*self._main, *(name for name in found if name not in self._main)]
+        made = [
+            _option(found[name], optional=name in optional, details=bool(self._main) and name not in self._main)
+            for name in names
+            if name in found and name not in self._without
+        ]
+        return sorted(made, key=lambda one: one.default is not inspect.Parameter.empty)
+
+
+def _option(parameter: Parameter, *, optional: bool, details: bool) -> inspect.Parameter:
+    """Return the option of a parameter; only one that must be given has no default."""
+    is_flag = parameter.kind.name == "BOOLEAN"
+    kind: Any = bool if is_flag else list[str] if parameter.takes_several else str
+    must = parameter.must_be_given and not optional and not is_flag
+    option = typer.Option(
+        f"--{parameter.argument.replace('_', '-')}",
+        help=parameter.help,
+        metavar=None if is_flag else parameter.metavar,
+        rich_help_panel="Details" if details else None,
+    )
+    if must:
+        return _parameter(parameter.argument, Annotated[kind, option])
+    return _parameter(
+        parameter.argument, Annotated[kind if is_flag else kind | None, option], False if is_flag else None
+    )
+
+
+def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def confirmed(question: str) -> bool:
@@ -117,48 +252,50 @@ def write_answers(answers: Iterable[VendorAnswer]) -> None:
     output.write_document({"items": [answer.raw or answer.text for answer in answers]})
 
 
-def tell_done(answer: VendorAnswer, words: str, *, as_json: bool, quiet: bool) -> int:
-    """Tell that something was done of which nothing is to be told but that."""
-    if as_json:
+def tell_done(call: VendorCall, words: str) -> int:
+    """Make a call whose answer says nothing but that it was done."""
+    answer = call.run()
+    if call.as_json:
         write_answer(answer)
-    elif not quiet:
+    elif not call.quiet:
         output.note(words)
     return Exit.OK
 
 
-def tell_made(answer: VendorAnswer, uuid: str | None, words: str, *, as_json: bool, quiet: bool) -> int:
+def tell_made(call: VendorCall, answer: VendorAnswer, uuid: str | None, words: str) -> int:
     """Write the UUID of what was made to standard output."""
-    if as_json:
+    if call.as_json:
         write_answer(answer)
     elif uuid:
         output.write(output.clean(uuid))
     else:
         output.note(f"{words}, but the answer holds no UUID; a search finds it")
         return Exit.OK
-    if not quiet:
+    if not call.quiet:
         output.note(words)
     return Exit.OK
 
 
 def tell_link(
-    link: ShareLink,
-    *,
-    as_json: bool,
-    quiet: bool,
-    protected: bool = False,
+    call: VendorCall,
     remark: str = "without a password: whoever has the address may look",
+    *,
     words: str = "shared",
 ) -> int:
-    """Write the address of a link to standard output; without one, all that the service answered, and fail."""
+    """Make a call for a link and write its address; without one write all that was answered, and fail.
+
+    ``remark`` is said of a link that has no password.
+    """
+    link: ShareLink = call.run()
     failed = None if link.url else f"{words}, but the answer holds no address; it is on standard output"
-    if as_json or not link.url:
-        write_answer(link, as_json=as_json, error=failed)
+    if call.as_json or not link.url:
+        write_answer(link, as_json=call.as_json, error=failed)
     else:
         output.write(output.clean(link.url))
     if failed is not None:
         output.error(failed)
         return Exit.ITEMS_FAILED
-    if not protected and not quiet:
+    if call.password is None and not call.quiet:
         output.note(remark)
     return Exit.OK
 
@@ -166,41 +303,28 @@ def tell_link(
 # --- what was found -------------------------------------------------------------------------------------------------
 
 
-def show_orders(
-    archive: AbstractAsyncContextManager[Any], results: Results[PatientOrder], *, as_json: bool, quiet: bool
-) -> int:
-    """Read the results of a search for orders, and write them."""
-    if as_json:
-        run_async(lambda: write_items(archive, results, quiet=quiet))
+def show_orders(call: VendorCall) -> int:
+    """Search for orders and write them."""
+    results = call.results()
+    if call.as_json:
+        run_async(lambda: write_items(call.client, results, quiet=call.quiet))
         return Exit.OK
-    orders = run_call(archive, lambda _: results.all())
-    return show_columns(order_columns(orders), ("order", "orders"), quiet=quiet)
+    return show_columns(order_columns(call.run_method(results.all)), ("order", "orders"), quiet=call.quiet)
 
 
-def show_folders(
-    archive: AbstractAsyncContextManager[Any], results: Results[Folder], *, as_json: bool, quiet: bool
-) -> int:
-    """Read the results of a search for folders, and write them, and the orders in them if there are any."""
-    if as_json:
-        run_async(lambda: write_items(archive, results, quiet=quiet))
+def show_folders(call: VendorCall) -> int:
+    """Search for folders and write them, and the orders in them if there are any."""
+    results = call.results()
+    if call.as_json:
+        run_async(lambda: write_items(call.client, results, quiet=call.quiet))
         return Exit.OK
-    folders = run_call(archive, lambda _: results.all())
-    code = show_columns(folder_columns(folders), ("folder", "folders"), quiet=quiet)
+    folders: list[Folder] = call.run_method(results.all)
+    code = show_columns(folder_columns(folders), ("folder", "folders"), quiet=call.quiet)
     held = [(folder.folder_name or "", order) for folder in folders for order in folder.orders]
     if held:
         columns = {"Folder": [folder for folder, _ in held], **order_columns([order for _, order in held])}
-        code = show_columns(columns, ("order", "orders"), quiet=quiet)
+        code = show_columns(columns, ("order", "orders"), quiet=call.quiet)
     return code
-
-
-def show_order(found: PatientOrder, *, as_json: bool) -> int:
-    """Write everything about an order."""
-    inner = found.get("PatientOrder")
-    if as_json or not found.raw:
-        write_answer(found, as_json=as_json)
-    else:
-        output.write(field_table((inner if isinstance(inner, Mapping) else found.raw).items()))
-    return Exit.OK
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

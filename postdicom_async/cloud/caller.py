@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from postdicom_async.errors import PostdicomError
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = ["CloudCaller", "choose"]
+__all__ = ["CloudCaller", "CloudFacade", "choose"]
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _INSTITUTION = "institution_uuid"
@@ -116,6 +116,13 @@ class CloudCaller(VendorCaller[CloudOperation]):
             return outcome_unknown(error) if operation.repeat is Repeat.CHANGE else error
 
         return await within(deadline, call, late)
+
+
+class CloudFacade:
+    """A group of operations; its methods hand on what they are given whole, as their ``locals()``."""
+
+    def __init__(self, caller: CloudCaller) -> None:
+        self._caller = caller
 
 
 _MISSING = object()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from postdicom_async.cloud.bring_up import checked_keys
 from postdicom_async.cloud.caller import CloudCaller
@@ -23,6 +22,7 @@ from postdicom_async.vendor.answers import Account
 from postdicom_async.vendor.wire import CloudWire
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
     from uuid import UUID
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.scan import Files
     from postdicom_async.disk.sources import Sources
     from postdicom_async.results import OnProgress, UploadReport
-    from postdicom_async.transfer.outcomes import ReportFile
+    from postdicom_async.transfer.outcomes import Gathered, ReportFile
 
 __all__ = ["CloudApi"]
 
@@ -200,18 +200,7 @@ class CloudApi:
             LocalFileError: a path that was named does not exist, or the report cannot be written.
             PostdicomError: the service cannot be worked with; ``report`` on the exception says how far it came.
         """
-        make = partial(
-            CloudUpload,
-            self._caller,
-            institution_uuid=institution_uuid,
-            folder_uuid=folder_uuid,
-            anonymize=anonymize,
-            existing=existing,
-            send_truncated=send_truncated,
-            sockets=sockets,
-            on_progress=progress,
-        )
-        return await gathered_into(report, lambda into: make(gathered=into).run(sources), with_paths=report_paths)
+        return await gathered_into(report, self._uploading(locals()), with_paths=report_paths)
 
     def upload_each(
         self,
@@ -230,18 +219,13 @@ class CloudApi:
         Memory holds what is under way, whatever the number of sources. See `upload` for arguments and errors, which are
         raised while the outcomes are read.
         """
-        make = partial(
-            CloudUpload,
-            self._caller,
-            institution_uuid=institution_uuid,
-            folder_uuid=folder_uuid,
-            anonymize=anonymize,
-            existing=existing,
-            send_truncated=send_truncated,
-            sockets=sockets,
-            on_progress=progress,
-        )
-        return Outcomes(lambda into: make(gathered=into).run(sources))
+        return Outcomes(self._uploading(locals()))
+
+    def _uploading(self, given: Mapping[str, Any]) -> Callable[[Gathered], Awaitable[UploadReport]]:
+        """Return what uploads as the ``locals()`` of `upload` or `upload_each` say."""
+        others = {"self", "sources", "report", "report_paths"}
+        options = {name: value for name, value in given.items() if name not in others}
+        return lambda into: CloudUpload(self._caller, gathered=into, **options).run(given["sources"])
 
     async def upload_documents(
         self,
@@ -272,7 +256,7 @@ class CloudApi:
             self._caller,
             institution_uuid=institution_uuid,
             patient_order_uuid=patient_order_uuid,
-            on_progress=progress,
+            progress=progress,
         )
         return await upload.run(sources)
 

@@ -1,6 +1,22 @@
 """A session of the Cloud API: brought up, kept, registered again or brought up anew when its connection drops.
 
-Everything of it belongs to one object; two of them, for two accounts, do not meet.
+It holds the session of one `CloudApi`, one main socket on which it is used, and the number of the last message. Only
+the task `_reopening` replaces the session and the main socket; all who find none wait for that one task, so that a
+service that comes back sees one opening and not one for each request.
+
+| state | told by | a request | leaves it |
+|---|---|---|---|
+| new | ``_opened`` is None | is refused | by `open`: to *opening*, once |
+| opening | ``_reopening`` runs | waits | to *open*; or to where it was, and all who waited get the problem |
+| open | the main socket is open | is sent | its socket drops: *dropped*; the session proves to be gone: *forgotten* |
+| dropped | the main socket is not open | *opening*: registers the session on a new socket, or brings up another | |
+| forgotten | ``_opened`` is ``_forgotten`` | *opening*: brings up another session | |
+| closed | ``_closed`` | is refused, and what is under way fails | never |
+
+What can go wrong: how a service says that a session is gone is not known, so after a refusal it is asked, by
+registering (`was_renewed`). A service may refuse to register even a session that it has just opened; from then on
+``_registers`` is False, and its refusals say nothing about the session. A message that belongs to the former session
+must not be sent in the new one: uploads name the session that they mean (`socket_of`).
 """
 
 from __future__ import annotations
@@ -9,7 +25,6 @@ import asyncio
 import copy
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -47,9 +62,10 @@ if TYPE_CHECKING:
     from postdicom_async.settings import Settings
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = ["Connection", "Repeats"]
+__all__ = ["Connection"]
 
 _log = logging.getLogger("postdicom_async")
+_T = TypeVar("_T")
 _PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on
 
 
@@ -71,18 +87,18 @@ class Connection:
         self.wire = wire
         self._router_url = router_url
         self._transport = transport
-        self.repeats: Repeats = Repeats(settings)
+        self._budget = RetryBudget(settings.retry.budget)
         self._opened: OpenedSession | None = None
-        self._forgotten: OpenedSession | None = None
+        self._forgotten: OpenedSession | None = None  # the session that the service does not know any more
         self._registers = True
         self._asking = anyio.Lock()
         self._times_asked = 0
         self._main: FrameSocket | None = None
-        self._former: list[FrameSocket] = []
+        self._former: list[FrameSocket] = []  # replaced, but something is still under way on them
         self._session_uuids: dict[str, None] = {}
         self._account: Account | None = None
         self._last_id = 0
-        self._file_indices: dict[str, int] = {}
+        self._file_indices: dict[str, int] = {}  # by upload session, which two uploads may share
         self._reopening: asyncio.Task[FrameSocket | Problem | PostdicomError] | None = None
         self._closed = False
 
@@ -114,7 +130,7 @@ class Connection:
         if self._opened is not None or self._closed:
             raise UsageError("this session was opened already; make another one")
         try:
-            await self.repeats.run("open a session", Repeat.READ, self._main_socket)
+            await self.repeated("open a session", Repeat.READ, self._main_socket)
         except BaseException:
             await self.close()
             raise
@@ -166,9 +182,16 @@ class Connection:
     async def _reopen(self) -> FrameSocket | Problem | PostdicomError:
         """Return a new main socket, or why there is none: an exception would be the same object for all who wait."""
         try:
-            socket = await self._revived() or await self._brought_up()
+            socket = await self._revived()
+            if socket is None:
+                # The whole of it has an end, however slowly the answers trickle.
+                async with asyncio.timeout(self.settings.timeouts.session):
+                    socket = await self._brought_up()
             self._former = [one for one in (*self._former, self._main) if one is not None and one.is_open]
             self._main = socket
+        except TimeoutError:
+            late = connection_failed("open a session", "the session was not opened in time", sent=False)
+            return Problem(Failure.FINAL, late)
         except (Problem, PostdicomError) as problem:
             return problem
         else:
@@ -187,21 +210,14 @@ class Connection:
             if await self._register(socket, opened):
                 return socket
         except (Problem, ProtocolError):
-            pass
+            pass  # a session that cannot be registered again may be gone; a new one is no loss
         if socket is not None:
             socket.cut()
         _log.debug("the session is not taken up again; a new one is opened")
         return None
 
     async def _brought_up(self) -> FrameSocket:
-        """Open a session anew; the whole of it has an end, however slowly the answers trickle."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.timeouts.session):
-                return await self._opened_anew()
-        late = connection_failed("open a session", "the session was not opened in time", sent=False)
-        raise Problem(Failure.FINAL, late)
-
-    async def _opened_anew(self) -> FrameSocket:
+        """Open a session anew and return its main socket."""
         opened = await bring_up(
             self.keys, self._router_url, settings=self.settings, wire=self.wire, transport=self._transport
         )
@@ -245,7 +261,7 @@ class Connection:
         if not self._registers or await self._is_known(opened):
             return
         self._forgotten = opened
-        await self.repeats.run("open a session", Repeat.READ, self._main_socket)
+        await self.repeated("open a session", Repeat.READ, self._main_socket)
         # A service that does not know the new one either says no to all of them, and is not asked again.
         self._registers = await self._is_known(self._require_opened())
 
@@ -351,9 +367,9 @@ class Connection:
                 return (await self._read_general(found)).require_clear()
 
         self._require_opened()
-        envelope = await self.repeats.run(operation, repeat, attempt)
+        envelope = await self.repeated(operation, repeat, attempt)
         if envelope.refusal is not None and await self.was_renewed(session_uuid):
-            return await self.repeats.run(operation, repeat, attempt)  # nothing was done for a session that is gone
+            return await self.repeated(operation, repeat, attempt)  # nothing was done for a session that is gone
         return envelope
 
     async def _read_general(self, response: Response) -> Envelope:
@@ -362,6 +378,20 @@ class Connection:
 
     def _envelope(self, response: Response) -> Envelope:
         return read_envelope(response, flag_decides=self.wire.success_flag_decides)
+
+    async def repeated(
+        self, operation: str, kind: Repeat, attempt: Callable[[], Awaitable[_T]], *, at_most: int | None = None
+    ) -> _T:
+        """Run attempts until one succeeds or there is to be no other; ``at_most`` so many, where that is given.
+
+        Raises:
+            PostdicomError: what became of the last one.
+        """
+        retry = self.settings.retry
+        if at_most is not None:
+            retry = replace(retry, max_attempts=min(at_most, retry.max_attempts))
+        policy = _MessagePolicy(operation, kind, retry, self._budget, on_event=self.settings.on_event)
+        return await repeat(attempt, policy)
 
     async def upload_call(
         self,
@@ -398,34 +428,7 @@ class Connection:
         return self._last_id
 
 
-# --- repeats ---------------------------------------------------------------------------------------------------------
-
-
-_T = TypeVar("_T")
-
-
-class Repeats:
-    """The repeats of one API object, and their budget."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._budget = RetryBudget(settings.retry.budget)
-
-    async def run(
-        self, operation: str, kind: Repeat, attempt: Callable[[], Awaitable[_T]], *, at_most: int | None = None
-    ) -> _T:
-        """Run attempts until one succeeds or there is to be no other; ``at_most`` so many, where that is given.
-
-        Raises:
-            PostdicomError: what became of the last one.
-        """
-        retry = self._settings.retry
-        if at_most is not None:
-            retry = replace(retry, max_attempts=min(at_most, retry.max_attempts))
-        return await repeat(attempt, _OfMessage(operation, kind, retry, self._budget, on_event=self._settings.on_event))
-
-
-class _OfMessage(Policy):
+class _MessagePolicy(Policy):
     """Gives up too when the service was silent several times in a row."""
 
     _silences = 0

@@ -60,14 +60,14 @@ class DocumentUpload:
         *,
         institution_uuid: object,
         patient_order_uuid: object,
-        on_progress: OnProgress | None,
+        progress: OnProgress | None,
     ) -> None:
-        if on_progress is not None and not callable(on_progress):
+        if progress is not None and not callable(progress):
             raise UsageError("give a function that takes an event, or None", argument="progress")
         self._wire = caller.wire
         self._order = str(check_value("patient_order_uuid", ValueKind.GUID, patient_order_uuid))
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=1)
-        self._meter = Meter(on_progress)
+        self._meter = Meter(progress)
         self._count = 0
         self._may_be_there = False
 
@@ -87,19 +87,14 @@ class DocumentUpload:
         first_with: dict[str, Outcome] = {}
         problem: PostdicomError | None = None
         for one in found:
-            first = first_with.get(one.path) if isinstance(one, _Document) else None
-            try:
-                if first is not None:
-                    outcome = _as_the_first(first)
-                else:
-                    outcome = await self._deliver(one) if problem is None else _not_sent(one, problem)
-            except PostdicomError as error:
-                problem, outcome = (
-                    error,
-                    self._ended(one, error) if isinstance(one, _Document) else _not_sent(one, error),
-                )
-            if isinstance(one, _Document):
-                first_with.setdefault(one.path, outcome)
+            if isinstance(one, Unusable):
+                outcome = Outcome(one.label, one.status, size=one.size, reason=one.reason)
+            elif (first := first_with.get(one.path)) is not None:
+                twice = replace(first, status=Status.DUPLICATE, reason="given twice; attached once")
+                outcome = twice if first.in_archive else replace(first, reason="as the one like it")
+            else:
+                outcome, problem = await self._settled(one, problem)
+                first_with[one.path] = outcome
             outcomes.append(outcome)
             self._meter.finished(outcome, id(one))
             self._meter.check()
@@ -128,9 +123,16 @@ class DocumentUpload:
 
     # --- one file ------------------------------------------------------------------------------------------------
 
-    async def _deliver(self, one: _Document | Unusable) -> Outcome:
-        if isinstance(one, Unusable):
-            return Outcome(one.label, one.status, size=one.size, reason=one.reason)
+    async def _settled(self, one: _Document, problem: PostdicomError | None) -> tuple[Outcome, PostdicomError | None]:
+        """Return what became of a document, and what ends the upload, if something has by now."""
+        if problem is not None:
+            return _not_sent(one, problem), problem
+        try:
+            return await self._deliver(one), None
+        except PostdicomError as error:
+            return self._ended(one, error), error
+
+    async def _deliver(self, one: _Document) -> Outcome:
         self._may_be_there = False
 
         async def attempt() -> None:
@@ -197,7 +199,8 @@ class DocumentUpload:
         return {name: value for name, value in fields.items() if value is not None}
 
     async def _send(self, one: _Document, attempt: Attempt, fields: dict[str, Any], data: bytes) -> None:
-        socket = await self._session.main_socket(attempt)
+        # A part may not go on in another session than its document was begun in.
+        socket = await self._session.connection.socket_of(attempt.account_session_uuid)
         envelope = await self._session.send(attempt, FileUploadType.PROCESS_DOCUMENTS, fields, data=data, socket=socket)
         if envelope.refusal is not None:
             raise self._session.refused(envelope.refusal, (one.name, one.name.rpartition(".")[0]))
@@ -221,16 +224,7 @@ def _outcome(one: _Document, status: Status, reason: str | None) -> Outcome:
     return Outcome(str(one.body.path), status, size=one.body.length, reason=reason)
 
 
-def _as_the_first(first: Outcome) -> Outcome:
-    """Return the outcome of a document that was given before."""
-    if first.in_archive:
-        return replace(first, status=Status.DUPLICATE, reason="given twice; attached once")
-    return replace(first, reason="as the one like it")
-
-
-def _not_sent(one: _Document | Unusable, problem: PostdicomError) -> Outcome:
-    if isinstance(one, Unusable):
-        return Outcome(one.label, one.status, size=one.size, reason=one.reason)
+def _not_sent(one: _Document, problem: PostdicomError) -> Outcome:
     return _outcome(one, Status.FAILED, f"not sent: {problem.message}")
 
 

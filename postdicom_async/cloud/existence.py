@@ -1,7 +1,9 @@
-"""Whether the service has a file already (23/2), asked as rarely as the JavaScript library does.
+"""What the service has already: asked for by UIDs and patient (23/2), and put into the upload's folder (17/8).
 
-After "no" for the first file of a study none of its others is asked for; after "yes" each of them is, and always each
-that is anonymised under its original's UID.
+An upload asks as rarely as the JavaScript library does. After "no" for the first file of a study none of its others is
+asked for; after "yes" each of them is, and always each that is anonymised under its original's UID. `Existence` holds
+what was answered for each study, of the last 10,000; of one that is forgotten another file is asked for. A yes says
+nothing about the content: the file that is there may be another one with this UID.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import anyio
 from postdicom_async.cloud.frames import FileUploadType
 from postdicom_async.cloud.upload_session import order_in
 from postdicom_async.dicom.header import HEADER_LIMIT, read_values
+from postdicom_async.dicom.tags import tags_of
 from postdicom_async.dicom.text import decode_text
 from postdicom_async.errors import PostdicomError
 from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure, Repeat
-from postdicom_async.vendor.answers import VendorAnswer
+from postdicom_async.vendor.answers import PatientOrder, VendorAnswer
 from postdicom_async.vendor.values import private_texts
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Existence", "FolderEntry", "Held", "Identity", "read_identity"]
 
-_MOST_STUDIES = 10_000  # whose answer is remembered; of one that is forgotten another file is asked for
+_MOST_STUDIES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,57 +85,35 @@ class Existence:
         """Ask; an answer that does not say yes is a no. Raises as `of` does."""
         study, series, sop = instance.header.uids
         identity = await read_identity(instance.body)
-        name, number = identity.patient_name, identity.patient_id
-        if self._names_as_bytes:
-            name, number = identity.name_bytes, identity.id_bytes
         fields: Mapping[str, Any] = {
             **self._folder,
             "StudyInstanceUid": study,
-            "PatientName": name,
-            "PatientId": number,
+            "PatientName": identity.name_bytes if self._names_as_bytes else identity.patient_name,
+            "PatientId": identity.id_bytes if self._names_as_bytes else identity.patient_id,
             "SeriesInstanceUid": series,
             "SopInstanceUid": sop,
         }
         given = {name: value for name, value in fields.items() if value}
         envelope = await self._session.ask(FileUploadType.CHECK_FILE_EXIST, given)
-        if envelope.refusal is not None or not _is_yes(envelope.in_message("FileIfExist")):
+        is_there = str(envelope.in_message("FileIfExist")).strip().lower() in {"true", "1"}
+        if envelope.refusal is not None or not is_there:
             return None
-        order = order_in(envelope)
-        institution = order.institution_uuid if order else None
-        return Held(
-            order.patient_order_uuid if order and order.is_named else None,
-            institution or self._session.institution_uuid,
-        )
-
-
-def _is_yes(value: object) -> bool:
-    return str(value).strip().lower() in {"true", "1"}
+        order = order_in(envelope) or PatientOrder()
+        institution = order.institution_uuid or self._session.institution_uuid
+        return Held(order.patient_order_uuid if order.is_named else None, institution)
 
 
 # --- whose file it is ------------------------------------------------------------------------------------------------
 
 
-_CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID = 0x00080005, 0x00100010, 0x00100020
-
+_CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID = tags_of("SpecificCharacterSet PatientName PatientID")
 # What may tell who a patient is and is short enough to be repeated in the reason of a refusal.
 _PRIVATE = frozenset(
-    {
-        0x00080050,  # Accession Number
-        0x00080080,  # Institution Name
-        0x00080081,  # Institution Address
-        0x00080090,  # Referring Physician's Name
-        0x00081030,  # Study Description
-        _PATIENT_NAME,
-        _PATIENT_ID,
-        0x00100030,  # Patient's Birth Date
-        0x00101000,  # Other Patient IDs
-        0x00101001,  # Other Patient Names
-        0x00101040,  # Patient's Address
-        0x00102154,  # Patient's Telephone Numbers
-    }
+    tags_of(
+        "AccessionNumber InstitutionName InstitutionAddress ReferringPhysicianName StudyDescription PatientName"
+        " PatientID PatientBirthDate OtherPatientIDs OtherPatientNames PatientAddress PatientTelephoneNumbers"
+    )
 )
-
-
 _SCRIPT_SPACE = "\t\n\v\f\r \xa0"  # what JavaScript trims, as far as Latin-1 has it
 
 
@@ -153,11 +134,6 @@ class Identity:
     private: tuple[str, ...] = field(repr=False)
 
 
-def _as_a_line(text: str) -> str:
-    """Return it as a reason would show it: bytes read as Latin-1 may be control characters."""
-    return " ".join("".join([char if char.isprintable() else " " for char in text]).split())
-
-
 async def read_identity(body: Body) -> Identity:
     """Return whose file it is, from the beginning of what will be sent.
 
@@ -173,15 +149,19 @@ async def read_identity(body: Body) -> Identity:
                 break
     characters = values.get(_CHARACTER_SET, b"")
     texts = {tag: decode_text(values[tag], characters) for tag in _PRIVATE if tag in values}
-    name_bytes, id_bytes = (_bytes_as_text(values.get(tag, b"")) for tag in (_PATIENT_NAME, _PATIENT_ID))
-    spelled = [*texts.values(), name_bytes, id_bytes, _as_a_line(name_bytes), _as_a_line(id_bytes)]
+    # As the script's DICOM parser reads them: up to a zero byte, without white space around them.
+    name_bytes, id_bytes = (
+        values.get(tag, b"").partition(b"\0")[0].decode("latin-1").strip(_SCRIPT_SPACE)
+        for tag in (_PATIENT_NAME, _PATIENT_ID)
+    )
+    # Bytes read as Latin-1 may be control characters, which the reason of a refusal shows as spaces.
+    as_lines = [
+        " ".join("".join([char if char.isprintable() else " " for char in text]).split())
+        for text in (name_bytes, id_bytes)
+    ]
+    spelled = [*texts.values(), name_bytes, id_bytes, *as_lines]
     private = private_texts({str(at): text.split("\\") for at, text in enumerate(spelled) if text})
     return Identity(texts.get(_PATIENT_NAME, ""), texts.get(_PATIENT_ID, ""), name_bytes, id_bytes, private)
-
-
-def _bytes_as_text(value: bytes) -> str:
-    """Return bytes as the script's DICOM parser does: up to a zero byte, without white space around them."""
-    return value.partition(b"\0")[0].decode("latin-1").strip(_SCRIPT_SPACE)
 
 
 # --- into the folder -------------------------------------------------------------------------------------------------
@@ -192,7 +172,7 @@ _MOST_TRIES = 3
 
 
 class FolderEntry:
-    """The folder of one upload."""
+    """The folder of one upload: orders whose files need not be sent are put into it all the same, each once."""
 
     def __init__(self, caller: CloudCaller, folder_uuid: str) -> None:
         self._caller = caller
@@ -202,29 +182,23 @@ class FolderEntry:
 
     async def add_order(self, held: Held) -> PostdicomError | None:
         """Put the order of a file that is there into the folder; return why that was not possible."""
-        async with self._asking:
-            order = held.patient_order_uuid or ""
-            if order not in self._ends:
-                self._ends[order] = await self._added(held)
-            return self._ends[order]
-
-    async def _added(self, held: Held) -> PostdicomError | None:
-        """Try a few times: that an order is put into a folder twice changes nothing."""
+        order = held.patient_order_uuid or ""
+        given = {
+            "institution_uuid": held.institution_uuid,
+            "patient_order_uuid": held.patient_order_uuid,
+            "folder_uuids": [self._folder_uuid],
+        }
 
         async def attempt() -> None:
             with translated(PostdicomError, lambda error: Problem(Failure.REFUSED, error)):
-                await self._caller.call(
-                    "folders.add_order",
-                    VendorAnswer,
-                    {
-                        "institution_uuid": held.institution_uuid,
-                        "patient_order_uuid": held.patient_order_uuid,
-                        "folder_uuids": [self._folder_uuid],
-                    },
-                )
+                await self._caller.call("folders.add_order", VendorAnswer, given)
 
-        try:
-            await self._caller.connection.repeats.run(_OPERATION, Repeat.READ, attempt, at_most=_MOST_TRIES)
-        except PostdicomError as error:
-            return error
-        return None
+        async with self._asking:
+            if order not in self._ends:
+                # Repeated like a read: that an order is put into a folder twice changes nothing.
+                try:
+                    await self._caller.connection.repeated(_OPERATION, Repeat.READ, attempt, at_most=_MOST_TRIES)
+                    self._ends[order] = None
+                except PostdicomError as error:
+                    self._ends[order] = error
+            return self._ends[order]

@@ -7,7 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from postdicom_async.cloud.caller import CloudCaller
+from postdicom_async.cloud.caller import CloudFacade
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.vendor.answers import ShareLink, User, VendorAnswer
@@ -20,11 +20,8 @@ __all__ = ["CloudFlags", "CloudGroups", "CloudNodes", "CloudShares", "CloudUsers
 
 
 @public_face
-class CloudShares:
+class CloudShares(CloudFacade):
     """Operations that share orders. Every method raises as those of `CloudOrders` do."""
-
-    def __init__(self, caller: CloudCaller) -> None:
-        self._caller = caller
 
     async def create_link(
         self,
@@ -87,14 +84,11 @@ def _require_day(title: str, expires: object) -> None:
 
 
 @public_face
-class CloudView:
+class CloudView(CloudFacade):
     """Links to look at images. Each works only from the IP address that asked for it (documented).
 
     Every method raises as those of `CloudOrders` do.
     """
-
-    def __init__(self, caller: CloudCaller) -> None:
-        self._caller = caller
 
     async def order(self, patient_order_uuid: UUID | str) -> ShareLink:
         """Return a link to an order (JavaScript library: ``GetViewUrl``)."""
@@ -112,14 +106,11 @@ class CloudView:
 
 
 @public_face
-class CloudGroups:
+class CloudGroups(CloudFacade):
     """Operations on order groups. Every method raises as those of `CloudOrders` do.
 
     The orders belong to one institution: the user's only one, unless it is given.
     """
-
-    def __init__(self, caller: CloudCaller) -> None:
-        self._caller = caller
 
     async def create(
         self, patient_order_uuids: Sequence[UUID | str], *, institution_uuid: UUID | str | None = None
@@ -145,11 +136,8 @@ class CloudGroups:
 
 
 @public_face
-class CloudFlags:
+class CloudFlags(CloudFacade):
     """Operations on flags. Every method raises as those of `CloudOrders` do."""
-
-    def __init__(self, caller: CloudCaller) -> None:
-        self._caller = caller
 
     async def dictionary(self) -> VendorAnswer:
         """Return the account's flag groups and flags (JavaScript library: ``GetAccountFlagDictionary``).
@@ -167,11 +155,8 @@ class CloudFlags:
 
 
 @public_face
-class CloudNodes:
+class CloudNodes(CloudFacade):
     """Operations on DICOM nodes."""
-
-    def __init__(self, caller: CloudCaller) -> None:
-        self._caller = caller
 
     async def all(self) -> list[VendorAnswer]:
         """Return the account's DICOM nodes (JavaScript library: ``GetDicomNodeList``); their fields are in ``raw``."""
@@ -179,11 +164,8 @@ class CloudNodes:
 
 
 @public_face
-class CloudUsers:
+class CloudUsers(CloudFacade):
     """Operations on users. The fields of what they list are in ``raw``; few are known."""
-
-    def __init__(self, caller: CloudCaller) -> None:
-        self._caller = caller
 
     async def all(self) -> list[User]:
         """Return the account's users (JavaScript library: ``GetUserList``)."""

@@ -8,7 +8,7 @@ from datetime import date
 from typing import TypeVar
 from uuid import UUID
 
-from postdicom_async.cloud.caller import CloudCaller
+from postdicom_async.cloud.caller import CloudFacade
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.paging import Results
@@ -21,11 +21,8 @@ _Answer = TypeVar("_Answer", bound=VendorAnswer)
 
 
 @public_face
-class CloudFolders:
+class CloudFolders(CloudFacade):
     """Operations on folders. Every method raises as those of `CloudOrders` do."""
-
-    def __init__(self, caller: CloudCaller) -> None:
-        self._caller = caller
 
     async def create(
         self, name: str, *, description: str | None = None, parent_folder_uuid: UUID | str | None = None

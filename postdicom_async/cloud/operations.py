@@ -13,7 +13,6 @@ from datetime import date, datetime
 from typing import Any, Final
 
 from postdicom_async.errors import UsageError
-from postdicom_async.http.retry import Repeat
 from postdicom_async.vendor import fields as of
 from postdicom_async.vendor.fields import ASSUMED_PLACE, Field, Operation, Parameter, in_cloud
 from postdicom_async.vendor.values import Value, ValueKind, Values
@@ -49,11 +48,11 @@ class CloudOperation(Operation):
 
 
 def _read(title: str, number: int, *fields: Field) -> CloudOperation:
-    return CloudOperation(title, Repeat.READ, in_cloud(*fields), number)
+    return CloudOperation(title, True, in_cloud(*fields), number)
 
 
 def _change(title: str, number: int, *fields: Field, until: int | None = None, in_json: bool = False) -> CloudOperation:
-    return CloudOperation(title, Repeat.CHANGE, in_cloud(*fields), number, until, in_json)
+    return CloudOperation(title, False, in_cloud(*fields), number, until, in_json)
 
 
 _INSTITUTION: Final = of.ORDER_INSTITUTION.but(found=True)

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from postdicom_async.cloud.caller import CloudCaller
+from postdicom_async.cloud.caller import CloudFacade
 from postdicom_async.cloud.operations import CREATE_ORDER_FROM_JSON, CREATE_ORDER_WITH_JSON, ORDER_FIELDS
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
@@ -24,16 +24,13 @@ _FOUND = ("SearchResultList",)
 
 
 @public_face
-class CloudOrders:
+class CloudOrders(CloudFacade):
     """Operations on patient orders. A patient order is the service's record of one study of one patient.
 
     Every method raises `UsageError` before anything is sent when an argument is missing or malformed, and
     `OutcomeUnknown` when something was sent that changes data and no answer came. UUIDs are of version 1 to 5
     (JavaScript library). ``institution_uuid`` may be the institution's name too.
     """
-
-    def __init__(self, caller: CloudCaller) -> None:
-        self._caller = caller
 
     async def create(
         self,

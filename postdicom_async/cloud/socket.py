@@ -1,4 +1,12 @@
-"""One WebSocket of the Cloud API: requests out, answers matched by message id, nothing pending for ever."""
+"""WebSockets of the Cloud API: requests out, answers matched by message id, nothing pending for ever.
+
+A `FrameSocket` holds the requests that wait for an answer, by message id. Only `request` adds and removes them; the
+task `_reader` hands each its answer. When the connection drops, is cut or is closed, all of them fail at once, and
+each says whether its frame may have arrived. Answers that are late, second or for nobody are dropped: a service may
+send them, and they prove nothing. After half a frame the connection is aborted, as nothing else can follow it.
+
+A `SocketPool` holds the sockets that carry parts of files, one unanswered part on each (JavaScript library).
+"""
 
 from __future__ import annotations
 
@@ -148,7 +156,8 @@ class FrameSocket:
                     found = await answer
         finally:
             del self._pending[message_id]
-            _take_exception(answer)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # looked at, though nobody waits for it any more, or asyncio would report it
         if found.management_type not in (management_type, _NO_OPERATION):
             crossed = ProtocolError("an answer to another operation came", operation=operation)
             raise Problem(Failure.LOST, crossed)
@@ -249,12 +258,6 @@ class _Lost(Exception):
         if self._unreadable is not None:
             return Problem(Failure.LOST, ProtocolError(self._unreadable, operation=operation))
         return Problem(Failure.LOST, connection_failed(operation, "the connection broke", sent=True))
-
-
-def _take_exception(answer: asyncio.Future[Response]) -> None:
-    """Look at what nobody waits for any more, or asyncio would report it."""
-    if answer.done() and not answer.cancelled():
-        answer.exception()
 
 
 def session_replaced() -> Problem:

@@ -1,8 +1,16 @@
 """DICOM files to the Cloud API: in parts, over several sockets, one outcome each.
 
 A file is read part by part as sockets become free, so that memory holds no more than a part for each socket, whatever
-the size of the files. How an upload looks on the wire is the JavaScript library's; what it does when something goes
-wrong is not.
+the size of the files. How an upload looks on the wire is the JavaScript library's. What it does when something goes
+wrong is not:
+
+- After a lost answer the service is asked whether it has the file. Only if it has not is the file sent again, all of it
+  and under a new number, so that its parts cannot be mixed up with those of the first attempt.
+- A yes to that question proves that the file is there, not since when. Where files that are there are skipped, it was
+  not there before, so it is STORED; where they are sent all the same, it is UNCONFIRMED.
+- A service that takes files and never answers ends the upload after a few files in a row: each costs many times the
+  patience for one answer.
+- However the upload ends, a file of which something may have left without an answer is UNCONFIRMED, never FAILED.
 """
 
 from __future__ import annotations
@@ -90,7 +98,7 @@ class CloudUpload:
         existing: str,
         send_truncated: bool = False,
         sockets: int,
-        on_progress: OnProgress | None,
+        progress: OnProgress | None,
         gathered: Gathered | None = None,
     ) -> None:
         if existing not in ("skip", "send"):
@@ -116,7 +124,7 @@ class CloudUpload:
             piece=self._part,
             anonymize=anonymize,
             send_truncated=send_truncated,
-            on_progress=on_progress,
+            on_progress=progress,
             gathered=gathered,
         )
 

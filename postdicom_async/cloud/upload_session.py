@@ -1,4 +1,10 @@
-"""What uploads of the Cloud API share: their session, the numbers of their files, and one attempt at a message."""
+"""What uploads of the Cloud API share: their session, the numbers of their files, and one attempt at a message.
+
+An upload is announced under the account's session (23/1) and gets an id of its own. `UploadSession` holds both ids;
+only `_entered` changes them, one caller at a time, when the account's session has become another: then the upload is
+announced anew. An `Attempt` keeps the ids that it began with, so that no part of a file can reach a session that has
+not seen its first part.
+"""
 
 from __future__ import annotations
 
@@ -61,14 +67,14 @@ class UploadSession:
     """
 
     def __init__(self, caller: CloudCaller, institution: object, operation: str, *, at_once: int) -> None:
-        self._connection = caller.connection
+        self.connection = caller.connection
         self._user = caller.user
         self._operation = operation
         self._opening = anyio.Lock()
         self._opened_under = ""
         self._session_uuid = ""
         # Of its own: when all sockets drop at once, as many files are repeated.
-        self._budget = RetryBudget(max(self._connection.settings.retry.budget, at_once * _REPEATS_OF_EACH))
+        self._budget = RetryBudget(max(self.connection.settings.retry.budget, at_once * _REPEATS_OF_EACH))
         self._at_once = at_once
         self._silences: dict[FileUploadType, int] = {}
         self.institution_uuid: str = choose("institution_uuid", self._user.institutions, institution).identity
@@ -86,19 +92,15 @@ class UploadSession:
             Problem: the service cannot be reached; what waited for it has not left.
         """
         async with self._opening:
-            account_session = await self._connection.session_uuid()
+            account_session = await self.connection.session_uuid()
             if self._opened_under != account_session:
                 envelope = await self._announced(account_session)
-                given = envelope.text("SessionUniqueUuid") if self._connection.wire.upload_session_of_answer else None
+                given = envelope.text("SessionUniqueUuid") if self.connection.wire.upload_session_of_answer else None
                 self._session_uuid, self._opened_under = given or account_session, account_session
-                self._connection.keep_secret(self._session_uuid)
+                self.connection.keep_secret(self._session_uuid)
             return self._session_uuid, self._opened_under
 
     async def _announced(self, account_session: str) -> Envelope:
-        with translated(Problem, own_problem):
-            return await self._announce(account_session)
-
-    async def _announce(self, account_session: str) -> Envelope:
         size = self.total_bytes / KIB
         fields = {
             "UserUuid": self._user.identity,
@@ -107,7 +109,8 @@ class UploadSession:
             "UploaderUuid": self._user.identity,
             "UploaderName": f"{self._user.full_name or ''} - API",
         }
-        envelope = await self._exchange(FileUploadType.INITIALIZE, fields, account_session)
+        with translated(Problem, own_problem):
+            envelope = await self._exchange(FileUploadType.INITIALIZE, fields, account_session)
         if envelope.refusal is not None:
             reason = self.shown(envelope.refusal)
             raise ServerError("the service refused the upload", operation=self._operation, reason=reason)
@@ -121,16 +124,7 @@ class UploadSession:
             Problem: the service cannot be reached; nothing has left.
         """
         uuid, account_session = await self._entered()
-        return Attempt(uuid, account_session, self._connection.next_file_index(uuid))
-
-    async def main_socket(self, attempt: Attempt) -> FrameSocket:
-        """Return the main socket for a part of an attempt, which may not go on in another session.
-
-        Raises:
-            Problem: the account's session is another one by now, or the socket cannot be had.
-            PostdicomError: the session is lost and cannot be brought up anew.
-        """
-        return await self._connection.socket_of(attempt.account_session_uuid)
+        return Attempt(uuid, account_session, self.connection.next_file_index(uuid))
 
     # --- messages ------------------------------------------------------------------------------------------------
 
@@ -175,7 +169,7 @@ class UploadSession:
         async def attempt() -> Envelope:
             return await self.send(Attempt(*await self._entered(), file_index=0), kind, fields)
 
-        return await self._connection.repeats.run(self._operation, Repeat.READ, attempt)
+        return await self.connection.repeated(self._operation, Repeat.READ, attempt)
 
     async def _exchange(
         self,
@@ -194,18 +188,18 @@ class UploadSession:
             return Problem(Failure.LOST, error)  # it was taken or not; nobody can read which
 
         with translated((ProtocolError, Silence), problem_of):
-            envelope = await self._connection.upload_call(
+            envelope = await self.connection.upload_call(
                 self._operation, kind, fields, user_uuid=self._user.identity, data=data, socket=socket
             )
         self._silences.pop(kind, None)
-        if envelope.refusal is not None and await self._connection.was_renewed(account_session):
+        if envelope.refusal is not None and await self.connection.was_renewed(account_session):
             raise session_replaced()
         return envelope
 
     @property
     def is_given_up(self) -> bool:
         """Whether the same silence was met so often in a row that it makes no sense to go on."""
-        most = self._connection.settings.retry.max_silences
+        most = self.connection.settings.retry.max_silences
         return any(
             times >= most * (self._at_once if kind is FileUploadType.PROCESS_FILE else 1)
             for kind, times in self._silences.items()
@@ -220,7 +214,7 @@ class UploadSession:
 
     def shown(self, words: str, private: Iterable[str] = ()) -> str | None:
         """Return the service's words without what is private."""
-        return safe_reason(words, (*self._connection.secrets, *self._user.private, *private))
+        return safe_reason(words, (*self.connection.secrets, *self._user.private, *private))
 
     async def until_done(
         self, attempt: Callable[[], Awaitable[None]], *, may_repeat: Callable[[Problem], bool] = lambda _: True
@@ -234,7 +228,7 @@ class UploadSession:
         Raises:
             PostdicomError: the service cannot be reached any more; it makes no sense to go on with other files.
         """
-        policy = _OfFile(self, self._operation, self._connection.settings, self._budget, may_repeat)
+        policy = _FilePolicy(self, self._operation, self.connection.settings, self._budget, may_repeat)
         try:
             await repeat(attempt, policy)
         except PostdicomError as error:
@@ -244,7 +238,7 @@ class UploadSession:
         return None
 
 
-class _OfFile(Policy):
+class _FilePolicy(Policy):
     """Decides after each attempt at one file.
 
     Attributes:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.uids import checked_uid
 from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON, Dialect, Route
-from postdicom_async.dicomweb.filters import Filters, filter_pairs, include_pairs
+from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID, Filters, filter_pairs, include_pairs
 from postdicom_async.dicomweb.json_answer import JsonAnswer
 from postdicom_async.dicomweb.retrieve import target_of
-from postdicom_async.dicomweb.search import Search, check_page, find, load_data_sets, to_dataset
+from postdicom_async.dicomweb.search import SearchQuery, check_page, find, load_data_sets, to_dataset
 from postdicom_async.errors import UsageError
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call, Session
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientSearch"]
 
-_STUDY_UID = "0020000D"
-_SERIES_UID = "0020000E"
-_INSTANCE_UID = "00080018"
-_TAGS = {"study": _STUDY_UID, "series": _SERIES_UID}  # by the placeholders of a dialect
+_TAGS = {"study": STUDY_UID, "series": SERIES_UID}  # by the placeholders of a dialect
 
 
 class ClientSearch:
@@ -61,7 +58,7 @@ class ClientSearch:
             fuzzymatching: ask for fuzzy matching of names; not every archive does it.
         """
         return self._search(
-            "search for studies", Route.SEARCH_STUDIES, {}, filters, fields, limit, offset, fuzzymatching, _STUDY_UID
+            "search for studies", Route.SEARCH_STUDIES, {}, filters, fields, limit, offset, fuzzymatching, STUDY_UID
         )
 
     def search_for_series(
@@ -77,9 +74,7 @@ class ClientSearch:
         """Find series, of one study or of all; arguments as for `search_for_studies`."""
         route = Route.SEARCH_SERIES if study_instance_uid is None else Route.SEARCH_SERIES_OF_STUDY
         uids = _given(study_instance_uid=study_instance_uid)
-        return self._search(
-            "search for series", route, uids, filters, fields, limit, offset, fuzzymatching, _SERIES_UID
-        )
+        return self._search("search for series", route, uids, filters, fields, limit, offset, fuzzymatching, SERIES_UID)
 
     def search_for_instances(
         self,
@@ -101,7 +96,7 @@ class ClientSearch:
         if route is Route.SEARCH_INSTANCES_OF_SERIES and not self._dialect.can(route, uids):
             raise UsageError("give it too, this archive addresses a series by its study", argument="study_instance_uid")
         return self._search(
-            "search for instances", route, uids, filters, fields, limit, offset, fuzzymatching, _INSTANCE_UID
+            "search for instances", route, uids, filters, fields, limit, offset, fuzzymatching, INSTANCE_UID
         )
 
     def _search(
@@ -118,7 +113,7 @@ class ClientSearch:
     ) -> Results[Dataset]:
         matching = filter_pairs(filters)
         fuzzy = [("fuzzymatching", "true")] if fuzzymatching else []
-        search = Search(
+        search = SearchQuery(
             operation,
             self._dialect.path(route, **uids),
             (*matching, *include_pairs(fields), *fuzzy),
@@ -157,7 +152,7 @@ class ClientSearch:
 
         def pages(at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[DicomJson]]:
             call = Call(operation, "GET", path, Repeat.READ, headers=ASKING_FOR_JSON, metadata=True)
-            return JsonAnswer(self._session.one_call(), call, wanted=at_most, key=_INSTANCE_UID).batches()
+            return JsonAnswer(self._session.one_call(), call, wanted=at_most, key=INSTANCE_UID).batches()
 
         return Results(pages, to_dataset, load_data_sets)
 

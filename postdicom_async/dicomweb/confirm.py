@@ -10,7 +10,7 @@ contradicts itself, leaves nothing out.
 from __future__ import annotations
 
 from contextlib import closing, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import Usable
     from postdicom_async.results import InstanceUids
 
-__all__ = ["CONFIRMED", "MAY_CHANGE", "Confirmation", "Holding", "Present", "never_confirmed", "told_apart", "uid_of"]
+__all__ = ["CONFIRMED", "MAY_CHANGE", "Confirmation", "Holding", "Present", "never_confirmed", "told_apart"]
 
 _OPERATION = "confirm"
+_LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds between looks into the archive
+_MOST_STUDIES = 10_000  # whose lists are remembered; one that is forgotten is asked for again
 
 
 class Holding(Enum):
@@ -60,20 +62,21 @@ _HOLDINGS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
 class Confirmation:
     """Looks into the archive for instances that were sent."""
 
-    def __init__(self, retrieval: Retrieval) -> None:
-        self._retrieval = retrieval
-        self._in_memory = anyio.Semaphore(1)  # uploads run in parallel; this is rare, and may hold two copies
+    retrieval: Retrieval
+    # Batches are sent in parallel; a look is rare, and holds two copies of an instance: one at a time.
+    _in_memory: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(1), init=False, repr=False)
 
     async def look(self, instance: Usable) -> Holding:
         """Retrieve an instance and compare it with what was sent; everything but a cancellation is a finding."""
         target = Target(*instance.header.uids)
         parts = Parts(
-            [(lambda: self._retrieval.open(target, operation=_OPERATION), None)],
+            [(lambda: self.retrieval.open(target, operation=_OPERATION), None)],
             operation=f"{_OPERATION} instance",
-            max_parts=self._retrieval.session.settings.limits.parts,
+            max_parts=self.retrieval.session.settings.limits.parts,
         )
         try:
             async with parts:
@@ -82,24 +85,24 @@ class Confirmation:
             return Holding.ABSENT
         except (AuthenticationFailed, ConnectionFailed):
             return Holding.UNREACHABLE
-        except LocalFileError:
-            return Holding.UNCLEAR  # the source changed, or is gone
+        except LocalFileError:  # the source changed, or is gone
+            return Holding.UNCLEAR
         except PostdicomError as error:
             return Holding.UNREACHABLE if error.temporary else Holding.UNCLEAR
 
     async def findings(self, instances: list[Usable]) -> dict[str, Holding]:
         """Look into the archive for these, and again for those that are not there yet: archives index with a delay."""
-        findings = {uid_of(one): Holding.UNREACHABLE for one in instances}
-        missing = list(instances)
-        for wait in _LOOK_AFTER if missing else ():
-            await anyio.sleep(wait)
-            for one in missing:
-                findings[uid_of(one)] = await self.look(one)
-                if findings[uid_of(one)] is Holding.UNREACHABLE:
-                    return findings
-            missing = [one for one in missing if findings[uid_of(one)] in MAY_CHANGE]
+        missing = {one.header.uids.sop_instance_uid: one for one in instances}
+        findings = dict.fromkeys(missing, Holding.UNREACHABLE)
+        for wait in _LOOK_AFTER:
             if not missing:
                 break
+            await anyio.sleep(wait)
+            for uid, one in missing.items():
+                findings[uid] = await self.look(one)
+                if findings[uid] is Holding.UNREACHABLE:
+                    return findings
+            missing = {uid: one for uid, one in missing.items() if findings[uid] in MAY_CHANGE}
         return findings
 
     async def _compared(self, parts: Parts, instance: Usable) -> Holding:
@@ -107,7 +110,7 @@ class Confirmation:
         count = 0
         async for part in parts:
             count += 1
-            if count > 1:  # which of them is it?
+            if count > 1:  # nobody can tell which of them is meant
                 return Holding.UNCLEAR
             async with self._in_memory if instance.body.length <= COMPARED_WHOLE else nullcontext():
                 finding = _HOLDINGS[(await compared(instance.body, aiter(part))).sameness]
@@ -116,12 +119,8 @@ class Confirmation:
         return finding
 
 
-_LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds between looks into the archive
-_MOST_STUDIES = 10_000  # whose lists are remembered; one that is forgotten is asked for again
-
-
 class Present:
-    """The lists of one upload. Close it."""
+    """What the archive lists of the studies of one upload, each list asked for once. Close it."""
 
     def __init__(self, retrieval: Retrieval, confirmation: Confirmation) -> None:
         self._retrieval = retrieval
@@ -177,11 +176,6 @@ class Present:
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------
-
-
-def uid_of(instance: Usable) -> str:
-    """Return the SOP Instance UID."""
-    return instance.header.uids.sop_instance_uid
 
 
 def told_apart(instance: Usable, verdict: StoreVerdict, finding: Holding) -> StoreVerdict:

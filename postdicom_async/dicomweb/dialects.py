@@ -28,9 +28,9 @@ __all__ = [
     "FRAME_LADDER",
     "INSTANCE_LADDER",
     "POSTDICOM",
+    "ContentType",
     "Dialect",
     "FilterForm",
-    "MediaType",
     "Route",
     "parse_media_type",
 ]
@@ -183,7 +183,7 @@ FRAME_LADDER: Final[tuple[str, ...]] = (
 
 
 @dataclass(frozen=True, slots=True)
-class MediaType:
+class ContentType:
     """A parsed Content-Type: the lower-case type and its parameters by lower-case name."""
 
     essence: str
@@ -210,7 +210,7 @@ _PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))')
 _LONGEST = 4096
 
 
-def parse_media_type(value: str | None) -> MediaType:
+def parse_media_type(value: str | None) -> ContentType:
     """Return a Content-Type header taken apart; an absent or malformed one has an empty type."""
     text = (value or "")[:_LONGEST]
     essence = text.partition(";")[0].strip().lower()
@@ -218,4 +218,4 @@ def parse_media_type(value: str | None) -> MediaType:
         name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain.strip()
         for name, quoted, plain in _PARAMETER.findall(text)
     }
-    return MediaType(essence, parameters)
+    return ContentType(essence, parameters)

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-import anyio
+from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names, tells_apart
-from postdicom_async.dicomweb.helping import MANY, Helping
-from postdicom_async.dicomweb.lanes import Lanes
-from postdicom_async.dicomweb.listing import count_instances, list_instances, verdict
+from postdicom_async.dicomweb.lanes import MANY, DownloadLanes, TakeOver
+from postdicom_async.dicomweb.listing import count_instances, list_instances, listing_check
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
 from postdicom_async.disk.folder import SafeFolder
 from postdicom_async.disk.threads import in_background, outlasting
@@ -29,18 +25,16 @@ from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.results import DownloadReport, IncompleteDownload, InstanceUids, OnProgress, Outcome, Status
 from postdicom_async.transfer.arrivals import Arrivals
+from postdicom_async.transfer.at_once import back_off
 from postdicom_async.transfer.outcomes import Gathered, Meter
 from postdicom_async.transfer.sinks import FolderSink
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
-
-    from postdicom_async.transfer.arrivals import Arrivals
+    from collections.abc import AsyncGenerator, Callable
 
 __all__ = ["Download", "plan"]
 
 _COUNT_SECONDS = 10.0
-_T = TypeVar("_T")
 
 
 class Download:
@@ -65,7 +59,7 @@ class Download:
         self._arrivals = Arrivals(target.study, self._gathered)
         self._name = _one_name_each(layout, target, self._arrivals)
         self._sink = FolderSink(self._folder, self._name, piece=self._session.settings.limits.piece)
-        self._lanes = Lanes(self._retrieval, target, self._sink, self._arrivals, self._meter)
+        self._lanes = DownloadLanes(self._retrieval, target, self._sink, self._arrivals, self._meter)
         self._whole = False  # the target itself came to its end without damage
         self._asked = False
         self._known_folder = known_folder(layout, target.study, target.series)
@@ -83,10 +77,7 @@ class Download:
         started = time.monotonic()
         problem: PostdicomError | None = None
         deadline = self._session.settings.timeouts.deadline
-
-        def late() -> PostdicomError:
-            return deadline_passed(f"retrieve {self._target.route}", deadline, sent=True)
-
+        late = partial(deadline_passed, f"retrieve {self._target.route}", deadline, sent=True)
         try:
             try:
                 await in_background(self._folder.open)
@@ -106,7 +97,13 @@ class Download:
         raise problem
 
     async def _fetch(self, *, compare: bool) -> None:
-        await self._ask_count(compare=compare)
+        if compare and self._target.instance is None:
+            with suppress(TimeoutError):  # it saves time, where it takes little itself
+                async with asyncio.timeout(_COUNT_SECONDS):
+                    self._count = await count_instances(self._retrieval, self._target)
+        if self._count is not None:
+            self._asked = True
+            self._meter.expect(self._count, None)
         if await in_background(lambda: self._folder.is_bare(self._known_folder)):
             await self._fetch_everything(compare=compare)
             await self._fetch_rounds(finest=1)
@@ -115,76 +112,54 @@ class Download:
             await self._find_present()
             await self._fetch_rounds(finest=0)
         if self._arrivals.outside:
-            # Stored meanwhile, or a list that does not tell: by now another way may give a better one.
+            # Something is here that was not listed: it was stored meanwhile, or the list lies. Another way to list may
+            # tell more by now.
             await self._list(compare=compare)
             await self._find_present()
             await self._fetch_rounds(finest=1)
 
     async def _fetch_everything(self, *, compare: bool) -> None:
-        """Ask for everything and compare afterwards: nothing of it can be there yet."""
-        if self._count is None:
-            await self._fetch_while_listing(compare=compare)
-        else:
-            await self._fetch_target(self._count)
-            if (not self._whole or self._arrivals.here != self._count) and self._arrivals.listed is None:
-                await self._list(compare=compare)
-        if self._lanes.not_found is not None and not self._lists_something:
-            raise self._lanes.not_found
+        """Ask for everything and compare afterwards: nothing of it can be there yet.
 
-    async def _fetch_target(self, expected: int | None) -> None:
-        """Ask for everything at once, and for parts of it besides where that is slow; list it then meanwhile.
-
-        An answer that was left when as many had come as the archive counts proves less than one that ended.
+        Where it is not known how much there is, it is listed meanwhile; else only when parts are taken over, since an
+        answer that was left when as many had come as the archive counts proves less than one that ended.
         """
         listing: list[asyncio.Future[None]] = []
 
         def list_meanwhile() -> None:
             if not listing:
-                listing.append(asyncio.ensure_future(self._list(compare=True)))
+                listing.append(asyncio.ensure_future(self._list(compare=compare)))
 
+        count = self._count
+        if count is None:
+            list_meanwhile()
         try:
-            self._whole = await self._lanes.fetch(_each([self._target]), self._helping(expected, list_meanwhile))
-            if listing and not self._whole:
+            targets = plan(self._target, self._arrivals, 0)
+            self._whole = await self._lanes.fetch(targets, self._take_over(count, list_meanwhile))
+            if listing and count is None:
+                await listing[0]
+            elif listing and not self._whole:
                 with suppress(PostdicomError):  # asked again, it will tell
                     await listing[0]
         finally:
             for one in listing:
                 one.cancel()
                 await outlasting(one)
+        if count is not None and (not self._whole or self._arrivals.here != count) and self._arrivals.listed is None:
+            await self._list(compare=compare)
+        if self._lanes.not_found is not None and not self._lists_something:
+            raise self._lanes.not_found
 
-    def _helping(self, expected: int | None, begins: Callable[[], None] = lambda: None) -> Helping | None:
+    def _take_over(self, expected: int | None, begins: Callable[[], None] = lambda: None) -> TakeOver | None:
         """Return what may be asked for besides the target, None where that is not worth it or not known."""
         parallel = self._session.settings.limits.parallel_retrieves > 1
         if self._target.instance is not None or (expected or 0) < MANY or not parallel:
             return None
-        return Helping(self._retrieval, self._arrivals, self._target, expected or 0, begins)
+        return TakeOver(self._retrieval, self._arrivals, self._target, expected or 0, begins)
 
     @property
     def _lists_something(self) -> bool:
         return self._arrivals.listed is not None and self._arrivals.listed.size > 0
-
-    async def _fetch_while_listing(self, *, compare: bool) -> None:
-        listing = asyncio.ensure_future(self._list(compare=compare))
-        try:
-            await self._fetch_target(None)
-            await listing
-        finally:
-            listing.cancel()
-            await outlasting(listing)
-
-    async def _ask_count(self, *, compare: bool) -> None:
-        if compare and self._target.instance is None:
-            self._count = await self._in_little_time(count_instances(self._retrieval, self._target))
-        if self._count is not None:
-            self._asked = True
-            self._meter.expect(self._count, None)
-
-    async def _in_little_time(self, question: Awaitable[_T]) -> _T | None:
-        """Ask what saves time, or is not worth it."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_COUNT_SECONDS):
-                return await question
-        return None
 
     async def _list(self, *, compare: bool) -> None:
         target, arrivals = self._target, self._arrivals
@@ -200,13 +175,12 @@ class Download:
 
     async def _find_present(self) -> None:
         """Look which of the listed instances the folder holds."""
-        root = self._folder.root
+        folder = self._folder
         async for some in self._arrivals.missing_slices():
-            names = [self._name(uids) for uids in some]
-            held = await in_background(partial(_held, self._folder, names, some))
-            for uids, name in zip(some, names, strict=True):
-                if uids in held:
-                    self._arrivals.note_present(uids, str(root.joinpath(*name)))
+            named = [(uids, self._name(uids)) for uids in some]
+            held = await in_background(partial(_held, folder, named))
+            for uids, name in held:
+                self._arrivals.note_present(uids, str(folder.root.joinpath(*name)))
             await self._arrivals.room()
 
     # --- rounds ----------------------------------------------------------------------------------------------------
@@ -214,18 +188,17 @@ class Download:
     async def _fetch_rounds(self, *, finest: int) -> None:
         """Look what is missing and ask for that, each round in smaller resources; end when nothing more comes."""
         idle_rounds = 0
-        retry = self._session.settings.retry
         while not self._is_done() and not self._session.has_given_up:
             had = self._arrivals.saved
             expected = self._arrivals.listed.size if finest == 0 and self._arrivals.listed is not None else None
             targets = plan(self._target, self._arrivals, finest)
-            is_whole = await self._lanes.fetch(targets, None if self._arrivals.here else self._helping(expected))
+            is_whole = await self._lanes.fetch(targets, None if self._arrivals.here else self._take_over(expected))
             self._whole = self._whole or (is_whole and not self._lists_something)
             idle_rounds = 0 if self._arrivals.saved > had else idle_rounds + 1
             if self._is_done() or self._gives_up(finest, idle_rounds):
                 return
             if idle_rounds:
-                await anyio.sleep(random.random() * min(retry.cap, retry.base * 2.0**idle_rounds))  # noqa: S311
+                await back_off(self._session.settings.retry, idle_rounds)
             finest = min(2, finest + 1)
 
     def _is_done(self) -> bool:
@@ -243,7 +216,7 @@ class Download:
     async def _report(self, started: float) -> DownloadReport:
         arrivals = self._arrivals
         total = None if arrivals.listed is None else arrivals.listed.size
-        listing, contradicted = verdict(arrivals.here, total, arrivals.outside, self._count, whole=self._whole)
+        listing, contradicted = listing_check(arrivals.here, total, arrivals.outside, self._count, whole=self._whole)
         if arrivals.missing:
             async for some in arrivals.missing_slices():
                 for uids in some:
@@ -285,7 +258,7 @@ class Download:
         return IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
 
     def _count_shortfall(self, report: DownloadReport) -> IncompleteDownload | None:
-        """Believe neither a list nor an answer that brings less than the archive counts."""
+        """Believe neither a list nor an answer that ended well where the archive counts more than came."""
         here = self._arrivals.here
         if self._count is None or here >= self._count:
             return None
@@ -313,8 +286,10 @@ def _one_name_each(layout: Layout, target: Target, arrivals: Arrivals) -> Callab
     return checked
 
 
-def _held(folder: SafeFolder, names: list[RelativeName], some: list[InstanceUids]) -> set[InstanceUids]:
-    return {uids for uids, name in zip(some, names, strict=True) if folder.holds(name, uids)}
+def _held(
+    folder: SafeFolder, named: list[tuple[InstanceUids, RelativeName]]
+) -> list[tuple[InstanceUids, RelativeName]]:
+    return [(uids, name) for uids, name in named if folder.holds(name, uids)]
 
 
 def _path_of(to: object) -> Path:
@@ -323,11 +298,6 @@ def _path_of(to: object) -> Path:
     if not isinstance(text, str) or not text or "\0" in text:
         raise UsageError("give the path of a folder", argument="to")
     return Path(text)
-
-
-async def _each(targets: list[Target]) -> AsyncGenerator[Target, None]:
-    for target in targets:
-        yield target
 
 
 async def plan(target: Target, arrivals: Arrivals, finest: int) -> AsyncGenerator[Target, None]:

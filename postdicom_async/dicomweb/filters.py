@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from pydicom.valuerep import PersonName
 
 __all__ = [
+    "INSTANCE_UID",
     "LISTED",
+    "SERIES_UID",
+    "STUDY_UID",
     "Contradictions",
     "Expectation",
     "FilterValue",
@@ -43,8 +46,10 @@ __all__ = [
     "wire_pairs",
 ]
 
-Moment: TypeAlias = date | datetime | time | str | None
-FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[Moment, Moment] | list[str]"
+STUDY_UID, SERIES_UID, INSTANCE_UID = "0020000D", "0020000E", "00080018"
+
+RangeEnd: TypeAlias = date | datetime | time | str | None
+FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[RangeEnd, RangeEnd] | list[str]"
 """Text (``*`` and ``?`` are wildcards), a date, a pair for a range (either end None), or a list of UIDs.
 
 Dates as text are ``YYYYMMDD`` or ``YYYY-MM-DD``, ranges two of them joined by ``-``; ``YYYY`` and ``YYYYMM`` stand for
@@ -134,7 +139,7 @@ def _value(name: str, value: FilterValue) -> str:
     return matching_moments(name, vr, text) if vr in TEMPORAL else text
 
 
-def _range(name: str, vr: str, value: tuple[Moment, Moment]) -> str:
+def _range(name: str, vr: str, value: tuple[RangeEnd, RangeEnd]) -> str:
     if len(value) != 2 or value == (None, None):
         raise UsageError(f"the range of {name} needs two ends, of which one may be None", argument="filters")
     if vr and vr not in TEMPORAL:
@@ -147,7 +152,7 @@ def vr_of(path: str) -> str:
     return vr_of_tag(int(path.rpartition(".")[2], 16))
 
 
-def _moment(name: str, vr: str, value: Moment) -> str:
+def _moment(name: str, vr: str, value: RangeEnd) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime) and vr in {"DA", "TM"}:
@@ -218,7 +223,6 @@ def _listed_uids(name: str, value: str) -> list[str]:
     return [uid for uid in dict.fromkeys(LISTED.split(value)) if uid]
 
 
-_STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _DAY = re.compile(r"[0-9]{8}")
 _DAYS = re.compile(r"(?P<first>[0-9]{8})?-(?P<last>[0-9]{8})?|(?P<one>[0-9]{8})")
 
@@ -301,14 +305,14 @@ def _dates(value: str) -> _Test | None:
 
 
 _SURE: Final = {
-    _STUDY: _one_of,
-    _SERIES: _one_of,
-    _INSTANCE: _one_of,
+    STUDY_UID: _one_of,
+    SERIES_UID: _one_of,
+    INSTANCE_UID: _one_of,
     "00100020": _patient_ids,  # Patient ID
     "00080020": _dates,  # Study Date
     "00100030": _dates,  # Patient's Birth Date
 }
-_BELOW: Final = {_STUDY: (_SERIES, _INSTANCE), _SERIES: (_INSTANCE,)}
+_BELOW: Final = {STUDY_UID: (SERIES_UID, INSTANCE_UID), SERIES_UID: (INSTANCE_UID,)}
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------

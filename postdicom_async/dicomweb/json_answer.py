@@ -1,9 +1,12 @@
 """A JSON answer of data sets (QIDO-RS, retrieve metadata), read while it arrives.
 
-The data sets come in batches. A small answer is one: it is whole, and its connection free, before anything of it is
-given. Of a larger one a batch is given while the rest is under way; when it breaks, or another request needs its
-connection, it is asked for anew, and what was given before is skipped. So memory holds a batch, and of everything given
-before the last one a mark.
+The data sets are given in batches. A small answer is one batch: it is whole, and its connection free, before any of it
+is given. Of a larger one a batch is given while the rest is under way; when it breaks, or another request needs its
+connection, the request is made again, and what was given before is skipped.
+
+State: the answer that is being read, if any, and a mark of everything given before the last batch, so that memory holds
+one batch and the marks. What can go wrong is an answer that never ends: one that gives only what was given before is
+refused (`_endless`), and what is wanted no more is not read.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import anyio.to_thread
 
 from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, data_set_in, first_value
 from postdicom_async.dicom.json_stream import EndsEarly, JsonReader, NotJson, TooMuch, read_json
+from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError
 from postdicom_async.face import translated
@@ -33,7 +37,7 @@ __all__ = ["JsonAnswer", "is_small", "mark_of", "not_dicom_json", "refuse_cut_js
 
 _BATCH_BYTES = 1 << 20
 _BATCH_ITEMS = 5000  # small ones take twenty times their bytes
-_IDENTITY = ("0020000D", "0020000E", "00080018", "00100020")  # Study, Series, SOP Instance UID, PatientID
+_IDENTITY = (STUDY_UID, SERIES_UID, INSTANCE_UID, "00100020")  # and the PatientID
 _MARK_BYTES = 15  # with what Python adds just what malloc hands out anyway
 _READ_ASIDE = 64 << 10
 
@@ -105,19 +109,16 @@ class JsonAnswer:
         try:
             if self._answer is None or not self._session.resume(self._answer):
                 await self._close()
-                await self._open(send)
+                self._answer = await send()
+                self._see_head(self._answer.headers)
+                self._pieces = self._answer.pieces()
+                self._reader = self._new_reader()
+                self._is_first = not self._given.size
+                self._skipped = 0
             return await self._batch()
         except BaseException:
             await self._close()
             raise
-
-    async def _open(self, send: Callable[[], Awaitable[StreamedAnswer]]) -> None:
-        self._answer = await send()
-        self._see_head(self._answer.headers)
-        self._pieces = self._answer.pieces()
-        self._reader = self._new_reader()
-        self._is_first = not self._given.size
-        self._skipped = 0
 
     def _new_reader(self) -> JsonReader:
         return JsonReader(largest=self._session.settings.limits.json_item_bytes)
@@ -193,17 +194,14 @@ def not_dicom_json(
 ) -> ProtocolError:
     """Return the error for an answer that is no DICOM JSON, with the archive's own words, masked, where it has some."""
     found = error.found if isinstance(error, NotDicomJson) else None
-    words = {key: value[:1024] for key, value in _members(found) if isinstance(value, str)}
+    members = found.items() if isinstance(found, dict) and len(found) < 100 else ()
+    words = {key: value[:1024] for key, value in members if isinstance(value, str)}
     reason = server_reason({"content-type": "application/json"}, json.dumps(words).encode(), sent) if words else None
     if found is None:
         message = "the archive's answer is not DICOM JSON; is this the address of its DICOMweb service?"
     else:
         message = f"the archive's answer is not DICOM JSON: what should be a result is {error}"
     return ProtocolError(message, operation=operation, status=status, reason=reason)
-
-
-def _members(found: object) -> list[tuple[str, Any]]:
-    return list(found.items()) if isinstance(found, dict) and len(found) < 100 else []
 
 
 def refuse_cut_json(operation: str) -> Callable[[Answer], Awaitable[Problem | None]]:

@@ -1,9 +1,15 @@
-"""Several requests for one download, as many at once as make it faster.
+"""The requests of one download: as many at once as make it faster, and what else they may ask for.
 
-What each lane receives is told to an `AtOnce` piece by piece, so that a lane more is tried, kept or given up while
-large answers are under way. What an archive refuses because of the others goes back to the end of the queue, however
-often: nothing is lost by having asked for too much. An archive that refuses the only request ends the download, as it
-always did; one that forbids a series gives the others first.
+An answer cannot be divided once it was asked for. So a download begins with one request for everything, which is what
+costs an archive least. Where that turns out slow, other connections take over parts of it (`TakeOver`): the series of
+the study, from the last one on, and where an answer takes long, its instances. What comes twice is dropped, and the
+first answer is left when all is here, from whichever side. An answer that is fast is left alone, and so is one whose
+parts the archive does not list.
+
+State of `DownloadLanes`: the lanes under way, each with what it brought; the targets that were refused and go back to
+the end of the queue, however often, since nothing is lost by having asked for too much; and the policy, an `AtOnce`. It
+is told what each lane receives piece by piece, so that a lane more is tried, kept or given up while large answers are
+under way. An archive that refuses the only request ends the download; one that forbids a series gives the others first.
 """
 
 from __future__ import annotations
@@ -12,15 +18,16 @@ import asyncio
 import sys
 import time
 from collections import deque
-from contextlib import aclosing
-from dataclasses import replace
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import anyio
 
-from postdicom_async.dicomweb.helping import Helping, Lane
+from postdicom_async.dicomweb.listing import count_by_series, each_listed
 from postdicom_async.dicomweb.receive import Receiver
+from postdicom_async.dicomweb.retrieve import Target
 from postdicom_async.errors import (
     AuthenticationFailed,
     LocalFileError,
@@ -29,32 +36,153 @@ from postdicom_async.errors import (
     RateLimited,
     UsageError,
 )
-from postdicom_async.events import AttemptFailed, Event
-from postdicom_async.http.retry import Failure
 from postdicom_async.transfer.adaptive import AtOnce
 from postdicom_async.transfer.at_once import for_each
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from postdicom_async.dicomweb.retrieve import Retrieval, Target
-    from postdicom_async.events import OnEvent
-    from postdicom_async.transfer.arrivals import Arrivals
+    from postdicom_async.http.answer import StreamedAnswer
+    from postdicom_async.results import InstanceUids
+    from postdicom_async.transfer.arrivals import Arrivals, OneAnswer
     from postdicom_async.transfer.outcomes import Meter
     from postdicom_async.transfer.sinks import Sink
 
-__all__ = ["Lanes"]
+__all__ = ["MANY", "DownloadLanes", "TakeOver"]
 
+# When parts of an answer are taken over.
+MANY = 32  # instances from which on it may be worth it
+_FEW = 8  # instances a series, on average: requests for fewer wait longer than they receive
+_MOST_SERIES = 1000
+_SLOW = 80e6  # bytes a second; more is as fast as most lines, and asking for parts costs an archive more than the whole
+_SEEN = 0.03  # seconds in which that shows
+_LONG = 2.0  # seconds that the rest must take for its instances to be asked for one by one
+_LOOK_AFTER = 0.5  # seconds in which that shows
+_MOST_LISTED = 5000  # instances at the end of the list that may be taken over
+_LIST_SECONDS = 10.0
+
+# How the lanes are run.
 _ENDS_ALL = (LocalFileError, UsageError)
 _ENDS_THE_JOB = (AuthenticationFailed, RateLimited)
-_TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
 _MOST_TIMES_BACK = 5  # then it waits until nothing else is under way
 _SAMPLE = 0.005  # seconds
+_OPENING = 0.25  # seconds in which the first bytes of a lane may be waited for
 _LAST_WORD = 0.1  # seconds: the end of an answer comes right behind its last instance
 _LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
 
 
-class Lanes:
+@dataclass(slots=True, eq=False)
+class DownloadLane:
+    """A request under way.
+
+    Attributes:
+        target: what was asked for.
+        told: what it brought.
+        began: when, in seconds of `time.monotonic`.
+        since, received: up to when, and how many bytes of the answer, were told to the policy.
+        first: when its first bytes were seen, 0 before.
+        answer: its answer, None before its head is there.
+        scope: ends it.
+    """
+
+    target: Target
+    told: OneAnswer
+    began: float
+    since: float
+    received: int = 0
+    first: float = 0.0
+    answer: StreamedAnswer | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    def is_opening(self, now: float) -> bool:
+        """Whether its first bytes are still to come, and may soon."""
+        return not self.first and now - self.began < _OPENING
+
+
+class TakeOver:
+    """What may be taken over of the one answer for everything, which has ``expected`` instances.
+
+    ``begins`` is called when something is taken over.
+
+    Attributes:
+        has_begun: whether something was.
+    """
+
+    def __init__(
+        self, retrieval: Retrieval, arrivals: Arrivals, target: Target, expected: int, begins: Callable[[], None]
+    ) -> None:
+        self.has_begun: bool = False
+        self._retrieval = retrieval
+        self._begins = begins
+        self._arrivals = arrivals
+        self._target = target
+        self._expected = expected
+        self._series: str | None = target.series  # of which the instances may be taken over
+        self._series_asked = target.series is not None
+        self._instances_asked = False
+        self._rest: deque[Target] = deque(maxlen=_MOST_LISTED)
+
+    @property
+    def has_some(self) -> bool:
+        """Whether there is something to be taken over."""
+        return bool(self._rest)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything is here, so that nothing under way is wanted any more."""
+        return self._arrivals.here >= self._expected
+
+    def is_due(self, lane: DownloadLane, now: float) -> bool:
+        """Whether it is time to ask for what may be taken over of an answer."""
+        if lane.target != self._target or not lane.first or self._rest:
+            return False
+        if not self._series_asked:
+            return now - lane.first >= _SEEN and lane.received < _SLOW * (now - lane.first)
+        if self._instances_asked or self._series is None or not self._arrivals.here:
+            return False
+        took, here = now - lane.began, self._arrivals.here
+        return took >= _LOOK_AFTER and (self._expected - here) * took / here >= _LONG
+
+    async def prepare(self) -> None:
+        """Ask for what is due: how many instances each series has, later for those of the largest one."""
+        study = self._target.study
+        with suppress(PostdicomError, TimeoutError):  # then the answer is received as it is
+            async with asyncio.timeout(_LIST_SECONDS):
+                if self._series_asked:
+                    self._instances_asked = True
+                    await each_listed(self._retrieval, Target(study, self._series), self._add)
+                    return
+                self._series_asked = True
+                counts = await count_by_series(self._retrieval, study, _MOST_SERIES) or {}
+                if sum(counts.values()) != self._expected:
+                    return  # a capped or wrong list: what it leaves out would never be asked for
+                series = max(counts, key=counts.__getitem__)
+                if 2 * counts[series] >= self._expected:
+                    self._series = series
+                if len(counts) > 1 and self._expected >= _FEW * len(counts):
+                    self._rest.extend(Target(study, uid) for uid in counts)
+
+    def _add(self, instances: Iterable[InstanceUids]) -> None:
+        self._rest.extend(Target(*uids) for uids in instances)
+
+    def stop(self) -> None:
+        """Take over nothing more: what is smaller cannot be had by itself."""
+        self._rest.clear()
+        self._series_asked = self._instances_asked = True
+
+    def next(self) -> Target | None:
+        """Return what to ask for besides, None where there is nothing."""
+        while self._rest:
+            target = self._rest.pop()
+            if target.instance is None or not self._arrivals.has((target.study, target.series or "", target.instance)):
+                self.has_begun = True
+                self._begins()
+                return target
+        return None
+
+
+class DownloadLanes:
     """The requests of one download.
 
     Attributes:
@@ -72,21 +200,19 @@ class Lanes:
     ) -> None:
         self.last_error: PostdicomError | None = None
         self.not_found: NotFound | None = None
-        self._session = retrieval.session.with_settings(
-            replace(retrieval.session.settings, on_event=self._watching(retrieval.session.settings.on_event))
-        )
-        self._retrieval = retrieval.over(self._session)
         self._target = target
         self._sink = sink
         self._arrivals = arrivals
         self._meter = meter
-        most = self._session.settings.limits.parallel_retrieves
+        most = retrieval.session.settings.limits.parallel_retrieves
         self._policy = AtOnce(most)
+        self._retrieval = retrieval.telling(self._policy)
+        self._session = self._retrieval.session
         self._may_be_several = most > 1 and target.instance is None  # else there is nothing to decide
         self._looked = time.monotonic(), time.thread_time()
         self._is_busy = False
-        self._lanes: set[Lane] = set()
-        self._helping: Helping | None = None
+        self._lanes: set[DownloadLane] = set()
+        self._take_over: TakeOver | None = None
         self._nothing_left = False  # to be begun
         self._all_here = 0.0  # since when, 0 before
         self._running = 0
@@ -94,21 +220,21 @@ class Lanes:
         self._forbidden: PostdicomError | None = None
         self._look = anyio.Event()
 
-    async def fetch(self, targets: AsyncGenerator[Target, None], helping: Helping | None = None) -> bool:
+    async def fetch(self, targets: AsyncGenerator[Target, None], take_over: TakeOver | None = None) -> bool:
         """Receive everything; return whether each answer came to its end without damage.
 
-        What goes wrong with one is noted, unless it ends the whole download. ``helping`` tells what else may be asked
+        What goes wrong with one is noted, unless it ends the whole download. ``take_over`` tells what else may be asked
         for when there are no more targets.
         """
         self.last_error = self._forbidden = None
-        self._helping, self._nothing_left, self._all_here, self._running = helping, False, 0.0, 0
+        self._take_over, self._nothing_left, self._all_here, self._running = take_over, False, 0.0, 0
         whole = True
 
         async def fetch_one(one: tuple[Target, int, bool]) -> None:
             nonlocal whole
-            target, times_back, is_help = one
+            target, times_back, is_besides = one
             try:
-                came_whole = await self._fetch_one(target, times_back, is_help=is_help)
+                came_whole = await self._fetch_one(target, times_back, is_besides=is_besides)
                 whole = whole and came_whole
             finally:
                 self._running -= 1
@@ -141,43 +267,41 @@ class Lanes:
                 one = (*self._back.popleft(), False)
             elif not self._running:
                 return
-            elif is_over and self._helping is not None:
-                besides = await self._besides(self._helping, has_room=has_room)
+            elif is_over and self._take_over is not None:
+                if self._is_due(self._take_over, time.monotonic()):
+                    await self._take_over.prepare()
+                besides = self._take_over.next() if has_room else None
                 one = None if besides is None else (besides, 0, True)
             if one is not None:
-                self._running += 1  # now: it is begun only after the next has been asked for
+                # Counted now: it is begun only after the next one has been drawn, which must see that it runs.
+                self._running += 1
                 yield one
                 continue
-            self._nothing_left = is_over and not self._back and not (self._helping and self._helping.has_some)
+            self._nothing_left = is_over and not self._back and not (self._take_over and self._take_over.has_some)
             await self._look.wait()
 
-    async def _besides(self, helping: Helping, *, has_room: bool) -> Target | None:
-        """Return what is to be asked for besides the answers under way."""
-        now = time.monotonic()
-        if any(helping.is_due(lane, now) for lane in self._lanes):
-            await helping.prepare()
-        return helping.next() if has_room else None
-
-    async def _fetch_one(self, target: Target, times_back: int, *, is_help: bool) -> bool:
+    async def _fetch_one(self, target: Target, times_back: int, *, is_besides: bool) -> bool:
         """Receive one resource; return whether its answer came to its end without damage, or is not needed for that."""
         if self._session.has_given_up:
             return False
         now = time.monotonic()
-        lane = Lane(target, self._arrivals.answer(), now, now)
+        lane = DownloadLane(target, self._arrivals.answer(), now, now)
         problem = await self._receive(lane)
         if problem is None:
             is_whole = not lane.scope.cancelled_caught
-            if is_whole and not is_help and self._helping is not None:
-                self._leave_help()
-            return is_whole or is_help
+            if is_whole and not is_besides and self._take_over is not None:
+                self._take_over.stop()
+                for one in self._lanes:  # the answer for everything has come: what was asked for besides is not needed
+                    one.scope.cancel()
+            return is_whole or is_besides
         if isinstance(problem, _ENDS_ALL):
             raise problem
         may_pass = problem.temporary or isinstance(problem, RateLimited)
         if may_pass:
             self._policy.refused(time.monotonic())
-        if is_help:  # it comes with the answer that was to be helped, which goes on
-            if self._helping is not None and not may_pass:
-                self._helping.stop()
+        if is_besides:  # no harm is done: it comes with the answer for everything too, which goes on
+            if self._take_over is not None and not may_pass:
+                self._take_over.stop()
             return True
         if may_pass and self._running > 1 and not lane.told.saved:
             self._back.append((target, times_back + 1))
@@ -189,14 +313,14 @@ class Lanes:
         """Note what went wrong with one resource; raise what ends the download."""
         is_for_one = problem.status == HTTPStatus.FORBIDDEN and target != self._target
         if is_for_one and (self._running > 1 or self._arrivals.here):
-            self._forbidden = problem  # the others are given
+            self._forbidden = problem  # raised at the end: a forbidden series must not keep the others out
         elif isinstance(problem, _ENDS_THE_JOB):
             raise problem
         self.last_error = problem
         if isinstance(problem, NotFound) and target == self._target:
             self.not_found = problem
 
-    async def _receive(self, lane: Lane) -> PostdicomError | None:
+    async def _receive(self, lane: DownloadLane) -> PostdicomError | None:
         """Receive one answer; return what went wrong with it."""
         self._lanes.add(lane)
         try:
@@ -215,36 +339,21 @@ class Lanes:
             self._leave_if_all_is_here()
         return None
 
-    def _watching(self, on_event: OnEvent | None) -> OnEvent:
-        """Return what learns of each attempt that failed, also where a repeat then succeeds."""
-
-        def watch(event: Event) -> None:
-            if isinstance(event, AttemptFailed) and event.failure in _TOO_MUCH:
-                self._policy.refused(time.monotonic())
-            if on_event is not None:
-                on_event(event)
-
-        return watch
+    def _is_due(self, take_over: TakeOver, now: float) -> bool:
+        return any(take_over.is_due(lane, now) for lane in self._lanes)
 
     def _leave_if_all_is_here(self) -> None:
-        """Leave what is under way; the one answer for everything has a moment to come to its own end.
+        """When everything is here, end the requests that go on; the one for everything has a moment to end by itself.
 
-        Where nothing was taken over it has all the time there is: it may bring more than was counted.
+        Where nothing was taken over that one may take all the time it needs: it may bring more than was counted.
         """
-        if self._helping is None or not self._helping.is_over:
+        if self._take_over is None or not self._take_over.is_over:
             return
         now = time.monotonic()
         self._all_here = self._all_here or now
-        if len(self._lanes) > 1 or (self._helping.has_begun and now - self._all_here >= _LAST_WORD):
+        if len(self._lanes) > 1 or (self._take_over.has_begun and now - self._all_here >= _LAST_WORD):
             for lane in self._lanes:
                 lane.scope.cancel()
-
-    def _leave_help(self) -> None:
-        """Leave what was asked for besides: the answer for everything has come."""
-        if self._helping is not None:
-            self._helping.stop()
-        for lane in self._lanes:
-            lane.scope.cancel()
 
     async def _sample(self) -> None:
         """Tell the policy what each answer brought, many times a second: large ones take minutes."""
@@ -267,6 +376,5 @@ class Lanes:
                 self._is_busy = cpu - used > _BUSY * (now - looked)
                 self._looked = now, cpu
             self._policy.held = self._is_busy or self._nothing_left
-            is_due = self._helping is not None and any(self._helping.is_due(lane, now) for lane in self._lanes)
-            if self._policy.now > before or is_due:
+            if self._policy.now > before or (self._take_over is not None and self._is_due(self._take_over, now)):
                 self._look.set()

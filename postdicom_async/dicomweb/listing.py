@@ -1,4 +1,9 @@
-"""Which instances a study or series has, by the archive's own word (QIDO-RS)."""
+"""Which instances a study or series has, by the archive's own word (QIDO-RS), and how many.
+
+Archives offer several ways to list them, and not every one works everywhere: some ignore a filter, some answer with an
+empty list instead of saying that they cannot, some cut it. So no single list is believed that contradicts what is
+known.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +16,12 @@ from typing import Any, TypeAlias, TypeVar
 from postdicom_async.dicom.json_model import DicomJson, first_value
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.dialects import Route
-from postdicom_async.dicomweb.filters import Pairs
+from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID, Pairs
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.dicomweb.search import Search, find
+from postdicom_async.dicomweb.search import SearchQuery, find, first_result, query_to_act_on
 from postdicom_async.errors import AuthenticationFailed, NotFound, PostdicomError, ProtocolError, ServerError
 from postdicom_async.results import InstanceUids, ListingCheck
-from postdicom_async.transfer.arrivals import Arrivals
+from postdicom_async.transfer.arrivals import Arrivals, Listed
 
 __all__ = [
     "as_count",
@@ -25,13 +30,10 @@ __all__ = [
     "each_listed",
     "list_as_counted",
     "list_instances",
-    "verdict",
+    "listing_check",
 ]
 
 _OPERATION = "list instances"
-_STUDY = "0020000D"
-_SERIES = "0020000E"
-_INSTANCE = "00080018"
 _COUNT_OF_STUDY = "00201208"  # Number of Study Related Instances
 _COUNT_OF_SERIES = "00201209"  # Number of Series Related Instances
 _PAGE = 200
@@ -46,32 +48,22 @@ async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
     archive that ignores the filter would send all it has, and what it sends instead says nothing.
     """
     route, key, count = (
-        (Route.SEARCH_STUDIES, _STUDY, _COUNT_OF_STUDY)
+        (Route.SEARCH_STUDIES, STUDY_UID, _COUNT_OF_STUDY)
         if target.series is None
-        else (Route.SEARCH_SERIES_OF_STUDY, _SERIES, _COUNT_OF_SERIES)
+        else (Route.SEARCH_SERIES_OF_STUDY, SERIES_UID, _COUNT_OF_SERIES)
     )
     wanted = target.series or target.study
-    search = Search(
-        "count instances",
-        retrieval.dialect.path(route, study=target.study),
-        ((key, wanted), ("includefield", count)),
-        key=key,
-        limit=1,
-        page=1 if retrieval.dialect.pages else None,
-        dialect=retrieval.dialect,
-        below=((_STUDY, target.study),),
-        acted_on=True,
-    )
+    path = retrieval.dialect.path(route, study=target.study)
+    pairs = ((key, wanted), ("includefield", count))
+    below = ((STUDY_UID, target.study),)
+    search = query_to_act_on(retrieval, "count instances", path, pairs, key=key, below=below, limit=1)
     try:
-        async with aclosing(find(retrieval.session, search, None, [])) as pages:
-            async for page in pages:
-                for item in page:
-                    return as_count(first_value(item, count)) if _uid(item, key) == wanted else None
+        found = await first_result(retrieval.session, search)
     except AuthenticationFailed:
         raise
     except PostdicomError:
-        pass  # then the list is asked for, and tells what is wrong
-    return None
+        return None  # then the list is asked for, and tells what is wrong
+    return None if found is None or _uid(found, key) != wanted else as_count(first_value(found, count))
 
 
 def as_count(value: object) -> int | None:
@@ -87,13 +79,14 @@ async def count_by_series(retrieval: Retrieval, study: str, most: int) -> dict[s
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=study)
     pairs = (("includefield", _COUNT_OF_SERIES),)
     # Not by pages: the last one would cost one more request. A capped list does not add up to the study's count.
-    search = replace(_search(retrieval, path, pairs, key=_SERIES, below=((_STUDY, study),)), page=None)
+    search = query_to_act_on(retrieval, _OPERATION, path, pairs, key=SERIES_UID, below=((STUDY_UID, study),))
+    search = replace(search, page=None)
     counts: dict[str, int] = {}
     try:
         async with aclosing(find(retrieval.session, search, most + 1, [])) as pages:
             async for page in pages:
                 for item in page:
-                    series, count = _uid(item, _SERIES), as_count(first_value(item, _COUNT_OF_SERIES))
+                    series, count = _uid(item, SERIES_UID), as_count(first_value(item, _COUNT_OF_SERIES))
                     if not is_uid(series) or not count or series in counts:
                         return None
                     counts[series] = count
@@ -114,15 +107,11 @@ async def list_instances(retrieval: Retrieval, target: Target, arrivals: Arrival
     before, poor = arrivals.listed, None
     for way in _ways(retrieval, target):
         found = arrivals.new_list()
-        try:
-            await way(found.update)
-        except (NotFound, ProtocolError, ServerError) as error:
-            if error.temporary:
-                raise
-            continue  # not offered, or contradicts what was asked for
+        if await _listed(way, found) is not None:
+            continue
         if await arrivals.adopt(found):
             if target.series is None:
-                retrieval.lists_by_series = way.func is _by_series
+                retrieval.learned.lists_by_series = way.func is _by_series
             return True
         poor = found if poor is None else poor
         await arrivals.adopt(before)
@@ -142,23 +131,19 @@ async def list_as_counted(
         ProtocolError: every list is shorter than the count, or empty.
         PostdicomError: the archive cannot be asked.
     """
-    expected, best, problem = await count(), arrivals.new_list(), None
+    expected, best = await count(), arrivals.new_list()
+    first_problem: PostdicomError | None = None
     for way in _ways(retrieval, target):
         found = arrivals.new_list()
-        try:
-            await way(found.update)
-        except (NotFound, ProtocolError, ServerError) as error:
-            if error.temporary:
-                raise
-            problem = problem or error
-            continue
-        if found.size > best.size:
+        problem = await _listed(way, found)
+        first_problem = first_problem or problem
+        if problem is None and found.size > best.size:
             best = found
-        if found.size and expected in (None, found.size):
-            retrieval.lists_by_series = way.func is _by_series
+        if problem is None and found.size and expected in (None, found.size):
+            retrieval.learned.lists_by_series = way.func is _by_series
             break
-    if not best.size and problem is not None:
-        raise problem
+    if not best.size and first_problem is not None:
+        raise first_problem
     if best.size < max(1, expected or 0):
         expected = await count()
     if best.size < max(1, expected or 0):
@@ -181,14 +166,24 @@ def _ways(retrieval: Retrieval, target: Target) -> list[partial[Coroutine[Any, A
     named = {"study", "series"} if target.series else {"study"}
     routes = [Route.SEARCH_INSTANCES_OF_SERIES, Route.SEARCH_INSTANCES_OF_STUDY]
     ways = [partial(_of, retrieval, target, route) for route in routes if retrieval.dialect.can(route, named)]
-    if target.series is not None:
-        return ways
-    if all(route in retrieval.dialect.routes for route in (Route.SEARCH_SERIES_OF_STUDY, routes[0])):
-        ways.insert(0 if retrieval.lists_by_series else len(ways), partial(_by_series, retrieval, target))
+    can_by_series = {Route.SEARCH_SERIES_OF_STUDY, Route.SEARCH_INSTANCES_OF_SERIES} <= set(retrieval.dialect.routes)
+    if target.series is None and can_by_series:
+        ways.insert(0 if retrieval.learned.lists_by_series else len(ways), partial(_by_series, retrieval, target))
     return ways
 
 
-def verdict(
+async def _listed(way: Callable[[_Keep], Awaitable[None]], found: Listed) -> PostdicomError | None:
+    """List in one way; return why that is no list: it is not offered, or contradicts what was asked for."""
+    try:
+        await way(found.update)
+    except (NotFound, ProtocolError, ServerError) as error:
+        if error.temporary:
+            raise
+        return error
+    return None
+
+
+def listing_check(
     here: int, listed: int | None, outside: int, count: int | None, *, whole: bool
 ) -> tuple[ListingCheck, bool]:
     """Return how completeness was checked, and whether the archive's words contradict what arrived. Pure.
@@ -209,9 +204,9 @@ def verdict(
 
 async def _by_series(retrieval: Retrieval, target: Target, found: _Keep) -> None:
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=target.study)
-    search = _search(retrieval, path, key=_SERIES, below=((_STUDY, target.study),))
+    search = _query(retrieval, path, key=SERIES_UID, below=((STUDY_UID, target.study),))
     series: set[str] = set()
-    await _collect(retrieval, search, lambda item: _uid(item, _SERIES), series.update)
+    await _collect(retrieval, search, lambda item: _uid(item, SERIES_UID), series.update)
     for one in series:
         if is_uid(one):
             await _of(retrieval, Target(target.study, one), Route.SEARCH_INSTANCES_OF_SERIES, found)
@@ -219,40 +214,31 @@ async def _by_series(retrieval: Retrieval, target: Target, found: _Keep) -> None
 
 async def _of(retrieval: Retrieval, target: Target, route: Route, found: _Keep) -> None:
     path = retrieval.dialect.path(route, study=target.study, series=target.series or "")
-    asked_for = ((_STUDY, target.study), *([] if target.series is None else [(_SERIES, target.series)]))
+    asked_for = ((STUDY_UID, target.study), *([] if target.series is None else [(SERIES_UID, target.series)]))
     pairs: Pairs = ()
     if route is Route.SEARCH_INSTANCES_OF_STUDY:
-        pairs = (*asked_for[1:], ("includefield", _STUDY), ("includefield", _SERIES))
+        pairs = (*asked_for[1:], ("includefield", STUDY_UID), ("includefield", SERIES_UID))
     named_series = target.series or "" if route is Route.SEARCH_INSTANCES_OF_SERIES else ""
 
     def uids(item: DicomJson) -> InstanceUids:
         # A server that leaves out the UIDs of the levels that the path names means those.
         return InstanceUids(
-            _uid(item, _STUDY) or target.study, _uid(item, _SERIES) or named_series, _uid(item, _INSTANCE)
+            _uid(item, STUDY_UID) or target.study, _uid(item, SERIES_UID) or named_series, _uid(item, INSTANCE_UID)
         )
 
     def keep(some: Iterable[InstanceUids]) -> None:
         found(one for one in some if all(map(is_uid, one)) and target.covers(one))
 
-    await _collect(retrieval, _search(retrieval, path, pairs, key=_INSTANCE, below=asked_for), uids, keep)
+    await _collect(retrieval, _query(retrieval, path, pairs, key=INSTANCE_UID, below=asked_for), uids, keep)
 
 
-def _search(retrieval: Retrieval, path: str, pairs: Pairs = (), *, key: str, below: Pairs) -> Search:
-    page_size = min(_PAGE, retrieval.session.settings.limits.page_size)
-    return Search(
-        _OPERATION,
-        path,
-        pairs,
-        key=key,
-        page=page_size if retrieval.dialect.pages else None,
-        dialect=retrieval.dialect,
-        below=below,
-        acted_on=True,
-    )
+def _query(retrieval: Retrieval, path: str, pairs: Pairs = (), *, key: str, below: Pairs) -> SearchQuery:
+    page = min(_PAGE, retrieval.session.settings.limits.page_size)
+    return query_to_act_on(retrieval, _OPERATION, path, pairs, key=key, below=below, page=page)
 
 
 async def _collect(
-    retrieval: Retrieval, search: Search, what: Callable[[DicomJson], _T], keep: Callable[[Iterable[_T]], None]
+    retrieval: Retrieval, search: SearchQuery, what: Callable[[DicomJson], _T], keep: Callable[[Iterable[_T]], None]
 ) -> None:
     """Page through a search, keeping of each result only what is wanted: results are large, and there may be many."""
     async for page in find(retrieval.session, search, None, []):

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
-from postdicom_async.dicomweb.dialects import MediaType, parse_media_type
+from postdicom_async.dicomweb.dialects import ContentType, parse_media_type
 from postdicom_async.results import Rendered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 __all__ = [
     "MultipartDamage",
@@ -27,7 +27,6 @@ __all__ = [
     "PartTaker",
     "RenderedPiece",
     "joined",
-    "part_framing",
     "reader_for",
 ]
 
@@ -49,7 +48,7 @@ class PartStart:
     headers: dict[str, str] = field(repr=False)
 
     @property
-    def media_type(self) -> MediaType:
+    def media_type(self) -> ContentType:
         """The part's Content-Type."""
         return parse_media_type(self.headers.get("content-type"))
 
@@ -165,7 +164,7 @@ class _Related:
             elif self._left is None:
                 after = self._searched(chunk, at, end)
             else:
-                after = self._counted(chunk, at, end)
+                after = self._counted(chunk, at, end, self._left)
             if after == at:
                 break  # the rest is not clear yet
             at = after
@@ -186,11 +185,10 @@ class _Related:
             self._taker.part_data(chunk, at, upto)
         return upto if found < 0 else self._delimited(chunk, found)
 
-    def _counted(self, chunk: bytes, at: int, end: int) -> int:
-        assert self._left is not None  # noqa: S101 - for the type checker
-        if self._left:
-            upto = min(end, at + self._left)
-            self._left -= upto - at
+    def _counted(self, chunk: bytes, at: int, end: int, left: int) -> int:
+        if left:
+            upto = min(end, at + left)
+            self._left = left - (upto - at)
             self._taker.part_data(chunk, at, upto)
             return upto
         if chunk.startswith(self._delimiter, at):
@@ -307,16 +305,6 @@ class _SinglePart:
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
-
-
-def part_framing(boundary: str, count: int) -> Sequence[bytes]:
-    """Return ``count + 1`` pieces: what stands before each part, and what stands after the last one.
-
-    Constant headers: nothing of a file's content or name goes into them.
-    """
-    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
-    following = b"\r\n" + head
-    return [head, *[following] * (count - 1), f"\r\n--{boundary}--\r\n".encode("ascii")]
 
 
 _KEPT = {"content-type": "Content-Type", "content-location": "Content-Location"}

@@ -1,9 +1,13 @@
-"""Instances of a study from an archive, for another end of a job: each whole, none twice, none that was not wanted.
+"""Instances of a study from an archive, for another end of a job: each whole, none twice, and only those wanted.
 
 What is wanted is asked for in one request where it is all of a study or series, or most of a series; else one by one,
 several at once. What a large answer lacks is asked for once more, one by one. An instance is given when its part has
 come to its end undamaged, so that an answer that breaks gives what came before; see `HoldingSink` for those that are
 handed on while they come.
+
+State of an `Opening`: what is wanted and has not come (``left``), what is arriving in some answer, and how many
+instances in a row were asked for in vain. What can go wrong is to ask a broken archive for each of thousands of
+instances: so after a few in vain, with nothing given so far, the problem is raised.
 """
 
 from __future__ import annotations
@@ -11,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -28,11 +31,9 @@ from postdicom_async.errors import (
     RateLimited,
     UsageError,
 )
-from postdicom_async.events import AttemptFailed
-from postdicom_async.http.retry import Failure
 from postdicom_async.transfer.adaptive import AtOnce
 from postdicom_async.transfer.arrivals import Taken
-from postdicom_async.transfer.at_once import Gate, for_each
+from postdicom_async.transfer.at_once import Turnstile, for_each_in_turn
 from postdicom_async.transfer.holding_sink import HoldingSink, Side
 from postdicom_async.transfer.outcomes import Meter
 
@@ -41,16 +42,15 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import IdentifiedSource
-    from postdicom_async.events import Event
     from postdicom_async.results import InstanceUids, Outcome
 
 __all__ = ["Opening", "Retrieves"]
 
-_TOO_MUCH = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
 _FIRST_AT_ONCE = 2
 _MANY = 8  # of one series: it is worth asking how many it has
 _MOST_SERIES = 1000  # of a study with more, single instances are asked for
 _MOST_DROPPED = 2  # times what is wanted, all that comes with a series; each request more costs about an instance
+_END_ALL = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
 _MOST_IN_VAIN = 3  # instances in a row
 
 
@@ -59,23 +59,14 @@ class Retrieves:
 
     Attributes:
         policy: how many.
-        gate: lets them begin.
+        turnstile: lets them begin.
         retrieval: makes them; what the archive refuses is told to the policy.
     """
 
     def __init__(self, retrieval: Retrieval) -> None:
-        settings = retrieval.session.settings
-        self.policy: AtOnce = AtOnce(settings.limits.parallel_retrieves, first=_FIRST_AT_ONCE)
-        self.gate: Gate = Gate(self.policy)
-        on_event = settings.on_event
-
-        def watch(event: Event) -> None:
-            if isinstance(event, AttemptFailed) and event.failure in _TOO_MUCH:
-                self.policy.refused(time.monotonic())
-            if on_event is not None:
-                on_event(event)
-
-        self.retrieval: Retrieval = retrieval.over(retrieval.session.with_settings(replace(settings, on_event=watch)))
+        self.policy: AtOnce = AtOnce(retrieval.session.settings.limits.parallel_retrieves, first=_FIRST_AT_ONCE)
+        self.turnstile: Turnstile = Turnstile(self.policy)
+        self.retrieval: Retrieval = retrieval.telling(self.policy)
 
 
 class Opening:
@@ -107,7 +98,6 @@ class Opening:
         self._within = within
         self._whole = whole
         self._probe = probe
-        self._turns = 0  # that were taken and not given back
         self._gave = False
         self._in_vain = 0
         self._is_gone = False  # the study or series, as it seems
@@ -148,18 +138,14 @@ class Opening:
     # --- what is asked for --------------------------------------------------------------------------------------------
 
     async def _fetch_all(self) -> None:
-        try:
-            first = [self._within] if self.everything else await self._targets()
-            await self._fetch(first)
-            if self.everything and self._problem is not None:
-                raise self._problem
-            if self.left and any(target.instance is None for target in first):
-                await self._work_on()
-                await self._fetch(self._one_by_one(self.left))
+        first = [self._within] if self.everything else await self._targets()
+        await self._fetch(first)
+        if self.everything and self._problem is not None:
+            raise self._problem
+        if self.left and any(target.instance is None for target in first):
             await self._work_on()
-        finally:
-            while self._turns:  # of what was cancelled before it began
-                self._give_turn_back()
+            await self._fetch(self._one_by_one(self.left))
+        await self._work_on()
 
     async def _work_on(self) -> None:
         """Find out whether the archive works at all after something went wrong that may pass.
@@ -178,23 +164,18 @@ class Opening:
         for key in self.left:
             by_series.setdefault(key[0], []).append(key)
         many = [series for series, keys in by_series.items() if len(keys) >= _MANY and Route.SERIES in routes]
-        counts = await self._counts(many)
+        study, counts = self._within.study, dict[str, int]()  # of instances, as far as the archive says
+        if len(many) > 1:
+            counts = await count_by_series(self._retrieval, study, _MOST_SERIES) or {}
+        elif many:
+            counts[many[0]] = await count_instances(self._retrieval, Target(study, many[0])) or 0
         targets: list[Target] = []
         for series, keys in by_series.items():
             if 0 < counts.get(series, 0) <= len(keys) * _MOST_DROPPED:  # most of it is wanted
-                targets.append(Target(self._within.study, series))
+                targets.append(Target(study, series))
             else:
                 targets += self._one_by_one(keys)
         return targets
-
-    async def _counts(self, many: list[str]) -> dict[str, int]:
-        """Return how many instances some series have, as far as the archive says."""
-        if len(many) > 1:
-            return await count_by_series(self._retrieval, self._within.study, _MOST_SERIES) or {}
-        counts: dict[str, int] = {}
-        for series in many:
-            counts[series] = await count_instances(self._retrieval, Target(self._within.study, series)) or 0
-        return counts
 
     def _one_by_one(self, keys: Iterable[tuple[str, str]]) -> list[Target]:
         return [Target(self._within.study, *key) for key in keys]
@@ -202,50 +183,38 @@ class Opening:
     # --- requests -----------------------------------------------------------------------------------------------------
 
     async def _fetch(self, targets: list[Target]) -> None:
-        async with aclosing(self._in_turn(targets)) as begun:
-            await for_each(begun, self._fetch_one, at_once=self._retrieves.policy)
+        async with aclosing(self._still_to_ask(targets)) as asked:
+            await for_each_in_turn(asked, self._fetch_one, self._retrieves.turnstile)
 
-    async def _in_turn(self, targets: list[Target]) -> AsyncGenerator[Target, None]:
+    async def _still_to_ask(self, targets: list[Target]) -> AsyncGenerator[Target, None]:
         for target in targets:
             if self._is_gone and self._in_vain >= _MOST_IN_VAIN:
                 return  # the archive does not give whole studies, or it has none of this one: the latter
-            await self._retrieves.gate.take()
-            self._turns += 1
             yield target
 
-    def _give_turn_back(self) -> None:
-        self._turns -= 1
-        self._retrieves.gate.give_back()
-
     async def _fetch_one(self, target: Target) -> None:
-        try:
-            problem = await self._receive(target)
-        finally:
-            self._give_turn_back()
-        if problem is not None:
-            self._note(problem, target)
-
-    async def _receive(self, target: Target) -> PostdicomError | None:
-        """Receive one answer; return what went wrong with it."""
         told = _Answer(self, self._retrieves)
         receiver = Receiver(Side(self._sink), target, told, meter=Meter(None))
+        problem: PostdicomError | None = None
         try:
             async with self._retrieval.open(target) as answer:
                 await receiver.receive(answer, self._session.settings.limits.parts)
         except PostdicomError as error:
-            return error
+            problem = error
         finally:
             self.arriving -= told.taken
             if told.saved:
                 self._session.has_moved()
-        return None
+        if problem is not None:
+            self._note(problem, target)
 
     def _note(self, problem: PostdicomError, target: Target) -> None:
         """Note what went wrong with one request; raise what ends them all.
 
         A server may fail at a large answer and give the small ones, and at one instance and give the others.
         """
-        if _ends_all(problem):
+        is_for_one = problem.status == HTTPStatus.FORBIDDEN
+        if isinstance(problem, _END_ALL) and not (isinstance(problem, AuthenticationFailed) and is_for_one):
             raise problem
         self._problem = problem
         if problem.temporary:
@@ -257,12 +226,6 @@ class Opening:
         self._in_vain += 1
         if self._in_vain >= _MOST_IN_VAIN and not (self._gave or is_gone):
             raise problem
-
-
-def _ends_all(problem: PostdicomError) -> bool:
-    if isinstance(problem, AuthenticationFailed):
-        return problem.status != HTTPStatus.FORBIDDEN
-    return isinstance(problem, LocalFileError | RateLimited | UsageError)
 
 
 class _Answer:
@@ -299,7 +262,7 @@ class _Answer:
         """Tell the policy how fast instances come."""
         now = time.monotonic()
         self._retrieves.policy.done(self._since, now, outcome.size)
-        self._retrieves.gate.look()
+        self._retrieves.turnstile.look()
         self._since = now
         self.saved += 1
         return False

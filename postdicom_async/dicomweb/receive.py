@@ -1,10 +1,18 @@
-"""One answer into a sink: parts are named by what they say they are, and checked against what was asked."""
+"""One answer into a sink: parts are named by what they say they are, and checked against what was asked.
+
+The reader of the answer calls `Receiver.part_begins`, `part_data` and `part_ends` in that order, while a chunk is taken
+apart and without waiting; the sink tells later, between two chunks of the same event loop, how each part ended. State:
+the part that is arriving, how many parts the sink still has, and those it has kept, which the caller's task tells on.
+So what can go wrong is told in the right place: damage of the answer ends the reading, a problem of the sink or of the
+caller's listener is raised between two chunks, and whatever it is, no part is left in the sink when this ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
@@ -26,11 +34,12 @@ if TYPE_CHECKING:
 __all__ = ["Receiver", "Told"]
 
 _OPERATION = "retrieve"
+# Why a part is refused; with "" it is only dropped, because it is here already.
 _UNWANTED = {Taken.NEW: None, Taken.BEFORE: "", Taken.AGAIN: "a second copy"}
 _MOST_PIECES = 512  # a server that sends byte by byte must not fill memory with small objects
 _COPIED = 64 * 1024  # a smaller piece is copied out of its chunk, which may be many times as large
 _ENOUGH = 64 * 1024  # gathered of small pieces before they are taken apart
-_LONGEST_HELD = 0.005  # seconds
+_LONGEST_HELD = 0.005  # seconds that small pieces wait for more: nothing is held back from a slow answer
 _FIRST_LOOK = 4 * 1024  # most headers end within
 
 
@@ -72,11 +81,11 @@ class Receiver:
         self._meter = meter
         self._under_way = 0
         self._none_under_way: asyncio.Future[None] | None = None
-        self._kept: deque[Outcome] = deque()
+        self._kept: deque[tuple[Outcome, InstanceUids]] = deque()
         self._problem: BaseException | None = None
         self._empty = True
         self._handed_over = False
-        self._part: _Part | None = None
+        self._part = _ArrivingPart.none()
 
     async def receive(self, answer: StreamedAnswer, max_parts: int) -> None:
         """Read the answer to its end.
@@ -124,8 +133,8 @@ class Receiver:
 
     async def _clean_up(self) -> None:
         """Drop the part that did not end, and wait for the others, whatever becomes of this task."""
-        part, self._part = self._part, None
-        if part is not None and part.arrival is not None:
+        part, self._part = self._part, _ArrivingPart.none()
+        if part.arrival is not None:
             part.arrival.drop()
         try:
             if self._under_way:
@@ -140,91 +149,75 @@ class Receiver:
         """Begin a part."""
         self._empty = False
         length = headers.get("content-length")
-        self._part = _Part(self._sink.piece, int(length) if length else None)
+        self._part = _ArrivingPart(self._sink.piece, int(length) if length else None)
 
     def part_data(self, chunk: bytes, start: int, end: int, /) -> None:
-        """Take some of it."""
+        """Take some of it; hand over what has gathered of a large one."""
         part = self._part
-        assert part is not None  # noqa: S101 - the reader calls in order
         if part.dropping:
             return
         part.add(chunk, start, end)
-        if part.gathered >= part.enough:
-            self._hand_over(part)
+        if part.gathered >= part.enough and (arrival := self._arrival_of(part, complete=False)) is not None:
+            self._count(part)
+            arrival.write(*part.taken())
 
     def part_ends(self) -> None:
         """Hand the rest over."""
         part = self._part
-        assert part is not None  # noqa: S101 - the reader calls in order
-        if not part.dropping and self._is_identified(part, complete=True):
-            assert part.arrival is not None and part.header is not None  # noqa: S101, PT018 - identified
+        if not part.dropping and (arrival := self._arrival_of(part, complete=True)) is not None:
             # What the caller listens with may raise: until it has not, the part is one that did not end, to be dropped.
-            self._count(part.header.uids, part.size)
+            self._count(part)
             part.whole = True
-            part.arrival.end(*part.taken())
-        self._part = None
+            arrival.end(*part.taken())
+        self._part = _ArrivingPart.none()
 
-    def _hand_over(self, part: _Part) -> None:
-        """Hand over what has gathered of a large part."""
-        if self._is_identified(part, complete=False):
-            assert part.arrival is not None and part.header is not None  # noqa: S101, PT018 - identified
-            self._count(part.header.uids, part.size)
-            part.arrival.write(*part.taken())
-
-    def _count(self, uids: InstanceUids, size: int) -> None:
+    def _count(self, part: _ArrivingPart) -> None:
         """Count bytes that arrived, unless another answer brought the instance meanwhile: its bytes are counted."""
-        if not self._told.has(uids):
-            self._meter.reached(uids, size)
+        if part.uids is not None and not self._told.has(part.uids):
+            self._meter.reached(part.uids, part.size)
 
-    def _is_identified(self, part: _Part, *, complete: bool) -> bool:
-        """Find out which instance the part is; drop what is not wanted."""
+    def _arrival_of(self, part: _ArrivingPart, *, complete: bool) -> Arrival | None:
+        """Return what takes the part, once it shows which instance it is; drop what is not wanted."""
         self._handed_over = True
-        if part.header is not None:
-            return True
+        if part.arrival is not None:
+            return part.arrival
         header = part.read_header(complete=complete)
         if header is HeaderGap.INCOMPLETE and part.gathered < HEADER_LIMIT and not complete:
             part.enough = HEADER_LIMIT  # its header is still to come
-            return False
-        uids = header.uids if isinstance(header, InstanceHeader) else None
-        why = self._unwanted(uids)
-        if why is None and isinstance(header, InstanceHeader):
-            part.header = header
-            part.arrival = self._sink.open(Arriving(header, part.length), lambda problem: self._ended(part, problem))
-            self._under_way += 1
-            return True
+            return None
+        uids: InstanceUids | None = None
+        why: str | None = "not a DICOM instance"
+        if isinstance(header, InstanceHeader):
+            uids = header.uids
+            why = _UNWANTED[self._told.take(uids)] if self._target.covers(uids) else "not what was asked for"
+            if why is None:
+                part.uids = uids
+                part.arrival = self._sink.open(Arriving(header, part.length), partial(self._ended, part))
+                self._under_way += 1
+                return part.arrival
         if why:
             self._told.note_refused(uids, why)
         part.dropping = True
         part.taken()
-        return False
-
-    def _unwanted(self, uids: InstanceUids | None) -> str | None:
-        """Return why an instance is refused, "" where it is only dropped: it is here already. None if it is wanted."""
-        if uids is None:
-            return "not a DICOM instance"
-        if not self._target.covers(uids):
-            return "not what was asked for"
-        return _UNWANTED[self._told.take(uids)]
+        return None
 
     # --- what became of it -------------------------------------------------------------------------------------------
 
-    def _ended(self, part: _Part, problem: BaseException | None) -> None:
+    def _ended(self, part: _ArrivingPart, problem: BaseException | None) -> None:
         self._under_way -= 1
         if problem is not None:
             self._problem = self._problem or problem
-        elif part.whole:
-            assert part.arrival is not None and part.header is not None  # noqa: S101, PT018 - it was identified
-            self._kept.append(Outcome(part.arrival.where, Status.SAVED, part.header.uids, part.size))
+        elif part.whole and part.arrival is not None and part.uids is not None:
+            self._kept.append((Outcome(part.arrival.where, Status.SAVED, part.uids, part.size), part.uids))
         if self._none_under_way is not None and not self._under_way:
             self._none_under_way.set_result(None)
 
     def _tell(self) -> None:
         """Tell what was kept, in the caller's task; of two answers that brought one instance, the first did."""
         while self._kept:
-            one = self._kept.popleft()
-            assert one.uids is not None  # noqa: S101 - it was identified
-            if self._told.note_saved(one, one.uids):
-                self._meter.finished(one, one.uids)
+            outcome, uids = self._kept.popleft()
+            if self._told.note_saved(outcome, uids):
+                self._meter.finished(outcome, uids)
 
 
 class _Gathering:
@@ -273,10 +266,10 @@ class _Gathering:
             self._problem = error
 
 
-class _Part:
+class _ArrivingPart:
     """The part that is arriving."""
 
-    __slots__ = ("arrival", "dropping", "enough", "gathered", "header", "length", "pieces", "size", "whole")
+    __slots__ = ("arrival", "dropping", "enough", "gathered", "length", "pieces", "size", "uids", "whole")
 
     def __init__(self, enough: int, length: int | None) -> None:
         self.enough: int = enough
@@ -284,10 +277,17 @@ class _Part:
         self.pieces: list[bytes | memoryview] = []
         self.gathered: int = 0
         self.size: int = 0
-        self.header: InstanceHeader | None = None
+        self.uids: InstanceUids | None = None  # with `arrival`, when it shows what it is
         self.arrival: Arrival | None = None
         self.dropping: bool = False
         self.whole: bool = False
+
+    @classmethod
+    def none(cls) -> _ArrivingPart:
+        """Return what stands there between two parts."""
+        part = cls(0, None)
+        part.dropping = True
+        return part
 
     def add(self, chunk: bytes, start: int, end: int) -> None:
         size = end - start

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
+import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
@@ -22,9 +23,10 @@ from postdicom_async.dicomweb.multipart import (
     reader_for,
 )
 from postdicom_async.errors import PostdicomError, ProtocolError, ServerError, UsageError
+from postdicom_async.events import AttemptFailed, Event
 from postdicom_async.face import public_face, translated
 from postdicom_async.http.problems import server_reason
-from postdicom_async.http.retry import Repeat
+from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.http.session import Call, Session
 from postdicom_async.results import InstanceUids
 
@@ -33,11 +35,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from postdicom_async.http.answer import StreamedAnswer
+    from postdicom_async.transfer.adaptive import AtOnce
 
 __all__ = ["Opener", "Part", "Parts", "Retrieval", "Target", "damaged", "part_events", "part_reader", "target_of"]
 
 # How servers refuse an Accept header: 406 by the standard, 400 (Orthanc), 415.
 _REFUSED_FORM: Final = frozenset({HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE})
+_TOO_MUCH: Final = frozenset({Failure.REFUSED.name, Failure.UNAVAILABLE.name, Failure.LOST.name})
 _NOT_AN_INSTANCE: Final = (
     "text/",
     "application/json",
@@ -83,6 +87,14 @@ def target_of(study: str, series: str | None = None, instance: str | None = None
     )
 
 
+@dataclass(slots=True)
+class _Learned:
+    """What earlier requests have shown of a server."""
+
+    lists_by_series: bool
+    rungs: dict[tuple[str, ...], int] = field(default_factory=dict)  # of each ladder, the one it takes
+
+
 class Retrieval:
     """Opens resources, remembering which Accept header this server takes, and how it lists instances.
 
@@ -90,10 +102,9 @@ class Retrieval:
     """
 
     def __init__(self, session: Session, dialect: Dialect) -> None:
-        self.session = session
-        self.dialect = dialect
-        self._lists_by_series = [dialect.lists_by_series]
-        self._rungs: dict[tuple[str, ...], int] = {}
+        self.session: Session = session
+        self.dialect: Dialect = dialect
+        self.learned: _Learned = _Learned(dialect.lists_by_series)
 
     def over(self, session: Session) -> Retrieval:
         """Return the same, with what it remembers of the server, over another session to it."""
@@ -101,19 +112,25 @@ class Retrieval:
         other.session = session
         return other
 
-    @property
-    def lists_by_series(self) -> bool:
-        """Whether the instances of a study are best found by asking for its series first."""
-        return self._lists_by_series[0]
+    def telling(self, policy: AtOnce) -> Retrieval:
+        """Return the same, with attempts that were too much for the server told to ``policy``.
 
-    @lists_by_series.setter
-    def lists_by_series(self, found: bool) -> None:
-        self._lists_by_series[0] = found
+        A repeat may hide them: the session makes it by itself, and when it succeeds nobody else knows.
+        """
+        settings = self.session.settings
+
+        def watch(event: Event) -> None:
+            if isinstance(event, AttemptFailed) and event.failure in _TOO_MUCH:
+                policy.refused(time.monotonic())
+            if settings.on_event is not None:
+                settings.on_event(event)
+
+        return self.over(self.session.with_settings(replace(settings, on_event=watch)))
 
     @property
     def as_stored(self) -> bool:
         """Whether the server takes ``transfer-syntax=*``; without it, it may transcode."""
-        return self._rungs.get(INSTANCE_LADDER, 0) == 0
+        return self.learned.rungs.get(INSTANCE_LADDER, 0) == 0
 
     @asynccontextmanager
     async def open(
@@ -152,20 +169,19 @@ class Retrieval:
 
     async def _accepted(self, call: Call, ladder: tuple[str, ...]) -> StreamedAnswer:
         """Step down the ladder; when no rung is taken, the first refusal is the caller's."""
-        first: ServerError | None = None
+        refusals: list[ServerError] = []
         session = self.session.one_call()
-        for rung in range(self._rungs.get(ladder, 0), len(ladder)):
-            accept = {"Accept": ladder[rung], **call.headers}
+        for rung in range(self.learned.rungs.get(ladder, 0), len(ladder)):
             try:
-                answer = await session.stream(replace(call, headers=accept))
+                answer = await session.stream(replace(call, headers={"Accept": ladder[rung], **call.headers}))
             except ServerError as error:
-                first = first or error
+                refusals.append(error)
                 if error.status not in _REFUSED_FORM:
                     break
             else:
-                self._rungs[ladder] = rung
+                self.learned.rungs[ladder] = rung
                 return answer
-        raise first or AssertionError
+        raise refusals[0]
 
 
 async def _refuse_message(answer: StreamedAnswer, operation: str, secrets: tuple[str, ...]) -> None:
@@ -213,27 +229,22 @@ async def part_events(answer: StreamedAnswer, operation: str, max_parts: int) ->
     empty = True
     while chunk is not None:
         chunk = await anext(chunks, None)
-        damage = _damage_of(reader, chunk)
+        problem: PostdicomError | None = None
+        try:
+            if chunk is None:
+                reader.close()
+            else:
+                reader.feed(chunk)
+        except MultipartDamage as damage:
+            problem = damaged(damage, operation)
         found, events[:] = list(events), ()
         for event in found:  # what came before the damage counts
             empty = False
             yield event
-        if damage is not None:
-            raise damaged(damage, operation)
-    if empty:
+        if problem is not None:
+            raise problem
+    if empty:  # nothing marks a part that never began: an answer without one would pass for a study without instances
         raise damaged(MultipartDamage("the answer is empty"), operation)
-
-
-def _damage_of(reader: PartReader, chunk: bytes | None) -> MultipartDamage | None:
-    """Feed the next bytes, or say that there are no more; return what is wrong with them."""
-    try:
-        if chunk is None:
-            reader.close()
-        else:
-            reader.feed(chunk)
-    except MultipartDamage as damage:
-        return damage
-    return None
 
 
 _INSTANCE = re.compile(r"/studies/([0-9.]+)/series/([0-9.]+)/instances/([0-9.]+)(?![^/?#])")

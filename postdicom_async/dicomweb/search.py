@@ -19,7 +19,15 @@ import anyio.to_thread
 
 from postdicom_async.dicom.json_model import DicomJson
 from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON
-from postdicom_async.dicomweb.filters import Contradictions, Pairs, expectations, queries, query_string, wire_pairs
+from postdicom_async.dicomweb.filters import (
+    STUDY_UID,
+    Contradictions,
+    Pairs,
+    expectations,
+    queries,
+    query_string,
+    wire_pairs,
+)
 from postdicom_async.dicomweb.json_answer import JsonAnswer, is_small, mark_of
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
@@ -36,15 +44,16 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.json_model import DicomJson
     from postdicom_async.dicomweb.dialects import Dialect
+    from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.http.session import Session
 
-__all__ = ["Listing", "MayBeMore", "Search", "check_page", "find", "load_data_sets", "smaller", "to_dataset"]
+__all__ = ["MayBeMore", "SearchQuery", "_Pages", "check_page", "find", "load_data_sets", "smaller", "to_dataset"]
 
 _DATA_SETS = "postdicom_async.dicom.data_sets"
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class SearchQuery:
     """One search, as data.
 
     Attributes:
@@ -64,7 +73,7 @@ class Search:
     operation: str
     path: str
     pairs: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    key: str = "0020000D"
+    key: str = STUDY_UID
     limit: int | None = None
     offset: int = 0
     page: int | None = 1000
@@ -72,6 +81,31 @@ class Search:
     dialect: Dialect = field(kw_only=True)
     below: tuple[tuple[str, str], ...] = ()
     acted_on: bool = False
+
+
+def query_to_act_on(
+    retrieval: Retrieval,
+    operation: str,
+    path: str,
+    pairs: Pairs = (),
+    *,
+    key: str,
+    below: Pairs = (),
+    limit: int | None = None,
+    page: int | None = None,
+) -> SearchQuery:
+    """Return a search with whose results something will be done, by pages of ``page`` results where none is limited."""
+    return SearchQuery(
+        operation,
+        path,
+        pairs,
+        key=key,
+        limit=limit,
+        page=(limit or page or retrieval.session.settings.limits.page_size) if retrieval.dialect.pages else None,
+        dialect=retrieval.dialect,
+        below=below,
+        acted_on=True,
+    )
 
 
 def to_dataset(item: DicomJson, warnings: list[str]) -> Dataset | Generator[None, None, Dataset]:
@@ -107,25 +141,20 @@ class _Form(NamedTuple):
     paged: bool
 
 
-def _forms(search: Search) -> list[_Form]:
-    """Return the forms to try, best first. Without paging only where no page in particular was asked for."""
-    paged = search.page is not None
-    forms = [_Form(strict=False, paged=paged)]
-    if any("^" in value for _, value in search.pairs):
-        forms.append(_Form(strict=True, paged=paged))
-    if paged and search.offset == 0:
-        forms.append(_Form(strict=True, paged=False))
-    return forms
-
-
-class Listing:
+class _Pages:
     """Pages through a search."""
 
-    def __init__(self, session: Session, search: Search) -> None:
+    def __init__(self, session: Session, search: SearchQuery) -> None:
         check_page(search.limit, search.offset)
         self._session = session.one_call()
         self._search = search
-        self._form, *self._forms = _forms(search)
+        paged = search.page is not None
+        self._form = _Form(strict=False, paged=paged)
+        self._forms: list[_Form] = []  # to try where that is refused, best first
+        if any("^" in value for _, value in search.pairs):
+            self._forms.append(_Form(strict=True, paged=paged))
+        if paged and search.offset == 0:  # no page in particular was asked for
+            self._forms.append(_Form(strict=True, paged=False))
 
     async def pages(self, at_most: int | None, warnings: list[str]) -> AsyncGenerator[list[DicomJson], None]:
         """Yield pages, or parts of pages, until the server has no more, or repeats itself.
@@ -147,7 +176,8 @@ class Listing:
                 async with aclosing(self._page(left, offset, warnings, page)) as parts:
                     async for fresh in parts:
                         left = None if left is None else left - len(fresh)
-                        yield fresh  # the caller's now, who may empty it
+                        # The caller may empty it: what is counted was counted before, or paging would end here.
+                        yield fresh
                 offset += page.size
                 if not page.new and page.size and was_full:
                     self._tell_of_more(warnings)
@@ -291,7 +321,7 @@ _PAGING_BYTES = len("&limit=1234567&offset=1234567890")
 
 
 async def find(
-    session: Session, search: Search, at_most: int | None, warnings: list[str]
+    session: Session, search: SearchQuery, at_most: int | None, warnings: list[str]
 ) -> AsyncGenerator[list[DicomJson], None]:
     """Yield the results page by page; the one way to search.
 
@@ -310,13 +340,27 @@ async def find(
             yield page
 
 
+async def first_result(session: Session, search: SearchQuery) -> DicomJson | None:
+    """Return the first result, None where there is none; raises as `find` does."""
+    async with aclosing(find(session, search, None, [])) as pages:
+        async for page in pages:
+            for item in page:
+                return item
+    return None
+
+
 async def _joined(
-    session: Session, search: Search, at_most: int | None, warnings: list[str]
+    session: Session, search: SearchQuery, at_most: int | None, warnings: list[str]
 ) -> AsyncGenerator[list[DicomJson], None]:
     """Yield the results of as many searches as the URL's length asks for, each result once."""
-    parts = [replace(search, pairs=pairs) for pairs in queries(search.pairs, lambda one: _fits(session, search, one))]
+    longest = search.dialect.url_bytes - len(session.url) - len(search.path) - _PAGING_BYTES
+
+    def fits(pairs: Pairs) -> bool:
+        return len(query_string(wire_pairs(pairs, search.dialect.filter_form), strict=True)) <= longest
+
+    parts = [replace(search, pairs=pairs) for pairs in queries(search.pairs, fits)]
     if len(parts) == 1:
-        async with aclosing(Listing(session, search).pages(at_most, warnings)) as pages:
+        async with aclosing(_Pages(session, search).pages(at_most, warnings)) as pages:
             async for page in pages:
                 yield page
         return
@@ -326,7 +370,7 @@ async def _joined(
         for number, part in enumerate(parts):
             # A server that ignores the list answers each part with the same: of that so many may have come before.
             whole = replace(part, offset=0, limit=None if left is None else skip + left + known.size)
-            async with aclosing(Listing(session, whole).pages(None, warnings)) as pages:
+            async with aclosing(_Pages(session, whole).pages(None, warnings)) as pages:
                 async for page in pages:
                     fresh: list[DicomJson] = []
                     for item in page:
@@ -341,8 +385,3 @@ async def _joined(
                         yield wanted
                     if left == 0:
                         return
-
-
-def _fits(session: Session, search: Search, pairs: Pairs) -> bool:
-    query = query_string(wire_pairs(pairs, search.dialect.filter_form), strict=True)
-    return len(session.url) + len(search.path) + len(query) + _PAGING_BYTES <= search.dialect.url_bytes

@@ -14,137 +14,42 @@ the instances it names, and not even of those where the archive may hold another
 
 from __future__ import annotations
 
-import random
-import secrets
 from collections.abc import Callable
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
-from postdicom_async.bodies import BytesBody
 from postdicom_async.dicomweb import confirm
-from postdicom_async.dicomweb.confirm import MAY_CHANGE, Confirmation, Holding, uid_of
+from postdicom_async.dicomweb.confirm import MAY_CHANGE, Confirmation, Holding
 from postdicom_async.dicomweb.dialects import DICOM_JSON, Route
-from postdicom_async.dicomweb.multipart import part_framing
+from postdicom_async.dicomweb.related_body import Reached, RelatedBody
 from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, StoreVerdict, verdicts_of
-from postdicom_async.disk.files import HeldFile
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
 from postdicom_async.results import Status
-from postdicom_async.transfer.at_once import UnderWay
+from postdicom_async.transfer.at_once import UnderWay, back_off
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import Sequence
 
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import Usable
     from postdicom_async.http.answer import Answer
     from postdicom_async.http.session import Session
 
-__all__ = ["OPERATION", "Reached", "RelatedBody", "Storing"]
+__all__ = ["OPERATION", "Storing"]
 
 OPERATION = "store instances"
 # Statuses that may still tell of single instances, or that a smaller request may pass.
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 _NOT_NOW = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _READ_ASIDE = 64 << 10  # a larger answer is read in a thread, so that the event loop goes on
-_SMALL = 64 * 1024  # bytes of a part that is in memory and goes out with others
-_GATHERED = 128 * 1024
-
-Reached: TypeAlias = "Callable[[Usable, int], None]"
-"""Is told of an instance that so many of its first bytes are out; of a repeat, again."""
-
-
-@dataclass(slots=True)
-class RelatedBody:
-    """A multipart/related body over instances, opened anew for every attempt.
-
-    Attributes:
-        parts: the instances, sent byte for byte.
-        reached: told of instance bytes as they are sent.
-        broken: the part whose source could not be read, after ``open`` raised for it.
-        begun: some of it was asked for, which happens when there is a connection for it to go out on.
-        length: the exact Content-Length.
-    """
-
-    parts: Sequence[Usable]
-    reached: Reached
-    boundary: str = field(default_factory=lambda: secrets.token_hex(16))
-    broken: Usable | None = None
-    begun: bool = False
-    length: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Count once; it is asked for several times."""
-        framing = part_framing(self.boundary, len(self.parts))
-        self.length = sum(map(len, framing)) + sum(part.body.length for part in self.parts)
-
-    @property
-    def content_type(self) -> str:
-        """The request's Content-Type. ``type`` is quoted for .NET servers, ``boundary`` is not for old Orthanc."""
-        return f'multipart/related; type="application/dicom"; boundary={self.boundary}'
-
-    async def open(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body from its first byte."""
-        *heads, tail = part_framing(self.boundary, len(self.parts))
-        self.broken = None
-        self.begun = True
-        for part in self.parts:
-            if isinstance(part.body, HeldFile):  # it was read when it was identified, and may have changed since
-                with self._breaking(part):
-                    await part.body.look()
-        gathered: list[bytes] = []  # small parts go out together: a write of each costs more than its bytes
-        small: list[Usable] = []
-        size = 0
-        for head, part in zip(heads, self.parts, strict=True):
-            gathered.append(head)
-            body = part.body
-            data = body.data if isinstance(body, HeldFile | BytesBody) and body.length <= _SMALL else None
-            if data is not None:
-                gathered.append(data)
-                small.append(part)
-                size += body.length
-                if size < _GATHERED:
-                    continue
-            yield b"".join(gathered)
-            self._are_out(small)
-            gathered, small, size = [], [], 0
-            if data is None:
-                async with aclosing(self._pieces(part)) as pieces:
-                    async for piece in pieces:
-                        yield piece
-                        del piece  # not kept while the next is read
-        yield b"".join((*gathered, tail))
-        self._are_out(small)
-
-    def _are_out(self, parts: list[Usable]) -> None:
-        for part in parts:
-            self.reached(part, part.body.length)
-
-    async def _pieces(self, part: Usable) -> AsyncGenerator[bytes, None]:
-        sent = 0
-        with self._breaking(part):
-            async for piece in part.body.open():
-                sent += len(piece)
-                yield piece
-                del piece
-                self.reached(part, sent)
-
-    @contextmanager
-    def _breaking(self, part: Usable) -> Iterator[None]:
-        """Note of which part the source could not be read."""
-        try:
-            yield
-        except LocalFileError:
-            self.broken = part
-            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +129,7 @@ class _Delivery:
         self._session = storing.session
         self._tell = settle
         self._reached = reached
-        self._open = {uid_of(one): one for one in batch}
+        self._open = {_uid(one): one for one in batch}
         self._left: set[str] = set()
         self._lost: set[str] = set()
 
@@ -244,13 +149,13 @@ class _Delivery:
                 continue
             if exchange.refused_whole:
                 reason = exchange.reason or f"the archive refused it (status {exchange.status})"
-                await self._refuse(undecided, StoreVerdict(Status.FAILED, reason=reason))
+                await self._settle_refused(undecided, StoreVerdict(Status.FAILED, reason=reason))
                 continue
-            findings = await self._storing.confirmation.findings(undecided)
+            findings = await self._storing.confirmation.findings(undecided) if undecided else {}
             is_last = round_ >= self._session.settings.retry.max_attempts
             again: list[Usable] = []
             for one in undecided:
-                finding = findings[uid_of(one)]
+                finding = findings[_uid(one)]
                 if finding is Holding.SAME:
                     self._settle(one, StoreVerdict(Status.STORED, reason=confirm.CONFIRMED))
                 elif is_last or not (exchange.lost or finding in MAY_CHANGE):
@@ -259,15 +164,7 @@ class _Delivery:
                     again.append(one)
             if again:
                 parts.append((again, round_ + 1))
-                retry = self._session.settings.retry
-                await anyio.sleep(random.random() * min(retry.cap, retry.base * 2.0 ** (round_ - 1)))  # noqa: S311 - jitter
-
-    async def _refuse(self, instances: list[Usable], verdict: StoreVerdict) -> None:
-        """Settle what was refused whole; an earlier request of which no answer came may have stored it all the same."""
-        doubtful = [one for one in instances if uid_of(one) in self._lost]
-        findings = await self._storing.confirmation.findings(doubtful)
-        for one in instances:
-            self._settle(one, confirm.told_apart(one, verdict, findings[uid_of(one)]) if one in doubtful else verdict)
+                await back_off(self._session.settings.retry, round_ - 1)
 
     async def _take_verdicts(self, part: list[Usable], exchange: _Exchange) -> list[Usable]:
         """Settle what the answer says; return what it leaves open.
@@ -279,20 +176,18 @@ class _Delivery:
         undecided: list[Usable] = []
         doubtful: list[tuple[Usable, StoreVerdict]] = []
         for one in part:
-            verdict = exchange.verdicts.get(uid_of(one))
-            if uid_of(one) not in self._open:  # its source could not be read
+            verdict = exchange.verdicts.get(_uid(one))
+            if _uid(one) not in self._open:  # its source could not be read
                 continue
             if verdict is None or verdict.status is Status.UNCONFIRMED:
                 undecided.append(one)
             elif verdict.reason_code in KEPT_WHAT_IT_HAD or (
-                uid_of(one) in self._lost if verdict.status is Status.FAILED else one.keeps_uid
+                _uid(one) in self._lost if verdict.status is Status.FAILED else one.keeps_uid
             ):
                 doubtful.append((one, verdict))
             else:
                 self._settle(one, verdict)
-        findings = await self._storing.confirmation.findings([one for one, _ in doubtful])
-        for one, verdict in doubtful:
-            self._settle(one, confirm.told_apart(one, verdict, findings[uid_of(one)]))
+        await self._settle_by_looking(doubtful)
         return undecided
 
     async def _exchange(self, part: list[Usable]) -> _Exchange:
@@ -313,9 +208,9 @@ class _Delivery:
         return _Exchange({})
 
     async def _attempt(self, body: RelatedBody) -> _Exchange:
-        sent = {uid_of(part) for part in body.parts}
+        sent = {_uid(part) for part in body.parts}
         arrived_before = sent & self._left
-        self._left |= sent  # until the opposite is known: whoever is cancelled here does not come to know
+        self._left |= sent  # until the opposite is known: if this is cancelled, nobody comes to know
         lost: PostdicomError | None = None
         try:
             answer = await self._answer(body)
@@ -364,15 +259,28 @@ class _Delivery:
                 return answer
             if refusal.status not in _NOT_NOW:
                 raise refusal
-            body.begun = False  # whoever is cancelled while it waits knows that it was refused
+            body.begun = False  # if it is cancelled while it waits, it is known that nothing of it is there
             if not await under_way.another_was_taken():
                 raise refusal
 
     # --- the end of an instance -------------------------------------------------------------------------------------
 
     def _settle(self, one: Usable, verdict: StoreVerdict) -> None:
-        del self._open[uid_of(one)]
+        del self._open[_uid(one)]
         self._tell(one, verdict)
+
+    async def _settle_refused(self, instances: list[Usable], verdict: StoreVerdict) -> None:
+        """Settle what was refused whole; an earlier request of which no answer came may have stored it all the same."""
+        for one in instances:
+            if _uid(one) not in self._lost:
+                self._settle(one, verdict)
+        await self._settle_by_looking([(one, verdict) for one in instances if _uid(one) in self._lost])
+
+    async def _settle_by_looking(self, doubtful: list[tuple[Usable, StoreVerdict]]) -> None:
+        if doubtful:
+            findings = await self._storing.confirmation.findings([one for one, _ in doubtful])
+            for one, verdict in doubtful:
+                self._settle(one, confirm.told_apart(one, verdict, findings[_uid(one)]))
 
     def abandon(self, error: BaseException) -> None:
         """Settle what is open when the delivery ends early."""
@@ -384,6 +292,10 @@ class _Delivery:
         maybe_there = StoreVerdict(Status.UNCONFIRMED, reason=f"sent and not confirmed: {words}", temporary=True)
         for uid, one in list(self._open.items()):
             self._settle(one, maybe_there if uid in self._left else not_there)
+
+
+def _uid(instance: Usable) -> str:
+    return instance.header.uids.sop_instance_uid
 
 
 def _may_have_arrived(error: PostdicomError) -> bool:

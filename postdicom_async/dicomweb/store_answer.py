@@ -81,7 +81,10 @@ def verdicts_of(content_type: str, body: bytes, sent: Iterable[str]) -> dict[str
     """
     found: dict[str, list[StoreVerdict]] = {}
     for item in _data_sets(content_type, body):
-        for uid, verdict in (*_referenced(item), *_failed(item)):
+        told = [(entry, _stored(entry)) for entry in items_of(item, _REFERENCED_SOP_SEQUENCE)]
+        told += [(entry, _refused(entry)) for entry in items_of(item, _FAILED_SOP_SEQUENCE)]
+        for entry, verdict in told:
+            uid = str(first_value(entry, _REFERENCED_SOP_INSTANCE_UID) or "").strip("\0 ")
             found.setdefault(uid, []).append(verdict)
     return {uid: _joined(found.get(uid, [])) for uid in sent}
 
@@ -93,14 +96,6 @@ def _data_sets(content_type: str, body: bytes) -> list[DicomJson]:
         return objects_in_xml(body) if looks_like_xml and body.strip() else objects_in(body)
     except NotDicomJson:
         return []
-
-
-def _referenced(item: DicomJson) -> list[tuple[str, StoreVerdict]]:
-    return [(_uid(entry), _stored(entry)) for entry in items_of(item, _REFERENCED_SOP_SEQUENCE)]
-
-
-def _failed(item: DicomJson) -> list[tuple[str, StoreVerdict]]:
-    return [(_uid(entry), _refused(entry)) for entry in items_of(item, _FAILED_SOP_SEQUENCE)]
 
 
 def _stored(entry: DicomJson) -> StoreVerdict:
@@ -118,10 +113,6 @@ def _refused(entry: DicomJson) -> StoreVerdict:
         return StoreVerdict(Status.FAILED, None, "refused without a reason")
     status = Status.WARNED if code in KEPT_WHAT_IT_HAD else Status.FAILED
     return StoreVerdict(status, code, failure_name(code), temporary=code in _OUT_OF_RESOURCES)
-
-
-def _uid(entry: DicomJson) -> str:
-    return str(first_value(entry, _REFERENCED_SOP_INSTANCE_UID) or "").strip("\0 ")
 
 
 def _code(entry: DicomJson, tag: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Which studies an archive has, by its own word (QIDO-RS), for what is to be concluded from the list.
+"""Which studies an archive has, by its own word (QIDO-RS), for those who act on the list being whole.
 
 Archives cut their lists: at the page, at a few thousand results however they are paged, or at some number without any
 paging. So a list is believed to be whole only when the archive, asked for what comes behind it, has nothing, and when
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from postdicom_async.dicom.json_model import first_value, values_of
 from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.dialects import Route
-from postdicom_async.dicomweb.filters import LISTED
+from postdicom_async.dicomweb.filters import LISTED, STUDY_UID
 from postdicom_async.dicomweb.listing import as_count
-from postdicom_async.dicomweb.search import MayBeMore, Search, find
+from postdicom_async.dicomweb.search import MayBeMore, SearchQuery, find, first_result, query_to_act_on
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError, ServerError
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["FoundStudy", "Studies", "ask_study", "probe"]
 
 _OPERATION: Final = "list studies"
-_STUDY, _DATE, _COUNT, _MODALITIES = "0020000D", "00080020", "00201208", "00080061"
+_DATE, _COUNT, _MODALITIES = "00080020", "00201208", "00080061"
 _FIELDS: Final = (("includefield", _DATE), ("includefield", _COUNT))
 _DAY: Final = 8
 _EARLIEST, _LATEST = "19000101", "20991231"  # where no date shows
@@ -183,7 +183,7 @@ class Studies:
         if found.is_cut:
             self._cut_at = max(self._cut_at, found.size)
 
-    async def _part(self, search: Search, here: Marks, found: _List) -> AsyncGenerator[list[FoundStudy], None]:
+    async def _part(self, search: SearchQuery, here: Marks, found: _List) -> AsyncGenerator[list[FoundStudy], None]:
         try:
             async with aclosing(find(self._retrieval.session, search, None, [])) as pages:
                 async for page in pages:
@@ -212,7 +212,7 @@ class Studies:
                 words = "the archive lists studies of other modalities than were asked for by ModalitiesInStudy"
                 raise ProtocolError(words, operation=_OPERATION)
 
-    async def _grows(self, search: Search, here: Marks, found: _List) -> bool:
+    async def _grows(self, search: SearchQuery, here: Marks, found: _List) -> bool:
         """Find out whether a list is whole; return whether something new lies behind it."""
         behind = await self._behind(search, found.results)
         if behind and here.number_of(behind.encode()) is None:
@@ -221,21 +221,17 @@ class Studies:
         found.is_cut = found.size % _ROUND == 0 if found.is_paged else found.size >= self._cut_at
         return False
 
-    async def _behind(self, search: Search, results: int) -> str | None:
+    async def _behind(self, search: SearchQuery, results: int) -> str | None:
         """Return a study that comes behind so many results, "" where there is none; None where it cannot be asked."""
         if search.page is None:
             return None
-        behind = replace(search, offset=results, limit=1, page=1)
         try:
-            async with aclosing(find(self._retrieval.session, behind, None, [])) as pages:
-                async for page in pages:
-                    for item in page:
-                        return _found(item).uid
+            item = await first_result(self._retrieval.session, replace(search, offset=results, limit=1, page=1))
         except ServerError as error:
             if error.temporary:
                 raise
             return None
-        return ""
+        return "" if item is None else _found(item).uid
 
 
 def _halves(days: _Range, seen: Counter[str]) -> list[_Range]:
@@ -272,15 +268,11 @@ async def ask_study(retrieval: Retrieval, study: str) -> FoundStudy | None:
     Raises:
         PostdicomError: it cannot be asked, or answers with something else.
     """
-    search = _search(retrieval, ((_STUDY, study), *_FIELDS), limit=1)
-    async with aclosing(find(retrieval.session, search, None, [])) as pages:
-        async for page in pages:
-            for item in page:
-                found = _found(item)
-                if found.uid != study:
-                    raise ProtocolError("the archive answers with another study", operation=_OPERATION)
-                return found
-    return None
+    item = await first_result(retrieval.session, _search(retrieval, ((STUDY_UID, study), *_FIELDS), limit=1))
+    found = None if item is None else _found(item)
+    if found is not None and found.uid != study:
+        raise ProtocolError("the archive answers with another study", operation=_OPERATION)
+    return found
 
 
 async def probe(retrieval: Retrieval) -> None:
@@ -289,28 +281,17 @@ async def probe(retrieval: Retrieval) -> None:
     Raises:
         PostdicomError: what is wrong with the archive now.
     """
-    async with aclosing(find(retrieval.session, _search(retrieval, (), limit=1), None, [])) as pages:
-        async for _ in pages:
-            return
+    await first_result(retrieval.session, _search(retrieval, (), limit=1))
 
 
-def _search(retrieval: Retrieval, pairs: Pairs, *, limit: int | None = None) -> Search:
-    page = limit or retrieval.session.settings.limits.page_size
-    return Search(
-        _OPERATION,
-        retrieval.dialect.path(Route.SEARCH_STUDIES),
-        tuple(pairs),
-        key=_STUDY,
-        limit=limit,
-        page=page if retrieval.dialect.pages else None,
-        private=tuple(value for name, value in pairs if name != "includefield"),
-        dialect=retrieval.dialect,
-        acted_on=True,
-    )
+def _search(retrieval: Retrieval, pairs: Pairs, *, limit: int | None = None) -> SearchQuery:
+    path = retrieval.dialect.path(Route.SEARCH_STUDIES)
+    private = tuple(value for name, value in pairs if name != "includefield")
+    return replace(query_to_act_on(retrieval, _OPERATION, path, pairs, key=STUDY_UID, limit=limit), private=private)
 
 
 def _found(item: DicomJson) -> FoundStudy:
-    uid = str(first_value(item, _STUDY) or "").strip("\0 ")
+    uid = str(first_value(item, STUDY_UID) or "").strip("\0 ")
     if not is_uid(uid):
         raise ProtocolError("the archive lists a study without a valid UID", operation=_OPERATION)
     date = str(first_value(item, _DATE) or "").strip("\0 ").replace(".", "")

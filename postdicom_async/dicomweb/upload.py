@@ -13,18 +13,17 @@ from postdicom_async.dicomweb.store import OPERATION, Storing
 from postdicom_async.errors import UsageError
 from postdicom_async.results import OnProgress, Outcome, UploadReport
 from postdicom_async.transfer.adaptive import AtOnce
-from postdicom_async.transfer.at_once import Gate, UnderWay, for_each
+from postdicom_async.transfer.at_once import Turnstile, UnderWay, for_each_in_turn
 from postdicom_async.transfer.intake import Intake, Numbered
+from postdicom_async.transfer.passing import PassingBody
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from postdicom_async.dicom.anonymize import Anonymization
-    from postdicom_async.dicomweb.dialects import Dialect
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.dicomweb.store_answer import StoreVerdict
     from postdicom_async.disk.sources import Sources, Usable
-    from postdicom_async.settings import Limits
     from postdicom_async.transfer.outcomes import Gathered
 
 __all__ = ["Stores", "Upload"]
@@ -37,13 +36,13 @@ class Stores:
 
     Attributes:
         policy: how many.
-        gate: lets them begin.
+        turnstile: lets them begin.
         under_way: those that run.
     """
 
     def __init__(self, most: int) -> None:
         self.policy: AtOnce = AtOnce(most, first=_FIRST_AT_ONCE)
-        self.gate: Gate = Gate(self.policy)
+        self.turnstile: Turnstile = Turnstile(self.policy)
         self.under_way: UnderWay = UnderWay()
 
 
@@ -71,11 +70,12 @@ class Upload:
             raise UsageError("give 'skip' or 'send'", argument="existing")
         if study_instance_uid is not None:
             study_instance_uid = checked_uid(study_instance_uid, "study_instance_uid")
-        self._limits = _batch_limits(retrieval.session.settings.limits, retrieval.dialect)
+        self._limits = retrieval.session.settings.limits
+        if (most := retrieval.dialect.instances_per_store) is not None:
+            self._limits = replace(self._limits, batch_instances=min(self._limits.batch_instances, most))
         self._deadline = retrieval.session.settings.timeouts.deadline
         self._stores = stores or Stores(self._limits.parallel_stores)
         self._at_once = self._stores.policy
-        self._turns = 0  # that were taken and not given back
         one_call = retrieval.over(retrieval.session.one_call(at_once=True))
         self._storing = Storing(
             one_call, study_instance_uid, lambda: self._at_once.refused(monotonic()), self._stores.under_way
@@ -100,14 +100,12 @@ class Upload:
         try:
             return await self._intake.run(sources, self._send, OPERATION, self._deadline)
         finally:
-            while self._turns:  # of what was cancelled before it began
-                self._give_turn_back()
             if self._present is not None:
                 self._present.close()
 
     async def _send(self, admitted: AsyncIterator[Numbered]) -> None:
         async with aclosing(self._batches(admitted)) as batches:
-            await for_each(batches, self._deliver, at_once=self._at_once)
+            await for_each_in_turn(batches, self._deliver, self._stores.turnstile)
 
     async def run_as_one(self, sources: Sources) -> tuple[Outcome, ...]:
         """Send everything in one request."""
@@ -121,33 +119,17 @@ class Upload:
             length = numbered.instance.body.length
             full = len(batch) >= self._limits.batch_instances or size + length > self._limits.batch_bytes
             if batch and full:
-                yield await self._in_turn(batch)
+                yield batch
                 batch, size = [], 0
             batch.append(numbered)
             size += length
-            if getattr(numbered.instance.body, "passes", False):  # what follows it comes when it is read
-                yield await self._in_turn(batch)
+            if isinstance(numbered.instance.body, PassingBody):  # what follows it comes when it is read
+                yield batch
                 batch, size = [], 0
         if batch:
-            yield await self._in_turn(batch)
-
-    async def _in_turn(self, batch: list[Numbered]) -> list[Numbered]:
-        """Return a batch when it may be sent: what waits for that is one for each upload."""
-        await self._stores.gate.take()
-        self._turns += 1
-        return batch
-
-    def _give_turn_back(self) -> None:
-        self._turns -= 1
-        self._stores.gate.give_back()
+            yield batch
 
     async def _deliver(self, batch: list[Numbered]) -> None:
-        try:
-            await self._send_batch(batch)
-        finally:
-            self._give_turn_back()
-
-    async def _send_batch(self, batch: list[Numbered]) -> None:
         numbers = {one.instance.header.uids.sop_instance_uid: one.number for one in batch}
 
         def reached(instance: Usable, sent: int) -> None:
@@ -171,12 +153,6 @@ class Upload:
         self._intake.expect_fewer_bytes(one.instance.body.length)
         self._intake.settle(one.number, _outcome(one.instance, verdict))
         return True
-
-
-def _batch_limits(limits: Limits, dialect: Dialect) -> Limits:
-    if dialect.instances_per_store is None:
-        return limits
-    return replace(limits, batch_instances=min(limits.batch_instances, dialect.instances_per_store))
 
 
 def _outcome(instance: Usable, verdict: StoreVerdict) -> Outcome:

@@ -38,10 +38,10 @@ class Refusal(HTTPException):
 
 
 def accepted(request: Request) -> list[MediaRange]:
-    """Return what the client accepts; the ``accept`` parameter goes before the header (PS3.18 section 8.3.3.1).
+    """Return what the client accepts; the ``accept`` parameter outranks the header (PS3.18 section 8.3.3.1).
 
     Raises:
-        Refusal: 431 when it is longer than anything sensible.
+        Refusal: 431 when the text is longer than anything sensible.
     """
     text = request.query_params.get("accept") or ", ".join(request.headers.getlist("accept"))
     if len(text) > LONGEST:
@@ -64,7 +64,7 @@ def refusal(status: int, reason: str, headers: Mapping[str, str] | None = None) 
 
 
 def slow_down(wait: int) -> Response:
-    """Return the refusal of an attempt that was not looked at, after too many wrong ones."""
+    """Return the refusal of an attempt that is not even looked at: too many wrong ones came before it."""
     return refusal(429, "too many wrong passwords or keys came from there", {"Retry-After": str(wait)})
 
 
@@ -75,7 +75,7 @@ def dicom_json(content: Any, status: int = 200, headers: Mapping[str, str] | Non
 
 
 def base_url(request: HTTPConnection) -> str:
-    """Return the address the archive was reached under, without a slash at its end; http for a WebSocket's too."""
+    """Return the address by which the archive was reached, without a trailing slash; as http for a WebSocket too."""
     root = request.scope.get("root_path", "")  # where the archive is mounted
     netloc = request.url.netloc
     name, port = request.scope.get("server") or ("", None)

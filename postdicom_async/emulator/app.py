@@ -1,4 +1,4 @@
-"""The routes of the archive, and what they are put into: pages of other origins, the gate, how errors look."""
+"""The routes of the archive and what stands around them: other origins (CORS), the gate, how errors look."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import errno
 import hmac
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -23,13 +24,14 @@ from postdicom_async.emulator.answers import RouteHandler, RouteRow, refusal, sl
 from postdicom_async.emulator.cloud.bring_up import REGION_PATH, ROUTER_PATH, bring_up_routes
 from postdicom_async.emulator.cloud.listener import CloudListener
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
-from postdicom_async.emulator.dicomweb.qido import SearchTransaction
+from postdicom_async.emulator.dicomweb.qido import answer_search
 from postdicom_async.emulator.dicomweb.stow import Stow
 from postdicom_async.emulator.dicomweb.wado import Wado
 from postdicom_async.emulator.doors import is_known_host
 from postdicom_async.emulator.operations.actions import operation_routes
 from postdicom_async.emulator.pages.routes import share_routes
 from postdicom_async.emulator.store.archive import ArchiveStore
+from postdicom_async.emulator.store.attributes import QueryLevel
 from postdicom_async.emulator.store.files import UnreadableHeader
 from postdicom_async.emulator.vendor.shares import SHARE_PATH
 
@@ -44,32 +46,30 @@ _CHALLENGE = {"WWW-Authenticate": 'Basic realm="embedded archive", charset="UTF-
 def _dicomweb_routes(context: ArchiveContext) -> list[RouteRow]:
     """Return method, path and handler of both URL shapes.
 
-    The vendor's come first: in ``/studies/series/instances`` the word ``series`` is no Study Instance UID.
+    The vendor's come first: in ``/studies/series/instances`` the word ``series`` is not a Study Instance UID.
     """
-    stow, find, wado = Stow(context), SearchTransaction(context), Wado(context)
+    stow, wado = Stow(context), Wado(context)
+    studies, series, instances = (partial(answer_search, context, level) for level in QueryLevel)
     rows: list[RouteRow] = [
         ("POST", "/", stow.store),
-        ("GET", "/studies/series", find.series),
-        ("GET", "/studies/series/instances", find.instances),
+        ("GET", "/studies/series", series),
+        ("GET", "/studies/series/instances", instances),
         ("GET", "/studies/series/instances/{instance}", wado.retrieve),
         ("GET", "/studies/series/{series}", wado.retrieve),
         ("POST", "/studies", stow.store),
         ("POST", _STUDY, stow.store),
-        ("GET", "/studies", find.studies),
-        ("GET", "/series", find.series),
-        ("GET", "/instances", find.instances),
-        ("GET", f"{_STUDY}/series", find.series),
-        ("GET", f"{_STUDY}/instances", find.instances),
-        ("GET", f"{_SERIES}/instances", find.instances),
+        ("GET", "/studies", studies),
+        ("GET", "/series", series),
+        ("GET", "/instances", instances),
+        ("GET", f"{_STUDY}/series", series),
+        ("GET", f"{_STUDY}/instances", instances),
+        ("GET", f"{_SERIES}/instances", instances),
         ("GET", f"{_INSTANCE}/frames/{{numbers}}", wado.frames),
         ("GET", f"{_INSTANCE}/bulkdata/{{path:path}}", wado.bulk_data),
     ]
     for level in (_STUDY, _SERIES, _INSTANCE):
-        rows += [
-            ("GET", level, wado.retrieve),
-            ("DELETE", level, wado.delete),
-            ("GET", f"{level}/metadata", wado.metadata),
-        ]
+        rows += [("GET", level, wado.retrieve), ("DELETE", level, wado.delete)]
+        rows += [("GET", f"{level}/metadata", wado.metadata)]
     for level in (_STUDY, _SERIES, _INSTANCE, f"{_INSTANCE}/frames/{{numbers}}"):
         rows += [("GET", f"{level}/rendered", wado.rendered), ("GET", f"{level}/thumbnail", wado.rendered)]
     return rows
@@ -85,7 +85,7 @@ def create_app(
     """Return the archive as an ASGI application, to be served or mounted anywhere; without the Cloud API.
 
     Its lifespan closes it. An application that mounts it, whose parts have no lifespan of their own, calls
-    ``app.state.close()`` instead. It answers by any ``Host`` unless ``options.allow_host`` names some.
+    ``app.state.close()`` instead. Any ``Host`` is accepted unless ``options.allow_host`` names some.
     """
     account = None if username is None else (username, password or "")
     context = ArchiveContext(ArchiveStore(folder), options, account, options.allow_host or None)
@@ -128,12 +128,12 @@ def build_app(
             Exception: _on_error,
         },
     )
-    app.router.redirect_slashes = False
+    app.router.redirect_slashes = False  # the gate has taken them off; a redirect would cost a request
     return app
 
 
 def _head_of(handler: RouteHandler) -> RouteHandler:
-    """Return the handler of HEAD for one of GET: status and headers are the same, and no body is ever read."""
+    """Return a HEAD handler for a GET handler: status and headers are the same, and no file is read."""
 
     async def head(request: Request) -> Response:
         answer = await handler(request)
@@ -148,7 +148,7 @@ def _head_of(handler: RouteHandler) -> RouteHandler:
 
 
 def _cross_origin(allowed: Collection[str]) -> list[Middleware]:
-    """Return what lets pages of other origins use the archive (Fetch standard, CORS); a preflight has no password."""
+    """Let pages of other origins use the archive (Fetch standard, CORS); a preflight carries no password."""
     if not allowed:
         return []
     return [
@@ -164,7 +164,7 @@ def _cross_origin(allowed: Collection[str]) -> list[Middleware]:
 
 
 async def _on_error(_request: Request, error: Exception) -> Response:
-    """Answer with a reason that shows nothing of what was asked or stored."""
+    """Answer with a reason that reveals nothing of what was asked or stored."""
     if isinstance(error, HTTPException):
         return refusal(error.status_code, error.detail, error.headers)
     if isinstance(error, UnreadableHeader):
@@ -175,9 +175,9 @@ async def _on_error(_request: Request, error: Exception) -> Response:
 
 
 class FrontGate:
-    """Stands in front of the routes: takes slashes off the end of the path, asks for a known host and the password.
+    """Stands in front of the routes: strips slashes around the path, and asks for a known host and the password.
 
-    No password is asked of shares and of what has keys of its own.
+    Shares, and services with keys of their own, need no password.
     """
 
     def __init__(self, app: ASGIApp, context: ArchiveContext) -> None:
@@ -195,14 +195,14 @@ class FrontGate:
         await app(scope, receive, send)
 
     def _refused(self, request: Request, path: str) -> Response | None:
-        """Return the refusal of a request that goes no further."""
+        """Return the refusal of a request that is not let in, else None."""
         context = self._context
         if not is_known_host(request.headers.get("host", ""), context.hosts):
             return refusal(421, "the archive is not known by the name in Host; allow_host names others")
         if context.account is None or path.startswith(f"{SHARE_PATH}/") or path in {ROUTER_PATH, REGION_PATH}:
             return None
         given = request.headers.get("authorization", "")
-        if not given:
+        if not given:  # browsers and curl ask first; that is no guess
             return refusal(401, "a user name and a password are wanted", _CHALLENGE)
         address = request.client.host if request.client else ""
         wait = context.password_guesses.begin(address)

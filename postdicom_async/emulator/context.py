@@ -1,4 +1,4 @@
-"""How an archive is to behave, and what every handler is given: the store, the options, threads for what blocks."""
+"""How an archive is to behave, and what every handler is given: store, options, threads for what blocks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ArchiveOptions:
         limits: what clients may cost.
 
     Raises:
-        UsageError: a key is no GUID, an origin or a host none, or there is no institution, user or group.
+        UsageError: a key is not a GUID, an origin or a host is malformed, or there is no institution, user or group.
     """
 
     max_page: int | None = None
@@ -108,7 +108,7 @@ class ArchiveOptions:
         self._set("allow_host", checked_hosts(self.allow_host))
 
     def _set(self, name: str, value: object) -> None:
-        """Keep a value in the form in which requests are compared with it."""
+        """Keep a value in the form that requests are compared with."""
         object.__setattr__(self, name, value)
 
     @property

@@ -1,7 +1,7 @@
 """Who may come in: under which names the archive is reached, which pages may use it, how often a secret is guessed.
 
-A page of anybody can make its own name mean this machine's address (DNS rebinding); to the browser the archive is then
-part of that page's host. Only its name, in ``Host``, tells.
+Any web page can have its own host name resolve to this machine (DNS rebinding); the browser then takes the archive for
+a part of that page's site. Only the name in ``Host`` gives it away.
 
 Every attempt at a password or a key takes a token and gets it back when it was right: some can be tried at once, then
 one once in a while. Without a token an attempt is not looked at, so that many at once find out no more than one after
@@ -40,7 +40,7 @@ def is_known_host(header: str, hosts: Collection[str] | None) -> bool:
     """Return whether a ``Host`` names this machine.
 
     Args:
-        header: the header; empty when there was none, as browsers never do.
+        header: the header; empty when there was none, which browsers never do.
         hosts: lower-case names and addresses besides those of the loopback interface; one that stands for all of the
             machine's addresses lets every address pass, since no page comes from one. None for any host.
     """
@@ -66,7 +66,7 @@ def _is_address(name: str) -> bool:
 def may_connect(origin: str | None, host: str, allowed: Collection[str]) -> bool:
     """Return whether a page may open a WebSocket: one of the same host (on any port), or of an allowed origin.
 
-    Browsers ask nobody before they open one, and always name the page's origin; what is no browser mostly does not.
+    Browsers open one without asking, and always name the page's origin; other clients mostly do not.
     """
     if origin is None or "*" in allowed or origin in allowed:
         return True
@@ -86,7 +86,7 @@ def checked_origins(values: Iterable[str]) -> tuple[str, ...]:
     """Return origins as browsers write them: lower case, no path.
 
     Raises:
-        UsageError: one is no origin.
+        UsageError: one is malformed.
     """
     origins = [value.strip().rstrip("/").lower() for value in _several("allow_origin", values)]
     for origin in origins:
@@ -101,7 +101,7 @@ def checked_hosts(values: Iterable[str]) -> frozenset[str]:
     """Return names that an archive is known by, as they are compared with a ``Host``.
 
     Raises:
-        UsageError: one is no name.
+        UsageError: one is malformed.
     """
     names = frozenset(value.strip().strip("[]").lower() for value in _several("allow_host", values))
     for name in names:
@@ -135,7 +135,7 @@ class Guesses:
 
     def begin(self, address: str) -> int:
         """Take a token for an attempt; return 0, or in how many seconds there will be one, having taken none."""
-        with self._lock:
+        with self._lock:  # HTTP is looked at in the event loop, the Cloud API's requests in threads
             now = self._clock()
             both = self._both(address)
             for tokens, times in both:
@@ -144,12 +144,12 @@ class Guesses:
             wait = max((1 - tokens.left) / _PER_SECOND / times for tokens, times in both)
             if wait > 0:
                 return math.ceil(wait)
-            for tokens, _ in both:
+            for tokens, _ in both:  # both or none: a refused attempt costs nothing
                 tokens.left -= 1
             return 0
 
     def right(self, address: str) -> None:
-        """Give the token of an attempt back, which was no guess."""
+        """Give the token back: the attempt was not a guess."""
         with self._lock:
             for tokens, _ in self._both(address):
                 tokens.left += 1

@@ -1,4 +1,4 @@
-"""uvicorn inside the running event loop, and the bounds that it does not have.
+"""uvicorn inside the running event loop, with the bounds that it lacks.
 
 One port takes HTTP and WebSockets: a connection begins as `BoundedConnection`, and a request to upgrade hands it over
 to `MuteWebSocket`. uvicorn waits for ever for the rest of a request's head, for its body, and for a client that does
@@ -39,7 +39,7 @@ _LINGER = 1
 
 
 class BoundedConnection(H11Protocol):
-    """uvicorn's protocol: whoever takes too long, or comes when there is no room, is told and cut off."""
+    """uvicorn's protocol; a client that takes too long, or comes when there is no room, is told so and cut off."""
 
     limits: ArchiveLimits
 
@@ -52,12 +52,13 @@ class BoundedConnection(H11Protocol):
         self._unsent = 0
         self._is_over = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for a head, or refuse the connection."""
         super().connection_made(transport)
         # Handlers find it as `request.state.transport`, to drop the connection where a test asks for that.
         self.app_state = {**self.app_state, "transport": transport}
-        if len(self.connections) > self.limits.max_connections:
+        # WebSockets are among them too, and have a limit of their own.
+        if sum(isinstance(one, BoundedConnection) for one in self.connections) > self.limits.max_connections:
             self._tell_and_end(503, "too many connections are open")
         else:
             self._look()
@@ -70,12 +71,12 @@ class BoundedConnection(H11Protocol):
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the connection over to `MuteWebSocket`, whose time-outs are its own."""
-        if self._timer:
+        if self._timer:  # the transport has another protocol from now on, and nobody would stop it
             self._timer.cancel()
         super().handle_websocket_upgrade(event)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; what comes after the end is of no use."""
+        """Take bytes; what comes after the end is dropped."""
         if not self._is_over:
             self._received += len(data)
             super().data_received(data)
@@ -87,6 +88,7 @@ class BoundedConnection(H11Protocol):
             self._waiting_for, self._since, self._received = waiting_for, now, 0
         patience = self.limits.head_timeout if waiting_for == "head" else self.limits.body_timeout
         if waiting_for and now - self._since >= patience:
+            # A status is told only where no answer has begun: in the midst of a body it would be taken for data.
             is_answered = self.cycle is not None and self.cycle.response_started and waiting_for == "body"
             if waiting_for == "read" or is_answered:
                 self.transport.abort()
@@ -117,23 +119,23 @@ class BoundedConnection(H11Protocol):
         return waiting_for == "body" and self._received >= LEAST
 
     def _tell_and_end(self, status: int, reason: str) -> None:
-        """Answer beside uvicorn's own course, which is told that the connection is gone.
+        """Answer past uvicorn, which is told that the connection is gone.
 
-        The socket lives for a moment more: closed with bytes unread, it would take the answer along.
+        The socket stays open for a moment: closed with bytes unread, it would discard the answer as well.
         """
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nX-Error-Reason: {reason}\r\n"
         self._is_over = True
         if self.cycle and not self.cycle.response_complete:
-            self.cycle.disconnected = True
+            self.cycle.disconnected = True  # wakes the handler, which would wait for the body for ever
             self.cycle.message_event.set()
         self.transport.write(f"{head}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
         self.transport.write_eof()
-        self.transport.resume_reading()
+        self.transport.resume_reading()  # so that the client's end is seen
         self._timer = self.loop.call_later(_LINGER, self.transport.abort)
 
 
 class MuteWebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, which writes nothing: it would log addresses and frames, which hold keys and patient data.
+    """uvicorn's WebSocket without its log, which would show addresses and frames: they hold keys and patient data.
 
     Its logger is not registered, so nobody can turn it on.
     """
@@ -142,17 +144,18 @@ class MuteWebSocket(WebSocketsSansIOProtocol):
         super().__init__(*given, **options)
         self.logger = self.conn.logger = logging.Logger("postdicom_async.emulator.mute", logging.CRITICAL + 1)  # noqa: LOG001
         self.conn.debug = False  # decided by the logger before
+        self.close_timeout = 1.0  # a client that is told of a bad frame need not answer
 
 
 _PATIENCE = 0.5
-"""Seconds that handlers get to notice that their connections are gone."""
+"""Seconds for handlers to notice that their connections are gone."""
 
 _TURNS = 5
-"""Turns of the event loop from a connection's being accepted to its protocol's having it: three, and some to spare."""
+"""Turns of the event loop until an accepted connection has reached its protocol: three, and some to spare."""
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn without signal handlers and without waiting: connections are cut when it stops."""
+    """uvicorn without signal handlers; when it stops, connections are cut at once."""
 
     def __init__(self, app: object, limits: ArchiveLimits) -> None:
         config = uvicorn.Config(
@@ -173,7 +176,7 @@ class QuietServer(uvicorn.Server):
         self.ready: asyncio.Event = asyncio.Event()
         self.stop: asyncio.Event = asyncio.Event()
 
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator there
         """Leave the signals to whoever runs the event loop."""
         return nullcontext()
 
@@ -202,10 +205,10 @@ class QuietServer(uvicorn.Server):
 
 
 async def stop_listening(server: asyncio.Server | WebSocketServer) -> None:
-    """Close a server, and wait until the connections it accepted are known to their protocols, to be cut as well.
+    """Close a server, and wait until the connections it accepted have reached their protocols, so that they can be cut.
 
-    One that the closing of an asyncio server finds in between would be nobody's, and its socket left to the garbage;
-    so nothing is accepted for some turns before. uvloop does not let its sockets be touched, and loses none.
+    One that is between the two when an asyncio server closes would belong to nobody, its socket left to the garbage
+    collector; so nothing is accepted for some turns before. uvloop does not let its sockets be touched, and loses none.
     """
     for bound in server.sockets:
         with suppress(NotImplementedError, RuntimeError):

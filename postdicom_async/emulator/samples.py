@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import uuid
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -67,21 +67,16 @@ def make_uid(random: Random) -> str:
     return f"2.25.{uuid.UUID(int=random.getrandbits(128), version=4).int}"
 
 
-@dataclass
 class _Study:
     """What all instances of a study share, and the numbers drawn so far."""
 
-    patient: SamplePatient
-    random: Random
-    description: str
-    study_uid: str = field(init=False)
-    frame_of_reference: str = field(init=False)
-    date: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.study_uid = make_uid(self.random)
-        self.frame_of_reference = make_uid(self.random)
-        self.date = f"{self.random.randint(2015, 2024)}{self.random.randint(1, 12):02}{self.random.randint(1, 28):02}"
+    def __init__(self, patient: SamplePatient, seed: str, description: str) -> None:
+        self.patient = patient
+        self.random = random = Random(seed)  # noqa: S311 - repeatable, no secret
+        self.description = description
+        self.study_uid = make_uid(random)
+        self.frame_of_reference = make_uid(random)
+        self.date = f"{random.randint(2015, 2024)}{random.randint(1, 12):02}{random.randint(1, 28):02}"
 
     def dataset(self, sop_class: str, modality: str, series_uid: str, series: int, number: int) -> Dataset:
         """Return an instance without pixels, its UID new."""
@@ -122,7 +117,7 @@ def ct_like_study(
         slices: how many instances in each.
         size: rows and columns; pixels have 16 bits.
     """
-    study = _Study(patient, Random(f"ct {seed}"), "CT thorax sample")  # noqa: S311 - repeatable, no secret
+    study = _Study(patient, f"ct {seed}", "CT thorax sample")
     names = ("Thorax native", "Thorax arterial", "Thorax venous")
     for series_number in range(1, series + 1):
         series_uid = make_uid(study.random)
@@ -200,7 +195,7 @@ def multiframe_study(
     patient: SamplePatient = PATIENTS[0], *, seed: int = 1, frames: int = 12, size: int = 256
 ) -> Iterator[Dataset]:
     """Make a study of one multi-frame instance."""
-    study = _Study(patient, Random(f"multi-frame {seed}"), "Multi-frame sample")  # noqa: S311 - repeatable, no secret
+    study = _Study(patient, f"multi-frame {seed}", "Multi-frame sample")
     series_uid = make_uid(study.random)
     sop_class = MultiFrameGrayscaleWordSecondaryCaptureImageStorage
     ds = study.dataset(sop_class, "OT", series_uid, 1, 1)
@@ -261,31 +256,24 @@ def write_benchmark_series(folder: Path, count: int, size_bytes: int, *, seed: i
     Raises:
         ValueError: the size is odd, too small for a header, or too large for one value.
     """
-    study = _Study(PATIENTS[0], Random(f"benchmark {seed}"), "Benchmark sample")  # noqa: S311 - repeatable, no secret
-    series_uid = make_uid(study.random)
+    study = _Study(PATIENTS[0], f"benchmark {seed}", "Benchmark sample")
+    series_uid, paths = make_uid(study.random), [folder / f"{number:06}.dcm" for number in range(1, count + 1)]
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{number:06}.dcm" for number in range(1, count + 1)]
+    columns = 256 if size_bytes < 32 * MEGABYTE else 32768  # the number of rows has 16 bits
     for number, path in enumerate(paths, 1):
         ds = study.dataset(SecondaryCaptureImageStorage, "OT", series_uid, 1, number)
-        _write_sized(path, ds, size_bytes, study.random.randbytes)
+        _set_pixels(ds, 0, columns, b"", bits=16)
+        around = len(_encode(ds)) + 12  # what is left over goes into Data Set Trailing Padding, which has a header
+        rows, padding = divmod(size_bytes - around, 2 * columns)
+        if size_bytes % 2 or not 1 <= rows <= 0xFFFF:
+            raise ValueError(f"size_bytes must be even, at least {around + 2 * columns} and below 4 GiB")
+        ds.Rows, length = rows, rows * 2 * columns
+        with path.open("wb") as file:
+            file.write(_encode(ds)[:-4] + length.to_bytes(4, "little"))
+            for start in range(0, length, MEGABYTE):
+                file.write(study.random.randbytes(min(MEGABYTE, length - start)))
+            file.write(b"\xfc\xff\xfc\xffOB\0\0" + padding.to_bytes(4, "little") + bytes(padding))
     return paths
-
-
-def _write_sized(path: Path, ds: Dataset, size_bytes: int, noise: Callable[[int], bytes]) -> None:
-    """Write rows of pixels, and what is left over as Data Set Trailing Padding."""
-    columns = 256 if size_bytes < 32 * MEGABYTE else 32768  # the number of rows has 16 bits
-    _set_pixels(ds, 0, columns, b"", bits=16)
-    around = len(_encode(ds)) + 12  # the padding element's own header
-    rows, padding = divmod(size_bytes - around, 2 * columns)
-    if size_bytes % 2 or not 1 <= rows <= 0xFFFF:
-        raise ValueError(f"size_bytes must be even, at least {around + 2 * columns} and below 4 GiB")
-    ds.Rows = rows
-    length = rows * 2 * columns
-    with path.open("wb") as file:
-        file.write(_encode(ds)[:-4] + length.to_bytes(4, "little"))
-        for start in range(0, length, MEGABYTE):
-            file.write(noise(min(MEGABYTE, length - start)))
-        file.write(b"\xfc\xff\xfc\xffOB\0\0" + padding.to_bytes(4, "little") + bytes(padding))
 
 
 def pydicom_test_files() -> list[Path]:

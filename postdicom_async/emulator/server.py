@@ -27,7 +27,7 @@ from postdicom_async.emulator.http_server import QuietServer, listen
 from postdicom_async.emulator.operations.faults import Fault, Faults, VendorCall
 from postdicom_async.emulator.store.archive import ArchiveStore, StoredInstance, parse_instance
 from postdicom_async.emulator.store.files import make_file
-from postdicom_async.emulator.vendor.schema import order_uuid_of, series_uuid_of
+from postdicom_async.emulator.store.schema import order_uuid_of, series_uuid_of
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 
@@ -55,7 +55,7 @@ class EmbeddedArchive:
         options: how it behaves.
 
     Raises:
-        UsageError: the host is none; on entering, when the address cannot be listened on.
+        UsageError: the host is malformed; on entering, when the address cannot be listened on.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class EmbeddedArchive:
         await self._stop()
 
     async def _start(self) -> None:
-        bound = listen(self._host, self._port)
+        bound = listen(self._host, self._port)  # before the folder is opened: a port in use leaves no trace
         self._undo.append(bound.close)
         self._port = bound.getsockname()[1]
         folder = self._given_folder
@@ -246,13 +246,14 @@ class EmbeddedArchive:
             await asyncio.wait({self._serving, ready}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ready.cancel()
-        if self._serving.done():
+        if self._serving.done():  # it has failed, and says why
             self._serving.result()
 
     async def _stop(self) -> None:
         serving, self._serving = self._serving, None
         undo, self._undo = self._undo[::-1], []
         try:
+            # The server first: what it still let in would begin more.
             if serving and self._server:
                 self._server.stop.set()
                 await asyncio.gather(serving, return_exceptions=True)
@@ -260,6 +261,7 @@ class EmbeddedArchive:
                 await self._listener.stop()
         finally:
             self._context = self._cloud = self._listener = None
+            # In a thread: the index waits for its disk. Whatever fails above, nothing stays open.
             await asyncio.to_thread(lambda: [step() for step in undo])
 
     async def serve_forever(self) -> None:

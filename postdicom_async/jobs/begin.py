@@ -1,4 +1,8 @@
-"""What begins a job or goes on with one: `copy`, `sync`, `verify`, `resume`, `retry`; and `dry_run`, which shows it."""
+"""What begins a job or goes on with one: `copy`, `sync`, `verify`, `resume`, `retry`; and `dry_run`, which shows it.
+
+What was asked for is checked first, before a ledger is made or removed; then the ends are made, the ledger is opened or
+made, and what `resume` needs is written beside it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The work of one worker: the instances of one chunk, from the source to the target, and one end for each of them.
 
-Nothing here knows of a ledger: it runs in the process of the job, or in one on another machine.
+Nothing here knows of a ledger: it runs in the process of the job, or in one on another machine. `LocalDispatcher` runs
+several chunks at once in this process.
 """
 
 from __future__ import annotations

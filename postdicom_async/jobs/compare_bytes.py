@@ -126,8 +126,7 @@ async def verify_bytes(
     Raises:
         PostdicomError: an end cannot be worked with; findings that came before hold.
     """
-    if at_target is None:
-        at_target = anonymize.uids_after if anonymize is not None else _unchanged
+    at_target = at_target or (anonymize.uids_after if anonymize is not None else lambda uids: uids)
     check = _Check(source, study, {item.uid: item for item in instances}, anonymize)
     async for verified in check.without_digest():
         yield verified
@@ -141,10 +140,6 @@ async def verify_bytes(
                 yield verified
     for item in check.left():
         yield Verified(item.uid, VerifyFinding.MISSING)
-
-
-def _unchanged(uids: InstanceUids) -> InstanceUids:
-    return uids
 
 
 def _wanted(uids: Collection[InstanceUids], sizes: Mapping[str, int], *, whole: bool) -> Selection:

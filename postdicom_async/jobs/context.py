@@ -1,4 +1,10 @@
-"""What the phases of a job share: its ledger, its ends, how it is to be done, and how an end that fails is asked."""
+"""What the phases of a run share: the ledger, the ends, how the job is to be done; and how an end is asked.
+
+Nothing here changes while a run lasts, but what it points to. An end that fails is asked again when that makes sense
+(`pace.outages` knows), a list from its beginning: what a list gave before it broke proves nothing, for what it lacks
+would be taken for deleted, or never be moved. A list that fails at an end that works is `Unlisted`: that one study
+fails, and the job goes on.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +39,6 @@ _T = TypeVar("_T")
 _LIST = "list"  # what failed of a study whose instances are not known; no instance has such a UID
 _REFUSED = 400
 _MOST_VAIN = 12  # attempts at a list, each after its end worked again, that came no further than one before
-
-
-def _as_it_is(problem: PostdicomError) -> Exception:
-    return problem
 
 
 class Unlisted(Exception):
@@ -173,7 +175,7 @@ class Context:
         question: Callable[[], Awaitable[_T]],
         *,
         most: int | None = None,
-        failed: Callable[[PostdicomError], Exception] = _as_it_is,
+        failed: Callable[[PostdicomError], Exception] = lambda problem: problem,
     ) -> _T:
         """Return what an end answers. It is asked again after an outage, and where its failure may have been chance.
 
@@ -187,7 +189,9 @@ class Context:
             LimitReached: the question did.
             PostdicomError: the end cannot be worked with.
         """
-        for made in itertools.count(1):
+        made = 0
+        while True:
+            made += 1
             problem: PostdicomError | None = None
             try:
                 answer = await question()
@@ -200,7 +204,6 @@ class Context:
                 return answer
             if not await self.outages.to_be_repeated(end, problem, made) or made == most:
                 raise failed(problem)
-        raise AssertionError("it is asked until it answers")
 
     async def studies(
         self, *stages: Stage, unseen: bool = False, of_any_run: bool = False

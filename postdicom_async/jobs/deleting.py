@@ -1,4 +1,4 @@
-"""The last phase of a sync: deletes at the target what the source has no more, behind every guard there is.
+"""The last phase of a sync: it deletes at the target what the source has no longer, behind every guard there is.
 
 Nothing is deleted unless the whole run before it was clean: both ends listed without a contradiction, no item failed,
 unconfirmed or pending, a source that is not empty, not more than the share that is allowed. And of each study, the

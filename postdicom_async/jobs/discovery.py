@@ -1,6 +1,7 @@
-"""Finds the studies of both ends, and decides by their counts which are to be looked into.
+"""The phase that finds the studies of both ends, and decides by their counts which are to be looked into.
 
-Only lists that came to their end without a contradiction count: an end that fails half-way is asked from the beginning.
+A list counts only when it came to its end without contradicting itself: an end that fails half-way is asked again from
+the beginning.
 """
 
 from __future__ import annotations

@@ -1,8 +1,12 @@
 """A job as callers have it: begun, watched, paused, changed, waited for, and gone on with after whatever ended it.
 
-`Job` holds what is open: the ledger with its lock, the two ends, the task that works. It is made by `jobs.copy`,
-`jobs.sync`, `jobs.verify` and `jobs.resume`; leaving ``async with`` ends the work in good order, and the next job of
-the same pair goes on where it stopped.
+`Job` holds what is open: the ledger with its lock, the two ends, the socket through which it is told things, and the
+task that works; that task opens them all, and closes them whatever happens. It is made by `jobs.copy`, `jobs.sync`,
+`jobs.verify` and `jobs.resume`; leaving ``async with`` ends the work in good order, and the next job of the same pair
+goes on where it stopped. Whoever iterates over it slows it down: no chunk is given out while 1024 outcomes wait.
+
+What can go wrong: it is cancelled before its first step. Then the task has opened nothing and will close nothing, and
+`stop` lets go of the ledger in its place.
 """
 
 from __future__ import annotations

@@ -1,7 +1,11 @@
 """The phase that moves: studies become chunks, chunks are given out, and what comes back is written down.
 
-What this holds is what is under way: which chunks, what each of their items came to that is not final, and which
-studies are to be tried again and when. Everything else is in the ledger.
+What this holds is what is under way, and only its own event loop changes it: which chunks, what each of their items
+came to that is not final, and which studies are to be tried again and when. Everything else is in the ledger. A study
+has ended when none of its chunks is under way and it is not to be tried again.
+
+What can go wrong: an end fails a chunk. Whether that is an outage is found out while other chunks go on; if it is, the
+chunk's items are pending again and have used up no attempt.
 """
 
 from __future__ import annotations

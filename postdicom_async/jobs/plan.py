@@ -1,4 +1,4 @@
-"""What is to be done with a study, with its items, and in which chunks. Pure.
+"""What is to be done with a study, with its items, and in which chunks; and what a chunk is, and its end. Pure.
 
 A study is compared by its counts first. Its instances are listed where the counts differ, where an end does not count,
 or where everything is to be compared. So a second run over two archives that agree asks for two lists of studies.
@@ -230,7 +230,7 @@ class ItemEnd(NamedTuple):
         reason: why; see `states.Reason`.
         temporary: another attempt may end otherwise.
         size: bytes.
-        digest: 16 bytes that tell the data set that was sent (see `verify.digest`), empty unless asked for.
+        digest: 16 bytes that tell the data set that was sent (see `compare_bytes.digest_of`), empty unless asked for.
     """
 
     series: str

@@ -1,6 +1,6 @@
 """What a job would do, study by study, without doing it: the same discovery and the same plan, in a ledger of its own.
 
-Where the job has a ledger already, a copy of it is gone on with, so that the next run does exactly what was shown.
+Where the job has a ledger already, this continues with a copy of it, so that the next run does exactly what was shown.
 """
 
 from __future__ import annotations

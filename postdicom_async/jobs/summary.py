@@ -1,4 +1,7 @@
-"""What a job has come to: what reports, pages and the terminal show. Pure data, read from a ledger; nothing private."""
+"""What a job has come to: what reports, pages and the terminal show, and whether it adds up. Pure.
+
+It is read from a ledger, and nothing in it is private.
+"""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class VerifyPhase:
                 found |= {
                     row.uid: Verified(row.uid, VerifyFinding.CANNOT_COMPARE) for row in some if row.uid not in found
                 }
-            else:  # else an outage would last, for the weather, until the next one
+            else:  # both work: without this, an outage would be taken to last until the next chunk fails
                 for end in (context.source, context.target):
                     context.outages.succeeded(end)
             at += len(some)

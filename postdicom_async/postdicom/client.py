@@ -8,9 +8,7 @@ from postdicom_async.dicomweb.client import DicomWeb
 from postdicom_async.dicomweb.dialects import POSTDICOM, Dialect
 from postdicom_async.face import public_face
 from postdicom_async.postdicom.caller import Caller
-from postdicom_async.postdicom.folders import Folders
-from postdicom_async.postdicom.orders import Orders
-from postdicom_async.postdicom.shares import Shares
+from postdicom_async.postdicom.facades import Folders, Orders, Shares
 from postdicom_async.settings import Settings
 from postdicom_async.vendor.wire import Wire
 

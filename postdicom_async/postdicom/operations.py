@@ -13,7 +13,6 @@ from datetime import date, datetime
 from typing import Final
 
 from postdicom_async.errors import UsageError
-from postdicom_async.http.retry import Repeat
 from postdicom_async.vendor import fields as of
 from postdicom_async.vendor.fields import Field, Operation, Parameter, in_dicomweb
 from postdicom_async.vendor.values import LISTS, Value, ValueKind, Values, ascii_json
@@ -36,11 +35,11 @@ class HeaderOperation(Operation):
 
 
 def _read(title: str, path: str, header: str, *fields: Field) -> HeaderOperation:
-    return HeaderOperation(title, Repeat.READ, in_dicomweb(*fields), path, header)
+    return HeaderOperation(title, True, in_dicomweb(*fields), path, header)
 
 
 def _change(title: str, path: str, header: str, *fields: Field) -> HeaderOperation:
-    return HeaderOperation(title, Repeat.CHANGE, in_dicomweb(*fields), path, header)
+    return HeaderOperation(title, False, in_dicomweb(*fields), path, header)
 
 
 _LINK_EXPIRES: Final = of.EXPIRES.but(help="The last day of the link.", required="both")
@@ -68,7 +67,14 @@ OPERATIONS: Final[dict[str, HeaderOperation]] = {
     ),
     "folders.create": _change("create folder", "/createfolder", "CreateFolderParameters", *of.NEW_FOLDER),
     "folders.search": _read("search folders", "/searchfolder", "SearchFolderParameters", *of.FOLDER_SEARCH),
-    "folders.share": _change("share folder", "/sharefolderwithurl", "ShareFolderParameters", *of.FOLDER_SHARE),
+    "folders.share": _change(
+        "share folder",
+        "/sharefolderwithurl",
+        "ShareFolderParameters",
+        *of.FOLDER_SHARE[:4],
+        of.EXPIRES.but(help="The last day. Without it, for ever."),
+        of.DOWNLOADABLE,
+    ),
     "folders.add_order": _change(
         "add order to folder", "/addordertofolder", "AddOrderToFolderParameters", of.ORDER, of.FOLDERS
     ),
@@ -176,7 +182,7 @@ def split(operation: HeaderOperation, values: Values, wire: Wire) -> list[Values
 
 def _halves(operation: HeaderOperation, values: Values) -> tuple[Values, Values] | None:
     lists = [(name, value) for name, value in values.items() if isinstance(value, list) and len(value) > 1]
-    if operation.repeat is not Repeat.READ or not lists:
+    if not operation.reads or not lists:
         return None
     name, longest = max(lists, key=lambda pair: sum(len(str(item)) for item in pair[1]))
     middle = len(longest) // 2

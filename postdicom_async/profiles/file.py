@@ -112,7 +112,7 @@ def add_profile(
         _parsed(new, path)
         return new
 
-    private_files.change(path, _shown(path), to)
+    private_files.change(path, str(path), to)
     return profile
 
 
@@ -132,7 +132,7 @@ def remove_profile(name: str) -> None:
             raise _unknown(name, tables, path)
         return _without(text or "", name, path)
 
-    private_files.change(path, _shown(path), to)
+    private_files.change(path, str(path), to)
 
 
 @public_face
@@ -157,10 +157,6 @@ def open_profile(name: str, *, ask: bool = False) -> DicomWeb | PostDicom | Clou
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-def _shown(path: Path) -> str:
-    return str(path)
-
-
 def _unknown(name: str, tables: Mapping[str, Any], path: Path) -> UsageError:
     shown = name if name.isprintable() and len(name) < 80 else "of that name"
     if close := closest(name, tables):
@@ -169,11 +165,11 @@ def _unknown(name: str, tables: Mapping[str, Any], path: Path) -> UsageError:
         hint = (
             f"there are {', '.join(sorted(tables))}" if tables else "there are none; postdicom profiles add makes one"
         )
-    return UsageError(f"there is no profile {shown} in {_shown(path)}; {hint}")
+    return UsageError(f"there is no profile {shown} in {path}; {hint}")
 
 
 def _tables(path: Path) -> dict[str, Any]:
-    return _parsed(private_files.read(path, _shown(path)) or "", path)
+    return _parsed(private_files.read(path, str(path)) or "", path)
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
@@ -192,9 +188,9 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
             by_variable[variable_part(name)].append(name)
         for names in by_variable.values():
             if len(names) > 1:
-                raise UsageError(f"{_shown(path)}: profiles {names[0]} and {names[1]} have too much the same name")
+                raise UsageError(f"{path}: profiles {names[0]} and {names[1]} have too much the same name")
         return tables
-    raise UsageError(f"{_shown(path)}: not TOML{f' (at {place}' if place else ''}")
+    raise UsageError(f"{path}: not TOML{f' (at {place}' if place else ''}")
 
 
 def _without(text: str, name: str, path: Path) -> str:
@@ -212,7 +208,7 @@ def _without(text: str, name: str, path: Path) -> str:
     except tomllib.TOMLDecodeError:
         is_right = False
     if not is_right:  # a line that begins with a bracket amid a text or a list
-        raise UsageError(f"{_shown(path)}: {name} is written in a way only an editor can take out")
+        raise UsageError(f"{path}: {name} is written in a way only an editor can take out")
     return new
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from postdicom_async.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 ArchiveKind: TypeAlias = Literal["dicomweb", "postdicom", "cloud"]
@@ -130,7 +130,7 @@ def profile_of(name: str, table: object, *, folder: Path | None = None) -> Profi
         raise UsageError(f"{where}: {misplaced[0]} is not for kind {kind}")
     if kind != "cloud" and not table.get("url"):
         raise UsageError(f"{where}: url is missing")
-    values = {key: _READ[_KINDS[key]](f"{where}, {key}", value, folder) for key, value in table.items()}
+    values = {key: _READ[key](f"{where}, {key}", value, folder) for key, value in table.items()}
     profile = Profile(name, **values)
     _check_addresses(where, profile)
     return profile
@@ -206,22 +206,13 @@ def _option_text(where: str, value: object) -> str:
     return str(value)
 
 
-_READ: Final[Mapping[str, Any]] = {
-    "text": _text,
-    "amount": _amount,
-    "flag": _flag,
-    "count": _count,
-    "number": _number,
-    "path": _path,
+_READ: Final[dict[str, Callable[[str, object, Path | None], Any]]] = dict.fromkeys(KEYS, _text) | {
     "options": _options,
-}
-_KINDS: Final[dict[str, str]] = dict.fromkeys(KEYS, "text") | {
-    "options": "options",
-    "max_rate": "amount",
-    "requests_per_second": "number",
-    **dict.fromkeys(("environment_proxy", "allow_http"), "flag"),
-    **dict.fromkeys(("connections", "parallel_stores", "parallel_retrieves"), "count"),
-    **{key: "path" for key in KEYS if key.endswith("_file") or key.startswith("client_")},
+    "max_rate": _amount,
+    "requests_per_second": _number,
+    **dict.fromkeys(("environment_proxy", "allow_http"), _flag),
+    **dict.fromkeys(("connections", "parallel_stores", "parallel_retrieves"), _count),
+    **{key: _path for key in KEYS if key.endswith("_file") or key.startswith("client_")},
 }
 
 

@@ -1,4 +1,4 @@
-"""From a profile to a client: its settings, its dialect, its credentials."""
+"""From a profile to a client: its settings, its dialect, its credentials; and options, as ``FIELD=VALUE`` texts."""
 
 from __future__ import annotations
 
@@ -176,19 +176,11 @@ def is_at(profile: Profile, address: str) -> bool:
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def _flag(text: str) -> bool:
-    return _WORDS[text.lower()]
-
-
-def _numbers(text: str) -> frozenset[int]:
-    return frozenset(int(number) for number in text.split(","))
-
-
 _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
-    bool: (_flag, "true or false"),
+    bool: (lambda text: _WORDS[text.lower()], "true or false"),
     int: (int, "a whole number"),
     str: (str, "text"),
-    frozenset[int]: (_numbers, "whole numbers with commas between"),
+    frozenset[int]: (lambda text: frozenset(map(int, text.split(","))), "whole numbers with commas between"),
 }
 
 
@@ -221,7 +213,11 @@ def options_of(base: Any) -> dict[str, Any]:
     """Return the fields that a text can change, by name, with their types."""
     hints = get_type_hints(type(base))
     named = {field.name: hints[field.name] for field in fields(base) if field.name != "name"}
-    return {name: kind for name, kind in named.items() if all(map(_can_be_read, _kinds(kind)))}
+    return {
+        name: kind
+        for name, kind in named.items()
+        if all(one in _READERS or get_origin(one) is Literal for one in _kinds(kind))
+    }
 
 
 def values_of(base: Any) -> dict[str, str]:
@@ -235,10 +231,6 @@ def _text(value: object) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def _can_be_read(kind: Any) -> bool:
-    return kind in _READERS or _is_word(kind)
-
-
 def _kinds(annotation: Any) -> Iterator[Any]:
     """Yield the types that an annotation allows, None apart."""
     if get_origin(annotation) in (Union, UnionType):
@@ -247,17 +239,13 @@ def _kinds(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def _is_word(kind: Any) -> bool:
-    return get_origin(kind) is Literal
-
-
 def _value(where: str, annotation: Any, text: str) -> Any:
     optional = NoneType in get_args(annotation)
     if optional and text.lower() in ("", "none"):
         return None
     expected: list[str] = ["none"] if optional else []
     for kind in _kinds(annotation):
-        if _is_word(kind):
+        if get_origin(kind) is Literal:
             if text in get_args(kind):
                 return text
             expected.append(" or ".join(map(str, get_args(kind))))

@@ -2,6 +2,8 @@
 
 A variable without a profile's name in it, such as ``POSTDICOM_PASSWORD``, may be meant for another archive. It counts
 only when the caller speaks to a single one, and not when ``POSTDICOM_URL`` says that it belongs elsewhere.
+
+The keyring is asked through a process of its own: a backend may hang, print, or want to ask something.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
@@ -71,7 +74,11 @@ def places_of(profile: Profile, which: SecretName, *, alone: bool = True) -> Ite
     if plain_counts(profile, alone=alone) if profile.name else alone:  # what --url names, the variables beside are for
         yield variable, lambda: os.environ.get(variable, "")
     for entry in entries_of(profile, which):
-        yield f"the keyring ({KEYRING_SERVICE}, {entry})", lambda entry=entry: stored(entry) or ""  # type: ignore[misc]
+        yield f"the keyring ({KEYRING_SERVICE}, {entry})", partial(_stored_or_empty, entry)
+
+
+def _stored_or_empty(entry: str) -> str:
+    return stored(entry) or ""
 
 
 def _if_there(path: Path) -> str:

@@ -2,10 +2,10 @@
 
 A trial compares two levels: the throughput of all work at the level before, and at the one tried. It starts as TCP
 does, doubling while that pays, and from one slow stream with four; the first time it does not, it steps back and from
-then on tries a neighbour now and then, above and below in turn, ever more seldom as long as nothing is gained. A clear
-gain is believed at once, and doubling goes on; that there is none only after a longer look, since a short one may be
-chance. An archive that refuses (429, 503), does not answer in time or cuts ends a trial, or halves the level, and that
-level is not tried again for a while.
+then on tries a neighbour now and then, above and below in turn, less and less often as long as nothing is gained. A
+clear gain is believed at once, and doubling goes on; that there is none is believed only after a longer look, since a
+short one may be chance. An archive that refuses (429, 503), does not answer in time or cuts ends a trial, or halves the
+level, and that level is not tried again for a while.
 
 Throughput is counted by ends: a window begins when the first piece of work that began at a level ends, so that
 opening a connection is not held against it, and lasts for so many ends a lane. That is exact for pieces that run in
@@ -52,17 +52,21 @@ class _Base:
 
 
 class AtOnce:
-    """A level between 1 and ``most``, moved by what work at it brought.
+    """A level between 1 and ``most``, moved by what the work done at it brought.
 
-    Whoever runs the work starts pieces while fewer than `now` are under way, and tells of every end. What runs when
-    the level falls goes on.
+    Whoever runs the work starts pieces while fewer than `now` are under way, and tells of every end. When the level
+    falls, what runs goes on.
+
+    State: the level, the window that is being counted, and while a trial is under way what it is compared with. Only
+    `done` and `refused` change it. What can go wrong is to judge a level by work that began at another: so a window
+    begins with the end of the first piece that began at this one (`_changed`), and a refusal throws the window away.
 
     Args:
         most: the upper bound.
         first: where to start; trials do not go below it, only refusals do.
 
     Attributes:
-        held: set by whoever runs the work while more would be of no use: it is busy itself, or has nothing to begin.
+        held: set by whoever runs the work while more would be no use: it is busy itself, or has nothing to begin.
     """
 
     def __init__(self, most: int, *, first: int = 1) -> None:
@@ -124,7 +128,7 @@ class AtOnce:
 
     def refused(self, now: float) -> None:
         """Note that the archive refused a request for now, did not answer it in time, or cut it off."""
-        if now - self._refused_at < _ONE_REFUSAL:
+        if now - self._refused_at < _ONE_REFUSAL:  # requests that were under way together are refused together
             return
         self._refused_at = now
         self._ceiling, self._ceiling_until = max(2, self._now), now + self._pause

@@ -1,4 +1,4 @@
-"""What a download knows of every instance: what arrived and by which answer, and what the archive lists.
+"""What a download knows of every instance: whether it arrived, by which answer, and whether the archive lists it.
 
 Memory holds counters and the latest instances; the rest lies in a `Scratch` (see there). Passes over everything go in
 slices, between which the event loop goes on. What arrives during such a pass is counted by whoever comes second: the
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum, auto
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from postdicom_async.disk.scratch import Scratch, ScratchKey, ScratchMap
 from postdicom_async.results import InstanceUids, Outcome, Status
 from postdicom_async.transfer.outcomes import MOST_KEPT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 
     from postdicom_async.transfer.outcomes import Gathered
 
@@ -110,6 +110,7 @@ class Arrivals:
         listed: what the archive lists, empty where it lists nothing, None where it cannot be asked; see `adopt`.
         outside: instances that are here and not in that list.
         present: instances that were in the folder before, all where every outcome is kept, else some.
+        states: by `key`, which answer brought an instance, and in the lowest bit whether it is here.
     """
 
     def __init__(self, study: str, gathered: Gathered) -> None:
@@ -124,7 +125,7 @@ class Arrivals:
         self._gathered = gathered
         self._scratch = Scratch()
         self._numbers = _Numbers(self._scratch)
-        self._states: ScratchMap[int] = ScratchMap(self._scratch)  # which answer, and in the lowest bit whether here
+        self.states: ScratchMap[int] = ScratchMap(self._scratch)
         self._answers = 0
         self._counted_to = _BEGINNING  # in `outside`
         self.names: ScratchMap[str] = ScratchMap(self._scratch)
@@ -138,38 +139,25 @@ class Arrivals:
         self._answers += 1
         return OneAnswer(self, self._answers)
 
-    def _key(self, uids: tuple[str, str, str]) -> ScratchKey:
+    def key(self, uids: tuple[str, str, str]) -> ScratchKey:
+        """Return the key of an instance in `states` and in a list."""
         return self._numbers.of(uids[1]), uids[2]
 
     def has(self, uids: tuple[str, str, str]) -> bool:
         """Return whether an instance is here."""
-        return bool((self._states.get(self._key(uids)) or 0) & 1)
+        return bool((self.states.get(self.key(uids)) or 0) & 1)
 
     # --- arriving ----------------------------------------------------------------------------------------------------
 
-    def take(self, uids: InstanceUids, number: int) -> Taken:
-        """Note that answer ``number`` brings an instance."""
-        key = self._key(uids)
-        state = self._states.get(key)
-        if state is not None and state >> 1 == number:
-            return Taken.AGAIN
-        if state is not None and state & 1:
-            return Taken.BEFORE
-        self._states.put(key, number << 1)
-        return Taken.NEW
-
-    def note_saved(self, outcome: Outcome, uids: InstanceUids, number: int) -> bool:
-        """Note that an instance of answer ``number`` is on disk, whole; return whether it was not before."""
-        is_new = self._arrive(uids, number)
-        if is_new:
-            self.saved += 1
-            self.size += outcome.size
-            self._gathered.add(outcome)
-        return is_new
+    def note_saved(self, outcome: Outcome) -> None:
+        """Count an instance that has arrived now, and tell its outcome."""
+        self.saved += 1
+        self.size += outcome.size
+        self._gathered.add(outcome)
 
     def note_present(self, uids: InstanceUids, where: str, size: int = 0) -> None:
         """Note that the folder holds an instance."""
-        if self._arrive(uids, 0):
+        if self.arrive(uids, 0):
             if self._gathered.keeps_all or len(self.present) < MOST_KEPT:
                 self.present.append(uids)
             self._gathered.add(Outcome(where, Status.PRESENT, uids, size))
@@ -183,10 +171,11 @@ class Arrivals:
         """Wait until another instance may begin."""
         await self._gathered.room()
 
-    def _arrive(self, uids: InstanceUids, number: int) -> bool:
-        key = self._key(uids)
-        state = self._states.get(key) or 0
-        self._states.put(key, number << 1 | 1)
+    def arrive(self, uids: InstanceUids, number: int) -> bool:
+        """Note that an instance is here, whole, by answer ``number``; return whether it was not before."""
+        key = self.key(uids)
+        state = self.states.get(key) or 0
+        self.states.put(key, number << 1 | 1)
         if state & 1:
             return False
         self.here += 1
@@ -206,11 +195,11 @@ class Arrivals:
         if listed is None:
             return False
         try:
-            while self.here and (rows := self._slice(self._states, listed.keys, self._counted_to)):
+            while self.here and (rows := self._slice(self.states, listed.keys, self._counted_to)):
                 self.outside += sum(state & 1 and value is None for *_, state, value in rows)
                 self._counted_to = rows[-1][:2]
                 await asyncio.sleep(0)
-        except BaseException:  # cancelled: a list that is compared in part would say that all is here
+        except BaseException:  # cancelled: a list that was compared in part would say that all is here
             self.listed, self.outside, self._counted_to = None, 0, _BEGINNING
             raise
         self._counted_to = _END
@@ -249,7 +238,7 @@ class Arrivals:
         listed = self.listed
         after: ScratchKey = _BEGINNING if only is None else (only, "")
         while listed is not None and listed.size:
-            rows = [row for row in self._slice(listed.keys, self._states, after) if only in (None, row[0])]
+            rows = [row for row in self._slice(listed.keys, self.states, after) if only in (None, row[0])]
             if not rows:
                 return
             yield rows
@@ -272,31 +261,34 @@ class OneAnswer:
 
     Attributes:
         saved: how many instances it brought so far that were not here.
+        has: whether an instance is here, whichever answer brought it.
+        note_refused: notes a part that was dropped.
+        room: waits until another instance may begin.
     """
 
     def __init__(self, arrivals: Arrivals, number: int) -> None:
         self.saved: int = 0
+        self.has: Callable[[tuple[str, str, str]], bool] = arrivals.has
+        self.note_refused: Callable[[InstanceUids | None, str], None] = arrivals.note_refused
+        self.room: Callable[[], Coroutine[Any, Any, None]] = arrivals.room
         self._arrivals = arrivals
         self._number = number
 
     def take(self, uids: InstanceUids) -> Taken:
-        """Say whether a part is wanted."""
-        return self._arrivals.take(uids, self._number)
-
-    def has(self, uids: InstanceUids) -> bool:
-        """Return whether an instance is here, whichever answer brought it."""
-        return self._arrivals.has(uids)
+        """Note that the answer brings an instance; say whether it is wanted."""
+        key = self._arrivals.key(uids)
+        state = self._arrivals.states.get(key)
+        if state is not None and state >> 1 == self._number:
+            return Taken.AGAIN
+        if state is not None and state & 1:
+            return Taken.BEFORE
+        self._arrivals.states.put(key, self._number << 1)
+        return Taken.NEW
 
     def note_saved(self, outcome: Outcome, uids: InstanceUids) -> bool:
         """Note that an instance is on disk, whole and under its name; return whether it was not before."""
-        is_new = self._arrivals.note_saved(outcome, uids, self._number)
-        self.saved += is_new
+        is_new = self._arrivals.arrive(uids, self._number)
+        if is_new:
+            self.saved += 1
+            self._arrivals.note_saved(outcome)
         return is_new
-
-    def note_refused(self, uids: InstanceUids | None, reason: str) -> None:
-        """Note a part that was dropped."""
-        self._arrivals.note_refused(uids, reason)
-
-    async def room(self) -> None:
-        """Wait until another instance may begin."""
-        await self._arrivals.room()

@@ -1,18 +1,27 @@
-"""Work on several items at once, with one plain error out of it."""
+"""Work on several items at once, which ends with one plain error if it fails; and turns that several callers share.
+
+State of the workers and of the turnstile belongs to the event loop. What can go wrong is that somebody waits for ever:
+so every turn is given back once, by whoever took it, whether or not its work began, and a limit is looked at again now
+and then, because it may rise while nothing ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
-__all__ = ["Gate", "Limit", "UnderWay", "for_each"]
+    from postdicom_async.settings import Retry
+
+__all__ = ["Limit", "Turnstile", "UnderWay", "back_off", "for_each", "for_each_in_turn"]
 
 _T = TypeVar("_T")
 
@@ -42,7 +51,7 @@ async def for_each(items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None
 
 
 class _Workers(Generic[_T]):
-    """Tasks that are given another item when they are through with one: a task for each costs like a small request."""
+    """Tasks that are given another item when they are done with one: a new task for each costs as much as a request."""
 
     def __init__(self, items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None]], at_once: int | Limit) -> None:
         self._items = items
@@ -128,26 +137,62 @@ class _Workers(Generic[_T]):
                 self._idle.append(waiting)
                 item = await waiting
         except asyncio.CancelledError:
-            self._was_cancelled = True  # its item is not through: this is no end like any other
+            # Its item is not done: taken for an end like any other, an upload would ask for its items for ever.
+            self._was_cancelled = True
             raise
         except Exception as error:  # noqa: BLE001 - raised in the end
             self._fail(error)
 
 
-class Gate:
+async def for_each_in_turn(
+    items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None]], turnstile: Turnstile
+) -> None:
+    """Do what `for_each` does, each item in its turn at a turnstile that others share."""
+    turns = 0  # that were taken and not given back
+
+    async def in_turn() -> AsyncGenerator[_T, None]:
+        nonlocal turns
+        async for item in items:
+            await turnstile.take()
+            turns += 1
+            yield item
+            del item  # not kept while the next is awaited: it may hold bytes
+
+    async def work_and_give_back(item: _T) -> None:
+        nonlocal turns
+        try:
+            await work(item)
+        finally:
+            turns -= 1
+            turnstile.give_back()
+
+    try:
+        async with aclosing(in_turn()) as begun:
+            await for_each(begun, work_and_give_back, at_once=turnstile.limit)
+    finally:
+        for _ in range(turns):  # of what was cancelled before it began: the others would wait for them forever
+            turnstile.give_back()
+
+
+async def back_off(retry: Retry, rounds: int) -> None:
+    """Wait before another round: a random share of ``base``, doubled ``rounds`` times, at most of ``cap``."""
+    await asyncio.sleep(random.random() * min(retry.cap, retry.base * 2.0**rounds))  # noqa: S311 - spreads, hides nothing
+
+
+class Turnstile:
     """Lets several callers begin no more at once, all together, than a limit says: first come, first served.
 
     Every turn that was taken is given back, once; that is also when a limit that has risen is noticed, or by `look`.
     """
 
     def __init__(self, limit: Limit) -> None:
-        self._limit = limit
+        self.limit: Limit = limit
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def take(self) -> None:
         """Wait for a turn."""
-        if not self._waiting and self._busy < self._limit.now:
+        if not self._waiting and self._busy < self.limit.now:
             self._busy += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -155,7 +200,7 @@ class Gate:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it came at the same moment
+            if not turn.cancelled():  # the turn came at the same moment: nobody else would give it back
                 self.give_back()
             raise
 
@@ -166,7 +211,7 @@ class Gate:
 
     def look(self) -> None:
         """Let in who waits, as far as there is room."""
-        while self._waiting and self._busy < self._limit.now:
+        while self._waiting and self._busy < self.limit.now:
             turn = self._waiting.popleft()
             if not turn.done():
                 self._busy += 1
@@ -174,9 +219,9 @@ class Gate:
 
 
 class UnderWay:
-    """Requests of one upload, or of several that share this, that are under way.
+    """The requests under way of one upload, or of several that share this.
 
-    Where one is refused, the others show whether it is by their number.
+    Where one is refused, the others show whether that is because there are so many.
     """
 
     def __init__(self) -> None:

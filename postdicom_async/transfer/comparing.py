@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from postdicom_async.dicom.header import data_set_start, pixels_start
 from postdicom_async.dicom.sameness import Difference, Differences, differences
+from postdicom_async.dicom.tags import JSON_TAG
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,7 +28,7 @@ COMPARED_WHOLE: Final = 16 << 20
 _MORE: Final = 1 << 20  # an archive may write the same data set this much longer
 _FIRST_LOOK: Final = 64 * 1024
 _LONGEST_HEAD: Final = 4 << 20  # before the pixels of a large instance
-_PIXEL_DATA: Final = "7FE00010"
+_PIXEL_DATA: Final = JSON_TAG["PixelData"]
 
 
 async def compared(sent: Body, received: AsyncIterator[bytes]) -> Differences:
@@ -41,12 +42,8 @@ async def compared(sent: Body, received: AsyncIterator[bytes]) -> Differences:
         LocalFileError: the source changed, or is gone.
         PostdicomError: as ``received`` raises it.
     """
-    if sent.length <= COMPARED_WHOLE:
-        return await _compare_whole(sent, received)
-    return await _compare_streams(sent, received)
-
-
-async def _compare_whole(sent: Body, received: AsyncIterator[bytes]) -> Differences:
+    if sent.length > COMPARED_WHOLE:
+        return await _compare_streams(sent, received)
     limit = 2 * sent.length + _MORE
     got: list[bytes] = []
     size = 0
@@ -69,7 +66,7 @@ async def _compare_streams(body: Body, pieces_received: AsyncIterator[bytes]) ->
         if one is None or other is None or one.syntax != other.syntax or one.with_elements != other.with_elements:
             return cannot
         rest = await _equal_rest(sent, received)
-    if rest is None:  # perhaps only written in another way
+    if rest is None:  # another length: perhaps the same pixels, only written in another way
         return cannot
     found = Differences(Difference.SAME)
     if one.with_elements:

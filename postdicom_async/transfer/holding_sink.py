@@ -7,6 +7,10 @@ State: all of it belongs to the event loop; threads only write files. What is in
 until it is taken or written; what is in files until it is taken. Whoever receives waits while there is much of it, but
 never while the one for whom it is waits too: for the next instance, or for more of a body that is still coming. Each
 answer has a `Side` of its own, so that it goes on while its own body is read.
+
+What can go wrong is that both wait for one another: the receiver for room, and the reader for bytes that come only
+when there is room. So a reader that waits is let through (`is_awaited`), a body that nobody reads any more lets its
+archive go on (`PassingBody.__del__`), and one that was taken and never opened is thrown away after a while (`_UNREAD`).
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from postdicom_async.disk.sources import Usable, identify_kept
 from postdicom_async.disk.spool import PrivateFile, SpooledFile
 from postdicom_async.disk.threads import shared_pool
 from postdicom_async.results import Status
-from postdicom_async.transfer.passing import Passing, PassingBody, Through
+from postdicom_async.transfer.passing import Passing, PassingBody
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import IdentifiedSource
     from postdicom_async.disk.threads import DiskPool
     from postdicom_async.results import InstanceUids
-    from postdicom_async.transfer.sinks import Arrival, Arriving, Ended, Pieces
+    from postdicom_async.transfer.sinks import Arrival, ArrivalEnded, Arriving, Pieces
 
 __all__ = ["HoldingSink", "Side"]
 
@@ -157,7 +161,7 @@ class HoldingSink:
         return one
 
     def _drop_unread(self) -> None:
-        """Throw away what was taken and is not read: nothing comes behind it, and somebody waits for that."""
+        """Throw away what was taken and is not read: nothing comes behind it, and somebody waits for what would."""
         unread, self._unread = self._unread, []
         for body in filter(None, (one() for one in unread)):
             if not body.is_opened:
@@ -182,15 +186,15 @@ class Side:
         self._sink = sink
         self._passing: Passing | None = None
 
-    def open(self, arriving: Arriving, ended: Ended, /) -> Arrival:
+    def open(self, arriving: Arriving, ended: ArrivalEnded, /) -> Arrival:
         """Begin to take an instance."""
         sink = self._sink
         if sink.passes and arriving.length is not None and arriving.length > sink.in_memory:
-            self._passing = passing = Passing(arriving, sink)
-            header = arriving.header
+            self._passing = passing = Passing(sink, ended)
+            uids = arriving.header.uids
             body = PassingBody(passing, arriving.length)
-            sink.put(Usable(header.uids.sop_instance_uid, header, body), header.uids, 0)
-            return Through(passing, ended)
+            sink.put(Usable(uids.sop_instance_uid, arriving.header, body), uids, 0)
+            return passing
         self._passing = None
         return _Keeping(sink, arriving, ended)
 
@@ -212,7 +216,7 @@ class _Keeping:
 
     where: str = ""
 
-    def __init__(self, sink: HoldingSink, arriving: Arriving, ended: Ended) -> None:
+    def __init__(self, sink: HoldingSink, arriving: Arriving, ended: ArrivalEnded) -> None:
         self._sink = sink
         self._header = arriving.header
         self._ended = ended
@@ -227,19 +231,16 @@ class _Keeping:
     def write(self, pieces: Pieces, size: int, /) -> None:
         if self._over:
             return
-        self._pieces += pieces
-        self._size += size
-        self._hold(size)
-        # Many that come at once may fill memory before one of them is whole: then no back-pressure would help.
+        self._take(pieces, size, size)
+        # Many that come at once may fill memory before any of them is whole, and then nobody could take one to make
+        # room: so they go to files when somebody waits for the next.
         if self._size > self._sink.in_memory or (self._sink.is_awaited and self._sink.is_tight):
             self._go_on()
 
     def end(self, pieces: Pieces, size: int, /) -> None:
         if self._over:
             return
-        self._pieces += pieces
-        self._size += size
-        self._hold(max(size, _LEAST))
+        self._take(pieces, size, max(size, _LEAST))
         self._whole = True
         if self._file is None and not self._at_work and self._size <= self._sink.in_memory:
             self._give(self._in_memory(), self._held)
@@ -256,6 +257,11 @@ class _Keeping:
         else:
             self._end(None)
 
+    def _take(self, pieces: Pieces, size: int, held: int) -> None:
+        self._pieces += pieces
+        self._size += size
+        self._hold(held)
+
     def _hold(self, size: int) -> None:
         self._held += size
         self._sink.hold(size)
@@ -263,11 +269,11 @@ class _Keeping:
     def _in_memory(self) -> IdentifiedSource:
         data = b"".join(self._pieces)
         self._pieces.clear()
-        uid = self._header.uids.sop_instance_uid
+        uids = self._header.uids
         missing = what_is_missing(data, len(data), lambda at, size: data[at : at + size])
         if missing is not None:
-            return Unusable(uid, Status.UNREADABLE, missing, len(data), self._header.uids)
-        return Usable(uid, self._header, BytesBody(data))
+            return Unusable(uids.sop_instance_uid, Status.UNREADABLE, missing, len(data), uids)
+        return Usable(uids.sop_instance_uid, self._header, BytesBody(data))
 
     def _give(self, one: IdentifiedSource, held: int, *, filed: int = 0) -> None:
         self._held = 0
@@ -283,21 +289,24 @@ class _Keeping:
     # --- in a file ----------------------------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        waits = self._held >= _WRITTEN or self._whole
-        if self._at_work or self._over or not waits:
+        if self._at_work or self._over or not (self._held >= _WRITTEN or self._whole):
             return
         pieces, self._pieces = self._pieces, []
         self._at_work = True
-        self._sink.pool.start(partial(self._write, pieces), partial(self._written, self._held))
+        last = self._whole
+        self._sink.pool.start(partial(self._write, pieces, last), partial(self._written, self._held, last))
 
-    def _write(self, pieces: Pieces) -> None:
-        """Write, in a thread."""
+    def _write(self, pieces: Pieces, last: bool) -> None:
+        """Write, and when that was all find out whether it is whole; in a thread."""
         with explained("the folder for temporary files"):
             file = self._file = self._file or PrivateFile()
             for piece in pieces:
                 file.append(piece)
+        if last:
+            body = SpooledFile(file, self._size, _PIECE * 2)
+            self._found = identify_kept(body, self._header.uids.sop_instance_uid, whole=True)
 
-    def _written(self, size: int, problem: BaseException | None) -> None:
+    def _written(self, size: int, last: bool, problem: BaseException | None) -> None:
         self._at_work = False
         if self._over:  # dropped meanwhile
             self._file = None
@@ -306,23 +315,7 @@ class _Keeping:
         self._hold(-size)
         if problem is not None:
             self._end(problem)
-        elif self._pieces:
-            self._go_on()
-        elif self._whole:
-            self._at_work = True
-            self._sink.pool.start(self._look, self._looked)
-
-    def _look(self) -> None:
-        """Find out whether it is whole, in a thread."""
-        assert self._file is not None  # noqa: S101 - written
-        body = SpooledFile(self._file, self._size, _PIECE * 2)
-        self._found = identify_kept(body, self._header.uids.sop_instance_uid, whole=True)
-
-    def _looked(self, problem: BaseException | None) -> None:
-        self._at_work = False
-        if self._over:
-            self._ended(problem)
-        elif problem is not None:
-            self._end(problem)
-        else:
+        elif last:
             self._give(self._found, 0, filed=self._size)
+        elif self._pieces or self._whole:
+            self._go_on()

@@ -1,38 +1,36 @@
-"""Takes the sources of an upload in: settles what is not to be sent, tells duplicates apart, gives one outcome each.
+"""The intake of an upload: settles what is not to be sent, tells duplicates apart, gives each source one outcome.
 
 Every source has exactly one outcome, told as soon as it is final; what is not settled when all is over was not sent.
-Of several sources with one SOP Instance UID only one is under way at a time. One that is byte for byte the same goes by
-the outcome of its twin; one that differs waits, and is handed out when the one before it was refused. Nothing ever
-waits for that: what is ready when all else is through is sent in a further round. Memory holds what is under way: what
-is settled is kept in `Seen`.
+Of several sources with one SOP Instance UID only one is under way at a time. One that is byte for byte the same shares
+the outcome of its twin; one that differs waits, and is handed out when the one before it was refused. Nothing else
+waits for that: what is ready when everything else is done is sent in a further round.
+
+State, all of it in the event loop: ``_open`` has a record for each source that was handed out or waits, and for each of
+these UIDs ``_under_way`` has all versions that were met. Once all versions of a UID are settled they move to
+`SettledVersions`, so that memory holds only what is under way. What can go wrong is an outcome that is told twice or
+never: only `Intake._close` ends a record, and `Intake._settle_the_rest` ends those that are left.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-import anyio.lowlevel
-import anyio.to_thread
-
-from postdicom_async.bodies import BytesBody
-from postdicom_async.disk.anonymized import AnonymizedBody, anonymized, require_anonymization
-from postdicom_async.disk.files import FileBody, HeldFile, Unusable
+from postdicom_async.disk.anonymized import anonymized, require_anonymization
+from postdicom_async.disk.files import FileBody, Unusable
 from postdicom_async.disk.sources import IdentifiedSource, Sources, Usable, measure, read_sources
-from postdicom_async.disk.spool import SpooledFile
 from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.results import OnProgress, Outcome, Status, UploadReport
 from postdicom_async.transfer.outcomes import Gathered, Meter
-from postdicom_async.transfer.seen import Fate, Seen, Version
+from postdicom_async.transfer.seen import Fate, SettledVersions, Version, alike, digest_of, held_by, original_of
 
 if TYPE_CHECKING:
     from postdicom_async.bodies import Body
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Intake", "Numbered"]
 
-_HASHED_ASIDE = 128 * 1024  # a larger piece is hashed in a thread, so that the event loop goes on
 _MOST_TWINS = 10_000  # kept of what is under way; then it is sent first
 _MOST_OTHERS = 8  # kept of one UID: each new one is compared with all of them
 _HELD_BYTES = 16 << 20  # of what waits and is in memory; files cost nothing
@@ -61,12 +58,14 @@ class _Record:
     """A source that was handed out or waits, until it is settled.
 
     Attributes:
+        uid: its SOP Instance UID.
         outcome: that it was not sent; the reason comes at the end.
         version: what tells it apart.
         twins: numbers and outcomes of those with the same bytes, which it stands for.
         waiting: what is to be sent if the one before it is refused.
     """
 
+    uid: str
     outcome: Outcome = field(repr=False)
     version: Version
     twins: list[tuple[int, Outcome]] = field(default_factory=list, repr=False)
@@ -105,7 +104,7 @@ class Intake:
         self._count = 0
         self._open: dict[int, _Record] = {}
         self._under_way: dict[str, list[Version]] = {}  # all that was met of a UID with something open
-        self._seen = Seen()
+        self._seen = SettledVersions()
         self._drawn: deque[IdentifiedSource] = deque()
         self._all_drawn = False
         self._ready: deque[Numbered] = deque()
@@ -113,7 +112,7 @@ class Intake:
         self._held_bytes = 0
         self._unsent_bytes = 0
         self._measured = False
-        self._nothing_more: Exception | None = None  # why nothing else begins; what is under way comes to its end
+        self._nothing_more: Exception | None = None  # why nothing else begins; what is under way is still finished
 
     async def run(self, sources: Sources, send: _Send, operation: str, deadline: float | None) -> UploadReport:
         """Have ``send`` send and `settle` what it is given, all within ``deadline``; return the fold of the outcomes.
@@ -173,7 +172,7 @@ class Intake:
             numbered: Numbered | None = None
             try:
                 numbered = await self._admitted(await self._anonymized(self._drawn.popleft()))
-            except LocalFileError as error:  # what was seen, or a stream that was kept, cannot be read again
+            except LocalFileError as error:  # what was met before, or a stream that was kept, cannot be read again
                 self._nothing_more = error
             if numbered is not None:
                 yield numbered
@@ -224,11 +223,11 @@ class Intake:
             return None
         uid = source.header.uids.sop_instance_uid
         known = self._under_way.get(uid) or self._seen.of(uid)
-        twin_of = await _alike(source.body, known) if known and not self._distinct else None
+        twin_of = await alike(source.body, known) if known and not self._distinct else None
         if twin_of is not None:
             self._note_twin(twin_of, _outcome(source, Status.DUPLICATE, "sent once"))
             return None
-        # Cancelled here, it has no place in the report yet, as one that was never drawn.
+        # Numbered only after this: cancelled while it is read, it has no place in the report, as if never drawn.
         content = await self._content(source.body)
         if known and (self._distinct or not self._may_be_tried(known, source.body)):
             self._end_here(_outcome(source, Status.FAILED, _OTHER_CONTENT))
@@ -237,25 +236,25 @@ class Intake:
         version = Version(self._number(), source.body.length, content)
         known.append(version)
         self._under_way[uid] = known
-        self._open[version.number] = record = _Record(_outcome(source, Status.FAILED), version)
+        self._open[version.number] = record = _Record(uid, _outcome(source, Status.FAILED), version)
         numbered = Numbered(version.number, source)
         if not waits:
             return numbered
         record.waiting = numbered
-        self._held_bytes += _held_by(source.body)
+        self._held_bytes += held_by(source.body)
         return None
 
     async def _content(self, body: Body) -> FileBody | bytes:
         """Return what tells a body from others; nothing of one that there is no need to tell, which is only read."""
-        original = _original(body)
+        original = original_of(body)
         if isinstance(original, FileBody):
             return original
-        return b"" if self._distinct else await _digest(original)
+        return b"" if self._distinct else await digest_of(original)
 
     def _may_be_tried(self, known: list[Version], body: Body) -> bool:
         """Whether a source that differs from all those met under its UID may be sent if they are refused."""
         waits = any(one.fate is None for one in known)
-        held = _held_by(body) if waits else 0
+        held = held_by(body) if waits else 0
         in_the_way = any(one.fate is not None and not one.fate.refused for one in known)
         return not (in_the_way or len(known) > _MOST_OTHERS or self._held_bytes + held > _HELD_BYTES)
 
@@ -268,16 +267,14 @@ class Intake:
     def settle(self, number: int, outcome: Outcome) -> None:
         """Note the end of a source that was handed out. The next that waited for it is now ready, or settled too."""
         record = self._open[number]
-        assert record.outcome.uids is not None  # noqa: S101 - what is handed out has a header
-        uid = record.outcome.uids.sop_instance_uid
         fate = self._close(record, outcome)
-        versions = self._under_way[uid]
+        versions = self._under_way[record.uid]
         for other in versions:
             waited = None if other.fate is not None else self._open[other.number].waiting
             if waited is None:
                 continue
             self._open[other.number].waiting = None
-            self._held_bytes -= _held_by(waited.instance.body)
+            self._held_bytes -= held_by(waited.instance.body)
             if fate.refused:
                 self._ready.append(waited)
                 break
@@ -285,7 +282,7 @@ class Intake:
             self._close(self._open[other.number], _outcome(waited.instance, Status.FAILED, _OTHER_CONTENT))
         if all(one.fate is not None for one in versions):
             try:
-                self._seen.put(uid, self._under_way.pop(uid))
+                self._seen.put(record.uid, self._under_way.pop(record.uid))
             except LocalFileError as error:  # it must not hide what became of others
                 self._nothing_more = error
 
@@ -296,8 +293,8 @@ class Intake:
         record.version.fate = fate = Fate.of(outcome)
         self._twins -= len(record.twins)
         self._tell(number, outcome)
-        for twin, alike in record.twins:
-            self._tell(twin, _as_twin(alike, fate))
+        for twin, its in record.twins:
+            self._tell(twin, _as_twin(its, fate))
         return fate
 
     def _note_twin(self, twin_of: Version, outcome: Outcome) -> None:
@@ -322,8 +319,8 @@ class Intake:
         for number, record in sorted(self._open.items()):
             unsent = replace(record.outcome, reason=f"not sent: {problem.message}", temporary=problem.temporary)
             self._gathered.add(unsent, number)
-            for twin, alike in record.twins:
-                self._gathered.add(_as_twin(alike, Fate.of(unsent)), twin)
+            for twin, its in record.twins:
+                self._gathered.add(_as_twin(its, Fate.of(unsent)), twin)
         self._open.clear()
 
 
@@ -338,47 +335,3 @@ def _as_twin(twin: Outcome, fate: Fate) -> Outcome:
     elif fate.status is Status.PRESENT:
         twin = replace(twin, reason="as the one like it, which is there already")
     return replace(twin, patient_order_uuid=fate.patient_order_uuid)
-
-
-def _held_by(body: Body) -> int:
-    """Return the bytes of a body that are in memory."""
-    if isinstance(body, AnonymizedBody):
-        parts = sum(len(part) for part in (*body.parts, *body.deflated_parts) if isinstance(part, bytes))
-        return parts + _held_by(body.original)
-    return 0 if isinstance(body, FileBody | SpooledFile) else body.length
-
-
-def _original(body: Body) -> Body:
-    """Return what an anonymised body is made from: two originals are not one because they look alike now.
-
-    Of a file that is held it is the file: what is kept of an instance is never its bytes.
-    """
-    original = body.original if isinstance(body, AnonymizedBody) else body
-    return original.file if isinstance(original, HeldFile) else original
-
-
-async def _alike(body: Body, known: Iterable[Version]) -> Version | None:
-    """Return the one with the same bytes as ``body``; one that cannot be read is like no other."""
-    own: bytes | None = None
-    for one in known:
-        if one.length == body.length:
-            try:
-                own = own or await _digest(_original(body))
-                if own == (one.content if isinstance(one.content, bytes) else await _digest(one.content)):
-                    return one
-            except LocalFileError:
-                continue
-    return None
-
-
-async def _digest(body: Body) -> bytes:
-    if isinstance(body, BytesBody) and body.length <= _HASHED_ASIDE:
-        return hashlib.sha256(body.data).digest()
-    digest = hashlib.sha256()
-    async for piece in body.open():
-        if len(piece) > _HASHED_ASIDE:
-            await anyio.to_thread.run_sync(digest.update, piece)
-        else:
-            digest.update(piece)
-            await anyio.lowlevel.checkpoint()
-    return digest.digest()

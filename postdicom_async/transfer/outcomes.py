@@ -47,7 +47,7 @@ _MOST_WAITING = 256  # outcomes that a reader has still to take
 
 
 class Gathered:
-    """What became of the instances of one transfer so far.
+    """What became of the instances of one transfer so far: the fold over its outcomes.
 
     Attributes:
         counts: number of outcomes by status.
@@ -93,7 +93,8 @@ class Gathered:
     async def taken(self, engine: asyncio.Future[_Report]) -> AsyncGenerator[Outcome, None]:
         """Yield what waits until ``engine``, which adds it, has ended."""
         waiting = self._waiting
-        assert waiting is not None  # noqa: S101 - made with streams=True
+        if waiting is None:
+            raise ValueError("outcomes are streamed only where that was asked for")
         engine.add_done_callback(lambda _: self._changed.set())
         while waiting or not engine.done():
             while waiting:
@@ -178,7 +179,7 @@ class Outcomes(Generic[_Report]):
             await self._end()
 
     async def _end(self) -> None:
-        """End the transfer. Left early, it is ended twice: here, and by who collects the generator that was left."""
+        """End the transfer. Left early, it is ended twice: here, and when the generator that was left is collected."""
         if self._running is None:
             return
         self._running.cancel()

@@ -1,22 +1,37 @@
-"""What an upload has met under each SOP Instance UID: enough to tell what comes later apart, in bounded memory.
+"""What an upload has met under each SOP Instance UID: enough to tell later sources apart, in bounded memory.
 
 An upload may have millions of instances, and any of them may come again. What is under way is kept by `Intake`; once
-all that was met under a UID is settled it goes here, and most of it to disk (see `Scratch`).
+everything met under a UID is settled it comes here, and most of it goes to disk (see `Scratch`). A version never holds
+the bytes of an instance, only its file or a digest: else a stream of data sets would fill the memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import marshal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from postdicom_async.disk.files import FileBody
+import anyio.lowlevel
+import anyio.to_thread
+
+from postdicom_async.bodies import BytesBody
+from postdicom_async.disk.anonymized import AnonymizedBody
+from postdicom_async.disk.files import FileBody, HeldFile
 from postdicom_async.disk.scratch import Scratch, ScratchMap
+from postdicom_async.disk.spool import SpooledFile
+from postdicom_async.errors import LocalFileError
 from postdicom_async.results import Outcome, Status
 
-__all__ = ["Fate", "Seen", "Version"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
+    from postdicom_async.bodies import Body
+
+__all__ = ["Fate", "SettledVersions", "Version", "alike", "digest_of", "held_by", "original_of"]
+
+_HASHED_ASIDE = 128 * 1024  # a larger piece is hashed in a thread, so that the event loop goes on
 _REFUSED = frozenset({Status.FAILED, Status.UNREADABLE})
 
 
@@ -60,7 +75,7 @@ class Version:
     fate: Fate | None = None
 
 
-class Seen:
+class SettledVersions:
     """The settled versions of each UID."""
 
     def __init__(self) -> None:
@@ -73,7 +88,9 @@ class Seen:
         Raises:
             LocalFileError: the folder for temporary files is full or cannot be written to.
         """
-        self._versions.put((0, uid), marshal.dumps([_fields(one) for one in versions]))
+        self._versions.put(
+            (0, uid), marshal.dumps([_fields(one, one.fate) for one in versions if one.fate is not None])
+        )
 
     def of(self, uid: str) -> list[Version]:
         """Return the versions of a UID in the order in which they came; none where it is new.
@@ -90,9 +107,8 @@ class Seen:
         self._versions = ScratchMap(self._scratch)
 
 
-def _fields(version: Version) -> tuple[Any, ...]:
-    content, fate = version.content, version.fate
-    assert fate is not None  # noqa: S101 - only what is settled comes here
+def _fields(version: Version, fate: Fate) -> tuple[Any, ...]:
+    content = version.content
     kept = (
         content if isinstance(content, bytes) else (str(content.path), content.length, content.identity, content.piece)
     )
@@ -104,3 +120,51 @@ def _version(
 ) -> Version:
     content = kept if isinstance(kept, bytes) else FileBody(Path(kept[0]), *kept[1:])
     return Version(number, length, content, Fate(Status(status), temporary, order))
+
+
+# --- contents ---------------------------------------------------------------------------------------------------------
+
+
+def held_by(body: Body) -> int:
+    """Return the bytes of a body that are in memory."""
+    if isinstance(body, AnonymizedBody):
+        parts = sum(len(part) for part in (*body.parts, *body.deflated_parts) if isinstance(part, bytes))
+        return parts + held_by(body.original)
+    return 0 if isinstance(body, FileBody | SpooledFile) else body.length
+
+
+def original_of(body: Body) -> Body:
+    """Return what an anonymised body is made from: two originals are not one because they look alike now.
+
+    Of a file that is held it is the file: what is kept of an instance is never its bytes.
+    """
+    original = body.original if isinstance(body, AnonymizedBody) else body
+    return original.file if isinstance(original, HeldFile) else original
+
+
+async def alike(body: Body, known: Iterable[Version]) -> Version | None:
+    """Return the one with the same bytes as ``body``; one that cannot be read is like no other."""
+    own: bytes | None = None
+    for one in known:
+        if one.length == body.length:
+            try:
+                own = own or await digest_of(original_of(body))
+                if own == (one.content if isinstance(one.content, bytes) else await digest_of(one.content)):
+                    return one
+            except LocalFileError:
+                continue
+    return None
+
+
+async def digest_of(body: Body) -> bytes:
+    """Return what tells the bytes of a body from others."""
+    if isinstance(body, BytesBody) and body.length <= _HASHED_ASIDE:
+        return hashlib.sha256(body.data).digest()
+    digest = hashlib.sha256()
+    async for piece in body.open():
+        if len(piece) > _HASHED_ASIDE:
+            await anyio.to_thread.run_sync(digest.update, piece)
+        else:
+            digest.update(piece)
+            await anyio.lowlevel.checkpoint()
+    return digest.digest()

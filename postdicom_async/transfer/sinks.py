@@ -20,11 +20,11 @@ from postdicom_async.disk.folder import PartialFile, SafeFolder
 from postdicom_async.disk.threads import DiskPool, QuickWork, shared_pool
 from postdicom_async.results import InstanceUids
 
-__all__ = ["Arrival", "Arriving", "Ended", "FolderSink", "Pieces", "Sink"]
+__all__ = ["Arrival", "ArrivalEnded", "Arriving", "FolderSink", "Pieces", "Sink"]
 
 Pieces: TypeAlias = Sequence[bytes | memoryview]
 
-Ended: TypeAlias = Callable[[BaseException | None], None]
+ArrivalEnded: TypeAlias = Callable[[BaseException | None], None]
 """Called once for each arrival, in the event loop: with None when it was kept, or dropped as it was told to; with the
 error otherwise. It must not raise."""
 
@@ -42,7 +42,7 @@ class Arriving(NamedTuple):
 
 
 class Arrival(Protocol):
-    """One instance on its way into a sink. No call waits; `Ended` tells how it went."""
+    """One instance on its way into a sink. No call waits; `ArrivalEnded` tells how it went."""
 
     @property
     def where(self) -> str:
@@ -71,7 +71,7 @@ class Sink(Protocol):
 
     piece: int
 
-    def open(self, arriving: Arriving, ended: Ended, /) -> Arrival:
+    def open(self, arriving: Arriving, ended: ArrivalEnded, /) -> Arrival:
         """Begin to take an instance.
 
         Raises:
@@ -111,7 +111,7 @@ class FolderSink:
 
     def __enter__(self) -> Self:
         self._threads = shared_pool()
-        self._pool = self._threads.__enter__()
+        self.pool: DiskPool = self._threads.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,7 +119,7 @@ class FolderSink:
         if threads is not None:
             threads.__exit__(None, None, None)
 
-    def open(self, arriving: Arriving, ended: Ended, /) -> Arrival:
+    def open(self, arriving: Arriving, ended: ArrivalEnded, /) -> Arrival:
         """Name the file; it is made when there is something to write.
 
         Raises:
@@ -130,24 +130,16 @@ class FolderSink:
 
     def is_full(self) -> bool:
         """Whether `room` would wait."""
-        return self._pool.is_full()
+        return self.pool.is_full()
 
     async def room(self) -> None:
         """Wait until the disk has caught up."""
-        await self._pool.room()
+        await self.pool.room()
 
-    def hold(self, size: int) -> None:
-        """Count bytes that wait for the disk."""
-        self._pool.hold(size)
-
-    def release(self, size: int) -> None:
-        """Count them off."""
-        self._pool.release(size)
-
-    def run(self, work: Callable[[], None], ended: Ended) -> None:
+    def run(self, work: Callable[[], None], ended: ArrivalEnded) -> None:
         """Do work on the disk: here, or in a thread."""
         if self.folder.fsync or not self._quick.is_quick():
-            self._pool.start(work, ended)
+            self.pool.start(work, ended)
             return
         problem: BaseException | None = None
         try:
@@ -160,7 +152,7 @@ class FolderSink:
 class _Filing:
     """One file. What arrives while a thread works on it waits for that thread, in order."""
 
-    def __init__(self, sink: FolderSink, name: RelativeName, where: str, ended: Ended) -> None:
+    def __init__(self, sink: FolderSink, name: RelativeName, where: str, ended: ArrivalEnded) -> None:
         self.where: str = where
         self._sink = sink
         self._name = name
@@ -168,7 +160,7 @@ class _Filing:
         self._file: PartialFile | None = None
         self._pieces: list[bytes | memoryview] = []
         self._held = 0
-        self._finally: Callable[[], None] | None = None  # what is to be done when all is written
+        self._kept: bool | None = None  # when all is written: whether it is to be kept, or to leave nothing
         self._at_work = False
         self._over = False
 
@@ -177,16 +169,16 @@ class _Filing:
             return
         self._pieces += pieces
         self._held += (held := max(size, _LEAST_HELD))
-        self._sink.hold(held)
+        self._sink.pool.hold(held)
         self._go_on()
 
     def end(self, pieces: Pieces, size: int, /) -> None:
-        self._finally = self._commit
+        self._kept = True
         self.write(pieces, size)
 
     def drop(self) -> None:
         self._pieces.clear()
-        self._finally = self._discard
+        self._kept = False
         self._go_on()
 
     def _go_on(self) -> None:
@@ -194,42 +186,32 @@ class _Filing:
             return
         pieces, self._pieces = self._pieces, []
         held, self._held = self._held, 0
-        last = self._finally
         self._at_work = True
-        self._sink.run(partial(self._work, pieces, last), partial(self._worked, held, last is not None))
+        self._sink.run(partial(self._work, pieces, self._kept), partial(self._worked, held, self._kept is not None))
 
     def _worked(self, held: int, was_last: bool, problem: BaseException | None) -> None:
-        self._sink.release(held)
+        self._sink.pool.release(held)
         self._at_work = False
         if problem is not None or was_last:
             self._over = True
-            self._sink.release(self._held)
+            self._sink.pool.release(self._held)
             self._pieces, self._held = [], 0
             self._ended(problem)
-        elif self._pieces or self._finally is not None:
+        elif self._pieces or self._kept is not None:
             self._go_on()
 
     # --- in a thread -------------------------------------------------------------------------------------------------
 
-    def _work(self, pieces: Pieces, last: Callable[[], None] | None) -> None:
-        done = False
+    def _work(self, pieces: Pieces, kept: bool | None) -> None:
+        goes_on = False
         try:
-            if pieces or last == self._commit:
-                if self._file is None:
-                    self._file = self._sink.folder.create(self._name)
-                self._file.write(pieces)
-            if last is not None:
-                last()
-            done = last is None
+            if pieces or kept:
+                file = self._file = self._file or self._sink.folder.create(self._name)
+                file.write(pieces)
+                if kept:
+                    file.commit()
+            goes_on = kept is None
         finally:
-            if not done:
-                self._discard()
-
-    def _commit(self) -> None:
-        assert self._file is not None  # noqa: S101 - made by `_work`
-        self._file.commit()
-
-    def _discard(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.discard()
+            if not goes_on and self._file is not None:
+                self._file.discard()  # which leaves a file that was committed as it is
+                self._file = None

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_Answer = TypeVar("_Answer", bound="VendorAnswer")
 _URL = re.compile(r"https?://[^\s\"'<>]+")
 
 
@@ -92,6 +93,10 @@ class VendorAnswer:
     def is_named(self) -> bool:
         """Whether the answer names its object, where it has one, by a UUID."""
         return not self._named_by or self.get_uuid(*self._named_by) is not None
+
+    def _objects(self, kind: Callable[..., _Answer], *names: str) -> list[_Answer]:
+        found = self.get(*names)
+        return [kind(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
 
     def _own_uuid(self) -> str:
         found = self.get_uuid(*self._named_by)
@@ -202,14 +207,12 @@ class Folder(VendorAnswer):
     @property
     def folders(self) -> list[Folder]:
         """The folders in it, when they came."""
-        found = self.get("SubFolderList")
-        return [Folder(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+        return self._objects(Folder, "SubFolderList")
 
     @property
     def orders(self) -> list[PatientOrder]:
         """The orders in it, when they were asked for and came."""
-        found = self.get("PatientOrderList", "OrderList", "Orders")
-        return [PatientOrder(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+        return self._objects(PatientOrder, "PatientOrderList", "OrderList", "Orders")
 
 
 class ShareLink(VendorAnswer):
@@ -301,8 +304,7 @@ class User(VendorAnswer):
     @property
     def institutions(self) -> list[Institution]:
         """Where the user may work."""
-        found = self.get("InstitutionList")
-        return [Institution(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+        return self._objects(Institution, "InstitutionList")
 
     @property
     def identity(self) -> str:
@@ -328,13 +330,11 @@ class Account(VendorAnswer):
     @property
     def users(self) -> list[User]:
         """Its users."""
-        found = self.get("UserList")
-        return [User(item) for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+        return self._objects(User, "UserList")
 
 
 # --- what came -------------------------------------------------------------------------------------------------------
 
-_Answer = TypeVar("_Answer", bound=VendorAnswer)
 Content: TypeAlias = dict[str, Any] | list[Any] | str
 """What came: a JSON object or list, or a text, which is empty when nothing came."""
 

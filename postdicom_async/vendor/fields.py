@@ -10,52 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
 
 from postdicom_async.errors import UsageError
-from postdicom_async.http.retry import Repeat
 from postdicom_async.vendor.values import LISTS, ValueKind, Values, check_value, is_empty_list, is_given
 
-__all__ = [
-    "ASSUMED_PLACE",
-    "CONNECTED_GROUP",
-    "DOWNLOADABLE",
-    "EMAIL",
-    "EXPIRES",
-    "FLAG",
-    "FLAG_GROUP",
-    "FOLDER",
-    "FOLDERS",
-    "FOLDER_NAME",
-    "FOLDER_SEARCH",
-    "FOLDER_SHARE",
-    "FOLDER_UPDATE",
-    "INSTITUTION",
-    "NEW_FOLDER",
-    "NEW_ORDER",
-    "ONLY_IN_JSON",
-    "ORDER",
-    "ORDERS",
-    "ORDER_INSTITUTION",
-    "ORDER_SEARCH",
-    "PASSWORD",
-    "PASSWORD_EMAIL",
-    "PATIENT_BIRTHDATE",
-    "PATIENT_NAME",
-    "SERIES",
-    "TAGS",
-    "TO_GROUP",
-    "TO_USER",
-    "WITH_GROUPS",
-    "WITH_USERS",
-    "ZERO_GUID",
-    "Field",
-    "Operation",
-    "Parameter",
-    "check",
-    "in_cloud",
-    "in_dicomweb",
-]
+if TYPE_CHECKING:
+    from postdicom_async.http.retry import Repeat
+
+__all__ = ["Field", "Operation", "Parameter", "check", "in_cloud", "in_dicomweb"]
 
 _Api: TypeAlias = Literal["", "both", "dicomweb", "cloud"]
 ZERO_GUID: Final = "00000000-0000-0000-0000-000000000000"
@@ -102,16 +65,11 @@ class Field:
 
 
 _METAVARS: Final = {
+    **dict.fromkeys((*LISTS, ValueKind.UUID, ValueKind.GUID), "UUID"),
+    ValueKind.TEXT_LIST: "TEXT",
+    **dict.fromkeys((ValueKind.DATE, ValueKind.FUTURE_DATE), "YYYY-MM-DD"),
+    **dict.fromkeys((ValueKind.DATETIME, ValueKind.DATE_OR_DATETIME), "TIME"),
     ValueKind.SEX: "LETTER",
-    ValueKind.UUID: "UUID",
-    ValueKind.GUID: "UUID",
-    ValueKind.UUID_LIST: "UUID",
-    ValueKind.GUID_LIST: "UUID",
-    ValueKind.ORDER_INFO_LIST: "UUID",
-    ValueKind.DATE: "YYYY-MM-DD",
-    ValueKind.FUTURE_DATE: "YYYY-MM-DD",
-    ValueKind.DATETIME: "TIME",
-    ValueKind.DATE_OR_DATETIME: "TIME",
     ValueKind.MAIL: "ADDRESS",
     ValueKind.FLAG_ID: "N",
 }
@@ -168,28 +126,19 @@ class Operation:
     Attributes:
         title: the head of error messages.
         parameters: in the order in which they are written.
-        repeat: what a repeat would do.
+        reads: it changes nothing, so that it may be repeated.
     """
 
     title: str
-    repeat: Repeat
+    reads: bool
     parameters: tuple[Parameter, ...]
 
+    @property
+    def repeat(self) -> Repeat:
+        """What a repeat would do."""
+        from postdicom_async.http.retry import Repeat  # not above: a help text needs the tables and no network
 
-def in_dicomweb(*fields: Field) -> tuple[Parameter, ...]:
-    """Return the fields that the DICOMweb API knows, as its parameters."""
-    return tuple(
-        Parameter(
-            one.argument,
-            one.dicomweb,
-            one.kind,
-            required=one.required in ("both", "dicomweb"),
-            help=one.help,
-            metavar=one.metavar or _METAVARS.get(one.kind, "TEXT"),
-        )
-        for one in fields
-        if one.dicomweb
-    )
+        return Repeat.READ if self.reads else Repeat.CHANGE
 
 
 _KINDS_IN_CLOUD: Final = {
@@ -200,31 +149,29 @@ _KINDS_IN_CLOUD: Final = {
 """It takes UUIDs of version 1 to 5 (JavaScript library), and a day without a time (documented)."""
 
 
+def in_dicomweb(*fields: Field) -> tuple[Parameter, ...]:
+    """Return the fields that the DICOMweb API knows, as its parameters."""
+    return tuple(_parameter(one, one.dicomweb, one.kind, "dicomweb") for one in fields if one.dicomweb)
+
+
 def in_cloud(*fields: Field) -> tuple[Parameter, ...]:
     """Return the fields as the Cloud API's parameters, in the JavaScript library's order."""
-    places = {one.argument: one.place or at for at, one in enumerate(fields)}
+    placed = sorted(enumerate(fields), key=lambda pair: pair[1].place or pair[0])
     made = []
-    for one in sorted(fields, key=lambda one: places[one.argument]):
-        kind = _KINDS_IN_CLOUD.get(one.kind, one.kind)
-        text, metavar = one.help, one.metavar or _METAVARS.get(kind, "TEXT")
+    for _, one in placed:
+        found = _parameter(one, one.cloud or one.dicomweb, _KINDS_IN_CLOUD.get(one.kind, one.kind), "cloud")
+        json = None if one.json is None else one.json[1:]
+        found = replace(found, has_default=one.found, absent=one.absent, json=json, pair=one.pair)
         if one.argument == "institution_uuid":  # here an institution's name will do
-            text = f"{text[:-1]}, by UUID or name.{' Not needed if the user has only one.' if one.found else ''}"
-            metavar = "UUID|NAME"
-        made.append(
-            Parameter(
-                one.argument,
-                one.cloud or one.dicomweb,
-                kind,
-                required=one.required in ("both", "cloud"),
-                has_default=one.found,
-                help=text,
-                absent=one.absent,
-                json=None if one.json is None else one.json[1:],
-                pair=one.pair,
-                metavar=metavar,
-            )
-        )
+            text = f"{one.help[:-1]}, by UUID or name.{' Not needed if the user has only one.' if one.found else ''}"
+            found = replace(found, help=text, metavar="UUID|NAME")
+        made.append(found)
     return tuple(made)
+
+
+def _parameter(one: Field, wire: str, kind: ValueKind, api: str) -> Parameter:
+    metavar = one.metavar or _METAVARS.get(kind, "TEXT")
+    return Parameter(one.argument, wire, kind, one.required in ("both", api), help=one.help, metavar=metavar)
 
 
 def check(operation: Operation, given: Mapping[str, object], *, first_day: Callable[[], date]) -> Values:

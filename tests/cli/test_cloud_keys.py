@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from postdicom_async import UsageError
-from postdicom_async.cli import output, password
+from postdicom_async.cli import output
+from postdicom_async.cli.connection import asking
 from postdicom_async.emulator.cloud.oddities import Drop, HttpAnswer
 from postdicom_async.profiles import secrets
 from postdicom_async.profiles.model import Profile
@@ -51,7 +52,7 @@ STORED = {
 
 def find_cloud_keys(router_url: str) -> tuple[str, str]:
     """Look as a command does that is given no profile."""
-    return keys_of(Profile("", kind="cloud", router_url=router_url), ask=password.asking())
+    return keys_of(Profile("", kind="cloud", router_url=router_url), ask=asking())
 
 
 def test_no_command_takes_a_key() -> None:

@@ -7,13 +7,14 @@ import inspect
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
-import postdicom_async.cli
 from postdicom_async import CloudApi
+from postdicom_async.cli.app import COMMANDS, CommandGroup
 from postdicom_async.emulator.cloud.oddities import Drop
 from tests.cli.conftest import Cli, told
 from tests.cli.test_operations import NOBODY, _on_a_terminal
@@ -51,14 +52,24 @@ def sent(archive: Any, management_type: int) -> Any:
     return archive.cloud.sent((17, management_type))[-1].parameters
 
 
+def places_in(group: CommandGroup) -> list[str]:
+    return [*group.commands.values(), *(place for one in group.groups.values() for place in places_in(one))]
+
+
 def test_every_operation_has_a_command() -> None:
-    source = "".join(path.read_text() for path in Path(postdicom_async.cli.__file__).parent.glob("cloud*.py"))
+    made = {"folders.contents"}  # called without the table, which has it as a search
+    for place in places_in(COMMANDS.groups["cloud"]):
+        module, function, *api = place.split(".")
+        if api == ["cloud"]:
+            command = getattr(import_module(f"postdicom_async.cli.{module}"), function)
+            assert callable(command.cloud)
+            made.update(command.operations)
     missing = []
     for name, place in inspect.getmembers(CloudApi, lambda member: isinstance(member, property)):
         kind = get_type_hints(place.fget).get("return")
         if kind is not None and kind.__name__ == f"Cloud{name.title()}":
             methods = {method for method in vars(kind) if not method.startswith("_")}
-            missing += [f"{name}.{method}" for method in methods if f".{name}.{method}(" not in source]
+            missing += [f"{name}.{method}" for method in methods if f"{name}.{method}" not in made]
     assert missing == ["shares.share_orders"], "which is create_link by another name"
 
 

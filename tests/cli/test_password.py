@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from postdicom_async import UsageError
-from postdicom_async.cli import password
+from postdicom_async.cli.connection import asking
 from postdicom_async.profiles import secrets
 from postdicom_async.profiles.model import Profile
 from postdicom_async.profiles.secrets import credentials_of
@@ -57,7 +57,7 @@ class Asking(Stored):
 
 def find_credentials(username: str | None, url: str) -> tuple[str, str] | str | None:
     """Look as a command does that is given no profile."""
-    return credentials_of(Profile("", url=url, username=username or ""), ask=password.asking())
+    return credentials_of(Profile("", url=url, username=username or ""), ask=asking())
 
 
 @pytest.fixture

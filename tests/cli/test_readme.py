@@ -12,7 +12,7 @@ import pytest
 
 import postdicom_async
 from postdicom_async import DicomWeb
-from postdicom_async.cli.connection import Connection
+from postdicom_async.cli.connection import ConnectionOptions
 from postdicom_async.cli.exits import Exit
 from postdicom_async.emulator import EmbeddedArchive
 from tests.cli.commands import all_commands
@@ -76,7 +76,7 @@ def test_every_variable_is_there() -> None:
     folders = [ROOT / "postdicom_async" / name for name in ("cli", "jobs", "profiles")]
     source = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     assert set(re.findall(r"POSTDICOM_[A-Z_]*[A-Z]", source)) == VARIABLES
-    assert Connection.__dataclass_fields__
+    assert ConnectionOptions.__dataclass_fields__
 
 
 def test_every_library_name_of_the_doctor_is_there() -> None:

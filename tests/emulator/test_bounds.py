@@ -6,16 +6,19 @@ import asyncio
 import time
 import tracemalloc
 import zlib
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from websockets.exceptions import InvalidStatus
 
 from postdicom_async.emulator import ArchiveLimits, ArchiveOptions, EmbeddedArchive
 from postdicom_async.emulator.dicomweb.accept import LONGEST, parse_accept, parse_media_type
 from postdicom_async.emulator.dicomweb.matching import LONGEST_KEY, text_matches
 from postdicom_async.emulator.store.files import INFLATED_LIMIT
+from tests.emulator.cloud_support import bring_up, raw_socket
 from tests.emulator.support import (
     STOW_TYPE,
     TEST_FILES,
@@ -320,6 +323,19 @@ async def test_so_many_connections_and_no_more() -> None:
         assert (await client.get("/studies")).status_code == 200  # those that are there go on
         for _, one in [*others, (reader, writer)]:
             one.close()
+
+
+async def test_websockets_take_no_room_of_http() -> None:
+    options = ArchiveOptions(limits=ArchiveLimits(max_connections=2))
+    async with EmbeddedArchive(options=options) as archive, client_of(archive) as client, AsyncExitStack() as sockets:
+        session, _ = await bring_up(archive)
+        for management in (4, 2):
+            await sockets.enter_async_context(raw_socket(archive, session, management))
+
+        assert (await client.get("/studies")).status_code == 200
+        with pytest.raises(InvalidStatus) as caught:
+            await sockets.enter_async_context(raw_socket(archive, session))
+        assert caught.value.response.status_code == 503
 
 
 async def test_so_many_instances_in_a_request_and_no_more() -> None:

@@ -18,8 +18,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from postdicom_async.emulator import EmbeddedArchive, create_app
-from postdicom_async.emulator.pages.page import Section, share_page
-from postdicom_async.emulator.pages.style import STYLE
+from postdicom_async.emulator.pages.page import STYLE, Section, share_page
 from postdicom_async.emulator.samples import write_benchmark_series
 from postdicom_async.emulator.vendor.orders import StoredOrder
 from postdicom_async.markup import element, empty, joined

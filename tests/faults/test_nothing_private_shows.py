@@ -10,7 +10,7 @@ import pytest
 
 from postdicom_async import DicomWeb, PostdicomError, Tls
 from postdicom_async.dicomweb.dialects import DICOMWEB
-from postdicom_async.dicomweb.search import Search
+from postdicom_async.dicomweb.search import SearchQuery
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
 from tests.faults.archive import MemoryArchive, is_search, parts_sent, uids_of
@@ -243,7 +243,9 @@ def test_reprs_of_what_is_inside(canary_watch: CanaryWatch) -> None:
     """A crash reporter outside a public call, in a debugger or a log line of somebody's, sees these."""
     private = tuple(CANARIES.values())
     canary_watch.feed(Call("search", "GET", f"/x?{FILTERS}", Repeat.READ, headers={"a": private[0]}, private=private))
-    canary_watch.feed(Search("search", "/studies", pairs=tuple(FILTERS.items()), private=private, dialect=DICOMWEB))
+    canary_watch.feed(
+        SearchQuery("search", "/studies", pairs=tuple(FILTERS.items()), private=private, dialect=DICOMWEB)
+    )
     archive = DicomWeb("https://x.example", auth=BASIC)
     canary_watch.feed(archive.search_for_studies(FILTERS))
     canary_watch.feed(archive.iter_study(STUDY))

@@ -20,7 +20,7 @@ from postdicom_async import (
     ProgressEvent,
     Status,
 )
-from postdicom_async.dicomweb import helping, lanes
+from postdicom_async.dicomweb import lanes
 from postdicom_async.events import AttemptFailed
 from tests.faults.archive import MemoryArchive, related
 from tests.faults.clients import files_below, settings
@@ -275,8 +275,8 @@ async def test_every_end_is_told_once_and_is_in_the_report(tmp_path: Path) -> No
 
 async def test_a_giant_series_is_helped_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lanes that have nothing else to do ask for instances, and the answer is left when all is here."""
-    monkeypatch.setattr(helping, "_LONG", 0.5)
-    monkeypatch.setattr(helping, "_LOOK_AFTER", 0.1)
+    monkeypatch.setattr(lanes, "_LONG", 0.5)
+    monkeypatch.setattr(lanes, "_LOOK_AFTER", 0.1)
     files = study_files(90)
     line = LongLine(archive=MemoryArchive(files.values(), counts=True), pause=0.01)
     async with FaultyServer(line) as server, DicomWeb(server.url, settings=settings()) as archive:
@@ -292,8 +292,8 @@ async def test_a_giant_series_is_helped_from_its_end(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("reply", [Reply(403), Reply(404), Reply(429, {"Retry-After": "0"}), Reply(500), Reply(200)])
 async def test_help_that_fails_harms_nothing(reply: Reply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helping, "_LONG", 0.5)
-    monkeypatch.setattr(helping, "_LOOK_AFTER", 0.1)
+    monkeypatch.setattr(lanes, "_LONG", 0.5)
+    monkeypatch.setattr(lanes, "_LOOK_AFTER", 0.1)
     monkeypatch.setattr(lanes, "_MOST_TIMES_BACK", 1)
     files = study_files(60)
     line = LongLine(archive=MemoryArchive(files.values(), counts=True), pause=0.01)

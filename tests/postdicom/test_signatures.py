@@ -84,7 +84,7 @@ def test_every_parameter_can_be_an_option(client: type, name: str, operation: Op
 
 def declared() -> list[Field]:
     found: list[Field] = []
-    for one in (getattr(fields, name) for name in fields.__all__):
+    for one in vars(fields).values():
         found += [each for each in (one if isinstance(one, tuple) else (one,)) if isinstance(each, Field)]
     return found
 

@@ -176,7 +176,7 @@ def test_a_command_imports_only_its_own_words() -> None:
         for words in (["search", "studies"], ["cloud", "account"])
     }
     assert not [name for name in ours['["search", "studies"]'] if "cloud" in name or "orders" in name]
-    assert "postdicom_async.cli.cloud_folders" not in ours['["cloud", "account"]']
+    assert "postdicom_async.cli.folders" not in ours['["cloud", "account"]']
 
 
 @pytest.mark.parametrize("dashes", [[], ["--"]], ids=["plain", "behind dashes"])

@@ -271,6 +271,12 @@ def test_nothing_imports_what_stands_apart(apart: str) -> None:
     assert not wrong
 
 
+def test_the_archive_is_a_second_reading_of_the_protocols() -> None:
+    """What client and archive read by the same code, tests of one against the other would never find wrong."""
+    of_archive = {(module, name) for module, name in edges() if part_of(module) == "emulator"}
+    assert not {(module, name) for module, name in of_archive if part_of(name) != "emulator" and name not in TOP}
+
+
 def test_only_http_uses_httpx_as_a_client() -> None:
     wrong = [
         (module, node.attr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postdicom_async import InstanceUids
-from postdicom_async.dicomweb.listing import verdict
+from postdicom_async.dicomweb.listing import listing_check
 
 A, B, C = (InstanceUids("1", "2", str(n)) for n in range(3))
 
@@ -40,4 +40,4 @@ def test_verdict(
 ) -> None:
     outside = 0 if listed is None else len(arrived - listed)
     total = None if listed is None else len(listed)
-    assert verdict(len(arrived), total, outside, count, whole=whole) == expected
+    assert listing_check(len(arrived), total, outside, count, whole=whole) == expected

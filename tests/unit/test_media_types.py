@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.dicomweb.dialects import FRAME_LADDER, INSTANCE_LADDER, MediaType, parse_media_type
+from postdicom_async.dicomweb.dialects import FRAME_LADDER, INSTANCE_LADDER, ContentType, parse_media_type
 
 TABLE: list[tuple[str | None, str, dict[str, str]]] = [
     (None, "", {}),
@@ -62,7 +62,7 @@ TABLE: list[tuple[str | None, str, dict[str, str]]] = [
 
 @pytest.mark.parametrize(("value", "essence", "parameters"), TABLE)
 def test_parse(value: str | None, essence: str, parameters: dict[str, str]) -> None:
-    assert parse_media_type(value) == MediaType(essence, parameters)
+    assert parse_media_type(value) == ContentType(essence, parameters)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_parse(value: str | None, essence: str, parameters: dict[str, str]) -> N
     ],
 )
 def test_kinds(essence: str, multipart: bool, json: bool, xml: bool) -> None:
-    kind = MediaType(essence)
+    kind = ContentType(essence)
     assert (kind.is_multipart, kind.is_json, kind.is_xml) == (multipart, json, xml)
 
 

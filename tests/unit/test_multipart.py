@@ -18,9 +18,9 @@ from postdicom_async.dicomweb.multipart import (
     PartEvent,
     PartEvents,
     PartStart,
-    part_framing,
     reader_for,
 )
+from postdicom_async.dicomweb.related_body import part_framing
 from tests.support.bodies import DICOM, Multipart, multipart_related
 from tests.support.ids import shown
 from tests.support.large import examples

@@ -95,7 +95,7 @@ def receiving(root: Path, *, fsync: bool = True, piece: int = 512 * 1024) -> Ite
     case = Case(root, fsync=fsync, piece=piece)
     with case.sink:
         yield case
-        assert case.sink._pool._held == 0
+        assert case.sink.pool._held == 0
     case.folder.close()
     case.arrivals.close()
 

@@ -14,11 +14,11 @@ import pytest
 from postdicom_async import CloudApi, DicomWeb, InstanceFinished, Limits, ProgressEvent, Settings, Status
 from postdicom_async.cloud import upload as cloud_upload
 from postdicom_async.dicomweb import upload as upload_module
-from postdicom_async.dicomweb.store import Reached
+from postdicom_async.dicomweb.related_body import Reached
 from postdicom_async.dicomweb.store_answer import StoreVerdict
 from postdicom_async.disk import scratch
 from postdicom_async.disk.sources import Usable
-from postdicom_async.transfer.seen import Fate, Seen, Version
+from postdicom_async.transfer.seen import Fate, SettledVersions, Version
 from tests.cloud.service import CloudService
 from tests.support.dicom_files import small_dicom, uid
 
@@ -130,7 +130,7 @@ async def test_outcomes_that_go_into_a_file(client: DicomWeb | CloudApi, growth:
 
 
 def test_what_was_seen_is_found_again_however_much_there_is() -> None:
-    seen = Seen()
+    seen = SettledVersions()
     fates = [Fate(Status.STORED, False, "order"), Fate(Status.FAILED, True, None)]
     for number in range(2000):
         versions = [Version(number, 7, bytes([number % 256]) * 32, fate) for fate in fates[: 1 + number % 2]]

@@ -285,7 +285,7 @@ class Anonymization:
         patients: PatientRows | None = None,
         uid_map: UidRecorder | None = None,
     ) -> Anonymization:
-        """Return the Basic Application LevelPlan Confidentiality Profile of PS3.15 annex E (table E.1-1), no options.
+        """Return the Basic Application Level Confidentiality Profile of PS3.15 annex E (table E.1-1), no options.
 
         Private elements are removed, UIDs remapped, dates emptied or made dummies, and PatientIdentityRemoved,
         DeidentificationMethod, its code and LongitudinalTemporalInformationModified are set. ``rules`` go before

@@ -1,6 +1,6 @@
 """What is done to an element, how a caller writes it, and the rules that are there already.
 
-Those are PostDICOM's nine tags, and the Basic Application LevelPlan Confidentiality Profile (PS3.15 annex E).
+Those are PostDICOM's nine tags, and the Basic Application Level Confidentiality Profile (PS3.15 annex E).
 """
 
 from __future__ import annotations

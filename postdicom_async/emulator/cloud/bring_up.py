@@ -1,7 +1,7 @@
-"""The Cloud API's bring-up over HTTP: a router that tells addresses, and the region's service that opens sessions.
+"""The Cloud API's bring-up over HTTP: a router that hands out addresses, and a region's service that opens sessions.
 
-Both are one ``GET`` with ``RequestType`` and ``Parameters``, a JSON object whose values are all texts. A failure is
-status 200 too; its text names no key.
+Both are one ``GET`` with ``RequestType`` and ``Parameters``, a JSON object whose values are all texts. Failures have
+status 200 as well, and their text never contains a key.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _STEPS: dict[str, BringUpStep] = {"1": "web-service", "2": "socket"}
 
 
 class _Refused(Exception):
-    """The answer is code 2 with this text."""
+    """To be answered with code 2 and this text."""
 
 
 class _WrongKey(_Refused):
-    """A key is not known: perhaps a guess."""
+    """A key is unknown: perhaps a guess."""
 
 
 def bring_up_routes(cloud: Cloud) -> list[RouteRow]:
@@ -51,7 +51,7 @@ def bring_up_routes(cloud: Cloud) -> list[RouteRow]:
 
 async def _answer(cloud: Cloud, request_type: str, request: Request) -> Response:
     guesses, address = cloud.context.key_guesses, request.client.host if request.client else ""
-    if wait := guesses.begin(address):
+    if wait := guesses.begin(address):  # the token comes back below unless a key was wrong
         return slow_down(wait)
     try:
         told = _told(cloud, request_type, request)
@@ -84,10 +84,10 @@ def _told(cloud: Cloud, request_type: str, request: Request) -> Response:
 
 
 def _result(cloud: Cloud, step: BringUpStep, given: Mapping[str, Any], base: str) -> str:
-    """Return a new session, or the address that is asked for.
+    """Return a new session, or the address asked for.
 
-    It is by the host that the client used: behind a port mapping or a proxy the archive knows no other that leads here.
-    The gate has let only known hosts pass, so nobody is sent elsewhere.
+    Addresses use the host by which the client came: behind a port mapping or a proxy no other is known to lead here.
+    Only known hosts pass the gate, so nobody can have clients sent elsewhere.
     """
     if step == "session":
         if given.get("TransactionType") != "3":

@@ -1,16 +1,17 @@
-"""From a request of the Cloud API to the JSON of its answer: who may ask, what is asked, what is told when it fails."""
+"""From a request of the Cloud API to the JSON of its answer: who may ask, what is done, what a failure says."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any
+from typing import Any, NamedTuple
 
 from postdicom_async.emulator.answers import Refusal
-from postdicom_async.emulator.cloud.frames import GENERAL, SESSION, CloudRequest
+from postdicom_async.emulator.cloud.frames import GENERAL, SESSION, UPLOAD, CloudRequest
 from postdicom_async.emulator.cloud.general import general_table
 from postdicom_async.emulator.cloud.oddities import RequestKey
 from postdicom_async.emulator.cloud.state import Cloud, ReceivedFrame
@@ -27,7 +28,6 @@ from postdicom_async.emulator.vendor.parameters import (
 
 __all__ = ["AskedRequest", "Dispatch", "session_of"]
 
-CREATE_API_SESSION, REGISTER_SESSION = 4, 2
 _SESSION_FIELDS = ("SessionUuid", "OtherParameterList")
 _TAIL = b"\x00"
 """Behind general and upload requests stands a zero byte; nobody needs it."""
@@ -40,11 +40,11 @@ class _NoAccess(Exception):
 
 
 class _WrongKey(_NoAccess):
-    """Perhaps a guess."""
+    """A key is unknown: perhaps a guess."""
 
 
 class AskedRequest:
-    """A request with its JSON read, the session of the socket it came on, and where that comes from and goes to."""
+    """A request with its JSON read, the session of its socket, and the addresses that leads from and to."""
 
     def __init__(self, request: CloudRequest, session: str, address: str = "", base: str = "") -> None:
         self.request = request
@@ -55,23 +55,37 @@ class AskedRequest:
         self.key: RequestKey = request.message_type, request.management_type
 
 
+class _Row(NamedTuple):
+    """A kind of request: its fields, and the function that returns its envelope without the code."""
+
+    fields: tuple[str, ...]
+    act: Callable[[Given, AskedRequest], Json]
+
+
 class Dispatch:
-    """Answers requests; sockets and oddities are not its business."""
+    """Answers requests; knows nothing of sockets."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._counting = threading.Lock()
-        self._general = general_table(cloud)
         uploads = UploadRequests(cloud)
-        self._uploads: dict[int, Callable[[Given, memoryview, str], Json]] = {
+        by_type: dict[int, Callable[[Given, memoryview, str], Json]] = {
             1: uploads.initialize,
             2: uploads.check,
             3: uploads.part,
             4: uploads.document,
         }
+        self._table: dict[RequestKey, _Row] = {
+            (SESSION, 4): _Row(_SESSION_FIELDS, lambda _g, _a: {"ResponseMessage": {"Account": cloud.account()}}),
+            (SESSION, 2): _Row(_SESSION_FIELDS, lambda _g, _a: {"ResponseMessage": {"Success": True}}),
+        }
+        for kind, (fields, handler) in general_table(cloud).items():
+            self._table[GENERAL, kind] = _Row(fields, partial(_general, handler))
+        for kind, upload in by_type.items():
+            self._table[UPLOAD, kind] = _Row(UPLOAD_FIELDS[kind], partial(_upload, upload))
 
     def note(self, asked: AskedRequest, socket: int) -> None:
-        """Remember a request, and how it differs from what the library sends."""
+        """Remember a request, and how it differs from what the vendor's library sends."""
         cloud, request, given = self._cloud, asked.request, asked.given
         is_session, has_bytes = request.message_type == SESSION, isinstance(asked.given.get("FileBuffer"), list)
         if has_bytes:
@@ -80,9 +94,9 @@ class Dispatch:
             message = request.message_type, request.message_id, request.management_type
             sizes = len(request.data), request.user_text, request.trailing
             cloud.frames.append(ReceivedFrame(socket, *message, given, *sizes))
-        fields, problems = self._fields(asked.key), ["no such management type"]
-        if fields:
-            expected = fields if is_session else (*fields, *KEYS)
+        row, problems = self._table.get(asked.key), ["no such management type"]
+        if row:
+            expected = row.fields if is_session else (*row.fields, *KEYS)
             problems = deviations_of(expected, asked.given, "" if "FileBuffer" in given else request.text)
         if request.trailing != (b"" if is_session else _TAIL):
             problems.append("the frame does not end as the library's do")
@@ -90,23 +104,14 @@ class Dispatch:
             problems.append("the user UUID behind the data is another than in the JSON text")
         cloud.deviates("{}/{}".format(*asked.key), problems)
 
-    def _fields(self, key: RequestKey) -> tuple[str, ...]:
-        """Return the fields of a kind of request, none for one that is not known."""
-        message_type, management_type = key
-        if message_type == SESSION:
-            return _SESSION_FIELDS if management_type in {CREATE_API_SESSION, REGISTER_SESSION} else ()
-        if message_type == GENERAL:
-            return self._general[management_type].fields if management_type in self._general else ()
-        return UPLOAD_FIELDS.get(management_type, ())
-
     def handle(self, asked: AskedRequest) -> Json:
         """Do what is asked and return the envelope; blocks."""
         try:
             self._require_access(asked)
-            fields = self._fields(asked.key)
-            if not fields:
+            row = self._table.get(asked.key)
+            if not row:
                 raise Refusal(400, "this management type is not known")
-            envelope = self._act(asked, read_parameters(fields, asked.given, asked.base))
+            done = row.act(read_parameters(row.fields, asked.given, asked.base), asked)
         except _NoAccess as refused:
             return {**self.refusal(asked, str(refused)), "ResponseCode": 0, "Message": str(refused)}
         except BadParameters as problem:
@@ -121,7 +126,7 @@ class Dispatch:
             return self.refusal(asked, f"the archive failed: {kind}")
         with self._counting:
             self._cloud.executed[asked.key] += 1
-        return envelope
+        return {"ResponseCode": 1, **done}
 
     def refusal(self, asked: AskedRequest, reason: str) -> Json:
         """Return the envelope of a request that is refused."""
@@ -140,7 +145,7 @@ class Dispatch:
         try:
             self._require_keys(asked)
         except _NoAccess as refused:
-            if not isinstance(refused, _WrongKey):
+            if not isinstance(refused, _WrongKey):  # a session or a user that is unknown is no guess at a key
                 guesses.right(asked.address)
             raise
         guesses.right(asked.address)
@@ -163,15 +168,13 @@ class Dispatch:
         if str(given.get("UserUuid")).lower() not in cloud.context.options.users:
             raise _NoAccess("there is no such user")
 
-    def _act(self, asked: AskedRequest, given: Given) -> Json:
-        message_type, management_type = asked.key
-        if message_type == SESSION:
-            told = {"Account": self._cloud.account()} if management_type == CREATE_API_SESSION else {"Success": True}
-            return {"ResponseCode": 1, "ResponseMessage": told}
-        if message_type == GENERAL:
-            fields = self._general[management_type].handler(given)
-            return {"ResponseCode": 1, "ResponseMessage": {"Success": True, "Message": "", **fields}}
-        return {"ResponseCode": 1, **self._uploads[management_type](given, asked.request.data, asked.session)}
+
+def _general(handler: Callable[[Given], Json], given: Given, _asked: AskedRequest) -> Json:
+    return {"ResponseMessage": {"Success": True, "Message": "", **handler(given)}}
+
+
+def _upload(handler: Callable[[Given, memoryview, str], Json], given: Given, asked: AskedRequest) -> Json:
+    return handler(given, asked.request.data, asked.session)
 
 
 def session_of(given: Mapping[str, Any]) -> str:

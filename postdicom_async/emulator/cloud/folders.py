@@ -1,6 +1,7 @@
-"""Folders over the Cloud API: the same that DICOMweb's side has. Methods block.
+"""Folders over the Cloud API: the same folders as on the DICOMweb side. Methods block.
 
-Each takes the fields of a general request and returns those of the answer. The root has a UUID here: the zero GUID.
+Each method takes the fields of a general request and returns those of the answer. The root has a UUID here, the zero
+GUID.
 """
 
 from __future__ import annotations

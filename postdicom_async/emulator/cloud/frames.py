@@ -1,7 +1,7 @@
 """Pure: the binary frames of PostDICOM's Cloud API, as the service reads and writes them.
 
 Numbers are little-endian and nothing is aligned. A request is message type, message id, management type and a JSON
-text; uploads add raw bytes and the user's UUID. Bytes behind the last field are kept for whoever wants to look.
+text; uploads add raw bytes and the user's UUID. Bytes behind the last field are kept to be looked at.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HEAD = struct.Struct("<HIi")
 
 
 class BadFrame(ValueError):
-    """The bytes are no request; the text says why, without showing them."""
+    """The bytes are not a request; the text says why, without showing them."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The table of the Cloud API's general requests: management type to its fields and what it does; and the lists."""
+"""The Cloud API's general requests in one table: management type, fields, what is done; and the lists it returns."""
 
 from __future__ import annotations
 
@@ -17,17 +17,10 @@ __all__ = ["GeneralRequest", "general_table"]
 
 GeneralHandler: TypeAlias = Callable[[Given], Json]
 
-_NODE = {
-    "DicomNodeUuid": "1f0e5b6a-3c1d-4e57-9a10-000000000301",
-    "DicomNodeName": "Sample Scanner",
-    "AETitle": "SAMPLE",
-    "Modality": "CT",
-}
-_CONTACT = {
-    "ContactUuid": "1f0e5b6a-3c1d-4e57-9a10-000000000401",
-    "FullName": "Sample Contact",
-    "Email": "contact@example.org",
-}
+_NODE_UUID = "1f0e5b6a-3c1d-4e57-9a10-000000000301"
+_NODE = {"DicomNodeUuid": _NODE_UUID, "DicomNodeName": "Sample Scanner", "AETitle": "SAMPLE", "Modality": "CT"}
+_CONTACT_UUID = "1f0e5b6a-3c1d-4e57-9a10-000000000401"
+_CONTACT = {"ContactUuid": _CONTACT_UUID, "FullName": "Sample Contact", "Email": "contact@example.org"}
 _IN = "UserUuid PatientOrderInstitutionUuid"
 _ONE = "UserUuid PatientOrderUuid"
 _FOLDER = "UserUuid FolderUuid"

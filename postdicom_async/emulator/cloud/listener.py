@@ -21,15 +21,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.frames import Frame, Opcode
 
 from postdicom_async.emulator.answers import base_url
+from postdicom_async.emulator.cloud import frames
 from postdicom_async.emulator.cloud.dispatch import AskedRequest, Dispatch, session_of
-from postdicom_async.emulator.cloud.frames import (
-    SESSION,
-    UPLOAD,
-    BadFrame,
-    CloudRequest,
-    decode_request,
-    encode_response,
-)
 from postdicom_async.emulator.cloud.oddities import Drop
 from postdicom_async.emulator.cloud.state import Cloud
 from postdicom_async.emulator.doors import is_known_host, may_connect
@@ -45,13 +38,13 @@ _BIG_AT_ONCE = 16
 _QUIET = 0.05
 """Held back answers are given once no other has come for so many seconds."""
 
-_PARTS = {(UPLOAD, 3), (UPLOAD, 4)}
+_PARTS = {(frames.UPLOAD, 3), (frames.UPLOAD, 4)}
 
 _logger = logging.getLogger("postdicom_async.emulator.cloud")
 
 
 class CloudListener:
-    """Takes WebSockets and answers what comes over them."""
+    """Accepts WebSockets and answers the requests on them."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -64,13 +57,13 @@ class CloudListener:
         cloud.cut = self._cut_from_anywhere
 
     async def stop(self) -> None:
-        """Forget what is not done yet; the server has cut every connection."""
+        """Drop the requests that are still being handled; the server has cut every connection before."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _cut_from_anywhere(self) -> None:
-        """Cut every connection: at once in the archive's own thread, else as soon as it gets to it."""
+        """Cut every connection: at once in the archive's own thread, else as soon as its event loop gets there."""
         try:
             is_here = asyncio.get_running_loop() is self._loop
         except RuntimeError:
@@ -103,7 +96,10 @@ class CloudListener:
             self.cloud.sockets = len(self._open)
 
     def _refused(self, socket: WebSocket) -> tuple[int, str]:
-        """Return status and reason for one that may not be opened; status 0 for others."""
+        """Return status and reason if a WebSocket may not be opened, else status 0.
+
+        Browsers ask nobody before they open a WebSocket, so the page's origin is looked at here, where it is known.
+        """
         context, oddities = self.cloud.context, self.cloud.oddities
         host, origins = socket.headers.get("host", ""), socket.headers.getlist("origin")
         if len(self._open) >= context.options.limits.max_connections:
@@ -115,6 +111,7 @@ class CloudListener:
         if socket.url.path.rstrip("/") not in {"", oddities.address_ends.rstrip("/")}:
             return 404, "there is nothing here"
         address = socket.client.host if socket.client else ""
+        # The key in the address may be a guess like any other.
         if context.key_guesses.begin(address):
             return 429, "too many wrong keys came from there"
         given = socket.query_params.multi_items()
@@ -124,7 +121,7 @@ class CloudListener:
         return 0, ""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside the reading; it goes on when its connection is gone."""
+        """Run something beside the reading; it continues when its connection is gone."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -155,17 +152,19 @@ class _Socket:
         try:
             if self._cloud.oddities.greeting:
                 body = b'{"ResponseCode":1,"ResponseMessage":"welcome"}'
-                await self._socket.send_bytes(encode_response(2, 0, CloudRequest(SESSION, 0, 0, ""), body))
+                await self._socket.send_bytes(
+                    frames.encode_response(2, 0, frames.CloudRequest(frames.SESSION, 0, 0, ""), body)
+                )
             while (message := await self._socket.receive())["type"] != "websocket.disconnect":
                 await self._take(message.get("bytes"))
-        except (BadFrame, BadParameters) as bad:
+        except (frames.BadFrame, BadParameters) as bad:
             _logger.warning("socket %d is closed: %s", self._number, bad)
             await self._socket.close(1007, str(bad)[:100])
 
     async def _take(self, frame: bytes | None) -> None:
         if frame is None:
-            raise BadFrame("a text frame came")
-        request = decode_request(frame)
+            raise frames.BadFrame("a text frame came")
+        request = frames.decode_request(frame)
         asked = AskedRequest(request, self._session, self._address, self._base)
         self._dispatch.note(asked, self._number)
         if asked.key in _PARTS:
@@ -173,11 +172,11 @@ class _Socket:
             most = self._cloud.most_in_flight
             most[self._number] = max(most[self._number], self._in_flight)
         drop = self._cloud.oddities.drop(asked.key)
-        if drop and drop.when == "before":
+        if drop and drop.when == "before":  # as if the request had been lost on its way
             self._transport.abort()
             return
         is_big = len(request.data) > _BIG or len(request.text) > _BIG
-        if is_big:
+        if is_big:  # the next message is not read before there is room: the network holds the client back
             await self._listener.big.acquire()
         self._listener.spawn(self._handle(asked, drop, is_big=is_big))
 
@@ -189,11 +188,11 @@ class _Socket:
                 envelope = self._dispatch.refusal(asked, oddities.refusal_text)
             else:
                 envelope = await self._cloud.context.run(self._dispatch.handle, asked)
-                if asked.key[0] == SESSION and envelope["ResponseCode"] == 1:
+                if asked.key[0] == frames.SESSION and envelope["ResponseCode"] == 1:
                     self._session = session_of(asked.given)
         finally:
             # The data go before there is room for others: an answer may wait long.
-            request = CloudRequest(request.message_type, request.message_id, request.management_type, "")
+            request = frames.CloudRequest(request.message_type, request.message_id, request.management_type, "")
             del asked
             if is_big:
                 self._listener.big.release()
@@ -202,7 +201,7 @@ class _Socket:
         elif not is_silent:
             await self._answer(request, envelope, drop)
 
-    async def _answer(self, request: CloudRequest, envelope: Json, drop: Drop | None) -> None:
+    async def _answer(self, request: frames.CloudRequest, envelope: Json, drop: Drop | None) -> None:
         oddities = self._cloud.oddities
         key = request.message_type, request.management_type
         told = oddities.envelope(key, envelope) if oddities.envelope else envelope
@@ -213,7 +212,7 @@ class _Socket:
             oddities.success_flag,
             oddities.frame_text,
         )
-        frame = encode_response(kind, self._own_id, request, body, success=flag, message=text)
+        frame = frames.encode_response(kind, self._own_id, request, body, success=flag, message=text)
         if oddities.latency:
             await asyncio.sleep(oddities.latency)
         if key in _PARTS:
@@ -238,10 +237,10 @@ class _Socket:
         self._random.shuffle(held)
         await self._send(held)
 
-    async def _send(self, frames: list[bytes]) -> None:
+    async def _send(self, messages: list[bytes]) -> None:
         oddities = self._cloud.oddities
         with suppress(WebSocketDisconnect, RuntimeError):  # it is gone, or was closed for a bad frame meanwhile
-            for frame in frames:
+            for frame in messages:
                 if oddities.text_frames:
                     await self._socket.send_text('{"ResponseCode":1}')
                 for garbage in _garbage() if oddities.garbage else ():
@@ -251,6 +250,6 @@ class _Socket:
 
 
 def _garbage() -> list[bytes]:
-    """Return frames that answer nothing: noise, an unknown type, an unknown request, a frame cut short, none."""
-    whole = encode_response(18, 1, CloudRequest(SESSION, 0xFFFF_FFFF, 1, ""), b'{"A":1}')
+    """Return frames that answer nothing: noise, an unknown type, an unknown request, half a frame, an empty one."""
+    whole = frames.encode_response(18, 1, frames.CloudRequest(frames.SESSION, 0xFFFF_FFFF, 1, ""), b'{"A":1}')
     return [b"\xff\xff" + secrets.token_bytes(30), b"\x63\x00" + whole[2:], whole, whole[:20], b""]

@@ -1,4 +1,4 @@
-"""What the Cloud API's side of the archive does unlike the rest, on demand: the habits and failures of a service."""
+"""Odd habits and failures of a service of the Cloud API, on demand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Drop:
     Attributes:
         when: before the request is handled, after it is handled without an answer, or in the middle of the answer.
         key: at which requests; None for any.
-        nth: at the how-many-th of these from now on; counted down.
+        nth: at which of these requests from now on, 1 for the next; counted down.
     """
 
     when: Literal["before", "after", "during"]
@@ -97,13 +97,13 @@ class CloudOddities:
     drops: list[Drop] = field(default_factory=list)
 
     def take(self, counts: dict[RequestKey, int], key: RequestKey) -> bool:
-        """Count one off for a kind of request; return whether there was one."""
+        """Use up one of what is counted for a kind of request; return whether any was left."""
         left = counts.get(key, 0)
         counts[key] = max(left - 1, 0)
         return left > 0
 
     def drop(self, key: RequestKey) -> Drop | None:
-        """Return the loss that is due at this request, and forget it."""
+        """Return the drop that is due at this request, and forget it."""
         due = None
         for drop in [drop for drop in self.drops if drop.key in {None, key}]:
             drop.nth -= 1
@@ -134,5 +134,5 @@ def null_result(_key: RequestKey, _envelope: dict[str, Any]) -> Any:
 
 
 def not_json(_key: RequestKey, _envelope: dict[str, Any]) -> Any:
-    """Answer what is no JSON."""
+    """Answer something that is not JSON."""
     return b"<html>busy</html>"

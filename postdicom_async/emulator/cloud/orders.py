@@ -1,7 +1,7 @@
-"""Patient orders over the Cloud API: the same that DICOMweb's side has. Methods block.
+"""Patient orders over the Cloud API: the same orders as on the DICOMweb side. Methods block.
 
-Each takes the fields of a general request and returns those of the answer. Orders have more here than there: flags,
-documents, and groups, whose UUID is one of an order's fields.
+Each method takes the fields of a general request and returns those of the answer. Orders have more here than there:
+flags, documents, and groups, whose UUID is one of an order's fields.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["FLAGS", "OrderRequests", "listed_orders"]
 FLAGS: Mapping[int, tuple[str, Mapping[int, str]]] = MappingProxyType(
     {1: ("Reading", {1: "Unread", 2: "Read"}), 2: ("Priority", {1: "Routine", 2: "Urgent", 3: "Emergency"})}
 )
-"""Names of the groups of flags and of the flags in them, by their numbers."""
+"""Names of the groups of flags, and of the flags in each, by their numbers."""
 
 _SEARCHED = {
     "Modalities": "ModalityList",
@@ -32,7 +32,7 @@ _SEARCHED = {
     "StartBirthdate": "PatientBirthdateFrom",
     "EndBirthdate": "PatientBirthdateTo",
 }
-"""What a search calls otherwise than the other API."""
+"""Filters that the other API calls by another name."""
 
 _NAMES = {one.cloud: one.name for one in ORDER_FIELDS if one.cloud}
 _PLACES = {one.place: one.cloud for one in ORDER_FIELDS if one.place}
@@ -94,7 +94,7 @@ class OrderRequests:
         return {}
 
     def properties(self, given: Given) -> Json:
-        """Return all that is known of an order."""
+        """Return everything that is known about an order."""
         order, store = self._account.named(given), self._account.store
         with store.transaction() as database:
             sql = "SELECT group_id, flag_id FROM cloud_flags WHERE order_uuid = ? ORDER BY group_id"

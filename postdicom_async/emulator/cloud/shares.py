@@ -1,6 +1,7 @@
-"""Shares and views over the Cloud API: links to the same pages that DICOMweb's side makes. Methods block.
+"""Shares and views over the Cloud API: links to the same pages as on the DICOMweb side. Methods block.
 
-Each takes the fields of a general request and returns those of the answer. No mail is sent: `Cloud.mails` remembers it.
+Each method takes the fields of a general request and returns those of the answer. No mail is sent:
+`Cloud.mails` remembers it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Cloud API's side of an archive and what tests see of it (`EmbeddedArchive.cloud`); flags and documents.
 
-What is remembered of requests is bounded. It is written by the event loop's thread and, where a request is carried out,
-by the archive's threads, each by one operation that the interpreter does in one go.
+What is remembered of requests is bounded. Both the event loop and the archive's threads append to it, which needs no
+lock; counting does, and has one in `Dispatch`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Cloud:
     """The Cloud API's side of an archive: its oddities, its sessions, and a record of what happened.
 
     Attributes:
-        socket_url: the WebSocket's address as the archive knows it; a client is told the one by the host it used.
+        socket_url: the WebSocket's address as the archive itself knows it; clients are told it by the host they used.
         oddities: to be changed at any time.
         recording: whether requests are remembered in `frames`.
         frames: the latest requests, the oldest first.
@@ -147,7 +147,7 @@ class Cloud:
         self.cut()
 
     def forget_sessions(self) -> None:
-        """Let every session be unknown from now on, as if its time were over."""
+        """Forget every session, as if its time were over."""
         self.sessions.clear()
 
     def open_session(self) -> str:
@@ -165,15 +165,15 @@ class Cloud:
         return [frame for frame in self.frames if frame.key == key]
 
     def is_api_key(self, given: object) -> bool:
-        """Return whether this is the caller's key, in any case of its letters."""
+        """Return whether this is the caller's key, in upper or lower case."""
         return _is_key(given, self.context.options.cloud_keys[0])
 
     def is_account_key(self, given: object) -> bool:
-        """Return whether this is the account's key, in any case of its letters."""
+        """Return whether this is the account's key, in upper or lower case."""
         return _is_key(given, self.context.options.cloud_keys[1])
 
     def account(self) -> Json:
-        """Return the account as a session's opening tells it."""
+        """Return the account as the answer to the opening of a session has it."""
         options = self.context.options
         institutions = [
             {"InstitutionUuid": uuid, "InstitutionName": name} for uuid, name in options.institutions.items()

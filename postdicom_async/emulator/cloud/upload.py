@@ -2,6 +2,9 @@
 
 A part is written to its place in a file of the archive's folder at once; nothing of it stays in memory. The last one
 to come, whichever that is, finishes the file. A part that comes again changes nothing and gets the same answer.
+
+Two locks: that of `_Files` for which files there are, held for a moment; that of an `_Assembly` for one file, held
+while a part of it is written, so that the parts of one file wait for one another and those of others do not.
 """
 
 from __future__ import annotations
@@ -20,9 +23,9 @@ from postdicom_async.emulator.cloud.state import Cloud
 from postdicom_async.emulator.store.archive import ArchiveStore, parse_instance
 from postdicom_async.emulator.store.files import TooLarge, UnreadableHeader, make_file
 from postdicom_async.emulator.store.header import Json
+from postdicom_async.emulator.store.schema import order_uuid_of
 from postdicom_async.emulator.vendor.account import require
 from postdicom_async.emulator.vendor.parameters import Given
-from postdicom_async.emulator.vendor.schema import order_uuid_of
 
 __all__ = ["PART", "UPLOAD_FIELDS", "UploadRequests"]
 
@@ -49,7 +52,7 @@ _REMEMBERED = 1_000
 
 @dataclass(frozen=True)
 class FinishedFile:
-    """A file that is whole: the order it went to, and where it is."""
+    """A complete file: the order it belongs to, and where it is."""
 
     order_uuid: str
     path: Path
@@ -60,20 +63,13 @@ Finish: TypeAlias = Callable[[Path], FinishedFile]
 
 @dataclass
 class _Assembly:
-    """One file on its way, or one that is whole and stored or refused; of its parts the checksums are kept."""
+    """A file that is being put together, or is complete and stored or refused; its parts' checksums are kept."""
 
     path: Path
     total: int
     received: dict[int, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     outcome: FinishedFile | Refusal | None = None
-
-    def write(self, index: int, data: memoryview) -> None:
-        """Put a part at its place."""
-        with self.path.open("r+b") as file:
-            file.seek(index * PART)
-            file.write(data)
-        self.received[index] = crc32(data)
 
     def had(self, index: int, total: int, data: memoryview) -> bool:
         """Return whether the file, if it is still there, was made of this part among others."""
@@ -82,7 +78,7 @@ class _Assembly:
 
 
 class _Files:
-    """The files on their way, and the latest that are whole, to know a repeated part by."""
+    """The files being put together, and the latest complete ones, by which a repeated part is recognised."""
 
     def __init__(self, store: ArchiveStore) -> None:
         self._store = store
@@ -91,10 +87,10 @@ class _Files:
         self._whole: dict[FileKey, _Assembly] = {}
 
     def take(self, key: FileKey, given: Given, data: memoryview, finish: Finish) -> FinishedFile | None:
-        """Take a part; return what its file has become, None while others are missing.
+        """Take a part; return what became of its file, None while parts are missing.
 
         Raises:
-            Refusal: the part is none, or the file that it made whole is refused.
+            Refusal: there is no such part, or the file that it completed is refused.
         """
         index, total = given.number("CurrentFilePartIndex"), given.number("CurrentFileTotalPartCount")
         if not index < total <= _MOST_PARTS:
@@ -106,7 +102,10 @@ class _Files:
         assembly = self._assembly(key, index, total, data)
         with assembly.lock:
             if assembly.outcome is None:
-                assembly.write(index, data)
+                with assembly.path.open("r+b") as file:
+                    file.seek(index * PART)
+                    file.write(data)
+                assembly.received[index] = crc32(data)
                 if len(assembly.received) == total:
                     self._finish(key, assembly, finish)
             outcome = assembly.outcome
@@ -115,16 +114,17 @@ class _Files:
         return outcome
 
     def forget_whole(self, sessions: set[str]) -> None:
-        """Take what comes in these sessions from now on for new."""
+        """Take what comes in these sessions from now on as new: a further upload counts its files from 0 again."""
         with self._lock:
             self._whole = {key: value for key, value in self._whole.items() if key[1] not in sessions}
 
     def _assembly(self, key: FileKey, index: int, total: int, data: memoryview) -> _Assembly:
         with self._lock:
             assembly, whole = self._open.get(key), self._whole.get(key)
+            # Repeated after a lost answer: the file is there already, and is not made a second time.
             if assembly is None and whole and whole.had(index, total, data):
                 return whole
-            if assembly is None or assembly.total != total:
+            if assembly is None or assembly.total != total:  # other parts of other length are another file
                 assembly = self._open[key] = _Assembly(self._store.new_incoming(), total)
                 make_file(assembly.path)
             return assembly
@@ -166,7 +166,7 @@ class UploadRequests:
         return fields if kind == "missing" else {**fields, "SessionUniqueUuid": uuid}
 
     def check(self, given: Given, _data: memoryview, _session: str) -> Json:
-        """Tell whether a file is here."""
+        """Tell whether the archive has a file."""
         self._require_upload(given)
         study = given.text("StudyInstanceUid")
         known = self._store.instances(study, given.text("SeriesInstanceUid"), given.text("SopInstanceUid"))
@@ -201,7 +201,7 @@ class UploadRequests:
         return session
 
     def _told(self, order_uuid: str, **more: object) -> Json:
-        """Return the good answer, with the order once there is one."""
+        """Return the answer of success, with the order once there is one."""
         listed = listed_orders(self._account, self._account.orders.some([order_uuid]))
         told = {"Success": True, "Message": "", **more, "PatientOrder": next(iter(listed), None)}
         return {"ResponseMessage": told}

@@ -1,15 +1,17 @@
 """Pure: read media types and ``Accept`` headers (RFC 9110 sections 8.3 and 12.5.1, PS3.18 section 8.7).
 
-Every character is looked at once: what a client sends is never given to a regular expression that goes back.
+Every character is looked at once: what a client sends never meets a regular expression that backtracks.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = ["LONGEST", "MediaRange", "parse_accept", "parse_media_type", "wants_only"]
 
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 LONGEST = 4096
 """Characters of a header that are worth reading; every range costs a look at each part of an answer."""
 
@@ -43,7 +45,7 @@ def parse_media_type(text: str) -> MediaRange:
 
 
 def parse_accept(text: str) -> list[MediaRange]:
-    """Parse an ``Accept`` header, best quality first, those with quality 0 left out; nothing given means anything."""
+    """Parse an ``Accept`` header, best quality first, without those of quality 0; an empty header accepts anything."""
     ranges = [parse_media_type(part) for part in _split(text, ",") if part.strip()]
     wanted = [media for media in ranges or [MediaRange("*/*")] if media.quality > 0]
     return sorted(wanted, key=lambda media: -media.quality)
@@ -56,7 +58,7 @@ def wants_only(accept: list[MediaRange], name: str, *others: str) -> bool:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """Cut a text at a character, not inside of quotes; a backslash there takes the next character along."""
+    """Split a text at a character, but not inside quotes, where a backslash escapes the next character."""
     pieces, start, is_quoted, is_escaped = [], 0, False, False
     for at, char in enumerate(text):
         if is_escaped:
@@ -72,14 +74,6 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _unquote(value: str) -> str:
-    """Return what is between quotes, a backslash before any character taken away."""
-    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
-        return value
-    taken, is_escaped = [], False
-    for char in value[1:-1]:
-        if char == "\\" and not is_escaped:
-            is_escaped = True
-        else:
-            taken.append(char)
-            is_escaped = False
-    return "".join(taken)
+    """Return what is between quotes, without the backslashes that escape characters."""
+    is_quoted = len(value) > 1 and value[0] == value[-1] == '"'
+    return _ESCAPED.sub(r"\1", value[1:-1]) if is_quoted else value

@@ -74,7 +74,7 @@ def uid_list(key: str) -> list[str]:
 
 
 def text_matches(pattern: str, text: str, *, wildcards: bool = True, ignore_case: bool = False) -> bool:
-    """Return whether a text is what ``*`` (any run) and ``?`` (any one character) describe, blanks at the end aside."""
+    """Return whether a text fits a pattern: ``*`` is any run, ``?`` any character; trailing blanks do not count."""
     pattern, text = pattern.rstrip(" "), text.rstrip(" ")
     if ignore_case:
         pattern, text = pattern.casefold(), text.casefold()
@@ -90,7 +90,7 @@ def _has_wildcard(pattern: str) -> bool:
 def _wildcard_match(pattern: str, text: str) -> bool:
     """Look for what is between the stars one after the other: the first at the start, the last at the end.
 
-    Each look is one search in C that never goes back, over a key of bounded length (`LONGEST_KEY`).
+    Each look is one search in C that never backtracks, over a key of bounded length (`LONGEST_KEY`).
     """
     first, *between = pattern.split("*")
     if not between:
@@ -127,7 +127,7 @@ def _name_groups(value: Mapping[str, str] | str) -> list[str]:
 
 
 def _name_matches(key: str, value: Mapping[str, str] | str) -> bool:
-    """Compare without regard to case with the whole name, and with each of its component groups."""
+    """Compare with the whole name and with each of its component groups, without regard to case."""
     groups = _name_groups(value)
     names = ["=".join(groups), *groups]
     patterns = [part.strip().rstrip("^ ") for part in key.split("\\")]
@@ -166,7 +166,7 @@ def _range(vr: str, key: str) -> Span | None:
 
 
 def _within_month(vr: str, end: str) -> str:
-    """Return the end of a range with its day, from 29 to 31, moved to the last of its month: 20240231 is much sent."""
+    """Return the end of a range with a day past the end of its month moved to it: clients often send 20240231."""
     if vr not in {"DA", "DT"} or not (end[:8].isascii() and end[:8].isdigit() and len(end) >= 8):
         return end
     year, month, day = int(end[:4]), int(end[4:6]), int(end[6:8])

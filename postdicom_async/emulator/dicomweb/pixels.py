@@ -1,7 +1,7 @@
 """Cut frames and bulk data out of a stored file. Blocks; nothing is decoded.
 
-A file may be stored although it breaks off. What is cut out of it is known to be there before the answer begins: a
-length that goes beyond the file, and fragments without an end, are refused.
+A truncated file may be stored all the same. So what is cut out of a file is known to be there before the answer begins:
+a length beyond the end of the file, and fragments without an end, are refused.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _fragments(path: Path, file: BinaryIO, start: int, size: int) -> list[FileSl
     """Return the fragments behind the offset table (PS3.5 section A.4), by their headers alone.
 
     Raises:
-        Refusal: 500 when one of them, or their end, is not there.
+        Refusal: 500 when one of them, or their end, is missing.
     """
     at, found = start, list[FileSlice]()
     while at + 8 <= size:

@@ -23,7 +23,7 @@ from postdicom_async.emulator.store.attributes import (
 )
 from postdicom_async.emulator.store.header import Json, UnreadableHeader, read_header
 
-__all__ = ["Page", "Query", "SearchTransaction", "parse_query", "search"]
+__all__ = ["Page", "Query", "answer_search", "parse_query", "search"]
 
 _UIDS = ("0020000D", "0020000E", "00080018")
 _LEVELS = tuple(QueryLevel)
@@ -65,34 +65,16 @@ class Page:
     truncated: bool
 
 
-class SearchTransaction:
-    """The search transactions."""
-
-    def __init__(self, context: ArchiveContext) -> None:
-        self._context = context
-
-    async def studies(self, request: Request) -> Response:
-        """Handle ``/studies``."""
-        return await self._search(request, QueryLevel.STUDY)
-
-    async def series(self, request: Request) -> Response:
-        """Handle ``/series``, ``/studies/{study}/series`` and the vendor's ``/studies/series``."""
-        return await self._search(request, QueryLevel.SERIES)
-
-    async def instances(self, request: Request) -> Response:
-        """Handle ``/instances``, those of a study or series, and the vendor's ``/studies/series/instances``."""
-        return await self._search(request, QueryLevel.INSTANCE)
-
-    async def _search(self, request: Request, level: QueryLevel) -> Response:
-        if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
-            raise Refusal(406, "search results are application/dicom+json")
-        query = parse_query(level, request.path_params, request.query_params.multi_items())
-        options = self._context.options
-        page = await self._context.run(search, self._context.store, query, options.max_page, base_url(request))
-        headers = _warning(request, page, query)
-        if not page.results and options.no_match_status == 204:
-            return Response(status_code=204, headers=headers)
-        return dicom_json(page.results, headers=headers)
+async def answer_search(context: ArchiveContext, level: QueryLevel, request: Request) -> Response:
+    """Handle a search for the entities of a level, or for those within what the path names."""
+    if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
+        raise Refusal(406, "search results are application/dicom+json")
+    query = parse_query(level, request.path_params, request.query_params.multi_items())
+    page = await context.run(search, context.store, query, context.options.max_page, base_url(request))
+    headers = _warning(request, page, query)
+    if not page.results and context.options.no_match_status == 204:
+        return Response(status_code=204, headers=headers)
+    return dicom_json(page.results, headers=headers)
 
 
 def _warning(request: Request, page: Page, query: Query) -> dict[str, str]:
@@ -108,7 +90,7 @@ def parse_query(level: QueryLevel, path: dict[str, str], parameters: Iterable[tu
     """Take the path and the query parameters of a search apart.
 
     Raises:
-        Refusal: 400 for what is no number or no UID, or longer than what it is compared with.
+        Refusal: 400 for what is not a number or not a UID, or longer than anything it could match.
     """
     query = Query(level, fixed=frozenset(map(QueryLevel, path)))
     for name, uid in path.items():
@@ -164,7 +146,7 @@ def _take_key(query: Query, name: str, value: str) -> None:
 
 
 def search(store: ArchiveStore, query: Query, max_page: int | None, base: str) -> Page:
-    """Run a search; blocks. One result more than the page is looked for, to know whether it was cut."""
+    """Run a search; blocks. One more result than the page holds is looked for, to know whether it was cut."""
     limits = [limit for limit in (query.limit, max_page) if limit is not None]
     page = min(limits, default=None)
     cut_by_server = page is not None and page == max_page and page != query.limit
@@ -181,15 +163,12 @@ def search(store: ArchiveStore, query: Query, max_page: int | None, base: str) -
 
 
 def _matches(query: Query, attributes: Json) -> bool:
-    for tag, key in query.filters.items():
-        element = attributes.get(tag, {"vr": vr_of(tag)})
-        if not matches(key, element["vr"], element.get("Value", []), fuzzy=query.fuzzy):
-            return False
-    return True
+    elements = ((key, attributes.get(tag, {"vr": vr_of(tag)})) for tag, key in query.filters.items())
+    return all(matches(key, one["vr"], one.get("Value", []), fuzzy=query.fuzzy) for key, one in elements)
 
 
 def _attributes(query: Query, row: IndexRow, base: str) -> Json:
-    """Return all that is known of an entity: the index, what is computed, and the file if more is asked for."""
+    """Return what is known of an entity: from the index, computed, and from its file where more is asked for."""
     known = {**row.study, **row.series, **row.instance, **_computed(query.level, row, base)}
     asked = query.fields | query.filters.keys()
     if row.path and (query.all_fields or any(tag not in known and tag not in _INDEXED for tag in asked)):

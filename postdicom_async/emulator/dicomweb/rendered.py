@@ -41,7 +41,7 @@ class Pictures:
         """Return what is wanted of some instances, or of frames of one.
 
         Raises:
-            Refusal: 400 for parameters that are none, 404 without an image, 406 for another kind of picture.
+            Refusal: 400 for malformed parameters, 404 without an image, 406 for another kind of picture.
         """
         is_thumbnail = request.url.path.rstrip("/").endswith("/thumbnail")
         media_type, in_parts = _wanted(accepted(request), is_one=is_thumbnail or "instance" in request.path_params)
@@ -73,7 +73,7 @@ class Pictures:
 def _frames(
     found: Sequence[StoredInstance], numbers: list[int] | None, *, only_first: bool
 ) -> list[tuple[StoredInstance, int]]:
-    """Return the frames that are pictures; blocks."""
+    """Return instances and frame numbers of the pictures; blocks."""
     frames: list[tuple[StoredInstance, int]] = []
     for instance in found:
         count = frame_count(instance)
@@ -101,27 +101,23 @@ def _wanted(accept: list[MediaRange], *, is_one: bool) -> tuple[str, bool]:
 
 
 def look_of(parameters: Mapping[str, str], *, is_thumbnail: bool = False) -> PictureLook:
-    """Read ``quality``, ``viewport`` and ``window`` (PS3.18 section 8.3.5.1); others are not known and ignored.
+    """Read ``quality``, ``viewport`` and ``window`` (PS3.18 section 8.3.5.1); others are ignored.
 
     Raises:
-        Refusal: 400 for values that are none.
+        Refusal: 400 for malformed values.
     """
     quality = parameters.get("quality", "90")
     if not (quality.isascii() and quality.isdigit() and len(quality) < 4 and 1 <= int(quality) <= 100):
         raise Refusal(400, "quality is a number from 1 to 100")
-    viewport, region = _viewport(parameters["viewport"]) if "viewport" in parameters else (None, None)
-    if is_thumbnail and viewport is None:
-        viewport = _THUMBNAIL
     window = _window(parameters["window"]) if "window" in parameters else None
-    return PictureLook(quality=int(quality), viewport=viewport, region=region, window=window)
-
-
-def _viewport(text: str) -> tuple[tuple[int, int], tuple[float, float, float, float] | None]:
-    sizes = _numbers(text)
+    look = PictureLook(quality=int(quality), viewport=_THUMBNAIL if is_thumbnail else None, window=window)
+    if "viewport" not in parameters:
+        return look
+    sizes = _numbers(parameters["viewport"])
     if len(sizes) not in {2, 6} or not all(1 <= size <= _LARGEST for size in sizes[:2]) or min(sizes) < 0:
         raise Refusal(400, f"viewport is a width and a height up to {_LARGEST}, and perhaps left, upper, width, height")
-    region = (sizes[2], sizes[3], sizes[4], sizes[5]) if len(sizes) == 6 else None
-    return (int(sizes[0]), int(sizes[1])), region
+    width, height, *region = sizes
+    return replace(look, viewport=(int(width), int(height)), region=region or None)
 
 
 def _window(text: str) -> PictureWindow:
@@ -133,7 +129,7 @@ def _window(text: str) -> PictureWindow:
 
 
 def _numbers(text: str) -> list[float]:
-    """Return finite numbers between commas, 0 for nothing; none at all when one is no number."""
+    """Return the finite numbers between commas, 0 for an empty place; an empty list when one is not a number."""
     try:
         numbers = [float(part) if part.strip() else 0.0 for part in text.split(",")]
     except ValueError:

@@ -6,6 +6,7 @@ NumPy and Pillow come with the extra ``server`` and are only imported when a pic
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -61,7 +62,7 @@ class PictureWindow:
 
 @dataclass(frozen=True)
 class PictureLook:
-    """How a picture is to be.
+    """How a picture should look.
 
     Attributes:
         media_type: `JPEG` or `PNG`.
@@ -74,12 +75,12 @@ class PictureLook:
     media_type: str = JPEG
     quality: int = 90
     viewport: tuple[int, int] | None = None
-    region: tuple[float, float, float, float] | None = None
+    region: Sequence[float] | None = None
     window: PictureWindow | None = None
 
 
 def frame_count(instance: StoredInstance) -> int:
-    """Return how many frames an instance has, 0 when it is no image."""
+    """Return how many frames an instance has, 0 when it is not an image."""
     header = read_header(instance.path)
     if header.pixels is None and 0x7FE00010 not in header.dataset:
         return 0
@@ -130,7 +131,7 @@ def _colours(instance: StoredInstance, number: int, window: PictureWindow | None
         pixels = apply_color_lut(pixels, dataset)[..., :3]
         bits = 8 * pixels.dtype.itemsize
     if pixels.ndim == 3:
-        return (pixels.astype(np.uint32) >> max(bits - 8, 0)).astype(np.uint8)  # type: ignore[no-any-return]
+        return (pixels.astype(np.uint32) >> max(bits - 8, 0)).astype(np.uint8)  # type: ignore[no-any-return]  # pydicom gives Any
     grey = _grey(pixels, dataset, window)
     if kind == "MONOCHROME1":
         grey = 1 - grey
@@ -158,7 +159,7 @@ def _decoded(instance: StoredInstance, number: int) -> tuple[Any, Dataset]:
 
 
 def _take_functional_groups(dataset: Dataset, number: int) -> None:
-    """Put at the top what an enhanced object says of this frame, or of all."""
+    """Put at the top level what an enhanced object says about this frame, or about all."""
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
     own = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[number - 1 : number]
     for group in (*shared, *own):
@@ -188,7 +189,7 @@ def _grey(pixels: Any, dataset: Dataset, window: PictureWindow | None) -> Grey:
 
 
 def _window_of(dataset: Dataset) -> PictureWindow | None:
-    """Return the first window of a data set, None when it has none that is one."""
+    """Return the first window of a data set, None when it has no usable one."""
     found: list[float] = []
     for name in ("WindowCenter", "WindowWidth"):
         value = dataset.get(name)

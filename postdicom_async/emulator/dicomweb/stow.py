@@ -1,6 +1,6 @@
 """STOW-RS: take instances from a request as it arrives (PS3.18 section 10.5).
 
-The network side only collects pieces; every megabyte, and the end of a part, is one visit to a thread. Parts are
+The event loop only collects pieces; every megabyte, and each end of a part, is one visit to a thread. Parts are
 finished (read, renamed, indexed) while the next ones arrive, a few at a time, and answered in their order.
 """
 
@@ -212,6 +212,7 @@ def _boundary(content_type: str) -> str:
 
 async def _drain(request: Request) -> None:
     """Read what is left of a refused body, within bounds, so that the client gets to read the refusal."""
+    # Who waits to be told to send has sent nothing.
     if "100-continue" in request.headers.get("expect", "").lower():
         return
     left = DRAINED_AT_MOST
@@ -241,7 +242,7 @@ def store_answer(outcomes: list[StoreResult], accept: list[MediaRange], base: st
 
 
 def _reference(outcome: StoreResult) -> Json:
-    """Return one item; of a part that could not be read there is nothing to refer to."""
+    """Return one item of a sequence; a part that could not be read has nothing to refer to."""
     values = {
         "00081150": ("UI", outcome.sop_class_uid),
         "00081155": ("UI", outcome.sop_instance_uid),

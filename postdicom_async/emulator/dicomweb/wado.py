@@ -38,7 +38,7 @@ class Wado:
         """Return what the path names.
 
         Raises:
-            Refusal: 400 for what is no UID, 404 when there is nothing.
+            Refusal: 400 for what is not a UID, 404 when there is nothing.
         """
         uids = {_UID_NAMES[name]: uid for name, uid in request.path_params.items() if name in _UID_NAMES}
         if not all(is_uid(uid) for uid in uids.values()):
@@ -58,10 +58,10 @@ class Wado:
         return self._answer(request, parts, single="instance" in request.path_params)
 
     def _answer(self, request: Request, parts: list[AnswerPart], *, single: bool) -> Response:
-        """Wrap parts as the client wants them.
+        """Return parts in the form that the client accepts.
 
         Raises:
-            Refusal: 406 when it wants something else than what is stored.
+            Refusal: 406 when it accepts only something other than what is stored.
         """
         kinds = [parse_media_type(kind) for kind in {part.content_type for part in parts}]
         for media in accepted(request):
@@ -82,13 +82,14 @@ class Wado:
             raise Refusal(406, "metadata are application/dicom+json")
         found, base = await self._instances(request), base_url(request)
         first = await self._context.run(_metadata_of, found[0], base)  # while a status can still say what is wrong
-        return StreamingResponse(self._metadata(first, found[1:], base), media_type=DICOM_JSON)
 
-    async def _metadata(self, first: bytes, others: list[StoredInstance], base: str) -> AsyncIterator[bytes]:
-        yield b"[" + first
-        for instance in others:
-            yield b"," + await self._context.run(_metadata_of, instance, base)
-        yield b"]"
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"[" + first
+            for instance in found[1:]:
+                yield b"," + await self._context.run(_metadata_of, instance, base)
+            yield b"]"
+
+        return StreamingResponse(pieces(), media_type=DICOM_JSON)
 
     async def frames(self, request: Request) -> Response:
         """Handle ``…/frames/{numbers}``."""

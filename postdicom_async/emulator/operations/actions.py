@@ -1,6 +1,6 @@
 """PostDICOM's own operations over HTTP: each a ``GET`` with its parameters in a header of its own name.
 
-What they do blocks, and returns the fields of the answer.
+Actions block, and return the fields of the answer.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from postdicom_async.emulator.operations.faults import VendorCall
 from postdicom_async.emulator.operations.table import OPERATIONS, VendorOperation
 from postdicom_async.emulator.store.header import Json
 from postdicom_async.emulator.vendor.account import VendorAccount
+from postdicom_async.emulator.vendor.folders import StoredFolder
 from postdicom_async.emulator.vendor.parameters import BadParameters, Given, read_loosely
 
 __all__ = ["operation_routes"]
@@ -30,17 +31,16 @@ _TEXT_FIELDS = ("Result", "PatientOrderUuid", "FolderUuid")
 
 def operation_routes(context: ArchiveContext) -> list[RouteRow]:
     """Return method, path and handler of the thirteen operations."""
-    actions = _Actions(VendorAccount(context))
+    actions = _actions(VendorAccount(context))
     return [
-        ("GET", f"/{name}", partial(_handle, context, operation, getattr(actions, name)))
-        for name, operation in OPERATIONS.items()
+        ("GET", f"/{name}", partial(_handle, context, OPERATIONS[name], action)) for name, action in actions.items()
     ]
 
 
 async def _handle(
     context: ArchiveContext, operation: VendorOperation, action: Callable[[Given], Json], request: Request
 ) -> Response:
-    """Handle one request, or fail as asked for, and answer in the form the options ask for."""
+    """Handle one request, or fail as a test asked for; answer in the form that the options ask for."""
     fault = context.faults.take(operation.name)
     if fault == "cut-before":
         return _cut(request)
@@ -72,73 +72,64 @@ def _answer(text: str = "", media_type: str = "application/json", **fields: Any)
 
 
 def _as_text(fields: Json) -> str:
-    """Return an answer without its JSON: a URL, a UUID, or ``Success``; what lists something stays JSON."""
+    """Return an answer as plain text: a URL, a UUID, or ``Success``; lists stay JSON."""
     if any(isinstance(value, list) for value in fields.values()):
         return json.dumps(fields, ensure_ascii=False)
     return str(next((fields[name] for name in _TEXT_FIELDS if name in fields), "Success"))
 
 
 def _cut(request: Request) -> Response:
-    """Drop the connection without another byte; what is returned goes nowhere."""
+    """Drop the connection without another byte; the response returned goes nowhere."""
     request.state.transport.abort()
     return Response()
 
 
-class _Actions:
-    """The thirteen operations by the names of their paths; each takes the parameters."""
+def _actions(account: VendorAccount) -> dict[str, Callable[[Given], Json]]:
+    """Return what each operation does, by the names of their paths."""
+    orders, folders = account.orders, account.folders
 
-    def __init__(self, account: VendorAccount) -> None:
-        self._account = account
+    def told_folder(folder: StoredFolder, given: Given) -> Json:
+        if not given.flag("GetOrdersInFolder"):
+            return account.told_folder(folder)
+        inside = account.told_orders(orders.some(folders.order_uuids(folder.uuid)))
+        return {**account.told_folder(folder), "PatientOrderList": inside}
 
-    def createsharelink(self, given: Given) -> Json:
-        return self._account.share(given, given.items("PatientOrderInfoList"))
-
-    def sharepatientorderwithurl(self, given: Given) -> Json:
-        return self._account.share(given, given.items("OrderUuidList"))
-
-    def sharefolderwithurl(self, given: Given) -> Json:
-        return self._account.share(given, folder=given.text("FolderUuid"))
-
-    def createfolder(self, given: Given) -> Json:
+    def create_folder(given: Given) -> Json:
         name, description = given.text("FolderName"), given.text("FolderDescription")
-        return self._account.told_folder(
-            self._account.folders.create(name, description, given.text("ParentFolderUuid"))
-        )
+        return told_folder(folders.create(name, description, given.text("ParentFolderUuid")), given)
 
-    def searchfolder(self, given: Given) -> Json:
-        account, listed = self._account, []
-        for folder in account.folders.search(given.text("ParentFolderUuid"), given.text("FolderName")):
-            fields = account.told_folder(folder)
-            if given.flag("GetOrdersInFolder"):
-                orders = account.orders.some(account.folders.order_uuids(folder.uuid))
-                fields["PatientOrderList"] = account.told_orders(orders)
-            listed.append(fields)
-        return {"FolderList": listed}
+    def search_folder(given: Given) -> Json:
+        found = folders.search(given.text("ParentFolderUuid"), given.text("FolderName"))
+        return {"FolderList": [told_folder(folder, given) for folder in found]}
 
-    def addordertofolder(self, given: Given) -> Json:
-        self._account.folders.add_order(self._account.named(given).uuid, given.items("FolderUuidList"))
+    def add_order(given: Given) -> Json:
+        folders.add_order(account.named(given).uuid, given.items("FolderUuidList"))
         return {}
 
-    def createpatientorder(self, given: Given) -> Json:
-        return self._account.told_orders([self._account.create_order(given, dict(given.values))])[0]
+    def properties(given: Given) -> Json:
+        order = account.named(given)
+        return {**account.told_orders([order])[0], **account.told_places(order)}
 
-    def getpatientorderlist(self, given: Given) -> Json:
-        return {"PatientOrderList": self._account.told_orders(self._account.orders.search(given))}
+    def tag_content(given: Given) -> Json:
+        order, series = account.named(given), given.text("PatientSeriesUuid")
+        return {"DicomTagList": account.told_tags(order, series, given.items("DicomTagIdList"))}
 
-    def getpatientorderproperties(self, given: Given) -> Json:
-        order = self._account.named(given)
-        return {**self._account.told_orders([order])[0], **self._account.told_places(order)}
-
-    def getdicomtagcontent(self, given: Given) -> Json:
-        order, series, tags = self._account.named(given), given.text("PatientSeriesUuid"), given.items("DicomTagIdList")
-        return {"DicomTagList": self._account.told_tags(order, series, tags)}
-
-    def assignordertouser(self, given: Given) -> Json:
-        return self._account.assign(given)
-
-    def assignordertousergroup(self, given: Given) -> Json:
-        return self._account.assign(given)
-
-    def deleteorder(self, given: Given) -> Json:
-        self._account.orders.delete(self._account.named(given))
+    def delete_order(given: Given) -> Json:
+        orders.delete(account.named(given))
         return {}
+
+    return {
+        "createsharelink": lambda given: account.share(given, given.items("PatientOrderInfoList")),
+        "sharepatientorderwithurl": lambda given: account.share(given, given.items("OrderUuidList")),
+        "sharefolderwithurl": lambda given: account.share(given, folder=given.text("FolderUuid")),
+        "createfolder": create_folder,
+        "searchfolder": search_folder,
+        "addordertofolder": add_order,
+        "createpatientorder": lambda given: account.told_orders([account.create_order(given, given.values)])[0],
+        "getpatientorderlist": lambda given: {"PatientOrderList": account.told_orders(orders.search(given))},
+        "getpatientorderproperties": properties,
+        "getdicomtagcontent": tag_content,
+        "assignordertouser": account.assign,
+        "assignordertousergroup": account.assign,
+        "deleteorder": delete_order,
+    }

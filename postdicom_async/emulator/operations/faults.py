@@ -27,7 +27,7 @@ class VendorCall:
 
 @dataclass
 class Faults:
-    """What is to go wrong next, and what was called."""
+    """The failures to come, and the calls that were made."""
 
     calls: deque[VendorCall] = field(default_factory=lambda: deque(maxlen=_REMEMBERED), repr=False)
     _waiting: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
@@ -46,6 +46,6 @@ class Faults:
         self._waiting[name].extend([kind] * times)
 
     def take(self, operation: str) -> Fault | None:
-        """Return what is to happen to this call, None for nothing."""
+        """Return the fault that this call is to meet, None for none."""
         waiting = self._waiting[operation]
         return waiting.popleft() if waiting else None

@@ -1,17 +1,23 @@
-"""Pure: the pages of shares. No script, no other resource, and no address that holds anything but the token."""
+"""The pages of shares. They have no script, load nothing else, and no address in them holds anything but the token."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from importlib.resources import files
 
-from postdicom_async.emulator.pages.style import STYLE
 from postdicom_async.emulator.vendor.orders import StoredOrder
 from postdicom_async.markup import Html, element, empty, joined
 
-__all__ = ["Section", "message_page", "password_page", "share_page"]
+__all__ = ["STYLE", "STYLE_SOURCE", "Section", "message_page", "password_page", "share_page"]
+
+STYLE = files(__package__).joinpath("style.css").read_text("utf-8")
+STYLE_SOURCE = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode('ascii')}'"
+"""How a Content Security Policy names the style sheet."""
 
 _NOTE = "Served by an embedded archive for tests and demonstrations. Not for diagnosis."
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -31,7 +37,10 @@ def share_page(
     """Return the page that lists what is shared; ``download`` is the address of the files, empty when not allowed."""
     orders = {order.uuid: order for section in sections for order in section.orders}
     with_images = sum(bool(order.images_count) for order in orders.values())
-    top = [element("h1", _bdi(title)), element("p", _count(len(orders), "study", "studies"), class_="quiet")]
+    top = [
+        element("h1", _bdi(title)),
+        element("p", f"{len(orders)} {'study' if len(orders) == 1 else 'studies'}", class_="quiet"),
+    ]
     if description:
         top.insert(1, element("p", _bdi(description), class_="words"))
     head = [element("div", *top)]
@@ -40,31 +49,21 @@ def share_page(
     body = [_section(section, download) for section in sections if section.orders]
     if not body:
         body = [element("p", "There is nothing here any more, or nothing yet.", class_="none")]
-    return _document(title, element("main", element("div", *head, class_="top"), *body), _until(expires))
+    until = f"This link works until the end of {expires.day} {expires:%B %Y} (UTC)." if expires else ""
+    return _document(title, element("main", element("div", *head, class_="top"), *body), until)
 
 
 def password_page(action: str, *, wrong: bool) -> str:
-    """Return the page that asks for the password; it tells nothing about what is shared."""
-    field = empty(
-        "input",
-        type="password",
-        name="password",
-        id="password",
-        required=True,
-        autofocus=True,
-        autocomplete="off",
-        aria_invalid="true" if wrong else False,
-        aria_describedby="wrong" if wrong else False,
-    )
-    form = element(
-        "form",
+    """Return the page that asks for the password; it reveals nothing about what is shared."""
+    marks: dict[str, str | bool] = {"aria_invalid": "true", "aria_describedby": "wrong"} if wrong else {}
+    marks = {"required": True, "autofocus": True, "autocomplete": "off", **marks}
+    content = (
         element("label", "Password", for_="password"),
-        field,
+        empty("input", type="password", name="password", id="password", **marks),
         element("p", "That is not the password.", id="wrong", role="alert", class_="wrong") if wrong else Html(),
         element("button", "Open", type="submit", class_="button main"),
-        method="post",
-        action=action,
     )
+    form = element("form", *content, method="post", action=action)
     words = element("p", "The person who sent you this link can tell you the password.", class_="quiet")
     return _panel("Protected by a password", words, form)
 
@@ -127,7 +126,7 @@ def _fact(name: str, value: str | Html, *, wide: bool = False) -> Html:
 
 
 def _bdi(text: str) -> Html:
-    """Return a text whose direction, left or right, stays its own."""
+    """Return a text that keeps its own direction, left to right or right to left."""
     return element("bdi", text)
 
 
@@ -144,18 +143,7 @@ def _day(text: str) -> Html | str:
     if not _DAY.fullmatch(text):
         return "\N{EN DASH}"
     try:
-        return element("time", _readable(date.fromisoformat(text), "%b %Y"), datetime=text)
+        day = date.fromisoformat(text)
+        return element("time", f"{day.day} {day:%b %Y}", datetime=text)
     except ValueError:
         return text
-
-
-def _readable(day: date, month_and_year: str) -> str:
-    return f"{day.day} {day:{month_and_year}}"
-
-
-def _until(expires: date | None) -> str:
-    return f"This link works until the end of {_readable(expires, '%B %Y')} (UTC)." if expires else ""
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

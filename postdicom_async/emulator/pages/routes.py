@@ -1,4 +1,4 @@
-"""The pages of shares over HTTP: who has the link, and the password if there is one, needs no account."""
+"""The pages of shares over HTTP: whoever has the link, and the password if there is one, needs no account."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from postdicom_async.emulator.answers import RouteHandler, RouteRow, base_url, header_text
 from postdicom_async.emulator.context import ArchiveContext
-from postdicom_async.emulator.pages.page import Section, message_page, password_page, share_page
-from postdicom_async.emulator.pages.style import STYLE_SOURCE
+from postdicom_async.emulator.pages.page import STYLE_SOURCE, Section, message_page, password_page, share_page
 from postdicom_async.emulator.pages.zip_stream import ZipEntry, zip_answer
 from postdicom_async.emulator.vendor.account import VendorAccount
 from postdicom_async.emulator.vendor.orders import StoredOrder
@@ -38,7 +37,7 @@ _HEADERS = {
 
 
 class _Closed(Exception):
-    """There is nothing to see; holds the answer that says why."""
+    """There is nothing to see; holds the page that says why."""
 
     def __init__(self, status: int, title: str, words: str, wait: int = 0) -> None:
         super().__init__("closed")
@@ -78,7 +77,7 @@ class _SharePages:
         self._secret = secrets.token_bytes(32)
 
     async def share(self, request: Request) -> StoredShare:
-        """Return what the link names, or say that it names nothing any more."""
+        """Return the share that the link opens, unless there is none or it has expired."""
         token = request.path_params["token"]
         share = await self._context.run(self._account.shares.find, token) if _TOKEN.fullmatch(token) else None
         if share is None:
@@ -105,7 +104,7 @@ class _SharePages:
             if not await self._context.run(share.opens_with, password):
                 return _page(password_page(_path(request), wrong=True), 403, "the password is wrong")
             guesses.right(address)
-        answer = RedirectResponse(_path(request), 303, _HEADERS)
+        answer = RedirectResponse(_path(request), 303, _HEADERS)  # loading the page again sends no password again
         secure = request.url.scheme == "https"
         answer.set_cookie(_COOKIE, self._key(share), path=_path(request), secure=secure, httponly=True, samesite="lax")
         return answer
@@ -131,6 +130,7 @@ class _SharePages:
         return not share.password_hash or hmac.compare_digest(given, self._key(share).encode())
 
     def _key(self, share: StoredShare) -> str:
+        # Never the password, nor its hash: what only this process can make, and for this share alone.
         return hmac.new(self._secret, f"{share.token_hash}{share.password_hash}".encode(), hashlib.sha256).hexdigest()
 
     def _listing(self, share: StoredShare) -> tuple[str, list[Section]]:

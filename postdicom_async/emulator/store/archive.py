@@ -24,8 +24,16 @@ from uuid import uuid4
 from postdicom_async.emulator.store.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, QueryLevel, is_uid
 from postdicom_async.emulator.store.files import make_file, make_folder, only_mine
 from postdicom_async.emulator.store.header import Json, read_header
-from postdicom_async.emulator.store.schema import PRUNE, PUT_INSTANCE, PUT_SERIES, PUT_STUDY, SCHEMA, UID_COLUMNS, VIEWS
-from postdicom_async.emulator.vendor.schema import add_vendor_tables
+from postdicom_async.emulator.store.schema import (
+    PRUNE,
+    PUT_INSTANCE,
+    PUT_SERIES,
+    PUT_STUDY,
+    SCHEMA,
+    UID_COLUMNS,
+    VIEWS,
+    add_vendor_tables,
+)
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
 
@@ -121,11 +129,9 @@ class ArchiveStore:
     def _sweep(self) -> None:
         """Remove the files that the index does not name."""
         for series in self.folder.glob("studies/*/*"):
-            uids = {"study_uid": series.parent.name, "series_uid": series.name}
-            known = {instance.path for instance in self._select_instances(self._database, uids)}
-            for file in series.glob("*.dcm"):
-                if file not in known:
-                    self._remove_file(file)
+            known = {instance.path for instance in self._select(self._database, series.parent.name, series.name)}
+            for file in set(series.glob("*.dcm")) - known:
+                self._remove_file(file)
 
     def close(self) -> None:
         """Close the index; nothing may be called afterwards."""
@@ -147,16 +153,17 @@ class ArchiveStore:
             raise ValueError("a UID is missing or malformed")
         size = incoming.stat().st_size
         known = self.instance(parsed.uids.sop_instance_uid)
+        # Sent once more, as after a lost answer: nothing is written, and who downloads it meanwhile is not disturbed.
         if known and known.uids == parsed.uids and _same_bytes(known, incoming, size):
             incoming.unlink()
             return known
         with self.placing(incoming, lambda: self._free_path(parsed.uids)) as (database, path):
             stored = StoredInstance(parsed.uids, path, size, parsed.transfer_syntax)
-            replaced = self._select_instances(database, {"instance_uid": parsed.uids.sop_instance_uid})
+            replaced = self._select(database, instance_uid=parsed.uids.sop_instance_uid)
             self._index(database, stored, parsed.attributes)
             for old in replaced:
                 self._prune(database, old.uids.study_instance_uid)
-        for old in replaced:
+        for old in replaced:  # only now: had the transaction failed, the index would still name them
             self._remove_file(old.path)
         return stored
 
@@ -184,11 +191,14 @@ class ArchiveStore:
         self, study_instance_uid: str = "", series_instance_uid: str = "", sop_instance_uid: str = ""
     ) -> list[StoredInstance]:
         """Return the instances under the given UIDs in the order they were first stored."""
-        wanted = _wanted(study_instance_uid, series_instance_uid, sop_instance_uid)
         with self._lock:
-            return self._select_instances(self._database, wanted)
+            return self._select(self._database, study_instance_uid, series_instance_uid, sop_instance_uid)
 
-    def _select_instances(self, database: sqlite3.Connection, wanted: Mapping[str, str]) -> list[StoredInstance]:
+    def _select(
+        self, database: sqlite3.Connection, study_uid: str = "", series_uid: str = "", instance_uid: str = ""
+    ) -> list[StoredInstance]:
+        given = {"study_uid": study_uid, "series_uid": series_uid, "instance_uid": instance_uid}
+        wanted = {column: uid for column, uid in given.items() if uid}
         where = " AND ".join(f"{column} = ?" for column in wanted) or "1"
         rows = database.execute(
             f"SELECT study_uid, series_uid, instance_uid, path, size, transfer_syntax FROM instances"  # noqa: S608
@@ -202,31 +212,29 @@ class ArchiveStore:
 
     def delete(self, study_instance_uid: str, series_instance_uid: str = "", sop_instance_uid: str = "") -> int:
         """Delete everything under the given UIDs; return how many instances that were."""
-        wanted = _wanted(study_instance_uid, series_instance_uid, sop_instance_uid)
+        wanted = study_instance_uid, series_instance_uid, sop_instance_uid
 
         def forget(database: sqlite3.Connection) -> list[StoredInstance]:
-            found = self._select_instances(database, wanted)
+            found = self._select(database, *wanted)
             uids = [(old.uids.sop_instance_uid,) for old in found]
             database.executemany("DELETE FROM instances WHERE instance_uid = ?", uids)
             self._prune(database, study_instance_uid)
             return found
 
-        with self._lock:
-            files = [old.path for old in self._select_instances(self._database, wanted)]
-        found = self.deleting(forget, files)
+        found = self.deleting(forget, [old.path for old in self.instances(*wanted)])
         for old in found:
             self._remove_file(old.path)
         return len(found)
 
     def _prune(self, database: sqlite3.Connection, study_uid: str) -> None:
-        """Forget the series and the study that lost their last instance."""
+        """Forget the series and the study that have lost their last instance."""
         for sql in PRUNE:
             database.execute(sql, (study_uid,))
 
     def _remove_file(self, path: Path) -> None:
         """Remove a file, and its series' and study's folders once they are empty."""
         path.unlink(missing_ok=True)
-        with suppress(OSError):
+        with suppress(OSError):  # others are in it
             path.parent.rmdir()
             path.parent.parent.rmdir()
 
@@ -239,7 +247,7 @@ class ArchiveStore:
             level: what to return.
             uids: hexadecimal tag of a UID attribute to its allowed values.
             limit: at most so many.
-            offset: leave out so many.
+            offset: skip so many.
         """
         clauses = [f"{UID_COLUMNS[tag]} IN ({', '.join('?' * len(values))})" for tag, values in uids.items()]
         where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
@@ -291,7 +299,7 @@ class ArchiveStore:
                 make_folder(path.parent)
                 incoming.rename(path)
                 yield database, path
-        except BaseException:
+        except BaseException:  # also a cancelled request: until the next start nobody would sweep the file
             if path:
                 self._remove_file(path)
             raise
@@ -328,11 +336,6 @@ class ArchiveStore:
             self._reserve.write_bytes(bytes(_RESERVED))
         except OSError:
             self._reserve.unlink()
-
-
-def _wanted(study_uid: str, series_uid: str, instance_uid: str) -> dict[str, str]:
-    columns = {"study_uid": study_uid, "series_uid": series_uid, "instance_uid": instance_uid}
-    return {name: uid for name, uid in columns.items() if uid}
 
 
 def _open_index(index: Path, *, durable: bool) -> sqlite3.Connection:

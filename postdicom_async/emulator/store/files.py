@@ -1,4 +1,4 @@
-"""Files that nobody else may read, that are read only in pieces of known size, and deflated data sets within bounds."""
+"""Private files, files that are read only in pieces of known size, and deflated data sets unpacked within bounds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_folder(path: Path) -> None:
 
 
 def only_mine(path: Path) -> None:
-    """Take a file or a folder that is there away from all others."""
+    """Deny all other users an existing file or folder."""
     path.chmod(_FOLDER if path.is_dir() else _FILE)
 
 
@@ -61,7 +61,7 @@ class IsDeflated(Exception):
 
 
 class SizedFile(io.BufferedReader):
-    """A file that is only read by pieces of known size."""
+    """A file that is only read in pieces of known size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read so many bytes, less only at the end.

@@ -49,7 +49,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 IMPLICIT = "1.2.840.10008.1.2"
 
-_DEFERRED_ABOVE = 64 * 1024
+_DEFERRED_ABOVE = 64 * 1024  # longer values stay in the file, and are handed out from there
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _TEXT_BY_CHARSET = frozenset({"SH", "LO", "ST", "LT", "PN", "UC", "UT"})
@@ -63,7 +63,7 @@ _warnings_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class PixelElement:
-    """Where the pixel data stand in the file; ``length`` is None for encapsulated data."""
+    """Where the pixel data are in the file; ``length`` is None for encapsulated data."""
 
     tag: int
     vr: str
@@ -151,7 +151,7 @@ def quietly(read: Callable[[], T]) -> T:
 
 
 def _pixel_element(file: BinaryIO, syntax: str) -> PixelElement | None:
-    """Read the element header that ``stop_before_pixels`` leaves the file at; None at the end of the file."""
+    """Read the element header at which ``stop_before_pixels`` leaves the file; None at its end."""
     order = ">" if syntax == BIG_ENDIAN else "<"
     start = file.tell()
     raw = file.read(12)
@@ -260,7 +260,7 @@ def _values(vr: str, value: bytes, order: str, encodings: Sequence[str]) -> list
 
 
 def _typed(vr: str, text: str) -> Any:
-    """Return a value of its type; a number that is none stays text, as PS3.18 F.2.3 allows."""
+    """Return a value in its type; a malformed number stays text, as PS3.18 F.2.3 allows."""
     if not text:
         return None
     if vr == "PN":

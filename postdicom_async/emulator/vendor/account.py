@@ -1,4 +1,4 @@
-"""The account that both of PostDICOM's APIs work on: its orders, folders and shares, and how they are told. Blocks.
+"""The account that both of PostDICOM's APIs work on: its orders, folders and shares, and how answers list them. Blocks.
 
 The answers are not documented. The names are those of the JavaScript library for the same objects, and of this
 archive's choice where that says nothing.
@@ -6,7 +6,7 @@ archive's choice where that says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from pydicom.datadict import keyword_for_tag
 
@@ -15,10 +15,10 @@ from postdicom_async.emulator.context import ArchiveContext
 from postdicom_async.emulator.store.archive import IndexRow, StoredInstance
 from postdicom_async.emulator.store.attributes import QueryLevel
 from postdicom_async.emulator.store.header import BINARY, Json, UnreadableHeader, read_header
+from postdicom_async.emulator.store.schema import series_uuid_of
 from postdicom_async.emulator.vendor.folders import StoredFolder, StoredFolders
 from postdicom_async.emulator.vendor.orders import StoredOrder, StoredOrders, value_text
 from postdicom_async.emulator.vendor.parameters import Given
-from postdicom_async.emulator.vendor.schema import series_uuid_of
 from postdicom_async.emulator.vendor.shares import SHARE_PATH, StoredShares
 
 __all__ = ["VendorAccount", "require"]
@@ -28,7 +28,7 @@ WITHOUT_IMAGES, WITH_IMAGES = 10, 70
 
 
 class VendorAccount:
-    """What the account holds; it keeps nothing itself."""
+    """The account's orders, folders and shares; has no state of its own."""
 
     def __init__(self, context: ArchiveContext) -> None:
         self.store = context.store
@@ -41,7 +41,7 @@ class VendorAccount:
         """Return the order that a request names, perhaps with its institution."""
         return self.orders.one(given.text("PatientOrderUuid"), given.text("PatientOrderInstitutionUuid"))
 
-    def create_order(self, given: Given, values: dict[str, object]) -> StoredOrder:
+    def create_order(self, given: Given, values: Mapping[str, object]) -> StoredOrder:
         """Make an order without images."""
         institution = given.text("InstitutionUuid")
         require(institution, self.options.institutions, "institution")
@@ -73,7 +73,7 @@ class VendorAccount:
         return {"Result": f"{given.base}{SHARE_PATH}/{token}"}
 
     def told_orders(self, orders: Iterable[StoredOrder]) -> list[Json]:
-        """Return orders as searches list them; their fields are there by their own names."""
+        """Return orders as searches list them, their fields under their own names."""
         shared, institutions = self.shares.shared_orders(), self.options.institutions
         return [
             {
@@ -96,7 +96,7 @@ class VendorAccount:
         ]
 
     def told_places(self, order: StoredOrder) -> Json:
-        """Return what the properties of an order tell besides: its folders and series."""
+        """Return what the properties of an order add: its folders and series."""
         rows = self.store.rows(QueryLevel.SERIES, {"0020000D": [order.study_uid]})
         return {
             "FolderUuidList": self.folders.folders_of(order.uuid),
@@ -149,7 +149,7 @@ def _told_series(row: IndexRow) -> Json:
 
 
 def _told_tags(series_uuid: str, instance: StoredInstance, wanted: list[str]) -> list[Json]:
-    """Return the tags that are wanted and there, or else all without bulk data."""
+    """Return the wanted tags that exist, or all of them but bulk data."""
     try:
         attributes = read_header(instance.path).json()
     except (OSError, UnreadableHeader):  # deleted meanwhile

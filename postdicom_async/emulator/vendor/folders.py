@@ -1,7 +1,7 @@
 """Folders of patient orders, in a tree. Methods block.
 
-A folder knows its parent, and which orders are in it; an order may be in several. Orders that go are taken out by a
-trigger (`vendor.schema`); a folder that goes takes those below it along, never their orders.
+A folder knows its parent, and which orders are in it; an order may be in several. A deleted order is taken out by a
+trigger (`store.schema`); a deleted folder takes those below it along, but never their orders.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["ROOT", "StoredFolder", "StoredFolders"]
 
 @dataclass(frozen=True)
 class StoredFolder:
-    """One folder; the uppermost have the parent ``""``."""
+    """One folder; the topmost have the parent ``""``."""
 
     uuid: str
     parent_uuid: str
@@ -29,7 +29,7 @@ class StoredFolder:
 
 
 ROOT = StoredFolder("", "", "", "")
-"""Above the uppermost folders."""
+"""The parent of the topmost folders."""
 
 
 class StoredFolders:
@@ -50,7 +50,7 @@ class StoredFolders:
         return found[0]
 
     def parent(self, uuid: str) -> StoredFolder:
-        """Return the folder that others are to be in, the root for an empty UUID; an unknown one is refused."""
+        """Return the folder that holds others, the root for an empty UUID; an unknown one is refused."""
         return self.one(uuid) if uuid else ROOT
 
     def create(self, name: str, description: str, parent_uuid: str) -> StoredFolder:
@@ -65,7 +65,7 @@ class StoredFolders:
         if not last:
             raise Refusal(400, "FolderName holds no name")
         parent = self.parent(parent_uuid)
-        with self._store.transaction() as database:
+        with self._store.transaction() as database:  # one for all: of a/b/c there is everything or nothing
             for part in above:
                 there = _folders(database, "WHERE parent_uuid = ? AND name = ?", parent.uuid, part)
                 parent = there[0] if there else _insert(database, parent, part, "")

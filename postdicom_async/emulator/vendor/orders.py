@@ -1,8 +1,8 @@
-"""Patient orders: made of the studies of the archive, one each, or by creating one. Methods block.
+"""Patient orders: one for each study of the archive, and those that were created without images. Methods block.
 
-An order's row holds what is its own: the institution, whom it is assigned to, the fields it was created with. What
-belongs to its study is read from the index each time, and goes before the fields. The order of a study comes and goes
-with it, by the triggers of `vendor.schema`.
+An order's row holds what is its own: the institution, whom it is assigned to, the fields it was created with. What its
+study says is read from the index each time and outranks those fields. The order of a study comes and goes with it, by
+the triggers of `store.schema`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["ORDER_FIELDS", "StoredOrder", "StoredOrders", "contains", "value_tex
 
 
 class OrderField(NamedTuple):
-    """A field of an order by its names in both APIs; what there is none of is empty.
+    """A field of an order by its names in both APIs; empty where it has none.
 
     ``name`` is that of the operations beside DICOMweb, ``cloud`` that of the Cloud API, ``place`` the place in that
     API's ``JsonParameters``, ``tag`` the attribute of a study that it is read from.
@@ -65,6 +65,7 @@ ORDER_FIELDS = [
     OrderField(*("" if word == "-" else word for word in line.split())) for line in _TABLE.strip().splitlines()
 ]
 
+_IDS = ("PatientId", "OtherPatientId", "AccessionNumber")
 _SELECT = """
 SELECT o.uuid, o.institution_uuid, o.study_uid, o.fields, o.user_uuid, o.group_uuid, s.attributes,
     (SELECT GROUP_CONCAT(DISTINCT c.modality) FROM series c WHERE c.study_uid = o.study_uid),
@@ -96,16 +97,13 @@ class StoredOrder:
         return (self.fields.get("PerformedDatetime") or self.fields.get("OrderScheduledDatetime") or "")[:10]
 
     def is_wanted(self, given: Given) -> bool:
-        """Return whether it is what all given filters of ``getpatientorderlist`` ask for."""
+        """Return whether it fits all given filters of ``getpatientorderlist``."""
         institutions, text = given.items("InstitutionUuidList"), self.fields.get
         modalities = {_folded(modality.strip()) for modality in given.items("ModalityList")}
         return (
             (not institutions or self.institution_uuid in institutions)
             and _name_matches(text("PatientName", ""), given.text("PatientName").strip())
-            and all(
-                _id_matches(text(name, ""), given.text(name).strip())
-                for name in ("PatientId", "OtherPatientId", "AccessionNumber")
-            )
+            and all(_id_matches(text(name, ""), given.text(name).strip()) for name in _IDS)
             and (not modalities or any(_folded(modality.strip()) in modalities for modality in self.modalities))
             and _in_days(self.study_date, given, "StudyDate")
             and _in_days(text("PatientBirthdate", ""), given, "PatientBirthdate")
@@ -142,7 +140,7 @@ class StoredOrders:
         return found[0]
 
     def search(self, given: Given, among: Iterable[StoredOrder] | None = None) -> list[StoredOrder]:
-        """Return the orders that filters ask for, of all or of some.
+        """Return the orders that fit filters, among all or some.
 
         Raises:
             Refusal: 400 for a text to look for that is longer than anything it could be found in.
@@ -198,7 +196,7 @@ class StoredOrders:
         found: tuple[str, ...] = (known.pop("Modality", ""),)
         if attributes is not None:
             found = tuple(sorted(filter(None, (modalities or "").split(","))))
-            known = {**known, **_study_fields(json.loads(attributes))}
+            known = {**known, **_study_fields(json.loads(attributes))}  # what the images say goes before
         institution = institution or self._institution
         return StoredOrder(uuid, institution, study_uid or "", known, found, user, group, series, images, int(size))
 
@@ -233,7 +231,7 @@ def contains(text: str, part: str) -> bool:
 
 
 def _name_matches(name: str, wanted: str) -> bool:
-    """Compare with a pattern, or else look for a part; in the whole name and, a blank for each ``^``, as it is read."""
+    """Compare with a pattern, or else look for a part: in the name as stored, and as read with blanks for ``^``."""
     names = [name, *name.split("=")]
     names += [form.replace("^", " ") for form in names]
     if "*" in wanted or "?" in wanted:

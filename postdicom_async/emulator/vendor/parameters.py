@@ -92,8 +92,7 @@ class Given:
 
     def day(self, name: str) -> date | None:
         """Return a date, None when not given."""
-        value: date | None = self.values.get(name)
-        return value
+        return self.values.get(name)
 
     def flag(self, name: str) -> bool:
         """Return a boolean, False when not given."""
@@ -114,7 +113,7 @@ def is_guid(text: object) -> bool:
 
 
 def _json(text: str) -> Any:
-    """Return what a JSON text holds, None when it is none or holds a text with half a pair of surrogates."""
+    """Return the value of a JSON text, None when it is malformed or holds half a pair of surrogates."""
     try:
         found = json.loads(text)
         if _HALF.search(text):
@@ -170,7 +169,7 @@ def read_loosely(names: Iterable[str], header: str, values: list[bytes], base: s
 
 
 def _loosened(kind: str, raw: Any) -> Any:
-    """Return what the Cloud API would hold in place of a text."""
+    """Return what the Cloud API would send in place of a text."""
     if not isinstance(raw, str) or not raw.strip():
         return None if isinstance(raw, str) else raw
     if kind in _LISTS:
@@ -263,7 +262,7 @@ def _uuid(raw: Any) -> str:
 
 
 def _folder(read: _Reader) -> _Reader:
-    """Return a reader of the UUID of a folder: empty for the root, which the zero UUID means."""
+    """Return a reader of a folder's UUID, which returns an empty text for the zero UUID: the root."""
     return lambda raw: "" if raw == ZERO_GUID else read(raw)
 
 

@@ -1,7 +1,7 @@
-"""Shares: who has a link may look at orders or a folder. Methods block.
+"""Shares: whoever has a link may look at orders or a folder. Methods block.
 
 Of a link only the hash of its token is kept, of a password only a slow hash with a salt: whoever reads the index can
-open nothing. A share is never changed; it ends by its day.
+open nothing. A share is never changed; it ends with its last day.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHARE_PATH = "/share"
 
 @dataclass(frozen=True)
 class StoredShare:
-    """What one link opens: a folder, or else some orders. A row of the index as it is kept."""
+    """What one link opens, a folder or else some orders: a row of the index as it is kept."""
 
     token_hash: str = field(repr=False)
     folder_uuid: str

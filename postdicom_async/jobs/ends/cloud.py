@@ -1,5 +1,8 @@
 """An account of PostDICOM's Cloud API as an end of a job: it stores and confirms, and cannot be read."""
 
+# ruff: noqa: ARG002 - what this end cannot do it refuses, whatever it is asked for
+# ruff: noqa: SLF001 - the account's own parts, of this package
+
 from __future__ import annotations
 
 import asyncio
@@ -62,16 +65,16 @@ class CloudEnd:
         self._folder = folder_uuid
         self._opens = True
         self._turns = asyncio.Semaphore(_UPLOADS)
-        address = api._router_url  # noqa: SLF001 - of this package
+        address = api._router_url
         self.name: str = origin_of(address) if name is None else name
-        where = [str(institution_uuid or ""), str(folder_uuid or ""), str(api._user or "")]  # noqa: SLF001
+        where = [str(institution_uuid or ""), str(folder_uuid or ""), str(api._user or "")]
         self.identity: str = " ".join(["cloud", place_of(address), *map(str.lower, where)])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
     async def __aenter__(self) -> Self:
-        self._opens = not self._api._connection.is_open  # noqa: SLF001 - of this package
+        self._opens = not self._api._connection.is_open
         if self._opens:
             await self._api.__aenter__()
         return self
@@ -110,23 +113,23 @@ class CloudEnd:
 
     # --- what it cannot -----------------------------------------------------------------------------------------------
 
-    def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:  # noqa: ARG002 - the protocol
+    def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:
         """Refuse: the Cloud API is not searched by study."""
         raise _cannot("list studies")
 
-    async def study(self, study: str) -> ListedStudy | None:  # noqa: ARG002 - the protocol
+    async def study(self, study: str) -> ListedStudy | None:
         """Refuse."""
         raise _cannot("list studies")
 
-    def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:  # noqa: ARG002 - the protocol
+    def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:
         """Refuse."""
         raise _cannot("list instances")
 
-    def open(self, wanted: Selection) -> AsyncGenerator[IdentifiedSource, None]:  # noqa: ARG002 - the protocol
+    def open(self, wanted: Selection) -> AsyncGenerator[IdentifiedSource, None]:
         """Refuse."""
         raise _cannot("give images")
 
-    async def delete(self, study: str, instances: Sequence[InstanceUids] | None) -> None:  # noqa: ARG002 - the protocol
+    async def delete(self, study: str, instances: Sequence[InstanceUids] | None) -> None:
         """Refuse."""
         raise _cannot("delete images")
 

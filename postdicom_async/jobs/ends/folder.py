@@ -159,14 +159,12 @@ class FolderEnd(FolderListing):
 
     async def _opened_index(self) -> FolderIndex:
         async with self._indexing:
-            if self._index is None:
-                await in_background(self._open_index)
-        assert self._index is not None  # noqa: S101 - it was opened
-        return self._index
+            return self._index if self._index is not None else await in_background(self._open_index)
 
-    def _open_index(self) -> None:
-        """Open it, and put it where it is found to be closed, though whoever waits for it were cancelled."""
+    def _open_index(self) -> FolderIndex:
+        # Put in place in the thread: it is to be found and closed though whoever waits for it is cancelled.
         self._index = FolderIndex(self._index_path, root=self.identity, texts=self._filter.texts)
+        return self._index
 
     def _is_there(self) -> bool:
         """Whether the folder exists; blocks."""

@@ -1,7 +1,11 @@
-"""Searching a folder for its index: what has not changed since it was read is not opened again.
+"""The files of a folder: searched for its index, and opened as instances.
 
-The search goes in steps of some hundred files. Each is one visit to a thread that reads several files at once, and one
-transaction: whoever is cancelled waits for a step, and what was read by then is kept. Memory holds one step.
+What has not changed since it was read is not read again. The search goes in steps of some hundred files. Each is one
+visit to a thread that reads several files at once, and one transaction: whoever is cancelled waits for a step, and what
+was read by then is kept. Memory holds one step.
+
+A file is looked at again when it is opened, for it may not be what it was when it was listed. `FolderReader` remembers
+which folder it saw first (device and inode), so that one that was unmounted is told from files that are gone.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from postdicom_async.dicom.tags import JSON_TAG
 from postdicom_async.dicomweb.filters import LISTED, filter_pairs
 from postdicom_async.errors import UsageError
 
@@ -81,19 +82,19 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 _SPECIAL: Final = {"*": ".*", "?": "."}
 
 _KINDS: Final[Mapping[str, _Kind]] = MappingProxyType({
-    "0020000D": _Kind(_STUDY, _uid),
-    "00080020": _Kind(_DATE, _date),
-    "00080050": _Kind("accession_number", _text),
-    "00080060": _Kind("modality", _code),
-    "00080061": _Kind("modality", _code),  # Modalities in Study: of any of its series
-    "00080080": _Kind("institution_name", _text),
-    "00080090": _Kind("referring_physician_name", _name),
-    "00081030": _Kind("study_description", _text),
-    "00100010": _Kind("patient_name", _name),
-    "00100020": _Kind("patient_id", _text),
-    "00100021": _Kind("issuer_of_patient_id", _text),
-    "00100030": _Kind("patient_birth_date", _date),
-    "00100040": _Kind("patient_sex", _code),
+    JSON_TAG["StudyInstanceUID"]: _Kind(_STUDY, _uid),
+    JSON_TAG["StudyDate"]: _Kind(_DATE, _date),
+    JSON_TAG["AccessionNumber"]: _Kind("accession_number", _text),
+    JSON_TAG["Modality"]: _Kind("modality", _code),
+    JSON_TAG["ModalitiesInStudy"]: _Kind("modality", _code),  # of any of its series
+    JSON_TAG["InstitutionName"]: _Kind("institution_name", _text),
+    JSON_TAG["ReferringPhysicianName"]: _Kind("referring_physician_name", _name),
+    JSON_TAG["StudyDescription"]: _Kind("study_description", _text),
+    JSON_TAG["PatientName"]: _Kind("patient_name", _name),
+    JSON_TAG["PatientID"]: _Kind("patient_id", _text),
+    JSON_TAG["IssuerOfPatientID"]: _Kind("issuer_of_patient_id", _text),
+    JSON_TAG["PatientBirthDate"]: _Kind("patient_birth_date", _date),
+    JSON_TAG["PatientSex"]: _Kind("patient_sex", _code),
 })  # fmt: skip
 _KNOWN: Final = (
     "StudyInstanceUID, StudyDate, ModalitiesInStudy, AccessionNumber, StudyDescription, PatientID, PatientName, "
@@ -106,7 +107,7 @@ class StudyFilter:
 
     Attributes:
         texts: the attributes of a file that it asks for, besides the Study Instance UID and the date; named as
-            `dicom.scan.Facts` names them.
+            `dicom.scan.FileFacts` names them.
     """
 
     def __init__(self, filters: Filters | None) -> None:

@@ -19,13 +19,14 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import unquote
 
 from postdicom_async.dicomweb.filters import filter_pairs
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.http.endpoint import checked_url, origin_of, place_of
+from postdicom_async.jobs.ends.end import End
 from postdicom_async.profiles.model import Profile, checked_name
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.cloud.client import CloudApi
     from postdicom_async.dicomweb.client import DicomWeb
-    from postdicom_async.jobs.ends.end import End
     from postdicom_async.profiles.secrets import Ask
 
 
@@ -213,7 +213,12 @@ def _of_address(text: str, address: re.Match[str], filters: Mapping[str, str] | 
                 "an end's address holds a password, which every user of this machine can read; leave it out"
             )
         url = f"{scheme}://{tail}"
-    return EndSpec(cast("SpecKind", dialect), checked_url(url), unquote(username), _filters(query, filters))
+    return EndSpec(
+        "postdicom" if dialect == "postdicom" else "dicomweb",
+        checked_url(url),
+        unquote(username),
+        _filters(query, filters),
+    )
 
 
 def _filters(query: str, more: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
@@ -273,8 +278,8 @@ def end_of(
     given = spec_of(given, filters=filters)
     if isinstance(given, EndSpec):
         return given.open(index, target=target, alone=alone, ask=ask)
-    if all(hasattr(given, name) for name in ("identity", "features", "studies")):
-        return cast("End", given)
+    if isinstance(given, End):
+        return given
     return _end_of_client(given, None, None, filters=dict(filters or {}))
 
 

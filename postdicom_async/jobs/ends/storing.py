@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import IdentifiedSource
     from postdicom_async.results import UploadReport
     from postdicom_async.transfer.outcomes import Outcomes
-
+from postdicom_async.transfer.passing import PassingBody
 
 _PIECE = 512 * 1024
 
@@ -85,7 +85,7 @@ class _Given:
         try:
             async for one in self._sources:
                 self.open[one.label] = _unsent(one)
-                if isinstance(one, Usable) and getattr(one.body, "passes", False):
+                if isinstance(one, Usable) and isinstance(one.body, PassingBody):
                     self.passing.add(one.label)
                 if self._keeps:
                     kept = await self._kept(one)

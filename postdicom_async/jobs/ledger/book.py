@@ -1,7 +1,11 @@
 """What is done to a ledger inside one transaction: lines change, and every count with them.
 
 A `Book` belongs to the one thread that writes. What it has counted in a group is added to ``tally``, ``total`` and
-``calendar`` before the group is committed; when it is not committed, what the book remembers is forgotten.
+``calendar`` before the group is committed; when it is not committed, what the book remembers is forgotten, for it may
+be of lines that are not there.
+
+A line is believed only when its mark, a checksum over it, is right: SQLite guards its log with checksums and not its
+pages.
 """
 
 # ruff: noqa: S608 - SQL is made of question marks and names of this file alone

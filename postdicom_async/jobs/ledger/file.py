@@ -19,7 +19,6 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from postdicom_async.disk.files import explained
 from postdicom_async.disk.private_files import forget, make_private, put_in_place
 from postdicom_async.errors import LedgerUnusable, LocalFileError, PostdicomError
 from postdicom_async.face import translated
@@ -36,7 +35,6 @@ SMALL: Final = 16 << 20
 """Up to so many bytes a ledger is looked at completely when it is opened: less than two seconds."""
 
 _SLICE: Final = 1000
-_HEADER, _ID_AT = 100, 68
 
 _NO_LEDGER: Final = "it is no ledger of a job; it was not touched"
 _NEWER: Final = "the ledger was made by a newer version of this program: use that one; it was not touched"
@@ -200,20 +198,6 @@ def _is_settled(path: Path) -> bool:
     """Whether the file itself holds all, and SQLite's log nothing."""
     log = side_files(path)[0]
     return not log.exists() or not log.stat().st_size
-
-
-def refuse_foreign(path: Path) -> None:
-    """Look whether a file is a ledger, of whatever version and damaged or not, so that it may be removed.
-
-    Raises:
-        LedgerUnusable: it is none.
-        LocalFileError: it cannot be read.
-    """
-    _refuse_what_is_no_file(path)
-    with explained("the ledger"), path.open("rb") as file:
-        header = file.read(_HEADER)
-    if header[:16] != b"SQLite format 3\0" or header[_ID_AT : _ID_AT + 4] != APPLICATION_ID.to_bytes(4, "big"):
-        raise LedgerUnusable(_NO_LEDGER)
 
 
 def _refuse_versions(database: sqlite3.Connection) -> None:

@@ -1,11 +1,16 @@
 """The ledger of a job: one SQLite file that says of every item where it stands, and survives whatever ends the process.
 
-One process writes, and holds the lock while it does. What has become of items is gathered and committed in groups, each
-durable when it is committed. Counts are kept by study and state in the same transaction, so that the sum over the
-states is what was discovered at any instant, without a pass over the items.
+What it holds: the lock on the file, one connection, one thread that writes, and the changes that are gathered for it.
+Who may change it: one process at a time, which has the lock; in it the event loop gathers, and the thread alone writes.
+A group of changes is one transaction, durable when it is committed, and counts change in the same transaction as their
+items: the sum over the states is what was discovered at any instant, without a pass over the items.
 
-What it holds, and may be relied on: `ledger_schema`. What is refused, and how damage is noticed: `ledger_file`. How
-lines and counts change together: `ledger_book`. When they are written: `ledger_writer`.
+What can go wrong: a group cannot be written (a full disk). It stays gathered, before what comes after it, and nothing
+is written by itself any more: whoever asks something of the ledger tries again, and is told why not. A process that is
+killed loses what was gathered and not written: the ledger may know less than is true, and never more.
+
+What it holds, and may be relied on: `schema`. What is refused, and how damage is noticed: `file`. How lines and counts
+change together: `book`.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class LedgerReader:
                     self._database.execute("ROLLBACK")
 
     def facts(self) -> Mapping[str, Any]:
-        """Return every fact; see `ledger_schema`."""
+        """Return every fact; see `schema`."""
         with explained_by_sqlite():
             return Book(self._database).facts()
 

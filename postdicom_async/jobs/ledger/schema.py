@@ -48,7 +48,7 @@ from __future__ import annotations
 
 import zlib
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postdicom_async.jobs.states import State
 
@@ -180,7 +180,7 @@ def study_mark(study: Sequence[object]) -> int:
     return _mark("/".join(map(str, study)))
 
 
-def item_mark(study: int, item: Sequence[object]) -> int:
+def item_mark(study: int, item: Sequence[Any]) -> int:
     """Return the mark of an item: series' UID, UID, state, reason, attempts, size, digest; and the study's number."""
     series, uid, state, reason, attempts, size, digest = item
-    return _mark(f"{study}/{series}/{uid}/{state:d}/{reason:d}/{attempts:d}/{size:d}", digest)  # type: ignore[arg-type]
+    return _mark(f"{study}/{series}/{uid}/{state:d}/{reason:d}/{attempts:d}/{size:d}", digest)

@@ -1,10 +1,14 @@
-"""Chunks on other machines: a `Dispatcher` that hands them to the workers of a dask scheduler.
+"""Chunks on other machines: a `plan.Dispatcher` that hands them to the workers of a dask scheduler.
 
-Theory: the ledger, and every decision, stay here; the scheduler and the workers may die at any time and are asked for
-nothing but what became of a chunk. `flights.InFlight` holds what is under way, and only `_Run` changes it, one event at
-a time. A monitor looks at the scheduler every second: how many workers there are (at most twice as many chunks are
-handed out, and each is given its share of the rates), and whether it answers. When it does not, or the connection ends,
-everything that was under way is handed out again, under higher attempts, as soon as a scheduler is there.
+The ledger, and every decision, stay here; the scheduler and the workers may die at any time and are asked for nothing
+but what became of a chunk. `InFlight` holds what is under way, and only `_Run` changes it, one event at a time. A
+monitor looks at the scheduler every second: how many workers there are (at most twice as many chunks are handed out,
+and each is given its share of the rates), and whether it answers. When it does not, or the connection ends, everything
+that was under way is handed out again, under higher attempts, as soon as a scheduler is there.
+
+A scheduler executes whatever reaches its port. So on other machines it is connected to over TLS with certificates of
+both sides or not at all. dask's own way to connect again is not relied on: a connection that broke is left, and
+another is made.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import random
 import secrets
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from postdicom_async.errors import ConnectionFailed, UsageError
@@ -50,7 +54,7 @@ class DaskDispatcher:
     Args:
         address: of the scheduler, ``tls://host:8786``.
         task: what a worker does with a parcel: a function at the top of a module that workers can import.
-        source, target: `worker.Spec`, which go into every parcel.
+        source, target: where the ends are, for workers (`remote.RemoteEnd`); they go into every parcel.
         options: makes of the number of workers what else goes into a parcel: it is asked for each. No secret.
         prepare: what is still to be done to a chunk before it is handed out.
         finish: what is to be done when all chunks have ended.
@@ -119,8 +123,7 @@ class DaskDispatcher:
             ConnectionFailed: no scheduler, or no worker, for as long as the patience lasts.
             UsageError: the workers cannot do this work.
         """
-        ways = _Ways(self._submit, self._at_most, self._patience, self._tell)
-        going = _Run(self._link, self._prepared(chunks), ways)
+        going = _Run(self._link, self._prepared(chunks), self._submit, self._at_most, self._patience, self._tell)
         try:
             async for given in going.results():
                 yield given
@@ -141,20 +144,21 @@ class DaskDispatcher:
         return client.submit(self._task, parcel, key=name, pure=False)
 
 
-class _Ways(NamedTuple):
-    submit: Callable[[Any, Chunk, int], Any]
-    at_most: Callable[[], int | None]
-    patience: float
-    tell: Callable[[str], None]
-
-
 class _Run:
     """One run of chunks. What happens comes as calls into ``_events``, and is done one at a time in `results`."""
 
-    def __init__(self, link: SchedulerConnection, chunks: AsyncGenerator[Chunk, None], ways: _Ways) -> None:
+    def __init__(
+        self,
+        link: SchedulerConnection,
+        chunks: AsyncGenerator[Chunk, None],
+        submit: Callable[[Any, Chunk, int], Any],
+        at_most: Callable[[], int | None],
+        patience: float,
+        tell: Callable[[str], None],
+    ) -> None:
         self._link = link
         self._chunks = chunks
-        self._submit, self._at_most, self._patience, self._tell = ways
+        self._submit, self._at_most, self._patience, self._tell = submit, at_most, patience, tell
         self._flights = InFlight()
         self._events: asyncio.Queue[Callable[[], list[ChunkReport]]] = asyncio.Queue()
         self._futures: dict[AttemptKey, Any] = {}
@@ -313,9 +317,11 @@ _CANNOT_LOAD = (ImportError, AttributeError)
 
 def tls(ca_file: str, cert_file: str, key_file: str) -> Security:
     """Return what a connection needs where both sides show certificates; the files are PEM."""
-    made: Any = Security
-    settings = {"tls_ca_file": ca_file, "tls_client_cert": cert_file, "tls_client_key": key_file}
-    return cast("Security", made(require_encryption=True, **settings))
+    made: Any = Security  # dask's own types say nothing of its arguments
+    security: Security = made(
+        require_encryption=True, tls_ca_file=ca_file, tls_client_cert=cert_file, tls_client_key=key_file
+    )
+    return security
 
 
 def checked_address(address: str, security: Security | None) -> str:

@@ -41,7 +41,7 @@ SECRET_FILE: Final = "anonymize.secret"  # noqa: S105  in $CREDENTIALS_DIRECTORY
 
 @dataclass(frozen=True, slots=True)
 class RemoteEnd:
-    """Where an end is, for a worker; a `worker.Spec`.
+    """Where an end is, for a worker.
 
     Attributes:
         job: a random word that tells this run from others.

@@ -1,6 +1,6 @@
 """What runs in a worker process of another machine: one event loop of our own, with the ends open in it.
 
-Theory: a worker of dask runs tasks in threads, as many at once as it has, and keeps its own event loop for itself.
+A worker of dask runs tasks in threads, as many at once as it has, and keeps its own event loop for itself.
 `carry` is the task: it hands its chunk to the one loop of this process (`_Room`, in a thread of its own) and waits. The
 ends of a job are opened there once, and kept for the chunks to come; each has a task that enters and leaves it
 (`_Kept`), as cancel scopes demand. An end that turned out broken for good (credentials changed) is opened anew for the
@@ -18,7 +18,7 @@ import contextlib
 import threading
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from distributed import Reschedule, WorkerPlugin
 
@@ -45,16 +45,6 @@ IDLE: Final = 600.0
 """Seconds after which an end is closed that no chunk has used."""
 
 
-class Spec(Protocol):
-    """Says where an end is, without any secret: it may be pickled, compared, and used as a key."""
-
-    def __hash__(self) -> int: ...
-
-    def open(self) -> End:
-        """Return the end, with the credentials that this machine has for it. It may block."""
-        ...
-
-
 @dataclass(frozen=True, repr=False)
 class Parcel:
     """What travels to a worker.
@@ -62,7 +52,8 @@ class Parcel:
     Attributes:
         job: a random word that tells this run from others on the same scheduler.
         chunk: what is to be moved.
-        source, target: where the ends are; no secrets.
+        source, target: where the ends are; no secrets. They may be pickled and used as keys, and ``open()`` returns the
+            end, with the credentials that the worker's machine has for it; it may block.
         options: how it is to be moved, and how fast by this worker; no secrets.
         version: of this package, where it was packed.
     """
@@ -185,7 +176,7 @@ class _Room:
             del self._running[task]
 
     @contextlib.contextmanager
-    def end(self, spec: Spec) -> Iterator[_Kept]:
+    def end(self, spec: Any) -> Iterator[_Kept]:
         """Use an end, opened or open already."""
         kept = self._kept.get(spec)
         if kept is None or kept.stale:

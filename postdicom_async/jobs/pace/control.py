@@ -2,8 +2,11 @@
 
 The process that runs a job listens; ``postdicom jobs set`` and the like ask. A line of JSON goes in, one comes out:
 ``{"do": "set", "max_rate": "40M"}``, ``{"ok": true, ...}`` or ``{"ok": false, "error": "one line"}``. The runner alone
-writes the job's ledger, so that whatever is changed goes through here. The socket's name comes from the ledger's path;
-the kernel says whose process asks, where it can. Whatever is sent, the job goes on.
+writes the job's ledger, so that whatever is changed goes through here.
+
+`ControlServer` holds the socket, and a task for each connection. The socket's name comes from the ledger's path; the
+kernel says whose process asks, where it can. Whatever is sent, the job goes on: no line is too long, no client too slow
+and no handler too broken for it.
 """
 
 from __future__ import annotations

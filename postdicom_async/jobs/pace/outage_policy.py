@@ -1,6 +1,6 @@
-"""Whether an end of a job can be worked with now: outages, what ends them, and when to give up. Pure.
+"""Whether an end of a job can be worked with now: what is an outage, what ends it, and when to give up. Pure.
 
-One `OutagePolicy` for each end. It is told how work ended and asked before work is given out:
+There is one `OutagePolicy` for each end. It is told how work ended, and asked before work is given out:
 
 * CLEAR: work goes on. So many failures in a row, without a success between, make it doubtful; failures among successes
   are no outage.
@@ -8,8 +8,8 @@ One `OutagePolicy` for each end. It is told how work ended and asked before work
 * TRIAL: a probe succeeded: one piece of work is given out. Its success ends the outage; its failure is the next step,
   so that an end which answers questions and refuses work is not met with all of it at every step.
 
-An error that time does not mend ends the job where the probe meets it, or two pieces of work in a row do, with a probe
-between: an account may be kept from one study and not from others. A disk of this machine ends it at once.
+An error that does not pass with time ends the job where the probe meets it, or where two pieces of work in a row do,
+with a probe between: an account may be denied one study and not others. A disk of this machine ends it at once.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class RetryWaves:
         return self.first + (longest - self.first) * chance
 
 
-class _Sky(Enum):
+class _State(Enum):
     CLEAR = auto()
     DOUBTFUL = auto()
     OUT = auto()
@@ -125,7 +125,7 @@ class OutagePolicy:
         self.outages: int = 0
         self._patience = patience or OutagePatience()
         self._chance = chance
-        self._sky = _Sky.CLEAR
+        self._state = _State.CLEAR
         self._row = 0  # failures without a success since
         self._row_began = 0.0
         self._budget = float(self._patience.budget)
@@ -160,18 +160,18 @@ class OutagePolicy:
             return
         passes = temporary or error in _PASSES
         self._note(now, error, retry_after)
-        if error in _AT_ONCE or (self._sky is _Sky.TRIAL and not passes and error == self._doubt):
+        if error in _AT_ONCE or (self._state is _State.TRIAL and not passes and error == self._doubt):
             self._end = self._end or Advice(Do.STOP, cause=self._cause)
-        elif self._sky is _Sky.TRIAL and passes:
+        elif self._state is _State.TRIAL and passes:
             self._is_still_out(now)
-        elif self._sky is _Sky.TRIAL:  # the end has answered: what is wrong is another thing than before
+        elif self._state is _State.TRIAL:  # the end has answered: what is wrong is another thing than before
             self._is_clear()
-        elif self._sky is _Sky.CLEAR:
+        elif self._state is _State.CLEAR:
             self._row_began = self._row_began if self._row else now
             self._row += 1
             self._slow_down(now)
             if self._row >= self._patience.in_a_row or error in _DOUBTFUL_AT_ONCE:
-                self._sky, self._next, self._doubt = _Sky.DOUBTFUL, now, error
+                self._state, self._next, self._doubt = _State.DOUBTFUL, now, error
 
     def probed(self, now: float, *, error: str = "", temporary: bool = True, retry_after: float | None = None) -> None:
         """Note how a probe ended; the arguments are those of `ended`."""
@@ -182,8 +182,8 @@ class OutagePolicy:
                 self._end = self._end or Advice(Do.STOP, cause=self._cause)
             else:
                 self._is_still_out(now)
-        elif self._sky is not _Sky.CLEAR:  # work that ended well meanwhile has said more
-            self._sky, self._next = _Sky.TRIAL, now
+        elif self._state is not _State.CLEAR:  # work that ended well meanwhile has said more
+            self._state, self._next = _State.TRIAL, now
 
     def asked(self) -> None:
         """Note that a probe begins; `probed` follows."""
@@ -192,7 +192,7 @@ class OutagePolicy:
 
     def given(self, now: float) -> None:
         """Note that work is given out."""
-        if self._sky is _Sky.TRIAL:
+        if self._state is _State.TRIAL:
             self._next = now + self._step()  # then another one, if nobody has told of this one by then
 
     def rested(self, now: float) -> None:
@@ -210,11 +210,11 @@ class OutagePolicy:
             return self._end
         if now < self._not_before:
             return Advice(Do.PAUSE, self._not_before, self._cause)
-        if self._sky is _Sky.CLEAR:
+        if self._state is _State.CLEAR:
             return Advice(Do.GO)
         if now < self._next:
             return Advice(Do.PAUSE, self._next, self._cause)
-        if self._sky is _Sky.TRIAL:
+        if self._state is _State.TRIAL:
             return Advice(Do.GO)
         if self._is_asked:
             return Advice(Do.PAUSE, now + self._patience.first_step, self._cause)
@@ -222,15 +222,15 @@ class OutagePolicy:
 
     @property
     def is_out(self) -> bool:
-        """Whether failures of now are the weather's: they burn no attempt of an item."""
-        return self._sky is not _Sky.CLEAR
+        """Whether what fails now fails because of an outage: then it uses up no attempt of an item."""
+        return self._state is not _State.CLEAR
 
     # --- within -------------------------------------------------------------------------------------------------------
 
     def _succeeded(self, now: float) -> None:
         self._budget = min(float(self._patience.budget), self._budget + 0.2)
         # What began before the outage may end well in it; only what is asked now says that it is over.
-        if self._sky is _Sky.OUT:
+        if self._state is _State.OUT:
             self._next = min(self._next, now)
         else:
             self._is_clear()
@@ -238,7 +238,7 @@ class OutagePolicy:
     def _is_clear(self) -> None:
         """Note that the end works: what failed had its own reasons."""
         self._row = 0
-        self._sky, self.since, self._steps = _Sky.CLEAR, None, 0
+        self._state, self.since, self._steps = _State.CLEAR, None, 0
 
     def _note(self, now: float, error: str, retry_after: float | None) -> None:
         """Note what any failure says: why, and how long the archive asks to wait."""
@@ -263,7 +263,7 @@ class OutagePolicy:
             self.since = self._row_began if self._row else now
             self.outages += 1
             self._row = 0  # it was the outage
-        self._sky = _Sky.OUT
+        self._state = _State.OUT
         lasted = now - self.since
         if lasted >= self._patience.outage:
             self._end = self._end or Advice(Do.GIVE_UP, cause=f"{self._cause}, for {_span(lasted)}")

@@ -1,9 +1,12 @@
-"""Both ends of a job and the weather there: what fails is looked into, what lasts is waited out.
+"""Outages of either end of a job: a failure is looked into, and an outage is waited out.
 
 `OutagePolicy` decides; this asks the ends, sleeps and tells. A failure alone is no outage: the end is probed, and while
 it answers, the failure was its work's own and costs that an attempt. While it does not, nothing is given out, no item
-burns an attempt, and one probe follows another in growing steps, for as long as the job has patience. While the job is
-paused or its windows are closed, nobody is probed, and patience is not used up.
+uses up an attempt, and one probe follows another at growing intervals, for as long as the job has patience. While the
+job is paused or its windows are closed, nobody is probed, and patience is not used up.
+
+For each end this holds a policy and the latest error; any phase may change them, in one event loop. An end is probed by
+one task at a time (``asking``): the others wait for what it finds.
 """
 
 from __future__ import annotations
@@ -30,12 +33,12 @@ async def _no_gate() -> None:
     """Let everything pass."""
 
 
-class _Sky:
-    """One end."""
+class _WatchedEnd:
+    """One end: its policy, and what it last failed with."""
 
     def __init__(self, end: End, patience: OutagePatience, chance: Callable[[], float]) -> None:
         self.end = end
-        self.weather = OutagePolicy(patience, chance=chance)
+        self.policy = OutagePolicy(patience, chance=chance)
         self.problem: PostdicomError | None = None  # the latest
         self.asking = asyncio.Lock()
         self.told_since: float | None = None
@@ -64,7 +67,7 @@ class Outages:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._skies = [_Sky(end, patience or OutagePatience(), chance) for end in ends]
+        self._ends = [_WatchedEnd(end, patience or OutagePatience(), chance) for end in ends]
         self._tell = tell
         self._gate = gate
         self._clock = clock
@@ -72,12 +75,12 @@ class Outages:
 
     def succeeded(self, end: End) -> None:
         """Note that an end did what it was asked."""
-        self._of(end).weather.ended(self._clock())
+        self._of(end).policy.ended(self._clock())
 
     @property
     def lasts(self) -> bool:
         """Whether an end is out of order."""
-        return any(sky.weather.since is not None for sky in self._skies)
+        return any(one.policy.since is not None for one in self._ends)
 
     async def clear(self) -> None:
         """Wait until work may be given out.
@@ -86,12 +89,12 @@ class Outages:
             PostdicomError: an outage lasts longer than the job has patience, or an end cannot be worked with at all.
         """
         while True:
-            for sky in self._skies:
-                await self._wait_until_clear(sky)
-            if not await self._rested():  # a window may have closed meanwhile, and the weather change until it opens
+            for one in self._ends:
+                await self._wait_until_clear(one)
+            if not await self._rested():  # a window may have closed meanwhile, and an outage begin before it opens
                 break
-        for sky in self._skies:
-            sky.weather.given(self._clock())
+        for one in self._ends:
+            one.policy.given(self._clock())
 
     async def outlasted(self, end: End, problem: PostdicomError) -> bool:
         """Find out whether a failure is an outage, and wait for its end; return whether it was one.
@@ -102,12 +105,12 @@ class Outages:
         """
         if isinstance(problem, UsageError) or (isinstance(problem, LocalFileError) and problem.disk_full):
             raise problem
-        sky = self._of(end)
-        sky.problem = problem
+        one = self._of(end)
+        one.problem = problem
         if not isinstance(problem, LocalFileError):  # of one file: nothing about its end
-            sky.weather.ended(self._clock(), **_said(problem))
-        is_outage = await self._is_out(sky)
-        await self._wait_until_clear(sky)
+            one.policy.ended(self._clock(), **_said(problem))
+        is_outage = await self._is_out(one)
+        await self._wait_until_clear(one)
         return is_outage
 
     async def to_be_repeated(self, end: End, problem: PostdicomError, made: int) -> bool:
@@ -124,55 +127,55 @@ class Outages:
 
     # --- within -----------------------------------------------------------------------------------------------------
 
-    def _of(self, end: End) -> _Sky:
-        return next(sky for sky in self._skies if sky.end is end)
+    def _of(self, end: End) -> _WatchedEnd:
+        return next(one for one in self._ends if one.end is end)
 
-    async def _is_out(self, sky: _Sky) -> bool:
+    async def _is_out(self, one: _WatchedEnd) -> bool:
         """Ask an end whether it can be worked with at all; while an outage lasts, that is known."""
-        before = sky.weather.outages
-        async with sky.asking:
-            if sky.weather.since is not None or sky.weather.outages > before:
+        before = one.policy.outages
+        async with one.asking:
+            if one.policy.since is not None or one.policy.outages > before:
                 return True
-            if sky.weather.advice(self._clock()).do in {Do.STOP, Do.GIVE_UP}:
+            if one.policy.advice(self._clock()).do in {Do.STOP, Do.GIVE_UP}:
                 return True  # it ends the job, and costs nobody an attempt
-            if retry_after := (sky.problem.retry_after if sky.problem is not None else None):
+            if retry_after := (one.problem.retry_after if one.problem is not None else None):
                 return retry_after > 0  # it has said when it wants to be asked again
-            return await self._probed(sky) is not None
+            return await self._probed(one) is not None
 
-    async def _probed(self, sky: _Sky) -> PostdicomError | None:
+    async def _probed(self, one: _WatchedEnd) -> PostdicomError | None:
         found: PostdicomError | None = None
-        sky.weather.asked()
+        one.policy.asked()
         for _ in range(_MOST_QUESTIONS):  # one page of a proxy in between is no reason to end a job
             found = None
             try:
-                await sky.end.probe()
+                await one.end.probe()
             except PostdicomError as error:
                 found = error
             if not isinstance(found, ProtocolError):
                 break
         if found is not None:
-            sky.problem = found
-            sky.weather.probed(self._clock(), **_said(found))
+            one.problem = found
+            one.policy.probed(self._clock(), **_said(found))
         else:
-            sky.weather.probed(self._clock())
-        self._tell_of(sky)
+            one.policy.probed(self._clock())
+        self._tell_of(one)
         return found
 
-    async def _wait_until_clear(self, sky: _Sky) -> None:
+    async def _wait_until_clear(self, one: _WatchedEnd) -> None:
         while True:
             now = self._clock()
-            advice = sky.weather.advice(now)
+            advice = one.policy.advice(now)
             if advice.do is Do.GO:
                 return
             if advice.do is Do.PAUSE:
                 await self._sleep(max(_SHORTEST, advice.until - now))
             elif advice.do is Do.PROBE:
                 await self._rested()
-                async with sky.asking:
-                    if sky.weather.advice(self._clock()).do is Do.PROBE:
-                        await self._probed(sky)
+                async with one.asking:
+                    if one.policy.advice(self._clock()).do is Do.PROBE:
+                        await self._probed(one)
             else:
-                raise sky.problem or PostdicomError(advice.cause, temporary=advice.do is Do.GIVE_UP)
+                raise one.problem or PostdicomError(advice.cause, temporary=advice.do is Do.GIVE_UP)
 
     async def _rested(self) -> bool:
         """Wait while nothing is to be done; return whether that was so."""
@@ -180,18 +183,18 @@ class Outages:
         await self._gate()
         if self._clock() - before < _REST:
             return False
-        for sky in self._skies:
-            sky.weather.rested(self._clock())
+        for one in self._ends:
+            one.policy.rested(self._clock())
         return True
 
-    def _tell_of(self, sky: _Sky) -> None:
-        since, before = sky.weather.since, sky.told_since
+    def _tell_of(self, one: _WatchedEnd) -> None:
+        since, before = one.policy.since, one.told_since
         if since is not None and before is None:
-            self._tell(f"{sky.end.name}: {sky.weather.advice(self._clock()).cause}; waiting for it")
-            sky.told_since = since
-        elif before is not None and sky.weather.advice(self._clock()).do is Do.GO:
-            self._tell(f"{sky.end.name}: works again after {round(self._clock() - before)} s")
-            sky.told_since = None
+            self._tell(f"{one.end.name}: {one.policy.advice(self._clock()).cause}; waiting for it")
+            one.told_since = since
+        elif before is not None and one.policy.advice(self._clock()).do is Do.GO:
+            self._tell(f"{one.end.name}: works again after {round(self._clock() - before)} s")
+            one.told_since = None
 
 
 class _Said(TypedDict):

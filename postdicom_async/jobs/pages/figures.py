@@ -1,6 +1,7 @@
-"""Pure: pictures of a job as inline SVG that fit any width; labels are HTML around them, and no letter is stretched.
+"""Numbers, sizes, times and names as a job's pages write them, and pictures of them as inline SVG. Pure.
 
-Colours are the style sheet's, by class; every picture has a title and says in words what it shows.
+Pictures fit any width; labels are HTML around them, so that no letter is stretched. Colours are the style sheet's, by
+class; every picture has a title and says in words what it shows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The style sheet of a job's pages: for a phone, a desk, a dark room and paper. Pure."""
+"""The style sheets of a job's pages, for phone, desk, dark room and paper; and the live page's one script. Pure."""
 
 from __future__ import annotations
 

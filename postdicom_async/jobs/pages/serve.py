@@ -1,4 +1,10 @@
-"""The live page of a job on this machine: uvicorn in the running event loop, on the loopback interface by default."""
+"""The live page of a job on this machine: uvicorn in the running event loop, on the loopback interface by default.
+
+What `JobWatcher` holds: an open ledger, the last look at the job, and when that is stale. One thread reads the ledger.
+Whoever asks gets the last look while it is young: however many people look, the ledger is read for a tenth of the time
+at most. What can go wrong with the ledger is told to whoever asked, and the next one who asks opens it anew; so it is
+when another ledger lies at its path, because the job was begun afresh.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,7 @@ import asyncio
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import AsyncExitStack, closing, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -74,10 +80,8 @@ class LivePage:
         self._names = tuple(names)
         self._token_file = token_file
         self._doors: PageAccess | None = None
-        self._pages: Pages | None = None
-        self._watch: JobWatcher | None = None
-        self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._closing = AsyncExitStack()
 
     @property
     def address(self) -> str:
@@ -97,13 +101,12 @@ class LivePage:
 
         path = self._token_file
         bearer = "" if path is None else await in_background(lambda: bearer_of(path))
-        self._watch = JobWatcher(self._open_reader, self._ask, __version__)
-        try:
-            await self._watch.look()
+        watcher = JobWatcher(self._open_reader, self._ask, __version__)
+        async with AsyncExitStack() as opened:
+            opened.push_async_callback(watcher.close)
+            await watcher.look()
             bound = _listen(self._host, self._port)
-        except BaseException:
-            await self._watch.close()
-            raise
+            self._closing = opened.pop_all()
         port = bound.getsockname()[1]
         shown = f"[{self._host}]" if ":" in self._host else self._host
         self.url = f"http://{shown}:{port}"
@@ -112,18 +115,21 @@ class LivePage:
         self._doors = PageAccess(hosts, bearer=bearer)
         orders = self._ask if self._control else None
         cookie = f"postdicom-job-{port}"
-        self._pages = Pages(self._watch, self._doors, ask=orders, cookie=cookie, version=__version__)
-        self._server = _Server(self._pages)
-        self._serving = asyncio.create_task(self._server.serve([bound]))
+        pages = Pages(watcher, self._doors, ask=orders, cookie=cookie, version=__version__)
+        server = _Server(pages)
+        self._serving = serving = asyncio.create_task(server.serve([bound]))
+
+        async def end() -> None:
+            pages.ending.set()
+            server.should_exit = True
+            await asyncio.wait([serving])
+
+        self._closing.push_async_callback(end)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop: pages that look on are told by the end of their connection."""
-        assert self._pages and self._server and self._serving and self._watch  # noqa: S101, PT018 - it was entered
-        self._pages.ending.set()
-        self._server.should_exit = True
-        await asyncio.wait([self._serving])
-        await self._watch.close()
+        await self._closing.aclose()
 
     async def serve_forever(self) -> None:
         """Serve until this is cancelled."""
@@ -151,7 +157,7 @@ class _Server(uvicorn.Server):
             )
         )
 
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # uvicorn's is a generator made into one
         """Leave the signals alone."""
         return nullcontext()
 

@@ -1,7 +1,7 @@
 """The live page's routes: every one behind the same door, the metrics included, and whatever is no route too.
 
 Everything is read from the ledger. Orders are not carried out here: they go to the process that runs the job, through
-its control socket, and what it answers is shown.
+its control socket, and what it answers is shown. Metrics are in Prometheus' text form, version 0.0.4.
 """
 
 from __future__ import annotations
@@ -305,10 +305,8 @@ def order_of(form: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     if do == "retry":
         if "reason" not in form:
             return {"do": "retry"}, "Everything that failed is tried again, after what goes on now."
-        return {
-            "do": "retry",
-            "reasons": [_number(form["reason"], "reason")],
-        }, "Those are tried again, after what goes on now."
+        reasons = [_number(form["reason"], "reason")]
+        return {"do": "retry", "reasons": reasons}, "Those are tried again, after what goes on now."
     if do != "set":
         raise UsageError("that is no order")
     settings: dict[str, Any] = {}

@@ -1,4 +1,8 @@
-"""Patient orders (``PostDicom.orders``)."""
+"""The thirteen operations as methods: ``PostDicom.orders``, ``PostDicom.folders``, ``PostDicom.shares``.
+
+Signatures are written out for whoever types them; a test holds them against the table in ``operations.py``, and what a
+method is given is handed on whole, as its ``locals()``.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ from uuid import UUID
 from postdicom_async.face import public_face
 from postdicom_async.paging import Results
 from postdicom_async.postdicom.caller import Caller
-from postdicom_async.vendor.answers import PatientOrder, TagContent, VendorAnswer
+from postdicom_async.vendor.answers import Folder, PatientOrder, ShareLink, TagContent, VendorAnswer
 
 if TYPE_CHECKING:
     from pydicom.valuerep import PersonName
 
-__all__ = ["Orders"]
+__all__ = ["Folders", "Orders", "Shares"]
 
 
 @public_face
@@ -105,3 +109,74 @@ class Orders:
         One answer a request: more than one only when ``tags`` is too long for one.
         """
         return await self._caller.read_in_parts("orders.tag_content", TagContent, locals())
+
+
+@public_face
+class Folders:
+    """Operations on folders. Every method raises as those of `Orders` do."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create(
+        self, name: str, *, description: str | None = None, parent_folder_uuid: UUID | str | None = None
+    ) -> Folder:
+        """Create a folder (documented: ``createfolder``), at the root without a parent."""
+        return await self._caller.call("folders.create", Folder, locals())
+
+    def search(
+        self,
+        *,
+        name: str | None = None,
+        parent_folder_uuid: UUID | str | None = None,
+        with_orders: bool = False,
+    ) -> Results[Folder]:
+        """Find folders by their name or a part of it (documented: ``searchfolder``), with their orders if asked for."""
+        return self._caller.search("folders.search", Folder, "FolderUuid", locals())
+
+    async def add_order(self, patient_order_uuid: UUID | str, folder_uuids: Sequence[UUID | str]) -> VendorAnswer:
+        """Put an order into folders (documented: ``addordertofolder``)."""
+        return await self._caller.call("folders.add_order", VendorAnswer, locals())
+
+    async def share(
+        self,
+        folder_uuid: UUID | str,
+        *,
+        password: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        expires: date | str | None = None,
+        downloadable: bool = False,
+    ) -> ShareLink:
+        """Share a folder by a link (documented: ``sharefolderwithurl``); without a password whoever has it may look."""
+        return await self._caller.call("folders.share", ShareLink, locals())
+
+
+@public_face
+class Shares:
+    """Operations that share orders. Every method raises as those of `Orders` do."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create_link(
+        self,
+        patient_order_uuids: Sequence[UUID | str],
+        *,
+        expires: date | str,
+        password: str | None = None,
+        downloadable: bool = False,
+    ) -> ShareLink:
+        """Create a link to orders (documented: ``createsharelink``); without a password whoever has it may look."""
+        return await self._caller.call("shares.create_link", ShareLink, locals())
+
+    async def share_orders(
+        self,
+        patient_order_uuids: Sequence[UUID | str],
+        *,
+        expires: date | str,
+        password: str | None = None,
+        downloadable: bool = False,
+    ) -> ShareLink:
+        """Share orders by a link (documented: ``sharepatientorderwithurl``)."""
+        return await self._caller.call("shares.share_orders", ShareLink, locals())

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from postdicom_async.transfer.at_once import Gate
+from postdicom_async.transfer.at_once import Turnstile
 
 
 class Level:
@@ -24,7 +24,7 @@ async def settled() -> None:
 class Line:
     """Callers that wait at a gate, by number."""
 
-    def __init__(self, gate: Gate, size: int) -> None:
+    def __init__(self, gate: Turnstile, size: int) -> None:
         self.inside: list[int] = []
         self._gate = gate
         self.tasks = [asyncio.ensure_future(self._wait(number)) for number in range(size)]
@@ -35,7 +35,7 @@ class Line:
 
 
 async def test_first_come_first_served_and_no_more_than_the_limit() -> None:
-    gate = Gate(Level(2))
+    gate = Turnstile(Level(2))
     line = Line(gate, 5)
     await settled()
     assert line.inside == [0, 1]
@@ -50,7 +50,7 @@ async def test_first_come_first_served_and_no_more_than_the_limit() -> None:
 
 async def test_a_limit_that_rises_lets_more_in_and_one_that_falls_nobody() -> None:
     level = Level(1)
-    gate = Gate(level)
+    gate = Turnstile(level)
     line = Line(gate, 5)
     await settled()
     level.now = 3
@@ -71,7 +71,7 @@ async def test_a_limit_that_rises_lets_more_in_and_one_that_falls_nobody() -> No
 
 @pytest.mark.parametrize("at_the_same_moment", [False, True])
 async def test_who_is_cancelled_takes_no_turn_away(at_the_same_moment: bool) -> None:
-    gate = Gate(Level(1))
+    gate = Turnstile(Level(1))
     line = Line(gate, 3)
     await settled()
     assert line.inside == [0]

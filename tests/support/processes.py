@@ -1,0 +1,64 @@
+"""Ends the processes that a test started and left running, with all that they started.
+
+A test that fails while it waits for a process never comes to where it would end it. Such a process goes on for ever,
+holds its port and its lock, and another test meets it. So whatever is started through `subprocess`, which asyncio does
+too, is noted while a test runs, and what is left of it is killed when all of the test's own fixtures have ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+_GONE_WITHIN = 10.0  # seconds
+
+
+@contextmanager
+def ended_processes() -> Iterator[None]:
+    """Kill what is started inside and still runs at the end."""
+    started: list[subprocess.Popen[Any]] = []
+    real = subprocess.Popen.__init__
+
+    def noted(self: subprocess.Popen[Any], *args: Any, **options: Any) -> None:
+        real(self, *args, **options)
+        started.append(self)
+
+    with patch.object(subprocess.Popen, "__init__", noted):
+        try:
+            yield
+        finally:
+            for process in started:
+                if process.returncode is None and process.poll() is None:
+                    kill_tree(process)
+
+
+def kill_tree(process: subprocess.Popen[Any]) -> None:
+    """Kill a process that runs, those below it, and its group where it leads one."""
+    pids = [process.pid, *_below(process.pid)]
+    with suppress(ProcessLookupError):
+        if os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGKILL)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_GONE_WITHIN)
+
+
+def _below(pid: int) -> list[int]:
+    """Return the processes below one, as far as the system says (Linux)."""
+    children: defaultdict[int, list[int]] = defaultdict(list)
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            children[int(status.read_text().rpartition(")")[2].split()[1])].append(int(status.parent.name))
+    found = list(children[pid])
+    for one in found:  # grows while it is gone through
+        found += children[one]
+    return found
