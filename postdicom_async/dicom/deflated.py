@@ -1,4 +1,8 @@
-"""Deflated data sets (PS3.5 section A.5) as a stream that can be read by offset, and back again, in bounded memory."""
+"""Deflated data sets (PS3.5 section A.5) as a stream that can be read by offset, and back again, in bounded memory.
+
+A small file may inflate to terabytes, so that nothing is inflated but what is asked for, and only the last of it is
+kept. Deflating gives the same bytes each time, so that the length can be told before anything is sent.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A data set element by element, in bounded memory: headers are read, values are skipped (PS3.5 section 7).
 
-The bytes come from a function, so that a file, bytes and an unpacked stream are read alike; only headers and what is
-asked for is ever held.
+The bytes come from a function, so that a file, bytes in memory and an inflated stream are read alike; only headers, and
+the values that are asked for, are ever held. This is the strict reader, for files that are written anew: what it does
+not understand is a `DicomProblem`, never a guess. ``header.py`` and ``wholeness.py`` have quick walks of their own.
 """
 
 from __future__ import annotations
@@ -126,26 +127,21 @@ def read_element(window: ReadWindow, at: int, end: int, encoding: Encoding) -> E
         vr = "" if tag in _DELIMITERS else dictionary_vr(tag)
         (length,) = struct.unpack_from(order + "I", data, 4)
         value_at = at + 8
+    elif (vr := data[4:6].decode("latin-1")) in SHORT_VRS:
+        (length,) = struct.unpack_from(order + "H", data, 6)
+        value_at = at + 8
+    elif vr not in LONG_VRS:
+        raise DicomProblem(f"{tag_text(tag)} has no value representation of PS3.5")
+    elif at + 12 > end or len(data) < 12:
+        raise DicomProblem("it ends inside an element")
     else:
-        vr = data[4:6].decode("latin-1")
-        length, value_at = _explicit_length(data, at, end, tag, vr, order)
+        (length,) = struct.unpack_from(order + "I", data, 8)
+        value_at = at + 12
     if length and tag in (ITEM_END, SEQUENCE_END):
         raise DicomProblem(f"{tag_text(tag)} has a length")  # some readers pass over it, others read on inside
     if length != UNDEFINED and value_at + length > end:
         raise DicomProblem(f"it ends inside {tag_text(tag)}")
     return Element(tag, vr, length, at, value_at)
-
-
-def _explicit_length(data: bytes, at: int, end: int, tag: int, vr: str, order: str) -> tuple[int, int]:
-    if vr in SHORT_VRS:
-        (length,) = struct.unpack_from(order + "H", data, 6)
-        return length, at + 8
-    if vr not in LONG_VRS:
-        raise DicomProblem(f"{tag_text(tag)} has no value representation of PS3.5")
-    if at + 12 > end or len(data) < 12:
-        raise DicomProblem("it ends inside an element")
-    (length,) = struct.unpack_from(order + "I", data, 8)
-    return length, at + 12
 
 
 def as_written(window: ReadWindow, at: int, encoding: Encoding) -> Encoding:
@@ -161,33 +157,20 @@ def items_encoding(window: ReadWindow, element: Element, encoding: Encoding) -> 
     An element of unknown VR may be a sequence, then written in implicit VR little endian (PS3.5 section 6.2.2).
     """
     if element.length == UNDEFINED:
-        return _undefined(element, encoding)
-    if element.length == 0:
-        return None
-    if element.vr == "SQ":
+        if element.tag == TAG["PixelData"] or (encoding.explicit and element.vr in ("OB", "OW")):
+            return FRAGMENTS
+        if element.vr == "UN" and encoding.explicit:
+            return IMPLICIT_LITTLE
+        if element.vr != "SQ" and encoding.explicit:
+            raise DicomProblem(f"{tag_text(element.tag)} has no length")
         return encoding
-    if element.vr != "UN":
+    if element.vr == "SQ":
+        return encoding if element.length else None
+    if element.vr != "UN" or element.length < 8:
         return None
     inner = IMPLICIT_LITTLE if encoding.explicit else encoding
-    return inner if _begins_with_item(window, element, inner) else None
-
-
-def _undefined(element: Element, encoding: Encoding) -> Encoding:
-    if element.tag == TAG["PixelData"] or (encoding.explicit and element.vr in ("OB", "OW")):
-        return FRAGMENTS
-    if element.vr == "UN" and encoding.explicit:
-        return IMPLICIT_LITTLE
-    if element.vr == "SQ" or not encoding.explicit:
-        return encoding
-    raise DicomProblem(f"{tag_text(element.tag)} has no length")
-
-
-def _begins_with_item(window: ReadWindow, element: Element, encoding: Encoding) -> bool:
-    data = window.peek(element.value_at, 8)
-    if element.length < 8 or len(data) < 8:
-        return False
-    group, number = struct.unpack_from(encoding.order + "HH", data)
-    return bool(group << 16 | number == ITEM)
+    first = struct.pack(inner.order + "HH", ITEM >> 16, ITEM & 0xFFFF)
+    return inner if window.peek(element.value_at, 8).startswith(first) else None
 
 
 def encode_header(tag: int, vr: str, length: int, encoding: Encoding) -> bytes:

@@ -70,7 +70,9 @@ def data_set_in(found: object) -> DicomJson:
     for key, element in found.items():
         tag = _tag_in(key) if len(key) == 8 else None
         if tag is None or not _is_element(element):
-            raise NotDicomJson(_kind_of(found), found=found)
+            by_keyword = any(key[:1].isupper() and tag_of_keyword(key) is not None for key in list(found)[:100])
+            kind = "attributes under their names instead of their tags" if by_keyword else "no data set"
+            raise NotDicomJson(kind, found=found)
         as_it_is = as_it_is and tag == key
         data_set[tag] = element
     return data_set if as_it_is else _in_upper_case(data_set)
@@ -90,11 +92,6 @@ def _is_element(element: object) -> bool:
     if not isinstance(element, dict):
         return element is None
     return "vr" in element or not element or not _ELEMENT_KEYS.isdisjoint(element)
-
-
-def _kind_of(found: dict[str, Any]) -> str:
-    by_keyword = any(key[:1].isupper() and tag_of_keyword(key) is not None for key in list(found)[:100])
-    return "attributes under their names instead of their tags" if by_keyword else "no data set"
 
 
 def _in_upper_case(data_set: DicomJson) -> DicomJson:

@@ -304,7 +304,7 @@ class _Patient:
 
 
 class Grouping:
-    """Puts files into the tree, one by one.
+    """Puts files into the tree, one by one; only one thread may.
 
     One patient is one Patient ID with its issuer; without an ID, one name with its birth date; with neither, each
     study is a patient of its own. Names are compared without regard to case. A study belongs to the patient of its

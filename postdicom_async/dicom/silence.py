@@ -1,4 +1,8 @@
-"""pydicom without its warnings and its log: they may quote what is in a file."""
+"""pydicom without its warnings and its log: they may quote what is in a file, a patient's name among it.
+
+Filters of warnings belong to the whole process, so that one thread at a time may change them; the filter of the log
+looks at a mark of the thread, and stays.
+"""
 
 from __future__ import annotations
 

@@ -82,7 +82,11 @@ def what_is_missing(beginning: bytes, size: int, read: Read) -> str | None:
 
 
 class _Walk:
-    """One walk. It holds the piece of the file that it looks at, and what it is inside of."""
+    """One walk over one file.
+
+    It holds the piece that it looks at, what it is inside of, and how many steps and bytes it may still take: a file
+    made to be slow counts as whole, it must not hold up an upload.
+    """
 
     def __init__(self, beginning: bytes, size: int, read: Read) -> None:
         self._data, self._start = beginning[:size], 0

@@ -1,4 +1,10 @@
-"""Anonymisation: which elements are replaced, emptied or removed, and how UIDs become others."""
+"""`Anonymization`: which elements are replaced, emptied or removed, and how UIDs and patients become others.
+
+It holds the rules, checked once, and the key that new UIDs and IDs are derived from. Nothing of it changes after it was
+made, so that any thread may plan with it. The key is the one secret: it is in no ``repr``, pickle, fingerprint or
+error, and rules that go to another machine are sent without it. What is only sent there must not be taken for rules
+that need none, so `_Elsewhere` keeps what they were made from, and planning with it fails.
+"""
 
 from __future__ import annotations
 
@@ -119,10 +125,16 @@ class Anonymization:
 
     def __post_init__(self) -> None:
         actions = actions_of(self.rules, insert=self.insert_absent)
-        _require_patients(self.patient_ids, self.patients, actions)
-        if self.remove_private:
-            _require_no_private(actions)
-            _require_no_private(dict.fromkeys(self.patients.columns if self.patients is not None else (), DUMMY))
+        if self.patient_ids not in (None, "keyed"):
+            raise UsageError('patient_ids: "keyed", or None', argument="anonymize")
+        if self.patients is not None and not isinstance(self.patients, PatientRows):
+            raise UsageError("patients: give a PatientTable, or None", argument="anonymize")
+        if self.patient_ids is not None and PATIENT_ID in actions:
+            raise UsageError("PatientID (0010,0020): give a rule, or patient_ids", argument="anonymize")
+        kept = [tag for tag, action in actions.items() if action is not REMOVE]
+        for tag in (*kept, *(self.patients.columns if self.patients is not None else ())):
+            if self.remove_private and tag >> 16 & 1:
+                raise UsageError(f"{tag_text(tag)}: all private elements are removed", argument="anonymize")
         object.__setattr__(self, "_given", frozenset(actions))
         object.__setattr__(self, "_exact", actions)
         object.__setattr__(self, "rules", MappingProxyType(dict(self.rules)))
@@ -368,12 +380,9 @@ class Anonymization:
         columns = self.patients.columns if self.patients is not None else ()
         return tag in by_patient or tag in columns or self.action(tag, dictionary_vr(tag)) is not None
 
-    def insertions(self) -> list[tuple[int, Change]]:
-        """Return what is added where it is absent, by tag."""
-        return sorted(
-            ((tag, action) for tag, action in self._exact.items() if action.insert and not tag >> 16 & 1),
-            key=lambda pair: pair[0],
-        )
+    def insertions(self) -> dict[int, Change]:
+        """Return what is added where it is absent, by tag; of private elements nobody could tell whose they are."""
+        return {tag: action for tag, action in self._exact.items() if action.insert and not tag >> 16 & 1}
 
     def uids_after(self, uids: InstanceUids) -> InstanceUids:
         """Return the UIDs that an instance has when it was anonymised."""
@@ -393,18 +402,3 @@ class Anonymization:
 
 
 _FLAGS: Final = ("insert_absent", "sequences", "remap_uids", "remove_private")
-
-
-def _require_patients(patient_ids: object, patients: object, actions: Mapping[int, Change]) -> None:
-    if patient_ids not in (None, "keyed"):
-        raise UsageError('patient_ids: "keyed", or None', argument="anonymize")
-    if patients is not None and not isinstance(patients, PatientRows):
-        raise UsageError("patients: give a PatientTable, or None", argument="anonymize")
-    if patient_ids is not None and PATIENT_ID in actions:
-        raise UsageError("PatientID (0010,0020): give a rule, or patient_ids", argument="anonymize")
-
-
-def _require_no_private(actions: Mapping[int, Change]) -> None:
-    for tag, action in actions.items():
-        if tag >> 16 & 1 and action is not REMOVE:
-            raise UsageError(f"{tag_text(tag)}: all private elements are removed", argument="anonymize")

@@ -146,13 +146,12 @@ class PatientRows:
             UsageError: it is none, a value does not fit its column, or a patient is in it twice. The message names
                 line and column.
         """
-        reader = _Reader(lines)
-        header = reader.header()
-        self.columns: tuple[int, ...] = header.columns
-        self.by_issuer: bool = header.issuer_at is not None
+        reader = _TableReader(lines)
+        self.columns: tuple[int, ...] = reader.columns
+        self.by_issuer: bool = reader.issuer_at is not None
         self._rows: dict[str, str] = {}
         digest = hashlib.blake2b(repr((self.columns, self.by_issuer)).encode())
-        for key, values in reader.rows(header):
+        for key, values in reader.rows():
             if key in self._rows:
                 raise reader.problem("a patient who was there before")
             self._rows[key] = values
@@ -192,47 +191,33 @@ def _key(patient: Patient, *, by_issuer: bool) -> str:
     return f"{name}{_APART}{_plain(patient.issuer)}" if by_issuer else name
 
 
-class _Header(NamedTuple):
-    """The first line: where the key is, and which tags the other columns set."""
+class _TableReader:
+    """Reads a table line by line; the first one names the columns.
 
-    delimiter: str
-    width: int
-    id_at: int
-    issuer_at: int | None
-    places: tuple[int, ...]
-    columns: tuple[int, ...]
-
-
-class _Reader:
-    """Reads a table line by line."""
+    Attributes:
+        columns: the tags that the columns set, without those that say who a patient is now.
+        issuer_at: the column of Issuer of Patient ID, None where there is none.
+    """
 
     def __init__(self, lines: Iterable[bytes]) -> None:
         self._lines = iter(lines)
         self._line = 0
-
-    def problem(self, what: str, column: str = "") -> UsageError:
-        """Return the error for what is wrong in the line that was read last."""
-        where = f", column {column}" if column else ""
-        return UsageError(f"line {self._line}{where}: {what}", argument="patients")
-
-    def header(self) -> _Header:
-        """Read the first line."""
         first = next(self._texts(), "").removeprefix("\ufeff")
-        for delimiter in ",;":
-            names = self._cells(csv.reader([first], delimiter=delimiter, strict=True)) or []
+        for self._delimiter in ",;":
+            names = self._cells(csv.reader([first], delimiter=self._delimiter, strict=True)) or []
             tags = [tag_of(name) for name in names]
             if PATIENT_ID in tags and len(names) > 1:
-                return self._header_of(delimiter, tags)
-        raise UsageError(
-            "line 1 names no column PatientID and another one, with , or ; between them", argument="patients"
-        )
-
-    def _header_of(self, delimiter: str, tags: list[int | None]) -> _Header:
-        id_at = tags.index(PATIENT_ID)
-        issuer_at = tags.index(ISSUER) if ISSUER in tags else None
-        places = tuple(at for at in range(len(tags)) if at not in (id_at, issuer_at))
+                break
+        else:
+            raise UsageError(
+                "line 1 names no column PatientID and another one, with , or ; between them", argument="patients"
+            )
+        self._width = len(tags)
+        self._id_at = tags.index(PATIENT_ID)
+        self.issuer_at: int | None = tags.index(ISSUER) if ISSUER in tags else None
+        self._places = [at for at in range(len(tags)) if at not in (self._id_at, self.issuer_at)]
         columns: list[int] = []
-        for at in places:
+        for at in self._places:
             tag = tags[at]
             # Names that are none are not shown: where there is no line of names, they are a patient's values.
             if tag is None:
@@ -244,35 +229,40 @@ class _Reader:
             columns.append(tag)
         if not columns:
             raise self.problem("no column has new values; the new IDs stand in a second column PatientID")
-        return _Header(delimiter, len(tags), id_at, issuer_at, places, tuple(columns))
+        self.columns: tuple[int, ...] = tuple(columns)
 
-    def rows(self, header: _Header) -> Iterator[tuple[str, str]]:
+    def problem(self, what: str, column: str = "") -> UsageError:
+        """Return the error for what is wrong in the line that was read last."""
+        where = f", column {column}" if column else ""
+        return UsageError(f"line {self._line}{where}: {what}", argument="patients")
+
+    def rows(self) -> Iterator[tuple[str, str]]:
         """Yield each patient's key and values, as they are kept."""
-        reader = csv.reader(self._texts(), delimiter=header.delimiter, strict=True)
+        reader = csv.reader(self._texts(), delimiter=self._delimiter, strict=True)
         while (cells := self._cells(reader)) is not None:
             if any(map(str.strip, cells)):
-                yield self._row(header, cells)
+                yield self._row(cells)
 
     def _cells(self, reader: Iterator[list[str]]) -> list[str] | None:
         with translated(csv.Error, lambda _: self.problem("its quotes do not match, or a value is very long")):
             return next(reader, None)
 
-    def _row(self, header: _Header, cells: list[str]) -> tuple[str, str]:
-        if len(cells) != header.width:
-            raise self.problem(f"{len(cells)} columns, where line 1 has {header.width}")
-        issuer = cells[header.issuer_at] if header.issuer_at is not None else ""
-        patient = Patient(_plain(cells[header.id_at]), _plain(issuer))
+    def _row(self, cells: list[str]) -> tuple[str, str]:
+        if len(cells) != self._width:
+            raise self.problem(f"{len(cells)} columns, where line 1 has {self._width}")
+        issuer = cells[self.issuer_at] if self.issuer_at is not None else ""
+        patient = Patient(_plain(cells[self._id_at]), _plain(issuer))
         if not patient.patient_id:
             raise self.problem("empty", "PatientID")
         if _CONTROL.search(patient.patient_id + patient.issuer):
             raise self.problem("control characters", "PatientID")
-        values = [cells[at].strip(_SPACES) for at in header.places]
-        for tag, value in zip(header.columns, values, strict=True):
+        values = [cells[at].strip(_SPACES) for at in self._places]
+        for tag, value in zip(self.columns, values, strict=True):
             if not value and tag == PATIENT_ID:
                 raise self.problem("the new one is empty", "PatientID")
             if found := objection(tag, value):
                 raise self.problem(found, tag_text(tag))
-        return _key(patient, by_issuer=header.issuer_at is not None), _APART.join(values)
+        return _key(patient, by_issuer=self.issuer_at is not None), _APART.join(values)
 
     def _texts(self) -> Iterator[str]:
         for line in self._lines:

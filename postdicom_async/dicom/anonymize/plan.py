@@ -3,6 +3,10 @@
 Only what changes is held, as bytes; all the rest are ranges of the original, so that pixels are never read and the new
 length is known before anything is sent. Lengths of sequences and items are written anew where their content changed,
 group lengths of changed groups are dropped (PS3.5 section 7.2: retired), that of the file meta is right.
+
+A plan is made of one reading; the file is read once more when it is sent, and whoever does that makes sure that it is
+still the same. What is not understood to its last byte is a `DicomProblem`, and the file is not sent: an element that
+was stepped over by mistake might name the patient. A plan is bounded in bytes, parts and depth, whatever a file says.
 """
 
 from __future__ import annotations
@@ -128,7 +132,7 @@ def _finished_head(meta: LevelPlan, written: Mapping[int, str]) -> Segments:
 
 
 class Planner:
-    """Plans one data set. Use it once.
+    """Plans one data set, or the file meta information. Use it once: it holds what it has met so far.
 
     Attributes:
         written: new values of elements at the top level, as text.
@@ -151,7 +155,7 @@ class Planner:
         if self._wanted.is_by_patient:
             self._of_patient = self._wanted.of_patient(self._patient(at, end, encoding))
         inserted = {tag: action for tag, action in self._of_patient.items() if action.insert and not tag >> 16 & 1}
-        absent = {tag: action for tag, action in self._wanted.insertions() if tag >> 16 > 2} | inserted
+        absent = {tag: action for tag, action in self._wanted.insertions().items() if tag >> 16 > 2} | inserted
         absent = {tag: absent[tag] for tag in sorted(absent) if tag in inserted or tag not in self._of_patient}
         level = LevelPlan(encoding, apart=list(absent))
         while at < end and not self._only_zeros(at, end):
@@ -159,7 +163,7 @@ class Planner:
             absent.pop(element.tag, None)
             at = self.element(element, end, level)
         for tag, action in absent.items():
-            # As if it were there already.
+            # As if it were there already, empty.
             level.insert(tag, self._replaced(Element(tag, dictionary_vr(tag), 0, 0, 0), action, level))
         return level.joined()
 

@@ -1,4 +1,4 @@
-"""What is done to an element, how a caller writes it, and the rules that are there already.
+"""What is done to an element, how a caller writes it, and the sets of rules that come with the package.
 
 Those are PostDICOM's nine tags, and the Basic Application Level Confidentiality Profile (PS3.15 annex E).
 """
@@ -61,7 +61,7 @@ class Change:
 REMOVE, EMPTY = Change(ChangeKind.REMOVE), Change(ChangeKind.EMPTY)
 REMAP, DUMMY = Change(ChangeKind.REMAP), Change(ChangeKind.DUMMY)
 
-# These say how the rest is written, or follow from it.
+# These say how the rest is written, or follow from it: another value would make the file unreadable.
 _PROTECTED = frozenset(
     tags_of(
         "FileMetaInformationGroupLength FileMetaInformationVersion MediaStorageSOPClassUID MediaStorageSOPInstanceUID"
@@ -113,7 +113,7 @@ def objection(tag: int, value: str | None) -> str | None:
     return "one UID" if value and tag in NEEDED and "\\" in value else None
 
 
-# --- rules that are there already -------------------------------------------------------------------------------------
+# --- rules that come with the package ---------------------------------------------------------------------------------
 
 # The Basic Profile is that of dicom-anonymizer's table. Only the table is used: the engine of that package holds a data
 # set in memory and keeps the UIDs it has replaced in a global.
