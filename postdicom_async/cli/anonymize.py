@@ -21,7 +21,7 @@ _SECRET = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105 - its name
 
 
 class AnonymizeProfile(StrEnum):
-    """Rules that are there already."""
+    """Sets of rules that come with the library."""
 
     VENDOR = "vendor"
     BASIC = "basic"
@@ -69,8 +69,8 @@ class Anonymizing:
         typer.Option(
             metavar="FILE",
             parser=given_path,
-            help="Give each patient values of its own, from a CSV file: PatientID is who it is, other columns are what "
-            "is set. Nothing is sent of patients who are not in it.",
+            help="Give each patient values of its own, from a CSV file: PatientID says who it is, the other columns "
+            "what is set. Nothing is sent of patients who are not in it.",
         ),
     ] = None
     anonymize_secret_file: Annotated[
@@ -86,8 +86,7 @@ class Anonymizing:
         typer.Option(
             metavar="FILE",
             parser=given_path,
-            help="Write which UIDs became which to a CSV file, readable for you alone; one that is there is gone on "
-            "with.",
+            help="Write which UID became which to a CSV file that only you can read; one that exists is continued.",
         ),
     ] = None
 

@@ -178,8 +178,8 @@ COMMANDS: Final = CommandGroup(
             "report": "jobs.report",
             "partition": "jobs.partition",
             "merge": "jobs.merge",
-            "watch": "job_watch.watch",
-            "serve": "job_watch.serve",
+            "watch": "jobs.watch",
+            "serve": "jobs.serve",
         }),
         "orders": _of_vendor(
             "PostDICOM's patient orders", "orders", "dicomweb",

@@ -110,8 +110,7 @@ class NetworkOptions(ProfileOption):
         int | None,
         _option(
             "--connections",
-            text="How many requests, and so connections, are under way at most. Without it 16, of which 6 may store "
-            "and 4 retrieve.",
+            text="The most requests, and so connections, at once. Without it 16, of which 6 may store and 4 retrieve.",
             metavar="N",
             min=1,
         ),
@@ -125,14 +124,14 @@ class NetworkOptions(ProfileOption):
     ] = False
     attempts: Annotated[
         int,
-        _option("--attempts", text="How often a request that may be repeated is made at most.", metavar="N", min=1),
+        _option("--attempts", text="The most times that a request is made, if it may be repeated.", metavar="N", min=1),
     ] = 5
     deadline: Annotated[
         float | None,
         _option(
             "--deadline",
             text="How long each search, download or upload may take in all, repeats and waits included. Without it "
-            "there is no limit but that of silence.",
+            "only the time without any answer is limited.",
             metavar="SECONDS",
             min=0.001,
         ),

@@ -29,9 +29,7 @@ from postdicom_async.cli.options import Common, ErrorIfNothing
 from postdicom_async.cli.paths import given_path
 
 _AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document: the summary.")]
-
-
-Sample: TypeAlias = Annotated[
+_Sample: TypeAlias = Annotated[
     str,
     typer.Option(
         "--sample", metavar="PERCENT", rich_help_panel=PROOF, help="How much of it is compared by bytes, at random."
@@ -70,7 +68,7 @@ class CopyOptions:
             min=0.01,
             metavar="MINUTES",
             rich_help_panel=PACE,
-            help="Begin anew so long after each end, for what still arrives, until Ctrl-C.",
+            help="Run again this long after each run has ended, for what still arrives, until Ctrl-C.",
         ),
     ] = None
     max_duration: Annotated[
@@ -80,12 +78,14 @@ class CopyOptions:
             min=0.01,
             metavar="MINUTES",
             rich_help_panel=PACE,
-            help="Stop then, with 8; the same command goes on later.",
+            help="Stop after this long and exit with 8; the same command goes on later.",
         ),
     ] = None
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Work for a minute and tell how long the rest takes; what was moved counts."),
+        typer.Option(
+            "--probe", help="Work for a minute and tell how long the rest will take; what was moved stays moved."
+        ),
     ] = False
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done with each study, and change nothing.")
@@ -99,7 +99,7 @@ class CopyOptions:
             "compares.",
         ),
     ] = ProofLevel.LISTED
-    sample: Sample = "100%"
+    sample: _Sample = "100%"
 
     def limits(self) -> RunLimits:
         """Return how long it may run.
@@ -114,7 +114,7 @@ class CopyOptions:
 
 
 class Delete(StrEnum):
-    """What of the target is deleted that the source has no more."""
+    """Which of what the source no longer has is deleted at the target."""
 
     COPIED = "copied"
     ALL = "all"
@@ -136,35 +136,10 @@ def copy(
     The same command again goes on where it stopped, whatever ended it. Every instance that was found has an end:
     done, present, excluded, failed or unconfirmed.
     """
-    from postdicom_async import jobs
-
-    telling = JobOutput(common.quiet, as_json, error_if_nothing)
     ends.require_meant()
-    rules, pace = anonymizing.rules(writes=not moving.dry_run), pacing.pace()
-    studies = first_studies(moving.first)
-    asked: dict[str, Any] = {
-        "full": moving.full,
-        "first": studies,
-        "anonymize": rules,
-        "job": job.job,
-        "new": job.new,
-        "pace": pace,
-    }
-    begin = partial(
-        jobs.copy,
-        ends.source,
-        ends.target,
-        verify=moving.verify.value,
-        sample=share_of(moving.sample, "--sample"),
-        attempts=moving.attempts,
-        patience=pacing.patience * 3600,
-        ask=asking(),
-        scheduler=machines.given(),
-        **asked,
-    )
-    if moving.dry_run:
-        return show_plans(jobs.dry_run(ends.source, ends.target, ask=asking(), **asked), telling)
-    return run_job(begin, telling, moving.limits())
+    rules = anonymizing.rules(writes=not moving.dry_run)
+    told = JobOutput(common.quiet, as_json, error_if_nothing)
+    return _run("copy", ends, moving, job, pacing, machines, told, {"anonymize": rules})
 
 
 def sync(
@@ -179,7 +154,7 @@ def sync(
         typer.Option(
             "--delete",
             rich_help_panel=WHAT,
-            help="Delete at the target what the source has no more: what this job copied, or everything within the "
+            help="Delete at the target what the source no longer has: what this job copied, or everything within the "
             "filters. Never after any error.",
         ),
     ] = None,
@@ -189,44 +164,53 @@ def sync(
             "--max-delete",
             metavar="PERCENT",
             rich_help_panel=WHAT,
-            help="Delete nothing if it would be more than that.",
+            help="Delete nothing if it would be more than this.",
         ),
     ] = "1%",
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
-    """Do what copy does, and with --delete remove at TARGET what SOURCE has no more."""
+    """Do what copy does, and with --delete remove at TARGET what SOURCE no longer has."""
+    ends.require_meant()
+    asked = {"delete": "" if delete is None else delete.value}
+    told = JobOutput(common.quiet, as_json, error_if_nothing)
+    return _run(
+        "sync", ends, moving, job, pacing, machines, told, asked, max_delete=share_of(max_delete, "--max-delete")
+    )
+
+
+def _run(
+    verb: Literal["copy", "sync"],
+    ends: EndArguments,
+    moving: CopyOptions,
+    job: JobFile,
+    pacing: Pacing,
+    machines: Machines,
+    told: JobOutput,
+    asked: dict[str, Any],
+    **of_the_run: Any,
+) -> int:
+    """Run what was asked for, or show what it would do: ``of_the_run`` and how it is proven are nothing to that."""
     from postdicom_async import jobs
 
-    telling = JobOutput(common.quiet, as_json, error_if_nothing)
-    ends.require_meant()
-    share, studies = share_of(max_delete, "--max-delete"), first_studies(moving.first)
-    asked: dict[str, Any] = {
-        "full": moving.full,
-        "first": studies,
-        "job": job.job,
-        "new": job.new,
-        "pace": pacing.pace(),
-    }
+    asked |= {"full": moving.full, "first": first_studies(moving.first), "job": job.job, "new": job.new}
+    asked |= {"pace": pacing.pace(), "ask": asking()}
+    sample, scheduler = share_of(moving.sample, "--sample"), machines.given()
+    if moving.dry_run:
+        return show_plans(jobs.dry_run(ends.source, ends.target, verb=verb, **asked), told)
     begin = partial(
-        jobs.sync,
+        jobs.copy if verb == "copy" else jobs.sync,
         ends.source,
         ends.target,
-        delete="" if delete is None else delete.value,
-        max_delete=share,
         verify=moving.verify.value,
-        sample=share_of(moving.sample, "--sample"),
+        sample=sample,
         attempts=moving.attempts,
         patience=pacing.patience * 3600,
-        ask=asking(),
-        scheduler=machines.given(),
+        scheduler=scheduler,
+        **of_the_run,
         **asked,
     )
-    if moving.dry_run:
-        wanted: Literal["", "copied", "all"] = "" if delete is None else delete.value
-        plans = jobs.dry_run(ends.source, ends.target, verb="sync", delete=wanted, ask=asking(), **asked)
-        return show_plans(plans, telling)
-    return run_job(begin, telling, moving.limits())
+    return run_job(begin, told, moving.limits())
 
 
 class CompareLevel(StrEnum):
@@ -250,10 +234,10 @@ def verify(
             help="Compare the lists of every study, or retrieve both and compare bytes.",
         ),
     ] = CompareLevel.LISTED,
-    sample: Sample = "100%",
+    sample: _Sample = "100%",
     as_json: _AsJson = False,
 ) -> int:
-    """Compare SOURCE with TARGET; nothing is changed at either. Ends with 6 where they differ."""
+    """Compare SOURCE with TARGET; nothing is changed at either. Exits with 6 if they differ."""
     from postdicom_async import jobs
 
     ends.require_meant(target_exists=True)

@@ -62,7 +62,8 @@ def download(
         ),
     ],
     to: Annotated[
-        Path, typer.Option("--to", metavar="DIR", parser=given_path, help="The folder, made where it does not exist.")
+        Path,
+        typer.Option("--to", metavar="DIR", parser=given_path, help="The folder; it is made if it does not exist."),
     ],
     connection: ConnectionOptions,
     common: Common,

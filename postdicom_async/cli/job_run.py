@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from os import environ
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from postdicom_async import JobStopped, PostdicomError
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted
-from postdicom_async.cli.job_progress import JobProgress
 from postdicom_async.cli.loop import run_async
-from postdicom_async.jobs import Eta, Reason, State, reason_text
+from postdicom_async.jobs import SETTLED, Eta, Reason, State, reason_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from typing import Any
 
+    from rich.live import Live
+
     from postdicom_async.jobs import Job, StudyPlan, Summary
 
 
 NOTHING = "there was nothing to do"
-"""What is said where ``--error-if-nothing`` wants it to be an error."""
+"""The error of ``--error-if-nothing``."""
 _MISMATCHES = frozenset({Reason.NOT_LISTED, Reason.DIFFERENT, Reason.NOT_CONFIRMED, Reason.CANNOT_COMPARE, Reason.GONE})
 _PROBED = 60.0  # seconds
 _TIME_OVER, _STOPPED = "--max-duration is over", "it was told to stop"
@@ -45,9 +49,9 @@ class RunLimits:
     """How long a job may run, in seconds.
 
     Attributes:
-        seconds: then it is stopped, to be gone on with later.
-        probe: a minute, to see how fast it is.
-        every: when it has ended it begins anew, after so long.
+        seconds: it is stopped after these, and can be resumed.
+        probe: it runs for a minute, to see how fast it is.
+        every: so long after its end it begins again.
     """
 
     seconds: float | None = None
@@ -74,7 +78,7 @@ def run_job(begin: Callable[[], Awaitable[Job]], telling: JobOutput, limits: Run
             async with await begin() as job:
                 begun[:] = [job]
                 async with JobProgress(job, quiet=telling.quiet, says_name=not telling.as_json) as progress:
-                    summary, why = await _waited(job, deadline)
+                    summary, why = await _wait_for_end(job, deadline)
             summary = replace(summary, notes=tuple(note for note in summary.notes if note not in progress.told))
             before[:] = [progress.done_before]
             if limits.every is None or why:
@@ -101,7 +105,7 @@ def run_job(begin: Callable[[], Awaitable[Job]], telling: JobOutput, limits: Run
     return Exit.LIMIT if why == _TIME_OVER else Exit.TEMPORARY
 
 
-async def _waited(job: Job, deadline: float | None) -> tuple[Summary, str]:
+async def _wait_for_end(job: Job, deadline: float | None) -> tuple[Summary, str]:
     """Wait for a job's end, or the deadline; return what it has come to, and what ended it if that was not its end."""
     why = ""
     try:
@@ -128,7 +132,7 @@ def _tell_estimate(summary: Summary, telling: JobOutput) -> int:
 
 
 def tell(summary: Summary, telling: JobOutput, before: int = 0) -> int:
-    """Tell what a job has come to, of whose instances so many had been moved before; return its exit code."""
+    """Tell what a job has come to; return its exit code. ``before`` instances had been moved by earlier runs."""
     moved = max(0, summary.of(State.DONE).instances - before)
     code, line = code_of_job(summary, moved, error_if_nothing=telling.error_if_nothing)
     if telling.as_json:
@@ -136,7 +140,7 @@ def tell(summary: Summary, telling: JobOutput, before: int = 0) -> int:
     elif not telling.quiet:
         output.write(f"{counts_text(summary)}{f'; {moved:,} moved now' if before else ''}")
     if not telling.quiet:
-        for text in (*summary.notes, *told_reasons(summary), *_hints(summary, code)):
+        for text in (*summary.notes, *reason_lines(summary), *_hints(summary, code)):
             output.note(text)
     if code != Exit.OK:
         output.error(line)
@@ -152,7 +156,7 @@ def _hints(summary: Summary, code: Exit) -> list[str]:
     return [*again, f"names each: postdicom jobs report {name} --to report.html"]
 
 
-def told_reasons(summary: Summary) -> list[str]:
+def reason_lines(summary: Summary) -> list[str]:
     """Return a line for each reason of what failed, or is not confirmed."""
     return [
         f"{one.instances} {one.state.name.lower()}, reason {one.reason}: {reason_text(one.reason)}"
@@ -295,3 +299,145 @@ def _line(plan: StudyPlan) -> str:
         return f"{plan.study}\t{month}\tequal by count: {plan.there}"
     size = f" ({output.size_text(plan.to_move.bytes)})" if plan.to_move.bytes else ""
     return f"{plan.study}\t{month}\tmove {plan.to_move.instances}{size}, there {plan.there}, excluded {plan.excluded}"
+
+
+# --- how far it is ----------------------------------------------------------------------------------------------------
+
+
+_TICK = 1.0  # seconds; a picture each
+_FIRST_LINE, _LINES, _NEWS = 5, 30, 5  # ticks
+
+
+class Picture:
+    """Shows a job again and again, in a ``with`` block.
+
+    Args:
+        stream: where.
+        stays: the last picture stays when the block ends.
+
+    Attributes:
+        is_drawn: it is drawn in place; else there are lines.
+    """
+
+    def __init__(self, stream: TextIO, *, stays: bool) -> None:
+        self.is_drawn: bool = stream.isatty() and environ.get("TERM") != "dumb"
+        self._stream = stream
+        self._stays = stays
+        self._eta = Eta()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, summary: Summary) -> bool:
+        """Show it as it is now; return False when nobody reads any more."""
+        from postdicom_async import jobs
+
+        pace = self._eta.note(summary, time.time())
+        if self.is_drawn:
+            live = self._live or self._started()
+            live.update(jobs.draw(summary, pace, live.console.width), refresh=True)
+            return True
+        text = jobs.line(summary, pace)
+        if self._stream is sys.stdout:
+            return output.write(text)
+        output.note(text)
+        return True
+
+    def _started(self) -> Live:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=self._stream, highlight=False, markup=False, emoji=False)
+        self._live = Live(console=console, auto_refresh=False, transient=not self._stays)
+        self._live.start()
+        return self._live
+
+
+class JobProgress:
+    """Shows a job while the block runs.
+
+    Attributes:
+        told: notes of the ledger that have been shown, or are of earlier runs.
+        done_before: instances that had been moved when it was begun or resumed.
+    """
+
+    def __init__(self, job: Job, *, quiet: bool, says_name: bool = True) -> None:
+        self.told: set[str] = set()
+        self.done_before: int = 0
+        self._job = job
+        self._quiet = quiet
+        self._says_name = says_name
+        self._waits = ""
+        self._showing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        summary = await asyncio.to_thread(self._job.summary)
+        self.told.update(summary.notes)
+        self.done_before = summary.of(State.DONE).instances
+        if not self._quiet:
+            if self._says_name:
+                output.note(_begins(self._job, summary))
+            self._showing = asyncio.create_task(self._show())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._showing is not None:
+            self._showing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._showing
+
+    async def _show(self) -> None:
+        with Picture(sys.stderr, stays=False) as picture:
+            ticks = 0
+            while True:
+                self._tell_what_it_waits_for()
+                await asyncio.sleep(_TICK)
+                ticks += 1
+                is_time = picture.is_drawn or ticks == _FIRST_LINE or not ticks % _LINES
+                if not is_time and ticks % _NEWS:
+                    continue
+                with suppress(PostdicomError):
+                    summary = await asyncio.to_thread(self._job.summary)
+                    self._tell_news(summary)
+                    if is_time:
+                        picture.show(summary)
+
+    def _tell_what_it_waits_for(self) -> None:
+        waits = _waits_for(self._job)
+        if waits != self._waits:
+            output.note(waits or "goes on")
+        self._waits = waits
+
+    def _tell_news(self, summary: Summary) -> None:
+        for note in summary.notes:
+            if note not in self.told:
+                self.told.add(note)
+                output.note(note)
+
+
+def _begins(job: Job, summary: Summary) -> str:
+    known, settled = summary.discovered, sum(summary.of(state).instances for state in SETTLED)
+    if not known:
+        words = "begins"
+    elif summary.facts.phase in ("complete", "discovering"):
+        words = f"looks again; {known:,} instances are known from before"
+    else:
+        words = f"goes on; {settled:,} of {known:,} instances are settled"
+    return f"job {job.path.stem}: {words}"
+
+
+def _waits_for(job: Job) -> str:
+    """Return what a job waits for, as long as nothing but a person or the clock changes it."""
+    pace = job.pace.snapshot()
+    if pace["open"]:
+        return ""
+    if pace["paused"]:
+        return f"paused; postdicom jobs continue {job.path.stem} lets it go on"
+    opens = pace["next_change"]
+    when = f"opens {datetime.fromisoformat(opens):%a %d %b, %H:%M %Z}" if opens else "does not open any more"
+    return f"waiting: the window {when.rstrip()}"

@@ -1,4 +1,4 @@
-"""``postdicom jobs``: what jobs there are, how far they are, and what a running one is told."""
+"""``postdicom jobs``: what jobs there are, how far they are, what a running one is told, and looking on."""
 
 from __future__ import annotations
 
@@ -7,33 +7,31 @@ import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from postdicom_async import PostdicomError, UsageError, __version__
+from postdicom_async import NotFound, PostdicomError, UsageError, __version__
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import asking
-from postdicom_async.cli.exits import Exit
-from postdicom_async.cli.job_look import ask, find_running, status_of, summary_of
+from postdicom_async.cli.exits import Exit, Interrupted
 from postdicom_async.cli.job_options import JobName, Machines, Pacing
-from postdicom_async.cli.job_run import JobOutput, counts_text, document_of, run_job, told_reasons
+from postdicom_async.cli.job_run import JobOutput, Picture, counts_text, document_of, reason_lines, run_job
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.options import Common
+from postdicom_async.cli.options import AsJson, Common
 from postdicom_async.cli.paths import given_path
 from postdicom_async.jobs import SETTLED, Eta, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from postdicom_async.jobs import Job, Summary
 
 
-_AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
-
-
-def list_(common: Common, as_json: _AsJson = False) -> int:
+def list_(common: Common, as_json: AsJson = False) -> int:
     """List the jobs in your state folder, the latest first."""
     from postdicom_async.jobs import every_job
 
@@ -92,7 +90,7 @@ def _pace_texts(summary: Summary) -> tuple[str, str]:
     return (f"{pace.instances:,.0f}/min" if pace.instances else ""), left
 
 
-def show(job: JobName, common: Common, as_json: _AsJson = False) -> int:
+def show(job: JobName, common: Common, as_json: AsJson = False) -> int:
     """Show how far a job is, whether or not it runs."""
     del common
     from postdicom_async.jobs import find_job
@@ -113,13 +111,13 @@ def show(job: JobName, common: Common, as_json: _AsJson = False) -> int:
     ]
     if facts.phase != "complete" and status is None:
         lines.append(f"postdicom jobs resume {path.stem} goes on with it")
-    for line in (*lines, *told_reasons(summary), *summary.notes):
+    for line in (*lines, *reason_lines(summary), *summary.notes):
         if not output.write(output.clean(line)):
             break
     return Exit.OK
 
 
-def resume(job: JobName, pacing: Pacing, machines: Machines, common: Common, as_json: _AsJson = False) -> int:
+def resume(job: JobName, pacing: Pacing, machines: Machines, common: Common, as_json: AsJson = False) -> int:
     """Go on with a job where it stopped; one that came to its end begins another run.
 
     Rates and windows are those given here, else those of the profiles.
@@ -144,7 +142,7 @@ def retry(
         list[int] | None,
         typer.Option("--reason", metavar="NUMBER", help="Only what failed for this reason; once for each."),
     ] = None,
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> int:
     """Try again what failed in a job, and nothing else."""
     from postdicom_async import jobs
@@ -300,3 +298,154 @@ def _asked(job: str, message: dict[str, Any], done: Callable[[dict[str, Any]], s
         raise UsageError(str(answer.get("error", "the job refuses")))
     if not common.quiet:
         output.note(f"{path.stem}: {done(answer)}")
+
+
+# --- what is known of a job -------------------------------------------------------------------------------------------
+
+
+def summary_of(path: Path) -> Summary:
+    """Return how far the job of a ledger is.
+
+    Raises:
+        LedgerUnusable: it cannot be read.
+    """
+    from postdicom_async.jobs import LedgerReader
+
+    with closing(LedgerReader(path)) as reader:
+        return reader.summary()
+
+
+async def ask(path: Path, message: dict[str, Any]) -> dict[str, Any]:
+    """Ask the process that runs a job.
+
+    Raises:
+        NotFound: none does.
+        ConnectionFailed: it does not answer.
+    """
+    from postdicom_async.jobs import NoJobRuns, ask_job
+
+    try:
+        return await ask_job(path, message)
+    except NoJobRuns:
+        pass
+    raise NotFound(f"the job does not run now; postdicom jobs resume {path.stem} goes on with it")
+
+
+def find_running(name: str) -> Path:
+    """Return the job that somebody means who wants to tell it something: of several that which runs.
+
+    Raises:
+        NotFound: there is none of that name.
+        UsageError: there are several, and not just one of them runs.
+    """
+    from postdicom_async.jobs import find_job, find_jobs
+
+    async def running() -> list[Path]:
+        return [path for path in find_jobs(name) if await status_of(path) is not None]
+
+    found = run_async(running)
+    return found[0] if len(found) == 1 else find_job(name)
+
+
+async def status_of(path: Path) -> dict[str, Any] | None:
+    """Return what the process that runs the job says of it, None where none does; one that does not answer does."""
+    try:
+        return await ask(path, {"do": "status"})
+    except NotFound:
+        return None
+    except PostdicomError:
+        return {}
+
+
+# --- looking on -------------------------------------------------------------------------------------------------------
+
+
+_EVERY_ON_TERMINAL, _EVERY = 1.0, 30.0  # seconds
+_TokenFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics-token-file",
+        metavar="FILE",
+        parser=given_path,
+        help="Holds the token with which Prometheus may read /metrics; only you may be able to read it.",
+    ),
+]
+_Hosts: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="A name besides localhost that it is reached by, such as a proxy's. May be repeated.",
+    ),
+]
+
+
+def watch(job: JobName, common: Common) -> int:
+    """Look on while a job runs, until it ends or you press Ctrl-C; the job is not touched."""
+    del common
+    path = find_running(job)
+    try:
+        run_async(lambda: _watch(path))
+    except Interrupted:
+        return Exit.OK
+    return Exit.OK
+
+
+async def _watch(path: Path) -> None:
+    with Picture(sys.stdout, stays=True) as picture:
+        while picture.show(await asyncio.to_thread(summary_of, path)):
+            if await status_of(path) is None:
+                break
+            await asyncio.sleep(_EVERY_ON_TERMINAL if picture.is_drawn else _EVERY)
+
+
+async def _answer_of(path: Path, message: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return await ask(path, message)
+    except NotFound as error:
+        return {"ok": False, "error": error.message}
+
+
+def serve(
+    job: JobName,
+    common: Common,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="0 takes a free one.")] = 0,
+    control: Annotated[
+        bool, typer.Option("--control", help="Let the page pause, resume and change the job, and retry what failed.")
+    ] = False,
+    metrics_token_file: _TokenFile = None,
+    allow_host: _Hosts = None,
+) -> int:
+    """Show a job in a browser on this machine until Ctrl-C, whether or not it runs.
+
+    The address that is written opens the page once. It listens on the loopback address only.
+    """
+    from postdicom_async.jobs import find_job
+
+    if not all(map(find_spec, ("starlette", "uvicorn"))):
+        raise UsageError('jobs serve needs more: pip install "postdicom-async[cli,server]"')
+    path = find_job(job)
+
+    async def work() -> None:
+        from postdicom_async.jobs import LedgerReader, LivePage
+
+        page = LivePage(
+            lambda: LedgerReader(path),
+            ask=lambda message: _answer_of(path, message),
+            control=control,
+            port=port,
+            names=allow_host or (),
+            token_file=metrics_token_file,
+        )
+        async with page:
+            output.write(page.address)
+            if not common.quiet:
+                output.note("Open it once, in one browser. Ctrl-C stops it, and not the job.")
+            await page.serve_forever()
+
+    try:
+        run_async(work)
+    except Interrupted:
+        if not common.quiet:
+            output.note("stopped; the job was not touched")
+    return Exit.OK

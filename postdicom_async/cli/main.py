@@ -39,7 +39,7 @@ _MEANT = {
     "--token": "POSTDICOM_TOKEN",
     "--retries": "--attempts",
 }
-"""What other programs call it, or what it is not an option for."""
+"""What options of other programs are called here. A secret is no option: it stands in a variable."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     if list(arguments) != _VERSION and not all(map(find_spec, _NEEDED)):
         output.error('the command needs more than the library: pip install "postdicom-async[cli]"')
         return Exit.USAGE
-    # Read here and not from the parsed options: what goes wrong may go wrong before there are any.
+    # Read from the raw arguments: an error may come before they are parsed.
     debug = "--debug" in arguments
     output.prepare()
     if not debug:
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _silence_libraries() -> None:
-    """Keep what pydicom and others warn about off the terminal: it may quote what is in a file."""
+    """Keep the warnings of pydicom and others off the terminal: they may quote what is in a file."""
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
 
@@ -124,7 +124,7 @@ def _meant(name: str, error: BaseException) -> str | None:
 def _usage_message(error: BaseException) -> str | None:
     """Return what the parser of the command line has to say; None if the error is not its own.
 
-    Told by what it has: typer brings click along in a package of its own or not, depending on its version.
+    Recognised by its attributes: depending on its version, typer uses click or a copy of its own.
     """
     if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
         return None

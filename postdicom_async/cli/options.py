@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 _Level = TypeVar("_Level", bound=StrEnum)
 _LEVELS = (("study", "studies"), ("series",), ("instance", "instances"))
 
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 ErrorIfNothing: TypeAlias = Annotated[
-    bool, typer.Option("--error-if-nothing", help="End with 9, and say so, when there was nothing to do.")
+    bool, typer.Option("--error-if-nothing", help="Exit with 9, and say so, if there was nothing to do.")
 ]
 
 
@@ -163,12 +164,12 @@ class Reporting:
             "--report",
             metavar="FILE",
             parser=given_path,
-            help="Append one JSON line for each file or instance as it ends, readable for you alone. --json then holds "
-            "counts and what needs attention, and memory stays flat however many there are.",
+            help="Append one JSON line for each file or instance as it ends, to a file that only you can read. --json "
+            "then holds counts and what needs attention, and memory stays flat however many there are.",
         ),
     ] = None
     report_paths: Annotated[
-        bool, typer.Option("--report-paths", help="Write the files' paths into it too; they may name patients.")
+        bool, typer.Option("--report-paths", help="Write the files' paths to it too; they may name patients.")
     ] = False
 
     def checked(self) -> Reporting:

@@ -14,7 +14,7 @@ from postdicom_async.cli import output
 from postdicom_async.cli.connection import asking
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.options import Assumed, Common
+from postdicom_async.cli.options import AsJson, Assumed, Common
 from postdicom_async.cli.paths import given_path
 from postdicom_async.cli.vendor import Yes, confirmed, field_table
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 ProfileName: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="What the archive is called.")]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 
 
 class ArchiveFamily(StrEnum):
@@ -71,7 +70,7 @@ class NewProfile:
     password_file: Annotated[
         Path | None, _file("password-file", "A file that holds the password, which nobody else may read.")
     ] = None
-    token_file: Annotated[Path | None, _file("token-file", "The same with a bearer token.")] = None
+    token_file: Annotated[Path | None, _file("token-file", "The same for a bearer token.")] = None
     connections: Annotated[int | None, _option("connections", "Requests at once.", "N", _LIMITS, min=1)] = None
     parallel_stores: Annotated[
         int | None, _option("parallel-stores", "How many of them may store.", "N", _LIMITS, min=1)
@@ -117,7 +116,7 @@ def add(
     name: ProfileName,
     new: NewProfile,
     common: Common,
-    replace: Annotated[bool, typer.Option("--replace", help="Write anew what there is of that name.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the archive of that name.")] = False,
     no_password: Annotated[bool, typer.Option("--no-password", help="Ask for no password.")] = False,
 ) -> int:
     """Give an archive a name, and put its password into the keyring.

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from os import environ
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from postdicom_async.cli import output
 
@@ -93,31 +93,6 @@ def fraction_of(totals: Totals) -> float | None:
 # --- views ------------------------------------------------------------------------------------------------------------
 
 
-class _View(Protocol):
-    """Shows how far it is, each ``interval`` seconds."""
-
-    interval: float
-
-    def open(self) -> None: ...
-
-    def show(self, totals: Totals, pace: RecentPace) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class _Nothing:
-    interval = 3600.0
-
-    def open(self) -> None:
-        """Show nothing."""
-
-    def show(self, totals: Totals, pace: RecentPace) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Show nothing."""
-
-
 class _Lines:
     interval = 5.0
 
@@ -179,9 +154,9 @@ class _Bar:
             self._bar.stop()
 
 
-def _view(title: str, *, quiet: bool) -> _View:
+def _view(title: str, *, quiet: bool) -> _Lines | _Bar | None:
     if quiet:
-        return _Nothing()
+        return None
     if sys.stderr.isatty() and environ.get("TERM") != "dumb":
         return _Bar(title)
     return _Lines(title)
@@ -224,8 +199,9 @@ class Progress:
         from postdicom_async import Totals
 
         self._pace.note(time.monotonic(), Totals(0, None, 0, None))
-        self._view.open()
-        self._ticking = asyncio.create_task(self._tick())
+        if self._view is not None:
+            self._view.open()
+            self._ticking = asyncio.create_task(self._tick(self._view))
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -234,11 +210,12 @@ class Progress:
             ticking.cancel()
             with suppress(asyncio.CancelledError):
                 await ticking
-        self._view.close()
+        if self._view is not None:
+            self._view.close()
 
-    async def _tick(self) -> None:
+    async def _tick(self, view: _Lines | _Bar) -> None:
         while True:
-            await asyncio.sleep(self._view.interval)
+            await asyncio.sleep(view.interval)
             if self._totals is not None:
                 self._pace.note(time.monotonic(), self._totals)
-                self._view.show(self._totals, self._pace)
+                view.show(self._totals, self._pace)

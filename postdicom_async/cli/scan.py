@@ -44,8 +44,8 @@ def scan(
 ) -> int:
     """List the patients, studies and series that lie in files and folders.
 
-    Nothing is sent and no archive is needed. The exit code is 0 when every file could be told, 1 when some could not be
-    read; files that are not DICOM, directories (DICOMDIR) and duplicates do not count against it.
+    Nothing is sent and no archive is needed. The exit code is 0 when every file could be identified, 1 when some
+    could not be read; files that are not DICOM, directories (DICOMDIR) and duplicates do not count against it.
     """
     require_readable(paths)
     found = run_async(lambda: _scan(paths, quiet=common.quiet))

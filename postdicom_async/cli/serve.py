@@ -28,7 +28,7 @@ _Data: TypeAlias = Annotated[
         "--data",
         metavar="DIR",
         parser=given_path,
-        help="Where the archive keeps its files. Without it they end with it.",
+        help="Where the archive keeps its files. Without it they are gone when it ends.",
     ),
 ]
 _Username: TypeAlias = Annotated[str, typer.Option("--username", "-u", metavar="NAME", help="The one user it knows.")]
