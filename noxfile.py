@@ -5,6 +5,7 @@ The sessions use the environment that nox itself is in: ``pip install -c constra
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHON = sys.executable
 AT_ONCE = ("-n", "2", "--dist", "worksteal", "-o", "faulthandler_timeout=300")
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}  # tests are rewritten and compiled once, not by each process anew
 QUICK = "@tests/quick.txt"
 OF_DOCUMENTS = ("tests/cli/test_readme.py", "tests/unit/test_documented_code.py", "tests/unit/test_promises.py")
 
@@ -31,7 +33,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Types of everything, and completeness of the public ones; POSTDICOM_PYRIGHT names a pyright to use."""
     session.run(PYTHON, "-m", "mypy", *session.posargs)
-    pyright = session.env.get("POSTDICOM_PYRIGHT") or str(Path(PYTHON).with_name("pyright"))
+    pyright = os.environ.get("POSTDICOM_PYRIGHT") or str(Path(PYTHON).with_name("pyright"))
     verify = ("--verifytypes", "postdicom_async", "--ignoreexternal")
     session.run(pyright, "--pythonpath", PYTHON, *verify, external=True)
 
@@ -39,19 +41,19 @@ def types(session: nox.Session) -> None:
 @nox.session
 def quick(session: nox.Session) -> None:
     """Under a minute on two cores, and every module of the package is touched (``coverage`` proves it)."""
-    session.run(PYTHON, "-m", "pytest", *AT_ONCE, "-q", QUICK, *session.posargs)
+    session.run(PYTHON, "-m", "pytest", *AT_ONCE, "-q", QUICK, *session.posargs, env=COMPILED)
 
 
 @nox.session
 def full(session: nox.Session) -> None:
     """Everything but what is marked large."""
-    session.run(PYTHON, "-m", "pytest", *AT_ONCE, *session.posargs)
+    session.run(PYTHON, "-m", "pytest", *AT_ONCE, *session.posargs, env=COMPILED)
 
 
 @nox.session
 def large(session: nox.Session) -> None:
     """Run what is marked large, and what hypothesis makes examples for, with all of them."""
-    env = {"POSTDICOM_TESTS": "large"}
+    env = {**COMPILED, "POSTDICOM_TESTS": "large"}
     session.run(PYTHON, "-m", "pytest", *AT_ONCE, "-m", "large or hypothesis", *session.posargs, env=env)
 
 
@@ -60,7 +62,7 @@ def coverage(session: nox.Session) -> None:
     """Measure what ``full`` runs and ``quick`` touches, also in processes that tests start, and hold the floors."""
     for name, what in (("full", ()), ("quick", ("-q", QUICK))):
         folder = Path(session.create_tmp()).resolve()
-        env = {"COVERAGE_FILE": str(folder / name), "COVERAGE_CORE": "ctrace"}
+        env = {**COMPILED, "COVERAGE_FILE": str(folder / name), "COVERAGE_CORE": "ctrace"}
         for left in folder.glob(f"{name}*"):
             left.unlink()
         session.run(PYTHON, "-m", "coverage", "run", "-m", "pytest", *AT_ONCE, *what, *session.posargs, env=env)
@@ -72,7 +74,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Test what the documents show and name: their commands, their code, the tests of their promises, the examples."""
-    session.run(PYTHON, "-m", "pytest", "-q", *OF_DOCUMENTS, "tests/examples", *session.posargs)
+    session.run(PYTHON, "-m", "pytest", "-q", *OF_DOCUMENTS, "tests/examples", *session.posargs, env=COMPILED)
 
 
 @nox.session

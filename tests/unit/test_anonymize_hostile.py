@@ -151,6 +151,7 @@ def test_anything_after_a_good_beginning(garbage: bytes) -> None:
 # --- made to do harm --------------------------------------------------------------------------------------------------
 
 
+@cache
 def hostile() -> dict[str, bytes]:
     plain, to = Writer(IMPLICIT), Writer()
     endless = 0xFFFFFFFF
