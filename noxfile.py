@@ -16,7 +16,8 @@ nox.options.sessions = ["lint", "types", "quick"]
 nox.options.error_on_missing_interpreters = False
 
 PYTHON = sys.executable
-AT_ONCE = ("-n", "2", "--dist", "worksteal", "-o", "faulthandler_timeout=300")
+AT_ONCE = ("--dist", "worksteal", "-o", "faulthandler_timeout=300")
+TWO, THREE = ("-n", "2", *AT_ONCE), ("-n", "3", *AT_ONCE)  # on two cores: many tests wait for sockets and clocks
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}  # tests are rewritten and compiled once, not by each process anew
 QUICK = "@tests/quick.txt"
 OF_DOCUMENTS = ("tests/cli/test_readme.py", "tests/unit/test_documented_code.py", "tests/unit/test_promises.py")
@@ -41,20 +42,20 @@ def types(session: nox.Session) -> None:
 @nox.session
 def quick(session: nox.Session) -> None:
     """Under a minute on two cores, and every module of the package is touched (``coverage`` proves it)."""
-    session.run(PYTHON, "-m", "pytest", *AT_ONCE, "-q", QUICK, *session.posargs, env=COMPILED)
+    session.run(PYTHON, "-m", "pytest", *TWO, "-q", QUICK, *session.posargs, env=COMPILED)
 
 
 @nox.session
 def full(session: nox.Session) -> None:
     """Everything but what is marked large."""
-    session.run(PYTHON, "-m", "pytest", *AT_ONCE, *session.posargs, env=COMPILED)
+    session.run(PYTHON, "-m", "pytest", *THREE, *session.posargs, env=COMPILED)
 
 
 @nox.session
 def large(session: nox.Session) -> None:
     """Run what is marked large, and what hypothesis makes examples for, with all of them."""
     env = {**COMPILED, "POSTDICOM_TESTS": "large"}
-    session.run(PYTHON, "-m", "pytest", *AT_ONCE, "-m", "large or hypothesis", *session.posargs, env=env)
+    session.run(PYTHON, "-m", "pytest", *THREE, "-m", "large or hypothesis", *session.posargs, env=env)
 
 
 @nox.session
@@ -65,7 +66,7 @@ def coverage(session: nox.Session) -> None:
         env = {**COMPILED, "COVERAGE_FILE": str(folder / name), "COVERAGE_CORE": "ctrace"}
         for left in folder.glob(f"{name}*"):
             left.unlink()
-        session.run(PYTHON, "-m", "coverage", "run", "-m", "pytest", *AT_ONCE, *what, *session.posargs, env=env)
+        session.run(PYTHON, "-m", "coverage", "run", "-m", "pytest", *THREE, *what, *session.posargs, env=env)
         session.run(PYTHON, "-m", "coverage", "combine", "--quiet", env=env)
         session.run(PYTHON, "-m", "coverage", "json", "--quiet", "-o", str(folder / f"{name}.json"), env=env)
         session.run(PYTHON, "-m", "tests.support.floors", name, str(folder / f"{name}.json"))
