@@ -43,7 +43,7 @@ _MARK = "_postdicom_face"
 
 
 def public_face(thing: _Thing) -> _Thing:
-    """Make a function, or every public method and property of a class, one that exceptions leave as said above.
+    """Let exceptions leave a function, or the public methods and properties of a class, only as said above.
 
     A class's inherited methods are among them where the bases are of this package. Signatures stay as they are.
     """

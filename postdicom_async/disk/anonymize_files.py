@@ -1,9 +1,9 @@
 """The two files of an anonymisation: a table of patients that is read, and a map of UIDs that is written.
 
-The map is private and says which UIDs became which others: whoever kills the process finds every line so far true. It
-is CSV: a line a pair, appended before the instance is sent, and durable by then. One process writes it at a time. What
-a broken machine or a full disk cut off is taken away by the next one that opens it; that instance was not sent. A pair
-may stand there twice: only the latest are remembered, so that memory stays small.
+The map is private and says which UIDs became which others. It is CSV: a line a pair, appended before the instance is
+sent, and durable by then, so that after the process was killed every line in it is true. One process writes it at a
+time. A line that was cut short by a crash of the machine or a full disk is removed by the next process that opens the
+file; its instance was not sent. A pair may stand there twice: only the latest are remembered, and memory stays small.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Self
 
 from postdicom_async.dicom.anonymize.identities import LONGEST_LINE, PatientRows
-from postdicom_async.disk.files import explained, path_of
+from postdicom_async.disk.files import explained, path_of, write_fully
 from postdicom_async.disk.private_files import locked, make_folder_durable
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
@@ -127,9 +127,7 @@ class UidMap:
         lines = "".join(f"{kind},{before},{after}\n" for kind, before, after in fresh).encode("ascii")
         size = os.fstat(self._file).st_size
         try:
-            left = lines
-            while left:
-                left = left[os.write(self._file, left) :]
+            write_fully(self._file, lines)
         except OSError:
             os.ftruncate(self._file, size)  # no half line stays before the next one
             raise

@@ -15,7 +15,7 @@ from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
 from postdicom_async.disk.files import FileBody, HeldFile, Unusable, explain_os_error, explained
-from postdicom_async.disk.sources import IdentifiedSource, Usable
+from postdicom_async.disk.sources import IdentifiedSource, Usable, require_anonymization
 from postdicom_async.disk.spool import SpooledFile
 from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
@@ -25,7 +25,7 @@ from postdicom_async.results import Status
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
 
-__all__ = ["AnonymizedBody", "anonymized", "anonymized_now", "require_anonymization"]
+__all__ = ["AnonymizedBody", "anonymized", "anonymized_now"]
 
 _PIECE = 512 * 1024
 
@@ -126,16 +126,6 @@ def _gathered(runs: Iterator[bytes], size: int) -> Iterator[bytes]:
             held, length = [], 0
     if length:
         yield b"".join(held)
-
-
-def require_anonymization(anonymization: object) -> None:
-    """Raise `UsageError` for an argument that is neither an `Anonymization` nor None."""
-    if anonymization is None:
-        return
-    from postdicom_async.dicom.anonymize import Anonymization  # loaded already where there is one
-
-    if not isinstance(anonymization, Anonymization):
-        raise UsageError("give an Anonymization, or None", argument="anonymize")
 
 
 async def anonymized(source: IdentifiedSource, anonymization: Anonymization) -> IdentifiedSource:

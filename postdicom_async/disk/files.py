@@ -50,6 +50,7 @@ __all__ = [
     "sizes_at",
     "told_by_file",
     "unusable",
+    "write_fully",
 ]
 
 FileIdentity: TypeAlias = tuple[int, int, int, int]
@@ -213,6 +214,13 @@ def read_fully(file: FileIO, size: int) -> bytes:
     while data and len(data) < size and (more := file.read(size - len(data))):
         data += more
     return data
+
+
+def write_fully(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of it: one write may take less, on a disk that fills or to a pipe."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 class _Reader(Protocol[_Told]):
@@ -400,7 +408,11 @@ class FileBody:
 
     @contextmanager
     def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
-        """Open the file for reads by offset and size, in this thread; what was read holds when this ends in peace."""
+        """Open the file for reads by offset and size, in this thread.
+
+        Raises:
+            LocalFileError: at its beginning or end: the file has changed, and what was read may be of either version.
+        """
         with open_at_once(self.path) as file:
             self.require_unchanged(os.fstat(file.fileno()))
 

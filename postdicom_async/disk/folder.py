@@ -14,15 +14,15 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from io import FileIO
 from itertools import count
 from pathlib import Path
 
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.layout import RelativeName
-from postdicom_async.disk.files import FileIdentity, explained, identity_of, missing_in, told_by_file
+from postdicom_async.disk.files import FileIdentity, explained, identity_of, missing_in, told_by_file, write_fully
 from postdicom_async.results import InstanceUids
 
 __all__ = ["PartialFile", "SafeFolder", "delete_file", "is_partial"]
@@ -30,14 +30,9 @@ __all__ = ["PartialFile", "SafeFolder", "delete_file", "is_partial"]
 _GUARDED = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _ROOT = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)  # may be a link: the caller's choice
 _DIRECTORY = _ROOT | getattr(os, "O_NOFOLLOW", 0)
-_NEW_FILE = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE | getattr(os, "O_CLOEXEC", 0)
+_EXISTING_FILE = os.O_RDONLY | _FILE | getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
 _OPEN_DIRECTORIES = 64
 _MOST_BUFFERS = 512  # below IOV_MAX of every system
 _PARTIAL_PREFIX = ".postdicom-"
@@ -51,22 +46,55 @@ def is_partial(name: str) -> bool:
 
 
 class _Directory:
-    """An open directory, shared by the files on their way into it. It is counted under the folder's lock."""
+    """An open directory, shared by the files on their way into it. It is counted under the folder's lock.
 
-    __slots__ = ("cleared", "descriptor", "left", "users")
+    ``descriptor`` is -1 where a system finds nothing by descriptors (`_GUARDED`).
+    """
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor: int = descriptor
+    __slots__ = ("cleared", "descriptor", "left", "path", "users")
+
+    def __init__(self, path: Path, parent: _Directory | None) -> None:
+        """Open it; only the root, which has no parent, may be a link."""
+        self.path = path
+        self.descriptor: int = -1
         self.users: int = 0
         self.left: bool = False  # to be closed by the last user
         self.cleared: bool = False  # of what was abandoned there
+        name, above = (path, None) if parent is None else parent.at(path.name)
+        if _GUARDED:
+            self.descriptor = os.open(name, _ROOT if parent is None else _DIRECTORY, dir_fd=above)
+        elif parent is not None and not stat.S_ISDIR(path.lstat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "something that is not a folder is in the way")
+
+    def at(self, name: str) -> tuple[str | Path, int | None]:
+        """Return how system calls find a name in it: the name and the descriptor, or the whole path and none."""
+        return (name, self.descriptor) if _GUARDED else (self.path / name, None)
+
+    def entries(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        """Return what lies in it."""
+        return os.scandir(self.descriptor if _GUARDED else self.path)
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        path, above = self.at(name)
+        with suppress(OSError):
+            os.unlink(path, dir_fd=above)
+
+    def close(self) -> None:
+        """Close it. Nothing more is wanted of it."""
+        descriptor, self.descriptor = self.descriptor, -1
+        _close(descriptor)
 
 
 class SafeFolder:
     """A folder that is written to by calls that block; threads may share it, one at a time for one file.
 
-    Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data. What is
-    left of one by the same ``owner``, of which there is one at a time, is cleared at once; by others, after an hour.
+    State: the directories below it that are open, by name, counted and closed under one lock. A `PartialFile` borrows
+    one, so that it is not closed under it. The root stays open until `close`.
+
+    Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data. Partial
+    files that were left by an earlier one of the same ``owner``, of which there is one at a time, are removed at once;
+    those of others after an hour.
     """
 
     def __init__(self, root: Path, *, fsync: bool, owner: str = "") -> None:
@@ -86,8 +114,7 @@ class SafeFolder:
         """
         with explained(str(self.root)):
             _make_with_parents(self.root)
-            root = os.open(self.root, _ROOT) if _GUARDED else -1
-        self._directories[()] = _Directory(root)
+            self._directories[()] = _Directory(self.root, None)
         self._directory(())
 
     def close(self) -> None:
@@ -132,10 +159,8 @@ class SafeFolder:
     def is_bare(self, parts: RelativeName) -> bool:
         """Return whether there is no folder of that name, or nothing in it."""
         try:
-            with self._lock:
-                directory = self._directory(parts, make=False)
-                with os.scandir(directory.descriptor if _GUARDED else self.root.joinpath(*parts)) as entries:
-                    return next(entries, None) is None
+            with self._lock, self._directory(parts, make=False).entries() as entries:
+                return next(entries, None) is None
         except FileNotFoundError:
             return True
         except OSError:
@@ -147,11 +172,9 @@ class SafeFolder:
         Raises:
             OSError: it is not there, or is a link.
         """
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        if not _GUARDED:
-            return os.open(self.root.joinpath(*name), flags)
         with self._lock:
-            return os.open(name[-1], flags | os.O_NOFOLLOW, dir_fd=self._directory(name[:-1], make=False).descriptor)
+            path, above = self._directory(name[:-1], make=False).at(name[-1])
+            return os.open(path, _EXISTING_FILE, dir_fd=above)
 
     # --- directories -------------------------------------------------------------------------------------------------
 
@@ -166,7 +189,8 @@ class SafeFolder:
         """Take note that a user of it is done."""
         with self._lock:
             directory.users -= 1
-            _close_unused(directory)
+            if directory.left and not directory.users:
+                directory.close()
 
     def _directory(self, parts: RelativeName, *, make: bool = True) -> _Directory:
         """Return a folder below the root, making it step by step."""
@@ -177,44 +201,34 @@ class SafeFolder:
             if len(self._directories) > _OPEN_DIRECTORIES:
                 self._forget(keep_root=True)
             parent = self._directory(parts[:-1], make=make)
-            descriptor = self._step(parent, parts, make=make)
-            known = self._directories.setdefault(parts, _Directory(descriptor))
+            opened = self._step(parent, parts[-1], make=make)
+            known = self._directories.setdefault(parts, opened)
         if make and not known.cleared:
             known.cleared = True
-            self._clear_abandoned(known.descriptor, parts)
+            self._clear_abandoned(known)
         return known
 
-    def _step(self, parent: _Directory, parts: RelativeName, *, make: bool) -> int:
-        if not _GUARDED:
-            return self._unguarded_step(parts, make=make)
+    def _step(self, parent: _Directory, name: str, *, make: bool) -> _Directory:
         if make:
+            path, above = parent.at(name)
             with suppress(FileExistsError):
-                os.mkdir(parts[-1], 0o700, dir_fd=parent.descriptor)
+                os.mkdir(path, 0o700, dir_fd=above)
                 try:
                     self._make_durable(parent)
                 except OSError:  # the next file must not find it there, and take it for durable
-                    os.rmdir(parts[-1], dir_fd=parent.descriptor)
+                    os.rmdir(path, dir_fd=above)
                     raise
-        return os.open(parts[-1], _DIRECTORY, dir_fd=parent.descriptor)
+        return _Directory(parent.path / name, parent)
 
-    def _unguarded_step(self, parts: RelativeName, *, make: bool) -> int:
-        path = self.root.joinpath(*parts)
-        if make:
-            path.mkdir(mode=0o700, exist_ok=True)
-        if path.is_symlink() or not path.is_dir():
-            raise NotADirectoryError(20, "something that is not a folder is in the way")
-        return -1
-
-    def _clear_abandoned(self, descriptor: int, parts: RelativeName) -> None:
+    def _clear_abandoned(self, directory: _Directory) -> None:
         """Remove partial files that a killed process left: its owner's, and what nobody has written to for an hour."""
-        where: int | Path = descriptor if _GUARDED else self.root.joinpath(*parts)
-        with suppress(OSError), os.scandir(where) as entries:
+        with suppress(OSError), directory.entries() as entries:
             for entry in entries:
                 if is_partial(entry.name):
                     is_owned = self._owned and entry.name.startswith(self._owned) and self._own not in entry.name
                     status = entry.stat(follow_symlinks=False)
                     if is_owned or time.time() - status.st_mtime > _ABANDONED_SECONDS:
-                        self.remove(descriptor, parts, entry.name)
+                        directory.remove(entry.name)
 
     def look_again(self) -> None:
         """Hold on to no folder below the root any longer: some were deleted."""
@@ -225,7 +239,8 @@ class SafeFolder:
         kept = self._directories.pop((), None) if keep_root else None
         for directory in self._directories.values():
             directory.left = True
-            _close_unused(directory)
+            if not directory.users:
+                directory.close()
         self._directories.clear()
         if kept is not None:
             self._directories[()] = kept
@@ -236,33 +251,23 @@ class SafeFolder:
         """Return a name nobody else uses: a random one for this object, with a number."""
         return f"{_PARTIAL_PREFIX}{self._own}-{next(self._numbers)}{_PARTIAL_SUFFIX}"
 
-    def open_new(self, directory: _Directory, parts: RelativeName, name: str) -> int:
+    def open_new(self, directory: _Directory, name: str) -> int:
         """Create a file that must not exist yet; return its descriptor."""
-        if _GUARDED:
-            return os.open(name, _NEW_FILE, 0o600, dir_fd=directory.descriptor)
-        return os.open(self.root.joinpath(*parts, name), _NEW_FILE, 0o600)
+        path, above = directory.at(name)
+        return os.open(path, _NEW_FILE, 0o600, dir_fd=above)
 
-    def rename(self, directory: _Directory, parts: RelativeName, old: str, new: str) -> None:
+    def rename(self, directory: _Directory, old: str, new: str) -> None:
         """Give a file its final name; a file or link of that name is replaced, a link never followed."""
-        if _GUARDED:
-            os.rename(old, new, src_dir_fd=directory.descriptor, dst_dir_fd=directory.descriptor)
-            try:
-                self._make_durable(directory)
-            except OSError:
-                # It would count as whole, and may not outlive a crash.
-                self.remove(directory.descriptor, parts, new)
-                raise
-        else:
-            folder = self.root.joinpath(*parts)
-            (folder / old).replace(folder / new)
-
-    def remove(self, directory: int, parts: RelativeName, name: str) -> None:
-        """Remove a file if it is there."""
-        with suppress(OSError):
-            if _GUARDED:
-                os.unlink(name, dir_fd=directory)
-            else:
-                self.root.joinpath(*parts, name).unlink()
+        (source, above), (target, _) = directory.at(old), directory.at(new)
+        if not _GUARDED:
+            os.replace(source, target)  # noqa: PTH105 - Windows renames over nothing
+            return
+        os.rename(source, target, src_dir_fd=above, dst_dir_fd=above)
+        try:
+            self._make_durable(directory)
+        except OSError:
+            directory.remove(new)  # it would count as whole, and may not outlive a crash
+            raise
 
     def _make_durable(self, directory: _Directory) -> None:
         # Files that end at the same moment each ask for it: the file system's journal does it once for all of them.
@@ -283,14 +288,14 @@ class PartialFile:
 
     def __init__(self, folder: SafeFolder, directory: _Directory, name: RelativeName) -> None:
         self._folder = folder
-        self._parts = name[:-1]
         self._name = name[-1]
         self._partial = folder.partial_name()
         self._explained = explained("/".join(name))
-        self._directory: _Directory | None = directory
+        self._directory = directory
+        self._is_borrowed = True
         self._descriptor = -1
         try:
-            self._descriptor = folder.open_new(directory, self._parts, self._partial)
+            self._descriptor = folder.open_new(directory, self._partial)
         except OSError:
             folder.give_back(directory)
             raise
@@ -311,32 +316,24 @@ class PartialFile:
         Raises:
             LocalFileError: it could not be done.
         """
-        assert self._directory is not None  # noqa: S101 - it was not discarded
         with self._explained:
             self._folder.make_file_durable(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1  # closed even where closing fails
             os.close(descriptor)
-            self._folder.rename(self._directory, self._parts, self._partial, self._name)
+            self._folder.rename(self._directory, self._partial, self._name)
         self._partial = ""
 
     def discard(self) -> None:
         """Remove what was not committed. Does nothing after ``commit``."""
         descriptor, self._descriptor = self._descriptor, -1
         _close(descriptor)
-        directory, self._directory = self._directory, None
-        if directory is None:
+        if not self._is_borrowed:
             return
+        self._is_borrowed = False
         if self._partial:
-            self._folder.remove(directory.descriptor, self._parts, self._partial)
+            self._directory.remove(self._partial)
             self._partial = ""
-        self._folder.give_back(directory)
-
-
-def _close_unused(directory: _Directory) -> None:
-    """Close a directory that its folder has let go of, when nobody uses it any more."""
-    if directory.left and not directory.users:
-        descriptor, directory.descriptor = directory.descriptor, -1
-        _close(descriptor)
+        self._folder.give_back(self._directory)
 
 
 def _close(descriptor: int) -> None:
@@ -374,18 +371,12 @@ def _header_of_open(descriptor: int) -> InstanceHeader | None:
 def _write_all(descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:
     if not hasattr(os, "writev"):
         for piece in pieces:
-            _write_one(descriptor, piece)
+            write_fully(descriptor, piece)
         return
     wanted = sum(map(len, pieces))
     written = os.writev(descriptor, pieces)
     if written < wanted:  # a short write: finish the rest plainly, it is rare
-        _write_one(descriptor, b"".join(pieces)[written:])
-
-
-def _write_one(descriptor: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+        write_fully(descriptor, b"".join(pieces)[written:])
 
 
 # --- deleting ---------------------------------------------------------------------------------------------------------
@@ -407,49 +398,25 @@ def delete_file(root: Path, parts: Sequence[str], identity: FileIdentity) -> boo
     """
     if not parts or any(part in {"", ".", ".."} or "/" in part or os.sep in part for part in parts):
         raise NotADirectoryError(20, "this is no place in the folder")
-    if not _GUARDED:
-        return _delete_unguarded(root, parts, identity)
     with ExitStack() as opened:
-        folders = [_open(opened, root, None)]
-        for part in parts[:-1]:
-            try:
-                folders.append(_open(opened, part, folders[-1]))
-            except FileNotFoundError:
-                return True
+        folders: list[_Directory] = []
         try:
-            if identity_of(os.stat(parts[-1], dir_fd=folders[-1])) != identity:
+            for number in range(len(parts)):
+                path = root.joinpath(*parts[:number])
+                folders.append(_Directory(path, folders[-1] if folders else None))
+                opened.callback(folders[-1].close)
+            file, above = folders[-1].at(parts[-1])
+            if identity_of(os.stat(file, dir_fd=above)) != identity:
                 return False
-            os.unlink(parts[-1], dir_fd=folders[-1])
+            os.unlink(file, dir_fd=above)
         except FileNotFoundError:
+            if not folders:  # not even the root: then nothing is known of what lies in it
+                raise
             return True
         for part, parent in zip(reversed(parts[:-1]), reversed(folders[:-1]), strict=True):
+            name, above = parent.at(part)
             try:
-                os.rmdir(part, dir_fd=parent)
-            except OSError:  # not empty
-                break
-    return True
-
-
-def _open(opened: ExitStack, name: str | Path, parent: int | None) -> int:
-    flags = _ROOT if parent is None else _DIRECTORY
-    descriptor = os.open(name, flags, dir_fd=parent)
-    opened.callback(os.close, descriptor)
-    return descriptor
-
-
-def _delete_unguarded(root: Path, parts: Sequence[str], identity: FileIdentity) -> bool:
-    folders = [root.joinpath(*parts[:number]) for number in range(1, len(parts))]
-    with suppress(FileNotFoundError):
-        for folder in folders:
-            if not stat.S_ISDIR(folder.lstat().st_mode):
-                raise NotADirectoryError(20, "something that is not a folder is in the way")
-        file = root.joinpath(*parts)
-        if identity_of(file.stat()) != identity:
-            return False
-        file.unlink()
-        for folder in reversed(folders):
-            try:
-                folder.rmdir()
+                os.rmdir(name, dir_fd=above)
             except OSError:  # not empty
                 break
     return True

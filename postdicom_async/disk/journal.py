@@ -1,7 +1,8 @@
-"""A file that gets one JSON line for each instance as it ends: whoever kills the process finds every line so far true.
+"""A file that gets one JSON line for each instance as it ends: after the process was killed, every line in it is true.
 
 Each line goes out in one write to the end of the file, so that two never mix and a process that is killed loses none
-that was told. What a broken machine or a full disk cut is closed with a line break by the next run; readers skip it.
+that was told. A line that was cut short by a crash of the machine or a full disk is ended with a line break by the next
+run; readers skip it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from postdicom_async.disk.files import explained, local_file_error
+from postdicom_async.disk.files import explained, local_file_error, write_fully
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 
@@ -61,8 +62,7 @@ class Journal:
             return
         line = json.dumps(line_of(outcome, with_path=self._with_paths), separators=(",", ":")).encode() + b"\n"
         try:
-            while line:
-                line = line[os.write(self._file, line) :]
+            write_fully(self._file, line)
         except OSError as error:
             self.problem = local_file_error(_UNWRITABLE, error)
 

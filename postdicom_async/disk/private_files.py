@@ -1,8 +1,8 @@
 """Files, folders, locks and a socket for this user alone, whatever the umask. Everything here blocks.
 
-* `FileLock` vanishes with the process: a file beside what it is for, held by its open descriptor. It is removed by who
-  lets go of it, so whoever has got a lock looks whether it is still the file of that name.
-* `whole_file` is there whole and durable, or as it was before.
+* `FileLock` vanishes with the process: a file beside what it is for, held by its open descriptor. Whoever lets go of
+  it removes the file; so whoever has taken a lock checks that its file is still the one of that name.
+* `whole_file` replaces a file whole and durably, or leaves it as it was.
 * `read`, `read_secret` and `change` are for small files that processes change one after another: a reader finds the old
   text or the new one. Whoever changes one holds a lock on a second file beside it, ``NAME.lock``, while there is one:
   the file itself is another one after each change.
@@ -77,7 +77,7 @@ class FileLock:
                         return False
                     is_mine = _is_still(file, self._path)
                 finally:
-                    if not is_mine:  # or who had it removed it in between: it guards nothing any more
+                    if not is_mine:  # taken by another; or its owner has removed the file, and it guards nothing
                         os.close(file)
                 if is_mine:
                     self._file = file
@@ -239,12 +239,9 @@ def _hold(descriptor: int) -> bool | None:
     if sys.platform == "win32":
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return locked(descriptor)
     except OSError:
         return None
-    return True
 
 
 def _literal(name: str) -> str:
@@ -316,11 +313,8 @@ def _content(path: Path, what: str, largest: int) -> tuple[bytes, os.stat_result
 
 
 def _decoded(content: bytes, what: str) -> str:
-    try:
+    with translated(UnicodeDecodeError, lambda _: UsageError(f"{what}: it is not UTF-8 text")):
         return content.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    raise UsageError(f"{what}: it is not UTF-8 text")
 
 
 def change(path: Path, what: str, to: Callable[[str | None], str | None]) -> None:

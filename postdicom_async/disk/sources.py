@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, TypeVar
 
 import anyio.to_thread
 
@@ -55,6 +55,7 @@ __all__ = [
     "measure",
     "read_paths",
     "read_sources",
+    "require_anonymization",
 ]
 
 _T = TypeVar("_T")
@@ -131,12 +132,12 @@ async def read_paths(sources: Sources, look: Callable[[Path], _T]) -> AsyncItera
         if isinstance(group, list | tuple):
             await anyio.to_thread.run_sync(_require_paths, group)
         looks = _looked_at([] if isinstance(group, Usable | Unusable) else group, look)
-        while batch := await anyio.to_thread.run_sync(_some, looks):
+        while batch := await anyio.to_thread.run_sync(_next_of, looks, _FILES_A_HOP):
             yield batch
 
 
-def _some(looks: Iterator[_T]) -> list[_T]:
-    return list(islice(looks, _FILES_A_HOP))
+def _next_of(items: Iterator[_T], most: int) -> list[_T]:
+    return list(islice(items, most))
 
 
 def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterator[_T | Unusable]:
@@ -149,7 +150,7 @@ def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterato
 async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source] | IdentifiedSource, None]:
     """Yield a collection of sources as it is, and each item of what is only drawn as a group of its own."""
     if isinstance(sources, AsyncIterable) and not _is_single(sources):
-        each = aiter(cast("AsyncIterable[Source]", sources))
+        each: AsyncIterator[Source] = aiter(sources)
         try:
             async for source in each:
                 yield source if isinstance(source, Usable | Unusable) else iter([source])
@@ -163,12 +164,8 @@ async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source] | Identif
         return
     items = iter(given)
     # What is there is sent while the caller's iterator takes its time; when all is over, nobody waits for it.
-    while one := await anyio.to_thread.run_sync(_one, items, abandon_on_cancel=True):
+    while one := await anyio.to_thread.run_sync(_next_of, items, 1, abandon_on_cancel=True):
         yield iter(one)
-
-
-def _one(items: Iterator[Source]) -> list[Source]:
-    return list(islice(items, 1))
 
 
 def _take(found: Iterator[IdentifiedSource | _Waiting]) -> list[IdentifiedSource | _Waiting]:
@@ -188,18 +185,22 @@ def _take(found: Iterator[IdentifiedSource | _Waiting]) -> list[IdentifiedSource
 
 def _as_iterable(sources: object) -> Iterable[Source]:
     if _is_single(sources):
-        return [cast("Source", sources)]
+        return [sources]
     if hasattr(sources, "read"):
         raise UsageError(_OPEN_FILE, argument="sources")
     if not isinstance(sources, Iterable):
         raise UsageError("give paths, bytes, data sets, streams, or an iterable of them", argument="sources")
-    return cast("Iterable[Source]", sources)
+    return sources
 
 
-def _is_single(source: object) -> bool:
+def _is_single(source: object) -> TypeGuard[Source]:
     # A Dataset is iterable (over its elements); it is told by what only it has. So are open files (over lines).
     is_known = isinstance(source, str | os.PathLike | bytes | bytearray | memoryview)
-    return is_known or hasattr(source, "save_as") or is_reader(source)
+    return is_known or _is_data_set(source) or is_reader(source)
+
+
+def _is_data_set(source: object) -> TypeGuard[Dataset]:
+    return hasattr(source, "save_as")  # pydicom is not imported for those who have none
 
 
 def _require_paths(sources: Iterable[Source]) -> None:
@@ -221,9 +222,10 @@ def _identified(
         if isinstance(source, bytes | bytearray | memoryview):
             yield _identify_bytes(BytesBody(bytes(source)), f"bytes {number}", whole=whole)
         elif isinstance(source, str | os.PathLike):
-            yield from _identify_path(path_of(source), piece, whole=whole)
-        elif hasattr(source, "save_as"):
-            yield _identify_dataset(cast("Dataset", source), f"data set {number}")
+            for one in files_at(path_of(source)):
+                yield one if isinstance(one, Unusable) else _identify_file(one, piece, whole=whole)
+        elif _is_data_set(source):
+            yield _identify_dataset(source, f"data set {number}")
         elif is_stream(source):
             yield _Waiting(source, number)
         elif hasattr(source, "read"):
@@ -242,10 +244,10 @@ async def measure(sources: Sources) -> tuple[int, int] | None:
     given = [sources] if _is_single(sources) else sources
     if not isinstance(given, list | tuple):
         return None
-    return await anyio.to_thread.run_sync(_measure, cast("Iterable[Source]", given))
+    return await anyio.to_thread.run_sync(_measure, given)
 
 
-def _measure(given: Iterable[Source]) -> tuple[int, int] | None:
+def _measure(given: Iterable[object]) -> tuple[int, int] | None:
     instances = size = 0
     for one in given:
         if isinstance(one, bytes):
@@ -261,6 +263,16 @@ def _measure(given: Iterable[Source]) -> tuple[int, int] | None:
             instances += 1
             size += more
     return instances, size
+
+
+def require_anonymization(anonymization: object) -> None:
+    """Raise `UsageError` for an argument that is neither an `Anonymization` nor None."""
+    if anonymization is None:
+        return
+    from postdicom_async.dicom.anonymize import Anonymization  # loaded already where there is one
+
+    if not isinstance(anonymization, Anonymization):
+        raise UsageError("give an Anonymization, or None", argument="anonymize")
 
 
 # --- in memory ------------------------------------------------------------------------------------------------------
@@ -294,7 +306,7 @@ def _identify_dataset(dataset: Dataset, label: str) -> IdentifiedSource:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A stream whose turn has not come yet, the so-and-so-many-th source."""
+    """A stream whose turn has not come yet; ``number`` says which of the sources it is."""
 
     source: Stream = field(repr=False)
     number: int
@@ -330,10 +342,6 @@ def identify_kept(body: SpooledBytes | SpooledFile, label: str, *, whole: bool) 
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------
-
-
-def _identify_path(path: Path, piece: int, *, whole: bool) -> Iterator[IdentifiedSource]:
-    return (one if isinstance(one, Unusable) else _identify_file(one, piece, whole=whole) for one in files_at(path))
 
 
 def _identify_file(path: Path, piece: int, *, whole: bool) -> IdentifiedSource:

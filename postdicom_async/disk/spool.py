@@ -100,7 +100,7 @@ def _pieces_of(source: Stream) -> AsyncGenerator[object, None]:
     """
     if is_reader(source) and (hasattr(source, "readline") or not isinstance(source, AsyncIterable)):
         return _by_reading(source)
-    return _iterated(cast("AsyncIterable[object]", source))
+    return _iterated(cast("AsyncIterable[object]", source))  # what gives no bytes, or cannot be iterated over, is told
 
 
 async def _by_reading(source: AsyncReader) -> AsyncGenerator[object, None]:

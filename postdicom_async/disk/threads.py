@@ -156,7 +156,7 @@ async def in_background(work: Callable[[], _T]) -> _T:
 async def outlasting(future: asyncio.Future[Any]) -> None:
     """Wait until a future is done, however it ends, and then only let a cancellation through.
 
-    A thread cannot be stopped: what its work uses is closed after it has let go of it.
+    A thread cannot be stopped: what its work uses may be closed only when the work has ended.
     """
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
@@ -175,7 +175,7 @@ class QuickWork:
     """Disk work that takes microseconds on most disks, less than handing it to a thread and back.
 
     It is done in the event loop as long as it is quick. After a slow call (a network drive, a sleeping disk) a thread
-    does it for a while. What it opens must be closed when it returns.
+    does it for a while. The work must close what it opens before it returns.
     """
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ This module imports aiohttp, which takes longer than most requests: it is import
 
 from __future__ import annotations
 
+# ruff: noqa: SLF001 - see `require_inside`
 import asyncio
 import ssl
 from base64 import b64encode
@@ -24,7 +25,7 @@ import httpx
 from yarl import URL
 
 from postdicom_async.face import translated
-from postdicom_async.http.connections import Connecting, close_without_loop
+from postdicom_async.http.connections import Connecting, close_without_loop, require_inside
 from postdicom_async.http.problems import UnreadableHead, refused_by_alert
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ _FIELD = 64 * 1024  # of the answer's head: its first line, one field
 _FIELDS = 256
 _OWN_PIECE = 64 * 1024  # a piece as large goes out without being copied behind the request's head
 _NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+require_inside(aiohttp.StreamReader, "_buffer", "_wait", "_read_nowait", "_read_nowait_chunk")
+require_inside(aiohttp.ClientResponse, "_writer")
 
 
 class Edge:
@@ -77,7 +81,7 @@ class Edge:
             if self.loop.is_closed():
                 close_without_loop(connector)
             else:
-                self.loop.call_soon_threadsafe(connector._close)  # noqa: SLF001
+                self.loop.call_soon_threadsafe(connector._close)
 
     def __del__(self) -> None:
         """Close what was forgotten, without aiohttp's complaints about objects that its user never saw."""
@@ -294,12 +298,12 @@ async def _next_of(content: aiohttp.StreamReader) -> bytes:
     ``readany`` would join large ones, too: half a megabyte more for each answer, and copied.
     """
     while (problem := content.exception()) is None and not content.at_eof():
-        if not content._buffer:  # noqa: SLF001
-            await content._wait("read")  # noqa: SLF001
-        elif len(content._buffer[0]) >= _OWN_PIECE:  # noqa: SLF001
-            return content._read_nowait_chunk(-1)  # noqa: SLF001
+        if not content._buffer:
+            await content._wait("read")
+        elif len(content._buffer[0]) >= _OWN_PIECE:
+            return content._read_nowait_chunk(-1)
         else:
-            return content._read_nowait(-1)  # noqa: SLF001
+            return content._read_nowait(-1)
     if problem is not None:
         raise problem
     return b""
@@ -330,7 +334,7 @@ class _AnswerStream(httpx.AsyncByteStream):
                 piece = await _next_of(content)
             except (aiohttp.ClientError, OSError, RuntimeError) as error:
                 # Public ways to read are closed by now, but what came before the cut may hold whole instances.
-                piece = content._read_nowait(-1)  # noqa: SLF001
+                piece = content._read_nowait(-1)
                 problem = None if piece else _broken(error)
             if problem is not None:
                 raise problem
@@ -341,7 +345,7 @@ class _AnswerStream(httpx.AsyncByteStream):
 
     def close_at_once(self) -> bool:
         """Give the connection back if nothing has to be waited for, which is so after most answers."""
-        if not self._answer.content.is_eof() or self._answer._writer is not None:  # noqa: SLF001 - kept for that
+        if not self._answer.content.is_eof() or self._answer._writer is not None:  # something is still being sent
             return False
         self._answer.release()
         return True

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import httpx
 
-from postdicom_async.errors import PostdicomError, ProtocolError
+from postdicom_async.errors import ProtocolError
 from postdicom_async.face import translated
 from postdicom_async.http.exchange import Clock, ReadWatchdog, quiet_http_logs
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_exception
@@ -46,6 +46,8 @@ class Answer:
 
 class StreamedAnswer:
     """The head of an answer, and its body as it arrives.
+
+    It holds a slot and a connection until it is closed, and gives each back once. Its body is read once, by one task.
 
     Attributes:
         status: the HTTP status.
@@ -155,7 +157,7 @@ class StreamedAnswer:
             size += len(chunk)
             if size > cap:
                 message = f"the answer is larger than the limit of {cap} bytes; narrow the request or raise the limit"
-                raise self._final(ProtocolError(message, operation=self._operation))
+                raise self._refused(message)
             pieces.append(chunk)
         return Answer(self.status, self.headers, b"".join(pieces))
 
@@ -178,7 +180,11 @@ class StreamedAnswer:
         raw = aiter(cast("AsyncIterable[bytes]", self._response.stream))
         # httpx's transport lets errors of TLS through.
         failing = translated((TimeoutError, httpx.HTTPError, ssl.SSLError), self._problem_of)
-        while (chunk := await self._next(raw, failing)) is not None:
+        while True:
+            with failing, self._watch:
+                chunk = await anext(raw, None)
+            if chunk is None:
+                break
             self.received += len(chunk)
             if self._rate.is_too_slow(len(chunk), self._watch.waited) and self.received != self.length:
                 raise self._in_vain(f"the archive sends less than {self._timeouts.least_rate:g} bytes a second")
@@ -193,13 +199,11 @@ class StreamedAnswer:
             raise self._broken("the answer ended before its announced length")
         decode(None)
 
-    async def _next(self, raw: AsyncIterator[bytes], failing: AbstractContextManager[None]) -> bytes | None:
-        with failing, self._watch:
-            return await anext(raw, None)
-
     def _problem_of(self, error: Exception) -> Problem:
         if isinstance(error, TimeoutError):
-            return self._late()
+            if self._watch.by_deadline:
+                return Problem(Failure.LOST, deadline_passed(self._operation, self._timeouts.deadline, sent=True))
+            return self._in_vain("the archive stopped sending")
         if isinstance(error, httpx.HTTPError):
             return problem_of_exception(self._operation, error)
         return self._broken("the connection broke")
@@ -214,14 +218,9 @@ class StreamedAnswer:
         if encoding in {"identity", ""}:
             return lambda chunk: chunk or b""
         if encoding not in {"gzip", "x-gzip", "deflate"}:
-            raise self._final(ProtocolError("the archive packed its answer unasked", operation=self._operation))
+            raise self._refused("the archive packed its answer unasked")
         may_be_empty = self.end_is_marked or self.status == HTTPStatus.NO_CONTENT
-        return _Inflater(self._limits.expansion, self._broken, self._final_text, may_be_empty=may_be_empty)
-
-    def _late(self) -> Problem:
-        if self._watch.by_deadline:
-            return Problem(Failure.LOST, deadline_passed(self._operation, self._timeouts.deadline, sent=True))
-        return self._in_vain("the archive stopped sending")
+        return _Inflater(self._limits.expansion, self._broken, self._refused, may_be_empty=may_be_empty)
 
     def _in_vain(self, message: str) -> Problem:
         self._note_silence()
@@ -230,11 +229,8 @@ class StreamedAnswer:
     def _broken(self, message: str) -> Problem:
         return Problem(Failure.LOST, connection_failed(self._operation, message, sent=True))
 
-    def _final_text(self, message: str) -> Problem:
-        return self._final(ProtocolError(message, operation=self._operation))
-
-    def _final(self, error: PostdicomError) -> Problem:
-        return Problem(Failure.FINAL, error)
+    def _refused(self, message: str) -> Problem:
+        return Problem(Failure.FINAL, ProtocolError(message, operation=self._operation))
 
 
 _FREE_EXPANSION = 1 << 20  # small texts may pack very well

@@ -1,4 +1,10 @@
-"""Connections of aiohttp's that say why they could not be made, lose nothing that came, and let go of their sockets."""
+"""Connections of aiohttp's that say why they could not be made, lose nothing that came, and let go of their sockets.
+
+They reach into aiohttp where it has no public way. `require_inside` sees to it that another version, in which that
+inside is another one, is refused instead of working half.
+"""
+
+# ruff: noqa: SLF001
 
 from __future__ import annotations
 
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
     from aiohttp.tracing import Trace
 
-__all__ = ["Connecting", "close_without_loop", "system_words"]
+__all__ = ["Connecting", "close_without_loop", "require_inside", "system_words"]
 
 _IDLE_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
 _LEFT_IN_THE_SOCKET = 1 << 20
@@ -33,8 +39,23 @@ _MOST_INTERIM = 32  # answers of status 1xx before one that counts
 _HEAD_ENDS = b"\r\n\r\n"
 
 
+def require_inside(thing: object, *names: str) -> None:
+    """Refuse a version of aiohttp that lacks what is used of its inside; to set a name it does not read does nothing.
+
+    Raises:
+        RuntimeError: it does.
+    """
+    if missing := [name for name in names if not hasattr(thing, name)]:
+        kind = thing if isinstance(thing, type) else type(thing)
+        raise RuntimeError(f"this version of aiohttp cannot be used: {kind.__name__} has no {', '.join(missing)}")
+
+
 class _Protocol(ResponseHandler):
-    """One connection."""
+    """One connection.
+
+    Attributes of aiohttp's that are used here: ``_payload``, the body that is being read (None before its head has
+    come), and ``_parser``. ``_interim`` counts answers of status 1xx before the one that counts.
+    """
 
     _interim = 0
 
@@ -162,7 +183,7 @@ class _Connection(Connection):
     def __del__(self, _warnings: Any = None, /) -> None:
         if self._protocol is not None:
             with suppress(RuntimeError):  # the event loop has ended
-                drop = partial(self._connector._release, should_close=True)  # noqa: SLF001
+                drop = partial(self._connector._release, should_close=True)
                 self._loop.call_soon_threadsafe(drop, self._key, self._protocol)
 
 
@@ -176,6 +197,8 @@ class Connecting(aiohttp.TCPConnector):
             **options,
         )
         self._proxied = proxied
+        require_inside(self, "_factory", "_conns", "_acquired", "_release", "_close")
+        require_inside(ResponseHandler(loop=self._loop), "_payload", "_parser")
         make: Any = partial(_Protocol, loop=self._loop)
         self._factory = make
 
@@ -200,18 +223,20 @@ class Connecting(aiohttp.TCPConnector):
 
 def close_without_loop(connector: aiohttp.BaseConnector) -> None:
     """Close the sockets of a connector whose event loop has ended; in order each would need a turn of it."""
-    idle = [protocol for kept in connector._conns.values() for protocol, _ in kept]  # noqa: SLF001
-    for protocol in [*idle, *connector._acquired]:  # noqa: SLF001
-        above: Any = protocol.transport
-        transport = getattr(getattr(above, "_ssl_protocol", above), "_transport", above)  # what is below TLS
-        with suppress(RuntimeError, AttributeError):  # the first is what the loop says; uvloop closes them itself
-            transport._call_connection_lost(None)  # noqa: SLF001
+    idle = [protocol for kept in connector._conns.values() for protocol, _ in kept]
+    for protocol in [*idle, *connector._acquired]:
+        transport: Any = protocol.transport
+        if hasattr(transport, "_ssl_protocol"):
+            transport = transport._ssl_protocol._transport  # what is below TLS
+        if type(transport).__module__.startswith("asyncio."):  # uvloop closes its own
+            with suppress(RuntimeError):  # of the loop, which has ended
+                transport._call_connection_lost(None)
     with suppress(RuntimeError):
-        connector._close()  # noqa: SLF001
+        connector._close()
 
 
 def system_words(error: Exception) -> str:
-    """Return what the system or OpenSSL says, for looking at only; aiohttp's own text begins with the host's name."""
+    """Return what the system or OpenSSL says, to be searched, never shown: aiohttp's text begins with the host."""
     behind = getattr(error, "os_error", error)
     text = f"{type(behind).__name__} {behind}"
     # asyncio says only that the call failed.

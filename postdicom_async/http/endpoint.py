@@ -68,17 +68,22 @@ class Unset(Enum):
 
 
 class Credentials:
-    """What goes into the Authorization header. This base class sends none.
+    """What goes into the Authorization header: one value, or none.
 
     Attributes:
         httpx_auth: an ``httpx.Auth`` that handles the whole exchange instead, or None.
     """
 
-    httpx_auth: httpx.Auth | None = None
+    def __init__(
+        self, value: str | None = None, secrets: tuple[str, ...] = (), *, httpx_auth: httpx.Auth | None = None
+    ) -> None:
+        self.httpx_auth: httpx.Auth | None = httpx_auth
+        self._value = value
+        self._secrets = secrets
 
     async def header(self) -> str | None:
         """Return the header's value for the next request."""
-        return None
+        return self._value
 
     async def refresh(self, rejected: str | None) -> bool:
         """Get a new value after ``rejected`` was answered with 401; return whether there is one."""
@@ -87,51 +92,37 @@ class Credentials:
 
     def secrets(self) -> tuple[str, ...]:
         """Return the values that must not show in a server's words."""
-        return ()
+        return self._secrets
 
     @property
     def present(self) -> bool:
         """Whether anything secret goes out with a request."""
-        return True
+        return self._value is not None or self.httpx_auth is not None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
 
-class _Anonymous(Credentials):
-    @property
-    def present(self) -> bool:
-        return False
-
-
-class _Fixed(Credentials):
-    def __init__(self, value: str, secrets: tuple[str, ...]) -> None:
-        self._value = value
-        self._secrets = secrets
-
-    async def header(self) -> str | None:
-        return self._value
-
-    def secrets(self) -> tuple[str, ...]:
-        return self._secrets
-
-
 class _Refreshing(Credentials):
-    """A token from a callable. However many requests see a 401, or wait for one that fails, the callable runs once."""
+    """A token from a callable. However many requests see a 401, or wait for one that fails, the callable runs once.
+
+    Whoever holds the lock asks the callable. Who waited for it takes what the other got: the token, or the failure, of
+    which ``_failures`` counts how many there were.
+    """
 
     def __init__(self, source: TokenSource, on_event: OnEvent | None) -> None:
+        super().__init__()
         self._source = source
         self._on_event = on_event
-        self._token: str | None = None
         self._lock = anyio.Lock()
         self._was_given = False
         self._failure: AuthenticationFailed | None = None
         self._failures = 0
 
-    async def header(self) -> str | None:
-        while self._token is None:  # it may be refused while it is waited for
+    async def header(self) -> str:
+        while (value := self._value) is None:  # it may be refused while it is waited for
             await self.refresh(None)
-        return f"Bearer {self._token}"
+        return value
 
     async def refresh(self, rejected: str | None) -> bool:
         """Get a new token; see the base class.
@@ -142,23 +133,24 @@ class _Refreshing(Credentials):
         before = self._failures
         async with self._lock:
             if self._failures != before and self._failure is not None:
-                raise copy.copy(self._failure)  # of who asked while this one waited
-            if self._header != rejected:
+                raise copy.copy(self._failure)  # of the caller that asked while this one waited
+            if self._value != rejected:
                 return True  # somebody else has refreshed it meanwhile
-            self._token = None
+            self._value, self._secrets = None, ()
             try:
-                self._token = await self._ask()
+                token = await self._ask()
             except AuthenticationFailed as failure:
                 self._failure, self._failures = copy.copy(failure), self._failures + 1
                 raise
-            if self._was_given and self._header != rejected:
+            self._value, self._secrets = f"Bearer {token}", (token,)
+            if self._was_given and self._value != rejected:
                 tell(self._on_event, CredentialsRefreshed())
             self._was_given, self._failure = True, None
-            return self._header != rejected
+            return self._value != rejected
 
     @property
-    def _header(self) -> str | None:
-        return None if self._token is None else f"Bearer {self._token}"
+    def present(self) -> bool:
+        return True
 
     async def _ask(self) -> str:
         with translated(Exception, _no_token):
@@ -168,9 +160,6 @@ class _Refreshing(Credentials):
             raise AuthenticationFailed("the callable that gives the token did not return a token as text")
         return found
 
-    def secrets(self) -> tuple[str, ...]:
-        return (self._token,) if self._token else ()
-
 
 def _no_token(error: Exception) -> AuthenticationFailed:
     """Return what a caller's code raised, without its text, which may hold the secret it was after."""
@@ -178,18 +167,8 @@ def _no_token(error: Exception) -> AuthenticationFailed:
     return AuthenticationFailed(f"the callable that gives the token raised {type(error).__name__}", temporary=temporary)
 
 
-class _Delegated(Credentials):
-    def __init__(self, auth: httpx.Auth) -> None:
-        self.httpx_auth = auth
-
-
 def _is_header_text(value: str) -> bool:
     return bool(value) and value.isascii() and value.isprintable() and " " not in value
-
-
-def _is_unicode(value: str) -> bool:
-    """Whether it can be encoded; the exception otherwise would hold it."""
-    return value.encode("utf-8", "replace").decode("utf-8") == value
 
 
 def _basic(user: str, password: str) -> Credentials:
@@ -197,11 +176,12 @@ def _basic(user: str, password: str) -> Credentials:
         raise UsageError("user name and password must be text", argument="auth")
     if ":" in user:
         raise UsageError("a user name with a colon cannot be sent with HTTP Basic authentication", argument="auth")
-    if not _is_unicode(user) or not _is_unicode(password):
+    # Asked so, as the exception of an encoder would hold the password.
+    if any(text.encode("utf-8", "replace").decode("utf-8") != text for text in (user, password)):
         raise UsageError("user name and password must be valid Unicode text", argument="auth")
     # UTF-8 before base64 (RFC 7617 section 2.1; C# and Node sample).
     encoded = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
-    return _Fixed(f"Basic {encoded}", (password, user, encoded))
+    return Credentials(f"Basic {encoded}", (password, user, encoded))
 
 
 def credentials_from(auth: Auth, *, on_event: OnEvent | None = None) -> Credentials:
@@ -211,15 +191,15 @@ def credentials_from(auth: Auth, *, on_event: OnEvent | None = None) -> Credenti
         UsageError: ``auth`` is none of the accepted kinds.
     """
     if auth is None:
-        return _Anonymous()
+        return Credentials()
     if isinstance(auth, httpx.Auth):
-        return _Delegated(auth)
+        return Credentials(httpx_auth=auth)
     if isinstance(auth, tuple) and len(auth) == 2:
         return _basic(*auth)
     if isinstance(auth, str):
         if not _is_header_text(auth):
             raise UsageError("a bearer token must be printable ASCII without spaces", argument="auth")
-        return _Fixed(f"Bearer {auth}", (auth,))
+        return Credentials(f"Bearer {auth}", (auth,))
     if callable(auth):
         return _Refreshing(auth, on_event)
     raise UsageError("give (user, password), a token, a callable that returns one, or an httpx.Auth", argument="auth")
@@ -252,6 +232,14 @@ def checked_url(url: str) -> str:
     if any(not char.isprintable() or char.isspace() for char in url):
         raise UsageError("the address holds a space or a control character", argument="url")
     return url.rstrip("/")
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL: all of it that may be shown."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}"
 
 
 def is_loopback(url: str) -> bool:
@@ -368,8 +356,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     environment. No limit of connections is set inside, the session's stands in front.
 
     It can be made outside an event loop and costs nothing until the first request. That one imports aiohttp and reads
-    the system's certificates, a tenth of a second and more, in a thread: the event loop goes on. Connections belong to
-    the loop that made them; each loop has its own.
+    the system's certificates, a tenth of a second and more, in a thread: the event loop goes on.
+
+    State: connections belong to the event loop that made them, so there is one `Edge` for each loop. ``_context`` and
+    ``_make_edge`` are set once, under a lock, by the thread that prepares the first request. ``_closings`` counts calls
+    of `aclose`: a request that was being prepared meanwhile must not open a connection that nobody would close.
 
     Raises:
         UsageError: a certificate or key cannot be used.
@@ -429,11 +420,3 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._leave(list(self._edges))
         if edge is not None:
             await edge.close()
-
-
-def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL: all of it that may be shown."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}"

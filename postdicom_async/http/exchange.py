@@ -54,100 +54,6 @@ __all__ = [
     "request_of",
 ]
 
-_AT_ONCE = 64 * 1024  # a body up to this goes out in one piece: what a socket takes without waiting for the other side
-_FAILURES = (TimeoutError, httpx.HTTPError, httpx.InvalidURL, ssl.SSLError)
-
-
-class Exchange:
-    """One request of a call.
-
-    Attributes:
-        begun: whether it was handed to the transport, so that it may have left.
-        met_silence: whether it ended because the archive was silent.
-    """
-
-    def __init__(self, link: SharedConnections, url: str, call: Call, settings: Settings) -> None:
-        self.begun: bool = False
-        self.met_silence: bool = False
-        self._sent: SentBody | None = None
-        self._link = link
-        self._url = url
-        self._call = call
-        self._settings = settings
-        timeouts = settings.timeouts
-        self._is_small = call.body is not None and call.body.length <= _AT_ONCE and not settings.chunked_upload
-        self._answer = min(timeouts.answer, timeouts.search_answer) if call.search else timeouts.answer
-
-    async def run(self, header: str | None, auth: httpx.Auth | None) -> httpx.Response:
-        """Send the request and wait for the head of the answer; silence is bounded, the whole is not.
-
-        Raises:
-            Problem: there is none.
-            LocalFileError: the body cannot be read.
-        """
-        link, call, timeouts = self._link, self._call, self._settings.timeouts
-        watch = Watchdog(link.clock)
-        if call.body is not None:
-            self._sent = SentBody(call.body, watch, timeouts, self._answer, whole=self._is_small)
-        with translated(_FAILURES, self._problem_of):
-            request = request_of(self._url, call, header, self._sent, self._settings)
-            self.begun = True
-            with watch, quiet_http_logs():
-                watch.expect(monotonic() + timeouts.connect + self._answer)
-                if auth is None:
-                    return await link.transport.handle_async_request(request)
-                return await _authenticated(link.transport, request, auth)
-
-    def _problem_of(self, error: Exception) -> Problem:
-        operation = self._call.operation
-        if isinstance(error, httpx.InvalidURL):
-            return Problem(Failure.FINAL, UsageError("the address cannot be used", operation=operation))
-        if isinstance(error, ssl.SSLError):  # httpx's own transport lets those through that come after the handshake
-            error = refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
-        self.met_silence = isinstance(error, TimeoutError | httpx.TimeoutException)
-        if isinstance(error, httpx.HTTPError):
-            return problem_of_exception(operation, error)
-        if self._sent is not None and self._sent.too_slow:
-            message = f"the archive takes less than {self._settings.timeouts.least_rate:g} bytes a second"
-            return Problem(Failure.LOST, connection_failed(operation, message, sent=True))
-        return problem_of_timeout(operation, sending=self._sent is not None and not self._sent.finished)
-
-
-async def _authenticated(
-    transport: httpx.AsyncBaseTransport, request: httpx.Request, auth: httpx.Auth
-) -> httpx.Response:
-    """Drive the flow of an ``httpx.Auth`` as httpx's client does it, which may take several requests."""
-    flow = auth.async_auth_flow(request)
-    try:
-        request = await anext(flow)
-        while True:
-            response = await transport.handle_async_request(request)
-            response.request = request  # digest authentication looks for cookies, which are told by it
-            try:
-                try:
-                    following = await flow.asend(response)
-                except StopAsyncIteration:
-                    return _readable(response)
-                await response.aread()
-            except BaseException:
-                await response.aclose()
-                raise
-            request = following
-    finally:
-        await flow.aclose()
-
-
-def _readable(response: httpx.Response) -> httpx.Response:
-    """Return an answer whose body can be read, also where the flow has read (and unpacked) it."""
-    if not response.is_stream_consumed:
-        return response
-    unpacked = {b"content-encoding", b"content-length", b"transfer-encoding"}
-    headers = [(name, value) for name, value in response.headers.raw if name.lower() not in unpacked]
-    return httpx.Response(response.status_code, headers=headers, content=response.content)
-
-
-# --- a call -----------------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -179,12 +85,12 @@ class Call:
 
     @property
     def is_listing(self) -> bool:
-        """Whether it is bounded as searches are, so that they never take all connections from transfers."""
+        """Whether it counts as a search: those never take all connections from transfers."""
         return self.search or self.metadata
 
     @property
     def kind(self) -> str:
-        """What is told apart where an archive is silent to some requests and answers others."""
+        """Which kind of request it is: an archive may be silent to one kind and answer others."""
         return "search" if self.search else self.repeat.name
 
 
@@ -248,6 +154,9 @@ class Clock:
     """One timer for all the waits of a session, set anew only when it has run out or runs too long.
 
     A timer for each wait would cost as much as receiving a small piece. Moments are of `time.monotonic`.
+
+    ``waits`` are the watchdogs that somebody is waiting under: each adds and removes itself. The timer rings at, or
+    before, the earliest of their moments; a moment that is moved later costs nothing, as the timer only looks.
     """
 
     def __init__(self) -> None:
@@ -283,7 +192,8 @@ class Clock:
 class Watchdog:
     """Ends a wait of the task that entered it, at a moment that may move: ``with watch: ...`` raises `TimeoutError`.
 
-    It may be entered again and again.
+    It ends the wait by cancelling the task, as `asyncio.timeout` does, and takes that back when it is left. It may be
+    entered again and again, by one task at a time.
 
     Attributes:
         until: when the wait ends; infinity while what is waited for is not the network.
@@ -353,7 +263,9 @@ class ReadWatchdog(Watchdog):
     def __enter__(self) -> None:
         super().__enter__()
         self._since = now = monotonic()
-        self.expect(now + (self._idle if self.patience is None else self._allowed(self.patience)))
+        left = None if self.patience is None else self.patience.left
+        self.by_deadline = left is not None and left < self._idle
+        self.expect(now + (self._idle if left is None else min(left, self._idle)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -362,10 +274,6 @@ class ReadWatchdog(Watchdog):
         if self.patience is not None:
             self.patience.spend(self.waited)
         super().__exit__(kind, error, trace)
-
-    def _allowed(self, patience: CallPatience) -> float:
-        self.by_deadline = patience.left is not None and patience.left < self._idle
-        return patience.left if patience.left is not None and self.by_deadline else self._idle
 
 
 class SentBody(httpx.AsyncByteStream):
@@ -413,6 +321,105 @@ class SentBody(httpx.AsyncByteStream):
 
 async def _in_one(body: Body) -> AsyncGenerator[bytes, None]:
     yield b"".join([piece async for piece in body.open()])
+
+
+# --- one request ------------------------------------------------------------------------------------------------------
+
+
+_AT_ONCE = 64 * 1024  # a body up to this goes out in one piece: what a socket takes without waiting for the other side
+_FAILURES = (TimeoutError, httpx.HTTPError, httpx.InvalidURL, ssl.SSLError)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request of a call.
+
+    Attributes:
+        link: the connections.
+        url: the address of the service.
+        call: what is asked for.
+        settings: of the session.
+        begun: whether it was handed to the transport, so that it may have left.
+        met_silence: whether it ended because the archive was silent.
+        sent: its body on the way out.
+    """
+
+    link: SharedConnections
+    url: str
+    call: Call
+    settings: Settings
+    begun: bool = False
+    met_silence: bool = False
+    sent: SentBody | None = None
+
+    async def run(self, header: str | None, auth: httpx.Auth | None) -> httpx.Response:
+        """Send the request and wait for the head of the answer; silence is bounded, the whole is not.
+
+        Raises:
+            Problem: there is none.
+            LocalFileError: the body cannot be read.
+        """
+        call, settings, timeouts = self.call, self.settings, self.settings.timeouts
+        watch = Watchdog(self.link.clock)
+        answer = min(timeouts.answer, timeouts.search_answer) if call.search else timeouts.answer
+        if call.body is not None:
+            is_small = call.body.length <= _AT_ONCE and not settings.chunked_upload
+            self.sent = SentBody(call.body, watch, timeouts, answer, whole=is_small)
+        with translated(_FAILURES, self._problem_of):
+            request = request_of(self.url, call, header, self.sent, settings)
+            self.begun = True
+            with watch, quiet_http_logs():
+                watch.expect(monotonic() + timeouts.connect + answer)
+                if auth is None:
+                    return await self.link.transport.handle_async_request(request)
+                return await _authenticated(self.link.transport, request, auth)
+
+    def _problem_of(self, error: Exception) -> Problem:
+        operation = self.call.operation
+        if isinstance(error, httpx.InvalidURL):
+            return Problem(Failure.FINAL, UsageError("the address cannot be used", operation=operation))
+        if isinstance(error, ssl.SSLError):  # httpx's own transport lets those through that come after the handshake
+            error = refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
+        self.met_silence = isinstance(error, TimeoutError | httpx.TimeoutException)
+        if isinstance(error, httpx.HTTPError):
+            return problem_of_exception(operation, error)
+        if self.sent is not None and self.sent.too_slow:
+            message = f"the archive takes less than {self.settings.timeouts.least_rate:g} bytes a second"
+            return Problem(Failure.LOST, connection_failed(operation, message, sent=True))
+        return problem_of_timeout(operation, sending=self.sent is not None and not self.sent.finished)
+
+
+async def _authenticated(
+    transport: httpx.AsyncBaseTransport, request: httpx.Request, auth: httpx.Auth
+) -> httpx.Response:
+    """Drive the flow of an ``httpx.Auth`` as httpx's client does it, which may take several requests."""
+    flow = auth.async_auth_flow(request)
+    try:
+        request = await anext(flow)
+        while True:
+            response = await transport.handle_async_request(request)
+            response.request = request  # httpx.DigestAuth looks for the cookies of an answer by its request
+            try:
+                try:
+                    following = await flow.asend(response)
+                except StopAsyncIteration:
+                    return _readable(response)
+                await response.aread()
+            except BaseException:
+                await response.aclose()
+                raise
+            request = following
+    finally:
+        await flow.aclose()
+
+
+def _readable(response: httpx.Response) -> httpx.Response:
+    """Return an answer whose body can be read, also where the flow has read (and unpacked) it."""
+    if not response.is_stream_consumed:
+        return response
+    unpacked = {b"content-encoding", b"content-length", b"transfer-encoding"}
+    headers = [(name, value) for name, value in response.headers.raw if name.lower() not in unpacked]
+    return httpx.Response(response.status_code, headers=headers, content=response.content)
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------

@@ -112,20 +112,18 @@ def problem_of_exception(operation: str, error: httpx.HTTPError) -> Problem:
 
 
 def problem_of_cause(operation: str, cause: Cause) -> Problem:
-    """Return the problem of a connection that could not be made; the request never left."""
+    """Return the problem of a connection that could not be made; the request has not left."""
     failure = Failure.NOT_SENT if cause.temporary else Failure.FINAL
     if cause.credentials:
         return Problem(failure, AuthenticationFailed(cause.message, operation=operation))
     return Problem(failure, connection_failed(operation, cause.message, sent=False, temporary=cause.temporary))
 
 
+_PROXY_REFUSED = "the proxy refused the credentials or wants some: proxy=http://user:password@host:port"
 _MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {
     HTTPStatus.UNAUTHORIZED: (AuthenticationFailed, "the archive refused the credentials"),
     HTTPStatus.FORBIDDEN: (AuthenticationFailed, "this account may not do that"),
-    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: (
-        AuthenticationFailed,
-        "the proxy refused the credentials or wants some: proxy=http://user:password@host:port",
-    ),
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: (AuthenticationFailed, _PROXY_REFUSED),
     HTTPStatus.NOT_FOUND: (
         NotFound,
         "the archive does not hold it, or the address is not that of its DICOMweb service",
@@ -135,10 +133,7 @@ _MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {
     HTTPStatus.BAD_REQUEST: (ServerError, "the archive did not accept the request"),
     HTTPStatus.METHOD_NOT_ALLOWED: (ServerError, "the archive does not offer this"),
     HTTPStatus.NOT_ACCEPTABLE: (ServerError, "the archive cannot answer in any form asked for"),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
-        ServerError,
-        "too much for one request; narrow it or make batches smaller",
-    ),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (ServerError, "too much for one request; narrow it or make batches smaller"),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (ServerError, "the archive does not take this kind of body"),
     HTTPStatus.NOT_IMPLEMENTED: (ServerError, "the archive does not offer this"),
     HTTPStatus.BAD_GATEWAY: (ServerError, "what stands before the archive got no usable answer from it"),
@@ -147,22 +142,13 @@ _MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {
 }
 
 # nginx says in the title of a page of status 400 what another server would say in the handshake.
+_WANTS_CERTIFICATE = "the server wants a client certificate; give tls.certificate and tls.key"
+_REFUSED_CERTIFICATE = "the server does not accept the client certificate (tls.certificate)"
+_WANTS_TLS = "the server wants https:// at this port; check the address"
 _TITLES: tuple[tuple[bytes, type[PostdicomError], str], ...] = (
-    (
-        b"No required SSL certificate was sent",
-        AuthenticationFailed,
-        "the server wants a client certificate; give tls.certificate and tls.key",
-    ),
-    (
-        b"The SSL certificate error",
-        AuthenticationFailed,
-        "the server does not accept the client certificate (tls.certificate)",
-    ),
-    (
-        b"The plain HTTP request was sent to HTTPS port",
-        ServerError,
-        "the server wants https:// at this port; check the address",
-    ),
+    (b"No required SSL certificate was sent", AuthenticationFailed, _WANTS_CERTIFICATE),
+    (b"The SSL certificate error", AuthenticationFailed, _REFUSED_CERTIFICATE),
+    (b"The plain HTTP request was sent to HTTPS port", ServerError, _WANTS_TLS),
 )
 
 
@@ -210,16 +196,7 @@ def _message(status: int, *, has_retry_after: bool) -> tuple[type[PostdicomError
 # --- the server's words -----------------------------------------------------------------------------------------
 
 _REASON_HEADERS = ("x-error-reason", "warning")  # the first is PostDICOM's (C# sample)
-_REASON_KEYS = (
-    "message",
-    "details",
-    "detail",
-    "errormessage",
-    "error_description",
-    "reason",
-    "error",
-    "title",
-)
+_REASON_KEYS = ("message", "details", "detail", "errormessage", "error_description", "reason", "error", "title")
 
 
 def server_reason(headers: Mapping[str, str], body: bytes, sent: Iterable[str]) -> str | None:
@@ -302,122 +279,101 @@ def _final(message: str, *, credentials: bool = False) -> Cause:
 _UNKNOWN = Cause("no connection could be made", of_proxy="no connection to the proxy could be made")
 _NO_TUNNEL = Cause("the proxy did not open a way to the archive")
 
-_REFUSALS_OF_OURS = ("unknown ca", "bad certificate", "certificate unknown", "certificate revoked", "access denied")
-
-# Words are looked for in lower case: OpenSSL's, the system's, and those of transports on rustls that a caller passes.
-_CAUSES: tuple[tuple[Cause, tuple[str, ...]], ...] = (
+# The first line that fits counts, so what is told more exactly stands above. Looked for in lower case: the words of
+# OpenSSL, of the system, and of transports on rustls that a caller passes, which write some of them without spaces.
+_CAUSES: tuple[tuple[Cause, str], ...] = (
     # The other side refuses us, and says so with an alert of TLS.
-    (
-        _final("the server wants a client certificate; give tls.certificate and tls.key", credentials=True),
-        ("certificate required", "certificaterequired"),
-    ),
+    (_final(_WANTS_CERTIFICATE, credentials=True), r"certificate ?required"),
     (
         _final("the server says the client certificate has expired; give another as tls.certificate", credentials=True),
-        ("alert certificate expired", "alert: certificateexpired"),
+        r"alert:? certificate ?expired",
     ),
     (
-        _final("the server does not accept the client certificate (tls.certificate)", credentials=True),
-        (
-            *(f"alert {words}" for words in _REFUSALS_OF_OURS),
-            *(f"alert: {words.replace(' ', '')}" for words in _REFUSALS_OF_OURS),
-        ),
+        _final(_REFUSED_CERTIFICATE, credentials=True),
+        r"alert:? (unknown ?ca|bad ?certificate|certificate ?(unknown|revoked)|access ?denied)",
     ),
     (
         _final("the server and this machine have no version of TLS in common; TLS 1.2 or 1.3 is needed"),
-        (
-            *("protocol version", "protocolversion", "unsupported protocol", "unsupported_protocol"),
-            *("no protocols available", "tls12or13", "tlsversion"),
-        ),
+        r"protocol ?version|unsupported[ _]protocol|no protocols available|tls12or13|tlsversion",
     ),
     (
         _final(
             "the server broke off the handshake; it may want a client certificate (tls.certificate and tls.key), "
             "or there is no cipher in common"
         ),
-        ("handshake failure", "handshakefailure", "handshake_failure", "no shared cipher", "peer is incompatible"),
+        r"handshake[ _]?failure|no shared cipher|peer is incompatible",
     ),
     # We refuse its certificate.
-    (
-        _final("the server's certificate names no host; it needs a subjectAltName"),
-        ("not valid for any names",),
-    ),
+    (_final("the server's certificate names no host; it needs a subjectAltName"), r"not valid for any names"),
     (
         _final("the server's certificate is for another host name; use the name that it is made out for"),
-        ("hostname mismatch", "address mismatch", "not valid for name", "not valid for '"),
+        r"(hostname|address) mismatch|not valid for (name|')",
     ),
-    (_final("the server's certificate has expired"), ("has expired", "certificate expired")),
+    (_final("the server's certificate has expired"), r"has expired|certificate expired"),
     (
         _final("the server's certificate is not valid yet; is the clock of this machine right?"),
-        ("not yet valid", "not valid yet"),
+        r"not (yet valid|valid yet)",
     ),
     (
         _final(
             "the server's certificate could not be verified, its authority is not known here; "
             "give the authority's certificate as tls.ca_file"
         ),
-        (
-            *("local issuer", "self-signed", "self signed", "unknownissuer", "causedasendentity"),
-            *("issuer certificate", "verify the first certificate"),
-        ),
+        r"local issuer|self[- ]signed|unknownissuer|causedasendentity|issuer certificate|verify the first certificate",
     ),
     (
         _final("the server's certificate could not be verified"),
-        ("invalid peer certificate", "certificate verify failed", "certificate_verify_failed"),
+        r"invalid peer certificate|certificate[ _]verify[ _]failed",
     ),
     # No TLS came about.
     (
         _final("the server does not speak TLS at this port; is its address http:// or the port another one?"),
         (
-            *("wrong version number", "wrong_version_number", "invalidcontenttype", "corrupt message"),
-            *("unknown protocol", "packet length", "http request", "record layer failure"),
+            r"wrong[ _]version[ _]number|invalidcontenttype|corrupt message|unknown protocol|packet length|http request"
+            r"|record layer failure"
         ),
     ),
     # A proxy in between.
     (
-        _final(
-            "the proxy refused the credentials or wants some: proxy=http://user:password@host:port", credentials=True
-        ),
+        _final(_PROXY_REFUSED, credentials=True),
         (
-            *("tunnel error: 407", "proxy authorization required", "invalid username/password"),
-            *("acceptable auth", "authentication failure"),
+            r"tunnel error: 407|proxy authorization required|invalid username/password|acceptable auth"
+            r"|authentication failure"
         ),
     ),
-    (_NO_TUNNEL, ("tunnel error: unsuccessful", "tunnel error: unexpected", "serverdisconnected")),
+    (_NO_TUNNEL, r"tunnel error: (unsuccessful|unexpected)|serverdisconnected"),
     # The network.
     (
         Cause("the host name is not known", of_proxy="the proxy's host name is not known"),
-        ("dns", "name or service", "name resolution", "nodename", "getaddrinfo"),
+        r"dns|name or service|name resolution|nodename|getaddrinfo",
     ),
     (
         Cause(
             "the connection was refused; is the archive running at this address?",
             of_proxy="the proxy refused the connection; is it running at this address?",
         ),
-        ("refused",),
+        r"refused",
     ),
     (
         Cause("the network or host cannot be reached", of_proxy="the proxy cannot be reached"),
-        ("unreachable", "no route to host"),
+        r"unreachable|no route to host",
     ),
     (
         Cause(
             "the server hung up while the connection was made",
             of_proxy="the proxy, or the server behind it, hung up while the connection was made",
         ),
-        (
-            *("handshake eof", "eof occurred", "unexpected_eof", "unexpected eof", "reset by peer"),
-            *("connectionreset", "brokenresourceerror"),
-        ),
+        r"(handshake |unexpected[ _])eof|eof occurred|reset by peer|connectionreset|brokenresourceerror",
     ),
-    (Cause("no secure connection could be agreed on; is this an https:// server?"), ("tls", "ssl")),
-    (_NO_TUNNEL, ("tunnel error:",)),
+    (Cause("no secure connection could be agreed on; is this an https:// server?"), r"tls|ssl"),
+    (_NO_TUNNEL, r"tunnel error:"),
 )
 
 
 def explain(text: str, *, proxied: bool = False) -> Cause:
     """Return the cause behind a transport's text; ``proxied`` if the connection was one to a proxy."""
     lowered = text.lower()
-    found = next((cause for cause, words in _CAUSES if any(word in lowered for word in words)), _UNKNOWN)
+    found = next((cause for cause, words in _CAUSES if re.search(words, lowered)), _UNKNOWN)
     return Cause(found.of_proxy, found.temporary) if proxied and found.of_proxy else found
 
 
@@ -431,7 +387,7 @@ def refused_by_alert(text: str) -> NeverConnected | None:
 
 
 def words_of(error: BaseException) -> str:
-    """Return the texts and kinds of an exception and its causes, for looking at only."""
+    """Return the texts and kinds of an exception and its causes: to be searched, never shown."""
     if isinstance(error, httpx.ProxyError):
         status = re.match(r"\d{3}\b", str(error))
         return f"tunnel error: {status[0] if status else error}"  # without the proxy's own words after the number

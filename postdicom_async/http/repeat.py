@@ -31,6 +31,28 @@ _log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
 
 
+class RetryBudget:
+    """Bounds repeats over a whole session, so that an outage is not met with a storm of requests.
+
+    A repeat costs 1, each success earns a tenth, up to ``size``.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = float(size)
+        self._left = float(size)
+
+    def earn(self) -> None:
+        """Note a success."""
+        self._left = min(self._size, self._left + 0.1)
+
+    def spend(self) -> bool:
+        """Take one repeat from the budget; False when it is used up."""
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
 class Policy:
     """Decides after each failed attempt of one call what comes next; `decide` says it, unless a subclass knows better.
 
@@ -71,7 +93,7 @@ class Policy:
         self._budget.earn()
 
     async def mend(self, problem: Problem) -> Problem | None:
-        """Remove what an attempt failed of, and return None: the next follows at once. Else return what it failed of.
+        """Remove the cause of a failure and return None: the next attempt follows at once. Else return the problem.
 
         Raises:
             PostdicomError: there is to be no other attempt.
@@ -139,7 +161,17 @@ async def repeat(attempt: Callable[[], Awaitable[_T]], policy: Policy) -> _T:
         await policy.pause(problem, wait)
 
 
-# --- patience ---------------------------------------------------------------------------------------------------------
+def tell(on_event: OnEvent | None, event: Event) -> None:
+    """Call the hook with an event, if there is one."""
+    if on_event is None:
+        return
+    try:
+        on_event(event)
+    except Exception as error:  # noqa: BLE001 - a caller's code; its text may hold anything
+        _log.warning("on_event raised %s", type(error).__name__)
+
+
+# --- silence and slowness ---------------------------------------------------------------------------------------------
 
 
 class LeastRate:
@@ -171,8 +203,13 @@ class LeastRate:
         return self._waited >= self._window
 
 
+def least_rate_of(timeouts: Timeouts, idle: float) -> LeastRate:
+    """Return what measures one direction. Silence shorter than ``idle`` is allowed, so no window is shorter than it."""
+    return LeastRate(timeouts.least_rate, max(timeouts.least_rate_window, idle))
+
+
 class CallPatience:
-    """What one call of the library has left of it, over all the requests that it makes.
+    """What one call of the library has left of seconds and of patience with silence, over all requests that it makes.
 
     A call ends when its seconds are used up, and asks no more when it has met silence several times in a row. Requests
     side by side that all wait in vain have met one silence together. What a request can still expect is told by its
@@ -212,17 +249,7 @@ class CallPatience:
         return kind in self._silent and self.silences - self._heard.get(kind, 0) >= self._most
 
 
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-def tell(on_event: OnEvent | None, event: Event) -> None:
-    """Call the hook with an event, if there is one."""
-    if on_event is None:
-        return
-    try:
-        on_event(event)
-    except Exception as error:  # noqa: BLE001 - a caller's code; its text may hold anything
-        _log.warning("on_event raised %s", type(error).__name__)
+# --- deadlines --------------------------------------------------------------------------------------------------------
 
 
 async def within(seconds: float | None, work: Awaitable[_T], late: Callable[[], PostdicomError]) -> _T:
@@ -246,30 +273,3 @@ def deadline_passed(operation: str, seconds: float | None, *, sent: bool, attemp
     error = connection_failed(operation, f"not done within the deadline of {seconds or 0:g} s", sent=sent)
     error.attempts = attempts
     return error
-
-
-def least_rate_of(timeouts: Timeouts, idle: float) -> LeastRate:
-    """Return what measures one direction. Silence shorter than ``idle`` is allowed, so no window is shorter than it."""
-    return LeastRate(timeouts.least_rate, max(timeouts.least_rate_window, idle))
-
-
-class RetryBudget:
-    """Bounds repeats over a whole session, so that an outage is not met with a storm of requests.
-
-    A repeat costs 1, each success earns a tenth, up to ``size``.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = float(size)
-        self._left = float(size)
-
-    def earn(self) -> None:
-        """Note a success."""
-        self._left = min(self._size, self._left + 0.1)
-
-    def spend(self) -> bool:
-        """Take one repeat from the budget; False when it is used up."""
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True

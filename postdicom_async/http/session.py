@@ -85,13 +85,13 @@ class _Making(Policy):
         return None if self.patience.is_over(self.call.kind) else super().wait_after(problem)
 
     def met_silence(self, before: int) -> None:
-        """Note that a request waited in vain which began when so many silences had been met."""
+        """Note that a request waited in vain; ``before`` is how many silences had been met when it began."""
         self.patience.met_silence(self.call.kind, before)
         tell(self.on_event, ArchiveSilent(self.operation, self.patience.silences))
 
 
 def _problem_of_credentials(error: AuthenticationFailed) -> Problem | None:
-    """Return the problem of a request that was not made for want of a token; None where there will never be one."""
+    """Return the problem of a request that was not made for want of a token; None if there will never be one."""
     return Problem(Failure.NOT_SENT, error) if error.temporary else None
 
 
@@ -150,23 +150,25 @@ class Session:
                 "connections; make a new session for other values",
                 operation="with_options",
             )
+        if isinstance(auth, Unset):
+            return self._copy(settings=settings)
+        credentials = credentials_from(auth, on_event=settings.on_event)
+        refuse_open_credentials(self.url, credentials, settings)
+        return self._copy(settings=settings, _credentials=credentials)
+
+    def _copy(self, **changed: object) -> Session:
         other = copy.copy(self)
-        other.settings = settings
-        if not isinstance(auth, Unset):
-            other._credentials = credentials_from(auth, on_event=settings.on_event)  # noqa: SLF001 - a copy of this very class
-            refuse_open_credentials(self.url, other._credentials, settings)  # noqa: SLF001
+        vars(other).update(changed)
         return other
 
     def one_call(self, *, at_once: bool = False) -> Session:
         """Return a session for all requests of one call of the library, which share its deadline and its patience.
 
-        ``at_once`` says that they run side by side: the deadline is then kept by who makes them (`within`).
+        ``at_once`` says that they run side by side: the deadline is then kept by whoever makes them (`within`).
         """
         if self._patience is not None:
             return self  # part of a call already
-        other = copy.copy(self)
-        other._patience = self._new_patience(at_once=at_once)  # noqa: SLF001 - a copy of this very class
-        return other
+        return self._copy(_patience=self._new_patience(at_once=at_once))
 
     def _new_patience(self, *, at_once: bool = False) -> CallPatience:
         return CallPatience(None if at_once else self.settings.timeouts.deadline, self.settings.retry.max_silences)
@@ -184,7 +186,7 @@ class Session:
     ) -> Answer:
         """Make the call and read its whole answer, at most ``cap`` bytes.
 
-        ``check`` may find that what came is not all, although nobody broke anything off: that is a failed attempt.
+        ``check`` may find that an answer is not complete although it ended as it should: that is a failed attempt.
 
         Raises:
             PostdicomError: any kind but a transfer error.
@@ -203,8 +205,8 @@ class Session:
     async def read(self, call: Call, attempt: Callable[[Callable[[], Awaitable[StreamedAnswer]]], Awaitable[_T]]) -> _T:
         """Run an attempt until it succeeds or is given up, and return what it does.
 
-        It gets what makes the request and gives the head of an answer, which it closes itself, and raises `Problem` for
-        what a repeat may mend.
+        ``attempt`` is given a function that makes the request and returns the head of its answer. It closes the answer
+        itself, and raises `Problem` for what a repeat may mend.
         """
         making = self._making(call)
         return await self._in_time(making, lambda: attempt(lambda: self._send(making)))
@@ -237,7 +239,7 @@ class Session:
         return self._patience is not None and self._patience.is_over(Repeat.READ.name)
 
     def has_moved(self) -> None:
-        """Note that an answer brought something, although it did not come to its end."""
+        """Note that an answer brought something, although it broke off."""
         if self._patience is not None:
             self._patience.heard(Repeat.READ.name)
 
@@ -272,12 +274,18 @@ class Session:
             await self.settings.before_request()  # before a slot is taken: a slow pace holds no connection
         holder = object()
         await link.take_slot(holder, listing=call.is_listing)
+        release = partial(link.give_back, holder, listing=call.is_listing)
         answer: StreamedAnswer | None = None
-        silences = making.patience.silences
+        exchange, silences = Exchange(link, self.url, call, self.settings), making.patience.silences
         try:
             with translated(AuthenticationFailed, _problem_of_credentials):
                 header = await self._credentials.header()
-            response = await self._exchanged(link, making, header)
+            try:
+                response = await exchange.run(header, self._credentials.httpx_auth)
+            finally:
+                making.sent = exchange.begun
+                if exchange.met_silence:
+                    making.met_silence(silences)
             answer = StreamedAnswer(
                 response,
                 operation=call.operation,
@@ -287,7 +295,7 @@ class Session:
                 clock=link.clock,
                 patience=making.patience,
                 in_vain=partial(making.met_silence, silences),
-                release=partial(link.give_back, holder, listing=call.is_listing),
+                release=release,
             )
             if not (answer.ok or answer.status in call.accepted):
                 raise await self._refusal(call, answer, header)
@@ -295,20 +303,9 @@ class Session:
             if answer is not None:
                 await answer.aclose()
             else:
-                link.give_back(holder, listing=call.is_listing)
+                release()
             raise
         return answer
-
-    async def _exchanged(self, link: SharedConnections, making: _Making, header: str | None) -> httpx.Response:
-        """Make the exchange and note what is to be known of it, however it ends."""
-        silences = making.patience.silences
-        exchange = Exchange(link, self.url, making.call, self.settings)
-        try:
-            return await exchange.run(header, self._credentials.httpx_auth)
-        finally:
-            making.sent = exchange.begun
-            if exchange.met_silence:
-                making.met_silence(silences)
 
     async def _refusal(self, call: Call, answer: StreamedAnswer, header: str | None) -> Problem:
         body = await answer.read_some(self.settings.limits.error_bytes)
@@ -372,7 +369,7 @@ class SharedConnections:
         self._loop = asyncio.get_running_loop()
 
     def enter_loop(self) -> None:
-        """See to it that all of this works in the event loop that runs here.
+        """Make all of this work in the event loop that runs here.
 
         Raises:
             UsageError: another one is at work with it; what waits there for a slot would never be woken from here.
@@ -410,8 +407,8 @@ class SharedConnections:
         try:
             limiter.acquire_on_behalf_of_nowait(holder)
         except anyio.WouldBlock:
-            # Who reads the oldest may be waiting for this very request: without this both would wait for ever. Only
-            # listings are ever paused, so that a slot of either kind comes free.
+            # Whoever reads the oldest paused answer may be waiting for this very request: without this both would wait
+            # for ever. Only listings are ever paused, so a slot of either kind comes free.
             for answer in list(self.paused)[:1]:
                 self._take_back(answer)
             await limiter.acquire_on_behalf_of(holder)
@@ -429,7 +426,8 @@ class SharedConnections:
     def pause(self, answer: StreamedAnswer) -> None:
         """Note that nobody reads an answer for now."""
         self.paused[answer] = None
-        # Who waits already saw nothing to take back. A reader that comes back soon keeps its answer all the same.
+        # Whoever was waiting already found nothing to take back. A reader that comes back soon keeps its answer all the
+        # same.
         if self._is_waited_for:
             asyncio.get_running_loop().call_later(_PAUSED_SECONDS, self._take_back_if_wanted, answer)
 

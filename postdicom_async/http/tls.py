@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from postdicom_async.errors import UsageError
+from postdicom_async.face import translated
 from postdicom_async.settings import Tls
 
 if TYPE_CHECKING:
@@ -47,20 +48,12 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
         # began to demand.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        _load_authorities(context, tls.ca_file)
+        _require_pem("tls.ca_file", tls.ca_file, _CERTIFICATE, "certificate")
+        damaged = UsageError(f"{tls.ca_file} is damaged, or is not a PEM file of certificates", argument="tls.ca_file")
+        with translated((OSError, ValueError), lambda _: damaged):  # ssl.SSLError is an OSError
+            context.load_verify_locations(tls.ca_file)
     _load_own(context, tls)
     return context
-
-
-def _load_authorities(context: ssl.SSLContext, ca_file: Path) -> None:
-    _require_pem("tls.ca_file", ca_file, _CERTIFICATE, "certificate")
-    damaged = False
-    try:
-        context.load_verify_locations(ca_file)
-    except (OSError, ValueError):  # ssl.SSLError is an OSError
-        damaged = True
-    if damaged:
-        raise UsageError(f"{ca_file} is damaged, or is not a PEM file of certificates", argument="tls.ca_file")
 
 
 def _load_own(context: ssl.SSLContext, tls: Tls) -> None:

@@ -1,4 +1,4 @@
-"""What begins a job or goes on with one: `copy`, `sync`, `verify`, `resume`, `retry`; and `dry_run`, which shows it.
+"""What begins a job or resumes one: `copy`, `sync`, `verify`, `resume`, `retry`; and `dry_run`, which shows it.
 
 What was asked for is checked first, before a ledger is made or removed; then the ends are made, the ledger is opened or
 made, and what `resume` needs is written beside it.
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from postdicom_async.dicom.uids import checked_uid
+from postdicom_async.dicom.header import checked_uid
 from postdicom_async.disk.private_files import FileLock
 from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
@@ -65,7 +65,7 @@ async def copy(
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
 ) -> Job:
-    """Begin to move what the source has and the target has not; what was begun before goes on where it stopped.
+    """Begin to move what the source has and the target has not; a job that was begun before goes on where it stopped.
 
     Args:
         source: a client that is not open, a path, a text such as ``"hospital:?StudyDate=20240101-"``, or a spec.
@@ -80,7 +80,7 @@ async def copy(
         new: forget what an earlier job of this pair came to.
         attempts: how often an item is tried.
         pace: how fast, and when.
-        patience: seconds of an outage of either end, after which the job ends and may be gone on with.
+        patience: seconds of an outage of either end, after which the job ends and can be resumed.
         ask: asks somebody for a password that is found nowhere, given the prompt.
         scheduler: whose workers move the chunks, on other machines; without it this process does.
 
@@ -114,7 +114,7 @@ async def sync(
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
 ) -> Job:
-    """Begin to do what `copy` does, and delete at the target what the source has no more, if that is asked for.
+    """Begin to do what `copy` does, and if asked to, delete at the target what the source no longer has.
 
     Nothing is deleted after any error, from a source that lists nothing or contradicts itself, or with ``anonymize``;
     and of each study the source is asked once more right before.
@@ -196,8 +196,7 @@ async def dry_run(
     options = JobOptions(verb, "none", full, order_of(first), anonymize, delete=delete)
     asked = JobRequest(source, target, options, path_of(job), new, pace or Pace(), 0.0, ask)
     ends = await prepare_ends(asked, with_index=False)
-    plans_ = preview(ends, options, asked.pace, facts_of(ends, options), new=new)
-    async with aclosing(plans_) as plans:
+    async with aclosing(preview(ends, options, asked.pace, facts_of(ends, options), new=new)) as plans:
         async for plan in plans:
             yield plan
 
@@ -211,10 +210,10 @@ async def resume(
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
 ) -> Job:
-    """Go on with a job that is named by its ledger, as it was begun.
+    """Resume a job that is named by its ledger, as it was begun.
 
     Args:
-        job: the file of its ledger, its name, or a part of it that no other has.
+        job: the file of its ledger, its name, or a part of the name that no other job has.
         pace: see `copy`.
         patience: see `copy`.
         ask: see `copy`.
@@ -263,8 +262,8 @@ async def retry(
     chosen = None if reasons is None else list(reasons)
     ledger = await Ledger.open(path)
     async with ledger:
-        # First the phase: whoever comes after a kill would pass over what is pending. One that has not found everything
-        # finds the rest before it moves.
+        # First the phase: after a kill the next process would pass over what is pending. A job that has not found
+        # everything finds the rest before it moves.
         if ledger.fact("discovery_complete") or ledger.fact("part"):
             ledger.put("phase", "moving")
         await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=chosen)
@@ -310,10 +309,10 @@ class PreparedEnds(NamedTuple):
     Attributes:
         specs: the ends as they were named, or what stands for them.
         path: the place of the ledger.
-        digest: what tells this pair of ends from every other.
+        digest: what distinguishes this pair of ends from every other.
     """
 
-    specs: list[Any]
+    specs: tuple[Any, Any]
     path: Path
     digest: str
     source: End
@@ -325,13 +324,13 @@ async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> Prepare
 
     Args:
         asked: what for.
-        with_index: what a folder holds is remembered beside the ledger.
+        with_index: remember beside the ledger what a folder holds.
 
     Raises:
         UsageError: something makes no sense.
     """
     _require_level(asked.options)
-    specs = [spec_of(asked.source), spec_of(asked.target)]
+    specs = (spec_of(asked.source), spec_of(asked.target))
     _require_bounds(asked.options, specs)
     path, digest = await in_background(lambda: _place_of(asked, specs))
     named = [spec for spec in specs if isinstance(spec, EndSpec) and spec.kind == "profile"]
@@ -346,24 +345,23 @@ async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> Prepare
 
 
 async def begin_job(asked: JobRequest) -> Job:
-    """Return the job, which works."""
+    """Return the job, which is at work."""
     ends = await prepare_ends(asked)
     elsewhere = None
     if asked.scheduler is not None:
-        source, target = ends.specs
-        options, pace, patience = asked.options, asked.pace, asked.patience
         elsewhere = asked.scheduler.dispatcher(
-            source,
-            target,
+            *ends.specs,
             (ends.source, ends.target),
-            options,
-            pace,
-            patience=patience,
+            asked.options,
+            asked.pace,
+            patience=asked.patience,
             tell=lambda line: ledger.note(line),
         )
-    if asked.new:
+    if asked.new:  # only now that both ends could be made: a job that cannot begin forgets nothing
         await in_background(lambda: _forget(ends.path))
-    ledger = await _ledger(ends, asked.options)
+    is_there = await in_background(ends.path.exists)
+    facts = facts_of(ends, asked.options)
+    ledger = await (Ledger.open(ends.path, identity=ends.digest) if is_there else Ledger.create(ends.path, facts))
     try:
         await in_background(lambda: job_files.ResumeFile(ends.path).write(_kept(asked.options, ends.specs)))
     except BaseException:
@@ -383,8 +381,8 @@ def _require_level(options: JobOptions) -> None:
         raise UsageError("give a secret, so that it makes the same UIDs and IDs when it goes on", argument="anonymize")
 
 
-def _require_bounds(options: JobOptions, specs: list[Any]) -> None:
-    """See that filters of the source bound what is deleted too: what it does not list is not all that it has not."""
+def _require_bounds(options: JobOptions, specs: tuple[Any, Any]) -> None:
+    """See that the source's filters bound what is deleted too: what it does not list, it may still have."""
     source, target = (set(getattr(spec, "filters", ())) for spec in specs)
     if options.delete == "all" and not source <= target:
         raise UsageError(
@@ -392,8 +390,8 @@ def _require_bounds(options: JobOptions, specs: list[Any]) -> None:
         )
 
 
-def _place_of(asked: JobRequest, specs: list[Any]) -> tuple[Path, str]:
-    """Return the file of the ledger, and what tells this pair of ends from every other."""
+def _place_of(asked: JobRequest, specs: tuple[Any, Any]) -> tuple[Path, str]:
+    """Return the file of the ledger, and what distinguishes this pair of ends from every other."""
     source, target = (_identity(spec) for spec in specs)
     if source == target:
         raise UsageError("source and target are the same place")
@@ -418,7 +416,7 @@ def _shown(spec: Any) -> str:
 
 
 def _forget(path: Path) -> None:
-    """Remove an earlier ledger, unless somebody works with it; a damaged one too, and nothing that is none.
+    """Remove an earlier ledger, a damaged one too, unless somebody works with it; never a file that is no ledger.
 
     Raises:
         LedgerLocked: another process does.
@@ -447,12 +445,6 @@ def _require_features(options: JobOptions, source: End, target: End) -> None:
                 raise UsageError(f"{end.name} {_WORDS[feature]}", argument=name)
 
 
-async def _ledger(ends: PreparedEnds, options: JobOptions) -> Ledger:
-    if await in_background(ends.path.exists):
-        return await Ledger.open(ends.path, identity=ends.digest)
-    return await Ledger.create(ends.path, facts_of(ends, options))
-
-
 def facts_of(ends: PreparedEnds, options: JobOptions) -> dict[str, Any]:
     """Return what a new ledger says of its job."""
     return {
@@ -465,8 +457,8 @@ def facts_of(ends: PreparedEnds, options: JobOptions) -> dict[str, Any]:
     }
 
 
-def _kept(options: JobOptions, specs: list[Any]) -> dict[str, Any]:
-    """Return what `resume` needs; a client has no words for it."""
+def _kept(options: JobOptions, specs: tuple[Any, Any]) -> dict[str, Any]:
+    """Return what `resume` needs; a client cannot be written down."""
     ends = [spec.private if isinstance(spec, EndSpec) else None for spec in specs]
     return {
         "source": ends[0],

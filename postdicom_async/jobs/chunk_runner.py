@@ -1,4 +1,4 @@
-"""The work of one worker: the instances of one chunk, from the source to the target, and one end for each of them.
+"""The work of one worker: it moves the instances of one chunk from source to target, and tells how each ended.
 
 Nothing here knows of a ledger: it runs in the process of the job, or in one on another machine. `LocalDispatcher` runs
 several chunks at once in this process.
@@ -56,8 +56,9 @@ async def run_chunk(
 ) -> AsyncGenerator[ItemEnd | ChunkEnd, None]:
     """Move a chunk; yield the end of each of its items as it is known, and last a `ChunkEnd`.
 
-    An item of which nothing is said was not begun, or what became of it is not known: it is to be moved again.
+    An item that is not mentioned was not begun, or what became of it is not known: it is to be moved again.
     """
+    # A body that passes through is read once: not by a digest or by rules before it is stored.
     if Feature.PASSES in target.features and options.anonymize is None and not options.digests:
         chunk = replace(chunk, wanted=replace(chunk.wanted, once=True))
     moving = _Moving(source, chunk, options)
@@ -102,7 +103,7 @@ class _Moving:
         self._came: set[str] = set()
 
     async def opened(self) -> AsyncGenerator[Identified, None]:
-        """Yield what the source gives; where it fails, what came until then is all."""
+        """Yield what the source gives; where it fails, with what came until then."""
         try:
             async with aclosing(self._source.open(self._chunk.wanted)) as instances:
                 async for one in instances:
@@ -121,13 +122,14 @@ class _Moving:
             uids = one.uids if isinstance(one, Unusable) else one.header.uids
             size = one.size if isinstance(one, Unusable) else one.body.length
             self.open[one.label] = ListedInstance(uids.series_instance_uid if uids else "", one.label, size)
+        # An archive may give an instance twice, or one that was not asked for: each item has one end.
         if one.label in self._came or one.label not in self.open:
             return False
         self._came.add(one.label)
         return True
 
     def end_of(self, outcome: Outcome) -> ItemEnd | None:
-        """Return what an outcome says of an item; None where it is of none that is waited for."""
+        """Return what an outcome says of an item; None where no such item is waited for."""
         one = self.open.pop(outcome.where, None) if outcome.where in self._came else None
         if one is None:
             return None
@@ -181,7 +183,7 @@ class LocalDispatcher:
             await moving
         finally:
             moving.cancel()
-            while not moving.done():  # whoever still tells something must not wait for a reader that has gone
+            while not moving.done():  # whoever still reports something must not wait for a reader that is gone
                 while not told.empty():
                     told.get_nowait()
                 await asyncio.wait([moving], timeout=0.05)

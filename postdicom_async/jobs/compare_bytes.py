@@ -151,7 +151,7 @@ def _wanted(uids: Collection[InstanceUids], sizes: Mapping[str, int], *, whole: 
 
 
 class _Check:
-    """What is known of the instances while they are verified.
+    """What is known about the instances while they are verified.
 
     Attributes:
         items: by SOP Instance UID at the source.
@@ -206,7 +206,7 @@ class _Check:
             yield verified
 
     def _is_full(self) -> bool:
-        """Whether no more is to be kept."""
+        """Whether enough is kept."""
         size = sum(one.body.length for one in self._kept.values())
         return len(self._kept) >= _MOST_KEPT or size >= _MOST_KEPT_BYTES
 

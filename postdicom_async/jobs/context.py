@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_LIST = "list"  # what failed of a study whose instances are not known; no instance has such a UID
+_LIST = "list"  # the item that fails when a study's instances cannot be listed; no instance has such a UID
 _REFUSED = 400
-_MOST_VAIN = 12  # attempts at a list, each after its end worked again, that came no further than one before
+_MOST_VAIN = 12  # attempts at a list, each after its end worked again, that came no further than an earlier one
 
 
 class Unlisted(Exception):
-    """One list that was asked for failed, at an end that works.
+    """A list failed at an end that works.
 
     Attributes:
         problem: why.
@@ -65,7 +65,7 @@ class JobOptions:
         anonymize: what is changed on the way.
         attempts: how often an item is tried in a run.
         chunk: instances in a chunk.
-        delete: what of the target is deleted that the source has no more: ``""`` nothing, ``"copied"`` what this job
+        delete: what is deleted at the target that the source no longer has: ``""`` nothing, ``"copied"`` what this job
             copied, ``"all"``.
         max_delete: the share of the target's instances that may be deleted, 0 to 1.
         sample: of what is compared by bytes, which share, 0 to 1; always the same instances.
@@ -120,7 +120,7 @@ class Context:
         )
 
     def uid_at_target(self, uid: str) -> str:
-        """Return what a UID of the source is at the target."""
+        """Return the UID that a UID of the source has at the target."""
         rules = self.options.anonymize
         return rules.new_uid(uid) if rules is not None and rules.remap_uids else uid
 
@@ -151,6 +151,7 @@ class Context:
             if problem is None:
                 self.outages.succeeded(end)
                 return
+            # The list of a huge archive may break at any page and still come further each time: that is no failure.
             vain += 1
             if not await self.outages.to_be_repeated(end, problem, made) or vain >= _MOST_VAIN:
                 raise problem
@@ -238,7 +239,7 @@ async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:
     listed = await context.whole_list(context.source, lambda: context.source.instances(study.uid))
     known = {(row.series, row.uid): row for row in await context.ledger.items(study.id)}
     if known.pop(("", _LIST), None) is not None:
-        context.ledger.forget(study.id, [("", _LIST)])  # what could not be listed is counted by its instances now
+        context.ledger.forget(study.id, [("", _LIST)])  # it is counted by its instances from now on
     was_moved = any(row.state is State.DONE for row in known.values())  # since the target's studies were listed
     held = await held_at_target(context, study, afresh=was_moved)
     rows = sorted(planned_items(listed, held, known, context.comparison, context.uid_at_target))
@@ -248,7 +249,7 @@ async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:
 
 
 async def plan_study_or_fail(context: Context, study: StudyRow) -> list[ItemRow]:
-    """Do the same; where the study cannot be listed although the ends can be worked with, that is what failed of it.
+    """Do the same; where the study cannot be listed although the ends work, its list is what failed.
 
     Raises:
         PostdicomError: an end cannot be worked with.
@@ -267,7 +268,7 @@ async def plan_study_or_fail(context: Context, study: StudyRow) -> list[ItemRow]
 
 
 def could_not_be_listed(items: Iterable[ItemRow]) -> bool:
-    """Whether what is to be tried again of a study is its list."""
+    """Whether it is a study's list that is to be tried again."""
     return any(one.uid == _LIST and one.state is State.PENDING for one in items if not one.series)
 
 

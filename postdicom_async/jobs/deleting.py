@@ -73,6 +73,7 @@ class DeletePhase:
             return
         counts = await context.ledger.counts()
         held = sum(counts.get(state, (0, 0))[0] for state in _AT_TARGET)
+        # All is counted before the first is deleted: a source that lost a disk lists little, and contradicts nothing.
         if number > context.options.max_delete * held:
             await self._refuse(f"{number} instances of {held} would be deleted, more than --max-delete allows")
         self._allowed = number
@@ -87,7 +88,7 @@ class DeletePhase:
         raise LimitReached(f"{why}; {await self._end(why)}")
 
     async def _end(self, why: str) -> str:
-        """End the run: gone on with, it would refuse for ever, whatever the ends hold by then. The next begins anew."""
+        """End the run: resumed, it would refuse for ever, whatever the ends hold by then. The next one begins anew."""
         what = f"only {self._deleted} instances were deleted" if self._deleted else "nothing was deleted"
         self._context.ledger.note(f"{what}: {why}")
         self._context.ledger.put("phase", "complete")
@@ -112,7 +113,7 @@ class DeletePhase:
         return "the source may not have listed all it has" if self._context.ledger.fact("source_unsure") else ""
 
     async def _candidates(self) -> AsyncGenerator[_Candidate, None]:
-        """Yield what the source has no more; with ``--delete=all`` also what it never had."""
+        """Yield what the source no longer has; with ``--delete=all`` also what it never had."""
         context = self._context
         async for study in context.studies(unseen=True):
             rows = await context.ledger.items(study.id, states=_AT_TARGET)
@@ -160,6 +161,7 @@ class DeletePhase:
     async def _delete(self, candidate: _Candidate) -> None:
         """Delete, unless the source has it after all; one by one where the target has others of the study."""
         context = self._context
+        # What was listed may be hours old by now, and the source may have got the study again.
         at_source = {one.uid for one in await self._listed(context.source, candidate.study)}
         at_target = {one.uid for one in await self._listed(context.target, candidate.study)}
         gone = [row for row in candidate.rows if row.uid not in at_source]
@@ -171,7 +173,7 @@ class DeletePhase:
             is_all = at_target == {row.uid for row in rows}
             await context.target.delete(candidate.study, None if is_all else uids)
             self._deleted += len(rows)
-        # Where the job was killed right after a deletion, the target has it no more and the ledger does not know.
+        # Where the job was killed right after a deletion, the target no longer has it, and the ledger does not know.
         if candidate.study_id is not None:
             gone_now = [row._replace(state=State.DELETED, reason=int(Reason.GONE)) for row in gone]
             context.ledger.plan(candidate.study_id, gone_now)

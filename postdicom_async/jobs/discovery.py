@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ledger.schema import StudyRow
 
 
-_FEW = 50  # studies: so few are asked for one by one at the target, which may have millions
-_MANY_MORE = 200  # times what the source has: to ask for each costs less than to list a target that has so many
+_FEW = 50  # studies: so few are looked up one by one at the target, which may have millions
+_MANY_MORE = 200  # times what the source has: looking up each costs less than listing a target that has so many
 _AT_ONCE = 4
 _UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 
@@ -66,7 +66,7 @@ class DiscoverPhase:
             await context.ledger.note_studies(some, at_target=False, run=context.run, first=context.options.first)
 
     async def _list_what_is_none(self) -> None:
-        """Note what lies in a folder and is no instance, so that everything that was found has an end."""
+        """Note what lies in a folder and is no instance, so that everything that was found is accounted for."""
         excluded = getattr(self._context.source, "excluded", None)
         if excluded is None:
             return
@@ -84,7 +84,7 @@ class DiscoverPhase:
         ledger.plan(nothing.id, planned_items((), None, left, how))
 
     async def _look_for_unseen(self) -> None:
-        """Ask for studies that were listed before and are not now, where something in them is still to be done."""
+        """Ask for studies that were listed before and are not now, where something is still to be done."""
         context = self._context
         async for study in context.studies(unseen=True):
             rows = await context.ledger.items(study.id)
@@ -102,6 +102,7 @@ class DiscoverPhase:
     async def _list_target(self) -> None:
         context = self._context
         how = context.comparison
+        # An archive of millions is not listed for a handful; and by other UIDs its list would match nothing.
         if self._found <= _FEW or how.maps_uids:
             await for_each(context.studies(), self._ask_target, at_once=_AT_ONCE)
             return

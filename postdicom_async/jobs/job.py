@@ -1,9 +1,9 @@
-"""A job as callers have it: begun, watched, paused, changed, waited for, and gone on with after whatever ended it.
+"""A job as callers have it: begun, watched, paused, changed, waited for, and resumed after whatever ended it.
 
 `Job` holds what is open: the ledger with its lock, the two ends, the socket through which it is told things, and the
 task that works; that task opens them all, and closes them whatever happens. It is made by `jobs.copy`, `jobs.sync`,
 `jobs.verify` and `jobs.resume`; leaving ``async with`` ends the work in good order, and the next job of the same pair
-goes on where it stopped. Whoever iterates over it slows it down: no chunk is given out while 1024 outcomes wait.
+goes on where it stopped. A reader that iterates over it slows it down: no chunk is given out while 1024 outcomes wait.
 
 What can go wrong: it is cancelled before its first step. Then the task has opened nothing and will close nothing, and
 `stop` lets go of the ledger in its place.
@@ -85,7 +85,7 @@ class Job:
         return self._parts.ledger.path
 
     def summary(self) -> Summary:
-        """Return what it has come to so far. It reads the ledger: call it in a thread where that matters."""
+        """Return how far it has come. It reads the ledger: call it in a thread where that matters."""
         reader = LedgerReader(self.path)
         try:
             return reader.summary()
@@ -104,7 +104,7 @@ class Job:
         return await in_background(self.summary)
 
     async def __aiter__(self) -> AsyncGenerator[ItemLine, None]:
-        """Yield what becomes of each item from now on; the job goes no faster than it is read.
+        """Yield what becomes of each item from now on; the job goes no faster than its reader.
 
         Raises:
             PostdicomError: what ended the job, after the last item.
@@ -127,7 +127,7 @@ class Job:
         self._result()
 
     def _result(self) -> None:
-        """Raise what ended it; of this task's own cancellation the awaits above have told."""
+        """Raise what ended it; this task's own cancellation has surfaced in the awaits above."""
         if self._working.cancelled():
             raise JobStopped("the job was told to stop; the same call again goes on where it stopped")
         self._working.result()
@@ -140,7 +140,7 @@ class Job:
         return self._parts.pace
 
     def pause(self) -> None:
-        """Let nothing more begin; what is under way comes to its end."""
+        """Let nothing more begin; what is under way is finished."""
         self.pace.pause()
 
     def resume(self) -> None:
@@ -153,10 +153,10 @@ class Job:
         return not self._working.done()
 
     async def stop(self) -> None:
-        """End it in good order: what is under way is dropped, what is known is in the ledger."""
+        """Stop it in good order: what is under way is dropped, and what is known is in the ledger."""
         self._working.cancel()
         await outlasting(self._working)
-        if not self._has_begun:  # cancelled before its first step: nobody else lets go of the ledger
+        if not self._has_begun:  # cancelled before its first step: nobody else closes the ledger
             self._has_begun = True
             await self._parts.ledger.__aexit__(None, None, None)
 

@@ -3,7 +3,7 @@
 ::
 
     NAME.ledger          what became of every item; no secrets, no patient data
-    NAME.ledger.private  how the ends were written, filters and paths among it, so that the job can be gone on with
+    NAME.ledger.private  how the ends were written, filters and paths among it, so that the job can be resumed
     NAME.ledger.source, NAME.ledger.target   what folders hold (their index)
 
 All of it is for this user alone. The name is told by a digest of both ends, their filters and the anonymisation, under
@@ -61,9 +61,9 @@ def state_folder() -> Path:
 
 
 def pair_digest(*parts: str) -> str:
-    """Return what tells a pair of ends from every other: 16 hexadecimal digits, under a key of this user."""
+    """Return what distinguishes a pair of ends from every other: 16 hexadecimal digits, under a key of this user."""
     digest = hashlib.blake2b(key=_key(), digest_size=8)
-    for part in parts:
+    for part in parts:  # each with its length, so that no other parts run together to the same bytes
         digest.update(len(part).to_bytes(8, "big") + part.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
@@ -139,7 +139,7 @@ def remove_job(ledger: Path) -> None:
 
 
 class ResumeFile:
-    """What a job must know to be gone on with and nobody else may: a JSON file for this user alone."""
+    """What a job needs to be resumed, and nobody else may know: a JSON file for this user alone."""
 
     def __init__(self, ledger: Path) -> None:
         self._path = beside(ledger, "private")

@@ -104,7 +104,7 @@ class MovePhase:
         finally:
             for task in [*tasks, *self._asking]:
                 task.cancel()
-            # In one wait: a second cancellation in it must not leave those behind that come later in the row.
+            # In one wait: a second cancellation during it must not leave later ones running.
             await outlasting(asyncio.gather(*tasks, *self._asking, return_exceptions=True))
         for task in tasks:
             if not task.cancelled() and (problem := task.exception()) is not None:
@@ -150,7 +150,7 @@ class MovePhase:
             await self._ahead.put(chunk)
 
     def _begun(self, study: StudyRow, items: list[ItemRow]) -> list[Chunk]:
-        """Return the chunks of what is pending in a study; one without any has ended."""
+        """Return the chunks of what is pending in a study; a study without any has ended."""
         for one in items:
             if one.state is State.PENDING:
                 self._attempts[study.id, one.series, one.uid] = one.attempts
@@ -162,7 +162,7 @@ class MovePhase:
         return chunks
 
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
-        """Yield chunks as they are to be given out: those of a first attempt, then those of further waves."""
+        """Yield chunks in the order in which they are given out: first attempts, then further waves."""
         while (chunk := await self._ahead.get()) is not None:
             yield await self._given_out(chunk)
         while self._out or self._again:
@@ -176,7 +176,7 @@ class MovePhase:
             self._due.discard(study_id)
             study = self._rows[study_id]
             # What is read now is another thing to wait for: else a chunk that ends meanwhile would take the study for
-            # moved, and who comes after a kill would pass over what is read here.
+            # moved, and after a kill the next process would pass over what is read here.
             self._left[study_id] = self._left.get(study_id, 0) + 1
             if study_id in self._to_list:
                 self._to_list.discard(study_id)
@@ -202,19 +202,19 @@ class MovePhase:
     def _item_ended(self, chunk: Chunk, end: ItemEnd) -> None:
         out = self._out[chunk.number]
         if not chunk.wanted.instances:
-            if not end.series:  # it does not say what it is: too few have come then, and the study is listed
+            if not end.series:  # it does not say what it is: then too few have come, and the study is listed
                 return
             out.arrived += 1
             running = ItemRow(end.series, end.uid, State.RUNNING, attempts=1, size=end.size)
             self._context.ledger.plan(chunk.study_id, [running])
         out.open.discard((end.series, end.uid))
         if end.state is not State.DONE and (end.temporary or end.reason == Reason.REFUSED):
-            out.held_back.append(end)  # why it was refused, the end of the chunk may tell: lost credentials
+            out.held_back.append(end)  # the chunk's end may tell why it was refused: lost credentials
         else:
             self._settle(chunk, [end])
 
     async def _failed_chunk_ended(self, chunk: Chunk, end: ChunkEnd) -> None:
-        """Find out whether an end that failed a chunk can be worked with at all; wait until it can."""
+        """Find out whether an end that failed a chunk works at all; wait until it does."""
         failed = self._context.source if end.failed_end == "source" else self._context.target
         problem = _problem_of(end) if end.failed_end else errors.ConnectionFailed("instances were not taken")
         is_outage = await self._context.outages.outlasted(failed, problem)
@@ -226,7 +226,7 @@ class MovePhase:
             self._failure.set_exception(problem)
 
     def _chunk_ended(self, chunk: Chunk, end: ChunkEnd, *, is_outage: bool) -> None:
-        """Settle what is left of a chunk, unless an outage took it: then it costs nobody an attempt."""
+        """Settle what is left of a chunk, unless an outage took it: then it uses up no attempt."""
         out = self._out.pop(chunk.number)
         again = end.temporary or not end.failed_end or end.error == errors.ProtocolError.__name__
         left = [ItemEnd(*key, State.FAILED, _reason_of(end), again) for key in out.open]
@@ -261,7 +261,7 @@ class MovePhase:
         self._changed.set()
 
     def _try_again(self, chunk: Chunk, attempts: int) -> None:
-        """Have a study's pending items given out again, all of them together, after a wave's wait."""
+        """Have a study's pending items given out again, all together, after the wait of a wave."""
         if chunk.study_id not in self._due:
             wait = self._context.options.wave(attempts) if attempts else 0.0
             self._due.add(chunk.study_id)
@@ -294,7 +294,7 @@ _REASONS = {
 
 
 def _reason_of(end: ChunkEnd) -> int:
-    """Return why the items of a chunk failed of which nothing else is known."""
+    """Return why those items of a chunk failed about which nothing else is known."""
     if end.failed_end == "source" and end.error in (errors.ServerError.__name__, errors.ProtocolError.__name__):
         return int(Reason.NOT_ARRIVED)
     named = {kind.__name__: reason for kind, reason in _REASONS.items()}
@@ -302,7 +302,7 @@ def _reason_of(end: ChunkEnd) -> int:
 
 
 def _problem_of(end: ChunkEnd) -> errors.PostdicomError:
-    """Return the error that ended a chunk, which may have been on another machine."""
+    """Return the error that ended a chunk, perhaps on another machine."""
     kinds = (errors.AuthenticationFailed, errors.ConnectionFailed, errors.RateLimited)
     if end.error == errors.LocalFileError.__name__:
         full = errors.LocalFileError(end.message, temporary=end.temporary)

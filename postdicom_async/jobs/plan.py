@@ -100,11 +100,12 @@ def planned_items(
         before = left.pop((one.series, one.uid), None)
         state, reason = _state_of(one, None if held is None else new_uid(one.uid) in held, before, how)
         is_same = before is not None and before.state is state
+        # What was listed again as it was keeps its attempts; what has changed state begins anew.
         attempts = before.attempts if before is not None and state is State.PENDING and is_same else 0
         digest = before.digest if before is not None and is_same else b""
         size = one.size or (before.size if before else 0)
         yield ItemRow(one.series, one.uid, state, reason, attempts, size, digest)
-    for before in left.values():  # no more at the source
+    for before in left.values():  # no longer at the source
         if before.state in _AT_TARGET and (held is None or new_uid(before.uid) in held):
             yield before._replace(reason=Reason.GONE)
         elif before.state not in _LEFT_ALONE:  # what no end has any more is not to be missed by verification
@@ -138,7 +139,7 @@ def is_sampled(uid: str, share: float) -> bool:
 
 
 def gone(items: Iterable[ItemRow], *, delete_all: bool) -> list[ItemRow]:
-    """Return what may be deleted at the target of items that the source has no more."""
+    """Return which items may be deleted at the target, of those that the source no longer has."""
     states = _AT_TARGET if delete_all else frozenset({State.DONE})
     return [one for one in items if one.state in states and one.reason == Reason.GONE]
 
@@ -171,7 +172,7 @@ def chunks_of(
         most: instances in a chunk. A series that is wanted whole may have more, since it costs an archive least when it
             is asked for as one.
         numbers: gives the chunks' numbers.
-        splits_series: no chunk has more than ``most`` all the same.
+        splits_series: even then no chunk has more than ``most``.
     """
     sizes = {series: sum(1 for _ in some) for series, some in groupby(items, key=lambda one: one.series)}
     groups: list[list[ItemRow]] = [[]]
@@ -248,7 +249,7 @@ class ChunkEnd(NamedTuple):
     Attributes:
         failed_end: ``"source"`` or ``"target"``: which end could not be worked with; empty where both could.
         error: the name of the exception's class, ``"ConnectionFailed"``; empty where there was none.
-        temporary: the end may work again later: an outage. Its items have burned no attempt.
+        temporary: the end may work again later: an outage. Its items have used up no attempt.
         message: one line for people, without anything private.
         retry_after: seconds the archive asked to wait.
         disk_full: space is used up: nothing helps but making room.

@@ -1,6 +1,6 @@
 """One run of a job, phase by phase, and what a running job was asked to try again.
 
-The phase stands in the ledger: whoever comes after a kill goes on there. So it is put there before anything is made
+The phase stands in the ledger: after a kill the next process goes on there. So it is put there before anything is made
 pending that it is to do, and the next one only when all of it is done.
 
 A retry may be asked for at any time. Nothing that is under way is touched: what failed is made pending between two
@@ -62,7 +62,7 @@ class Retries:
         self._all, self._reasons = False, set()
         if reasons == []:
             return False
-        ledger.put("phase", "moving")  # before anything is pending: whoever comes after a kill would pass it over
+        ledger.put("phase", "moving")  # before anything is pending: after a kill the next process would pass it over
         return await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=reasons) > 0
 
 
@@ -73,7 +73,7 @@ class Run:
         context: of the job.
         dispatcher: runs chunks.
         pace: says whether the job may work now.
-        gate: awaited before a phase and before a chunk: pauses, windows, and who reads what becomes of items.
+        gate: awaited before a phase and before a chunk: pauses, windows, and a reader of outcomes that is slow.
         retries: what is asked for while it runs.
     """
 
@@ -128,7 +128,7 @@ class Run:
             await MovePhase(self._context, self._dispatcher, self._gate, splits_series=splits).run()
 
     async def _count_seconds(self) -> None:
-        """Count the time in which it works: neither pauses and closed windows nor outages."""
+        """Count the time it works, without pauses, closed windows and outages."""
         ledger = self._context.ledger
         before = time.monotonic()
         while True:
@@ -151,7 +151,7 @@ async def begin_run(context: Context) -> None:
         async for study in context.studies(Stage.VERIFIED, of_any_run=True):
             ledger.set_stage(study.id, Stage.MOVED)
     ledger.put("verify", level)
-    # Last: who comes after a kill goes on with a run that has begun, and none of this is done for it again.
+    # Last: after a kill, a run that has begun goes on, and none of this is done for it again.
     ledger.put("run", before + 1)
     ledger.put("phase", PHASES[0])
     ledger.put("discovery_complete", False)

@@ -27,12 +27,12 @@ class State(IntEnum):
     PRESENT = 3
     """The target had it before: listed there, or the study was equal by count and not listed."""
     EXCLUDED = 4
-    """Not for this job: not DICOM, outside a filter."""
+    """Not for this job: not DICOM, or outside a filter."""
     FAILED = 5
     UNCONFIRMED = 6
     """Sent, and nothing proves that the target holds it."""
     DELETED = 7
-    """At the target and no more at the source; deleted by this job."""
+    """At the target and no longer at the source; deleted by this job."""
 
 
 SETTLED: Final = frozenset(State) - {State.PENDING, State.RUNNING}

@@ -1,4 +1,4 @@
-"""What a job has come to: what reports, pages and the terminal show, and whether it adds up. Pure.
+"""How a job stands: what reports, pages and the terminal show, and whether it adds up. Pure.
 
 It is read from a ledger, and nothing in it is private.
 """
@@ -140,7 +140,7 @@ class Summary:
 
     @property
     def discovered(self) -> int:
-        """Every instance, and everything that is none, that was found: the sum over the states."""
+        """Everything that was found, instances or not: the sum over the states."""
         return sum(count.instances for count in self.counts.values())
 
     def of(self, state: State) -> Count:
@@ -165,7 +165,7 @@ STATE_NAMES = {
 
 
 def name_of(state: State, verb: str) -> str:
-    """Return a state as people read it: to who only compares, what is there is what is right."""
+    """Return a state as people read it: where two ends are compared, what is there is as it should be."""
     return "as it should be" if verb == "verify" and state is State.PRESENT else STATE_NAMES[state]
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _AT_ONCE = 4
-_LOOKS = (0.0, 2.0, 8.0)  # seconds before a study is listed again: archives index with a delay
+_LOOKS = (0.0, 2.0, 8.0)  # seconds before a study is listed again: archives index what they store with a delay
 _AT_TARGET = (State.DONE, State.PRESENT)
 _MAY_BE_THERE = frozenset({Reason.CONNECTION, Reason.NOT_ARRIVED, Reason.NOT_CONFIRMED})
 _ABSENT_OR_OTHER = frozenset({Reason.NOT_LISTED, Reason.NOT_CONFIRMED, Reason.DIFFERENT})
@@ -77,6 +77,7 @@ class VerifyPhase:
             ledger.set_stage(study.id, Stage.VERIFIED)
             return
         self._settle(study, [row for row in known if row not in listed], Reason.NOT_LISTED)
+        # The target may have stored what broke off: it says so here at last, and nobody sends that again.
         for state, there in ((State.UNCONFIRMED, State.DONE), (State.FAILED, State.PRESENT)):
             settled = [row for row in unsure if row.state is state and row in listed]
             self._settle(study, settled, Reason.NONE, state=there)
@@ -88,11 +89,11 @@ class VerifyPhase:
         ledger.set_stage(study.id, Stage.VERIFIED)
 
     async def _listed(self, study: StudyRow, known: list[ItemRow], unsure: list[ItemRow]) -> set[ItemRow]:
-        """Return which rows the target lists; of those that were sent, and nobody knows, it is asked here at last."""
+        """Return which rows the target lists; what was sent and not confirmed is settled here too."""
         context = self._context
-        if context.options.verb == "verify":  # it has just been listed
+        if context.options.verb == "verify":  # both ends have just been listed
             return set(known)
-        if context.comparison.keeps_uids:  # what is listed may be the original
+        if context.comparison.keeps_uids:  # what is listed may be the original instead
             unsure = []
         listed: set[ItemRow] = set()
         for wait in _LOOKS if known or unsure else ():
@@ -109,7 +110,7 @@ class VerifyPhase:
         by_uid = {row.uid: row for row in rows}
         equal: list[ItemRow] = []
         at = 0
-        while at < len(rows):  # in chunks: an outage in the middle costs one of them
+        while at < len(rows):  # in chunks: an outage in the middle repeats only one of them
             some = rows[at : at + context.options.chunk]
             found: dict[str, Verified] = {}
             problem: PostdicomError | None = None

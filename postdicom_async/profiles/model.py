@@ -28,7 +28,7 @@ class Profile:
 
     Attributes:
         name: what it is called.
-        kind: which family it is of.
+        kind: which family it belongs to.
         url: the address of the DICOMweb service; empty for the Cloud API.
         username: as whom; for the Cloud API the user in whose name everything is done, by UUID or name.
         options: what is assumed of it beside what its kind assumes, as ``-o`` takes it: fields and their texts.

@@ -109,7 +109,7 @@ def cloud_client(profile: Profile, keys: tuple[str, str], settings: Settings, wi
     """Return the client of an account of the Cloud API, not yet open.
 
     Raises:
-        UsageError: a key is none.
+        UsageError: a key cannot be used.
     """
     from postdicom_async.cloud.client import CloudApi
 

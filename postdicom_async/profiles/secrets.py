@@ -1,4 +1,4 @@
-"""Where the secrets of an archive are: variables, files, the keyring, whoever sits there. Never in ``profiles.toml``.
+"""Where the secrets of an archive are: variables, files, the keyring, a terminal. Never in ``profiles.toml``.
 
 A variable without a profile's name in it, such as ``POSTDICOM_PASSWORD``, may be meant for another archive. It counts
 only when the caller speaks to a single one, and not when ``POSTDICOM_URL`` says that it belongs elsewhere.

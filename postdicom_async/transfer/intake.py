@@ -22,9 +22,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from postdicom_async.disk.anonymized import anonymized, require_anonymization
+from postdicom_async.disk.anonymized import anonymized
 from postdicom_async.disk.files import FileBody, Unusable
-from postdicom_async.disk.sources import IdentifiedSource, Sources, Usable, measure, read_sources
+from postdicom_async.disk.sources import IdentifiedSource, Sources, Usable, measure, read_sources, require_anonymization
 from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within

@@ -50,7 +50,7 @@ class ArchiveEnd:
 
     Attributes:
         name, identity, features: see `ends.End`.
-        notes: what is to be known of what it gives, a line each; whoever tells them takes them out.
+        notes: what is to be known of what it gives, a line each; the run that reports them takes them out.
 
     Raises:
         UsageError: an argument is wrong.

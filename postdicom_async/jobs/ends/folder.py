@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, relative_names
-from postdicom_async.disk.anonymized import require_anonymization
 from postdicom_async.disk.files import local_file_error
 from postdicom_async.disk.folder import SafeFolder, delete_file
+from postdicom_async.disk.sources import require_anonymization
 from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
@@ -113,7 +113,7 @@ class FolderEnd(FolderListing):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Let go of the folder and its index; what was stored is noted first."""
+        """Close the folder and its index; what was stored is noted first."""
         self._store = None
         self._writing.close()
         index = self._index
@@ -162,7 +162,7 @@ class FolderEnd(FolderListing):
             return self._index if self._index is not None else await in_background(self._open_index)
 
     def _open_index(self) -> FolderIndex:
-        # Put in place in the thread: it is to be found and closed though whoever waits for it is cancelled.
+        # Put in place in the thread: it must be found and closed even if the task that waits for it is cancelled.
         self._index = FolderIndex(self._index_path, root=self.identity, texts=self._filter.texts)
         return self._index
 

@@ -1,7 +1,7 @@
 """The files of a folder: searched for its index, and opened as instances.
 
 What has not changed since it was read is not read again. The search goes in steps of some hundred files. Each is one
-visit to a thread that reads several files at once, and one transaction: whoever is cancelled waits for a step, and what
+visit to a thread that reads several files at once, and one transaction: a cancelled search waits for its step, and what
 was read by then is kept. Memory holds one step.
 
 A file is looked at again when it is opened, for it may not be what it was when it was listed. `FolderReader` remembers

@@ -168,7 +168,7 @@ class FolderIndex:
         self._write(fill)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         with self._lock:
             self._database.close()
 
@@ -199,7 +199,7 @@ class FolderIndex:
         return self._run(lambda: self._fact(name))
 
     def mark(self, path: bytes) -> str:
-        """Return what stands for a file that is no instance: 16 hexadecimal digits that do not tell its path."""
+        """Return what stands for a file that is no instance: 16 hexadecimal digits that do not reveal its path."""
         return blake2b(path, key=self._key, digest_size=8).hexdigest()
 
     # --- scanning ----------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class _Kind(NamedTuple):
 
 
 def day_of(text: str) -> str:
-    """Return a date as YYYYMMDD, also one with ACR-NEMA's dots; "" for what is none."""
+    """Return a date as YYYYMMDD, also one with ACR-NEMA's dots; "" for what is no date."""
     day = text.replace(".", "") if text.count(".") == 2 else text
     return day if re.fullmatch(r"[0-9]{8}", day, re.ASCII) else ""
 

@@ -107,7 +107,7 @@ class FolderStore:
 
     @asynccontextmanager
     async def _alone(self, name: RelativeName) -> AsyncGenerator[None, None]:
-        """Let one instance of a name at a time look what is there and write."""
+        """Let one instance at a time, of those with one name, look at what is there and write."""
         while (other := self._at_work.get(name)) is not None:
             await other.wait()
         self._at_work[name] = done = asyncio.Event()
@@ -119,7 +119,7 @@ class FolderStore:
 
     async def _write_beside(self, source: Usable, name: RelativeName) -> Outcome:
         """Do what `_write` does where something has that name."""
-        opened: list[FileIO] = []  # a list: whoever is cancelled while it is opened finds it here, to be closed
+        opened: list[FileIO] = []  # a list, so that it is found and closed when this is cancelled while it opens
         try:
             with suppress(OSError):
                 await in_background(lambda: opened.append(FileIO(self.sink.folder.open_existing(name))))

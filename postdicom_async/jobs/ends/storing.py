@@ -61,6 +61,7 @@ async def stored(
         raise problem
     if given.problem is not None:
         raise given.problem
+    # An outage shows in items alone where each could be read only once: the upload could not try again.
     if is_doubtful and probe is not None:
         await probe()
 

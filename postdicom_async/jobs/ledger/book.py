@@ -96,7 +96,7 @@ class Book:
             line = self.database.execute(f"{STUDIES} WHERE id = ?", (number,)).fetchone()
             if line is None:
                 raise AssertionError(_NO_STUDY)
-            if len(self._studies) >= _REMEMBERED:  # who only reads never comes to the end of a group
+            if len(self._studies) >= _REMEMBERED:  # a reader never comes to the end of a group
                 self._studies.clear()
             found = self._studies[number] = study_in(line)
         return found
@@ -236,7 +236,7 @@ class Book:
         return reset
 
     def take_back(self, numbers: Sequence[int]) -> None:
-        """Make what was running in some studies pending again: nobody saw how that attempt ended, so it is none."""
+        """Make what was running in some studies pending again: nobody saw that attempt end, so it does not count."""
         for number in numbers:
             study = self.study(number)
             for old in items_of(self.database, study, [State.RUNNING]):
@@ -308,7 +308,7 @@ class Book:
         """Add what was counted to the tables."""
         for (study, state), (instances, size) in self._tally.items():
             self.add("tally", {"study": study, "state": state}, {"instances": instances, "bytes": size})
-            if instances < 0:  # so that who looks for studies with running items finds none that have no more
+            if instances < 0:  # so that a look for studies with running items finds none without
                 nothing = "DELETE FROM tally WHERE study = ? AND state = ? AND instances = 0 AND bytes = 0"
                 self.database.execute(nothing, (study, state))
         for (month, state, reason), (instances, size) in self._total.items():

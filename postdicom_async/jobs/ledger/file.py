@@ -131,6 +131,7 @@ def make(path: Path, facts: Mapping[str, str]) -> None:
     make_private(made)
     try:
         with closing(connected(made, "rw")) as database:
+            # First of all: with its first table, and in WAL mode, a file keeps the page size that it has.
             database.execute(f"PRAGMA page_size={PAGE_SIZE}")
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("BEGIN IMMEDIATE")
@@ -151,7 +152,7 @@ def make(path: Path, facts: Mapping[str, str]) -> None:
 def examine(path: Path, identity: object = None, *, to_merge: bool = False) -> None:
     """Look whether a ledger can be trusted, and change nothing. The lock on its name is held.
 
-    Whose job a part is of is asked when it is merged: the machine that runs it has another key for ``identity``.
+    Which job a part belongs to is asked when it is merged: the machine that runs it has another key for ``identity``.
 
     Raises:
         LedgerUnusable: it is no ledger, of a newer version, damaged, or of another job than ``identity`` says; or its
@@ -246,7 +247,7 @@ def checked_reader(path: Path) -> sqlite3.Connection:
                 raise
             mode = "immutable"  # in a folder that cannot be written to, so nobody writes
         database = connected(path, mode)
-        try:  # a page asks often while the job runs: whoever runs it has compared the sums
+        try:  # a page asks often while the job runs, and the process that runs it has compared the sums
             (_checked if settled else _refuse_versions)(database)
         except BaseException:
             database.close()
@@ -255,7 +256,7 @@ def checked_reader(path: Path) -> sqlite3.Connection:
 
 
 def tidy(path: Path) -> None:
-    """Remove what SQLite put beside a ledger for who only read it, unless somebody still uses it."""
+    """Remove what SQLite put beside a ledger that was only read, unless somebody still uses it."""
     with suppress(sqlite3.Error), closing(connected(path, "rw")) as database:
         database.execute("SELECT count(*) FROM fact").fetchone()  # the last that closes it removes them
 

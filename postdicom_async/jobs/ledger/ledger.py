@@ -6,8 +6,8 @@ A group of changes is one transaction, durable when it is committed, and counts 
 items: the sum over the states is what was discovered at any instant, without a pass over the items.
 
 What can go wrong: a group cannot be written (a full disk). It stays gathered, before what comes after it, and nothing
-is written by itself any more: whoever asks something of the ledger tries again, and is told why not. A process that is
-killed loses what was gathered and not written: the ledger may know less than is true, and never more.
+is written by itself any more: the next question to the ledger tries again, and its caller is told why not. A process
+that is killed loses what was gathered and not written: the ledger may know less than is true, and never more.
 
 What it holds, and may be relied on: `schema`. What is refused, and how damage is noticed: `file`. How lines and counts
 change together: `book`.
@@ -226,7 +226,7 @@ class Ledger:
     def plan(self, study_id: int, rows: Iterable[ItemRow]) -> None:
         """Gather items as they are to stand: new ones are added, known ones set.
 
-        What a study that was EQUAL counted without rows counts no more.
+        What a study that was EQUAL counted without rows no longer counts.
         """
         planned = list(rows)
         self._writer.gather(lambda book: book.plan(study_id, planned), len(planned), study=study_id)
@@ -425,7 +425,7 @@ class Writer:
 
     def _plan_to_write(self) -> None:
         if self.problem is not None or self._writing is not None or self._ending:
-            return  # it is written by who asks next, or after the group that is being written
+            return  # the next question writes it, or it follows the group that is being written
         if self._size >= _GROUP:
             self._write_now()
         elif self._timer is None:

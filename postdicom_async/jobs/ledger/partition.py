@@ -141,6 +141,7 @@ def _split_off(job: sqlite3.Connection, part: Path, facts: Mapping[str, Any], wh
 
 def _copy_what_lies_beside(path: Path, part: Path) -> None:
     if job_files.beside(path, "private").exists():
+        # A part deletes nothing: it knows a share of the source, and all else would look as if it were gone.
         kept = job_files.ResumeFile(path).read()
         job_files.ResumeFile(part).write({**kept, "delete": ""})
     for what in ("source", "target"):

@@ -62,7 +62,7 @@ class LedgerReader:
         self._reading: set[Cursor] = set()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         for lines in self._reading:  # SQLite would keep the file open for lines that nobody asks for any more
             lines.close()
         self._database.close()

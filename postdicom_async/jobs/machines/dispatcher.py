@@ -62,10 +62,10 @@ class DaskDispatcher:
         job: a word that tells this run from others on the same scheduler.
         security: see `tls`.
         patience: seconds without a scheduler, or without a worker, after which it is given up.
-        on_event: is told what people should know, one line each.
+        on_event: is given what people should know, one line each.
 
     Raises:
-        UsageError: the address is none, or leads to another machine without TLS.
+        UsageError: the address cannot be used, or leads to another machine without TLS.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class _Run:
         self._events.put_nowait(partial(self._came, key, answer))
 
     def _came(self, key: AttemptKey, answer: Any) -> list[ChunkReport]:
-        """Take what came of an attempt; None where nobody knows."""
+        """Take what came of an attempt; None where that is not known."""
         if key not in self._futures:
             return []  # it was lost with its scheduler, and is under way again as another attempt
         self._forget(key)
@@ -328,7 +328,7 @@ def checked_address(address: str, security: Security | None) -> str:
     """Return the scheduler's address with its scheme.
 
     Raises:
-        UsageError: it is none, or leads to another machine without TLS and certificates of both sides.
+        UsageError: it cannot be used, or leads to another machine without TLS and certificates of both sides.
     """
     full = address if "://" in address else f"{'tcp' if security is None else 'tls'}://{address}"
     try:
@@ -355,7 +355,7 @@ def checked_address(address: str, security: Security | None) -> str:
 
 
 class _OneConnection(Client):
-    """A client that does not connect again by itself: it would, for a while, into the log, with tracebacks."""
+    """A client that does not reconnect by itself: dask's would try for a while and fill the log with tracebacks."""
 
     async def _reconnect(self, *_: Any, **__: Any) -> None:
         self.scheduler_comm = None  # which ends its reading; `SchedulerConnection.look` sees that it is not running
@@ -457,4 +457,4 @@ class SchedulerConnection:
 async def _close(client: Any) -> None:
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(ENDS_WITHIN):
-            await client._close(fast=True)  # noqa: SLF001  its public close waits for a scheduler that is no more
+            await client._close(fast=True)  # noqa: SLF001  its public close waits for a scheduler that is gone

@@ -145,7 +145,7 @@ class InFlight:
     def _ended(self, part: _Part, items: Iterable[ItemEnd], end: ChunkEnd) -> list[ChunkReport]:
         whole = part.whole
         if end.error and (not whole.end.error or (whole.end.temporary and not end.temporary)):
-            whole.end = end  # the graver one: what needs a person outranks what time heals
+            whole.end = end  # the worse one: what needs a person outranks what passes with time
         given: list[ChunkReport] = [(whole.chunk, item) for item in items]
         whole.open_parts -= 1
         if not whole.open_parts:

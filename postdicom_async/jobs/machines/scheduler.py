@@ -36,7 +36,7 @@ class Scheduler:
         key: its key, PEM, without a password.
 
     Raises:
-        UsageError: the address is none, or needs TLS; a file is not there; the extra is not installed.
+        UsageError: the address cannot be used, or needs TLS; a file is not there; the extra is not installed.
     """
 
     address: str
@@ -78,8 +78,8 @@ class Scheduler:
             here: both ends as they are open here.
             options: how the job is to be done.
             pace: its rates, divided among the workers whenever a chunk is handed out.
-            patience: seconds without scheduler or workers, after which the job ends and may be gone on with.
-            tell: is told what people should know.
+            patience: seconds without scheduler or workers, after which the job ends and can be resumed.
+            tell: is given what people should know, line by line.
 
         Raises:
             UsageError: an end cannot be named to another machine, or every worker would make other UIDs.

@@ -40,7 +40,7 @@ Landed: TypeAlias = tuple[list[tuple[Any, ...]], tuple[Any, ...]]
 VERSION: Final = version("postdicom-async")
 PLUGIN: Final = "postdicom-async"
 STOP_WITHIN: Final = 5.0
-"""Seconds in which ends are closed; then the process goes all the same."""
+"""Seconds in which ends are closed; then the process ends anyway."""
 IDLE: Final = 600.0
 """Seconds after which an end is closed that no chunk has used."""
 
@@ -141,7 +141,7 @@ class _Kept:
         self._unused.set()
 
     async def close(self) -> None:
-        """Close it, whoever uses it."""
+        """Close it, even while it is used."""
         self._expire()
         if not self._end.done():
             self._keeper.cancel()
@@ -155,7 +155,7 @@ class _Room:
         self._loop = asyncio.new_event_loop()
         self._kept: dict[Hashable, _Kept] = {}
         self._running: dict[asyncio.Task[Any], str] = {}
-        # A daemon: should closing hang, the process can go all the same.
+        # A daemon: should closing hang, the process can end anyway.
         self._thread = threading.Thread(target=self._run, name="postdicom-worker", daemon=True)
         self._thread.start()
 
@@ -267,13 +267,13 @@ async def _carried(room: _Room, work: Work, parcel: Parcel) -> Landed:
                     end = given
                 else:
                     items.append((*given[:2], int(given.state), int(given.reason), *given[4:]))
-        if end.failed_end and not end.temporary:  # it may hold credentials that are no more: the next opens it anew
+        if end.failed_end and not end.temporary:  # its credentials may no longer hold: the next chunk opens it anew
             (source if end.failed_end == "source" else target).stale = True
     return items, tuple(end)
 
 
 def unpacked(item: tuple[Any, ...]) -> ItemEnd:
-    """Return an item's end as it was before it travelled."""
+    """Return an item's end as it was before it was packed."""
     series, uid, state, *rest = item
     return ItemEnd(series, uid, State(state), *rest)
 

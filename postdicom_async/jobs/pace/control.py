@@ -102,7 +102,7 @@ def handlers_of(
 
 
 class ControlServer:
-    """Answers whoever asks a running job, inside ``async with``. Handlers run in the job's own event loop.
+    """Answers what a running job is asked, inside ``async with``. Handlers run in the job's own event loop.
 
     Args:
         path: where to listen; of several the first that can be used.
@@ -123,7 +123,7 @@ class ControlServer:
         self._answering: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
-        """Listen. A job that cannot be told anything is a job all the same: see ``problem``.
+        """Listen. A job that cannot be told anything runs all the same: see ``problem``.
 
         Raises:
             LedgerLocked: another process runs this job.

@@ -63,14 +63,14 @@ class Advice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OutagePatience:
-    """How a job bears an end that is out of order; seconds.
+    """How patient a job is with an end that is out of order; seconds.
 
     Attributes:
         outage: so long one outage may last.
         first_step: until the first probe after one that failed; each step is twice the one before.
         last_step: the longest one.
         in_a_row: so many failures, without a success between, make an end doubtful.
-        budget: failures that are borne among successes before work slows down; every success earns back a fifth.
+        budget: failures among successes that are tolerated before work slows down; every success earns back a fifth.
     """
 
     outage: float = 12 * 3600.0
@@ -110,7 +110,7 @@ class OutagePolicy:
     """What is known of one end. Moments are seconds of any clock that goes on, given by the caller.
 
     Args:
-        patience: how an outage is borne.
+        patience: how patient the job is.
         chance: gives random numbers in [0, 1): no two jobs probe at the same moments.
 
     Attributes:
@@ -182,7 +182,7 @@ class OutagePolicy:
                 self._end = self._end or Advice(Do.STOP, cause=self._cause)
             else:
                 self._is_still_out(now)
-        elif self._state is not _State.CLEAR:  # work that ended well meanwhile has said more
+        elif self._state is not _State.CLEAR:  # work that has ended well since says more than a probe
             self._state, self._next = _State.TRIAL, now
 
     def asked(self) -> None:
@@ -196,7 +196,7 @@ class OutagePolicy:
             self._next = now + self._step()  # then another one, if nobody has told of this one by then
 
     def rested(self, now: float) -> None:
-        """Note that the job was paused, or its windows closed: nothing was asked meanwhile, so patience begins anew."""
+        """Note that the job was paused, or its windows closed: nothing was asked then, so patience begins anew."""
         if self.since is not None:
             self.since = now
             self._steps = 0
@@ -251,7 +251,7 @@ class OutagePolicy:
         self._not_before = max(self._not_before, now + retry_after)
 
     def _slow_down(self, now: float) -> None:
-        """Pay for a failure among successes; when too many of them fail, wait before anything else is given out."""
+        """Pay for a failure among successes; when too many fail, wait before anything else is given out."""
         if self._budget < 1.0:
             self._not_before = max(self._not_before, now + self._patience.first_step * (0.5 + 0.5 * self._chance()))
         else:
@@ -262,7 +262,7 @@ class OutagePolicy:
         if self.since is None:
             self.since = self._row_began if self._row else now
             self.outages += 1
-            self._row = 0  # it was the outage
+            self._row = 0  # those failures were the outage
         self._state = _State.OUT
         lasted = now - self.since
         if lasted >= self._patience.outage:

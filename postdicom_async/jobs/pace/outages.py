@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 _MOST_QUESTIONS = 3
-_SHORTEST = 0.05  # seconds that are slept at least: two clocks never agree
-_REST = 1.0  # seconds from which on a wait at the gate was a rest
+_SHORTEST = 0.05  # the shortest sleep in seconds: two clocks never agree exactly
+_REST = 1.0  # a wait at the gate of so many seconds was a rest
 
 
 async def _no_gate() -> None:
@@ -45,11 +45,11 @@ class _WatchedEnd:
 
 
 class Outages:
-    """What the phases of a job ask before and after they use an end.
+    """What the phases of a job consult before and after they use an end.
 
     Args:
         ends: the ends.
-        patience: how an outage is borne.
+        patience: how patient the job is.
         tell: is given a line when an outage begins and ends.
         gate: awaited before an end is probed: pauses and windows.
         clock: seconds that never go back.
@@ -74,7 +74,7 @@ class Outages:
         self._sleep = sleep
 
     def succeeded(self, end: End) -> None:
-        """Note that an end did what it was asked."""
+        """Note that an end did what it was asked to do."""
         self._of(end).policy.ended(self._clock())
 
     @property
@@ -103,6 +103,7 @@ class Outages:
             PostdicomError: the end cannot be worked with and will not be by waiting (credentials, a full disk), or the
                 job has no patience left.
         """
+        # Waiting helps neither: the same call fails the same way, and a full disk stays full.
         if isinstance(problem, UsageError) or (isinstance(problem, LocalFileError) and problem.disk_full):
             raise problem
         one = self._of(end)
@@ -114,7 +115,7 @@ class Outages:
         return is_outage
 
     async def to_be_repeated(self, end: End, problem: PostdicomError, made: int) -> bool:
-        """Return whether a question that failed is to be asked again, when that makes sense.
+        """Return, when the end works, whether a question that failed is to be asked again.
 
         Raises:
             PostdicomError: see `outlasted`.
@@ -131,13 +132,13 @@ class Outages:
         return next(one for one in self._ends if one.end is end)
 
     async def _is_out(self, one: _WatchedEnd) -> bool:
-        """Ask an end whether it can be worked with at all; while an outage lasts, that is known."""
+        """Return whether an end is out of order: it is asked, unless an outage is already known to last."""
         before = one.policy.outages
         async with one.asking:
             if one.policy.since is not None or one.policy.outages > before:
                 return True
             if one.policy.advice(self._clock()).do in {Do.STOP, Do.GIVE_UP}:
-                return True  # it ends the job, and costs nobody an attempt
+                return True  # it ends the job, and uses up no attempt
             if retry_after := (one.problem.retry_after if one.problem is not None else None):
                 return retry_after > 0  # it has said when it wants to be asked again
             return await self._probed(one) is not None
@@ -145,7 +146,7 @@ class Outages:
     async def _probed(self, one: _WatchedEnd) -> PostdicomError | None:
         found: PostdicomError | None = None
         one.policy.asked()
-        for _ in range(_MOST_QUESTIONS):  # one page of a proxy in between is no reason to end a job
+        for _ in range(_MOST_QUESTIONS):  # one error page of a proxy is no reason to end a job
             found = None
             try:
                 await one.end.probe()
@@ -178,7 +179,7 @@ class Outages:
                 raise one.problem or PostdicomError(advice.cause, temporary=advice.do is Do.GIVE_UP)
 
     async def _rested(self) -> bool:
-        """Wait while nothing is to be done; return whether that was so."""
+        """Wait while the gate is closed; return whether that took a while."""
         before = self._clock()
         await self._gate()
         if self._clock() - before < _REST:

@@ -1,4 +1,4 @@
-"""How fast a job may work: bytes and requests a second, how much at once, and in which windows; changeable meanwhile.
+"""How fast a job may work: bytes and requests a second, how much at once, and in which windows. It may be changed.
 
 `Bucket` is the policy of one rate, in virtual time. `Pace` holds all that a job may be told while it runs, for one
 event loop: whoever moves something asks it first, in turn, and `set` wakes whoever waits. Nothing here holds what is
@@ -36,7 +36,7 @@ RateKind = Literal["bytes", "requests"]
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A rate, or that there is none.
+    """A rate, or no limit.
 
     Attributes:
         per_second: bytes or requests a second; None for no limit.

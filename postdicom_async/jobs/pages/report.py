@@ -198,7 +198,7 @@ def report_lines(reader: LedgerReader, form: str, *, version: str, now: datetime
         reader: of the ledger.
         form: one of `FORMATS`.
         version: of this program.
-        now: the moment that it is of; the present one without it.
+        now: the moment it is about; now without it.
 
     Raises:
         UsageError: the format is not known.

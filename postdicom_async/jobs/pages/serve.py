@@ -93,7 +93,7 @@ class LivePage:
         """Listen.
 
         Raises:
-            UsageError: it cannot listen there, or the token file is none.
+            UsageError: it cannot listen there, or the token file holds no token.
             LocalFileError: the token file cannot be read.
             PostdicomError: the ledger cannot be read.
         """
@@ -128,7 +128,7 @@ class LivePage:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop: pages that look on are told by the end of their connection."""
+        """Stop: open pages see it by the end of their connection."""
         await self._closing.aclose()
 
     async def serve_forever(self) -> None:
@@ -138,7 +138,7 @@ class LivePage:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: they are whoever's who runs the event loop."""
+    """uvicorn without its signal handlers: those belong to the program that runs the event loop."""
 
     def __init__(self, pages: Pages) -> None:
         super().__init__(
@@ -232,6 +232,7 @@ class JobWatcher:
             took = time.monotonic() - begun
             pace = self._eta.note(summary, time.time())
             self._look = JobSnapshot(summary, pace, await self._status(), self._version)
+            # A look at a ledger of millions takes seconds: however many pages are open, it is read a tenth of the time.
             self._stale_at = time.monotonic() + max(_YOUNG, took * _WORTH)
             return self._look
 
@@ -260,7 +261,7 @@ class JobWatcher:
             try:
                 return question(self._reader)
             except PostdicomError:
-                self._let_go()  # the next who asks opens it anew
+                self._let_go()  # the next question opens it anew
                 raise
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, answer)
@@ -285,7 +286,7 @@ class JobWatcher:
         return taken[:size], len(taken) > size
 
     async def close(self) -> None:
-        """Let go of the ledger, when the thread has done with it."""
+        """Close the ledger, when the thread has finished with it."""
         await outlasting(asyncio.get_running_loop().run_in_executor(self._thread, self._let_go))
         self._thread.shutdown(wait=False)
 

@@ -107,6 +107,7 @@ class AuthGate:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         origin, place = headers.get("origin"), scope["path"]
+        # First of all: a page of anybody may make its own name mean this machine's address (DNS rebinding).
         if not self._doors.is_known_host(headers.get("host", "")):
             return _told(421, "Not here", "This server is not known by that name.", back=False)
         if origin is not None and not self._doors.is_own_origin(origin):
@@ -275,6 +276,7 @@ class Pages:
         """Carry an order to the job and show what it answers."""
         session: BrowserSession = request.scope["session_of_job"]
         form = await _form(request)
+        # A browser sends Origin with every order of a page; what comes without it is no page's.
         if request.headers.get("origin") is None or not self._doors.is_proof(session, form.pop("proof", "")):
             return _told(403, "Not allowed", "Give orders on this server's own page.")
         ok, words = await self._order(form)

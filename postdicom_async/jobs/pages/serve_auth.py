@@ -65,7 +65,7 @@ class PageAccess:
         return self._token
 
     def enter(self, token: str) -> BrowserSession | None:
-        """Return the session of whoever brings the token, None for who brings another or comes later."""
+        """Return the session of the browser that brings the token, None for any other token or a second time."""
         if not self._token or not _same(token, self._token):
             return None
         self._token = ""
@@ -73,7 +73,7 @@ class PageAccess:
         return self._session
 
     def session(self, cookie: str) -> BrowserSession | None:
-        """Return the session that a cookie is of."""
+        """Return the session that a cookie belongs to."""
         known = self._session
         return known if known is not None and _same(cookie, known.cookie) else None
 

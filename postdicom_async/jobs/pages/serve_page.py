@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 NO_STUDY = "-"
-"""Stands for a UID in an address where there is none: of what is no instance."""
+"""Stands for a UID in an address where there is none: for what is no instance."""
 
 _STYLE = Html(empty("link", rel="stylesheet", href="/style.css"))
 _SCRIPT = element("script", src="/live.js", defer=True)
