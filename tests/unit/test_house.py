@@ -90,7 +90,6 @@ PURE = {
         "dicom.sameness",
         "dicom.scan",
         "dicom.text",
-        "dicom.uids",
         "dicom.wholeness",
         "dicomweb.filters",
         "dicomweb.dialects",
