@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -18,7 +18,6 @@ from postdicom_async.vendor.values import Values, is_uuid
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.connection import Connection
-    from postdicom_async.cloud.frames import Envelope
     from postdicom_async.errors import PostdicomError
     from postdicom_async.vendor.wire import CloudWire
 
@@ -31,8 +30,9 @@ _INSTITUTION = "institution_uuid"
 class CloudCaller(VendorCaller[CloudOperation]):
     """Calls operations on a connection as one user of the account."""
 
+    operations = OPERATIONS
+
     def __init__(self, connection: Connection, user: UUID | str | None) -> None:
-        super().__init__(OPERATIONS)
         self.connection = connection
         self._user = user
 
@@ -101,21 +101,18 @@ class CloudCaller(VendorCaller[CloudOperation]):
 
     async def _send(self, operation: CloudOperation, values: Values) -> Content:
         fields = {"UserUuid": self.user.identity, **fields_of(operation, values, self.wire)}
-        call = self.connection.call(operation.title, operation.number_for(values), fields, operation.repeat)
-        envelope = await self._in_time(operation, call)
-        if envelope.refusal is not None:
-            known = (*PrivateTexts(values), *self.connection.secrets, *self.user.private)
-            raise said_no(operation.title, envelope.refusal, known)
-        return envelope.message
-
-    async def _in_time(self, operation: CloudOperation, call: Awaitable[Envelope]) -> Envelope:
         deadline = self.connection.settings.timeouts.deadline
 
         def late() -> PostdicomError:
             error = deadline_passed(operation.title, deadline, sent=True)
             return outcome_unknown(error) if operation.repeat is Repeat.CHANGE else error
 
-        return await within(deadline, call, late)
+        call = self.connection.call(operation.title, operation.number_for(values), fields, operation.repeat)
+        envelope = await within(deadline, call, late)
+        if envelope.refusal is not None:
+            known = (*PrivateTexts(values), *self.connection.secrets, *self.user.private)
+            raise said_no(operation.title, envelope.refusal, known)
+        return envelope.message
 
 
 class CloudFacade:

@@ -204,15 +204,13 @@ class Connection:
         opened = self._opened
         if opened is None or opened is self._forgotten or not self._registers or not self.wire.reuse_session:
             return None
-        socket: FrameSocket | None = None
         try:
             socket = await self._open_socket(opened)
             if await self._register(socket, opened):
                 return socket
+            socket.cut()
         except (Problem, ProtocolError):
             pass  # a session that cannot be registered again may be gone; a new one is no loss
-        if socket is not None:
-            socket.cut()
         _log.debug("the session is not taken up again; a new one is opened")
         return None
 
@@ -254,28 +252,22 @@ class Connection:
             async with self._asking:
                 if self._opened is opened and self._times_asked == before:
                     self._times_asked += 1
-                    await self._renew_unless_known(opened)
+                    if self._registers and not await self._is_known(opened):
+                        self._forgotten = opened
+                        await self.repeated("open a session", Repeat.READ, self._main_socket)
+                        # A service that does not know the new one either says no to all, and is not asked again.
+                        self._registers = await self._is_known(self._require_opened())
         return self._require_opened().session_uuid != session_uuid
-
-    async def _renew_unless_known(self, opened: OpenedSession) -> None:
-        if not self._registers or await self._is_known(opened):
-            return
-        self._forgotten = opened
-        await self.repeated("open a session", Repeat.READ, self._main_socket)
-        # A service that does not know the new one either says no to all of them, and is not asked again.
-        self._registers = await self._is_known(self._require_opened())
 
     async def _is_known(self, opened: OpenedSession) -> bool:
         """Ask, as a socket for parts does, whether the service knows a session; no answer says nothing against it."""
-        socket: FrameSocket | None = None
         try:
             socket = await self._open_socket(opened)
-            return await self._register(socket, opened)
+            is_known = await self._register(socket, opened)
+            socket.cut()
         except (Problem, ProtocolError):
             return True
-        finally:
-            if socket is not None:
-                socket.cut()
+        return is_known
 
     async def socket_of(self, session_uuid: str) -> FrameSocket:
         """Return the main socket if the account's session still is this one.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.socket import FrameSocket
     from postdicom_async.settings import Settings
 
-__all__ = ["Attempt", "UploadSession", "order_in", "status_after"]
+__all__ = ["Attempt", "UploadSession", "order_in", "status_after", "uuid_of"]
 
 KIB = 1024
 _REPEATS_OF_EACH = 4  # of the files under way at once, in a burst
@@ -150,8 +150,7 @@ class UploadSession:
         under = attempt.account_session_uuid
         envelope = await self._exchange(kind, {**head, **fields}, under, data=data, socket=socket)
         if envelope.refusal is None and kind is not FileUploadType.CHECK_FILE_EXIST:
-            order = order_in(envelope)
-            self.note_order(order.patient_order_uuid if order and order.is_named else None)
+            self.note_order(uuid_of(order_in(envelope)))
         return envelope
 
     def note_order(self, patient_order_uuid: str | None) -> None:
@@ -284,7 +283,12 @@ def status_after(error: PostdicomError) -> Status:
     return Status.FAILED
 
 
-def order_in(envelope: Envelope) -> PatientOrder | None:
-    """Return the order that an answer names; None when it names none."""
+def order_in(envelope: Envelope) -> PatientOrder:
+    """Return the order that an answer names; one without any field when it names none."""
     order = envelope.in_message("PatientOrder")
-    return PatientOrder(order) if isinstance(order, dict) else None
+    return PatientOrder(order if isinstance(order, dict) else {})
+
+
+def uuid_of(order: PatientOrder) -> str | None:
+    """Return an order's UUID, None where the answer has none."""
+    return order.patient_order_uuid if order.is_named else None

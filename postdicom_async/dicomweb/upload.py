@@ -7,7 +7,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicom.uids import checked_uid
+from postdicom_async.dicom.header import checked_uid
 from postdicom_async.dicomweb.confirm import Present
 from postdicom_async.dicomweb.store import OPERATION, Storing
 from postdicom_async.errors import UsageError
