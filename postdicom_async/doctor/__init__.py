@@ -1,1 +1,1 @@
-"""How an archive behaves, compared with what this package assumes of it: it only reads, and reports in its own words."""
+"""How an archive behaves, compared with what this package assumes of it: only reads, reported in words of our own."""
