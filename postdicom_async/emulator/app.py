@@ -31,7 +31,7 @@ from postdicom_async.emulator.doors import is_known_host
 from postdicom_async.emulator.operations.actions import operation_routes
 from postdicom_async.emulator.pages.routes import share_routes
 from postdicom_async.emulator.store.archive import ArchiveStore
-from postdicom_async.emulator.store.attributes import QueryLevel
+from postdicom_async.emulator.store.attributes import EntityLevel
 from postdicom_async.emulator.store.files import UnreadableHeader
 from postdicom_async.emulator.vendor.shares import SHARE_PATH
 
@@ -49,7 +49,7 @@ def _dicomweb_routes(context: ArchiveContext) -> list[RouteRow]:
     The vendor's come first: in ``/studies/series/instances`` the word ``series`` is not a Study Instance UID.
     """
     stow, wado = Stow(context), Wado(context)
-    studies, series, instances = (partial(answer_search, context, level) for level in QueryLevel)
+    studies, series, instances = (partial(answer_search, context, level) for level in EntityLevel)
     rows: list[RouteRow] = [
         ("POST", "/", stow.store),
         ("GET", "/studies/series", series),

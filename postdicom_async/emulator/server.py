@@ -24,7 +24,7 @@ from postdicom_async.emulator.cloud.state import Cloud, add_cloud_tables
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
 from postdicom_async.emulator.doors import checked_hosts
 from postdicom_async.emulator.http_server import QuietServer, listen
-from postdicom_async.emulator.operations.faults import Fault, Faults, VendorCall
+from postdicom_async.emulator.operations.faults import Fault, Faults, ReceivedCall
 from postdicom_async.emulator.store.archive import ArchiveStore, StoredInstance, parse_instance
 from postdicom_async.emulator.store.files import make_file
 from postdicom_async.emulator.store.schema import order_uuid_of, series_uuid_of
@@ -161,7 +161,7 @@ class EmbeddedArchive:
         return part
 
     @property
-    def vendor_calls(self) -> Sequence[VendorCall]:
+    def vendor_calls(self) -> Sequence[ReceivedCall]:
         """The calls of PostDICOM's own operations whose parameters could be read, the oldest first."""
         return tuple(self._faults.calls)
 

@@ -16,7 +16,7 @@ from postdicom_async.emulator.store.archive import ArchiveStore, IndexRow
 from postdicom_async.emulator.store.attributes import (
     KEPT_BY_LEVEL,
     RETURNED_BY_LEVEL,
-    QueryLevel,
+    EntityLevel,
     is_uid,
     resolve_attribute,
     vr_of,
@@ -26,7 +26,7 @@ from postdicom_async.emulator.store.header import Json, UnreadableHeader, read_h
 __all__ = ["Page", "Query", "answer_search", "parse_query", "search"]
 
 _UIDS = ("0020000D", "0020000E", "00080018")
-_LEVELS = tuple(QueryLevel)
+_LEVELS = tuple(EntityLevel)
 _UIDS_OF = {level: _UIDS[: depth + 1] for depth, level in enumerate(_LEVELS)}
 _FROM_TOP = {level: _LEVELS[: depth + 1] for depth, level in enumerate(_LEVELS)}
 """A level and those above it, whose attributes its entities have too."""
@@ -42,7 +42,7 @@ _TRUNCATED = "The number of results exceeded the maximum supported by the server
 class Query:
     """A search, taken apart."""
 
-    level: QueryLevel
+    level: EntityLevel
     uids: dict[str, list[str]] = field(default_factory=dict)
     filters: dict[str, str] = field(default_factory=dict)
     fields: set[str] = field(default_factory=set)
@@ -50,7 +50,7 @@ class Query:
     fuzzy: bool = False
     limit: int | None = None
     offset: int = 0
-    fixed: frozenset[QueryLevel] = frozenset()
+    fixed: frozenset[EntityLevel] = frozenset()
     """Levels whose entity the path names: their attributes are not repeated in the answer."""
     ignored: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Page:
     truncated: bool
 
 
-async def answer_search(context: ArchiveContext, level: QueryLevel, request: Request) -> Response:
+async def answer_search(context: ArchiveContext, level: EntityLevel, request: Request) -> Response:
     """Handle a search for the entities of a level, or for those within what the path names."""
     if not any(media.covers(name) for media in accepted(request) for name in (DICOM_JSON, "application/json")):
         raise Refusal(406, "search results are application/dicom+json")
@@ -86,17 +86,17 @@ def _warning(request: Request, page: Page, query: Query) -> dict[str, str]:
     return {"Warning": ", ".join(f'299 {base_url(request)} "{text}"' for text in quotable)} if texts else {}
 
 
-def parse_query(level: QueryLevel, path: dict[str, str], parameters: Iterable[tuple[str, str]]) -> Query:
+def parse_query(level: EntityLevel, path: dict[str, str], parameters: Iterable[tuple[str, str]]) -> Query:
     """Take the path and the query parameters of a search apart.
 
     Raises:
         Refusal: 400 for what is not a number or not a UID, or longer than anything it could match.
     """
-    query = Query(level, fixed=frozenset(map(QueryLevel, path)))
+    query = Query(level, fixed=frozenset(map(EntityLevel, path)))
     for name, uid in path.items():
         if not is_uid(uid):
             raise Refusal(400, "a UID in the path is not a UID")
-        query.uids[_UIDS_OF[QueryLevel(name)][-1]] = [uid]
+        query.uids[_UIDS_OF[EntityLevel(name)][-1]] = [uid]
     for name, value in parameters:
         if name in {"limit", "offset"}:
             if not value.isascii() or not value.isdigit() or len(value) > 9:
@@ -138,7 +138,7 @@ def _take_key(query: Query, name: str, value: str) -> None:
             query.uids[tag] = wanted if already is None else sorted(set(wanted) & set(already))
     elif len(value) > LONGEST_KEY:
         raise Refusal(400, f"a value to match has at most {LONGEST_KEY} characters")
-    elif query.level is QueryLevel.INSTANCE or any(tag in KEPT_BY_LEVEL[level] for level in _FROM_TOP[query.level]):
+    elif query.level is EntityLevel.INSTANCE or any(tag in KEPT_BY_LEVEL[level] for level in _FROM_TOP[query.level]):
         query.filters[tag] = value
         query.fields.add(tag)  # "the attributes matched" are part of every answer
     else:  # only an instance has all of its file's attributes
@@ -189,7 +189,7 @@ def instance_url(row: IndexRow, base: str) -> str:
     return base + "".join(f"/{name}/{uid}" for name, uid in names if uid)
 
 
-def _computed(level: QueryLevel, row: IndexRow, base: str) -> Json:
+def _computed(level: EntityLevel, row: IndexRow, base: str) -> Json:
     computed: dict[str, tuple[str, list[object]]] = {
         "00080005": ("CS", ["ISO_IR 192"]),  # the answer is JSON in UTF-8, whatever the file was
         "00080056": ("CS", ["ONLINE"]),

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from postdicom_async.emulator.answers import Refusal, RouteRow, base_url, refusal
 from postdicom_async.emulator.context import ArchiveContext
-from postdicom_async.emulator.operations.faults import VendorCall
+from postdicom_async.emulator.operations.faults import ReceivedCall
 from postdicom_async.emulator.operations.table import OPERATIONS, VendorOperation
 from postdicom_async.emulator.store.header import Json
 from postdicom_async.emulator.vendor.account import VendorAccount
@@ -52,7 +52,7 @@ async def _handle(
     headers = [value for key, value in request.scope["headers"] if key == name]
     try:
         given = read_loosely(operation.parameters, operation.header, headers, base_url(request))
-        context.faults.calls.append(VendorCall(operation.name, given.values))
+        context.faults.calls.append(ReceivedCall(operation.name, given.values))
         fields = await context.run(action, given)
     except (Refusal, BadParameters) as refused:
         status, reason = (

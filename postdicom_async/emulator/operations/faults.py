@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from postdicom_async.emulator.operations.table import OPERATIONS
 from postdicom_async.errors import UsageError
 
-__all__ = ["Fault", "Faults", "VendorCall"]
+__all__ = ["Fault", "Faults", "ReceivedCall"]
 
 Fault: TypeAlias = Literal["400", "401", "404", "429", "500", "503", "success-false", "text", "cut-before", "cut-after"]
 
@@ -18,7 +18,7 @@ _REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
-class VendorCall:
+class ReceivedCall:
     """One call whose parameters could be read, by their documented names; what was not given is absent."""
 
     operation: str
@@ -29,7 +29,7 @@ class VendorCall:
 class Faults:
     """The failures to come, and the calls that were made."""
 
-    calls: deque[VendorCall] = field(default_factory=lambda: deque(maxlen=_REMEMBERED), repr=False)
+    calls: deque[ReceivedCall] = field(default_factory=lambda: deque(maxlen=_REMEMBERED), repr=False)
     _waiting: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
 
     def add(self, operation: str, kind: Fault, times: int = 1) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from postdicom_async.emulator.store.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, QueryLevel, is_uid
+from postdicom_async.emulator.store.attributes import INDEXED_TAGS, KEPT_BY_LEVEL, EntityLevel, is_uid
 from postdicom_async.emulator.store.files import make_file, make_folder, only_mine
 from postdicom_async.emulator.store.header import Json, read_header
 from postdicom_async.emulator.store.schema import (
@@ -173,7 +173,7 @@ class ArchiveStore:
 
     def _index(self, database: sqlite3.Connection, stored: StoredInstance, attributes: Json) -> None:
         study, series, instance = stored.uids
-        study_json, series_json, instance_json = (_kept(attributes, level) for level in QueryLevel)
+        study_json, series_json, instance_json = (_kept(attributes, level) for level in EntityLevel)
         modality = "".join(attributes.get("00080060", {}).get("Value", [])[:1])
         path = stored.path.relative_to(self.folder).as_posix()
         database.execute(PUT_STUDY, (study, study_json))
@@ -239,7 +239,7 @@ class ArchiveStore:
             path.parent.parent.rmdir()
 
     def rows(
-        self, level: QueryLevel, uids: Mapping[str, Sequence[str]], limit: int | None = None, offset: int = 0
+        self, level: EntityLevel, uids: Mapping[str, Sequence[str]], limit: int | None = None, offset: int = 0
     ) -> Iterator[IndexRow]:
         """Return the entities of a level under the given UIDs, in the order they were first stored.
 
@@ -359,7 +359,7 @@ def _open_index(index: Path, *, durable: bool) -> sqlite3.Connection:
     raise UsageError(f"the folder {index.parent} is in use by another archive")
 
 
-def _kept(attributes: Json, level: QueryLevel) -> str:
+def _kept(attributes: Json, level: EntityLevel) -> str:
     return json.dumps({tag: attributes[tag] for tag in KEPT_BY_LEVEL[level] if tag in attributes})
 
 

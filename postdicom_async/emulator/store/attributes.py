@@ -12,12 +12,12 @@ from functools import lru_cache
 from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
 __all__ = [
-    "INDEXED_TAGS", "KEPT_BY_LEVEL", "RETURNED_BY_LEVEL", "QueryLevel", "hex_tag", "is_uid", "resolve_attribute",
+    "INDEXED_TAGS", "KEPT_BY_LEVEL", "RETURNED_BY_LEVEL", "EntityLevel", "hex_tag", "is_uid", "resolve_attribute",
     "vr_of",
 ]  # fmt: skip
 
 
-class QueryLevel(StrEnum):
+class EntityLevel(StrEnum):
     """A level of the query/retrieve hierarchy; patient attributes belong to the study."""
 
     STUDY = "study"
@@ -26,23 +26,23 @@ class QueryLevel(StrEnum):
 
 
 _RETURNED = {
-    QueryLevel.STUDY: """
+    EntityLevel.STUDY: """
         StudyDate StudyTime AccessionNumber InstanceAvailability ModalitiesInStudy ReferringPhysicianName
         TimezoneOffsetFromUTC RetrieveURL PatientName PatientID PatientBirthDate PatientSex StudyInstanceUID
         StudyID NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances
     """,
-    QueryLevel.SERIES: """
+    EntityLevel.SERIES: """
         Modality TimezoneOffsetFromUTC SeriesDescription RetrieveURL SeriesInstanceUID SeriesNumber
         NumberOfSeriesRelatedInstances PerformedProcedureStepStartDate PerformedProcedureStepStartTime
         RequestAttributesSequence
     """,
-    QueryLevel.INSTANCE: """
+    EntityLevel.INSTANCE: """
         SOPClassUID SOPInstanceUID InstanceAvailability TimezoneOffsetFromUTC RetrieveURL InstanceNumber
         Rows Columns BitsAllocated NumberOfFrames
     """,
 }
 _ALSO_KEPT = {
-    QueryLevel.STUDY: """
+    EntityLevel.STUDY: """
         StudyDescription PatientAge PatientSize PatientWeight PatientComments PatientBirthTime
         PatientBirthName OtherPatientIDs OtherPatientNames IssuerOfPatientID EthnicGroup
         PatientIdentityRemoved AdditionalPatientHistory Occupation NameOfPhysiciansReadingStudy
@@ -50,12 +50,12 @@ _ALSO_KEPT = {
         ProcedureCodeSequence RequestedProcedureDescription RequestedProcedureID
         AnatomicRegionsInStudyCodeSequence
     """,
-    QueryLevel.SERIES: """
+    EntityLevel.SERIES: """
         SeriesDate SeriesTime BodyPartExamined Laterality ProtocolName PatientPosition
         PerformingPhysicianName OperatorsName Manufacturer ManufacturerModelName StationName
         FrameOfReferenceUID PerformedProcedureStepDescription PerformedProcedureStepID
     """,
-    QueryLevel.INSTANCE: """
+    EntityLevel.INSTANCE: """
         ContentDate ContentTime AcquisitionDate AcquisitionTime AcquisitionNumber ImageType
         InstanceCreationDate InstanceCreationTime SamplesPerPixel PhotometricInterpretation
         PixelRepresentation SliceLocation ContentLabel ContentDescription

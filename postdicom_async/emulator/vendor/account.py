@@ -13,7 +13,7 @@ from pydicom.datadict import keyword_for_tag
 from postdicom_async.emulator.answers import Refusal
 from postdicom_async.emulator.context import ArchiveContext
 from postdicom_async.emulator.store.archive import IndexRow, StoredInstance
-from postdicom_async.emulator.store.attributes import QueryLevel
+from postdicom_async.emulator.store.attributes import EntityLevel
 from postdicom_async.emulator.store.header import BINARY, Json, UnreadableHeader, read_header
 from postdicom_async.emulator.store.schema import series_uuid_of
 from postdicom_async.emulator.vendor.folders import StoredFolder, StoredFolders
@@ -97,7 +97,7 @@ class VendorAccount:
 
     def told_places(self, order: StoredOrder) -> Json:
         """Return what the properties of an order add: its folders and series."""
-        rows = self.store.rows(QueryLevel.SERIES, {"0020000D": [order.study_uid]})
+        rows = self.store.rows(EntityLevel.SERIES, {"0020000D": [order.study_uid]})
         return {
             "FolderUuidList": self.folders.folders_of(order.uuid),
             "PatientSeriesList": list(map(_told_series, rows)),
