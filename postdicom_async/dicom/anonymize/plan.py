@@ -54,10 +54,7 @@ _CHARACTER_SET = TAG["SpecificCharacterSet"]
 _CODE = tags_of("CodeValue CodingSchemeDesignator CodeMeaning")
 _GROUP_LENGTH = TAG["FileMetaInformationGroupLength"]
 # Media Storage SOP Class and Instance UID say what the data set says.
-_COPIES = {
-    TAG["MediaStorageSOPClassUID"]: TAG["SOPClassUID"],
-    TAG["MediaStorageSOPInstanceUID"]: TAG["SOPInstanceUID"],
-}
+_COPIES = {TAG["MediaStorageSOPClassUID"]: TAG["SOPClassUID"], TAG["MediaStorageSOPInstanceUID"]: TAG["SOPInstanceUID"]}
 _ENCODINGS = {
     tags.IMPLICIT_VR_LITTLE_ENDIAN: IMPLICIT_LITTLE,
     tags.EXPLICIT_VR_BIG_ENDIAN: Encoding(little=False, explicit=True),
