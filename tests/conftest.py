@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.canaries import CanaryWatch, canary_watch
+from tests.support.large import examples
 from tests.support.orthanc import OrthancServer, missing_parts
 from tests.support.processes import ended_processes
 
@@ -19,6 +21,18 @@ OUTSIDE_SETTINGS = {
     "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "NETRC", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
     "SSL_CERT_DIR", "SSL_CERT_FILE", "SSLKEYLOGFILE",
 }  # fmt: skip
+
+# Hypothesis, for tests that run everywhere and always the same.
+settings.register_profile(
+    "suite",
+    max_examples=examples(100),
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("suite")
 
 
 def pytest_collection_finish() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.vendor import (
-    VendorCall,
+    OperationCall,
     field_table,
     raw_columns,
     show_columns,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @vendor_command()
-def account(call: VendorCall) -> int:
+def account(call: OperationCall) -> int:
     """Show the users of the account, and the institutions each may work in.
 
     With --json, one object in the service's own names, without anything else that it tells of the account.
@@ -81,7 +81,7 @@ def _user_columns(users: Sequence[User]) -> dict[str, list[str]]:
 
 
 @vendor_command("users.all")
-def users(call: VendorCall) -> int:
+def users(call: OperationCall) -> int:
     """List the users of the account."""
     if call.as_json:
         return _list(call, ("user", "users"))
@@ -89,24 +89,24 @@ def users(call: VendorCall) -> int:
 
 
 @vendor_command("users.groups")
-def user_groups(call: VendorCall) -> int:
+def user_groups(call: OperationCall) -> int:
     """List the user groups of the account."""
     return _list(call, ("user group", "user groups"))
 
 
 @vendor_command("users.contacts")
-def contacts(call: VendorCall) -> int:
+def contacts(call: OperationCall) -> int:
     """List the contacts of the account."""
     return _list(call, ("contact", "contacts"))
 
 
 @vendor_command("nodes.all")
-def nodes(call: VendorCall) -> int:
+def nodes(call: OperationCall) -> int:
     """List the DICOM nodes of the account."""
     return _list(call, ("node", "nodes"))
 
 
-def _list(call: VendorCall, what: tuple[str, str]) -> int:
+def _list(call: OperationCall, what: tuple[str, str]) -> int:
     found: Sequence[VendorAnswer] = call.run()
     if call.as_json:
         write_answers(found)
@@ -118,26 +118,26 @@ def _list(call: VendorCall, what: tuple[str, str]) -> int:
 
 
 @vendor_command("groups.create")
-def create_group(call: VendorCall) -> int:
+def create_group(call: OperationCall) -> int:
     """Connect patient orders in a new group, and write its UUID."""
     made: VendorAnswer = call.run()
     return tell_made(call, made, made.get_uuid("ConnectedGroupUuid"), "group made")
 
 
 @vendor_command("groups.add_orders")
-def add_orders(call: VendorCall) -> int:
+def add_orders(call: OperationCall) -> int:
     """Add patient orders to a group."""
     return tell_done(call, "orders added")
 
 
 @vendor_command("groups.remove_orders")
-def remove_orders(call: VendorCall) -> int:
+def remove_orders(call: OperationCall) -> int:
     """Take patient orders out of the group they are in."""
     return tell_done(call, "orders removed")
 
 
 @vendor_command("flags.dictionary")
-def flags(call: VendorCall) -> int:
+def flags(call: OperationCall) -> int:
     """List the flags that patient orders can have, by their groups."""
     found: VendorAnswer = call.run()
     # Each flag with the fields of its group, whatever they are called; nothing where that is no such list.
@@ -161,6 +161,6 @@ def _objects_in(holder: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 @vendor_command("flags.set")
-def set_flag(call: VendorCall) -> int:
+def set_flag(call: OperationCall) -> int:
     """Set a flag on a patient order."""
     return tell_done(call, "flag set")

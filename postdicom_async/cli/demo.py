@@ -19,7 +19,7 @@ from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
 from postdicom_async.cli.paths import given_path, require_empty
 from postdicom_async.cli.progress import Progress
-from postdicom_async.cli.search import QueryLevel, search_tables
+from postdicom_async.cli.search import SearchLevel, search_tables
 from postdicom_async.cli.serve import embedded_archive
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class _Tour:
         rows = [step.row() for step in self._steps]
         columns = ("Step", "Instances", "Bytes", "Time", "Rate", "Result")
         steps = output.table(columns, rows, numbers=frozenset(columns[1:5]))
-        things = [] if self._quiet else search_tables(QueryLevel.STUDIES, _best_of(studies), uids=False)
+        things = [] if self._quiet else search_tables(SearchLevel.STUDIES, _best_of(studies), uids=False)
         output.write(output.render([*things, steps]))
         instances = self._steps[0].instances
         ending = "FAILED, see above" if self._failed else "came back byte for byte"

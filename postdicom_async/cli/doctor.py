@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,8 +14,6 @@ from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rich.console import RenderableType
 
     from postdicom_async import Diagnosis, DicomWeb, Finding
@@ -62,19 +59,13 @@ async def _diagnose(archive: DicomWeb) -> Diagnosis:
 def _report(found: Diagnosis) -> list[RenderableType]:
     about = [f"{name} {value}" for name, value in found.about.items()]
     parts: list[RenderableType] = [", ".join(about)]
-    for area, findings in groupby(_by_area(found.findings), key=lambda finding: finding.area):
-        rows = [(one.check, one.verdict, one.found, _assumed(one)) for one in findings]
+    for area in dict.fromkeys(finding.area for finding in found.findings):
+        rows = [(one.check, one.verdict, one.found, _assumed(one)) for one in found.findings if one.area == area]
         parts.append(output.table((area, "", "Found", "Assumed"), rows))
     switches = {one.check: one.switch for one in found.findings if one.marks and one.switch}
     if switches:
         parts.append(output.table(("What is assumed of", "is changed by"), list(switches.items())))
     return parts
-
-
-def _by_area(findings: Iterable[Finding]) -> list[Finding]:
-    findings = list(findings)
-    areas = list(dict.fromkeys(finding.area for finding in findings))
-    return sorted(findings, key=lambda finding: areas.index(finding.area))
 
 
 def _assumed(finding: Finding) -> str:

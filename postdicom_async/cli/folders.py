@@ -8,7 +8,7 @@ import typer
 
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.vendor import (
-    VendorCall,
+    OperationCall,
     Yes,
     folder_columns,
     order_columns,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @vendor_command("folders.search")
-def search(call: VendorCall) -> int:
+def search(call: OperationCall) -> int:
     """Find folders.
 
     Writes a table, or with --json one array of the service's own objects. Finding nothing is no error.
@@ -36,7 +36,7 @@ def search(call: VendorCall) -> int:
 
 @vendor_command()
 def contents(
-    call: VendorCall,
+    call: OperationCall,
     folder_uuid: Annotated[
         str | None, typer.Option("--folder-uuid", metavar="UUID", help="The folder. Without it, the root.")
     ] = None,
@@ -51,7 +51,7 @@ def contents(
 
 
 @vendor_command("folders.create")
-def create(call: VendorCall) -> int:
+def create(call: OperationCall) -> int:
     """Make a folder, and write its UUID.
 
     If no answer comes, the folder may have been made or not: search before doing it again.
@@ -61,13 +61,13 @@ def create(call: VendorCall) -> int:
 
 
 @vendor_command("folders.update")
-def update(call: VendorCall) -> int:
+def update(call: OperationCall) -> int:
     """Change a folder's name, its description or both."""
     return tell_done(call, "folder changed")
 
 
 @vendor_command("folders.delete")
-def delete(call: VendorCall, yes: Yes = False) -> int:
+def delete(call: OperationCall, yes: Yes = False) -> int:
     """Delete a folder.
 
     Asks first. Without a terminal to ask on, it wants --yes.
@@ -78,13 +78,13 @@ def delete(call: VendorCall, yes: Yes = False) -> int:
 
 
 @vendor_command("folders.add_order", cloud="Put a patient order of an institution into folders.")
-def add_order(call: VendorCall) -> int:
+def add_order(call: OperationCall) -> int:
     """Put a patient order into folders."""
     return tell_done(call, "order added")
 
 
 @vendor_command("folders.remove_orders")
-def remove_orders(call: VendorCall) -> int:
+def remove_orders(call: OperationCall) -> int:
     """Take patient orders out of a folder."""
     return tell_done(call, "orders removed")
 
@@ -93,7 +93,7 @@ def remove_orders(call: VendorCall) -> int:
 
 
 @vendor_command("folders.share")
-def share(call: VendorCall) -> int:
+def share(call: OperationCall) -> int:
     """Share a folder by a link, and write its address.
 
     The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with --with-password. Without either, whoever has the
@@ -103,7 +103,7 @@ def share(call: VendorCall) -> int:
 
 
 @vendor_command("folders.share_by_email")
-def share_by_email(call: VendorCall) -> int:
+def share_by_email(call: OperationCall) -> int:
     """Send a link to a folder by e-mail.
 
     The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with --with-password; the service sends it too.
@@ -112,7 +112,7 @@ def share_by_email(call: VendorCall) -> int:
 
 
 @vendor_command("folders.share_to_upload")
-def share_to_upload(call: VendorCall) -> int:
+def share_to_upload(call: OperationCall) -> int:
     """Make a link by which images can be uploaded into a folder, and write its address.
 
     The images will belong to the institution. The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with
@@ -122,7 +122,7 @@ def share_to_upload(call: VendorCall) -> int:
 
 
 @vendor_command("folders.share_to_upload_by_email")
-def share_to_upload_by_email(call: VendorCall) -> int:
+def share_to_upload_by_email(call: OperationCall) -> int:
     """Send a link by which images can be uploaded into a folder by e-mail.
 
     The images will belong to the institution. The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with
@@ -132,6 +132,6 @@ def share_to_upload_by_email(call: VendorCall) -> int:
 
 
 @vendor_command("folders.share_with_users", "folders.share_with_groups", without=("downloadable",))
-def share_with(call: VendorCall) -> int:
+def share_with(call: OperationCall) -> int:
     """Share a folder with users or with user groups of the account."""
     return tell_done(call, "folder shared")

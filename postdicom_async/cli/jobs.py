@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from postdicom_async.jobs import Job, Summary
+    from postdicom_async.jobs import Summary
 
 
 def list_(common: Common, as_json: AsJson = False) -> int:
@@ -124,12 +125,12 @@ def resume(job: JobName, pacing: Pacing, machines: Machines, common: Common, as_
     """
     from postdicom_async import jobs
 
-    pace, scheduler = pacing.pace(), machines.given()
-
-    async def begin() -> Job:
-        return await jobs.resume(job, pace=pace, patience=pacing.patience * 3600, ask=asking(), scheduler=scheduler)
-
+    begin = partial(jobs.resume, job, **_of_this_run(pacing, machines))
     return run_job(begin, JobOutput(common.quiet, as_json))
+
+
+def _of_this_run(pacing: Pacing, machines: Machines) -> dict[str, Any]:
+    return {"pace": pacing.pace(), "patience": pacing.patience * 3600, "ask": asking(), "scheduler": machines.given()}
 
 
 def retry(
@@ -149,13 +150,7 @@ def retry(
 
     if not failed:
         raise UsageError("give --failed; --reason narrows it", operation="retry")
-    pace, scheduler = pacing.pace(), machines.given()
-
-    async def begin() -> Job:
-        return await jobs.retry(
-            job, reasons=reason, pace=pace, patience=pacing.patience * 3600, ask=asking(), scheduler=scheduler
-        )
-
+    begin = partial(jobs.retry, job, reasons=reason, **_of_this_run(pacing, machines))
     return run_job(begin, JobOutput(common.quiet, as_json))
 
 

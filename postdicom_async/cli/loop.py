@@ -1,4 +1,9 @@
-"""The event loop a command runs in: the fastest there is, and Ctrl-C stops it in good order."""
+"""The event loop a command runs in: the fastest there is, and Ctrl-C stops it in good order.
+
+A signal arrives between any two bytecodes, so the handler does nothing but note its number and ask the loop to cancel
+the work. The handlers stay until the loop is closed, so that a Ctrl-C while connections are being closed breaks nothing
+off; a second one, or one before the loop runs, ends the process at once.
+"""
 
 from __future__ import annotations
 

@@ -69,15 +69,15 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
     groups: dict[str, type[Any]] = {}
     parameters: list[inspect.Parameter] = []
     last: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        kind = hints[parameter.name]
+    for one in inspect.signature(command).parameters.values():
+        kind = hints[one.name]
         if isinstance(kind, type) and is_dataclass(kind):
-            groups[parameter.name] = kind
+            groups[one.name] = kind
             (last if kind is Common else parameters).extend(_parameters_of(kind))
         else:
-            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters.append(one.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
 
-    parameters.append(_parameter("context", typer.Context))
+    parameters.append(parameter("context", typer.Context))
 
     def call(context: typer.Context, **values: Any) -> int:
         output.speak_of({one.name: _option_of(one) for one in context.command.params if one.opts[0].startswith("-")})
@@ -93,14 +93,15 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
     return call
 
 
-def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+def parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """Return a parameter that typer makes an option of; without a default it must be given."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _option_of(parameter: Any) -> str:
+def _option_of(made: Any) -> str:
     """Return the option of a parameter that is called as it is, else its first."""
-    alike = f"--{parameter.name.replace('_', '-')}"
-    return alike if alike in parameter.opts else str(parameter.opts[0])
+    alike = f"--{made.name.replace('_', '-')}"
+    return alike if alike in made.opts else str(made.opts[0])
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:
@@ -113,7 +114,7 @@ def _parameters_of(group: type[Any]) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     panel = getattr(group, "PANEL", None)
     return [
-        _parameter(
+        parameter(
             one.name,
             _in_panel(hints[one.name], panel),
             inspect.Parameter.empty if one.default is MISSING else one.default,

@@ -15,7 +15,7 @@ from postdicom_async.cli.connection import CloudOptions
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.paths import given_path, require_readable, words_of
 from postdicom_async.cli.vendor import (
-    VendorCall,
+    OperationCall,
     Yes,
     field_table,
     raw_columns,
@@ -35,7 +35,7 @@ _MAIN = ("institution_uuid", "patient_name", "patient_id", "patient_birthdate", 
 
 
 @vendor_command("orders.search", cloud="Find patient orders, by study dates or by birth dates but not by both.")
-def search(call: VendorCall) -> int:
+def search(call: OperationCall) -> int:
     """Find patient orders.
 
     Writes a table, or with --json one array of the service's own objects. Finding nothing is no error.
@@ -44,7 +44,7 @@ def search(call: VendorCall) -> int:
 
 
 @vendor_command("orders.search_in_folder")
-def in_folder(call: VendorCall) -> int:
+def in_folder(call: OperationCall) -> int:
     """Find the patient orders in a folder.
 
     Writes a table, or with --json one array of the service's own objects. Finding nothing is no error.
@@ -53,7 +53,7 @@ def in_folder(call: VendorCall) -> int:
 
 
 @vendor_command("orders.properties")
-def show(call: VendorCall) -> int:
+def show(call: OperationCall) -> int:
     """Show everything the service tells about a patient order."""
     found: PatientOrder = call.run()
     inner = found.get("PatientOrder")
@@ -65,7 +65,7 @@ def show(call: VendorCall) -> int:
 
 
 @vendor_command("orders.create", main=_MAIN)
-def create(call: VendorCall) -> int:
+def create(call: OperationCall) -> int:
     """Make a patient order, and write its UUID.
 
     If no answer comes, the order may have been made or not: search before doing it again.
@@ -76,7 +76,7 @@ def create(call: VendorCall) -> int:
 
 @vendor_command("orders.create_from_json")
 def create_from_json(
-    call: VendorCall,
+    call: OperationCall,
     file: Annotated[
         Path,
         typer.Argument(
@@ -110,7 +110,7 @@ def _fields_in(file: Path) -> Mapping[str, object]:
 
 
 @vendor_command("orders.delete", cloud="Move a patient order to the recycle bin.")
-def delete(call: VendorCall, yes: Yes = False) -> int:
+def delete(call: OperationCall, yes: Yes = False) -> int:
     """Delete a patient order and its images, for good.
 
     Asks first. Without a terminal to ask on, it wants --yes.
@@ -132,19 +132,19 @@ def delete(call: VendorCall, yes: Yes = False) -> int:
     "orders.assign_to_institution",
     cloud="Assign a patient order to a user, to a user group or to an institution.",
 )
-def assign(call: VendorCall) -> int:
+def assign(call: OperationCall) -> int:
     """Assign a patient order to a user or to a user group."""
     return tell_done(call, "order assigned")
 
 
 @vendor_command("orders.unassign_from_user", "orders.unassign_from_group")
-def unassign(call: VendorCall) -> int:
+def unassign(call: OperationCall) -> int:
     """Take a patient order from a user or from a user group."""
     return tell_done(call, "order unassigned")
 
 
 @vendor_command("orders.tag_content")
-def tags(call: VendorCall) -> int:
+def tags(call: OperationCall) -> int:
     """Show the content of DICOM tags of a patient order, for accounts that may.
 
     With --json, one array of the service's answers: one, unless the list of tags is too long for one request.

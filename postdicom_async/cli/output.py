@@ -2,6 +2,11 @@
 
 Text from servers and file names may hold anything. Nothing of it that could control a terminal gets there, and none of
 it is read as markup.
+
+What is kept here is of the one command that the process runs, and `prepare` forgets it: the secrets that are never
+written (`conceal`), how the command calls the library's arguments (`speak_of`), and whether its one JSON document was
+begun, so that an error at its end does not write another. That nobody reads any more is no error: `write` says so, and
+what a stream still holds goes nowhere.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from postdicom_async import LocalFileError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.table import Table
 
 
@@ -278,12 +283,14 @@ def width() -> int:
 
 def render(things: Iterable[RenderableType]) -> str:
     """Return rich renderables as text for standard output, in colour if that is a terminal that wants it."""
-    sheet = _Sheet()
-    console = _console(sheet)
+    from rich.console import Console
+
+    sheet, is_terminal = _Sheet(), sys.stdout.isatty()
+    console = Console(file=sheet, force_terminal=is_terminal, width=width(), highlight=False, markup=False, emoji=False)
     for thing in things:
         console.print(thing)
     text = sheet.getvalue().rstrip("\n")
-    if sys.stdout.isatty():
+    if is_terminal:
         return text
     return "\n".join(line.rstrip() for line in text.split("\n")).lstrip("\n")
 
@@ -295,20 +302,6 @@ class _Sheet(io.StringIO):
     def encoding(self) -> str:  # type: ignore[override]
         """Standard output's."""
         return sys.stdout.encoding or "utf-8"
-
-
-def _console(sheet: _Sheet) -> Console:
-    from rich.console import Console
-
-    return Console(
-        file=sheet,
-        force_terminal=sys.stdout.isatty(),
-        width=width(),
-        highlight=False,
-        markup=False,
-        emoji=False,
-        soft_wrap=False,
-    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: frozenset[str] = frozenset()) -> Table:

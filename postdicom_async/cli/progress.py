@@ -1,4 +1,9 @@
-"""How far a transfer is: a bar on a terminal, a line now and then elsewhere, nothing where nothing is wanted."""
+"""How far a transfer is: a bar on a terminal, a line now and then elsewhere, nothing where nothing is wanted.
+
+`Progress` listens and counts at every event; a task of its own looks at the last totals at its own pace and draws them,
+so a fast transfer is not slowed down by a slow terminal. What it has counted is all that is known of a transfer that
+ends without a report. Only the transfer changes it, in the loop's thread; memory is bounded unless ``keeps_all``.
+"""
 
 from __future__ import annotations
 

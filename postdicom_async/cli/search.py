@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 def search(
     level: Annotated[
-        QueryLevel,
-        typer.Argument(parser=level_of(QueryLevel), metavar="studies|series|instances", help="What to search for."),
+        SearchLevel,
+        typer.Argument(parser=level_of(SearchLevel), metavar="studies|series|instances", help="What to search for."),
     ],
     connection: ConnectionOptions,
     common: Common,
@@ -85,7 +85,7 @@ def search(
     return end_of_search(count, error_if_nothing=error_if_nothing)
 
 
-def _tell(level: QueryLevel, datasets: list[Dataset], fields: Sequence[str], *, quiet: bool) -> None:
+def _tell(level: SearchLevel, datasets: list[Dataset], fields: Sequence[str], *, quiet: bool) -> None:
     if datasets:
         output.write(output.render(search_tables(level, datasets, fields)))
     if not quiet:
@@ -101,9 +101,9 @@ _NOT_OF_A_STUDY = {
 }
 
 
-def _hint_at_level(level: QueryLevel, filters: Mapping[str, str], *, quiet: bool) -> None:
+def _hint_at_level(level: SearchLevel, filters: Mapping[str, str], *, quiet: bool) -> None:
     """Tell of filters that look right and match no study: they are attributes of what lies in it (PS3.18 10.6.1.2)."""
-    if quiet or level is not QueryLevel.STUDIES:
+    if quiet or level is not SearchLevel.STUDIES:
         return
     for key in filters:
         if (better := _NOT_OF_A_STUDY.get(key.lower())) is not None:
@@ -135,17 +135,17 @@ def parse_filters(filters: Iterable[str]) -> dict[str, str]:
     return parsed
 
 
-def _parents(level: QueryLevel, study: str | None, series: str | None) -> dict[str, str]:
+def _parents(level: SearchLevel, study: str | None, series: str | None) -> dict[str, str]:
     """Return the UIDs that a search is within, by the library's arguments."""
-    if study is not None and level is QueryLevel.STUDIES:
+    if study is not None and level is SearchLevel.STUDIES:
         raise UsageError("--study: for series and instances; use --filter StudyInstanceUID=UID for studies")
-    if series is not None and level is not QueryLevel.INSTANCES:
+    if series is not None and level is not SearchLevel.INSTANCES:
         raise UsageError("--series: for instances only")
     given = {"study_instance_uid": study, "series_instance_uid": series}
     return {name: uid for name, uid in given.items() if uid is not None}
 
 
-def _count_text(level: QueryLevel, count: int) -> str:
+def _count_text(level: SearchLevel, count: int) -> str:
     if not count:
         return NOTHING
     return f"1 {SINGULAR[level]}" if count == 1 else f"{count} {level}"
@@ -172,13 +172,13 @@ async def write_items(
         async with archive:
             async for item in results.raw:
                 count += 1
-                if not document.add(item):
+                if not document.add(item):  # nobody reads any more, which is no error
                     return count
         ended = None if count else missing
     except PostdicomError as error:
         ended = error
         raise
-    finally:
+    finally:  # whatever ends it: a program that reads an object without its end learns nothing, not even why
         document.end(error=ended, warnings=list(results.warnings))
     _pass_on(results.warnings, quiet=quiet)
     return count
@@ -192,7 +192,7 @@ def _pass_on(warnings: Iterable[str], *, quiet: bool) -> None:
 # --- as a table for people --------------------------------------------------------------------------------------------
 
 
-class QueryLevel(StrEnum):
+class SearchLevel(StrEnum):
     """What is searched for."""
 
     STUDIES = "studies"
@@ -200,11 +200,11 @@ class QueryLevel(StrEnum):
     INSTANCES = "instances"
 
 
-SINGULAR = {QueryLevel.STUDIES: "study", QueryLevel.SERIES: "series", QueryLevel.INSTANCES: "instance"}
+SINGULAR = {SearchLevel.STUDIES: "study", SearchLevel.SERIES: "series", SearchLevel.INSTANCES: "instance"}
 
 # DICOM keyword to heading. The UID comes last: it is the longest, and what a download asks for.
-_COLUMNS: dict[QueryLevel, dict[str, str]] = {
-    QueryLevel.STUDIES: {
+_COLUMNS: dict[SearchLevel, dict[str, str]] = {
+    SearchLevel.STUDIES: {
         "PatientName": "Patient",
         "PatientID": "ID",
         "StudyDate": "Date",
@@ -214,7 +214,7 @@ _COLUMNS: dict[QueryLevel, dict[str, str]] = {
         "NumberOfStudyRelatedInstances": "Instances",
         "StudyInstanceUID": "Study Instance UID",
     },
-    QueryLevel.SERIES: {
+    SearchLevel.SERIES: {
         "Modality": "Modality",
         "SeriesNumber": "No.",
         "SeriesDescription": "Description",
@@ -222,7 +222,7 @@ _COLUMNS: dict[QueryLevel, dict[str, str]] = {
         "StudyInstanceUID": "Study Instance UID",
         "SeriesInstanceUID": "Series Instance UID",
     },
-    QueryLevel.INSTANCES: {
+    SearchLevel.INSTANCES: {
         "InstanceNumber": "No.",
         "SOPClassUID": "SOP Class",
         "Rows": "Rows",
@@ -232,10 +232,10 @@ _COLUMNS: dict[QueryLevel, dict[str, str]] = {
         "SOPInstanceUID": "SOP Instance UID",
     },
 }
-ASKED_FOR: dict[QueryLevel, tuple[str, ...]] = {
-    QueryLevel.STUDIES: ("StudyDescription",),
-    QueryLevel.SERIES: (),
-    QueryLevel.INSTANCES: (),
+ASKED_FOR: dict[SearchLevel, tuple[str, ...]] = {
+    SearchLevel.STUDIES: ("StudyDescription",),
+    SearchLevel.SERIES: (),
+    SearchLevel.INSTANCES: (),
 }
 """Columns that are not among the attributes of every answer (PS3.18 section 10.6.3.3)."""
 
@@ -243,7 +243,7 @@ _NUMBERS = frozenset({"#", "Series", "Instances", "No.", "Rows", "Columns", "Fra
 
 
 def search_tables(
-    level: QueryLevel, datasets: Sequence[Dataset], fields: Iterable[str] = (), *, uids: bool = True
+    level: SearchLevel, datasets: Sequence[Dataset], fields: Iterable[str] = (), *, uids: bool = True
 ) -> list[Table]:
     """Return what was found: the level's columns, without those empty everywhere, and one for each field asked for.
 
@@ -267,7 +267,7 @@ def column_tables(columns: dict[str, list[str]]) -> list[Table]:
     ]
 
 
-def _columns(level: QueryLevel, datasets: Sequence[Dataset], fields: Iterable[str]) -> dict[str, list[str]]:
+def _columns(level: SearchLevel, datasets: Sequence[Dataset], fields: Iterable[str]) -> dict[str, list[str]]:
     rows = {keyword: [value_text(dataset, keyword) for dataset in datasets] for keyword in _COLUMNS[level]}
     columns = {_COLUMNS[level][keyword]: cells for keyword, cells in rows.items() if any(cells)}
     for field in fields:

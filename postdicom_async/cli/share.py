@@ -6,11 +6,11 @@ from os import environ
 
 from postdicom_async import UsageError
 from postdicom_async.cli import output
-from postdicom_async.cli.vendor import VendorCall, tell_done, tell_link, vendor_command
+from postdicom_async.cli.vendor import OperationCall, tell_done, tell_link, vendor_command
 
 
 @vendor_command("shares.share_orders")
-def orders(call: VendorCall) -> int:
+def orders(call: OperationCall) -> int:
     """Share patient orders by a link (sharepatientorderwithurl), and write its address.
 
     The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with --with-password. Without either, whoever has the
@@ -20,7 +20,7 @@ def orders(call: VendorCall) -> int:
 
 
 @vendor_command("shares.create_link")
-def link(call: VendorCall) -> int:
+def link(call: OperationCall) -> int:
     """Create a link to patient orders (createsharelink), and write its address.
 
     The link's password is POSTDICOM_SHARE_PASSWORD, or asked for with --with-password. Without either, whoever has the
@@ -30,7 +30,7 @@ def link(call: VendorCall) -> int:
 
 
 @vendor_command("shares.create_link")
-def link_without_password(call: VendorCall) -> int:
+def link_without_password(call: OperationCall) -> int:
     """Create a link to patient orders, and write its address.
 
     The Cloud API has no password for such links: whoever has the address may look. Share a folder, or by e-mail, where
@@ -45,7 +45,7 @@ def link_without_password(call: VendorCall) -> int:
 
 
 @vendor_command("shares.share_by_email")
-def email(call: VendorCall) -> int:
+def email(call: OperationCall) -> int:
     """Send a link to patient orders by e-mail.
 
     The service makes a password for the link, and sends it too.
@@ -59,7 +59,7 @@ def email(call: VendorCall) -> int:
 
 
 @vendor_command("view.order")
-def view_order(call: VendorCall) -> int:
+def view_order(call: OperationCall) -> int:
     """Write the address that opens the viewer with a patient order.
 
     It works only from the IP address that asked for it.
@@ -68,7 +68,7 @@ def view_order(call: VendorCall) -> int:
 
 
 @vendor_command("view.patient")
-def view_patient(call: VendorCall) -> int:
+def view_patient(call: OperationCall) -> int:
     """Write the address that opens the viewer with a patient's orders.
 
     It works only from the IP address that asked for it.
@@ -77,7 +77,7 @@ def view_patient(call: VendorCall) -> int:
 
 
 @vendor_command("view.folder")
-def view_folder(call: VendorCall) -> int:
+def view_folder(call: OperationCall) -> int:
     """Write the address that opens the viewer with a folder.
 
     It works only from the IP address that asked for it.
@@ -85,5 +85,5 @@ def view_folder(call: VendorCall) -> int:
     return _tell_view(call)
 
 
-def _tell_view(call: VendorCall) -> int:
+def _tell_view(call: OperationCall) -> int:
     return tell_link(call, "works only from the IP address that asked for it", words="the service answered")

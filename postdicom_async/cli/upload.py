@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -20,11 +20,10 @@ from postdicom_async.cli.paths import given_path, require_readable
 from postdicom_async.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from postdicom_async import UploadReport
-    from postdicom_async.cli.progress import Progress
 
 
 SourcePaths: TypeAlias = Annotated[
@@ -67,26 +66,30 @@ def upload(
     those.
     """
     require_readable(paths)
+    again = anonymizing.again(skips_existing=existing is Existing.SKIP, knows_copies=True)
+    told = UploadOutput(as_json, common.quiet, again, error_if_nothing=error_if_nothing)
+    given = {"existing": existing.value, "send_truncated": send_truncated}
+    return _upload(connection, paths, anonymizing, reporting, told, **given)
+
+
+def _upload(
+    account: ConnectionOptions | CloudOptions,
+    paths: Sequence[Path],
+    anonymizing: Anonymizing,
+    reporting: Reporting,
+    told: UploadOutput,
+    **given: Any,
+) -> int:
+    """Upload files as the options say; ``given`` are the arguments that are the library's own."""
     rules, into = anonymizing.rules(), reporting.checked()
-    archive = connection.client()
+    given |= {"anonymize": rules, "report": into.report, "report_paths": into.report_paths}
+    client: Any = account.client()
 
     async def send(progress: Progress) -> UploadReport:
-        files = [str(path) for path in paths]
-        return await archive.upload(
-            files,
-            anonymize=rules,
-            existing=existing.value,
-            send_truncated=send_truncated,
-            progress=progress,
-            report=into.report,
-            report_paths=into.report_paths,
-        )
+        report: UploadReport = await client.upload([str(path) for path in paths], progress=progress, **given)
+        return report
 
-    again = anonymizing.again(skips_existing=existing is Existing.SKIP, knows_copies=True)
-    telling = UploadOutput(
-        as_json, common.quiet, again, error_if_nothing=error_if_nothing, keeps_all=into.report is None
-    )
-    return run_upload(archive, send, telling)
+    return run_upload(client, send, replace(told, keeps_all=into.report is None))
 
 
 # --- running an upload, and telling what it came to -------------------------------------------------------------------
@@ -291,33 +294,21 @@ def cloud_upload(
     every DICOM file is known to be there, 1 when some are not, 5 when a repeat may help with all of those.
     """
     require_readable(paths)
-    rules, into = anonymizing.rules(), reporting.checked()
-    api, named = account.client(), account.archive()
-
-    async def send(progress: Progress) -> UploadReport:
-        return await api.upload(
-            [str(path) for path in paths],
-            institution_uuid=institution_uuid or named.institution_uuid or None,
-            folder_uuid=folder_uuid or named.folder_uuid or None,
-            anonymize=rules,
-            existing=existing.value,
-            send_truncated=send_truncated,
-            sockets=sockets,
-            progress=progress,
-            report=into.report,
-            report_paths=into.report_paths,
-        )
-
     again = anonymizing.again(skips_existing=existing is Existing.SKIP)
-    telling = UploadOutput(
-        as_json,
-        common.quiet,
-        again,
-        with_orders=True,
-        error_if_nothing=error_if_nothing,
-        keeps_all=into.report is None,
+    told = UploadOutput(as_json, common.quiet, again, with_orders=True, error_if_nothing=error_if_nothing)
+    named = account.archive()
+    return _upload(
+        account,
+        paths,
+        anonymizing,
+        reporting,
+        told,
+        institution_uuid=institution_uuid or named.institution_uuid or None,
+        folder_uuid=folder_uuid or named.folder_uuid or None,
+        existing=existing.value,
+        send_truncated=send_truncated,
+        sockets=sockets,
     )
-    return run_upload(api, send, telling)
 
 
 def documents(

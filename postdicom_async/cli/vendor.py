@@ -1,6 +1,6 @@
 """What the commands over PostDICOM's own operations share: options from the operations' tables, the call, its answer.
 
-A command is a function of a `VendorCall`, marked with `vendor_command` and the operations it makes. Its options are
+A command is a function of a `OperationCall`, marked with `vendor_command` and the operations it makes. Its options are
 those operations' parameters, so the same function serves both of PostDICOM's APIs (``create.dicomweb``,
 ``create.cloud`` in `app.COMMANDS`): what differs is in the tables, and whose client makes the call.
 """
@@ -23,7 +23,7 @@ from postdicom_async.cli import output
 from postdicom_async.cli.connection import CloudOptions, PostdicomOptions, find_share_password
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.options import Common
+from postdicom_async.cli.options import Common, parameter
 from postdicom_async.cli.search import column_tables, write_items
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _WithPassword: TypeAlias = Annotated[
 
 
 @dataclass
-class VendorCall:
+class OperationCall:
     """One call as the command line has it.
 
     Attributes:
@@ -122,7 +122,7 @@ def _own_arguments(operations: Mapping[str, Operation], name: str) -> list[str]:
 
 
 class vendor_command:  # noqa: N801 - used as a decorator
-    """Make a command of each API of a function of a `VendorCall`, whose other parameters are options of its own.
+    """Make a command of each API of a function of a `OperationCall`, whose other parameters are options of its own.
 
     Args:
         operations: what it calls, by the method that makes the call; of several, that whose own argument is given.
@@ -167,13 +167,13 @@ class vendor_command:  # noqa: N801 - used as a decorator
             one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name])
             for one in list(inspect.signature(self._body).parameters.values())[1:]
         ]
-        shared = [_parameter("account", account), _parameter("common", Common), _parameter("as_json", _AsJson, False)]
+        shared = [parameter("account", account), parameter("common", Common), parameter("as_json", _AsJson, False)]
         if any(one.argument == "password" for operation in operations.values() for one in operation.parameters):
-            shared.append(_parameter("with_password", _WithPassword, False))
+            shared.append(parameter("with_password", _WithPassword, False))
 
         def command(account: Any, common: Common, as_json: bool, with_password: bool = False, **values: Any) -> int:
             own_values = {one.name: values.pop(one.name) for one in own}
-            call = VendorCall(account, operations, values, as_json, common.quiet, with_password)
+            call = OperationCall(account, operations, values, as_json, common.quiet, with_password)
             return self._body(call, **own_values)
 
         parameters = [*own, *options, *shared]
@@ -197,26 +197,20 @@ class vendor_command:  # noqa: N801 - used as a decorator
         return sorted(made, key=lambda one: one.default is not inspect.Parameter.empty)
 
 
-def _option(parameter: Parameter, *, optional: bool, details: bool) -> inspect.Parameter:
+def _option(given: Parameter, *, optional: bool, details: bool) -> inspect.Parameter:
     """Return the option of a parameter; only one that must be given has no default."""
-    is_flag = parameter.kind.name == "BOOLEAN"
-    kind: Any = bool if is_flag else list[str] if parameter.takes_several else str
-    must = parameter.must_be_given and not optional and not is_flag
+    is_flag = given.kind.name == "BOOLEAN"
+    kind: Any = bool if is_flag else list[str] if given.takes_several else str
+    must = given.must_be_given and not optional and not is_flag
     option = typer.Option(
-        f"--{parameter.argument.replace('_', '-')}",
-        help=parameter.help,
-        metavar=None if is_flag else parameter.metavar,
+        f"--{given.argument.replace('_', '-')}",
+        help=given.help,
+        metavar=None if is_flag else given.metavar,
         rich_help_panel="Details" if details else None,
     )
     if must:
-        return _parameter(parameter.argument, Annotated[kind, option])
-    return _parameter(
-        parameter.argument, Annotated[kind if is_flag else kind | None, option], False if is_flag else None
-    )
-
-
-def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        return parameter(given.argument, Annotated[kind, option])
+    return parameter(given.argument, Annotated[kind if is_flag else kind | None, option], False if is_flag else None)
 
 
 def confirmed(question: str) -> bool:
@@ -252,7 +246,7 @@ def write_answers(answers: Iterable[VendorAnswer]) -> None:
     output.write_document({"items": [answer.raw or answer.text for answer in answers]})
 
 
-def tell_done(call: VendorCall, words: str) -> int:
+def tell_done(call: OperationCall, words: str) -> int:
     """Make a call whose answer says nothing but that it was done."""
     answer = call.run()
     if call.as_json:
@@ -262,7 +256,7 @@ def tell_done(call: VendorCall, words: str) -> int:
     return Exit.OK
 
 
-def tell_made(call: VendorCall, answer: VendorAnswer, uuid: str | None, words: str) -> int:
+def tell_made(call: OperationCall, answer: VendorAnswer, uuid: str | None, words: str) -> int:
     """Write the UUID of what was made to standard output."""
     if call.as_json:
         write_answer(answer)
@@ -277,7 +271,7 @@ def tell_made(call: VendorCall, answer: VendorAnswer, uuid: str | None, words: s
 
 
 def tell_link(
-    call: VendorCall,
+    call: OperationCall,
     remark: str = "without a password: whoever has the address may look",
     *,
     words: str = "shared",
@@ -303,7 +297,7 @@ def tell_link(
 # --- what was found -------------------------------------------------------------------------------------------------
 
 
-def show_orders(call: VendorCall) -> int:
+def show_orders(call: OperationCall) -> int:
     """Search for orders and write them."""
     results = call.results()
     if call.as_json:
@@ -312,7 +306,7 @@ def show_orders(call: VendorCall) -> int:
     return show_columns(order_columns(call.run_method(results.all)), ("order", "orders"), quiet=call.quiet)
 
 
-def show_folders(call: VendorCall) -> int:
+def show_folders(call: OperationCall) -> int:
     """Search for folders and write them, and the orders in them if there are any."""
     results = call.results()
     if call.as_json:

@@ -86,10 +86,18 @@ class _Asking:
 
     async def __call__(self, what: str, url: str, request_type: int, parameters: dict[str, str]) -> str:
         """Make one request; return its ``ResponseMessage``."""
-        session = await self._session_at(url)
-        query = _query(url, request_type, parameters, self._keys)
+        if url not in self._sessions:
+            session = Session(url, auth=None, settings=self._settings, transport=self._transport)
+            await session.open()
+            self._sessions[url] = session
+        # What is appended to the address, which the session has stripped of its last slash. The time defeats caches.
+        query = (
+            f"{'/' if url.endswith('/') else ''}?RequestType={request_type}"
+            f"&Parameters={quote(compact_json(parameters), safe='')}"
+            f"&ClientUniqueId={quote(self._keys.api_key, safe='')}&Cache={int(time.time() * 1000)}"
+        )
         call = Call(what, "GET", query, Repeat.READ, private=tuple(self._known))
-        answer = await session.fetch(call, cap=_ANSWER_BYTES)
+        answer = await self._sessions[url].fetch(call, cap=_ANSWER_BYTES)
         try:
             envelope = read_http_envelope(answer.body)
         except ProtocolError as error:
@@ -107,23 +115,6 @@ class _Asking:
         self._known.append(told)  # an address, or the session's id
         return told
 
-    async def _session_at(self, url: str) -> Session:
-        if url not in self._sessions:
-            session = Session(url, auth=None, settings=self._settings, transport=self._transport)
-            await session.open()
-            self._sessions[url] = session
-        return self._sessions[url]
-
-
-def _query(url: str, request_type: int, parameters: dict[str, str], keys: Keys) -> str:
-    """Return what is appended to the address, which the session has stripped of its last slash."""
-    written = quote(compact_json(parameters), safe="")
-    cache = int(time.time() * 1000)  # defeats caches, nothing else
-    return (
-        f"{'/' if url.endswith('/') else ''}?RequestType={request_type}&Parameters={written}"
-        f"&ClientUniqueId={quote(keys.api_key, safe='')}&Cache={cache}"
-    )
-
 
 def _is_address(address: object, schemes: set[str]) -> bool:
     if not isinstance(address, str):
@@ -138,10 +129,9 @@ def _is_address(address: object, schemes: set[str]) -> bool:
 
 def _require_address(address: str, schemes: set[str], router_url: str, settings: Settings) -> None:
     """Refuse an address that is none, or that would carry the keys in the open when the router's did not."""
-    if not _is_address(address, schemes):
-        raise ProtocolError("the router gave an address that cannot be used")
-    parts = urlsplit(address)
-    if parts.query or parts.fragment or parts.username or not all("!" <= char <= "~" for char in address):
+    parts = urlsplit(address) if _is_address(address, schemes) else None
+    is_plain = parts is not None and not (parts.query or parts.fragment or parts.username)
+    if parts is None or not is_plain or not all("!" <= char <= "~" for char in address):
         raise ProtocolError("the router gave an address that cannot be used")
     unsafe = parts.scheme in {"http", "ws"} and (urlsplit(router_url).scheme == "https" or not is_loopback(address))
     if unsafe and not settings.allow_http_credentials:

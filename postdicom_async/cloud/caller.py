@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from postdicom_async.cloud.operations import OPERATIONS, CloudOperation, fields_of
@@ -12,13 +12,12 @@ from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.http.retry import Repeat
 from postdicom_async.paging import Results
-from postdicom_async.vendor.answers import Content, User, VendorAnswer, list_in
+from postdicom_async.vendor.answers import Content, Institution, User, VendorAnswer, list_in
 from postdicom_async.vendor.caller import PrivateTexts, VendorCaller, is_new, said_no
 from postdicom_async.vendor.values import Values, is_uuid
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.connection import Connection
-    from postdicom_async.cloud.frames import Envelope
     from postdicom_async.errors import PostdicomError
     from postdicom_async.vendor.wire import CloudWire
 
@@ -31,8 +30,9 @@ _INSTITUTION = "institution_uuid"
 class CloudCaller(VendorCaller[CloudOperation]):
     """Calls operations on a connection as one user of the account."""
 
+    operations = OPERATIONS
+
     def __init__(self, connection: Connection, user: UUID | str | None) -> None:
-        super().__init__(OPERATIONS)
         self.connection = connection
         self._user = user
 
@@ -101,21 +101,18 @@ class CloudCaller(VendorCaller[CloudOperation]):
 
     async def _send(self, operation: CloudOperation, values: Values) -> Content:
         fields = {"UserUuid": self.user.identity, **fields_of(operation, values, self.wire)}
-        call = self.connection.call(operation.title, operation.number_for(values), fields, operation.repeat)
-        envelope = await self._in_time(operation, call)
-        if envelope.refusal is not None:
-            known = (*PrivateTexts(values), *self.connection.secrets, *self.user.private)
-            raise said_no(operation.title, envelope.refusal, known)
-        return envelope.message
-
-    async def _in_time(self, operation: CloudOperation, call: Awaitable[Envelope]) -> Envelope:
         deadline = self.connection.settings.timeouts.deadline
 
         def late() -> PostdicomError:
             error = deadline_passed(operation.title, deadline, sent=True)
             return outcome_unknown(error) if operation.repeat is Repeat.CHANGE else error
 
-        return await within(deadline, call, late)
+        call = self.connection.call(operation.title, operation.number_for(values), fields, operation.repeat)
+        envelope = await within(deadline, call, late)
+        if envelope.refusal is not None:
+            known = (*PrivateTexts(values), *self.connection.secrets, *self.user.private)
+            raise said_no(operation.title, envelope.refusal, known)
+        return envelope.message
 
 
 class CloudFacade:
@@ -155,15 +152,7 @@ def _field(found: Any, name: str) -> Any:
 # --- who and where is meant ------------------------------------------------------------------------------------------
 
 
-class _Named(Protocol):
-    @property
-    def identity(self) -> str: ...
-
-    @property
-    def names(self) -> tuple[str | None, ...]: ...
-
-
-_Some = TypeVar("_Some", bound=_Named)
+_Some = TypeVar("_Some", Institution, User)
 
 
 def choose(argument: str, known: Sequence[_Some], wanted: object) -> _Some:

@@ -204,15 +204,13 @@ class Connection:
         opened = self._opened
         if opened is None or opened is self._forgotten or not self._registers or not self.wire.reuse_session:
             return None
-        socket: FrameSocket | None = None
         try:
             socket = await self._open_socket(opened)
             if await self._register(socket, opened):
                 return socket
+            socket.cut()
         except (Problem, ProtocolError):
             pass  # a session that cannot be registered again may be gone; a new one is no loss
-        if socket is not None:
-            socket.cut()
         _log.debug("the session is not taken up again; a new one is opened")
         return None
 
@@ -254,28 +252,22 @@ class Connection:
             async with self._asking:
                 if self._opened is opened and self._times_asked == before:
                     self._times_asked += 1
-                    await self._renew_unless_known(opened)
+                    if self._registers and not await self._is_known(opened):
+                        self._forgotten = opened
+                        await self.repeated("open a session", Repeat.READ, self._main_socket)
+                        # A service that does not know the new one either says no to all, and is not asked again.
+                        self._registers = await self._is_known(self._require_opened())
         return self._require_opened().session_uuid != session_uuid
-
-    async def _renew_unless_known(self, opened: OpenedSession) -> None:
-        if not self._registers or await self._is_known(opened):
-            return
-        self._forgotten = opened
-        await self.repeated("open a session", Repeat.READ, self._main_socket)
-        # A service that does not know the new one either says no to all of them, and is not asked again.
-        self._registers = await self._is_known(self._require_opened())
 
     async def _is_known(self, opened: OpenedSession) -> bool:
         """Ask, as a socket for parts does, whether the service knows a session; no answer says nothing against it."""
-        socket: FrameSocket | None = None
         try:
             socket = await self._open_socket(opened)
-            return await self._register(socket, opened)
+            is_known = await self._register(socket, opened)
+            socket.cut()
         except (Problem, ProtocolError):
             return True
-        finally:
-            if socket is not None:
-                socket.cut()
+        return is_known
 
     async def socket_of(self, session_uuid: str) -> FrameSocket:
         """Return the main socket if the account's session still is this one.
@@ -364,17 +356,16 @@ class Connection:
             frame = encode_request(MessageType.GENERAL, message_id, management_type, text, trailing_zero=zero)
             with translated((ProtocolError, Problem), problem_of):
                 found = await socket.request(operation, message_id, management_type, frame)
-                return (await self._read_general(found)).require_clear()
+                flag = self.wire.success_flag_decides
+                read = partial(read_envelope, found, code_decides=False, flag_decides=flag)
+                aside = len(found.result) > _PARSED_ASIDE
+                return (await anyio.to_thread.run_sync(read) if aside else read()).require_clear()
 
         self._require_opened()
         envelope = await self.repeated(operation, repeat, attempt)
         if envelope.refusal is not None and await self.was_renewed(session_uuid):
             return await self.repeated(operation, repeat, attempt)  # nothing was done for a session that is gone
         return envelope
-
-    async def _read_general(self, response: Response) -> Envelope:
-        read = partial(read_envelope, response, code_decides=False, flag_decides=self.wire.success_flag_decides)
-        return await anyio.to_thread.run_sync(read) if len(response.result) > _PARSED_ASIDE else read()
 
     def _envelope(self, response: Response) -> Envelope:
         return read_envelope(response, flag_decides=self.wire.success_flag_decides)

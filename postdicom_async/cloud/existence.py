@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from postdicom_async.cloud.frames import FileUploadType
-from postdicom_async.cloud.upload_session import order_in
+from postdicom_async.cloud.upload_session import order_in, uuid_of
 from postdicom_async.dicom.header import HEADER_LIMIT, read_values
 from postdicom_async.dicom.tags import tags_of
 from postdicom_async.dicom.text import decode_text
@@ -24,7 +24,7 @@ from postdicom_async.errors import PostdicomError
 from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure, Repeat
-from postdicom_async.vendor.answers import PatientOrder, VendorAnswer
+from postdicom_async.vendor.answers import VendorAnswer
 from postdicom_async.vendor.values import private_texts
 
 if TYPE_CHECKING:
@@ -98,9 +98,8 @@ class Existence:
         is_there = str(envelope.in_message("FileIfExist")).strip().lower() in {"true", "1"}
         if envelope.refusal is not None or not is_there:
             return None
-        order = order_in(envelope) or PatientOrder()
-        institution = order.institution_uuid or self._session.institution_uuid
-        return Held(order.patient_order_uuid if order.is_named else None, institution)
+        order = order_in(envelope)
+        return Held(uuid_of(order), order.institution_uuid or self._session.institution_uuid)
 
 
 # --- whose file it is ------------------------------------------------------------------------------------------------

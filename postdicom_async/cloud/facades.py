@@ -43,7 +43,7 @@ class CloudShares(CloudFacade):
             message = "the Cloud API has no password for links to orders; use share_by_email or folders.share"
             raise UsageError(message, argument="password", operation="create share link")
         _require_day("create share link", expires)
-        given = {name: value for name, value in locals().items() if name != "password"}
+        given = {"patient_order_uuids": patient_order_uuids, "expires": expires, "downloadable": downloadable}
         return await self._caller.call("shares.create_link", ShareLink, given)
 
     async def share_orders(

@@ -1,4 +1,6 @@
-"""The frames of the Cloud API: one WebSocket binary message each, fields packed, numbers little-endian. Pure.
+"""The frames of the Cloud API and what is in them: requests written, answers read. Pure.
+
+A frame is one binary message of a WebSocket, its fields packed, its numbers little-endian.
 
 Layouts, numbers and the trailing zero byte are the JavaScript library's. A request's fields are message type
 (unsigned 16), message id (unsigned 32), management type (signed 32) and a JSON text; a file upload adds raw bytes and
@@ -65,7 +67,7 @@ LAST_MESSAGE_ID: Final = 0xFFFFFFFF
 _REQUEST_HEAD: Final = Struct("<HIii")
 _LENGTH: Final = Struct("<i")
 _ADDRESS: Final = Struct("<HII")
-_RESPONSE_HEAD: Final = Struct("<HIIBi")
+_RESPONSE_HEAD: Final = Struct("<HIIB")
 _SUCCESS: Final = 1
 
 
@@ -147,11 +149,10 @@ def decode_response(frame: bytes) -> Response:
     """
     if len(frame) < _RESPONSE_HEAD.size:
         raise _cut()
-    message_type, _server_id, requested_id, success, length = _RESPONSE_HEAD.unpack_from(frame)
-    message, at = _text(frame, _RESPONSE_HEAD.size, length)
+    message_type, _server_id, requested_id, success = _RESPONSE_HEAD.unpack_from(frame)
+    message, at = _text(frame, _RESPONSE_HEAD.size)
     management_type, at = _number(frame, at)
-    length, at = _number(frame, at)
-    result, _ = _text(frame, at, length)
+    result, _ = _text(frame, at)
     return Response(message_type, requested_id, success == _SUCCESS, message, management_type, result)
 
 
@@ -162,7 +163,8 @@ def _number(frame: bytes, at: int) -> tuple[int, int]:
     return _LENGTH.unpack_from(frame, at)[0], end
 
 
-def _text(frame: bytes, at: int, length: int) -> tuple[bytes, int]:
+def _text(frame: bytes, at: int) -> tuple[bytes, int]:
+    length, at = _number(frame, at)
     end = at + max(length, 0)
     if end > len(frame):
         raise _cut()
@@ -204,7 +206,12 @@ _UNCLEAR: Final = "the service answered with something that says neither yes nor
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """An answer. Its ``repr`` shows nothing of it.
+    """What an answer says. Its ``repr`` shows nothing of it.
+
+    Every answer is a JSON object with ``ResponseCode``, 1 for success, and ``ResponseMessage``: a text, or an object
+    that may hold a ``Success`` of its own (JavaScript library). How a refusal looks is not known, so another code, a
+    ``Success`` that is false, or words where success has its code, are one. What has none of these says neither yes
+    nor no.
 
     Attributes:
         fields: the whole object.
@@ -260,7 +267,8 @@ def read_envelope(response: Response, *, code_decides: bool = True, flag_decides
     message, code = _message_of(found), _code_of(found)
     if refusal_in(message) is not None or (flag_decides and not response.success):
         return Envelope(found, message, _reason(found, message, frame))
-    if code == _SUCCESS or (not code_decides and _says_success(message)):
+    says_success = isinstance(message, dict) and message.get("Success") is True
+    if code == _SUCCESS or (says_success and not code_decides):
         return Envelope(found, message, None)
     # The words of a frame that is flagged as a success are no refusal.
     clear = code is not None or _reason(found, message, "" if response.success else frame) != _NO_REASON
@@ -292,10 +300,6 @@ def _code_of(found: Mapping[str, Any]) -> float | None:
         return float(code)  # type: ignore[arg-type]  # what is no number raises
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _says_success(message: Content) -> bool:
-    return isinstance(message, dict) and message.get("Success") is True
 
 
 def _message_of(found: Mapping[str, Any]) -> Content:

@@ -62,6 +62,7 @@ class CloudOrders(CloudFacade):
         or ``O``.
         """
         given = {**locals()}
+        # The script's other ways must have a scheduled time, and have no place for a requesting physician.
         in_json = not is_given(order_scheduled_datetime) or is_given(requesting_physician)
         return await self._caller.call(CREATE_ORDER_WITH_JSON if in_json else "orders.create", PatientOrder, given)
 

@@ -25,7 +25,7 @@ import anyio
 from postdicom_async.cloud.existence import Existence, FolderEntry, Held, read_identity
 from postdicom_async.cloud.frames import FileUploadType
 from postdicom_async.cloud.socket import SocketPool, SocketSlot
-from postdicom_async.cloud.upload_session import Attempt, UploadSession, order_in, status_after
+from postdicom_async.cloud.upload_session import Attempt, UploadSession, order_in, status_after, uuid_of
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.problems import Problem
 from postdicom_async.http.retry import Failure
@@ -267,8 +267,7 @@ class CloudUpload:
             self._pool.give_back(slot)
             if envelope.refusal is not None:
                 raise self._session.refused(envelope.refusal, (await read_identity(body)).private)
-            order = order_in(envelope)
-            named = order.patient_order_uuid if order and order.is_named else named
+            named = uuid_of(order_in(envelope)) or named
             acknowledged += len(data)
             self._intake.meter.reached(sending.number, acknowledged)
 

@@ -6,6 +6,7 @@ claims. What it does not understand is left to pydicom, on the same bounded byte
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from io import BytesIO
 from postdicom_async.dicom import tags
 from postdicom_async.dicom.silence import in_silence
 from postdicom_async.dicom.tags import ITEM, ITEM_END, SEQUENCE_END, TAG, UNDEFINED
-from postdicom_async.dicom.uids import is_uid
+from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
 
 __all__ = [
@@ -23,7 +24,9 @@ __all__ = [
     "HeaderGap",
     "InstanceHeader",
     "NotingBytes",
+    "checked_uid",
     "data_set_start",
+    "is_uid",
     "pixels_start",
     "read_header",
     "read_values",
@@ -43,6 +46,36 @@ _LONGEST_VALUE = 4096  # of an element wanted; the rest of a longer one is left 
 _PLAIN = struct.Struct("<HH2sH")
 
 _SHORT_VRS, _LONG_VRS = tags.SHORT_VR_BYTES, tags.LONG_VR_BYTES
+
+
+# --- UIDs -------------------------------------------------------------------------------------------------------------
+
+# They become parts of URLs and of file names, so that nothing else may pass.
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+)*", re.ASCII)
+_LONGEST_UID = 64
+
+
+def is_uid(value: object) -> bool:
+    """Return whether a value is a UID: digits and single dots, at most 64 characters.
+
+    Leading zeros of a component are let through: they are wrong but found in the wild, and harmless here.
+    """
+    return isinstance(value, str) and len(value) <= _LONGEST_UID and _UID.fullmatch(value) is not None
+
+
+def checked_uid(value: object, argument: str) -> str:
+    """Return the UID without surrounding white space.
+
+    Raises:
+        UsageError: it is not a UID; the message names ``argument``.
+    """
+    text = value.strip() if isinstance(value, str) else value
+    if not is_uid(text):
+        raise UsageError("not a DICOM UID (digits and dots, at most 64 characters)", argument=argument)
+    return str(text)
+
+
+# --- what is found ----------------------------------------------------------------------------------------------------
 
 
 class HeaderGap(Enum):

@@ -338,7 +338,7 @@ def _is_flat(text: str, at: int, end: int, levels: int) -> bool:
     data = text[at:end].encode("utf-8", "surrogatepass")
     if b"\\" in data:
         data = _ESCAPE.sub(b"", data)
-    # What is left are quotes and brackets. Which of them stand in a string only the number of quotes before tells.
+    # Quotes and brackets are left. Whether a bracket stands in a string, only the number of quotes before it tells.
     marks = data.translate(None, _OTHER_BYTES).replace(b'""', b"")
     if b'"' in marks:
         marks = _STRING.sub(b"", marks)

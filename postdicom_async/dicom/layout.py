@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import TypeAlias
 
-from postdicom_async.dicom.uids import is_uid
+from postdicom_async.dicom.header import is_uid
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
 

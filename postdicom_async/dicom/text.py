@@ -10,8 +10,8 @@ from functools import lru_cache
 
 __all__ = ["decode_text"]
 
-# Where nothing is said. Bytes beyond ASCII are wrong then, and mostly meant as Latin-1; another name for it than that
-# of ISO_IR 100 below, because there they are right.
+# Where nothing is said. Bytes beyond ASCII are wrong then, and mostly meant as Latin-1. It is called otherwise than
+# ISO_IR 100 below, where they are right, so that the two can be told apart.
 _ASCII = "iso8859-1"
 
 # Defined terms of PS3.3 tables C.12-2 to C.12-5; the same repertoires with code extensions begin with ISO 2022.

@@ -169,7 +169,7 @@ class _Walk:
                 return
             self._count(1)
             group, number, length = self._form.plain.unpack_from(head)
-            if group == 0:  # of messages, never of files (PS3.7 section 6.3): zeros as padding
+            if group == 0:  # of messages, never of files (PS3.7 section 6.3): these are zeros as padding
                 raise Doubt
             tag = group << 16 | number
             at = self._delimiter(at, tag, length) if group == _DELIMITER_GROUP else self._element(at, tag, head)

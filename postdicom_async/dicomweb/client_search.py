@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicom.uids import checked_uid
+from postdicom_async.dicom.header import checked_uid
 from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON, Dialect, Route
 from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID, Filters, filter_pairs, include_pairs
 from postdicom_async.dicomweb.json_answer import JsonAnswer

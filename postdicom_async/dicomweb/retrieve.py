@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
-from postdicom_async.dicom.uids import checked_uid, is_uid
+from postdicom_async.dicom.header import checked_uid, is_uid
 from postdicom_async.dicomweb.dialects import INSTANCE_LADDER, Dialect, Route, parse_media_type
 from postdicom_async.dicomweb.multipart import (
     MultipartDamage,

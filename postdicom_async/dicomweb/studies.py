@@ -18,8 +18,8 @@ from http import HTTPStatus
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from postdicom_async.dicom.header import is_uid
 from postdicom_async.dicom.json_model import first_value, values_of
-from postdicom_async.dicom.uids import is_uid
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.filters import LISTED, STUDY_UID
 from postdicom_async.dicomweb.listing import as_count

@@ -10,14 +10,7 @@ from uuid import uuid4
 
 from postdicom_async.dicom.json_model import first_value
 from postdicom_async.dicom.tags import JSON_TAG
-from postdicom_async.doctor.examination import (
-    ANY_STATUS,
-    Examination,
-    Probe,
-    Verdict,
-    known_type,
-    results_text,
-)
+from postdicom_async.doctor.examination import ANY_STATUS, Examination, Probe, Verdict, known_type, results_text
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Call
 from postdicom_async.postdicom.operations import OPERATIONS, encode

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from postdicom_async.dicom.uids import checked_uid
+from postdicom_async.dicom.header import checked_uid
 from postdicom_async.disk.private_files import FileLock
 from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError

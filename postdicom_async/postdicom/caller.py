@@ -29,14 +29,17 @@ __all__ = ["Caller"]
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _ANSWER_BYTES = 64 << 20
 _PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on
+# Of all statuses from 500 on only these say that the request was not understood. After any other of a change nobody
+# knows whether it was done, whether or not the status is one that passes.
 _NEVER_DONE = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 
 
 class Caller(VendorCaller[HeaderOperation]):
     """Calls operations over a session."""
 
+    operations = OPERATIONS
+
     def __init__(self, session: Session, wire: Wire) -> None:
-        super().__init__(OPERATIONS)
         self._session = session
         self._wire = wire
 
@@ -53,7 +56,7 @@ class Caller(VendorCaller[HeaderOperation]):
 
         async def pages(_at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[dict[str, Any]]]:
             seen: set[str] = set()
-            session = self._session.one_call()
+            session = self._session.one_call()  # one deadline and one patience for all parts
             for values in parts:
                 found = list_in(await self._send(operation, values, session))
                 if found is None:
@@ -76,6 +79,8 @@ class Caller(VendorCaller[HeaderOperation]):
     async def _send(self, operation: HeaderOperation, values: Values, session: Session | None = None) -> Content:
         private = PrivateTexts(values)
         is_read = operation.repeat is Repeat.READ
+        # Packed only where the call can be repeated: an answer to a change that cannot be unpacked leaves open what
+        # was done. Each operation is a GET of one address, whatever its header says: no cache may answer it.
         packed = {"Accept-Encoding": "gzip"} if is_read else {}
         call = Call(
             operation.title,
@@ -95,7 +100,7 @@ class Caller(VendorCaller[HeaderOperation]):
             answer = await on.fetch(call, cap=_ANSWER_BYTES, check=refuse_cut_json(call.operation))
             aside = len(answer.body) > _PARSED_ASIDE
             found = await anyio.to_thread.run_sync(parse, answer.body) if aside else parse(answer.body)
-            if is_web_page(found):
+            if is_web_page(found):  # a proxy's login page comes with status 200 too
                 raise ProtocolError(
                     "a web page came instead of an answer; is this the address of the service?",
                     operation=call.operation,

@@ -14,7 +14,7 @@ from typing import Final
 
 from postdicom_async.errors import UsageError
 from postdicom_async.vendor import fields as of
-from postdicom_async.vendor.fields import Field, Operation, Parameter, in_dicomweb
+from postdicom_async.vendor.fields import Field, Operation, in_dicomweb
 from postdicom_async.vendor.values import LISTS, Value, ValueKind, Values, ascii_json
 from postdicom_async.vendor.wire import Wire
 
@@ -120,15 +120,15 @@ OPERATIONS: Final[dict[str, HeaderOperation]] = {
 def encode(operation: HeaderOperation, values: Values, wire: Wire) -> str:
     """Return the header's value: ASCII JSON, so that every name survives, within ``wire.header_bytes``.
 
-    ``values`` are checked Python values by argument; see ``values.check``.
+    ``values`` are checked Python values by argument; see ``vendor.fields.check``.
 
     Raises:
         UsageError: it is too long; the message names the argument to shorten or split.
     """
     written = {
-        parameter.wire: _absent(parameter, wire) if value is None else _written(parameter.kind, value, wire)
+        parameter.wire: _written(parameter.kind, values.get(parameter.argument), wire)
         for parameter in operation.parameters
-        if (value := values.get(parameter.argument)) is not None or wire.sends_empty
+        if parameter.argument in values or wire.sends_empty
     }
     text = "{" + ",".join([f'"{name}":{ascii_json(value)}' for name, value in written.items()]) + "}"
     if len(text) > wire.header_bytes:
@@ -142,7 +142,9 @@ def encode(operation: HeaderOperation, values: Values, wire: Wire) -> str:
     return text
 
 
-def _written(kind: ValueKind, value: Value, wire: Wire) -> str:
+def _written(kind: ValueKind, value: Value | None, wire: Wire) -> str:
+    if value is None:
+        return wire.absent_list if kind in LISTS else ""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -157,10 +159,6 @@ def _written(kind: ValueKind, value: Value, wire: Wire) -> str:
     return ascii_json([ascii_json({wire.inner_order_key: item}) for item in value] if is_nested else value)
 
 
-def _absent(parameter: Parameter, wire: Wire) -> str:
-    return wire.absent_list if parameter.kind in LISTS else ""
-
-
 def split(operation: HeaderOperation, values: Values, wire: Wire) -> list[Values]:
     """Return the values of as many requests as it takes for each to fit; one, where they fit as they are.
 
@@ -172,18 +170,13 @@ def split(operation: HeaderOperation, values: Values, wire: Wire) -> list[Values
     try:
         encode(operation, values, wire)
     except UsageError:
-        halves = _halves(operation, values)
-        if halves is None:
+        lists = [(name, value) for name, value in values.items() if isinstance(value, list) and len(value) > 1]
+        if not operation.reads or not lists:
             raise
     else:
         return [values]
-    return [part for half in halves for part in split(operation, half, wire)]
-
-
-def _halves(operation: HeaderOperation, values: Values) -> tuple[Values, Values] | None:
-    lists = [(name, value) for name, value in values.items() if isinstance(value, list) and len(value) > 1]
-    if not operation.reads or not lists:
-        return None
+    # The longest list in two. Where two lists are long, each part of one meets each part of the other in some request.
     name, longest = max(lists, key=lambda pair: sum(len(str(item)) for item in pair[1]))
     middle = len(longest) // 2
-    return {**values, name: longest[:middle]}, {**values, name: longest[middle:]}
+    halves = {**values, name: longest[:middle]}, {**values, name: longest[middle:]}
+    return [part for half in halves for part in split(operation, half, wire)]

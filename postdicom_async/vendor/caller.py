@@ -24,12 +24,12 @@ _Operation = TypeVar("_Operation", bound=Operation)
 class VendorCaller(ABC, Generic[_Operation]):
     """Calls the operations of one API, each under the name of the method that makes the call."""
 
-    def __init__(self, operations: Mapping[str, _Operation]) -> None:
-        self._operations = operations
+    operations: Mapping[str, _Operation]
+    """The table of the API."""
 
     def operation(self, name: str | _Operation) -> _Operation:
         """Return an operation by its name; one that is given itself is one of its ways."""
-        return self._operations[name] if isinstance(name, str) else name
+        return self.operations[name] if isinstance(name, str) else name
 
     def checked(self, operation: _Operation, given: Mapping[str, object]) -> Values:
         """Return the checked values of a call.
@@ -58,7 +58,7 @@ class VendorCaller(ABC, Generic[_Operation]):
         operation = self.operation(name)
         answer = view(kind, await self._send(operation, self.checked(operation, given)))
         if operation.repeat is Repeat.CHANGE and not answer.is_named:
-            # It was made, as far as can be told; only a search finds it.
+            # It was made, as far as can be told, and only a search finds it: called again it would be there twice.
             unnamed = ProtocolError("the service said yes, but not under which UUID", operation=operation.title)
             raise outcome_unknown(unnamed)
         return answer

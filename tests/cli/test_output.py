@@ -15,7 +15,7 @@ from postdicom_async import BytesMoved, ServerError, Totals, UsageError
 from postdicom_async.cli import output, progress
 from postdicom_async.cli.exits import Exit, code_of, code_of_all
 from postdicom_async.cli.progress import Progress, RecentPace, counts_text, fraction_of
-from postdicom_async.cli.search import QueryLevel, search_tables, value_text
+from postdicom_async.cli.search import SearchLevel, search_tables, value_text
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,10 @@ def test_narrow_terminals_have_a_table_for_the_uids(monkeypatch: pytest.MonkeyPa
     study = Dataset()
     study.PatientName, study.PatientID, study.StudyInstanceUID = "Święty^Łukasz", "1", "1.2." + "3" * 60
     monkeypatch.setattr(output, "width", lambda: 200)
-    (wide,) = search_tables(QueryLevel.STUDIES, [study], ["PatientSex"])
+    (wide,) = search_tables(SearchLevel.STUDIES, [study], ["PatientSex"])
     assert [str(column.header) for column in wide.columns] == ["Patient", "ID", "Study Instance UID", "PatientSex"]
     monkeypatch.setattr(output, "width", lambda: 80)
-    narrow = search_tables(QueryLevel.STUDIES, [study])
+    narrow = search_tables(SearchLevel.STUDIES, [study])
     assert [[str(column.header) for column in each.columns] for each in narrow] == [
         ["#", "Patient", "ID"],
         ["#", "Study Instance UID"],

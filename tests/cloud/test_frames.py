@@ -21,6 +21,7 @@ from postdicom_async.cloud.frames import (
     read_envelope,
 )
 from tests.cloud.service import Received, envelope_frame
+from tests.support.large import examples
 
 SESSION_FRAME = "03 00 01 00 00 00 04 00 00 00 07 00 00 00 7b 22 41 22 3a 31 7d"
 GENERAL_FRAME = "11 00 02 01 00 00 22 00 00 00 0a 00 00 00 7b 22 4e 22 3a 22 c3 a9 22 7d 00"
@@ -129,7 +130,7 @@ def mutate(frame: bytearray, chance: random.Random) -> None:
             frame += frame[at:]
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=examples(500), deadline=None, derandomize=True, database=None)
 @given(
     st.sampled_from([4, 6, 18]), st.integers(0, 2**32 - 1), st.booleans(), st.binary(), st.integers(-5, 99), st.binary()
 )

@@ -14,6 +14,7 @@ import pytest
 from postdicom_async.emulator import EmbeddedArchive
 from tests.cloud.files import PART, study_in
 from tests.support.dicom_files import small_dicom, uid
+from tests.support.large import large
 
 MIB = 1 << 20
 MOST = 48 * MIB
@@ -53,9 +54,10 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-async def test_one_large_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [300, large(1200)])
+async def test_one_large_file(parts: int, tmp_path: Path) -> None:
     source = tmp_path / "large.dcm"
-    large_file(source, 1200)
+    large_file(source, parts)
     async with EmbeddedArchive(tmp_path / "archive") as server:
         told = await uploaded(server, source)
         (held,) = server.store.instances()

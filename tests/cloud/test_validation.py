@@ -15,6 +15,7 @@ from postdicom_async import CloudApi, UsageError
 from postdicom_async.vendor.values import ValueKind, check_value
 from tests.cloud.forms import FORMS, ONE, Form
 from tests.cloud.service import ACCOUNT, INSTITUTION, USER, CloudService
+from tests.support.large import examples
 
 ZERO = "00000000-0000-0000-0000-000000000000"
 
@@ -71,7 +72,7 @@ def test_values(kind: ValueKind, good: list[object], bad: list[object]) -> None:
     assert [value for value in bad if accepts(kind, value)] == []
 
 
-@hypothesis_settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@hypothesis_settings(max_examples=examples(300), deadline=None, derandomize=True, database=None)
 @given(st.text() | st.sampled_from(MAILS).flatmap(lambda mail: st.text(max_size=2).map(lambda more: mail + more)))
 def test_what_is_accepted_as_mail_has_no_end_of_line(text: str) -> None:
     if accepts(ValueKind.MAIL, text):

@@ -29,6 +29,7 @@ from tests.emulator.vendor_support import (
     told,
     upload,
 )
+from tests.support.large import examples
 
 if TYPE_CHECKING:
     from datetime import date
@@ -322,7 +323,7 @@ def decode(name: str, headers: list[bytes]) -> Given:
     return read_loosely(operation.parameters, operation.header, headers)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.text(min_size=1))
 def test_every_text_arrives_as_it_was(text: str) -> None:
     header = json.dumps({"FolderName": text}).encode("ascii")
@@ -334,7 +335,7 @@ def test_every_text_arrives_as_it_was(text: str) -> None:
             decode("createfolder", [header])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.binary(), st.sampled_from(sorted(HEADERS)))
 def test_whatever_comes_is_understood_or_refused(header: bytes, operation: str) -> None:
     with suppress(BadParameters):
@@ -348,7 +349,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.data(), st.sampled_from(sorted(HEADERS)))
 def test_whatever_json_comes_is_understood_or_refused(data: st.DataObject, operation: str) -> None:
     names = [name.removesuffix("?") for name in OPERATIONS[operation].parameters]

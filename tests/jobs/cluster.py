@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import postdicom_async
 from tests.support.faulty_server import unused_port
+from tests.support.warm import WARM, WarmGroup, warm_group
 
 __all__ = ["ROOT", "Cluster", "running_cluster", "wait_until"]
 
@@ -36,6 +37,25 @@ def wait_until(happened: Callable[[], bool], *, seconds: float = 40) -> None:
         time.sleep(0.02)
 
 
+def _begun(command: list[str], log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes] | WarmGroup:
+    """Start a module with its arguments, warm where that can be: not a nanny, which starts others by Python's means."""
+    ours = environment["PYTHONPATH"] == str(ROOT)
+    if WARM and ours and ("--no-nanny" in command or command[0].endswith("scheduler")):
+        return warm_group(*command, env=environment, log=log)
+    return subprocess.Popen(
+        [sys.executable, "-m", *command], stdout=log, stderr=log, env=environment, cwd=ROOT, start_new_session=True
+    )
+
+
+def _kill(process: subprocess.Popen[bytes] | WarmGroup) -> None:
+    """Kill a process and what it started."""
+    if isinstance(process, WarmGroup):
+        process.kill()
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 class Supervised:
     """A process that is started again when it ends, as a service manager does."""
 
@@ -44,7 +64,7 @@ class Supervised:
         self._log = log
         self._environment = environment
         self._ended, self._killed = threading.Event(), threading.Event()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | WarmGroup | None = None
         self.starts = 0
         self._thread = threading.Thread(target=self._keep)
         self._thread.start()
@@ -52,21 +72,17 @@ class Supervised:
     def _keep(self) -> None:
         while not self._ended.is_set():
             with self._log.open("ab") as log:
-                self.process = subprocess.Popen(
-                    self._command, stdout=log, stderr=log, env=self._environment, cwd=ROOT, start_new_session=True
-                )
+                self.process = _begun(self._command, log, self._environment)
             self.starts += 1
             while self.process.poll() is None and not self._killed.is_set():
                 time.sleep(0.02)
-            with contextlib.suppress(ProcessLookupError):  # it, and what it started
-                os.killpg(self.process.pid, signal.SIGKILL)
+            _kill(self.process)  # it, and what it started
             self.process.wait()
 
     def kill(self) -> None:
         """Kill the process as it stands; it is started again."""
         assert self.process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        _kill(self.process)
 
     def stop(self) -> None:
         """Ask it to end, as a service manager does, and do not start it again."""
@@ -101,7 +117,7 @@ class Cluster:
         }
         self.port = unused_port()
         self.workers: list[Supervised] = []
-        self.scheduler: subprocess.Popen[bytes] | None = None
+        self.scheduler: subprocess.Popen[bytes] | WarmGroup | None = None
         self.start_scheduler()
 
     @property
@@ -114,13 +130,11 @@ class Cluster:
     def start_scheduler(self) -> None:
         """Start it, on the port that it had before, and wait until it listens."""
         command = [
-            sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port),
+            "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port),
             *NO_PAGES, "--idle-timeout", "300", *self._files(), *(["--protocol", "tls"] if self._certificates else []),
         ]  # fmt: skip
         with (self.folder / "scheduler.log").open("ab") as log:
-            self.scheduler = subprocess.Popen(
-                command, stdout=log, stderr=log, env=self._environment, cwd=ROOT, start_new_session=True
-            )
+            self.scheduler = _begun(command, log, self._environment)
         wait_until(self._listens)
 
     def _listens(self) -> bool:
@@ -138,7 +152,7 @@ class Cluster:
     def add_worker(self, *, nanny: bool = False, **environment: str) -> Supervised:
         """Start another worker, by itself without a nanny: the supervisor is enough."""
         command = [
-            sys.executable, "-m", "distributed.cli.dask_worker", self.address, *NO_PAGES, "--nthreads", "2",
+            "distributed.cli.dask_worker", self.address, *NO_PAGES, "--nthreads", "2",
             *([] if nanny else ["--no-nanny"]), "--host", "127.0.0.1",
             "--local-directory", str(self.folder / "scratch"), *self._files(),
         ]  # fmt: skip

@@ -16,9 +16,10 @@ from postdicom_async.jobs.ends.end import Identified, ListedStudy
 from postdicom_async.jobs.states import State
 from postdicom_async.results import Status
 from tests.jobs.lying import MemoryEnd, adding_up, hurry, instances
+from tests.support.large import large
 
 EACH = 50
-SMALL, LARGE = 40, 160  # studies
+SIZES = [(20, 80), large(40, 160)]  # studies
 MOST = 100.0  # bytes for each instance that was moved
 
 
@@ -81,8 +82,9 @@ async def peak_of(studies: int) -> int:
     return peak
 
 
-async def test_memory_does_not_grow_with_what_is_moved() -> None:
+@pytest.mark.parametrize(("few", "many"), SIZES)
+async def test_memory_does_not_grow_with_what_is_moved(few: int, many: int) -> None:
     await peak_of(2)  # what is loaded once
-    small, large = await peak_of(SMALL), await peak_of(LARGE)
-    slope = (large - small) / ((LARGE - SMALL) * EACH)
+    small, large = await peak_of(few), await peak_of(many)
+    slope = (large - small) / ((many - few) * EACH)
     assert slope < MOST, f"{slope:.0f} bytes an instance"

@@ -27,6 +27,7 @@ from postdicom_async.jobs.ledger.schema import ItemRow, Stage
 from postdicom_async.jobs.plan import ItemEnd
 from postdicom_async.jobs.states import MOVES, State
 from tests.jobs.ledgers import FACTS, assert_adds_up, filled, reader
+from tests.support.large import examples
 
 HELPERS = Path(__file__).parent
 Model = dict[tuple[str, str, str], tuple[State, int, int, int]]
@@ -180,7 +181,7 @@ class AnyCrash(RuleBasedStateMachine):
 
 
 AnyCrash.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(30), stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_any_crash = AnyCrash.TestCase
 

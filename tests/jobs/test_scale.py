@@ -24,24 +24,27 @@ from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.ledger.schema import ItemRow
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.results import InstanceUids, Outcome, Status
+from tests.support.large import large
 
 IN_A_STUDY = 10
-EVERY = 2000
+TIMES = 10  # so often it is looked at
+SIZES = pytest.mark.parametrize("count", [8000, large(20_000)])
 LEAST_LEAK = 0.3  # objects an instance: a key that is kept is one or more
 
 
 class Samples:
     """How many small objects there are, every so many instances."""
 
-    def __init__(self) -> None:
+    def __init__(self, of: int = 20_000) -> None:
         self.taken: dict[str, list[int]] = {}
+        self._every = of // TIMES
         self._counts: dict[str, int] = {}
 
     def count(self, what: str, number: int = 1) -> None:
         """Count instances; look now and then."""
         before = self._counts.get(what, 0)
         self._counts[what] = before + number
-        if before // EVERY != (before + number) // EVERY:
+        if before // self._every != (before + number) // self._every:
             gc.collect()
             self.taken.setdefault(what, []).append(sys.getallocatedblocks())
 
@@ -52,7 +55,7 @@ class Samples:
         """
         found = self.taken[what]
         half = len(found) // 2
-        return (min(found[half:-1]) - min(found[1:half])) / (half * EVERY)
+        return (min(found[half:-1]) - min(found[1:half])) / (half * self._every)
 
 
 class Endless:
@@ -130,27 +133,29 @@ async def copied(source: Any, target: Any, path: Path) -> dict[State, int]:
     return {state: count.instances for state, count in summary.counts.items() if count.instances}
 
 
+@SIZES
 @pytest.mark.parametrize("unlisted", [False, True])
 async def test_memory_does_not_grow_with_the_instances(
-    unlisted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unlisted: bool, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_book, "_REMEMBERED", 100)  # so many series are kept at hand: too many to see a leak
-    samples = Samples()
-    source = Endless("source", 2000, samples, unlisted=unlisted)
+    samples = Samples(count)
+    source = Endless("source", count // IN_A_STUDY, samples, unlisted=unlisted)
     counts = await copied(source, Endless("target", 0, samples), tmp_path / "a.ledger")
-    assert counts == {State.DONE: 20_000}
+    assert counts == {State.DONE: count}
     assert samples.slope("moved") < LEAST_LEAK
     assert samples.slope("target listed") < LEAST_LEAK  # while it is verified
 
 
-async def test_memory_does_not_grow_with_what_is_no_instance(tmp_path: Path) -> None:
-    samples = Samples()
+@SIZES
+async def test_memory_does_not_grow_with_what_is_no_instance(count: int, tmp_path: Path) -> None:
+    samples = Samples(count)
 
     def files() -> Iterator[ListedInstance]:
-        return (ListedInstance("", f"{number:032}", 100, flaw=Reason.NOT_DICOM) for number in range(20_000))
+        return (ListedInstance("", f"{number:032}", 100, flaw=Reason.NOT_DICOM) for number in range(count))
 
     counts = await copied(WithFiles(files, samples), Endless("target", 0, samples), tmp_path / "a.ledger")
-    assert counts == {State.EXCLUDED: 20_000}
+    assert counts == {State.EXCLUDED: count}
     assert samples.slope("excluded") < LEAST_LEAK
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from postdicom_async.errors import UsageError
 from postdicom_async.jobs.pace.windows import Windows
+from tests.support.large import examples
 
 BERLIN, NEW_YORK = ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York")
 NIGHTS = "Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00"
@@ -279,7 +280,7 @@ def opens_by_hand(text: str, wall: datetime) -> bool:
     return False
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(texts(), ZONES, MOMENTS)
 @example("Sun-Sun 02:00-03:00", "Europe/Berlin", datetime(2026, 3, 28, tzinfo=UTC))
 @example("Sun-Sun 02:15-02:20", "Europe/Berlin", datetime(2026, 10, 24, 23, tzinfo=UTC))
@@ -312,7 +313,7 @@ def test_a_text_comes_back(text: str, zone: str) -> None:
     assert pickle.loads(pickle.dumps(windows)) == windows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(alphabet=st.sampled_from("MonTuesaFri0123456789:-, /ABCäé\n\x00"), max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(UsageError):

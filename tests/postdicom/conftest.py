@@ -1,4 +1,4 @@
-"""Hypothesis for tests that run everywhere and always the same; clients on each transport."""
+"""Clients on each transport."""
 
 from __future__ import annotations
 
@@ -6,20 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from postdicom_async import PostDicom
 from tests.faults.clients import FAST, transport_of
-
-settings.register_profile(
-    "operations",
-    deadline=None,
-    derandomize=True,
-    database=None,
-    print_blob=False,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
-)
-settings.load_profile("operations")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from postdicom_async import PostDicom, UsageError
 from tests.postdicom.forms import ONE, TWO
 from tests.postdicom.service import NOTHING, Service, as_json
 from tests.support.faulty_server import FaultyServer, Reply
+from tests.support.large import examples
 
 LATER = "2999-12-31"
 ORDER: dict[str, Any] = {
@@ -171,7 +172,7 @@ def can_be_sent(text: str) -> bool:
 
 
 @pytest.mark.parametrize(("operation", "argument", "wire", "required"), TEXTS, ids=lambda value: str(value))
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=examples(EXAMPLES))
 @given(texts=TWENTY)
 def test_any_text(wired: Wired, operation: str, argument: str, wire: str, required: bool, texts: list[str]) -> None:
     for text in texts:
@@ -184,7 +185,7 @@ def test_any_text(wired: Wired, operation: str, argument: str, wire: str, requir
 
 
 @pytest.mark.parametrize(("operation", "argument", "wire"), LISTS)
-@settings(max_examples=10 * EXAMPLES)
+@settings(max_examples=examples(10 * EXAMPLES))
 @given(texts=st.lists(ANY_TEXT, max_size=6))
 def test_any_list_of_texts(wired: Wired, operation: str, argument: str, wire: str, texts: list[str]) -> None:
     sent = wired.sent(operation, {argument: texts})

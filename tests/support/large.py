@@ -6,16 +6,24 @@ many, too.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
-__all__ = ["above_the_transport", "large"]
+__all__ = ["above_the_transport", "examples", "large"]
+
+LARGE = os.environ.get("POSTDICOM_TESTS") == "large"  # read here: tests run without such settings
 
 
 def large(*values: Any) -> Any:
     """Give a case of a parametrised test that the suite leaves out unless it is asked for."""
     return pytest.param(*values, marks=pytest.mark.large)
+
+
+def examples(most: int) -> int:
+    """Return how many examples hypothesis makes: a quarter of them, or all with ``POSTDICOM_TESTS=large``."""
+    return most if LARGE else -(-most // 4)
 
 
 above_the_transport = pytest.mark.parametrize("transport_name", ["aiohttp", large("httpx")])

@@ -13,14 +13,16 @@ import asyncio
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing import reduction
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-__all__ = ["WARM", "WarmProcess", "run_warm", "start_warm"]
+__all__ = ["WARM", "WarmGroup", "WarmProcess", "run_warm", "start_warm", "warm_group"]
 
 WARM = sys.platform != "win32"
 """Whether processes can be forked here."""
@@ -44,29 +46,88 @@ def _arrived(sent: Any) -> _Descriptor:
 
 
 def _as_program(
-    module: str, arguments: tuple[str, ...], environment: dict[str, str], folder: str, files: dict[int, _Descriptor]
+    module: str,
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+    folder: str,
+    files: dict[int, _Descriptor],
+    leads: bool,
 ) -> None:
     """Become ``python -m module`` with these arguments: in the process that was forked."""
+    if leads:
+        os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     sys.path[:] = ["", str(_ROOT), *(one for one in sys.path if one not in ("", str(_ROOT)))]
     for number, file in files.items():
         os.dup2(file.number, number)
-        os.close(file.number)
+    for one in {file.number for file in files.values()}:
+        os.close(one)
+    if "dask" in sys.modules:
+        sys.modules["dask"].config.refresh()  # it reads the environment when it is imported
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _start(
-    module: str, arguments: tuple[str, ...], environment: Mapping[str, str], folder: Path, files: dict[int, int]
+    module: str,
+    arguments: tuple[str, ...],
+    environment: Mapping[str, str],
+    folder: Path,
+    files: dict[int, int],
+    *,
+    leads: bool = False,
 ) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.warm_imports"])
     sent = {number: _Descriptor(file) for number, file in files.items()}
-    process = context.Process(target=_as_program, args=(module, arguments, dict(environment), str(folder), sent))
+    process = context.Process(target=_as_program, args=(module, arguments, dict(environment), str(folder), sent, leads))
     process.start()
     return process
+
+
+class WarmGroup:
+    """A process that leads a group of its own and runs beside the tests, with what ``subprocess.Popen`` has of it."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return its code; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        """Wait for its end; return its code."""
+        self._process.join()
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Kill it, and what it started; it may not have begun to lead its group."""
+        if self.poll() is None:
+            self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def warm_group(module: str, *arguments: str, env: Mapping[str, str], log: IO[bytes]) -> WarmGroup:
+    """Start ``python -m module`` with these arguments at the head of a group of processes; what it says is logged."""
+    said = {1: log.fileno(), 2: log.fileno()}
+    return WarmGroup(_start(module, arguments, env, _ROOT, said, leads=True))
 
 
 class WarmProcess:

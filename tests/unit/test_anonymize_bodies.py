@@ -22,6 +22,7 @@ from postdicom_async.disk.files import FileBody, Unusable
 from postdicom_async.disk.sources import Usable, read_sources
 from tests.support.anonymizing import Writer, dataset_bytes, leaves, meta_end, refusal, result_of, sent, usable
 from tests.support.dicom_files import DEFLATED, EXPLICIT, IMPLICIT, JPEG, small_dicom, uid
+from tests.support.large import large
 
 PIECE = 64 * 1024
 MEMORY = 5 << 20
@@ -143,7 +144,7 @@ def sparse(path: Path, syntax: str) -> None:
         file.write(b"LAST" + end)
 
 
-@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, JPEG])
+@pytest.mark.parametrize("syntax", [IMPLICIT, large(EXPLICIT), JPEG])
 async def test_a_large_file_is_streamed(tmp_path: Path, syntax: str, reads: list[int]) -> None:
     sparse(tmp_path / "large", syntax)
     anonymized_now(usable(small_dicom()), RULES)  # what is imported once

@@ -16,6 +16,7 @@ from postdicom_async.dicom.elements import ReadWindow
 from postdicom_async.disk.files import Unusable
 from tests.support.anonymizing import DATA, Leaf, Writer, after, content_of, leaves, meta_end, read, result_of, sent
 from tests.support.dicom_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, JPEG
+from tests.support.large import examples, large
 from tests.unit.test_anonymize_files import GOOD, asked_for, gone, keyed, rules_for
 from tests.unit.test_anonymize_forms import NAME, TEXT, rich_file
 
@@ -35,7 +36,7 @@ def offsets(size: int) -> list[int]:
     return sorted({*range(140, size, max(1, size // 24)), *range(max(140, size - 40), size, 3), size - 1})
 
 
-@pytest.mark.parametrize("name", CUT_FILES)
+@pytest.mark.parametrize("name", [large(name) if number % 3 else name for number, name in enumerate(CUT_FILES)])
 def test_cut_anywhere(name: str) -> None:
     data = (DATA / name).read_bytes()
     before = leaves(data)
@@ -115,7 +116,7 @@ NEW_NAMES = {b"Q^R ", b"", b"ANONYMIZED"}
 
 
 @given(number=st.integers(0, 9), changes=CHANGES, rules=st.sampled_from(RULES))
-@settings(max_examples=1500)
+@settings(max_examples=examples(1500))
 def test_damaged_anywhere(number: int, changes: list[tuple[float, bytes, bool]], rules: Anonymization) -> None:
     """A name that is still one for a reader is not what it was; where it no longer is one, nobody could tell."""
     data = originals()[number]
@@ -139,7 +140,7 @@ def names_in(data: bytes) -> set[bytes]:
 
 
 @given(st.binary(max_size=600))
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_anything_after_a_good_beginning(garbage: bytes) -> None:
     for to in (Writer(EXPLICIT), Writer(IMPLICIT), Writer(BIG_ENDIAN)):
         result = result_of(to.file(after=garbage), RULES[1])
@@ -150,6 +151,7 @@ def test_anything_after_a_good_beginning(garbage: bytes) -> None:
 # --- made to do harm --------------------------------------------------------------------------------------------------
 
 
+@cache
 def hostile() -> dict[str, bytes]:
     plain, to = Writer(IMPLICIT), Writer()
     endless = 0xFFFFFFFF

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postdicom_async import Anonymization
-from postdicom_async.dicom.uids import is_uid
+from postdicom_async.dicom.header import is_uid
 from tests.support.anonymizing import Writer, anonymize, content_of, leaves, read
 from tests.support.dicom_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, JPEG, small_dicom, uid
 

@@ -18,6 +18,7 @@ from postdicom_async.dicom.elements import EXPLICIT_LITTLE, DicomProblem, Encodi
 from postdicom_async.dicom.text import decode_text
 from tests.support.anonymizing import Writer, anonymize, dcmdump, read, refusal, result_of, strictly_invalid
 from tests.support.dicom_files import small_dicom
+from tests.support.large import examples
 
 TEXTS = "LO LT PN SH ST UC UT"
 MULTI = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "PN", "SH", "TM", "UC", "UI"}
@@ -96,7 +97,7 @@ LIKELY = st.text(st.sampled_from("0123456789.+-eE DWMYAZaz_=^\\/\t\n\r\x1b\0\x85
 @given(
     vr=st.sampled_from(sorted(GOOD)), value=st.one_of(LIKELY, st.text(max_size=80), st.from_regex(r"\A[0-9.]{1,20}\Z"))
 )
-@settings(max_examples=1500)
+@settings(max_examples=examples(1500))
 @example(vr="IS", value="2147483648")
 @example(vr="LT", value="\x1b$B")
 def test_what_passes_is_valid_for_pydicom_too(vr: str, value: str) -> None:
@@ -219,7 +220,7 @@ MORE = [f"ISO 2022 IR {number}" for number in (13, 87, 100, 101, 126, 144, 149, 
     more=st.lists(st.sampled_from(MORE), max_size=3, unique=True),
     text=st.lists(st.sampled_from(ALPHABETS).flatmap(st.sampled_from), min_size=1, max_size=9).map("".join),
 )
-@settings(max_examples=1500)
+@settings(max_examples=examples(1500))
 def test_what_is_written_reads_back_or_is_refused(first: str, more: list[str], text: str) -> None:
     """Also where a name changes from one character set to another within a word."""
     sets = [first, *more]

@@ -18,6 +18,7 @@ from postdicom_async.results import InstanceUids, Outcome, Status
 from postdicom_async.transfer import arrivals as module
 from postdicom_async.transfer.arrivals import Arrivals, Taken
 from postdicom_async.transfer.outcomes import Gathered
+from tests.support.large import examples
 
 UIDS = [InstanceUids("1", f"1.{series}", f"1.{series}.{n}") for series in range(3) for n in range(9)]
 
@@ -36,7 +37,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     listed=st.none() | st.sets(st.sampled_from(UIDS)),
     events=st.lists(st.tuples(st.sampled_from(UIDS), st.integers(0, 3)), max_size=60),

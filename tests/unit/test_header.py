@@ -20,8 +20,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
-from postdicom_async.dicom.uids import is_uid
+from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, is_uid, read_header
 from postdicom_async.results import InstanceUids
 from tests.support.dicom_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, JPEG, UNCOMPRESSED_SYNTAXES, small_dicom
 from tests.support.dicom_files import uid as own_uid

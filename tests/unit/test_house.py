@@ -90,11 +90,9 @@ PURE = {
         "dicom.sameness",
         "dicom.scan",
         "dicom.text",
-        "dicom.uids",
         "dicom.wholeness",
         "dicomweb.filters",
         "dicomweb.dialects",
-        "dicomweb.moments",
         "dicomweb.multipart",
         "dicomweb.store_answer",
         "jobs.ends.end",
@@ -171,6 +169,7 @@ def module_of(name: str) -> str:
     return name
 
 
+@cache
 def imports_of(module: str, *, running_only: bool = False) -> set[str]:
     nodes = running_nodes(tree_of(module)) if running_only else ast.walk(tree_of(module))
     return {module_of(name) for node in nodes for name in names_imported(node)}
@@ -217,6 +216,7 @@ def test_pure_files_touch_nothing(module: str) -> None:
     ]
 
 
+@cache
 def edges() -> list[tuple[str, str]]:
     return [(module, name) for module in MODULES for name in ours(imports_of(module))]
 

@@ -20,9 +20,10 @@ from postdicom_async.dicomweb.multipart import (
     PartStart,
     reader_for,
 )
-from postdicom_async.dicomweb.related_body import part_framing
+from postdicom_async.dicomweb.store import part_framing
 from tests.support.bodies import DICOM, Multipart, multipart_related
 from tests.support.ids import shown
+from tests.support.large import examples
 
 Parts = list[tuple[dict[str, str], bytes]]
 DICOM_HEADER = {"content-type": DICOM}
@@ -481,7 +482,7 @@ def test_a_multipart_answer_without_parts_has_none() -> None:
 
 
 @given(st.lists(st.binary(max_size=100), min_size=1, max_size=6), st.text("0123456789abcdef", min_size=32, max_size=32))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_what_is_written_is_read(contents: list[bytes], boundary: str) -> None:
     framing: Sequence[bytes] = part_framing(boundary, len(contents))
     assert len(framing) == len(contents) + 1

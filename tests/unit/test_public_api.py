@@ -18,7 +18,7 @@ from postdicom_async import errors, results, settings
 
 PROJECT = Path(inspect.getfile(postdicom_async)).parents[1]
 EXTRAS = {"typer", "rich", "starlette", "uvicorn", "keyring", "uvloop", "dicomweb_client"}
-DEPENDENCIES = "httpx, pydicom, anyio, aiofiles, asyncio, multipart"
+DEPENDENCIES = "httpx, pydicom, anyio, asyncio, multipart"
 INNER_RESULTS = {"ListingCheck", "OnProgress"}
 
 
@@ -138,6 +138,7 @@ def test_the_readme_mentions(name: str) -> None:
     assert name in text
 
 
+@pytest.mark.large  # ``nox -s types`` reads that file, too
 def test_a_user_of_the_api_is_typed(tmp_path: Path) -> None:
     """The file beside this one is written as a user would; mypy --strict has nothing to say about it."""
     pytest.importorskip("mypy")

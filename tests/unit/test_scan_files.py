@@ -25,6 +25,7 @@ from postdicom_async.disk import sources
 from postdicom_async.emulator import EmbeddedArchive
 from tests.support.canaries import CANARIES, canary_watch
 from tests.support.dicom_files import small_dicom, study_files, uid
+from tests.support.large import examples
 
 SHIPPED = Path(pydicom.data.__file__).parent
 META = b"\x02\x00\x10\x00UI\x14\x001.2.840.10008.1.2.1\0"
@@ -288,7 +289,7 @@ KINDS: dict[str, bytes] = {
 }
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(st.tuples(st.sampled_from(sorted(KINDS)), st.integers(0, 2)), max_size=40))
 def test_every_file_ends_in_one_place(chosen: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as name:

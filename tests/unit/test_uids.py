@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import generate_uid
 
-from postdicom_async.dicom.uids import checked_uid, is_uid
+from postdicom_async.dicom.header import checked_uid, is_uid
 from postdicom_async.errors import UsageError
 
 GOOD = ["0", "1", "1.2", "1.2.840.10008.1.2", "2.25." + "9" * 39, "1.02.3", "1." * 31 + "11", "9" * 64]

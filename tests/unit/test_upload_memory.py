@@ -14,15 +14,16 @@ import pytest
 from postdicom_async import CloudApi, DicomWeb, InstanceFinished, Limits, ProgressEvent, Settings, Status
 from postdicom_async.cloud import upload as cloud_upload
 from postdicom_async.dicomweb import upload as upload_module
-from postdicom_async.dicomweb.related_body import Reached
+from postdicom_async.dicomweb.store import Reached
 from postdicom_async.dicomweb.store_answer import StoreVerdict
 from postdicom_async.disk import scratch
 from postdicom_async.disk.sources import Usable
-from postdicom_async.transfer.seen import Fate, SettledVersions, Version
+from postdicom_async.transfer.intake import Fate, SettledVersions, Version
 from tests.cloud.service import CloudService
 from tests.support.dicom_files import small_dicom, uid
+from tests.support.large import large
 
-FIRST, LAST = 10_000, 20_000
+SIZES = [(3000, 6000), large((10_000, 20_000))]
 MOST_AN_INSTANCE = 0.2  # blocks of memory; an outcome alone is several
 
 pytestmark = pytest.mark.usefixtures("_nothing_is_sent")
@@ -84,11 +85,12 @@ async def client(request: pytest.FixtureRequest) -> AsyncIterator[DicomWeb | Clo
 class Growth:
     """Looks at how many blocks of memory Python holds when so many instances are done, and again later."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
         self._held: list[int] = []
 
     def look(self, done: int) -> None:
-        if done in (FIRST, LAST - 300):
+        if done in (self.first, self.last - 300):
             gc.collect()
             self._held.append(sys.getallocatedblocks())
 
@@ -98,32 +100,32 @@ class Growth:
 
     def require_none(self) -> None:
         before, after = self._held
-        assert (after - before) / (LAST - FIRST) < MOST_AN_INSTANCE
+        assert (after - before) / (self.last - self.first) < MOST_AN_INSTANCE
 
 
-@pytest.fixture
-def growth(monkeypatch: pytest.MonkeyPatch) -> Growth:
+@pytest.fixture(params=SIZES, ids=str)
+def growth(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Growth:
     monkeypatch.setattr(scratch, "_RECENT", 64)  # what is in memory by design is next to nothing
-    return Growth()
+    return Growth(*request.param)
 
 
 async def test_outcomes_that_are_read_as_they_come(client: DicomWeb | CloudApi, growth: Growth) -> None:
     done = 0
-    outcomes = client.upload_each(Made(LAST))
+    outcomes = client.upload_each(Made(growth.last))
     async for outcome in outcomes:
         assert outcome.status is Status.STORED
         done += 1
         growth.look(done)
     growth.require_none()
-    assert outcomes.report.counts == {Status.STORED: LAST}
+    assert outcomes.report.counts == {Status.STORED: growth.last}
     assert outcomes.report.outcomes == ()
 
 
 async def test_outcomes_that_go_into_a_file(client: DicomWeb | CloudApi, growth: Growth, tmp_path: Path) -> None:
-    report = await client.upload(Made(LAST), progress=growth, report=tmp_path / "report")
+    report = await client.upload(Made(growth.last), progress=growth, report=tmp_path / "report")
     growth.require_none()
-    assert report.counts == {Status.STORED: LAST}
-    assert (tmp_path / "report").read_bytes().count(b"\n") == LAST
+    assert report.counts == {Status.STORED: growth.last}
+    assert (tmp_path / "report").read_bytes().count(b"\n") == growth.last
 
 
 # --- what was seen ----------------------------------------------------------------------------------------------------

@@ -185,11 +185,7 @@ class Anonymization:
         return self._with(secret=None, patients=None, uid_map=None, _key=b"", _elsewhere=self._marks())
 
     def with_secret(
-        self,
-        secret: str | bytes | None,
-        *,
-        patients: PatientRows | None = None,
-        uid_map: UidRecorder | None = None,
+        self, secret: str | bytes | None, *, patients: PatientRows | None = None, uid_map: UidRecorder | None = None
     ) -> Anonymization:
         """Return the rules with what `without_secret` took away.
 

@@ -76,14 +76,16 @@ class LevelMode(Enum):
     """How the elements of a level are looked at."""
 
     RULES = auto()
+    """What the rules say is done."""
     KEEP = auto()
     """Nothing is changed; the end of something is looked for."""
     DUMMY = auto()
+    """They lie in a sequence that becomes a dummy, so that every value of them does."""
 
 
 @dataclass(slots=True)
 class LevelPlan:
-    """The elements of a data set or item while they are looked at.
+    """The elements of one data set or item while they are looked at; its planner alone fills it.
 
     Attributes:
         above: chunks of all that it lies in.
@@ -111,6 +113,7 @@ class LevelPlan:
             self.chunks[-1][1].extend(chunk)
         else:
             self.chunks.append((tag, chunk))
+        # A group length stays alone: whether it is kept is known only when its whole group was seen.
         self._open = None if changed or tag & 0xFFFF == 0 else tag
         if self.above + len(self.chunks) > _MOST_CHUNKS:
             raise DicomProblem("it has too many elements")

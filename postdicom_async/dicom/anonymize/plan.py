@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from postdicom_async.dicom import tags
 from postdicom_async.dicom.anonymize.identities import ISSUER, PATIENT_ID, Patient
 from postdicom_async.dicom.anonymize.pieces import LevelMode, LevelPlan, Segments
-from postdicom_async.dicom.anonymize.rules import Change, ChangeKind
+from postdicom_async.dicom.anonymize.rules import REMOVE, Change, ChangeKind
 from postdicom_async.dicom.anonymize.values import DUMMIES, check_value, encode_value
 from postdicom_async.dicom.deflated import Inflated
 from postdicom_async.dicom.elements import (
@@ -54,10 +54,7 @@ _CHARACTER_SET = TAG["SpecificCharacterSet"]
 _CODE = tags_of("CodeValue CodingSchemeDesignator CodeMeaning")
 _GROUP_LENGTH = TAG["FileMetaInformationGroupLength"]
 # Media Storage SOP Class and Instance UID say what the data set says.
-_COPIES = {
-    TAG["MediaStorageSOPClassUID"]: TAG["SOPClassUID"],
-    TAG["MediaStorageSOPInstanceUID"]: TAG["SOPInstanceUID"],
-}
+_COPIES = {TAG["MediaStorageSOPClassUID"]: TAG["SOPClassUID"], TAG["MediaStorageSOPInstanceUID"]: TAG["SOPInstanceUID"]}
 _ENCODINGS = {
     tags.IMPLICIT_VR_LITTLE_ENDIAN: IMPLICIT_LITTLE,
     tags.EXPLICIT_VR_BIG_ENDIAN: Encoding(little=False, explicit=True),
@@ -210,9 +207,11 @@ class Planner:
     def element(self, element: Element, end: int, level: LevelPlan) -> int:
         """Add an element to its level as it will be; return where it ends."""
         if element.tag in (ITEM, ITEM_END, SEQUENCE_END):
+            # Readers do not agree where the rest belongs; one of them might find a name where a rule did not look.
             raise DicomProblem("a delimiter is out of place")
-        if self._of_patient and level.depth == 0 and element.tag in (PATIENT_ID, ISSUER):
-            self._require_known(element)
+        tells_whose = self._of_patient and level.depth == 0 and element.tag in (PATIENT_ID, ISSUER)
+        if tells_whose and element.at not in self._places:  # a second ID, or one out of order: whose file is it?
+            raise DicomProblem(f"{tag_text(element.tag)} is not where it belongs")
         action = self._action(element, level)
         if element.tag == _CHARACTER_SET:
             level.character_sets = self._character_sets(element)
@@ -229,16 +228,11 @@ class Planner:
         level.add(element.tag, chunk, changed=changed)
         return over
 
-    def _require_known(self, element: Element) -> None:
-        """Raise `DicomProblem` for a second ID, or one out of order, which leaves open whose file it is."""
-        if element.at not in self._places:
-            raise DicomProblem(f"{tag_text(element.tag)} is not where it belongs")
-
     def _action(self, element: Element, level: LevelPlan) -> Change | None:
         if level.mode is LevelMode.KEEP or element.tag == _CHARACTER_SET:
             return None
         if element.tag == TAG["DataSetTrailingPadding"]:
-            return Change(ChangeKind.REMOVE)  # it means nothing (PS3.10 section 7.2) and may hold anything
+            return REMOVE  # it means nothing (PS3.10 section 7.2) and may hold anything
         if level.mode is LevelMode.RULES and element.tag in self._of_patient:
             return self._of_patient[element.tag]
         choose = self._wanted.dummy if level.mode is LevelMode.DUMMY else self._wanted.action
@@ -270,7 +264,7 @@ class Planner:
         inner = items_encoding(self._window, element, level.encoding)
         if inner is FRAGMENTS:
             return self._fragments_end(element, end)
-        assert inner is not None  # noqa: S101 - what has no length is a sequence
+        assert inner is not None  # noqa: S101 - what has no length is a sequence, or was refused
         return self._sequence(element, inner, end, level, LevelMode.KEEP, Segments())
 
     def _fragments_end(self, element: Element, end: int) -> int:
