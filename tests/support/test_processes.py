@@ -66,8 +66,7 @@ def test_what_ended_by_itself_is_left_alone() -> None:
 
 
 def test_what_other_tests_want_as_well_goes_on() -> None:
-    with ended_processes():
-        with for_all_tests():
-            process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with ended_processes(), for_all_tests():
+        process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert process.poll() is None
     process.communicate()
