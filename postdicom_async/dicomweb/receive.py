@@ -105,7 +105,7 @@ class Receiver:
                     await self._keep_pace()
             gathering.flush()
             reader.close()
-            if self._empty:
+            if self._empty:  # a body of no bytes has no closing boundary to miss: it would pass for one without parts
                 raise MultipartDamage("the answer is empty")
         except MultipartDamage as damage:
             problem = damaged(damage, _OPERATION)
