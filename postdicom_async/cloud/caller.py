@@ -30,7 +30,7 @@ _INSTITUTION = "institution_uuid"
 class CloudCaller(VendorCaller[CloudOperation]):
     """Calls operations on a connection as one user of the account."""
 
-    operations = OPERATIONS
+    operations: Mapping[str, CloudOperation] = OPERATIONS
 
     def __init__(self, connection: Connection, user: UUID | str | None) -> None:
         self.connection = connection

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from postdicom_async.dicom.json_model import DicomJson, values_of
-from postdicom_async.dicom.tags import checked_tag, keyword_of, tag_of_keyword, vr_of_tag
+from postdicom_async.dicom.tags import JSON_TAG, checked_tag, keyword_of, tag_of_keyword, vr_of_tag
 from postdicom_async.dicomweb.dialects import FilterForm
 from postdicom_async.errors import UsageError
 
@@ -49,7 +49,8 @@ __all__ = [
     "wire_pairs",
 ]
 
-STUDY_UID, SERIES_UID, INSTANCE_UID = "0020000D", "0020000E", "00080018"
+STUDY_UID, SERIES_UID = JSON_TAG["StudyInstanceUID"], JSON_TAG["SeriesInstanceUID"]
+INSTANCE_UID = JSON_TAG["SOPInstanceUID"]
 
 RangeEnd: TypeAlias = date | datetime | time | str | None
 FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[RangeEnd, RangeEnd] | list[str]"
@@ -311,9 +312,9 @@ _SURE: Final = {
     STUDY_UID: _one_of,
     SERIES_UID: _one_of,
     INSTANCE_UID: _one_of,
-    "00100020": _patient_ids,  # Patient ID
-    "00080020": _dates,  # Study Date
-    "00100030": _dates,  # Patient's Birth Date
+    JSON_TAG["PatientID"]: _patient_ids,
+    JSON_TAG["StudyDate"]: _dates,
+    JSON_TAG["PatientBirthDate"]: _dates,
 }
 _BELOW: Final = {STUDY_UID: (SERIES_UID, INSTANCE_UID), SERIES_UID: (INSTANCE_UID,)}
 
