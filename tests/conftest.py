@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.canaries import CanaryWatch, canary_watch
 from tests.support.large import examples
 from tests.support.orthanc import OrthancServer, missing_parts
-from tests.support.processes import ended_processes
+from tests.support.processes import ended_processes, shared_processes
 
 REQUIRE_ORTHANC = "POSTDICOM_REQUIRE_ORTHANC"
 OUTSIDE_SETTINGS = {
@@ -96,8 +96,13 @@ def orthanc_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthan
         if os.environ.get(REQUIRE_ORTHANC) == "1":
             pytest.fail(f"{reason}, and {REQUIRE_ORTHANC} is set")
         pytest.skip(reason)
-    with OrthancServer(tmp_path_factory.mktemp("orthanc")) as server:
+    server = OrthancServer(tmp_path_factory.mktemp("orthanc"))
+    with shared_processes():
+        server.start()
+    try:
         yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture

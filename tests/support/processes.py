@@ -18,6 +18,17 @@ from typing import Any
 from unittest.mock import patch
 
 _GONE_WITHIN = 10.0  # seconds
+_shared: list[None] = []  # one for each `shared_processes` that is entered
+
+
+@contextmanager
+def shared_processes() -> Iterator[None]:
+    """Spare what is started inside: a server of the whole session may be started while the first test runs."""
+    _shared.append(None)
+    try:
+        yield
+    finally:
+        _shared.pop()
 
 
 @contextmanager
@@ -28,7 +39,8 @@ def ended_processes() -> Iterator[None]:
 
     def noted(self: subprocess.Popen[Any], *args: Any, **options: Any) -> None:
         real(self, *args, **options)
-        started.append(self)
+        if not _shared:
+            started.append(self)
 
     with patch.object(subprocess.Popen, "__init__", noted):
         try:
