@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.canaries import CanaryWatch, canary_watch
 from tests.support.large import examples
 from tests.support.orthanc import OrthancServer, missing_parts
-from tests.support.processes import ended_processes, shared_processes
+from tests.support.processes import ended_processes, for_all_tests
 
 REQUIRE_ORTHANC = "POSTDICOM_REQUIRE_ORTHANC"
 OUTSIDE_SETTINGS = {
@@ -97,12 +97,10 @@ def orthanc_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthan
             pytest.fail(f"{reason}, and {REQUIRE_ORTHANC} is set")
         pytest.skip(reason)
     server = OrthancServer(tmp_path_factory.mktemp("orthanc"))
-    with shared_processes():
+    with for_all_tests():  # a test that asks for it late is not the only one to want it
         server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
