@@ -76,7 +76,10 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Test what the documents show and name: their commands, their code, the tests of their promises, the examples."""
-    session.run(PYTHON, "-m", "pytest", "-q", *OF_DOCUMENTS, "tests/examples", *session.posargs, env=COMPILED)
+    all_of_them = ("-m", "large or not large")
+    session.run(
+        PYTHON, "-m", "pytest", "-q", *all_of_them, *OF_DOCUMENTS, "tests/examples", *session.posargs, env=COMPILED
+    )
 
 
 @nox.session

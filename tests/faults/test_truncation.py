@@ -163,8 +163,8 @@ def cuts(transport_name: str, *, every_nth: int = 1) -> list[int]:
     return sorted({*range(0, SIZE, step), *near, SIZE - 1} & set(range(SIZE)))
 
 
-often = pytest.mark.parametrize("nth", [5, large(1)])
-"""At every fifth byte, and all around the delimiters; at every byte where large tests are run."""
+often = pytest.mark.parametrize("nth", [9, large(1)])
+"""At every ninth byte, and all around the delimiters; at every byte where large tests are run."""
 
 
 @often

@@ -84,6 +84,7 @@ def written(folder: Path, *snippets: str) -> Path:
     return path
 
 
+@pytest.mark.large  # ``nox -s docs`` runs it, too
 def test_the_code_in_the_readme_and_the_examples(workshop: Path) -> None:
     pytest.importorskip("mypy")
     pytest.importorskip("fastapi")
@@ -93,6 +94,7 @@ def test_the_code_in_the_readme_and_the_examples(workshop: Path) -> None:
     assert strictly_checked(workshop, written(workshop, *BLOCKS), *examples) == ""
 
 
+@pytest.mark.large
 def test_a_mistake_in_a_snippet_is_seen(workshop: Path) -> None:
     pytest.importorskip("mypy")
     said = strictly_checked(
