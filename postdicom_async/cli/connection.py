@@ -56,7 +56,7 @@ class ProfileOption:
     ] = None
     typed: frozenset[str] = typed_options()
 
-    def found(self, option: str, address: str | None) -> profiles.Profile | None:
+    def load_named(self, option: str, address: str | None) -> profiles.Profile | None:
         """Return the profile; None if there is none, or an address on the command line outranks it.
 
         The command line outranks the environment. Of an address and a profile of one rank neither does: the
@@ -137,7 +137,7 @@ class NetworkOptions(ProfileOption):
         ),
     ] = None
 
-    def by_road(self, profile: profiles.Profile) -> profiles.Profile:
+    def apply_to(self, profile: profiles.Profile) -> profiles.Profile:
         """Return a profile with these options in the place of what it says.
 
         Raises:
@@ -148,10 +148,13 @@ class NetworkOptions(ProfileOption):
             if file is not None and not file.is_file():
                 raise UsageError(f"--{name.replace('_', '-')}: there is no such file")
         given: dict[str, Any] = {"ca_file": self.ca_file or profile.ca_file}
+        # A pair: the profile's key does not fit another certificate.
         if self.client_cert is not None or self.client_key is not None:
             given |= {"client_cert": self.client_cert, "client_key": self.client_key}
+        # From the environment it is weaker than what the profile says of this archive alone.
         if self.proxy and ("proxy" in self.typed or not profile.proxy):
             given["proxy"] = self.proxy
+        # The profile's shares for stores and retrieves are of another total.
         if self.connections is not None:
             given |= {"connections": self.connections, "parallel_stores": None, "parallel_retrieves": None}
         return replace(
@@ -162,7 +165,7 @@ class NetworkOptions(ProfileOption):
         )
 
     def settings(self, profile: profiles.Profile) -> Settings:
-        """Return the library's settings for a profile that `by_road` returned.
+        """Return the library's settings for a profile that `apply_to` returned.
 
         Raises:
             UsageError: the profile names a file that is not there.
@@ -213,15 +216,15 @@ class _DicomwebOptions(NetworkOptions, _ArchiveLogin):  # the fields of the last
         Raises:
             UsageError: there is no address, no such profile, or not for this.
         """
-        found = self.found("url", self.url)
+        found = self.load_named("url", self.url)
         if found is None:
             if not self.url:
                 raise UsageError("no address: give --url or set POSTDICOM_URL, or give --profile")
-            return self.by_road(profiles.Profile("", kind=kind.value, url=self.url, username=self.username or ""))
+            return self.apply_to(profiles.Profile("", kind=kind.value, url=self.url, username=self.username or ""))
         if found.kind == "cloud":
             raise UsageError(f"profile {found.name} is of the Cloud API; postdicom cloud takes it")
         username = self.username if self.username and "username" in self.typed else found.username
-        return self.by_road(replace(found, username=username, kind=kind.value if is_given else found.kind))
+        return self.apply_to(replace(found, username=username, kind=kind.value if is_given else found.kind))
 
     def client_of(self, profile: profiles.Profile) -> DicomWeb:
         """Return the client for what `archive` returned."""
@@ -312,14 +315,14 @@ class CloudOptions(NetworkOptions, _CloudLogin):  # the fields of the last base 
         Raises:
             UsageError: there is no such profile, or not of the Cloud API.
         """
-        found = self.found("router_url", self.router_url)
+        found = self.load_named("router_url", self.router_url)
         if found is None:
             found = profiles.Profile("", kind="cloud", router_url=self.router_url or "", username=self.user or "")
         elif found.kind != "cloud":
             raise UsageError(f"profile {found.name} is of kind {found.kind}; the Cloud API needs kind cloud")
         elif self.user and "user" in self.typed:
             found = replace(found, username=self.user)
-        return self.by_road(found)
+        return self.apply_to(found)
 
     def client(self) -> CloudApi:
         """Return its client, not yet open; asks for keys that are missing if there is somebody to ask.
@@ -332,7 +335,7 @@ class CloudOptions(NetworkOptions, _CloudLogin):  # the fields of the last base 
         profile = replace(profile, router_url=profile.router_url or assumed[0].router_url)
         settings, keys = self.settings(profile), profiles.keys_of(profile, ask=asking())
         client = profiles.cloud_client(profile, keys, settings, assumed[0])
-        output.conceal(*keys)
+        output.conceal(*keys)  # every request holds them, and an answer may repeat what it was sent
         return client
 
 

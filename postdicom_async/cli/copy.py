@@ -136,7 +136,7 @@ def copy(
     The same command again goes on where it stopped, whatever ended it. Every instance that was found has an end:
     done, present, excluded, failed or unconfirmed.
     """
-    ends.require_meant()
+    ends.check()
     rules = anonymizing.rules(writes=not moving.dry_run)
     told = JobOutput(common.quiet, as_json, error_if_nothing)
     return _run("copy", ends, moving, job, pacing, machines, told, {"anonymize": rules})
@@ -171,7 +171,7 @@ def sync(
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
     """Do what copy does, and with --delete remove at TARGET what SOURCE no longer has."""
-    ends.require_meant()
+    ends.check()
     asked = {"delete": "" if delete is None else delete.value}
     told = JobOutput(common.quiet, as_json, error_if_nothing)
     return _run(
@@ -240,7 +240,7 @@ def verify(
     """Compare SOURCE with TARGET; nothing is changed at either. Exits with 6 if they differ."""
     from postdicom_async import jobs
 
-    ends.require_meant(target_exists=True)
+    ends.check(target_exists=True)
     begin = partial(
         jobs.verify,
         ends.source,

@@ -23,7 +23,7 @@ from postdicom_async.cli.connection import ConnectionOptions
 from postdicom_async.cli.exits import Exit, Interrupted, code_of, code_of_all
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common, ErrorIfNothing, Reporting, level_of
-from postdicom_async.cli.paths import given_path, leaving_no_empty, require_writable
+from postdicom_async.cli.paths import given_path, removing_if_empty, require_writable
 from postdicom_async.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def download(
     require_writable(to, "--to")
     job = _Job(connection.client(), level, targets, to, layout, into, quiet=common.quiet)
     try:
-        with leaving_no_empty(to):
+        with removing_if_empty(to):
             run_async(job.run)
     except (PostdicomError, Interrupted) as error:
         job.results.append(job.unfinished(error))
@@ -151,6 +151,7 @@ class _Job:
                 except _STOPS_ALL:
                     raise
                 except PostdicomError as error:
+                    # Of one alone the error is that of the command; of several the rest is tried.
                     if len(self.targets) == 1:
                         raise
                     output.error(f"{target[-1]}: {output.in_options(error)}")

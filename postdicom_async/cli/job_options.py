@@ -48,7 +48,7 @@ class EndArguments:
     ]
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The same.")]
 
-    def require_meant(self, *, target_exists: bool = False) -> None:
+    def check(self, *, target_exists: bool = False) -> None:
         """Refuse a folder that is a profile without its colon, and one that is not there or not mounted.
 
         Raises:
@@ -58,6 +58,7 @@ class EndArguments:
             folder = _folder(end, what)
             if folder is None:
                 continue
+            # Without its colon the name of an archive is a folder, and the copy would be made on this disk instead.
             is_name = end in profiles.profile_names() if re.fullmatch(r"[\w.-]+", end) else False
             if is_name and not folder.is_dir():
                 raise UsageError(f"{what}: write {end}: for the archive of that name; a folder would be ./{end}")

@@ -77,8 +77,10 @@ def run_job(begin: Callable[[], Awaitable[Job]], telling: JobOutput, limits: Run
         while True:
             async with await begin() as job:
                 begun[:] = [job]
+                # With --json the document names the job: where all is well, standard error stays empty.
                 async with JobProgress(job, quiet=telling.quiet, says_name=not telling.as_json) as progress:
                     summary, why = await _wait_for_end(job, deadline)
+            # What was said while it ran is not said again.
             summary = replace(summary, notes=tuple(note for note in summary.notes if note not in progress.told))
             before[:] = [progress.done_before]
             if limits.every is None or why:

@@ -130,12 +130,7 @@ def resume(job: JobName, pacing: Pacing, machines: Machines, common: Common, as_
 
 
 def _of_this_run(pacing: Pacing, machines: Machines) -> dict[str, Any]:
-    return {
-        "pace": pacing.pace(),
-        "patience": pacing.patience * 3600,
-        "ask": asking(),
-        "scheduler": machines.given(),
-    }
+    return {"pace": pacing.pace(), "patience": pacing.patience * 3600, "ask": asking(), "scheduler": machines.given()}
 
 
 def retry(

@@ -101,7 +101,7 @@ def require_empty(folder: Path, option: str) -> None:
 
 
 @contextlib.contextmanager
-def leaving_no_empty(folder: Path) -> Iterator[None]:
+def removing_if_empty(folder: Path) -> Iterator[None]:
     """Remove afterwards the folder, and those above it, that were not there before and hold nothing."""
     made = []
     there = folder.absolute()

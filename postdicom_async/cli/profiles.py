@@ -239,6 +239,7 @@ def remove(name: ProfileName, common: Common, yes: Yes = False) -> int:
         profiles.load_profile(name)  # says what there is
     if not yes and not confirmed(f"Forget {name} and its secrets in the keyring?"):
         return Exit.ITEMS_FAILED
+    # Read before the profile is gone. Another may be of the same user at the same host: then the entry is its own too.
     entries = {one: _entries(one) for one in profiles.profile_names()}
     profiles.remove_profile(name)
     others = {entry for one in entries for entry in entries[one] if one != name}

@@ -172,13 +172,13 @@ async def write_items(
         async with archive:
             async for item in results.raw:
                 count += 1
-                if not document.add(item):
+                if not document.add(item):  # nobody reads any more, which is no error
                     return count
         ended = None if count else missing
     except PostdicomError as error:
         ended = error
         raise
-    finally:
+    finally:  # whatever ends it: a program that reads an object without its end learns nothing, not even why
         document.end(error=ended, warnings=list(results.warnings))
     _pass_on(results.warnings, quiet=quiet)
     return count

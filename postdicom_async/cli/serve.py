@@ -81,7 +81,7 @@ def serve(
         port=port,
         options=ArchiveOptions(cloud_keys=keys, allow_origin=allow_origin or (), allow_host=allow_host or ()),
     )
-    if not given:
+    if not given:  # told only now: options that are refused are refused before any secret is shown
         output.note(f"password: {password}")
     try:
         run_async(lambda: _serve(archive, username, quiet=common.quiet))

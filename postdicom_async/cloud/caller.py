@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from postdicom_async.cloud.operations import OPERATIONS, CloudOperation, fields_of
@@ -12,7 +12,7 @@ from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.http.retry import Repeat
 from postdicom_async.paging import Results
-from postdicom_async.vendor.answers import Content, User, VendorAnswer, list_in
+from postdicom_async.vendor.answers import Content, Institution, User, VendorAnswer, list_in
 from postdicom_async.vendor.caller import PrivateTexts, VendorCaller, is_new, said_no
 from postdicom_async.vendor.values import Values, is_uuid
 
@@ -152,15 +152,7 @@ def _field(found: Any, name: str) -> Any:
 # --- who and where is meant ------------------------------------------------------------------------------------------
 
 
-class _Named(Protocol):
-    @property
-    def identity(self) -> str: ...
-
-    @property
-    def names(self) -> tuple[str | None, ...]: ...
-
-
-_Some = TypeVar("_Some", bound=_Named)
+_Some = TypeVar("_Some", Institution, User)
 
 
 def choose(argument: str, known: Sequence[_Some], wanted: object) -> _Some:

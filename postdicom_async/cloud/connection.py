@@ -356,17 +356,16 @@ class Connection:
             frame = encode_request(MessageType.GENERAL, message_id, management_type, text, trailing_zero=zero)
             with translated((ProtocolError, Problem), problem_of):
                 found = await socket.request(operation, message_id, management_type, frame)
-                return (await self._read_general(found)).require_clear()
+                flag = self.wire.success_flag_decides
+                read = partial(read_envelope, found, code_decides=False, flag_decides=flag)
+                aside = len(found.result) > _PARSED_ASIDE
+                return (await anyio.to_thread.run_sync(read) if aside else read()).require_clear()
 
         self._require_opened()
         envelope = await self.repeated(operation, repeat, attempt)
         if envelope.refusal is not None and await self.was_renewed(session_uuid):
             return await self.repeated(operation, repeat, attempt)  # nothing was done for a session that is gone
         return envelope
-
-    async def _read_general(self, response: Response) -> Envelope:
-        read = partial(read_envelope, response, code_decides=False, flag_decides=self.wire.success_flag_decides)
-        return await anyio.to_thread.run_sync(read) if len(response.result) > _PARSED_ASIDE else read()
 
     def _envelope(self, response: Response) -> Envelope:
         return read_envelope(response, flag_decides=self.wire.success_flag_decides)

@@ -112,7 +112,7 @@ class DocumentUpload:
         if isinstance(found, Unusable):
             return Unusable(found.label, Status.UNREADABLE, found.reason, found.size)
         kind, status = found.told, found.status
-        if not _is_writable(path.name):
+        if path.name.encode(errors="replace").decode() != path.name:
             return Unusable(str(path), Status.UNREADABLE, "its name is not UTF-8", status.st_size)
         if kind is None or kind is not type_by_name(path.name):
             reason = (
@@ -206,14 +206,6 @@ class DocumentUpload:
             raise self._session.refused(envelope.refusal, (one.name, one.name.rpartition(".")[0]))
         done = (fields["CurrentFilePartIndex"] + 1) * self._wire.part_bytes
         self._meter.reached(id(one), min(done, one.body.length))
-
-
-def _is_writable(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _told(data: bytes, *, complete: bool) -> DocumentType | None:  # noqa: ARG001 - complete or not, it is enough

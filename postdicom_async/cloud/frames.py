@@ -67,7 +67,7 @@ LAST_MESSAGE_ID: Final = 0xFFFFFFFF
 _REQUEST_HEAD: Final = Struct("<HIii")
 _LENGTH: Final = Struct("<i")
 _ADDRESS: Final = Struct("<HII")
-_RESPONSE_HEAD: Final = Struct("<HIIBi")
+_RESPONSE_HEAD: Final = Struct("<HIIB")
 _SUCCESS: Final = 1
 
 
@@ -149,11 +149,10 @@ def decode_response(frame: bytes) -> Response:
     """
     if len(frame) < _RESPONSE_HEAD.size:
         raise _cut()
-    message_type, _server_id, requested_id, success, length = _RESPONSE_HEAD.unpack_from(frame)
-    message, at = _text(frame, _RESPONSE_HEAD.size, length)
+    message_type, _server_id, requested_id, success = _RESPONSE_HEAD.unpack_from(frame)
+    message, at = _text(frame, _RESPONSE_HEAD.size)
     management_type, at = _number(frame, at)
-    length, at = _number(frame, at)
-    result, _ = _text(frame, at, length)
+    result, _ = _text(frame, at)
     return Response(message_type, requested_id, success == _SUCCESS, message, management_type, result)
 
 
@@ -164,7 +163,8 @@ def _number(frame: bytes, at: int) -> tuple[int, int]:
     return _LENGTH.unpack_from(frame, at)[0], end
 
 
-def _text(frame: bytes, at: int, length: int) -> tuple[bytes, int]:
+def _text(frame: bytes, at: int) -> tuple[bytes, int]:
+    length, at = _number(frame, at)
     end = at + max(length, 0)
     if end > len(frame):
         raise _cut()

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.caller import CloudCaller
     from postdicom_async.cloud.frames import Envelope
     from postdicom_async.cloud.socket import FrameSocket
-    from postdicom_async.settings import Settings
 
 __all__ = ["Attempt", "UploadSession", "order_in", "status_after", "uuid_of"]
 
@@ -61,6 +60,9 @@ class UploadSession:
     """One upload, as the service knows it. Announced when it is first needed, and anew when the account's session is.
 
     Attributes:
+        connection: the account's session, and its sockets.
+        operation: the head of error messages.
+        budget: the repeats that are left to all files together.
         institution_uuid: where what is uploaded will belong.
         total_bytes: what will be uploaded, as it is announced.
         patient_order_uuids: the orders that answers have named, at most ``most_orders``.
@@ -69,12 +71,12 @@ class UploadSession:
     def __init__(self, caller: CloudCaller, institution: object, operation: str, *, at_once: int) -> None:
         self.connection = caller.connection
         self._user = caller.user
-        self._operation = operation
+        self.operation: str = operation
         self._opening = anyio.Lock()
         self._opened_under = ""
         self._session_uuid = ""
         # Of its own: when all sockets drop at once, as many files are repeated.
-        self._budget = RetryBudget(max(self.connection.settings.retry.budget, at_once * _REPEATS_OF_EACH))
+        self.budget: RetryBudget = RetryBudget(max(self.connection.settings.retry.budget, at_once * _REPEATS_OF_EACH))
         self._at_once = at_once
         self._silences: dict[FileUploadType, int] = {}
         self.institution_uuid: str = choose("institution_uuid", self._user.institutions, institution).identity
@@ -113,7 +115,7 @@ class UploadSession:
             envelope = await self._exchange(FileUploadType.INITIALIZE, fields, account_session)
         if envelope.refusal is not None:
             reason = self.shown(envelope.refusal)
-            raise ServerError("the service refused the upload", operation=self._operation, reason=reason)
+            raise ServerError("the service refused the upload", operation=self.operation, reason=reason)
         return envelope
 
     async def attempt(self) -> Attempt:
@@ -168,7 +170,7 @@ class UploadSession:
         async def attempt() -> Envelope:
             return await self.send(Attempt(*await self._entered(), file_index=0), kind, fields)
 
-        return await self.connection.repeated(self._operation, Repeat.READ, attempt)
+        return await self.connection.repeated(self.operation, Repeat.READ, attempt)
 
     async def _exchange(
         self,
@@ -183,12 +185,12 @@ class UploadSession:
             if isinstance(error, Silence):
                 self._silences[kind] = self._silences.get(kind, 0) + 1
                 return error
-            error.operation = self._operation
+            error.operation = self.operation
             return Problem(Failure.LOST, error)  # it was taken or not; nobody can read which
 
         with translated((ProtocolError, Silence), problem_of):
             envelope = await self.connection.upload_call(
-                self._operation, kind, fields, user_uuid=self._user.identity, data=data, socket=socket
+                self.operation, kind, fields, user_uuid=self._user.identity, data=data, socket=socket
             )
         self._silences.pop(kind, None)
         if envelope.refusal is not None and await self.connection.was_renewed(account_session):
@@ -209,7 +211,7 @@ class UploadSession:
     def refused(self, refusal: str, private: Iterable[str] = ()) -> Problem:
         """Return the problem of a part that the service did not take; ``private`` must not show in its words."""
         reason = self.shown(refusal, private)
-        return Problem(Failure.REFUSED, ServerError("the service refused it", operation=self._operation, reason=reason))
+        return Problem(Failure.REFUSED, ServerError("the service refused it", operation=self.operation, reason=reason))
 
     def shown(self, words: str, private: Iterable[str] = ()) -> str | None:
         """Return the service's words without what is private."""
@@ -227,7 +229,7 @@ class UploadSession:
         Raises:
             PostdicomError: the service cannot be reached any more; it makes no sense to go on with other files.
         """
-        policy = _FilePolicy(self, self._operation, self.connection.settings, self._budget, may_repeat)
+        policy = _FilePolicy(self, may_repeat)
         try:
             await repeat(attempt, policy)
         except PostdicomError as error:
@@ -245,15 +247,11 @@ class _FilePolicy(Policy):
         ends_upload: whether it makes no sense to go on with other files.
     """
 
-    def __init__(
-        self,
-        session: UploadSession,
-        operation: str,
-        settings: Settings,
-        budget: RetryBudget,
-        may_repeat: Callable[[Problem], bool],
-    ) -> None:
-        super().__init__(operation, Repeat.READ, settings.retry, budget, on_event=settings.on_event, waits_only=True)
+    def __init__(self, session: UploadSession, may_repeat: Callable[[Problem], bool]) -> None:
+        settings = session.connection.settings
+        super().__init__(
+            session.operation, Repeat.READ, settings.retry, session.budget, on_event=settings.on_event, waits_only=True
+        )
         self.last: Problem | None = None
         self.ends_upload: bool = False
         self._session = session

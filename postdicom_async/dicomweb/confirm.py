@@ -12,6 +12,7 @@ from __future__ import annotations
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -68,7 +69,7 @@ class Confirmation:
 
     retrieval: Retrieval
     # Batches are sent in parallel; a look is rare, and holds two copies of an instance: one at a time.
-    _in_memory: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(1), init=False, repr=False)
+    _in_memory: anyio.Semaphore = field(default_factory=partial(anyio.Semaphore, 1), init=False, repr=False)
 
     async def look(self, instance: Usable) -> Holding:
         """Retrieve an instance and compare it with what was sent; everything but a cancellation is a finding."""

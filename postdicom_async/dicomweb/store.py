@@ -1,5 +1,8 @@
 """STOW-RS (PS3.18 section 10.5): one request, its body, and what became of each instance in it.
 
+The body has the instances byte for byte, in parts of one multipart message. Its length is exact and its headers are
+constant, so that nothing of a file's content or name goes into them; it can be opened again for a repeat.
+
 A batch is delivered in as many requests as it takes. State of a delivery, all of it in the event loop:
 
 * ``_open``: instances without a verdict. `_Delivery._settle` takes each out exactly once: for what an answer says, for
@@ -14,20 +17,23 @@ the instances it names, and not even of those where the archive may hold another
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 import anyio.to_thread
 
+from postdicom_async.bodies import BytesBody
 from postdicom_async.dicomweb import confirm
 from postdicom_async.dicomweb.confirm import MAY_CHANGE, Confirmation, Holding
 from postdicom_async.dicomweb.dialects import DICOM_JSON, Route
-from postdicom_async.dicomweb.related_body import Reached, RelatedBody
 from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, StoreVerdict, verdicts_of
+from postdicom_async.disk.files import HeldFile
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
@@ -36,14 +42,116 @@ from postdicom_async.results import Status
 from postdicom_async.transfer.at_once import UnderWay, back_off
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.disk.sources import Usable
     from postdicom_async.http.answer import Answer
     from postdicom_async.http.session import Session
 
-__all__ = ["OPERATION", "Storing"]
+__all__ = ["OPERATION", "Reached", "RelatedBody", "Storing", "part_framing"]
+
+_SMALL = 64 * 1024  # bytes of a part that is in memory and goes out with others
+_GATHERED = 128 * 1024
+
+Reached: TypeAlias = "Callable[[Usable, int], None]"
+"""Is told of an instance that so many of its first bytes are out; of a repeat, again."""
+
+
+@dataclass(slots=True)
+class RelatedBody:
+    """A multipart/related body over instances, opened anew for every attempt.
+
+    Attributes:
+        parts: the instances, sent byte for byte.
+        reached: told of instance bytes as they are sent.
+        broken: the part whose source could not be read, after ``open`` raised for it.
+        begun: some of it was asked for, which happens when there is a connection for it to go out on.
+        length: the exact Content-Length.
+    """
+
+    parts: Sequence[Usable]
+    reached: Reached
+    boundary: str = field(default_factory=lambda: secrets.token_hex(16))
+    broken: Usable | None = None
+    begun: bool = False
+    length: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count once; it is asked for several times."""
+        framing = part_framing(self.boundary, len(self.parts))
+        self.length = sum(map(len, framing)) + sum(part.body.length for part in self.parts)
+
+    @property
+    def content_type(self) -> str:
+        """The request's Content-Type. ``type`` is quoted for .NET servers, ``boundary`` is not for old Orthanc."""
+        return f'multipart/related; type="application/dicom"; boundary={self.boundary}'
+
+    async def open(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body from its first byte."""
+        *heads, tail = part_framing(self.boundary, len(self.parts))
+        self.broken = None
+        self.begun = True
+        for part in self.parts:
+            if isinstance(part.body, HeldFile):  # it was read when it was identified, and may have changed since
+                with self._breaking(part):
+                    await part.body.look()
+        gathered: list[bytes] = []  # small parts go out together: a write of each costs more than its bytes
+        small: list[Usable] = []
+        size = 0
+        for head, part in zip(heads, self.parts, strict=True):
+            gathered.append(head)
+            body = part.body
+            data = body.data if isinstance(body, HeldFile | BytesBody) and body.length <= _SMALL else None
+            if data is not None:
+                gathered.append(data)
+                small.append(part)
+                size += body.length
+                if size < _GATHERED:
+                    continue
+            yield b"".join(gathered)
+            self._are_out(small)
+            gathered, small, size = [], [], 0
+            if data is None:
+                async with aclosing(self._pieces(part)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                        del piece  # not kept while the next is read
+        yield b"".join((*gathered, tail))
+        self._are_out(small)
+
+    def _are_out(self, parts: list[Usable]) -> None:
+        for part in parts:
+            self.reached(part, part.body.length)
+
+    async def _pieces(self, part: Usable) -> AsyncGenerator[bytes, None]:
+        sent = 0
+        with self._breaking(part):
+            async for piece in part.body.open():
+                sent += len(piece)
+                yield piece
+                del piece
+                self.reached(part, sent)
+
+    @contextmanager
+    def _breaking(self, part: Usable) -> Iterator[None]:
+        """Note of which part the source could not be read."""
+        try:
+            yield
+        except LocalFileError:
+            self.broken = part
+            raise
+
+
+def part_framing(boundary: str, count: int) -> Sequence[bytes]:
+    """Return ``count + 1`` pieces: what stands before each part, and what stands after the last one.
+
+    Constant headers: nothing of a file's content or name goes into them.
+    """
+    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
+    following = b"\r\n" + head
+    return [head, *[following] * (count - 1), f"\r\n--{boundary}--\r\n".encode("ascii")]
+
 
 OPERATION = "store instances"
 # Statuses that may still tell of single instances, or that a smaller request may pass.

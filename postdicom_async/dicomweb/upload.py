@@ -14,8 +14,8 @@ from postdicom_async.errors import UsageError
 from postdicom_async.results import OnProgress, Outcome, UploadReport
 from postdicom_async.transfer.adaptive import AtOnce
 from postdicom_async.transfer.at_once import Turnstile, UnderWay, for_each_in_turn
+from postdicom_async.transfer.holding_sink import PassingBody
 from postdicom_async.transfer.intake import Intake, Numbered
-from postdicom_async.transfer.passing import PassingBody
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator

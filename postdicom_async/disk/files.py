@@ -11,12 +11,12 @@ import errno
 import os
 import stat
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap
 from postdicom_async.dicom.wholeness import Doubt, what_is_missing
@@ -25,9 +25,6 @@ from postdicom_async.disk.threads import QuickWork, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.results import InstanceUids, Status
-
-if TYPE_CHECKING:
-    from aiofiles.threadpool.binary import AsyncFileIO
 
 __all__ = [
     "Beginning",
@@ -358,19 +355,14 @@ def explained(what: str) -> translated[OSError]:
 # --- a file as a body -------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _opened(path: Path) -> AsyncIterator[AsyncFileIO]:
-    """Open a file and close it, even when the task is cancelled while a thread is still opening it."""
-    opening = asyncio.get_running_loop().run_in_executor(None, lambda: open_at_once(path))
+async def _opened(path: Path) -> FileIO:
+    """Open a file in a thread. A task that is cancelled does not wait for it: the disk may be asleep, or far away."""
+    opening = asyncio.get_running_loop().run_in_executor(None, open_at_once, path)
     try:
-        file = await asyncio.shield(opening)
+        return await asyncio.shield(opening)
     except asyncio.CancelledError:
         opening.add_done_callback(_close_unwanted)
         raise
-    from aiofiles.threadpool import wrap
-
-    with file:
-        yield wrap(file)
 
 
 def _close_unwanted(opening: asyncio.Future[FileIO]) -> None:
@@ -435,14 +427,14 @@ class FileBody:
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield a large file, reading the next piece while one is being sent."""
-        async with _opened(self.path) as file:
+        with await _opened(self.path) as file:
             self.require_unchanged(os.fstat(file.fileno()))
             left = self.length
-            ahead = asyncio.ensure_future(file.read(min(self.piece, left)))
+            ahead = asyncio.ensure_future(asyncio.to_thread(file.read, min(self.piece, left)))
             try:
                 while data := await asyncio.shield(ahead):
                     left -= len(data)
-                    ahead = asyncio.ensure_future(file.read(min(self.piece, left)))
+                    ahead = asyncio.ensure_future(asyncio.to_thread(file.read, min(self.piece, left)))
                     yield data
             finally:
                 await outlasting(ahead)  # a thread may be reading from what is closed next

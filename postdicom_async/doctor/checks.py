@@ -1,4 +1,4 @@
-"""What the doctor looks at, beside what is assumed of PostDICOM's service, where that is from, and how to change it.
+"""What the doctor looks at: what is assumed of an archive, where that is from, and how to change it.
 
 The routes are walked, and a test holds the report against the fields of the dialect and of `Wire`, so that nothing that
 is assumed can be left out of it. Pure.

@@ -1,7 +1,7 @@
-"""The doctor: how an archive behaves, beside what is assumed of it, in a report that can be attached to a bug.
+"""The doctor: how an archive behaves, compared with what is assumed of it, in a report that can be attached to a bug.
 
-It only reads. What goes into the report is made of our own words, numbers, and media types from a list: no patient
-data, UID, user name, address or text of the server's can get there.
+It only reads. The report is made of words of our own, numbers, and media types from a list: no patient data, UID, user
+name, address or text of the server's can get into it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Diagnosis", "Finding", "diagnose"]
 
 _PATIENCE = 2
-"""Connections that may break before the rest is left undone."""
+"""So many connections may break before the rest is left untried: the archive may be down for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Diagnosis:
         about: versions, system, transport and dialect.
         findings: in order.
         problem: why the archive cannot be used like this; None when it can.
-        tried: whether something was found in it to try searches and retrieves on.
+        tried: whether anything was found in it to try searches and retrieves on.
     """
 
     about: dict[str, str]

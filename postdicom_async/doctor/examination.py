@@ -1,4 +1,8 @@
-"""What the doctor knows so far, how it asks, and what it keeps of an answer: nothing that is private."""
+"""What the doctor knows so far, how it asks, and what it keeps of an answer.
+
+An `Examination` holds UIDs and a data set for the next requests; none of that goes into the report. What does go there
+is filed by `Examination.note`, under the key of a check, in words of our own: never what a server wrote.
+"""
 
 from __future__ import annotations
 

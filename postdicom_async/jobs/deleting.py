@@ -102,7 +102,7 @@ class DeletePhase:
 
     async def _why_not(self) -> str:
         if self._context.ledger.fact("part"):
-            return "a part of a job knows a share of the source alone"
+            return "a part of a job knows only its share of the source"
         counts = await self._context.ledger.counts()
         left = sum(counts.get(state, (0, 0))[0] for state in _UNSETTLED)
         if left:
@@ -167,7 +167,7 @@ class DeletePhase:
         gone = [row for row in candidate.rows if row.uid not in at_source]
         rows = [row for row in gone if row.uid in at_target]
         if self._deleted + len(rows) > self._allowed:
-            await self._refuse("the target has got more to be deleted meanwhile than was counted")
+            await self._refuse("by now more would be deleted at the target than was counted")
         if rows:
             uids = [InstanceUids(candidate.study, row.series, row.uid) for row in rows]
             is_all = at_target == {row.uid for row in rows}

@@ -188,7 +188,7 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
             by_variable[variable_part(name)].append(name)
         for names in by_variable.values():
             if len(names) > 1:
-                raise UsageError(f"{path}: profiles {names[0]} and {names[1]} have too much the same name")
+                raise UsageError(f"{path}: profiles {names[0]} and {names[1]} have almost the same name")
         return tables
     raise UsageError(f"{path}: not TOML{f' (at {place}' if place else ''}")
 
@@ -208,7 +208,7 @@ def _without(text: str, name: str, path: Path) -> str:
     except tomllib.TOMLDecodeError:
         is_right = False
     if not is_right:  # a line that begins with a bracket amid a text or a list
-        raise UsageError(f"{path}: {name} is written in a way only an editor can take out")
+        raise UsageError(f"{path}: {name} is written in a way that only an editor can take out")
     return new
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from postdicom_async.cli.paths import leaving_no_empty
+from postdicom_async.cli.paths import removing_if_empty
 from tests.cli.conftest import Cli
 from tests.support.bodies import multipart_related
 from tests.support.dicom_files import small_dicom, study_files, uid
@@ -147,11 +147,11 @@ async def test_no_empty_folder_is_left(cli: Cli, tmp_path: Path, status: int, co
 
 
 def test_only_what_was_made_and_is_empty_is_removed(tmp_path: Path) -> None:
-    with leaving_no_empty(tmp_path / "a" / "b" / "c"):
+    with removing_if_empty(tmp_path / "a" / "b" / "c"):
         (tmp_path / "a" / "b" / "c").mkdir(parents=True)
         (tmp_path / "a" / "file").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "file"]
-    with leaving_no_empty(tmp_path / "d" / "never made"):
+    with removing_if_empty(tmp_path / "d" / "never made"):
         (tmp_path / "d").mkdir()
     assert not (tmp_path / "d").exists()
 

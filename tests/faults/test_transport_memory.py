@@ -14,7 +14,7 @@ import httpx
 
 from postdicom_async import Timeouts
 from postdicom_async.dicom.header import InstanceHeader, read_header
-from postdicom_async.dicomweb.related_body import RelatedBody
+from postdicom_async.dicomweb.store import RelatedBody
 from postdicom_async.disk.files import FileBody
 from postdicom_async.disk.sources import Usable
 from postdicom_async.http.endpoint import AiohttpTransport

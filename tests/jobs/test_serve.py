@@ -111,7 +111,7 @@ def test_every_route_is_tried_here() -> None:
     class Looking(Pages):
         def __init__(self) -> None:
             self._ask = None
-            self._doors = self._cookie = None  # type: ignore[assignment]
+            self._access = self._cookie = None  # type: ignore[assignment]
 
     made: Any = Looking().app()
     paths = {route.path for route in made._app.routes} - {"/open"}

@@ -93,7 +93,6 @@ PURE = {
         "dicom.wholeness",
         "dicomweb.filters",
         "dicomweb.dialects",
-        "dicomweb.moments",
         "dicomweb.multipart",
         "dicomweb.store_answer",
         "jobs.ends.end",

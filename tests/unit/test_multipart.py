@@ -20,7 +20,7 @@ from postdicom_async.dicomweb.multipart import (
     PartStart,
     reader_for,
 )
-from postdicom_async.dicomweb.related_body import part_framing
+from postdicom_async.dicomweb.store import part_framing
 from tests.support.bodies import DICOM, Multipart, multipart_related
 from tests.support.ids import shown
 from tests.support.large import examples

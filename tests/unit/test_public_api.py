@@ -18,7 +18,7 @@ from postdicom_async import errors, results, settings
 
 PROJECT = Path(inspect.getfile(postdicom_async)).parents[1]
 EXTRAS = {"typer", "rich", "starlette", "uvicorn", "keyring", "uvloop", "dicomweb_client"}
-DEPENDENCIES = "httpx, pydicom, anyio, aiofiles, asyncio, multipart"
+DEPENDENCIES = "httpx, pydicom, anyio, asyncio, multipart"
 INNER_RESULTS = {"ListingCheck", "OnProgress"}
 
 

@@ -20,8 +20,8 @@ from pydicom.dataset import Dataset
 from postdicom_async import DicomWeb
 from postdicom_async.dicomweb import upload as upload_module
 from postdicom_async.dicomweb.dialects import DICOMWEB, POSTDICOM, Dialect
-from postdicom_async.dicomweb.related_body import Reached
 from postdicom_async.dicomweb.retrieve import Retrieval
+from postdicom_async.dicomweb.store import Reached
 from postdicom_async.dicomweb.store_answer import StoreVerdict
 from postdicom_async.dicomweb.upload import Upload
 from postdicom_async.disk.sources import Usable

@@ -14,11 +14,11 @@ import pytest
 from postdicom_async import CloudApi, DicomWeb, InstanceFinished, Limits, ProgressEvent, Settings, Status
 from postdicom_async.cloud import upload as cloud_upload
 from postdicom_async.dicomweb import upload as upload_module
-from postdicom_async.dicomweb.related_body import Reached
+from postdicom_async.dicomweb.store import Reached
 from postdicom_async.dicomweb.store_answer import StoreVerdict
 from postdicom_async.disk import scratch
 from postdicom_async.disk.sources import Usable
-from postdicom_async.transfer.seen import Fate, SettledVersions, Version
+from postdicom_async.transfer.intake import Fate, SettledVersions, Version
 from tests.cloud.service import CloudService
 from tests.support.dicom_files import small_dicom, uid
 from tests.support.large import large

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Flag, auto
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -91,7 +91,6 @@ class Selection:
     once: bool = False
 
 
-@runtime_checkable
 class End(Protocol):
     """One end of a job. Use it inside ``async with``; every method may be called by several tasks at once.
 

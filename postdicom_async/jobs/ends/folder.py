@@ -176,7 +176,7 @@ class FolderEnd(FolderListing):
         if status is None and not self._target:
             raise UsageError("the source folder does not exist")
         if status is not None and not stat.S_ISDIR(status.st_mode):
-            raise UsageError("this is a file where a folder was to be named")
+            raise UsageError("this is a file; name a folder")
         return status is not None
 
     # --- as a source -------------------------------------------------------------------------------------------------

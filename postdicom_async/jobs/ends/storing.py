@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import IdentifiedSource
     from postdicom_async.results import UploadReport
     from postdicom_async.transfer.outcomes import Outcomes
-from postdicom_async.transfer.passing import PassingBody
+from postdicom_async.transfer.holding_sink import PassingBody
 
 _PIECE = 512 * 1024
 

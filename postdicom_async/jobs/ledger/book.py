@@ -34,6 +34,15 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
+CHANGED_LINE: Final = "the ledger is damaged: a line of it was changed by something else"
+_LOST_LINE: Final = "the ledger is damaged: its items are not those that it counts"
+
+STUDIES: Final = (
+    "SELECT id, uid, month, position, at_source, at_target, planned, unlisted, verified, stage, seen, seen_at_target, "
+    "mark FROM study"
+)
+"""The columns of a `StudyRow`, and its mark."""
+
 _NO_STUDY: Final = "no study of this ledger"
 _FIRST: Final = 1 << 40  # before and behind every month
 _REMEMBERED: Final = 10_000
@@ -377,16 +386,6 @@ def _position(study: StudyRow, first: Mapping[str, int]) -> int:
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------
-
-
-CHANGED_LINE: Final = "the ledger is damaged: a line of it was changed by something else"
-_LOST_LINE: Final = "the ledger is damaged: its items are not those that it counts"
-
-STUDIES: Final = (
-    "SELECT id, uid, month, position, at_source, at_target, planned, unlisted, verified, stage, seen, seen_at_target, "
-    "mark FROM study"
-)
-"""The columns of a `StudyRow`, and its mark."""
 
 
 def study_in(line: Sequence[Any]) -> StudyRow:

@@ -174,7 +174,7 @@ def examine(path: Path, identity: object = None, *, to_merge: bool = False) -> N
         if facts.get("parts") and not to_merge:
             raise LedgerUnusable("the parts of this job are out: postdicom jobs merge joins them; it was not touched")
         if identity is not None and not facts.get("part") and facts.get("identity") != identity:
-            raise LedgerUnusable("the ledger is of another job; it was not touched")
+            raise LedgerUnusable("the ledger belongs to another job; it was not touched")
     except BaseException:
         if not had_index:
             forget(index)

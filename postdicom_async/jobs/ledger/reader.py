@@ -119,7 +119,10 @@ class LedgerReader:
                     MinuteLine(float(at), *more) for at, *more in self._rows("SELECT * FROM moment ORDER BY at")
                 ),
                 seconds=float(facts.get("seconds") or 0),
-                notes=tuple(self._note(at, text) for at, text in self._rows("SELECT at, text FROM note ORDER BY id")),
+                notes=tuple(
+                    f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC: {text}"
+                    for at, text in self._rows("SELECT at, text FROM note ORDER BY id")
+                ),
                 expected=expected,
             )
 
@@ -131,10 +134,6 @@ class LedgerReader:
             run=int(facts.get("run") or 1),
             **{name: str(facts.get(name) or "") for name in ("verb", "source", "target", "verify", "phase")},
         )
-
-    @staticmethod
-    def _note(at: float, text: str) -> str:
-        return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC: {text}"
 
     def _reasons(self, totals: Sequence[Sequence[int]]) -> tuple[ReasonLine, ...]:
         found: dict[tuple[int, int], int] = {}

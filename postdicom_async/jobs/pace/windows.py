@@ -262,10 +262,6 @@ def _is_zone(word: str) -> bool:
 
 def _zone_info(name: str) -> None:
     """Refuse a zone that is unknown here."""
-    kinds = (ZoneInfoNotFoundError, ValueError, OSError)
-    with translated(kinds, lambda _: _unknown_zone(name)):
+    unknown = UsageError(f'"{name}" is no time zone known here; give one such as Europe/Berlin', argument="windows")
+    with translated((ZoneInfoNotFoundError, ValueError, OSError), lambda _: unknown):
         ZoneInfo(name)
-
-
-def _unknown_zone(name: str) -> UsageError:
-    return UsageError(f'"{name}" is no time zone known here; give one such as Europe/Berlin', argument="windows")

@@ -79,14 +79,14 @@ class LivePage:
         self._host, self._port = host, port
         self._names = tuple(names)
         self._token_file = token_file
-        self._doors: PageAccess | None = None
+        self._access: PageAccess | None = None
         self._serving: asyncio.Task[None] | None = None
         self._closing = AsyncExitStack()
 
     @property
     def address(self) -> str:
         """Where to open it. It holds the token, which opens the page once; without it when that was used."""
-        token = self._doors.token if self._doors else ""
+        token = self._access.token if self._access else ""
         return f"{self.url}/open?token={token}" if token else self.url
 
     async def __aenter__(self) -> Self:
@@ -112,10 +112,10 @@ class LivePage:
         self.url = f"http://{shown}:{port}"
         hosts = {f"{name}:{port}" for name in (*_LOOPBACK, shown)} | set(self._names)
         hosts |= {f"{name}:{port}" for name in self._names if ":" not in name}
-        self._doors = PageAccess(hosts, bearer=bearer)
+        self._access = PageAccess(hosts, bearer=bearer)
         orders = self._ask if self._control else None
         cookie = f"postdicom-job-{port}"
-        pages = Pages(watcher, self._doors, ask=orders, cookie=cookie, version=__version__)
+        pages = Pages(watcher, self._access, ask=orders, cookie=cookie, version=__version__)
         server = _Server(pages)
         self._serving = serving = asyncio.create_task(server.serve([bound]))
 

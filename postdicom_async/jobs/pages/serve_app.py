@@ -81,13 +81,13 @@ class AuthGate:
 
     Args:
         app: what is behind the door.
-        doors: who may come in.
+        access: who may come in.
         cookie: the name of the cookie: those of one host are shared by its ports, so the port is in it.
     """
 
-    def __init__(self, app: ASGIApp, doors: PageAccess, cookie: str) -> None:
+    def __init__(self, app: ASGIApp, access: PageAccess, cookie: str) -> None:
         self._app = app
-        self._doors = doors
+        self._access = access
         self._cookie = cookie
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,16 +108,16 @@ class AuthGate:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         origin, place = headers.get("origin"), scope["path"]
         # First of all: a page of anybody may make its own name mean this machine's address (DNS rebinding).
-        if not self._doors.is_known_host(headers.get("host", "")):
+        if not self._access.is_known_host(headers.get("host", "")):
             return _told(421, "Not here", "This server is not known by that name.", back=False)
-        if origin is not None and not self._doors.is_own_origin(origin):
+        if origin is not None and not self._access.is_own_origin(origin):
             return _told(403, "Not allowed", "Pages of other sites may not use this server.", back=False)
         cookies = cookie_parser(headers.get("cookie", ""))
-        session = self._doors.session(cookies.get(self._cookie, ""))
+        session = self._access.session(cookies.get(self._cookie, ""))
         scope["session_of_job"] = session
         if session is not None or (place == "/open" and scope["method"] == "GET"):
             return None
-        if place == "/metrics" and self._doors.may_read_metrics(headers.get("authorization", "")):
+        if place == "/metrics" and self._access.may_read_metrics(headers.get("authorization", "")):
             return None
         return _told(401, "Closed", _CLOSED, back=False)
 
@@ -131,15 +131,15 @@ class Pages:
 
     Args:
         watch: looks at the job.
-        doors: whose token is exchanged here.
+        access: whose token is exchanged here.
         ask: carries orders to the job; None where there is no control.
         cookie: the name of the cookie.
         version: of this program.
     """
 
-    def __init__(self, watch: JobWatcher, doors: PageAccess, *, ask: AskJob | None, cookie: str, version: str) -> None:
+    def __init__(self, watch: JobWatcher, access: PageAccess, *, ask: AskJob | None, cookie: str, version: str) -> None:
         self._watch = watch
-        self._doors = doors
+        self._access = access
         self._ask = ask
         self._cookie = cookie
         self._version = version
@@ -164,11 +164,11 @@ class Pages:
         if self._ask is not None:
             routes.append(Route("/control", self.control, methods=["POST"]))
         problems: Any = {PostdicomError: _problem}
-        return AuthGate(Starlette(routes=routes, exception_handlers=problems), self._doors, self._cookie)
+        return AuthGate(Starlette(routes=routes, exception_handlers=problems), self._access, self._cookie)
 
     async def open(self, request: Request) -> Response:
         """Take the token of the printed address for a cookie, once, and forget the address."""
-        session = self._doors.enter(request.query_params.get("token", ""))
+        session = self._access.enter(request.query_params.get("token", ""))
         if session is None:
             return _told(401, "Closed", _CLOSED, back=False)
         answer = RedirectResponse("/", 303)
@@ -277,7 +277,7 @@ class Pages:
         session: BrowserSession = request.scope["session_of_job"]
         form = await _form(request)
         # A browser sends Origin with every order of a page; what comes without it is no page's.
-        if request.headers.get("origin") is None or not self._doors.is_proof(session, form.pop("proof", "")):
+        if request.headers.get("origin") is None or not self._access.is_proof(session, form.pop("proof", "")):
             return _told(403, "Not allowed", "Give orders on this server's own page.")
         ok, words = await self._order(form)
         if "application/json" in request.headers.get("accept", ""):
