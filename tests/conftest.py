@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.canaries import CanaryWatch, canary_watch
 from tests.support.large import examples
 from tests.support.orthanc import OrthancServer, missing_parts
-from tests.support.processes import ended_processes
+from tests.support.processes import ended_processes, for_all_tests
 
 REQUIRE_ORTHANC = "POSTDICOM_REQUIRE_ORTHANC"
 OUTSIDE_SETTINGS = {
@@ -96,8 +96,11 @@ def orthanc_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthan
         if os.environ.get(REQUIRE_ORTHANC) == "1":
             pytest.fail(f"{reason}, and {REQUIRE_ORTHANC} is set")
         pytest.skip(reason)
-    with OrthancServer(tmp_path_factory.mktemp("orthanc")) as server:
-        yield server
+    server = OrthancServer(tmp_path_factory.mktemp("orthanc"))
+    with for_all_tests():  # a test that asks for it late is not the only one to want it
+        server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

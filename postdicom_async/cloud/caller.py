@@ -30,7 +30,7 @@ _INSTITUTION = "institution_uuid"
 class CloudCaller(VendorCaller[CloudOperation]):
     """Calls operations on a connection as one user of the account."""
 
-    operations = OPERATIONS
+    operations: Mapping[str, CloudOperation] = OPERATIONS
 
     def __init__(self, connection: Connection, user: UUID | str | None) -> None:
         self.connection = connection
@@ -116,7 +116,7 @@ class CloudCaller(VendorCaller[CloudOperation]):
 
 
 class CloudFacade:
-    """A group of operations; its methods hand on what they are given whole, as their ``locals()``."""
+    """A group of operations. A method passes on everything that it was given, as its ``locals()``."""
 
     def __init__(self, caller: CloudCaller) -> None:
         self._caller = caller

@@ -33,7 +33,7 @@ class CloudShares(CloudFacade):
     ) -> ShareLink:
         """Create a link to orders (JavaScript library: ``CreateQuickShareLink``, ``…WithExpireDate``).
 
-        Whoever has it may look, for ever if ``expires`` is None.
+        Anyone with it can look, for ever if ``expires`` is None.
 
         Raises:
             UsageError: a password is given: the Cloud API has none for such links, and leaving it out would open to

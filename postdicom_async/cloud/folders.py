@@ -97,7 +97,7 @@ class CloudFolders(CloudFacade):
     ) -> ShareLink:
         """Share a folder by a link (JavaScript library: ``ShareFolderWithURL``); ``expires`` must be given here.
 
-        Without a password whoever has the link may look.
+        Without a password, anyone with the link can look.
         """
         return await self._caller.call("folders.share", ShareLink, locals())
 

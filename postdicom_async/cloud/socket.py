@@ -267,7 +267,10 @@ def session_replaced() -> Problem:
 
 
 def own_problem(problem: Problem) -> Problem:
-    """Return an exception of one's own for what became of an opening that several waited for."""
+    """Return a copy of what an opening failed of, for one of several that waited for it.
+
+    One exception raised in several places would gather the tracebacks of all of them.
+    """
     error = copy.copy(problem.error)
     if isinstance(error, ConnectionFailed):
         error.may_have_arrived = False  # a message of the opening may have; what waited for it has not

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from postdicom_async.cloud.caller import CloudCaller
+    from postdicom_async.cloud.connection import Connection
     from postdicom_async.cloud.frames import Envelope
     from postdicom_async.cloud.socket import FrameSocket
 
@@ -69,7 +70,7 @@ class UploadSession:
     """
 
     def __init__(self, caller: CloudCaller, institution: object, operation: str, *, at_once: int) -> None:
-        self.connection = caller.connection
+        self.connection: Connection = caller.connection
         self._user = caller.user
         self.operation: str = operation
         self._opening = anyio.Lock()

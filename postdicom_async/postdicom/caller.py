@@ -37,7 +37,7 @@ _NEVER_DONE = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT
 class Caller(VendorCaller[HeaderOperation]):
     """Calls operations over a session."""
 
-    operations = OPERATIONS
+    operations: Mapping[str, HeaderOperation] = OPERATIONS
 
     def __init__(self, session: Session, wire: Wire) -> None:
         self._session = session

@@ -1,7 +1,7 @@
 """The thirteen operations as methods: ``PostDicom.orders``, ``PostDicom.folders``, ``PostDicom.shares``.
 
-Signatures are written out for whoever types them; a test holds them against the table in ``operations.py``, and what a
-method is given is handed on whole, as its ``locals()``.
+Signatures are written out, for editors and type checkers; a test holds them against the table in ``operations.py``. A
+method passes on everything that it was given, as its ``locals()``: a parameter that the table lacks is an error.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Folders:
         expires: date | str | None = None,
         downloadable: bool = False,
     ) -> ShareLink:
-        """Share a folder by a link (documented: ``sharefolderwithurl``); without a password whoever has it may look."""
+        """Share a folder by a link (documented: ``sharefolderwithurl``); without a password anyone with it can look."""
         return await self._caller.call("folders.share", ShareLink, locals())
 
 
@@ -167,7 +167,7 @@ class Shares:
         password: str | None = None,
         downloadable: bool = False,
     ) -> ShareLink:
-        """Create a link to orders (documented: ``createsharelink``); without a password whoever has it may look."""
+        """Create a link to orders (documented: ``createsharelink``); without a password anyone with it can look."""
         return await self._caller.call("shares.create_link", ShareLink, locals())
 
     async def share_orders(

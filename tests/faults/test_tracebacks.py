@@ -97,7 +97,7 @@ CALLS: dict[str, Call] = {
     "delete_instance": lambda a, _: a.delete_instance(*UIDS),
 }  # fmt: skip
 
-OTHERS = {"with_options", "settings", "transport_name"}
+OTHERS = {"with_options", "settings", "transport_name", "internals"}
 MISTAKES: dict[str, Call] = {
     "search": lambda a, _: a.search_for_studies({"PatientName": f"{NAME}\0"}).all(),
     "search by what is no attribute": lambda a, _: a.search_for_studies({NAME: NAME}).all(),

@@ -106,3 +106,18 @@ def test_the_same_argument_holds_the_same_in_both_apis() -> None:
             assert len(lists) == 1, (name, argument)
             simple = {as_uuid.get(one.kind, one.kind) for one in kinds}
             assert len(simple) == 1 or argument in {"order_scheduled_datetime", "patient_order_uuids"}
+
+
+def test_what_only_some_values_can_be() -> None:
+    by_name = {one.argument: one for one in CLOUD["orders.create"].parameters}
+    assert by_name["patient_sex"].choices == ("M", "F", "O")
+    assert by_name["modality"].choices == ()
+
+
+def test_what_the_cloud_api_says_of_an_institution() -> None:
+    found, given = (CLOUD[name].parameters[0] for name in ("groups.create", "orders.delete"))
+    assert (found.must_be_given, given.must_be_given) == (False, True)
+    assert found.help == f"{given.help} Not needed if the user has only one."
+    assert {found.metavar, given.metavar} == {"UUID|NAME"}
+    assert "by UUID or name" in given.help
+    assert "name" not in DICOMWEB["orders.delete"].parameters[0].help

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ended_processes
+from tests.support.processes import ended_processes, for_all_tests
 
 SLEEPS = "import time; print(1, flush=True); time.sleep(600)"
 PARENT = f"""
@@ -63,3 +63,10 @@ async def test_what_was_started_by_asyncio_is_ended_too() -> None:
 def test_what_ended_by_itself_is_left_alone() -> None:
     with ended_processes():
         assert subprocess.run([sys.executable, "-c", "print(1)"], check=True, capture_output=True).stdout == b"1\n"
+
+
+def test_what_other_tests_want_as_well_goes_on() -> None:
+    with ended_processes(), for_all_tests():
+        process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert process.poll() is None
+    process.communicate()
