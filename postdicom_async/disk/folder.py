@@ -55,7 +55,7 @@ class _Directory:
 
     def __init__(self, path: Path, parent: _Directory | None) -> None:
         """Open it; only the root, which has no parent, may be a link."""
-        self.path = path
+        self.path: Path = path
         self.descriptor: int = -1
         self.users: int = 0
         self.left: bool = False  # to be closed by the last user

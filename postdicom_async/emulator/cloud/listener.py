@@ -53,7 +53,7 @@ class CloudListener:
         self._running: set[asyncio.Task[None]] = set()
         self._numbers = 0
         self._loop = asyncio.get_running_loop()
-        self.big = asyncio.Semaphore(_BIG_AT_ONCE)
+        self.big: asyncio.Semaphore = asyncio.Semaphore(_BIG_AT_ONCE)
         cloud.cut = self._cut_from_anywhere
 
     async def stop(self) -> None:

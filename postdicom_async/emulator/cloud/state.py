@@ -123,7 +123,7 @@ class Cloud:
 
     def __init__(self, context: ArchiveContext, base_url: str) -> None:
         self.context = context
-        self.vendor = VendorAccount(context)
+        self.vendor: VendorAccount = VendorAccount(context)
         self.socket_url: str = f"ws{base_url.removeprefix('http')}"
         self.oddities: CloudOddities = CloudOddities()
         self.recording = True

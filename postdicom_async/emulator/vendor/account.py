@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pydicom.datadict import keyword_for_tag
 
 from postdicom_async.emulator.answers import Refusal
-from postdicom_async.emulator.context import ArchiveContext
-from postdicom_async.emulator.store.archive import IndexRow, StoredInstance
+from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
+from postdicom_async.emulator.store.archive import ArchiveStore, IndexRow, StoredInstance
 from postdicom_async.emulator.store.attributes import EntityLevel
 from postdicom_async.emulator.store.header import BINARY, Json, UnreadableHeader, read_header
 from postdicom_async.emulator.store.schema import series_uuid_of
@@ -31,11 +31,11 @@ class VendorAccount:
     """The account's orders, folders and shares; has no state of its own."""
 
     def __init__(self, context: ArchiveContext) -> None:
-        self.store = context.store
-        self.options = context.options
-        self.orders = StoredOrders(context.store, context.options.institution_uuid)
-        self.folders = StoredFolders(context.store)
-        self.shares = StoredShares(context.store)
+        self.store: ArchiveStore = context.store
+        self.options: ArchiveOptions = context.options
+        self.orders: StoredOrders = StoredOrders(context.store, context.options.institution_uuid)
+        self.folders: StoredFolders = StoredFolders(context.store)
+        self.shares: StoredShares = StoredShares(context.store)
 
     def named(self, given: Given) -> StoredOrder:
         """Return the order that a request names, perhaps with its institution."""
