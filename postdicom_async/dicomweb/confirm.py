@@ -84,7 +84,7 @@ class Confirmation:
                 return await self._compared(parts, instance)
         except NotFound:
             return Holding.ABSENT
-        except (AuthenticationFailed, ConnectionFailed):
+        except (AuthenticationFailed, ConnectionFailed):  # a look for any other instance would end the same way
             return Holding.UNREACHABLE
         except LocalFileError:  # the source changed, or is gone
             return Holding.UNCLEAR

@@ -116,7 +116,7 @@ class JsonAnswer:
                 self._is_first = not self._given.size
                 self._skipped = 0
             return await self._batch()
-        except BaseException:
+        except BaseException:  # what was read in part cannot be gone on with: a repeat begins anew
             await self._close()
             raise
 

@@ -282,7 +282,7 @@ class DownloadLanes:
 
     async def _fetch_one(self, target: Target, times_back: int, *, is_besides: bool) -> bool:
         """Receive one resource; return whether its answer came to its end without damage, or is not needed for that."""
-        if self._session.has_given_up:
+        if self._session.has_given_up:  # it was silent too often: each request more would only wait again
             return False
         now = time.monotonic()
         lane = DownloadLane(target, self._arrivals.answer(), now, now)

@@ -59,7 +59,7 @@ async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
     search = query_to_act_on(retrieval, "count instances", path, pairs, key=key, below=below, limit=1)
     try:
         found = await first_result(retrieval.session, search)
-    except AuthenticationFailed:
+    except AuthenticationFailed:  # the list would be refused for the same reason
         raise
     except PostdicomError:
         return None  # then the list is asked for, and tells what is wrong

@@ -177,7 +177,7 @@ class _Related:
     def _searched(self, chunk: bytes, at: int, end: int) -> int:
         found = chunk.find(self._delimiter, at)
         upto = found
-        if found < 0:
+        if found < 0:  # what may be the beginning of a boundary waits for the next chunk
             upto = chunk.rfind(b"\r", max(at, end - len(self._delimiter) + 1))
             if upto < 0 or not self._delimiter.startswith(chunk[upto:]):
                 upto = end
@@ -238,7 +238,7 @@ class _Related:
             name, value = name.strip().lower(), value.strip(" \t")
             if not colon or not _HEADER_NAME.fullmatch(name) or "\n" in value or "\r" in value:
                 raise _damage("a header cannot be read")
-            if name == "content-length":
+            if name == "content-length":  # two of them, or one that is no number: nobody can tell where the part ends
                 if name in headers or not _LENGTH.fullmatch(value):
                     raise _damage("a header cannot be read")
                 self._left = int(value)

@@ -221,7 +221,7 @@ class Opening:
             self._retrieves.policy.refused(time.monotonic())
         is_gone = isinstance(problem, NotFound)
         if target.instance is None:
-            self._is_gone = is_gone
+            self._is_gone = is_gone  # or the archive does not give whole studies: single instances will tell
             return
         self._in_vain += 1
         if self._in_vain >= _MOST_IN_VAIN and not (self._gave or is_gone):

@@ -105,7 +105,9 @@ class Receiver:
                     await self._keep_pace()
             gathering.flush()
             reader.close()
-            if self._empty:
+            if (
+                self._empty
+            ):  # a body without parts of its own has no boundary to miss: of no bytes, it would pass for whole
                 raise MultipartDamage("the answer is empty")
         except MultipartDamage as damage:
             problem = damaged(damage, _OPERATION)

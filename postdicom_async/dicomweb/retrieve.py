@@ -287,7 +287,7 @@ class Part:
         """Yield its bytes as they arrive. It has ended only when the part is whole; a cut raises."""
         while not self._whole:
             event = await anext(self._events, None)
-            if event is None:
+            if event is None:  # the answer broke before: to end here would make a cut part look whole
                 raise ProtocolError("the part did not arrive whole", operation=self._operation, temporary=True)
             if isinstance(event, PartEnd):
                 self._whole = True

@@ -126,7 +126,7 @@ def load_data_sets() -> Awaitable[object] | None:
 
 
 async def _load() -> None:
-    # Not in asyncio's own threads: all of them may be at work that waits for this very search.
+    # Not in asyncio's own threads: all of them may be busy with work that waits for this very search.
     await anyio.to_thread.run_sync(import_module, _DATA_SETS, limiter=anyio.CapacityLimiter(1))
 
 

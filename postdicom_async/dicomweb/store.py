@@ -285,7 +285,7 @@ class _Delivery:
         doubtful: list[tuple[Usable, StoreVerdict]] = []
         for one in part:
             verdict = exchange.verdicts.get(_uid(one))
-            if _uid(one) not in self._open:  # its source could not be read
+            if _uid(one) not in self._open:  # its source could not be read, which settled it
                 continue
             if verdict is None or verdict.status is Status.UNCONFIRMED:
                 undecided.append(one)
@@ -328,7 +328,7 @@ class _Delivery:
                 raise
             lost = error
         finally:
-            if not body.begun:  # cancelled before anything of it left
+            if not body.begun:  # cancelled before anything of it left: then it is known not to be there
                 self._left -= sent - arrived_before
         if lost is not None:
             self._lost |= sent

@@ -109,6 +109,7 @@ class Upload:
 
     async def run_as_one(self, sources: Sources) -> tuple[Outcome, ...]:
         """Send everything in one request."""
+        # More than any request carries, so that the first batch is never full.
         self._limits = replace(self._limits, batch_instances=1 << 31, batch_bytes=1 << 62)
         return (await self.run(sources)).outcomes
 

@@ -250,7 +250,7 @@ class Arrivals:
     ) -> list[tuple[int, str | bytes, int, int | None]]:
         """Return the next entries of ``one``, each with the value that ``other`` has for its key."""
         query = (
-            f"SELECT x.a, x.b, x.value, y.value FROM {one.table()} x LEFT JOIN {other.table()} y "  # noqa: S608
+            f"SELECT x.a, x.b, x.value, y.value FROM {one.table()} x LEFT JOIN {other.table()} y "  # noqa: S608 - our own names
             f"ON y.a = x.a AND y.b = x.b WHERE (x.a, x.b) > (?, ?) ORDER BY x.a, x.b LIMIT {_SLICE}"
         )
         return self._scratch.rows(query, after)

@@ -117,7 +117,7 @@ class SettledVersions:
             LocalFileError: as `put`.
         """
         found = self._versions.get((0, uid))
-        return [] if found is None else [_version(*fields) for fields in marshal.loads(found)]  # noqa: S302 - by `put`
+        return [] if found is None else [_version(*fields) for fields in marshal.loads(found)]  # noqa: S302 - `put` made it
 
     def close(self) -> None:
         """Forget everything."""
@@ -433,7 +433,7 @@ class Intake:
         if all(one.fate is not None for one in versions):
             try:
                 self._seen.put(record.uid, self._under_way.pop(record.uid))
-            except LocalFileError as error:  # it must not hide what became of others
+            except LocalFileError as error:  # a full disk must not hide what became of others
                 self._nothing_more = error
 
     def _close(self, record: _Record, outcome: Outcome) -> Fate:

@@ -250,7 +250,7 @@ class Meter:
             raise self.problem
 
     def _say(self, event: ProgressEvent) -> None:
-        if self._listener is None or self.problem is not None:
+        if self._listener is None or self.problem is not None:  # it raised once, and is called no more
             return
         try:
             self._listener(event)
