@@ -427,14 +427,17 @@ class FileBody:
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield a large file, reading the next piece while one is being sent."""
+        from aiofiles.threadpool import wrap  # takes a while to import, and small files do without
+
         with await _opened(self.path) as file:
             self.require_unchanged(os.fstat(file.fileno()))
             left = self.length
-            ahead = asyncio.ensure_future(asyncio.to_thread(file.read, min(self.piece, left)))
+            read = wrap(file).read
+            ahead = asyncio.ensure_future(read(min(self.piece, left)))
             try:
                 while data := await asyncio.shield(ahead):
                     left -= len(data)
-                    ahead = asyncio.ensure_future(asyncio.to_thread(file.read, min(self.piece, left)))
+                    ahead = asyncio.ensure_future(read(min(self.piece, left)))
                     yield data
             finally:
                 await outlasting(ahead)  # a thread may be reading from what is closed next
