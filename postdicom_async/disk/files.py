@@ -26,30 +26,6 @@ from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.results import InstanceUids, Status
 
-__all__ = [
-    "Beginning",
-    "FileBody",
-    "FileIdentity",
-    "HeldFile",
-    "Unusable",
-    "explain_os_error",
-    "explained",
-    "files_at",
-    "identity_of",
-    "is_folder",
-    "local_file_error",
-    "look_into",
-    "missing_in",
-    "open_at_once",
-    "path_of",
-    "read_beginning",
-    "read_fully",
-    "sizes_at",
-    "told_by_file",
-    "unusable",
-    "write_fully",
-]
-
 FileIdentity: TypeAlias = tuple[int, int, int, int]
 
 _T = TypeVar("_T")

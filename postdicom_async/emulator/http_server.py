@@ -24,8 +24,6 @@ from websockets.asyncio.server import Server as WebSocketServer
 from postdicom_async.emulator.context import ArchiveLimits
 from postdicom_async.errors import UsageError
 
-__all__ = ["QuietServer", "listen", "stop_listening"]
-
 LARGEST_MESSAGE = 256 * 1024 * 1024
 
 LEAST = 1024
