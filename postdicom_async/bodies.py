@@ -6,8 +6,6 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["Body", "BytesBody"]
-
 _PIECE = 512 * 1024
 
 

@@ -22,8 +22,6 @@ from typing import Any, Generic, TypeVar, overload
 
 from postdicom_async.errors import PostdicomError
 
-__all__ = ["cut_frames", "public_face", "translated"]
-
 _Thing = TypeVar("_Thing", bound="type | Callable[..., Any]")
 _Wrapped = Callable[..., Any]
 _Error = TypeVar("_Error", bound=BaseException)

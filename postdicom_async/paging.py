@@ -13,8 +13,6 @@ from postdicom_async.face import public_face
 if TYPE_CHECKING:
     from postdicom_async.dicom.json_model import DicomJson
 
-__all__ = ["Convert", "Results", "Turns"]
-
 _T = TypeVar("_T")
 
 _TURN = 0.01  # seconds

@@ -22,8 +22,6 @@ from postdicom_async.cli.exits import Exit, Interrupted, code_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main", "run"]
-
 _NEEDED = ("typer", "rich")
 _VERSION = ["--version"]  # answered without the parser, whose import takes most of such a run
 _MEANT = {

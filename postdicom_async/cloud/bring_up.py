@@ -13,9 +13,10 @@ from urllib.parse import quote, urlsplit
 from postdicom_async.cloud.frames import Keys, compact_json, read_http_envelope
 from postdicom_async.errors import AuthenticationFailed, ProtocolError, UsageError
 from postdicom_async.http.endpoint import is_loopback
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call, Session
+from postdicom_async.http.session import Session
 from postdicom_async.vendor.values import ValueKind, check_value
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.settings import Settings
     from postdicom_async.vendor.wire import CloudWire
-
-__all__ = ["OpenedSession", "bring_up", "checked_keys", "require_router"]
 
 _FIND_ADDRESS, _OPEN_SESSION = 4, 7  # RequestType
 _WEB_SERVICE, _WEB_SOCKET = "1", "2"  # AddressType

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from postdicom_async.errors import PostdicomError
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = ["CloudCaller", "CloudFacade", "choose"]
-
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _INSTITUTION = "institution_uuid"
 

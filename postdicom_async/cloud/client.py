@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from postdicom_async.results import OnProgress, UploadReport
     from postdicom_async.transfer.outcomes import Gathered, ReportFile
 
-__all__ = ["CloudApi"]
-
 
 @public_face
 class CloudApi:

@@ -62,8 +62,6 @@ if TYPE_CHECKING:
     from postdicom_async.settings import Settings
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = ["Connection"]
-
 _log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
 _PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on

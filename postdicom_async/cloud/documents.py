@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from postdicom_async.disk.scan import Files
     from postdicom_async.results import OnProgress
 
-__all__ = ["DocumentType", "DocumentUpload", "type_by_content", "type_by_name"]
-
 _OPERATION = "upload documents"
 
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.upload_session import UploadSession
     from postdicom_async.disk.sources import Usable
 
-__all__ = ["Existence", "FolderEntry", "Held", "Identity", "read_identity"]
-
 _MOST_STUDIES = 10_000
 
 

@@ -16,8 +16,6 @@ from postdicom_async.vendor.values import is_given
 if TYPE_CHECKING:
     from pydicom.valuerep import PersonName
 
-__all__ = ["CloudFlags", "CloudGroups", "CloudNodes", "CloudShares", "CloudUsers", "CloudView"]
-
 
 @public_face
 class CloudShares(CloudFacade):

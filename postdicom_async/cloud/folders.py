@@ -15,8 +15,6 @@ from postdicom_async.paging import Results
 from postdicom_async.vendor.answers import Folder, ShareLink, VendorAnswer
 from postdicom_async.vendor.values import is_given
 
-__all__ = ["CloudFolders"]
-
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 
 

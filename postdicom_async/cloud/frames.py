@@ -19,24 +19,6 @@ from typing import Any, Final, Self
 from postdicom_async.errors import ProtocolError
 from postdicom_async.vendor.answers import Content, parse, parse_text, refusal_in
 
-__all__ = [
-    "LAST_MESSAGE_ID",
-    "Envelope",
-    "FileUploadType",
-    "Keys",
-    "MessageType",
-    "Response",
-    "SessionType",
-    "addressed_to",
-    "compact_json",
-    "decode_response",
-    "encode_request",
-    "encode_upload",
-    "read_envelope",
-    "read_http_envelope",
-    "session_fields",
-]
-
 
 class MessageType(IntEnum):
     """What a frame is."""

@@ -18,15 +18,6 @@ from postdicom_async.vendor.fields import ASSUMED_PLACE, Field, Operation, Param
 from postdicom_async.vendor.values import Value, ValueKind, Values
 from postdicom_async.vendor.wire import CloudWire
 
-__all__ = [
-    "CREATE_ORDER_FROM_JSON",
-    "CREATE_ORDER_WITH_JSON",
-    "OPERATIONS",
-    "ORDER_FIELDS",
-    "CloudOperation",
-    "fields_of",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class CloudOperation(Operation):

@@ -18,8 +18,6 @@ from postdicom_async.vendor.values import is_given
 if TYPE_CHECKING:
     from pydicom.valuerep import PersonName
 
-__all__ = ["CloudOrders"]
-
 _FOUND = ("SearchResultList",)
 
 

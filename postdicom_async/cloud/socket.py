@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from postdicom_async.settings import Settings
     from postdicom_async.vendor.wire import CloudWire
 
-__all__ = ["FrameSocket", "Silence", "SocketPool", "SocketSlot", "open_socket", "own_problem", "session_replaced"]
-
 _PING_EVERY = 20.0
 _CLOSE_WITHIN = 2.0
 _TOO_BIG = 1009

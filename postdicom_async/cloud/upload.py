@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from postdicom_async.results import OnProgress
     from postdicom_async.transfer.outcomes import Gathered
 
-__all__ = ["CloudUpload", "parts_of"]
-
 _OPERATION = "upload"
 _MOST_SOCKETS = 64
 _MOST_LOST = 3  # files in a row, for each socket

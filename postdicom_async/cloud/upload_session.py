@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from postdicom_async.cloud.frames import Envelope
     from postdicom_async.cloud.socket import FrameSocket
 
-__all__ = ["Attempt", "UploadSession", "order_in", "status_after", "uuid_of"]
-
 KIB = 1024
 _REPEATS_OF_EACH = 4  # of the files under way at once, in a burst
 _MOST_REFUSALS = 3  # of one file; a reason that passes is rare, and one that does not costs as many waits

@@ -16,8 +16,6 @@ from pydicom.sequence import Sequence
 
 from postdicom_async.dicom.json_model import DicomJson, values_of
 
-__all__ = ["dataset_in_parts", "dataset_of"]
-
 
 def dataset_of(item: DicomJson, problem: Callable[[str], None]) -> Dataset:
     """Return the data set. An element whose value is not what its VR says is left out and told to ``problem``.

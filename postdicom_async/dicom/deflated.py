@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 from postdicom_async.dicom.elements import DicomProblem
 
-__all__ = ["Inflated", "deflate"]
-
 _IN = 64 * 1024
 _OUT = 256 * 1024
 _BEHIND = 64 * 1024  # kept of what was read, so that looking again at an element does not begin at the start

@@ -7,8 +7,6 @@ from typing import Final
 
 from postdicom_async.dicom.header import data_set_start
 
-__all__ = ["DIGEST_BYTES", "DataSetDigest"]
-
 DIGEST_BYTES: Final = 16
 _META_BYTES: Final = 64 * 1024  # the file meta information is far smaller
 _FIRST_LOOK: Final = 1024

@@ -24,22 +24,6 @@ from postdicom_async.dicom.tags import (
     tag_text,
 )
 
-__all__ = [
-    "EXPLICIT_LITTLE",
-    "FRAGMENTS",
-    "IMPLICIT_LITTLE",
-    "DicomProblem",
-    "Element",
-    "Encoding",
-    "Read",
-    "ReadWindow",
-    "as_written",
-    "encode_element",
-    "encode_header",
-    "items_encoding",
-    "read_element",
-]
-
 _DELIMITERS = frozenset({ITEM, ITEM_END, SEQUENCE_END})
 _SHORT_LIMIT = 0xFFFE
 _LONG_LIMIT = 0xFFFFFFFE

@@ -19,19 +19,6 @@ from postdicom_async.dicom.tags import ITEM, ITEM_END, SEQUENCE_END, TAG, UNDEFI
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
 
-__all__ = [
-    "HEADER_LIMIT",
-    "HeaderGap",
-    "InstanceHeader",
-    "NotingBytes",
-    "checked_uid",
-    "data_set_start",
-    "is_uid",
-    "pixels_start",
-    "read_header",
-    "read_values",
-]
-
 HEADER_LIMIT = 1 << 20
 """No header is looked for beyond this many bytes."""
 

@@ -11,17 +11,6 @@ from postdicom_async.dicom.json_stream import JsonReader, NotJson
 from postdicom_async.dicom.tags import tag_of_keyword
 from postdicom_async.face import translated
 
-__all__ = [
-    "DicomJson",
-    "NotDicomJson",
-    "data_set_in",
-    "first_value",
-    "items_of",
-    "objects_in",
-    "objects_in_xml",
-    "values_of",
-]
-
 DicomJson: TypeAlias = dict[str, Any]
 """One data set: 8-hex-digit tags to objects with ``vr`` and ``Value``."""
 

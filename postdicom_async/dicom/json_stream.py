@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["DEEPEST", "EndsEarly", "JsonReader", "NotJson", "TooMuch", "read_json"]
-
 DEEPEST: Final = 64
 """Levels of lists and objects; a sequence in DICOM JSON takes three."""
 _MOST_VALUES = 1 << 23  # of one item: an empty list of two bytes takes 64 in memory

@@ -13,8 +13,6 @@ from postdicom_async.dicom.header import is_uid
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
 
-__all__ = ["DEFAULT_LAYOUT", "Layout", "RelativeName", "known_folder", "relative_names", "tells_apart"]
-
 DEFAULT_LAYOUT = "{study}/{series}/{instance}.dcm"
 
 Layout: TypeAlias = str | Callable[[InstanceUids], str | PurePath]

@@ -21,8 +21,6 @@ from postdicom_async.dicom.tags import TAG, tags_of
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["Difference", "Differences", "Sameness", "compare_files", "differences", "is_coercible"]
-
 # Written with VRs or without, values are the same bytes.
 _SAME_VALUES = frozenset({tags.IMPLICIT_VR_LITTLE_ENDIAN, tags.EXPLICIT_VR_LITTLE_ENDIAN})
 _CHARACTER_SET = TAG["SpecificCharacterSet"]

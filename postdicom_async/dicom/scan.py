@@ -23,22 +23,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.results import InstanceUids
 
-__all__ = [
-    "FileFacts",
-    "Grouping",
-    "NoInstance",
-    "Scan",
-    "ScanProgress",
-    "ScanStatus",
-    "ScannedInstance",
-    "ScannedPatient",
-    "ScannedSeries",
-    "ScannedStudy",
-    "SkippedFile",
-    "read_facts",
-]
-
-
 # --- the tree ---------------------------------------------------------------------------------------------------------
 
 

@@ -11,8 +11,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["in_silence", "unlogged"]
-
 _one_at_a_time = threading.Lock()  # filters of warnings are the whole process's
 _here = threading.local()
 

@@ -12,32 +12,6 @@ from typing import Final
 
 from postdicom_async.errors import UsageError
 
-__all__ = [
-    "DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN",
-    "EXPLICIT_VR_BIG_ENDIAN",
-    "EXPLICIT_VR_LITTLE_ENDIAN",
-    "IMPLICIT_VR_LITTLE_ENDIAN",
-    "ITEM",
-    "ITEM_END",
-    "JSON_TAG",
-    "LONG_VRS",
-    "LONG_VR_BYTES",
-    "PIXEL_DATA",
-    "SEQUENCE_END",
-    "SHORT_VRS",
-    "SHORT_VR_BYTES",
-    "TAG",
-    "UNDEFINED",
-    "checked_tag",
-    "dictionary_vr",
-    "keyword_of",
-    "tag_of",
-    "tag_of_keyword",
-    "tag_text",
-    "tags_of",
-    "vr_of_tag",
-]
-
 # --- how elements are written (PS3.5) ---------------------------------------------------------------------------------
 
 IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ["decode_text"]
-
 # Where nothing is said. Bytes beyond ASCII are wrong then, and mostly meant as Latin-1. It is called otherwise than
 # ISO_IR 100 below, where they are right, so that the two can be told apart.
 _ASCII = "iso8859-1"

@@ -19,8 +19,6 @@ from postdicom_async.dicom import tags
 from postdicom_async.dicom.elements import Read
 from postdicom_async.dicom.tags import ITEM, ITEM_END, PIXEL_DATA, SEQUENCE_END, TAG, UNDEFINED, dictionary_vr, tag_text
 
-__all__ = ["Doubt", "what_is_missing"]
-
 _TRANSFER_SYNTAX = TAG["TransferSyntaxUID"]
 _META_AT = 132
 

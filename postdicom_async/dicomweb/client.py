@@ -20,8 +20,9 @@ from postdicom_async.dicomweb.upload import Upload
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.http.endpoint import Unset, origin_of
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call, Session
+from postdicom_async.http.session import Session
 from postdicom_async.settings import Limits, Retry, Settings, Timeouts
 from postdicom_async.transfer.outcomes import Outcomes, gathered_into
 
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from postdicom_async.http.endpoint import Auth
     from postdicom_async.results import DownloadReport, OnProgress, Outcome, UploadReport
     from postdicom_async.transfer.outcomes import Gathered, ReportFile
-
-__all__ = ["DicomWeb"]
 
 
 @public_face

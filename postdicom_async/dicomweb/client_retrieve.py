@@ -19,16 +19,15 @@ from postdicom_async.dicomweb.retrieve import Opener, Parts, Retrieval, Target, 
 from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.http.endpoint import same_origin
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call, Session
+from postdicom_async.http.session import Session
 from postdicom_async.results import Rendered
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from postdicom_async.http.answer import StreamedAnswer
-
-__all__ = ["ClientRetrieve"]
 
 
 class ClientRetrieve:

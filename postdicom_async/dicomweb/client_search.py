@@ -11,8 +11,9 @@ from postdicom_async.dicomweb.json_answer import JsonAnswer
 from postdicom_async.dicomweb.retrieve import target_of
 from postdicom_async.dicomweb.search import SearchQuery, check_page, find, load_data_sets, to_dataset
 from postdicom_async.errors import UsageError
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call, Session
+from postdicom_async.http.session import Session
 from postdicom_async.paging import Results
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.json_model import DicomJson
     from postdicom_async.dicomweb.retrieve import Target
-
-__all__ = ["ClientSearch"]
 
 _TAGS = {"study": STUDY_UID, "series": SERIES_UID}  # by the placeholders of a dialect
 

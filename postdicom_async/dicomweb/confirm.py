@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import Usable
     from postdicom_async.results import InstanceUids
 
-__all__ = ["CONFIRMED", "MAY_CHANGE", "Confirmation", "Holding", "Present", "never_confirmed", "told_apart"]
-
 _OPERATION = "confirm"
 _LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds between looks into the archive
 _MOST_STUDIES = 10_000  # whose lists are remembered; one that is forgotten is asked for again

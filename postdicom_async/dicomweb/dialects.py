@@ -20,21 +20,6 @@ from postdicom_async.face import public_face
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = [
-    "ASKING_FOR_JSON",
-    "DIALECTS",
-    "DICOMWEB",
-    "DICOM_JSON",
-    "FRAME_LADDER",
-    "INSTANCE_LADDER",
-    "POSTDICOM",
-    "ContentType",
-    "Dialect",
-    "FilterForm",
-    "Route",
-    "parse_media_type",
-]
-
 FilterForm: TypeAlias = Literal["keyword", "tag"]
 """How attributes are written in a query: ``PatientName=DOE*`` or ``00100010=DOE*`` (PS3.18 section 8.3.4)."""
 

@@ -32,8 +32,6 @@ from postdicom_async.transfer.sinks import FolderSink
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-__all__ = ["Download", "plan"]
-
 _COUNT_SECONDS = 10.0
 
 

@@ -26,29 +26,6 @@ if TYPE_CHECKING:
 
     from pydicom.valuerep import PersonName
 
-__all__ = [
-    "INSTANCE_UID",
-    "LISTED",
-    "SERIES_UID",
-    "STUDY_UID",
-    "TEMPORAL",
-    "Contradictions",
-    "Expectation",
-    "FilterValue",
-    "Filters",
-    "Pairs",
-    "contradicted",
-    "expectations",
-    "filter_pairs",
-    "in_pieces",
-    "include_pairs",
-    "matching_moments",
-    "queries",
-    "query_string",
-    "vr_of",
-    "wire_pairs",
-]
-
 STUDY_UID, SERIES_UID = JSON_TAG["StudyInstanceUID"], JSON_TAG["SeriesInstanceUID"]
 INSTANCE_UID = JSON_TAG["SOPInstanceUID"]
 

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 
     from postdicom_async.http.answer import Answer, StreamedAnswer
-    from postdicom_async.http.session import Call, Session
-
-__all__ = ["JsonAnswer", "is_small", "mark_of", "not_dicom_json", "refuse_cut_json"]
+    from postdicom_async.http.exchange import Call
+    from postdicom_async.http.session import Session
 
 _BATCH_BYTES = 1 << 20
 _BATCH_ITEMS = 5000  # small ones take twenty times their bytes

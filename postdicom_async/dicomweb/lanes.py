@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from postdicom_async.transfer.outcomes import Meter
     from postdicom_async.transfer.sinks import Sink
 
-__all__ = ["MANY", "DownloadLanes", "TakeOver"]
-
 # When parts of an answer are taken over.
 MANY = 32  # instances from which on it may be worth it
 _FEW = 8  # instances a series, on average: requests for fewer wait longer than they receive

@@ -23,16 +23,6 @@ from postdicom_async.errors import AuthenticationFailed, NotFound, PostdicomErro
 from postdicom_async.results import InstanceUids, ListingCheck
 from postdicom_async.transfer.arrivals import Arrivals, Listed
 
-__all__ = [
-    "as_count",
-    "count_by_series",
-    "count_instances",
-    "each_listed",
-    "list_as_counted",
-    "list_instances",
-    "listing_check",
-]
-
 _OPERATION = "list instances"
 _COUNT_OF_STUDY = "00201208"  # Number of Study Related Instances
 _COUNT_OF_SERIES = "00201209"  # Number of Series Related Instances

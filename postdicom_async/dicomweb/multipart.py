@@ -17,19 +17,6 @@ from postdicom_async.results import Rendered
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = [
-    "MultipartDamage",
-    "PartEnd",
-    "PartEvent",
-    "PartEvents",
-    "PartReader",
-    "PartStart",
-    "PartTaker",
-    "RenderedPiece",
-    "joined",
-    "reader_for",
-]
-
 _HEADER_BYTES: Final = 8 * 1024  # of one line
 _HEADERS: Final = 32
 _LONGEST_BOUNDARY: Final = 256  # RFC 2046 says 70

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import IdentifiedSource
     from postdicom_async.results import InstanceUids, Outcome
 
-__all__ = ["Opening", "Retrieves"]
-
 _FIRST_AT_ONCE = 2
 _MANY = 8  # of one series: it is worth asking how many it has
 _MOST_SERIES = 1000  # of a study with more, single instances are asked for

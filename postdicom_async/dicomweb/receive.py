@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from postdicom_async.transfer.outcomes import Meter
     from postdicom_async.transfer.sinks import Arrival, Sink
 
-__all__ = ["Receiver", "Told"]
-
 _OPERATION = "retrieve"
 # Why a part is refused; with "" it is only dropped, because it is here already.
 _UNWANTED = {Taken.NEW: None, Taken.BEFORE: "", Taken.AGAIN: "a second copy"}

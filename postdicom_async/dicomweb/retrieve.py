@@ -25,9 +25,10 @@ from postdicom_async.dicomweb.multipart import (
 from postdicom_async.errors import PostdicomError, ProtocolError, ServerError, UsageError
 from postdicom_async.events import AttemptFailed, Event
 from postdicom_async.face import public_face, translated
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Failure, Repeat
-from postdicom_async.http.session import Call, Session
+from postdicom_async.http.session import Session
 from postdicom_async.results import InstanceUids
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.http.answer import StreamedAnswer
     from postdicom_async.transfer.adaptive import AtOnce
-
-__all__ = ["Opener", "Part", "Parts", "Retrieval", "Target", "damaged", "part_events", "part_reader", "target_of"]
 
 # How servers refuse an Accept header: 406 by the standard, 400 (Orthanc), 415.
 _REFUSED_FORM: Final = frozenset({HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE})

@@ -32,9 +32,10 @@ from postdicom_async.dicomweb.json_answer import JsonAnswer, is_small, mark_of
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
 from postdicom_async.http.answer import start
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call, Session
+from postdicom_async.http.session import Session
 from postdicom_async.paging import Turns
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.dialects import Dialect
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.http.session import Session
-
-__all__ = ["MayBeMore", "SearchQuery", "_Pages", "check_page", "find", "load_data_sets", "smaller", "to_dataset"]
 
 _DATA_SETS = "postdicom_async.dicom.data_sets"
 
@@ -252,7 +251,9 @@ class _Pages:
         )
 
     def _note(self, headers: Mapping[str, str], warnings: list[str]) -> None:
-        note = safe_reason(headers.get("warning"), (*self._search.private, *self._session.secrets))
+        if (warning := headers.get("warning")) is None:
+            return
+        note = safe_reason(warning, (*self._search.private, *self._session.secrets))
         if note and note not in warnings:
             warnings.append(note)
 

@@ -35,9 +35,9 @@ from postdicom_async.dicomweb.dialects import DICOM_JSON, Route
 from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, StoreVerdict, verdicts_of
 from postdicom_async.disk.files import HeldFile
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.problems import server_reason
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call
 from postdicom_async.results import Status
 from postdicom_async.transfer.at_once import UnderWay, back_off
 
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import Usable
     from postdicom_async.http.answer import Answer
     from postdicom_async.http.session import Session
-
-__all__ = ["OPERATION", "Reached", "RelatedBody", "Storing", "part_framing"]
 
 _SMALL = 64 * 1024  # bytes of a part that is in memory and goes out with others
 _GATHERED = 128 * 1024

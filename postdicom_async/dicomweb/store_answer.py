@@ -22,8 +22,6 @@ from postdicom_async.results import Status
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["KEPT_WHAT_IT_HAD", "StoreVerdict", "failure_name", "verdicts_of"]
-
 _REFERENCED_SOP_SEQUENCE = "00081199"
 _FAILED_SOP_SEQUENCE = "00081198"
 _REFERENCED_SOP_INSTANCE_UID = "00081155"

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.filters import Pairs
     from postdicom_async.dicomweb.retrieve import Retrieval
 
-__all__ = ["FoundStudy", "Studies", "ask_study", "probe"]
-
 _OPERATION: Final = "list studies"
 _DATE, _COUNT, _MODALITIES = "00080020", "00201208", "00080061"
 _FIELDS: Final = (("includefield", _DATE), ("includefield", _COUNT))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import aclosing
-from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.store_answer import StoreVerdict
     from postdicom_async.disk.sources import Sources, Usable
     from postdicom_async.transfer.outcomes import Gathered
-
-__all__ = ["Stores", "Upload"]
 
 _FIRST_AT_ONCE = 3  # store requests; more where the whole gets faster by it
 
@@ -70,11 +68,11 @@ class Upload:
             raise UsageError("give 'skip' or 'send'", argument="existing")
         if study_instance_uid is not None:
             study_instance_uid = checked_uid(study_instance_uid, "study_instance_uid")
-        self._limits = retrieval.session.settings.limits
-        if (most := retrieval.dialect.instances_per_store) is not None:
-            self._limits = replace(self._limits, batch_instances=min(self._limits.batch_instances, most))
+        limits = retrieval.session.settings.limits
+        self._most_instances = min(limits.batch_instances, retrieval.dialect.instances_per_store or sys.maxsize)
+        self._most_bytes = limits.batch_bytes
         self._deadline = retrieval.session.settings.timeouts.deadline
-        self._stores = stores or Stores(self._limits.parallel_stores)
+        self._stores = stores or Stores(limits.parallel_stores)
         self._at_once = self._stores.policy
         one_call = retrieval.over(retrieval.session.one_call(at_once=True))
         self._storing = Storing(
@@ -82,7 +80,7 @@ class Upload:
         )
         self._present = Present(one_call, self._storing.confirmation) if existing == "skip" else None
         self._intake = Intake(
-            piece=self._limits.piece,
+            piece=limits.piece,
             anonymize=anonymize,
             study_instance_uid=study_instance_uid,
             send_truncated=send_truncated,
@@ -110,7 +108,7 @@ class Upload:
     async def run_as_one(self, sources: Sources) -> tuple[Outcome, ...]:
         """Send everything in one request."""
         # More than any request carries, so that the first batch is never full.
-        self._limits = replace(self._limits, batch_instances=1 << 31, batch_bytes=1 << 62)
+        self._most_instances = self._most_bytes = sys.maxsize
         return (await self.run(sources)).outcomes
 
     async def _batches(self, admitted: AsyncIterator[Numbered]) -> AsyncGenerator[list[Numbered], None]:
@@ -118,7 +116,7 @@ class Upload:
         size = 0
         async for numbered in admitted:
             length = numbered.instance.body.length
-            full = len(batch) >= self._limits.batch_instances or size + length > self._limits.batch_bytes
+            full = len(batch) >= self._most_instances or size + length > self._most_bytes
             if batch and full:
                 yield batch
                 batch, size = [], 0

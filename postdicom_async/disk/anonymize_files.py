@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.results import InstanceUids
 
-__all__ = ["PatientTable", "UidMap"]
-
 _WHAT: Final = "the map of UIDs"
 _HEADER: Final = b"kind,old,new\n"
 _KINDS: Final = ("study", "series", "instance")

@@ -25,8 +25,6 @@ from postdicom_async.results import Status
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
 
-__all__ = ["AnonymizedBody", "anonymized", "anonymized_now"]
-
 _PIECE = 512 * 1024
 
 _Read = Callable[[int, int], bytes]

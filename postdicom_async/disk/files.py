@@ -26,30 +26,6 @@ from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.results import InstanceUids, Status
 
-__all__ = [
-    "Beginning",
-    "FileBody",
-    "FileIdentity",
-    "HeldFile",
-    "Unusable",
-    "explain_os_error",
-    "explained",
-    "files_at",
-    "identity_of",
-    "is_folder",
-    "local_file_error",
-    "look_into",
-    "missing_in",
-    "open_at_once",
-    "path_of",
-    "read_beginning",
-    "read_fully",
-    "sizes_at",
-    "told_by_file",
-    "unusable",
-    "write_fully",
-]
-
 FileIdentity: TypeAlias = tuple[int, int, int, int]
 
 _T = TypeVar("_T")
@@ -427,14 +403,17 @@ class FileBody:
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield a large file, reading the next piece while one is being sent."""
+        from aiofiles.threadpool import wrap  # takes a while to import, and small files do without
+
         with await _opened(self.path) as file:
             self.require_unchanged(os.fstat(file.fileno()))
             left = self.length
-            ahead = asyncio.ensure_future(asyncio.to_thread(file.read, min(self.piece, left)))
+            read = wrap(file).read
+            ahead = asyncio.ensure_future(read(min(self.piece, left)))
             try:
                 while data := await asyncio.shield(ahead):
                     left -= len(data)
-                    ahead = asyncio.ensure_future(asyncio.to_thread(file.read, min(self.piece, left)))
+                    ahead = asyncio.ensure_future(read(min(self.piece, left)))
                     yield data
             finally:
                 await outlasting(ahead)  # a thread may be reading from what is closed next

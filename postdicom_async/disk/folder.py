@@ -25,8 +25,6 @@ from postdicom_async.dicom.layout import RelativeName
 from postdicom_async.disk.files import FileIdentity, explained, identity_of, missing_in, told_by_file, write_fully
 from postdicom_async.results import InstanceUids
 
-__all__ = ["PartialFile", "SafeFolder", "delete_file", "is_partial"]
-
 _GUARDED = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _ROOT = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)  # may be a link: the caller's choice
 _DIRECTORY = _ROOT | getattr(os, "O_NOFOLLOW", 0)

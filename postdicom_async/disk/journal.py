@@ -21,8 +21,6 @@ from postdicom_async.face import translated
 if TYPE_CHECKING:
     from postdicom_async.results import Outcome
 
-__all__ = ["Journal"]
-
 _UNWRITABLE = "the report cannot be written"
 
 

@@ -34,23 +34,6 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = [
-    "HAS_UNIX_SOCKETS",
-    "FileLock",
-    "PrivateSocket",
-    "change",
-    "forget",
-    "keep_private",
-    "locked",
-    "make_folder",
-    "make_folder_durable",
-    "make_private",
-    "put_in_place",
-    "read",
-    "read_secret",
-    "whole_file",
-]
-
 _FILE, _FOLDER = 0o600, 0o700
 _IN_USE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 

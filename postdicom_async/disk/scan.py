@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterable, Iterable
 
-__all__ = ["Files", "OnScanProgress", "read_files"]
-
 Files: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | AsyncIterable[str | os.PathLike[str]]"
 """Files, and folders to search."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["Marks", "Scratch", "ScratchKey", "ScratchMap"]
-
 ScratchKey: TypeAlias = tuple[int, str | bytes]
 """A number and a text; what has the same number lies together on disk."""
 

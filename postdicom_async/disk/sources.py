@@ -42,22 +42,6 @@ from postdicom_async.results import Status
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = [
-    "FileBody",
-    "HeldFile",
-    "IdentifiedSource",
-    "Source",
-    "Sources",
-    "SpooledFile",
-    "Unusable",
-    "Usable",
-    "identify_kept",
-    "measure",
-    "read_paths",
-    "read_sources",
-    "require_anonymization",
-]
-
 _T = TypeVar("_T")
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | Dataset | Stream"

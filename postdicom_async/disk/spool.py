@@ -30,8 +30,6 @@ from postdicom_async.results import InstanceUids, Status
 if TYPE_CHECKING:
     from io import FileIO
 
-__all__ = ["AsyncReader", "PrivateFile", "SpooledBytes", "SpooledFile", "Stream", "is_reader", "is_stream", "spooled"]
-
 _T = TypeVar("_T")
 
 _MOST_IN_MEMORY: Final = 8 << 20  # of one stream

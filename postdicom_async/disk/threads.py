@@ -23,8 +23,6 @@ from typing import Any, TypeAlias, TypeVar
 import anyio
 import anyio.lowlevel
 
-__all__ = ["DiskPool", "QuickWork", "in_background", "outlasting", "shared_pool"]
-
 AT_ONCE = 8
 MOST_BYTES = 8 << 20
 

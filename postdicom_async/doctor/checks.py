@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.vendor.wire import Wire
 
-__all__ = ["Area", "Check", "Mark", "checks_for"]
-
 
 class Mark(StrEnum):
     """Where an assumption is from."""

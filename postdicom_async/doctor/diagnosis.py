@@ -24,8 +24,6 @@ from postdicom_async.vendor.wire import Wire
 if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
 
-__all__ = ["Diagnosis", "Finding", "diagnose"]
-
 _PATIENCE = 2
 """So many connections may break before the rest is left untried: the archive may be down for long."""
 

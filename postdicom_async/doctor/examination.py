@@ -20,16 +20,15 @@ from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, first_valu
 from postdicom_async.dicomweb.dialects import DICOM_JSON, Dialect, parse_media_type
 from postdicom_async.dicomweb.json_answer import refuse_cut_json
 from postdicom_async.errors import PostdicomError
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call, Session
+from postdicom_async.http.session import Session
 from postdicom_async.settings import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from postdicom_async.http.answer import StreamedAnswer
-
-__all__ = ["ANY_STATUS", "Examination", "KeptAnswer", "Probe", "Verdict", "known_type", "made_up_uid", "results_text"]
 
 ANY_STATUS: Final = frozenset(range(300, 600))
 _PATIENCE = 60.0

@@ -11,8 +11,8 @@ from uuid import uuid4
 from postdicom_async.dicom.json_model import first_value
 from postdicom_async.dicom.tags import JSON_TAG
 from postdicom_async.doctor.examination import ANY_STATUS, Examination, Probe, Verdict, known_type, results_text
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call
 from postdicom_async.postdicom.operations import OPERATIONS, encode
 from postdicom_async.vendor.answers import Content, PatientOrder, list_in, parse, refusal_in
 from postdicom_async.vendor.fields import check
@@ -20,8 +20,6 @@ from postdicom_async.vendor.wire import Wire
 
 if TYPE_CHECKING:
     from postdicom_async.http.answer import Answer
-
-__all__ = ["READS", "OperationProbes"]
 
 READS: Final = ("folders.search", "orders.search", "orders.properties")
 """All that is ever sent. Tag content is a read too, but only some accounts may."""

@@ -26,8 +26,6 @@ from postdicom_async.http.tls import tls_facts
 if TYPE_CHECKING:
     from postdicom_async.http.answer import StreamedAnswer
 
-__all__ = ["ArchiveProbes"]
-
 _STUDY_UID = JSON_TAG["StudyInstanceUID"]
 _SERIES_UID = JSON_TAG["SeriesInstanceUID"]
 _INSTANCE_UID = JSON_TAG["SOPInstanceUID"]

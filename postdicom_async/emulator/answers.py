@@ -15,12 +15,6 @@ from starlette.responses import Response
 from postdicom_async.emulator.dicomweb.accept import LONGEST, MediaRange, parse_accept
 from postdicom_async.emulator.store.header import Json
 
-__all__ = [
-    "DICOM_JSON", "DICOM_XML", "Refusal", "RouteHandler",
-    "RouteRow", "accepted", "base_url", "dicom_json", "header_text", "native_xml", "refusal",
-    "slow_down",
-]  # fmt: skip
-
 DICOM_JSON = "application/dicom+json"
 DICOM_XML = "application/dicom+xml"
 

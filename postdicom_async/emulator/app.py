@@ -35,8 +35,6 @@ from postdicom_async.emulator.store.attributes import EntityLevel
 from postdicom_async.emulator.store.files import UnreadableHeader
 from postdicom_async.emulator.vendor.shares import SHARE_PATH
 
-__all__ = ["build_app", "create_app"]
-
 _STUDY = "/studies/{study}"
 _SERIES = _STUDY + "/series/{series}"
 _INSTANCE = _SERIES + "/instances/{instance}"

@@ -16,8 +16,6 @@ from postdicom_async.emulator.store.archive import ArchiveStore
 from postdicom_async.emulator.vendor.parameters import is_guid
 from postdicom_async.errors import UsageError
 
-__all__ = ["INSTITUTIONS", "USERS", "USER_GROUPS", "ArchiveContext", "ArchiveLimits", "ArchiveOptions"]
-
 INSTITUTIONS: Mapping[str, str] = MappingProxyType({"1f0e5b6a-3c1d-4e57-9a10-000000000001": "Sample Institution"})
 """The institutions of an archive unless told otherwise, names by UUID; the first gets what is uploaded."""
 

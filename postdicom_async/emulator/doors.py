@@ -23,8 +23,6 @@ from urllib.parse import urlsplit
 
 from postdicom_async.errors import UsageError
 
-__all__ = ["Guesses", "checked_hosts", "checked_origins", "is_known_host", "may_connect"]
-
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^/@\[\]:\s?#]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _ALL_ADDRESSES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
 

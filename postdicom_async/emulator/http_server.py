@@ -24,8 +24,6 @@ from websockets.asyncio.server import Server as WebSocketServer
 from postdicom_async.emulator.context import ArchiveLimits
 from postdicom_async.errors import UsageError
 
-__all__ = ["QuietServer", "listen", "stop_listening"]
-
 LARGEST_MESSAGE = 256 * 1024 * 1024
 
 LEAST = 1024
@@ -56,7 +54,7 @@ class BoundedConnection(H11Protocol):
         """Begin to wait for a head, or refuse the connection."""
         super().connection_made(transport)
         # Handlers find it as `request.state.transport`, to drop the connection where a test asks for that.
-        self.app_state = {**self.app_state, "transport": transport}
+        self.app_state: dict[str, Any] = {**self.app_state, "transport": transport}
         # WebSockets are among them too, and have a limit of their own.
         if sum(isinstance(one, BoundedConnection) for one in self.connections) > self.limits.max_connections:
             self._tell_and_end(503, "too many connections are open")
@@ -142,9 +140,10 @@ class MuteWebSocket(WebSocketsSansIOProtocol):
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
-        self.logger = self.conn.logger = logging.Logger("postdicom_async.emulator.mute", logging.CRITICAL + 1)  # noqa: LOG001
+        self.logger: logging.Logger = logging.Logger("postdicom_async.emulator.mute", logging.CRITICAL + 1)  # noqa: LOG001
+        self.conn.logger = self.logger
         self.conn.debug = False  # decided by the logger before
-        self.close_timeout = 1.0  # a client that is told of a bad frame need not answer
+        self.close_timeout: float = 1.0  # a client that is told of a bad frame need not answer
 
 
 _PATIENCE = 0.5

@@ -31,11 +31,6 @@ from postdicom_async.emulator.store.files import UnreadableHeader
 _Shape: TypeAlias = tuple[int, float, float, float, float]
 """Stored value, centre x and y, half axes x and y; lengths in parts of the image."""
 
-__all__ = [
-    "PATIENTS", "SamplePatient", "ct_like_study", "make_uid", "multiframe_study", "pydicom_test_files",
-    "write_benchmark_series", "write_samples",
-]  # fmt: skip
-
 MEGABYTE = 1024 * 1024
 AIR, TISSUE, BONE, LUNG = 24, 1064, 2024, 224
 """Stored values; the rescale intercept is -1024."""

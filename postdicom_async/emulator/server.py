@@ -31,8 +31,6 @@ from postdicom_async.emulator.store.schema import order_uuid_of, series_uuid_of
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 
-__all__ = ["EmbeddedArchive", "archive_in_thread", "serve"]
-
 T = TypeVar("T")
 
 

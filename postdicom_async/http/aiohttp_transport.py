@@ -31,8 +31,6 @@ from postdicom_async.http.problems import UnreadableHead, refused_by_alert
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
-__all__ = ["Edge"]
-
 _READ_AHEAD = 128 * 1024  # aiohttp stops reading at twice this: what a slow reader holds of each answer
 _PIECES_IN_A_ROW = 8
 _FIELD = 64 * 1024  # of the answer's head: its first line, one field

@@ -25,8 +25,6 @@ from postdicom_async.settings import Limits, Timeouts
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["Answer", "StreamedAnswer", "start"]
-
 _CLOSE_SECONDS = 5.0
 
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
     from aiohttp.tracing import Trace
 
-__all__ = ["Connecting", "close_without_loop", "require_inside", "system_words"]
-
 _IDLE_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
 _LEFT_IN_THE_SOCKET = 1 << 20
 _MOST_INTERIM = 32  # answers of status 1xx before one that counts

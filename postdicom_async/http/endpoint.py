@@ -41,21 +41,6 @@ if TYPE_CHECKING:
     from postdicom_async.http.aiohttp_transport import Edge
     from postdicom_async.settings import Settings
 
-__all__ = [
-    "AiohttpTransport",
-    "Auth",
-    "ChosenTransport",
-    "Credentials",
-    "Unset",
-    "checked_url",
-    "choose_transport",
-    "credentials_from",
-    "is_loopback",
-    "place_of",
-    "refuse_open_credentials",
-    "same_origin",
-]
-
 TokenSource: TypeAlias = Callable[[], str | Awaitable[str]]
 Auth: TypeAlias = tuple[str, str] | str | TokenSource | httpx.Auth | None
 """``(user, password)``, a bearer token, a callable giving one (plain or async), an ``httpx.Auth``, or None."""

@@ -42,18 +42,6 @@ if TYPE_CHECKING:
     from postdicom_async.http.session import SharedConnections
     from postdicom_async.settings import Settings, Timeouts
 
-__all__ = [
-    "Call",
-    "Clock",
-    "Exchange",
-    "OriginPath",
-    "ReadWatchdog",
-    "SentBody",
-    "Watchdog",
-    "quiet_http_logs",
-    "request_of",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -28,23 +28,6 @@ from postdicom_async.errors import (
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Failure, failure_of_status, parse_retry_after
 
-__all__ = [
-    "Cause",
-    "NeverConnected",
-    "Problem",
-    "UnreadableHead",
-    "connection_failed",
-    "explain",
-    "outcome_unknown",
-    "problem_of_cause",
-    "problem_of_exception",
-    "problem_of_status",
-    "problem_of_timeout",
-    "refused_by_alert",
-    "server_reason",
-    "words_of",
-]
-
 
 class Problem(Exception):
     """One failed attempt.

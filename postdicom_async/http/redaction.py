@@ -15,8 +15,6 @@ from importlib.resources import files
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, quote_plus
 
-__all__ = ["MARK", "ServerWords", "mask_words", "safe_reason"]
-
 _LONGEST_REASON = 240
 _MOST_READ = 1024  # characters, of which more would cost milliseconds
 _SHORTEST_SECRET = 3

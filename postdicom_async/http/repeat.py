@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from postdicom_async.http.retry import Repeat
     from postdicom_async.settings import Retry, Timeouts
 
-__all__ = ["CallPatience", "LeastRate", "Policy", "repeat", "tell"]
-
 _log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
 

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from postdicom_async.settings import Retry
 
-__all__ = ["Attempts", "Failure", "Repeat", "decide", "failure_of_status", "parse_retry_after"]
-
 
 class Repeat(Enum):
     """What a repeat of an operation would do."""

@@ -43,8 +43,6 @@ from postdicom_async.http.repeat import CallPatience, Policy, RetryBudget, deadl
 from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.settings import Settings
 
-__all__ = ["Call", "Session", "SharedConnections"]
-
 _T = TypeVar("_T")
 
 

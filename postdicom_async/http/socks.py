@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from aiohttp.client_proto import ResponseHandler
 
-__all__ = ["socks_connector"]
-
 _PORT = 1080
 
 

@@ -23,8 +23,6 @@ from postdicom_async.settings import Tls
 if TYPE_CHECKING:
     from postdicom_async.settings import Settings
 
-__all__ = ["TlsFacts", "tls_context", "tls_facts"]
-
 _CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
 _PLAIN_CERTIFICATES = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")

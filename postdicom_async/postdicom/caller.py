@@ -11,9 +11,9 @@ import anyio.to_thread
 from postdicom_async.dicomweb.json_answer import refuse_cut_json
 from postdicom_async.errors import ConnectionFailed, OutcomeUnknown, PostdicomError, ProtocolError, ServerError
 from postdicom_async.face import translated
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call
 from postdicom_async.paging import Results
 from postdicom_async.postdicom.operations import OPERATIONS, HeaderOperation, encode, split
 from postdicom_async.vendor.answers import Content, VendorAnswer, is_web_page, list_in, parse, refusal_in, view
@@ -23,8 +23,6 @@ from postdicom_async.vendor.values import Values
 if TYPE_CHECKING:
     from postdicom_async.http.session import Session
     from postdicom_async.vendor.wire import Wire
-
-__all__ = ["Caller"]
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _ANSWER_BYTES = 64 << 20

@@ -15,8 +15,6 @@ from postdicom_async.vendor.wire import Wire
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["PostDicom"]
-
 
 @public_face
 class PostDicom(DicomWeb):

@@ -19,8 +19,6 @@ from postdicom_async.vendor.answers import Folder, PatientOrder, ShareLink, TagC
 if TYPE_CHECKING:
     from pydicom.valuerep import PersonName
 
-__all__ = ["Folders", "Orders", "Shares"]
-
 
 @public_face
 class Orders:

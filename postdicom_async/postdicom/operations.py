@@ -18,8 +18,6 @@ from postdicom_async.vendor.fields import Field, Operation, in_dicomweb
 from postdicom_async.vendor.values import LISTS, Value, ValueKind, Values, ascii_json
 from postdicom_async.vendor.wire import Wire
 
-__all__ = ["OPERATIONS", "HeaderOperation", "encode", "split"]
-
 
 @dataclass(frozen=True, slots=True)
 class HeaderOperation(Operation):

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["AtOnce"]
-
 _ENDS_A_LANE = 3
 _SHORT, _LONG = 0.03, 0.25  # seconds of a window: at least, and where it is not clear at once what it says
 _GAIN = 0.10  # of the whole throughput, the least that counts as measurable

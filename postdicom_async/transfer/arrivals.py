@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.transfer.outcomes import Gathered
 
-__all__ = ["Arrivals", "Listed", "OneAnswer", "Series", "Taken"]
-
 _SLICE = 1000
 _BEGINNING: ScratchKey = (-1, "")
 _END: ScratchKey = (1 << 62, "")

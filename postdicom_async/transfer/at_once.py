@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.settings import Retry
 
-__all__ = ["Limit", "Turnstile", "UnderWay", "back_off", "for_each", "for_each_in_turn"]
-
 _T = TypeVar("_T")
 
 _END: Any = object()

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.bodies import Body
 
-__all__ = ["COMPARED_WHOLE", "compared"]
-
 COMPARED_WHOLE: Final = 16 << 20
 """Bytes of an instance that is read by pydicom where its bytes differ."""
 _MORE: Final = 1 << 20  # an archive may write the same data set this much longer

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from postdicom_async.results import InstanceUids
     from postdicom_async.transfer.sinks import Arrival, ArrivalEnded, Arriving, Pieces
 
-__all__ = ["HoldingSink", "Passing", "PassingBody", "Side"]
-
 
 class Passing:
     """An instance that passes through: the receiver writes it (`Arrival`), one reader takes its bytes as they come.

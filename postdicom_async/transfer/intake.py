@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from postdicom_async.bodies import Body
     from postdicom_async.dicom.anonymize import Anonymization
 
-__all__ = ["Fate", "Intake", "Numbered", "SettledVersions", "Version", "alike", "digest_of", "held_by", "original_of"]
-
 _HASHED_ASIDE = 128 * 1024  # a larger piece is hashed in a thread, so that the event loop goes on
 _REFUSED = frozenset({Status.FAILED, Status.UNREADABLE})
 
@@ -284,7 +282,7 @@ class Intake:
             problem = error
         finally:
             measuring.cancel()
-            self._settle_the_rest(problem or PostdicomError("cancelled", temporary=True))
+            self._settle_the_rest(problem)
             self._seen.close()
             await outlasting(measuring)
         seconds = time.monotonic() - started
@@ -464,10 +462,14 @@ class Intake:
         self._gathered.add(outcome, number)
         self.meter.finished(outcome, number)
 
-    def _settle_the_rest(self, problem: PostdicomError) -> None:
-        """Tell what was not sent when all is over, ``problem`` being why; nobody waits for these, so no event does."""
+    def _settle_the_rest(self, problem: PostdicomError | None) -> None:
+        """Tell what was not sent when all is over; where there was no problem, the caller was cancelled.
+
+        Nobody waits for these, so no event does either.
+        """
+        why, temporary = ("cancelled", True) if problem is None else (problem.message, problem.temporary)
         for number, record in sorted(self._open.items()):
-            unsent = replace(record.outcome, reason=f"not sent: {problem.message}", temporary=problem.temporary)
+            unsent = replace(record.outcome, reason=f"not sent: {why}", temporary=temporary)
             self._gathered.add(unsent, number)
             for twin, its in record.twins:
                 self._gathered.add(_as_twin(its, Fate.of(unsent)), twin)

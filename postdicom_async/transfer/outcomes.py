@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
 
-__all__ = ["MOST_KEPT", "Gathered", "Meter", "Outcomes", "ReportFile", "gathered_into"]
-
 ReportFile: TypeAlias = "str | os.PathLike[str]"
 
 _Report = TypeVar("_Report", UploadReport, DownloadReport)

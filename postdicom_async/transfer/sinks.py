@@ -20,8 +20,6 @@ from postdicom_async.disk.folder import PartialFile, SafeFolder
 from postdicom_async.disk.threads import DiskPool, QuickWork, shared_pool
 from postdicom_async.results import InstanceUids
 
-__all__ = ["Arrival", "ArrivalEnded", "Arriving", "FolderSink", "Pieces", "Sink"]
-
 Pieces: TypeAlias = Sequence[bytes | memoryview]
 
 ArrivalEnded: TypeAlias = Callable[[BaseException | None], None]

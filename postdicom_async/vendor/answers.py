@@ -17,24 +17,6 @@ from postdicom_async.dicom.json_stream import read_json
 from postdicom_async.errors import ProtocolError
 from postdicom_async.face import public_face
 
-__all__ = [
-    "Account",
-    "Content",
-    "Folder",
-    "Institution",
-    "PatientOrder",
-    "ShareLink",
-    "TagContent",
-    "User",
-    "VendorAnswer",
-    "is_web_page",
-    "list_in",
-    "parse",
-    "parse_text",
-    "refusal_in",
-    "view",
-]
-
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _Answer = TypeVar("_Answer", bound="VendorAnswer")
 _URL = re.compile(r"https?://[^\s\"'<>]+")

@@ -15,8 +15,6 @@ from postdicom_async.vendor.answers import Content, VendorAnswer, view
 from postdicom_async.vendor.fields import Operation, check
 from postdicom_async.vendor.values import Values, private_texts
 
-__all__ = ["PrivateTexts", "VendorCaller", "is_new", "said_no"]
-
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _Operation = TypeVar("_Operation", bound=Operation)
 

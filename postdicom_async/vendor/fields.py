@@ -18,8 +18,6 @@ from postdicom_async.vendor.values import LISTS, ValueKind, Values, check_value,
 if TYPE_CHECKING:
     from postdicom_async.http.retry import Repeat
 
-__all__ = ["Field", "Operation", "Parameter", "check", "in_cloud", "in_dicomweb"]
-
 _Api: TypeAlias = Literal["", "both", "dicomweb", "cloud"]
 ZERO_GUID: Final = "00000000-0000-0000-0000-000000000000"
 ASSUMED_PLACE: Final = "?"

@@ -12,19 +12,6 @@ from uuid import UUID
 
 from postdicom_async.errors import UsageError
 
-__all__ = [
-    "LISTS",
-    "Value",
-    "ValueKind",
-    "Values",
-    "ascii_json",
-    "check_value",
-    "is_empty_list",
-    "is_given",
-    "is_uuid",
-    "private_texts",
-]
-
 
 class ValueKind(Enum):
     """What a parameter holds."""

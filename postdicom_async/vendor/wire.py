@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 
-__all__ = ["CloudWire", "Wire"]
-
 KIB = 1024
 
 

@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from postdicom_async.emulator.store.attributes import INDEXED_TAGS
-from postdicom_async.emulator.store.header import UnreadableHeader, read_header
+from postdicom_async.emulator.store.files import UnreadableHeader
+from postdicom_async.emulator.store.header import read_header
 from tests.emulator.support import TEST_FILES, encode, make_dataset, with_pixels
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 from postdicom_async import DicomWeb, PostdicomError, Tls
 from postdicom_async.dicomweb.dialects import DICOMWEB
 from postdicom_async.dicomweb.search import SearchQuery
+from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Call
 from tests.faults.archive import MemoryArchive, is_search, parts_sent, uids_of
 from tests.faults.clients import FAST, settings
 from tests.support.bodies import multipart_related, stow_answer

@@ -41,8 +41,6 @@ from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.results import InstanceUids
 
-__all__ = ["Anonymization", "UidRecorder"]
-
 
 class UidRecorder(Protocol):
     """Writes down which UIDs became which others; see `UidMap`."""

@@ -25,19 +25,6 @@ from postdicom_async.dicom.tags import TAG, tag_of, tag_text
 from postdicom_async.errors import UsageError
 from postdicom_async.face import translated
 
-__all__ = [
-    "ISSUED_BY",
-    "ISSUER",
-    "LONGEST_LINE",
-    "PATIENT_ID",
-    "Patient",
-    "PatientRows",
-    "key_of",
-    "keyed_patient_id",
-    "new_uid",
-    "says_which",
-]
-
 PATIENT_ID: Final = TAG["PatientID"]
 ISSUER: Final = TAG["IssuerOfPatientID"]
 ISSUED_BY: Final = (ISSUER, TAG["IssuerOfPatientIDQualifiersSequence"])

@@ -13,8 +13,6 @@ from typing import TypeAlias
 
 from postdicom_async.dicom.elements import DicomProblem, Encoding
 
-__all__ = ["LevelMode", "LevelPlan", "Segment", "Segments"]
-
 Segment: TypeAlias = bytes | tuple[int, int]
 """Bytes to write, or offset and length in the original."""
 

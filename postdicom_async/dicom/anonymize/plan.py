@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
 
-__all__ = ["FilePlan", "Planner", "plan_file"]
-
 _DEEPEST = 100
 _MOST_HELD = 64 << 20  # bytes written anew in one file; a plan is held until the file is sent
 _PART_COST = 200

@@ -15,22 +15,6 @@ from postdicom_async.dicom.anonymize.values import check_value
 from postdicom_async.dicom.tags import TAG, checked_tag, dictionary_vr, tag_text, tags_of
 from postdicom_async.errors import UsageError
 
-__all__ = [
-    "CANNOT_ANONYMIZE",
-    "DUMMY",
-    "EMPTY",
-    "NEEDED",
-    "REMAP",
-    "REMOVE",
-    "Change",
-    "ChangeKind",
-    "action_of",
-    "actions_of",
-    "objection",
-    "over_vendor_tags",
-    "profile_actions",
-]
-
 CANNOT_ANONYMIZE: Final = "cannot be anonymised"
 """How the reason begins of a source that is not sent because of its rules."""
 

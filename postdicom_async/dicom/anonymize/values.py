@@ -9,8 +9,6 @@ from datetime import date
 
 from postdicom_async.dicom.elements import DicomProblem, Encoding
 
-__all__ = ["DUMMIES", "check_value", "encode_value"]
-
 _PLAIN = r"[^\x00-\x1f\x7f-\x9f\\]"
 _CONTROLLED = r"[^\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]"  # TAB, LF, FF and CR are allowed, ESC is not written here
 _DAY = r"(0[1-9]|[12]\d|3[01])"

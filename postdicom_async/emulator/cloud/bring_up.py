@@ -19,8 +19,6 @@ from postdicom_async.emulator.cloud.oddities import BringUpStep
 from postdicom_async.emulator.cloud.state import Cloud, HttpRequest
 from postdicom_async.emulator.vendor.parameters import BadParameters, json_object
 
-__all__ = ["REGION_PATH", "ROUTER_PATH", "bring_up_routes"]
-
 ROUTER_PATH = "/wssShellService"
 REGION_PATH = "/regionService"
 """Where the two services are, below the archive's address."""

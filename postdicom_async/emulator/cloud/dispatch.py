@@ -26,8 +26,6 @@ from postdicom_async.emulator.vendor.parameters import (
     read_parameters,
 )
 
-__all__ = ["AskedRequest", "Dispatch", "session_of"]
-
 _SESSION_FIELDS = ("SessionUuid", "OtherParameterList")
 _TAIL = b"\x00"
 """Behind general and upload requests stands a zero byte; nobody needs it."""

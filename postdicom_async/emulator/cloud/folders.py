@@ -13,8 +13,6 @@ from postdicom_async.emulator.store.header import Json
 from postdicom_async.emulator.vendor.folders import StoredFolder
 from postdicom_async.emulator.vendor.parameters import ZERO_GUID, Given
 
-__all__ = ["FolderRequests"]
-
 
 class FolderRequests:
     """What general requests do to folders."""

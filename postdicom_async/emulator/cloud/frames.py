@@ -9,8 +9,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-__all__ = ["GENERAL", "SESSION", "UPLOAD", "BadFrame", "CloudRequest", "decode_request", "encode_response"]
-
 SESSION, GENERAL, UPLOAD = 3, 17, 23
 """The message types of requests."""
 

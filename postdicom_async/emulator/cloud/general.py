@@ -13,8 +13,6 @@ from postdicom_async.emulator.cloud.state import Cloud, users_of
 from postdicom_async.emulator.store.header import Json
 from postdicom_async.emulator.vendor.parameters import Given
 
-__all__ = ["GeneralRequest", "general_table"]
-
 GeneralHandler: TypeAlias = Callable[[Given], Json]
 
 _NODE_UUID = "1f0e5b6a-3c1d-4e57-9a10-000000000301"

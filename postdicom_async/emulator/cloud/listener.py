@@ -29,8 +29,6 @@ from postdicom_async.emulator.doors import is_known_host, may_connect
 from postdicom_async.emulator.store.header import Json
 from postdicom_async.emulator.vendor.parameters import BadParameters
 
-__all__ = ["CloudListener"]
-
 _BIG = 64 * 1024
 _BIG_AT_ONCE = 16
 """So many requests with data are in memory at once, over all sockets."""

@@ -8,11 +8,6 @@ from typing import Any, Literal, TypeAlias
 
 from postdicom_async.emulator.cloud.frames import GENERAL, SESSION, UPLOAD
 
-__all__ = [
-    "BringUpStep", "CloudOddities", "Drop", "EnvelopeChange", "HttpAnswer", "RequestKey", "not_json", "null_result",
-    "other_code", "string_code", "text_message",
-]  # fmt: skip
-
 RequestKey: TypeAlias = tuple[int, int]
 """Message type and management type of a request, such as ``(17, 2)``."""
 

@@ -18,8 +18,6 @@ from postdicom_async.emulator.vendor.account import VendorAccount, require
 from postdicom_async.emulator.vendor.orders import ORDER_FIELDS, StoredOrder
 from postdicom_async.emulator.vendor.parameters import BadParameters, Given, read_parameters
 
-__all__ = ["FLAGS", "OrderRequests", "listed_orders"]
-
 FLAGS: Mapping[int, tuple[str, Mapping[int, str]]] = MappingProxyType(
     {1: ("Reading", {1: "Unread", 2: "Read"}), 2: ("Priority", {1: "Routine", 2: "Urgent", 3: "Emergency"})}
 )

@@ -12,8 +12,6 @@ from postdicom_async.emulator.store.header import Json
 from postdicom_async.emulator.vendor.account import require
 from postdicom_async.emulator.vendor.parameters import Given
 
-__all__ = ["ShareRequests"]
-
 
 class ShareRequests:
     """What general requests share."""

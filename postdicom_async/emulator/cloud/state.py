@@ -21,11 +21,6 @@ from postdicom_async.emulator.store.archive import ArchiveStore
 from postdicom_async.emulator.store.header import Json
 from postdicom_async.emulator.vendor.account import VendorAccount
 
-__all__ = [
-    "Cloud", "FolderShare", "HttpRequest", "OrderDocument", "ReceivedFrame", "ShareMail", "add_cloud_tables",
-    "documents_of", "users_of",
-]  # fmt: skip
-
 _REMEMBERED = 10_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cloud_flags (

@@ -27,8 +27,6 @@ from postdicom_async.emulator.store.schema import order_uuid_of
 from postdicom_async.emulator.vendor.account import require
 from postdicom_async.emulator.vendor.parameters import Given
 
-__all__ = ["PART", "UPLOAD_FIELDS", "UploadRequests"]
-
 PART = 512 * 1024
 """The length of every part but the last."""
 

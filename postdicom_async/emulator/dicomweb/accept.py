@@ -9,8 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["LONGEST", "MediaRange", "parse_accept", "parse_media_type", "wants_only"]
-
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 LONGEST = 4096
 """Characters of a header that are worth reading; every range costs a look at each part of an answer."""

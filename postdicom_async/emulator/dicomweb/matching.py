@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["LONGEST_KEY", "fuzzy_name_matches", "is_universal", "matches", "text_matches", "time_span", "uid_list"]
-
 LONGEST_KEY = 1024
 """Characters of a key that is compared: sixteen times the longest value of most attributes (PS3.5 section 6.2)."""
 

@@ -12,8 +12,6 @@ from starlette.responses import Response, StreamingResponse
 
 from postdicom_async.emulator.context import ArchiveContext
 
-__all__ = ["AnswerPart", "FileSlice", "cut", "multipart_related", "single_part"]
-
 PIECE = 1024 * 1024
 
 

@@ -19,8 +19,6 @@ from postdicom_async.emulator.dicomweb.multipart_writer import AnswerPart, FileS
 from postdicom_async.emulator.store.archive import StoredInstance
 from postdicom_async.emulator.store.header import UNDEFINED_LENGTH, Header, raw_element, read_header
 
-__all__ = ["bulk_parts", "frame_parts"]
-
 OCTETS = "application/octet-stream"
 _PIXEL_DATA = 0x7FE00010
 _ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)

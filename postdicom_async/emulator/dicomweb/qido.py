@@ -21,9 +21,8 @@ from postdicom_async.emulator.store.attributes import (
     resolve_attribute,
     vr_of,
 )
-from postdicom_async.emulator.store.header import Json, UnreadableHeader, read_header
-
-__all__ = ["Page", "Query", "answer_search", "parse_query", "search"]
+from postdicom_async.emulator.store.files import UnreadableHeader
+from postdicom_async.emulator.store.header import Json, read_header
 
 _UIDS = ("0020000D", "0020000E", "00080018")
 _LEVELS = tuple(EntityLevel)

@@ -20,8 +20,6 @@ from postdicom_async.emulator.dicomweb.accept import MediaRange
 from postdicom_async.emulator.dicomweb.rendering import JPEG, PNG, PictureLook, PictureWindow, frame_count, render
 from postdicom_async.emulator.store.archive import StoredInstance
 
-__all__ = ["Pictures", "look_of"]
-
 _AT_ONCE = 2
 """Pictures that are made at once; each may need much memory."""
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     Array: TypeAlias = NDArray[np.generic]
     Grey: TypeAlias = NDArray[np.float64]
 
-__all__ = ["JPEG", "PNG", "PictureLook", "PictureWindow", "frame_count", "render"]
-
 JPEG, PNG = "image/jpeg", "image/png"
 
 _MOST_SAMPLES = 40_000_000

@@ -22,10 +22,8 @@ from postdicom_async.emulator.context import ArchiveContext
 from postdicom_async.emulator.dicomweb.accept import LONGEST, MediaRange, parse_media_type, wants_only
 from postdicom_async.emulator.store.archive import Parsed, parse_instance
 from postdicom_async.emulator.store.attributes import is_uid
-from postdicom_async.emulator.store.files import opener
-from postdicom_async.emulator.store.header import Json, TooLarge, UnreadableHeader
-
-__all__ = ["StoreResult", "Stow", "store_answer"]
+from postdicom_async.emulator.store.files import TooLarge, UnreadableHeader, opener
+from postdicom_async.emulator.store.header import Json
 
 PIECE = 1024 * 1024
 FINISHING_AT_ONCE = 4

@@ -21,8 +21,6 @@ from postdicom_async.emulator.store.archive import StoredInstance
 from postdicom_async.emulator.store.attributes import hex_tag, is_uid
 from postdicom_async.emulator.store.header import Json, read_header
 
-__all__ = ["Wado"]
-
 DICOM = "application/dicom"
 _UID_NAMES = {"study": "study_instance_uid", "series": "series_instance_uid", "instance": "sop_instance_uid"}
 

@@ -22,8 +22,6 @@ from postdicom_async.emulator.vendor.account import VendorAccount
 from postdicom_async.emulator.vendor.folders import StoredFolder
 from postdicom_async.emulator.vendor.parameters import BadParameters, Given, read_loosely
 
-__all__ = ["operation_routes"]
-
 _ON_DEMAND = "this fault was asked for"
 _TEXT_FIELDS = ("Result", "PatientOrderUuid", "FolderUuid")
 """What a plain text answer consists of: the first that there is."""

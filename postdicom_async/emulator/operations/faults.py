@@ -10,8 +10,6 @@ from typing import Any, Literal, TypeAlias, get_args
 from postdicom_async.emulator.operations.table import OPERATIONS
 from postdicom_async.errors import UsageError
 
-__all__ = ["Fault", "Faults", "ReceivedCall"]
-
 Fault: TypeAlias = Literal["400", "401", "404", "429", "500", "503", "success-false", "text", "cut-before", "cut-after"]
 
 _REMEMBERED = 10_000

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["OPERATIONS", "VendorOperation"]
-
 _ORDER = "PatientOrderInstitutionUuid PatientOrderUuid"
 _HEADERS = {
     "createsharelink": ("ShareParameters", "PatientOrderInfoList ExpireDate SharePassword? Downloadable?"),

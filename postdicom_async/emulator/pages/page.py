@@ -13,8 +13,6 @@ from importlib.resources import files
 from postdicom_async.emulator.vendor.orders import StoredOrder
 from postdicom_async.markup import Html, element, empty, joined
 
-__all__ = ["STYLE", "STYLE_SOURCE", "Section", "message_page", "password_page", "share_page"]
-
 STYLE = files(__package__).joinpath("style.css").read_text("utf-8")
 STYLE_SOURCE = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode('ascii')}'"
 """How a Content Security Policy names the style sheet."""

@@ -20,8 +20,6 @@ from postdicom_async.emulator.vendor.account import VendorAccount
 from postdicom_async.emulator.vendor.orders import StoredOrder
 from postdicom_async.emulator.vendor.shares import SHARE_PATH, StoredShare
 
-__all__ = ["share_routes"]
-
 _COOKIE = "share"
 _FORM_BYTES = 8 * 1024
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")

@@ -11,8 +11,6 @@ from postdicom_async.emulator.context import ArchiveContext
 from postdicom_async.emulator.dicomweb.multipart_writer import PIECE, FileSlice, cut
 from postdicom_async.emulator.store.archive import StoredInstance
 
-__all__ = ["ZipEntry", "zip_answer"]
-
 ZipEntry = tuple[str, "StoredInstance"]
 """The name in the archive and the file."""
 

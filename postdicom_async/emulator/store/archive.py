@@ -39,8 +39,6 @@ from postdicom_async.results import InstanceUids
 
 T = TypeVar("T")
 
-__all__ = ["ArchiveStore", "IndexRow", "Parsed", "StoredInstance", "parse_instance"]
-
 _RESERVED = 256 * 1024
 """Bytes of the disk that are kept for deleting."""
 

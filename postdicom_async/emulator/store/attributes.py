@@ -11,11 +11,6 @@ from functools import lru_cache
 
 from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
-__all__ = [
-    "INDEXED_TAGS", "KEPT_BY_LEVEL", "RETURNED_BY_LEVEL", "EntityLevel", "hex_tag", "is_uid", "resolve_attribute",
-    "vr_of",
-]  # fmt: skip
-
 
 class EntityLevel(StrEnum):
     """A level of the query/retrieve hierarchy; patient attributes belong to the study."""

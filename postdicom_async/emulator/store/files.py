@@ -8,11 +8,6 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = [
-    "INFLATED_LIMIT", "IsDeflated", "SizedFile", "TooLarge", "UnreadableHeader", "inflate", "make_file", "make_folder",
-    "only_mine", "opener",
-]  # fmt: skip
-
 INFLATED_LIMIT = 128 * 1024 * 1024
 """A deflated data set that unpacks to more bytes is not read: nothing in it has a place in the file, so that all of it
 would be in memory, and a thousand bytes can come of one."""

@@ -30,11 +30,6 @@ from pydicom.values import convert_SQ
 from postdicom_async.emulator.store.attributes import hex_tag, vr_of
 from postdicom_async.emulator.store.files import IsDeflated, SizedFile, TooLarge, UnreadableHeader, inflate
 
-__all__ = [
-    "BINARY", "BULK_LIMIT", "Header", "Json", "PixelElement", "TooLarge", "UnreadableHeader", "dataset_json", "quietly",
-    "raw_element", "read_header",
-]  # fmt: skip
-
 T = TypeVar("T")
 _Element: TypeAlias = DataElement | RawDataElement
 

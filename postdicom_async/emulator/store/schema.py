@@ -5,11 +5,6 @@ from __future__ import annotations
 import sqlite3
 from uuid import UUID, uuid5
 
-__all__ = [
-    "PRUNE", "PUT_INSTANCE", "PUT_SERIES", "PUT_STUDY", "SCHEMA", "UID_COLUMNS", "VIEWS", "add_vendor_tables",
-    "order_uuid_of", "series_uuid_of",
-]  # fmt: skip
-
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
     id INTEGER PRIMARY KEY, study_uid TEXT NOT NULL UNIQUE, attributes TEXT NOT NULL);

@@ -14,14 +14,13 @@ from postdicom_async.emulator.answers import Refusal
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
 from postdicom_async.emulator.store.archive import ArchiveStore, IndexRow, StoredInstance
 from postdicom_async.emulator.store.attributes import EntityLevel
-from postdicom_async.emulator.store.header import BINARY, Json, UnreadableHeader, read_header
+from postdicom_async.emulator.store.files import UnreadableHeader
+from postdicom_async.emulator.store.header import BINARY, Json, read_header
 from postdicom_async.emulator.store.schema import series_uuid_of
 from postdicom_async.emulator.vendor.folders import StoredFolder, StoredFolders
 from postdicom_async.emulator.vendor.orders import StoredOrder, StoredOrders, value_text
 from postdicom_async.emulator.vendor.parameters import Given
 from postdicom_async.emulator.vendor.shares import SHARE_PATH, StoredShares
-
-__all__ = ["VendorAccount", "require"]
 
 WITHOUT_IMAGES, WITH_IMAGES = 10, 70
 """``OrderStatus``: numbers of this archive's choice."""

@@ -15,8 +15,6 @@ from postdicom_async.emulator.answers import Refusal
 from postdicom_async.emulator.store.archive import ArchiveStore
 from postdicom_async.emulator.vendor.orders import contains
 
-__all__ = ["ROOT", "StoredFolder", "StoredFolders"]
-
 
 @dataclass(frozen=True)
 class StoredFolder:

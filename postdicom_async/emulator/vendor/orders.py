@@ -20,8 +20,6 @@ from postdicom_async.emulator.store.archive import ArchiveStore, StoredInstance
 from postdicom_async.emulator.store.header import Json
 from postdicom_async.emulator.vendor.parameters import Given
 
-__all__ = ["ORDER_FIELDS", "StoredOrder", "StoredOrders", "contains", "value_text"]
-
 
 class OrderField(NamedTuple):
     """A field of an order by its names in both APIs; empty where it has none.

@@ -18,11 +18,6 @@ from typing import Any, TypeAlias
 
 from postdicom_async.emulator.store.attributes import hex_tag, resolve_attribute
 
-__all__ = [
-    "KEYS", "ZERO_GUID", "BadParameters", "Given", "deviations_of", "is_guid", "json_object", "read_loosely",
-    "read_parameters",
-]  # fmt: skip
-
 ZERO_GUID = "00000000-0000-0000-0000-000000000000"
 KEYS = ("ApiKey", "AccountKey")
 """The last two fields of every general and upload request."""

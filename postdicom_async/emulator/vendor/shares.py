@@ -17,8 +17,6 @@ from datetime import UTC, date, datetime
 
 from postdicom_async.emulator.store.archive import ArchiveStore
 
-__all__ = ["SHARE_PATH", "StoredShare", "StoredShares"]
-
 SHARE_PATH = "/share"
 """Where the pages of shares are, below the archive's address."""
 
