@@ -65,7 +65,9 @@ async def copy(
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
 ) -> Job:
-    """Start copying what the source has and the target lacks; an earlier job of the same pair continues where it stopped.
+    """Start copying what the source has and the target lacks.
+
+    An earlier job of the same pair continues where it stopped.
 
     Args:
         source: a client that is not open, a path, a text such as ``"hospital:?StudyDate=20240101-"``, or a spec.

@@ -40,7 +40,10 @@ class VerifyFinding(Enum):
 
     SAME = "same"
     COERCED = "coerced"
-    """Present, with elements coerced that a target may change (`sameness.is_coercible`). None of these was anonymised; ``tags`` names them."""
+    """Present, with elements coerced that a target may change (`sameness.is_coercible`).
+
+    None of these was anonymised; ``tags`` names them.
+    """
     DIFFERENT = "different"
     CANNOT_COMPARE = "cannot compare"
     """It differs and is in another transfer syntax, unreadable, or too large to be compared element by element."""

@@ -86,7 +86,10 @@ class JobOptions:
 
     @property
     def needs_digests(self) -> bool:
-        """Whether digests of what is sent are kept. Not with anonymisation: verification anonymises the source's copy again."""
+        """Whether digests of what is sent are kept.
+
+        Not with anonymisation: verification anonymises the source's copy again.
+        """
         return self.verify == "bytes" and self.anonymize is None
 
 
@@ -210,7 +213,7 @@ class Context:
     async def studies(
         self, *stages: Stage, unseen: bool = False, of_any_run: bool = False
     ) -> AsyncGenerator[StudyRow, None]:
-        """Yield the ledger's studies in order, stage by stage; a study that changes meanwhile may or may not be yielded.
+        """Yield the ledger's studies in order, stage by stage; a study that changes meanwhile may or may not come.
 
         Args:
             stages: only those; all without.

@@ -88,7 +88,10 @@ class DeletePhase:
         raise LimitReached(f"{why}; {await self._end(why)}")
 
     async def _end(self, why: str) -> str:
-        """End the run: resumed, it would refuse for ever, whatever the ends hold by then. The next one lists both anew."""
+        """End the run: resumed, it would refuse for ever, whatever the ends hold by then.
+
+        The next one lists both anew.
+        """
         what = f"only {self._deleted} instances were deleted" if self._deleted else "nothing was deleted"
         self._context.ledger.note(f"{what}: {why}")
         self._context.ledger.put("phase", "complete")
@@ -159,7 +162,10 @@ class DeletePhase:
         raise problem
 
     async def _delete(self, candidate: _Candidate) -> None:
-        """Delete a candidate unless the source has it after all; instance by instance if the target has others of its study."""
+        """Delete a candidate unless the source has it after all.
+
+        Instance by instance if the target has others of its study.
+        """
         context = self._context
         # The list may be hours old by now, and the source may have received the study again.
         at_source = {one.uid for one in await self._listed(context.source, candidate.study)}
