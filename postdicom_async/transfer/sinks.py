@@ -23,8 +23,8 @@ from postdicom_async.results import InstanceUids
 Pieces: TypeAlias = Sequence[bytes | memoryview]
 
 ArrivalEnded: TypeAlias = Callable[[BaseException | None], None]
-"""Called once for each arrival, in the event loop: with None if it was kept, or dropped as requested; otherwise with the
-error. It must not raise."""
+"""Called once for each arrival, in the event loop: with None if it was kept, or dropped as requested; otherwise with
+the error. It must not raise."""
 
 
 class Arriving(NamedTuple):
