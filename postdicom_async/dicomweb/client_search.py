@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
-    from postdicom_async.dicom.json_model import DicomJson
+    from postdicom_async.dicom.json_reading import DicomJson
     from postdicom_async.dicomweb.retrieve import Target
 
 _TAGS = {"study": STUDY_UID, "series": SERIES_UID}  # by the placeholders of a dialect
