@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from postdicom_async.face import public_face
 
 if TYPE_CHECKING:
-    from postdicom_async.dicom.json_model import DicomJson
+    from postdicom_async.dicom.json_reading import DicomJson
 
 _T = TypeVar("_T")
 

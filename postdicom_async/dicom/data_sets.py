@@ -14,7 +14,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from postdicom_async.dicom.json_model import DicomJson, values_of
+from postdicom_async.dicom.json_reading import DicomJson, values_of
 
 
 def dataset_of(item: DicomJson, problem: Callable[[str], None]) -> Dataset:

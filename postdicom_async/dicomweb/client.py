@@ -1,6 +1,6 @@
 """`DicomWeb`, the client: opening and closing, upload, download, delete (PS3.18).
 
-Searches are in `client_search`, what is retrieved into memory or as a stream in `client_retrieve`.
+Searches are in `client_search`, retrieval into memory or as a stream in `client_retrieve`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         auth: ``(user, password)``, a bearer token, a callable that gives one (asked again once after a 401, however
             many requests saw it), any ``httpx.Auth``, or None.
         settings: limits, time-outs, retry, TLS, proxy.
-        transport: an httpx transport to use instead of ours on aiohttp; its own settings then count.
+        transport: an httpx transport to use instead of the built-in one on aiohttp; its own settings then apply.
         dialect: the server's URL shapes, ``"dicomweb"`` or ``"postdicom"``, or a `Dialect` of your own.
 
     Raises:
@@ -75,7 +75,7 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         self._retrieval = Retrieval(self._session, self._dialect)
 
     def __repr__(self) -> str:
-        if "_retrieval" not in vars(self):  # the constructor refuses an argument, and a crash reporter looks at it
+        if "_retrieval" not in vars(self):  # the constructor refused an argument, and a crash reporter calls repr
             return f"<{type(self).__name__}>"
         return f"<{type(self).__name__} {origin_of(self._session.url)} {self._dialect.name} {self.transport_name}>"
 
@@ -91,7 +91,7 @@ class DicomWeb(ClientSearch, ClientRetrieve):
 
     @property
     def internals(self) -> tuple[Session, Dialect]:
-        """For other rooms of this package, say the doctor: what it stands on. Nothing is promised of it to callers."""
+        """The session and dialect, for other packages in here such as the doctor. Not part of the public interface."""
         return self._session, self._dialect
 
     async def __aenter__(self) -> Self:
@@ -115,9 +115,9 @@ class DicomWeb(ClientSearch, ClientRetrieve):
     ) -> Self:
         """Return a copy with other settings on the same connections, valid as long as this one is open.
 
-        With ``auth``, every request of the copy is made in that name, and none in another: a web backend makes such a
-        copy for each of its users, or requests. They share the connections, so nothing is to be used that authenticates
-        a connection instead of a request (NTLM, Negotiate). ``auth=None`` sends no credentials. ``before_request`` is
+        With ``auth``, every request of the copy is made with those credentials and no others: a web backend makes such
+        a copy for each user, or each request. The copies share connections, so do not use a scheme that authenticates a
+        connection instead of a request (NTLM, Negotiate). ``auth=None`` sends no credentials. ``before_request`` is
         that of `Settings`.
 
         Raises:
@@ -153,9 +153,9 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         existing: Literal["skip", "send"] = "send",
         send_truncated: bool = False,
     ) -> tuple[Outcome, ...]:
-        """Store everything in one request (PS3.18 section 10.5); one outcome a source.
+        """Store everything in one request (PS3.18 section 10.5); return one outcome per source.
 
-        See `upload` for the arguments and for more than one request can carry.
+        See `upload` for the arguments, and use it for more than one request can carry.
         """
         upload = Upload(
             self._retrieval,
@@ -182,29 +182,30 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         """Store any number of instances, in batches, several requests at a time; bytes go out as they are on disk.
 
         Args:
-            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, streams
-                (a `Part`, what has ``async read(n)``, and in a list any async iterable of bytes), or an iterable or
-                async iterable of them.
+            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, streams (a
+                `Part`, an object with ``async read(n)``, and, inside a list, any async iterable of bytes), or an
+                iterable or async iterable of them.
             study_instance_uid: refuse instances of any other study.
             anonymize: what to replace or remove on the way out; the files themselves stay as they are. What cannot be
-                anonymised is not sent. Unless it changes UIDs, each copy is retrieved and compared: where the archive
-                keeps the original that it has under that UID, the copy is FAILED, whatever the archive says.
-            existing: ``"send"``, or ``"skip"`` what the archive lists (QIDO-RS, one list a study): it is PRESENT, told
-                by its UIDs alone. Where there is no list, or a wrong one, all is sent. An anonymised copy under its
-                original's UIDs is not sent over what is listed: it is PRESENT when the archive holds just that, else
-                FAILED.
-            send_truncated: send files that are cut off too. Without it they are UNREADABLE, and never stand for their
-                SOP Instance UID. A file is cut off where a length in it, or a sequence or pixel data without an end,
-                says that more must come; where that cannot be told it is sent.
+                anonymised is not sent. Unless UIDs are changed, each copy is retrieved and compared: if the archive
+                kept the original under that UID, the copy is FAILED, whatever the archive's answer says.
+            existing: ``"send"``, or ``"skip"`` instances the archive lists (QIDO-RS, one list per study): they are
+                PRESENT, judged by their UIDs alone. Without a list, or with a wrong one, everything is sent. An
+                anonymised copy under its original's UIDs is not sent if those are listed: it is PRESENT if the archive
+                holds exactly that copy, otherwise FAILED.
+            send_truncated: send files that are cut off too. Without it they are UNREADABLE, and do not count as a
+                source of their SOP Instance UID. A file is cut off if a length in it, or a sequence or pixel data
+                without an end, shows that more must follow; if that cannot be determined it is sent.
             progress: called with typed events.
-            report: a file that gets one JSON line a source as it ends, appended, readable for you alone. What is
-                returned then holds counts and what needs attention, so that memory stays flat for millions.
+            report: a file to which one JSON line per source is appended as it ends; readable for you alone. The
+                returned report then holds counts and the outcomes that need attention, so that memory stays flat for
+                millions of sources.
             report_paths: write the sources' paths into it too; they may hold patients' names.
 
         Returns:
-            One outcome a source. Files that are not DICOM or cannot be read are listed, not fatal; use
-            ``report.raise_for_failures()`` where anything but success should raise. Of sources that differ and have one
-            SOP Instance UID, the next is sent when the one before was refused; once one is stored, the rest fail.
+            One outcome per source. Files that are not DICOM or cannot be read are listed, not fatal; use
+            ``report.raise_for_failures()`` if anything but success should raise. Of different sources with the same SOP
+            Instance UID, the next is sent if the one before was refused; once one is stored, the rest fail.
 
         Raises:
             UsageError: a source is of a kind that cannot be sent.
@@ -224,9 +225,9 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         send_truncated: bool = False,
         progress: OnProgress | None = None,
     ) -> Outcomes[UploadReport]:
-        """Do what `upload` does, and give each outcome as its source ends: ``async for outcome in ...``.
+        """Do what `upload` does, yielding each outcome as its source ends: ``async for outcome in ...``.
 
-        Memory holds what is under way, whatever the number of sources. See `upload` for arguments and errors, which are
+        Memory holds what is in flight, whatever the number of sources. See `upload` for arguments and errors, which are
         raised while the outcomes are read.
         """
         engine = self._uploading(sources, study_instance_uid, anonymize, existing, send_truncated, progress)
@@ -270,27 +271,27 @@ class DicomWeb(ClientSearch, ClientRetrieve):
     ) -> DownloadReport:
         """Write every instance of a study below a folder (PS3.18 section 10.4).
 
-        A file under its final name is whole: it is written under another name, checked to be what was asked for, made
-        durable (``settings.fsync``) and then renamed. What the folder has already is not fetched again. The result is
-        compared with the archive's own count or list of instances, and only what is missing is asked for again. Where
-        the archive can be asked for neither, ``report.listing`` is ``"unavailable"``. Where what it says contradicts
-        what arrived, it is that too, ``report.contradicted`` is True and ``report.ok`` False: nothing is known to be
-        missing, so nothing is raised, but nothing shows that it is all.
+        A file under its final name is whole: it is written under another name, checked to be the instance requested,
+        made durable (``settings.fsync``) and then renamed. Instances already in the folder are not fetched again. The
+        result is compared with the archive's own count or list of instances, and only missing ones are requested again.
+        If the archive offers neither, ``report.listing`` is ``"unavailable"``. If its count or list contradicts what
+        arrived, ``report.listing`` is that too, ``report.contradicted`` is True and ``report.ok`` False: nothing is
+        known to be missing, so nothing is raised, but completeness is not proven either.
 
-        It begins with one request for everything. Where that is slow, other connections take over series of the study,
-        and of an answer that takes long its instances, as many at once as make the whole faster
+        It begins with one request for everything. If that is slow, other connections take over series of the study,
+        and, of an answer that takes long, single instances, as many in parallel as speed up the whole
         (``settings.limits.parallel_retrieves``).
 
         Args:
             study_instance_uid: which study.
-            to: the folder, made where it does not exist.
+            to: the folder, created if it does not exist.
             layout: a template with ``{study}``, ``{series}`` and ``{instance}``, or a function from `InstanceUids` to a
                 relative path.
-            compare_with_search: False leaves count and list out; a study that lacks instances then goes unnoticed.
+            compare_with_search: False skips count and list; missing instances then go unnoticed.
             progress: called with typed events.
-            report: a file that gets one JSON line an instance as it ends, appended, readable for you alone. What is
-                returned then holds counts, and at most 10,000 instances each of what was there and of what needs
-                attention, so that memory stays flat for millions.
+            report: a file to which one JSON line per instance is appended as it ends; readable for you alone. The
+                returned report then holds counts, and at most 10,000 each of the instances already present and of those
+                that need attention, so that memory stays flat for millions of instances.
             report_paths: write the files' paths into it too; a layout of your own may put patients' names there.
 
         Raises:
@@ -348,10 +349,10 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         compare_with_search: bool = True,
         progress: OnProgress | None = None,
     ) -> Outcomes[DownloadReport]:
-        """Do what `download_study` does, and give each outcome as its instance ends: ``async for outcome in ...``.
+        """Do what `download_study` does, yielding each outcome as its instance ends: ``async for outcome in ...``.
 
-        With a series or an instance, only that. Memory holds what is under way, whatever the number of instances. See
-        `download_study` for arguments and errors, which are raised while the outcomes are read.
+        With a series or an instance, only that is downloaded. Memory holds what is in flight, whatever the number of
+        instances. See `download_study` for arguments and errors, which are raised while the outcomes are read.
         """
         target = target_of(study_instance_uid, series_instance_uid, sop_instance_uid)
         compare = compare_with_search and sop_instance_uid is None
@@ -369,11 +370,12 @@ class DicomWeb(ClientSearch, ClientRetrieve):
     # --- delete ---------------------------------------------------------------------------------------------------
 
     async def delete_study(self, study_instance_uid: str) -> None:
-        """Delete a study. Not part of every archive.
+        """Delete a study. Not every archive offers this.
 
         Raises:
             NotFound: the archive does not hold it.
-            ConnectionFailed: with ``may_have_arrived`` the outcome is unknown; a search tells. It is not repeated.
+            ConnectionFailed: with ``may_have_arrived`` the outcome is unknown and only a search can tell. It is not
+                repeated.
         """
         await self._delete(target_of(study_instance_uid))
 

@@ -1,4 +1,4 @@
-"""Retrieve: instances, frames and bulk data as streams or in memory, and the pictures an archive makes of them."""
+"""Retrieve: instances, frames and bulk data as streams or in memory, and images rendered by the archive."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ if TYPE_CHECKING:
 
 
 class ClientRetrieve:
-    """WADO-RS as streams, into memory, and rendered. A part of `DicomWeb`, which says what these are."""
+    """WADO-RS as streams, into memory, and rendered. Part of `DicomWeb`, which documents its arguments and errors."""
 
     _session: Session
     _dialect: Dialect
     _retrieval: Retrieval
 
     def iter_study(self, study_instance_uid: str) -> Parts:
-        """Give the instances of a study as streams of bytes, in the order the archive sends them.
+        """Yield the instances of a study as streams of bytes, in the order the archive sends them.
 
-        ``async for part in archive.iter_study(uid): async for chunk in part``. Nothing is stored. A part that has ended
-        was whole, and the loop ends only when the answer did; a cut raises `ProtocolError` or `ConnectionFailed`.
-        Use ``async with`` where the loop may be left early: it holds one of ``limits.connections``.
+        ``async for part in archive.iter_study(uid): async for chunk in part``. Nothing is stored. A part that ends
+        normally is whole, and the loop ends only when the answer does; a cut answer raises `ProtocolError` or
+        `ConnectionFailed`. Use ``async with`` if the loop may be left early: until closed, it occupies one of
+        ``limits.connections``.
         """
         return self._parts(target_of(study_instance_uid))
 
     def iter_series(self, study_instance_uid: str, series_instance_uid: str) -> Parts:
-        """Give the instances of a series as streams of bytes; see `iter_study`."""
+        """Yield the instances of a series as streams of bytes; see `iter_study`."""
         return self._parts(target_of(study_instance_uid, series_instance_uid))
 
     def iter_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Parts:
-        """Give one instance as a stream of bytes; see `iter_study`."""
+        """Yield one instance as a stream of bytes; see `iter_study`."""
         return self._parts(target_of(study_instance_uid, series_instance_uid, sop_instance_uid))
 
     def iter_instance_frames(
@@ -63,11 +64,12 @@ class ClientRetrieve:
         *,
         media_type: str | None = None,
     ) -> Parts:
-        """Give frames, counted from 1, as streams of bytes (PS3.18 section 10.4.1.1.6).
+        """Yield frames, counted from 1, as streams of bytes (PS3.18 section 10.4.1.1.6).
 
-        They come in the order asked for. More than fit into one URL (``dialect.url_bytes``) are asked for in several
-        requests, one after the other; an answer with more or fewer parts than frames raises `ProtocolError`.
-        ``media_type`` is the Accept header to send; by default frames come as stored, then as the archive can.
+        They come in the order requested. If they do not fit into one URL (``dialect.url_bytes``), several requests are
+        made, one after the other; an answer with more or fewer parts than frames raises `ProtocolError`. ``media_type``
+        is the Accept header to send; by default frames are requested as stored, then in whatever form the archive can
+        send.
         """
         target = target_of(study_instance_uid, series_instance_uid, sop_instance_uid)
         ladder, operation = _ladder_of(media_type, FRAME_LADDER), "retrieve frames of"
@@ -110,7 +112,7 @@ class ClientRetrieve:
         *,
         media_type: str | None = None,
     ) -> list[bytes]:
-        """Return frames, counted from 1, in the order asked for; see `iter_instance_frames`.
+        """Return frames, counted from 1, in the order requested; see `iter_instance_frames`.
 
         Raises:
             ProtocolError: the archive answered with more or fewer frames.
@@ -137,9 +139,9 @@ class ClientRetrieve:
         """Return the value behind a BulkDataURI (PS3.18 section 10.4.1.1.5), at most ``limits.in_memory_bytes``.
 
         Args:
-            url: as the metadata gave it, relative to the service or absolute.
+            url: as it stands in the metadata, relative to the service or absolute.
             media_type: the Accept header to send.
-            byte_range: first and last byte, both counted.
+            byte_range: first and last byte, both inclusive, counted from 0.
 
         Raises:
             UsageError: the address leads to another server; credentials and requests stay with this one.
@@ -161,7 +163,7 @@ class ClientRetrieve:
         return b"".join(await self._whole_parts(parts, exactly=1))
 
     def _own_path(self, url: str) -> str:
-        """Return what to append to the session's address to reach a URL that the server handed out."""
+        """Return the ``Call.path`` of a URL that the server handed out."""
         base = self._session.url
         try:
             absolute = urljoin(base + "/", url.strip())
@@ -181,8 +183,8 @@ class ClientRetrieve:
 
         Args:
             study_instance_uid: which study.
-            media_type: the form wanted, for example ``image/png`` or ``video/mp4``.
-            parameters: of the rendering, for example ``{"viewport": "256,256", "quality": "90"}`` (section 8.3.5).
+            media_type: the format wanted, for example ``image/png`` or ``video/mp4``.
+            parameters: rendering parameters, for example ``{"viewport": "256,256", "quality": "90"}`` (section 8.3.5).
         """
         return await self._rendered(target_of(study_instance_uid), "/rendered", media_type, parameters)
 
@@ -223,11 +225,12 @@ class ClientRetrieve:
     ) -> Rendered:
         """Return frames rendered; see `retrieve_study_rendered`.
 
-        Several frames come as an archive makes them: mostly as multipart/related with a picture for each. More than
-        fit into one URL (``dialect.url_bytes``) are asked for in several requests and come as that, in order.
+        Several frames come in whatever form the archive chooses: mostly multipart/related with an image for each. If
+        they do not fit into one URL (``dialect.url_bytes``), several requests are made, and the result is
+        multipart/related, in order.
 
         Raises:
-            ProtocolError: several requests were needed, and an answer is not one picture for each frame.
+            ProtocolError: several requests were needed, and an answer does not have one image for each frame.
         """
         target = target_of(study_instance_uid, series_instance_uid, sop_instance_uid)
         tail = "/rendered" + _query(parameters)
@@ -244,13 +247,13 @@ class ClientRetrieve:
             return joined(answers, token_hex(16))
 
     async def retrieve_study_thumbnail(self, study_instance_uid: str, *, media_type: str = "image/jpeg") -> Rendered:
-        """Return a picture that stands for a study (PS3.18 section 10.4.1.1.4)."""
+        """Return a thumbnail of a study (PS3.18 section 10.4.1.1.4)."""
         return await self._rendered(target_of(study_instance_uid), "/thumbnail", media_type, None)
 
     async def retrieve_series_thumbnail(
         self, study_instance_uid: str, series_instance_uid: str, *, media_type: str = "image/jpeg"
     ) -> Rendered:
-        """Return a picture that stands for a series."""
+        """Return a thumbnail of a series."""
         target = target_of(study_instance_uid, series_instance_uid)
         return await self._rendered(target, "/thumbnail", media_type, None)
 
@@ -262,7 +265,7 @@ class ClientRetrieve:
         *,
         media_type: str = "image/jpeg",
     ) -> Rendered:
-        """Return a picture that stands for an instance."""
+        """Return a thumbnail of an instance."""
         target = target_of(study_instance_uid, series_instance_uid, sop_instance_uid)
         return await self._rendered(target, "/thumbnail", media_type, None)
 
@@ -284,7 +287,7 @@ class ClientRetrieve:
         return Rendered(answer.body, answer.content_type)
 
     def _frame_pieces(self, target: Target, numbers: Sequence[int], tail: str = "") -> list[tuple[int, str]]:
-        """Return, for each request that a list of frames takes, how many it asks for and its path."""
+        """Return, for each request that a list of frames needs, how many frames it asks for and its path."""
 
         def suffix(some: Sequence[int]) -> str:
             return f"/frames/{_frame_list(some)}"
@@ -298,7 +301,7 @@ class ClientRetrieve:
 
 
 def _parsed(data: bytes) -> Any:
-    import pydicom  # it takes long to import
+    import pydicom  # slow to import
 
     return pydicom.dcmread(BytesIO(data))
 
@@ -321,7 +324,7 @@ def _query(parameters: Mapping[str, str] | None, joint: str = "?") -> str:
 
 
 def _frame_list(numbers: Sequence[int]) -> str:
-    """Return frame numbers as they stand in a path."""
+    """Return frame numbers as they are written in a path."""
     is_list = isinstance(numbers, Sequence) and not isinstance(numbers, str | bytes)
     if not is_list or not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers):
         raise UsageError("give one or more numbers from 1 on", argument="frame_numbers")
@@ -334,7 +337,7 @@ def _ladder_of(media_type: str | None, default: tuple[str, ...]) -> tuple[str, .
 
 
 def _header_value(value: str, argument: str) -> str:
-    """Return a value that can stand in a header."""
+    """Return the value if it is valid in a header; raise `UsageError` if not."""
     if not value.isascii() or not value.isprintable():
         raise UsageError("not a media type", argument=argument)
     return value

@@ -1,4 +1,4 @@
-"""Search and metadata: what an archive says about its studies, series and instances."""
+"""Search and metadata: the attributes an archive returns for its studies, series and instances."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
-    from postdicom_async.dicom.json_model import DicomJson
+    from postdicom_async.dicom.json_reading import DicomJson
     from postdicom_async.dicomweb.retrieve import Target
 
 _TAGS = {"study": STUDY_UID, "series": SERIES_UID}  # by the placeholders of a dialect
 
 
 class ClientSearch:
-    """QIDO-RS and retrieve metadata. A part of `DicomWeb`, which says what these are."""
+    """QIDO-RS and retrieve metadata. Part of `DicomWeb`, which documents its arguments and errors."""
 
     _session: Session
     _dialect: Dialect
@@ -44,17 +44,17 @@ class ClientSearch:
     ) -> Results[Dataset]:
         """Find studies (PS3.18 section 10.6).
 
-        What comes back is held against the filters on UIDs, dates and Patient ID; where they were not heeded,
-        ``warnings`` of the result says so. Filters go out as ``dialect.filter_form`` says. A list of UIDs that is too
-        long for one URL (``dialect.url_bytes``) makes several searches, one result of them.
+        Results are checked against the filters on UIDs, dates and Patient ID; if those were ignored, ``warnings`` of
+        the result says so. Filters are written in the form of ``dialect.filter_form``. A list of UIDs that is too long
+        for one URL (``dialect.url_bytes``) is split into several searches, whose results are joined.
 
         Args:
-            filters: DICOM keyword or 8-hex tag to what it must match: text with ``*`` and ``?``, a date, a pair of
-                dates for a range, or a list of UIDs.
-            fields: attributes wanted besides the standard ones, or ``"all"``.
+            filters: DICOM keyword or 8-hex tag, to the value it must match: text with ``*`` and ``?``, a date, a pair
+                of dates for a range, or a list of UIDs.
+            fields: attributes to return besides the standard ones, or ``"all"``.
             limit: the most results wanted; None for all. Pages are fetched as they are needed.
             offset: results to skip.
-            fuzzymatching: ask for fuzzy matching of names; not every archive does it.
+            fuzzymatching: ask for fuzzy matching of names; not every archive supports it.
         """
         return self._search(
             "search for studies", Route.SEARCH_STUDIES, {}, filters, fields, limit, offset, fuzzymatching, STUDY_UID
@@ -132,17 +132,17 @@ class ClientSearch:
     # --- metadata ------------------------------------------------------------------------------------------------
 
     def retrieve_study_metadata(self, study_instance_uid: str) -> Results[Dataset]:
-        """Give the attributes of all instances of a study, without bulk data (PS3.18 section 10.4.1.1.2)."""
+        """Return the attributes of all instances of a study, without bulk data (PS3.18 section 10.4.1.1.2)."""
         return self._metadata(target_of(study_instance_uid))
 
     def retrieve_series_metadata(self, study_instance_uid: str, series_instance_uid: str) -> Results[Dataset]:
-        """Give the attributes of all instances of a series; see `retrieve_study_metadata`."""
+        """Return the attributes of all instances of a series; see `retrieve_study_metadata`."""
         return self._metadata(target_of(study_instance_uid, series_instance_uid))
 
     def retrieve_instance_metadata(
         self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
     ) -> Results[Dataset]:
-        """Give the attributes of one instance; see `retrieve_study_metadata`."""
+        """Return the attributes of one instance; see `retrieve_study_metadata`."""
         return self._metadata(target_of(study_instance_uid, series_instance_uid, sop_instance_uid))
 
     def _metadata(self, target: Target) -> Results[Dataset]:
@@ -157,5 +157,5 @@ class ClientSearch:
 
 
 def _given(**uids: str | None) -> dict[str, str]:
-    """Return the UIDs that were given, checked, by the placeholders of a dialect."""
+    """Return the UIDs that were given, validated, by the name of their placeholder in a route."""
     return {name.partition("_")[0]: checked_uid(uid, name) for name, uid in uids.items() if uid is not None}

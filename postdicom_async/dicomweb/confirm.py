@@ -1,10 +1,10 @@
-"""What an archive holds, told by looking: whether it is what was sent, and what it has before anything is sent.
+"""What an archive really holds: whether it is what was sent, and what it has before anything is sent.
 
-A search proves that an instance of a UID exists, not that it is this one: an older one, or the original of an
-anonymised copy, has the same UID. So what an answer leaves open is settled by retrieving and comparing the bytes, and
-nothing is left out of an upload for a list (QIDO-RS) that may name another instance: a copy that was anonymised under
-its original's UIDs is compared, and never sent over what may be the original. A list that cannot be had, or that
-contradicts itself, leaves nothing out.
+A search proves that an instance with a UID exists, not that it is this one: an older version, or the original of an
+anonymised copy, has the same UID. So whatever an answer leaves open is settled by retrieving the instance and comparing
+its bytes, and a list (QIDO-RS) that may name another instance never keeps a source out of an upload by itself: a copy
+anonymised under its original's UIDs is compared first, and never sent over what may be the original. A list that cannot
+be obtained, or that contradicts itself, excludes nothing.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
     from postdicom_async.results import InstanceUids
 
 _OPERATION = "confirm"
-_LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds between looks into the archive
-_MOST_STUDIES = 10_000  # whose lists are remembered; one that is forgotten is asked for again
+_LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds to wait before each check of the archive
+_MOST_STUDIES = 10_000  # studies whose lists are remembered; a forgotten list is requested again
 
 
 class Holding(Enum):
-    """What a look into the archive came to. The values complete the sentence "the archive …"."""
+    """The result of checking the archive. The values complete the sentence "the archive …"."""
 
     SAME = "holds it"
     DIFFERENT = "holds another instance with this SOP Instance UID"
     ABSENT = "does not hold it"
     UNCLEAR = "gives it in a form that cannot be compared"
     UNREACHABLE = "cannot be asked for it"
-    """For the moment, or with these credentials: asking for another one would end the same way."""
+    """For the moment, or with these credentials: a request for another instance would fail the same way."""
 
 
 MAY_CHANGE = frozenset({Holding.ABSENT, Holding.DIFFERENT})
-"""What another store may change."""
+"""The results that storing again may change."""
 
 CONFIRMED: Final = "retrieved and found to be what was sent"
-"""The reason of an instance that no answer vouched for."""
+"""The ``reason`` of an instance that no answer confirmed."""
 
 _HOLDINGS = {
     Sameness.SAME: Holding.SAME,
@@ -63,10 +63,10 @@ _HOLDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """Looks into the archive for instances that were sent."""
+    """Checks whether the archive holds instances that were sent."""
 
     retrieval: Retrieval
-    # Batches are sent in parallel; a look is rare, and holds two copies of an instance: one at a time.
+    # Batches are sent in parallel; a check is rare, and holds two copies of an instance in memory: one at a time.
     _in_memory: anyio.Semaphore = field(default_factory=partial(anyio.Semaphore, 1), init=False, repr=False)
 
     async def look(self, instance: Usable) -> Holding:
@@ -82,7 +82,7 @@ class Confirmation:
                 return await self._compared(parts, instance)
         except NotFound:
             return Holding.ABSENT
-        except (AuthenticationFailed, ConnectionFailed):  # a look for any other instance would end the same way
+        except (AuthenticationFailed, ConnectionFailed):  # checking any other instance would fail the same way
             return Holding.UNREACHABLE
         except LocalFileError:  # the source changed, or is gone
             return Holding.UNCLEAR
@@ -90,7 +90,7 @@ class Confirmation:
             return Holding.UNREACHABLE if error.temporary else Holding.UNCLEAR
 
     async def findings(self, instances: list[Usable]) -> dict[str, Holding]:
-        """Look into the archive for these, and again for those that are not there yet: archives index with a delay."""
+        """Check these instances, and check absent ones again after a pause: archives index with a delay."""
         missing = {one.header.uids.sop_instance_uid: one for one in instances}
         findings = dict.fromkeys(missing, Holding.UNREACHABLE)
         for wait in _LOOK_AFTER:
@@ -109,7 +109,7 @@ class Confirmation:
         count = 0
         async for part in parts:
             count += 1
-            if count > 1:  # nobody can tell which of them is meant
+            if count > 1:  # which of them is meant cannot be told
                 return Holding.UNCLEAR
             async with self._in_memory if instance.body.length <= COMPARED_WHOLE else nullcontext():
                 finding = _HOLDINGS[(await compared(instance.body, aiter(part))).sameness]
@@ -119,19 +119,19 @@ class Confirmation:
 
 
 class Present:
-    """What the archive lists of the studies of one upload, each list asked for once. Close it."""
+    """What the archive lists of the studies of one upload; each list is requested once. Close it."""
 
     def __init__(self, retrieval: Retrieval, confirmation: Confirmation) -> None:
         self._retrieval = retrieval
         self._confirmation = confirmation
-        self._known: dict[str, int] = {}  # the number of a study's list, 0 where it leaves nothing out
+        self._known: dict[str, int] = {}  # the number of a study's list, 0 if it excludes nothing
         self._asking: dict[str, anyio.Lock] = {}
         self._asked = 0
         self._scratch = Scratch()
         self._series: ScratchMap[str] = ScratchMap(self._scratch)  # by number and SOP Instance UID
 
     async def verdict(self, instance: Usable) -> StoreVerdict | None:
-        """Return what is to be told of an instance that is not to be sent; None for one that is."""
+        """Return the verdict on an instance that is not to be sent; None for one that is."""
         if not await self._lists(instance.header.uids):
             return None
         if not instance.keeps_uid:
@@ -139,7 +139,7 @@ class Present:
         finding = await self._confirmation.look(instance)
         if finding is Holding.SAME:
             return StoreVerdict(Status.PRESENT, reason=CONFIRMED)
-        if finding is Holding.ABSENT:  # listed, and not there
+        if finding is Holding.ABSENT:  # listed, but not there
             return None
         hint = "not sent: anonymise the UIDs too (remap_uids=True), or give existing='send'"
         reason = f"the archive lists its SOP Instance UID and {finding.value}, perhaps the original; {hint}"
@@ -148,7 +148,7 @@ class Present:
     async def _lists(self, uids: InstanceUids) -> bool:
         study = uids.study_instance_uid
         if study not in self._known:
-            async with self._asking.setdefault(study, anyio.Lock()):  # the others of the study wait for the list
+            async with self._asking.setdefault(study, anyio.Lock()):  # other instances of the study wait for the list
                 if study not in self._known:
                     await self._ask(study)
                     self._asking.pop(study, None)
@@ -158,7 +158,7 @@ class Present:
     async def _ask(self, study: str) -> None:
         self._asked += 1
         number, found = self._asked, False
-        # Without a list all is sent; if the archive cannot be worked with, that will tell.
+        # Without a list everything is sent; if the archive cannot be worked with, sending will show it.
         with suppress(PostdicomError), closing(Arrivals(study, Gathered(keeps_all=False))) as nothing_yet:
             if await list_instances(self._retrieval, Target(study), nothing_yet):
                 async for some in nothing_yet.missing_slices():
@@ -170,7 +170,7 @@ class Present:
         self._known[study] = number if found else 0
 
     def close(self) -> None:
-        """Forget the lists."""
+        """Discard the lists."""
         self._scratch.close()
 
 
@@ -178,7 +178,7 @@ class Present:
 
 
 def told_apart(instance: Usable, verdict: StoreVerdict, finding: Holding) -> StoreVerdict:
-    """Return a verdict that holds where another instance with the same UID may be what the archive has."""
+    """Return a verdict that is valid even if the archive holds another instance with the same UID."""
     if verdict.status is Status.FAILED:
         return _refused_after_a_lost_answer(verdict, finding)
     if finding is Holding.SAME:
@@ -193,7 +193,7 @@ def told_apart(instance: Usable, verdict: StoreVerdict, finding: Holding) -> Sto
 
 
 def _refused_after_a_lost_answer(verdict: StoreVerdict, finding: Holding) -> StoreVerdict:
-    """Return a verdict on what was refused, where an earlier request of unknown end may have stored it."""
+    """Return the verdict on a refused instance that an earlier request, whose answer was lost, may have stored."""
     if finding is Holding.SAME:
         return StoreVerdict(Status.STORED, reason=CONFIRMED)
     if finding in MAY_CHANGE:
@@ -203,7 +203,7 @@ def _refused_after_a_lost_answer(verdict: StoreVerdict, finding: Holding) -> Sto
 
 
 def never_confirmed(finding: Holding, *, lost: bool) -> StoreVerdict:
-    """Return the verdict on an instance that no answer named, after the last repeat."""
+    """Return the verdict on an instance that no answer named, after the last attempt."""
     said = "the answer was lost each time" if lost else "no answer names it"
     reason = f"{said}, and the archive {finding.value}"
     return StoreVerdict(Status.UNCONFIRMED, reason=reason, temporary=lost)

@@ -1,8 +1,8 @@
 """What differs between DICOMweb servers, as data: URL shapes, one object for each family, and media types. Pure.
 
-A route is a path below the service's address with ``{placeholders}``, query included where a family addresses by query.
-Everything assumed about PostDICOM's service is here, in `POSTDICOM`, and can be changed with ``dataclasses.replace``.
-The media types are those to ask for, and those an answer says it has (PS3.18 section 8.7).
+A route is a path below the service's address with ``{placeholders}``, including the query if a family of servers
+addresses by query. Everything assumed about PostDICOM's service is here, in `POSTDICOM`, and can be changed with
+``dataclasses.replace``. Media types are those to request, and those an answer declares (PS3.18 section 8.7).
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ class Route(StrEnum):
 @public_face
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one family of servers is spoken to.
+    """How to talk to one family of servers.
 
     Attributes:
         name: as given on the command line.
-        routes: what the family offers; an absent one is refused before anything is sent.
+        routes: what the family offers; a request for an absent one is refused before anything is sent.
         pages: searches are paged with ``limit`` and ``offset``.
-        instances_per_store: the most instances in one store request, None for no limit of the family's.
-        lists_by_series: the instances of a study are found by asking for its series first. Where that is False, it is
-            still done when the archive does not offer a list of all of them.
+        instances_per_store: the most instances in one store request, None if the family sets no limit.
+        lists_by_series: to list the instances of a study, list its series first. If False, that is still done when the
+            archive does not offer a list of all of them.
         filter_form: ``"keyword"`` or ``"tag"``. PS3.18 has both; some archives heed only one and ignore the other.
-        url_bytes: the longest URL sent where there is a choice; longer lists of UIDs and of frames are asked for in
-            several requests. Servers and proxies take from 2,048 bytes on.
+        url_bytes: the longest URL sent if there is a choice; longer lists of UIDs and of frames are split into several
+            requests. The limits of servers and proxies start at 2,048 bytes.
     """
 
     name: str
@@ -77,13 +77,13 @@ class Dialect:
             raise UsageError(f"give a number from {_SHORTEST_URL} on", argument="url_bytes")
 
     def can(self, route: Route, values: Iterable[str]) -> bool:
-        """Whether the route exists and needs no more placeholders than ``values`` names."""
+        """Whether the route exists and needs only placeholders that ``values`` names."""
         template = self.routes.get(route, "")
         needed = {field for _, field, _, _ in string.Formatter().parse(template) if field}
         return route in self.routes and needed <= set(values)
 
     def path(self, route: Route, suffix: str = "", **values: str) -> str:
-        """Return the path and query of a route; ``suffix`` goes behind the path, before the query.
+        """Return the path and query of a route; ``suffix`` is appended to the path, before the query.
 
         Raises:
             UsageError: this family of servers has no such route.
@@ -122,9 +122,9 @@ DICOMWEB: Final = Dialect(
 )
 
 # PostDICOM addresses series and instances without their parents (C# sample and Node sample). The sample has one
-# instance in a store request; whether more are taken, and whether searches are paged, is not known: one is assumed,
-# and that paging parameters do no harm (a search that is refused with them is asked once more without). Both samples
-# write filters as tags.
+# instance in a store request; whether more are accepted, and whether searches are paged, is not known: one is assumed,
+# and that paging parameters do no harm (a search refused with them is repeated once without). Both samples write
+# filters as tags.
 POSTDICOM: Final = Dialect(
     "postdicom",
     {
@@ -147,10 +147,10 @@ DIALECTS: Final = {dialect.name: dialect for dialect in (DICOMWEB, POSTDICOM)}
 DICOM_JSON: Final = "application/dicom+json"
 
 ASKING_FOR_JSON: Final = {"Accept": DICOM_JSON, "Accept-Encoding": "gzip"}
-"""Headers that ask for results or metadata. They pack well; instances hardly do, and are asked for as they are."""
+"""Headers for search results or metadata. Those compress well; instances hardly do, and are requested uncompressed."""
 
-# What is asked for, best first. The first keeps the stored transfer syntax (PS3.18 section 8.7.3.5.2); without it a
-# server decompresses an archive copy. Old Orthanc and dcm4chee refuse the parameter, so it is left out next.
+# Accept headers to try, best first. The first keeps the stored transfer syntax (PS3.18 section 8.7.3.5.2); without it a
+# server decompresses an archive copy. Old Orthanc and dcm4chee refuse the parameter, so the next one omits it.
 _ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _QUOTED = 'multipart/related; type="application/dicom"'
 _UNQUOTED = "multipart/related; type=application/dicom"
@@ -164,7 +164,7 @@ FRAME_LADDER: Final[tuple[str, ...]] = (
     'multipart/related; type="image/jpeg"; transfer-syntax=*',
     "*/*",
 )
-"""Accept headers for frames and bulk data: as stored, then uncompressed, then whatever there is."""
+"""Accept headers for frames and bulk data: as stored, then uncompressed, then anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class ContentType:
 
     @property
     def is_multipart(self) -> bool:
-        """Whether it is multipart/related, or another multipart that some servers say instead."""
+        """Whether it is multipart/related, or another multipart type that some servers declare instead."""
         return self.essence.startswith("multipart/")
 
     @property
@@ -190,13 +190,13 @@ class ContentType:
         return self.essence in ("application/dicom+xml", "application/xml", "text/xml")
 
 
-# Laxer than the grammar: an unquoted value may hold what should have been quoted, as in type=application/dicom.
+# Laxer than the grammar: an unquoted value may hold characters that need quotes, as in type=application/dicom.
 _PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))')
 _LONGEST = 4096
 
 
 def parse_media_type(value: str | None) -> ContentType:
-    """Return a Content-Type header taken apart; an absent or malformed one has an empty type."""
+    """Return a parsed Content-Type header; an absent or malformed one has an empty type."""
     text = (value or "")[:_LONGEST]
     essence = text.partition(";")[0].strip().lower()
     parameters = {

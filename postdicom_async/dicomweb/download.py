@@ -1,7 +1,7 @@
-"""Instances to disk: compared with the archive's own list, each file whole or absent, only the missing asked again.
+"""Instances to disk: compared with the archive's own list, each file whole or absent, only missing ones fetched again.
 
-What is asked for comes in rounds, each in smaller resources than the one before: a server may fail at a large one and
-still give the small ones.
+Requests come in rounds, each for smaller resources than the one before: a server may fail at a large one and still
+return the small ones.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ class Download:
         self._name = _one_name_each(layout, target, self._arrivals)
         self._sink = FolderSink(self._folder, self._name, piece=self._session.settings.limits.piece)
         self._lanes = DownloadLanes(self._retrieval, target, self._sink, self._arrivals, self._meter)
-        self._whole = False  # the target itself came to its end without damage
+        self._whole = False  # the answer for the target itself was complete and undamaged
         self._asked = False
         self._known_folder = known_folder(layout, target.study, target.series)
         self._count: int | None = None
 
     async def run(self, *, compare: bool) -> DownloadReport:
-        """Fetch what is not there yet.
+        """Fetch the instances that are not there yet.
 
         Raises:
-            IncompleteDownload: instances are missing in the end.
+            IncompleteDownload: instances are still missing at the end.
             NotFound: the archive does not hold the target.
             LocalFileError: the disk is full, or the folder cannot be written to.
             PostdicomError: the archive cannot be worked with.
@@ -96,7 +96,7 @@ class Download:
 
     async def _fetch(self, *, compare: bool) -> None:
         if compare and self._target.instance is None:
-            with suppress(TimeoutError):  # it saves time, where it takes little itself
+            with suppress(TimeoutError):  # a count saves time only if it comes quickly
                 async with asyncio.timeout(_COUNT_SECONDS):
                     self._count = await count_instances(self._retrieval, self._target)
         if self._count is not None:
@@ -110,17 +110,17 @@ class Download:
             await self._find_present()
             await self._fetch_rounds(finest=0)
         if self._arrivals.outside:
-            # Something is here that was not listed: it was stored meanwhile, or the list lies. Another way to list may
-            # tell more by now.
+            # Something is here that was not listed: it was stored meanwhile, or the list is wrong. Listing in another
+            # way may show more by now.
             await self._list(compare=compare)
             await self._find_present()
             await self._fetch_rounds(finest=1)
 
     async def _fetch_everything(self, *, compare: bool) -> None:
-        """Ask for everything and compare afterwards: nothing of it can be there yet.
+        """Request everything and compare afterwards: the folder cannot hold any of it yet.
 
-        Where it is not known how much there is, it is listed meanwhile; else only when parts are taken over, since an
-        answer that was left when as many had come as the archive counts proves less than one that ended.
+        If the number of instances is not known, list them meanwhile; otherwise only when parts are taken over, since an
+        answer abandoned as soon as the archive's count had arrived proves less than one that ended.
         """
         listing: list[asyncio.Future[None]] = []
 
@@ -137,7 +137,7 @@ class Download:
             if listing and count is None:
                 await listing[0]
             elif listing and not self._whole:
-                with suppress(PostdicomError):  # asked again, it will tell
+                with suppress(PostdicomError):  # the next request for a list will report it
                     await listing[0]
         finally:
             for one in listing:
@@ -149,7 +149,7 @@ class Download:
             raise self._lanes.not_found
 
     def _take_over(self, expected: int | None, begins: Callable[[], None] = lambda: None) -> TakeOver | None:
-        """Return what may be asked for besides the target, None where that is not worth it or not known."""
+        """Return what may be requested besides the target, None if that is not worth it or not known."""
         parallel = self._session.settings.limits.parallel_retrieves > 1
         if self._target.instance is not None or (expected or 0) < MANY or not parallel:
             return None
@@ -172,7 +172,7 @@ class Download:
             self._meter.expect(arrivals.listed.size, None)
 
     async def _find_present(self) -> None:
-        """Look which of the listed instances the folder holds."""
+        """Check which of the listed instances the folder holds."""
         folder = self._folder
         async for some in self._arrivals.missing_slices():
             named = [(uids, self._name(uids)) for uids in some]
@@ -184,7 +184,7 @@ class Download:
     # --- rounds ----------------------------------------------------------------------------------------------------
 
     async def _fetch_rounds(self, *, finest: int) -> None:
-        """Look what is missing and ask for that, each round in smaller resources; end when nothing more comes."""
+        """Request what is missing, each round in smaller resources; stop when nothing more arrives."""
         idle_rounds = 0
         while not self._is_done() and not self._session.has_given_up:
             had = self._arrivals.saved
@@ -206,7 +206,7 @@ class Download:
         error = self._lanes.last_error
         may_pass = error is not None and error.temporary
         if self._lists_something and finest < 2 and self._target.instance is None:
-            return False  # smaller resources are still to be tried
+            return False  # smaller resources remain to be tried
         return idle_rounds >= (self._session.settings.retry.max_attempts if may_pass else 1)
 
     # --- the end ---------------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ class Download:
             async for some in arrivals.missing_slices():
                 for uids in some:
                     self._gathered.add(Outcome("", Status.MISSING, uids, reason="it did not arrive"))
-                with suppress(LocalFileError):  # a report that cannot be written hides nothing of what is missing
+                with suppress(LocalFileError):  # a report that cannot be written must not hide missing instances
                     await self._gathered.room()
         outcomes = self._gathered.outcomes
         return DownloadReport(
@@ -238,7 +238,7 @@ class Download:
         )
 
     def _shortfall(self, report: DownloadReport) -> PostdicomError | None:
-        """Return the error that this is not all; None where it is."""
+        """Return the error for an incomplete download; None if it is complete."""
         if self._is_done():
             return self._count_shortfall(report)
         if self._lanes.not_found is not None and (not self._lists_something or self._target.instance is not None):
@@ -256,7 +256,7 @@ class Download:
         return IncompleteDownload(message, report=report, temporary=bool(cause and cause.temporary))
 
     def _count_shortfall(self, report: DownloadReport) -> IncompleteDownload | None:
-        """Believe neither a list nor an answer that ended well where the archive counts more than came."""
+        """Return an error if the archive counts more than arrived, even if a list or complete answer says otherwise."""
         here = self._arrivals.here
         if self._count is None or here >= self._count:
             return None
@@ -265,7 +265,7 @@ class Download:
 
 
 def _one_name_each(layout: Layout, target: Target, arrivals: Arrivals) -> Callable[[InstanceUids], RelativeName]:
-    """Return the naming of a layout, which refuses to give two instances one name: one of them would be lost."""
+    """Return a layout's naming function, which refuses to give two instances one name: one of them would be lost."""
     name = relative_names(layout)
     if tells_apart(layout, one_series=target.series is not None):
         return name
@@ -291,7 +291,7 @@ def _held(
 
 
 def _path_of(to: object) -> Path:
-    """Return the folder. An empty path would mean the current one, which nobody says that way on purpose."""
+    """Return the folder. An empty path would mean the current one, which nobody writes that way on purpose."""
     text = os.fspath(to) if isinstance(to, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise UsageError("give the path of a folder", argument="to")
@@ -299,10 +299,10 @@ def _path_of(to: object) -> Path:
 
 
 async def plan(target: Target, arrivals: Arrivals, finest: int) -> AsyncGenerator[Target, None]:
-    """Yield what to ask for, as far as it is still missing then.
+    """Yield the resources to request, as far as they are still missing at that moment.
 
     ``finest`` bounds the size: 0 allows the target itself, 1 series, 2 only instances. A server may fail at a large
-    resource and still give the small ones.
+    resource and still return the small ones.
     """
     listed = arrivals.listed
     if listed is None or not listed.size:

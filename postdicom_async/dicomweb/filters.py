@@ -16,7 +16,7 @@ from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from postdicom_async.dicom.json_model import DicomJson, values_of
+from postdicom_async.dicom.json_reading import DicomJson, values_of
 from postdicom_async.dicom.tags import JSON_TAG, checked_tag, keyword_of, tag_of_keyword, vr_of_tag
 from postdicom_async.dicomweb.dialects import FilterForm
 from postdicom_async.errors import UsageError

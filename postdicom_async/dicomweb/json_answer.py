@@ -17,8 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, data_set_in, first_value
-from postdicom_async.dicom.json_stream import EndsEarly, JsonReader, NotJson, TooMuch, read_json
+from postdicom_async.dicom.json_reading import (
+    DicomJson,
+    EndsEarly,
+    JsonReader,
+    NotDicomJson,
+    NotJson,
+    TooMuch,
+    data_set_in,
+    first_value,
+    read_json,
+)
 from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError

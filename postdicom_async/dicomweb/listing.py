@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from postdicom_async.dicom.header import is_uid
-from postdicom_async.dicom.json_model import DicomJson, first_value
+from postdicom_async.dicom.json_reading import DicomJson, first_value
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID, Pairs
 from postdicom_async.dicomweb.retrieve import Retrieval, Target

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 import anyio.to_thread
 
-from postdicom_async.dicom.json_model import DicomJson
+from postdicom_async.dicom.json_reading import DicomJson
 from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON
 from postdicom_async.dicomweb.filters import (
     STUDY_UID,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
-    from postdicom_async.dicom.json_model import DicomJson
+    from postdicom_async.dicom.json_reading import DicomJson
     from postdicom_async.dicomweb.dialects import Dialect
     from postdicom_async.dicomweb.retrieve import Retrieval
     from postdicom_async.http.session import Session

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from postdicom_async.dicom.json_model import (
+from postdicom_async.dicom.json_reading import (
     DicomJson,
     NotDicomJson,
     first_value,
     items_of,
     objects_in,
-    objects_in_xml,
 )
+from postdicom_async.dicom.native_xml import objects_in_xml
 from postdicom_async.dicomweb.dialects import parse_media_type
 from postdicom_async.results import Status
 

@@ -19,7 +19,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postdicom_async.dicom.header import is_uid
-from postdicom_async.dicom.json_model import first_value, values_of
+from postdicom_async.dicom.json_reading import first_value, values_of
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.filters import LISTED, STUDY_UID
 from postdicom_async.dicomweb.listing import as_count
@@ -30,7 +30,7 @@ from postdicom_async.errors import ProtocolError, ServerError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from postdicom_async.dicom.json_model import DicomJson
+    from postdicom_async.dicom.json_reading import DicomJson
     from postdicom_async.dicomweb.filters import Pairs
     from postdicom_async.dicomweb.retrieve import Retrieval
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from anyio import to_thread
 
-from postdicom_async.dicom.json_model import DicomJson, NotDicomJson, first_value, objects_in
+from postdicom_async.dicom.json_reading import DicomJson, NotDicomJson, first_value, objects_in
 from postdicom_async.dicomweb.dialects import DICOM_JSON, Dialect, parse_media_type
 from postdicom_async.dicomweb.json_answer import refuse_cut_json
 from postdicom_async.errors import PostdicomError

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from postdicom_async.dicom.json_model import first_value
+from postdicom_async.dicom.json_reading import first_value
 from postdicom_async.dicom.tags import JSON_TAG
 from postdicom_async.doctor.examination import ANY_STATUS, Examination, Probe, Verdict, known_type, results_text
 from postdicom_async.http.exchange import Call

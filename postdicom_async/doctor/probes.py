@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from postdicom_async.dicom.json_model import first_value
+from postdicom_async.dicom.json_reading import first_value
 from postdicom_async.dicom.tags import JSON_TAG
 from postdicom_async.dicomweb.dialects import INSTANCE_LADDER, Dialect, FilterForm, Route
 from postdicom_async.dicomweb.filters import contradicted, expectations, query_string, wire_pairs

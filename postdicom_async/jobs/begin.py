@@ -65,24 +65,28 @@ async def copy(
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
 ) -> Job:
-    """Begin to move what the source has and the target has not; a job that was begun before goes on where it stopped.
+    """Start copying what the source has and the target lacks.
+
+    An earlier job of the same pair continues where it stopped.
 
     Args:
         source: a client that is not open, a path, a text such as ``"hospital:?StudyDate=20240101-"``, or a spec.
         target: the same.
-        verify: what is proven in the end: ``"none"``; ``"listed"``, every instance is in the target's own list;
+        verify: what is checked after the move: ``"none"``; ``"listed"``, every instance is in the target's own list;
             ``"bytes"``, every instance is retrieved again and compared.
-        sample: of what is to be compared by bytes, the share that is, 0 to 1: always the same instances.
-        full: compare the instances of every study; without it those whose counts are equal are taken for equal.
-        first: Study Instance UIDs to begin with. Then the newest come first.
-        anonymize: what is changed on the way; with a secret, so that another run makes the same of it.
-        job: the file of its ledger; without it one in the user's state folder that belongs to this pair of ends.
-        new: forget what an earlier job of this pair came to.
+        sample: the share of instances that is compared by bytes, 0 to 1; every run chooses the same instances.
+        full: list and compare the instances of every study; otherwise studies with equal instance counts are taken as
+            equal.
+        first: Study Instance UIDs to move first. The others follow, newest first.
+        anonymize: rules applied to each instance on the way; they need a secret, so that another run gives the same
+            result.
+        job: the ledger file; by default one in the user's state folder that belongs to this pair of ends.
+        new: discard the ledger of an earlier job of this pair and start over.
         attempts: how often an item is tried.
         pace: how fast, and when.
         patience: seconds of an outage of either end, after which the job ends and can be resumed.
-        ask: asks somebody for a password that is found nowhere, given the prompt.
-        scheduler: whose workers move the chunks, on other machines; without it this process does.
+        ask: called with a prompt when a password is found nowhere; returns the password.
+        scheduler: the scheduler whose workers, on other machines, move the chunks; by default this process moves them.
 
     Raises:
         UsageError: an argument makes no sense, or both ends are one place.
@@ -114,16 +118,16 @@ async def sync(
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
 ) -> Job:
-    """Begin to do what `copy` does, and if asked to, delete at the target what the source no longer has.
+    """Start a copy that can also delete from the target what the source no longer has.
 
-    Nothing is deleted after any error, from a source that lists nothing or contradicts itself, or with ``anonymize``;
-    and of each study the source is asked once more right before.
+    Nothing is deleted after any error, when the source lists nothing or contradicts itself, or with ``anonymize``; and
+    the source is asked about each study once more right before its deletion.
 
     Args:
-        source: see `copy`, as for all that is not named here.
+        source: see `copy`.
         target: see `copy`.
-        delete: ``"copied"`` what this job copied, ``"all"`` everything within the filters that the source has not.
-        max_delete: the share of the target's instances, 0 to 1, that may be deleted; more is `LimitReached`.
+        delete: ``"copied"``: only what this job copied; ``"all"``: everything within the filters that the source lacks.
+        max_delete: the share of the target's instances, 0 to 1, that may be deleted; more raises `LimitReached`.
         verify: see `copy`.
         sample: see `copy`.
         full: see `copy`.
@@ -168,10 +172,10 @@ async def verify(
     patience: float = PATIENCE,
     ask: Ask | None = None,
 ) -> Job:
-    """Begin to compare two ends; nothing is changed at either.
+    """Start comparing two ends; nothing is changed at either.
 
-    Every study's instances are listed at both ends, whatever the counts. What the target lacks is FAILED in the end,
-    with ``level="bytes"`` also what it holds otherwise. See `copy` for the other arguments and errors.
+    Every study's instances are listed at both ends, even where the counts agree. Instances that the target lacks end as
+    FAILED; with ``level="bytes"`` so do those whose content differs. See `copy` for the other arguments and errors.
     """
     options = JobOptions("verify", level, True, {}, anonymize, sample=sample)
     return await begin_job(JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask))
@@ -192,7 +196,7 @@ async def dry_run(
     pace: Pace | None = None,
     ask: Ask | None = None,
 ) -> AsyncGenerator[StudyPlan, None]:
-    """Yield what `copy` or `sync` would do with each study; nothing is changed. See there for the arguments."""
+    """Yield what `copy` or `sync` would do with each study; nothing is changed. Arguments are as there."""
     options = JobOptions(verb, "none", full, order_of(first), anonymize, delete=delete)
     asked = JobRequest(source, target, options, path_of(job), new, pace or Pace(), 0.0, ask)
     ends = await prepare_ends(asked, with_index=False)
@@ -210,7 +214,7 @@ async def resume(
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
 ) -> Job:
-    """Resume a job that is named by its ledger, as it was begun.
+    """Resume the job of a ledger, with the options it was started with.
 
     Args:
         job: the file of its ledger, its name, or a part of the name that no other job has.
@@ -221,8 +225,8 @@ async def resume(
 
     Raises:
         NotFound: there is none.
-        UsageError: several have that in their names; or it anonymises, whose rules and secret are
-            not kept: make the whole call again.
+        UsageError: several jobs match the name; or the job anonymises: its rules and secret are not stored, so repeat
+            the original call instead.
         LedgerUnusable: see `copy`.
     """
     path, ends, options = await _kept_of(job)
@@ -248,11 +252,11 @@ async def retry(
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
 ) -> Job:
-    """Begin to try again what failed or is unconfirmed in a job, and nothing else.
+    """Start to retry the failed and unconfirmed items of a job, and nothing else.
 
     Args:
         job: see `resume`, as for errors.
-        reasons: only what ended so for one of these (`Reason`); all without it.
+        reasons: retry only items with one of these reasons (`Reason`); by default all.
         pace: see `copy`.
         patience: see `copy`.
         ask: see `copy`.
@@ -262,8 +266,8 @@ async def retry(
     chosen = None if reasons is None else list(reasons)
     ledger = await Ledger.open(path)
     async with ledger:
-        # First the phase: after a kill the next process would pass over what is pending. A job that has not found
-        # everything finds the rest before it moves.
+        # Set the phase first: if the process were killed in between, the next one would skip the pending items. A job
+        # that has not discovered everything finishes discovery before it moves.
         if ledger.fact("discovery_complete") or ledger.fact("part"):
             ledger.put("phase", "moving")
         await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=chosen)
@@ -290,7 +294,7 @@ KEPT = ("verb", "verify", "full", "attempts", "delete", "max_delete", "sample")
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What `jobs.copy` and its siblings were given."""
+    """The arguments of `jobs.copy`, `jobs.sync` or `jobs.verify`."""
 
     source: EndLike
     target: EndLike
@@ -304,12 +308,12 @@ class JobRequest:
 
 
 class PreparedEnds(NamedTuple):
-    """What was asked for as far as it can be made without a ledger.
+    """Whatever of a request can be prepared without a ledger.
 
     Attributes:
-        specs: the ends as they were named, or what stands for them.
-        path: the place of the ledger.
-        digest: what distinguishes this pair of ends from every other.
+        specs: the ends as the caller gave them: specs, clients or ends.
+        path: the ledger file.
+        digest: identifies this pair of ends.
     """
 
     specs: tuple[Any, Any]
@@ -323,11 +327,11 @@ async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> Prepare
     """Return the ends, not yet open.
 
     Args:
-        asked: what for.
-        with_index: remember beside the ledger what a folder holds.
+        asked: the request.
+        with_index: keep the index of a folder beside the ledger.
 
     Raises:
-        UsageError: something makes no sense.
+        UsageError: an argument makes no sense.
     """
     _require_level(asked.options)
     specs = (spec_of(asked.source), spec_of(asked.target))
@@ -345,7 +349,7 @@ async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> Prepare
 
 
 async def begin_job(asked: JobRequest) -> Job:
-    """Return the job, which is at work."""
+    """Return the job, already running."""
     ends = await prepare_ends(asked)
     elsewhere = None
     if asked.scheduler is not None:
@@ -357,7 +361,7 @@ async def begin_job(asked: JobRequest) -> Job:
             patience=asked.patience,
             tell=lambda line: ledger.note(line),
         )
-    if asked.new:  # only now that both ends could be made: a job that cannot begin forgets nothing
+    if asked.new:  # only once both ends could be made: a job that cannot begin must not lose its old ledger
         await in_background(lambda: _forget(ends.path))
     is_there = await in_background(ends.path.exists)
     facts = facts_of(ends, asked.options)
@@ -382,7 +386,7 @@ def _require_level(options: JobOptions) -> None:
 
 
 def _require_bounds(options: JobOptions, specs: tuple[Any, Any]) -> None:
-    """See that the source's filters bound what is deleted too: what it does not list, it may still have."""
+    """Require the target to have the source's filters: what those leave out is not missing, and must not be deleted."""
     source, target = (set(getattr(spec, "filters", ())) for spec in specs)
     if options.delete == "all" and not source <= target:
         raise UsageError(
@@ -391,7 +395,7 @@ def _require_bounds(options: JobOptions, specs: tuple[Any, Any]) -> None:
 
 
 def _place_of(asked: JobRequest, specs: tuple[Any, Any]) -> tuple[Path, str]:
-    """Return the file of the ledger, and what distinguishes this pair of ends from every other."""
+    """Return the ledger file and the digest that identifies this pair of ends."""
     source, target = (_identity(spec) for spec in specs)
     if source == target:
         raise UsageError("source and target are the same place")
@@ -416,11 +420,11 @@ def _shown(spec: Any) -> str:
 
 
 def _forget(path: Path) -> None:
-    """Remove an earlier ledger, a damaged one too, unless somebody works with it; never a file that is no ledger.
+    """Remove an earlier ledger, even a damaged one, unless it is in use; never a file that is not a ledger.
 
     Raises:
-        LedgerLocked: another process does.
-        LedgerUnusable: there is a file of that name that is no ledger.
+        LedgerLocked: another process uses it.
+        LedgerUnusable: the file of that name is not a ledger.
     """
     if not path.exists():
         return
@@ -446,7 +450,7 @@ def _require_features(options: JobOptions, source: End, target: End) -> None:
 
 
 def facts_of(ends: PreparedEnds, options: JobOptions) -> dict[str, Any]:
-    """Return what a new ledger says of its job."""
+    """Return the facts that a new ledger records about its job."""
     return {
         "verb": options.verb,
         "source": ends.source.name,
@@ -458,7 +462,7 @@ def facts_of(ends: PreparedEnds, options: JobOptions) -> dict[str, Any]:
 
 
 def _kept(options: JobOptions, specs: tuple[Any, Any]) -> dict[str, Any]:
-    """Return what `resume` needs; a client cannot be written down."""
+    """Return the options that `resume` needs; None where an end is a client object, which cannot be stored."""
     ends = [spec.private if isinstance(spec, EndSpec) else None for spec in specs]
     return {
         "source": ends[0],
@@ -470,7 +474,7 @@ def _kept(options: JobOptions, specs: tuple[Any, Any]) -> dict[str, Any]:
 
 
 def order_of(first: Iterable[str]) -> dict[str, int]:
-    """Return the place of each study that is to come first.
+    """Return the position of each study that was asked to come first.
 
     Raises:
         UsageError: one is no UID.
@@ -479,5 +483,5 @@ def order_of(first: Iterable[str]) -> dict[str, int]:
 
 
 def path_of(job: str | os.PathLike[str] | None) -> Path | None:
-    """Return the file that was named for the ledger, None where none was."""
+    """Return the ledger file that the caller named, or None."""
     return None if job is None else Path(job)

@@ -1,4 +1,4 @@
-"""The work of one worker: it moves the instances of one chunk from source to target, and tells how each ended.
+"""The work of one worker: it moves the instances of one chunk from source to target, and reports the result of each.
 
 Nothing here knows of a ledger: it runs in the process of the job, or in one on another machine. `LocalDispatcher` runs
 several chunks at once in this process.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from postdicom_async.results import Outcome
 
 
-_MOST_WAITING = 1024  # ends that were not taken yet
+_MOST_WAITING = 1024  # results that were not yet read
 
 
 async def _at_once(_: int) -> None:
@@ -41,9 +41,9 @@ class ChunkOptions:
     """How chunks are moved.
 
     Attributes:
-        anonymize: what is changed on the way.
-        pace: awaited before an instance of so many bytes goes on.
-        digests: make of each instance what tells it apart, to be compared with what the target holds.
+        anonymize: rules applied to each instance on the way.
+        pace: awaited with the size in bytes before each instance is sent.
+        digests: compute a digest of each instance, for later comparison with what the target holds.
     """
 
     anonymize: Anonymization | None = None
@@ -54,11 +54,11 @@ class ChunkOptions:
 async def run_chunk(
     source: End, target: End, chunk: Chunk, options: ChunkOptions
 ) -> AsyncGenerator[ItemEnd | ChunkEnd, None]:
-    """Move a chunk; yield the end of each of its items as it is known, and last a `ChunkEnd`.
+    """Move a chunk; yield the result of each item as it becomes known, and a `ChunkEnd` last.
 
-    An item that is not mentioned was not begun, or what became of it is not known: it is to be moved again.
+    An item without a result was not started, or its outcome is unknown: it must be moved again.
     """
-    # A body that passes through is read once: not by a digest or by rules before it is stored.
+    # A streamed body can be read only once, so neither a digest nor anonymisation may read it before the store.
     if Feature.PASSES in target.features and options.anonymize is None and not options.digests:
         chunk = replace(chunk, wanted=replace(chunk.wanted, once=True))
     moving = _Moving(source, chunk, options)
@@ -71,7 +71,7 @@ async def run_chunk(
     except PostdicomError as error:
         problem = error
     if problem is None and moving.problem is None:
-        for one in moving.open.values():  # the source gave all it has of what was wanted
+        for one in moving.open.values():  # the source has delivered all that it has of the wanted instances
             yield ItemEnd(one.series, one.uid, State.FAILED, Reason.NOT_ARRIVED, True, one.size)
     yield _chunk_end("target", problem) if problem is not None else _chunk_end("source", moving.problem)
 
@@ -86,10 +86,10 @@ def _chunk_end(which: str, problem: PostdicomError | None) -> ChunkEnd:
 
 
 class _Moving:
-    """One chunk on its way.
+    """One chunk that is being moved.
 
     Attributes:
-        open: by their UIDs the instances that have not been opened, or whose end is not known.
+        open: by UID, the instances that were not opened yet or have no result yet.
         problem: why the source could not be read to its end.
     """
 
@@ -103,7 +103,7 @@ class _Moving:
         self._came: set[str] = set()
 
     async def opened(self) -> AsyncGenerator[Identified, None]:
-        """Yield what the source gives; where it fails, with what came until then."""
+        """Yield the instances the source delivers; if it fails, note the error and end."""
         try:
             async with aclosing(self._source.open(self._chunk.wanted)) as instances:
                 async for one in instances:
@@ -117,7 +117,7 @@ class _Moving:
             self.problem = error
 
     def _take(self, one: Identified) -> bool:
-        """Return whether it was asked for, and comes for the first time."""
+        """Return whether this instance was asked for and has not come before."""
         if not self._chunk.wanted.instances and one.label not in self._came:  # as a list would have it
             uids = one.uids if isinstance(one, Unusable) else one.header.uids
             size = one.size if isinstance(one, Unusable) else one.body.length
@@ -129,12 +129,12 @@ class _Moving:
         return True
 
     def end_of(self, outcome: Outcome) -> ItemEnd | None:
-        """Return what an outcome says of an item; None where no such item is waited for."""
+        """Translate a transfer outcome into an `ItemEnd`; None if no such item is open."""
         one = self.open.pop(outcome.where, None) if outcome.where in self._came else None
         if one is None:
             return None
         found = verdict_of(outcome)
-        unsent = found.state is State.FAILED and outcome.uids is None  # it never became what is sent
+        unsent = found.state is State.FAILED and outcome.uids is None  # it was never prepared for sending
         if unsent and found.reason != Reason.ANONYMIZE:
             found = ItemVerdict(found.state, Reason.UNREADABLE, found.temporary)
         digest = self._digests.pop(one.uid, b"") if found.state is State.DONE else b""
@@ -152,7 +152,7 @@ class LocalDispatcher:
     Args:
         source, target: open ends.
         options: how chunks are moved.
-        at_once: how many chunks; it may change at any time.
+        at_once: limit of chunks at once; it may change at any time.
     """
 
     def __init__(self, source: End, target: End, options: ChunkOptions, *, at_once: Limit) -> None:
@@ -162,7 +162,7 @@ class LocalDispatcher:
         self._at_once = at_once
 
     async def run(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[tuple[Chunk, ItemEnd | ChunkEnd], None]:
-        """Take chunks as there is room for them; yield their items' ends, and for each chunk one `ChunkEnd`, last."""
+        """Take chunks while there is room; yield the items' results, and last for each chunk its `ChunkEnd`."""
         told: asyncio.Queue[tuple[Chunk, ItemEnd | ChunkEnd] | None] = asyncio.Queue(_MOST_WAITING)
 
         async def move(chunk: Chunk) -> None:
@@ -183,7 +183,7 @@ class LocalDispatcher:
             await moving
         finally:
             moving.cancel()
-            while not moving.done():  # whoever still reports something must not wait for a reader that is gone
+            while not moving.done():  # the reader is gone: nobody may block on the full queue
                 while not told.empty():
                     told.get_nowait()
                 await asyncio.wait([moving], timeout=0.05)

@@ -1,8 +1,8 @@
 """Verification by bytes: the target's instances are retrieved again and compared with what was sent.
 
-What was sent is known by its digest, so that the source is asked again only for instances of which there is none, and
-for those that came back otherwise: these are compared element by element, and told by tag. Memory is flat: digests are
-made of streams, and only some instances that differ are kept at a time.
+The ledger keeps a digest of what was sent. The source is asked again only for instances without a digest and for those
+whose digest differs; the latter are compared element by element, and the differing tags reported. Memory is flat:
+digests are computed from streams, and only a few differing instances are held at a time.
 """
 
 from __future__ import annotations
@@ -31,24 +31,26 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ledger.schema import ItemRow
 
 
-_MOST_KEPT: Final = 16  # instances that differ, kept until the source gives its own
+_MOST_KEPT: Final = 16  # differing instances held until the source's copies are read
 _MOST_KEPT_BYTES: Final = 32 << 20
 
 
 class VerifyFinding(Enum):
-    """What verification found of an instance."""
+    """The result of verifying one instance."""
 
     SAME = "same"
     COERCED = "coerced"
-    """There, and the target changed elements that it may change (`sameness.is_coercible`), none of those that were
-    anonymised; ``tags`` names them."""
+    """Present, with elements coerced that a target may change (`sameness.is_coercible`).
+
+    None of these was anonymised; ``tags`` names them.
+    """
     DIFFERENT = "different"
     CANNOT_COMPARE = "cannot compare"
-    """In another transfer syntax, not readable, or too large to be read element by element where it differs."""
+    """It differs and is in another transfer syntax, unreadable, or too large to be compared element by element."""
     MISSING = "missing"
     """The target does not give it."""
     GONE = "gone"
-    """The target's own has no digest to be compared with, or differs, and the source does not give it any more."""
+    """There is no digest or it differs, and the source no longer has the instance to compare with."""
 
     @property
     def ok(self) -> bool:
@@ -57,7 +59,7 @@ class VerifyFinding(Enum):
 
     @property
     def reason(self) -> Reason:
-        """What a ledger says of it."""
+        """The reason that the ledger records for it."""
         return _REASONS.get(self, Reason.NONE)
 
 
@@ -76,11 +78,11 @@ _FINDINGS: Final = {
 
 
 class Verified(NamedTuple):
-    """An instance, and what was found.
+    """An instance and its finding.
 
     Attributes:
         uid: its SOP Instance UID at the source.
-        tags: the outermost elements that differ (``"00100020"``), of what could be compared by elements; no values.
+        tags: the top-level elements that differ (``"00100020"``), where elements could be compared; never values.
     """
 
     uid: str
@@ -92,7 +94,7 @@ async def digest_of(body: Body) -> bytes:
     """Return the digest of an instance's data set and transfer syntax, 16 bytes; see `DataSetDigest`.
 
     Raises:
-        LocalFileError: the body changed, or is gone.
+        LocalFileError: the body's file changed, or is gone.
     """
     digest = DataSetDigest()
     async with aclosing(body.open()) as pieces:
@@ -111,20 +113,20 @@ async def verify_bytes(
     anonymize: Anonymization | None = None,
     at_target: Callable[[InstanceUids], InstanceUids] | None = None,
 ) -> AsyncGenerator[Verified, None]:
-    """Compare instances of one study at the target with what was sent; yield one finding each, as they are made.
+    """Compare instances of one study at the target with what was sent; yield one finding per instance.
 
     Args:
         source: is opened for instances without a digest, and for those that differ.
         target: is opened for all of them.
         study: the Study Instance UID at the source.
         instances: which ones, by their UIDs at the source. A UID that comes twice is verified once.
-        whole: they are all that the target has of the study.
-        anonymize: what was done to them in flight: the same rules under the same secret make again what was sent.
-        at_target: makes of the UIDs at the source those at the target. Without it they are the same, or with
-            ``anonymize`` what its rules make of them (`Anonymization.uids_after`).
+        whole: these are all the instances that the target has of the study.
+        anonymize: the rules under which they were sent: the same rules and secret reproduce what was sent.
+        at_target: maps UIDs at the source to those at the target. Without it they are the same, or with ``anonymize``
+            those of `Anonymization.uids_after`.
 
     Raises:
-        PostdicomError: an end cannot be worked with; findings that came before hold.
+        PostdicomError: an end fails; the findings yielded so far are valid.
     """
     at_target = at_target or (anonymize.uids_after if anonymize is not None else lambda uids: uids)
     check = _Check(source, study, {item.uid: item for item in instances}, anonymize)
@@ -144,7 +146,7 @@ async def verify_bytes(
 
 def _wanted(uids: Collection[InstanceUids], sizes: Mapping[str, int], *, whole: bool) -> Selection:
     study, *_ = studies = {one.study_instance_uid for one in uids}
-    assert len(studies) == 1  # noqa: S101 - all are of one
+    assert len(studies) == 1  # noqa: S101 - all belong to one
     instances = [ListedInstance(one.series_instance_uid, uid := one.sop_instance_uid, sizes[uid]) for one in uids]
     series = {one.series for one in instances}
     return Selection(study, series.pop() if len(series) == 1 else None, instances, whole)
@@ -155,7 +157,7 @@ class _Check:
 
     Attributes:
         items: by SOP Instance UID at the source.
-        seen: the target has given them, or a finding was made without it.
+        seen: instances the target has delivered, or that already have a finding.
     """
 
     def __init__(self, source: End, study: str, items: dict[str, ItemRow], anonymize: Anonymization | None) -> None:
@@ -168,11 +170,11 @@ class _Check:
         self._kept: dict[str, Usable] = {}
 
     def left(self) -> list[ItemRow]:
-        """Return what was not seen."""
+        """Return the instances that were not seen."""
         return [item for uid, item in self.items.items() if uid not in self.seen]
 
     async def without_digest(self) -> AsyncGenerator[Verified, None]:
-        """Make the digests that are not there from the source; yield what it does not give."""
+        """Compute missing digests from the source; yield findings for instances it does not deliver."""
         wanted = [uid for uid in self.items if uid not in self._digests]
         async with aclosing(self._from_source(wanted)) as sources:
             async for uid, sent in sources:
@@ -186,7 +188,7 @@ class _Check:
                 yield Verified(uid, VerifyFinding.GONE)
 
     async def given(self, given: AsyncIterator[Identified], names: Mapping[str, str]) -> AsyncGenerator[Verified, None]:
-        """Compare what the target gives; ``names`` are the UIDs at the source by those that it was asked for."""
+        """Compare what the target delivers; ``names`` maps the UIDs asked for to those at the source."""
         async for received in given:
             uid = names.get(received.label)
             if uid is None or uid in self.seen:
@@ -206,12 +208,12 @@ class _Check:
             yield verified
 
     def _is_full(self) -> bool:
-        """Whether enough is kept."""
+        """Whether as many differing instances are held as may be."""
         size = sum(one.body.length for one in self._kept.values())
         return len(self._kept) >= _MOST_KEPT or size >= _MOST_KEPT_BYTES
 
     async def _compare_kept(self) -> AsyncGenerator[Verified, None]:
-        """Compare by elements what differs, with the source opened again."""
+        """Compare the held instances element by element with the source, which is opened again."""
         kept, self._kept = self._kept, {}
         async with aclosing(self._from_source(list(kept))) as sources:
             async for uid, sent in sources:
@@ -223,11 +225,11 @@ class _Check:
             yield Verified(uid, VerifyFinding.GONE)
 
     def _touches_rules(self, tags: Iterable[str]) -> bool:
-        """Whether one of them was anonymised: what an archive makes of it may be what was to be kept from it."""
+        """Whether one of them was anonymised: the archive may have put back the very value that was to be hidden."""
         return self._anonymize is not None and any(self._anonymize.changes(int(tag, 16)) for tag in tags)
 
     async def _from_source(self, uids: Sequence[str]) -> AsyncGenerator[tuple[str, Identified], None]:
-        """Yield what was sent, each once: anonymised, where it was."""
+        """Yield each instance once as it was sent, that is anonymised where rules apply."""
         if not uids:
             return
         left = {uid: InstanceUids(self._study, self.items[uid].series, uid) for uid in uids}
@@ -244,13 +246,13 @@ async def _compared(uid: str, sent: Identified, received: Usable) -> Verified:
     try:
         async with aclosing(received.body.open()) as pieces:
             found = await compared(sent.body, pieces)
-    except LocalFileError:  # one of them changed, or is gone
+    except LocalFileError:  # one of the two copies changed, or is gone
         return Verified(uid, VerifyFinding.CANNOT_COMPARE)
     return Verified(uid, _FINDINGS[found.kind], found.tags)
 
 
 async def _digest_or_none(instance: Identified) -> bytes:
-    """Return the digest, nothing for what cannot be read."""
+    """Return the digest, empty for an unreadable instance."""
     if isinstance(instance, Unusable):
         return b""
     try:

@@ -1,9 +1,9 @@
-"""What the phases of a run share: the ledger, the ends, how the job is to be done; and how an end is asked.
+"""What the phases of a run share: the ledger, the ends and the options; and how an end is asked, with retries.
 
-Nothing here changes while a run lasts, but what it points to. An end that fails is asked again when that makes sense
-(`pace.outages` knows), a list from its beginning: what a list gave before it broke proves nothing, for what it lacks
-would be taken for deleted, or never be moved. A list that fails at an end that works is `Unlisted`: that one study
-fails, and the job goes on.
+A `Context` does not change during a run; the objects it points to do. An end that fails is asked again where
+`pace.outages` says that this makes sense. A list is then read again from its beginning: a partial list proves nothing,
+since the instances it lacks would be taken as deleted, or would never be moved. When a list fails although the end
+works, `Unlisted` is raised: that one study fails, and the job continues.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_LIST = "list"  # the item that fails when a study's instances cannot be listed; no instance has such a UID
+_LIST = "list"  # the placeholder item that fails when a study's instances cannot be listed; no instance has such a UID
 _REFUSED = 400
-_MOST_VAIN = 12  # attempts at a list, each after its end worked again, that came no further than an earlier one
+_MOST_VAIN = 12  # attempts at a list, each after its end worked again, that got no further than an earlier one
 
 
 class Unlisted(Exception):
@@ -55,21 +55,21 @@ class Unlisted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """How a job is to be done.
+    """The options of a job.
 
     Attributes:
         verb: ``"copy"``, ``"sync"`` or ``"verify"``.
         verify: ``"none"``, ``"listed"`` or ``"bytes"``.
-        full: compare the instances of every study, whatever the counts.
-        first: studies to begin with, by their place in the order.
+        full: list the instances of every study, even where the counts agree.
+        first: the studies to move first, with their positions.
         anonymize: what is changed on the way.
         attempts: how often an item is tried in a run.
         chunk: instances in a chunk.
-        delete: what is deleted at the target that the source no longer has: ``""`` nothing, ``"copied"`` what this job
-            copied, ``"all"``.
+        delete: which instances that the source no longer has are deleted at the target: ``""`` none, ``"copied"`` those
+            this job copied, or ``"all"``.
         max_delete: the share of the target's instances that may be deleted, 0 to 1.
-        sample: of what is compared by bytes, which share, 0 to 1; always the same instances.
-        wave: seconds until failed items are tried again, by the number of attempts made.
+        sample: the share of instances that is compared by bytes, 0 to 1; every run chooses the same ones.
+        wave: seconds to wait before failed items are tried again, given the number of attempts made.
     """
 
     verb: str = "copy"
@@ -86,7 +86,10 @@ class JobOptions:
 
     @property
     def needs_digests(self) -> bool:
-        """Whether a digest of what is sent is kept; what was anonymised is made anew from the source to be compared."""
+        """Whether digests of what is sent are kept.
+
+        Not with anonymisation: verification anonymises the source's copy again.
+        """
         return self.verify == "bytes" and self.anonymize is None
 
 
@@ -127,9 +130,9 @@ class Context:
     async def listing(
         self, end: End, pages: Callable[[], AsyncGenerator[list[_T], None]]
     ) -> AsyncGenerator[list[_T], None]:
-        """Yield what an end lists; where an outage ends that, from its beginning again.
+        """Yield what an end lists; after an outage, all of it again from the beginning.
 
-        What came before it broke comes again then: see `whole_list`.
+        So entries may be yielded twice; `whole_list` avoids that.
 
         Raises:
             PostdicomError: it cannot be listed.
@@ -151,16 +154,17 @@ class Context:
             if problem is None:
                 self.outages.succeeded(end)
                 return
-            # The list of a huge archive may break at any page and still come further each time: that is no failure.
+            # The list of a huge archive may break at some page each time and yet get further: that does not count as a
+            # failure.
             vain += 1
             if not await self.outages.to_be_repeated(end, problem, made) or vain >= _MOST_VAIN:
                 raise problem
 
     async def whole_list(self, end: End, pages: Callable[[], AsyncGenerator[list[_T], None]]) -> list[_T]:
-        """Return all that an end lists, of one attempt: what an attempt that broke gave is forgotten.
+        """Return the complete list of an end, from a single attempt; partial results of broken attempts are discarded.
 
         Raises:
-            Unlisted: this list failed, and the end works.
+            Unlisted: the list failed although the end works.
             PostdicomError: the end cannot be worked with.
         """
 
@@ -178,16 +182,16 @@ class Context:
         most: int | None = None,
         failed: Callable[[PostdicomError], Exception] = lambda problem: problem,
     ) -> _T:
-        """Return what an end answers. It is asked again after an outage, and where its failure may have been chance.
+        """Ask an end a question and return the answer; ask again after an outage or a failure that may be temporary.
 
         Args:
             end: which one.
-            question: asks it once; what it did before it failed is to be forgotten.
-            most: so often at most, though every failure be an outage's.
-            failed: makes what is raised of the last failure of an end that works.
+            question: asks once; partial results of a failed call must be discarded.
+            most: the limit of attempts, even if every failure is an outage.
+            failed: makes the exception to raise from the last failure when the end works.
 
         Raises:
-            LimitReached: the question did.
+            LimitReached: raised by the question itself.
             PostdicomError: the end cannot be worked with.
         """
         made = 0
@@ -209,12 +213,13 @@ class Context:
     async def studies(
         self, *stages: Stage, unseen: bool = False, of_any_run: bool = False
     ) -> AsyncGenerator[StudyRow, None]:
-        """Yield the studies of the ledger in their order, stage by stage; what is changed meanwhile may come or not.
+        """Yield the ledger's studies in order, stage by stage; a study that changes meanwhile may or may not come.
 
         Args:
             stages: only those; all without.
-            unseen: those that the source listed before, and does not in this run. Without it those that it lists now.
-            of_any_run: whenever they were listed.
+            unseen: those that the source listed in an earlier run and not in this one. Without it those that it lists
+                now.
+            of_any_run: all, whichever run listed them.
         """
         run = None if of_any_run else self.run
         for stage in stages or (None,):
@@ -230,16 +235,16 @@ class Context:
 
 
 async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:
-    """List the instances of a study at both ends; note how each is to stand, and return them.
+    """List the instances of a study at both ends, record the planned state of each, and return them.
 
     Raises:
-        Unlisted: an end works, and cannot list this study.
+        Unlisted: an end works but cannot list this study.
         PostdicomError: an end cannot be asked.
     """
     listed = await context.whole_list(context.source, lambda: context.source.instances(study.uid))
     known = {(row.series, row.uid): row for row in await context.ledger.items(study.id)}
     if known.pop(("", _LIST), None) is not None:
-        context.ledger.forget(study.id, [("", _LIST)])  # it is counted by its instances from now on
+        context.ledger.forget(study.id, [("", _LIST)])  # from now on its items are counted one by one
     was_moved = any(row.state is State.DONE for row in known.values())  # since the target's studies were listed
     held = await held_at_target(context, study, afresh=was_moved)
     rows = sorted(planned_items(listed, held, known, context.comparison, context.uid_at_target))
@@ -249,7 +254,7 @@ async def plan_study(context: Context, study: StudyRow) -> list[ItemRow]:
 
 
 async def plan_study_or_fail(context: Context, study: StudyRow) -> list[ItemRow]:
-    """Do the same; where the study cannot be listed although the ends work, its list is what failed.
+    """As `plan_study`; a study that cannot be listed although the ends work gets a failed placeholder item.
 
     Raises:
         PostdicomError: an end cannot be worked with.
@@ -268,17 +273,17 @@ async def plan_study_or_fail(context: Context, study: StudyRow) -> list[ItemRow]
 
 
 def could_not_be_listed(items: Iterable[ItemRow]) -> bool:
-    """Whether it is a study's list that is to be tried again."""
+    """Whether the study's failed item is the placeholder for a list that has to be tried again."""
     return any(one.uid == _LIST and one.state is State.PENDING for one in items if not one.series)
 
 
 async def held_at_target(context: Context, study: StudyRow, *, afresh: bool = False) -> set[str] | None:
     """Return the SOP Instance UIDs that the target lists in a study, None where it cannot be asked.
 
-    A study that its list of studies, which was whole, does not name is not asked for again unless ``afresh``.
+    The target is not asked about a study that is missing from its complete list of studies, unless ``afresh``.
 
     Raises:
-        Unlisted: it works, and cannot list this study.
+        Unlisted: it works but cannot list this study.
         PostdicomError: it cannot be asked.
     """
     how = context.comparison

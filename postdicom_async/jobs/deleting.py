@@ -1,12 +1,12 @@
-"""The last phase of a sync: it deletes at the target what the source has no longer, behind every guard there is.
+"""The last phase of a sync: it deletes at the target what the source no longer has, once every guard is passed.
 
 Nothing is deleted unless the whole run before it was clean: both ends listed without a contradiction, no item failed,
-unconfirmed or pending, a source that is not empty, not more than the share that is allowed. And of each study, the
-source is asked once more right before; a folder is searched anew for that.
+unconfirmed or pending, a source that is not empty, not more than the share that is allowed. And right before each
+study's deletion the source is asked about it once more; a folder is scanned again for that.
 
-What may be deleted is counted first and then gone through again, since neither a target's lists nor the ledger are kept
-in memory. The second time may find more than the first, at a target that others write to: so what is deleted is counted
-too, and the first that is too much ends it.
+Candidates are counted in a first pass and deleted in a second, since neither the target's lists nor the ledger are kept
+in memory. The second pass may find more than the first if others write to the target; so actual deletions are counted
+too, and the first one over the limit ends the run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _AT_TARGET = (State.DONE, State.PRESENT)
 
 
 class _Candidate(NamedTuple):
-    """What may be deleted of a study at the target: ``rows`` as the ledger knows them, by their UIDs at the source."""
+    """What may be deleted of one study at the target: ``rows`` are its ledger rows by their UIDs at the source."""
 
     study: str
     study_id: int | None
@@ -52,11 +52,11 @@ class DeletePhase:
         self._deleted = 0
 
     async def run(self) -> None:
-        """Delete what is to be deleted.
+        """Delete at the target what the source no longer has.
 
         Raises:
-            LimitReached: it would be more than is allowed. The run has ended: when somebody has mended what is wrong
-                with the source, both ends are to be listed anew.
+            LimitReached: more than the allowed share would be deleted. The run is over: once the source has been put
+                right, the next run lists both ends anew.
             PostdicomError: an end cannot be asked, or refuses.
         """
         context = self._context
@@ -73,22 +73,25 @@ class DeletePhase:
             return
         counts = await context.ledger.counts()
         held = sum(counts.get(state, (0, 0))[0] for state in _AT_TARGET)
-        # All is counted before the first is deleted: a source that lost a disk lists little, and contradicts nothing.
+        # Everything is counted before the first deletion: a source that lost a disk lists little, yet consistently.
         if number > context.options.max_delete * held:
             await self._refuse(f"{number} instances of {held} would be deleted, more than --max-delete allows")
         self._allowed = number
-        refresh = getattr(context.source, "refresh", None)  # of an end that remembers what it listed
+        refresh = getattr(context.source, "refresh", None)  # an end that caches its list has to scan again
         if refresh is not None:
             await refresh()
         async for candidate in self._candidates():
-            # Where an outage ends that, everything is asked again after it.
+            # After an outage the whole question is asked again.
             await context.ask(context.target, partial(self._delete, candidate))
 
     async def _refuse(self, why: str) -> NoReturn:
         raise LimitReached(f"{why}; {await self._end(why)}")
 
     async def _end(self, why: str) -> str:
-        """End the run: resumed, it would refuse for ever, whatever the ends hold by then. The next one begins anew."""
+        """End the run: resumed, it would refuse for ever, whatever the ends hold by then.
+
+        The next one lists both anew.
+        """
         what = f"only {self._deleted} instances were deleted" if self._deleted else "nothing was deleted"
         self._context.ledger.note(f"{what}: {why}")
         self._context.ledger.put("phase", "complete")
@@ -96,7 +99,7 @@ class DeletePhase:
         return what
 
     async def planned(self) -> AsyncGenerator[tuple[str, int], None]:
-        """Yield the studies of which something would be deleted, and of how many instances, if all else goes well."""
+        """Yield the studies from which instances would be deleted, and how many, if the rest of the run succeeds."""
         async for candidate in self._candidates():
             yield candidate.study, len(candidate.rows)
 
@@ -140,7 +143,7 @@ class DeletePhase:
                 )
                 held = await self._listed(context.target, listed.uid)
                 before = await context.ledger.items(known.id, states=_AT_TARGET) if known is not None else []
-                of_ledger = {row.uid for row in before}  # those are candidates by themselves
+                of_ledger = {row.uid for row in before}  # those are found by the other loop
                 rows = [
                     ItemRow(one.series, one.uid, State.PRESENT, size=one.size)
                     for one in held
@@ -150,7 +153,7 @@ class DeletePhase:
                     yield _Candidate(listed.uid, None if known is None else known.id, tuple(rows))
 
     async def _listed(self, end: End, study: str) -> list[ListedInstance]:
-        """Return what an end has of a study; what cannot be listed ends the run, as all that is not certain."""
+        """Return what an end lists of a study; a failed list ends the run: nothing uncertain may be deleted."""
         try:
             return await self._context.whole_list(end, lambda: end.instances(study))
         except Unlisted as unlisted:
@@ -159,9 +162,12 @@ class DeletePhase:
         raise problem
 
     async def _delete(self, candidate: _Candidate) -> None:
-        """Delete, unless the source has it after all; one by one where the target has others of the study."""
+        """Delete a candidate unless the source has it after all.
+
+        Instance by instance if the target has others of its study.
+        """
         context = self._context
-        # What was listed may be hours old by now, and the source may have got the study again.
+        # The list may be hours old by now, and the source may have received the study again.
         at_source = {one.uid for one in await self._listed(context.source, candidate.study)}
         at_target = {one.uid for one in await self._listed(context.target, candidate.study)}
         gone = [row for row in candidate.rows if row.uid not in at_source]
@@ -173,7 +179,8 @@ class DeletePhase:
             is_all = at_target == {row.uid for row in rows}
             await context.target.delete(candidate.study, None if is_all else uids)
             self._deleted += len(rows)
-        # Where the job was killed right after a deletion, the target no longer has it, and the ledger does not know.
+        # If the job was killed right after a deletion, the target no longer has the instance and the ledger does not
+        # know.
         if candidate.study_id is not None:
             gone_now = [row._replace(state=State.DELETED, reason=int(Reason.GONE)) for row in gone]
             context.ledger.plan(candidate.study_id, gone_now)

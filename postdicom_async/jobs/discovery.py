@@ -1,4 +1,4 @@
-"""The phase that finds the studies of both ends, and decides by their counts which are to be looked into.
+"""The phase that lists the studies of both ends and decides by their instance counts which need a closer look.
 
 A list counts only when it came to its end without contradicting itself: an end that fails half-way is asked again from
 the beginning.
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ledger.schema import StudyRow
 
 
-_FEW = 50  # studies: so few are looked up one by one at the target, which may have millions
-_MANY_MORE = 200  # times what the source has: looking up each costs less than listing a target that has so many
+_FEW = 50  # up to so many studies are looked up one by one: the target may list millions
+_MANY_MORE = 200  # a target with so many times the source's studies is cheaper to ask study by study than to list
 _AT_ONCE = 4
 _UNSETTLED = (State.PENDING, State.RUNNING, State.FAILED, State.UNCONFIRMED)
 
@@ -36,7 +36,7 @@ class DiscoverPhase:
         self._dates: list[str] = []  # the earliest and the latest; the ledger keeps months alone
 
     async def run(self) -> None:
-        """Note what the ends list, and how each study is to be taken.
+        """Record what the ends list, and how each study is to be handled.
 
         Raises:
             PostdicomError: an end cannot be listed.
@@ -66,14 +66,14 @@ class DiscoverPhase:
             await context.ledger.note_studies(some, at_target=False, run=context.run, first=context.options.first)
 
     async def _list_what_is_none(self) -> None:
-        """Note what lies in a folder and is no instance, so that everything that was found is accounted for."""
+        """Record the files of a folder that are not instances, so that every file found is accounted for."""
         excluded = getattr(self._context.source, "excluded", None)
         if excluded is None:
             return
         ledger = self._context.ledger
         await ledger.note_studies([ListedStudy("")], at_target=False, run=self._context.run)
         nothing = await ledger.study("")
-        assert nothing is not None  # noqa: S101 - it was noted
+        assert nothing is not None  # noqa: S101 - `note_nothing` added it
         how = self._context.comparison
         left = {("", row.uid): row for row in await ledger.items(nothing.id, states=_UNSETTLED)}
         async for some in excluded():  # a folder may hold millions of them: some at a time
@@ -84,14 +84,14 @@ class DiscoverPhase:
         ledger.plan(nothing.id, planned_items((), None, left, how))
 
     async def _look_for_unseen(self) -> None:
-        """Ask for studies that were listed before and are not now, where something is still to be done."""
+        """Ask about studies with unfinished items that were listed earlier and are missing from the present list."""
         context = self._context
         async for study in context.studies(unseen=True):
             rows = await context.ledger.items(study.id)
             if study.stage not in (Stage.FOUND, Stage.PLANNED) and all(row.state not in _UNSETTLED for row in rows):
                 continue
             found = await context.ask(context.source, partial(context.source.study, study.uid))
-            if found is not None:  # its list left it out
+            if found is not None:  # the source still has it: only its list of studies left it out
                 await context.ledger.note_studies([found], at_target=False, run=context.run)
                 context.ledger.set_stage(study.id, Stage.FOUND)
             else:
@@ -102,7 +102,8 @@ class DiscoverPhase:
     async def _list_target(self) -> None:
         context = self._context
         how = context.comparison
-        # An archive of millions is not listed for a handful; and by other UIDs its list would match nothing.
+        # A target of millions is not listed for a handful of studies; and with mapped UIDs its list would match
+        # nothing.
         if self._found <= _FEW or how.maps_uids:
             await for_each(context.studies(), self._ask_target, at_once=_AT_ONCE)
             return

@@ -1,15 +1,16 @@
-"""How many requests run at once: as many as make the whole faster. Pure: times are arguments, nothing is awaited.
+"""How many requests run in parallel: as many as raise total throughput. Pure: times are arguments, nothing is awaited.
 
-A trial compares two levels: the throughput of all work at the level before, and at the one tried. It starts as TCP
-does, doubling while that pays, and from one slow stream with four; the first time it does not, it steps back and from
-then on tries a neighbour now and then, above and below in turn, less and less often as long as nothing is gained. A
-clear gain is believed at once, and doubling goes on; that there is none is believed only after a longer look, since a
-short one may be chance. An archive that refuses (429, 503), does not answer in time or cuts ends a trial, or halves the
-level, and that level is not tried again for a while.
+A trial compares two levels of parallelism: the throughput of all work at the previous level and at the one tried. It
+starts as TCP does, doubling while that pays off, and jumping to four if a single stream is slow. The first time
+doubling does not pay off, it steps back, and from then on tries the next level up and the next level down in turn, less
+and less often as long as nothing is gained. A clear gain is accepted at once, and doubling resumes; the absence of a
+gain is accepted only after a longer measurement, since a short one may be chance. An archive that refuses (429, 503),
+does not answer in time or cuts the connection ends a trial, or else halves the level, and the level it refused is not
+tried again for a while.
 
-Throughput is counted by ends: a window begins when the first piece of work that began at a level ends, so that
-opening a connection is not held against it, and lasts for so many ends a lane. That is exact for pieces that run in
-step and for those that do not, without knowing anything about what is still under way.
+Throughput is measured between completions: a window begins when the first piece of work started at a level completes,
+so that opening a connection does not count against it, and lasts for a fixed number of completions per lane. That is
+exact whether or not the pieces run in step, and needs no knowledge of what is still in flight.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _ENDS_A_LANE = 3
-_SHORT, _LONG = 0.03, 0.25  # seconds of a window: at least, and where it is not clear at once what it says
-_GAIN = 0.10  # of the whole throughput, the least that counts as measurable
-_GAIN_OF_ADDED = 0.25  # of what so many more could bring: what they cost an archive must pay
-_CLEAR = 0.5  # of the same: so much is no chance
-_LOSS = 0.04  # fewer are as good if they bring so much less at most
-# Bytes a second: one stream of less may well be held back by its connection, so four are tried at once. Of more, the
-# archive or this machine is the bound: a trial is worth its cost only in what takes long.
+_SHORT, _LONG = 0.03, 0.25  # seconds of a window: the minimum, and the length when a short one is inconclusive
+_GAIN = 0.10  # of the total throughput: the smallest gain that counts as measurable
+_GAIN_OF_ADDED = 0.25  # of the ideal gain of the added requests: less does not justify the load on the archive
+_CLEAR = 0.5  # of the same: this much is not chance
+_LOSS = 0.04  # fewer requests are as good if they lose at most this much
+# Bytes a second. A slower stream may well be limited by its connection, so four are tried at once. A faster one is
+# limited by the archive or this machine: a trial pays off only in a long transfer.
 _SLOW = 80e6
-_NOISE = 1.5  # differences between windows of one level, counted so many times, are no gain
+_NOISE = 1.5  # a gain must exceed this many times the difference between windows of one level
 _FIRST_WAIT, _LONGEST_WAIT = 2, 128  # windows between trials
 _CAREFUL_WAIT = 8  # after a refusal, and before the first trial beside a fast stream
-_ONE_REFUSAL = 1.0  # seconds in which refusals are those of requests that were under way together
+_ONE_REFUSAL = 1.0  # seconds within which refusals belong to requests that were in flight together
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 320.0  # seconds before a refused level is tried again
 
 
 @dataclass(slots=True)
 class _Window:
-    """What has ended since it began."""
+    """What has completed since the window began."""
 
     began: float
     ends: int = 0
@@ -50,21 +51,21 @@ class _Base:
 
 
 class AtOnce:
-    """A level between 1 and ``most``, moved by what the work done at it brought.
+    """A level between 1 and ``most``, adjusted by the throughput of the work done at it.
 
-    Whoever runs the work starts pieces while fewer than `now` are under way, and tells of every end. When the level
-    falls, what runs goes on.
+    Whoever runs the work starts pieces while fewer than `now` are in flight, and reports every completion. When the
+    level falls, running pieces continue.
 
-    State: the level, the window that is being counted, and while a trial is under way what it is compared with. Only
-    `done` and `refused` change it. What can go wrong is to judge a level by work that began at another: so a window
-    begins with the end of the first piece that began at this one (`_changed`), and a refusal throws the window away.
+    State: the level, the current window, and during a trial the level it is compared with. Only `done` and `refused`
+    change it. The risk is judging a level by work that began at another one: so a window begins when the first piece
+    started at this level completes (`_changed`), and a refusal discards the window.
 
     Args:
         most: the upper bound.
         first: where to start; trials do not go below it, only refusals do.
 
     Attributes:
-        held: set by whoever runs the work while more would be no use: it is busy itself, or has nothing to begin.
+        held: set by whoever runs the work while more would be no use: it is busy itself, or has nothing to start.
     """
 
     def __init__(self, most: int, *, first: int = 1) -> None:
@@ -87,19 +88,19 @@ class AtOnce:
 
     @property
     def now(self) -> int:
-        """How many may be under way."""
+        """How many may be in flight."""
         return self._now
 
     @property
     def is_beginning(self) -> bool:
-        """Whether nothing has ended yet that counts for this level."""
+        """Whether no completion has counted for this level yet."""
         return self._window is None
 
     def done(self, started: float, ended: float, size: int) -> None:
-        """Note the end of a piece of work, or of a part of a long one, such as one instance of a series.
+        """Note the end of a piece of work, or of part of a long one, such as one instance of a series.
 
         Args:
-            started: when it began, in seconds of any one clock: the request, or the end of the part before it.
+            started: when it began, in seconds of any one clock: the request, or the end of the previous part.
             ended: now.
             size: bytes.
         """
@@ -114,7 +115,7 @@ class AtOnce:
         window.ends += 1
         window.size += size
         seconds = ended - window.began
-        in_step = window.ends % self._now == 0  # those that end together are all counted, or none
+        in_step = window.ends % self._now == 0  # those that complete together are all counted, or none
         if window.ends < _ENDS_A_LANE * self._now or not in_step or seconds < _SHORT:
             return
         rate = window.size / seconds
@@ -126,7 +127,7 @@ class AtOnce:
 
     def refused(self, now: float) -> None:
         """Note that the archive refused a request for now, did not answer it in time, or cut it off."""
-        if now - self._refused_at < _ONE_REFUSAL:  # requests that were under way together are refused together
+        if now - self._refused_at < _ONE_REFUSAL:  # requests that were in flight together are refused together
             return
         self._refused_at = now
         self._ceiling, self._ceiling_until = max(2, self._now), now + self._pause
@@ -159,7 +160,7 @@ class AtOnce:
         if is_better:
             self._rate, self._wait = rate, _FIRST_WAIT
             self._doubling = self._doubling or is_clear
-            self._try_another(now)  # on in the same direction, this being what it is compared with
+            self._try_another(now)  # further in the same direction, with this level as the new base
             return
         self._doubling, self._upwards = False, not self._upwards
         self._wait = min(2 * self._wait, _LONGEST_WAIT)
@@ -167,7 +168,7 @@ class AtOnce:
         self._go_to(base.level, now)
 
     def _is_gain(self, rate: float, share: float) -> bool:
-        """Return whether a trial brings that share of what so many more could bring; or so many fewer as much."""
+        """Return whether more requests reached ``share`` of their ideal gain, or fewer lost next to nothing."""
         base = self._base
         if base is None:
             return False
@@ -188,7 +189,7 @@ class AtOnce:
             self._go_to(level, now)
 
     def _neighbour(self, now: float) -> int:
-        """Return the level to try in the present direction, this one where there is none."""
+        """Return the level to try in the present direction, or the current one if there is none."""
         highest = self._most
         if now < self._ceiling_until:
             highest = min(highest, self._ceiling - 1)

@@ -1,8 +1,8 @@
-"""What a download knows of every instance: whether it arrived, by which answer, and whether the archive lists it.
+"""What a download knows about every instance: whether it arrived, in which answer, and whether the archive lists it.
 
-Memory holds counters and the latest instances; the rest lies in a `Scratch` (see there). Passes over everything go in
-slices, between which the event loop goes on. What arrives during such a pass is counted by whoever comes second: the
-pass if it is still to come there, the arrival itself if the pass has been there.
+Memory holds counters and the latest instances; the rest is in a `Scratch` (see there). Passes over all instances run in
+slices, between which the event loop continues. An instance that arrives during such a pass is counted once: by the pass
+if the pass has not reached its key yet, otherwise by the arrival itself.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 _SLICE = 1000
 _BEGINNING: ScratchKey = (-1, "")
 _END: ScratchKey = (1 << 62, "")
-_MOST_SERIES = 4096  # whose numbers are at hand
+_MOST_SERIES = 4096  # whose numbers are kept in memory
 
 
 class Taken(Enum):
-    """Whether a part of an answer is wanted."""
+    """Whether a part of an answer is to be kept."""
 
     NEW = auto()
     BEFORE = auto()
-    """It is here already: another answer brought it, or the folder held it. Neither wanted nor wrong."""
+    """It is already here: another answer brought it, or the folder held it. Not needed, but no error."""
     AGAIN = auto()
-    """This answer brought it already."""
+    """This answer has already brought it."""
 
 
 class Series(NamedTuple):
-    """A series as far as it is listed."""
+    """A series as far as it has been listed."""
 
     uid: str
     listed: int
@@ -45,7 +45,7 @@ class Series(NamedTuple):
 
 
 class _Numbers:
-    """Numbers for series, so that a UID of theirs is not kept with each instance."""
+    """Numbers for series, so that the series UID is not stored with each instance."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._numbers: ScratchMap[int] = ScratchMap(scratch)
@@ -72,7 +72,7 @@ class _Numbers:
 
 
 class Listed:
-    """What an archive lists, or a part of it.
+    """The instances that an archive lists, or some of them.
 
     Attributes:
         size: number of instances.
@@ -101,13 +101,13 @@ class Arrivals:
     """The instances of one study, or of a part of one. Everything is called from the event loop.
 
     Attributes:
-        here: instances that are whole in the folder.
-        saved: those of them that arrived now.
+        here: number of instances that are whole in the folder.
+        saved: how many of them arrived in this download.
         refused: parts that were not accepted.
-        size: bytes that arrived.
-        listed: what the archive lists, empty where it lists nothing, None where it cannot be asked; see `adopt`.
-        outside: instances that are here and not in that list.
-        present: instances that were in the folder before, all where every outcome is kept, else some.
+        size: bytes of them.
+        listed: what the archive lists; empty if it lists nothing, None if it cannot be asked; see `adopt`.
+        outside: number of instances that are here but not in that list.
+        present: instances that were in the folder before: all of them if every outcome is kept, otherwise some.
         states: by `key`, which answer brought an instance, and in the lowest bit whether it is here.
     """
 
@@ -125,15 +125,15 @@ class Arrivals:
         self._numbers = _Numbers(self._scratch)
         self.states: ScratchMap[int] = ScratchMap(self._scratch)
         self._answers = 0
-        self._counted_to = _BEGINNING  # in `outside`
+        self._counted_to = _BEGINNING  # up to this key, `outside` is counted
         self.names: ScratchMap[str] = ScratchMap(self._scratch)
 
     def close(self) -> None:
-        """Forget everything but the counters."""
+        """Discard everything but the counters."""
         self._scratch.close()
 
     def answer(self) -> OneAnswer:
-        """Return what one answer is told to."""
+        """Return the record of one answer, to be told of its parts."""
         self._answers += 1
         return OneAnswer(self, self._answers)
 
@@ -148,7 +148,7 @@ class Arrivals:
     # --- arriving ----------------------------------------------------------------------------------------------------
 
     def note_saved(self, outcome: Outcome) -> None:
-        """Count an instance that has arrived now, and tell its outcome."""
+        """Count an instance that has just arrived, and report its outcome."""
         self.saved += 1
         self.size += outcome.size
         self._gathered.add(outcome)
@@ -170,7 +170,7 @@ class Arrivals:
         await self._gathered.room()
 
     def arrive(self, uids: InstanceUids, number: int) -> bool:
-        """Note that an instance is here, whole, by answer ``number``; return whether it was not before."""
+        """Note that answer ``number`` brought a whole instance; return whether it was not here before."""
         key = self.key(uids)
         state = self.states.get(key) or 0
         self.states.put(key, number << 1 | 1)
@@ -188,7 +188,7 @@ class Arrivals:
         return Listed(self._scratch, self._numbers)
 
     async def adopt(self, listed: Listed | None) -> bool:
-        """Take a list for the archive's; return whether it has something, and all that is here."""
+        """Take this as the archive's list; return whether it is not empty and contains everything that is here."""
         self.listed, self.outside, self._counted_to = listed, 0, _BEGINNING
         if listed is None:
             return False
@@ -197,7 +197,7 @@ class Arrivals:
                 self.outside += sum(state & 1 and value is None for *_, state, value in rows)
                 self._counted_to = rows[-1][:2]
                 await asyncio.sleep(0)
-        except BaseException:  # cancelled: a list that was compared in part would say that all is here
+        except BaseException:  # cancelled: a half-compared list would claim that everything is here
             self.listed, self.outside, self._counted_to = None, 0, _BEGINNING
             raise
         self._counted_to = _END
@@ -205,11 +205,11 @@ class Arrivals:
 
     @property
     def missing(self) -> int:
-        """How many of the listed instances are not here."""
+        """How many listed instances are not here."""
         return 0 if self.listed is None else self.listed.size - (self.here - self.outside)
 
     async def missing_slices(self, series: str | None = None) -> AsyncGenerator[list[InstanceUids], None]:
-        """Yield what is listed and not here, some at a time, series by series; or only that of one series."""
+        """Yield slices of the listed instances that are not here, by series; ``series`` restricts them to one."""
         only = None if series is None else self._numbers.of(series)
         async for rows in self._listed_slices(only):
             found = [(a, b) for a, b, _, state in rows if not (state or 0) & 1]
@@ -246,7 +246,7 @@ class Arrivals:
     def _slice(
         self, one: ScratchMap[int], other: ScratchMap[int], after: ScratchKey
     ) -> list[tuple[int, str | bytes, int, int | None]]:
-        """Return the next entries of ``one``, each with the value that ``other`` has for its key."""
+        """Return the next entries of ``one``, each with the value ``other`` has for its key."""
         query = (
             f"SELECT x.a, x.b, x.value, y.value FROM {one.table()} x LEFT JOIN {other.table()} y "  # noqa: S608 - our own names
             f"ON y.a = x.a AND y.b = x.b WHERE (x.a, x.b) > (?, ?) ORDER BY x.a, x.b LIMIT {_SLICE}"
@@ -255,10 +255,10 @@ class Arrivals:
 
 
 class OneAnswer:
-    """What one answer brings, each instance of it wanted once.
+    """The instances that one answer brings; each is taken once.
 
     Attributes:
-        saved: how many instances it brought so far that were not here.
+        saved: how many instances it has brought so far that were not here.
         has: whether an instance is here, whichever answer brought it.
         note_refused: notes a part that was dropped.
         room: waits until another instance may begin.
@@ -273,7 +273,7 @@ class OneAnswer:
         self._number = number
 
     def take(self, uids: InstanceUids) -> Taken:
-        """Note that the answer brings an instance; say whether it is wanted."""
+        """Note that the answer brings an instance; return whether it is to be kept."""
         key = self._arrivals.key(uids)
         state = self._arrivals.states.get(key)
         if state is not None and state >> 1 == self._number:

@@ -1,8 +1,8 @@
-"""Work on several items at once, which ends with one plain error if it fails; and turns that several callers share.
+"""Running work on several items in parallel, ending with one plain error on failure; and a limit several callers share.
 
-State of the workers and of the turnstile belongs to the event loop. What can go wrong is that somebody waits for ever:
-so every turn is given back once, by whoever took it, whether or not its work began, and a limit is looked at again now
-and then, because it may rise while nothing ends.
+The state of the workers and of the turnstile belongs to the event loop. The risk is a task that waits for ever: so
+every turn is given back exactly once, by whoever took it, whether or not its work began; and a limit is polled, because
+it may rise while nothing completes.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _END: Any = object()
-_LOOK_AGAIN = 0.25  # seconds: a limit may rise while nothing ends
+_LOOK_AGAIN = 0.25  # seconds: a limit may rise while nothing completes
 
 
 class Limit(Protocol):
-    """How many may run, which may change at any time, as an `AtOnce` does."""
+    """How many may run; it may change at any time, as that of an `AtOnce` does."""
 
     @property
     def now(self) -> int:
-        """How many may be under way now; at least 1."""
+        """How many may be in flight now; at least 1."""
         ...
 
 
 async def for_each(items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None]], *, at_once: int | Limit) -> None:
-    """Run ``work`` on every item, ``at_once`` of them at a time; an item is drawn only when there is room for it.
+    """Run ``work`` on every item, ``at_once`` of them in parallel; an item is drawn only when there is room for it.
 
-    When a limit falls, what runs goes on, and nothing is begun before there is room again. The first exception cancels
-    the rest and is raised as it is, not inside a group.
+    When a limit falls, running work continues, and nothing new starts until there is room. The first exception cancels
+    the rest and is raised as it is, not inside an exception group.
 
-    All items are drawn by the task that calls this. Behind them may be a generator of the user's, and what that has
-    entered (a time-out, a group of tasks) belongs to one task: cancelled through another, its failure would be lost.
+    All items are drawn by the calling task. They may come from a generator of the user's, and the time-outs and task
+    groups it has entered belong to one task: cancelled through another, its failure would be lost.
     """
     await _Workers(items, work, at_once).run()
 
 
 class _Workers(Generic[_T]):
-    """Tasks that are given another item when they are done with one: a new task for each costs as much as a request."""
+    """Tasks that take another item when they finish one: creating a task per item costs as much as a request."""
 
     def __init__(self, items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None]], at_once: int | Limit) -> None:
         self._items = items
@@ -79,7 +79,7 @@ class _Workers(Generic[_T]):
                 self._items_are_over()
         if self._failures:
             raise self._failures[0]
-        if self._was_cancelled:  # a scope that is cancelled may reach this task last, or never while it does not wait
+        if self._was_cancelled:  # a cancelled scope may reach this task last, or not at all while it never waits
             await anyio.lowlevel.checkpoint_if_cancelled()
             raise asyncio.CancelledError
 
@@ -98,7 +98,7 @@ class _Workers(Generic[_T]):
             await self._waiting
 
     def _look_again(self) -> None:
-        """Look now and then whether a limit has risen while nothing ends."""
+        """Poll whether the limit has risen while nothing completes."""
         self._timer = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look_again)
         self._look()
 
@@ -135,7 +135,7 @@ class _Workers(Generic[_T]):
                 self._idle.append(waiting)
                 item = await waiting
         except asyncio.CancelledError:
-            # Its item is not done: taken for an end like any other, an upload would ask for its items for ever.
+            # Its item is not done: treated as a normal completion, an upload would go on drawing items for ever.
             self._was_cancelled = True
             raise
         except Exception as error:  # noqa: BLE001 - raised in the end
@@ -145,8 +145,8 @@ class _Workers(Generic[_T]):
 async def for_each_in_turn(
     items: AsyncIterator[_T], work: Callable[[_T], Awaitable[None]], turnstile: Turnstile
 ) -> None:
-    """Do what `for_each` does, each item in its turn at a turnstile that others share."""
-    turns = 0  # that were taken and not given back
+    """Do what `for_each` does, taking a turn for each item at a turnstile shared with others."""
+    turns = 0  # taken and not given back
 
     async def in_turn() -> AsyncGenerator[_T, None]:
         nonlocal turns
@@ -154,7 +154,7 @@ async def for_each_in_turn(
             await turnstile.take()
             turns += 1
             yield item
-            del item  # not kept while the next is awaited: it may hold bytes
+            del item  # not kept alive while the next is awaited: it may hold bytes
 
     async def work_and_give_back(item: _T) -> None:
         nonlocal turns
@@ -168,19 +168,19 @@ async def for_each_in_turn(
         async with aclosing(in_turn()) as begun:
             await for_each(begun, work_and_give_back, at_once=turnstile.limit)
     finally:
-        for _ in range(turns):  # of what was cancelled before it began: the others would wait for them forever
+        for _ in range(turns):  # turns of work cancelled before it began: others would wait for them forever
             turnstile.give_back()
 
 
 async def back_off(retry: Retry, rounds: int) -> None:
-    """Wait before another round: a random share of ``base``, doubled ``rounds`` times, at most of ``cap``."""
-    await asyncio.sleep(random.random() * min(retry.cap, retry.base * 2.0**rounds))  # noqa: S311 - spreads, hides nothing
+    """Wait before another round: full jitter over ``base`` seconds, doubled ``rounds`` times, at most ``cap``."""
+    await asyncio.sleep(random.random() * min(retry.cap, retry.base * 2.0**rounds))  # noqa: S311 - jitter, no secret
 
 
 class Turnstile:
-    """Lets several callers begin no more at once, all together, than a limit says: first come, first served.
+    """Keeps the work of several callers within one limit: first come, first served.
 
-    Every turn that was taken is given back, once; that is also when a limit that has risen is noticed, or by `look`.
+    Every turn taken is given back, exactly once. A raised limit is noticed then, or by `look`.
     """
 
     def __init__(self, limit: Limit) -> None:
@@ -198,7 +198,7 @@ class Turnstile:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # the turn came at the same moment: nobody else would give it back
+            if not turn.cancelled():  # the turn was granted at the same moment: nobody else would give it back
                 self.give_back()
             raise
 
@@ -208,7 +208,7 @@ class Turnstile:
         self.look()
 
     def look(self) -> None:
-        """Let in who waits, as far as there is room."""
+        """Let waiting callers in, as far as there is room."""
         while self._waiting and self._busy < self.limit.now:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -217,9 +217,9 @@ class Turnstile:
 
 
 class UnderWay:
-    """The requests under way of one upload, or of several that share this.
+    """The requests in flight of one upload, or of several that share this.
 
-    Where one is refused, the others show whether that is because there are so many.
+    When one is refused, the fate of the others shows whether there were too many at once.
     """
 
     def __init__(self) -> None:
@@ -228,18 +228,18 @@ class UnderWay:
         self._changed = anyio.Event()
 
     def begins(self) -> None:
-        """Note that one begins."""
+        """Note that a request starts."""
         self._running += 1
 
     def ends(self, *, taken: bool) -> None:
-        """Note that one has ended: the archive took it, or not."""
+        """Note that a request has ended; ``taken``: the archive accepted it."""
         self._running -= 1
         self._taken += taken
         self._changed.set()
         self._changed = anyio.Event()
 
     async def another_was_taken(self) -> bool:
-        """Wait until the archive has taken another one; False when none is under way any more."""
+        """Wait until the archive has accepted another request; False once none is in flight."""
         before = self._taken
         while self._running and self._taken == before:
             await self._changed.wait()

@@ -1,7 +1,7 @@
-"""Whether what an archive gives is what was sent: two streams of one instance, compared within bounded memory.
+"""Whether what an archive returns is what was sent: two streams of one instance, compared within bounded memory.
 
-A small one is held twice and compared element by element where its bytes differ. Of a large one that is done with what
-stands before the pixels, and the rest is compared byte by byte as it comes.
+A small instance is held twice and, if its bytes differ, compared element by element. Of a large one, only what precedes
+the pixel data is compared that way; the rest is compared byte by byte as it arrives.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from postdicom_async.bodies import Body
 
 COMPARED_WHOLE: Final = 16 << 20
-"""Bytes of an instance that is read by pydicom where its bytes differ."""
-_MORE: Final = 1 << 20  # an archive may write the same data set this much longer
+"""Bytes: up to this size an instance whose bytes differ is parsed by pydicom."""
+_MORE: Final = 1 << 20  # bytes by which an archive's encoding of the same data set may be longer
 _FIRST_LOOK: Final = 64 * 1024
-_LONGEST_HEAD: Final = 4 << 20  # before the pixels of a large instance
+_LONGEST_HEAD: Final = 4 << 20  # bytes before the pixel data of a large instance
 _PIXEL_DATA: Final = JSON_TAG["PixelData"]
 
 
 async def compared(sent: Body, received: AsyncIterator[bytes]) -> Differences:
     """Return how what is received differs from what was sent.
 
-    Memory: twice the instance and 1 MiB up to 16 MiB, beyond that what stands before the pixels, and a few pieces. Of
-    such a large one pixels of another length cannot be told from the same in another way of writing; and where more
-    than 4 MiB stand before them, a difference has no tags.
+    Memory: for up to 16 MiB, twice the instance and 1 MiB; beyond that, what precedes the pixel data and a few pieces.
+    For such a large instance, pixel data of another length cannot be told from the same pixels in another encoding; and
+    if more than 4 MiB precede it, a difference is reported without tags.
 
     Raises:
         LocalFileError: the source changed, or is gone.
@@ -56,7 +56,7 @@ async def compared(sent: Body, received: AsyncIterator[bytes]) -> Differences:
 
 
 async def _compare_streams(body: Body, pieces_received: AsyncIterator[bytes]) -> Differences:
-    """Compare what stands before the pixels element by element, and the rest byte by byte as it comes."""
+    """Compare what precedes the pixel data element by element, and the rest byte by byte as it arrives."""
     cannot = Differences(Difference.CANNOT_COMPARE)
     async with aclosing(body.open()) as pieces:
         sent, received = _Stream(pieces), _Stream(pieces_received)
@@ -64,7 +64,7 @@ async def _compare_streams(body: Body, pieces_received: AsyncIterator[bytes]) ->
         if one is None or other is None or one.syntax != other.syntax or one.with_elements != other.with_elements:
             return cannot
         rest = await _equal_rest(sent, received)
-    if rest is None:  # another length: perhaps the same pixels, only written in another way
+    if rest is None:  # another length: perhaps the same pixels in another encoding
         return cannot
     found = Differences(Difference.SAME)
     if one.with_elements:
@@ -76,7 +76,7 @@ async def _compare_streams(body: Body, pieces_received: AsyncIterator[bytes]) ->
 
 
 async def _equal_rest(sent: _Stream, received: _Stream) -> bool | None:
-    """Return whether what is left is the same; None where one is longer."""
+    """Return whether the remaining bytes are equal; None if one stream is longer."""
     equal = True
     while await sent.filled() and await received.filled():
         size = min(len(sent.held), len(received.held))
@@ -89,8 +89,8 @@ class _Head(NamedTuple):
 
     Attributes:
         syntax: the transfer syntax.
-        data: all before the pixels; where they do not come soon, all before the data set.
-        with_elements: which of the two.
+        data: everything before the pixel data; if that does not come soon, everything before the data set.
+        with_elements: whether ``data`` reaches to the pixel data.
     """
 
     syntax: str
@@ -99,10 +99,10 @@ class _Head(NamedTuple):
 
 
 class _Stream:
-    """Pieces of bytes, taken in other sizes than they come.
+    """Pieces of bytes, taken in sizes other than those they arrive in.
 
     Attributes:
-        held: what has come and was not taken.
+        held: bytes that have arrived and were not taken.
     """
 
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:
@@ -110,7 +110,7 @@ class _Stream:
         self._pieces = pieces
 
     async def filled(self) -> bool:
-        """Wait until something is held; False at the end."""
+        """Wait until something is held; False at the end of the stream."""
         while not self.held:
             piece = await anext(self._pieces, None)
             if piece is None:
@@ -119,12 +119,12 @@ class _Stream:
         return True
 
     def taken(self, size: int) -> memoryview | bytes:
-        """Take so much of what is held."""
+        """Take ``size`` of the held bytes."""
         taken, self.held = self.held[:size], self.held[size:]
         return taken
 
     async def pass_head(self) -> _Head | None:
-        """Go to the pixels, or else to the beginning of the data set; None where it does not show."""
+        """Advance to the pixel data, or else to the beginning of the data set; None if neither can be found."""
         gathered, look, pixels = bytearray(), _FIRST_LOOK, None
         while len(gathered) < _LONGEST_HEAD and (piece := await anext(self._pieces, None)) is not None:
             gathered += piece

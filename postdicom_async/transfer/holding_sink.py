@@ -1,17 +1,17 @@
-"""Instances on their way from one archive to another end of a job, each given on when it is whole.
+"""Instances on their way from one archive to the other end of a job, each passed on once it is whole.
 
-A small one waits in memory, a large one in a private file; where its length is known it may not be kept at all but be
-handed on as it comes, a body that can be read once: the receiver of the answer writes it (`Passing`), the sender of a
-store request reads it (`PassingBody`).
+A small instance waits in memory, a large one in a private file; one whose length is known may not be stored at all but
+passed on as it arrives, as a body that can be read once: the receiver of the answer writes it (`Passing`), the sender
+of a store request reads it (`PassingBody`).
 
-State: all of it belongs to the event loop; threads only write files. What is in memory is counted from its arrival
-until it is taken or written; what is in files until it is taken. Whoever receives waits while there is much of it, but
-never while the one for whom it is waits too: for the next instance, or for more of a body that is still coming. Each
-answer has a `Side` of its own, so that it goes on while its own body is read.
+State: all of it belongs to the event loop; threads only write files. Bytes in memory count from their arrival until the
+instance is taken or written to a file; bytes in files count until it is taken. The receiver waits while much is held,
+but never while the reader waits too, for the next instance or for more of a body that is still arriving. Each answer
+has a `Side` of its own, so that it continues while its own body is being read.
 
-What can go wrong is that both wait for one another: the receiver for room, and the reader for bytes that come only
-when there is room. So a reader that waits is let through (`is_awaited`), a body that nobody reads any more lets its
-archive go on (`PassingBody.__del__`), and one that was taken and never opened is thrown away after a while (`_UNREAD`).
+The risk is a deadlock: the receiver waits for room, and the reader for bytes that can arrive only once there is room.
+So a waiting reader lets the receiver through (`is_awaited`), a body that nobody reads any more lets its archive
+continue (`PassingBody.__del__`), and one that was taken but never opened is dropped after a while (`_UNREAD`).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 
 
 class Passing:
-    """An instance that passes through: the receiver writes it (`Arrival`), one reader takes its bytes as they come.
+    """An instance that passes through: the receiver writes it (`Arrival`), one reader takes its bytes as they arrive.
 
     Attributes:
-        is_awaited: the reader waits for more of it.
+        is_awaited: whether the reader is waiting for more of it.
     """
 
     where: str = ""
@@ -61,7 +61,7 @@ class Passing:
         self._cut_short = False
 
     def write(self, pieces: Pieces, size: int, /) -> None:
-        """Keep its next bytes for the reader, if there still is one."""
+        """Keep its next bytes for the reader, if there still is one; ``size`` is their number."""
         if not self._cut_short:
             self._pieces.extend(bytes(piece) for piece in pieces)
             self._sink.hold(size)
@@ -74,13 +74,13 @@ class Passing:
         self._ended(None)
 
     def drop(self) -> None:
-        """Tell the reader that the rest does not come; what came before may still be read."""
+        """Tell the reader that the rest will not come; bytes that arrived before may still be read."""
         self._cut_short = True
         self._news.set()
         self._ended(None)
 
     async def read(self) -> AsyncGenerator[bytes, None]:
-        """Yield its bytes as they come. It has ended only when the instance is whole."""
+        """Yield its bytes as they arrive. Ends normally only if the instance is whole."""
         try:
             while True:
                 while self._pieces:
@@ -100,7 +100,7 @@ class Passing:
             self.close()
 
     def close(self) -> None:
-        """Throw away what was not read of it."""
+        """Discard the bytes that were not read."""
         self._cut_short = True
         self._sink.hold(-sum(map(len, self._pieces)))
         self._pieces.clear()
@@ -108,13 +108,13 @@ class Passing:
 
 
 class PassingBody:
-    """The body of an instance that is still coming. It can be opened once, and raises where the rest does not come.
+    """The body of an instance that is still arriving. It can be opened once, and raises if the rest does not come.
 
-    Nothing comes behind it before it is read: so whoever is given one reads it at once.
+    Nothing behind it arrives before it is read, so read it at once.
 
     Attributes:
-        length: its bytes, as the part that brings it says.
-        is_opened: somebody reads it.
+        length: its bytes, from the Content-Length of its part.
+        is_opened: whether somebody reads it.
     """
 
     def __init__(self, passing: Passing, length: int) -> None:
@@ -126,7 +126,7 @@ class PassingBody:
         return f"<PassingBody of {self.length} bytes>"
 
     async def open(self) -> AsyncGenerator[bytes, None]:
-        """Yield it as it comes.
+        """Yield its bytes as they arrive.
 
         Raises:
             LocalFileError: it was opened before, or the rest does not come.
@@ -143,32 +143,32 @@ class PassingBody:
             raise LocalFileError("the instance has another length than its part said", temporary=True)
 
     def close(self) -> None:
-        """Throw away what comes."""
+        """Discard what is still arriving."""
         self._passing.close()
 
     def __del__(self) -> None:
-        """Let the archive that sends it go on when nobody will read it."""
+        """Let the archive that sends it continue: nobody will read it."""
         self._passing.close()
 
 
 _MIB: Final = 1 << 20
 _PIECE: Final = 256 << 10
 _WRITTEN: Final = 1 * _MIB  # at a time
-_FILED: Final = 8  # times as much as in memory may be in files
-_LEAST: Final = 4096  # that an instance counts for
-_UNREAD: Final = 300.0  # seconds in which what was taken is to be read while the next is waited for
+_FILED: Final = 8  # files may hold this many times as much as memory
+_LEAST: Final = 4096  # bytes that an instance counts for at least
+_UNREAD: Final = 300.0  # seconds after which a body that was taken but not read is dropped, if the next one is awaited
 
 
 class HoldingSink:
-    """Holds instances until they are taken, about ``most`` bytes of them in memory. It is entered while it is used.
+    """Holds instances until they are taken, about ``most`` bytes of them in memory. Enter it while it is in use.
 
-    In files it holds some times as much, and always the one that is coming.
+    Files hold a multiple of that, and always the instance that is arriving.
 
     Args:
-        given: told of each instance as it is put where `next` takes it.
+        given: called with each instance as it becomes available to `next`.
         most: bytes in memory.
-        in_memory: bytes of one instance in memory.
-        passes: a larger one whose length is known is handed on as it comes.
+        in_memory: the largest instance kept in memory, in bytes.
+        passes: whether a larger one whose length is known is passed on as it arrives.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class HoldingSink:
         self._ready: deque[tuple[IdentifiedSource, int, int]] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
-        self.is_awaited: bool = False  # somebody waits for the next, and there is none
+        self.is_awaited: bool = False  # somebody waits for the next instance, and there is none
         self._unread: list[weakref.ref[PassingBody]] = []
         self._finished = False
         self._closed = False
@@ -204,21 +204,21 @@ class HoldingSink:
         if threads is not None:
             threads.__exit__(None, None, None)
 
-    # --- for those that receive ---------------------------------------------------------------------------------------
+    # --- for receivers ------------------------------------------------------------------------------------------------
 
     @property
     def is_tight(self) -> bool:
-        """Whether so much is held that no more is to come."""
+        """Whether so much is held that nothing more should arrive."""
         return (self.held >= self._most or self._filed >= _FILED * self._most) and not self._closed
 
     def hold(self, size: int) -> None:
-        """Count bytes in memory, with a negative number those that are no more."""
+        """Count bytes in memory; a negative number counts them off."""
         self.held += size
         if size <= 0:
             self.wake()
 
     def wake(self) -> None:
-        """Have those that wait for room look again."""
+        """Make those that wait for room check again."""
         self._room.set()
         self._room = asyncio.Event()
 
@@ -227,7 +227,7 @@ class HoldingSink:
         await self._room.wait()
 
     def put(self, one: IdentifiedSource, uids: InstanceUids, held: int, *, filed: int = 0) -> None:
-        """Have an instance taken, of which so many bytes are counted as held, or are in a file."""
+        """Make an instance available; ``held`` bytes of it are counted as memory, ``filed`` bytes are in a file."""
         if self._closed:
             self.hold(-held)
             return
@@ -237,11 +237,11 @@ class HoldingSink:
         self._news.set()
 
     def finish(self) -> None:
-        """Say that no more come."""
+        """Say that no more instances come."""
         self._finished = True
         self._news.set()
 
-    # --- for the one that takes ---------------------------------------------------------------------------------------
+    # --- for the reader -----------------------------------------------------------------------------------------------
 
     async def next(self) -> IdentifiedSource | None:
         """Return the next instance, None after the last."""
@@ -271,14 +271,14 @@ class HoldingSink:
         return one
 
     def _drop_unread(self) -> None:
-        """Throw away what was taken and is not read: nothing comes behind it, and somebody waits for what would."""
+        """Drop bodies that were taken and are not read: nothing behind them can arrive, and somebody waits for it."""
         unread, self._unread = self._unread, []
         for body in filter(None, (one() for one in unread)):
             if not body.is_opened:
                 body.close()
 
     def close(self) -> None:
-        """Throw away what was not taken, and what still comes."""
+        """Discard what was not taken, and what still arrives."""
         self._closed = True
         while self._ready:
             one = self._taken()
@@ -297,7 +297,7 @@ class Side:
         self._passing: Passing | None = None
 
     def open(self, arriving: Arriving, ended: ArrivalEnded, /) -> Arrival:
-        """Begin to take an instance."""
+        """Begin to receive an instance."""
         sink = self._sink
         if sink.passes and arriving.length is not None and arriving.length > sink.in_memory:
             self._passing = passing = Passing(sink, ended)
@@ -314,15 +314,15 @@ class Side:
         return self._sink.pool.is_full() or (self._sink.is_tight and not awaited.is_awaited)
 
     async def room(self) -> None:
-        """Wait until something was taken or written."""
+        """Wait until there may be room."""
         await (self._sink.pool.room() if self._sink.pool.is_full() else self._sink.changed())
 
 
-# --- kept until it is whole -----------------------------------------------------------------------------------------
+# --- an instance until it is whole ----------------------------------------------------------------------------------
 
 
 class _Keeping:
-    """An instance in memory, and in a file from where it is too large for that."""
+    """An instance in memory, moved to a file once it is too large for that."""
 
     where: str = ""
 
@@ -342,8 +342,8 @@ class _Keeping:
         if self._over:
             return
         self._take(pieces, size, size)
-        # Many that come at once may fill memory before any of them is whole, and then nobody could take one to make
-        # room: so they go to files when somebody waits for the next.
+        # Many instances arriving at once may fill memory before any of them is whole, and then nobody could take one to
+        # make room: so they go to files when somebody waits for the next.
         if self._size > self._sink.in_memory or (self._sink.is_awaited and self._sink.is_tight):
             self._go_on()
 
@@ -363,7 +363,7 @@ class _Keeping:
         self._pieces.clear()
         self._hold(-self._held)
         if self._at_work:
-            self._over = True  # told when the thread has done
+            self._over = True  # reported when the thread is done
         else:
             self._end(None)
 
@@ -407,7 +407,7 @@ class _Keeping:
         self._sink.pool.start(partial(self._write, pieces, last), partial(self._written, self._held, last))
 
     def _write(self, pieces: Pieces, last: bool) -> None:
-        """Write, and when that was all find out whether it is whole; in a thread."""
+        """Write in a thread; with ``last``, also check whether the instance is whole."""
         with explained("the folder for temporary files"):
             file = self._file = self._file or PrivateFile()
             for piece in pieces:

@@ -1,15 +1,15 @@
-"""The intake of an upload: settles what is not to be sent, tells duplicates apart, gives each source one outcome.
+"""The intake of an upload: settles sources that are not to be sent, finds duplicates, gives each source one outcome.
 
-Every source has exactly one outcome, told as soon as it is final; what is not settled when all is over was not sent.
-Of several sources with one SOP Instance UID only one is under way at a time. One that is byte for byte the same shares
-the outcome of its twin; one that differs waits, and is handed out when the one before it was refused. Nothing else
-waits for that: what is ready when everything else is done is sent in a further round.
+Every source has exactly one outcome, reported as soon as it is final; a source that is not settled by the end was not
+sent. Of several sources with one SOP Instance UID only one is in flight at a time. One that is byte for byte the same
+shares the outcome of its twin; one that differs waits, and is handed out if the one before it was refused. Nothing else
+waits for that: sources that become ready once everything else is done are sent in a further round.
 
 State, all of it in the event loop: ``_open`` has a record for each source that was handed out or waits, and for each of
-these UIDs ``_under_way`` has all versions that were met. Once all versions of a UID are settled they move to
-`SettledVersions`, most of it on disk, so that memory holds only what is under way; and a version never holds the bytes
-of an instance, only its file or a digest. What can go wrong is an outcome that is told twice or never: only
-`Intake._close` ends a record, and `Intake._settle_the_rest` ends those that are left.
+their UIDs ``_under_way`` has all versions met so far. Once all versions of a UID are settled they move to
+`SettledVersions`, most of it on disk, so that memory holds only what is in flight; and a version never holds the bytes
+of an instance, only its file or a digest. The risk is an outcome reported twice or never: only `Intake._close` ends a
+record, and `Intake._settle_the_rest` ends those that are left.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ if TYPE_CHECKING:
     from postdicom_async.bodies import Body
     from postdicom_async.dicom.anonymize import Anonymization
 
-_HASHED_ASIDE = 128 * 1024  # a larger piece is hashed in a thread, so that the event loop goes on
+_HASHED_ASIDE = 128 * 1024  # bytes; a larger piece is hashed in a thread, so that the event loop continues
 _REFUSED = frozenset({Status.FAILED, Status.UNREADABLE})
 
 
 class Fate(NamedTuple):
-    """What became of a source, as far as those like it share it."""
+    """What became of a source, as far as sources with the same bytes share it."""
 
     status: Status
     temporary: bool
@@ -76,13 +76,13 @@ class Fate(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Version:
-    """One of the contents met under a UID; never its bytes, or a stream of data sets would fill the memory.
+    """One of the contents met under a UID; never its bytes, or a stream of data sets would fill memory.
 
     Attributes:
         number: the source's place in the report.
-        length: its bytes as they are sent.
-        content: a file, or the digest of what was in memory; as it was before it was anonymised.
-        fate: None while it is under way or waits.
+        length: bytes as they are sent.
+        content: a file, or the digest of bytes in memory; of the original, if it is anonymised.
+        fate: None while it is in flight or waits.
     """
 
     number: int
@@ -150,16 +150,16 @@ def held_by(body: Body) -> int:
 
 
 def original_of(body: Body) -> Body:
-    """Return what an anonymised body is made from: two originals are not one because they look alike now.
+    """Return the body that an anonymised one is made from: two originals are not the same because their copies are.
 
-    Of a file that is held it is the file: what is kept of an instance is never its bytes.
+    Of a file held in memory, return the file: a version never keeps the bytes of an instance.
     """
     original = body.original if isinstance(body, AnonymizedBody) else body
     return original.file if isinstance(original, HeldFile) else original
 
 
 async def alike(body: Body, known: Iterable[Version]) -> Version | None:
-    """Return the one with the same bytes as ``body``; one that cannot be read is like no other."""
+    """Return the known version with the same bytes as ``body``; a body that cannot be read equals none."""
     own: bytes | None = None
     for one in known:
         if one.length == body.length:
@@ -173,7 +173,7 @@ async def alike(body: Body, known: Iterable[Version]) -> Version | None:
 
 
 async def digest_of(body: Body) -> bytes:
-    """Return what tells the bytes of a body from others."""
+    """Return a digest of the bytes of a body."""
     if isinstance(body, BytesBody) and body.length <= _HASHED_ASIDE:
         return hashlib.sha256(body.data).digest()
     digest = hashlib.sha256()
@@ -186,9 +186,9 @@ async def digest_of(body: Body) -> bytes:
     return digest.digest()
 
 
-_MOST_TWINS = 10_000  # kept of what is under way; then it is sent first
-_MOST_OTHERS = 8  # kept of one UID: each new one is compared with all of them
-_HELD_BYTES = 16 << 20  # of what waits and is in memory; files cost nothing
+_MOST_TWINS = 10_000  # twins remembered of sources in flight; beyond that, those are finished first
+_MOST_OTHERS = 8  # versions kept of one UID: each new one is compared with all of them
+_HELD_BYTES = 16 << 20  # of waiting sources that are in memory; files cost nothing
 
 _OTHER_CONTENT = "another source of this upload has the same SOP Instance UID and other content"
 
@@ -207,10 +207,10 @@ class _Record:
 
     Attributes:
         uid: its SOP Instance UID.
-        outcome: that it was not sent; the reason comes at the end.
-        version: what tells it apart.
-        twins: numbers and outcomes of those with the same bytes, which it stands for.
-        waiting: what is to be sent if the one before it is refused.
+        outcome: "not sent", used unless something else happens; the reason is added at the end.
+        version: its content.
+        twins: numbers and outcomes of the sources with the same bytes, which it stands for.
+        waiting: the source to send if the one before it is refused.
     """
 
     uid: str
@@ -248,10 +248,10 @@ class Intake:
         self._anonymize = anonymize
         self._study = study_instance_uid
         self._send_truncated = send_truncated
-        self._distinct = distinct  # no two have one UID: contents need not be told apart
+        self._distinct = distinct  # no two share a UID: contents need not be compared
         self._count = 0
         self._open: dict[int, _Record] = {}
-        self._under_way: dict[str, list[Version]] = {}  # all that was met of a UID with something open
+        self._under_way: dict[str, list[Version]] = {}  # all versions met of a UID that has an open record
         self._seen = SettledVersions()
         self._drawn: deque[IdentifiedSource] = deque()
         self._all_drawn = False
@@ -260,17 +260,18 @@ class Intake:
         self._held_bytes = 0
         self._unsent_bytes = 0
         self._measured = False
-        self._nothing_more: Exception | None = None  # why nothing else begins; what is under way is still finished
+        self._nothing_more: Exception | None = None  # why nothing new begins; sources in flight are still finished
 
     async def run(self, sources: Sources, send: _Send, operation: str, deadline: float | None) -> UploadReport:
-        """Have ``send`` send and `settle` what it is given, all within ``deadline``; return the fold of the outcomes.
+        """Let ``send`` send and `settle` the sources it is given, all within ``deadline`` seconds; return the report.
 
-        What it was not given, or has not settled when it raises, was not sent: what may have left by then is for
-        ``send`` to settle. It is called again for what waited for the end of another source.
+        A source it was not given, or had not settled when it raised, counts as not sent: ``send`` must settle whatever
+        may have left by then. It is called again for sources that waited for another one to end.
 
         Raises:
             PostdicomError: the archive cannot be worked with, or the report cannot be written. ``report`` on it says
-                what had been stored by then.
+                what had
+                been stored by then.
         """
         started = time.monotonic()
         measuring = asyncio.ensure_future(self.measure(sources))
@@ -289,7 +290,7 @@ class Intake:
         report = UploadReport(self._gathered.outcomes, self._gathered.counts, self.meter.bytes_done, seconds)
         if problem is None:
             return report
-        # What is wrong before anything was looked at has no report; what came later has one, though it may be empty.
+        # An error raised before any source was read has no report; a later one has, though it may be empty.
         problem.report = None if isinstance(problem, UsageError | LocalFileError) and not report.total else report
         raise problem
 
@@ -304,7 +305,7 @@ class Intake:
                 self.meter.check()
 
     async def _round(self, batches: AsyncGenerator[list[IdentifiedSource], None]) -> AsyncGenerator[Numbered, None]:
-        """Yield what is to be sent; everything else is settled here. Ends early where too much waits for the end."""
+        """Yield what is to be sent; settle everything else here. Ends early if too many sources wait for the end."""
         while self._nothing_more is None:
             if self._ready:
                 yield self._ready.popleft()
@@ -320,15 +321,15 @@ class Intake:
             numbered: Numbered | None = None
             try:
                 numbered = await self._admitted(await self._anonymized(self._drawn.popleft()))
-            except LocalFileError as error:  # what was met before, or a stream that was kept, cannot be read again
+            except LocalFileError as error:  # a known version, or a spooled stream, cannot be read again
                 self._nothing_more = error
             if numbered is not None:
                 yield numbered
 
     async def _has_room(self) -> bool:
-        """Wait until another source may begin.
+        """Wait until another source may begin; False if none may.
 
-        Where the report cannot be written, or the listener fails, what is under way is the last.
+        If the report cannot be written, or the progress listener fails, only sources in flight are finished.
         """
         try:
             await self._gathered.room()
@@ -338,7 +339,7 @@ class Intake:
         return self._nothing_more is None
 
     async def _anonymized(self, source: IdentifiedSource) -> IdentifiedSource:
-        """Return a source as it is to be sent; one that cannot be anonymised is not."""
+        """Return a source as it is to be sent; `Unusable` if it cannot be anonymised."""
         if self._anonymize is None or isinstance(source, Unusable):
             return source
         changed = await anonymized(source, self._anonymize)
@@ -347,7 +348,7 @@ class Intake:
         return changed
 
     async def measure(self, sources: Sources) -> int:
-        """Tell the meter, once, how much there will be; return the bytes, 0 where they cannot be told."""
+        """Tell the meter, once, how much there will be; return the bytes, 0 if they are not known."""
         expected = None if self._measured else await measure(sources)
         self._measured = True
         if expected is None:
@@ -358,11 +359,11 @@ class Intake:
 
     def expect_fewer_bytes(self, size: int) -> None:
         """Note bytes that will not be sent."""
-        self._unsent_bytes += size  # the total may be known only later
+        self._unsent_bytes += size  # kept, since the total may become known only later
         self.meter.expect_fewer_bytes(size)
 
     async def _admitted(self, source: IdentifiedSource) -> Numbered | None:
-        """Return the source if it is to be sent now; else settle it here, or let it wait."""
+        """Return the source if it is to be sent now; otherwise settle it here, or let it wait."""
         if isinstance(source, Unusable):
             self._end_here(Outcome(source.label, source.status, source.uids, source.size, reason=source.reason))
             return None
@@ -375,7 +376,7 @@ class Intake:
         if twin_of is not None:
             self._note_twin(twin_of, _outcome(source, Status.DUPLICATE, "sent once"))
             return None
-        # Numbered only after this: cancelled while it is read, it has no place in the report, as if never drawn.
+        # Numbered only after this: if cancelled while it is read, it has no place in the report, as if never drawn.
         content = await self._content(source.body)
         if known and (self._distinct or not self._may_be_tried(known, source.body)):
             self._end_here(_outcome(source, Status.FAILED, _OTHER_CONTENT))
@@ -393,14 +394,14 @@ class Intake:
         return None
 
     async def _content(self, body: Body) -> FileBody | bytes:
-        """Return what tells a body from others; nothing of one that there is no need to tell, which is only read."""
+        """Return what tells a body from others; an empty value, after reading it, if there is no need to."""
         original = original_of(body)
         if isinstance(original, FileBody):
             return original
         return b"" if self._distinct else await digest_of(original)
 
     def _may_be_tried(self, known: list[Version], body: Body) -> bool:
-        """Whether a source that differs from all those met under its UID may be sent if they are refused."""
+        """Whether a source that differs from all known versions of its UID may be sent if they are refused."""
         waits = any(one.fate is None for one in known)
         held = held_by(body) if waits else 0
         in_the_way = any(one.fate is not None and not one.fate.refused for one in known)
@@ -413,7 +414,7 @@ class Intake:
     # --- outcomes ------------------------------------------------------------------------------------------------
 
     def settle(self, number: int, outcome: Outcome) -> None:
-        """Note the end of a source that was handed out. The next that waited for it is now ready, or settled too."""
+        """Note the end of a source that was handed out. The next one waiting for it becomes ready or is settled too."""
         record = self._open[number]
         fate = self._close(record, outcome)
         versions = self._under_way[record.uid]
@@ -435,7 +436,7 @@ class Intake:
                 self._nothing_more = error
 
     def _close(self, record: _Record, outcome: Outcome) -> Fate:
-        """Tell the end of a source, and of those it stands for."""
+        """Report the end of a source, and of those it stands for."""
         number = record.version.number
         del self._open[number]
         record.version.fate = fate = Fate.of(outcome)
@@ -463,9 +464,9 @@ class Intake:
         self.meter.finished(outcome, number)
 
     def _settle_the_rest(self, problem: PostdicomError | None) -> None:
-        """Tell what was not sent when all is over; where there was no problem, the caller was cancelled.
+        """Report what was not sent by the end; without a ``problem``, the caller was cancelled.
 
-        Nobody waits for these, so no event does either.
+        Nobody is listening then, so no progress events are sent.
         """
         why, temporary = ("cancelled", True) if problem is None else (problem.message, problem.temporary)
         for number, record in sorted(self._open.items()):
@@ -481,7 +482,7 @@ def _outcome(source: Usable, status: Status, reason: str | None = None) -> Outco
 
 
 def _as_twin(twin: Outcome, fate: Fate) -> Outcome:
-    """Return the outcome of a source whose bytes another one has, of which that became."""
+    """Return the outcome of a source from the fate of the one with the same bytes."""
     if not fate.in_archive:
         twin = replace(twin, status=fate.status, reason="as the one like it", temporary=fate.temporary)
     elif fate.status is Status.PRESENT:

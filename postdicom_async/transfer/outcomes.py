@@ -1,10 +1,10 @@
 """What a caller learns of a transfer: its outcomes as a stream, and its progress.
 
-A transfer tells of each instance once, as it ends; every report is a fold over that, and `Gathered` is the fold. It
-holds counts, and of the outcomes themselves what its maker asked for: all of them, those that need attention, or a few
-that a reader has still to take. So nothing here grows with the number of instances unless a caller wants it. Who makes
-outcomes awaits `Gathered.room` before it begins the next instance: a slow reader, or a report that cannot be written,
-is felt there. `Meter` counts what has moved and tells a listener.
+A transfer reports each instance once, as it ends; every report is a fold over these outcomes, and `Gathered` is the
+fold. It holds counts, and of the outcomes themselves what its maker asked for: all of them, those that need attention,
+or the few that a reader has not taken yet. So nothing here grows with the number of instances unless a caller wants it.
+Producers of outcomes await `Gathered.room` before they begin the next instance: that is where a slow reader, or a
+report that cannot be written, makes itself felt. `Meter` counts bytes and instances and calls the progress listener.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ ReportFile: TypeAlias = "str | os.PathLike[str]"
 
 _Report = TypeVar("_Report", UploadReport, DownloadReport)
 
-MOST_KEPT = 10_000  # of each kind that a report holds where it does not hold all
-_MOST_WAITING = 256  # outcomes that a reader has still to take
+MOST_KEPT = 10_000  # of each kind, in a report that does not hold all
+_MOST_WAITING = 256  # outcomes that a reader has not taken yet
 
 
 class Gathered:
@@ -49,7 +49,7 @@ class Gathered:
 
     Attributes:
         counts: number of outcomes by status.
-        keeps_all: whether every outcome is kept, or only those that need attention.
+        keeps_all: whether every outcome is kept, or only those needing attention.
     """
 
     def __init__(self, *, keeps_all: bool, journal: Journal | None = None, streams: bool = False) -> None:
@@ -61,7 +61,7 @@ class Gathered:
         self._changed = asyncio.Event()
 
     def add(self, outcome: Outcome, number: int = 0) -> None:
-        """Take the outcome of an instance; ``number`` is its place among those that are kept."""
+        """Add the outcome of an instance; ``number`` is its place among those that are kept."""
         self.counts[outcome.status] += 1
         if self.keeps_all or not (outcome.ok or len(self._kept) >= MOST_KEPT):
             self._kept.append((number, outcome))
@@ -75,7 +75,7 @@ class Gathered:
         """Wait until another instance may begin.
 
         Raises:
-            LocalFileError: the report cannot be written, so that what becomes of it would not be known.
+            LocalFileError: the report cannot be written, so the instance's outcome would be lost.
         """
         if self._journal is not None and self._journal.problem is not None:
             raise self._journal.problem
@@ -85,11 +85,11 @@ class Gathered:
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """What is kept, in the order of their numbers."""
+        """The outcomes kept, in the order of their numbers."""
         return tuple(outcome for _, outcome in sorted(self._kept, key=lambda one: one[0]))
 
     async def taken(self, engine: asyncio.Future[_Report]) -> AsyncGenerator[Outcome, None]:
-        """Yield what waits until ``engine``, which adds it, has ended."""
+        """Yield outcomes as they come until ``engine``, which adds them, has ended."""
         waiting = self._waiting
         if waiting is None:
             raise ValueError("outcomes are streamed only where that was asked for")
@@ -103,7 +103,7 @@ class Gathered:
                 await self._changed.wait()
 
     def close(self) -> LocalFileError | None:
-        """Make the report durable; return why it could not be written to its end, None when it was."""
+        """Make the report durable; return the error if it could not be written completely, otherwise None."""
         if self._journal is None:
             return None
         self._journal.close()
@@ -113,11 +113,11 @@ class Gathered:
 async def gathered_into(
     report: ReportFile | None, engine: Callable[[Gathered], Awaitable[_Report]], *, with_paths: bool
 ) -> _Report:
-    """Run a transfer whose outcomes go into ``report``, or all into what is returned where that is None.
+    """Run a transfer whose outcomes go into the file ``report``, or, if that is None, into the returned report.
 
     Raises:
-        LocalFileError: the file cannot be written. Where that shows only at the end, ``report`` on the error is whole.
-        PostdicomError: what ended the transfer; it says more than a report that could not be written either.
+        LocalFileError: the file cannot be written. If that shows only at the end, ``report`` on the error is complete.
+        PostdicomError: what ended the transfer; it takes precedence over a report that could not be written.
     """
     journal = None if report is None else Journal(report, with_paths=with_paths)
     gathered = Gathered(keeps_all=journal is None, journal=journal)
@@ -136,9 +136,9 @@ async def gathered_into(
 class Outcomes(Generic[_Report]):
     """The outcomes of one transfer, each as its instance ends: ``async for outcome in outcomes``.
 
-    The transfer begins with the reading and goes no faster than it. Leaving early ends it; inside ``async with`` that
-    is done by the time the block is left. What ends the transfer as a whole is raised after the last outcome, and its
-    ``report`` holds the counts.
+    The transfer starts when reading starts and goes no faster than the reader. Leaving the loop early ends it; inside
+    ``async with`` it has ended by the time the block is left. An error that ends the whole transfer is raised after the
+    last outcome, and its ``report`` holds the counts.
     """
 
     def __init__(self, engine: Callable[[Gathered], Awaitable[_Report]]) -> None:
@@ -148,7 +148,7 @@ class Outcomes(Generic[_Report]):
 
     @property
     def report(self) -> _Report:
-        """The counts, and what needs attention, at most 10,000 outcomes; known when all have been read.
+        """The counts, and at most 10,000 outcomes that need attention; known once all outcomes were read.
 
         Raises:
             UsageError: there are more to read, or an error ended the transfer.
@@ -177,7 +177,7 @@ class Outcomes(Generic[_Report]):
             await self._end()
 
     async def _end(self) -> None:
-        """End the transfer. Left early, it is ended twice: here, and when the generator that was left is collected."""
+        """End the transfer. If left early, this runs twice: now, and when the abandoned generator is collected."""
         if self._running is None:
             return
         self._running.cancel()
@@ -196,8 +196,9 @@ class Meter:
     """Totals of one transfer. Without a listener it only counts.
 
     Attributes:
-        problem: what the listener raised; it is called no more. Where bytes move it is raised at once. Where an
-            instance has ended it must not hide what became of others: `check` raises it, when that is noted.
+        problem: what the listener raised; it is not called again. When bytes move, it is raised at once. When an
+            instance
+            has ended, it must not hide the outcomes of others: `check` raises it once those are noted.
     """
 
     def __init__(self, listener: OnProgress | None) -> None:
@@ -217,7 +218,7 @@ class Meter:
         self._bytes_total = size
 
     def expect_fewer_bytes(self, size: int) -> None:
-        """Note bytes that turned out not to be for sending."""
+        """Note bytes that will not be sent after all."""
         if self._bytes_total is not None:
             self._bytes_total -= size
 
@@ -229,14 +230,14 @@ class Meter:
             self.check()
 
     def reached(self, what: Hashable, size: int) -> None:
-        """Count the bytes of an instance up to ``size``; those counted in an earlier attempt at it are not again."""
+        """Count bytes of instance ``what`` up to ``size``; bytes counted in an earlier attempt do not count again."""
         before = self._reached.get(what, 0)
         if size > before:
             self._reached[what] = size
             self.moved(size - before)
 
     def finished(self, outcome: Outcome, what: Hashable = None) -> None:
-        """Count an instance that reached its end; ``what`` it was called while its bytes were counted."""
+        """Count an instance that has ended; ``what`` is the key its bytes were counted under."""
         self._instances_done += 1
         self._reached.pop(what, None)
         if self._listener is not None:
@@ -248,7 +249,7 @@ class Meter:
             raise self.problem
 
     def _say(self, event: ProgressEvent) -> None:
-        if self._listener is None or self.problem is not None:  # it raised once, and is called no more
+        if self._listener is None or self.problem is not None:  # it raised once, and is not called again
             return
         try:
             self._listener(event)

@@ -1,10 +1,10 @@
 """Where instances go as they arrive: into a folder (`FolderSink`), or on to another archive (`HoldingSink`).
 
-A sink takes bytes without waiting and says later what became of them, so that taking an answer apart never waits for
-each part. Whoever feeds it awaits `Sink.room` in between: so a slow disk, or a slow reader, holds back the network.
+A sink accepts bytes without waiting and reports later how it went, so that parsing an answer never waits for each part.
+Its caller awaits `Sink.room` in between: so a slow disk, or a slow reader, slows down the network.
 
-In a folder each file is whole under its final name and durable. It belongs to one thread at a time: what arrives while
-a thread works on it waits for that thread, in order.
+In a folder each file is whole under its final name and durable. A file belongs to one thread at a time: bytes that
+arrive while a thread works on it wait for that thread, in order.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from postdicom_async.results import InstanceUids
 Pieces: TypeAlias = Sequence[bytes | memoryview]
 
 ArrivalEnded: TypeAlias = Callable[[BaseException | None], None]
-"""Called once for each arrival, in the event loop: with None when it was kept, or dropped as it was told to; with the
-error otherwise. It must not raise."""
+"""Called once for each arrival, in the event loop: with None if it was kept, or dropped as requested; otherwise with
+the error. It must not raise."""
 
 
 class Arriving(NamedTuple):
     """An instance that begins to arrive.
 
     Attributes:
-        header: what it says it is.
-        length: how many bytes it will have, None where the archive has not said.
+        header: its header.
+        length: its bytes, None if the archive has not said.
     """
 
     header: InstanceHeader
@@ -40,11 +40,11 @@ class Arriving(NamedTuple):
 
 
 class Arrival(Protocol):
-    """One instance on its way into a sink. No call waits; `ArrivalEnded` tells how it went."""
+    """One instance on its way into a sink. No method waits; `ArrivalEnded` reports the result."""
 
     @property
     def where(self) -> str:
-        """The file it will be, empty where it is none."""
+        """The path of the file it will be, empty if there is none."""
         ...
 
     def write(self, pieces: Pieces, size: int, /) -> None:
@@ -56,24 +56,24 @@ class Arrival(Protocol):
         ...
 
     def drop(self) -> None:
-        """Leave nothing of it: the rest will not come."""
+        """Discard all of it: the rest will not come."""
         ...
 
 
 class Sink(Protocol):
-    """Takes instances, from several answers at once.
+    """Accepts instances, from several answers at once.
 
     Attributes:
-        piece: how many bytes of a large instance are gathered before they are handed over. A smaller one comes whole.
+        piece: bytes of a large instance that are gathered before they are passed on. A smaller one comes in one piece.
     """
 
     piece: int
 
     def open(self, arriving: Arriving, ended: ArrivalEnded, /) -> Arrival:
-        """Begin to take an instance.
+        """Begin to receive an instance.
 
         Raises:
-            UsageError: it cannot have a place there.
+            UsageError: it cannot be given a place there.
         """
         ...
 
@@ -86,17 +86,17 @@ class Sink(Protocol):
         ...
 
 
-_LEAST_HELD = 32 * 1024  # what the smallest file counts as, so that the waiting ones are bounded in number too
+_LEAST_HELD = 32 * 1024  # bytes the smallest file counts as, so that the number of waiting files is bounded too
 
 
 class FolderSink:
     """A `Sink` of files, each written under a temporary name, made durable, and then given its final one.
 
-    It is entered for as long as it is used.
+    Enter it for as long as it is used.
 
-    An instance that comes whole is one piece of work for the pool's threads; a large one is written as it arrives.
-    Without fsync, work is done in the event loop as long as it is quick: writing half a megabyte into the page cache
-    takes less time than handing it to a thread.
+    An instance that arrives in one piece is one job for the pool's threads; a large one is written as it arrives.
+    Without fsync, work runs in the event loop as long as it is quick: writing half a megabyte into the page cache takes
+    less time than handing it to a thread.
     """
 
     def __init__(self, folder: SafeFolder, name: Callable[[InstanceUids], RelativeName], *, piece: int) -> None:
@@ -118,7 +118,7 @@ class FolderSink:
             threads.__exit__(None, None, None)
 
     def open(self, arriving: Arriving, ended: ArrivalEnded, /) -> Arrival:
-        """Name the file; it is made when there is something to write.
+        """Name the file; it is created when there is something to write.
 
         Raises:
             UsageError: the layout gives it no name, or that of another instance.
@@ -135,20 +135,20 @@ class FolderSink:
         await self.pool.room()
 
     def run(self, work: Callable[[], None], ended: ArrivalEnded) -> None:
-        """Do work on the disk: here, or in a thread."""
+        """Do disk work: here, or in a thread."""
         if self.folder.fsync or not self._quick.is_quick():
             self.pool.start(work, ended)
             return
         problem: BaseException | None = None
         try:
             self._quick.here(work)
-        except Exception as error:  # noqa: BLE001 - as a thread would
+        except Exception as error:  # noqa: BLE001 - reported as a thread would
             problem = error
         ended(problem)
 
 
 class _Filing:
-    """One file. What arrives while a thread works on it waits for that thread, in order."""
+    """One file. Bytes that arrive while a thread works on it wait for that thread, in order."""
 
     def __init__(self, sink: FolderSink, name: RelativeName, where: str, ended: ArrivalEnded) -> None:
         self.where: str = where
@@ -158,7 +158,7 @@ class _Filing:
         self._file: PartialFile | None = None
         self._pieces: list[bytes | memoryview] = []
         self._held = 0
-        self._kept: bool | None = None  # when all is written: whether it is to be kept, or to leave nothing
+        self._kept: bool | None = None  # what to do once all is written: keep the file, or remove it
         self._at_work = False
         self._over = False
 
@@ -211,5 +211,5 @@ class _Filing:
             goes_on = kept is None
         finally:
             if not goes_on and self._file is not None:
-                self._file.discard()  # which leaves a file that was committed as it is
+                self._file.discard()  # leaves a committed file as it is
                 self._file = None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from postdicom_async.dicom.json_stream import read_json
+from postdicom_async.dicom.json_reading import read_json
 from postdicom_async.errors import ProtocolError
 from postdicom_async.face import public_face
 

@@ -19,6 +19,7 @@ from tests.cloud.cutting import Cut, CuttingProxy
 from tests.cloud.forms import ONE
 from tests.cloud.service import API_KEY, SESSION, CloudService, Received, echo, uuid, views
 from tests.faults.clients import settings
+from tests.support.large import large
 
 MANY = 1000
 
@@ -104,19 +105,21 @@ def check_ends(sent: list[Received], ends: list[Any]) -> None:
     assert arrived <= set(names)
 
 
-async def test_cut_at_every_byte_of_the_answers() -> None:
+@pytest.mark.parametrize("nth", [7, large(1)])
+async def test_cut_at_every_byte_of_the_answers(nth: int) -> None:
     whole, sent, ends = await through(None)
     assert len(sent) == 6
     assert not [end for end in ends if isinstance(end, BaseException)]
-    for at in range(whole.down + 1):
+    for at in range(0, whole.down + 1, nth):
         _, sent, ends = await through(Cut(down=at))
         check_ends(sent, ends)
 
 
+@pytest.mark.parametrize("nth", [23, large(5)])
 @pytest.mark.parametrize("reset", [False, True])
-async def test_cut_anywhere_in_the_requests(reset: bool) -> None:
+async def test_cut_anywhere_in_the_requests(reset: bool, nth: int) -> None:
     whole, _, _ = await through(None)
-    for at in range(0, whole.up + 1, 5):
+    for at in range(0, whole.up + 1, nth):
         _, sent, ends = await through(Cut(up=at, reset=reset))
         check_ends(sent, ends)
 

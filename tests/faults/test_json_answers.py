@@ -19,7 +19,7 @@ from tests.faults.clients import FAST, settings, transport_of
 from tests.support.bodies import dicom_json, json_reply
 from tests.support.dicom_files import study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
-from tests.support.large import above_the_transport
+from tests.support.large import above_the_transport, large
 from tests.support.stalls import StallWatch
 
 if TYPE_CHECKING:
@@ -240,8 +240,7 @@ HOSTILE = {
 
 @above_the_transport
 @pytest.mark.parametrize("kind", HOSTILE)
-@pytest.mark.parametrize("limit", [10, None])
-@pytest.mark.parametrize("memory", [True, False], ids=["memory", "stalls"])
+@pytest.mark.parametrize(("limit", "memory"), [(10, True), (None, False), large(None, True), large(10, False)])
 async def test_many_small_results_neither_swell_nor_stall(
     kind: str, limit: int | None, memory: bool, connect: Connect
 ) -> None:

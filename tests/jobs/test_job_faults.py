@@ -19,6 +19,7 @@ from tests.faults.clients import FAST
 from tests.jobs.faulty_archive import FaultyArchive, Stored
 from tests.jobs.lying import adding_up, hurry
 from tests.support.dicom_files import small_dicom, uid
+from tests.support.large import large
 
 LARGE = bool(os.environ.get("POSTDICOM_TESTS_LARGE"))
 STUDIES, EACH = (200, 50) if LARGE else (60, 10)
@@ -55,7 +56,7 @@ def failed_and_there(path: Path, target: Stored) -> list[str]:
         reader.close()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, large(2), large(3)])
 async def test_a_fifth_of_all_requests_goes_wrong_at_both_ends(seed: int) -> None:
     source = FaultyArchive(files(), share=0.2, chance=random.Random(seed))
     target = FaultyArchive(share=0.2, chance=random.Random(-seed))

@@ -14,6 +14,7 @@ from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Summary
 from tests.jobs.killed import POINTS
 from tests.support.dicom_files import uid
+from tests.support.large import large
 from tests.support.warm import run_warm
 
 OF_FOLDERS = {
@@ -46,7 +47,7 @@ def left_over(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and ".part" in path.name]
 
 
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, large(3)])
 @pytest.mark.parametrize("point", sorted(POINTS.keys() - OF_FOLDERS - OF_DOWNLOADS - OF_DELETES - {"ledger opened"}))
 async def test_a_folder_into_an_archive(
     point: str, number: int, folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes]

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from postdicom_async.dicom.data_sets import dataset_in_parts, dataset_of
-from postdicom_async.dicom.json_model import (
+from postdicom_async.dicom.json_reading import (
     NotDicomJson,
     first_value,
     items_of,
     objects_in,
-    objects_in_xml,
 )
+from postdicom_async.dicom.native_xml import objects_in_xml
 from tests.support.tag_names import json_tag_of
 
 STUDY: dict[str, Any] = {"0020000D": {"vr": "UI", "Value": ["1.2"]}}

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.dicom import json_stream
-from postdicom_async.dicom.json_stream import DEEPEST, EndsEarly, JsonReader, NotJson, TooMuch, read_json
+from postdicom_async.dicom import json_reading
+from postdicom_async.dicom.json_reading import DEEPEST, EndsEarly, JsonReader, NotJson, TooMuch, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,9 +43,9 @@ def expected(text: bytes) -> list[Any] | None:
     return found if isinstance(found, list) else None
 
 
-@pytest.fixture(params=[json_stream._WINDOW, 1], ids=["window", "level by level"])
+@pytest.fixture(params=[json_reading._WINDOW, 1], ids=["window", "level by level"])
 def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_stream, "_WINDOW", request.param)
+    monkeypatch.setattr(json_reading, "_WINDOW", request.param)
 
 
 TEXTS = st.text(max_size=6) | st.sampled_from(
@@ -64,13 +64,13 @@ DOCUMENTS = st.builds(
     st.sampled_from([None, 1]),
     st.booleans(),
 )
-WINDOWS = st.sampled_from([1, 7, json_stream._WINDOW])
+WINDOWS = st.sampled_from([1, 7, json_reading._WINDOW])
 
 
 @given(DOCUMENTS, st.integers(1, 40), WINDOWS)
 def test_any_document_cut_anywhere_is_what_json_reads(text: bytes, size: int, window: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_stream, "_WINDOW", window)
+        patch.setattr(json_reading, "_WINDOW", window)
         assert read([text]) == read(cut_at(text, 1)) == read(cut_at(text, size)) == expected(text)
 
 
@@ -78,7 +78,7 @@ def test_any_document_cut_anywhere_is_what_json_reads(text: bytes, size: int, wi
 def test_any_beginning_of_a_document_ends_early(text: bytes, data: st.DataObject, window: int) -> None:
     beginning = text[: data.draw(st.integers(1, len(text) - 1))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_stream, "_WINDOW", window)
+        patch.setattr(json_reading, "_WINDOW", window)
         for pieces in ([beginning], cut_at(beginning, 1)):
             with pytest.raises(EndsEarly):
                 read(pieces)
@@ -112,7 +112,7 @@ GARBAGE = st.lists(st.sampled_from(ODD), max_size=14).map("".join)
 def test_what_is_not_json_is_refused_however_it_is_cut(garbage: str, before: str, window: int) -> None:
     text = (before + garbage).encode("utf-8", "surrogatepass")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_stream, "_WINDOW", window)
+        patch.setattr(json_reading, "_WINDOW", window)
         for pieces in ([text], cut_at(text, 1), cut_at(text, 3)):
             wanted = [] if not text.strip(b" \t\n\r") else expected(text)
             if wanted is None:
@@ -168,7 +168,7 @@ def test_an_item_is_bounded_but_not_their_number() -> None:
 
 @pytest.mark.parametrize("value", [b"1", b"1.5", b'"}"', b"[]", b"{}", b"null", b'"\\n"'], ids=repr)
 def test_a_long_list_in_an_item_is_bounded(value: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_stream, "_MOST_VALUES", 200_000)
+    monkeypatch.setattr(json_reading, "_MOST_VALUES", 200_000)
     piece = (value + b",") * 10_000
     with pytest.raises(TooMuch, match="many values"):
         read([b'[{"a":['] + [piece] * 2000)

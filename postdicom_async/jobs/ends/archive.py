@@ -1,8 +1,8 @@
 """A DICOMweb archive of either dialect as an end of a job: all that `ends.End` asks for.
 
-It adds no engine of its own. Lists are searches whose results are acted on, so that what contradicts the question is an
-error; instances are opened by `Opening` and stored by `Upload`. What all chunks of a job share at one archive is here:
-how many retrieve and store requests run at once is one policy each.
+It adds no transfer engine of its own: instances are retrieved by `Opening` and stored by `Upload`. Lists are searches,
+and since the job acts on their results, a result that contradicts the query is an error. All chunks of a job share the
+two concurrency policies kept here, one for retrieve and one for store requests.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class ArchiveEnd:
 
     Args:
         client: the archive.
-        name: how it is shown; its origin without it.
-        filters: DICOM keywords or tags to what studies must match, as for ``search_for_studies``.
+        name: the name to show; by default the archive's origin.
+        filters: DICOM keywords or tags and the values that studies must match, as for ``search_for_studies``.
 
     Attributes:
         name, identity, features: see `ends.End`.
-        notes: what is to be known of what it gives, a line each; the run that reports them takes them out.
+        notes: remarks on its answers for people, a line each; the run that reports them removes them.
 
     Raises:
         UsageError: an argument is wrong.
@@ -81,7 +81,7 @@ class ArchiveEnd:
         self._retrieves = Retrieves(self._retrieval)
 
     def pace_requests(self, before_request: Callable[[], Awaitable[None]]) -> None:
-        """Have something awaited before every request that this end makes; call it before the end is opened."""
+        """Await ``pace`` before every request of this end, to limit the rate; call this before the end is opened."""
         session = self._session.with_settings(replace(self._session.settings, before_request=before_request))
         self._take(self._client._over(session))  # noqa: SLF001 - of this package
 
@@ -113,18 +113,18 @@ class ArchiveEnd:
             self._note(_LACKS_UNDATED)
 
     async def study(self, study: str) -> ListedStudy | None:
-        """Return what the archive says of one study, whether or not the filters let it in."""
+        """Return the archive's entry for one study, whether or not it matches the filters."""
         found = await ask_study(self._retrieval, study)
         return None if found is None else ListedStudy(*found)
 
     async def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:
         """Yield every instance of a study, series by series.
 
-        Archives have several ways to list them, and not all work everywhere: the first list that has as many as the
-        archive counts is taken, else the longest. One that is shorter than the count is no list of all.
+        Archives have several ways to list instances, and not all work everywhere. The first list with as many entries
+        as the archive counts is taken; a shorter one is incomplete.
 
         Raises:
-            ProtocolError: no list has as many as the archive counts.
+            ProtocolError: every list is shorter than the archive's own count.
             PostdicomError: see `ends.End.instances`.
         """
         found = await ask_study(self._retrieval, study)
@@ -150,7 +150,7 @@ class ArchiveEnd:
     # --- instances ----------------------------------------------------------------------------------------------------
 
     async def open(self, wanted: Selection) -> AsyncGenerator[IdentifiedSource, None]:
-        """Yield what is wanted; see `ends.End.open`."""
+        """Retrieve the wanted instances; see `ends.End.open`."""
         opening = Opening(
             self._retrieves,
             Target(wanted.study, wanted.series),
@@ -174,7 +174,7 @@ class ArchiveEnd:
     async def store(
         self, sources: AsyncIterator[IdentifiedSource], *, anonymize: Anonymization | None = None
     ) -> AsyncGenerator[Outcome, None]:
-        """Store what comes; see `ends.End.store`. No two sources may have one SOP Instance UID."""
+        """Store instances; see `ends.End.store`. No two sources may share a SOP Instance UID."""
 
         def upload(given: AsyncIterator[IdentifiedSource]) -> Outcomes[UploadReport]:
             async def engine(gathered: Gathered) -> UploadReport:
@@ -187,7 +187,7 @@ class ArchiveEnd:
                     stores=self._stores,
                     distinct=True,
                 )
-                return await upload.run(given)  # type: ignore[arg-type]  # what another end gave, as it is
+                return await upload.run(given)  # type: ignore[arg-type]  # another end's item, passed on as it is
 
             return Outcomes(engine)
 
@@ -198,7 +198,7 @@ class ArchiveEnd:
     # --- delete -------------------------------------------------------------------------------------------------------
 
     async def delete(self, study: str, instances: Sequence[InstanceUids] | None) -> None:
-        """Delete instances of a study, or all of it; what is not there, by the archive's own list, is deleted."""
+        """Delete instances of a study, or all of it; what the archive's own list lacks counts as deleted."""
         if instances is None:
             await self._delete_study(study)
             return
@@ -222,4 +222,4 @@ class ArchiveEnd:
         except NotFound as error:
             problem = error
         if problem is not None and await self.study(study) is not None:
-            raise problem  # it is not the study that is not there, but the way to delete it
+            raise problem  # it is not the study that is missing, but the route to delete it

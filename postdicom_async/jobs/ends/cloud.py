@@ -1,6 +1,6 @@
-"""An account of PostDICOM's Cloud API as an end of a job: it stores and confirms, and cannot be read."""
+"""An account of PostDICOM's Cloud API as an end of a job: it stores and confirms, but cannot be read from."""
 
-# ruff: noqa: ARG002 - what this end cannot do it refuses, whatever it is asked for
+# ruff: noqa: ARG002 - what it cannot do it refuses, whatever the arguments
 # ruff: noqa: SLF001 - the account's own parts, of this package
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from postdicom_async.transfer.outcomes import Outcomes
 
 
-_UPLOADS = 2  # at once, each over several sockets: while one waits for its last answers, another sends
+_UPLOADS = 2  # at once, each over several sockets: while one upload waits for its last answers, another sends
 
 
 class CloudEnd:
-    """An institution of an account as an `ends.End`. The client is opened and closed with it, unless it is open before.
+    """An institution of an account as an `ends.End`. The end opens and closes the client, unless that is open already.
 
-    What the service says it has is not sent again: it is PRESENT.
+    Instances that the service reports as present are not sent again: they are PRESENT.
 
     Args:
         api: the account.
-        name: how it is shown; the router's origin without it.
-        institution_uuid: where images will belong, or its name; the user's only institution without it.
+        name: the name to show; by default the router's origin.
+        institution_uuid: the institution that will own the images, by UUID or name; by default the user's only one.
         folder_uuid: a folder to put their orders into.
 
     Attributes:
@@ -88,7 +88,7 @@ class CloudEnd:
     async def store(
         self, sources: AsyncIterator[IdentifiedSource], *, anonymize: Anonymization | None = None
     ) -> AsyncGenerator[Outcome, None]:
-        """Store what comes; see `ends.End.store`."""
+        """Store instances; see `ends.End.store`."""
 
         def upload(given: AsyncIterator[IdentifiedSource]) -> Outcomes[UploadReport]:
             return self._api.upload_each(
@@ -106,7 +106,7 @@ class CloudEnd:
         """Ask for the account's folders.
 
         Raises:
-            PostdicomError: what is wrong with the service now.
+            PostdicomError: the service does not work at present.
         """
         async for _ in self._api.folders.search():
             return

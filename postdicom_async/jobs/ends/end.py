@@ -1,7 +1,7 @@
-"""What a job moves between: an end lists, opens, stores, confirms or deletes, each as far as it can.
+"""The protocol of an end, a source or target of a job: it lists, opens, stores, confirms or deletes, as far as it can.
 
-Three kinds exist: a folder, a DICOMweb archive of either dialect, PostDICOM's Cloud API. A job asks an end for what it
-needs by `Feature`, and never for its kind.
+Three kinds exist: a folder, a DICOMweb archive of either dialect, PostDICOM's Cloud API. A job checks an end's
+`Feature` flags, never its kind.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ class Feature(Flag):
     """What an end can do."""
 
     LISTS = auto()
-    """Says which studies and instances it has."""
+    """Lists its studies and instances."""
     OPENS = auto()
-    """Gives instances: it can be a source."""
+    """Opens instances for reading: it can be a source."""
     STORES = auto()
-    """Takes instances: it can be a target."""
+    """Stores instances: it can be a target."""
     CONFIRMS = auto()
-    """Says of an instance whether it has it."""
+    """Can tell whether it has an instance."""
     DELETES = auto()
     UNLISTED = auto()
-    """Opens a whole study whose instances were not listed: `Selection` with ``whole`` and no instances."""
+    """Opens a whole study without a list of its instances: `Selection` with ``whole`` and no instances."""
     PASSES = auto()
-    """Stores what comes as it comes: reads each body once, so that one may be given that can be read only once."""
+    """Stores bodies as a stream: it reads each only once, so it takes bodies that cannot be read again."""
 
 
 class ListedStudy(NamedTuple):
@@ -60,8 +60,8 @@ class ListedInstance(NamedTuple):
 
     Attributes:
         size: its bytes, 0 where the end does not say.
-        place: where it lies in a folder, relative to it; empty elsewhere.
-        flaw: why it cannot be moved as it is, a number of `states.Reason`; 0 where nothing is wrong.
+        place: its path relative to the folder; empty for other ends.
+        flaw: why it cannot be moved, a number of `states.Reason`; 0 if nothing is wrong.
     """
 
     series: str
@@ -78,10 +78,10 @@ class Selection:
     Attributes:
         study: its Study Instance UID.
         series: the one series they all belong to; None where there are several.
-        instances: which ones.
-        whole: they are all that the source has of the study, or of that series; without any in ``instances``, all that
-            comes is wanted (`Feature.UNLISTED`).
-        once: each body will be read once at most, and soon: a large one need not be kept until it is whole.
+        instances: the ones wanted.
+        whole: ``instances`` are all that the source has of the study, or of that series; if empty, everything the study
+            has is wanted (`Feature.UNLISTED`).
+        once: each body will be read at most once, and soon: a large one may be streamed instead of buffered whole.
     """
 
     study: str
@@ -95,10 +95,10 @@ class End(Protocol):
     """One end of a job. Use it inside ``async with``; every method may be called by several tasks at once.
 
     Attributes:
-        name: how it is shown: a profile's name, an origin (``https://host``), or ``folder``. Never a path or a user.
-        identity: what tells it from every other end, private: address and path of the service, or the real path of a
-            folder. Two ends with one identity are the same place.
-        features: what it can do.
+        name: the name to show: a profile's name, an origin (``https://host``), or ``folder``. Never a path or a user.
+        identity: private; the address and path of the service, or the real path of a folder. Ends with equal identities
+            are the same place.
+        features: what this end can do.
     """
 
     name: str
@@ -112,17 +112,18 @@ class End(Protocol):
     ) -> None: ...
 
     def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:
-        """Yield every study within the end's filters, some at a time, each once; undated ones too.
+        """Yield every study within the end's filters, in pages, each once; undated ones too.
 
-        With ``since`` and ``until`` (YYYYMMDD) only those that are dated within, and undated ones.
+        With ``since`` and ``until`` (YYYYMMDD) only those dated within that range, and undated ones.
 
         Raises:
-            PostdicomError: it cannot be listed, or contradicts itself: then nothing may be concluded from what came.
+            PostdicomError: it cannot be listed, or its list contradicts itself: no conclusion may be drawn from what
+                was yielded.
         """
         ...
 
     async def study(self, study: str) -> ListedStudy | None:
-        """Return what it says of one study, None where it says that it has none of it.
+        """Return the end's entry for one study, None if the end answers that it has none of it.
 
         Raises:
             PostdicomError: it cannot be asked.
@@ -130,46 +131,46 @@ class End(Protocol):
         ...
 
     def instances(self, study: str) -> AsyncGenerator[list[ListedInstance], None]:
-        """Yield every instance of a study, some at a time, each once; nothing where it has none of it.
+        """Yield every instance of a study, in pages, each once; nothing if the end has none of it.
 
         Raises:
-            PostdicomError: they cannot be listed, or the list contradicts what was asked for.
+            PostdicomError: they cannot be listed, or the list contradicts the query.
         """
         ...
 
     def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
-        """Yield what is wanted, each once and in any order; ``label`` is the SOP Instance UID as it was wanted.
+        """Yield the wanted instances, each once, in any order; ``label`` is the SOP Instance UID as in ``wanted``.
 
-        What the source does not give is not yielded. Memory is bounded: the next is received when the one before is
-        taken, with a little ahead.
+        Instances that the source does not deliver are not yielded. Memory is bounded: only a few are received ahead of
+        the consumer.
 
         Raises:
-            PostdicomError: the end cannot be worked with; what came before counts.
+            PostdicomError: the end fails; instances yielded before are valid.
         """
         ...
 
     def store(
         self, sources: AsyncIterator[Identified], *, anonymize: Anonymization | None = None
     ) -> AsyncGenerator[Outcome, None]:
-        """Store what comes, and yield one outcome each as it ends; its ``where`` is the source's label.
+        """Store instances, and yield one outcome for each as it ends; its ``where`` is the source's label.
 
         Raises:
-            PostdicomError: the end cannot be worked with. Outcomes of everything that was taken come before.
+            PostdicomError: the end fails; raised after the outcomes of all sources that were taken.
         """
         ...
 
     async def delete(self, study: str, instances: Sequence[InstanceUids] | None) -> None:
-        """Delete instances of a study, or with None all of it.
+        """Delete the given instances of a study, or with None the whole study.
 
         Raises:
-            PostdicomError: it was not done, or is not known to be.
+            PostdicomError: it was not deleted, or this is uncertain.
         """
         ...
 
     async def probe(self) -> None:
-        """Ask the cheapest question there is.
+        """Make the cheapest request that shows whether the end works.
 
         Raises:
-            PostdicomError: what is wrong with it now.
+            PostdicomError: it does not work at present.
         """
         ...

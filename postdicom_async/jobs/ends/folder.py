@@ -1,8 +1,10 @@
-"""The end of a job that is a folder: DICOM is known by content, and every file there is one item or says why not.
+"""A folder as an end of a job.
 
-State: the index (see `folder_index`) is opened when it is first needed and searched once, by whoever comes first; the
-`SafeFolder` that is written to is opened when something is to be stored. Both are let go of when the end is left. What
-was stored waits in memory until it is noted in the index, some hundred at a time, and before anything is listed.
+DICOM is recognised by content, and each file is an item or is listed with the reason why not.
+
+State: the index (see `folder_index`) is opened when first needed, and the folder is scanned once, by the first task
+that needs the result. The `SafeFolder` for writing is opened at the first store. Both are closed on exit. Stored files
+are added to the index in batches of some hundred, and always before anything is listed.
 """
 
 from __future__ import annotations
@@ -43,10 +45,10 @@ if TYPE_CHECKING:
     from postdicom_async.results import Outcome
 
 
-_NOTED: Final = 256  # stored files that are noted at once
+_NOTED: Final = 256  # stored files added to the index in one batch
 _PIECE: Final = 512 * 1024
 _LISTED: Final = frozenset({Reason.NONE, Reason.DUPLICATE_FILE})
-_TRIED: Final = 1 << 20  # bytes that are written to see whether the disk has room
+_TRIED: Final = 1 << 20  # bytes written by `probe` to see whether the disk has room
 
 
 class FolderEnd(FolderListing):
@@ -69,17 +71,16 @@ class FolderEnd(FolderListing):
         target: bool = False,
         on_scan: Callable[[int], None] | None = None,
     ) -> None:
-        """Take a folder. Nothing is looked at before it is asked.
+        """Take a folder; the disk is not touched yet.
 
         Args:
             path: the folder.
-            index: the file that remembers what lies there, beside the job's ledger and never in the folder; None is
-                one that is gone with this object.
-            filters: which studies count, as for a search; a folder is filtered by what belongs to studies.
-            layout: how what is stored is named.
-            fsync: make what is stored durable before it counts.
-            target: a folder that does not exist is an empty one; without, it is a mistake.
-            on_scan: is told in the event loop, while the folder is searched, how many files were met.
+            index: the index file, which lies beside the job's ledger and never in the folder; None for a temporary one.
+            filters: which studies belong, as for a search; only study-level attributes.
+            layout: how stored files are named.
+            fsync: make each stored file durable before its success is reported.
+            target: a missing folder counts as empty; otherwise it is an error.
+            on_scan: called in the event loop during a scan with the number of files seen so far.
 
         Raises:
             UsageError: an argument is wrong.
@@ -113,7 +114,7 @@ class FolderEnd(FolderListing):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the folder and its index; what was stored is noted first."""
+        """Close the folder and its index, after stored files were added to the index."""
         self._store = None
         self._writing.close()
         index = self._index
@@ -127,18 +128,19 @@ class FolderEnd(FolderListing):
     # --- what there is -----------------------------------------------------------------------------------------------
 
     async def refresh(self) -> None:
-        """Search the folder anew; only files that have changed are read.
+        """Scan the folder again; only files that have changed are read.
 
         Raises:
             UsageError: it does not exist, or is no folder.
-            LocalFileError: it cannot be searched, or its index cannot be kept.
-            LedgerUnusable: the index is damaged, or something else.
+            LocalFileError: it cannot be scanned, or its index cannot be written.
+            LedgerUnusable: the index is damaged,
+                or the file is not an index.
         """
         async with self._searching:
             await self._search()
 
     async def listed_index(self) -> FolderIndex:
-        """Return the index, after a search that is made once, with all that was stored noted."""
+        """Return the index, scanning the folder if that has not been done, with all stored files added."""
         async with self._searching:
             if not self._searched:
                 await self._search()
@@ -162,7 +164,7 @@ class FolderEnd(FolderListing):
             return self._index if self._index is not None else await in_background(self._open_index)
 
     def _open_index(self) -> FolderIndex:
-        # Put in place in the thread: it must be found and closed even if the task that waits for it is cancelled.
+        # Assigned in the thread: the index must be found and closed even if the task that waits for it is cancelled.
         self._index = FolderIndex(self._index_path, root=self.identity, texts=self._filter.texts)
         return self._index
 
@@ -184,26 +186,26 @@ class FolderEnd(FolderListing):
     async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
         """Yield the files, the next ones read ahead.
 
-        What is another instance by now, is cut off or not there, is `Unusable`.
-        Where ``place`` is given no index is needed: the folder is not searched for it.
+        A file that is another instance by now, is truncated or missing, is yielded as `Unusable`. Instances with a
+        ``place`` need no index: the folder is not scanned for them.
 
         Raises:
-            LocalFileError: the folder itself is gone, or another one is there.
-            UsageError: it never was there.
+            LocalFileError: the folder itself is gone, or was replaced by another.
+            UsageError: it never existed.
         """
         async with aclosing(self._reader.open(await self.placed(wanted))) as found:
             async for one in found:
                 yield one
 
     async def placed(self, wanted: Selection) -> Selection:
-        """Return the wanted with their places as far as they are known, for a worker that has no index.
+        """Return the selection with the places that are known, for a worker that has no index.
 
-        What lies where the layout would put it is found there; the folder is searched for what the index has not.
+        Files are looked for where the layout would put them; the folder is scanned only for those the index lacks.
         """
         if all(one.place for one in wanted.instances):
             return wanted
         index = await self._opened_index()
-        # What an earlier run knew will do: each file is looked at when it is opened.
+        # An index of an earlier run will do: each file is checked when it is opened.
         found = await in_background(partial(self._find, index, wanted))
         if not all(one.place for one in found.instances):
             await self.listed_index()
@@ -229,12 +231,12 @@ class FolderEnd(FolderListing):
     ) -> AsyncGenerator[Outcome, None]:
         """Write instances, each under a temporary name, made durable, and then given the name of the layout.
 
-        What lies under that name is never replaced: PRESENT where it is the same instance (byte for byte, or the same
-        data set), FAILED where it is not. Only a mere beginning of the very same bytes is made whole.
+        A file that has that name is never replaced: the item is PRESENT if the file is the same instance (byte for
+        byte, or the same data set), else FAILED. Only a truncated copy of the very same bytes is completed.
 
         Raises:
-            LocalFileError: the disk is full, or the folder cannot be written to. What was under way then, and has no
-                outcome, is not there.
+            LocalFileError: the disk is full, or the folder cannot be written to. Instances without an outcome were not
+                stored.
         """
         require_anonymization(anonymize)
         store = await self._opened_store()
@@ -254,7 +256,7 @@ class FolderEnd(FolderListing):
     async def _opened_store(self) -> FolderStore:
         async with self._opening:
             if self._store is None:
-                # Of one job one process writes: what an earlier one left half written is its own, to be cleared.
+                # Only one process writes for a job, so temporary files that an earlier one left behind may be removed.
                 owner = "" if self._index_path is None else (await self._opened_index()).mark(b"")
                 folder = SafeFolder(self._root, fsync=self._fsync, owner=owner)
                 self._writing.callback(folder.close)
@@ -266,7 +268,7 @@ class FolderEnd(FolderListing):
         return self._store
 
     async def _note_stored(self) -> None:
-        """Put what was stored into the index, where there has been a search: the next one finds it otherwise."""
+        """Add stored files to the index, if there was a scan; otherwise the first scan will find them."""
         names = self._unnoted.copy()
         self._unnoted.clear()
         if names and self._searched:
@@ -281,13 +283,13 @@ class FolderEnd(FolderListing):
                 settle_uid(self.identity, index, one.uid)
 
     async def delete(self, study: str, instances: Sequence[InstanceUids] | None) -> None:
-        """Delete the files of instances, identical copies too, and folders that are empty then.
+        """Delete the files of instances, including identical copies, and folders that become empty.
 
-        A file that has changed is left alone, and what was never listed: other content under the same UID.
+        Files that have changed are left alone, and so are files with other content under the same UID.
 
         Raises:
             UsageError: the filter leaves this study out.
-            LocalFileError: not all could be deleted; the others are gone.
+            LocalFileError: some could not be deleted; the others are gone.
         """
         index = await self.listed_index()
         if not await self.is_chosen(index, study):
@@ -321,11 +323,11 @@ class FolderEnd(FolderListing):
     # --- both --------------------------------------------------------------------------------------------------------
 
     async def probe(self) -> None:
-        """See that the folder can be listed, and, once something was stored, that there is room to write.
+        """Check that the folder can be listed and, once something was stored, that there is room to write.
 
         Raises:
             UsageError: it does not exist.
-            LocalFileError: it cannot be listed, or written to; it is not there any more, and may come back.
+            LocalFileError: it cannot be listed or written to, or it is gone and may come back (an unmounted disk).
         """
         await in_background(self._probe)
 

@@ -1,11 +1,11 @@
-"""The files of a folder: searched for its index, and opened as instances.
+"""The files of a folder: scanned for its index, and opened as instances.
 
-What has not changed since it was read is not read again. The search goes in steps of some hundred files. Each is one
-visit to a thread that reads several files at once, and one transaction: a cancelled search waits for its step, and what
-was read by then is kept. Memory holds one step.
+Unchanged files are not read again. A scan proceeds in steps of some hundred files; each step is one call to a thread
+that reads several files at once, and one transaction. A cancelled scan finishes its step and keeps what was read by
+then. Memory holds one step.
 
-A file is looked at again when it is opened, for it may not be what it was when it was listed. `FolderReader` remembers
-which folder it saw first (device and inode), so that one that was unmounted is told from files that are gone.
+A file is checked again when it is opened, since it may have changed after it was listed. `FolderReader` remembers the
+device and inode of the folder, to tell an unmounted folder from deleted files.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ async def scan_folder(
     Args:
         root: the folder's real path.
         index: its index.
-        texts: the attributes that are kept of each file.
-        told: is called in the event loop with how many files were met so far.
+        texts: the attributes to keep of each file.
+        told: called in the event loop with the number of files seen so far.
 
     Raises:
-        LocalFileError: the folder cannot be searched, or the disk of the index is full. A folder below it that cannot
-            be searched is in the index as something that cannot be read.
+        LocalFileError: the folder cannot be scanned, or the disk of the index is full. A subfolder that cannot be
+            scanned goes into the index as unreadable.
     """
     await in_background(index.begin_scan)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="postdicom-scan") as threads:
@@ -88,14 +88,14 @@ async def scan_folder(
 
 
 class Looked(NamedTuple):
-    """A file that is to be looked at, and its path relative to the folder."""
+    """A file to examine, and its path relative to the folder."""
 
     file: Path
     relative: bytes
 
 
 def look(one: Looked, texts: Collection[str]) -> FoundFile:
-    """Read what a file is, in a thread; never raises for what it is."""
+    """Read and classify a file, in a thread; a bad file is a result, not an exception."""
     found: Beginning[FileFacts | NoInstance] | Unusable = read_beginning(one.file, read_facts, whole=True)
     if isinstance(found, Unusable):
         return _seen_unusable(one, found)
@@ -111,7 +111,7 @@ def look(one: Looked, texts: Collection[str]) -> FoundFile:
 
 def _seen_unusable(one: Looked, found: Unusable) -> FoundFile:
     flaw = Reason.NOT_DICOM if found.status is Status.NOT_DICOM else Reason.UNREADABLE
-    # Without a size, a system call failed: that may be otherwise next time, though the file is the same.
+    # No size means that a system call failed: it may succeed next time although the file is unchanged.
     again = flaw is Reason.UNREADABLE and not found.size
     return FoundFile(one.relative, found.size, None if again else _identity(one.file), flaw)
 
@@ -124,7 +124,7 @@ def _identity(path: Path) -> FileIdentity | None:
 
 
 class _Scan:
-    """One search of a folder."""
+    """One scan of a folder."""
 
     def __init__(self, root: str, index: FolderIndex, texts: frozenset[str], threads: ThreadPoolExecutor) -> None:
         self._prefix = len(os.fsencode(os.path.join(root, "")))  # noqa: PTH118 - the separator at its end is wanted
@@ -135,7 +135,7 @@ class _Scan:
         self._found = self._files()
 
     def _files(self) -> Iterator[Looked | FoundFile]:
-        """Yield what there is, in order: files, and what cannot be searched."""
+        """Yield files in order, and folders that cannot be scanned."""
         for one in files_at(Path(self._root)):
             if isinstance(one, Unusable):
                 if one.label == self._root:
@@ -145,7 +145,7 @@ class _Scan:
                 yield Looked(one, os.fsencode(one)[self._prefix :])
 
     def step(self) -> int:
-        """Look at the next files; return how many, 0 at the end."""
+        """Examine the next files; return their number, 0 at the end."""
         some = list(islice(self._found, _FILES_A_STEP))
         if not some:
             return 0
@@ -165,7 +165,10 @@ class _Scan:
 
 
 def settle_uid(root: str, index: FolderIndex, uid: str) -> None:
-    """Decide which of the files of a SOP Instance UID counts: the first by its path; the others are told from it."""
+    """Of several files with one SOP Instance UID the first by path counts.
+
+    Mark the others as copies or as conflicting.
+    """
     rows = index.files_of_uid(uid)
     if len(rows) == 1:
         index.set_flaws([(rows[0][0].id, Reason.NONE, rows[0][1])])
@@ -176,7 +179,7 @@ def settle_uid(root: str, index: FolderIndex, uid: str) -> None:
         digest = known or _digest(root, row)
         flaw = Reason.UNREADABLE
         if not settled:
-            first, flaw = digest, Reason.NONE  # one that cannot be read now is told of when it is opened
+            first, flaw = digest, Reason.NONE  # an unreadable one is reported when it is opened
         elif digest is not None:
             flaw = Reason.DUPLICATE_FILE if digest == first else Reason.OTHER_CONTENT
         settled.append((row.id, flaw, digest))
@@ -184,7 +187,7 @@ def settle_uid(root: str, index: FolderIndex, uid: str) -> None:
 
 
 def _digest(root: str, row: FileRow) -> bytes | None:
-    """Return the digest of a file's content, None where it cannot be read or is not what the index says."""
+    """Return the digest of a file's content, None if it cannot be read or has changed since it was indexed."""
     digest = blake2b(digest_size=16)
     body = FileBody(Path(root, os.fsdecode(row.path)), row.size, row.identity, _PIECE)
     try:
@@ -199,14 +202,13 @@ def _digest(root: str, row: FileRow) -> bytes | None:
 # --- opening instances -----------------------------------------------------------------------------------------------
 
 
-_FILES_AT_ONCE: Final = 32  # read in one visit to a thread, and held if they are small
+_FILES_AT_ONCE: Final = 32  # files read in one call to a thread, and held in memory if small
 
 
 class FolderReader:
     """Opens instances in one folder; several calls may be under way.
 
-    It notes which folder it is when it first looks, so that one that was unmounted meanwhile is told from files that
-    are gone.
+    It records the folder's device and inode at the first access, to tell an unmounted folder from deleted files.
     """
 
     def __init__(self, root: Path) -> None:
@@ -215,14 +217,14 @@ class FolderReader:
 
     @property
     def has_looked(self) -> bool:
-        """Whether it was there before."""
+        """Whether the folder has been seen to exist."""
         return self._device is not None
 
     async def open(self, wanted: Selection) -> AsyncGenerator[Identified, None]:
-        """Yield what is wanted and there, in its order, the next group being read meanwhile.
+        """Yield the wanted instances that exist, in order, while the next group is read ahead.
 
         Raises:
-            LocalFileError: the folder itself is gone, or another one is there.
+            LocalFileError: the folder itself is gone, or was replaced by another.
             UsageError: it does not exist.
         """
         groups = [
@@ -244,11 +246,11 @@ class FolderReader:
         return asyncio.ensure_future(in_background(partial(self._identify_all, study, some)))
 
     def require_folder(self) -> None:
-        """See that the folder is there, the same as at first; blocks.
+        """Check that the folder exists and is the same as at the first access; blocks.
 
         Raises:
-            UsageError: there never was one.
-            LocalFileError: it is gone, or another one is in its place; it may come back.
+            UsageError: it never existed.
+            LocalFileError: it is gone, or was replaced by another; it may come back.
         """
         missing = False
         with translated(OSError, partial(local_file_error, "the folder")):
@@ -273,14 +275,14 @@ class FolderReader:
         return [one for one in found if one is not None]
 
     def _identify(self, study: str, one: ListedInstance, inside: dict[Path, bool]) -> Identified | None:
-        """Return a file as it is now, None where it is gone."""
+        """Identify a file as it is now; None if it is gone."""
         if not one.place:
             return None
         parts = one.place.split("/")
         if "\0" in one.place or any(part in {"", ".", ".."} for part in parts):
             return Unusable(one.uid, Status.UNREADABLE, "its place is not in the folder", one.size)
         path = self._root.joinpath(*parts)
-        if path.parent not in inside:  # a folder that has become a link since
+        if path.parent not in inside:  # a parent folder that has become a symbolic link since
             inside[path.parent] = Path(os.path.realpath(path.parent)).is_relative_to(self._root)
         if not inside[path.parent]:
             return Unusable(one.uid, Status.UNREADABLE, "its place is not in the folder", one.size)

@@ -1,12 +1,12 @@
-"""The index of a folder: one private SQLite file that says of every file there what it is, so that it is read once.
+"""The index of a folder: a private SQLite file that records what each file is, so that each is read only once.
 
-Paths hold patients' names, and so may what a filter asks for: the file is for this user alone, lies beside the job and
-never in the folder, and nothing of it goes anywhere else. It is a memory, not a truth: it may be deleted at any time,
-and is made anew by another scan; only the names of what is no instance (see `FolderIndex.mark`) are others then.
+Paths may hold patients' names, and so may filter values: the file is readable for this user alone, lies beside the job
+and never in the folder, and its content goes nowhere else. It is a cache: it may be deleted at any time and is rebuilt
+by another scan; only the digests that stand for files that are not instances (see `FolderIndex.mark`) change then.
 
-Files that say the same of their study and series share a row of ``groups``. A file belongs to a group, or has a flaw,
-or both: another one has its SOP Instance UID and came first in the order of paths. One process uses an index at a time;
-the methods block, and threads take turns.
+Files with equal study and series attributes share a row of ``groups``. A file has a group, or a flaw, or both (when
+another file with the same SOP Instance UID precedes it by path). One process uses an index at a time; the methods
+block, and threads take turns.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _APPLICATION: Final = 0x50444649
 _VERSION: Final = 1
 _SCHEMA: Final = (
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    # texts: what a filter asks for, as JSON.
+    # texts: the attributes that filters use, as JSON.
     """CREATE TABLE groups (
         id INTEGER PRIMARY KEY, study TEXT NOT NULL, series TEXT NOT NULL, date TEXT NOT NULL, texts TEXT NOT NULL,
         UNIQUE (study, series, date, texts))""",
-    # path: relative, as the system has its bytes. flaw: a `states.Reason`. digest: of the content, where it was wanted.
+    # path: relative, in the file system's bytes. flaw: a `states.Reason`. digest: of the content, where it was needed.
     """CREATE TABLE files (
         id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
         inode INTEGER NOT NULL, ctime INTEGER NOT NULL, flaw INTEGER NOT NULL, group_id INTEGER, uid TEXT, digest BLOB,
@@ -59,11 +59,11 @@ _SCHEMA: Final = (
 _CACHE_KIB: Final = 16 << 10
 _STUDIES: Final = 500  # in a page
 _FILES_A_PAGE: Final = 1000
-_NEVER: Final = -1  # an inode that no file has: what could not be read is read again next time
+_NEVER: Final = -1  # an inode that no file has, so that an unreadable file is read again next time
 
 
 class SeriesGroup(NamedTuple):
-    """What a file says of the study and series it belongs to."""
+    """The study and series attributes of a file."""
 
     study: str
     series: str
@@ -72,12 +72,12 @@ class SeriesGroup(NamedTuple):
 
 
 class FoundFile(NamedTuple):
-    """A file as it was found.
+    """A file as a scan found it.
 
     Attributes:
-        path: relative to the folder, as the system has its bytes.
-        identity: of its status; None where it could not be read, so that it is tried again.
-        flaw: why it is no instance, a `states.Reason`; 0 where it is one.
+        path: relative to the folder, in the file system's bytes.
+        identity: from its status (`stat`); None if it could not be read, so that it is tried again.
+        flaw: why it is not an instance, a `states.Reason`; 0 if it is one.
     """
 
     path: bytes
@@ -89,7 +89,7 @@ class FoundFile(NamedTuple):
 
 
 class IndexedFile(NamedTuple):
-    """A file as the index has it: what tells that it has not changed."""
+    """What the index has of a file to tell whether it has changed."""
 
     id: int
     identity: FileIdentity
@@ -116,20 +116,20 @@ class FolderIndex:
     """An open index. Close it.
 
     Attributes:
-        scan: the number of the scan that has begun last.
+        scan: the number of the latest scan.
     """
 
     def __init__(self, path: Path | None, *, root: str, texts: Collection[str]) -> None:
-        """Open an index, or make it; None is one that only this process has, and is gone with it.
+        """Open or create an index; with path None, a temporary one in this process.
 
         Args:
-            path: where it lies.
-            root: the folder it is about; one of another folder, or with other ``texts``, is emptied.
-            texts: the attributes that groups are to have.
+            path: its file.
+            root: the folder it describes; an index of another folder, or with other ``texts``, is emptied.
+            texts: the attributes to keep in groups.
 
         Raises:
-            LedgerUnusable: that file is something else, or damaged; it was not touched.
-            LocalFileError: it cannot be opened or made.
+            LedgerUnusable: the file is not an index, or damaged; it was not touched.
+            LocalFileError: it cannot be opened or created.
         """
         self._lock = threading.RLock()
         self._database = _opened(path)
@@ -173,12 +173,12 @@ class FolderIndex:
             self._database.close()
 
     def _run(self, work: Callable[[], _T]) -> _T:
-        # What it gives out of a damaged file may be no text, or of another type.
+        # A damaged file may yield values of another type, or text that is not UTF-8.
         with self._lock, translated((sqlite3.Error, ValueError, TypeError), _problem):
             return work()
 
     def _write(self, work: Callable[[], _T]) -> _T:
-        """Do work in one transaction."""
+        """Run ``work`` in one transaction."""
 
         def inside() -> _T:
             self._database.execute("BEGIN IMMEDIATE")
@@ -195,31 +195,34 @@ class FolderIndex:
         self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def fact(self, name: str) -> Any:
-        """Return what is kept under a name, None where nothing is."""
+        """Return the value stored under a name, or None."""
         return self._run(lambda: self._fact(name))
 
     def mark(self, path: bytes) -> str:
-        """Return what stands for a file that is no instance: 16 hexadecimal digits that do not reveal its path."""
+        """Return a keyed digest that stands for a non-instance file.
+
+        16 hexadecimal digits that do not reveal its path.
+        """
         return blake2b(path, key=self._key, digest_size=8).hexdigest()
 
     # --- scanning ----------------------------------------------------------------------------------------------------
 
     def begin_scan(self) -> None:
-        """Note that a scan begins: what it does not meet will be forgotten in its end."""
+        """Begin a scan: `end_scan` will remove the files that it has not seen."""
         number = self.scan + 1
         self._write(lambda: self._put("scan", number))
         self.scan = number
 
     def known(self, paths: Sequence[bytes]) -> dict[bytes, IndexedFile]:
-        """Return those of some files that the index has."""
+        """Return those of the given files that the index has."""
         marks = ",".join("?" * len(paths))
         query = f"SELECT path, id, size, mtime, inode, ctime FROM files WHERE path IN ({marks})"  # noqa: S608 - marks
         rows = self._run(lambda: self._database.execute(query, paths).fetchall())
-        asked = frozenset(paths)  # a damaged index may answer with others
+        asked = frozenset(paths)  # a damaged index may return other files
         return {path: IndexedFile(id_, tuple(identity)) for path, id_, *identity in rows if path in asked}
 
     def note(self, seen: Iterable[FoundFile], unchanged: Iterable[int] = ()) -> None:
-        """Note what was found, and what is as it was, in one transaction."""
+        """Record the files found and those unchanged, in one transaction."""
 
         def note() -> None:
             scan = self.scan
@@ -244,7 +247,7 @@ class FolderIndex:
         return int(self._database.execute(query, group).fetchone()[0])
 
     def end_scan(self) -> None:
-        """Forget files that the scan has not met, and groups without files."""
+        """Remove files that the scan has not seen, and groups without files."""
 
         def end() -> None:
             self._database.execute("DELETE FROM files WHERE scan <> ?", (self.scan,))
@@ -254,13 +257,13 @@ class FolderIndex:
         self._write(end)
 
     def forget(self, ids: Iterable[int]) -> None:
-        """Forget files that are gone."""
+        """Remove files that are gone."""
         self._write(lambda: self._database.executemany("DELETE FROM files WHERE id = ?", [(id_,) for id_ in ids]))
 
     # --- files of one UID --------------------------------------------------------------------------------------------
 
     def shared_uids(self, after: str, limit: int) -> list[str]:
-        """Return SOP Instance UIDs that several files have, or that a file has a flaw for."""
+        """Return the SOP Instance UIDs that several files share, or whose file is marked as a copy."""
         query = (
             "SELECT uid FROM files WHERE uid > ? GROUP BY uid HAVING count(*) > 1 OR max(flaw) <> 0 "
             "ORDER BY uid LIMIT ?"
@@ -269,26 +272,26 @@ class FolderIndex:
         return _onward(after, [row[0] for row in rows])
 
     def files_of_uid(self, uid: str) -> list[tuple[FileRow, bytes | None]]:
-        """Return the files of a SOP Instance UID by path, with the digest of their content where it is known."""
+        """Return the files of a SOP Instance UID by path, with the digest of their content if known."""
         query = f"{_FILES}, f.digest FROM files f JOIN groups g ON g.id = f.group_id WHERE f.uid = ? ORDER BY f.path"
         rows = self._run(lambda: self._database.execute(query, (uid,)).fetchall())
         return [(_row(row[:-1]), row[-1]) for row in rows]
 
     def set_flaws(self, rows: Iterable[tuple[int, int, bytes | None]]) -> None:
-        """Set flaw and digest of files, by id."""
+        """Set the flaw and digest of files, by id."""
         values = [(flaw, digest, id_) for id_, flaw, digest in rows]
         self._write(lambda: self._database.executemany("UPDATE files SET flaw = ?, digest = ? WHERE id = ?", values))
 
     # --- listing -----------------------------------------------------------------------------------------------------
 
     def studies(self, after: str, limit: int) -> list[str]:
-        """Return UIDs of studies in their order."""
+        """Return a page of Study Instance UIDs in order."""
         query = "SELECT DISTINCT study FROM groups WHERE study > ? ORDER BY study LIMIT ?"
         rows = self._run(lambda: self._database.execute(query, (after, limit)).fetchall())
         return _onward(after, [row[0] for row in rows])
 
     def groups(self, first: str, last: str) -> list[tuple[SeriesGroup, int]]:
-        """Return the groups of studies, by their UIDs from ``first`` to ``last``, and how many instances each has."""
+        """Return the groups of the studies from UID ``first`` to ``last``, with the number of instances in each."""
         query = (
             "SELECT study, series, date, texts, (SELECT count(*) FROM files WHERE group_id = groups.id AND flaw = 0) "
             "FROM groups WHERE study BETWEEN ? AND ? ORDER BY study"
@@ -297,7 +300,7 @@ class FolderIndex:
         return [(SeriesGroup(*row[:-1]), row[-1]) for row in rows]
 
     def files(self, study: str, after: tuple[str, bytes], limit: int) -> list[FileRow]:
-        """Return files of a study, those with a flaw too, by series and path after that pair."""
+        """Return a page of a study's files, flawed ones too, by series and path, after the given pair."""
         query = (
             f"{_FILES} FROM groups g JOIN files f ON f.group_id = g.id WHERE g.study = ? "
             "AND (g.series, f.path) > (?, ?) ORDER BY g.series, f.path LIMIT ?"
@@ -308,7 +311,7 @@ class FolderIndex:
         return found
 
     def flawed(self, after: int, limit: int) -> list[tuple[FileRow, str | None]]:
-        """Return files with a flaw by id, and the study of those that have one."""
+        """Return a page of flawed files by id, with their study if they have one."""
         query = (
             f"{_FILES}, g.study FROM files f LEFT JOIN groups g ON g.id = f.group_id "
             "WHERE f.flaw <> 0 AND f.id > ? ORDER BY f.id LIMIT ?"
@@ -318,7 +321,7 @@ class FolderIndex:
         return [(_row(row[:-1]), row[-1]) for row in rows]
 
     def find(self, study: str, series: str, uid: str) -> FileRow | None:
-        """Return the file that is an instance."""
+        """Return the file of an instance."""
         query = (
             f"{_FILES} FROM files f JOIN groups g ON g.id = f.group_id "
             "WHERE f.uid = ? AND f.flaw = 0 AND g.study = ? AND g.series = ?"
@@ -331,7 +334,7 @@ _FILES: Final = "SELECT f.id, f.path, f.size, f.flaw, g.series, f.uid, f.size, f
 
 
 def _onward(after: _Key, keys: list[_Key]) -> list[_Key]:
-    """Return the keys of a page, which come behind the one before: in a damaged index they may go round for ever."""
+    """Require that a page's keys follow those of the page before: in a damaged index paging could loop for ever."""
     with translated(TypeError, lambda _: damaged()):
         for key in keys:
             if key <= after:
@@ -348,14 +351,14 @@ def _row(row: Sequence[Any]) -> FileRow:
 def _opened(path: Path | None) -> sqlite3.Connection:
     if path is not None:
         with translated(OSError, lambda error: LocalFileError(f"the index of a folder: {explain_os_error(error)}")):
-            # Private from the first moment; what SQLite makes beside it has the same mode.
+            # Created with mode 0600; SQLite's side files get the same mode.
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
     with translated(sqlite3.Error, _problem):
         return sqlite3.connect("" if path is None else path, isolation_level=None, check_same_thread=False)
 
 
 def damaged() -> LedgerUnusable:
-    """Return the error of an index that does not hold what it should."""
+    """Return the error for an index with invalid content."""
     return LedgerUnusable("the index of a folder, beside the ledger, is damaged or none: delete it; it is made anew")
 
 
@@ -370,7 +373,7 @@ _WORDS: Final = {
 
 
 def _problem(error: Exception) -> LocalFileError | LedgerUnusable:
-    """Return what is wrong with an index; SQLite's own words may quote what is in it."""
+    """Translate an SQLite error into ours; SQLite's own text may quote the content."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code not in _WORDS:
         return damaged()
@@ -384,17 +387,17 @@ def _problem(error: Exception) -> LocalFileError | LedgerUnusable:
 
 
 class FolderListing:
-    """The studies, instances and other files of a folder, as far as a filter means them; a page at a time."""
+    """The studies, instances and other files of a folder that match a filter, in pages."""
 
     def __init__(self, chosen: StudyFilter) -> None:
         self._filter = chosen
 
     async def listed_index(self) -> FolderIndex:
-        """Return the index that is read from, when the folder has been searched, and all that was stored noted."""
+        """Return the index to read from, after the folder was scanned and stored files were added."""
         raise NotImplementedError
 
     async def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:
-        """Yield the studies that the filter means. A study is dated by the first date that its files say.
+        """Yield the studies that match the filter. A study's date is the first one found in its files.
 
         Raises:
             UsageError, LocalFileError, LedgerUnusable: as `refresh`.
@@ -407,13 +410,13 @@ class FolderListing:
                 yield listed
 
     async def study(self, study: str) -> ListedStudy | None:
-        """Return what the folder has of a study, None where that is nothing, or the filter leaves it out."""
+        """Return the folder's entry for a study, None if it has none, or the filter excludes the study."""
         index = await self.listed_index()
         found = self._studies_of(await in_background(partial(index.groups, study, study)))
         return found[0] if found else None
 
     def _studies_of(self, groups: Sequence[tuple[SeriesGroup, int]]) -> list[ListedStudy]:
-        """Return the studies of some groups, which come study by study."""
+        """Return the studies of some groups, which are ordered by study."""
         listed: list[ListedStudy] = []
         for uid, some in groupby(groups, key=lambda one: one[0].study):
             of_study = list(some)
@@ -432,10 +435,10 @@ class FolderListing:
                     yield listed
 
     async def excluded(self) -> AsyncGenerator[list[ListedInstance], None]:
-        """Yield every other file: what is not DICOM, cannot be read, is there twice, or lies outside the filter.
+        """Yield every other file: not DICOM, unreadable, a duplicate, or outside the filter.
 
-        ``flaw`` says which; ``uid`` is a digest that only this index can make of the path, ``series`` empty. With
-        what `instances` yields for each study, every file that was found comes once.
+        ``flaw`` says which; ``uid`` is a keyed digest of the path that only this index can compute; ``series`` is
+        empty. Together with `instances` of all studies, every file found is yielded exactly once.
         """
         index = await self.listed_index()
 
@@ -458,7 +461,7 @@ class FolderListing:
                         yield some
 
     async def is_chosen(self, index: FolderIndex, study: str) -> bool:
-        """Whether the filter means a study."""
+        """Whether a study matches the filter."""
         if not self._filter:
             return True
         groups = await in_background(partial(index.groups, study, study))
@@ -466,7 +469,7 @@ class FolderListing:
 
 
 async def files_of(index: FolderIndex, study: str) -> AsyncGenerator[list[FileRow], None]:
-    """Yield all files of a study, some at a time, whatever a filter says."""
+    """Yield all files of a study in pages, regardless of the filter."""
     after = ("", b"")
     while rows := await in_background(partial(index.files, study, after, _FILES_A_PAGE)):
         after = (rows[-1].series, rows[-1].path)

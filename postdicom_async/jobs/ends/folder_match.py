@@ -1,7 +1,7 @@
-"""Which studies of a folder a filter means: the matching of a search (PS3.4 section C.2.2.2) on what files say. Pure.
+"""Which studies of a folder match a filter: attribute matching of PS3.4 section C.2.2.2 on the files' attributes. Pure.
 
-A filter chooses studies. Files of one study may say different things of it; it is chosen where each attribute named
-matches in one of them, so that none is left out by an odd file.
+A filter chooses studies. Files of one study may disagree on an attribute; the study matches if each attribute of the
+filter matches in at least one file, so that no study is left out because of one odd file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Kind(NamedTuple):
 
 
 def day_of(text: str) -> str:
-    """Return a date as YYYYMMDD, also one with ACR-NEMA's dots; "" for what is no date."""
+    """Return a date as YYYYMMDD, also from ACR-NEMA's form with dots; "" if it is not a date."""
     day = text.replace(".", "") if text.count(".") == 2 else text
     return day if re.fullmatch(r"[0-9]{8}", day, re.ASCII) else ""
 
@@ -62,7 +62,7 @@ def _code(key: str, text: str) -> bool:
 
 
 def _name(key: str, text: str) -> bool:
-    """Compare without regard to case, with the whole name and with each of its component groups."""
+    """Match case-insensitively against the whole name and each of its component groups."""
     groups = [group.strip().rstrip("^ ") for group in text.split("=")]
     names = [name.casefold() for name in ("=".join(groups), *groups) if name]
     patterns = [one.strip().rstrip("^ ").casefold() for one in key.split("\\")]
@@ -86,7 +86,7 @@ _KINDS: Final[Mapping[str, _Kind]] = MappingProxyType({
     JSON_TAG["StudyDate"]: _Kind(_DATE, _date),
     JSON_TAG["AccessionNumber"]: _Kind("accession_number", _text),
     JSON_TAG["Modality"]: _Kind("modality", _code),
-    JSON_TAG["ModalitiesInStudy"]: _Kind("modality", _code),  # of any of its series
+    JSON_TAG["ModalitiesInStudy"]: _Kind("modality", _code),  # matches if any series of the study does
     JSON_TAG["InstitutionName"]: _Kind("institution_name", _text),
     JSON_TAG["ReferringPhysicianName"]: _Kind("referring_physician_name", _name),
     JSON_TAG["StudyDescription"]: _Kind("study_description", _text),
@@ -103,18 +103,18 @@ _KNOWN: Final = (
 
 
 class StudyFilter:
-    """What studies must be.
+    """The conditions that studies must match.
 
     Attributes:
-        texts: the attributes of a file that it asks for, besides the Study Instance UID and the date; named as
-            `dicom.scan.FileFacts` names them.
+        texts: the file attributes it needs besides the Study Instance UID and the date; named as in
+            `dicom.scan.FileFacts`.
     """
 
     def __init__(self, filters: Filters | None) -> None:
         """Take filters as a search does.
 
         Raises:
-            UsageError: one is wrong, or names something else than a folder can be filtered by.
+            UsageError: a filter is invalid, or a folder cannot be filtered by that attribute.
         """
         self._wanted: list[tuple[_Kind, str]] = []
         for tag, value in filter_pairs(filters):
@@ -125,11 +125,11 @@ class StudyFilter:
         self.texts: frozenset[str] = frozenset(kind.text for kind, _ in self._wanted) - {_STUDY, _DATE}
 
     def __bool__(self) -> bool:
-        """Whether it asks for anything."""
+        """Whether there is any condition."""
         return bool(self._wanted)
 
     def matches(self, study: str, said: Collection[Mapping[str, str]]) -> bool:
-        """Return whether a study is chosen: ``said`` is what its files say, with ``study_date`` among it."""
+        """Return whether a study matches: ``said`` has the attributes of its files, ``study_date`` among them."""
         return all(
             kind.match(key, study)
             if kind.text == _STUDY

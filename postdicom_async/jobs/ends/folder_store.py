@@ -1,7 +1,7 @@
-"""Instances into a folder that a job copies to: several at once, each whole and durable, none over another.
+"""Stores instances in a job's target folder: several at once, each complete and durable, never overwriting a file.
 
-What goes wrong with a source is its outcome. What goes wrong with the folder ends the call: nothing more is taken, and
-what is under way comes to its end.
+An error of one source is that item's outcome. An error of the folder ends the call: no more sources are taken, and
+those under way are finished.
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ if TYPE_CHECKING:
 
 
 _AT_ONCE: Final = 32
-_COMPARED: Final = 16 << 20  # bytes of an instance up to which data sets are compared, where the bytes differ
+_COMPARED: Final = 16 << 20  # instances up to this size in bytes are compared by data set if their bytes differ
 _OTHER = "another instance, or another content of it, lies there under its name"
 
 
 def of_the_folder(error: LocalFileError) -> LocalFileError:
-    """Return what went wrong with a folder, without any path."""
+    """Return the error for a folder, without any path in it."""
     told = LocalFileError(f"the folder: {error.message.rpartition(': ')[2]}", temporary=error.temporary)
     told.disk_full = error.disk_full
     return told
 
 
 class _There(Enum):
-    """What lies under the name of an instance."""
+    """How the file under an instance's name relates to the instance."""
 
     SAME = auto()
     BEGINNING = auto()
-    """A part of it, from its first byte on: some other program was interrupted."""
+    """A truncated copy of it: some other program was interrupted."""
     OTHER = auto()
 
 
 class FolderStore:
-    """What stores in one folder; several calls may be under way.
+    """Stores in one folder; several calls may run at once.
 
     Attributes:
-        sink: where to.
+        sink: the folder to write to.
     """
 
     def __init__(
         self, sink: FolderSink, name: Callable[[InstanceUids], RelativeName], stored: Callable[[RelativeName], None]
     ) -> None:
-        """Take a sink that was entered, the layout, and what is told the name of each file that was made."""
+        """Take an entered sink, the layout, and a callback that gets the name of each file created."""
         self.sink: FolderSink = sink
         self._name = name
         self._stored = stored
@@ -78,7 +78,7 @@ class FolderStore:
     async def run(
         self, sources: AsyncIterator[IdentifiedSource], anonymize: Anonymization | None, gathered: Gathered
     ) -> None:
-        """Store what comes; add one outcome for each that was taken, unless the folder failed it.
+        """Store all sources; add one outcome for each that was taken, unless the folder failed.
 
         Raises:
             LocalFileError: the disk is full, or the folder cannot be written to.
@@ -94,7 +94,7 @@ class FolderStore:
         """Store one instance.
 
         Raises:
-            LocalFileError: it was the folder's fault.
+            LocalFileError: the folder failed, not the source.
             UsageError: the layout gives it no name.
         """
         name = self._name(source.header.uids)
@@ -107,7 +107,7 @@ class FolderStore:
 
     @asynccontextmanager
     async def _alone(self, name: RelativeName) -> AsyncGenerator[None, None]:
-        """Let one instance at a time, of those with one name, look at what is there and write."""
+        """Lock a file name, so that only one instance at a time checks it and writes it."""
         while (other := self._at_work.get(name)) is not None:
             await other.wait()
         self._at_work[name] = done = asyncio.Event()
@@ -118,23 +118,23 @@ class FolderStore:
             done.set()
 
     async def _write_beside(self, source: Usable, name: RelativeName) -> Outcome:
-        """Do what `_write` does where something has that name."""
+        """Do what `_write` does when a file of that name exists."""
         opened: list[FileIO] = []  # a list, so that it is found and closed when this is cancelled while it opens
         try:
             with suppress(OSError):
                 await in_background(lambda: opened.append(FileIO(self.sink.folder.open_existing(name))))
             if not opened or not S_ISREG(os.fstat(opened[0].fileno()).st_mode):
-                return _outcome(source, Status.FAILED, _OTHER)  # a link, a folder, or what may not be read
+                return _outcome(source, Status.FAILED, _OTHER)  # a link, a folder, or an unreadable file
             return await self._write(source, _Rival(opened[0], source.body.length))
         finally:
             for file in opened:
                 file.close()
 
     async def _write(self, source: Usable, rival: _Rival | None = None) -> Outcome:
-        """Write an instance; it is whole under its name in the end, or nothing of it is there.
+        """Write an instance: in the end its file is complete, or does not exist.
 
-        The body is read once. Where something has that name, it is compared meanwhile, and what is written is dropped
-        unless it is the rest of it.
+        The body is read once. If a file of that name exists, the body is compared with it while it is written, and the
+        new file is discarded unless the old one is a truncated copy.
         """
         ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         arrival = self.sink.open(Arriving(source.header, source.body.length), ended.set_result)
@@ -166,9 +166,9 @@ class FolderStore:
     async def _carry(
         self, source: Usable, arrival: Arrival, ended: asyncio.Future[BaseException | None], rival: _Rival | None
     ) -> tuple[list[bytes | memoryview], int, int]:
-        """Write a body but for its last pieces; return these, their size, and how many bytes there were in all.
+        """Write a body except its last chunks; return those, their size, and the total size in bytes.
 
-        It is left early where the disk has failed, or the rival is known to be another one.
+        Stops early if the disk has failed, or the rival is known to differ.
         """
         pieces: list[bytes | memoryview] = []
         held = total = 0
@@ -187,7 +187,7 @@ class FolderStore:
 
 
 class _Rival:
-    """A file that has the name of an instance, compared with it piece by piece, in a thread."""
+    """An existing file with the instance's name, compared with it chunk by chunk, in a thread."""
 
     def __init__(self, file: FileIO, length: int) -> None:
         self._file = file
@@ -197,7 +197,7 @@ class _Rival:
         self._kept: list[bytes] | None = [] if max(length, self._size) <= _COMPARED else None
 
     def meets(self, piece: bytes) -> bool:
-        """Compare the next bytes; return whether there is still something to find out."""
+        """Compare the next bytes; return whether comparing has to go on."""
         if self._equal:
             try:
                 there = read_fully(self._file, len(piece))
@@ -209,12 +209,12 @@ class _Rival:
         return self._equal or self._kept is not None
 
     def found(self) -> _There:
-        """Return what the file is to the instance."""
+        """Return how the file relates to the instance."""
         if self._equal and self._size <= self._length:
             return _There.SAME if self._size == self._length else _There.BEGINNING
         if self._equal or self._kept is None:
             return _There.OTHER
-        try:  # an archive may write what stands before the data set anew each time it is asked
+        try:  # an archive may write the file meta information anew on every retrieve
             self._file.seek(0)
             there = read_fully(self._file, self._size)
         except OSError:
@@ -226,7 +226,7 @@ class _Call:
     """One call of `FolderStore.run`.
 
     Attributes:
-        problem: why nothing more is taken.
+        problem: the error that stopped it from taking more.
     """
 
     def __init__(self, store: FolderStore, anonymize: Anonymization | None, gathered: Gathered) -> None:
@@ -236,21 +236,21 @@ class _Call:
         self._gathered = gathered
 
     async def drawn(self, sources: AsyncIterator[IdentifiedSource]) -> AsyncGenerator[IdentifiedSource, None]:
-        """Yield the sources until something is wrong with the folder, or with what gives them."""
+        """Yield the sources until the folder or the source iterator fails."""
         try:
             async for one in sources:
                 if self.problem is not None:
                     return
                 yield one
                 await self._gathered.room()
-        except Exception as error:  # noqa: BLE001 - raised when what was taken has come to its end
+        except Exception as error:  # noqa: BLE001 - raised once all taken sources have ended
             self.problem = self.problem or error
-        finally:  # in the task that drew from it: what it has entered belongs to that
+        finally:  # closed in the task that iterated over it: its cancel scopes belong to that task
             if isinstance(sources, AsyncGenerator):
                 await sources.aclose()
 
     async def take(self, one: IdentifiedSource) -> None:
-        """Store one and tell what became of it."""
+        """Store one source and report its outcome."""
         try:
             if self._anonymize is not None:
                 one = await anonymized(one, self._anonymize)

@@ -1,4 +1,6 @@
-"""JSON text (RFC 8259) read while it arrives, the items of a list at the top one by one. Pure.
+"""JSON as servers send it: its text (RFC 8259), read while it arrives, and the data sets in it (PS3.18 annex F). Pure.
+
+The items of a list at the top are given one by one; `data_set_in` says which of them are data sets.
 
 What it holds: the text of what is not read yet, and the values of the item being read. Small values are read by json's
 own scanner, which is fast but stops everything else meanwhile, in every thread; so it is never given more than a window
@@ -13,7 +15,12 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from postdicom_async.dicom.tags import tag_of_keyword
+from postdicom_async.face import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -356,3 +363,104 @@ def read_json(text: bytes) -> Any:
     reader = JsonReader(largest=len(text) + 1)
     found = [item for part in (reader.feed(text), reader.end()) for items in part for item in items]
     return found if reader.is_list else next(iter(found), None)
+
+
+# --- the DICOM JSON model (PS3.18 annex F), from servers that do not always keep to it ----------------------------
+
+DicomJson: TypeAlias = dict[str, Any]
+"""One data set: 8-hex-digit tags to objects with ``vr`` and ``Value``."""
+
+
+class NotDicomJson(ValueError):
+    """The text is not JSON, or holds something that is no data set.
+
+    Attributes:
+        found: what there is instead of a data set; None where the text is not JSON. It may hold anything.
+    """
+
+    def __init__(self, message: str, *, found: object = None) -> None:
+        super().__init__(message)
+        self.found = found
+
+
+def objects_in(body: bytes) -> list[DicomJson]:
+    """Return the data sets of an answer: an array, one bare object, or nothing at all.
+
+    Raises:
+        NotDicomJson: anything else, or a list that holds anything else.
+    """
+    found: list[DicomJson] = []
+    reader = JsonReader(largest=len(body) + 1)
+    with translated(NotJson, lambda error: NotDicomJson(str(error))):
+        for items in chain(reader.feed(body), reader.end()):
+            found += [data_set_in(item) for item in items]  # at once: the first that is none ends the reading
+    return found
+
+
+def data_set_in(found: object) -> DicomJson:
+    """Return what JSON gave if it is a data set: an object of DICOM elements, at least one, and of nothing else.
+
+    An element is an object with its VR or a value, or an empty one, or null, under a tag of 8 hex digits; those of some
+    servers are lower-case and become upper-case. An error that a server writes as an object is none, an object without
+    elements neither: PS3.18 has none, and as a result it would say nothing. What stands inside an element is not looked
+    at: it is told when it is read.
+
+    Raises:
+        NotDicomJson: it is none.
+    """
+    if not isinstance(found, dict) or not found:
+        raise NotDicomJson("no data set", found=found)
+    data_set: DicomJson = {}
+    as_it_is = True
+    for key, element in found.items():
+        tag = _tag_in(key) if len(key) == 8 else None
+        if tag is None or not _is_element(element):
+            by_keyword = any(key[:1].isupper() and tag_of_keyword(key) is not None for key in list(found)[:100])
+            kind = "attributes under their names instead of their tags" if by_keyword else "no data set"
+            raise NotDicomJson(kind, found=found)
+        as_it_is = as_it_is and tag == key
+        data_set[tag] = element
+    return data_set if as_it_is else _in_upper_case(data_set)
+
+
+_HEX = frozenset("0123456789abcdefABCDEF")
+_ELEMENT_KEYS = frozenset({"vr", "Value", "InlineBinary", "BulkDataURI"})
+
+
+@lru_cache(maxsize=4096)
+def _tag_in(key: str) -> str | None:
+    """Return the tag that 8 characters are; one text for all results, of which there may be many."""
+    return key.upper() if _HEX.issuperset(key) else None
+
+
+def _is_element(element: object) -> bool:
+    if not isinstance(element, dict):
+        return element is None
+    return "vr" in element or not element or not _ELEMENT_KEYS.isdisjoint(element)
+
+
+def _in_upper_case(data_set: DicomJson) -> DicomJson:
+    """Return a data set with the tags of its items in upper case too."""
+    for element in data_set.values():
+        values: Any = element.get("Value") if isinstance(element, dict) else None
+        for place, item in enumerate(values if isinstance(values, list) else ()):
+            if isinstance(item, dict) and item and all(len(key) == 8 and _tag_in(key) for key in item):
+                values[place] = _in_upper_case({key.upper(): value for key, value in item.items()})
+    return data_set
+
+
+def values_of(item: DicomJson, tag: str) -> list[Any]:
+    """Return an element's values; an absent, empty or malformed element has none."""
+    element = item.get(tag)
+    value = element.get("Value") if isinstance(element, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def first_value(item: DicomJson, tag: str) -> Any:
+    """Return an element's first value, or None."""
+    return next(iter(values_of(item, tag)), None)
+
+
+def items_of(item: DicomJson, tag: str) -> list[DicomJson]:
+    """Return the items of a sequence."""
+    return [value for value in values_of(item, tag) if isinstance(value, dict)]
