@@ -70,7 +70,7 @@ class Confirmation:
     _in_memory: anyio.Semaphore = field(default_factory=partial(anyio.Semaphore, 1), init=False, repr=False)
 
     async def look(self, instance: Usable) -> Holding:
-        """Retrieve an instance and compare it with what was sent; everything but a cancellation is a finding."""
+        """Retrieve an instance and compare it with what was sent; any error but a cancellation becomes a finding."""
         target = Target(*instance.header.uids)
         parts = Parts(
             [(lambda: self.retrieval.open(target, operation=_OPERATION), None)],

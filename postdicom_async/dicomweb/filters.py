@@ -2,9 +2,9 @@
 
 PS3.18 section 8.3.4 has the form, PS3.4 section C.2.2.2 the matching, PS3.5 section 6.2 how dates and times are
 written. A server may ignore what it does not support, and some ignore every filter written in the form they do not
-know: then they answer with everything they have. So results are held against the filters, but only where that leaves
-no room: UIDs, dates, and a Patient ID without wildcards. What a result does not have proves nothing, and names are
-matched in too many ways.
+know: then they answer with everything they have. So results are checked against the filters, but only where a mismatch
+is certain: UIDs, dates, and a Patient ID without wildcards. An absent attribute proves nothing, and names are matched
+in too many ways.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tupl
 """Text (``*`` and ``?`` are wildcards), a date, a pair for a range (either end None), or a list of UIDs.
 
 Dates as text are ``YYYYMMDD`` or ``YYYY-MM-DD``, ranges two of them joined by ``-``; ``YYYY`` and ``YYYYMM`` stand for
-all days of a year or a month. Times are ``HHMMSS`` or ``HH:MM:SS`` or the beginning of it.
+all days of a year or a month. Times are ``HHMMSS`` or ``HH:MM:SS`` or the beginning of one.
 """
 
 Filters: TypeAlias = Mapping[str, FilterValue]
@@ -42,7 +42,7 @@ Filters: TypeAlias = Mapping[str, FilterValue]
 sequences, to what it must match."""
 
 LISTED: Final = re.compile(r"[,\\]")
-"""What stands between the UIDs of a list (PS3.4 section C.2.2.2.2): a comma, and the backslash of DICOM itself."""
+"""The separators of a list of UIDs (PS3.4 section C.2.2.2.2): a comma, and the backslash of DICOM itself."""
 
 _TAGS = re.compile(r"[0-9A-F]{8}(\.[0-9A-F]{8})*")
 _SAFE = "*?-,:"
@@ -50,7 +50,7 @@ _SAFE_IN_PRACTICE = _SAFE + "^"
 
 
 def filter_pairs(filters: Filters | None) -> list[tuple[str, str]]:
-    """Return tags and values; `wire_pairs` writes the names as a dialect wants them.
+    """Return pairs of tag and value; `wire_pairs` writes the tags as a dialect wants them.
 
     Raises:
         UsageError: an attribute is unknown or a value cannot be matched.
@@ -64,7 +64,7 @@ def include_pairs(fields: Iterable[str] | None) -> list[tuple[str, str]]:
     """Return the ``includefield`` parameters, as tags; ``"all"`` asks for everything the archive has.
 
     Raises:
-        UsageError: an attribute is unknown, or this is nothing to take attributes from.
+        UsageError: an attribute is unknown, or ``fields`` is not an iterable of names.
     """
     if fields is not None and not isinstance(fields, Iterable):
         raise UsageError('give DICOM keywords or tags, or "all"', argument="fields")
@@ -75,7 +75,7 @@ def include_pairs(fields: Iterable[str] | None) -> list[tuple[str, str]]:
 def wire_pairs(pairs: Iterable[tuple[str, str]], form: FilterForm) -> list[tuple[str, str]]:
     """Return the pairs with every attribute written in a form (PS3.18 section 8.3.4: ``{attributeID}``).
 
-    What has no keyword, or a part without one in a path into a sequence, stays a tag.
+    A tag without a keyword, or a path that contains one, stays a tag.
     """
     if form == "tag":
         return list(pairs)
@@ -83,20 +83,20 @@ def wire_pairs(pairs: Iterable[tuple[str, str]], form: FilterForm) -> list[tuple
 
 
 def _keywords(path: str) -> str:
-    """Return the keywords for tags joined with dots, or the text itself where there are none."""
+    """Return the keywords for tags joined with dots, or the text itself if there are none."""
     if not _TAGS.fullmatch(path):
-        return path  # "all", and parameters that are no attributes
+        return path  # "all", and parameters that are not attributes
     tags = [int(part, 16) for part in path.split(".")]
     keywords = [keyword_of(tag) for tag in tags]
-    # Repeating groups share one keyword, that of retired elements is empty.
+    # Repeating groups share one keyword; retired elements have an empty one.
     is_sure = all(keyword and tag_of_keyword(keyword) == tag for keyword, tag in zip(keywords, tags, strict=True))
     return ".".join(keywords) if is_sure else path
 
 
 def query_string(pairs: Iterable[tuple[str, str]], *, strict: bool = False) -> str:
-    """Return the pairs percent-encoded as UTF-8, as little as will do: Orthanc does not decode what it matches.
+    """Return the pairs percent-encoded as UTF-8, but only where needed: Orthanc does not decode what it matches.
 
-    ``strict`` encodes the caret of names too, as RFC 3986 has it; some servers answer 400 to a bare one.
+    ``strict`` also encodes the caret of names, as RFC 3986 requires; some servers answer 400 to a bare one.
     """
     safe = _SAFE if strict else _SAFE_IN_PRACTICE
     return "&".join(f"{name}={quote(value, safe=safe)}" for name, value in pairs)
@@ -112,7 +112,7 @@ def _value(name: str, value: FilterValue) -> str:
     if isinstance(value, tuple):
         text = _range(name, vr, value)
     elif isinstance(value, list):
-        if not value:  # it would match everything
+        if not value:  # an empty filter would match everything
             raise UsageError(f"the list of {name} is empty", argument="filters")
         text = ",".join(_text(name, item) for item in value)
     else:
@@ -129,7 +129,7 @@ def _range(name: str, vr: str, value: tuple[RangeEnd, RangeEnd]) -> str:
 
 
 def vr_of(path: str) -> str:
-    """Return the VR of an attribute, given as a tag or a path of tags; nothing for a private or unknown one."""
+    """Return the VR of an attribute, given as a tag or a path of tags; empty for a private or unknown one."""
     return vr_of_tag(int(path.rpartition(".")[2], 16))
 
 
@@ -145,7 +145,7 @@ def _moment(name: str, vr: str, value: RangeEnd) -> str:
             raise UsageError(f"{name} is a time; a date cannot match it", argument="filters")
         return f"{value.year:04}{value:%m%d}"
     if isinstance(value, time):
-        if vr in {"DA", "DT"}:  # its digits would be taken for those of a year
+        if vr in {"DA", "DT"}:  # its digits would be read as a year
             raise UsageError(f"{name} is a date; a time cannot match it", argument="filters")
         return value.strftime("%H%M%S")
     return _text(name, value)
@@ -170,11 +170,11 @@ def _is_person_name(value: object) -> bool:
 
 _T = TypeVar("_T")
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
-"""A query: tags, or names of other parameters, and values."""
+"""A query: pairs of a tag, or the name of another parameter, and a value."""
 
 
 def in_pieces(items: Sequence[_T], fits: Callable[[Sequence[_T]], bool]) -> list[Sequence[_T]]:
-    """Return consecutive pieces that fit, in order, as few as halving gives; one item alone is never refused."""
+    """Return consecutive pieces that fit, in order, as few as halving yields; a single item always passes."""
     if len(items) < 2 or fits(items):
         return [items]
     middle = len(items) // 2
@@ -182,9 +182,9 @@ def in_pieces(items: Sequence[_T], fits: Callable[[Sequence[_T]], bool]) -> list
 
 
 def queries(pairs: Pairs, fits: Callable[[Pairs], bool]) -> list[Pairs]:
-    """Return queries that fit and together match what ``pairs`` match: lists of UIDs are cut in two, the longest first.
+    """Return queries that fit and together match what ``pairs`` match: lists of UIDs are halved, the longest first.
 
-    What holds no such list is returned as it is, however long.
+    A query without such a list is returned as it is, however long.
     """
     lists = [_listed_uids(name, value) for name, value in pairs]
     longest = max(range(len(lists)), key=lambda n: len(lists[n]), default=0)
@@ -197,7 +197,7 @@ def queries(pairs: Pairs, fits: Callable[[Pairs], bool]) -> list[Pairs]:
 
 
 def _listed_uids(name: str, value: str) -> list[str]:
-    """Return the UIDs of a filter that lists some (PS3.4 section C.2.2.2.2), each once."""
+    """Return the UIDs of a filter that is a list of them (PS3.4 section C.2.2.2.2), each once."""
     is_attribute = all(len(part) == 8 for part in name.split("."))
     if not is_attribute or vr_of(name) != "UI":
         return []
@@ -211,11 +211,11 @@ _Test: TypeAlias = "Callable[[str], bool | None]"
 
 
 class Expectation(NamedTuple):
-    """What every result must be.
+    """A condition that every result must meet.
 
     Attributes:
         tag: the attribute.
-        holds: whether a value of it is what was asked for; None where that cannot be told.
+        holds: whether a value of it is what was asked for; None if that cannot be told.
     """
 
     tag: str
@@ -223,12 +223,12 @@ class Expectation(NamedTuple):
 
 
 def expectations(pairs: Iterable[tuple[str, str]], key: str) -> list[Expectation]:
-    """Return what can be expected of the results of a search.
+    """Return the conditions that the results of a search must meet.
 
     Args:
-        pairs: tags and values asked for, those that the path names included.
-        key: the tag of the UID that every result has, which tells the level. A filter on a level below matches by any
-            of many series or instances, so that nothing follows for the result.
+        pairs: tags and values asked for, including those in the path.
+        key: the tag of the UID that every result has, which defines the level. A filter on a lower level matches if any
+            of many series or instances does, so nothing follows for the result.
     """
     found: list[Expectation] = []
     for tag, value in pairs:
@@ -241,18 +241,18 @@ def expectations(pairs: Iterable[tuple[str, str]], key: str) -> list[Expectation
 
 
 def contradicted(expected: Iterable[Expectation], item: DicomJson) -> list[str]:
-    """Return the tags of which a result has another value than was asked for."""
+    """Return the tags whose value in a result is not what was asked for."""
     return [one.tag for one in expected if _contradicts(one, item)]
 
 
 def _contradicts(expected: Expectation, item: DicomJson) -> bool:
-    """Whether there are values and none of them will do."""
+    """Whether there are values and none of them is what was asked for."""
     texts = [str(value).strip(" \0") for value in values_of(item, expected.tag) if isinstance(value, str | int)]
     told = [expected.holds(text) for text in texts if text]
     return bool(told) and all(one is False for one in told)
 
 
-# --- what can be told for sure ----------------------------------------------------------------------------------------
+# --- certain mismatches -----------------------------------------------------------------------------------------------
 
 
 def _one_of(value: str) -> _Test:
@@ -261,7 +261,7 @@ def _one_of(value: str) -> _Test:
 
 
 def _patient_ids(value: str) -> _Test:
-    """Compare without case; some archives take lists, and some an ID with its issuer behind carets."""
+    """Compare case-insensitively; some archives accept lists, and some an ID followed by carets and its issuer."""
     wanted = {one.strip(" \0").casefold() for one in (value, value.partition("^")[0], *LISTED.split(value))}
     return lambda text: text.casefold() in wanted or text.partition("^")[0].casefold() in wanted
 
@@ -310,7 +310,7 @@ class Contradictions:
         self._tags: dict[str, None] = {}
 
     def see(self, item: DicomJson) -> bool:
-        """Take note of a result; return whether it contradicts what was asked for."""
+        """Note a result; return whether it contradicts what was asked for."""
         self._results += 1
         tags = contradicted(self._expected, item)
         self._wrong += bool(tags)
@@ -319,7 +319,7 @@ class Contradictions:
 
     @property
     def text(self) -> str:
-        """One line without any value."""
+        """One line for ``warnings``, without any value."""
         names = " and ".join(keyword_of(int(tag, 16)) for tag in self._tags)
         return f"{self._wrong} of {self._results} results are not what was asked for by {names}{self._reason}"
 
@@ -328,7 +328,7 @@ class Contradictions:
         return f": the archive seems to ignore filters written as {self._form}s; the doctor tells which form works"
 
     def tell(self, warnings: list[str]) -> None:
-        """Put the line, if there is something to say, in the place of what an earlier one said."""
+        """Add the line to ``warnings``, if there is something to say, in place of an earlier one."""
         if self._wrong:
             warnings[:] = [*(one for one in warnings if not one.endswith(self._reason)), self.text]
 
@@ -337,7 +337,7 @@ _ISO_DATE = re.compile(r"(?<![0-9])([0-9]{4})-([0-9]{2})-([0-9]{2})(?![0-9])")
 _CLOCK = re.compile(r"(?<=[0-9]):(?=[0-9])|(?<=[0-9])T(?=[0-9])")
 _PART_OF_ISO_DATE = re.compile(r"\b[0-9]{4}-[0-9]{1,2}\b")
 
-# Days that no month has go through as ends of ranges: 20240231 is common, and archives compare it as text.
+# Nonexistent days are accepted as ends of ranges: 20240231 is common, and archives compare it as text.
 _MONTH_DIGITS, _DAY_DIGITS = "(?:0[1-9]|1[0-2])", "(?:0[1-9]|[12][0-9]|3[01])"
 _TIME = r"(?:[01][0-9]|2[0-3])(?:[0-5][0-9](?:(?:[0-5][0-9]|60)(?:\.[0-9]{1,6})?)?)?"
 _ZONE = "(?:[+-](?:0[0-9]|1[0-4])[0-5][0-9])?"
@@ -359,17 +359,17 @@ _MISTAKES: Final = {
 }
 
 TEMPORAL: Final = frozenset(_UNITS)
-"""The value representations that have ranges."""
+"""The value representations that can be matched by a range."""
 
 
 def matching_moments(name: str, vr: str, text: str) -> str:
-    """Return dates or times as PS3.5 writes them; what is none, and would match nothing, is refused.
+    """Return dates or times as PS3.5 writes them; anything else would match nothing, and is refused.
 
-    Years and months among dates become the ranges of their days, hours and minutes among times those of their seconds.
-    Wildcards and lists go through, as some archives take them.
+    Years and months become ranges of days, hours and minutes ranges of seconds. Wildcards and lists are passed on, as
+    some archives accept them.
 
     Raises:
-        UsageError: this is no date, time, range or list of them.
+        UsageError: it is not a date, time, range or list of them.
     """
     return ",".join(_plain(name, vr, one) for one in text.split(","))
 
@@ -391,14 +391,14 @@ def _plain(name: str, vr: str, text: str) -> str:
 
 
 def _whole_seconds(text: str) -> str:
-    """Return an hour or a minute as the range of its seconds, which archives compare with what they hold."""
+    """Return an hour or a minute as the range of its seconds, which archives compare with their values."""
     if len(text) >= len("HHMMSS"):
         return text
     return f"{text.ljust(6, '0')}-{text + '595959'[len(text) :]}.999999"
 
 
 def _whole_days(name: str, found: re.Match[str]) -> str:
-    """Return one day or nothing as it is, and what stands for several days as a range."""
+    """Return a single day or an empty value as it is, and anything that covers several days as a range."""
     one = found["one"] or ""
     if not found["dash"] and len(one) in {0, len("YYYYMMDD")}:
         if one and int(one[6:]) > int(_last_day(one[:6])[6:]):

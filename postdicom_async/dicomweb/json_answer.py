@@ -1,12 +1,12 @@
-"""A JSON answer of data sets (QIDO-RS, retrieve metadata), read while it arrives.
+"""A JSON answer of data sets (QIDO-RS, retrieve metadata), parsed while it arrives.
 
-The data sets are given in batches. A small answer is one batch: it is whole, and its connection free, before any of it
-is given. Of a larger one a batch is given while the rest is under way; when it breaks, or another request needs its
-connection, the request is made again, and what was given before is skipped.
+Data sets are yielded in batches. A small answer is one batch: it is complete, and its connection free, before any of it
+is yielded. A batch of a larger one is yielded while the rest is still arriving; if the answer breaks, or another
+request needs its connection, the request is repeated, and data sets yielded before are skipped.
 
-State: the answer that is being read, if any, and a mark of everything given before the last batch, so that memory holds
-one batch and the marks. What can go wrong is an answer that never ends: one that gives only what was given before is
-refused (`_endless`), and what is wanted no more is not read.
+State: the answer being read, if any, and a mark of everything yielded before the last batch, so that memory holds one
+batch and the marks. The risk is an answer that never ends: one that only repeats data sets is refused (`_endless`), and
+nothing is read beyond the number wanted.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ if TYPE_CHECKING:
     from postdicom_async.http.session import Session
 
 _BATCH_BYTES = 1 << 20
-_BATCH_ITEMS = 5000  # small ones take twenty times their bytes
-_IDENTITY = (STUDY_UID, SERIES_UID, INSTANCE_UID, "00100020")  # and the PatientID
-_MARK_BYTES = 15  # with what Python adds just what malloc hands out anyway
+_BATCH_ITEMS = 5000  # small items take twenty times their bytes once parsed
+_IDENTITY = (STUDY_UID, SERIES_UID, INSTANCE_UID, "00100020")  # the last is PatientID
+_MARK_BYTES = 15  # with Python's overhead, exactly a size that malloc allocates anyway
 _READ_ASIDE = 64 << 10
 
 
 class JsonAnswer:
-    """The data sets that one call is answered with.
+    """The data sets in the answer to one call.
 
     Args:
-        wanted: how many are; what else the archive sends is not read.
-        see_head: is given the headers of each answer.
+        wanted: how many are wanted; anything beyond is not read.
+        see_head: called with the headers of each answer.
         key: the tag of the UID that each should have.
 
     Attributes:
-        was_left: whether more followed when all that is wanted had come.
+        was_left: whether more followed after the number wanted.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class JsonAnswer:
         self._answer: StreamedAnswer | None = None
         self._pieces: AsyncGenerator[bytes, None] | None = None
         self._reader = self._new_reader()
-        self._is_first = True  # this answer, so that nothing in it was given
-        self._skipped = 0  # in an answer that is not
+        self._is_first = True  # it is the first answer, so nothing in it was yielded before
+        self._skipped = 0  # data sets skipped in a later answer
         self._ended = False
         self._turns = Turns()
 
@@ -87,8 +87,8 @@ class JsonAnswer:
         """Yield the data sets, some at a time.
 
         Raises:
-            ProtocolError: something that is not DICOM JSON, at the end or before.
-            PostdicomError: the archive refused, or the connection failed, more often than is repeated.
+            ProtocolError: the answer, or part of it, is not DICOM JSON.
+            PostdicomError: the archive refused, or the connection failed, and repeats did not help.
         """
         try:
             while not self._ended:
@@ -124,7 +124,7 @@ class JsonAnswer:
                 self._is_first = not self._given.size
                 self._skipped = 0
             return await self._batch()
-        except BaseException:  # what was read in part cannot be gone on with: a repeat begins anew
+        except BaseException:  # a half-read answer cannot be resumed: a repeat starts over
             await self._close()
             raise
 
@@ -140,7 +140,7 @@ class JsonAnswer:
             await answer.aclose()
 
     async def _batch(self) -> list[DicomJson]:
-        """Read on until a batch is full, enough is there or the answer ends."""
+        """Read until a batch is full, enough data sets are there or the answer ends."""
         batch: list[DicomJson] = []
         size, is_over = 0, False
         while size < _BATCH_BYTES and len(batch) < _BATCH_ITEMS and not is_over:
@@ -159,7 +159,7 @@ class JsonAnswer:
         return batch
 
     async def _take(self, found: Iterator[list[Any]], batch: list[DicomJson]) -> bool:
-        """Add what was found to a batch; False when more came than is wanted."""
+        """Add data sets to a batch; return False if more came than wanted."""
         with translated((NotJson, NotDicomJson), self._problem):
             for items in found:
                 for item in items:
@@ -172,7 +172,7 @@ class JsonAnswer:
         return self._left is None or len(batch) < self._left or not self._reader.is_amid
 
     async def _is_new(self, data_set: DicomJson) -> bool:
-        """Return whether a data set of an answer that was asked for again was not given before."""
+        """Return whether a data set of a repeated answer was not yielded before."""
         if self._given.number_of(await mark_of(data_set, self._key, self._turns)) is None:
             return True
         self._skipped += 1
@@ -200,7 +200,7 @@ def _ended_early(operation: str, status: int | None) -> Problem:
 def not_dicom_json(
     error: NotJson | NotDicomJson | None, *, operation: str, status: int | None, sent: tuple[str, ...]
 ) -> ProtocolError:
-    """Return the error for an answer that is no DICOM JSON, with the archive's own words, masked, where it has some."""
+    """Return the error for an answer that is not DICOM JSON, with the archive's own words, masked, if there are any."""
     found = error.found if isinstance(error, NotDicomJson) else None
     members = found.items() if isinstance(found, dict) and len(found) < 100 else ()
     words = {key: value[:1024] for key, value in members if isinstance(value, str)}
@@ -213,7 +213,7 @@ def not_dicom_json(
 
 
 def refuse_cut_json(operation: str) -> Callable[[Answer], Awaitable[Problem | None]]:
-    """Return a check for `Session.fetch`: what is the beginning of JSON is not the whole answer."""
+    """Return a check for `Session.fetch`: JSON that is cut off is not the whole answer."""
 
     async def check(answer: Answer) -> Problem | None:
         if answer.body.lstrip()[:1] not in (b"[", b"{") or not 200 <= answer.status < 300:
@@ -237,9 +237,10 @@ _as_text = json.JSONEncoder().iterencode
 
 
 async def mark_of(item: DicomJson, key: str, turns: Turns, *, whole: bool = False) -> bytes:
-    """Return a few bytes that tell a result from all others.
+    """Return a few bytes that identify a result (a digest).
 
-    A UID alone does not: an archive may have it under two patients. Without one, or if ``whole``, everything counts.
+    Its UID alone does not: an archive may have it under two patients. Without a UID, or if ``whole``, all attributes
+    count.
     """
     await turns()
     digest = blake2b(digest_size=_MARK_BYTES)
@@ -257,11 +258,11 @@ async def mark_of(item: DicomJson, key: str, turns: Turns, *, whole: bool = Fals
     return digest.digest()
 
 
-_SMALL = 2000  # values and keys, and thousands of characters
+_SMALL = 2000  # values and keys, or thousands of characters
 
 
 def is_small(item: DicomJson) -> bool:
-    """Return whether the text of a data set is made in no time."""
+    """Return whether a data set can be serialised quickly."""
     size = 0
     inside: list[Any] = [item]
     while inside and size < _SMALL:

@@ -1,15 +1,16 @@
-"""The requests of one download: as many at once as make it faster, and what else they may ask for.
+"""The requests of one download: as many in parallel as make it faster, and what else they may ask for.
 
-An answer cannot be divided once it was asked for. So a download begins with one request for everything, which is what
-costs an archive least. Where that turns out slow, other connections take over parts of it (`TakeOver`): the series of
-the study, from the last one on, and where an answer takes long, its instances. What comes twice is dropped, and the
-first answer is left when all is here, from whichever side. An answer that is fast is left alone, and so is one whose
-parts the archive does not list.
+An answer cannot be split once it was requested. So a download begins with one request for everything, which costs an
+archive least. If that turns out slow, other connections take over parts of it (`TakeOver`): the series of the study,
+starting from the last one, and, if an answer takes long, its instances. Instances that come twice are dropped, and the
+first answer is abandoned once everything is here, from whichever request. A fast answer is left alone, and so is one
+whose parts the archive does not list.
 
-State of `DownloadLanes`: the lanes under way, each with what it brought; the targets that were refused and go back to
+State of `DownloadLanes`: the lanes in flight, each with what it brought; the targets that were refused and go back to
 the end of the queue, however often, since nothing is lost by having asked for too much; and the policy, an `AtOnce`. It
-is told what each lane receives piece by piece, so that a lane more is tried, kept or given up while large answers are
-under way. An archive that refuses the only request ends the download; one that forbids a series gives the others first.
+is told what each lane receives piece by piece, so that an added lane is tried, kept or given up while large answers are
+still arriving. An archive that refuses the only request ends the download; if it forbids a series, the others come
+first.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ if TYPE_CHECKING:
     from postdicom_async.transfer.sinks import Sink
 
 # When parts of an answer are taken over.
-MANY = 32  # instances from which on it may be worth it
-_FEW = 8  # instances a series, on average: requests for fewer wait longer than they receive
+MANY = 32  # instances: with fewer it is not worth it
+_FEW = 8  # instances per series, on average: a request for fewer spends more time waiting than receiving
 _MOST_SERIES = 1000
-_SLOW = 80e6  # bytes a second; more is as fast as most lines, and asking for parts costs an archive more than the whole
+_SLOW = 80e6  # bytes a second; beyond that most lines are full, and parts cost an archive more than the whole
 _SEEN = 0.03  # seconds in which that shows
-_LONG = 2.0  # seconds that the rest must take for its instances to be asked for one by one
+_LONG = 2.0  # seconds the rest must take for its instances to be requested one by one
 _LOOK_AFTER = 0.5  # seconds in which that shows
 _MOST_LISTED = 5000  # instances at the end of the list that may be taken over
 _LIST_SECONDS = 10.0
@@ -63,25 +64,25 @@ _LIST_SECONDS = 10.0
 # How the lanes are run.
 _ENDS_ALL = (LocalFileError, UsageError)
 _ENDS_THE_JOB = (AuthenticationFailed, RateLimited)
-_MOST_TIMES_BACK = 5  # then it waits until nothing else is under way
+_MOST_TIMES_BACK = 5  # then it waits until nothing else is in flight
 _SAMPLE = 0.005  # seconds
-_OPENING = 0.25  # seconds in which the first bytes of a lane may be waited for
-_LAST_WORD = 0.1  # seconds: the end of an answer comes right behind its last instance
-_LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them in which the event loop works: more lanes bring nothing
+_OPENING = 0.25  # seconds a lane may take to its first bytes before its level is judged
+_LAST_WORD = 0.1  # seconds: the end of an answer follows right behind its last instance
+_LOOK, _BUSY = 0.02, 0.75  # seconds, and the share of them the event loop is busy: beyond it more lanes gain nothing
 
 
 @dataclass(slots=True, eq=False)
 class DownloadLane:
-    """A request under way.
+    """A request in flight.
 
     Attributes:
-        target: what was asked for.
-        told: what it brought.
+        target: the resource requested.
+        told: the record of what it brought.
         began: when, in seconds of `time.monotonic`.
-        since, received: up to when, and how many bytes of the answer, were told to the policy.
-        first: when its first bytes were seen, 0 before.
-        answer: its answer, None before its head is there.
-        scope: ends it.
+        since, received: the time, and the bytes of the answer, up to which the policy has been told.
+        first: when its first bytes were seen, 0 before that.
+        answer: its answer, None before its head has arrived.
+        scope: cancels it.
     """
 
     target: Target
@@ -94,17 +95,17 @@ class DownloadLane:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     def is_opening(self, now: float) -> bool:
-        """Whether its first bytes are still to come, and may soon."""
+        """Whether its first bytes have not arrived but may still come soon."""
         return not self.first and now - self.began < _OPENING
 
 
 class TakeOver:
-    """What may be taken over of the one answer for everything, which has ``expected`` instances.
+    """The parts of the one answer for everything, of ``expected`` instances, that may be requested separately.
 
-    ``begins`` is called when something is taken over.
+    ``begins`` is called when a part is taken over.
 
     Attributes:
-        has_begun: whether something was.
+        has_begun: whether one was.
     """
 
     def __init__(
@@ -116,23 +117,23 @@ class TakeOver:
         self._arrivals = arrivals
         self._target = target
         self._expected = expected
-        self._series: str | None = target.series  # of which the instances may be taken over
+        self._series: str | None = target.series  # the series whose instances may be taken over
         self._series_asked = target.series is not None
         self._instances_asked = False
         self._rest: deque[Target] = deque(maxlen=_MOST_LISTED)
 
     @property
     def has_some(self) -> bool:
-        """Whether there is something to be taken over."""
+        """Whether a part can be taken over."""
         return bool(self._rest)
 
     @property
     def is_over(self) -> bool:
-        """Whether everything is here, so that nothing under way is wanted any more."""
+        """Whether everything is here, so that requests in flight are no longer needed."""
         return self._arrivals.here >= self._expected
 
     def is_due(self, lane: DownloadLane, now: float) -> bool:
-        """Whether it is time to ask for what may be taken over of an answer."""
+        """Whether it is time to list the parts of an answer that may be taken over."""
         if lane.target != self._target or not lane.first or self._rest:
             return False
         if not self._series_asked:
@@ -143,9 +144,9 @@ class TakeOver:
         return took >= _LOOK_AFTER and (self._expected - here) * took / here >= _LONG
 
     async def prepare(self) -> None:
-        """Ask for what is due: how many instances each series has, later for those of the largest one."""
+        """List what is due: how many instances each series has, later the instances of the largest one."""
         study = self._target.study
-        with suppress(PostdicomError, TimeoutError):  # then the answer is received as it is
+        with suppress(PostdicomError, TimeoutError):  # then the one answer is simply received
             async with asyncio.timeout(_LIST_SECONDS):
                 if self._series_asked:
                     self._instances_asked = True
@@ -154,7 +155,7 @@ class TakeOver:
                 self._series_asked = True
                 counts = await count_by_series(self._retrieval, study, _MOST_SERIES) or {}
                 if sum(counts.values()) != self._expected:
-                    return  # a capped or wrong list: what it leaves out would never be asked for
+                    return  # a capped or wrong list: series missing from it would never be requested
                 series = max(counts, key=counts.__getitem__)
                 if 2 * counts[series] >= self._expected:
                     self._series = series
@@ -165,12 +166,12 @@ class TakeOver:
         self._rest.extend(Target(*uids) for uids in instances)
 
     def stop(self) -> None:
-        """Take over nothing more: what is smaller cannot be had by itself."""
+        """Take over nothing more: the archive does not return smaller resources."""
         self._rest.clear()
         self._series_asked = self._instances_asked = True
 
     def next(self) -> Target | None:
-        """Return what to ask for besides, None where there is nothing."""
+        """Return the next part to request, None if there is none."""
         while self._rest:
             target = self._rest.pop()
             if target.instance is None or not self._arrivals.has((target.study, target.series or "", target.instance)):
@@ -184,8 +185,8 @@ class DownloadLanes:
     """The requests of one download.
 
     Attributes:
-        last_error: of the latest `fetch`, what went wrong last, None where nothing did.
-        not_found: the archive says that it does not hold the target.
+        last_error: the last error of the latest `fetch`, None if there was none.
+        not_found: whether the archive says that it does not hold the target.
     """
 
     def __init__(
@@ -206,23 +207,23 @@ class DownloadLanes:
         self._policy = AtOnce(most)
         self._retrieval = retrieval.telling(self._policy)
         self._session = self._retrieval.session
-        self._may_be_several = most > 1 and target.instance is None  # else there is nothing to decide
+        self._may_be_several = most > 1 and target.instance is None  # otherwise there is nothing to decide
         self._looked = time.monotonic(), time.thread_time()
         self._is_busy = False
         self._lanes: set[DownloadLane] = set()
         self._take_over: TakeOver | None = None
-        self._nothing_left = False  # to be begun
-        self._all_here = 0.0  # since when, 0 before
+        self._nothing_left = False  # to start
+        self._all_here = 0.0  # when that became true, 0 before
         self._running = 0
         self._back: deque[tuple[Target, int]] = deque()
         self._forbidden: PostdicomError | None = None
         self._look = anyio.Event()
 
     async def fetch(self, targets: AsyncGenerator[Target, None], take_over: TakeOver | None = None) -> bool:
-        """Receive everything; return whether each answer came to its end without damage.
+        """Receive everything; return whether each answer was complete and undamaged.
 
-        What goes wrong with one is noted, unless it ends the whole download. ``take_over`` tells what else may be asked
-        for when there are no more targets.
+        An error of one request is noted, unless it ends the whole download. ``take_over`` supplies further requests
+        when there are no more targets.
         """
         self.last_error = self._forbidden = None
         self._take_over, self._nothing_left, self._all_here, self._running = take_over, False, 0.0, 0
@@ -241,7 +242,7 @@ class DownloadLanes:
         sampling = asyncio.ensure_future(self._sample()) if self._may_be_several else None
         try:
             async with aclosing(targets), aclosing(self._drawn(targets)) as drawn:
-                await for_each(drawn, fetch_one, at_once=sys.maxsize)  # how many is for `_drawn` to say
+                await for_each(drawn, fetch_one, at_once=sys.maxsize)  # `_drawn` decides how many
         finally:
             if sampling is not None:
                 sampling.cancel()
@@ -250,7 +251,7 @@ class DownloadLanes:
         return whole
 
     async def _drawn(self, targets: AsyncGenerator[Target, None]) -> AsyncGenerator[tuple[Target, int, bool], None]:
-        """Yield what is to be asked for, each when there is room for it; end when nothing is under way any more."""
+        """Yield what to request, each when there is room for it; end when nothing is in flight any more."""
         is_over, target = False, None
         while True:
             self._look = anyio.Event()
@@ -271,7 +272,8 @@ class DownloadLanes:
                 besides = self._take_over.next() if has_room else None
                 one = None if besides is None else (besides, 0, True)
             if one is not None:
-                # Counted now: it is begun only after the next one has been drawn, which must see that it runs.
+                # Counted now: it starts only after the next one has been drawn, and that must already see it as
+                # running.
                 self._running += 1
                 yield one
                 continue
@@ -279,8 +281,8 @@ class DownloadLanes:
             await self._look.wait()
 
     async def _fetch_one(self, target: Target, times_back: int, *, is_besides: bool) -> bool:
-        """Receive one resource; return whether its answer came to its end without damage, or is not needed for that."""
-        if self._session.has_given_up:  # it was silent too often: each request more would only wait again
+        """Receive one resource; return whether its answer was complete and undamaged, or need not be."""
+        if self._session.has_given_up:  # the archive was silent too often: another request would only wait again
             return False
         now = time.monotonic()
         lane = DownloadLane(target, self._arrivals.answer(), now, now)
@@ -289,7 +291,7 @@ class DownloadLanes:
             is_whole = not lane.scope.cancelled_caught
             if is_whole and not is_besides and self._take_over is not None:
                 self._take_over.stop()
-                for one in self._lanes:  # the answer for everything has come: what was asked for besides is not needed
+                for one in self._lanes:  # the answer for everything is complete: separate requests are not needed
                     one.scope.cancel()
             return is_whole or is_besides
         if isinstance(problem, _ENDS_ALL):
@@ -297,7 +299,7 @@ class DownloadLanes:
         may_pass = problem.temporary or isinstance(problem, RateLimited)
         if may_pass:
             self._policy.refused(time.monotonic())
-        if is_besides:  # no harm is done: it comes with the answer for everything too, which goes on
+        if is_besides:  # no harm done: it also comes with the answer for everything, which continues
             if self._take_over is not None and not may_pass:
                 self._take_over.stop()
             return True
@@ -308,7 +310,7 @@ class DownloadLanes:
         return False
 
     def _note(self, problem: PostdicomError, target: Target) -> None:
-        """Note what went wrong with one resource; raise what ends the download."""
+        """Note an error of one request; raise one that ends the download."""
         is_for_one = problem.status == HTTPStatus.FORBIDDEN and target != self._target
         if is_for_one and (self._running > 1 or self._arrivals.here):
             self._forbidden = problem  # raised at the end: a forbidden series must not keep the others out
@@ -319,7 +321,7 @@ class DownloadLanes:
             self.not_found = problem
 
     async def _receive(self, lane: DownloadLane) -> PostdicomError | None:
-        """Receive one answer; return what went wrong with it."""
+        """Receive one answer; return the error, None if there was none."""
         self._lanes.add(lane)
         try:
             receiver = Receiver(self._sink, lane.target, lane.told, meter=self._meter)
@@ -341,9 +343,9 @@ class DownloadLanes:
         return any(take_over.is_due(lane, now) for lane in self._lanes)
 
     def _leave_if_all_is_here(self) -> None:
-        """When everything is here, end the requests that go on; the one for everything has a moment to end by itself.
+        """When everything is here, end the other requests; the one for everything has a moment to end by itself.
 
-        Where nothing was taken over that one may take all the time it needs: it may bring more than was counted.
+        If nothing was taken over, that one may take all the time it needs: it may bring more than was counted.
         """
         if self._take_over is None or not self._take_over.is_over:
             return
@@ -354,11 +356,11 @@ class DownloadLanes:
                 lane.scope.cancel()
 
     async def _sample(self) -> None:
-        """Tell the policy what each answer brought, many times a second: large ones take minutes."""
+        """Tell the policy many times a second what each answer brought: large ones take minutes."""
         while True:
             await asyncio.sleep(_SAMPLE)
             now, before = time.monotonic(), self._policy.now
-            # A level is judged from when its lanes move: what the others bring until then says nothing of it.
+            # A level is judged only once all its lanes receive: what the others bring until then says nothing about it.
             opens = self._policy.is_beginning and any(one.is_opening(now) for one in self._lanes)
             for lane in self._lanes:
                 received = 0 if lane.answer is None else lane.answer.received

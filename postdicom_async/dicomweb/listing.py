@@ -1,8 +1,7 @@
-"""Which instances a study or series has, by the archive's own word (QIDO-RS), and how many.
+"""Which instances a study or series has, according to the archive (QIDO-RS), and how many.
 
 Archives offer several ways to list them, and not every one works everywhere: some ignore a filter, some answer with an
-empty list instead of saying that they cannot, some cut it. So no single list is believed that contradicts what is
-known.
+empty list instead of an error, some truncate it. So no single list is believed if it contradicts what is known.
 """
 
 from __future__ import annotations
@@ -32,10 +31,11 @@ _Keep: TypeAlias = Callable[[Iterable[InstanceUids]], None]
 
 
 async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
-    """Return how many instances the archive says a study or series has, None where it does not say.
+    """Return how many instances the archive says a study or series has, None if it does not say.
 
-    One small request, where listing a large study takes an archive longer than sending it. One result is asked for: an
-    archive that ignores the filter would send all it has, and what it sends instead says nothing.
+    One small request, whereas listing a large study can take an archive longer than sending it. One result is
+    requested: an archive that ignores the filter would otherwise send all it has, and another result than the one asked
+    for proves nothing.
     """
     route, key, count = (
         (Route.SEARCH_STUDIES, STUDY_UID, _COUNT_OF_STUDY)
@@ -52,23 +52,23 @@ async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
     except AuthenticationFailed:  # the list would be refused for the same reason
         raise
     except PostdicomError:
-        return None  # then the list is asked for, and tells what is wrong
+        return None  # the request for the list will show what is wrong
     return None if found is None or _uid(found, key) != wanted else as_count(first_value(found, count))
 
 
 def as_count(value: object) -> int | None:
-    """Return a count that an archive says, None where it is none."""
+    """Return a count from an archive's answer, None if it is not a number."""
     text = str(value)
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
 async def count_by_series(retrieval: Retrieval, study: str, most: int) -> dict[str, int] | None:
-    """Return how many instances each series of a study has, None for more than ``most`` or where that is not said."""
+    """Return the number of instances by series of a study, None for more than ``most`` series or if unknown."""
     if not retrieval.dialect.can(Route.SEARCH_SERIES_OF_STUDY, {"study"}):
         return None
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=study)
     pairs = (("includefield", _COUNT_OF_SERIES),)
-    # Not by pages: the last one would cost one more request. A capped list does not add up to the study's count.
+    # Not paged: the last page would cost one more request. A capped list does not add up to the study's count.
     search = query_to_act_on(retrieval, _OPERATION, path, pairs, key=SERIES_UID, below=((STUDY_UID, study),))
     search = replace(search, page=None)
     counts: dict[str, int] = {}
@@ -81,15 +81,15 @@ async def count_by_series(retrieval: Retrieval, study: str, most: int) -> dict[s
                         return None
                     counts[series] = count
     except PostdicomError:
-        return None  # the study is then asked for as one, and tells what is wrong
+        return None  # the study is then requested as a whole, which will show what is wrong
     return counts if len(counts) <= most else None
 
 
 async def list_instances(retrieval: Retrieval, target: Target, arrivals: Arrivals) -> bool:
-    """Have ``arrivals`` adopt what the archive lists below a target, None when it cannot be asked.
+    """Let ``arrivals`` adopt the archive's list of a target's instances, or None if it cannot be asked.
 
-    Not every archive offers every list, and some answer with an empty one instead of saying so. So one that lists
-    nothing, or not what has arrived, counts only when no other way gives a better one, and False is returned.
+    Not every archive offers every list, and some answer with an empty one instead of an error. So a list that is empty,
+    or lacks what has arrived, is used only if no other way gives a better one, and then False is returned.
 
     Raises:
         PostdicomError: the connection or the credentials failed.
@@ -112,10 +112,10 @@ async def list_instances(retrieval: Retrieval, target: Target, arrivals: Arrival
 async def list_as_counted(
     retrieval: Retrieval, target: Target, arrivals: Arrivals, count: Callable[[], Awaitable[int | None]]
 ) -> None:
-    """Have ``arrivals`` adopt a list of a study that is there: the first that agrees with the count, else the longest.
+    """Let ``arrivals`` adopt a list of an existing study: the first that agrees with the count, else the longest.
 
-    ``count`` asks the archive how many there are; it is asked again where the lists are shorter, since what was there
-    may have been deleted meanwhile.
+    ``count`` asks the archive how many there are; it is called again if the lists are shorter, since instances may have
+    been deleted meanwhile.
 
     Raises:
         ProtocolError: every list is shorter than the count, or empty.
@@ -143,7 +143,7 @@ async def list_as_counted(
 
 
 async def each_listed(retrieval: Retrieval, series: Target, keep: _Keep) -> None:
-    """Give the instances of a series in the order of the archive's list, page by page, each perhaps more than once.
+    """Pass on the instances of a series in the order of the archive's list, page by page, each perhaps more than once.
 
     Raises:
         PostdicomError: they cannot be listed.
@@ -152,7 +152,7 @@ async def each_listed(retrieval: Retrieval, series: Target, keep: _Keep) -> None
 
 
 def _ways(retrieval: Retrieval, target: Target) -> list[partial[Coroutine[Any, Any, None]]]:
-    """Return how to list the instances of a target, best first."""
+    """Return the ways to list the instances of a target, best first."""
     named = {"study", "series"} if target.series else {"study"}
     routes = [Route.SEARCH_INSTANCES_OF_SERIES, Route.SEARCH_INSTANCES_OF_STUDY]
     ways = [partial(_of, retrieval, target, route) for route in routes if retrieval.dialect.can(route, named)]
@@ -163,7 +163,7 @@ def _ways(retrieval: Retrieval, target: Target) -> list[partial[Coroutine[Any, A
 
 
 async def _listed(way: Callable[[_Keep], Awaitable[None]], found: Listed) -> PostdicomError | None:
-    """List in one way; return why that is no list: it is not offered, or contradicts what was asked for."""
+    """List in one way; return the error if the list cannot be used: it is not offered, or contradicts the request."""
     try:
         await way(found.update)
     except (NotFound, ProtocolError, ServerError) as error:
@@ -179,11 +179,11 @@ def listing_check(
     """Return how completeness was checked, and whether the archive's words contradict what arrived. Pure.
 
     Args:
-        here: how many instances arrived or were there.
-        listed: how many the archive lists, None where it cannot be asked.
-        outside: how many of those that are here are not among them.
-        count: how many it says it has, None where it does not say.
-        whole: the answer came to its end without damage.
+        here: how many instances arrived or were already there.
+        listed: how many the archive lists, None if it cannot be asked.
+        outside: how many of those here are not listed.
+        count: how many it says it has, None if it does not say.
+        whole: whether the answer was complete and undamaged.
     """
     if listed and not outside:
         return "compared", False
@@ -211,7 +211,7 @@ async def _of(retrieval: Retrieval, target: Target, route: Route, found: _Keep) 
     named_series = target.series or "" if route is Route.SEARCH_INSTANCES_OF_SERIES else ""
 
     def uids(item: DicomJson) -> InstanceUids:
-        # A server that leaves out the UIDs of the levels that the path names means those.
+        # A server that leaves out the UIDs of the levels in the path means those.
         return InstanceUids(
             _uid(item, STUDY_UID) or target.study, _uid(item, SERIES_UID) or named_series, _uid(item, INSTANCE_UID)
         )
@@ -230,7 +230,7 @@ def _query(retrieval: Retrieval, path: str, pairs: Pairs = (), *, key: str, belo
 async def _collect(
     retrieval: Retrieval, search: SearchQuery, what: Callable[[DicomJson], _T], keep: Callable[[Iterable[_T]], None]
 ) -> None:
-    """Page through a search, keeping of each result only what is wanted: results are large, and there may be many."""
+    """Page through a search, keeping only what is needed of each result: results are large, and there may be many."""
     async for page in find(retrieval.session, search, None, []):
         keep([what(item) for item in page])
         page.clear()

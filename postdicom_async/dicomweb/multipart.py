@@ -1,7 +1,7 @@
-"""multipart/related (RFC 2387) as DICOMweb uses it: a scanner that is fed bytes, and writers of exact length. Pure.
+"""multipart/related (RFC 2387) as DICOMweb uses it: an incremental scanner, and a writer. Pure.
 
-The scanner calls plain methods of a `PartTaker` for what is in a chunk, so that taking an answer apart costs no turn of
-the event loop. Any damage, cut or excess is a `MultipartDamage`; a part that has ended is whole.
+The scanner calls plain methods of a `PartTaker` for what it finds in a chunk, so that parsing an answer costs no turn
+of the event loop. Any damage, truncation or excess raises `MultipartDamage`; a part that has ended is whole.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class PartStart:
 
 @dataclass(frozen=True, slots=True)
 class PartEnd:
-    """The part that began last is whole."""
+    """The part that began last is complete."""
 
 
 PartEvent: TypeAlias = PartStart | bytes | PartEnd
 
 
 class PartTaker(Protocol):
-    """Takes what a reader finds, in order."""
+    """Receives what a reader finds, in order."""
 
     def part_begins(self, headers: dict[str, str], /) -> None:
         """Take the headers of the next part; their names are lower case."""
@@ -60,7 +60,7 @@ class PartTaker(Protocol):
         ...
 
     def part_ends(self) -> None:
-        """Take note that the part that began last is whole."""
+        """Note that the part that began last is complete."""
         ...
 
 
@@ -81,10 +81,10 @@ class PartEvents(list[PartEvent]):
 
 
 class PartReader(Protocol):
-    """Takes a body apart as it arrives."""
+    """Parses a body as it arrives."""
 
     def feed(self, chunk: bytes) -> None:
-        """Hand over what the next bytes hold; raise `MultipartDamage` after what came before the damage."""
+        """Pass on what the next bytes contain; raise `MultipartDamage` after passing on what precedes the damage."""
         ...
 
     def close(self) -> None:
@@ -95,8 +95,8 @@ class PartReader(Protocol):
 def reader_for(content_type: str, taker: PartTaker, *, end_is_marked: bool, max_parts: int) -> PartReader:
     """Return the reader for a body.
 
-    ``end_is_marked`` says whether HTTP itself tells the end of the body from a cut. A multipart body has its closing
-    boundary for that; a single part has nothing else, and is refused without.
+    ``end_is_marked`` says whether HTTP itself distinguishes the end of the body from a broken connection. A multipart
+    body has its closing boundary for that; a single part has nothing else, and is refused without it.
 
     Raises:
         MultipartDamage: the Content-Type cannot be read.
@@ -118,10 +118,10 @@ class _At(Enum):
 
 
 class _Related:
-    """Scans chunks for boundaries; between calls it keeps what may be the beginning of one, or of a header line.
+    """Scans chunks for boundaries; between calls it keeps bytes that may begin one, or a header line.
 
-    A part with a Content-Length is not searched: the boundary must follow where the length says. A length that lies is
-    damage, and that part is never called whole: whether the length or a boundary is to be believed, nobody can tell.
+    A part with a Content-Length is not searched: the boundary must follow where the length says. A wrong length is
+    damage, and such a part never counts as whole: nobody can tell whether to believe the length or the boundary.
     """
 
     def __init__(self, boundary: str, taker: PartTaker, max_parts: int) -> None:
@@ -129,7 +129,7 @@ class _Related:
             raise MultipartDamage("the boundary is far too long")
         if not boundary.isprintable():
             raise MultipartDamage("the boundary cannot be used")
-        # With what stands before it: `bytes.find` is several times as fast for 30 bytes as it is for 10.
+        # Including the line break before it: `bytes.find` is several times as fast for 30 bytes as for 10.
         self._delimiter = b"\r\n--" + boundary.encode("latin-1", "replace")
         self._taker = taker
         self._max_parts = max_parts
@@ -164,7 +164,7 @@ class _Related:
     def _searched(self, chunk: bytes, at: int, end: int) -> int:
         found = chunk.find(self._delimiter, at)
         upto = found
-        if found < 0:  # what may be the beginning of a boundary waits for the next chunk
+        if found < 0:  # a possible beginning of a boundary waits for the next chunk
             upto = chunk.rfind(b"\r", max(at, end - len(self._delimiter) + 1))
             if upto < 0 or not self._delimiter.startswith(chunk[upto:]):
                 upto = end
@@ -185,7 +185,7 @@ class _Related:
         raise _damage("a part is not as long as it says")
 
     def _delimited(self, chunk: bytes, at: int) -> int:
-        """Go on behind the boundary at ``at``; stay there while what it ends with has not come."""
+        """Continue after the boundary at ``at``; stay there until the rest of its line has arrived."""
         after = at + len(self._delimiter) + 2
         mark = chunk[after - 2 : after]
         if len(mark) < 2:
@@ -211,7 +211,7 @@ class _Related:
         if line_end < 0:
             return at
         line = chunk[at:line_end].decode("latin-1")
-        if line[0] in " \t" and self._lines:  # a header that goes on in the next line (RFC 822)
+        if line[0] in " \t" and self._lines:  # a folded header (RFC 822)
             line = f"{self._lines.pop()} {line.strip()}"
         if len(self._lines) >= _HEADERS or len(line) > _HEADER_BYTES:
             raise _damage("too many headers")
@@ -225,7 +225,7 @@ class _Related:
             name, value = name.strip().lower(), value.strip(" \t")
             if not colon or not _HEADER_NAME.fullmatch(name) or "\n" in value or "\r" in value:
                 raise _damage("a header cannot be read")
-            if name == "content-length":  # two of them, or one that is no number: nobody can tell where the part ends
+            if name == "content-length":  # repeated or not a number: nobody can tell where the part ends
                 if name in headers or not _LENGTH.fullmatch(value):
                     raise _damage("a header cannot be read")
                 self._left = int(value)
@@ -240,7 +240,7 @@ def _damage(how: str) -> MultipartDamage:
 
 
 class _BoundaryFinder:
-    """For servers that forget the boundary parameter: the first line that looks like one is it."""
+    """For servers that forget the boundary parameter: takes the first line that looks like a boundary."""
 
     def __init__(self, taker: PartTaker, max_parts: int) -> None:
         self._taker = taker
@@ -268,7 +268,7 @@ class _BoundaryFinder:
 
 
 class _SinglePart:
-    """A body that is one instance by itself, as some servers answer for one."""
+    """A body that is one instance without multipart, as some servers answer a request for one."""
 
     def __init__(self, content_type: str, taker: PartTaker, *, end_is_marked: bool) -> None:
         self._headers = {"content-type": content_type}
@@ -306,11 +306,11 @@ class RenderedPiece(NamedTuple):
 
 
 def joined(pieces: Iterable[RenderedPiece], boundary: str) -> Rendered:
-    """Return the pictures of all pieces in order, as multipart/related (PS3.18 section 8.6.1.2).
+    """Return the images of all pieces in order, as multipart/related (PS3.18 section 8.6.1.2).
 
     Raises:
-        MultipartDamage: an answer is damaged, or does not have one picture for each frame: a video or an animation of
-            some frames cannot be put together with that of others.
+        MultipartDamage: an answer is damaged, or does not have one image for each frame: a video or animation of some
+            frames cannot be joined with that of others.
     """
     body = bytearray()
     for piece in pieces:

@@ -1,13 +1,13 @@
-"""Instances of a study from an archive, for another end of a job: each whole, none twice, and only those wanted.
+"""Instances of a study from an archive, for the other end of a job: each whole, none twice, and only those wanted.
 
-What is wanted is asked for in one request where it is all of a study or series, or most of a series; else one by one,
-several at once. What a large answer lacks is asked for once more, one by one. An instance is given when its part has
-come to its end undamaged, so that an answer that breaks gives what came before; see `HoldingSink` for those that are
-handed on while they come.
+The wanted instances are fetched in one request if they are all of a study or series, or most of a series; otherwise one
+by one, several in parallel. Instances missing from a large answer are requested once more, one by one. An instance is
+yielded when its part has ended undamaged, so that an answer that breaks still gives what came before; see `HoldingSink`
+for those passed on while they arrive.
 
-State of an `Opening`: what is wanted and has not come (``left``), what is arriving in some answer, and how many
-instances in a row were asked for in vain. What can go wrong is to ask a broken archive for each of thousands of
-instances: so after a few in vain, with nothing given so far, the problem is raised.
+State of an `Opening`: what is wanted and has not arrived (``left``), what is arriving in some answer, and how many
+requests in a row failed. The risk is asking a broken archive for each of thousands of instances: so after a few
+failures in a row, with nothing yielded so far, the error is raised.
 """
 
 from __future__ import annotations
@@ -45,20 +45,21 @@ if TYPE_CHECKING:
     from postdicom_async.results import InstanceUids, Outcome
 
 _FIRST_AT_ONCE = 2
-_MANY = 8  # of one series: it is worth asking how many it has
-_MOST_SERIES = 1000  # of a study with more, single instances are asked for
-_MOST_DROPPED = 2  # times what is wanted, all that comes with a series; each request more costs about an instance
+_MANY = 8  # wanted instances of one series from which on it is worth asking how many it has
+_MOST_SERIES = 1000  # of a study with more series, single instances are requested
+# a whole series may bring this many times what is wanted; another request costs about as much as an instance
+_MOST_DROPPED = 2
 _END_ALL = (AuthenticationFailed, LocalFileError, RateLimited, UsageError)
 _MOST_IN_VAIN = 3  # instances in a row
 
 
 class Retrieves:
-    """The retrieve requests at one archive: how many run at once, over all openings that share this.
+    """The retrieve requests at one archive: how many run in parallel, over all openings that share this.
 
     Attributes:
         policy: how many.
-        turnstile: lets them begin.
-        retrieval: makes them; what the archive refuses is told to the policy.
+        turnstile: lets them start.
+        retrieval: makes them; it tells the policy what the archive refuses.
     """
 
     def __init__(self, retrieval: Retrieval) -> None:
@@ -68,16 +69,17 @@ class Retrieves:
 
 
 class Opening:
-    """What is wanted of one study, as it comes. Use it once.
+    """The wanted instances of one study, as they arrive. Use it once.
 
     Args:
-        retrieves: what makes the requests.
-        within: the study, or the series that all that is wanted belongs to.
-        wanted: Series and SOP Instance UIDs.
-        whole: it is all that the archive has there. With nothing in ``wanted``, all that comes is: it was not listed,
-            and an answer that breaks is not made good, since nobody knows what it lacks.
-        once: bodies may be given that can be read only once.
-        probe: asks the archive the cheapest question, and raises where it cannot be worked with.
+        retrieves: makes the requests.
+        within: the study, or the series that all wanted instances belong to.
+        wanted: pairs of Series and SOP Instance UID.
+        whole: the wanted instances are all that the archive has there. With an empty ``wanted``, everything that
+            arrives is
+            wanted: it was not listed, and an answer that breaks is not completed, since nobody knows what it lacks.
+        once: bodies that can be read only once may be yielded.
+        probe: makes the cheapest request, and raises if the archive cannot be worked with.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Opening:
         self._probe = probe
         self._gave = False
         self._in_vain = 0
-        self._is_gone = False  # the study or series, as it seems
+        self._is_gone = False  # whether the study or series seems to be gone
         self._problem: PostdicomError | None = None
         self._sink = HoldingSink(self._given, passes=once)
         self.left: dict[tuple[str, str], None] = dict.fromkeys(wanted)
@@ -107,10 +109,11 @@ class Opening:
         self.came: set[tuple[str, str]] = set()  # of everything
 
     async def each(self) -> AsyncGenerator[IdentifiedSource, None]:
-        """Yield what comes.
+        """Yield the instances as they arrive.
 
         Raises:
-            PostdicomError: the archive cannot be worked with, or it gave nothing; what came before counts.
+            PostdicomError: the archive cannot be worked with, or it gave nothing; instances yielded before remain
+                valid.
         """
         with self._sink as sink:
             fetching = asyncio.ensure_future(self._fetch_all())
@@ -118,7 +121,7 @@ class Opening:
             try:
                 while (one := await sink.next()) is not None:
                     yield one
-                    del one  # so that it is not kept while the next is awaited
+                    del one  # not kept alive while the next is awaited
                 await fetching
             finally:
                 sink.close()
@@ -133,7 +136,7 @@ class Opening:
         self._gave = True
         self._in_vain = 0
 
-    # --- what is asked for --------------------------------------------------------------------------------------------
+    # --- planning -----------------------------------------------------------------------------------------------------
 
     async def _fetch_all(self) -> None:
         first = [self._within] if self.everything else await self._targets()
@@ -146,7 +149,7 @@ class Opening:
         await self._work_on()
 
     async def _work_on(self) -> None:
-        """Find out whether the archive works at all after something went wrong that may pass.
+        """After a temporary error, find out whether the archive works at all.
 
         Raises:
             PostdicomError: it does not.
@@ -162,7 +165,7 @@ class Opening:
         for key in self.left:
             by_series.setdefault(key[0], []).append(key)
         many = [series for series, keys in by_series.items() if len(keys) >= _MANY and Route.SERIES in routes]
-        study, counts = self._within.study, dict[str, int]()  # of instances, as far as the archive says
+        study, counts = self._within.study, dict[str, int]()  # instances by series, as far as the archive says
         if len(many) > 1:
             counts = await count_by_series(self._retrieval, study, _MOST_SERIES) or {}
         elif many:
@@ -187,7 +190,8 @@ class Opening:
     async def _still_to_ask(self, targets: list[Target]) -> AsyncGenerator[Target, None]:
         for target in targets:
             if self._is_gone and self._in_vain >= _MOST_IN_VAIN:
-                return  # the archive does not give whole studies, or it has none of this one: the latter
+                # 404: the archive does not return whole studies, or has nothing of this one; take it for the latter
+                return
             yield target
 
     async def _fetch_one(self, target: Target) -> None:
@@ -207,9 +211,9 @@ class Opening:
             self._note(problem, target)
 
     def _note(self, problem: PostdicomError, target: Target) -> None:
-        """Note what went wrong with one request; raise what ends them all.
+        """Note the error of one request; raise one that ends them all.
 
-        A server may fail at a large answer and give the small ones, and at one instance and give the others.
+        A server may fail at a large answer and return small ones, and at one instance and return others.
         """
         is_for_one = problem.status == HTTPStatus.FORBIDDEN
         if isinstance(problem, _END_ALL) and not (isinstance(problem, AuthenticationFailed) and is_for_one):
@@ -219,7 +223,8 @@ class Opening:
             self._retrieves.policy.refused(time.monotonic())
         is_gone = isinstance(problem, NotFound)
         if target.instance is None:
-            self._is_gone = is_gone  # or the archive does not give whole studies: single instances will tell
+            # or the archive does not return whole studies: requests for single instances will show
+            self._is_gone = is_gone
             return
         self._in_vain += 1
         if self._in_vain >= _MOST_IN_VAIN and not (self._gave or is_gone):
@@ -227,10 +232,10 @@ class Opening:
 
 
 class _Answer:
-    """What learns of one answer's parts.
+    """Is told of the parts of one answer.
 
     Attributes:
-        taken: what it brings that is wanted.
+        taken: instances in it that are wanted.
         saved: how many of them were whole.
     """
 
@@ -242,7 +247,7 @@ class _Answer:
         self._since = time.monotonic()
 
     def take(self, uids: InstanceUids) -> Taken:
-        """Say whether a part is wanted: what is not, or is here, is dropped without a word."""
+        """Return whether a part is wanted; one that is not, or is already here, is dropped silently."""
         key = uids.series_instance_uid, uids.sop_instance_uid
         opening = self._opening
         is_wanted = key not in opening.came if opening.everything else key in opening.left
@@ -253,11 +258,11 @@ class _Answer:
         return Taken.NEW
 
     def has(self, _uids: InstanceUids) -> bool:
-        """Say that nobody counts its bytes."""
+        """Return False: bytes are not counted here."""
         return True
 
     def note_saved(self, outcome: Outcome, _uids: InstanceUids) -> bool:
-        """Tell the policy how fast instances come."""
+        """Tell the policy how fast instances arrive."""
         now = time.monotonic()
         self._retrieves.policy.done(self._since, now, outcome.size)
         self._retrieves.turnstile.look()
@@ -266,7 +271,7 @@ class _Answer:
         return False
 
     def note_refused(self, uids: InstanceUids | None, reason: str) -> None:
-        """Do nothing: it is dropped."""
+        """Do nothing: the part is dropped."""
 
     async def room(self) -> None:
-        """Return at once: the sink tells when there is room."""
+        """Return at once: the sink knows when there is room."""

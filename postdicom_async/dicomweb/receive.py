@@ -1,10 +1,10 @@
-"""One answer into a sink: parts are named by what they say they are, and checked against what was asked.
+"""One answer into a sink: each part is identified by its own header and checked against the request.
 
-The reader of the answer calls `Receiver.part_begins`, `part_data` and `part_ends` in that order, while a chunk is taken
-apart and without waiting; the sink tells later, between two chunks of the same event loop, how each part ended. State:
-the part that is arriving, how many parts the sink still has, and those it has kept, which the caller's task tells on.
-So what can go wrong is told in the right place: damage of the answer ends the reading, a problem of the sink or of the
-caller's listener is raised between two chunks, and whatever it is, no part is left in the sink when this ends.
+The reader of the answer calls `Receiver.part_begins`, `part_data` and `part_ends` in that order, without waiting, while
+it parses a chunk; the sink reports later, between two chunks and in the same event loop, how each part ended. State:
+the part that is arriving, the number of parts the sink still has, and those it has kept, which the caller's task
+reports. Errors surface where they belong: damage of the answer ends the reading, an error of the sink or of the
+caller's listener is raised between two chunks, and in any case no part is left in the sink when this ends.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from postdicom_async.transfer.sinks import Arrival, Sink
 
 _OPERATION = "retrieve"
-# Why a part is refused; with "" it is only dropped, because it is here already.
+# Why a part is refused; with "" it is dropped silently, because it is already here.
 _UNWANTED = {Taken.NEW: None, Taken.BEFORE: "", Taken.AGAIN: "a second copy"}
 _MOST_PIECES = 512  # a server that sends byte by byte must not fill memory with small objects
 _COPIED = 64 * 1024  # a smaller piece is copied out of its chunk, which may be many times as large
-_ENOUGH = 64 * 1024  # gathered of small pieces before they are taken apart
-_LONGEST_HELD = 0.005  # seconds that small pieces wait for more: nothing is held back from a slow answer
-_FIRST_LOOK = 4 * 1024  # most headers end within
+_ENOUGH = 64 * 1024  # bytes of small pieces gathered before they are parsed
+_LONGEST_HELD = 0.005  # seconds that small pieces wait for more: a slow answer is not held back
+_FIRST_LOOK = 4 * 1024  # most headers end within this
 
 
 class Told(Protocol):
-    """What learns of one answer's parts, as a `OneAnswer` does."""
+    """Is told of the parts of one answer, as a `OneAnswer` is."""
 
     def take(self, uids: InstanceUids) -> Taken:
-        """Say whether a part is wanted."""
+        """Note that a part begins; return whether it is wanted."""
         ...
 
     def has(self, uids: InstanceUids) -> bool:
@@ -53,7 +53,7 @@ class Told(Protocol):
         ...
 
     def note_saved(self, outcome: Outcome, uids: InstanceUids) -> bool:
-        """Note that an instance is kept, whole; return whether it was not before."""
+        """Note that an instance is kept, whole; return whether it was not here before."""
         ...
 
     def note_refused(self, uids: InstanceUids | None, reason: str) -> None:
@@ -66,10 +66,10 @@ class Told(Protocol):
 
 
 class Receiver:
-    """Takes the parts of one answer; a `PartTaker`. Use it once.
+    """Receives the parts of one answer; a `PartTaker`. Use it once.
 
-    Parts are handed to the sink as they are found, without waiting; what became of them is noted when it is known, and
-    told to the caller's task between two chunks. Before it ends, every part has come to its end in the sink.
+    Parts are passed to the sink as they are found, without waiting; their fate is noted when it is known, and reported
+    in the caller's task between two chunks. By its end, every part has ended in the sink.
     """
 
     def __init__(self, sink: Sink, target: Target, told: Told, *, meter: Meter) -> None:
@@ -98,20 +98,18 @@ class Receiver:
         try:
             async for chunk in answer.chunks():
                 gathering.add(chunk)
-                if self._handed_over:  # most pieces of a large part are only gathered, and cost nothing else
+                if self._handed_over:  # most pieces of a large part are only gathered, at no further cost
                     self._handed_over = False
                     await self._keep_pace()
             gathering.flush()
             reader.close()
-            if (
-                self._empty
-            ):  # a body without parts of its own has no boundary to miss: of no bytes, it would pass for whole
+            if self._empty:  # a single-part body has no boundary to miss: an empty one would pass for whole
                 raise MultipartDamage("the answer is empty")
         except MultipartDamage as damage:
             problem = damaged(damage, _OPERATION)
         except PostdicomError as error:
             problem = error
-            with suppress(MultipartDamage, PostdicomError):  # what had come by then counts
+            with suppress(MultipartDamage, PostdicomError):  # parts that were complete by then are kept
                 gathering.flush()
         finally:
             gathering.stop()
@@ -132,7 +130,7 @@ class Receiver:
             await self._sink.room()
 
     async def _clean_up(self) -> None:
-        """Drop the part that did not end, and wait for the others, whatever becomes of this task."""
+        """Drop the unfinished part, and wait for the others even if this task is cancelled."""
         part, self._part = self._part, _ArrivingPart.none()
         if part.arrival is not None:
             part.arrival.drop()
@@ -143,7 +141,7 @@ class Receiver:
         finally:
             self._tell()
 
-    # --- what the reader finds ---------------------------------------------------------------------------------------
+    # --- called by the reader ----------------------------------------------------------------------------------------
 
     def part_begins(self, headers: dict[str, str], /) -> None:
         """Begin a part."""
@@ -152,7 +150,7 @@ class Receiver:
         self._part = _ArrivingPart(self._sink.piece, int(length) if length else None)
 
     def part_data(self, chunk: bytes, start: int, end: int, /) -> None:
-        """Take some of it; hand over what has gathered of a large one."""
+        """Take bytes of the part; pass on what has been gathered of a large one."""
         part = self._part
         if part.dropping:
             return
@@ -162,22 +160,23 @@ class Receiver:
             arrival.write(*part.taken())
 
     def part_ends(self) -> None:
-        """Hand the rest over."""
+        """Pass on the rest."""
         part = self._part
         if not part.dropping and (arrival := self._arrival_of(part, complete=True)) is not None:
-            # What the caller listens with may raise: until it has not, the part is one that did not end, to be dropped.
+            # The caller's progress listener may raise: until it has returned, the part counts as unfinished, to be
+            # dropped.
             self._count(part)
             part.whole = True
             arrival.end(*part.taken())
         self._part = _ArrivingPart.none()
 
     def _count(self, part: _ArrivingPart) -> None:
-        """Count bytes that arrived, unless another answer brought the instance meanwhile: its bytes are counted."""
+        """Count bytes that arrived, unless another answer brought the instance meanwhile and counted them."""
         if part.uids is not None and not self._told.has(part.uids):
             self._meter.reached(part.uids, part.size)
 
     def _arrival_of(self, part: _ArrivingPart, *, complete: bool) -> Arrival | None:
-        """Return what takes the part, once it shows which instance it is; drop what is not wanted."""
+        """Return the part's place in the sink, once its header shows which instance it is; drop an unwanted part."""
         self._handed_over = True
         if part.arrival is not None:
             return part.arrival
@@ -201,7 +200,7 @@ class Receiver:
         part.taken()
         return None
 
-    # --- what became of it -------------------------------------------------------------------------------------------
+    # --- results of the sink -----------------------------------------------------------------------------------------
 
     def _ended(self, part: _ArrivingPart, problem: BaseException | None) -> None:
         self._under_way -= 1
@@ -213,7 +212,7 @@ class Receiver:
             self._none_under_way.set_result(None)
 
     def _tell(self) -> None:
-        """Tell what was kept, in the caller's task; of two answers that brought one instance, the first did."""
+        """Report what was kept, in the caller's task; if two answers brought an instance, the first counts."""
         while self._kept:
             outcome, uids = self._kept.popleft()
             if self._told.note_saved(outcome, uids):
@@ -221,10 +220,10 @@ class Receiver:
 
 
 class _Gathering:
-    """Joins small pieces before they are read: taking apart costs by the piece, and some servers send 8 KiB ones.
+    """Joins small pieces before they are parsed: parsing has a cost per piece, and some servers send pieces of 8 KiB.
 
-    What has gathered is read when it is enough, or a few milliseconds old: nothing is held back from a slow answer.
-    What is wrong with it then is raised by the next call.
+    Gathered bytes are parsed when there are enough of them, or after a few milliseconds: a slow answer is not held
+    back. An error found then is raised by the next call.
     """
 
     def __init__(self, feed: Callable[[bytes], None]) -> None:
@@ -262,7 +261,7 @@ class _Gathering:
         self._timer = None
         try:
             self.flush()
-        except Exception as error:  # noqa: BLE001 - for the task that receives
+        except Exception as error:  # noqa: BLE001 - raised in the receiving task
             self._problem = error
 
 
@@ -277,14 +276,14 @@ class _ArrivingPart:
         self.pieces: list[bytes | memoryview] = []
         self.gathered: int = 0
         self.size: int = 0
-        self.uids: InstanceUids | None = None  # with `arrival`, when it shows what it is
+        self.uids: InstanceUids | None = None  # set together with `arrival`, once its header is known
         self.arrival: Arrival | None = None
         self.dropping: bool = False
         self.whole: bool = False
 
     @classmethod
     def none(cls) -> _ArrivingPart:
-        """Return what stands there between two parts."""
+        """Return the placeholder between two parts."""
         part = cls(0, None)
         part.dropping = True
         return part

@@ -1,4 +1,4 @@
-"""WADO-RS (PS3.18 section 10.4): asking for a resource in a form the server can give, and its parts as streams."""
+"""WADO-RS (PS3.18 section 10.4): requesting a resource in a form the server supports, and its parts as streams."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _NOT_AN_INSTANCE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A study, a series of it or an instance of that; the UIDs below its level are None."""
+    """A study, one of its series or one of that series' instances; UIDs below its level are None."""
 
     study: str
     series: str | None = None
@@ -66,19 +66,19 @@ class Target:
         return Route.STUDY if self.series is None else Route.SERIES
 
     def covers(self, uids: tuple[str, str, str]) -> bool:
-        """Whether an instance lies within."""
+        """Whether an instance belongs to it."""
         wanted = (self.study, self.series, self.instance)
         return all(one is None or one == other for one, other in zip(wanted, uids, strict=True))
 
     def path(self, dialect: Dialect, suffix: str = "") -> str:
-        """Return its path in a dialect."""
+        """Return its ``Call.path`` in a dialect."""
         return dialect.path(
             self.route, suffix, study=self.study, series=self.series or "", instance=self.instance or ""
         )
 
 
 def target_of(study: str, series: str | None = None, instance: str | None = None) -> Target:
-    """Return the resource that checked UIDs address."""
+    """Return the resource that the UIDs address; raise `UsageError` for an invalid one."""
     return Target(
         checked_uid(study, "study_instance_uid"),
         None if series is None else checked_uid(series, "series_instance_uid"),
@@ -88,16 +88,17 @@ def target_of(study: str, series: str | None = None, instance: str | None = None
 
 @dataclass(slots=True)
 class _Learned:
-    """What earlier requests have shown of a server."""
+    """What earlier requests have revealed about a server."""
 
     lists_by_series: bool
-    rungs: dict[tuple[str, ...], int] = field(default_factory=dict)  # of each ladder, the one it takes
+    # by ladder, the index of the Accept header it takes
+    rungs: dict[tuple[str, ...], int] = field(default_factory=dict)
 
 
 class Retrieval:
     """Opens resources, remembering which Accept header this server takes, and how it lists instances.
 
-    Copies share what is remembered.
+    Copies share that memory.
     """
 
     def __init__(self, session: Session, dialect: Dialect) -> None:
@@ -106,15 +107,15 @@ class Retrieval:
         self.learned: _Learned = _Learned(dialect.lists_by_series)
 
     def over(self, session: Session) -> Retrieval:
-        """Return the same, with what it remembers of the server, over another session to it."""
+        """Return a copy, sharing what is known of the server, over another session to it."""
         other = copy.copy(self)
         other.session = session
         return other
 
     def telling(self, policy: AtOnce) -> Retrieval:
-        """Return the same, with attempts that were too much for the server told to ``policy``.
+        """Return a copy that reports attempts that overloaded the server to ``policy``.
 
-        A repeat may hide them: the session makes it by itself, and when it succeeds nobody else knows.
+        The session repeats them by itself, and if a repeat succeeds nobody else learns of it.
         """
         settings = self.session.settings
 
@@ -140,7 +141,7 @@ class Retrieval:
         ladder: tuple[str, ...] = INSTANCE_LADDER,
         operation: str = "retrieve",
     ) -> AsyncIterator[StreamedAnswer]:
-        """Give the answer for a resource; the Accept header steps down the ladder until one is taken."""
+        """Yield the answer for a resource; Accept headers are tried down the ladder until one is taken."""
         path = target.path(self.dialect, suffix)
         operation = f"{operation} {target.route}"
         async with self.open_path(path, ladder=ladder, operation=operation) as answer:
@@ -155,10 +156,10 @@ class Retrieval:
         operation: str,
         headers: dict[str, str] | None = None,
     ) -> AsyncIterator[StreamedAnswer]:
-        """Give the answer for a path below the service's address.
+        """Yield the answer for a path below the service's address.
 
         Raises:
-            ProtocolError: the answer is a message instead of what was asked for.
+            ProtocolError: the answer is a text message instead of the resource.
             PostdicomError: whatever the session raises.
         """
         call = Call(operation, "GET", path, Repeat.READ, headers=headers or {})
@@ -167,7 +168,7 @@ class Retrieval:
             yield answer
 
     async def _accepted(self, call: Call, ladder: tuple[str, ...]) -> StreamedAnswer:
-        """Step down the ladder; when no rung is taken, the first refusal is the caller's."""
+        """Try the Accept headers down the ladder; if none is taken, raise the first refusal."""
         refusals: list[ServerError] = []
         session = self.session.one_call()
         for rung in range(self.learned.rungs.get(ladder, 0), len(ladder)):
@@ -184,7 +185,7 @@ class Retrieval:
 
 
 async def _refuse_message(answer: StreamedAnswer, operation: str, secrets: tuple[str, ...]) -> None:
-    """Raise for an answer of status 2xx whose body is a text about why there is no instance."""
+    """Raise `ProtocolError` for an answer of status 2xx whose body is a text that explains why there is no instance."""
     kind = parse_media_type(answer.content_type).essence
     if kind.startswith(_NOT_AN_INSTANCE):
         body = await answer.read_some(64 * 1024)
@@ -200,7 +201,7 @@ async def _refuse_message(answer: StreamedAnswer, operation: str, secrets: tuple
 
 
 def part_reader(answer: StreamedAnswer, operation: str, max_parts: int, taker: PartTaker) -> PartReader:
-    """Return the reader for an answer's body, which hands over what it finds to ``taker``.
+    """Return the reader for an answer's body, which passes the parts to ``taker``.
 
     Raises:
         ProtocolError: its Content-Type cannot be read.
@@ -237,19 +238,19 @@ async def part_events(answer: StreamedAnswer, operation: str, max_parts: int) ->
         except MultipartDamage as damage:
             problem = damaged(damage, operation)
         found, events[:] = list(events), ()
-        for event in found:  # what came before the damage counts
+        for event in found:  # parts that precede the damage are valid
             empty = False
             yield event
         if problem is not None:
             raise problem
-    if empty:  # nothing marks a part that never began: an answer without one would pass for a study without instances
+    if empty:  # an answer without any part would pass for a study without instances
         raise damaged(MultipartDamage("the answer is empty"), operation)
 
 
 _INSTANCE = re.compile(r"/studies/([0-9.]+)/series/([0-9.]+)/instances/([0-9.]+)(?![^/?#])")
 
 Opener: TypeAlias = "Callable[[], AbstractAsyncContextManager[StreamedAnswer]]"
-"""Makes a request when it is entered, and gives the connection back when it is left."""
+"""Makes a request when entered, and gives the connection back when left."""
 
 
 @public_face
@@ -257,8 +258,8 @@ class Part:
     """One instance, frame or value, as a stream of bytes that can be read once. An instance can be uploaded as it is.
 
     Attributes:
-        content_type: its Content-Type, as the server wrote it; empty when there is none.
-        location: its Content-Location; empty when there is none.
+        content_type: its Content-Type, as the server wrote it; empty if there is none.
+        location: its Content-Location; empty if there is none.
     """
 
     def __init__(self, start: PartStart, events: AsyncIterator[PartEvent], operation: str) -> None:
@@ -278,15 +279,15 @@ class Part:
 
     @property
     def uids(self) -> InstanceUids | None:
-        """The instance that its Content-Location names; None where it names none. What it holds is told by itself."""
+        """The instance named by its Content-Location, None if there is none; only the content is authoritative."""
         named = _INSTANCE.search(self.location)
         return InstanceUids(*named.groups()) if named is not None and all(map(is_uid, named.groups())) else None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield its bytes as they arrive. It has ended only when the part is whole; a cut raises."""
+        """Yield its bytes as they arrive. Ends normally only if the part is whole; a cut one raises."""
         while not self._whole:
             event = await anext(self._events, None)
-            if event is None:  # the answer broke before: to end here would make a cut part look whole
+            if event is None:  # the answer broke before this: ending normally would make a cut part look whole
                 raise ProtocolError("the part did not arrive whole", operation=self._operation, temporary=True)
             if isinstance(event, PartEnd):
                 self._whole = True
@@ -294,7 +295,7 @@ class Part:
                 yield event
 
     async def read(self, limit: int | None = None) -> bytes:
-        """Return the rest of it.
+        """Return its remaining bytes.
 
         Raises:
             ProtocolError: it is larger than ``limit`` bytes.
@@ -309,7 +310,7 @@ class Part:
         return b"".join(pieces)
 
     async def drain(self) -> None:
-        """Read past what is left of it."""
+        """Skip its remaining bytes."""
         async for _ in self:
             pass
 
@@ -320,12 +321,12 @@ class Parts:
 
     ``async for part in parts: async for chunk in part``.
 
-    A part is read before the next one is asked for; what was not read of it is passed over. Running to the end gives
-    the connection back. Use ``async with`` where the loop may be left early.
+    Read a part before asking for the next one; its unread bytes are skipped. Reading to the end gives the connection
+    back. Use ``async with`` if the loop may be left early.
     """
 
     def __init__(self, answers: Sequence[tuple[Opener, int | None]], *, operation: str, max_parts: int) -> None:
-        """Take what to ask for, and how many parts each answer must have; None for any number."""
+        """Take the requests to make, and how many parts each answer must have; None for any number."""
         self._answers = list(answers)
         self._due: int | None = None
         self._count = 0
@@ -348,7 +349,7 @@ class Parts:
         return self
 
     async def __anext__(self) -> Part:
-        """Return the next part; raise as `DicomWeb.iter_study` says."""
+        """Return the next part; raises as `DicomWeb.iter_study` does."""
         if self._closed:
             raise StopAsyncIteration
         try:
@@ -390,7 +391,7 @@ class Parts:
         return None
 
     def _require_count(self, *, may_be_less: bool) -> None:
-        """Refuse parts that cannot be told from one another: the caller goes by their order."""
+        """Refuse a wrong number of parts: the caller identifies them by their order."""
         if self._due is not None and (self._count > self._due or (self._count < self._due and not may_be_less)):
             came = f"more than {self._due} parts" if may_be_less else f"{self._count} parts instead of {self._due}"
             raise ProtocolError(f"the archive answered with {came}", operation=self._operation)

@@ -1,7 +1,7 @@
 """QIDO-RS (PS3.18 section 10.6): a search as its caller means it, as one stream of pages.
 
-`find` is the one way to search: it makes as many searches as the URL's length asks for, pages through each whatever the
-server does about paging, and holds what comes back against what was asked for.
+`find` is the only way to search: it makes as many searches as the URL's length requires, pages through each whatever
+the server does about paging, and checks the results against the filters.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ class SearchQuery:
 
     Attributes:
         operation: for error messages.
-        path: the route, its own query included.
+        path: the route, including its own query.
         pairs: filters and included fields, by tag.
         dialect: how they are written.
         key: the tag of the UID that every result has.
         limit: the most results wanted, None for all.
         offset: results to skip.
-        page: results asked for per request; None where nothing is paged.
+        page: results requested at a time; None for no paging.
         private: filter values, kept out of error texts.
-        below: the UIDs that the path names, by tag: results must be below them.
-        acted_on: something is done with the results, so that a contradiction to what was asked for is an error.
+        below: the UIDs in the path, by tag: results must belong to them.
+        acted_on: something is done with the results, so that results that contradict the filters are an error.
     """
 
     operation: str
@@ -93,7 +93,7 @@ def query_to_act_on(
     limit: int | None = None,
     page: int | None = None,
 ) -> SearchQuery:
-    """Return a search with whose results something will be done, by pages of ``page`` results where none is limited."""
+    """Return a search whose results will be acted on, in pages of ``page`` results unless there is a ``limit``."""
     return SearchQuery(
         operation,
         path,
@@ -115,26 +115,26 @@ def to_dataset(item: DicomJson, warnings: list[str]) -> Dataset | Generator[None
 
 
 def load_data_sets() -> Awaitable[object] | None:
-    """Begin to load pydicom in a thread, unless it is there: it takes about as long as the first answer.
+    """Start to import pydicom in a thread, unless it is there: that takes about as long as the first answer.
 
-    It begins when the caller waits for the first time, so that the request is under way.
+    The import begins when the caller first waits, so that the request is already in flight.
     """
-    if hasattr(sys.modules.get(_DATA_SETS), "dataset_of"):  # and not only while another search loads it
+    if hasattr(sys.modules.get(_DATA_SETS), "dataset_of"):  # and not while another search is still importing it
         return None
     return start(_load())
 
 
 async def _load() -> None:
-    # Not in asyncio's own threads: all of them may be busy with work that waits for this very search.
+    # Not in asyncio's default executor: all its threads may be busy with work that waits for this very search.
     await anyio.to_thread.run_sync(import_module, _DATA_SETS, limiter=anyio.CapacityLimiter(1))
 
 
 class MayBeMore(ProtocolError):
-    """A list that ended only because the archive gave a page of it again, in just the size that was asked for."""
+    """A list that ended only because the archive repeated a page of exactly the size requested."""
 
 
 class _Form(NamedTuple):
-    """How a query is written: with a caret encoded, with paging parameters."""
+    """How a query is written: whether carets are encoded, whether it has paging parameters."""
 
     strict: bool
     paged: bool
@@ -149,21 +149,21 @@ class _Pages:
         self._search = search
         paged = search.page is not None
         self._form = _Form(strict=False, paged=paged)
-        self._forms: list[_Form] = []  # to try where that is refused, best first
+        self._forms: list[_Form] = []  # to try if the first is refused, best first
         if any("^" in value for _, value in search.pairs):
             self._forms.append(_Form(strict=True, paged=paged))
-        if paged and search.offset == 0:  # no page in particular was asked for
+        if paged and search.offset == 0:  # no particular page is needed
             self._forms.append(_Form(strict=True, paged=False))
 
     async def pages(self, at_most: int | None, warnings: list[str]) -> AsyncGenerator[list[DicomJson], None]:
-        """Yield pages, or parts of pages, until the server has no more, or repeats itself.
+        """Yield pages, or parts of pages, until the server has no more or repeats itself.
 
-        A short page is not taken for the last one: servers cap pages below what was asked. So the end is an empty
-        page, or one without anything new, which is also how a server that ignores ``offset`` shows. One that gives
-        the same again in exactly the size that was asked for heeds ``limit`` alone: then there may be more.
+        A short page is not taken for the last one: servers cap pages below the size requested. So the end is an empty
+        page, or one without anything new, which also stops at a server that ignores ``offset``. One that repeats the
+        same results in exactly the size requested heeds ``limit`` alone: then there may be more.
 
         Raises:
-            MayBeMore: there may be more, and something will be done with the results.
+            MayBeMore: there may be more, and the results will be acted on.
         """
         left = smaller(self._search.limit, at_most)
         offset = self._search.offset
@@ -175,7 +175,7 @@ class _Pages:
                 async with aclosing(self._page(left, offset, warnings, page)) as parts:
                     async for fresh in parts:
                         left = None if left is None else left - len(fresh)
-                        # The caller may empty it: what is counted was counted before, or paging would end here.
+                        # The caller may empty the list: everything needed was counted before, or paging would end here.
                         yield fresh
                 offset += page.size
                 if not page.new and page.size and was_full:
@@ -197,9 +197,9 @@ class _Pages:
     async def _page(
         self, left: int | None, offset: int, warnings: list[str], page: _Page
     ) -> AsyncGenerator[list[DicomJson], None]:
-        """Yield what is new in a page, at most ``left`` results; ``page`` is told all that came.
+        """Yield the new results of a page, at most ``left``; ``page`` is told of all that came.
 
-        A first page that is refused (400) is asked for in the next form the server may take.
+        A first page that is refused (400) is requested again in the next form the server may accept.
         """
         call, wanted = self._call(left, offset), left
         while True:
@@ -228,7 +228,7 @@ class _Pages:
                 self._form = self._forms.pop(0)
                 call = self._call(left, offset)
             elif answer.was_left and left:
-                wanted = None  # some of what came was known: what follows is wanted after all
+                wanted = None  # some results were known: those that follow are wanted after all
                 page.begin_again()
             else:
                 return
@@ -259,19 +259,19 @@ class _Pages:
 
 
 class _Page:
-    """What is new in a page: what no earlier one had. Within a page only what is equal as a whole is left out.
+    """The new results of a page: those no earlier page had. Within a page only exact duplicates are left out.
 
     Attributes:
         size: results that came, new or not.
         new: how many different ones of them no earlier page had.
-        is_late: whether something came, of this page or an earlier one.
+        is_late: whether a result has come already, of this page or an earlier one.
     """
 
     def __init__(self, seen: Marks, key: str) -> None:
         self.size: int = 0
         self.new: int = 0
         self._seen, self._key = seen, key
-        self._number = seen.size + 1  # of the page; larger than that of any with something new
+        self._number = seen.size + 1  # the page's number; larger than that of any earlier page with new results
         self._turns = Turns()
 
     @property
@@ -279,12 +279,12 @@ class _Page:
         return bool(self._seen.size or self.size)
 
     def begin_again(self) -> None:
-        """Expect the page once more, from its beginning."""
+        """Expect the page again from its beginning."""
         self._number = self._seen.size + 1
         self.size = 0
 
     async def new_in(self, batch: list[DicomJson]) -> list[DicomJson]:
-        """Return what is new in a part of the page."""
+        """Return the new results in a part of the page."""
         self.size += len(batch)
         fresh: list[DicomJson] = []
         first_with: dict[bytes, DicomJson] = {}
@@ -306,7 +306,7 @@ class _Page:
 
 
 def check_page(limit: int | None, offset: int) -> None:
-    """Refuse page arguments that make no sense."""
+    """Raise `UsageError` for an invalid ``limit`` or ``offset``."""
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise UsageError("give a number from 1 on, or None for all", argument="limit")
     if not isinstance(offset, int) or offset < 0:
@@ -314,7 +314,7 @@ def check_page(limit: int | None, offset: int) -> None:
 
 
 def smaller(one: int | None, other: int | None) -> int | None:
-    """Return the smaller of two bounds, of which None is none."""
+    """Return the smaller of two bounds, where None is no bound."""
     return min((n for n in (one, other) if n is not None), default=None)
 
 
@@ -324,12 +324,12 @@ _PAGING_BYTES = len("&limit=1234567&offset=1234567890")
 async def find(
     session: Session, search: SearchQuery, at_most: int | None, warnings: list[str]
 ) -> AsyncGenerator[list[DicomJson], None]:
-    """Yield the results page by page; the one way to search.
+    """Yield the results page by page; the only way to search.
 
-    A contradiction between a result and what was asked for is one entry of ``warnings``, with numbers that grow.
+    Results that contradict the filters are counted in a single entry of ``warnings``, updated as they come.
 
     Raises:
-        ProtocolError: there is one, and something will be done with the results.
+        ProtocolError: there is such a result, and the results will be acted on.
     """
     checked = Contradictions(expectations((*search.pairs, *search.below), search.key), search.dialect.filter_form)
     async with aclosing(_joined(session, search, at_most, warnings)) as pages:
@@ -342,7 +342,7 @@ async def find(
 
 
 async def first_result(session: Session, search: SearchQuery) -> DicomJson | None:
-    """Return the first result, None where there is none; raises as `find` does."""
+    """Return the first result, None if there is none; raises as `find` does."""
     async with aclosing(find(session, search, None, [])) as pages:
         async for page in pages:
             for item in page:
@@ -353,7 +353,7 @@ async def first_result(session: Session, search: SearchQuery) -> DicomJson | Non
 async def _joined(
     session: Session, search: SearchQuery, at_most: int | None, warnings: list[str]
 ) -> AsyncGenerator[list[DicomJson], None]:
-    """Yield the results of as many searches as the URL's length asks for, each result once."""
+    """Yield the results of as many searches as the URL's length requires, each result once."""
     longest = search.dialect.url_bytes - len(session.url) - len(search.path) - _PAGING_BYTES
 
     def fits(pairs: Pairs) -> bool:
@@ -369,7 +369,8 @@ async def _joined(
     turns = Turns()
     with closing(Marks()) as known:
         for number, part in enumerate(parts):
-            # A server that ignores the list answers each part with the same: of that so many may have come before.
+            # A server that ignores the list of UIDs gives every part the same answer, so that many results may have
+            # come before.
             whole = replace(part, offset=0, limit=None if left is None else skip + left + known.size)
             async with aclosing(_Pages(session, whole).pages(None, warnings)) as pages:
                 async for page in pages:

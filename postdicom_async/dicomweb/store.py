@@ -1,18 +1,18 @@
 """STOW-RS (PS3.18 section 10.5): one request, its body, and what became of each instance in it.
 
-The body has the instances byte for byte, in parts of one multipart message. Its length is exact and its headers are
-constant, so that nothing of a file's content or name goes into them; it can be opened again for a repeat.
+The body has the instances byte for byte, as the parts of one multipart message. Its length is exact and its headers are
+constant, so that nothing of a file's content or name leaks into them; it can be opened again for a repeat.
 
 A batch is delivered in as many requests as it takes. State of a delivery, all of it in the event loop:
 
-* ``_open``: instances without a verdict. `_Delivery._settle` takes each out exactly once: for what an answer says, for
-  what a look into the archive shows, or, when the delivery ends early, for what is known then.
-* ``_left``: those of which bytes went out in a request that nobody has answered: the archive may have them. All others
-  certainly did not arrive.
-* ``_lost``: those of which a whole answer was lost: they may be there whatever is said of them later.
+* ``_open``: instances without a verdict. `_Delivery._settle` removes each exactly once: for what an answer says, for
+  what checking the archive shows, or, when the delivery ends early, for what is known then.
+* ``_left``: those with bytes that left in a request nobody has answered: the archive may have them. All others have
+  certainly not arrived.
+* ``_lost``: those sent in a request whose answer was lost: they may be there whatever is said of them later.
 
-What can go wrong is that an instance is called stored that is not, or failed that is: so an answer is believed only of
-the instances it names, and not even of those where the archive may hold another instance with their UID.
+The risk is calling an instance stored that is not, or failed that is stored: so an answer is believed only about the
+instances it names, and not even about those where the archive may hold another instance with their UID.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
     from postdicom_async.http.answer import Answer
     from postdicom_async.http.session import Session
 
-_SMALL = 64 * 1024  # bytes of a part that is in memory and goes out with others
+_SMALL = 64 * 1024  # bytes: a part up to this size that is in memory is sent together with others
 _GATHERED = 128 * 1024
 
 Reached: TypeAlias = "Callable[[Usable, int], None]"
-"""Is told of an instance that so many of its first bytes are out; of a repeat, again."""
+"""Called with an instance and how many of its bytes have been sent; a repeat starts over."""
 
 
 @dataclass(slots=True)
@@ -62,9 +62,9 @@ class RelatedBody:
 
     Attributes:
         parts: the instances, sent byte for byte.
-        reached: told of instance bytes as they are sent.
+        reached: called as instance bytes are sent.
         broken: the part whose source could not be read, after ``open`` raised for it.
-        begun: some of it was asked for, which happens when there is a connection for it to go out on.
+        begun: whether a piece was requested, which happens once there is a connection to send it on.
         length: the exact Content-Length.
     """
 
@@ -76,7 +76,7 @@ class RelatedBody:
     length: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Count once; it is asked for several times."""
+        """Compute the length once; it is asked for several times."""
         framing = part_framing(self.boundary, len(self.parts))
         self.length = sum(map(len, framing)) + sum(part.body.length for part in self.parts)
 
@@ -91,10 +91,11 @@ class RelatedBody:
         self.broken = None
         self.begun = True
         for part in self.parts:
-            if isinstance(part.body, HeldFile):  # it was read when it was identified, and may have changed since
+            # it was read into memory when it was identified; the file may have changed since
+            if isinstance(part.body, HeldFile):
                 with self._breaking(part):
                     await part.body.look()
-        gathered: list[bytes] = []  # small parts go out together: a write of each costs more than its bytes
+        gathered: list[bytes] = []  # small parts are sent together: a write for each costs more than its bytes
         small: list[Usable] = []
         size = 0
         for head, part in zip(heads, self.parts, strict=True):
@@ -114,7 +115,7 @@ class RelatedBody:
                 async with aclosing(self._pieces(part)) as pieces:
                     async for piece in pieces:
                         yield piece
-                        del piece  # not kept while the next is read
+                        del piece  # not kept alive while the next is read
         yield b"".join((*gathered, tail))
         self._are_out(small)
 
@@ -133,7 +134,7 @@ class RelatedBody:
 
     @contextmanager
     def _breaking(self, part: Usable) -> Iterator[None]:
-        """Note of which part the source could not be read."""
+        """Note the part whose source could not be read."""
         try:
             yield
         except LocalFileError:
@@ -142,9 +143,9 @@ class RelatedBody:
 
 
 def part_framing(boundary: str, count: int) -> Sequence[bytes]:
-    """Return ``count + 1`` pieces: what stands before each part, and what stands after the last one.
+    """Return ``count + 1`` pieces: one to precede each part, and one to follow the last.
 
-    Constant headers: nothing of a file's content or name goes into them.
+    The headers are constant: nothing of a file's content or name goes into them.
     """
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
     following = b"\r\n" + head
@@ -152,19 +153,19 @@ def part_framing(boundary: str, count: int) -> Sequence[bytes]:
 
 
 OPERATION = "store instances"
-# Statuses that may still tell of single instances, or that a smaller request may pass.
+# Statuses whose answer may still name single instances, or that a smaller request may avoid.
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 _NOT_NOW = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-_READ_ASIDE = 64 << 10  # a larger answer is read in a thread, so that the event loop goes on
+_READ_ASIDE = 64 << 10  # bytes; a larger answer is parsed in a thread, so that the event loop continues
 
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """What one request came to.
+    """The result of one request.
 
     Attributes:
         verdicts: what the answer says, by SOP Instance UID.
-        status: the HTTP status, None when no answer came.
+        status: the HTTP status, None if no answer came.
         reason: the server's words about the whole request.
         lost: the request left and no answer came: what the archive holds is unknown.
     """
@@ -184,10 +185,10 @@ class Storing:
     """Sends batches and finds out what became of each instance.
 
     Args:
-        retrieval: of the archive; what an answer leaves open is retrieved.
-        study_instance_uid: the study of all instances; it goes into the path where the dialect has one for it.
-        not_taken: called for each request that the archive refuses for now, does not answer in time or cuts off.
-        under_way: the store requests at this archive, those of other uploads included.
+        retrieval: of the archive; instances that an answer leaves open are retrieved.
+        study_instance_uid: the study of all instances; it goes into the path if the dialect has a route for it.
+        not_taken: called for each request that the archive temporarily refuses, does not answer in time or cuts off.
+        under_way: the store requests in flight at this archive, including those of other uploads.
     """
 
     def __init__(
@@ -240,12 +241,13 @@ class _Delivery:
         self._lost: set[str] = set()
 
     async def run(self) -> None:
-        """Send; look for what an answer leaves open, and send again what the archive does not hold.
+        """Send; check the archive for what an answer leaves open, and send again what the archive does not hold.
 
-        A batch refused whole is taken apart, so that one bad instance does not keep the others out. There the archive
-        is not looked into: what was just refused is not there, unless an earlier answer was lost.
+        A batch refused as a whole is split, so that one bad instance does not keep the others out. The archive is not
+        checked in that case: what was just refused is not there, unless an earlier answer was lost.
         """
-        parts = [(list(self._open.values()), 1)]  # with the number of the round: what is taken apart has its own
+        # with the number of its round: the pieces of a split batch count their own
+        parts = [(list(self._open.values()), 1)]
         while parts:
             part, round_ = parts.pop()
             exchange = await self._exchange(part)
@@ -273,17 +275,17 @@ class _Delivery:
                 await back_off(self._session.settings.retry, round_ - 1)
 
     async def _take_verdicts(self, part: list[Usable], exchange: _Exchange) -> list[Usable]:
-        """Settle what the answer says; return what it leaves open.
+        """Settle what the answer decides; return what it leaves open.
 
-        Where the archive may hold another instance with that UID, its word is not enough: it says "already there" of
-        whatever it has, and it may have kept the original of an anonymised copy and say that all is well. Nor is its
-        refusal enough after an answer was lost: it may refuse what it has by then.
+        If the archive may hold another instance with that UID, its word is not enough: it says "already there" of
+        whatever it has, and it may have kept the original of an anonymised copy and report success. Nor is its refusal
+        enough after a lost answer: it may refuse what it has stored by then.
         """
         undecided: list[Usable] = []
         doubtful: list[tuple[Usable, StoreVerdict]] = []
         for one in part:
             verdict = exchange.verdicts.get(_uid(one))
-            if _uid(one) not in self._open:  # its source could not be read, which settled it
+            if _uid(one) not in self._open:  # already settled: its source could not be read
                 continue
             if verdict is None or verdict.status is Status.UNCONFIRMED:
                 undecided.append(one)
@@ -307,7 +309,7 @@ class _Delivery:
                 broken = error
             if body.broken is None:
                 raise broken
-            # One that comes from another archive and broke on its way may come whole another time.
+            # A source that comes from another archive and broke on its way may arrive whole another time.
             status = Status.FAILED if broken.temporary else Status.UNREADABLE
             self._settle(body.broken, StoreVerdict(status, reason=broken.message, temporary=broken.temporary))
             part.remove(body.broken)
@@ -316,7 +318,7 @@ class _Delivery:
     async def _attempt(self, body: RelatedBody) -> _Exchange:
         sent = {_uid(part) for part in body.parts}
         arrived_before = sent & self._left
-        self._left |= sent  # until the opposite is known: if this is cancelled, nobody comes to know
+        self._left |= sent  # assumed until the opposite is known: if this is cancelled, nobody will find out
         lost: PostdicomError | None = None
         try:
             answer = await self._answer(body)
@@ -326,7 +328,7 @@ class _Delivery:
                 raise
             lost = error
         finally:
-            if not body.begun:  # cancelled before anything of it left: then it is known not to be there
+            if not body.begun:  # cancelled before any byte left: then it has certainly not arrived
                 self._left -= sent - arrived_before
         if lost is not None:
             self._lost |= sent
@@ -338,7 +340,7 @@ class _Delivery:
         return _Exchange(verdicts, answer.status, reason)
 
     async def _answer(self, body: RelatedBody) -> Answer:
-        """Return the answer to one request. What is refused while others are taken waits for its turn, however long."""
+        """Return the answer to one request. One refused while others are accepted waits for its turn, however long."""
         under_way = self._storing.under_way
         call = Call(
             OPERATION,
@@ -365,7 +367,7 @@ class _Delivery:
                 return answer
             if refusal.status not in _NOT_NOW:
                 raise refusal
-            body.begun = False  # if it is cancelled while it waits, it is known that nothing of it is there
+            body.begun = False  # if cancelled while it waits, it has certainly not arrived
             if not await under_way.another_was_taken():
                 raise refusal
 
@@ -376,7 +378,7 @@ class _Delivery:
         self._tell(one, verdict)
 
     async def _settle_refused(self, instances: list[Usable], verdict: StoreVerdict) -> None:
-        """Settle what was refused whole; an earlier request of which no answer came may have stored it all the same."""
+        """Settle instances refused as a whole; an earlier request without an answer may still have stored them."""
         for one in instances:
             if _uid(one) not in self._lost:
                 self._settle(one, verdict)
@@ -389,7 +391,7 @@ class _Delivery:
                 self._settle(one, confirm.told_apart(one, verdict, findings[_uid(one)]))
 
     def abandon(self, error: BaseException) -> None:
-        """Settle what is open when the delivery ends early."""
+        """Settle what is still open when the delivery ends early."""
         words = error.message if isinstance(error, PostdicomError) else "the upload was ended"
         temporary = not isinstance(error, PostdicomError) or error.temporary
         refused = isinstance(error, PostdicomError) and error.status is not None
@@ -408,6 +410,6 @@ def _may_have_arrived(error: PostdicomError) -> bool:
     if isinstance(error, ConnectionFailed):
         return error.may_have_arrived
     if isinstance(error, ProtocolError):
-        return True  # there was an answer, only it cannot be read
+        return True  # there was an answer, but it cannot be read
     is_server_failure = isinstance(error, ServerError) and error.temporary
     return is_server_failure and error.status != HTTPStatus.SERVICE_UNAVAILABLE

@@ -1,6 +1,6 @@
 """What a store answer says about each instance (PS3.18 section 10.5.3, table I.1-1 and I.2-1). Pure.
 
-Success is per instance: an instance that the answer does not name is unconfirmed, whatever the status says.
+Success is per instance: an instance that the answer does not name is unconfirmed, whatever the HTTP status.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _REFERENCED_SOP_INSTANCE_UID = "00081155"
 _FAILURE_REASON = "00081197"
 _WARNING_REASON = "00081196"
 
-# PS3.18 tables I.2-1 (warnings) and I.2-2 (failures), with the codes of PS3.7 annex C that servers send too.
+# PS3.18 tables I.2-1 (warnings) and I.2-2 (failures), with the PS3.7 annex C codes that servers also send.
 _CODES: Final[tuple[tuple[range, str], ...]] = (
     (range(0x0107, 0x0108), "attribute list error"),
     (range(0x0110, 0x0111), "processing failure"),
@@ -52,12 +52,12 @@ _SAYS_NOTHING = "the archive's answer does not say what became of it"
 _TRANSFER_SYNTAX_CODE = 0xC122
 _OUT_OF_RESOURCES: Final = frozenset({0x0132, *range(0xA700, 0xA800)})
 KEPT_WHAT_IT_HAD: Final = frozenset({0x0111, 0xB00E})
-"""Reasons of an archive that has an instance of that UID, and leaves it as it is."""
+"""Reason codes of an archive that has an instance with that UID, and keeps it unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreVerdict:
-    """What became of one instance; ``temporary`` where sending it again later may end otherwise."""
+    """What became of one instance; ``temporary`` if sending it again later may succeed."""
 
     status: Status
     reason_code: int | None = None
@@ -75,7 +75,7 @@ def failure_name(code: int) -> str:
 def verdicts_of(content_type: str, body: bytes, sent: Iterable[str]) -> dict[str, StoreVerdict]:
     """Return a verdict for each SOP Instance UID sent, from an answer of any status, with or without a body.
 
-    JSON or XML; one data set or a list of them; whatever cannot be read leaves its instances unconfirmed.
+    The body is JSON or XML, one data set or a list; instances in an unreadable one stay unconfirmed.
     """
     found: dict[str, list[StoreVerdict]] = {}
     for item in _data_sets(content_type, body):
@@ -97,7 +97,7 @@ def _data_sets(content_type: str, body: bytes) -> list[DicomJson]:
 
 
 def _stored(entry: DicomJson) -> StoreVerdict:
-    if _code(entry, _FAILURE_REASON):  # yes and no in one
+    if _code(entry, _FAILURE_REASON):  # stored and failed at once
         return StoreVerdict(Status.UNCONFIRMED, reason=_SAYS_NOTHING)
     code = _code(entry, _WARNING_REASON)
     if not code:
@@ -124,7 +124,7 @@ def _code(entry: DicomJson, tag: str) -> int | None:
 
 
 def _joined(verdicts: list[StoreVerdict]) -> StoreVerdict:
-    """Return one verdict; an answer that says nothing of an instance, or both yes and no, confirms nothing."""
+    """Return one verdict; an answer that does not name an instance, or contradicts itself, confirms nothing."""
     stored = [verdict for verdict in verdicts if verdict.status is not Status.FAILED]
     if not verdicts or 0 < len(stored) < len(verdicts):
         return StoreVerdict(Status.UNCONFIRMED, reason=_SAYS_NOTHING)

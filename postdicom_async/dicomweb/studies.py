@@ -1,10 +1,10 @@
-"""Which studies an archive has, by its own word (QIDO-RS), for those who act on the list being whole.
+"""Which studies an archive has, according to itself (QIDO-RS), for callers that rely on the list being complete.
 
-Archives cut their lists: at the page, at a few thousand results however they are paged, or at some number without any
-paging. So a list is believed to be whole only when the archive, asked for what comes behind it, has nothing, and when
-its length is no round number of thousands. Else it is asked for anew by ranges of study dates, halved until each list
-is shorter than one that was cut. What has no date is in no range: of that only what the first list shows is known, and
-`Studies.may_lack_undated` says so.
+Archives truncate their lists: at the page size, at a few thousand results however they are paged, or at some number
+without any paging. So a list is taken for complete only if the archive, asked for what follows it, has nothing, and if
+its length is not a multiple of a thousand. Otherwise it is requested anew by ranges of study dates, halved until each
+list is shorter than one that was truncated. Studies without a date are in no range: only those in the first list are
+known, and `Studies.may_lack_undated` says so.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _OPERATION: Final = "list studies"
 _DATE, _COUNT, _MODALITIES = "00080020", "00201208", "00080061"
 _FIELDS: Final = (("includefield", _DATE), ("includefield", _COUNT))
 _DAY: Final = 8
-_EARLIEST, _LATEST = "19000101", "20991231"  # where no date shows
-_ROUND: Final = 1000  # so many results, or a multiple of it, is where archives that page end all the same
+_EARLIEST, _LATEST = "19000101", "20991231"  # used if no date is known
+_ROUND: Final = 1000  # archives that page still truncate at a multiple of this
 _USUAL_CUTS: Final = frozenset({12, 25, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096})
 
 
 class FoundStudy(NamedTuple):
-    """A study: its UID, its date as YYYYMMDD or "", and how many instances it has, None where that is not said."""
+    """A study: its UID, its date as YYYYMMDD or "", and its number of instances, None if unknown."""
 
     uid: str
     date: str
@@ -52,17 +52,17 @@ class FoundStudy(NamedTuple):
 
 
 class _Range(NamedTuple):
-    """Days as YYYYMMDD, both included; "" is no bound."""
+    """Days as YYYYMMDD, both inclusive; "" is no bound."""
 
     first: str = ""
     last: str = ""
 
     def holds(self, date: str) -> bool:
-        """Whether a date is within; none is in every range."""
+        """Whether a date is in the range; an empty date is in every range."""
         return not date or ((not self.first or self.first <= date) and (not self.last or date <= self.last))
 
     def within(self, other: _Range) -> _Range:
-        """Return what both have."""
+        """Return the intersection."""
         return _Range(max(self.first, other.first), min(filter(None, (self.last, other.last)), default=""))
 
     @property
@@ -79,14 +79,14 @@ class _Range(NamedTuple):
 
 @dataclass(slots=True)
 class _List:
-    """What one search came to.
+    """The result of one search.
 
     Attributes:
-        size: different studies.
-        results: what came, with those that came twice.
-        days: how many there are of each date.
+        size: number of different studies.
+        results: number of results, including duplicates.
+        days: number of studies by date.
         is_cut: there may be more.
-        is_paged: the archive heeds where a page begins.
+        is_paged: the archive heeds ``offset``.
     """
 
     size: int = 0
@@ -102,11 +102,10 @@ class Studies:
     Args:
         retrieval: of the archive.
         filters: tags and values.
-        since, until: dates as YYYYMMDD; of dated studies only those within are given.
+        since, until: dates as YYYYMMDD; dated studies outside are left out.
 
     Attributes:
-        may_lack_undated: the archive cuts its list, so that not every study without a date may have been found. Known
-            at the end.
+        may_lack_undated: the archive truncates its list, so studies without a date may be missing. Known at the end.
     """
 
     def __init__(self, retrieval: Retrieval, filters: Pairs, since: str = "", until: str = "") -> None:
@@ -121,10 +120,10 @@ class Studies:
         self._cut_at = 0  # the longest list that may have been cut
 
     async def each(self) -> AsyncGenerator[list[FoundStudy], None]:
-        """Yield every study, some at a time, each once.
+        """Yield every study, some at a time, each only once.
 
         Raises:
-            ProtocolError: the list contradicts what was asked for, or is cut however it is asked for.
+            ProtocolError: the list contradicts the filters, or is truncated whatever the range.
             PostdicomError: they cannot be listed.
         """
         with closing(self._known):
@@ -152,7 +151,7 @@ class Studies:
             self.may_lack_undated = not self._dates and dated + undated != whole.size
 
     def _filtered(self) -> _Range:
-        """Return the one range that the filters ask for."""
+        """Return the range of dates that the filters ask for."""
         if not self._dates:
             return _Range()
         first, dash, last = self._dates[0].partition("-")
@@ -162,18 +161,18 @@ class Studies:
         return _Range(first, last if dash else first)
 
     def _of_one_day(self, found: _List) -> int:
-        """Return the size of a list that can be halved no more; one without paging is whole unless it looks cut."""
+        """Return the size of a list for one day; without paging it is complete unless it looks truncated."""
         if found.is_paged or not found.size or found.size % 10 == 0 or found.size in _USUAL_CUTS:
             raise _cut("of one day")
         return found.size
 
     async def _list(self, pairs: Pairs, found: _List) -> AsyncGenerator[list[FoundStudy], None]:
-        """Yield what is new; ``found`` is told everything."""
+        """Yield new studies; ``found`` is told of all."""
         more = (("includefield", _MODALITIES),) if self._modalities else ()
         search = _search(self._retrieval, (*self._others, *pairs, *_FIELDS, *more))
         with closing(Marks()) as here:
             grows = True
-            while grows:  # what was stored meanwhile lies behind
+            while grows:  # studies stored meanwhile follow at the end
                 async with aclosing(self._part(replace(search, offset=found.results), here, found)) as slices:
                     async for some in slices:
                         yield some
@@ -200,9 +199,9 @@ class Studies:
             found.is_cut = True
 
     def _check_modalities(self, page: list[DicomJson]) -> None:
-        """Refuse studies of other modalities than were asked for: an archive may ignore filters that it does not know.
+        """Refuse studies of other modalities than requested: an archive may ignore filters that it does not know.
 
-        UIDs, dates and Patient IDs are checked wherever something is done with results.
+        UIDs, dates and Patient IDs are checked for every search whose results are acted on.
         """
         for item in page if self._modalities else ():
             has = {str(value).strip() for value in values_of(item, _MODALITIES)} - {""}
@@ -211,7 +210,7 @@ class Studies:
                 raise ProtocolError(words, operation=_OPERATION)
 
     async def _grows(self, search: SearchQuery, here: Marks, found: _List) -> bool:
-        """Find out whether a list is whole; return whether something new lies behind it."""
+        """Find out whether a list is complete; return whether something new follows it."""
         behind = await self._behind(search, found.results)
         if behind and here.number_of(behind.encode()) is None:
             return True
@@ -220,7 +219,7 @@ class Studies:
         return False
 
     async def _behind(self, search: SearchQuery, results: int) -> str | None:
-        """Return a study that comes behind so many results, "" where there is none; None where it cannot be asked."""
+        """Return a study that follows after ``results`` results, "" if there is none; None if that cannot be asked."""
         if search.page is None:
             return None
         try:
@@ -233,7 +232,7 @@ class Studies:
 
 
 def _halves(days: _Range, seen: Counter[str]) -> list[_Range]:
-    """Return two ranges for one, with about as many studies each, as far as that shows. Pure."""
+    """Split a range in two, with about the same number of studies in each, as far as known. Pure."""
     if days.is_empty:
         return []
     dates = sorted(one for one in seen if one and days.holds(one))
@@ -261,10 +260,10 @@ def _cut(what: str) -> ProtocolError:
 
 
 async def ask_study(retrieval: Retrieval, study: str) -> FoundStudy | None:
-    """Return one study, None where a search for it finds nothing.
+    """Return one study, None if a search does not find it.
 
     Raises:
-        PostdicomError: it cannot be asked, or answers with something else.
+        PostdicomError: the archive cannot be asked, or answers with another study.
     """
     item = await first_result(retrieval.session, _search(retrieval, ((STUDY_UID, study), *_FIELDS), limit=1))
     found = None if item is None else _found(item)
@@ -274,7 +273,7 @@ async def ask_study(retrieval: Retrieval, study: str) -> FoundStudy | None:
 
 
 async def probe(retrieval: Retrieval) -> None:
-    """Ask for one study.
+    """Search for any one study.
 
     Raises:
         PostdicomError: what is wrong with the archive now.

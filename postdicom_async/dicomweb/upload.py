@@ -1,4 +1,4 @@
-"""Any number of sources into the archive: read, batched, sent several at a time, one outcome each."""
+"""Any number of sources into the archive: read, batched, sent in parallel requests, one outcome each."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from postdicom_async.disk.sources import Sources, Usable
     from postdicom_async.transfer.outcomes import Gathered
 
-_FIRST_AT_ONCE = 3  # store requests; more where the whole gets faster by it
+_FIRST_AT_ONCE = 3  # store requests; more if that raises total throughput
 
 
 class Stores:
-    """The store requests at one archive: how many run at once, over all uploads that share this.
+    """The store requests at one archive: how many run in parallel, over all uploads that share this.
 
     Attributes:
         policy: how many.
-        turnstile: lets them begin.
-        under_way: those that run.
+        turnstile: lets them start.
+        under_way: those in flight.
     """
 
     def __init__(self, most: int) -> None:
@@ -47,8 +47,8 @@ class Stores:
 class Upload:
     """One upload. Use it once.
 
-    Uploads that run side by side may share ``stores``. ``distinct`` says that no two sources have one SOP Instance UID,
-    so that their contents need not be told apart.
+    Parallel uploads may share ``stores``. ``distinct`` says that no two sources share a SOP Instance UID, so that their
+    contents need not be compared.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Upload:
         )
 
     async def run(self, sources: Sources) -> UploadReport:
-        """Send everything; return one outcome a source.
+        """Send everything; return one outcome per source.
 
         Raises:
             PostdicomError: the archive cannot be worked with. ``report`` on it says what had been stored by then.
@@ -107,7 +107,7 @@ class Upload:
 
     async def run_as_one(self, sources: Sources) -> tuple[Outcome, ...]:
         """Send everything in one request."""
-        # More than any request carries, so that the first batch is never full.
+        # Larger than any request, so that the first batch is never full.
         self._most_instances = self._most_bytes = sys.maxsize
         return (await self.run(sources)).outcomes
 
@@ -122,7 +122,8 @@ class Upload:
                 batch, size = [], 0
             batch.append(numbered)
             size += length
-            if isinstance(numbered.instance.body, PassingBody):  # what follows it comes when it is read
+            # the next source arrives only after this one has been read
+            if isinstance(numbered.instance.body, PassingBody):
                 yield batch
                 batch, size = [], 0
         if batch:
@@ -145,7 +146,7 @@ class Upload:
         self._at_once.done(started, monotonic(), sum(instance.body.length for instance in to_send))
 
     async def _is_present(self, one: Numbered) -> bool:
-        """Whether an instance is not to be sent for what the archive lists; then it is settled here."""
+        """Whether the archive lists an instance, so that it is not sent; then it is settled here."""
         verdict = None if self._present is None else await self._present.verdict(one.instance)
         if verdict is None:
             return False

@@ -1,12 +1,12 @@
-"""A job as callers have it: begun, watched, paused, changed, waited for, and resumed after whatever ended it.
+"""The job object of the public API: start, watch, pause, change, wait, stop.
 
-`Job` holds what is open: the ledger with its lock, the two ends, the socket through which it is told things, and the
-task that works; that task opens them all, and closes them whatever happens. It is made by `jobs.copy`, `jobs.sync`,
-`jobs.verify` and `jobs.resume`; leaving ``async with`` ends the work in good order, and the next job of the same pair
-goes on where it stopped. A reader that iterates over it slows it down: no chunk is given out while 1024 outcomes wait.
+`Job` holds the open ledger with its lock, the two ends, the control socket, and the task that works; that task opens
+all of them and closes them whatever happens. It is made by `jobs.copy`, `jobs.sync`, `jobs.verify` and `jobs.resume`.
+Leaving ``async with`` stops the work cleanly, and the next job of the same pair continues where it stopped. A slow
+consumer of ``async for`` slows the job down: no chunk is started while 1024 outcomes wait.
 
-What can go wrong: it is cancelled before its first step. Then the task has opened nothing and will close nothing, and
-`stop` lets go of the ledger in its place.
+What can go wrong: the task is cancelled before its first step. Then it has opened nothing and will close nothing, so
+`stop` releases the ledger in its place.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
 
 _AT_ONCE = 6  # chunks
-_MOST_WAITING = 1024  # outcomes that a reader has still to take
+_MOST_WAITING = 1024  # outcomes that the consumer has not read yet
 
 
 @dataclass(frozen=True, slots=True)
 class JobParts:
-    """What a job is made of: an open ledger, ends that are not open yet, how it is to be done, and where."""
+    """The parts of a job: an open ledger, ends that are not open yet, the options, and where the chunks run."""
 
     ledger: Ledger
     source: End
@@ -59,7 +59,7 @@ class JobParts:
 
 @public_face
 class Job:
-    """A job that runs. Made by `jobs.copy` and its siblings; use it in ``async with``, or wait for it.
+    """A running job. Made by `jobs.copy`, `jobs.sync` and so on; use it in ``async with``, or `wait` for it.
 
     ::
 
@@ -81,11 +81,11 @@ class Job:
 
     @property
     def path(self) -> Path:
-        """The file of its ledger."""
+        """Its ledger file."""
         return self._parts.ledger.path
 
     def summary(self) -> Summary:
-        """Return how far it has come. It reads the ledger: call it in a thread where that matters."""
+        """Return the progress. It reads the ledger and blocks: call it in a thread where that matters."""
         reader = LedgerReader(self.path)
         try:
             return reader.summary()
@@ -93,21 +93,21 @@ class Job:
             reader.close()
 
     async def wait(self) -> Summary:
-        """Wait until it has ended, and return what it came to.
+        """Wait for the end of the job and return its summary.
 
         Raises:
-            JobStopped: somebody told it to stop.
-            PostdicomError: it could not go on; the same call again goes on where it stopped.
+            JobStopped: it was told to stop.
+            PostdicomError: it could not continue; repeating the same call resumes it.
         """
         await asyncio.wait([self._working])
         self._result()
         return await in_background(self.summary)
 
     async def __aiter__(self) -> AsyncGenerator[ItemLine, None]:
-        """Yield what becomes of each item from now on; the job goes no faster than its reader.
+        """Yield the outcome of each item from now on; a slow consumer slows the job down.
 
         Raises:
-            PostdicomError: what ended the job, after the last item.
+            PostdicomError: the error that ended the job, after the last item.
         """
         if self._waiting is not None:
             raise UsageError("the outcomes of a job are read by one reader at a time")
@@ -127,7 +127,7 @@ class Job:
         self._result()
 
     def _result(self) -> None:
-        """Raise what ended it; this task's own cancellation has surfaced in the awaits above."""
+        """Raise the error that ended the job; this task's own cancellation has surfaced in the awaits before."""
         if self._working.cancelled():
             raise JobStopped("the job was told to stop; the same call again goes on where it stopped")
         self._working.result()
@@ -136,24 +136,24 @@ class Job:
 
     @property
     def pace(self) -> Pace:
-        """How fast and when it works: `pause`, `resume` and `set` change that at once."""
+        """The rates and time windows of the job: `pause`, `resume` and `set` change them at once."""
         return self._parts.pace
 
     def pause(self) -> None:
-        """Let nothing more begin; what is under way is finished."""
+        """Start no further chunks; those under way are finished."""
         self.pace.pause()
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         self.pace.resume()
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the job is still running."""
         return not self._working.done()
 
     async def stop(self) -> None:
-        """Stop it in good order: what is under way is dropped, and what is known is in the ledger."""
+        """Stop the job cleanly: transfers under way are cancelled, and all known outcomes are in the ledger."""
         self._working.cancel()
         await outlasting(self._working)
         if not self._has_begun:  # cancelled before its first step: nobody else closes the ledger
@@ -212,7 +212,7 @@ class Job:
 
 
 class _ChunksAtOnce:
-    """How many chunks, as the pace says now; an `at_once.Limit`."""
+    """The present limit of chunks at once, from the pace; an `at_once.Limit`."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace

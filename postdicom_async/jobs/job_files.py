@@ -1,4 +1,4 @@
-"""Where jobs are kept: the user's state folder, a ledger for each pair of ends, and what is private beside it.
+"""Where jobs are stored: in the user's state folder, one ledger for each pair of ends, with private files beside it.
 
 ::
 
@@ -6,8 +6,8 @@
     NAME.ledger.private  how the ends were written, filters and paths among it, so that the job can be resumed
     NAME.ledger.source, NAME.ledger.target   what folders hold (their index)
 
-All of it is for this user alone. The name is told by a digest of both ends, their filters and the anonymisation, under
-a key of this user: filters may hold patients' names, and names of files are seen by many.
+All of these are readable for this user alone. The file name contains a digest of both ends, their filters and the
+anonymisation, keyed per user: filters may hold patients' names, and many can see file names.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _BESIDE = (
 
 
 def state_folder() -> Path:
-    """Return the folder of the jobs, made for this user alone: ``POSTDICOM_STATE``, else in the user's state folder.
+    """Return the folder of the jobs, created with mode 0700: ``POSTDICOM_STATE``, or one in the user's state folder.
 
     Raises:
-        LocalFileError: it cannot be made.
-        UsageError: what finds the user's folders is not installed.
+        LocalFileError: it cannot be created.
+        UsageError: the package that finds the user's folders is not installed.
     """
     given = os.environ.get(_STATE)
     if given:
@@ -61,9 +61,9 @@ def state_folder() -> Path:
 
 
 def pair_digest(*parts: str) -> str:
-    """Return what distinguishes a pair of ends from every other: 16 hexadecimal digits, under a key of this user."""
+    """Return a digest that identifies a pair of ends: 16 hexadecimal digits, keyed per user."""
     digest = hashlib.blake2b(key=_key(), digest_size=8)
-    for part in parts:  # each with its length, so that no other parts run together to the same bytes
+    for part in parts:  # each part with its length, so that different parts cannot join to the same bytes
         digest.update(len(part).to_bytes(8, "big") + part.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
@@ -72,7 +72,7 @@ def _key() -> bytes:
     path = state_folder() / "key"
     lock = FileLock(path.with_name("key.lock"))
     with explained("the key of the jobs"):
-        while not path.exists():  # of several that begin at once, one makes it
+        while not path.exists():  # of several jobs that start at once, one creates it
             if lock.take():
                 try:
                     if not path.exists():
@@ -86,7 +86,7 @@ def _key() -> bytes:
 
 
 def job_path(verb: str, source: str, target: str, digest: str) -> Path:
-    """Return the ledger of a job, named so that people know it: by the ends' names as they may be shown."""
+    """Return the ledger of a job, with a readable name from the ends' public names."""
     words = "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-.") for word in (verb, source, target))
     return state_folder() / f"{words[:80]}-{digest[:8]}{SUFFIX}"
 
@@ -97,13 +97,13 @@ def beside(ledger: Path, what: str) -> Path:
 
 
 def every_job() -> list[Path]:
-    """Return the ledgers in the state folder, the latest first."""
+    """Return the ledgers in the state folder, latest first."""
     found = state_folder().glob(f"*{SUFFIX}")
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def find_jobs(name: str) -> list[Path]:
-    """Return the ledgers that somebody may mean: a file, a job's name, or those that have it in their names.
+    """Return the ledgers that match: a file, a job's exact name, or all whose names contain the text.
 
     Raises:
         NotFound: there is none.
@@ -119,7 +119,7 @@ def find_jobs(name: str) -> list[Path]:
 
 
 def find_job(name: str) -> Path:
-    """Return the one ledger that somebody means: see `find_jobs`.
+    """Return the one ledger that matches: see `find_jobs`.
 
     Raises:
         NotFound: there is none.
@@ -133,19 +133,19 @@ def find_job(name: str) -> Path:
 
 
 def remove_job(ledger: Path) -> None:
-    """Remove a ledger and what lies beside it."""
+    """Remove a ledger and the files beside it."""
     for suffix in _BESIDE:
         forget(ledger.with_name(ledger.name + suffix))
 
 
 class ResumeFile:
-    """What a job needs to be resumed, and nobody else may know: a JSON file for this user alone."""
+    """The private options a job needs to be resumed: a JSON file readable for this user alone."""
 
     def __init__(self, ledger: Path) -> None:
         self._path = beside(ledger, "private")
 
     def write(self, content: dict[str, Any]) -> None:
-        """Write it anew.
+        """Replace its content.
 
         Raises:
             LocalFileError: it cannot be written.
@@ -154,10 +154,10 @@ class ResumeFile:
             json.dump(content, file)
 
     def read(self) -> dict[str, Any]:
-        """Return what was written.
+        """Return its content.
 
         Raises:
-            LedgerUnusable: it is not there, or damaged.
+            LedgerUnusable: it is missing or damaged.
         """
         content: Any = None
         with contextlib.suppress(OSError, ValueError):

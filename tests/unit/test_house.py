@@ -322,6 +322,31 @@ def test_no_circles() -> None:
         visit(module, ())
 
 
+def names_of_things(module: str) -> Iterator[str]:
+    """Yield the classes and types that a module declares for others."""
+    for node in tree_of(module).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            yield from (name for name in _bound(node) if name[0].isupper() and not name.isupper())
+
+
+def test_one_name_means_one_thing() -> None:
+    """The archive, a second reading of the protocols, has names of its own too."""
+    homes: dict[str, set[str]] = {}
+    for module in MODULES:
+        for name in names_of_things(module):
+            homes.setdefault(name, set()).add(module)
+    assert not {name: modules for name, modules in homes.items() if len(modules) > 1 and name[0] != "_"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_the_files_that_are_named_exist(page: str) -> None:
+    """A path in a page is below the package, or below the project."""
+    named = re.findall(r"`([\w./]+/[\w.]+\.(?:py|md|toml|txt))`", (ROOT.parent / page).read_text(encoding="utf-8"))
+    assert not {path for path in named if not any((base / path).exists() for base in (ROOT, ROOT.parent))}
+
+
 # --- shape -----------------------------------------------------------------------------------------------------------
 
 

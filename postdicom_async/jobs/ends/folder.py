@@ -133,8 +133,7 @@ class FolderEnd(FolderListing):
         Raises:
             UsageError: it does not exist, or is no folder.
             LocalFileError: it cannot be scanned, or its index cannot be written.
-            LedgerUnusable: the index is damaged,
-                or the file is not an index.
+            LedgerUnusable: the index is damaged, or the file is not an index.
         """
         async with self._searching:
             await self._search()

@@ -1,7 +1,7 @@
-r"""How an end is written, ``hospital:?StudyDate=20240101-``, and what is made of it: a spec, and from it an end.
+r"""The text form of an end, ``hospital:?StudyDate=20240101-``, parsed into an `EndSpec`, which opens the end.
 
-A spec holds no secret and may be pickled: a worker on another machine opens it with its own profile and its own
-secrets. What it holds of places and filters is private all the same, and in no ``repr``.
+A spec holds no secret and may be pickled: a worker on another machine opens it with its own profile and secrets. Its
+places and filters are private all the same, and appear in no ``repr``.
 
 ===============================  =====================================================================================
 ``./x``, ``/data``, ``C:\x``        a folder; ``x`` too, where no colon follows two characters or more
@@ -10,7 +10,7 @@ secrets. What it holds of places and filters is private all the same, and in no 
 ``postdicom+https://host/...``   the same in PostDICOM's own URL shapes
 ===============================  =====================================================================================
 
-All but folders may end in ``?KEY=VALUE&KEY=VALUE``: filters as a search has them, percent-encoded where need be.
+All but folders may end in ``?KEY=VALUE&KEY=VALUE``: search filters, percent-encoded where necessary.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _NAMED = re.compile(r"(?P<name>[^:/\\?]{2,}):(?P<rest>.*)", re.DOTALL)
 @public_face
 @dataclass(frozen=True, slots=True)
 class EndSpec:
-    """One end of a job as it was named. Made by `parse_end`.
+    """One end of a job as the user named it. Made by `parse_end`.
 
     Attributes:
-        kind: ``"folder"``, ``"profile"``, or the family of an archive that is named by its address.
+        kind: ``"folder"``, ``"profile"``, or for an address the family of the archive.
         place: an absolute path, a profile's name, or an address.
-        username: as whom, where the address says it.
-        filters: what a study must match: tags and values, as a search takes them, sorted.
+        username: the user to log in as, if the address names one.
+        filters: the tags and values that a study must match, as in a search; sorted.
     """
 
     kind: SpecKind
@@ -66,7 +66,7 @@ class EndSpec:
 
     @property
     def shown(self) -> str:
-        """How it is called: a profile's name, an origin, ``folder``; no filter, path or user."""
+        """The name to show: a profile's name, an origin, or ``folder``; no filter, path or user."""
         if self.kind == "folder":
             return "folder"
         return self.place if self.kind == "profile" else origin_of(self.place)
@@ -77,7 +77,7 @@ class EndSpec:
         return self.kind != "folder"
 
     def identity(self) -> str:
-        """Return what tells its place from every other, whatever it is called: private.
+        """Return the identity of its place, the same for every way to name it; private.
 
         Raises:
             UsageError: there is no such profile, or it cannot be used.
@@ -93,7 +93,7 @@ class EndSpec:
         return " ".join(["cloud", place_of(profile.router_url or CloudWire().router_url), *map(str.lower, where)])
 
     def profile(self) -> Profile:
-        """Return the profile it names, read anew, or for an address one without a name.
+        """Return the profile it names, read from the file, or for an address a nameless one.
 
         Raises:
             UsageError: there is none of that name, it cannot be used, or this is a folder.
@@ -113,12 +113,12 @@ class EndSpec:
 
         Args:
             index: a folder's index, kept beside the job.
-            target: a folder that does not exist is an empty one.
-            alone: no other archive takes part, so that variables such as ``POSTDICOM_PASSWORD`` are meant for this.
-            ask: asks somebody for a secret that is found nowhere, given the prompt.
+            target: a missing folder counts as empty.
+            alone: no other archive takes part, so variables such as ``POSTDICOM_PASSWORD`` belong to this one.
+            ask: called with a prompt when a secret is found nowhere; returns it.
 
         Raises:
-            UsageError: a profile or a secret is missing or cannot be used, or filters are given that it has not.
+            UsageError: a profile or a secret is missing or unusable, or the end does not support a filter.
         """
         if self.kind == "folder":
             from postdicom_async.jobs.ends.folder import FolderEnd
@@ -139,15 +139,15 @@ class EndSpec:
 
     @property
     def private(self) -> dict[str, Any]:
-        """All of it in the kinds that JSON has, to be kept where nobody else reads."""
+        """All of it as JSON values, to be stored where nobody else can read it."""
         return {"kind": self.kind, "place": self.place, "username": self.username, "filters": dict(self.filters)}
 
     @classmethod
     def from_private(cls, kept: Mapping[str, Any]) -> EndSpec:
-        """Return the spec that `private` was of.
+        """Return the spec from which `private` was made.
 
         Raises:
-            UsageError: this is no such thing.
+            UsageError: the value is not a stored spec.
         """
         filters = kept.get("filters")
         texts = [kept.get("place"), kept.get("username"), *(filters.values() if isinstance(filters, dict) else ())]
@@ -162,12 +162,12 @@ class EndSpec:
 
 @public_face
 def parse_end(text: str, *, filters: Mapping[str, str] | None = None) -> EndSpec:
-    """Return what a text names; see above. ``filters`` come to those in the text, for folders too.
+    """Parse the text form of an end; see above. ``filters`` are added to those in the text, for folders too.
 
-    Nothing is looked at: neither file nor network. A path becomes absolute.
+    Neither disk nor network is touched. A path becomes absolute.
 
     Raises:
-        UsageError: it can be read as none of these; the message holds no value of a filter.
+        UsageError: the text has none of these forms; the message quotes no filter value.
     """
     if not isinstance(text, str) or not text:
         raise UsageError("an end is empty; give a folder, a profile as NAME:, or an address")
@@ -182,7 +182,7 @@ def parse_end(text: str, *, filters: Mapping[str, str] | None = None) -> EndSpec
                 f"after a profile's {_shown(named['name'])}: only ?KEY=VALUE may follow; a folder is ./..."
             )
         return EndSpec("profile", checked_name(named["name"]), filters=_filters(rest[1:], filters))
-    return EndSpec("folder", os.path.abspath(text), filters=_filters("", filters))  # noqa: PTH100 - links stay
+    return EndSpec("folder", os.path.abspath(text), filters=_filters("", filters))  # noqa: PTH100 - symbolic links stay
 
 
 def _is_encodable(text: str) -> bool:
@@ -222,10 +222,10 @@ def _of_address(text: str, address: re.Match[str], filters: Mapping[str, str] | 
 
 
 def _filters(query: str, more: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
-    """Return filters from a query, checked as a search's are: by tag, so that one attribute has one name.
+    """Return the filters of a query string, checked like a search's, and by tag, so that each attribute has one name.
 
     Raises:
-        UsageError: one is not ``KEY=VALUE``, comes twice, or is not what can be matched.
+        UsageError: one is not ``KEY=VALUE``, occurs twice, or cannot be matched.
     """
     found: dict[str, str] = {}
     for part in query.split("&") if query else ():
@@ -247,12 +247,12 @@ def spec_of(given: EndLike, *, filters: Mapping[str, str] | None = None) -> EndL
     """Return a spec for text and paths, anything else as it is.
 
     Raises:
-        UsageError: the text can be read as no end.
+        UsageError: the text has no form of an end.
     """
     if isinstance(given, str):
         return parse_end(given, filters=filters)
     if isinstance(given, os.PathLike):
-        place = os.path.abspath(os.fspath(given))  # noqa: PTH100 - links stay
+        place = os.path.abspath(os.fspath(given))  # noqa: PTH100 - symbolic links stay
         return EndSpec("folder", place, filters=_filters("", filters))
     return given
 
@@ -270,7 +270,7 @@ def end_of(
     alone: bool = False,
     ask: Ask | None = None,
 ) -> End:
-    """Return the end that a client, a path, a text, or a spec stands for; an end is returned as it is.
+    """Return the end for a client, a path, a text or a spec; an end is returned as it is.
 
     Raises:
         UsageError: it is none of these, or cannot be opened; see `EndSpec.open`.
@@ -279,7 +279,7 @@ def end_of(
     if isinstance(given, EndSpec):
         return given.open(index, target=target, alone=alone, ask=ask)
     if all(hasattr(given, name) for name in ("identity", "features", "studies")):
-        return cast("End", given)  # a caller's own end is asked for no base class
+        return cast("End", given)  # a caller's own end needs no base class
     return _end_of_client(given, None, None, filters=dict(filters or {}))
 
 

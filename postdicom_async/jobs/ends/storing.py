@@ -1,4 +1,4 @@
-"""What another end gives, into an upload: each source that was taken has an outcome, whatever breaks on either side."""
+"""Feeds sources of one end to an upload: every source taken gets an outcome, whichever side fails."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ async def stored(
     keeps: bool = False,
     probe: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Outcome, None]:
-    """Yield the outcomes of an upload of what ``sources`` gives; what ended that, or the upload, is raised after them.
+    """Upload all ``sources`` and yield the outcomes; the error that ended either side is raised after them.
 
-    Where ``sources`` fails, what it gave before is stored to its end.
+    If ``sources`` fails, everything it yielded before is still stored.
 
     Args:
-        sources: what another end opened.
-        upload: begins an upload.
-        probe: asks the target something, and raises where it cannot be worked with. It is called where an instance that
-            could be read only once has failed: whether the target is out of order does not show by that.
-        keeps: the upload may read a body more than once, so that one that can be read once is kept first.
+        sources: instances that another end opened.
+        upload: starts an upload of sources.
+        probe: checks the target and raises if it is out of order. Called when an instance that could be read only once
+            has failed, since that failure alone does not tell an outage.
+        keeps: the upload may read a body more than once, so a body that can be read only once is buffered first.
     """
     given = _Given(sources, keeps=keeps)
     problem: PostdicomError | None = None
@@ -61,18 +61,18 @@ async def stored(
         raise problem
     if given.problem is not None:
         raise given.problem
-    # An outage shows in items alone where each could be read only once: the upload could not try again.
+    # With bodies that could be read only once the upload cannot retry: an outage shows only as failed items.
     if is_doubtful and probe is not None:
         await probe()
 
 
 class _Given:
-    """What is given, and what of it has no outcome yet.
+    """The sources given to the upload, and those still without an outcome.
 
     Attributes:
-        open: the outcome of each that has none, by label.
-        passing: labels of those that can be read only once.
-        problem: what ended it.
+        open: by label, the outcome to report for each source that gets none.
+        passing: labels of sources that can be read only once.
+        problem: the error that ended the sources.
     """
 
     def __init__(self, sources: AsyncIterator[IdentifiedSource], *, keeps: bool) -> None:
@@ -95,11 +95,11 @@ class _Given:
                     one = kept
                 yield one
                 del one
-        except Exception as error:  # noqa: BLE001 - raised when all that came before has its outcome
+        except Exception as error:  # noqa: BLE001 - raised once everything before it has its outcome
             self.problem = error
 
     async def _kept(self, one: IdentifiedSource) -> IdentifiedSource | None:
-        """Return what can be read more than once; None for what did not come to its end, of which that is told."""
+        """Buffer a source so that it can be read again; None if it broke off, which is recorded as its outcome."""
         if not isinstance(one, Usable) or one.label not in self.passing:
             return one
         async with aclosing(one.body.open()) as pieces:

@@ -1,1 +1,1 @@
-"""What became of every item: one SQLite file, its writer and its readers, and its parts."""
+"""The ledger, an SQLite file with the state of every item: its writer, its readers, and its partition."""

@@ -1,14 +1,14 @@
-"""What is done to a ledger inside one transaction: lines change, and every count with them.
+"""Changes to a ledger inside one transaction: rows, and every count together with them.
 
-A `Book` belongs to the one thread that writes. What it has counted in a group is added to ``tally``, ``total`` and
-``calendar`` before the group is committed; when it is not committed, what the book remembers is forgotten, for it may
-be of lines that are not there.
+A `Book` belongs to the one writer thread. What it has counted in a group is added to ``tally``, ``total`` and
+``calendar`` before the group is committed. After a rollback its caches are cleared, since they may refer to rows that
+do not exist.
 
-A line is believed only when its mark, a checksum over it, is right: SQLite guards its log with checksums and not its
-pages.
+A row is trusted only if its mark, a checksum over the row, is right: SQLite protects its write-ahead log with
+checksums, but not its pages.
 """
 
-# ruff: noqa: S608 - SQL is made of question marks and names of this file alone
+# ruff: noqa: S608 - SQL is built from placeholders and names in this file only
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ STUDIES: Final = (
 """The columns of a `StudyRow`, and its mark."""
 
 _NO_STUDY: Final = "no study of this ledger"
-_FIRST: Final = 1 << 40  # before and behind every month
+_FIRST: Final = 1 << 40  # sort before and after every month
 _REMEMBERED: Final = 10_000
 _NOTES: Final = 1000
 _DATE: Final = 8
 
 
 class Book:
-    """The tables of a ledger, and what is counted of them in the group that is being written.
+    """The tables of a ledger, and the counts of the group that is being written.
 
     Attributes:
         database: the connection.
@@ -66,13 +66,13 @@ class Book:
         self._calendar: defaultdict[int, list[int]] = defaultdict(lambda: [0] * 5)
 
     def done(self, change: Callable[[Book], _T]) -> _T:
-        """Make one change in a transaction, and return what it returns."""
+        """Make one change in a transaction and return its result."""
         returned: list[_T] = []
         self.write([lambda book: returned.append(change(book))])
         return returned[0]
 
     def write(self, changes: Iterable[Callable[[Book], None]]) -> None:
-        """Make changes in one transaction, durable when this returns; none of them is made when it raises."""
+        """Make changes in one transaction: all are durable when this returns, none is made when it raises."""
         run = self.database.execute
         self._roll_back()
         run("BEGIN IMMEDIATE")
@@ -118,9 +118,10 @@ class Book:
     def studies(
         self, after: tuple[int, int], limit: int, *, where: str = "1", values: Sequence[object] = ()
     ) -> list[StudyRow]:
-        """Return studies by position and number, after that pair.
+        """Return studies by position and number, after the given pair.
 
-        In two questions: SQLite would look at all of one position again and again, and undated ones have one position.
+        Two queries: with one, SQLite would scan all studies of a position again for each page, and all undated ones
+        share one.
         """
         position, number = after
         same = f"{STUDIES} WHERE {where} AND position = ? AND id > ? ORDER BY id LIMIT ?"
@@ -144,7 +145,7 @@ class Book:
     def note_studies(
         self, listed: Sequence[ListedStudy], *, at_target: bool, run: int, first: Mapping[str, int] | None
     ) -> None:
-        """Note what an end lists."""
+        """Record the studies that an end lists."""
         (last,) = self.database.execute("SELECT coalesce(max(id), 0) FROM study").fetchone()
         for uid, date, instances in sorted(listed, key=lambda study: study.date, reverse=True):
             old = self.study_of(uid)
@@ -159,11 +160,11 @@ class Book:
             self._save(old, new)
 
     def note_nothing(self) -> None:
-        """Add the line for what is no instance: it is no study of the counts, and no end lists it."""
+        """Add the row for files that are not instances: it does not count as a study, and no end lists it."""
         self._save(None, StudyRow(1, "", -1, _FIRST))
 
     def set_stage(self, number: int, stage: Stage, planned: int | None) -> None:
-        """Let a study go on; what is EQUAL counts what it has beyond its items as present."""
+        """Set the stage of a study; with EQUAL, instances beyond its items count as present."""
         old = self.study(number)
         new = old._replace(stage=stage, planned=old.planned if planned is None else planned)
         if stage is Stage.EQUAL:
@@ -177,7 +178,7 @@ class Book:
         return new._replace(unlisted=unlisted)
 
     def note_verified(self, number: int, instances: int) -> None:
-        """Note how many items of a study were found at the target."""
+        """Record how many items of a study were found at the target."""
         old = self.study(number)
         self._save(old, old._replace(verified=instances))
 
@@ -210,7 +211,7 @@ class Book:
             self._put(study, old, old._replace(state=State.RUNNING, attempts=old.attempts + 1))
 
     def settle(self, number: int, ends: Sequence[ItemEnd], *, attempt_counts: bool, minute: int) -> None:
-        """Set what became of items."""
+        """Set the outcomes of items."""
         study = self.study(number)
         moved = [0, 0]
         for end in ends:
@@ -230,7 +231,7 @@ class Book:
         reset = 0
         for number in numbers:
             study = self.study(number)
-            if not study.uid:  # what is no instance stays none; a search of the folder says what became of it
+            if not study.uid:  # files that are not instances stay so; a scan of the folder updates them
                 continue
             found = [
                 item for item in items_of(self.database, study, states) if reasons is None or item.reason in reasons
@@ -238,21 +239,21 @@ class Book:
             for old in found:
                 self._put(study, old, old._replace(state=State.PENDING, reason=0, attempts=0))
             if found:
-                # A flaw that the source's list shows is no attempt's: the study is listed again before any is made.
+                # A flaw seen in the source's list is not a failed attempt: the study is listed again first.
                 is_flawed = any(old.reason == Reason.OTHER_CONTENT for old in found)
                 self._save(study, study._replace(stage=Stage.FOUND if is_flawed else Stage.PLANNED))
             reset += len(found)
         return reset
 
     def take_back(self, numbers: Sequence[int]) -> None:
-        """Make what was running in some studies pending again: nobody saw that attempt end, so it does not count."""
+        """Make running items of some studies pending again; nobody saw that attempt end, so it does not count."""
         for number in numbers:
             study = self.study(number)
             for old in items_of(self.database, study, [State.RUNNING]):
                 self._put(study, old, old._replace(state=State.PENDING, attempts=max(0, old.attempts - 1)))
 
     def with_states(self, states: Sequence[State]) -> list[int]:
-        """Return the numbers of the studies that have items in some states."""
+        """Return the numbers of the studies that have items in the given states."""
         chosen, values = of_states(states)
         found = self.database.execute(f"SELECT DISTINCT study FROM tally WHERE instances > 0{chosen}", values)
         return [number for (number,) in found]
@@ -314,10 +315,10 @@ class Book:
             counts[1] += size
 
     def _count_in(self) -> None:
-        """Add what was counted to the tables."""
+        """Add the counts of this group to the tables."""
         for (study, state), (instances, size) in self._tally.items():
             self.add("tally", {"study": study, "state": state}, {"instances": instances, "bytes": size})
-            if instances < 0:  # so that a look for studies with running items finds none without
+            if instances < 0:  # so that a search for studies with running items finds no others
                 nothing = "DELETE FROM tally WHERE study = ? AND state = ? AND instances = 0 AND bytes = 0"
                 self.database.execute(nothing, (study, state))
         for (month, state, reason), (instances, size) in self._total.items():
@@ -330,7 +331,7 @@ class Book:
             counted.clear()
 
     def add(self, table: str, key: Mapping[str, object], more: Mapping[str, int]) -> None:
-        """Add to the sums of a line of a table, which is made where there is none."""
+        """Add to the sums in a row of a table, creating the row if necessary."""
         if not any(more.values()):
             return
         where = " AND ".join(f"{name} = ?" for name in key)
@@ -344,7 +345,7 @@ class Book:
     # --- the rest ----------------------------------------------------------------------------------------------------
 
     def put(self, name: str, value: str) -> None:
-        """Set a fact, as JSON."""
+        """Set a fact; it is stored as JSON."""
         self.database.execute("INSERT OR REPLACE INTO fact VALUES (?, ?, ?)", (name, value, fact_mark(name, value)))
 
     def facts(self) -> dict[str, Any]:
@@ -357,7 +358,7 @@ class Book:
             self.add("coerced", {"tag": tag}, {"instances": 1})
 
     def note(self, at: float, text: str) -> None:
-        """Keep a line for people; the latest thousand stay."""
+        """Add a line for people; the latest thousand are kept."""
         made = self.database.execute("INSERT INTO note (at, text) VALUES (?, ?)", (at, text))
         self.database.execute("DELETE FROM note WHERE id <= ?", ((made.lastrowid or 0) - _NOTES,))
 
@@ -374,12 +375,15 @@ def _fact(name: str, value: str, mark: int) -> tuple[str, Any]:
 
 
 def _month(date: str) -> int:
-    """Return YYYYMM; 0 for what is no date."""
+    """Return YYYYMM, or 0 if it is not a date."""
     return int(date[:6]) if len(date) == _DATE and date.isascii() and date.isdigit() else 0
 
 
 def _position(study: StudyRow, first: Mapping[str, int]) -> int:
-    """Return the place of a study: as it was ordered, then by month; within a month by number. No day can be seen."""
+    """Return the position of a study: first those asked for, then by month.
+
+    Within a month by number, which reveals no day.
+    """
     if study.uid in first:
         return first[study.uid] - _FIRST
     return -study.month
@@ -389,22 +393,22 @@ def _position(study: StudyRow, first: Mapping[str, int]) -> int:
 
 
 def study_in(line: Sequence[Any]) -> StudyRow:
-    """Return a study from its line.
+    """Return a study from its row.
 
     Raises:
-        LedgerUnusable: the line is not what was written.
+        LedgerUnusable: the row is damaged.
     """
     if study_mark(line[:-1]) != line[-1]:
         raise LedgerUnusable(CHANGED_LINE)
     study = StudyRow(*line[:-1])
-    return study._replace(stage=Stage(study.stage))  # a number so far
+    return study._replace(stage=Stage(study.stage))  # still an integer
 
 
 def items_of(database: sqlite3.Connection, study: StudyRow, states: Sequence[State] | None = None) -> list[ItemRow]:
-    """Return items of a study, by series and UID, in some states, compared with what is counted of it.
+    """Return items of a study in the given states, by series and UID, checked against the study's counts.
 
     Raises:
-        LedgerUnusable: an item was changed, is missing, or is too many.
+        LedgerUnusable: an item is damaged, missing or superfluous.
     """
     chosen, values = of_states(states)
     lines = database.execute(
@@ -421,21 +425,21 @@ def items_of(database: sqlite3.Connection, study: StudyRow, states: Sequence[Sta
 
 
 def of_states(states: Sequence[State] | None) -> tuple[str, list[int]]:
-    """Return a condition to be added to others, and its values."""
+    """Return an SQL condition on the state, and its values."""
     if states is None:
         return "", []
     return f" AND state IN ({','.join('?' * len(states))})", [int(state) for state in states]
 
 
 def item_in(study: int, line: Sequence[Any]) -> ItemRow:
-    """Return an item of a study from its line: series' UID, UID, state, reason, attempts, size, digest, mark.
+    """Return an item of a study from its row: series' UID, UID, state, reason, attempts, size, digest, mark.
 
     Raises:
-        LedgerUnusable: the line is not what was written.
+        LedgerUnusable: the row is damaged.
     """
     try:
         is_whole = item_mark(study, line[:-1]) == line[-1]
-    except (TypeError, ValueError):  # a number that has become text
+    except (TypeError, ValueError):  # a damaged number may read as text
         is_whole = False
     if not is_whole:
         raise LedgerUnusable(CHANGED_LINE)

@@ -1,12 +1,12 @@
-"""The file of a ledger: how it is made, whether it can be trusted, and what its problems mean to a person. Blocks.
+"""The file of a ledger: creating it, checking that it can be trusted, and explaining its errors. Blocks.
 
-A ledger is looked at before anything may change it: what is no ledger, is of a newer version or is damaged is refused
-as it was found, byte by byte. A new one is made under another name, and gets its own when it is complete.
+A ledger is checked before anything may change it: a file that is not a ledger, has a newer version or is damaged is
+refused and left untouched. A new ledger is created under a temporary name and renamed when it is complete.
 
-Damage. SQLite guards its log with checksums, not its pages. So every line that decides something has a mark of its own
-that is compared whenever it is read, the items of a study are compared with what is counted of them, and the sums of
-all counts with each other whenever a ledger is opened. Up to `SMALL` bytes everything is looked at when it is opened.
-What a larger one does not notice at once: a changed bit in pages that are not read yet.
+Damage. SQLite protects its write-ahead log with checksums, but not its pages. So every row that matters has a checksum
+(``mark``) that is verified when the row is read, the items of a study are checked against its counts, and the sums of
+all counts are compared with each other whenever a ledger is opened. Ledgers up to `SMALL` bytes are checked completely
+on opening. In a larger one, a changed bit in a page is noticed only when that page is read.
 """
 
 # ruff: noqa: S608 - SQL is made of question marks and names of this file alone
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 SMALL: Final = 16 << 20
-"""Up to so many bytes a ledger is looked at completely when it is opened: less than two seconds."""
+"""Ledgers up to this size in bytes are checked completely when opened; that takes less than two seconds."""
 
 _SLICE: Final = 1000
 
@@ -41,12 +41,12 @@ _NEWER: Final = "the ledger was made by a newer version of this program: use tha
 _DAMAGED: Final = "the ledger is damaged; start afresh with another one: what was moved is found at the target again"
 
 _SUMS: Final = (
-    # what is counted by study, and what is counted by month
+    # the counts by study against those by month
     (
         "SELECT state, sum(instances), sum(bytes) FROM tally WHERE instances > 0 OR bytes > 0 GROUP BY state",
         "SELECT state, sum(instances), sum(bytes) FROM total WHERE instances > 0 OR bytes > 0 GROUP BY state",
     ),
-    # the studies, and the calendar
+    # the studies against the calendar
     (
         (
             "SELECT month, count(*), sum(stage = 1 OR unlisted > 0), sum(stage = 0), "
@@ -55,7 +55,7 @@ _SUMS: Final = (
         ),
         "SELECT month, studies, equal, waiting, expected, verified FROM calendar WHERE studies > 0 ORDER BY month",
     ),
-    # the table of studies, and the indexes by which they are taken
+    # the table of studies against its indexes
     (
         "SELECT stage, count(*), sum(position) FROM study NOT INDEXED GROUP BY stage",
         "SELECT stage, count(*), sum(position) FROM study INDEXED BY study_by_stage GROUP BY stage",
@@ -66,13 +66,13 @@ _SUMS: Final = (
     ),
     ("SELECT count(*) FROM study NOT INDEXED", "SELECT count(*) FROM study INDEXED BY sqlite_autoindex_study_1"),
 )
-"""Pairs of questions that have one answer, without a pass over the items."""
+"""Pairs of queries that must have equal results; none scans the items."""
 
 
 def explained_by_sqlite() -> translated[Exception]:
-    """Return a context out of which an error of SQLite comes as one of ours, with nothing of SQLite's text.
+    """Return a context that translates SQLite's errors into ours, without SQLite's text.
 
-    In a damaged file even the text of its errors may be none.
+    In a damaged file, even the error text may fail to decode.
     """
     return translated((sqlite3.Error, UnicodeDecodeError), _problem)
 
@@ -100,12 +100,12 @@ _LOCAL: Final = {
 
 
 def side_files(path: Path) -> tuple[Path, Path]:
-    """Return SQLite's log and its index, which lie beside a ledger that is in use."""
+    """Return the names of SQLite's ``-wal`` and ``-shm`` files, which lie beside a ledger in use."""
     return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
 
 
 def connected(path: Path, mode: str) -> sqlite3.Connection:
-    """Open a ledger: ``rw``, ``ro``, or ``immutable`` for one that nobody writes."""
+    """Connect to a ledger: ``rw``, ``ro``, or ``immutable`` if nobody writes it."""
     how = "mode=ro&immutable=1" if mode == "immutable" else f"mode={mode}"
     where = f"{path.absolute().as_uri()}?{how}"
     database = sqlite3.connect(where, uri=True, isolation_level=None, timeout=10, check_same_thread=False)
@@ -119,7 +119,7 @@ def connected(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def make(path: Path, facts: Mapping[str, str]) -> None:
-    """Make a ledger with some facts, as JSON. The lock on its name is held.
+    """Create a ledger with some facts, as JSON. The caller holds the lock.
 
     Raises:
         LocalFileError: it cannot be made.
@@ -131,7 +131,7 @@ def make(path: Path, facts: Mapping[str, str]) -> None:
     make_private(made)
     try:
         with closing(connected(made, "rw")) as database:
-            # First of all: with its first table, and in WAL mode, a file keeps the page size that it has.
+            # Before anything else: once a file has a table or is in WAL mode, its page size cannot change.
             database.execute(f"PRAGMA page_size={PAGE_SIZE}")
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("BEGIN IMMEDIATE")
@@ -150,13 +150,13 @@ def make(path: Path, facts: Mapping[str, str]) -> None:
 
 
 def examine(path: Path, identity: object = None, *, to_merge: bool = False) -> None:
-    """Look whether a ledger can be trusted, and change nothing. The lock on its name is held.
+    """Check whether a ledger can be trusted, without changing it. The caller holds the lock.
 
-    Which job a part belongs to is asked when it is merged: the machine that runs it has another key for ``identity``.
+    The ``identity`` of a part is checked only when it is merged: the machine that runs the part has another key.
 
     Raises:
-        LedgerUnusable: it is no ledger, of a newer version, damaged, or of another job than ``identity`` says; or its
-            parts are out, unless it is ``to_merge`` them.
+        LedgerUnusable: it is not a ledger, of a newer version, damaged, or of another job than ``identity``; or its
+            parts are not merged yet, unless ``to_merge``.
         LocalFileError: it cannot be read.
     """
     _refuse_what_is_no_file(path)
@@ -187,7 +187,7 @@ def _refuse_what_is_no_file(path: Path) -> None:
 
 
 def is_ledger(path: Path) -> bool:
-    """Return whether a file calls itself a ledger, whatever its state: it may be removed when a job begins afresh."""
+    """Return whether a file claims to be a ledger, even a damaged one: a job that starts over may remove it."""
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:
@@ -196,7 +196,7 @@ def is_ledger(path: Path) -> bool:
 
 
 def _is_settled(path: Path) -> bool:
-    """Whether the file itself holds all, and SQLite's log nothing."""
+    """Whether the file is complete, with nothing left in the write-ahead log."""
     log = side_files(path)[0]
     return not log.exists() or not log.stat().st_size
 
@@ -210,10 +210,10 @@ def _refuse_versions(database: sqlite3.Connection) -> None:
 
 
 def _checked(database: sqlite3.Connection) -> dict[str, Any]:
-    """Compare the schema and the sums; return the facts.
+    """Check the schema and the sums; return the facts.
 
     Raises:
-        LedgerUnusable: they are not what they must be.
+        LedgerUnusable: they are wrong.
     """
     _refuse_versions(database)
     found = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
@@ -229,13 +229,13 @@ def checked_reader(path: Path) -> sqlite3.Connection:
     """Open a ledger to read it, also while another process writes it.
 
     Raises:
-        LedgerUnusable: it is damaged, of a newer version, or no ledger.
+        LedgerUnusable: it is damaged, of a newer version, or not a ledger.
         LocalFileError: it cannot be read.
     """
     _refuse_what_is_no_file(path)
     with explained_by_sqlite():
         settled = _is_settled(path)
-        if settled:  # what is not ours is left before SQLite puts its own files beside it
+        if settled:  # refuse a foreign file before SQLite creates its side files
             with closing(connected(path, "immutable")) as database:
                 _refuse_versions(database)
         mode = "ro"
@@ -245,9 +245,9 @@ def checked_reader(path: Path) -> sqlite3.Connection:
         except sqlite3.OperationalError:
             if not settled:
                 raise
-            mode = "immutable"  # in a folder that cannot be written to, so nobody writes
+            mode = "immutable"  # in a read-only folder, so nobody writes it
         database = connected(path, mode)
-        try:  # a page asks often while the job runs, and the process that runs it has compared the sums
+        try:  # the live page reads often, and the process that runs the job has checked the sums
             (_checked if settled else _refuse_versions)(database)
         except BaseException:
             database.close()
@@ -256,13 +256,13 @@ def checked_reader(path: Path) -> sqlite3.Connection:
 
 
 def tidy(path: Path) -> None:
-    """Remove what SQLite put beside a ledger that was only read, unless somebody still uses it."""
+    """Remove SQLite's side files of a ledger that was only read, unless it is still in use."""
     with suppress(sqlite3.Error), closing(connected(path, "rw")) as database:
-        database.execute("SELECT count(*) FROM fact").fetchone()  # the last that closes it removes them
+        database.execute("SELECT count(*) FROM fact").fetchone()  # the last connection to close removes them
 
 
 def _look_at_everything(database: sqlite3.Connection) -> None:
-    """Compare every line with its mark, and every count with its lines."""
+    """Check every row against its mark, and every count against the rows."""
     if database.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
         raise LedgerUnusable(_DAMAGED)
     book = Book(database)

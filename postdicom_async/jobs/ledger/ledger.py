@@ -1,16 +1,15 @@
-"""The ledger of a job: one SQLite file that says of every item where it stands, and survives whatever ends the process.
+"""The ledger of a job: an SQLite file with the state of every item, which survives any end of the process.
 
-What it holds: the lock on the file, one connection, one thread that writes, and the changes that are gathered for it.
-Who may change it: one process at a time, which has the lock; in it the event loop gathers, and the thread alone writes.
-A group of changes is one transaction, durable when it is committed, and counts change in the same transaction as their
-items: the sum over the states is what was discovered at any instant, without a pass over the items.
+What it holds: the lock on the file, one connection, one writer thread, and the changes gathered for it. Who may change
+it: one process at a time, which has the lock; in it the event loop gathers changes, and only the thread writes. A group
+of changes is one transaction, durable once committed. Counts change in the same transaction as their items, so the sum
+over the states always equals what was discovered, without a scan of the items.
 
-What can go wrong: a group cannot be written (a full disk). It stays gathered, before what comes after it, and nothing
-is written by itself any more: the next question to the ledger tries again, and its caller is told why not. A process
-that is killed loses what was gathered and not written: the ledger may know less than is true, and never more.
+What can go wrong: a group cannot be written (a full disk). It stays queued ahead of later changes, and automatic writes
+stop: the next query tries again and raises the error to its caller. A killed process loses what was gathered and not
+written: the ledger may lag behind what happened, but never claims what did not happen.
 
-What it holds, and may be relied on: `schema`. What is refused, and how damage is noticed: `file`. How lines and counts
-change together: `book`.
+The tables: `schema`. Checks on opening, and damage: `file`. Changes of rows and counts: `book`.
 """
 
 from __future__ import annotations
@@ -44,32 +43,32 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.plan import ItemEnd
 
 
-_SLICE: Final = 100  # studies in one transaction, where many change at once
+_SLICE: Final = 100  # studies in one transaction, for bulk changes
 
 
 class Ledger:
     """Writes a ledger. Use `create` or `open`, then ``async with``. Methods without ``async`` only gather.
 
-    What is gathered is committed by `commit`, by every method that reads (`items` where some of it is that study's),
-    and by itself when it is 64 changes or 200 ms old.
+    Gathered changes are committed by `commit`, by every method that reads (`items` only if some are of its study), and
+    automatically after 64 changes or 200 ms.
 
     Attributes:
         path: its file.
     """
 
     def __init__(self, path: Path) -> None:
-        """Know a path; `create` and `open` do the rest."""
+        """Keep the path; `create` and `open` do the rest."""
         self.path = path
         self._writer = Writer(path)
         self._facts: dict[str, Any] = {}
 
     @classmethod
     async def create(cls, path: Path, facts: Mapping[str, Any]) -> Ledger:
-        """Make a new ledger, readable for this user alone, and take its lock. Folders that are missing are made.
+        """Create a ledger, readable for this user alone, and take its lock. Missing folders are created.
 
         Raises:
-            LedgerLocked: another process is making it.
-            LedgerUnusable: there is one.
+            LedgerLocked: another process is creating it.
+            LedgerUnusable: it exists already.
             LocalFileError: it cannot be made.
         """
         texts = {name: json.dumps(value) for name, value in facts.items()}
@@ -79,15 +78,15 @@ class Ledger:
 
     @classmethod
     async def open(cls, path: Path, *, identity: str | None = None) -> Ledger:
-        """Open a ledger and take its lock; what was running is pending again, without that attempt.
+        """Open a ledger and take its lock; items left running become pending, and that attempt does not count.
 
         Args:
             path: its file.
-            identity: what its fact ``identity`` must be.
+            identity: the required value of its fact ``identity``.
 
         Raises:
             LedgerLocked: another process writes it.
-            LedgerUnusable: it is damaged, of a newer version, of another job, or no ledger. It was not touched.
+            LedgerUnusable: it is damaged, of a newer version, of another job, or not a ledger. It was not touched.
             LocalFileError: it cannot be read or written.
         """
         ledger = cls(path)
@@ -118,7 +117,7 @@ class Ledger:
 
     @property
     def problem(self) -> PostdicomError | None:
-        """Why what is gathered could not be written by itself; None while it could."""
+        """The error of the last automatic write; None if it succeeded."""
         return self._writer.problem
 
     async def __aenter__(self) -> Self:
@@ -127,7 +126,7 @@ class Ledger:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Commit, and let the lock go.
+        """Commit and release the lock.
 
         Raises:
             LocalFileError: the last group could not be written, and nothing else went wrong: see `commit`.
@@ -141,17 +140,17 @@ class Ledger:
             raise problem
 
     async def commit(self) -> None:
-        """Make everything durable that was gathered.
+        """Write all gathered changes durably.
 
         Raises:
-            LocalFileError: the disk is full, or fails. Nothing of the group was written; it is still gathered.
+            LocalFileError: the disk is full, or fails. Nothing of the group was written; it stays queued.
         """
         await self._writer.ask(lambda _: None)
 
     # --- facts -------------------------------------------------------------------------------------------------------
 
     def fact(self, name: str) -> Any:
-        """Return what was put under a name, of the kinds that JSON has; None where nothing was."""
+        """Return the JSON value stored under a name, or None."""
         return self._facts.get(name)
 
     def put(self, name: str, value: Any) -> None:
@@ -165,11 +164,11 @@ class Ledger:
     async def note_studies(
         self, studies: Sequence[ListedStudy], *, at_target: bool, run: int, first: Mapping[str, int] | None = None
     ) -> None:
-        """Note what an end lists.
+        """Record the studies that an end lists.
 
-        New ones of the source become FOUND, with a position: those in ``first`` by the number there, then the newest
-        month first, undated ones last. Of known ones the count and the run are noted; the stage stays, and with
-        ``first`` the position is set anew. What only the target lists is kept too, with ``seen`` 0.
+        New studies of the source become FOUND and get a position: those in ``first`` by the number there, then the
+        newest month first, undated ones last. Known ones get the new count and run; their stage stays, and with
+        ``first`` the position is set again. Studies that only the target lists are kept too, with ``seen`` 0.
         """
         noted = list(studies)
         await self._writer.ask(
@@ -185,10 +184,10 @@ class Ledger:
         run: int | None = None,
         unseen: bool = False,
     ) -> list[StudyRow]:
-        """Return studies by position and id, after that pair.
+        """Return studies by position and id, after the given pair.
 
-        Of a stage, and then only those that the source ever listed; that it listed in ``run``, or with ``unseen`` that
-        it listed before and not in ``run``.
+        Optionally of one stage, and then only those that the source ever listed; of those it listed in ``run``, or with
+        ``unseen`` those it listed in earlier runs but not in ``run``.
         """
         where, values = ["1"], list[object]()
         if stage is not None:
@@ -201,13 +200,13 @@ class Ledger:
         return await self._writer.ask(lambda book: book.studies(after, limit, where=condition, values=values))
 
     async def study(self, uid: str) -> StudyRow | None:
-        """Return one. Every ledger has one with the UID "", for what is no instance; no end lists it."""
+        """Return a study. The UID "" stands for files that are not instances; no end lists it."""
         return await self._writer.ask(lambda book: book.study_of(uid))
 
     def set_stage(self, study_id: int, stage: Stage, *, planned: int | None = None) -> None:
-        """Gather that a study goes on; with EQUAL its ``planned`` instances count as PRESENT, without rows.
+        """Gather a new stage of a study; with EQUAL its ``planned`` instances count as PRESENT without rows.
 
-        Where it has rows, they stay as they are, and what is beyond them counts.
+        Rows that it has stay as they are, and only instances beyond them are counted so.
         """
         self._writer.gather(lambda book: book.set_stage(study_id, stage, planned), study=study_id)
 
@@ -217,37 +216,39 @@ class Ledger:
         """Return the items of a study, by series and UID.
 
         Raises:
-            LedgerUnusable: they are not what was written, or not as many as are counted.
+            LedgerUnusable: rows are damaged, or their number differs from the count.
         """
         return await self._writer.ask(
             lambda book: items_of(book.database, book.study(study_id), states), study=study_id
         )
 
     def plan(self, study_id: int, rows: Iterable[ItemRow]) -> None:
-        """Gather items as they are to stand: new ones are added, known ones set.
+        """Gather the planned states of items: new ones are added, known ones set.
 
-        What a study that was EQUAL counted without rows no longer counts.
+        Instances that an EQUAL study counted without rows are no longer counted.
         """
         planned = list(rows)
         self._writer.gather(lambda book: book.plan(study_id, planned), len(planned), study=study_id)
 
     def forget(self, study_id: int, keys: Iterable[tuple[str, str]]) -> None:
-        """Gather that items (series, UID) are none: they stood for what was not known."""
+        """Gather the removal of items (series, UID), such as placeholders."""
         forgotten = list(keys)
         self._writer.gather(lambda book: book.forget(study_id, forgotten), len(forgotten))
 
     def run_items(self, study_id: int, keys: Iterable[tuple[str, str]]) -> None:
-        """Gather that items (series, UID) are RUNNING; each has one attempt more."""
+        """Gather that items (series, UID) are RUNNING, with one more attempt each."""
         running = list(keys)
         self._writer.gather(lambda book: book.run_items(study_id, running), len(running), study=study_id)
 
     def settle(self, study_id: int, ends: Iterable[ItemEnd], *, attempt_counts: bool = True) -> None:
-        """Gather what became of items. ``attempt_counts`` False takes the attempt back: an outage is not theirs.
+        """Gather the outcomes of items.
+
+        ``attempt_counts`` False undoes the attempt, since an outage is not the item's fault.
 
         Items that are DONE are counted in the minute's `summary.Moment`.
 
         Raises:
-            AssertionError: the move is not in `states.MOVES` (checked when it is written; the group is not written).
+            AssertionError: the transition is not in `states.MOVES` (checked on writing; then the group is not written).
         """
         settled, minute = list(ends), int(time.time()) // 60 * 60
         self._writer.gather(
@@ -257,7 +258,7 @@ class Ledger:
         )
 
     async def reset(self, states: Sequence[State], *, reasons: Sequence[int] | None = None) -> int:
-        """Make items pending again, with no attempts, and their studies PLANNED; return how many."""
+        """Make items pending again, with zero attempts, and their studies PLANNED; return the number of items."""
         numbers = await self._writer.ask(lambda book: book.with_states(states))
         reset = 0
         for start in range(0, len(numbers), _SLICE):
@@ -266,17 +267,17 @@ class Ledger:
         return reset
 
     def note_verified(self, study_id: int, instances: int) -> None:
-        """Gather that so many of a study's items were found at the target; it replaces what was noted before."""
+        """Gather how many of a study's items were found at the target; replaces the earlier number."""
         self._writer.gather(lambda book: book.note_verified(study_id, instances), study=study_id)
 
     def note_coerced(self, tags: Iterable[str]) -> None:
-        """Gather that the target changed these elements (8 hexadecimal digits) in an instance."""
+        """Gather that the target coerced these elements (8 hexadecimal digits each) in an instance."""
         changed = list(tags)
         if changed:
             self._writer.gather(lambda book: book.note_coerced(changed), len(changed))
 
     def note(self, text: str) -> None:
-        """Gather a line for people, without anything private, with the time."""
+        """Gather a line for people, with the time; it must hold nothing private."""
         at = time.time()
         self._writer.gather(lambda book: book.note(at, text))
 
@@ -295,21 +296,21 @@ _GROUP_AGE: Final = 0.2  # seconds
 
 
 class Writer:
-    """The thread of a ledger, its lock and its connection, and what is gathered for it.
+    """The writer thread of a ledger, its lock, its connection, and the gathered changes.
 
     Attributes:
-        problem: why what is gathered could not be written by itself; None while it could.
+        problem: the error of the last automatic write; None if it succeeded.
     """
 
     def __init__(self, path: Path) -> None:
-        """Know a path; what `start` runs does the rest."""
+        """Keep the path; `start` does the rest."""
         self.problem: PostdicomError | None = None
         self._path = path
         self._lock = FileLock(path.with_name(f"{path.name}.lock"))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._database: sqlite3.Connection | None = None
         self._book: Book | None = None
-        self._gathered: deque[tuple[int | None, Callable[[Book], None]]] = deque()  # with the study it is about
+        self._gathered: deque[tuple[int | None, Callable[[Book], None]]] = deque()  # each with its study
         self._size = 0
         self._ending = False
         self._timer: asyncio.TimerHandle | None = None
@@ -327,22 +328,22 @@ class Writer:
             raise LedgerLocked("another process runs this job")
 
     def connect(self) -> Book:
-        """Open the file, which has been looked at."""
+        """Connect to the file, which has been checked."""
         self._database = connected(self._path, "rw")
         self._book = Book(self._database)
         return self._book
 
     @property
     def book(self) -> Book:
-        """What is written to."""
+        """The open book."""
         if self._book is None:
             raise UsageError("the ledger is closed")
         return self._book
 
     def write(self) -> None:
-        """Write what is gathered; what cannot be written is gathered again, in its place."""
+        """Write the gathered changes; on failure they go back to the front of the queue."""
         group = []
-        self._size = 0  # where the event loop adds to it just now, the next group is small: no harm
+        self._size = 0  # if the event loop adds a change right now, the next group is just smaller
         while self._gathered:
             group.append(self._gathered.popleft())
         if not group:
@@ -370,7 +371,7 @@ class Writer:
     # --- in the event loop -------------------------------------------------------------------------------------------
 
     async def start(self, how: Callable[[], None]) -> None:
-        """Run what opens the ledger; close what it opened where it fails."""
+        """Run ``how``, which opens the ledger, in the thread; close everything if it fails."""
         try:
             await self.in_thread(how)
         except BaseException:
@@ -378,7 +379,7 @@ class Writer:
             raise
 
     async def end(self, last: Callable[[], None]) -> None:
-        """Run ``last`` in the thread, then close everything and let the lock go, whatever it raises."""
+        """Run ``last`` in the thread, then close everything and release the lock, even if it raises."""
         self._ending = True
         self._stop_timer()
         try:
@@ -387,17 +388,19 @@ class Writer:
             self._thread.shutdown(wait=False)
 
     async def in_thread(self, work: Callable[[], _T]) -> _T:
-        """Run ``work`` in the thread; a cancellation waits until it has been done."""
+        """Run ``work`` in the thread; a cancellation is delayed until it has finished."""
         running = asyncio.get_running_loop().run_in_executor(self._thread, work)
         await outlasting(running)
         return running.result()
 
     async def ask(self, question: Callable[[Book], _T], *, study: int | None = None) -> _T:
-        """Write what is gathered, then answer a question; one about a ``study`` of which nothing is gathered at once.
+        """Write the gathered changes, then run a query.
 
-        So a job of many small studies pays for a group of changes, and not for each study.
+        If it is about a ``study`` without gathered changes, run it at once.
+
+        So a job of many small studies pays one commit per group of changes, not one per study.
         """
-        failed = self.problem is not None  # then nothing is written by itself
+        failed = self.problem is not None  # stops automatic writes
 
         def work() -> _T:
             if study is None or failed or any(about == study for about, _ in tuple(self._gathered)):
@@ -413,7 +416,7 @@ class Writer:
         return answer
 
     def gather(self, change: Callable[[Book], None], size: int = 1, *, study: int | None = None) -> None:
-        """Gather a change, of a study, that counts as so many; see that it is written before long."""
+        """Queue a change of a study that counts as ``size`` changes, and schedule a write."""
         self._must_be_open()
         self._gathered.append((study, change))
         self._size += size
@@ -425,7 +428,7 @@ class Writer:
 
     def _plan_to_write(self) -> None:
         if self.problem is not None or self._writing is not None or self._ending:
-            return  # the next question writes it, or it follows the group that is being written
+            return  # the next query writes it, or it is written after the group in progress
         if self._size >= _GROUP:
             self._write_now()
         elif self._timer is None:

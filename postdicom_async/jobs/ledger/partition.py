@@ -1,11 +1,11 @@
-"""A job in parts that run anywhere without a network between them, and the parts back in one: the sums still add up.
+"""Splits a job into parts that run on machines without a network between them, and merges them; the sums still add up.
 
-A job is split by study once it knows the studies of the source: part k of n has those whose number leaves k when it is
-divided by n, with their items, under the same numbers. What is no instance stays with the job. While parts are out the
-job's own ledger keeps everything as it was, and cannot be opened. When a part comes back, what the part says of its
-studies takes the place of what the job said, in one transaction; each part does so once.
+A job is split by study once it has discovered the source's studies: part k of n gets those whose number modulo n is k,
+with their items, under the same numbers. Files that are not instances stay with the job. Until all parts are merged the
+job's own ledger stays unchanged and cannot be opened. Merging a part replaces, in one transaction, the job's rows of
+its studies with the part's; each part can be merged once.
 
-A part finds no studies and deletes nothing: it knows a share of the source. Its ends are named as those of the job.
+A part discovers no studies and deletes nothing, since it knows only a share of the source. It has the job's ends.
 """
 
 # ruff: noqa: S608 - SQL is made of question marks and names of this file alone
@@ -44,37 +44,37 @@ _CALENDAR: Final = ("studies", "equal", "waiting", "expected", "verified")
 
 @public_face
 async def partition(path: Path, parts: int, folder: Path) -> list[Path]:
-    """Split a job that is not running, and return the ledgers of its parts.
+    """Split a job that is not running; return the ledgers of its parts.
 
-    What lies beside the ledger goes with each: how the ends are written, and the index of a folder.
+    The files beside the ledger are copied for each part: the private options, and the index of a folder.
 
     Args:
         path: the ledger of the job.
-        parts: into how many, from 2 on.
-        folder: where they are put; made for this user alone if it is not there.
+        parts: the number of parts, at least 2.
+        folder: where to put them; created with mode 0700 if missing.
 
     Raises:
-        UsageError: it has fewer studies, or has not found all of them yet; or a part's name is taken.
+        UsageError: it has fewer studies, or discovery is not complete; or a part's file exists already.
         LedgerLocked: it is running.
-        LedgerUnusable: it cannot be used, or its parts are out.
-        LocalFileError: the parts cannot be written; none of them is left.
+        LedgerUnusable: it cannot be used, or was split already.
+        LocalFileError: the parts cannot be written; none is left behind.
     """
     return await in_background(lambda: _partition(path, parts, folder))
 
 
 @public_face
 async def merge(path: Path, parts: Sequence[Path]) -> int:
-    """Join parts back into their job, and return how many are still out. With none left the job can go on.
+    """Merge parts into their job; return how many are still missing. With none missing the job can continue.
 
-    The parts are not changed, but that what was running when they ended is pending.
+    The parts are not changed, except that items left running become pending.
 
     Args:
         path: the ledger of the job.
-        parts: ledgers of its parts: all, or some of them.
+        parts: ledgers of some or all of its parts.
 
     Raises:
-        LedgerUnusable: one cannot be used, is no part of this job, was merged before, or is named twice. Those named
-            before it have been joined.
+        LedgerUnusable: one cannot be used, is not a part of this job, was merged before, or is named twice. Those named
+            before it have been merged.
         LedgerLocked: one is running.
     """
     return await in_background(lambda: _merge(path, parts))
@@ -115,7 +115,7 @@ def _partition(path: Path, number: int, folder: Path) -> list[Path]:
 
 
 def _split_off(job: sqlite3.Connection, part: Path, facts: Mapping[str, Any], which: Mapping[str, int]) -> None:
-    """Make the ledger of a part."""
+    """Create the ledger of a part."""
     make(part, {name: json.dumps(value) for name, value in facts.items()})
     _attach(job, part, "rw")
     try:
@@ -141,7 +141,8 @@ def _split_off(job: sqlite3.Connection, part: Path, facts: Mapping[str, Any], wh
 
 def _copy_what_lies_beside(path: Path, part: Path) -> None:
     if job_files.beside(path, "private").exists():
-        # A part deletes nothing: it knows a share of the source, and all else would look as if it were gone.
+        # A part deletes nothing: it knows only a share of the source, and everything else would seem to be gone from
+        # it.
         kept = job_files.ResumeFile(path).read()
         job_files.ResumeFile(part).write({**kept, "delete": ""})
     for what in ("source", "target"):
@@ -170,7 +171,7 @@ def _merge(path: Path, parts: Sequence[Path]) -> int:
 
 
 def _join(job: sqlite3.Connection, out: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
-    """Join one part, and return what is out then; None where nothing is."""
+    """Merge one part; return the state of the missing parts, None if all are merged."""
     with _held(path) as part:
         facts = Book(part).facts()
         own = facts.get("part") or {}
@@ -193,14 +194,15 @@ def _join(job: sqlite3.Connection, out: Mapping[str, Any], path: Path) -> dict[s
 
 
 def _take_over(book: Book, facts: Mapping[str, Any], which: Mapping[str, int]) -> None:
-    """Put what a part says of its studies in the place of what the job said."""
+    """Replace the job's rows of the part's studies with the part's rows."""
     job = book.database
     _require_the_same_studies(job, which)
     _require_all(job, "part", which)
     _add_sums(book, "main", _sums(job, "main", which), -1)
     of_part = f"study IN (SELECT id FROM main.study WHERE {_OF_PART})"
     old = job.execute(f"SELECT id FROM main.series WHERE {of_part}", which).fetchall()
-    job.executemany("DELETE FROM main.item WHERE series = ?", old)  # in one go SQLite would hold millions of keys
+    # In batches: in a single statement SQLite would hold millions of keys.
+    job.executemany("DELETE FROM main.item WHERE series = ?", old)
     job.execute(f"DELETE FROM main.series WHERE {of_part}", which)
     job.execute(f"DELETE FROM main.tally WHERE {of_part}", which)
     job.execute("INSERT OR REPLACE INTO main.study SELECT * FROM part.study WHERE id <> 1")
@@ -208,7 +210,8 @@ def _take_over(book: Book, facts: Mapping[str, Any], which: Mapping[str, int]) -
     job.execute(
         "INSERT INTO main.item SELECT mine.id, item.uid, state, reason, attempts, size, digest, item.mark "
         "FROM main.series AS mine CROSS JOIN part.series AS its ON its.study = mine.study AND its.uid = mine.uid "
-        "CROSS JOIN part.item ON item.series = its.id"  # in the order of the loops, so without sorting millions
+        # CROSS JOIN fixes the loop order, so millions need not be sorted.
+        "CROSS JOIN part.item ON item.series = its.id"
     )
     job.execute("INSERT INTO main.tally SELECT * FROM part.tally WHERE study <> 1")
     _require_all(job, "main", which)
@@ -223,7 +226,7 @@ def _take_over(book: Book, facts: Mapping[str, Any], which: Mapping[str, int]) -
 
 
 def _go_on(book: Book, of_part: Mapping[str, Any]) -> None:
-    """Set how far the job is: as far as the part that is least far; a sync still has to delete."""
+    """Set the phase of the job: that of the part that got least far; a sync still has to delete."""
     facts = book.facts()
     phases = [str(facts.get("phase")), str(of_part.get("phase"))] if facts["parts"]["back"] else [of_part.get("phase")]
     phase = min(phases, key=lambda one: _PHASES.index(one) if one in _PHASES else 0)
@@ -231,7 +234,7 @@ def _go_on(book: Book, of_part: Mapping[str, Any]) -> None:
         phase = "deleting"
     book.put("phase", json.dumps(phase))
     longest = max(float(facts["parts"].get("longest") or 0), float(of_part.get("seconds") or 0))
-    more = longest - float(facts["parts"].get("longest") or 0)  # they ran at the same time
+    more = longest - float(facts["parts"].get("longest") or 0)  # the longest counts: parts run at the same time
     book.put("seconds", json.dumps(float(facts.get("seconds") or 0) + more))
 
 
@@ -240,7 +243,7 @@ def _go_on(book: Book, of_part: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _held(path: Path, *, to_merge: bool = False) -> Iterator[sqlite3.Connection]:
-    """Open a ledger that nobody writes, with its lock; nothing in it is running."""
+    """Open a ledger under its lock, for a job that is not running; items left running become pending."""
     lock = FileLock(job_files.beside(path, "lock"))
     if not path.parent.is_dir():
         raise LedgerUnusable("there is no such ledger")
@@ -249,7 +252,7 @@ def _held(path: Path, *, to_merge: bool = False) -> Iterator[sqlite3.Connection]
     try:
         examine(path, to_merge=to_merge)
         with closing(connected(path, "rw")) as database:
-            database.execute("PRAGMA temp_store=FILE")  # what may be undone of a statement on millions of lines
+            database.execute("PRAGMA temp_store=FILE")  # the undo journal of a statement on millions of rows
             book = Book(database)
             if running := book.with_states([State.RUNNING]):
                 book.done(lambda book: book.take_back(running))
@@ -275,7 +278,7 @@ def _require_the_same_studies(job: sqlite3.Connection, which: Mapping[str, int])
 
 
 def _require_all(job: sqlite3.Connection, where: str, which: Mapping[str, int]) -> None:
-    """Compare the items of a part's studies with what is counted of them."""
+    """Check the items of a part's studies against their counts."""
     counted = job.execute(
         f"SELECT state, sum(instances), sum(bytes) FROM {where}.tally WHERE study IN "
         f"(SELECT id FROM {where}.study WHERE {_OF_PART}) GROUP BY state",
@@ -293,7 +296,7 @@ def _require_all(job: sqlite3.Connection, where: str, which: Mapping[str, int]) 
 
 
 def _sums(job: sqlite3.Connection, where: str, which: Mapping[str, int]) -> Counter[tuple[str, tuple[int, ...]]]:
-    """Count the studies of a part, and their items: by the column and the key of ``total`` and ``calendar``."""
+    """Count a part's studies and their items, by column and key of ``total`` and ``calendar``."""
     sums: Counter[tuple[str, tuple[int, ...]]] = Counter()
     for month, state, reason, instances, size in job.execute(
         f"SELECT month, state, reason, count(*), sum(size) FROM {where}.study CROSS JOIN {where}.series "

@@ -1,8 +1,8 @@
-"""Reads a ledger for reports and pages, while another process writes it or nobody does. Changes nothing. Blocks.
+"""Reads a ledger for reports and pages, even while another process writes it. Changes nothing. Blocks.
 
-Every question is answered from one state of the ledger, and `LedgerReader.still` holds one for several questions, so
-that a report's lines add up to its sums. While it is held SQLite's log cannot be taken into the file: the log grows.
-Lines are given as they are asked for; memory stays flat.
+Every query sees one state of the ledger, and `LedgerReader.still` holds one snapshot for several queries, so that a
+report's lines add up to its sums. While it is held SQLite cannot checkpoint its write-ahead log, which grows. Rows are
+read lazily; memory stays flat.
 """
 
 # ruff: noqa: S608 - SQL is made of question marks and names of this file alone
@@ -63,7 +63,7 @@ class LedgerReader:
 
     def close(self) -> None:
         """Close it."""
-        for lines in self._reading:  # SQLite would keep the file open for lines that nobody asks for any more
+        for lines in self._reading:  # an unfinished cursor would keep the file open
             lines.close()
         self._database.close()
         if self._nobody_writes:
@@ -71,14 +71,15 @@ class LedgerReader:
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """Answer everything inside from one state of the ledger, whatever is written meanwhile."""
+        """Hold one snapshot: all queries inside see the same state, whatever is written meanwhile."""
         with explained_by_sqlite():
             if self._database.in_transaction:
                 yield
                 return
             self._database.execute("BEGIN")
             try:
-                self._database.execute("SELECT count(*) FROM fact").fetchone()  # SQLite's begins with the first reading
+                # SQLite's snapshot begins with the first read.
+                self._database.execute("SELECT count(*) FROM fact").fetchone()
                 yield
             finally:
                 with suppress(ProgrammingError):  # it was closed meanwhile
@@ -92,7 +93,7 @@ class LedgerReader:
     # --- sums --------------------------------------------------------------------------------------------------------
 
     def summary(self) -> Summary:
-        """Return what the job has come to, from what is counted: it does not look at the items."""
+        """Return the state of the job from the counts; it does not scan the items."""
         with self.still():
             facts = self.facts()
             totals = self._rows("SELECT month, state, reason, instances, bytes FROM total WHERE instances > 0")
@@ -150,7 +151,8 @@ class LedgerReader:
             return ()
         nothing = self._rows("SELECT coalesce(max(id), 0) FROM series WHERE study = 1")[0][0]
         found: list[Any] = []
-        for side in ("series > ?", "series < ?"):  # what is no instance has no UID to show, and there may be millions
+        # Files that are not instances have no UID to show, and there may be millions.
+        for side in ("series > ?", "series < ?"):
             query = (
                 "SELECT uid FROM item WHERE state = ? AND reason = ? "
                 f"AND state IN ({_listed_by_reason()}) AND {side} LIMIT ?"
@@ -172,9 +174,11 @@ class LedgerReader:
     # --- lines -------------------------------------------------------------------------------------------------------
 
     def studies(self, *, states: Sequence[State] | None = None) -> Iterator[StudyLine]:
-        """Yield studies by position; those that have something in some states. Everything they have is counted.
+        """Yield studies by position, optionally those with items in the given states.
 
-        What is no instance is among them, under the UID "", and not what only the target lists.
+        The counts are of all their items.
+
+        The entry for files that are not instances, with the UID "", is included; studies only the target lists are not.
         """
         chosen, values = of_states(states)
         where = f"(id IN (SELECT study FROM tally WHERE instances > 0{chosen}){'' if chosen else ' OR seen > 0'})"
@@ -209,14 +213,15 @@ class LedgerReader:
         study: str | None = None,
         reasons: Sequence[int] | None = None,
     ) -> Iterator[ItemLine]:
-        """Yield items in some states and for some reasons, of one study or all; in the order they were planned in.
+        """Yield items with given states and reasons, of one study or all, in the order in which they were planned.
 
         Raises:
-            LedgerUnusable: a line is not what was written.
+            LedgerUnusable: a row is damaged.
         """
         chosen, values = of_states(states)
         if states is not None and set(states) <= set(LISTED_BY_REASON):
-            chosen += f" AND state IN ({_listed_by_reason()})"  # so that SQLite sees which index helps
+            # A literal condition, so that SQLite can choose a partial index.
+            chosen += f" AND state IN ({_listed_by_reason()})"
         if reasons is not None:
             chosen += f" AND reason IN ({', '.join('?' * len(reasons))})"
         tables = "item CROSS JOIN series ON series.id = item.series CROSS JOIN study ON study.id = series.study WHERE 1"

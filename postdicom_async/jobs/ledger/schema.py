@@ -1,4 +1,4 @@
-"""What lies in the ledger of a job, and in which form. It is an SQLite file: any browser of SQLite opens it.
+"""The tables of a job's ledger. It is an SQLite file that any SQLite browser can open.
 
 ========== ============================================================================================================
 table      what it holds
@@ -57,15 +57,15 @@ if TYPE_CHECKING:
 
 
 APPLICATION_ID: Final = 0x50444A4C
-"""Where `file` finds whose SQLite file it is: ``PDJL``."""
+"""SQLite's application id of a ledger, ``PDJL``; `file` checks it."""
 VERSION: Final = 1
 PAGE_SIZE: Final = 4096
 
 BEFORE_ALL: Final = (-(1 << 62), 0)
-"""A position and a number that come before those of every study."""
+"""A position and number that sort before every study."""
 
 LISTED_BY_REASON: Final = (State.EXCLUDED, State.FAILED, State.UNCONFIRMED)
-"""States whose items are found by state and reason without a pass over all."""
+"""States with an index by state and reason, so that their items are found without a full scan."""
 
 _TABLES: Final = """\
 CREATE TABLE fact (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL, mark INTEGER NOT NULL) WITHOUT ROWID;
@@ -96,16 +96,16 @@ CREATE TABLE moment (at INTEGER PRIMARY KEY, instances INTEGER NOT NULL, bytes I
 CREATE TABLE coerced (tag TEXT NOT NULL PRIMARY KEY, instances INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE note (id INTEGER PRIMARY KEY, at REAL NOT NULL, text TEXT NOT NULL)"""
 SCHEMA: Final = tuple(_TABLES.split(";\n"))
-"""The commands that make the tables, as SQLite keeps them."""
+"""The CREATE statements, exactly as SQLite stores them."""
 
 
 class Stage(IntEnum):
     """How far a study is in this run."""
 
     FOUND = 0
-    """The source lists it; what is to be done with it is not decided."""
+    """The source lists it; it is not decided yet what to do with it."""
     EQUAL = 1
-    """Equal by count at both ends, and not listed: its instances are in the counts, and there are no rows of them."""
+    """Equal counts at both ends, so not listed: its instances are in the counts, but have no rows."""
     PLANNED = 2
     """Its items are in the ledger; some may be pending."""
     MOVED = 3
@@ -114,15 +114,15 @@ class Stage(IntEnum):
 
 
 class StudyRow(NamedTuple):
-    """A study in the ledger: a line of the table ``study``, without its mark.
+    """A study in the ledger: a row of the table ``study``, without its mark.
 
     Attributes:
-        id: its number here.
-        uid: its Study Instance UID, "" for what is no instance.
-        month: YYYYMM, 0 where it is undated, -1 for what is no instance. No day: that would be a patient's date.
+        id: its number in this ledger.
+        uid: its Study Instance UID, "" for the entry of files that are not instances.
+        month: YYYYMM, 0 if undated, -1 for files that are not instances. No day: that would be patient data.
         position: studies are taken in this order, the smallest first.
-        at_source, at_target: how many instances each end says it has, None where it does not say or was not asked.
-        planned: what ``at_source`` was when its items were listed, or found equal; None while they were not.
+        at_source, at_target: the number of instances each end reports, None if it reports none or was not asked.
+        planned: the value of ``at_source`` when its items were listed or found equal; None before that.
         unlisted: how many instances count as present without an item.
         verified: how many items were found at the target.
         stage: see `Stage`.
@@ -145,7 +145,7 @@ class StudyRow(NamedTuple):
 
     @property
     def shares(self) -> tuple[int, int, int, int, int]:
-        """What it adds to the calendar: studies, equal, waiting, expected, verified."""
+        """Its contribution to the calendar: studies, equal, waiting, expected, verified."""
         if not self.seen or not self.uid:
             return 0, 0, 0, 0, 0
         waits = self.stage is Stage.FOUND
@@ -154,7 +154,7 @@ class StudyRow(NamedTuple):
 
 
 class ItemRow(NamedTuple):
-    """An item in the ledger. ``uid`` is a digest, and ``series`` empty, for what is no instance."""
+    """An item in the ledger. For a file that is not an instance ``uid`` is a digest and ``series`` is empty."""
 
     series: str
     uid: str
@@ -167,7 +167,7 @@ class ItemRow(NamedTuple):
 
 def _mark(text: str, digest: bytes | None = None) -> int:
     found = zlib.crc32(text.encode())
-    return (zlib.crc32(digest, found) if digest else found) & 0x7FFFFFFF  # four bytes in SQLite's form
+    return (zlib.crc32(digest, found) if digest else found) & 0x7FFFFFFF  # SQLite stores it in four bytes
 
 
 def fact_mark(name: str, value: str) -> int:
