@@ -1,11 +1,11 @@
-"""The phase that moves: studies become chunks, chunks are given out, and what comes back is written down.
+"""The move phase: it splits studies into chunks, hands out the chunks, and records the results.
 
-What this holds is what is under way, and only its own event loop changes it: which chunks, what each of their items
-came to that is not final, and which studies are to be tried again and when. Everything else is in the ledger. A study
-has ended when none of its chunks is under way and it is not to be tried again.
+It holds the work under way, which only its own event loop changes: the chunks handed out, results of their items that
+are not final, and the studies to retry, with times. Everything else is in the ledger. A study has ended when none of
+its chunks is under way and no retry is planned.
 
-What can go wrong: an end fails a chunk. Whether that is an outage is found out while other chunks go on; if it is, the
-chunk's items are pending again and have used up no attempt.
+What can go wrong: an end fails a chunk. While other chunks continue, the end is probed; if it is an outage, the chunk's
+items become pending again without using up an attempt.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.plan import Chunk, Dispatcher
 
 
-_STUDIES_AHEAD = 4  # whose instances are being listed while others move
+_STUDIES_AHEAD = 4  # studies whose instances are listed at once, while others move
 _CHUNKS_AHEAD = 8
-_MOST_UNLISTED = 2000  # instances of a study that is moved without a list: so many may have to be listed after all
+_MOST_UNLISTED = 2000  # the largest study, in instances, to move without a list: it may have to be listed after all
 
 
 @dataclass(slots=True)
 class _Out:
-    """A chunk that was given out.
+    """A chunk that was handed out.
 
     Attributes:
-        open: of which items nothing is known yet.
-        arrived: how many there were, where the chunk was not listed.
-        held_back: those that failed and may not if they are tried again: decided when the chunk has ended.
+        open: items without a result so far.
+        arrived: the number of instances received, if the chunk was not listed.
+        held_back: items with a temporary failure, decided when the chunk has ended.
     """
 
     chunk: Chunk
@@ -58,13 +58,13 @@ class _Out:
 
 
 class MovePhase:
-    """The moving of one run. Use it once.
+    """The move phase of one run. Use it once.
 
     Args:
         context: of the job.
         dispatcher: runs chunks.
-        gate: awaited before a chunk is given out: pauses and windows.
-        splits_series: no chunk has more instances than ``JobOptions.chunk``.
+        gate: awaited before a chunk is handed out: pauses and time windows.
+        splits_series: limit every chunk to ``JobOptions.chunk`` instances, even within a series.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class MovePhase:
         """Move everything that is pending.
 
         Raises:
-            PostdicomError: an end cannot be worked with; what became of each item is in the ledger.
+            PostdicomError: an end fails; the outcome of each item is in the ledger.
         """
         tasks = [asyncio.ensure_future(self._plan_all()), asyncio.ensure_future(self._move_all()), self._failure]
         try:
@@ -104,7 +104,7 @@ class MovePhase:
         finally:
             for task in [*tasks, *self._asking]:
                 task.cancel()
-            # In one wait: a second cancellation during it must not leave later ones running.
+            # One await for all: a second cancellation meanwhile must not leave some of the tasks running.
             await outlasting(asyncio.gather(*tasks, *self._asking, return_exceptions=True))
         for task in tasks:
             if not task.cancelled() and (problem := task.exception()) is not None:
@@ -116,8 +116,8 @@ class MovePhase:
                 if not isinstance(end, ChunkEnd):
                     self._item_ended(chunk, end)
                 elif end.failed_end or any(one.reason in _DOUBTFUL for one in self._out[chunk.number].held_back):
-                    # The target may be out of order too where items failed one by one: so an upload tells of batches
-                    # that broke. An outage may last for hours: what else comes back is written down meanwhile.
+                    # Failures of single items may be an outage of the target too: that is how an upload reports a
+                    # broken batch. An outage may last for hours, so other results are recorded meanwhile.
                     asking = asyncio.ensure_future(self._failed_chunk_ended(chunk, end))
                     self._asking.add(asking)
                     asking.add_done_callback(self._asked)
@@ -130,14 +130,14 @@ class MovePhase:
     # --- what is given out -------------------------------------------------------------------------------------------
 
     async def _plan_all(self) -> None:
-        """Put the chunks of every study into the queue: first of those that were planned before, then of the others."""
+        """Queue the chunks of every study: first of studies planned earlier, then of the others."""
         await for_each(self._context.studies(Stage.PLANNED, Stage.FOUND), self._plan, at_once=_STUDIES_AHEAD)
         await self._ahead.put(None)
 
     async def _plan(self, study: StudyRow) -> None:
         context, options = self._context, self._context.options
         items = await context.ledger.items(study.id)
-        # Rules are told what they change by the list; and a worker elsewhere may not be given a chunk of any size.
+        # Anonymisation needs the list to plan its UIDs; and chunks for workers must be bounded in size.
         is_plain = Feature.UNLISTED in context.source.features and options.anonymize is None and not self._splits_series
         if is_plain and not items and may_go_unlisted(study, context.comparison, most=_MOST_UNLISTED):
             self._rows[study.id] = study
@@ -150,7 +150,7 @@ class MovePhase:
             await self._ahead.put(chunk)
 
     def _begun(self, study: StudyRow, items: list[ItemRow]) -> list[Chunk]:
-        """Return the chunks of what is pending in a study; a study without any has ended."""
+        """Return the chunks of a study's pending items; without any, the study has ended."""
         for one in items:
             if one.state is State.PENDING:
                 self._attempts[study.id, one.series, one.uid] = one.attempts
@@ -162,7 +162,7 @@ class MovePhase:
         return chunks
 
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
-        """Yield chunks in the order in which they are given out: first attempts, then further waves."""
+        """Yield chunks in the order to hand them out: first attempts, then retry waves."""
         while (chunk := await self._ahead.get()) is not None:
             yield await self._given_out(chunk)
         while self._out or self._again:
@@ -175,8 +175,8 @@ class MovePhase:
             study_id = heapq.heappop(self._again)[2]
             self._due.discard(study_id)
             study = self._rows[study_id]
-            # What is read now is another thing to wait for: else a chunk that ends meanwhile would take the study for
-            # moved, and after a kill the next process would pass over what is read here.
+            # Count this read as work under way: otherwise a chunk that ends meanwhile would mark the study as moved,
+            # and after a kill the next process would skip the items read here.
             self._left[study_id] = self._left.get(study_id, 0) + 1
             if study_id in self._to_list:
                 self._to_list.discard(study_id)
@@ -189,7 +189,7 @@ class MovePhase:
 
     async def _given_out(self, chunk: Chunk) -> Chunk:
         if self._context.ledger.problem is not None:
-            await self._context.ledger.commit()  # nothing is moved that could not be written down
+            await self._context.ledger.commit()  # do not move what could not be recorded
         await self._gate()
         await self._context.outages.clear()
         keys = [(one.series, one.uid) for one in chunk.wanted.instances]
@@ -202,19 +202,19 @@ class MovePhase:
     def _item_ended(self, chunk: Chunk, end: ItemEnd) -> None:
         out = self._out[chunk.number]
         if not chunk.wanted.instances:
-            if not end.series:  # it does not say what it is: then too few have come, and the study is listed
+            if not end.series:  # it has no UID: so too few will have arrived, and the study will be listed
                 return
             out.arrived += 1
             running = ItemRow(end.series, end.uid, State.RUNNING, attempts=1, size=end.size)
             self._context.ledger.plan(chunk.study_id, [running])
         out.open.discard((end.series, end.uid))
         if end.state is not State.DONE and (end.temporary or end.reason == Reason.REFUSED):
-            out.held_back.append(end)  # the chunk's end may tell why it was refused: lost credentials
+            out.held_back.append(end)  # the `ChunkEnd` may tell the reason, such as rejected credentials
         else:
             self._settle(chunk, [end])
 
     async def _failed_chunk_ended(self, chunk: Chunk, end: ChunkEnd) -> None:
-        """Find out whether an end that failed a chunk works at all; wait until it does."""
+        """Find out whether the end that failed a chunk works at all; wait until it does."""
         failed = self._context.source if end.failed_end == "source" else self._context.target
         problem = _problem_of(end) if end.failed_end else errors.ConnectionFailed("instances were not taken")
         is_outage = await self._context.outages.outlasted(failed, problem)
@@ -226,7 +226,10 @@ class MovePhase:
             self._failure.set_exception(problem)
 
     def _chunk_ended(self, chunk: Chunk, end: ChunkEnd, *, is_outage: bool) -> None:
-        """Settle what is left of a chunk, unless an outage took it: then it uses up no attempt."""
+        """Record the results of a chunk's remaining items.
+
+        After an outage they become pending without using up an attempt.
+        """
         out = self._out.pop(chunk.number)
         again = end.temporary or not end.failed_end or end.error == errors.ProtocolError.__name__
         left = [ItemEnd(*key, State.FAILED, _reason_of(end), again) for key in out.open]
@@ -249,7 +252,7 @@ class MovePhase:
                 else:
                     self._settle(chunk, [one])
         if not chunk.wanted.instances:
-            # It is believed to have come whole only when as many came as its source counts; else it is listed.
+            # The study is complete only if as many instances arrived as the source counts; otherwise it is listed.
             study = self._rows[chunk.study_id]
             if out.arrived == study.at_source:
                 self._context.ledger.set_stage(study.id, Stage.PLANNED, planned=out.arrived)
@@ -261,7 +264,7 @@ class MovePhase:
         self._changed.set()
 
     def _try_again(self, chunk: Chunk, attempts: int) -> None:
-        """Have a study's pending items given out again, all together, after the wait of a wave."""
+        """Plan another attempt at all of a study's pending items, after the delay of a wave."""
         if chunk.study_id not in self._due:
             wait = self._context.options.wave(attempts) if attempts else 0.0
             self._due.add(chunk.study_id)
@@ -294,7 +297,7 @@ _REASONS = {
 
 
 def _reason_of(end: ChunkEnd) -> int:
-    """Return why those items of a chunk failed about which nothing else is known."""
+    """Return the reason for a chunk's items that have no result of their own."""
     if end.failed_end == "source" and end.error in (errors.ServerError.__name__, errors.ProtocolError.__name__):
         return int(Reason.NOT_ARRIVED)
     named = {kind.__name__: reason for kind, reason in _REASONS.items()}
@@ -302,7 +305,7 @@ def _reason_of(end: ChunkEnd) -> int:
 
 
 def _problem_of(end: ChunkEnd) -> errors.PostdicomError:
-    """Return the error that ended a chunk, perhaps on another machine."""
+    """Rebuild the error that ended a chunk, perhaps on another machine."""
     kinds = (errors.AuthenticationFailed, errors.ConnectionFailed, errors.RateLimited)
     if end.error == errors.LocalFileError.__name__:
         full = errors.LocalFileError(end.message, temporary=end.temporary)

@@ -1,7 +1,7 @@
-"""What is to be done with a study, with its items, and in which chunks; and what a chunk is, and its end. Pure.
+"""Decides what to do with a study and its items, and cuts the work into chunks; defines a chunk and its result. Pure.
 
-A study is compared by its counts first. Its instances are listed where the counts differ, where an end does not count,
-or where everything is to be compared. So a second run over two archives that agree asks for two lists of studies.
+Studies are compared by instance counts first. Instances are listed only if the counts differ, an end reports none, or
+``full`` is set. So a second run over two equal archives needs just two lists of studies.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _EXCLUDED = frozenset({Reason.NOT_DICOM, Reason.FILTER, Reason.DUPLICATE_FILE})
 
 
 class Decision(Enum):
-    """What is to be done with a study."""
+    """What to do with a study."""
 
     NOTHING = auto()
-    """It was moved, and nothing has changed since."""
+    """It was moved already and has not changed since."""
     EQUAL = auto()
-    """Equal by count: its instances are not listed."""
+    """Equal counts: its instances are not listed."""
     LIST = auto()
 
 
@@ -45,11 +45,11 @@ class Comparison:
     """How the ends are compared.
 
     Attributes:
-        run: which one this is.
-        target_lists: the target says what it has.
-        full: list the instances of every study, whatever the counts.
+        run: the number of this run.
+        target_lists: the target can list its content.
+        full: list the instances of every study, even where the counts agree.
         maps_uids: instances have other UIDs at the target.
-        keeps_uids: instances are changed on the way and keep their UIDs: what the target lists may be the originals.
+        keeps_uids: instances are anonymised but keep their UIDs, so a listed UID may be the original instance.
     """
 
     run: int
@@ -60,7 +60,7 @@ class Comparison:
 
 
 def decide(study: StudyRow, how: Comparison) -> Decision:
-    """Return what is to be done with a study that the source lists in this run."""
+    """Return what to do with a study that the source lists in this run."""
     is_half_done = study.stage in (Stage.FOUND, Stage.PLANNED) and study.planned is not None
     if how.full or study.at_source is None or is_half_done:
         return Decision.LIST
@@ -75,7 +75,7 @@ def decide(study: StudyRow, how: Comparison) -> Decision:
 
 
 def expected_at_target(study: StudyRow, how: Comparison) -> int | None:
-    """Return how many instances of a study the target says it has; 0 where its list does not name it."""
+    """Return the target's instance count of a study; 0 if its list lacks the study."""
     return study.at_target if study.seen_at_target == how.run else 0
 
 
@@ -86,21 +86,21 @@ def planned_items(
     how: Comparison,
     new_uid: Callable[[str], str] = str,
 ) -> Iterator[ItemRow]:
-    """Yield how each item is to stand.
+    """Yield the planned state of each item.
 
     Args:
         listed: what the source has now.
         held: the SOP Instance UIDs that the target lists in this study, None where it cannot be asked.
-        known: what the ledger has of it.
+        known: the ledger's items of it.
         how: see `Comparison`.
-        new_uid: what an instance's UID is at the target.
+        new_uid: maps an instance's UID to that at the target.
     """
     left = dict(known)
     for one in _told_apart(listed):
         before = left.pop((one.series, one.uid), None)
         state, reason = _state_of(one, None if held is None else new_uid(one.uid) in held, before, how)
         is_same = before is not None and before.state is state
-        # What was listed again as it was keeps its attempts; what has changed state begins anew.
+        # An unchanged item keeps its attempts; one whose state changes starts with none.
         attempts = before.attempts if before is not None and state is State.PENDING and is_same else 0
         digest = before.digest if before is not None and is_same else b""
         size = one.size or (before.size if before else 0)
@@ -108,12 +108,15 @@ def planned_items(
     for before in left.values():  # no longer at the source
         if before.state in _AT_TARGET and (held is None or new_uid(before.uid) in held):
             yield before._replace(reason=Reason.GONE)
-        elif before.state not in _LEFT_ALONE:  # what no end has any more is not to be missed by verification
+        elif before.state not in _LEFT_ALONE:  # an item that no end has any more must not fail verification
             yield before._replace(state=State.EXCLUDED, reason=Reason.GONE)
 
 
 def _told_apart(listed: Iterable[ListedInstance]) -> Iterator[ListedInstance]:
-    """Yield each instance once. One UID in two series is two, and no target's list or answer tells them apart."""
+    """Yield each instance once.
+
+    A UID in two series is a conflict: targets identify instances by SOP Instance UID alone.
+    """
     series_of: dict[str, str] = {}
     for _, one in sorted({(one.series, one.uid): one for one in listed}.items()):
         is_twin = series_of.setdefault(one.uid, one.series) != one.series
@@ -134,12 +137,15 @@ def _state_of(one: ListedInstance, is_held: bool | None, before: ItemRow | None,
 
 
 def is_sampled(uid: str, share: float) -> bool:
-    """Whether an instance is among a share of all, 0 to 1: told by its UID, so that another run chooses the same."""
+    """Whether an instance is in the sample of the given share, 0 to 1.
+
+    Derived from its UID, so that every run chooses the same.
+    """
     return int.from_bytes(blake2b(uid.encode(), digest_size=8).digest(), "big") < share * 2**64
 
 
 def gone(items: Iterable[ItemRow], *, delete_all: bool) -> list[ItemRow]:
-    """Return which items may be deleted at the target, of those that the source no longer has."""
+    """Return those items the source no longer has that may be deleted at the target."""
     states = _AT_TARGET if delete_all else frozenset({State.DONE})
     return [one for one in items if one.state in states and one.reason == Reason.GONE]
 
@@ -150,7 +156,7 @@ def gone(items: Iterable[ItemRow], *, delete_all: bool) -> list[ItemRow]:
 def may_go_unlisted(study: StudyRow, how: Comparison, *, most: int) -> bool:
     """Whether a study is moved whole without a list: the target has none of it, and the source says how many there are.
 
-    Listing instances may cost an archive more than giving them. When as many came as it counts, none is missing.
+    Listing instances may cost an archive more than sending them. If as many arrive as it counts, none is missing.
     """
     is_new = study.planned is None and how.target_lists and expected_at_target(study, how) == 0
     return is_new and not how.full and 0 < (study.at_source or 0) <= most
@@ -169,9 +175,9 @@ def chunks_of(
     Args:
         study: whose.
         items: all its items in the ledger, by series.
-        most: instances in a chunk. A series that is wanted whole may have more, since it costs an archive least when it
-            is asked for as one.
-        numbers: gives the chunks' numbers.
+        most: instances in a chunk. A series wanted whole may have more, since one request per series costs an archive
+            least.
+        numbers: yields the numbers of the chunks.
         splits_series: even then no chunk has more than ``most``.
     """
     sizes = {series: sum(1 for _ in some) for series, some in groupby(items, key=lambda one: one.series)}
@@ -210,9 +216,9 @@ class Chunk:
 
     Attributes:
         number: which chunk of the job, from 1 on.
-        attempt: how often it has been given out: results of an earlier attempt do not count.
+        attempt: how often it has been handed out; results of an earlier attempt are ignored.
         study_id: the study's number in the ledger.
-        wanted: what is to be opened at the source.
+        wanted: the instances to open at the source.
     """
 
     number: int
@@ -222,14 +228,14 @@ class Chunk:
 
 
 class ItemEnd(NamedTuple):
-    """What became of one item of a chunk.
+    """The result of one item of a chunk.
 
     Attributes:
         series: its Series Instance UID at the source.
         uid: its SOP Instance UID at the source.
         state: where it stands now.
         reason: why; see `states.Reason`.
-        temporary: another attempt may end otherwise.
+        temporary: another attempt may succeed.
         size: bytes.
         digest: 16 bytes that tell the data set that was sent (see `compare_bytes.digest_of`), empty unless asked for.
     """
@@ -244,15 +250,15 @@ class ItemEnd(NamedTuple):
 
 
 class ChunkEnd(NamedTuple):
-    """That a chunk has ended, and why not all of it was done.
+    """The end of a chunk, and why it was not completed.
 
     Attributes:
-        failed_end: ``"source"`` or ``"target"``: which end could not be worked with; empty where both could.
+        failed_end: the end that failed, ``"source"`` or ``"target"``; empty if neither did.
         error: the name of the exception's class, ``"ConnectionFailed"``; empty where there was none.
-        temporary: the end may work again later: an outage. Its items have used up no attempt.
+        temporary: the end may work again later, as after an outage; the items have used up no attempt.
         message: one line for people, without anything private.
         retry_after: seconds the archive asked to wait.
-        disk_full: space is used up: nothing helps but making room.
+        disk_full: a disk is full: retrying is useless until there is space.
     """
 
     failed_end: str = ""
@@ -264,8 +270,8 @@ class ChunkEnd(NamedTuple):
 
 
 class Dispatcher(Protocol):
-    """Runs chunks, here or on other machines, and gives what becomes of them as it happens."""
+    """Runs chunks, in this process or on other machines, and yields results as they arrive."""
 
     def run(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[tuple[Chunk, ItemEnd | ChunkEnd], None]:
-        """Take chunks as there is room for them; yield their items' ends, and for each chunk one `ChunkEnd`, last."""
+        """Take chunks while there is room; yield the items' results, and last for each chunk its `ChunkEnd`."""
         ...

@@ -1,6 +1,6 @@
-"""What a job would do, study by study, without doing it: the same discovery and the same plan, in a ledger of its own.
+"""A dry run: what a job would do with each study, by the same discovery and plan in a temporary ledger.
 
-Where the job has a ledger already, this continues with a copy of it, so that the next run does exactly what was shown.
+If the job has a ledger, a copy of it is used, so that the next run does exactly what was shown.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class StudyPlan(NamedTuple):
         to_move: instances, and their bytes where the source says them.
         there: instances that the target has.
         excluded: instances that are not to be moved, or cannot be.
-        equal_by_count: it would not be looked into.
+        equal_by_count: its counts are equal, so its instances would not be listed.
         to_delete: instances that would be deleted at the target.
     """
 
@@ -63,14 +63,14 @@ class StudyPlan(NamedTuple):
 async def preview(
     ends: PreparedEnds, options: JobOptions, pace: Pace, facts: Mapping[str, Any], *, new: bool
 ) -> AsyncGenerator[StudyPlan, None]:
-    """Yield what would be done with each study, in the order of the run; those of which nothing would be last.
+    """Yield what would be done with each study, in the order of the run; unaffected studies come last.
 
     Args:
-        ends: what the job is about; not open.
-        options: how it is to be done.
+        ends: the ends of the job, not open.
+        options: the options of the job.
         pace: how fast the ends are asked.
-        facts: what a new ledger says of the job.
-        new: an earlier ledger does not count.
+        facts: the facts for a new ledger.
+        new: ignore an earlier ledger.
 
     Raises:
         PostdicomError: as the run would.
@@ -120,6 +120,6 @@ async def _plans(context: Context) -> AsyncGenerator[StudyPlan, None]:
 
 
 def _copy(path: Path, to: Path) -> None:
-    """Copy a ledger that somebody may be writing."""
+    """Copy a ledger that another process may be writing."""
     with explained_by_sqlite(), closing(connected(path, "ro")) as database, closing(sqlite3.connect(to)) as copy:
         database.backup(copy)

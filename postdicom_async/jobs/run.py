@@ -1,10 +1,10 @@
-"""One run of a job, phase by phase, and what a running job was asked to try again.
+"""One run of a job, phase by phase, and retries requested while it runs.
 
-The phase stands in the ledger: after a kill the next process goes on there. So it is put there before anything is made
-pending that it is to do, and the next one only when all of it is done.
+The phase is stored in the ledger, so that after a kill the next process continues there. It is therefore stored before
+its items become pending, and the next phase only when all of them are done.
 
-A retry may be asked for at any time. Nothing that is under way is touched: what failed is made pending between two
-phases, and the job goes back to moving.
+A retry may be requested at any time. Work under way is not disturbed: failed items become pending between two phases,
+and the job returns to moving.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ PHASES = ("discovering", "moving", "verifying", "deleting", "complete")
 
 
 class Retries:
-    """What was asked for and has not been done."""
+    """Requested retries that are not done yet."""
 
     def __init__(self) -> None:
         self._reasons: set[int] = set()
         self._all = False
 
     async def ask(self, message: dict[str, Any]) -> None:
-        """Take an order of the control socket; ``reasons`` are those of `states.Reason`, all without them.
+        """Take a retry request from the control socket; ``reasons`` are numbers of `states.Reason`, by default all.
 
         Raises:
             UsageError: they are no numbers.
@@ -57,7 +57,7 @@ class Retries:
             raise UsageError("give reasons as a list of numbers", operation="retry")
 
     async def begin(self, ledger: Ledger) -> bool:
-        """Make pending what was asked for, and the phase that of moving; return whether there is such a thing."""
+        """Make the requested items pending and set the phase to moving; return whether there were any."""
         reasons = None if self._all else sorted(self._reasons)
         self._all, self._reasons = False, set()
         if reasons == []:
@@ -67,14 +67,14 @@ class Retries:
 
 
 class Run:
-    """One run: it begins, or goes on where another was ended.
+    """One run: a new one, or the continuation of an interrupted one.
 
     Args:
         context: of the job.
         dispatcher: runs chunks.
-        pace: says whether the job may work now.
-        gate: awaited before a phase and before a chunk: pauses, windows, and a reader of outcomes that is slow.
-        retries: what is asked for while it runs.
+        pace: tells whether the job may work now.
+        gate: awaited before each phase and chunk: pauses, time windows, and a slow consumer of outcomes.
+        retries: requests made while it runs.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class Run:
         self._retries = retries
 
     async def go(self) -> None:
-        """Do what is left of it.
+        """Do the remaining work of the run.
 
         Raises:
-            PostdicomError: it cannot go on now; the ledger says how far it came.
+            PostdicomError: it cannot continue now; its state is in the ledger.
         """
         context, ledger = self._context, self._context.ledger
         await begin_run(context)
@@ -128,7 +128,7 @@ class Run:
             await MovePhase(self._context, self._dispatcher, self._gate, splits_series=splits).run()
 
     async def _count_seconds(self) -> None:
-        """Count the time it works, without pauses, closed windows and outages."""
+        """Count working time, without pauses, closed windows and outages."""
         ledger = self._context.ledger
         before = time.monotonic()
         while True:
@@ -140,18 +140,20 @@ class Run:
 
 
 async def begin_run(context: Context) -> None:
-    """Begin another run where the last came to its end: what failed in it is tried again."""
+    """Begin another run if the last one was completed; its failed items are tried again."""
     ledger, level = context.ledger, context.options.verify
-    if ledger.fact("phase") in PHASES[:-1] or ledger.fact("part"):  # a part has its studies, and finds no others
+    # A part has its studies already and discovers no others.
+    if ledger.fact("phase") in PHASES[:-1] or ledger.fact("part"):
         return
     before = int(ledger.fact("run") or 0)
     if before:
         await ledger.reset([State.FAILED, State.UNCONFIRMED])
-    if LEVELS.index(level) > LEVELS.index(str(ledger.fact("verify") or level)):  # a stricter proof: of all once more
+    # Stricter verification: everything is verified again.
+    if LEVELS.index(level) > LEVELS.index(str(ledger.fact("verify") or level)):
         async for study in context.studies(Stage.VERIFIED, of_any_run=True):
             ledger.set_stage(study.id, Stage.MOVED)
     ledger.put("verify", level)
-    # Last: after a kill, a run that has begun goes on, and none of this is done for it again.
+    # Last, so that after a kill either all of the above was done for this run, or all of it is repeated.
     ledger.put("run", before + 1)
     ledger.put("phase", PHASES[0])
     ledger.put("discovery_complete", False)

@@ -1,7 +1,7 @@
-"""What may become of an item of a job, and why: one table of states, one of reasons. Pure.
+"""The states of a job's items, and the reasons for them. Pure.
 
-An item is an instance that the source has, or a thing that lies there and is none. It is in exactly one state, so that
-what was discovered is always the sum over the states.
+An item is an instance of the source, or a file there that is not an instance. Each item is in exactly one state, so the
+number discovered is always the sum over the states.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class State(IntEnum):
-    """Where an item stands. The numbers are those of the ledger."""
+    """The state of an item. The numbers are stored in the ledger."""
 
     PENDING = 0
     RUNNING = 1
     DONE = 2
-    """Moved by this job, and named by the target as stored, or written and made durable."""
+    """Moved by this job, and confirmed as stored by the target, or durably written."""
     PRESENT = 3
-    """The target had it before: listed there, or the study was equal by count and not listed."""
+    """The target had it before: it is listed there, or the study had equal counts and was not listed."""
     EXCLUDED = 4
     """Not for this job: not DICOM, or outside a filter."""
     FAILED = 5
     UNCONFIRMED = 6
-    """Sent, and nothing proves that the target holds it."""
+    """Sent, but nothing confirms that the target holds it."""
     DELETED = 7
     """At the target and no longer at the source; deleted by this job."""
 
@@ -40,7 +40,7 @@ SETTLED: Final = frozenset(State) - {State.PENDING, State.RUNNING}
 MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType({
     State.PENDING: frozenset({State.RUNNING, State.PRESENT, State.EXCLUDED, State.FAILED}),
     State.RUNNING: frozenset({State.PENDING, *SETTLED} - {State.DELETED}),
-    # verification says so, or a list
+    # found by verification, or in a list
     State.DONE: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING, State.EXCLUDED}),
     State.PRESENT: frozenset({State.DELETED, State.FAILED, State.UNCONFIRMED, State.PENDING, State.EXCLUDED}),
     State.EXCLUDED: frozenset({State.PENDING}),
@@ -48,7 +48,7 @@ MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType({
     State.UNCONFIRMED: frozenset({State.PENDING, State.DONE, State.PRESENT, State.FAILED, State.DELETED}),
     State.DELETED: frozenset({State.PENDING, State.PRESENT}),
 })  # fmt: skip
-"""Which states may follow which."""
+"""The allowed transitions between states."""
 
 
 class Reason(IntEnum):
@@ -116,7 +116,7 @@ def reason_text(code: int) -> str:
 
 
 class ItemVerdict(NamedTuple):
-    """What an outcome means for an item: ``temporary`` where another attempt may end otherwise."""
+    """What an outcome means for an item; ``temporary`` if another attempt may succeed."""
 
     state: State
     reason: int = Reason.NONE

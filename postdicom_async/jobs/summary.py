@@ -1,4 +1,4 @@
-"""How a job stands: what reports, pages and the terminal show, and whether it adds up. Pure.
+"""The summary of a job, for reports, pages and the terminal, with a check that it adds up. Pure.
 
 It is read from a ledger, and nothing in it is private.
 """
@@ -115,11 +115,11 @@ class Summary:
         verified: items that were found at the target after the run (at level ``bytes``: compared).
         mismatches: items that verification found absent or different.
         coerced: elements that the target changed, by tag (``"00100020"``), and in how many instances.
-        reasons: why, by state, the most frequent first.
+        reasons: the reasons by state, most frequent first.
         months: progress by study date.
         moments: what was moved when, by minutes.
         seconds: how long the job has run in all, waiting for windows and outages not counted.
-        notes: what else is to be known, one line each: an outage, a pause, a guard that stopped deletions.
+        notes: remarks for people, one line each: an outage, a pause, a guard that stopped deletions.
         expected: instances that the source says it has in studies that are not planned yet.
     """
 
@@ -161,11 +161,11 @@ STATE_NAMES = {
     State.UNCONFIRMED: "unconfirmed",
     State.DELETED: "deleted at the target",
 }
-"""States as people read them."""
+"""The names of the states for people."""
 
 
 def name_of(state: State, verb: str) -> str:
-    """Return a state as people read it: where two ends are compared, what is there is as it should be."""
+    """Return a state's name for people; in a verify job, present items are "as it should be"."""
     return "as it should be" if verb == "verify" and state is State.PRESENT else STATE_NAMES[state]
 
 
@@ -176,7 +176,7 @@ def total(summary: Summary, states: Iterable[State] = tuple(State)) -> Count:
 
 
 def settled(summary: Summary) -> int:
-    """Return how many instances are neither to be done nor under way."""
+    """Return the number of instances that are neither pending nor running."""
     return total(summary, SETTLED).instances
 
 
@@ -196,7 +196,7 @@ def equal_instances(summary: Summary) -> int:
 
 
 def contradictions(summary: Summary) -> list[str]:
-    """Return what does not add up, a line each: sums that were kept apart from one another and must be equal."""
+    """Return contradictions, a line each, between sums that are kept independently and must be equal."""
     found = []
     no_instances = total(summary, (State.EXCLUDED, State.FAILED)).instances  # they may have no study
     for whole, by_month, words in (

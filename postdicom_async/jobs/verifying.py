@@ -1,4 +1,4 @@
-"""The phase that proves: what is settled as moved or present is looked for at the target, after everything was moved.
+"""The verification phase: after everything was moved, items that are done or present are looked up at the target.
 
 Level ``listed`` asks the target for its list of each study; ``bytes`` retrieves every instance and compares it.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _AT_ONCE = 4
-_LOOKS = (0.0, 2.0, 8.0)  # seconds before a study is listed again: archives index what they store with a delay
+_LOOKS = (0.0, 2.0, 8.0)  # seconds before a study is listed again: archives index stored instances with a delay
 _AT_TARGET = (State.DONE, State.PRESENT)
 _MAY_BE_THERE = frozenset({Reason.CONNECTION, Reason.NOT_ARRIVED, Reason.NOT_CONFIRMED})
 _ABSENT_OR_OTHER = frozenset({Reason.NOT_LISTED, Reason.NOT_CONFIRMED, Reason.DIFFERENT})
@@ -40,7 +40,7 @@ class VerifyPhase:
         self._context = context
 
     async def run(self) -> None:
-        """Look for everything that was moved.
+        """Verify everything that was moved.
 
         Raises:
             PostdicomError: the target cannot be asked.
@@ -77,7 +77,8 @@ class VerifyPhase:
             ledger.set_stage(study.id, Stage.VERIFIED)
             return
         self._settle(study, [row for row in known if row not in listed], Reason.NOT_LISTED)
-        # The target may have stored what broke off: it says so here at last, and nobody sends that again.
+        # The target may have stored instances whose request broke off: if it lists them now, they need not be sent
+        # again.
         for state, there in ((State.UNCONFIRMED, State.DONE), (State.FAILED, State.PRESENT)):
             settled = [row for row in unsure if row.state is state and row in listed]
             self._settle(study, settled, Reason.NONE, state=there)
@@ -89,11 +90,11 @@ class VerifyPhase:
         ledger.set_stage(study.id, Stage.VERIFIED)
 
     async def _listed(self, study: StudyRow, known: list[ItemRow], unsure: list[ItemRow]) -> set[ItemRow]:
-        """Return which rows the target lists; what was sent and not confirmed is settled here too."""
+        """Return the rows that the target lists; unconfirmed items are settled here too."""
         context = self._context
         if context.options.verb == "verify":  # both ends have just been listed
             return set(known)
-        if context.comparison.keeps_uids:  # what is listed may be the original instead
+        if context.comparison.keeps_uids:  # the listed instance may be the original
             unsure = []
         listed: set[ItemRow] = set()
         for wait in _LOOKS if known or unsure else ():
@@ -105,12 +106,15 @@ class VerifyPhase:
         return listed
 
     async def _equal(self, study: StudyRow, rows: list[ItemRow]) -> list[ItemRow]:
-        """Compare the bytes of a study's items; return those that are the same, or changed as an archive may."""
+        """Compare a study's items by bytes.
+
+        Return those that are equal, or differ only as an archive may change them.
+        """
         context = self._context
         by_uid = {row.uid: row for row in rows}
         equal: list[ItemRow] = []
         at = 0
-        while at < len(rows):  # in chunks: an outage in the middle repeats only one of them
+        while at < len(rows):  # in chunks, so that an outage repeats only one of them
             some = rows[at : at + context.options.chunk]
             found: dict[str, Verified] = {}
             problem: PostdicomError | None = None
@@ -128,7 +132,7 @@ class VerifyPhase:
                 found |= {
                     row.uid: Verified(row.uid, VerifyFinding.CANNOT_COMPARE) for row in some if row.uid not in found
                 }
-            else:  # both work: without this, an outage would be taken to last until the next chunk fails
+            else:  # both ends work: otherwise an outage would be assumed until the next chunk fails
                 for end in (context.source, context.target):
                     context.outages.succeeded(end)
             at += len(some)

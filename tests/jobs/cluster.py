@@ -64,16 +64,19 @@ class Supervised:
         self._log = log
         self._environment = environment
         self._ended, self._killed = threading.Event(), threading.Event()
+        self._begun = threading.Event()
         self.process: subprocess.Popen[bytes] | WarmGroup | None = None
         self.starts = 0
         self._thread = threading.Thread(target=self._keep)
         self._thread.start()
+        assert self._begun.wait(60), "it did not start"
 
     def _keep(self) -> None:
         while not self._ended.is_set():
             with self._log.open("ab") as log:
                 self.process = _begun(self._command, log, self._environment)
             self.starts += 1
+            self._begun.set()
             while self.process.poll() is None and not self._killed.is_set():
                 time.sleep(0.02)
             _kill(self.process)  # it, and what it started

@@ -1,14 +1,13 @@
 """Chunks on other machines: a `plan.Dispatcher` that hands them to the workers of a dask scheduler.
 
-The ledger, and every decision, stay here; the scheduler and the workers may die at any time and are asked for nothing
-but what became of a chunk. `InFlight` holds what is under way, and only `_Run` changes it, one event at a time. A
-monitor looks at the scheduler every second: how many workers there are (at most twice as many chunks are handed out,
-and each is given its share of the rates), and whether it answers. When it does not, or the connection ends, everything
-that was under way is handed out again, under higher attempts, as soon as a scheduler is there.
+The ledger and every decision stay in this process; scheduler and workers may die at any time and only report the
+outcomes of chunks. `InFlight` holds the chunks under way, and only `_Run` changes it, one event at a time. A monitor
+polls the scheduler every second: how many workers there are (at most twice as many chunks are handed out, and each
+worker gets its share of the rates), and whether it answers. If it does not, or the connection ends, all chunks under
+way are handed out again, with higher attempt numbers, as soon as a scheduler can be reached.
 
-A scheduler executes whatever reaches its port. So on other machines it is connected to over TLS with certificates of
-both sides or not at all. dask's own way to connect again is not relied on: a connection that broke is left, and
-another is made.
+A scheduler executes whatever reaches its port. So a scheduler on another machine is reached only over mutual TLS.
+dask's own reconnect is not used: a broken connection is closed, and a new one is made.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ if TYPE_CHECKING:
 
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between looks at the scheduler."""
+"""Seconds between polls of the scheduler."""
 WAITS: Final = (0.5, 30.0)
-"""Seconds between attempts to reach a scheduler that is lost: at first, and at most."""
+"""Seconds between attempts to reach a lost scheduler: the first wait and the longest."""
 AHEAD: Final = 2
 """Chunks handed out at once, for each worker."""
 
@@ -54,18 +53,19 @@ class DaskDispatcher:
     Args:
         address: of the scheduler, ``tls://host:8786``.
         task: what a worker does with a parcel: a function at the top of a module that workers can import.
-        source, target: where the ends are, for workers (`remote.RemoteEnd`); they go into every parcel.
-        options: makes of the number of workers what else goes into a parcel: it is asked for each. No secret.
-        prepare: what is still to be done to a chunk before it is handed out.
-        finish: what is to be done when all chunks have ended.
-        at_most: how many chunks at once, however many workers there are; None for no such limit. It is asked each time.
-        job: a word that tells this run from others on the same scheduler.
+        source, target: the ends as workers open them (`remote.RemoteEnd`); part of every parcel.
+        options: called for each parcel with the number of workers; returns the other contents of the parcel. No
+            secrets.
+        prepare: called with a chunk before it is handed out; returns the chunk to send.
+        finish: called when all chunks have ended.
+        at_most: called each time; returns the limit of chunks at once regardless of workers, None for no limit.
+        job: a word that identifies this run on a shared scheduler.
         security: see `tls`.
-        patience: seconds without a scheduler, or without a worker, after which it is given up.
-        on_event: is given what people should know, one line each.
+        patience: seconds without a scheduler or a worker after which it gives up.
+        on_event: called with messages for people, one line each.
 
     Raises:
-        UsageError: the address cannot be used, or leads to another machine without TLS.
+        UsageError: the address is invalid, or on another machine without TLS.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class DaskDispatcher:
         """Connect.
 
         Raises:
-            ConnectionFailed: there is no scheduler, or no trust between it and us.
+            ConnectionFailed: no scheduler answers, or the TLS certificates are not accepted.
         """
         if not await self._link.connect():
             raise ConnectionFailed(
@@ -117,11 +117,11 @@ class DaskDispatcher:
         await self._link.leave()
 
     async def run(self, chunks: AsyncIterator[Chunk]) -> AsyncGenerator[ChunkReport, None]:
-        """Hand chunks out; yield the ends of their items, and one `ChunkEnd` each, last.
+        """Hand out chunks; yield the results of their items, and last for each chunk its `ChunkEnd`.
 
         Raises:
-            ConnectionFailed: no scheduler, or no worker, for as long as the patience lasts.
-            UsageError: the workers cannot do this work.
+            ConnectionFailed: no scheduler or no worker for ``patience`` seconds.
+            UsageError: the workers cannot be used.
         """
         going = _Run(self._link, self._prepared(chunks), self._submit, self._at_most, self._patience, self._tell)
         try:
@@ -139,13 +139,13 @@ class DaskDispatcher:
     def _submit(self, client: Any, chunk: Chunk, workers: int) -> Any:
         source, target = self._ends
         parcel = worker.Parcel(self._job, chunk, source, target, self._options(workers))
-        self._serial += 1  # a key that a scheduler has seen is never used again: it may still know its result
+        self._serial += 1  # never reuse a key that the scheduler has seen: it may still hold the old result
         name = f"postdicom-{self._job}-{chunk.number}-{chunk.attempt}-{self._serial}"
         return client.submit(self._task, parcel, key=name, pure=False)
 
 
 class _Run:
-    """One run of chunks. What happens comes as calls into ``_events``, and is done one at a time in `results`."""
+    """One run of chunks. Callbacks put their work as calls into ``_events``; `results` executes them one at a time."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class _Run:
         self._watchers: dict[AttemptKey, asyncio.Task[None]] = {}
         self._drawing: asyncio.Task[None] | None = None
         self._all_drawn = False
-        self._worked = time.monotonic()  # when there last was a worker
+        self._worked = time.monotonic()  # when a worker was last seen
         self._has_worked = False
         self._monitor = asyncio.create_task(self._look_after())
 
@@ -177,7 +177,7 @@ class _Run:
             self._hand_out()
 
     async def end(self, job: str) -> None:
-        """Cancel what is under way; the workers are told to drop it, and not waited for."""
+        """Cancel the chunks under way; the workers are told to drop them, without waiting for it."""
         tasks = [self._monitor, *self._watchers.values(), *([self._drawing] if self._drawing else [])]
         for task in tasks:
             task.cancel()
@@ -232,14 +232,14 @@ class _Run:
             answer = await future.exception()
             if answer is None and future.status != "cancelled":
                 answer = await future.result()
-        except Exception as error:  # noqa: BLE001  of the network, or what the work ended with after all
+        except Exception as error:  # noqa: BLE001  a network error, or one of the work itself
             answer = error if isinstance(error, KilledWorker) else None
         self._events.put_nowait(partial(self._came, key, answer))
 
     def _came(self, key: AttemptKey, answer: Any) -> list[ChunkReport]:
-        """Take what came of an attempt; None where that is not known."""
+        """Take the result of an attempt, None if it is unknown."""
         if key not in self._futures:
-            return []  # it was lost with its scheduler, and is under way again as another attempt
+            return []  # it was lost with its scheduler and has been handed out again as another attempt
         self._forget(key)
         if answer is None or isinstance(answer, worker.Refused):
             self._flights.lost(key)
@@ -278,7 +278,7 @@ class _Run:
                     self._worked, self._has_worked = time.monotonic(), True
                 else:
                     self._check_patience("worker")
-                self._events.put_nowait(list)  # the number of workers may be another
+                self._events.put_nowait(list)  # the number of workers may have changed
                 await asyncio.sleep(LOOK_EVERY)
         except Exception as error:  # noqa: BLE001  it is raised where the results are taken
             self._events.put_nowait(partial(_raise, error))
@@ -310,14 +310,14 @@ def _raise(error: Exception) -> list[ChunkReport]:
 # --- the connection to the scheduler ---------------------------------------------------------------------------------
 
 ANSWERS_WITHIN: Final = 10.0
-"""Seconds in which a scheduler answers; then it is taken for lost."""
+"""Seconds to wait for the scheduler's answer before it counts as lost."""
 ENDS_WITHIN: Final = 5.0
 _CANNOT_LOAD = (ImportError, AttributeError)
 
 
 def tls(ca_file: str, cert_file: str, key_file: str) -> Security:
-    """Return what a connection needs where both sides show certificates; the files are PEM."""
-    made: Any = Security  # dask's own types say nothing of its arguments
+    """Return dask's settings for mutual TLS; the files are PEM."""
+    made: Any = Security  # dask does not type its arguments
     security: Security = made(
         require_encryption=True, tls_ca_file=ca_file, tls_client_cert=cert_file, tls_client_key=key_file
     )
@@ -328,7 +328,7 @@ def checked_address(address: str, security: Security | None) -> str:
     """Return the scheduler's address with its scheme.
 
     Raises:
-        UsageError: it cannot be used, or leads to another machine without TLS and certificates of both sides.
+        UsageError: it is invalid, or on another machine without mutual TLS.
     """
     full = address if "://" in address else f"{'tcp' if security is None else 'tls'}://{address}"
     try:
@@ -355,10 +355,10 @@ def checked_address(address: str, security: Security | None) -> str:
 
 
 class _OneConnection(Client):
-    """A client that does not reconnect by itself: dask's would try for a while and fill the log with tracebacks."""
+    """A dask client that does not reconnect: dask's own attempts would fill the log with tracebacks."""
 
     async def _reconnect(self, *_: Any, **__: Any) -> None:
-        self.scheduler_comm = None  # which ends its reading; `SchedulerConnection.look` sees that it is not running
+        self.scheduler_comm = None  # ends its reader; `SchedulerConnection.look` notices that it is not running
 
 
 class SchedulerConnection:
@@ -366,8 +366,8 @@ class SchedulerConnection:
 
     Attributes:
         client: the connection, None while there is none.
-        workers: addresses of the workers that were greeted, have this version of the package, and are there.
-        refused: a line about a worker that could not be used, None while there was none.
+        workers: addresses of the connected workers that were greeted and have this version of the package.
+        refused: a line about an unusable worker, None if there was none.
     """
 
     client: Any  # a distributed.Client, most of which is not typed
@@ -385,18 +385,19 @@ class SchedulerConnection:
 
     @property
     def stands(self) -> bool:
-        """There is a connection, and it is not known to be broken."""
+        """Whether there is a connection that is not known to be broken."""
         return self.client is not None and self.client.status == "running"
 
     async def connect(self) -> bool:
-        """Connect; return whether it could be done."""
+        """Connect; return whether it succeeded."""
         made: Any = _OneConnection
         client = made(
             self._address,
             asynchronous=True,
             security=self._security,
             set_as_default=False,
-            direct_to_workers=False,  # results come through the scheduler: no way to the workers is needed
+            # Results come through the scheduler, so the workers need not be reachable from here.
+            direct_to_workers=False,
             timeout=ANSWERS_WITHIN,
             name=self._name,
         )
@@ -410,13 +411,13 @@ class SchedulerConnection:
         return True
 
     async def leave(self) -> None:
-        """Close the connection; there are no workers then."""
+        """Close the connection and forget the workers."""
         client, self.client, self.workers = self.client, None, frozenset()
         if client is not None:
             await _close(client)
 
     async def look(self) -> bool:
-        """See which workers there are, and greet new ones; return whether the scheduler is there."""
+        """List the workers and greet new ones; return whether the scheduler answers."""
         client = self.client
         if not self.stands:
             return False
@@ -431,12 +432,12 @@ class SchedulerConnection:
         return True
 
     async def _greet(self, client: Any, new: Iterable[str]) -> None:
-        """Learn which of these workers can be used; one with another version, or without the package, is sent away."""
+        """Find out which of these workers can be used; one without the package, or with another version, is retired."""
         try:
             async with asyncio.timeout(ANSWERS_WITHIN):
                 answers: dict[str, Any] = await client.run(worker.greet, workers=list(new), on_error="return")
         except (OSError, TimeoutError):
-            return  # they are greeted at the next look
+            return  # they are greeted at the next poll
         self.workers |= {address for address, answer in answers.items() if answer == worker.VERSION}
         for address, answer in answers.items():
             if isinstance(answer, str) and answer != worker.VERSION:

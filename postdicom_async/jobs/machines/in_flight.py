@@ -1,12 +1,12 @@
-"""Which chunks are under way on other machines, and what is done when a worker, or the scheduler, is lost. Pure.
+"""The chunks under way on other machines, and what happens to them when a worker or the scheduler is lost. Pure.
 
-A chunk that was drawn is here until its `ChunkEnd` was given. It is handed out whole first. When it comes back because
-it killed the workers that had it, it is halved, and its halves are handed out by themselves, down to single instances:
-so one instance that no worker survives fails alone. An instance is condemned only for what happened while nothing
-else was under way, since whatever shares a worker with such an instance dies with it, and is not to blame.
+A chunk is held here until its `ChunkEnd` was yielded. It is first handed out whole. If it comes back because its
+workers died, it is halved, and the halves are handed out separately, down to single instances: so an instance that
+kills its worker fails alone. An instance is condemned only for deaths while nothing else was under way, since other
+chunks on the same worker die with it and are not to blame.
 
-Every handing out has an attempt's number of its own, growing by chunk; what lands is taken once, from the attempt that
-is under way, and never again: a copy that some worker still computes changes nothing.
+Every hand-out has its own attempt number, increasing per chunk; a result counts only once, and only from the attempt
+under way: a copy that some worker still computes changes nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AttemptKey: TypeAlias = tuple[int, int]
 ChunkReport: TypeAlias = tuple[Chunk, ItemEnd | ChunkEnd]
 
 CONDEMNED_AFTER: Final = 2
-"""So often an instance must have killed its workers while it was alone under way."""
+"""An instance is condemned after it has killed its workers so often while it was alone under way."""
 
 
 @dataclass(slots=True)
@@ -48,11 +48,11 @@ class _Part:
 
 
 class InFlight:
-    """What is under way; it decides, and touches nothing.
+    """The chunks under way; it only decides, without I/O.
 
-    ``_waiting`` is to be handed out; ``_suspects`` are single instances that came back from workers that died, each to
-    be tried alone; ``_flying`` is what was handed out and has not landed. A part is in exactly one of the three, and
-    ``open_parts`` of its chunk counts those that are.
+    ``_waiting`` holds parts to hand out; ``_suspects`` single instances whose workers died, each to be tried alone;
+    ``_flying`` parts handed out without a result yet. A part is in exactly one of the three, and ``open_parts`` of its
+    chunk counts them.
     """
 
     def __init__(self) -> None:
@@ -64,28 +64,28 @@ class InFlight:
 
     @property
     def flying(self) -> int:
-        """How many are under way."""
+        """The number of parts handed out."""
         return len(self._flying)
 
     @property
     def empty(self) -> bool:
-        """Every chunk that was drawn has ended."""
+        """Whether every chunk has ended."""
         return not self._wholes
 
     @property
     def has_waiting(self) -> bool:
-        """Something is to be handed out before another chunk is drawn."""
+        """Whether a part must be handed out before another chunk is taken."""
         return bool(self._waiting or self._suspects)
 
     def add(self, chunk: Chunk) -> None:
-        """Take a chunk that was drawn."""
+        """Add a chunk."""
         if chunk.number in self._wholes:
             raise AssertionError(f"chunk {chunk.number} is under way")
         whole = self._wholes[chunk.number] = _Whole(chunk, chunk.attempt - 1)
         self._waiting.append(_Part(whole, chunk.wanted.instances))
 
     def take(self) -> Chunk | None:
-        """Return what is handed out next, with its attempt; None while nothing may be."""
+        """Return the next part to hand out, with its attempt; None if nothing may be handed out now."""
         suspect = bool(self._suspects)
         if self._alone is not None or (suspect and self._flying) or not self.has_waiting:
             return None
@@ -102,12 +102,12 @@ class InFlight:
         return replace(whole.chunk, attempt=whole.attempt, wanted=wanted)
 
     def landed(self, key: AttemptKey, items: Iterable[ItemEnd], end: ChunkEnd) -> list[ChunkReport]:
-        """Take what a worker made of a chunk; nothing of it counts unless that attempt is under way."""
+        """Take a worker's results of a chunk; they are ignored unless that attempt is under way."""
         part = self._leave(key)
         return [] if part is None else self._ended(part, items, end)
 
     def killed(self, key: AttemptKey) -> list[ChunkReport]:
-        """Take back what its workers did not survive: halved, to be tried alone, or condemned."""
+        """Take back a part that killed its workers: it is halved, tried alone, or condemned."""
         alone = key == self._alone
         part = self._leave(key)
         if part is None:
@@ -126,14 +126,14 @@ class InFlight:
         return self._ended(part, condemned, ChunkEnd())
 
     def lost(self, key: AttemptKey) -> None:
-        """Take back what nobody computes any more, through no fault of its own."""
+        """Take back a part that was lost through no fault of its own."""
         suspect = key == self._alone
         part = self._leave(key)
         if part is not None:
             (self._suspects if suspect else self._waiting).appendleft(part)
 
     def lost_all(self) -> None:
-        """Take back all that is under way: the scheduler has forgotten it."""
+        """Take back all parts handed out: the scheduler has forgotten them."""
         for key in reversed(list(self._flying)):
             self.lost(key)
 
@@ -145,7 +145,7 @@ class InFlight:
     def _ended(self, part: _Part, items: Iterable[ItemEnd], end: ChunkEnd) -> list[ChunkReport]:
         whole = part.whole
         if end.error and (not whole.end.error or (whole.end.temporary and not end.temporary)):
-            whole.end = end  # the worse one: what needs a person outranks what passes with time
+            whole.end = end  # keep the worse error: one that needs a person outranks a temporary one
         given: list[ChunkReport] = [(whole.chunk, item) for item in items]
         whole.open_parts -= 1
         if not whole.open_parts:

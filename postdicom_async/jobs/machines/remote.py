@@ -1,7 +1,8 @@
-"""A job's chunks as workers on other machines do them: what is packed here, and what is made of it there.
+"""How a job's chunks travel to workers on other machines: packed here, unpacked and run there.
 
-No secret is packed. A worker opens the ends by its own profiles, with its own secrets; what is anonymised is told by
-rules, and the secret, as a table of patients, is the worker's own (`unpacked_rules`); another than here is refused.
+No secret is packed. A worker opens the ends with its own profiles and secrets. Anonymisation rules are sent, but their
+secret and the table of patients must be on the worker's machine (`unpacked_rules`); if they differ from those here, the
+worker is refused.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ class RemoteEnd:
     """Where an end is, for a worker.
 
     Attributes:
-        job: a random word that tells this run from others.
-        spec: as it was named.
-        target: it is the target: a folder that does not exist is an empty one.
-        alone: the other end is no archive, so that variables such as ``POSTDICOM_PASSWORD`` are meant for this.
+        job: a random word that identifies this run.
+        spec: the end as the user named it.
+        target: whether it is the target, where a missing folder counts as empty.
+        alone: the other end is not an archive, so variables such as ``POSTDICOM_PASSWORD`` belong to this one.
     """
 
     job: str
@@ -56,7 +57,7 @@ class RemoteEnd:
     alone: bool = False
 
     def open(self) -> End:
-        """Return the end, not yet entered; its requests keep to this process's share of the job's rate.
+        """Return the end, not yet entered; its requests observe this process's share of the job's rate.
 
         Raises:
             UsageError: this machine has no such profile, or no secret for it.
@@ -68,10 +69,11 @@ class RemoteEnd:
 
 
 def packed_rules(rules: Anonymization) -> Anonymization:
-    """Return rules as they may travel.
+    """Return the rules in a form that may be sent to workers.
 
     Raises:
-        UsageError: every machine would make other UIDs; or a map of UIDs is to be written, which several cannot.
+        UsageError: each machine would generate different UIDs; or a map of UIDs is to be written, which only one
+            process can do.
     """
     if rules.uid_map is not None:
         raise UsageError(
@@ -82,18 +84,18 @@ def packed_rules(rules: Anonymization) -> Anonymization:
 
 @public_face
 def unpacked_rules(rules: Anonymization) -> Anonymization:
-    """Return rules with this machine's secret and table of patients.
+    """Return the rules with this machine's secret and table of patients.
 
     Raises:
-        UsageError: it lacks one, or has another.
+        UsageError: one is missing, or differs from the job's.
     """
     place = os.environ.get(PATIENTS)
     secret, patients = _secret(), None
     if place and rules.description()["patients"] is not None:
         no_table = UsageError(f"this machine has no table where {PATIENTS} is", argument="anonymize")
-        with translated(LocalFileError, lambda _: no_table):  # no error that leaves says where it is
+        with translated(LocalFileError, lambda _: no_table):  # errors that leave this machine must not name paths
             patients = PatientTable.from_csv(Path(place))
-    # A worker may serve jobs that need less than it has.
+    # A worker may have files that this job does not need.
     for one, table in ((secret, patients), (secret, None), (None, patients), (None, None)):
         with contextlib.suppress(UsageError):
             return rules.with_secret(one, patients=table)
@@ -117,9 +119,9 @@ class WorkOptions:
     """How chunks are moved, for a worker.
 
     Attributes:
-        compares_bytes: make a digest of what is sent, to be compared later.
-        rules: what is changed on the way, without the secret.
-        share: of the job's rates, what this worker may use.
+        compares_bytes: compute digests of what is sent, for later verification.
+        rules: the anonymisation rules, without the secret.
+        share: this worker's share of the job's rates.
     """
 
     compares_bytes: bool = False
@@ -137,7 +139,7 @@ def carry(parcel: Parcel) -> WorkerAnswer:
 
 @dataclass(slots=True)
 class _Job:
-    """What is kept for the job that this process works for, between its chunks."""
+    """State that this process keeps for a job between its chunks."""
 
     job: str
     pace: Pace = field(default_factory=Pace)
@@ -146,7 +148,7 @@ class _Job:
 
 _jobs: dict[str, _Job] = {}
 _guard = threading.Lock()
-_MOST_JOBS = 8  # that are remembered at once
+_MOST_JOBS = 8  # jobs remembered at once
 
 
 async def _work(source: End, target: End, parcel: Parcel) -> AsyncGenerator[ItemEnd | ChunkEnd, None]:
@@ -171,7 +173,7 @@ async def _work(source: End, target: End, parcel: Parcel) -> AsyncGenerator[Item
 def _kept_for(job: str) -> _Job:
     with _guard:  # ends are opened in threads of their own
         found = _jobs.pop(job, None) or _Job(job)
-        _jobs[job] = found  # the latest last
+        _jobs[job] = found  # most recently used last
         while len(_jobs) > _MOST_JOBS:
             del _jobs[next(iter(_jobs))]
         return found

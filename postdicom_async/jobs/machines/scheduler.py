@@ -1,4 +1,4 @@
-"""Where the workers of a job are, and how its chunks get there. dask is imported only when it is used."""
+"""The scheduler that a job's chunks are sent to. dask is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 @public_face
 @dataclass(frozen=True)
 class Scheduler:
-    """A scheduler of dask, whose workers do a job. Needs the extra ``distributed``.
+    """A dask scheduler whose workers do a job. Needs the extra ``distributed``.
 
-    A scheduler executes whatever reaches its port: on another machine it is connected to over TLS alone, with
-    certificates of both sides, of an authority that signs for these machines and for nobody else.
+    A scheduler executes whatever reaches its port. On another machine it is used only over mutual TLS, with
+    certificates of an authority that signs for these machines and nobody else.
 
     Attributes:
         address: ``tls://HOST:8786``; ``tcp://127.0.0.1:8786`` without TLS on this machine.
@@ -36,7 +36,7 @@ class Scheduler:
         key: its key, PEM, without a password.
 
     Raises:
-        UsageError: the address cannot be used, or needs TLS; a file is not there; the extra is not installed.
+        UsageError: the address is invalid, or needs TLS; a file is missing; the extra is not installed.
     """
 
     address: str
@@ -70,19 +70,19 @@ class Scheduler:
         patience: float,
         tell: Callable[[str], None],
     ) -> DaskDispatcher:
-        """Return what hands the job's chunks to the workers, not yet entered.
+        """Return the dispatcher that hands the job's chunks to the workers, not yet entered.
 
         Args:
-            source: as it was named; workers open it by their own profiles.
+            source: the spec; workers open it with their own profiles.
             target: the same.
-            here: both ends as they are open here.
-            options: how the job is to be done.
+            here: both ends as opened in this process.
+            options: the options of the job.
             pace: its rates, divided among the workers whenever a chunk is handed out.
             patience: seconds without scheduler or workers, after which the job ends and can be resumed.
-            tell: is given what people should know, line by line.
+            tell: called with messages for people, line by line.
 
         Raises:
-            UsageError: an end cannot be named to another machine, or every worker would make other UIDs.
+            UsageError: an end cannot be opened on another machine, or each worker would generate different UIDs.
         """
         from postdicom_async.jobs.machines.dispatcher import DaskDispatcher
         from postdicom_async.jobs.machines.remote import RemoteEnd, WorkOptions, carry, packed_rules
@@ -104,19 +104,22 @@ class Scheduler:
             job=job,
             security=self._security(),
             prepare=_placing(here[0]),
-            finish=getattr(here[1], "refresh", None),  # a folder's index knows nothing of what workers stored
+            finish=getattr(here[1], "refresh", None),  # a folder's index does not know what workers stored
             patience=patience,
             on_event=tell,
         )
 
 
 def _share(pace: Pace, workers: int) -> WorkerShare:
-    """Return one worker's part of the rates. Bytes go through workers alone; requests are made here too."""
+    """Return one worker's share of the rates. Only workers move bytes; requests are made here too."""
     return replace(pace.share(workers), max_requests=pace.share(workers + 1).max_requests)
 
 
 def paced_here(pace: Pace, dispatcher: DaskDispatcher) -> Callable[[], Awaitable[None]]:
-    """Return what is awaited before each request made here: one part of their rate, as a worker has it."""
+    """Return the callable awaited before each request made here.
+
+    It limits to one share of the rate, like a worker's.
+    """
 
     async def request() -> None:
         for _ in range(dispatcher.workers + 1):
@@ -126,7 +129,7 @@ def paced_here(pace: Pace, dispatcher: DaskDispatcher) -> Callable[[], Awaitable
 
 
 def _placing(end: End) -> Callable[[Chunk], Awaitable[Chunk]] | None:
-    """Return what gives a chunk the places of its files, where the source is a folder: workers have no index of it."""
+    """Return the callable that adds file places to a chunk if the source is a folder: workers have no index of it."""
     placed = getattr(end, "placed", None)
     if placed is None:
         return None

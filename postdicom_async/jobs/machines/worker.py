@@ -1,13 +1,13 @@
-"""What runs in a worker process of another machine: one event loop of our own, with the ends open in it.
+"""The code in a worker process on another machine: an event loop of our own, which keeps the ends open.
 
-A worker of dask runs tasks in threads, as many at once as it has, and keeps its own event loop for itself.
-`carry` is the task: it hands its chunk to the one loop of this process (`_Room`, in a thread of its own) and waits. The
-ends of a job are opened there once, and kept for the chunks to come; each has a task that enters and leaves it
-(`_Kept`), as cancel scopes demand. An end that turned out broken for good (credentials changed) is opened anew for the
-next chunk. When the worker stops, its plugin cancels what runs and closes the ends; when it is killed, the system does.
+A dask worker runs tasks in its threads and does not share its event loop. `carry` is the task: it hands its chunk to
+this process's loop (`_Room`, in a thread of its own) and waits. The ends of a job are opened there once and kept for
+later chunks; each is entered and left by one task (`_Kept`), as cancel scopes demand. An end that failed permanently
+(credentials changed) is opened again for the next chunk. When the worker stops, its plugin cancels running work and
+closes the ends; when it is killed, the operating system does.
 
-Nothing raised here crosses the network: what comes back are tuples of plain values. A parcel shows numbers alone, since
-dask logs what it could not run.
+No exception crosses the network: results are tuples of plain values. The ``repr`` of a parcel shows only numbers, since
+dask logs tasks that failed.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
 
 
 Landed: TypeAlias = tuple[list[tuple[Any, ...]], tuple[Any, ...]]
-"""Items' ends and the chunk's, as plain tuples in the order of `ItemEnd` and `ChunkEnd`."""
+"""The results of items and chunk, as plain tuples with the fields of `ItemEnd` and `ChunkEnd`."""
 
 VERSION: Final = version("postdicom-async")
 PLUGIN: Final = "postdicom-async"
 STOP_WITHIN: Final = 5.0
-"""Seconds in which ends are closed; then the process ends anyway."""
+"""Seconds allowed for closing the ends; then the process ends anyway."""
 IDLE: Final = 600.0
-"""Seconds after which an end is closed that no chunk has used."""
+"""Seconds after which an unused end is closed."""
 
 
 @dataclass(frozen=True, repr=False)
 class Parcel:
-    """What travels to a worker.
+    """What is sent to a worker.
 
     Attributes:
-        job: a random word that tells this run from others on the same scheduler.
-        chunk: what is to be moved.
-        source, target: where the ends are; no secrets. They may be pickled and used as keys, and ``open()`` returns the
-            end, with the credentials that the worker's machine has for it; it may block.
-        options: how it is to be moved, and how fast by this worker; no secrets.
-        version: of this package, where it was packed.
+        job: a random word that identifies this run on a shared scheduler.
+        chunk: the instances to move.
+        source, target: where the ends are; no secrets. They can be pickled and hashed; ``open()`` returns the end with
+            the credentials of the worker's machine, and may block.
+        options: how to move it, and how fast; no secrets.
+        version: of this package on the sending machine.
     """
 
     job: str
@@ -70,29 +70,29 @@ class Parcel:
 
 
 class Refused(NamedTuple):
-    """The answer of a worker that has another version of this package."""
+    """The answer of a worker with another version of this package."""
 
     version: str
 
 
 class Broken(NamedTuple):
-    """The answer where the work raised what it should not; ``error`` is the name of a class."""
+    """The answer after an unexpected exception; ``error`` is the name of its class."""
 
     error: str
 
 
 WorkerAnswer: TypeAlias = Landed | Refused | Broken
 Work: TypeAlias = "Callable[[End, End, Parcel], AsyncGenerator[ItemEnd | ChunkEnd, None]]"
-"""What is done with the open ends: yields items' ends, and the chunk's."""
+"""The work done with the open ends: yields the results of items and of the chunk."""
 
 
 # --- ends, kept open -------------------------------------------------------------------------------------------------
 
 
 class _Kept:
-    """An end that is open, and the task that opened it and will close it.
+    """An open end, and the task that opened it and will close it.
 
-    It is closed when nobody uses it: at once where it is ``stale``, else after `IDLE` seconds, and it is stale then.
+    It is closed when unused: at once if it is ``stale``, otherwise after `IDLE` seconds, when it becomes stale.
     """
 
     def __init__(self, opened: Callable[[], End]) -> None:
@@ -113,25 +113,25 @@ class _Kept:
         except asyncio.CancelledError:
             self._end.cancel()
             raise
-        except Exception as error:  # noqa: BLE001  it is told those who wait for the end
+        except Exception as error:  # noqa: BLE001  it is raised for those who wait for the end
             problem = error
         if problem is not None and not self._end.done():
             self.stale = True
             self._end.set_exception(problem)
-            self._end.exception()  # looked at, so that asyncio does not report it when nobody waits
+            self._end.exception()  # retrieved, so that asyncio does not log it when nobody waits
 
     async def get(self) -> End:
-        """Return the end when it is open; raise what kept it from opening."""
+        """Wait until the end is open and return it; raise the error of opening it."""
         return await asyncio.shield(self._end)
 
     def enter(self) -> None:
-        """One user more."""
+        """Count one more user."""
         self.users += 1
         if self._idle is not None:
             self._idle.cancel()
 
     def leave(self) -> None:
-        """One user less."""
+        """Count one user less, and plan the closing when none is left."""
         self.users -= 1
         if not self.users:
             self._idle = asyncio.get_running_loop().call_later(0 if self.stale else IDLE, self._expire)
@@ -149,7 +149,7 @@ class _Kept:
 
 
 class _Room:
-    """The event loop of this process, its thread, and what is kept in it. Only its loop touches ``_kept``."""
+    """The event loop of this process, its thread, and the open ends. Only code in the loop touches ``_kept``."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -164,7 +164,7 @@ class _Room:
         self._loop.close()
 
     def run(self, parcel: Parcel, work: Coroutine[Any, Any, Landed]) -> Landed:
-        """Run in the loop, and wait. Called by dask's threads."""
+        """Run a coroutine in the loop and wait for it. Called by dask's threads."""
         return asyncio.run_coroutine_threadsafe(self._noted(parcel.job, work), self._loop).result()
 
     async def _noted(self, job: str, work: Coroutine[Any, Any, Landed]) -> Landed:
@@ -177,7 +177,7 @@ class _Room:
 
     @contextlib.contextmanager
     def end(self, spec: Any) -> Iterator[_Kept]:
-        """Use an end, opened or open already."""
+        """Use an end, which is opened if necessary."""
         kept = self._kept.get(spec)
         if kept is None or kept.stale:
             kept = self._kept[spec] = _Kept(spec.open)
@@ -188,7 +188,7 @@ class _Room:
             kept.leave()
 
     def drop(self, job: str | None) -> None:
-        """Cancel what runs for a job, or with None all."""
+        """Cancel the work of a job, or with None all work."""
 
         def cancel() -> None:
             for task, of in list(self._running.items()):
@@ -198,7 +198,7 @@ class _Room:
         self._loop.call_soon_threadsafe(cancel)
 
     async def close(self) -> None:
-        """Cancel what runs, close the ends, end the thread. Called from another loop."""
+        """Cancel the work, close the ends, end the thread. Called from another loop."""
         closing = asyncio.run_coroutine_threadsafe(self._close(), self._loop)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.wrap_future(closing), STOP_WITHIN)
@@ -220,7 +220,7 @@ _guard = threading.Lock()
 
 
 def _the_room() -> _Room:
-    global _room  # one a process, made by the first task
+    global _room  # one per process, created by the first task
     with _guard:
         if _room is None:
             _room = _Room()
@@ -231,10 +231,10 @@ def _the_room() -> _Room:
 
 
 def carry_with(work: Work, parcel: Parcel) -> WorkerAnswer:
-    """Do the work of a parcel with both ends open; wait for it, and return what came of it.
+    """Do the work of a parcel with both ends open, and return its results.
 
     Raises:
-        Reschedule: this worker stops, and another is to do it.
+        Reschedule: this worker stops; another has to do the work.
     """
     if parcel.version != VERSION:
         return Refused(VERSION)
@@ -244,7 +244,7 @@ def carry_with(work: Work, parcel: Parcel) -> WorkerAnswer:
         return room.run(parcel, _carried(room, work, parcel))
     except concurrent.futures.CancelledError:
         pass
-    except Exception as error:  # noqa: BLE001  with its frames and text it must not travel
+    except Exception as error:  # noqa: BLE001  its frames and text may be private and must not leave
         broken = type(error).__name__
     if broken:
         return Broken(broken)
@@ -267,13 +267,14 @@ async def _carried(room: _Room, work: Work, parcel: Parcel) -> Landed:
                     end = given
                 else:
                     items.append((*given[:2], int(given.state), int(given.reason), *given[4:]))
-        if end.failed_end and not end.temporary:  # its credentials may no longer hold: the next chunk opens it anew
+        # Its credentials may have become invalid: the next chunk opens it again.
+        if end.failed_end and not end.temporary:
             (source if end.failed_end == "source" else target).stale = True
     return items, tuple(end)
 
 
 def unpacked(item: tuple[Any, ...]) -> ItemEnd:
-    """Return an item's end as it was before it was packed."""
+    """Rebuild an `ItemEnd` from its tuple."""
     series, uid, state, *rest = item
     return ItemEnd(series, uid, State(state), *rest)
 
@@ -289,27 +290,27 @@ async def _opened(kept: _Kept, name: str) -> End | ChunkEnd:
 
 
 class _Plugin(WorkerPlugin):
-    """Closes the room when its worker stops."""
+    """Closes the `_Room` when the worker stops."""
 
     async def teardown(self, worker: Worker) -> None:  # noqa: ARG002  dask's interface
         await stop()
 
 
 async def greet(dask_worker: Worker) -> str:
-    """Return the version of this package on a worker, which from now on closes its ends when it stops."""
+    """Return this package's version on the worker, and register the plugin that closes its ends when it stops."""
     if PLUGIN not in dask_worker.plugins:
         await dask_worker.plugin_add(_Plugin(), PLUGIN)
     return VERSION
 
 
 async def drop(job: str) -> None:
-    """Cancel what this process does for a job."""
+    """Cancel this process's work for a job."""
     if _room is not None:
         _room.drop(job)
 
 
 async def stop() -> None:
-    """Cancel what this process does, and close the ends."""
+    """Cancel all work of this process and close the ends."""
     global _room
     with _guard:
         room, _room = _room, None

@@ -1,1 +1,1 @@
-"""When a job may work and how fast, what it does when an end is out of order, and how a running one is told."""
+"""When and how fast a job may work, how it handles outages, and the control socket of a running job."""

@@ -1,12 +1,12 @@
-"""How a running job is told to change its pace, to pause or to stop: a socket of this user's alone.
+"""The control socket of a running job, for this user alone: change its pace, pause it or stop it.
 
-The process that runs a job listens; ``postdicom jobs set`` and the like ask. A line of JSON goes in, one comes out:
-``{"do": "set", "max_rate": "40M"}``, ``{"ok": true, ...}`` or ``{"ok": false, "error": "one line"}``. The runner alone
-writes the job's ledger, so that whatever is changed goes through here.
+The process that runs a job listens; commands such as ``postdicom jobs set`` connect. Request and response are one line
+of JSON each: ``{"do": "set", "max_rate": "40M"}``, ``{"ok": true, ...}`` or ``{"ok": false, "error": "one line"}``.
+Only that process writes the job's ledger, so all changes go through this socket.
 
-`ControlServer` holds the socket, and a task for each connection. The socket's name comes from the ledger's path; the
-kernel says whose process asks, where it can. Whatever is sent, the job goes on: no line is too long, no client too slow
-and no handler too broken for it.
+`ControlServer` holds the socket, and a task for each connection. The socket's name is derived from the ledger's path;
+where the kernel can tell, the peer's user is checked. Nothing that a client sends can stop the job by accident:
+overlong lines, slow clients and failing handlers are all survived.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ControlHandler: TypeAlias = Callable[[Message], Awaitable[Message | None]]
 
 _LINE = 64 * 1024  # of a question
 _ANSWER = 16 * 1024 * 1024
-_IDLE = 60.0  # seconds that a connection may say nothing
+_IDLE = 60.0  # seconds that a connection may be idle
 _LAST_WORDS = 2.0  # seconds for answers under way when the server ends
 _MOST_CONNECTIONS = 32
 _AGAIN = 1.0  # seconds until connections are taken again when the process has too many files open
@@ -46,13 +46,13 @@ _NO_SOCKETS = "a running job cannot be told anything on this system; stop it and
 
 
 class NoJobRuns(NotFound):
-    """Nobody runs this job now, or not on this machine."""
+    """No process on this machine runs this job."""
 
 
 def control_paths(ledger: Path) -> tuple[Path, ...]:
-    """Return where the process that runs the job of a ledger may listen; the first that can be used is.
+    """Return the paths at which the process that runs a ledger's job may listen; it uses the first that works.
 
-    The state folder comes first: the folder for a session's sockets is emptied when its user logs out, and jobs go on.
+    The state folder comes first: the session's runtime folder is emptied at logout, and jobs outlive that.
     """
     name = hashlib.blake2b(os.fsencode(ledger.resolve()), digest_size=10).hexdigest() + ".sock"
     user = os.geteuid() if HAS_UNIX_SOCKETS else 0
@@ -69,10 +69,10 @@ def control_paths(ledger: Path) -> tuple[Path, ...]:
 def handlers_of(
     pace: Pace, *, status: Callable[[], Awaitable[Message]], stop: Callable[[], object]
 ) -> dict[str, ControlHandler]:
-    """Return what a running job answers to: ``set``, ``pause``, ``resume``, ``status`` and ``stop``.
+    """Return the handlers of a running job: ``set``, ``pause``, ``resume``, ``status`` and ``stop``.
 
     ``set`` takes ``max_rate``, ``max_requests``, ``at_once`` and ``windows``; it, ``pause`` and ``resume`` answer with
-    what holds now (`Pace.snapshot`), ``status`` with that and what ``status`` returns.
+    the present pace (`Pace.snapshot`), ``status`` with that and the result of ``status``.
     """
 
     async def change(message: Message) -> Message:
@@ -102,15 +102,15 @@ def handlers_of(
 
 
 class ControlServer:
-    """Answers what a running job is asked, inside ``async with``. Handlers run in the job's own event loop.
+    """Serves the control socket inside ``async with``. Handlers run in the job's own event loop.
 
     Args:
-        path: where to listen; of several the first that can be used.
-        handlers: what to do, by name. What one returns is in the answer; a `PostdicomError` is its error.
+        path: where to listen; of several, the first that works.
+        handlers: the handlers by name. A handler's result goes into the answer; a `PostdicomError` becomes its error.
 
     Attributes:
-        path: where it listens; None where the system has no such sockets, or no place could be used.
-        problem: why it listens nowhere, one line; None where it does.
+        path: where it listens; None if the system has no Unix sockets, or no path worked.
+        problem: one line that says why it does not listen; None if it does.
     """
 
     def __init__(self, path: Path | Sequence[Path], handlers: Mapping[str, ControlHandler]) -> None:
@@ -123,7 +123,7 @@ class ControlServer:
         self._answering: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
-        """Listen. A job that cannot be told anything runs all the same: see ``problem``.
+        """Listen. If that fails the job runs all the same: see ``problem``.
 
         Raises:
             LedgerLocked: another process runs this job.
@@ -143,7 +143,7 @@ class ControlServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End: answers under way are given, within two seconds."""
+        """Stop listening; answers under way have two seconds to complete."""
         listening, self._socket = self._socket, None
         if listening is not None:
             asyncio.get_running_loop().remove_reader(listening.socket.fileno())
@@ -169,7 +169,7 @@ class ControlServer:
             connection, _ = listening.accept()
         except BlockingIOError:
             return
-        except OSError:  # too many open files: it would be called again at once, for ever
+        except OSError:  # too many open files: the loop would call this again at once, for ever
             loop.remove_reader(listening.fileno())
             loop.call_later(_AGAIN, self._listen)
             return
@@ -181,24 +181,25 @@ class ControlServer:
         task = loop.create_task(self._converse(connection, begun))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
-        # What was cancelled before its first step has closed nothing.
+        # A task cancelled before its first step has closed nothing.
         task.add_done_callback(lambda _: None if begun.is_set() else connection.close())
 
     async def _converse(self, connection: socket.socket, begun: asyncio.Event) -> None:
-        """Answer a connection's lines until it ends."""
+        """Answer the requests of a connection until it closes."""
         begun.set()
-        # A peer that goes away, or sends no line for a while, is nothing to speak of.
+        # A peer that disconnects or stays idle is not an error.
         with suppress(OSError, TimeoutError):
             is_ours = _is_ours(connection)
             reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_LINE)
             try:
                 while (line := await _next_line(reader)) is not None:
-                    if not is_ours:  # said when its question is read: a socket closed before would be reset
+                    # Refused only after its request was read: closing with unread data would reset the connection.
+                    if not is_ours:
                         await _say(writer, {"ok": False, "error": _NOT_YOURS})
                         break
                     await self._answer(line, writer)
             except BaseException:
-                writer.transport.abort()  # a peer that reads nothing would keep it open
+                writer.transport.abort()  # a peer that does not read would keep it open
                 raise
             writer.close()
 
@@ -222,16 +223,16 @@ class ControlServer:
             return {"ok": True, **(await handler(message) or {})}
         except PostdicomError as error:
             return {"ok": False, "error": str(error)}
-        except Exception as error:  # noqa: BLE001 - whatever is asked, the job goes on
+        except Exception as error:  # noqa: BLE001 - no request may end the job
             return {"ok": False, "error": f"unexpected ({type(error).__name__})"}
 
 
 async def _next_line(reader: asyncio.StreamReader) -> bytes | None:
-    """Return a line, None at the end, and nothing for one that is too long."""
+    """Return a line, None at the end of the stream, empty for an overlong line."""
     try:
         async with asyncio.timeout(_IDLE):
             return await reader.readline() or None
-    except ValueError:  # longer than the limit: what it held is gone, and the rest of it is another line
+    except ValueError:  # over the limit: the buffer was discarded, and the rest arrives as another line
         return b""
 
 
@@ -242,12 +243,12 @@ async def _say(writer: asyncio.StreamWriter, message: Message) -> None:
 
 
 def _is_ours(connection: Any) -> bool:
-    """Whether the other end's process is this user's, or root's; where the kernel does not say, the folder does."""
+    """Whether the peer's process is this user's or root's; if the kernel cannot tell, folder permissions protect."""
     return (user := _peer(connection)) is None or user in {0, os.geteuid()}
 
 
 def _peer(connection: Any) -> int | None:
-    """Return the user of the process at a socket's other end, None where the system does not say."""
+    """Return the user id of a socket's peer process, None if the system cannot tell."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None or connection is None:
         return None
@@ -257,7 +258,7 @@ def _peer(connection: Any) -> int | None:
 
 
 def _read(line: bytes) -> Message | None:
-    """Return what a line says, None where that is no object of JSON."""
+    """Parse a line, None if it is not a JSON object."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):
@@ -272,14 +273,14 @@ async def ask(path: Path | Sequence[Path], message: Message, *, timeout: float =
     """Ask the process that runs a job, and return its answer: ``{"ok": ...}``.
 
     Args:
-        path: where it listens; of several the first at which somebody does.
+        path: where it listens; of several, the first that accepts.
         message: ``{"do": "pause"}``, for example.
         timeout: seconds to wait, in all.
 
     Raises:
-        NoJobRuns: nobody listens there.
-        ConnectionFailed: it does not answer, or ended before it did.
-        UsageError: this system has no such sockets.
+        NoJobRuns: nothing listens there.
+        ConnectionFailed: it did not answer, or ended first.
+        UsageError: this system has no Unix sockets.
     """
     if not HAS_UNIX_SOCKETS:
         raise UsageError(_NO_SOCKETS)
@@ -308,7 +309,7 @@ async def ask_job(ledger: Path, message: Message) -> Message:
 
 
 async def _connection(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-    """Return a connection, None where nobody listens."""
+    """Return a connection, None if nothing listens."""
     try:
         return await asyncio.open_unix_connection(str(path), limit=_ANSWER)
     except OSError as error:

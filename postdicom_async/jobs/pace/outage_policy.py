@@ -1,15 +1,15 @@
-"""Whether an end of a job can be worked with now: what is an outage, what ends it, and when to give up. Pure.
+"""The outage policy of an end: what counts as an outage, what ends it, and when to give up. Pure.
 
-There is one `OutagePolicy` for each end. It is told how work ended, and asked before work is given out:
+Each end has one `OutagePolicy`. Results of work are reported to it, and it is consulted before work is handed out:
 
-* CLEAR: work goes on. So many failures in a row, without a success between, make it doubtful; failures among successes
-  are no outage.
-* DOUBTFUL and OUT: nothing is given out but a probe, one for each step; the steps grow while probes fail.
-* TRIAL: a probe succeeded: one piece of work is given out. Its success ends the outage; its failure is the next step,
-  so that an end which answers questions and refuses work is not met with all of it at every step.
+* CLEAR: work is handed out. A number of failures in a row makes the end doubtful; failures among successes are not an
+outage.
+* DOUBTFUL and OUT: only probes are sent, one per step; the steps grow while probes fail.
+* TRIAL: a probe succeeded, so one piece of work is handed out. Its success ends the outage; its failure leads to the
+next step, so that an end which answers probes but refuses work is not flooded at every step.
 
-An error that does not pass with time ends the job where the probe meets it, or where two pieces of work in a row do,
-with a probe between: an account may be denied one study and not others. A disk of this machine ends it at once.
+A permanent error ends the job if a probe meets it, or if two pieces of work in a row do with a probe between them: an
+account may be denied one study and not others. An error of this machine's disk ends the job at once.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ _WORDS: Final = {
 }
 _AT_ONCE: Final = frozenset({"LocalFileError"})
 _DOUBTFUL_AT_ONCE: Final = frozenset({"AuthenticationFailed"})
-_PASSES: Final = frozenset({"OutcomeUnknown"})  # the call is not to be repeated as it was; the connection may be back
+_PASSES: Final = frozenset({"OutcomeUnknown"})  # marked as not repeatable, yet the connection may be back
 
 
 class Do(Enum):
-    """What is to be done now."""
+    """What to do now."""
 
     GO = auto()
-    """Give work out, and say so: `OutagePolicy.given`."""
+    """Hand out work, and report it by `OutagePolicy.given`."""
     PAUSE = auto()
-    """Give nothing out, and ask again at ``until``, or when something has ended."""
+    """Hand out nothing; ask again at ``until``, or when some work has ended."""
     PROBE = auto()
-    """Give nothing out. Ask the end the cheapest question there is, once: `OutagePolicy.asked`, then `probed`."""
+    """Hand out nothing. Probe the end once: report `OutagePolicy.asked`, then `probed`."""
     GIVE_UP = auto()
     """The outage has lasted too long: end the job so that it can be resumed."""
     STOP = auto()
-    """The end cannot be worked with until somebody does something: end the job so that it can be resumed."""
+    """The end will not work until a person does something: end the job so that it can be resumed."""
 
 
 class Advice(NamedTuple):
-    """What is to be done, and why.
+    """What to do, and why.
 
     Attributes:
         until: with PAUSE the moment to ask again.
@@ -63,13 +63,13 @@ class Advice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OutagePatience:
-    """How patient a job is with an end that is out of order; seconds.
+    """A job's patience with an end that is out of order; times in seconds.
 
     Attributes:
-        outage: so long one outage may last.
-        first_step: until the first probe after one that failed; each step is twice the one before.
-        last_step: the longest one.
-        in_a_row: so many failures, without a success between, make an end doubtful.
+        outage: the longest outage to wait for.
+        first_step: the wait after the first failed probe; each step doubles it.
+        last_step: the longest step.
+        in_a_row: the number of failures without a success between that makes an end doubtful.
         budget: failures among successes that are tolerated before work slows down; every success earns back a fifth.
     """
 
@@ -82,7 +82,7 @@ class OutagePatience:
 
 @dataclass(frozen=True, slots=True)
 class RetryWaves:
-    """When items that failed are tried again: in waves, further and further apart; seconds.
+    """When failed items are tried again: in waves, at growing intervals; seconds.
 
     Attributes:
         first: the shortest wait before a wave.
@@ -94,7 +94,7 @@ class RetryWaves:
 
     def wait(self, attempt: int, chance: float) -> float:
         """Return the seconds to wait after so many attempts; ``chance`` is a random number in [0, 1)."""
-        # Full jitter above the least: clients that failed together do not come back together.
+        # Full jitter above the minimum: clients that failed together must not come back together.
         longest = min(self.last, self.first * 2.0 ** min(attempt, 30))
         return self.first + (longest - self.first) * chance
 
@@ -107,7 +107,7 @@ class _State(Enum):
 
 
 class OutagePolicy:
-    """What is known of one end. Moments are seconds of any clock that goes on, given by the caller.
+    """The state of one end. Times are seconds of any monotonic clock, passed in by the caller.
 
     Args:
         patience: how patient the job is.
@@ -129,7 +129,7 @@ class OutagePolicy:
         self._row = 0  # failures without a success since
         self._row_began = 0.0
         self._budget = float(self._patience.budget)
-        self._not_before = -math.inf  # the archive asked for it, or work is to slow down
+        self._not_before = -math.inf  # the archive asked for a pause, or work has to slow down
         self._next = -math.inf  # the next probe or trial
         self._steps = 0
         self._is_asked = False  # a probe is under way
@@ -164,7 +164,7 @@ class OutagePolicy:
             self._end = self._end or Advice(Do.STOP, cause=self._cause)
         elif self._state is _State.TRIAL and passes:
             self._is_still_out(now)
-        elif self._state is _State.TRIAL:  # the end has answered: what is wrong is another thing than before
+        elif self._state is _State.TRIAL:  # the end has answered: this is a new kind of problem
             self._is_clear()
         elif self._state is _State.CLEAR:
             self._row_began = self._row_began if self._row else now
@@ -182,7 +182,7 @@ class OutagePolicy:
                 self._end = self._end or Advice(Do.STOP, cause=self._cause)
             else:
                 self._is_still_out(now)
-        elif self._state is not _State.CLEAR:  # work that has ended well since says more than a probe
+        elif self._state is not _State.CLEAR:  # work that has succeeded since is better evidence than a probe
             self._state, self._next = _State.TRIAL, now
 
     def asked(self) -> None:
@@ -193,10 +193,10 @@ class OutagePolicy:
     def given(self, now: float) -> None:
         """Note that work is given out."""
         if self._state is _State.TRIAL:
-            self._next = now + self._step()  # then another one, if nobody has told of this one by then
+            self._next = now + self._step()  # by then another trial, if this one has not been reported
 
     def rested(self, now: float) -> None:
-        """Note that the job was paused, or its windows closed: nothing was asked then, so patience begins anew."""
+        """Record that the job was paused or its windows closed: nothing was asked then, so patience starts anew."""
         if self.since is not None:
             self.since = now
             self._steps = 0
@@ -222,26 +222,26 @@ class OutagePolicy:
 
     @property
     def is_out(self) -> bool:
-        """Whether what fails now fails because of an outage: then it uses up no attempt of an item."""
+        """Whether failures now are due to an outage, so that they use up no attempt of an item."""
         return self._state is not _State.CLEAR
 
     # --- within -------------------------------------------------------------------------------------------------------
 
     def _succeeded(self, now: float) -> None:
         self._budget = min(float(self._patience.budget), self._budget + 0.2)
-        # What began before the outage may end well in it; only what is asked now says that it is over.
+        # Work started before the outage may still succeed; only a probe or a trial shows that it is over.
         if self._state is _State.OUT:
             self._next = min(self._next, now)
         else:
             self._is_clear()
 
     def _is_clear(self) -> None:
-        """Note that the end works: what failed had its own reasons."""
+        """Record that the end works: the failures had other reasons."""
         self._row = 0
         self._state, self.since, self._steps = _State.CLEAR, None, 0
 
     def _note(self, now: float, error: str, retry_after: float | None) -> None:
-        """Note what any failure says: why, and how long the archive asks to wait."""
+        """Record the cause of a failure, and how long the archive asks to wait."""
         self._cause = _WORDS.get(error, f"out of order ({error})")
         if retry_after is None or math.isnan(retry_after) or retry_after <= 0:
             return
@@ -251,7 +251,7 @@ class OutagePolicy:
         self._not_before = max(self._not_before, now + retry_after)
 
     def _slow_down(self, now: float) -> None:
-        """Pay for a failure among successes; when too many fail, wait before anything else is given out."""
+        """Charge a failure among successes to the budget; when it is exceeded, pause before handing out more work."""
         if self._budget < 1.0:
             self._not_before = max(self._not_before, now + self._patience.first_step * (0.5 + 0.5 * self._chance()))
         else:

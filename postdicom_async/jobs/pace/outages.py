@@ -1,12 +1,12 @@
-"""Outages of either end of a job: a failure is looked into, and an outage is waited out.
+"""Handles outages of a job's ends: it probes an end after a failure, and waits for the end of an outage.
 
-`OutagePolicy` decides; this asks the ends, sleeps and tells. A failure alone is no outage: the end is probed, and while
-it answers, the failure was its work's own and costs that an attempt. While it does not, nothing is given out, no item
-uses up an attempt, and one probe follows another at growing intervals, for as long as the job has patience. While the
-job is paused or its windows are closed, nobody is probed, and patience is not used up.
+`OutagePolicy` decides; this probes, sleeps and reports. One failure is not an outage: the end is probed, and if it
+answers, the failure counts as an attempt of that item. If it does not, no work is handed out, no item uses up an
+attempt, and probes follow at growing intervals until the job's patience is exhausted. While the job is paused or its
+windows are closed, there are no probes and no patience is used up.
 
-For each end this holds a policy and the latest error; any phase may change them, in one event loop. An end is probed by
-one task at a time (``asking``): the others wait for what it finds.
+For each end it holds a policy and the latest error; any phase may change them, in one event loop. Only one task at a
+time probes an end (``asking``); the others wait for its result.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class _WatchedEnd:
 
 
 class Outages:
-    """What the phases of a job consult before and after they use an end.
+    """The phases of a job call this before and after they use an end.
 
     Args:
         ends: the ends.
         patience: how patient the job is.
-        tell: is given a line when an outage begins and ends.
-        gate: awaited before an end is probed: pauses and windows.
+        tell: called with a line when an outage begins and ends.
+        gate: awaited before a probe: pauses and time windows.
         clock: seconds that never go back.
         sleep: waits.
         chance: gives random numbers from 0 to 1.
@@ -74,19 +74,19 @@ class Outages:
         self._sleep = sleep
 
     def succeeded(self, end: End) -> None:
-        """Note that an end did what it was asked to do."""
+        """Record a success of an end."""
         self._of(end).policy.ended(self._clock())
 
     @property
     def lasts(self) -> bool:
-        """Whether an end is out of order."""
+        """Whether an end has an outage now."""
         return any(one.policy.since is not None for one in self._ends)
 
     async def clear(self) -> None:
-        """Wait until work may be given out.
+        """Wait until work may be handed out.
 
         Raises:
-            PostdicomError: an outage lasts longer than the job has patience, or an end cannot be worked with at all.
+            PostdicomError: an outage outlasts the job's patience, or an end fails permanently.
         """
         while True:
             for one in self._ends:
@@ -97,25 +97,24 @@ class Outages:
             one.policy.given(self._clock())
 
     async def outlasted(self, end: End, problem: PostdicomError) -> bool:
-        """Find out whether a failure is an outage, and wait for its end; return whether it was one.
+        """Find out whether a failure is an outage; if so, wait for its end. Return whether it was one.
 
         Raises:
-            PostdicomError: the end cannot be worked with and will not be by waiting (credentials, a full disk), or the
-                job has no patience left.
+            PostdicomError: waiting will not help (credentials, a full disk), or the job has no patience left.
         """
         # Waiting helps neither: the same call fails the same way, and a full disk stays full.
         if isinstance(problem, UsageError) or (isinstance(problem, LocalFileError) and problem.disk_full):
             raise problem
         one = self._of(end)
         one.problem = problem
-        if not isinstance(problem, LocalFileError):  # of one file: nothing about its end
+        if not isinstance(problem, LocalFileError):  # one file's error says nothing about its end
             one.policy.ended(self._clock(), **_said(problem))
         is_outage = await self._is_out(one)
         await self._wait_until_clear(one)
         return is_outage
 
     async def to_be_repeated(self, end: End, problem: PostdicomError, made: int) -> bool:
-        """Return, when the end works, whether a question that failed is to be asked again.
+        """Wait until the end works; return whether to repeat a query that failed.
 
         Raises:
             PostdicomError: see `outlasted`.
@@ -132,13 +131,13 @@ class Outages:
         return next(one for one in self._ends if one.end is end)
 
     async def _is_out(self, one: _WatchedEnd) -> bool:
-        """Return whether an end is out of order: it is asked, unless an outage is already known to last."""
+        """Return whether an end has an outage; it is probed unless that is known."""
         before = one.policy.outages
         async with one.asking:
             if one.policy.since is not None or one.policy.outages > before:
                 return True
             if one.policy.advice(self._clock()).do in {Do.STOP, Do.GIVE_UP}:
-                return True  # it ends the job, and uses up no attempt
+                return True  # this ends the job, without using up an attempt
             if retry_after := (one.problem.retry_after if one.problem is not None else None):
                 return retry_after > 0  # it has said when it wants to be asked again
             return await self._probed(one) is not None
@@ -179,7 +178,7 @@ class Outages:
                 raise one.problem or PostdicomError(advice.cause, temporary=advice.do is Do.GIVE_UP)
 
     async def _rested(self) -> bool:
-        """Wait while the gate is closed; return whether that took a while."""
+        """Wait while the gate is closed; return whether that took time."""
         before = self._clock()
         await self._gate()
         if self._clock() - before < _REST:

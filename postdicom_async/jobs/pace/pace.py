@@ -1,8 +1,8 @@
-"""How fast a job may work: bytes and requests a second, how much at once, and in which windows. It may be changed.
+"""The pace of a job: bytes and requests a second, chunks at once, and time windows; adjustable while it runs.
 
-`Bucket` is the policy of one rate, in virtual time. `Pace` holds all that a job may be told while it runs, for one
-event loop: whoever moves something asks it first, in turn, and `set` wakes whoever waits. Nothing here holds what is
-waited for: a task that is cancelled while it waits has taken nothing, and the next one is served.
+`Bucket` is the policy of one rate, in virtual time. `Pace` holds all adjustable limits, for one event loop: a task
+awaits it before it moves anything, in FIFO order, and `set` wakes the waiting tasks. A task that is cancelled while it
+waits has taken nothing, and the next one is served.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Rate:
             argument: what an error calls it.
 
         Raises:
-            UsageError: it is no rate, or one of the other kind.
+            UsageError: it is not a rate, or one of the other kind.
         """
         word = text.strip() if isinstance(text, str) else ""
         if word.lower() in _NONE:
@@ -89,10 +89,10 @@ class Rate:
 
 
 class Bucket:
-    """A rate as a policy: how long to wait before something may be taken. Moments are seconds of any clock.
+    """A token bucket: how long to wait before an amount may be taken. Times are seconds of any clock.
 
-    It may be taken when what was taken before is paid for, so that a single amount may be of any size: it makes debts,
-    and the next one waits. What nobody took is kept for a second's worth.
+    An amount may be taken once the bucket is not in debt, so a single amount may be of any size: it leaves a debt, for
+    which the next one waits. Unused capacity accumulates up to one second's worth.
 
     Attributes:
         rate: how much a second, None for no limit.
@@ -100,7 +100,7 @@ class Bucket:
 
     def __init__(self, rate: float | None = None) -> None:
         self.rate: float | None = rate
-        self._level: float | None = None  # what may be taken; below 0 what is owed; None before the first
+        self._level: float | None = None  # the balance; a debt if below 0; None before the first use
         self._at = 0.0
 
     def take(self, now: float, amount: float) -> float:
@@ -114,7 +114,7 @@ class Bucket:
         return 0.0
 
     def set(self, now: float, rate: float | None) -> None:
-        """Change the rate. What is owed takes no longer than before: it was taken when that was allowed."""
+        """Change the rate. A debt takes no longer to pay than before, since it was incurred under the old rate."""
         level = self._refill(now)
         if self.rate is None or rate is None:
             self._level = None
@@ -126,10 +126,10 @@ class Bucket:
         if self.rate is None:
             return 0.0
         most = self.rate * _BURST
-        # A clock that stands still or goes back gives nothing, and takes nothing.
+        # A clock that stands still or goes back must not change the balance.
         gained = max(0.0, now - self._at) * self.rate
         self._level = most if self._level is None else min(most, self._level + gained)
-        # What is owed up to a rounding error is paid: else the last wait would be followed by another of none.
+        # A debt within rounding error counts as paid: otherwise the last wait would be followed by one of zero seconds.
         if -1e-9 * most < self._level < 0:
             self._level = 0.0
         self._at = now
@@ -145,7 +145,7 @@ class WorkerShare:
 
 
 class Pace:
-    """What a job may do now, for one event loop. Everything in it may be changed while others wait for it.
+    """A job's present limits, for one event loop. All may be changed while tasks wait for them.
 
     Args:
         max_rate: bytes a second, as a number or as text (see `Rate.parse`); None for no limit.
@@ -183,7 +183,7 @@ class Pace:
     # --- what is asked before something is done ---------------------------------------------------------------------
 
     async def bytes(self, count: int) -> None:
-        """Wait until so many bytes may be moved, of an instance of any size."""
+        """Wait until this number of bytes may be moved; one instance may be of any size."""
         await self._take("bytes", count)
 
     async def request(self) -> None:
@@ -209,7 +209,7 @@ class Pace:
         bucket = self._buckets[kind]
         if bucket.rate is None:
             return
-        async with self._turns[kind]:  # whoever came first is served first
+        async with self._turns[kind]:  # first come, first served
             while (seconds := bucket.take(self._clock(), amount)) > 0:
                 await self._change_within(seconds)
 
@@ -220,7 +220,7 @@ class Pace:
         if self.windows.is_open(now):
             return 0.0
         change = self.windows.next_change(now)
-        # Not less than a moment: the clock of the loop may ring a little before the clock on the wall.
+        # A minimum, since the loop's timer may fire slightly before the wall clock's time.
         return math.inf if change is None else max(0.05, (change - now).total_seconds())
 
     async def _change_within(self, seconds: float) -> None:
@@ -239,7 +239,7 @@ class Pace:
         at_once: int | None = None,
         windows: Windows | str | None = None,
     ) -> None:
-        """Change what is named, at once; None leaves a thing as it is.
+        """Change the given limits at once; None leaves a limit as it is.
 
         Args:
             max_rate: bytes a second, or requests a second as ``"10/s"``; 0 or ``"off"`` for no limit.
@@ -248,7 +248,7 @@ class Pace:
             windows: when the job may work, ``""`` for always.
 
         Raises:
-            UsageError: something makes no sense; then nothing was changed.
+            UsageError: a value makes no sense; then nothing was changed.
         """
         rates = [_rate(max_rate, "max_rate", None), _rate(max_requests, "max_requests", "requests")]
         if at_once is not None and (type(at_once) is not int or not 0 <= at_once <= _MOST_AT_ONCE):
@@ -266,12 +266,12 @@ class Pace:
         self._tell()
 
     def pause(self) -> None:
-        """Let nothing begin until `resume`."""
+        """Let no work start until `resume`."""
         self._is_paused = True
         self._tell()
 
     def resume(self) -> None:
-        """Take back a `pause`."""
+        """End a `pause`."""
         self._is_paused = False
         self._tell()
 
@@ -282,13 +282,13 @@ class Pace:
     # --- what it is ---------------------------------------------------------------------------------------------------
 
     def share(self, workers: int) -> WorkerShare:
-        """Return what each of so many workers may do, so that all of them keep to the rates together."""
+        """Return each worker's share of the rates, so that together they keep to them."""
         size, requests = self._buckets["bytes"].rate, self._buckets["requests"].rate
         count = max(1, workers)
         return WorkerShare(size and size / count, requests and requests / count)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what holds now, of the kinds that JSON has; `set` takes the first four back."""
+        """Return the present limits as JSON values; `set` accepts the first four."""
         now = self._now()
         change = None if self._is_paused else self.windows.next_change(now)
         return {

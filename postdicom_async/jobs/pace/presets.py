@@ -1,6 +1,6 @@
-"""What known archives take, as presets, and what the profiles of a job's ends say of how fast and when it may work.
+"""Presets with the limits of known archives, and the limits from the profiles of a job's ends.
 
-What the makers of an archive do not publish is assumed, and its notes say so.
+Limits that a vendor does not publish are assumed, and the notes say so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """How to go about an archive of a known kind.
+    """The limits of a known kind of archive.
 
     Attributes:
         name: as ``--preset`` takes it.
@@ -35,7 +35,7 @@ class Preset:
         batch_bytes: bytes in one store request.
         parallel: requests at once, at most.
         page_size: results asked for per search request, at most.
-        notes: what is to be known, one line each, and which figures are assumed.
+        notes: remarks for people, one line each, and which figures are assumed.
     """
 
     name: str
@@ -160,7 +160,7 @@ def preset_of(host: str) -> Preset | None:
 
 
 _UNSET = {"max_rate": "off", "max_requests": "off", "windows": "always"}
-"""How `Pace.snapshot` says that nothing is said."""
+"""The form of "no limit set" in `Pace.snapshot`."""
 
 
 def check_limits(profile: Profile) -> None:
@@ -181,7 +181,7 @@ def check_limits(profile: Profile) -> None:
 
 
 def fill_in(pace: Pace, profiles: Iterable[Profile]) -> None:
-    """Set what a pace leaves open: of two profiles the lower rate counts.
+    """Fill in limits that a pace leaves open; of two profiles the lower rate counts.
 
     Raises:
         UsageError: limits make no sense, or both have windows and not the same.

@@ -1,8 +1,8 @@
-"""Pure: how far a job is, how fast it goes, and how long the rest takes at that pace.
+"""Pure: a job's progress, its speed, and the time left at that speed.
 
-The pace is that of the last minutes in which the job worked: neither what was done before it was resumed, nor the time
-that it waited for a window, an outage or a person, makes it better or worse. Nothing is said that is not known: while
-the source is still being listed there is no total, and so neither a share nor a time.
+The speed is that of the last minutes in which the job worked: work done before it was resumed and time spent waiting (a
+window, an outage, a pause) do not count. While the source is still being listed there is no total, and so neither a
+percentage nor a time left.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _LEFT = (State.PENDING, State.RUNNING)
 
 
 class Forecast(NamedTuple):
-    """How a job goes on.
+    """The progress and speed of a job.
 
     Attributes:
-        fraction: the part that is done, from 0 to 1; None while the whole is not known.
-        seconds: of work that are left at this pace; None while they cannot be told.
-        instances, bytes: a minute.
+        fraction: the part that is done, 0 to 1; None while the total is unknown.
+        seconds: of work left at this speed; None while unknown.
+        instances, bytes: moved per minute.
     """
 
     fraction: float | None = None
@@ -45,19 +45,20 @@ class _Sample(NamedTuple):
 
 
 class Eta:
-    """Follows a job: give it a summary now and then, a few seconds apart."""
+    """Follows a job: call `note` with a summary every few seconds."""
 
     def __init__(self) -> None:
         self._samples: deque[_Sample] = deque()
         self._phase = ("", 0)
 
     def note(self, summary: Summary, now: float) -> Forecast:
-        """Take the job as it stands, at ``now`` (seconds since the epoch), and return its pace."""
+        """Take a summary of the time ``now`` (seconds since the epoch) and return the forecast."""
         sample = _Sample(summary.seconds, _worked(summary), summary.of(State.DONE).bytes)
         phase = (summary.facts.phase, summary.facts.run)
         last = self._samples[-1] if self._samples else sample
         if phase != self._phase or sample.worked < last.worked or sample.seconds < last.seconds:
-            self._samples.clear()  # another kind of work; or failed items are to be done again, which is no work undone
+            # Another phase, or failed items became pending again: the counts went back, yet no work was undone.
+            self._samples.clear()
         self._phase = phase
         self._samples.append(sample)
         while len(self._samples) > 2 and sample.seconds - self._samples[1].seconds >= _WINDOW:
@@ -79,7 +80,7 @@ class Eta:
 
 
 def _worked(summary: Summary) -> int:
-    """Return what has been dealt with one by one; what was there before costs nothing, unless it was to be compared."""
+    """Return the work done item by item; items present before cost nothing, unless they were compared."""
     states = [State.DONE, State.FAILED, State.UNCONFIRMED, State.DELETED]
     if summary.facts.verb == "verify":
         states.append(State.PRESENT)
@@ -108,7 +109,7 @@ def _fraction(summary: Summary) -> float | None:
 
 
 def _rate_of_moments(summary: Summary, now: float) -> tuple[float, float]:
-    """Return instances and bytes a second from the ledger's minutes: what is known when one begins to look."""
+    """Return instances and bytes per second from the ledger's minutes, for the first look at a job."""
     if summary.facts.phase == "verifying" or not summary.moments:
         return 0.0, 0.0
     recent = sorted(summary.moments)[-_MOMENTS:]

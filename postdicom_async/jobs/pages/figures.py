@@ -1,7 +1,7 @@
-"""Numbers, sizes, times and names as a job's pages write them, and pictures of them as inline SVG. Pure.
+"""Formats numbers, sizes, times and names for a job's pages, and draws charts as inline SVG. Pure.
 
-Pictures fit any width; labels are HTML around them, so that no letter is stretched. Colours are the style sheet's, by
-class; every picture has a title and says in words what it shows.
+Charts fit any width; labels are HTML around them, so that no text is stretched. Colours come from the style sheet by
+class; every chart has a title and a text alternative.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ STACK = (
 """The order in which states stand in pictures and tables."""
 
 _WIDE, _HIGH = 1000.0, 100.0
-_LEAST = 4.0  # of a thousand: a failure among a million is to be seen
+_LEAST = 4.0  # of a thousand: a single failure among a million must be visible
 _MOST_COLUMNS = 120
 _MINUTES = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440)
 _MOST_MONTHS = 180
-_FEW = 24  # columns: where there are fewer, they are no wider, and stand at the left
+_FEW = 24  # columns: fewer ones are not wider, but stand at the left
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ MEANINGS = {
     State.EXCLUDED: "These were not for this job, so nothing is wrong with them: files that are no DICOM instances, "
     "and what lies outside the filter.",
 }
-"""What it means for items to be in a state."""
+"""The meaning of each state."""
 
 
 def count(number: float) -> str:
@@ -288,7 +288,7 @@ def size(number: float) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """Return a part in per cent, never more than there is: 100 % is all, 0 % is nothing."""
+    """Return a share in per cent, rounded so that only all is 100 % and only nothing is 0 %."""
     if not whole or not part:
         return f"0{NBSP}%"
     if part >= whole:

@@ -1,4 +1,4 @@
-"""A job as a page: one HTML file without scripts, with nothing from elsewhere. Pure.
+"""The report page of a job: one HTML file without scripts or external resources. Pure.
 
 `parts` are its sections, which the live page shows too. Texts are escaped by `markup`, whoever wrote them.
 """

@@ -144,7 +144,7 @@ def source_of(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
 
 
-# --- what the live page has besides ----------------------------------------------------------------------------------
+# --- additions for the live page ----------------------------------------------------------------------------------
 
 
 STYLE_SHEET = (

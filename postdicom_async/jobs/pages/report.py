@@ -1,8 +1,8 @@
-"""A job's report: its lines as JSON or CSV, made one by one however many there are, or a page; and into a file.
+"""A job's report as JSON lines, CSV or an HTML page, written to a file line by line, with flat memory.
 
-A line is an item, or a study that was equal by count at both ends and so was not listed; the numbers in ``instances``
-add up to what was discovered. UIDs only: no path, no name, no date. The file is there whole or as it was, for this
-user's eyes alone.
+A line is an item, or a study with equal counts at both ends, which was not listed; the column ``instances`` adds up to
+what was discovered. It holds UIDs only: no path, no name, no date. The file is replaced atomically and is readable for
+this user alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ SYMBOLS = {
     State.PENDING: "?",
     State.RUNNING: "?",
 }
-"""What a state is in one character; ``*`` is an instance that the target holds with other content."""
+"""The one-character symbol of each state, like rclone's.
+
+``*`` is an instance that the target holds with other content.
+"""
 
 _Row: TypeAlias = tuple[Any, ...]
 _FORMULAS = frozenset("=+-@\t\r\n")
@@ -80,8 +83,8 @@ def json_lines(
 def csv_lines(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterator[str]:
     """Yield the heading and a line each, as RFC 4180 has it.
 
-    No cell is a formula to a spreadsheet: a text that could begin one has an apostrophe before it. The symbols stand
-    alone, which computes nothing.
+    No cell can be a formula in a spreadsheet: a text that could start one gets an apostrophe in front. Symbols stand
+    alone in their cells, which is harmless.
     """
     sheet = StringIO()
     writer = csv.writer(sheet, lineterminator="\r\n")

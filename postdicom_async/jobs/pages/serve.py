@@ -1,9 +1,9 @@
 """The live page of a job on this machine: uvicorn in the running event loop, on the loopback interface by default.
 
-What `JobWatcher` holds: an open ledger, the last look at the job, and when that is stale. One thread reads the ledger.
-Whoever asks gets the last look while it is young: however many people look, the ledger is read for a tenth of the time
-at most. What can go wrong with the ledger is told to whoever asked, and the next one who asks opens it anew; so it is
-when another ledger lies at its path, because the job was begun afresh.
+`JobWatcher` holds an open ledger, the last snapshot of the job, and when that becomes stale. One thread reads the
+ledger. Requests get the cached snapshot while it is fresh: however many clients there are, the ledger is read at most a
+tenth of the time. An error of the ledger is raised to the request that met it, and the next request opens the ledger
+again; so it does when another file lies at its path because the job was started over.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class LivePage:
 
     Args:
         open_reader: opens the ledger.
-        ask: asks the process that runs the job, as `control.ask` does; what it says of itself is shown too.
+        ask: sends a request to the process that runs the job, like `control.ask`; its status is shown too.
         control: the page can steer the job, through ``ask``.
         host, port: where to listen; port 0 is a free one.
         names: other names that it is reached by, with the port if that is another: ``"jobs.example"``.
@@ -85,7 +85,7 @@ class LivePage:
 
     @property
     def address(self) -> str:
-        """Where to open it. It holds the token, which opens the page once; without it when that was used."""
+        """The address to open. It contains the one-time token until that was used."""
         token = self._access.token if self._access else ""
         return f"{self.url}/open?token={token}" if token else self.url
 
@@ -128,7 +128,7 @@ class LivePage:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop: open pages see it by the end of their connection."""
+        """Stop; the connections of open pages are closed."""
         await self._closing.aclose()
 
     async def serve_forever(self) -> None:
@@ -193,7 +193,7 @@ _STATUS = 2.0  # seconds that the job's process has to answer
 
 
 class JobWatcher:
-    """Looks at a job. Close it.
+    """Caches snapshots of a job. Close it.
 
     Args:
         open_reader: opens the ledger; it is called in the thread that reads.
@@ -219,7 +219,7 @@ class JobWatcher:
         self._turn = asyncio.Lock()
 
     async def look(self) -> JobSnapshot:
-        """Return the job as it is, or was a moment ago.
+        """Return a snapshot of the job, at most moments old.
 
         Raises:
             PostdicomError: the ledger cannot be read.
@@ -232,7 +232,7 @@ class JobWatcher:
             took = time.monotonic() - begun
             pace = self._eta.note(summary, time.time())
             self._look = JobSnapshot(summary, pace, await self._status(), self._version)
-            # A look at a ledger of millions takes seconds: however many pages are open, it is read a tenth of the time.
+            # Reading a ledger of millions takes seconds: however many pages are open, it is read a tenth of the time.
             self._stale_at = time.monotonic() + max(_YOUNG, took * _WORTH)
             return self._look
 
@@ -246,7 +246,7 @@ class JobWatcher:
             return {"ok": False}
 
     async def read(self, question: Callable[[LedgerReader], _T]) -> _T:
-        """Put a question to the ledger, in its thread.
+        """Run a query on the ledger, in its thread.
 
         Raises:
             PostdicomError: the ledger cannot be read.
@@ -254,14 +254,14 @@ class JobWatcher:
 
         def answer() -> _T:
             if self._reader is not None and _file_of(self._reader) != self._file:
-                self._let_go()  # the job was begun afresh, and this is what it was before
+                self._let_go()  # the job was started over, and this is the old ledger
             if self._reader is None:
                 self._reader = self._open()
                 self._file = _file_of(self._reader)
             try:
                 return question(self._reader)
             except PostdicomError:
-                self._let_go()  # the next question opens it anew
+                self._let_go()  # the next query opens it again
                 raise
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, answer)
@@ -272,7 +272,7 @@ class JobWatcher:
             reader.close()
 
     async def some(self, lines: Callable[[LedgerReader], Iterable[_T]], page: int, size: int) -> tuple[list[_T], bool]:
-        """Return a page of lines, from 1 on, and whether there are more.
+        """Return a page of rows (pages count from 1), and whether there are more.
 
         Raises:
             PostdicomError: the ledger cannot be read.
@@ -292,7 +292,7 @@ class JobWatcher:
 
 
 def _file_of(reader: LedgerReader) -> tuple[int, int] | None:
-    """Return what tells the file that lies at a ledger's path from others; None where that cannot be told."""
+    """Return the identity of the file at a ledger's path, None if unknown."""
     try:
         status = reader.path.stat()
     except OSError:
@@ -301,5 +301,5 @@ def _file_of(reader: LedgerReader) -> tuple[int, int] | None:
 
 
 def _generator(lines: Iterable[_T]) -> Any:
-    """Return something that can be closed: a reader's generator holds a state of the ledger until it is."""
+    """Return a generator, which can be closed: a reader's generator holds a snapshot of the ledger until then."""
     return lines if hasattr(lines, "close") else (line for line in lines)

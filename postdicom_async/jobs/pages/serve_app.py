@@ -1,7 +1,7 @@
-"""The live page's routes: every one behind the same door, the metrics included, and whatever is no route too.
+"""The live page's routes, all behind one access check, including the metrics and unknown paths.
 
-Everything is read from the ledger. Orders are not carried out here: they go to the process that runs the job, through
-its control socket, and what it answers is shown. Metrics are in Prometheus' text form, version 0.0.4.
+Everything is read from the ledger. Commands are sent to the process that runs the job, through its control socket, and
+its answer is shown. Metrics use Prometheus' text format 0.0.4.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ _CLOSED = "Open the address that the command has printed. It works once; for ano
 
 
 class AuthGate:
-    """Asks everybody who they are before anything else is looked at, and puts the headers on every answer.
+    """Authenticates every request before anything else, and adds the security headers to every response.
 
     Args:
-        app: what is behind the door.
-        access: who may come in.
-        cookie: the name of the cookie: those of one host are shared by its ports, so the port is in it.
+        app: the protected application.
+        access: who has access.
+        cookie: the name of the cookie; it includes the port, since cookies of a host are shared by all its ports.
     """
 
     def __init__(self, app: ASGIApp, access: PageAccess, cookie: str) -> None:
@@ -107,7 +107,7 @@ class AuthGate:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         origin, place = headers.get("origin"), scope["path"]
-        # First of all: a page of anybody may make its own name mean this machine's address (DNS rebinding).
+        # Checked first: any web page can make its own host name resolve to this machine (DNS rebinding).
         if not self._access.is_known_host(headers.get("host", "")):
             return _told(421, "Not here", "This server is not known by that name.", back=False)
         if origin is not None and not self._access.is_own_origin(origin):
@@ -132,7 +132,7 @@ class Pages:
     Args:
         watch: looks at the job.
         access: whose token is exchanged here.
-        ask: carries orders to the job; None where there is no control.
+        ask: sends commands to the job; None without control.
         cookie: the name of the cookie.
         version: of this program.
     """
@@ -167,7 +167,7 @@ class Pages:
         return AuthGate(Starlette(routes=routes, exception_handlers=problems), self._access, self._cookie)
 
     async def open(self, request: Request) -> Response:
-        """Take the token of the printed address for a cookie, once, and forget the address."""
+        """Exchange the one-time token of the printed address for a cookie, and redirect to a clean address."""
         session = self._access.enter(request.query_params.get("token", ""))
         if session is None:
             return _told(401, "Closed", _CLOSED, back=False)
@@ -184,7 +184,7 @@ class Pages:
         return session.proof if session is not None and self._ask is not None else ""
 
     async def events(self, request: Request) -> Response:
-        """Send the sections of the page that have changed, as long as somebody looks."""
+        """Stream the sections of the page that have changed, while the client stays connected."""
         if self._streams >= _MOST_STREAMS:
             return _told(503, "Too many", "Too many pages look at this job already.")
         return StreamingResponse(self._events(self._proof(request)), media_type="text/event-stream")
@@ -217,7 +217,7 @@ class Pages:
         parts = self._drawn[1]
         news = {name: part for name, part in parts.items() if shown.get(name) != part}
         shown.update(news)
-        # What is in each section: the browser has the section already.
+        # Only the content of each section: the browser has the section element already.
         return "parts", {name: part[part.index(">") + 1 : part.rindex("<")] for name, part in news.items()}
 
     async def studies(self, request: Request) -> Response:
@@ -273,10 +273,10 @@ class Pages:
         return Response(SCRIPT, media_type="text/javascript")
 
     async def control(self, request: Request) -> Response:
-        """Carry an order to the job and show what it answers."""
+        """Send a command to the job and show its answer."""
         session: BrowserSession = request.scope["session_of_job"]
         form = await _form(request)
-        # A browser sends Origin with every order of a page; what comes without it is no page's.
+        # A browser sends Origin with every POST; a request without it is not from a page.
         if request.headers.get("origin") is None or not self._access.is_proof(session, form.pop("proof", "")):
             return _told(403, "Not allowed", "Give orders on this server's own page.")
         ok, words = await self._order(form)
@@ -296,7 +296,7 @@ class Pages:
 
 
 def order_of(form: Mapping[str, str]) -> tuple[dict[str, Any], str]:
-    """Return what a form asks the job to do, and what to say when it is done. Pure.
+    """Return the command of a submitted form, and the message for its success. Pure.
 
     Raises:
         UsageError: it makes no sense.
@@ -322,7 +322,7 @@ def order_of(form: Mapping[str, str]) -> tuple[dict[str, Any], str]:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """Return the fields of a form; a body that is too long, or no form, has none."""
+    """Return the fields of a form; none if the body is too long or not a form."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -369,7 +369,7 @@ _Sample = tuple[dict[str, str], float]
 
 
 def metrics(summary: Summary, pace: Forecast, *, version: str) -> str:
-    """Return every number of a job. What is not known is not among them."""
+    """Return all numbers of a job; unknown ones are left out."""
     return "".join(_lines(summary, pace, version))
 
 

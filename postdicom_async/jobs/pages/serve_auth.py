@@ -1,12 +1,12 @@
 """Who may look at a job, and who may steer it.
 
-What it holds: a token that is in the address that is printed, which opens the door once and is nothing after; the
-session of whoever came with it, known by a cookie; the secret that the session's own pages carry in every order (a page
-of another site has the cookie sent along, and not that); and the bearer token of a monitoring system, which may read
-the metrics and nothing else. All of it is in memory and ends with the process. Secrets are compared in constant time.
+It holds: the one-time token in the printed address; the session of the browser that used it, identified by a cookie;
+the session's CSRF secret, which its own pages send with every command (another site's page would send the cookie, but
+not that); and the bearer token of a monitoring system, which may read only the metrics. All of it is in memory and ends
+with the process. Secrets are compared in constant time.
 
-What can go wrong: a page of anybody may make its own name mean this machine's address (DNS rebinding), so ``Host`` must
-be a name that is known; and it may have the browser send orders here, so ``Origin`` must be one of them too.
+What can go wrong: any web page can make its own host name resolve to this machine (DNS rebinding), so ``Host`` must be
+a known name; and it can make the browser send commands here, so ``Origin`` must be known too.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class BrowserSession:
     """A browser that came with the token.
 
     Attributes:
-        cookie: by which it is known.
-        proof: what its orders carry.
+        cookie: identifies the session.
+        proof: the secret sent with its commands.
     """
 
     cookie: str = field(repr=False, default_factory=lambda: secrets.token_urlsafe(32))
@@ -46,7 +46,7 @@ class BrowserSession:
 
 
 class PageAccess:
-    """Lets in who may come in.
+    """Decides who has access.
 
     Args:
         hosts: what ``Host`` may be, such as ``"127.0.0.1:8080"``.
@@ -61,11 +61,11 @@ class PageAccess:
 
     @property
     def token(self) -> str:
-        """What opens the door once; empty when it has."""
+        """The one-time token; empty once used."""
         return self._token
 
     def enter(self, token: str) -> BrowserSession | None:
-        """Return the session of the browser that brings the token, None for any other token or a second time."""
+        """Exchange the one-time token for a session; None for a wrong or used token."""
         if not self._token or not _same(token, self._token):
             return None
         self._token = ""
@@ -96,12 +96,12 @@ class PageAccess:
 
     @staticmethod
     def is_proof(session: BrowserSession, given: str) -> bool:
-        """Return whether an order comes from a page that this session was given."""
+        """Return whether a command comes from a page of this session."""
         return _same(given, session.proof)
 
 
 def _same(given: str, known: str) -> bool:
-    """Compare in a time that tells nothing, not even a length."""
+    """Compare in constant time, without revealing a length."""
     digests = (hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest() for text in (given, known))
     return hmac.compare_digest(*digests)
 

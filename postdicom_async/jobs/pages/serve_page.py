@@ -1,4 +1,4 @@
-"""Pure: the live page of a job, and what one sees on the way down from it: studies, series, instances."""
+"""Pure: the live page of a job, and its detail pages: studies, series, instances."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 NO_STUDY = "-"
-"""Stands for a UID in an address where there is none: for what is no instance."""
+"""Replaces the study UID in addresses of files that are not instances."""
 
 _STYLE = Html(empty("link", rel="stylesheet", href="/style.css"))
 _SCRIPT = element("script", src="/live.js", defer=True)
@@ -32,9 +32,9 @@ class JobSnapshot:
     """A job as it stands now.
 
     Attributes:
-        summary: what it has come to.
-        pace: how it goes on.
-        status: what the process that runs it says of itself; empty where none does.
+        summary: its state.
+        pace: its forecast.
+        status: what the process that runs it reports; empty without one.
         version: of this program.
     """
 
@@ -45,7 +45,7 @@ class JobSnapshot:
 
 
 def live_page(look: JobSnapshot, *, proof: str = "") -> str:
-    """Return the page; with ``proof`` it has what steers the job."""
+    """Return the page; with ``proof`` it has the controls."""
     shown = live_parts(look, proof=proof)
     controls = _controls(proof) if proof else Html()
     top, pace = shown.pop("top"), shown.pop("pace")
@@ -145,7 +145,7 @@ def _form(proof: str, do: str, words: str, *fields: Html, **hidden: str) -> Html
     return element("form", *inputs, *fields, button, method="post", action="/control", data_do=do)
 
 
-# --- on the way down --------------------------------------------------------------------------------------------------
+# --- detail pages --------------------------------------------------------------------------------------------------
 
 
 def studies_page(lines: Sequence[StudyLine], *, state: str, page: int, is_more: bool) -> str:

@@ -1,4 +1,4 @@
-"""A job on a terminal: the page's picture in a few lines, for ``jobs watch`` and while a job runs."""
+"""A job drawn on a terminal in a few lines, for ``jobs watch`` and while a job runs."""
 
 from __future__ import annotations
 
