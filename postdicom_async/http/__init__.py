@@ -1,4 +1,4 @@
-"""One way out to the network: session, transport, retry, redaction. Knows nothing of DICOM."""
+"""The network layer: session, transport, retry, redaction. Knows nothing of DICOM."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 
 
 def _load_httpx() -> None:
-    """Import httpx without its command, which is not used here and is more than half of the time that it takes.
+    """Import httpx without its command line tool, which is unused here and takes more than half of the import time.
 
-    httpx imports its command, and so click, rich and Pygments, wherever they are installed, as the extra ``cli`` does.
-    A module that is None in ``sys.modules`` cannot be imported (Python's reference, section 5.3.1), and httpx goes on
-    without its command (``httpx.main``), as it does where they are not installed.
+    httpx imports its command (``httpx.main``), and with it click, rich and Pygments, if they are installed, as with the
+    extra ``cli``. A module that is None in ``sys.modules`` cannot be imported (Python's reference, section 5.3.1), and
+    httpx then continues without its command, as it does where they are not installed.
     """
     command = "httpx._main"
-    sys.modules.setdefault(command, None)  # type: ignore[arg-type]  # typeshed knows of no None
+    sys.modules.setdefault(command, None)  # type: ignore[arg-type]  # typeshed does not allow None
     try:
         import httpx  # noqa: F401
     finally:

@@ -1,8 +1,9 @@
-"""The edge to aiohttp: one httpx request out, one httpx answer back, and nothing that aiohttp adds of its own.
+"""The adapter to aiohttp: one httpx request out, one httpx answer back, and none of aiohttp's own additions.
 
-aiohttp has the parser in C and Python's own TLS; httpx stays what the rest of the package knows. What this edge keeps
-aiohttp from, each at the place that says so: repeating a request, clipping a body, dropping bytes that came before a
-cut, calling a reset the end of a body, losing an early answer to a write that failed, letting sockets linger.
+aiohttp has a parser in C and uses Python's own TLS; the rest of the package knows only httpx. Things this adapter keeps
+aiohttp from doing, each explained where it happens: repeating a request, truncating a body, dropping bytes that arrived
+before a broken connection, taking a reset for the end of a body, losing an early answer when a write fails, letting
+sockets linger.
 
 This module imports aiohttp, which takes longer than most requests: it is imported with the first of them.
 """
@@ -31,11 +32,11 @@ from postdicom_async.http.problems import UnreadableHead, refused_by_alert
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
-_READ_AHEAD = 128 * 1024  # aiohttp stops reading at twice this: what a slow reader holds of each answer
+_READ_AHEAD = 128 * 1024  # bytes; aiohttp stops reading at twice this, so a slow reader holds that much of each answer
 _PIECES_IN_A_ROW = 8
-_FIELD = 64 * 1024  # of the answer's head: its first line, one field
+_FIELD = 64 * 1024  # bytes of the answer's head: its status line, or one field
 _FIELDS = 256
-_OWN_PIECE = 64 * 1024  # a piece as large goes out without being copied behind the request's head
+_OWN_PIECE = 64 * 1024  # bytes; a piece this large is sent without being copied behind the request's head
 _NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 require_inside(aiohttp.StreamReader, "_buffer", "_wait", "_read_nowait", "_read_nowait_chunk")
@@ -43,9 +44,9 @@ require_inside(aiohttp.ClientResponse, "_writer")
 
 
 class Edge:
-    """A pool of aiohttp's in one event loop; its requests raise httpx's errors, in words of ours.
+    """A pool of aiohttp connections in one event loop; its requests raise httpx's errors, with texts of our own.
 
-    ``proxy`` may hold credentials; they go no further than the header that takes them to the proxy.
+    ``proxy`` may hold credentials; they go only into the header that takes them to the proxy.
     """
 
     def __init__(self, *, connect: float, proxy: str | None) -> None:
@@ -66,7 +67,7 @@ class Edge:
         )
 
     async def close(self) -> None:
-        """Close every connection; what is under way fails."""
+        """Close every connection; requests in flight fail."""
         await self._session.close()
 
     def leave(self) -> None:
@@ -75,19 +76,19 @@ class Edge:
         if connector is None or connector.closed:
             return
         self._session.detach()
-        with suppress(RuntimeError):  # it ends just now
+        with suppress(RuntimeError):  # it is just ending
             if self.loop.is_closed():
                 close_without_loop(connector)
             else:
                 self.loop.call_soon_threadsafe(connector._close)
 
     def __del__(self) -> None:
-        """Close what was forgotten, without aiohttp's complaints about objects that its user never saw."""
+        """Close a forgotten pool, without aiohttp's warnings about objects that the user never saw."""
         if hasattr(self, "_session"):
             self.leave()
 
     async def send(self, request: httpx.Request, context: ssl.SSLContext | None) -> httpx.Response:
-        """Send a request and return as soon as the answer's head is there."""
+        """Send a request and return as soon as the answer's head has arrived."""
         headers, length, chunked = _head(request)
         body = _body_of(request, length)
         through: dict[str, Any] = {}
@@ -124,14 +125,14 @@ class Edge:
 def _why_no_answer(body: _Body | None, error: Exception) -> Exception:
     if isinstance(error, aiohttp.InvalidURL):
         return httpx.InvalidURL("the address cannot be used")
-    if not isinstance(error, httpx.TransportError):  # a character that no header may have
+    if not isinstance(error, httpx.TransportError):  # a character that is not allowed in a header
         return httpx.LocalProtocolError("the request cannot be sent as it is")
-    # Of `_once` and of the connector; what stopped the sending says more than what came of that.
+    # An error of `_once` or of the connector. What stopped the sending says more than what followed from it.
     return body.failure if body is not None and body.failure is not None else error
 
 
 def _head(request: httpx.Request) -> tuple[list[tuple[str, str]], int | None, bool]:
-    """Return the request's headers as they are spelled, its announced length, and whether it is chunked."""
+    """Return the request's headers in their original case, its Content-Length, and whether it is chunked."""
     headers, length, chunked = [], None, False
     for name, value in request.headers.raw:
         lowered = name.lower()
@@ -154,9 +155,9 @@ def _body_of(request: httpx.Request, length: int | None) -> _Body | None:
 
 
 def _without_credentials(proxy: str | None) -> tuple[str | None, dict[str, str]]:
-    """Return a proxy's bare address, which aiohttp shows in texts, and the header with its credentials.
+    """Return a proxy's address without credentials, since aiohttp shows it in texts, and a header with them.
 
-    None for a proxy that is reached otherwise, by `_connector`.
+    The address is None for a proxy that `_connector` takes care of.
     """
     if proxy is None or not proxy.startswith("http"):
         return None, {}
@@ -172,8 +173,8 @@ def _without_credentials(proxy: str | None) -> tuple[str | None, dict[str, str]]
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Send a request once.
 
-    aiohttp repeats GET, PUT and DELETE by itself when a connection breaks, and PostDICOM has GETs that create. It does
-    so where it sees errors of its own: here they become others before it does.
+    aiohttp by itself repeats GET, PUT and DELETE when a connection breaks, and PostDICOM has GETs that create. It
+    repeats only on its own errors: here they are turned into others before it sees them.
     """
     answer: aiohttp.ClientResponse | None = None
     try:
@@ -182,28 +183,28 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         return answer
     finally:
         if answer is None:
-            await request.close()  # when a request has failed or is cancelled, nobody reads from its source any more
+            await request.close()  # a request that failed or was cancelled must not read from its source any more
 
 
 def _broken(error: Exception) -> httpx.TransportError:
-    """Return httpx's error for a connection that broke when there had been one; the request may have arrived."""
+    """Return httpx's error for an established connection that broke; the request may have arrived."""
     if isinstance(error, aiohttp.ClientResponseError):
         return UnreadableHead("the answer's head cannot be read")
     return refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
 
 
 def _connector(proxy: str | None) -> aiohttp.TCPConnector:
-    """Return what makes connections; a SOCKS proxy is reached there, any other one by the request."""
+    """Return the connector; a SOCKS proxy is handled by it, any other one by the request."""
     if proxy is not None and proxy.startswith("socks"):
         from postdicom_async.http.socks import socks_connector
 
         return socks_connector(proxy)
-    # The system's own resolver, whatever else is installed.
+    # The system's own resolver, even if aiodns is installed.
     return Connecting(proxied=proxy is not None, resolver=aiohttp.ThreadedResolver())
 
 
 class _NoCookies(aiohttp.DummyCookieJar):
-    """Keeps no cookies, and does not look at any: what is odd about them would be logged."""
+    """Keeps no cookies and parses none: aiohttp would log odd ones."""
 
     def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
         """Keep none."""
@@ -216,8 +217,9 @@ class _Body(aiohttp.Payload):
     """A request's body, written by a task of aiohttp's.
 
     Attributes:
-        failure: what its source raised, or that it was not as long as announced. The connection is dropped then.
-        is_answered: whether the answer's head is there; what fails afterwards is of no interest.
+        failure: what its source raised, or the error that its length is not the announced one. The connection is then
+            dropped.
+        is_answered: whether the answer's head has arrived; failures after that are ignored.
     """
 
     def __init__(self, stream: object, length: int | None) -> None:
@@ -233,8 +235,8 @@ class _Body(aiohttp.Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write all of it.
 
-        When that fails it does not raise: who waits for the answer learns that the connection is gone, and perhaps
-        finds an answer that came before. aiohttp ends this task with the answer.
+        A failure is not raised: the task that waits for the answer learns that the connection is gone, and may still
+        find an answer that came before. aiohttp ends this task with the answer.
         """
         is_secure = writer.transport is not None and writer.transport.get_extra_info("sslcontext") is not None
         async with aclosing(self._measured()) as pieces:
@@ -242,10 +244,10 @@ class _Body(aiohttp.Payload):
                 async for piece in pieces:
                     if not await _was_taken(piece, writer, is_secure=is_secure):
                         break
-                    del piece  # not kept while the next is read
+                    del piece  # not kept alive while the next is read
                 else:
                     return
-            except Exception as error:  # noqa: BLE001 - whatever a source raises is its caller's
+            except Exception as error:  # noqa: BLE001 - a source may raise anything; the caller gets it
                 if not self.is_answered:
                     self.failure = error
         if self.failure is not None and writer.transport is not None:
@@ -253,7 +255,7 @@ class _Body(aiohttp.Payload):
         await asyncio.get_running_loop().create_future()
 
     async def _measured(self) -> AsyncGenerator[bytes, None]:
-        """Yield the pieces; the last one, with which the request is whole, when it is certain that none follows."""
+        """Yield the pieces; the last, which completes the request, only when it is certain that no more follow."""
         left, last = self._length, b""
         source = aiter(self._value)
         try:
@@ -278,8 +280,8 @@ class _Body(aiohttp.Payload):
 async def _was_taken(piece: bytes, writer: AbstractStreamWriter, *, is_secure: bool) -> bool:
     try:
         if is_secure:
-            # A write that fails takes along what nobody has read, and with TLS it cannot be had any more: let the event
-            # loop read first.
+            # A failing write discards received data that nobody has read, and with TLS it cannot be recovered: let the
+            # event loop read first.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         if len(piece) >= _OWN_PIECE:
@@ -291,9 +293,9 @@ async def _was_taken(piece: bytes, writer: AbstractStreamWriter, *, is_secure: b
 
 
 async def _next_of(content: aiohttp.StreamReader) -> bytes:
-    """Return what comes next: a large piece as it came, small ones together; empty at the end.
+    """Return the next bytes: a large piece as it came, small ones joined; empty at the end.
 
-    ``readany`` would join large ones, too: half a megabyte more for each answer, and copied.
+    ``readany`` would join large ones too: half a megabyte more for each answer, and copied.
     """
     while (problem := content.exception()) is None and not content.at_eof():
         if not content._buffer:
@@ -315,7 +317,7 @@ class _AnswerStream(httpx.AsyncByteStream):
         self._loop = asyncio.get_running_loop()
 
     def __del__(self) -> None:
-        """Let go of the connection of an answer that was forgotten: aiohttp's pool would hold it."""
+        """Release the connection of a forgotten answer: aiohttp's pool would keep it."""
         if not self._answer.closed:
             with suppress(RuntimeError):  # the event loop has ended
                 self._loop.call_soon_threadsafe(self._answer.close)
@@ -324,25 +326,26 @@ class _AnswerStream(httpx.AsyncByteStream):
         content = self._answer.content
         for turn in count(1):
             if turn % _PIECES_IN_A_ROW == 0:
-                # anyio's scopes cancel a task only while it waits for what has not happened yet, and a quick archive
-                # has always sent more by then: a browser that has gone would be downloaded for.
+                # anyio's scopes cancel a task only while it really waits, and a fast archive has always sent more by
+                # then: the download would continue for a browser that has gone.
                 await asyncio.sleep(0)
             problem: httpx.TransportError | None = None
             try:
                 piece = await _next_of(content)
             except (aiohttp.ClientError, OSError, RuntimeError) as error:
-                # Public ways to read are closed by now, but what came before the cut may hold whole instances.
+                # aiohttp's public methods no longer read, but bytes that came before the connection broke may hold
+                # whole instances.
                 piece = content._read_nowait(-1)
                 problem = None if piece else _broken(error)
             if problem is not None:
                 raise problem
             if piece:
                 yield piece
-            elif content.exception() is None:  # else the next turn tells
+            elif content.exception() is None:  # otherwise the next turn raises it
                 return
 
     def close_at_once(self) -> bool:
-        """Give the connection back if nothing has to be waited for, which is so after most answers."""
+        """Give the connection back if that needs no waiting, as after most answers."""
         if not self._answer.content.is_eof() or self._answer._writer is not None:  # something is still being sent
             return False
         self._answer.release()
@@ -351,7 +354,7 @@ class _AnswerStream(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         """Give the connection back, or drop it when the body was not read to its end.
 
-        It waits for nothing but the end of a request that was answered before all of it was sent.
+        It waits only for the end of a request that was answered before all of it was sent.
         """
         if self._answer.content.is_eof():
             self._answer.release()

@@ -45,15 +45,16 @@ class Answer:
 class StreamedAnswer:
     """The head of an answer, and its body as it arrives.
 
-    It holds a slot and a connection until it is closed, and gives each back once. Its body is read once, by one task.
+    It holds a slot and a connection until it is closed, and gives each back exactly once. Its body is read once, by one
+    task.
 
     Attributes:
         status: the HTTP status.
         headers: looked up in any case.
-        length: Content-Length, None when the server gave none.
-        received: bytes of the body that came so far, as they were sent.
+        length: Content-Length, None if the server gave none.
+        received: bytes of the body so far, as transferred (still encoded).
 
-    ``patience`` is the call's, and ``in_vain`` is told when the answer was waited for in vain.
+    ``patience`` is that of the call, and ``in_vain`` is called when a wait for the answer ended in a time-out.
     """
 
     def __init__(
@@ -96,8 +97,8 @@ class StreamedAnswer:
 
     @property
     def end_is_marked(self) -> bool:
-        """Whether the end of the body is told apart from a cut: by a length, by chunks, or by HTTP/2."""
-        # Only as the last coding, spelled exactly so: parsers read until the connection ends otherwise.
+        """Whether the end of the body can be told from a broken connection: by a length, by chunks, or by HTTP/2."""
+        # Only as the last coding, and in exactly this spelling: otherwise parsers read until the connection ends.
         chunked = self.headers.get("transfer-encoding", "").lower().rpartition(",")[2].strip(" ") == "chunked"
         return self.length is not None or chunked or self._response.http_version.startswith("HTTP/2")
 
@@ -112,13 +113,13 @@ class StreamedAnswer:
     async def aclose(self) -> None:
         """Give the connection back, or drop it when the body was not read to its end; and free the slot.
 
-        A task of its own does it: a cancellation that came between would leave the connection in the pool for good, and
-        no shield holds off asyncio's own. The slot is free when it is done.
+        A separate task does it: a cancellation in the middle would leave the connection in the pool for good, and no
+        shield holds off asyncio's own. The slot is freed when it is done.
         """
         release, self._release = self._release, None
         if release is None:
             return
-        close_at_once = getattr(self._response.stream, "close_at_once", None)  # a transport of ours has it
+        close_at_once = getattr(self._response.stream, "close_at_once", None)  # our own transport has it
         if close_at_once is not None and close_at_once():
             release()
             return
@@ -127,21 +128,21 @@ class StreamedAnswer:
         await asyncio.shield(closing)
 
     async def _close(self) -> None:
-        # Whatever happens here, the answer has been read or is not wanted.
+        # Errors do not matter here: the answer has been read or is not wanted.
         with suppress(Exception), quiet_http_logs():
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._response.aclose()
 
     def keep_deadline(self) -> None:
-        """Let the call's deadline hold for the waits in `chunks`; time that the caller spends in between is its own."""
+        """Apply the call's deadline to the waits in `chunks`; time that the caller spends in between does not count."""
         self._watch.patience = self._patience
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives.
 
         Raises:
-            ConnectionFailed: it broke, stalled, crawled, or ended before its announced length.
-            ProtocolError: it is encoded in a way not asked for, or unpacks to far too much.
+            ConnectionFailed: it broke, stalled, was too slow, or ended before its announced length.
+            ProtocolError: its Content-Encoding was not requested, or it decompresses to far too much.
         """
         with translated(Problem, lambda problem: problem.final(attempts=1)):
             async for chunk in self.pieces():
@@ -160,7 +161,7 @@ class StreamedAnswer:
         return Answer(self.status, self.headers, b"".join(pieces))
 
     async def read_some(self, cap: int) -> bytes:
-        """Read up to ``cap`` bytes of an error's body; whatever goes wrong, what came is enough."""
+        """Read up to ``cap`` bytes of an error's body; if reading fails, return what came before."""
         found = b""
         try:
             async for chunk in self.pieces():
@@ -172,9 +173,9 @@ class StreamedAnswer:
         return found[:cap]
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """As `chunks`, but what breaks it raises `Problem`, so that the retry loop sees it."""
+        """Yield as `chunks` does, but raise `Problem`, so that the retry loop sees it."""
         decode = self._decoder()
-        # The stream itself: aiter_raw() refuses answers that a mock transport made in one piece.
+        # The stream itself: aiter_raw() refuses answers that a mock transport created in one piece.
         raw = aiter(cast("AsyncIterable[bytes]", self._response.stream))
         # httpx's transport lets errors of TLS through.
         failing = translated((TimeoutError, httpx.HTTPError, ssl.SSLError), self._problem_of)
@@ -189,7 +190,8 @@ class StreamedAnswer:
             data = decode(chunk)
             if data:
                 yield data
-            while data := decode(b""):  # what else the chunk unpacks to, with turns for others in between
+            # the rest of what the chunk decompresses to, giving other tasks turns in between
+            while data := decode(b""):
                 await asyncio.sleep(0)
                 yield data
         self._patience.heard(self._kind)
@@ -207,10 +209,10 @@ class StreamedAnswer:
         return self._broken("the connection broke")
 
     def _decoder(self) -> Callable[[bytes | None], bytes]:
-        """Return the function that undoes Content-Encoding; called with nothing for the rest, with None at the end.
+        """Return the function that undoes Content-Encoding; call it with ``b""`` for pending output, last with None.
 
-        Asked for is gzip, and only where the answer is JSON, but some proxies pack what they like. Only what zlib does
-        is undone, and only up to a ratio.
+        Only gzip is requested, and only for JSON, but some proxies compress whatever they like. Only encodings that
+        zlib knows are undone, and only up to a ratio.
         """
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
         if encoding in {"identity", ""}:
@@ -231,14 +233,14 @@ class StreamedAnswer:
         return Problem(Failure.FINAL, ProtocolError(message, operation=self._operation))
 
 
-_FREE_EXPANSION = 1 << 20  # small texts may pack very well
-_UNPACKED_AT_ONCE = 1 << 20  # some milliseconds of work
+_FREE_EXPANSION = 1 << 20  # bytes; small texts may compress extremely well
+_UNPACKED_AT_ONCE = 1 << 20  # bytes: some milliseconds of work
 
 
 class _Inflater:
-    """zlib or gzip, undone in pieces, with a bound on what comes out of it all.
+    """Decompresses zlib or gzip piecewise, with a bound on the total output.
 
-    Called with packed bytes, then with none until nothing more comes, and with None at the end.
+    Call it with compressed bytes, then with ``b""`` until nothing more comes, and with None at the end.
     """
 
     def __init__(
@@ -265,7 +267,7 @@ class _Inflater:
         except zlib.error:
             raise self._refused("the packed answer is damaged") from None
         self._out += len(data)
-        if self._zlib.unused_data:  # a second member: no server packs so, and nothing may be dropped silently
+        if self._zlib.unused_data:  # a second gzip member: no server sends one, and nothing may be dropped silently
             raise self._refused("the packed answer is damaged")
         if self._out > allowed:
             raise self._refused("the packed answer unpacks to far more than it should")
@@ -279,11 +281,11 @@ def _length(value: str | None) -> int | None:
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
 
-_running: set[asyncio.Task[None]] = set()  # an event loop alone does not keep its tasks
+_running: set[asyncio.Task[None]] = set()  # an event loop holds only weak references to its tasks
 
 
 def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Start the work in a task of its own, which is kept until it is done."""
+    """Start the work in a task of its own, which is kept alive until it is done."""
     task = asyncio.get_running_loop().create_task(work)
     _running.add(task)
     task.add_done_callback(_running.discard)

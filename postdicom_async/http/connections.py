@@ -1,7 +1,7 @@
-"""Connections of aiohttp's that say why they could not be made, lose nothing that came, and let go of their sockets.
+"""aiohttp connections that say why they could not be made, lose no received data, and release their sockets.
 
-They reach into aiohttp where it has no public way. `require_inside` sees to it that another version, in which that
-inside is another one, is refused instead of working half.
+They use internals of aiohttp where it has no public way. `require_inside` makes sure that a version of aiohttp with
+different internals is refused instead of half working.
 """
 
 # ruff: noqa: SLF001
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
     from aiohttp.tracing import Trace
 
-_IDLE_SECONDS = 5.0  # about the shortest keep-alive of common servers: a dead connection is rarely picked
+_IDLE_SECONDS = 5.0  # about the shortest keep-alive of common servers, so that a dead connection is rarely picked
 _LEFT_IN_THE_SOCKET = 1 << 20
-_MOST_INTERIM = 32  # answers of status 1xx before one that counts
+_MOST_INTERIM = 32  # answers of status 1xx before the final one
 _HEAD_ENDS = b"\r\n\r\n"
 
 
 def require_inside(thing: object, *names: str) -> None:
-    """Refuse a version of aiohttp that lacks what is used of its inside; to set a name it does not read does nothing.
+    """Refuse a version of aiohttp that lacks internals used here; setting an attribute nobody reads would do nothing.
 
     Raises:
-        RuntimeError: it does.
+        RuntimeError: an attribute is missing.
     """
     if missing := [name for name in names if not hasattr(thing, name)]:
         kind = thing if isinstance(thing, type) else type(thing)
@@ -51,8 +51,8 @@ def require_inside(thing: object, *names: str) -> None:
 class _Protocol(ResponseHandler):
     """One connection.
 
-    Attributes of aiohttp's that are used here: ``_payload``, the body that is being read (None before its head has
-    come), and ``_parser``. ``_interim`` counts answers of status 1xx before the one that counts.
+    Attributes of aiohttp used here: ``_payload``, the body being read (None before its head has arrived), and
+    ``_parser``. ``_interim`` counts answers of status 1xx before the final one.
     """
 
     _interim = 0
@@ -64,9 +64,9 @@ class _Protocol(ResponseHandler):
         super().set_response_params(**options)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has arrived: a head first, then what is behind it.
+        """Parse what has arrived: first a head, then whatever follows it.
 
-        aiohttp forgets a whole answer for what it cannot read behind it, such as the body of a 204.
+        Otherwise aiohttp loses a whole answer if it cannot parse what follows it, such as the body of a 204.
         """
         while self._payload is None and 3 < (end := data.find(_HEAD_ENDS) + len(_HEAD_ENDS)) < len(data):
             super().data_received(data[:end])
@@ -76,10 +76,10 @@ class _Protocol(ResponseHandler):
         super().data_received(data)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Hand a head over, if it is to be believed.
+        """Pass on a head, if it is acceptable.
 
-        aiohttp would read past any number of heads that only say that there will be one, and takes what calls itself
-        chunked in an odd way for a body without a marked end.
+        aiohttp would skip any number of interim answers (1xx), and takes an oddly spelled ``chunked`` for a body
+        without a marked end.
         """
         head = data[0]
         if 100 <= head.code < 200 and head.code != HTTPStatus.SWITCHING_PROTOCOLS:
@@ -94,30 +94,30 @@ class _Protocol(ResponseHandler):
         super().feed_data(data, size)
 
     def close(self) -> None:
-        """Let go of the socket now.
+        """Release the socket now.
 
-        aiohttp would first hand over what is buffered, which a silent server never takes, and wait for a last word of
-        TLS. A connection is closed when nobody wants more of it.
+        aiohttp would first flush its buffer, which a silent server never accepts, and wait for a close_notify of TLS. A
+        connection is closed only when nobody wants more of it.
         """
         self.abort()
 
     def is_connected(self) -> bool:
-        """Whether a request may be sent on it. It is asked when an idle connection is picked.
+        """Whether a request may be sent on it. aiohttp asks when it picks an idle connection.
 
-        Whatever has arrived while nobody asked for anything is no answer: the end of the connection, which the event
-        loop has not seen yet, or words without a question, which would be taken for the answer to the next.
+        Data that arrived without a request is not an answer: it is the end of the connection, which the event loop has
+        not seen yet, or unsolicited bytes, which would be taken for the answer to the next request.
         """
         return (
             super().is_connected() and not self.should_close and not self._has_news() and not self._has_begun_another()
         )
 
     def _has_begun_another(self) -> bool:
-        """Whether an answer has begun behind the last one: what follows would be taken for the answer to the next."""
+        """Whether another answer has begun after the last one: it would be taken for the answer to the next request."""
         if self._parser is None or (self._payload is not None and not self._payload.is_eof()):
             return False
         try:
             return self._parser.feed_eof() is not None
-        except Exception:  # noqa: BLE001 - whatever it is, it is more than nothing
+        except Exception:  # noqa: BLE001 - whatever it is, there is something
             return True
 
     def _has_news(self) -> bool:
@@ -131,7 +131,7 @@ class _Protocol(ResponseHandler):
         return bool(select.select([socket.fileno()], [], [], 0)[0])
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Take what still came, and tell a body that was cut from one that ended."""
+        """Read what still arrived, and tell a body that was cut off from one that ended."""
         if exc is not None:
             self._take_what_came()
         elif self._was_cut_off():
@@ -139,15 +139,15 @@ class _Protocol(ResponseHandler):
         body = self._payload
         was_whole = body is None or body.is_eof()
         super().connection_lost(exc)
-        # aiohttp takes a reset for the end of a body that lasts until the connection ends, and forgets the reader of
-        # one whose chunks made no sense.
+        # aiohttp takes a reset for the end of a body delimited by the connection's end, and forgets the reader of a
+        # body with malformed chunks.
         if body is not None and not was_whole and body.exception() is None and (exc is not None or not body.is_eof()):
             body.set_exception(aiohttp.ClientPayloadError("cut"))
 
     def _was_cut_off(self) -> bool:
-        """Whether TLS ended without its last word (RFC 8446 section 6.1): anybody in between can end a connection so.
+        """Whether TLS ended without close_notify (RFC 8446 section 6.1): anybody on the path can cut a connection.
 
-        asyncio and uvloop take it for an end like any other.
+        asyncio and uvloop treat it as a normal end.
         """
         tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
         if tls is None:
@@ -160,9 +160,9 @@ class _Protocol(ResponseHandler):
             return True
 
     def _take_what_came(self) -> None:
-        """Read what the system still holds: a server that refuses a request in its middle says why and hangs up.
+        """Read what the system still holds: a server that refuses a request halfway says why and hangs up.
 
-        What is sent after that fails, and the event loop then drops the connection without looking what it brought.
+        Further writes then fail, and the event loop drops the connection without reading what it brought.
         """
         transport = self.transport
         if transport is None or os.name != "posix" or transport.get_extra_info("sslcontext") is not None:
@@ -176,7 +176,7 @@ class _Protocol(ResponseHandler):
 
 
 class _Connection(Connection):
-    """A connection in use, which is let go of without a word where its user forgot to."""
+    """A connection in use, released silently if its user forgot to."""
 
     def __del__(self, _warnings: Any = None, /) -> None:
         if self._protocol is not None:
@@ -186,11 +186,11 @@ class _Connection(Connection):
 
 
 class Connecting(aiohttp.TCPConnector):
-    """Makes connections of ours, and says in httpx's errors why there is none: the request has not left then."""
+    """Makes our connections, and raises httpx's errors that say why one failed: the request has not left then."""
 
     def __init__(self, *, proxied: bool, **options: Any) -> None:
         super().__init__(
-            limit=0,  # a limiter of our own stands in front
+            limit=0,  # the session's limiter is in front of it
             keepalive_timeout=_IDLE_SECONDS,
             **options,
         )
@@ -220,12 +220,12 @@ class Connecting(aiohttp.TCPConnector):
 
 
 def close_without_loop(connector: aiohttp.BaseConnector) -> None:
-    """Close the sockets of a connector whose event loop has ended; in order each would need a turn of it."""
+    """Close the sockets of a connector whose event loop has ended; a regular close would need that loop."""
     idle = [protocol for kept in connector._conns.values() for protocol, _ in kept]
     for protocol in [*idle, *connector._acquired]:
         transport: Any = protocol.transport
         if hasattr(transport, "_ssl_protocol"):
-            transport = transport._ssl_protocol._transport  # what is below TLS
+            transport = transport._ssl_protocol._transport  # the transport below TLS
         if type(transport).__module__.startswith("asyncio."):  # uvloop closes its own
             with suppress(RuntimeError):  # of the loop, which has ended
                 transport._call_connection_lost(None)
@@ -234,7 +234,7 @@ def close_without_loop(connector: aiohttp.BaseConnector) -> None:
 
 
 def system_words(error: Exception) -> str:
-    """Return what the system or OpenSSL says, to be searched, never shown: aiohttp's text begins with the host."""
+    """Return the system's or OpenSSL's message, to be searched, never shown: aiohttp's text begins with the host."""
     behind = getattr(error, "os_error", error)
     text = f"{type(behind).__name__} {behind}"
     # asyncio says only that the call failed.

@@ -1,8 +1,8 @@
-"""Where requests go, and as whom: the address of a service, the credentials for it, and the transport that leads there.
+"""Where requests go, and as whom: the address of a service, its credentials, and the transport.
 
-Credentials are Basic, a bearer token, a callable that gives one, or any ``httpx.Auth``. The transport is ours on
-aiohttp, or one that a caller passes. Time-outs over a body are not set here: the session watches for silence itself,
-alike for every transport.
+Credentials are Basic, a bearer token, a callable that returns one, or any ``httpx.Auth``. The transport is our own on
+aiohttp, or one passed by the caller. Time-outs while a body is transferred are not set here: the session watches for
+silence itself, alike for every transport.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ Auth: TypeAlias = tuple[str, str] | str | TokenSource | httpx.Auth | None
 
 
 class Unset(Enum):
-    """Says that an argument was not given, where None says something of its own."""
+    """Marks an argument that was not given, where None has a meaning of its own."""
 
     UNSET = auto()
 
 
 class Credentials:
-    """What goes into the Authorization header: one value, or none.
+    """The value of the Authorization header, or none.
 
     Attributes:
         httpx_auth: an ``httpx.Auth`` that handles the whole exchange instead, or None.
@@ -76,12 +76,12 @@ class Credentials:
         return False
 
     def secrets(self) -> tuple[str, ...]:
-        """Return the values that must not show in a server's words."""
+        """Return the values to be masked in a server's words."""
         return self._secrets
 
     @property
     def present(self) -> bool:
-        """Whether anything secret goes out with a request."""
+        """Whether anything secret is sent with a request."""
         return self._value is not None or self.httpx_auth is not None
 
     def __repr__(self) -> str:
@@ -89,10 +89,10 @@ class Credentials:
 
 
 class _Refreshing(Credentials):
-    """A token from a callable. However many requests see a 401, or wait for one that fails, the callable runs once.
+    """A token from a callable. However many requests see a 401, or wait for a failing refresh, the callable runs once.
 
-    Whoever holds the lock asks the callable. Who waited for it takes what the other got: the token, or the failure, of
-    which ``_failures`` counts how many there were.
+    The task that holds the lock calls it. Tasks that waited for the lock take the result of that call: the token, or
+    the failure; ``_failures`` counts failures, so that they can tell.
     """
 
     def __init__(self, source: TokenSource, on_event: OnEvent | None) -> None:
@@ -105,7 +105,7 @@ class _Refreshing(Credentials):
         self._failures = 0
 
     async def header(self) -> str:
-        while (value := self._value) is None:  # it may be refused while it is waited for
+        while (value := self._value) is None:  # another request may have it refused meanwhile
             await self.refresh(None)
         return value
 
@@ -113,14 +113,14 @@ class _Refreshing(Credentials):
         """Get a new token; see the base class.
 
         Raises:
-            AuthenticationFailed: there is none; ``temporary`` where the callable raised: it may give one later.
+            AuthenticationFailed: there is none; ``temporary`` if the callable raised and may return one later.
         """
         before = self._failures
         async with self._lock:
             if self._failures != before and self._failure is not None:
-                raise copy.copy(self._failure)  # of the caller that asked while this one waited
+                raise copy.copy(self._failure)  # the failure of the task that held the lock
             if self._value != rejected:
-                return True  # somebody else has refreshed it meanwhile
+                return True  # another task has refreshed it meanwhile
             self._value, self._secrets = None, ()
             try:
                 token = await self._ask()
@@ -147,7 +147,7 @@ class _Refreshing(Credentials):
 
 
 def _no_token(error: Exception) -> AuthenticationFailed:
-    """Return what a caller's code raised, without its text, which may hold the secret it was after."""
+    """Return the error for a failing callable, without its text, which may contain the secret."""
     temporary = error.temporary if isinstance(error, AuthenticationFailed) else True
     return AuthenticationFailed(f"the callable that gives the token raised {type(error).__name__}", temporary=temporary)
 
@@ -161,7 +161,7 @@ def _basic(user: str, password: str) -> Credentials:
         raise UsageError("user name and password must be text", argument="auth")
     if ":" in user:
         raise UsageError("a user name with a colon cannot be sent with HTTP Basic authentication", argument="auth")
-    # Asked so, as the exception of an encoder would hold the password.
+    # Checked this way, because the exception of a strict encoder would hold the password.
     if any(text.encode("utf-8", "replace").decode("utf-8") != text for text in (user, password)):
         raise UsageError("user name and password must be valid Unicode text", argument="auth")
     # UTF-8 before base64 (RFC 7617 section 2.1; C# and Node sample).
@@ -170,7 +170,7 @@ def _basic(user: str, password: str) -> Credentials:
 
 
 def credentials_from(auth: Auth, *, on_event: OnEvent | None = None) -> Credentials:
-    """Return the credentials for an ``auth`` argument; ``on_event`` is told when a callable gave another token.
+    """Return the credentials for an ``auth`` argument; ``on_event`` is called when a callable returned another token.
 
     Raises:
         UsageError: ``auth`` is none of the accepted kinds.
@@ -220,7 +220,7 @@ def checked_url(url: str) -> str:
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL: all of it that may be shown."""
+    """Return scheme, host and port of a URL, the only part of it that may be shown."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
@@ -253,9 +253,9 @@ def same_origin(url: str, other: str) -> bool:
 
 
 def place_of(url: str) -> str:
-    """Return one spelling for all the addresses of one service that differ in form alone.
+    """Return one canonical spelling for all addresses of a service that differ only in form.
 
-    Case of scheme and host, the usual port, a slash at the end, characters that need not be encoded.
+    Normalised are the case of scheme and host, the default port, a trailing slash, and needless percent-encoding.
     """
     parts = urlsplit(url)
     scheme, host, port = _origin(url)
@@ -284,19 +284,19 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 
 
 class ChosenTransport(NamedTuple):
-    """A transport's name, ``"aiohttp"`` or ``"custom"``, and what makes it when a session opens."""
+    """A transport's name, ``"aiohttp"`` or ``"custom"``, and the function that creates it when a session opens."""
 
     name: str
     make: Callable[[], httpx.AsyncBaseTransport]
 
 
 def choose_transport(url: str, settings: Settings) -> ChosenTransport:
-    """Return the transport of a session that was given none.
+    """Return the transport for a session that was given none.
 
     Raises:
         UsageError: a certificate, key or proxy setting cannot be used.
     """
-    # Made here only where there are files to prove: it takes tens of milliseconds.
+    # Made this early only if there are files to check: it takes tens of milliseconds.
     context = tls_context(settings.tls) if settings.tls != Tls() else None
     return ChosenTransport(
         "aiohttp", partial(AiohttpTransport, settings, proxy=_proxy_for(url, settings), context=context)
@@ -337,15 +337,15 @@ def _checked_proxy(proxy: str | None) -> str | None:
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """An httpx transport on aiohttp.
 
-    As httpx would behave: no redirects, no cookies, no decompression, no header that was not given, no proxies from the
-    environment. No limit of connections is set inside, the session's stands in front.
+    It behaves as an httpx transport does: no redirects, no cookies, no decompression, no added headers, no proxies from
+    the environment. It has no connection limit of its own; the session's limiter is in front of it.
 
-    It can be made outside an event loop and costs nothing until the first request. That one imports aiohttp and reads
-    the system's certificates, a tenth of a second and more, in a thread: the event loop goes on.
+    It can be created outside an event loop and costs nothing until the first request. That request imports aiohttp and
+    reads the system's certificates, a tenth of a second or more, in a thread, so that the event loop continues.
 
     State: connections belong to the event loop that made them, so there is one `Edge` for each loop. ``_context`` and
     ``_make_edge`` are set once, under a lock, by the thread that prepares the first request. ``_closings`` counts calls
-    of `aclose`: a request that was being prepared meanwhile must not open a connection that nobody would close.
+    of `aclose`: a request being prepared meanwhile must not open a connection that nobody would close.
 
     Raises:
         UsageError: a certificate or key cannot be used.
@@ -361,12 +361,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._preparing = threading.Lock()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return as soon as the answer's head is there; httpx's errors hold no URL."""
+        """Send a request and return as soon as the answer's head has arrived; the httpx errors raised hold no URL."""
         secure = request.url.scheme == "https" or (self._proxy or "").startswith("https")
         make = self._make_edge
         if make is None or (secure and self._context is None):
             closings = self._closings
-            # Not in asyncio's own threads: all of them may be at work that waits for this very request.
+            # Not in asyncio's default executor: all its threads may be busy with work that waits for this very request.
             prepare = partial(self._prepare, secure=secure)
             make = await anyio.to_thread.run_sync(prepare, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
             if closings != self._closings:
@@ -379,7 +379,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         return await edge.send(request, self._context)
 
     def _prepare(self, *, secure: bool) -> Callable[[], Edge]:
-        """Do in a thread what takes long, once, however many requests wait for it."""
+        """Do the slow preparation, in a thread, once, however many requests wait for it."""
         with self._preparing:
             if secure and self._context is None:
                 self._context = tls_context(self._settings.tls)
@@ -392,7 +392,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             return self._make_edge
 
     def _leave(self, loops: Iterable[asyncio.AbstractEventLoop]) -> None:
-        """Let go of the connections of other event loops than the one that runs here."""
+        """Close the connections that belong to event loops other than the running one."""
         for loop in loops:
             edge = self._edges.pop(loop, None)
             if edge is not None:

@@ -1,10 +1,10 @@
-"""One request on its way out and the head of its answer: what the transport is given, and the watch over it.
+"""One request on its way out and the head of its answer: the request passed to the transport, and its time-outs.
 
-An httpx client around the transport would cost as much as all that is ours: cookies, redirects and hooks that are not
-used here. So the transport is asked directly; only an ``httpx.Auth`` has its flow driven.
+An httpx client around the transport would cost as much time as all our own code: cookies, redirects and hooks that are
+not used here. So the transport is called directly; only for an ``httpx.Auth`` is its flow driven.
 
-The clocks stand here too: every wait for the network, of a request or of its answer, is bounded by a `Watchdog`, and
-all of them share the one timer of a `Clock`.
+The clocks are here too: every wait for the network, of a request or of its answer, is bounded by a `Watchdog`, and all
+of them share the single timer of a `Clock`.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class Call:
     """One request, as data.
 
     Attributes:
-        operation: what the caller would call it; the head of every error message.
+        operation: its name as a caller would say it; begins every error message.
         path: appended to the session's address; percent-encoded already, query included.
-        repeat: what a repeat would do.
+        repeat: the effect of a repeat.
         body: what to send, or None.
-        accepted: statuses besides 2xx that the caller reads itself.
-        private: values of the request that a server might repeat in its words.
-        search: its answer is waited for ``timeouts.search_answer`` instead of ``timeouts.answer``.
-        metadata: it asks for what is told of instances; ``limits.parallel_searches`` bounds it, as it bounds searches.
-        not_taken: called at the end of each attempt that was refused for now, not answered in time, cut off or failed.
+        accepted: statuses besides 2xx that the caller handles itself.
+        private: values of the request that a server might echo, to be masked in its words.
+        search: whether ``timeouts.search_answer`` applies instead of ``timeouts.answer``.
+        metadata: whether it retrieves metadata; ``limits.parallel_searches`` applies, as it does to searches.
+        not_taken: called after each attempt that was temporarily refused, not answered in time, cut off or failed.
     """
 
     operation: str
@@ -73,12 +73,12 @@ class Call:
 
     @property
     def is_listing(self) -> bool:
-        """Whether it counts as a search: those never take all connections from transfers."""
+        """Whether it counts as a search: searches never take all connections away from transfers."""
         return self.search or self.metadata
 
     @property
     def kind(self) -> str:
-        """Which kind of request it is: an archive may be silent to one kind and answer others."""
+        """The kind of request: an archive may be silent to one kind and answer others."""
         return "search" if self.search else self.repeat.name
 
 
@@ -92,7 +92,7 @@ _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 
 
 class OriginPath(str):
-    """A path from the root of the server instead of below the service's address."""
+    """A path from the root of the server rather than below the service's address."""
 
     __slots__ = ()
 
@@ -131,7 +131,7 @@ def request_of(
         extensions={"timeout": {"connect": settings.timeouts.connect, "read": None, "write": None, "pool": None}},
     )
     if stream is None:
-        request.read()  # transports find an empty ``content``
+        request.read()  # so that ``content`` is empty and not unread
     return request
 
 
@@ -139,12 +139,12 @@ def request_of(
 
 
 class Clock:
-    """One timer for all the waits of a session, set anew only when it has run out or runs too long.
+    """One timer for all the waits of a session, reset only when it has expired or would ring too late.
 
-    A timer for each wait would cost as much as receiving a small piece. Moments are of `time.monotonic`.
+    A timer for each wait would cost as much as receiving a small piece. Times are of `time.monotonic`.
 
-    ``waits`` are the watchdogs that somebody is waiting under: each adds and removes itself. The timer rings at, or
-    before, the earliest of their moments; a moment that is moved later costs nothing, as the timer only looks.
+    ``waits`` are the active watchdogs: each adds and removes itself. The timer rings at, or before, the earliest of
+    their deadlines; moving a deadline later costs nothing, as the timer merely checks.
     """
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class Clock:
         self._rings = math.inf
 
     def ring(self, until: float) -> None:
-        """Look at the waits at this moment, or before it."""
+        """Check the waits at this time, or before it."""
         if until < self._rings:
             self.close()
             self._rings = until
@@ -178,13 +178,13 @@ class Clock:
 
 
 class Watchdog:
-    """Ends a wait of the task that entered it, at a moment that may move: ``with watch: ...`` raises `TimeoutError`.
+    """Ends a wait of the task that entered it, at a time that may move: ``with watch: ...`` raises `TimeoutError`.
 
-    It ends the wait by cancelling the task, as `asyncio.timeout` does, and takes that back when it is left. It may be
-    entered again and again, by one task at a time.
+    It ends the wait by cancelling the task, as `asyncio.timeout` does, and takes the cancellation back on exit. It may
+    be entered repeatedly, by one task at a time.
 
     Attributes:
-        until: when the wait ends; infinity while what is waited for is not the network.
+        until: when the wait ends; infinity while the task is not waiting for the network.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -208,19 +208,19 @@ class Watchdog:
         if not self._cancelled or task is None:
             return
         self._cancelled = False
-        # As asyncio.timeout does it: a cancellation of somebody else's goes through.
+        # As asyncio.timeout does it: a cancellation by somebody else passes through.
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError
 
     def expect(self, until: float) -> None:
-        """End the wait at this moment. Does nothing when nobody waits any more."""
+        """End the wait at this time. Does nothing if nobody waits any more."""
         if self._task is None or self._cancelled:
             return
         self.until = until
         self._clock.ring(until)
 
     def pause(self) -> None:
-        """Let time pass: what is waited for now is not the network."""
+        """Stop the clock: the task is not waiting for the network now."""
         self.until = math.inf
 
     def end(self) -> None:
@@ -232,12 +232,12 @@ class Watchdog:
 
 
 class ReadWatchdog(Watchdog):
-    """Bounds each wait for a piece of an answer by silence and by the deadline of its call, and measures it.
+    """Bounds each wait for a piece of an answer by the silence allowed and by its call's deadline, and measures it.
 
     Attributes:
         waited: seconds that the last wait took.
-        patience: the call's, where its deadline is to be kept here.
-        by_deadline: whether it is the deadline that bounds the present wait.
+        patience: that of the call, if its deadline applies here.
+        by_deadline: whether the deadline, not silence, bounds the current wait.
     """
 
     def __init__(self, clock: Clock, idle: float) -> None:
@@ -265,13 +265,13 @@ class ReadWatchdog(Watchdog):
 
 
 class SentBody(httpx.AsyncByteStream):
-    """A body on its way out, as it comes or in one piece.
+    """A body being sent, piecewise or in one piece.
 
-    The clock runs while a piece is being taken, not while its source makes the next one.
+    The clock runs while the archive takes a piece, not while the source produces the next one.
 
     Attributes:
-        finished: whether the last piece has been handed over.
-        too_slow: whether it was ended because the archive takes it too slowly.
+        finished: whether the last piece has been passed to the transport.
+        too_slow: whether it was ended because the archive took it too slowly.
     """
 
     def __init__(self, body: Body, watch: Watchdog, timeouts: Timeouts, answer: float, *, whole: bool) -> None:
@@ -293,13 +293,13 @@ class SentBody(httpx.AsyncByteStream):
         watch.pause()
         async for piece in _in_one(self._body) if self._whole else self._body.open():
             left -= len(piece)
-            # A transport that knows the length does not come back after the last piece.
+            # A transport that knows the length does not ask again after the last piece.
             self.finished = left <= 0
             given = monotonic()
             watch.expect(given + self._idle + (self._answer if self.finished else 0.0))
             size = len(piece)
             yield piece
-            del piece  # each stream would hold two while the next is read
+            del piece  # otherwise each stream would hold two pieces while the next is read
             watch.pause()
             if rate.is_too_slow(size, monotonic() - given) and not self.finished:
                 self.too_slow = True
@@ -314,7 +314,8 @@ async def _in_one(body: Body) -> AsyncGenerator[bytes, None]:
 # --- one request ------------------------------------------------------------------------------------------------------
 
 
-_AT_ONCE = 64 * 1024  # a body up to this goes out in one piece: what a socket takes without waiting for the other side
+# bytes; a body up to this size is sent in one piece: a socket accepts it without waiting for the peer
+_AT_ONCE = 64 * 1024
 _FAILURES = (TimeoutError, httpx.HTTPError, httpx.InvalidURL, ssl.SSLError)
 
 
@@ -323,13 +324,13 @@ class Exchange:
     """One request of a call.
 
     Attributes:
-        link: the connections.
+        link: the shared connections.
         url: the address of the service.
         call: what is asked for.
         settings: of the session.
-        begun: whether it was handed to the transport, so that it may have left.
+        begun: whether it was passed to the transport, so that it may have left.
         met_silence: whether it ended because the archive was silent.
-        sent: its body on the way out.
+        sent: its body being sent.
     """
 
     link: SharedConnections
@@ -341,7 +342,7 @@ class Exchange:
     sent: SentBody | None = None
 
     async def run(self, header: str | None, auth: httpx.Auth | None) -> httpx.Response:
-        """Send the request and wait for the head of the answer; silence is bounded, the whole is not.
+        """Send the request and wait for the head of the answer; silence is bounded, the total time is not.
 
         Raises:
             Problem: there is none.
@@ -366,7 +367,7 @@ class Exchange:
         operation = self.call.operation
         if isinstance(error, httpx.InvalidURL):
             return Problem(Failure.FINAL, UsageError("the address cannot be used", operation=operation))
-        if isinstance(error, ssl.SSLError):  # httpx's own transport lets those through that come after the handshake
+        if isinstance(error, ssl.SSLError):  # httpx's own transport does not translate those after the handshake
             error = refused_by_alert(str(error)) or httpx.ReadError("the connection broke")
         self.met_silence = isinstance(error, TimeoutError | httpx.TimeoutException)
         if isinstance(error, httpx.HTTPError):
@@ -380,13 +381,13 @@ class Exchange:
 async def _authenticated(
     transport: httpx.AsyncBaseTransport, request: httpx.Request, auth: httpx.Auth
 ) -> httpx.Response:
-    """Drive the flow of an ``httpx.Auth`` as httpx's client does it, which may take several requests."""
+    """Drive the flow of an ``httpx.Auth`` as httpx's client does, which may take several requests."""
     flow = auth.async_auth_flow(request)
     try:
         request = await anext(flow)
         while True:
             response = await transport.handle_async_request(request)
-            response.request = request  # httpx.DigestAuth looks for the cookies of an answer by its request
+            response.request = request  # httpx.DigestAuth needs it to find the answer's cookies
             try:
                 try:
                     following = await flow.asend(response)
@@ -402,7 +403,7 @@ async def _authenticated(
 
 
 def _readable(response: httpx.Response) -> httpx.Response:
-    """Return an answer whose body can be read, also where the flow has read (and unpacked) it."""
+    """Return an answer whose body can be read, even if the auth flow has already read and decompressed it."""
     if not response.is_stream_consumed:
         return response
     unpacked = {b"content-encoding", b"content-length", b"transfer-encoding"}

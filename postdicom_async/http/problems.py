@@ -1,7 +1,7 @@
-"""What went wrong with one attempt, and the exception a caller sees if no repeat mends it.
+"""What went wrong with one attempt, and the exception a caller sees if no repeat helps.
 
-Texts of transports may hold the address, and each names the same thing differently: one table knows why there was no
-connection from whatever they say, in words of ours. Another knows the statuses.
+Error texts of transports may contain the address, and each transport words them differently: one table maps them to the
+reason why there was no connection, in words of our own. Another maps HTTP statuses.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Problem(Exception):
     """One failed attempt.
 
     Attributes:
-        failure: what it means for a repeat.
-        error: what the caller sees in the end.
+        failure: its kind, which decides about a repeat.
+        error: the exception the caller sees if there is no repeat.
         retry_after: seconds the server asked to wait.
         rejected_header: the Authorization value that was answered with 401.
     """
@@ -61,7 +61,7 @@ class Problem(Exception):
 
 
 def connection_failed(operation: str, message: str, *, sent: bool, temporary: bool = True) -> ConnectionFailed:
-    """Return the error for a connection that failed before (``sent`` False) or after the request left."""
+    """Return the error for a connection that failed before (``sent=False``) or after the request left."""
     error = ConnectionFailed(message, operation=operation, temporary=temporary)
     error.may_have_arrived = sent
     return error
@@ -78,7 +78,7 @@ _OUR_MISTAKE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 
 
 def problem_of_exception(operation: str, error: httpx.HTTPError) -> Problem:
-    """Return the problem behind a transport's exception, in words of ours; its own text may hold the URL."""
+    """Return the problem behind a transport's exception, in our own words; its text may contain the URL."""
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return Problem(Failure.NOT_SENT, connection_failed(operation, "no connection in time", sent=False))
     if isinstance(error, _NEVER_LEFT):
@@ -145,7 +145,7 @@ def problem_of_status(
     now: datetime,
     authorization: str | None,
 ) -> Problem:
-    """Return the problem behind an error status; ``body`` may be cut."""
+    """Return the problem behind an error status; ``body`` may be truncated."""
     failure = failure_of_status(status)
     retry_after = parse_retry_after(headers.get("retry-after"), now)
     titled = _titled(body) if status == HTTPStatus.BAD_REQUEST else None
@@ -183,7 +183,7 @@ _REASON_KEYS = ("message", "details", "detail", "errormessage", "error_descripti
 
 
 def server_reason(headers: Mapping[str, str], body: bytes, sent: Iterable[str]) -> str | None:
-    """Return why the server refused, masked; from ``X-Error-Reason``, ``Warning``, a JSON body or a plain text one."""
+    """Return the server's reason, masked: from ``X-Error-Reason``, ``Warning``, or a JSON or plain text body."""
     for name in _REASON_HEADERS:
         if headers.get(name):
             return safe_reason(headers[name], sent)
@@ -192,7 +192,7 @@ def server_reason(headers: Mapping[str, str], body: bytes, sent: Iterable[str]) 
         return safe_reason(_reason_in_json(body), sent)
     if kind.startswith("text/plain") or not kind:
         return safe_reason(body.decode("utf-8", "replace"), sent)
-    titled = _titled(body)  # else an HTML page of a proxy says nothing that a line could hold
+    titled = _titled(body)  # anything else of a proxy's HTML page does not fit a line
     return None if titled is None else titled[1]
 
 
@@ -210,7 +210,7 @@ def _reason_in_json(body: bytes) -> str | None:
 
 
 def outcome_unknown(error: PostdicomError) -> OutcomeUnknown:
-    """Return the error of a change that left and may have been done, from what became of its request."""
+    """Return the error for a change that was sent and may have been made, from the error of its request."""
     unknown = OutcomeUnknown(
         f"outcome unknown: {error.message}; search for it before doing it again",
         operation=error.operation,
@@ -231,10 +231,10 @@ class Cause:
     """Why there was no connection.
 
     Attributes:
-        message: one sentence, and what to do about it.
+        message: one sentence saying what happened, and what to do about it.
         temporary: whether a repeat can help.
-        credentials: whether somebody wants to know who asks: a client certificate, or a proxy's password.
-        of_proxy: the sentence where it is a proxy that was to be reached; None where it would not be the proxy's fault.
+        credentials: whether credentials are missing: a client certificate, or a proxy's password.
+        of_proxy: the sentence to use if the connection was to a proxy; None if it would not be the proxy's fault.
     """
 
     message: str
@@ -244,7 +244,7 @@ class Cause:
 
 
 class NeverConnected(httpx.ConnectError):
-    """No connection, and the reason; its text holds nothing of the request."""
+    """No connection was made, with the reason; its text contains nothing of the request."""
 
     def __init__(self, cause: Cause) -> None:
         super().__init__(cause.message)
@@ -252,7 +252,7 @@ class NeverConnected(httpx.ConnectError):
 
 
 class UnreadableHead(httpx.RemoteProtocolError):
-    """What came is not the head of an HTTP answer, or a larger one than is read."""
+    """The bytes received are not the head of an HTTP answer, or it is too large."""
 
 
 def _final(message: str, *, credentials: bool = False) -> Cause:
@@ -262,10 +262,10 @@ def _final(message: str, *, credentials: bool = False) -> Cause:
 _UNKNOWN = Cause("no connection could be made", of_proxy="no connection to the proxy could be made")
 _NO_TUNNEL = Cause("the proxy did not open a way to the archive")
 
-# The first line that fits counts, so what is told more exactly stands above. Looked for in lower case: the words of
-# OpenSSL, of the system, and of transports on rustls that a caller passes, which write some of them without spaces.
+# The first match counts, so more specific entries come first. Matched in lower case against the messages of OpenSSL, of
+# the system, and of transports on rustls that a caller may pass, which write some words without spaces.
 _CAUSES: tuple[tuple[Cause, str], ...] = (
-    # The other side refuses us, and says so with an alert of TLS.
+    # The server refuses us with a TLS alert.
     (_final(_WANTS_CERTIFICATE, credentials=True), r"certificate ?required"),
     (
         _final("the server says the client certificate has expired; give another as tls.certificate", credentials=True),
@@ -308,7 +308,7 @@ _CAUSES: tuple[tuple[Cause, str], ...] = (
         _final("the server's certificate could not be verified"),
         r"invalid peer certificate|certificate[ _]verify[ _]failed",
     ),
-    # No TLS came about.
+    # There was no TLS handshake.
     (
         _final("the server does not speak TLS at this port; is its address http:// or the port another one?"),
         (
@@ -354,16 +354,16 @@ _CAUSES: tuple[tuple[Cause, str], ...] = (
 
 
 def explain(text: str, *, proxied: bool = False) -> Cause:
-    """Return the cause behind a transport's text; ``proxied`` if the connection was one to a proxy."""
+    """Return the cause behind a transport's text; ``proxied`` if the connection was to a proxy."""
     lowered = text.lower()
     found = next((cause for cause, words in _CAUSES if re.search(words, lowered)), _UNKNOWN)
     return Cause(found.of_proxy, found.temporary) if proxied and found.of_proxy else found
 
 
 def refused_by_alert(text: str) -> NeverConnected | None:
-    """Return the error for a server that wants another client certificate, None if a text says nothing of it.
+    """Return the error for a server that wants another client certificate, None if the text is about something else.
 
-    Since TLS 1.3 a server says so when the request is on its way already; it has not read it.
+    With TLS 1.3 a server says so only once the request is already on its way; it has not read it.
     """
     cause = explain(text) if "alert" in text.lower() else None
     return NeverConnected(cause) if cause is not None and cause.credentials else None

@@ -1,9 +1,9 @@
 """What may be shown of a server's words: those of a shipped vocabulary, UIDs, and numbers that say how many.
 
 A server may repeat a filter with a patient's name, a share password from a header, or an address of a search; and it
-may name a patient, an accession number or a path that no request of ours held, so nothing can be looked for. Only what
-is known to be harmless stays, and everything else becomes one mark. Names of people that are English words too ("Page
-not found") are shown in lower case only.
+may name a patient, an accession number or a path that was in no request of ours, so a list of secrets to remove is not
+enough. Only what is known to be harmless stays, and everything else becomes a mark. Names of people that are English
+words too ("Page not found") are shown in lower case only.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import quote, quote_plus
 
 _LONGEST_REASON = 240
-_MOST_READ = 1024  # characters, of which more would cost milliseconds
+_MOST_READ = 1024  # characters; more would cost milliseconds
 _SHORTEST_SECRET = 3
-_SENT = "\ue000"  # not printable, so in no server's words; and no space, so that an address around it stays one word
+# not printable, so not in a server's words; and not a space, so that an address around it stays one word
+_SENT = "\ue000"
 
 # Order matters: addresses before numbers, so that a port or a path is not shown half masked.
 _PRIVATE_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -35,10 +36,10 @@ _WARNING = re.compile(r'\d{3} \S+ (".*")(?: ".*")?')  # a Warning header, RFC 91
 
 
 class ServerWords(str):
-    """What of a server's words may be shown.
+    """The part of a server's words that may be shown.
 
     Attributes:
-        whole: all that it said. It may name a patient: nothing here shows, logs, copies or pickles it.
+        whole: all that it said. It may name a patient: nothing in this package shows, logs, copies or pickles it.
     """
 
     __slots__ = ("whole",)
@@ -57,8 +58,8 @@ class ServerWords(str):
 def safe_reason(text: str | None, sent: Iterable[str] = ()) -> ServerWords | None:
     """Return a server's words as one short line without what was sent to it and what may be private.
 
-    ``sent`` are values of the request (filters, credentials) that the server may repeat. Of the rest only known words,
-    UIDs and short numbers stay (see `mask_words`): they say which instance and which limit.
+    ``sent`` are values of the request (filters, credentials) that the server may echo. Of the rest only known words,
+    UIDs and short numbers stay (see `mask_words`): they tell which instance and which limit.
     """
     if not text:
         return None
@@ -84,7 +85,7 @@ def _unquoted(line: str) -> str:
 
 
 def _spellings(value: str) -> Iterator[str]:
-    """Yield a value as text, and as it stands in a query that a server may repeat undecoded."""
+    """Yield a value as text, and percent-encoded as in a query that a server may echo undecoded."""
     yield " ".join(value.split())
     yield quote_plus(value, errors="replace")
     for safe in ("", "/", "*?-,:^"):
@@ -97,10 +98,10 @@ def _spellings(value: str) -> Iterator[str]:
 MARK = "[…]"
 
 _PLAIN = str.maketrans("\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb\u2013\u2014", '\'\'"""""--')
-# What is not ASCII may be part of a name, a letter or not; but not the mark's own sign.
+# Any non-ASCII character may be part of a name, a letter or not; except the one in our own mark.
 _CHAR = r"(?:\w|[^\x00-\x7f…])"
-_UID = r"(?:2\.25\.\d{6,39}|[0-2](?:\.\d{1,39}){4,})"  # of fewer parts are dates, versions and addresses
-_PHRASES = r"\bToo[ ]L(?:arge|ong)\b|\bFields\b(?=[ ]Too)"  # HTTP's own, with surnames in them
+_UID = r"(?:2\.25\.\d{6,39}|[0-2](?:\.\d{1,39}){4,})"  # with fewer parts it may be a date, a version or an IP address
+_PHRASES = r"\bToo[ ]L(?:arge|ong)\b|\bFields\b(?=[ ]Too)"  # HTTP's own phrases that contain surnames
 _PIECES = re.compile(
     rf"""
     (?P<phrase>{_PHRASES})
@@ -126,14 +127,14 @@ _OF_SOMEBODY = frozenset({
     "accession", "birth", "birthdate", "born", "dob", "id", "identifier", "ids", "mrn", "name", "named", "number",
     "patient", "patients", "phone", "pid", "somebody", "user", "username",
 })  # fmt: skip
-"""A number after one of these may be somebody's."""
+"""A number after one of these words may identify a person."""
 _OF_A_LIMIT = frozenset({
     "attempts", "byte", "bytes", "characters", "code", "column", "days", "entries", "error", "exceeds", "frames", "gb",
     "gib", "hours", "http", "instances", "items", "kb", "kib", "least", "length", "limit", "line", "max", "maximum",
     "mb", "mib", "milliseconds", "min", "minimum", "minutes", "most", "ms", "offset", "parts", "port", "reason",
     "requests", "results", "retries", "seconds", "size", "status", "studies", "than", "timeout", "times", "warning",
 })  # fmt: skip
-"""A number beside one of these says how many, or is a code."""
+"""A number next to one of these words is a count or a code."""
 
 
 class _Vocabulary(NamedTuple):
@@ -144,7 +145,7 @@ class _Vocabulary(NamedTuple):
 
 @cache
 def _vocabulary() -> _Vocabulary:
-    """Read the words that are shown; 3 ms, and only when a server has something to say."""
+    """Load the words that may be shown; takes 3 ms, only when a server gives a reason."""
     text = files(__package__).joinpath("vocabulary.txt").read_text(encoding="utf-8")
     lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     words, names, beginnings = re.split(r"^= \w+$", lines, flags=re.MULTILINE)
@@ -197,7 +198,7 @@ def _is_known(part: str, *, first: bool) -> bool:
 
 
 def _counts(word: str, pieces: list[re.Match[str]], at: int) -> bool:
-    """Whether a number says how many, or which error, rather than who."""
+    """Whether a number is a count or an error code, rather than something that identifies a person."""
     before = {hump.lower() for piece in pieces[max(0, at - 2) : at] for hump in _HUMPS.findall(piece.group())}
     after = pieces[at + 1].group().lower() if at + 1 < len(pieces) else ""
     if not _NUMBER.fullmatch(word) or before & _OF_SOMEBODY:

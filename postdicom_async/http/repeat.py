@@ -1,7 +1,8 @@
-"""How long a call goes on: the one loop that repeats, the budget of repeats, the deadline, and patience with silence.
+"""How long a call continues: the one retry loop, the retry budget, the deadline, and patience with silence.
 
 The loop serves HTTP, the WebSocket of the Cloud API, and the parts of a file. What differs between them is a `Policy`:
-what may be repeated, what counts, and what mends a failure. Which failure may be repeated at all says ``retry.py``.
+what may be repeated, what counts, and how a failure is repaired. Which failures may be repeated at all is decided in
+``retry.py``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class RetryBudget:
-    """Bounds repeats over a whole session, so that an outage is not met with a storm of requests.
+    """Bounds repeats over a whole session, so that an outage does not cause a storm of requests.
 
     A repeat costs 1, each success earns a tenth, up to ``size``.
     """
@@ -52,18 +53,19 @@ class RetryBudget:
 
 
 class Policy:
-    """Decides after each failed attempt of one call what comes next; `decide` says it, unless a subclass knows better.
+    """Decides after each failed attempt of one call what comes next; uses `decide` unless a subclass overrides it.
 
     Args:
         operation: for the log and for events.
-        kind: what a repeat would do.
+        kind: the effect of a repeat.
         retry: the settings.
-        budget: what all calls share.
-        on_event: is told what happens.
-        waits_only: only the waits between attempts count against ``retry.max_seconds``, not the attempts themselves.
+        budget: shared by all calls.
+        on_event: called with events.
+        waits_only: whether only the waits between attempts count against ``retry.max_seconds``, not the attempts
+            themselves.
 
     Attributes:
-        made: attempts that were begun.
+        made: number of attempts started.
     """
 
     def __init__(
@@ -91,10 +93,10 @@ class Policy:
         self._budget.earn()
 
     async def mend(self, problem: Problem) -> Problem | None:
-        """Remove the cause of a failure and return None: the next attempt follows at once. Else return the problem.
+        """Repair the cause of a failure and return None, for an immediate next attempt; otherwise return the problem.
 
         Raises:
-            PostdicomError: there is to be no other attempt.
+            PostdicomError: there must be no other attempt.
         """
         return problem
 
@@ -103,7 +105,7 @@ class Policy:
         return self._wait_after(problem, free=False)
 
     def _wait_after(self, problem: Problem, *, free: bool) -> float | None:
-        """As `wait_after`. ``free`` takes nothing from the budget: for what has a bound of its own and is no outage."""
+        """As `wait_after`. With ``free`` the budget is not used: for repeats that have their own bound."""
         elapsed = self._waited if self._waits_only else time.monotonic() - self._started
         wait = decide(
             self._kind,
@@ -116,7 +118,7 @@ class Policy:
         return wait if wait is not None and (free or self._budget.spend()) else None
 
     async def pause(self, problem: Problem, seconds: float) -> None:
-        """Wait before the next attempt, and tell of it."""
+        """Wait ``seconds`` before the next attempt, and report it."""
         status, name = problem.error.status, problem.failure.name
         _log.debug("%s: attempt %d failed (%s), next in %.1f s", self.operation, self.made, name, seconds)
         tell(self.on_event, AttemptFailed(self.operation, self.made, name, status, seconds))
@@ -124,7 +126,7 @@ class Policy:
         self._waited += seconds
 
     def give_up(self, problem: Problem) -> None:
-        """Tell that there will be no other attempt, where one might have helped."""
+        """Report that there will be no other attempt, if one might have helped."""
         if problem.failure is Failure.FINAL:
             return
         error = problem.error
@@ -136,7 +138,7 @@ async def repeat(attempt: Callable[[], Awaitable[_T]], policy: Policy) -> _T:
     """Run attempts until one succeeds or the policy gives up; an attempt that may be repeated raises `Problem`.
 
     Raises:
-        PostdicomError: what became of the last one.
+        PostdicomError: the error of the last attempt.
     """
     while True:
         policy.made += 1
@@ -148,7 +150,7 @@ async def repeat(attempt: Callable[[], Awaitable[_T]], policy: Policy) -> _T:
         if problem is None:
             policy.succeeded()
             return result
-        # From here on outside the handler: an exception raised inside would keep the other as its context.
+        # Outside the handler from here on: an exception raised inside would keep the caught one as its context.
         problem = await policy.mend(problem)
         if problem is None:
             continue
@@ -173,14 +175,14 @@ def tell(on_event: OnEvent | None, event: Event) -> None:
 
 
 class LeastRate:
-    """Tells a stream that moves too slowly from one that moves.
+    """Detects a stream that moves too slowly.
 
-    Only the seconds spent waiting for the network are counted. When the bytes of a window have come, counting starts
-    anew. So what is called slow had a whole window and less than the window's bytes in it. What is slow from its start
-    is called so with the wait that fills the first window, and what becomes slow later before two have passed.
+    Only seconds spent waiting for the network count. When the bytes of a window have arrived, counting restarts. So a
+    stream judged slow had a whole window and moved fewer bytes in it. A stream that is slow from the start is detected
+    when the first window is full; one that becomes slow later, before two have passed.
 
     Args:
-        rate: bytes a second; 0 never calls anything slow.
+        rate: bytes per second; with 0 nothing is too slow.
         window: seconds.
     """
 
@@ -191,7 +193,7 @@ class LeastRate:
         self._waited = 0.0
 
     def is_too_slow(self, size: int, waited: float) -> bool:
-        """Note that ``size`` bytes came after ``waited`` seconds; return whether that is too slow by now."""
+        """Note that ``size`` bytes arrived after ``waited`` seconds; return whether the stream is too slow."""
         self._size += size
         if self._size >= self._enough:
             self._size = 0
@@ -202,29 +204,29 @@ class LeastRate:
 
 
 def least_rate_of(timeouts: Timeouts, idle: float) -> LeastRate:
-    """Return what measures one direction. Silence shorter than ``idle`` is allowed, so no window is shorter than it."""
+    """Return the measure for one direction. Silence up to ``idle`` seconds is allowed, so no window is shorter."""
     return LeastRate(timeouts.least_rate, max(timeouts.least_rate_window, idle))
 
 
 class CallPatience:
-    """What one call of the library has left of seconds and of patience with silence, over all requests that it makes.
+    """The time and the patience with silence that one call of the library has left, over all its requests.
 
-    A call ends when its seconds are used up, and asks no more when it has met silence several times in a row. Requests
-    side by side that all wait in vain have met one silence together. What a request can still expect is told by its
-    kind: an archive that answers searches may be silent to stores for ever, and what was not silent itself is asked,
-    whatever else was.
+    A call ends when its seconds are used up, and makes no more requests after several time-outs (silences) in a row.
+    Parallel requests that all time out have met one silence together. Silence is judged by kind of request: an archive
+    that answers searches may be silent to stores for ever, and a kind that was not silent itself is still tried,
+    whatever others were.
 
     Attributes:
-        left: seconds until the call's deadline, None without one.
-        silences: how many were met, in a row or not. A request notes it when it begins.
+        left: seconds until the call's deadline, None if there is none.
+        silences: how many were met, in a row or not. A request notes the number when it begins.
     """
 
     def __init__(self, seconds: float | None, most_silences: int) -> None:
         self.left: float | None = seconds
         self.silences: int = 0
         self._most = most_silences
-        self._heard: dict[Hashable, int] = {}  # by kind: how many silences had been met when it was last answered
-        self._silent: set[Hashable] = set()  # kinds that were silent since
+        self._heard: dict[Hashable, int] = {}  # by kind: the number of silences when it was last answered
+        self._silent: set[Hashable] = set()  # kinds that have been silent since
 
     def spend(self, seconds: float) -> None:
         """Use up some of the time."""
@@ -232,18 +234,18 @@ class CallPatience:
             self.left = max(0.0, self.left - seconds)
 
     def met_silence(self, kind: Hashable, before: int) -> None:
-        """Note that a request waited in vain which began when `silences` was ``before``."""
+        """Note that a request timed out which began when `silences` was ``before``."""
         self._silent.add(kind)
         if before == self.silences:
             self.silences += 1
 
     def heard(self, kind: Hashable) -> None:
-        """Note that a request of this kind had a whole answer, or brought something all the same."""
+        """Note that a request of this kind got a complete answer, or at least something useful."""
         self._heard[kind] = self.silences
         self._silent.discard(kind)
 
     def is_over(self, kind: Hashable) -> bool:
-        """Whether nothing of this kind is to be asked any more."""
+        """Whether no more requests of this kind should be made."""
         return kind in self._silent and self.silences - self._heard.get(kind, 0) >= self._most
 
 
@@ -251,9 +253,9 @@ class CallPatience:
 
 
 async def within(seconds: float | None, work: Awaitable[_T], late: Callable[[], PostdicomError]) -> _T:
-    """Wait for ``work``; raise what ``late`` gives when that takes longer than ``seconds``, None for no bound.
+    """Wait for ``work``; raise the error from ``late`` if that takes longer than ``seconds``, None for no bound.
 
-    A cancellation or a `TimeoutError` of anybody else goes through.
+    A cancellation or a `TimeoutError` from elsewhere passes through.
     """
     if seconds is None:
         return await work

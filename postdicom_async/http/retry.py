@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Repeat(Enum):
-    """What a repeat of an operation would do."""
+    """The effect of repeating an operation."""
 
     READ = auto()
-    """Nothing: it only reads."""
+    """No effect: it only reads."""
     STORE = auto()
-    """Store the same instances again: harmless, but after a lost answer only what the archive turns out not to hold."""
+    """Stores the same instances again: harmless, but after a lost answer only those the archive does not hold."""
     CHANGE = auto()
-    """Perhaps create or delete twice: repeated only when the request certainly never left."""
+    """May create or delete twice: repeated only if the request certainly never left."""
 
 
 class Failure(Enum):
@@ -34,11 +34,11 @@ class Failure(Enum):
     NOT_SENT = auto()
     """No connection: the request never left."""
     REFUSED = auto()
-    """The server said that it did not take the request (408, 429, 503)."""
+    """The server said that it did not process the request (408, 429, 503)."""
     UNAVAILABLE = auto()
     """The server or a gateway failed; the request may have had its effect (500, 502, 504)."""
     LOST = auto()
-    """The request left, wholly or in part, and no answer, or only part of one, came."""
+    """The request left, wholly or in part, and at most part of an answer came."""
     FINAL = auto()
     """A repeat would fail the same way."""
 
@@ -66,7 +66,7 @@ def failure_of_status(status: int) -> Failure:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """What is known when an attempt has failed: how many were made, seconds since the first began."""
+    """The attempts so far: how many were made, seconds since the first began."""
 
     made: int
     elapsed: float
@@ -83,7 +83,7 @@ def decide(
 ) -> float | None:
     """Return the seconds to wait before the next attempt, or None to give up.
 
-    ``chance`` is a random number in [0, 1): full jitter over an exponentially growing back-off. With a Retry-After the
+    ``chance`` is a random number in [0, 1): full jitter over an exponentially growing back-off. With Retry-After the
     wait is never shorter than the server asked; if it asks for more than the settings allow, the call ends.
     """
     if failure not in _REPEATABLE[repeat] or attempts.made >= retry.max_attempts:
@@ -100,7 +100,7 @@ _LONGEST_NUMBER = 12
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds a Retry-After header asks for (RFC 9110 section 10.2.3), None when it says nothing usable.
+    """Return the seconds a Retry-After header asks for (RFC 9110 section 10.2.3), None if it cannot be parsed.
 
     Seconds may have a fraction; a date in the past is 0.
     """

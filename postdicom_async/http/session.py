@@ -1,12 +1,12 @@
-"""One way out to the network: slots, credentials, time-outs, repeats, caps and error mapping around an httpx transport.
+"""The network session: slots, credentials, time-outs, repeats, caps and error mapping around an httpx transport.
 
-A call is described by a `Call` and made with ``fetch`` (the whole answer, bounded) or ``stream`` (its body as it
-arrives). Everything that can go wrong leaves here as an exception of ``postdicom_async.errors`` that holds nothing
+A request is described by a `Call` and made with ``fetch`` (the whole answer, bounded) or ``stream`` (its body as it
+arrives). Everything that can go wrong leaves here as an exception of ``postdicom_async.errors`` that contains nothing
 private.
 
 State: a `Session` is settings and credentials. Its copies (``with_settings``, ``one_call``) share `SharedConnections`,
-which hold what is open: the transport, the slots before it, the budget of repeats, the clock. They belong to one event
-loop at a time.
+which own everything that is open: the transport, the slots before it, the retry budget, the clock. They belong to one
+event loop at a time.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _T = TypeVar("_T")
 
 
 class _Making(Policy):
-    """A call while it is made, and what is decided after each attempt.
+    """A call in progress, and the decisions after each attempt.
 
     Attributes:
-        sent: whether the request under way has left, as far as can be told.
+        sent: whether the current request has left, as far as known.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class _Making(Policy):
         self._is_refreshed = False
 
     async def mend(self, problem: Problem) -> Problem | None:
-        """Get another token where one was refused; a second refusal in a row is final."""
+        """Get another token if one was refused; a second refusal in a row is final."""
         self.sent = False
         rejected, may_refresh = problem.rejected_header, not self._is_refreshed
         self._is_refreshed = False
@@ -77,24 +77,24 @@ class _Making(Policy):
         return None if self._is_refreshed else problem
 
     def wait_after(self, problem: Problem) -> float | None:
-        """Give up too when the archive was silent too often."""
+        """Also give up if the archive was silent too often."""
         if self.call.not_taken is not None and problem.failure is not Failure.FINAL:
             self.call.not_taken()
         return None if self.patience.is_over(self.call.kind) else super().wait_after(problem)
 
     def met_silence(self, before: int) -> None:
-        """Note that a request waited in vain; ``before`` is how many silences had been met when it began."""
+        """Note that a request timed out; ``before`` is the number of silences when it began."""
         self.patience.met_silence(self.call.kind, before)
         tell(self.on_event, ArchiveSilent(self.operation, self.patience.silences))
 
 
 def _problem_of_credentials(error: AuthenticationFailed) -> Problem | None:
-    """Return the problem of a request that was not made for want of a token; None if there will never be one."""
+    """Return the problem of a request not made for lack of a token; None if there will never be one."""
     return Problem(Failure.NOT_SENT, error) if error.temporary else None
 
 
 class Session:
-    """An httpx transport with a slot limiter in front, one retry loop around, and our errors out of it."""
+    """An httpx transport with a connection limit before it and one retry loop around it, raising our own errors."""
 
     def __init__(self, url: str, *, auth: Auth, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
         self.url: str = checked_url(url)
@@ -115,7 +115,7 @@ class Session:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not show in a server's words."""
+        """The values to be masked in a server's words."""
         return self._credentials.secrets()
 
     @property
@@ -124,7 +124,7 @@ class Session:
         return self._link is not None
 
     async def open(self) -> None:
-        """Make the client; nothing is sent."""
+        """Create the transport; nothing is sent."""
         if self._link is not None:
             raise UsageError("this session is open already; make another one, or a copy with with_options(...)")
         self._link = SharedConnections(self.settings, self._chosen)
@@ -136,11 +136,11 @@ class Session:
             await link.close()
 
     def with_settings(self, settings: Settings, *, auth: Auth | Unset = Unset.UNSET) -> Session:
-        """Return a session on the same connections with other time-outs, retry and limits, perhaps of somebody else.
+        """Return a session on the same connections with other time-outs, retry and limits, or other credentials.
 
         Raises:
-            UsageError: a setting that belongs to the connections themselves would change, or ``auth`` is none, or would
-                travel unencrypted.
+            UsageError: a setting that belongs to the connections themselves would change, or ``auth`` is invalid or
+                would travel unencrypted.
         """
         if _of_the_connections(settings) != _of_the_connections(self.settings):
             raise UsageError(
@@ -160,9 +160,9 @@ class Session:
         return other
 
     def one_call(self, *, at_once: bool = False) -> Session:
-        """Return a session for all requests of one call of the library, which share its deadline and its patience.
+        """Return a session for all requests of one library call, which share its deadline and its patience.
 
-        ``at_once`` says that they run side by side: the deadline is then kept by whoever makes them (`within`).
+        ``at_once`` says that they run in parallel: the deadline is then enforced by the caller (`within`).
         """
         if self._patience is not None:
             return self  # part of a call already
@@ -172,7 +172,7 @@ class Session:
         return CallPatience(None if at_once else self.settings.timeouts.deadline, self.settings.retry.max_silences)
 
     def path_to(self, absolute: str) -> str:
-        """Return the ``Call.path`` of an address on this server, which may lie outside the service's own path."""
+        """Return the ``Call.path`` of an address on this server, which may be outside the service's own path."""
         parts = urlsplit(absolute)
         query = f"?{parts.query}" if parts.query else ""
         return OriginPath(parts.path + query)
@@ -184,7 +184,7 @@ class Session:
     ) -> Answer:
         """Make the call and read its whole answer, at most ``cap`` bytes.
 
-        ``check`` may find that an answer is not complete although it ended as it should: that is a failed attempt.
+        ``check`` may find an answer incomplete although it ended normally: that counts as a failed attempt.
 
         Raises:
             PostdicomError: any kind but a transfer error.
@@ -201,26 +201,26 @@ class Session:
         return await self.read(call, attempt)
 
     async def read(self, call: Call, attempt: Callable[[Callable[[], Awaitable[StreamedAnswer]]], Awaitable[_T]]) -> _T:
-        """Run an attempt until it succeeds or is given up, and return what it does.
+        """Run ``attempt`` until it succeeds or is given up, and return its result.
 
-        ``attempt`` is given a function that makes the request and returns the head of its answer. It closes the answer
-        itself, and raises `Problem` for what a repeat may mend.
+        ``attempt`` gets a function that makes the request and returns the head of its answer. It must close the answer
+        itself, and raise `Problem` for failures that a repeat may fix.
         """
         making = self._making(call)
         return await self._in_time(making, lambda: attempt(lambda: self._send(making)))
 
     def pause(self, answer: StreamedAnswer) -> None:
-        """Say that nobody reads an answer for now. Whoever waits for a slot may close it; `resume` tells."""
+        """Note that nobody reads an answer for now. A request waiting for a slot may close it; `resume` tells."""
         if self._link is not None:
             self._link.pause(answer)
 
     def resume(self, answer: StreamedAnswer) -> bool:
-        """Return whether an answer that was paused is still open; from now on it stays so."""
+        """Return whether a paused answer is still open; if so, it stays open."""
         paused = {} if self._link is None else self._link.paused
         return paused.pop(answer, answer) is None
 
     async def stream(self, call: Call) -> StreamedAnswer:
-        """Make the call and return its answer as soon as the head is there; use it as ``async with``.
+        """Make the call and return its answer as soon as the head has arrived; use it as ``async with``.
 
         It holds a slot until it is closed. Only getting the head is repeated; a body that breaks raises from
         ``chunks()``.
@@ -233,11 +233,11 @@ class Session:
 
     @property
     def has_given_up(self) -> bool:
-        """Whether the archive was silent so often that this session, made by `one_call`, retrieves nothing more."""
+        """Whether this session, made by `one_call`, retrieves nothing more because the archive was silent too often."""
         return self._patience is not None and self._patience.is_over(Repeat.READ.name)
 
     def has_moved(self) -> None:
-        """Note that an answer brought something, although it broke off."""
+        """Note that an answer brought something useful, although it broke."""
         if self._patience is not None:
             self._patience.heard(Repeat.READ.name)
 
@@ -269,7 +269,8 @@ class Session:
         """Make one request; return its answer's head, or raise `Problem`."""
         link, call = self._open_link(), making.call
         if self.settings.before_request is not None:
-            await self.settings.before_request()  # before a slot is taken: a slow pace holds no connection
+            # before a slot is taken: a caller that throttles requests occupies no connection
+            await self.settings.before_request()
         holder = object()
         await link.take_slot(holder, listing=call.is_listing)
         release = partial(link.give_back, holder, listing=call.is_listing)
@@ -312,7 +313,8 @@ class Session:
             answer.status,
             answer.headers,
             body,
-            sent=(*call.private, *self.secrets, *(header or "").split()),  # a token that was refreshed meanwhile too
+            # even a token that has been refreshed meanwhile
+            sent=(*call.private, *self.secrets, *(header or "").split()),
             now=datetime.now(UTC),
             authorization=header,
         )
@@ -336,10 +338,10 @@ def _of_the_connections(settings: Settings) -> tuple[object, ...]:
     )
 
 
-# --- what the copies of a session share -------------------------------------------------------------------------------
+# --- shared by the copies of a session --------------------------------------------------------------------------------
 
 
-_PAUSED_SECONDS = 1.0  # so long may an answer that nobody reads keep others waiting
+_PAUSED_SECONDS = 1.0  # how long an answer that nobody reads may keep others waiting
 _CLOSE_SECONDS = 5.0
 
 
@@ -347,13 +349,13 @@ class SharedConnections:
     """The open connections of a session and of its copies.
 
     Attributes:
-        slots: one for each request in flight.
-        listings: one for each of them that is a search or asks for metadata.
-        budget: of repeats.
-        clock: of all waits for the network.
-        paused: answers that are open and that nobody reads, the oldest first.
+        slots: one per request in flight.
+        listings: a second one for each request that is a search or asks for metadata.
+        budget: the retry budget.
+        clock: times all waits for the network.
+        paused: open answers that nobody reads at the moment, the oldest first.
         transport: makes the requests.
-        is_closed: whether it is of no use any more.
+        is_closed: whether it can no longer be used.
     """
 
     def __init__(self, settings: Settings, chosen: ChosenTransport) -> None:
@@ -367,10 +369,10 @@ class SharedConnections:
         self._loop = asyncio.get_running_loop()
 
     def enter_loop(self) -> None:
-        """Make all of this work in the event loop that runs here.
+        """Bind everything to the running event loop.
 
         Raises:
-            UsageError: another one is at work with it; what waits there for a slot would never be woken from here.
+            UsageError: another running loop uses it; tasks that wait there for a slot could not be woken from here.
         """
         loop = asyncio.get_running_loop()
         if loop is self._loop:
@@ -388,9 +390,9 @@ class SharedConnections:
             await self.transport.aclose()
 
     async def take_slot(self, holder: object, *, listing: bool) -> None:
-        """Wait for a slot, and first for one of the few that searches and metadata may have of them.
+        """Wait for a slot; with ``listing``, first for one of the few that searches and metadata may use.
 
-        With one free there is no detour through the event loop.
+        If one is free, it is taken without a detour through the event loop.
         """
         if listing:
             await self._take(self.listings, holder)
@@ -405,8 +407,8 @@ class SharedConnections:
         try:
             limiter.acquire_on_behalf_of_nowait(holder)
         except anyio.WouldBlock:
-            # Whoever reads the oldest paused answer may be waiting for this very request: without this both would wait
-            # for ever. Only listings are ever paused, so a slot of either kind comes free.
+            # The reader of the oldest paused answer may be waiting for this very request: without this both would wait
+            # for ever. Only listings are ever paused, so this frees a slot of either kind.
             for answer in list(self.paused)[:1]:
                 self._take_back(answer)
             await limiter.acquire_on_behalf_of(holder)
@@ -424,8 +426,8 @@ class SharedConnections:
     def pause(self, answer: StreamedAnswer) -> None:
         """Note that nobody reads an answer for now."""
         self.paused[answer] = None
-        # Whoever was waiting already found nothing to take back. A reader that comes back soon keeps its answer all the
-        # same.
+        # Requests that were waiting before found no paused answer to close. A reader that resumes soon still keeps its
+        # answer.
         if self._is_waited_for:
             asyncio.get_running_loop().call_later(_PAUSED_SECONDS, self._take_back_if_wanted, answer)
 

@@ -23,7 +23,7 @@ _PORT = 1080
 
 
 def socks_connector(proxy: str) -> aiohttp.TCPConnector:
-    """Return what makes connections through ``socks5://user:password@host:port``."""
+    """Return a connector that goes through ``socks5://user:password@host:port``."""
     parts = urlsplit(proxy)
     return _Connector(
         host=parts.hostname,
@@ -42,7 +42,7 @@ class _Connector(Connecting, ProxyConnector):
         with translated((python_socks.ProxyConnectionError, python_socks.ProxyError), _never_connected):
             transport, theirs = await super()._connect_via_proxy(host, port, ssl, timeout)
         ours: Any = self._factory()
-        ours.stream = theirs  # it holds what would close the transport when nobody held it
+        ours.stream = theirs  # keeps the stream alive: it would close the transport when collected
         transport.set_protocol(ours)
         ours.connection_made(transport)
         return transport, ours

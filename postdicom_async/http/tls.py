@@ -1,6 +1,6 @@
-"""Certificates and keys: proven usable before anything is sent, each mistake in its own words, and never a prompt.
+"""Certificates and keys: checked before anything is sent, each mistake with its own message, and never a prompt.
 
-OpenSSL asks on the terminal for the password of a key unless it is given a way to get it. Here it always is.
+OpenSSL asks on the terminal for the password of a key unless it is given a callback. Here it always is.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if tls.ca_file is not None:
-        # Whoever is named here is trusted by name: an intermediate authority or a server's own certificate without
-        # what is above it, as curl does it, and an authority made without the extensions that Python 3.13
-        # began to demand.
+        # Certificates in this file are trusted directly: an intermediate authority or a server's own certificate
+        # without its issuer, as curl does, and an authority made without the extensions that Python 3.13 began to
+        # require.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         _require_pem("tls.ca_file", tls.ca_file, _CERTIFICATE, "certificate")
@@ -98,7 +98,7 @@ def _loaded(context: ssl.SSLContext, tls: Tls, key: Path, content: bytes) -> Usa
 
 
 def _can_be_read(content: bytes) -> bool:
-    """Whether the certificates of a file are whole."""
+    """Whether the certificates of a file can be parsed."""
     blocks = b"\n".join(_PLAIN_CERTIFICATES.findall(content)).decode("ascii", "replace")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=blocks)
@@ -108,12 +108,12 @@ def _can_be_read(content: bytes) -> bool:
 
 
 def _require_pem(argument: str, path: Path, block: re.Pattern[bytes], what: str) -> bytes:
-    """Return a file's content, in which there must be such a block."""
+    """Return a file's content, which must contain a PEM block matching ``block``."""
     content: bytes | None = None
     words = "cannot be read"
     try:
         if path.exists() and not path.is_file():
-            words = "is not a file"  # a pipe would be waited for, and is empty the second time
+            words = "is not a file"  # reading a pipe would block, and it is empty the second time
         else:
             content = path.read_bytes()
     except (OSError, ValueError) as error:
@@ -134,11 +134,11 @@ _DAY = 24 * 60 * 60
 
 @dataclass(frozen=True, slots=True)
 class TlsFacts:
-    """What a handshake agreed on.
+    """The result of a handshake.
 
     Attributes:
         version: for example ``"TLSv1.3"``.
-        days_left: until the server's certificate ends; None where it was not verified.
+        days_left: days until the server's certificate expires; None if it was not verified.
     """
 
     version: str
@@ -146,7 +146,7 @@ class TlsFacts:
 
 
 async def tls_facts(url: str, settings: Settings) -> TlsFacts | None:
-    """Shake hands with an https server and leave; None when that fails."""
+    """Do a TLS handshake with an https server and disconnect; return None if that fails."""
     parts = urlsplit(url)
     writer: asyncio.StreamWriter | None = None
     try:
